@@ -1,0 +1,65 @@
+"""The position in a `_changes` feed: an opaque token that is kept, sent back, and never understood.
+
+CouchDB 1.x gave integers, BigCouch arrays, 2.x and later strings of up to 4 kB whose numeric prefix
+means nothing (CouchDB docs, "Changes Feed"; apache/couchdb#4640: it can go down). Two tokens of one
+database cannot be compared, so `Seq` refuses every operation that would pretend otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
+from urllib.parse import quote
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class Seq:
+    """An opaque feed position.
+
+    Attributes:
+        json: the token as JSON text, so that `7`, `"7-g1A"` and `[7,"g1A"]` keep their types.
+    """
+
+    BEGINNING: ClassVar[Seq]
+
+    json: str
+
+    @classmethod
+    def of(cls, value: Any) -> Seq:
+        """The token for a decoded JSON value (`str`, `int` or `list`).
+
+        Raises:
+            TypeError: the value is no token (`None`, a float, an object).
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int | list):
+            raise TypeError(f"not a sequence token: {value!r}")
+        return cls(msgspec.json.encode(value).decode())
+
+    @property
+    def value(self) -> str | int | list[Any]:
+        """The decoded JSON value."""
+        value: str | int | list[Any] = msgspec.json.decode(self.json)
+        return value
+
+    @property
+    def query(self) -> str:
+        """The token as a percent-encoded value of the query parameter `since`."""
+        value = self.value
+        return quote(value if isinstance(value, str) else self.json, safe="")
+
+    def __str__(self) -> str:
+        """The token as an operator would type it."""
+        value = self.value
+        return value if isinstance(value, str) else self.json
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError("sequence tokens are opaque: they have no order and are no numbers")
+
+    __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = _refuse
+    __int__ = __float__ = __index__ = _refuse
+
+
+Seq.BEGINNING = Seq("0")

@@ -1,0 +1,32 @@
+"""Time, as one object that is handed to whatever waits, so that tests never do."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from gevent.event import Event
+
+
+class Clock(Protocol):
+    """Tells the time and waits."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump: for every duration and deadline."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch: only for what people or other systems read."""
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        """Waits until `event` is set, `seconds` at most. Returns whether it is set."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    monotonic = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        """Waits on the hub, so that other greenlets go on."""
+        return bool(event.wait(seconds))

@@ -1,0 +1,87 @@
+"""What can go wrong in a pillow, ordered by what the caller must do about it.
+
+    PillowError
+    ├── RetryableError    the same request may succeed later: back off and try again
+    ├── PermanentError    this document can never be written: dead letter, the others go on
+    ├── StoppedError      a stop was asked for while something was waited for
+    └── FatalError        the pillow must stop and tell the operator why, and what to do
+        ├── ConfigError           what the operator wrote cannot work
+        ├── SourceChangedError    the database is not the one that the checkpoint belongs to
+        ├── InvalidSeqError       the server does not take the saved position
+        ├── AccessError           the server does not let us in
+        ├── StateLostError        state directory and target contradict each other
+        └── FencedError           another pillowd has taken over this target
+"""
+
+from __future__ import annotations
+
+
+class PillowError(Exception):
+    """Something went wrong in a pillow.
+
+    The docstring of a class is its default message.
+    """
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+
+
+class RetryableError(PillowError):
+    """The same request may succeed later.
+
+    Attributes:
+        retry_after_seconds: what the other side asked us to wait, if it did.
+    """
+
+    def __init__(self, message: str | None = None, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class PermanentError(PillowError):
+    """This document can never be written as it is."""
+
+
+class StoppedError(PillowError):
+    """A stop was asked for."""
+
+
+class FatalError(PillowError):
+    """The pillow must stop.
+
+    Attributes:
+        remedy: what the operator can do, as a sentence or a command.
+    """
+
+    def __init__(self, message: str | None = None, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """The reason, and the remedy behind it."""
+        reason = super().__str__()
+        return f"{reason} Remedy: {self.remedy}" if self.remedy else reason
+
+
+class ConfigError(FatalError):
+    """What was configured cannot work."""
+
+
+class SourceChangedError(FatalError):
+    """The source database is not the one that this checkpoint belongs to."""
+
+
+class InvalidSeqError(FatalError):
+    """CouchDB does not take the saved position."""
+
+
+class AccessError(FatalError):
+    """The server does not let us in."""
+
+
+class StateLostError(FatalError):
+    """The state directory and a target contradict each other."""
+
+
+class FencedError(FatalError):
+    """Another pillowd writes to this target."""

@@ -1,0 +1,193 @@
+"""The values that travel through a pillow, in the order of the data path.
+
+`Change` (a row of the feed) -> `Document` (what the trigger extracts) -> `DocumentRows` (what the
+transform makes of it) -> `Batch` (what is written together) -> `WriteResult` (what a transport says).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from checkpoints import Checkpoint, Seq
+
+#: Bits that the version of a document has below the epoch in a stored guard.
+VERSION_BITS = 40
+
+#: One row of an output: named values, or a JSON object still as the bytes that CouchDB sent.
+Row = Mapping[str, Any] | msgspec.Raw
+
+
+def generation(rev: str) -> int:
+    """The generation of a revision: `"12-abc"` has 12 (CouchDB docs, "Document revisions")."""
+    return int(rev.partition("-")[0])
+
+
+def guard(epoch: int, version: int) -> int:
+    """What a guarded target stores to refuse older states: the epoch outranks the version."""
+    return epoch << VERSION_BITS | version
+
+
+def epoch_of(stored: int) -> int:
+    """The epoch in a stored guard."""
+    return stored >> VERSION_BITS
+
+
+def version_of(stored: int) -> int:
+    """The version in a stored guard."""
+    return stored & ((1 << VERSION_BITS) - 1)
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One row of `_changes`, read with `style=all_docs`.
+
+    Attributes:
+        id: the document's id.
+        revs: all leaf revisions, the winner first, deleted ones included.
+        version: the sum of the generations of all leaves. It grows with every change of state,
+            where the winner's generation does not (266 of 266 random changes against 118).
+        deleted: whether the winner is a deletion.
+        seq: the row's position, where the server gave one (`seq_interval`).
+        body: the winner's JSON, where the feed brought it along.
+    """
+
+    id: str
+    revs: tuple[str, ...]
+    version: int
+    deleted: bool = False
+    seq: Seq | None = None
+    body: msgspec.Raw | None = None
+
+    @property
+    def rev(self) -> str:
+        """The winning revision."""
+        return self.revs[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeBatch:
+    """Some changes in feed order, cut where the feed has a position.
+
+    Attributes:
+        changes: the changes; may be empty (an idle feed moves on too).
+        seq: the position after the last of them; None where the feed gave none there.
+        size_bytes: what they weigh on the wire.
+        caught_up: the feed had nothing more when this was read.
+        pending: how many changes the server says are behind this batch, if it said so.
+    """
+
+    changes: Sequence[Change]
+    seq: Seq | None
+    size_bytes: int = 0
+    caught_up: bool = False
+    pending: int | None = None
+
+
+class Document:
+    """What the trigger extracts from a change: the winning document, or that it is gone.
+
+    Attributes:
+        id, rev, version, deleted: as in the `Change`.
+        raw: the document's JSON as CouchDB sent it; None where it is gone.
+    """
+
+    __slots__ = ("_body", "deleted", "id", "raw", "rev", "version")
+
+    def __init__(
+        self, *, id: str, rev: str, version: int, deleted: bool, raw: msgspec.Raw | None  # noqa: A002 - CouchDB's word
+    ) -> None:
+        self.id = id
+        self.rev = rev
+        self.version = version
+        self.deleted = deleted
+        self.raw = raw
+        self._body: dict[str, Any] | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The parsed document; parsed when first asked for, so a pass-through pillow never does."""
+        if self._body is None:
+            self._body = msgspec.json.decode(self.raw) if self.raw is not None else {}
+        return self._body
+
+
+class DocumentRows(msgspec.Struct, frozen=True, gc=False):
+    """All rows of one document, in every output of a pillow.
+
+    A document owns its rows: an output that is missing in `rows` has none of this document, so
+    deleting, leaving the set, `None` from a transform and routing elsewhere are one and the same.
+
+    Attributes:
+        id: the document's id.
+        rev: its winning revision.
+        version: the sum of the generations of its leaves; stored as `guard(epoch, version)`.
+        rows: output name -> its complete rows there. Empty: the document is gone from all outputs.
+        size_bytes: what it weighs, for bounds in bytes.
+    """
+
+    id: str
+    rev: str
+    version: int
+    rows: Mapping[str, Sequence[Row]]
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What is written together: at most one entry per document id.
+
+    Attributes:
+        documents: the documents' complete rows.
+        epoch: the epoch to store them under.
+        first_pass: this is the first pass into outputs that were empty when it began, so a document
+            without rows needs no tombstone unless it removes something.
+        checkpoint: what is true once the batch is written; a transactional transport saves it in
+            the same transaction. None where the batch moves no checkpoint.
+    """
+
+    documents: Sequence[DocumentRows]
+    epoch: int
+    first_pass: bool = False
+    checkpoint: Checkpoint | None = None
+
+    def only(self, ids: frozenset[str] | set[str]) -> Batch:
+        """The same batch with just these documents."""
+        return Batch(
+            documents=[d for d in self.documents if d.id in ids],
+            epoch=self.epoch,
+            first_pass=self.first_pass,
+            checkpoint=self.checkpoint,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteResult:
+    """What a transport says of a batch. A document that is in none of the three was applied.
+
+    Attributes:
+        refused: id -> the guard that the target stores, which is not older than ours.
+        dead: id -> why it can never be written.
+        retry: id -> why it was not written this time.
+    """
+
+    refused: Mapping[str, int] = field(default_factory=dict)
+    dead: Mapping[str, str] = field(default_factory=dict)
+    retry: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a target remembers of a pillow when it is opened.
+
+    Attributes:
+        epoch: the greatest epoch that this pillow wrote under; None where it never wrote.
+        empty: whether no output holds a row of this pillow.
+        checkpoint: the copy that a transactional transport keeps; None elsewhere.
+    """
+
+    epoch: int | None = None
+    empty: bool = True
+    checkpoint: Checkpoint | None = None

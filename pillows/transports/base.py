@@ -1,0 +1,97 @@
+"""The contract of a transport: where rows go.
+
+A new transport is one file in this folder plus one test class that inherits
+`tests.conformance.TransportConformance`. It declares its settings (`Connection` for the server,
+`Output` for one index or table), registers itself by its file's name, and keeps these promises:
+
+1. **Whole rows.** `write` makes every output of each document hold exactly the rows given, in one
+   step a document: afterwards neither an old row nor a half-written set is visible.
+2. **Guarded.** A keyed target stores `guard(epoch, version)` per document and output, survives a
+   delete with it, and refuses what is not newer; a refused document comes back in `refused` with
+   the stored guard.
+3. **Per-document outcomes.** One document that can never be written is in `dead`, the rest of the
+   batch is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
+4. **Idempotent.** The same batch may come again, after any failure, in whole or in part.
+5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from checkpoints import Checkpoint, TailKey
+from pillows.models import Batch, Standing, WriteResult
+from pillows.options import Options
+
+
+class Transport(ABC):
+    """Writes the rows of one tail into one target.
+
+    Args:
+        name: the transport's name within its pillow; the connection's name unless given.
+        key: the pillow and source whose rows these are.
+        connection: validated settings of the server, of the class's `Connection`.
+        outputs: output name -> validated settings, of the class's `Output`.
+    """
+
+    #: Settings of the server or place that is written to.
+    Connection: ClassVar[type[Options]]
+    #: Settings of one output: an index, a table, a file.
+    Output: ClassVar[type[Options]]
+    #: Keyed and guarded: it converges. False for append-only targets.
+    guarded: ClassVar[bool] = True
+    #: Saves `Batch.checkpoint` in the transaction that writes the rows.
+    transactional: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]
+    ) -> None:
+        self.name = name
+        self.key = key
+        self.connection = connection
+        self.outputs = outputs
+
+    @abstractmethod
+    def open(self) -> Standing:
+        """Connects, creates what is missing, and tells what the target remembers of this tail.
+
+        Raises:
+            RetryableError: the target is away.
+            AccessError: it does not let us in.
+            ConfigError: the outputs do not fit what is there.
+        """
+
+    @abstractmethod
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Durably notes the checkpoint's epoch and generation in the target and takes the fence.
+
+        Called after `open`, before the first write, and again whenever the epoch is raised. From
+        now on a transport with a fence refuses writes of an earlier owner.
+        """
+
+    @abstractmethod
+    def write(self, batch: Batch) -> WriteResult:
+        """Writes a batch; see the promises above.
+
+        Raises:
+            RetryableError: nothing is known of the whole batch, or the target is busy or away.
+            FencedError: another owner has claimed the target.
+        """
+
+    @abstractmethod
+    def complete_pass(self, epoch: int) -> int:
+        """Ends a pass: removes this tail's rows of an epoch below `epoch`, publishes new outputs.
+
+        Returns:
+            How many rows were removed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes every connection. May be called twice, and without `open`."""
+
+    @abstractmethod
+    def outputs_digest(self) -> str:
+        """A digest of what cannot change under written rows (index settings, the kind of table)."""
