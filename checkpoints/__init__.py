@@ -1,0 +1,29 @@
+"""Durable state without a network: stores that survive kill -9, and the checkpoints in them."""
+
+from __future__ import annotations
+
+from checkpoints.checkpoint import Checkpoint, Digest, TailKey
+from checkpoints.errors import (
+    CheckpointMoved,
+    IntegrityError,
+    StoreClosed,
+    StoreError,
+    StoreLocked,
+    StoreUnavailable,
+    StoreWriteError,
+)
+from checkpoints.seq import Seq
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointMoved",
+    "Digest",
+    "IntegrityError",
+    "Seq",
+    "StoreClosed",
+    "StoreError",
+    "StoreLocked",
+    "StoreUnavailable",
+    "StoreWriteError",
+    "TailKey",
+]

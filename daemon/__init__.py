@@ -1,0 +1,1 @@
+"""The process around the pillows: configuration, supervision, signals, the command."""

@@ -1,16 +1,16 @@
 """What can go wrong in a pillow, ordered by what the caller must do about it.
 
-    PillowError
-    ├── RetryableError    the same request may succeed later: back off and try again
-    ├── PermanentError    this document can never be written: dead letter, the others go on
-    ├── StoppedError      a stop was asked for while something was waited for
-    └── FatalError        the pillow must stop and tell the operator why, and what to do
-        ├── ConfigError           what the operator wrote cannot work
-        ├── SourceChangedError    the database is not the one that the checkpoint belongs to
-        ├── InvalidSeqError       the server does not take the saved position
-        ├── AccessError           the server does not let us in
-        ├── StateLostError        state directory and target contradict each other
-        └── FencedError           another pillowd has taken over this target
+PillowError
+├── RetryableError    the same request may succeed later: back off and try again
+├── PermanentError    this document can never be written: dead letter, the others go on
+├── StoppedError      a stop was asked for while something was waited for
+└── FatalError        the pillow must stop and tell the operator why, and what to do
+    ├── ConfigError           what the operator wrote cannot work
+    ├── SourceChangedError    the database is not the one that the checkpoint belongs to
+    ├── InvalidSeqError       the server does not take the saved position
+    ├── AccessError           the server does not let us in
+    ├── StateLostError        state directory and target contradict each other
+    └── FencedError           another pillowd has taken over this target
 """
 
 from __future__ import annotations

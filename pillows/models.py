@@ -97,7 +97,13 @@ class Document:
     __slots__ = ("_body", "deleted", "id", "raw", "rev", "version")
 
     def __init__(
-        self, *, id: str, rev: str, version: int, deleted: bool, raw: msgspec.Raw | None  # noqa: A002 - CouchDB's word
+        self,
+        *,
+        id: str,
+        rev: str,
+        version: int,
+        deleted: bool,
+        raw: msgspec.Raw | None,
     ) -> None:
         self.id = id
         self.rev = rev

@@ -1,4 +1,4 @@
-"""Patches the standard library for gevent before anything else is imported (pytest: ``-p tests.patched``).
+"""Patches the standard library for gevent before anything else (pytest: ``-p tests.patched``).
 
 The daemon patches in ``daemon/__main__.py``; the tests must run the same code in the same world.
 """

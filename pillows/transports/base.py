@@ -45,9 +45,7 @@ class Transport(ABC):
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.
     transactional: ClassVar[bool] = False
 
-    def __init__(
-        self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name
         self.key = key
         self.connection = connection

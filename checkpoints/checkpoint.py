@@ -1,0 +1,103 @@
+"""A checkpoint: how far a tail got, and what must still be true for that position to mean anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from checkpoints.seq import Seq
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TailKey:
+    """Names one tail: a pillow's run on one source database.
+
+    Attributes:
+        pillow: the pillow's name in the configuration.
+        source: `connection/database`.
+    """
+
+    pillow: str
+    source: str
+
+    def __str__(self) -> str:
+        """`pillow@connection/database`, as logs and the command show it."""
+        return f"{self.pillow}@{self.source}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """Digests of the configuration that a checkpoint was made under.
+
+    Attributes:
+        source: database and server-side options; a change makes the position meaningless.
+        outputs: what cannot change under written rows; a change needs a new pass.
+        pipeline: filter and transform; a change is a warning.
+    """
+
+    source: str = ""
+    outputs: str = ""
+    pipeline: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """How far a tail got.
+
+    Attributes:
+        seq: the position with every earlier change acknowledged.
+        generation: counts the operator's edits.
+        epoch: outranks the version of every document written before it was raised.
+        pass_epoch: the epoch that began the running or last pass from the beginning.
+        pass_done: whether that pass was completed (caught up, and swept).
+        first_pass: whether that pass fills outputs that were empty when it began.
+        instance_start_time: when the source database was created, as the source says; None unknown.
+        server_uuid: which server it was on; None unknown.
+        purge_seq: the source's purge position when last looked at; None unknown.
+        digest: the configuration that it was made under.
+        pipeline_changed_at: wall-clock seconds since when an older filter or transform's rows stand.
+        changes: how many changes were taken over the tail's life.
+        saved_at: wall-clock seconds of this save.
+    """
+
+    seq: Seq
+    generation: int = 0
+    epoch: int = 1
+    pass_epoch: int = 1
+    pass_done: bool = False
+    first_pass: bool = False
+    instance_start_time: str | None = None
+    server_uuid: str | None = None
+    purge_seq: str | None = None
+    digest: Digest = Digest()
+    pipeline_changed_at: float | None = None
+    changes: int = 0
+    saved_at: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The checkpoint as JSON values, the token with its own type."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields["seq"] = self.seq.value
+        fields["digest"] = {name: getattr(self.digest, name) for name in Digest.__slots__}
+        return fields
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Checkpoint:
+        """The checkpoint that `to_json` gave.
+
+        Raises:
+            KeyError, TypeError: it is none, or one of a newer format.
+        """
+        return cls(**value | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
+
+    def begin_pass(self, *, first_pass: bool = False) -> Checkpoint:
+        """A new pass from the beginning under a raised epoch."""
+        epoch = self.epoch + 1
+        return replace(
+            self,
+            seq=Seq.BEGINNING,
+            epoch=epoch,
+            pass_epoch=epoch,
+            pass_done=False,
+            first_pass=first_pass,
+        )
