@@ -8,22 +8,36 @@ A new transport is one file in this folder plus one test class that inherits
    step a document: afterwards neither an old row nor a half-written set is visible.
 2. **Guarded.** A keyed target stores `guard(epoch, version)` per document and output, survives a
    delete with it, and refuses what is not newer; a refused document comes back in `refused` with
-   the stored guard.
+   the stored guard: an equal version too (a replay; nothing is written), and one of a higher epoch.
+   Of several entries of one id in a batch only the newest counts (`newest`).
 3. **Per-document outcomes.** One document that can never be written is in `dead`, the rest of the
    batch is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
 4. **Idempotent.** The same batch may come again, after any failure, in whole or in part.
-5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout.
+5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout. A greenlet killed in
+   `write` leaves whole documents only, and the next call works.
+6. **No checkpoint past trouble.** A transactional target saves `Batch.checkpoint` only together with
+   a batch whose every document was applied, or refused for an equal guard. Otherwise the caller
+   first puts the others where they are safe (dead letters), then saves it with an empty batch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, Standing, WriteResult
+from pillows.models import Batch, DocumentRows, Standing, WriteResult
 from pillows.options import Options
+
+
+def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
+    """One entry per id: the one of the highest version, of equal ones the last."""
+    chosen: dict[str, DocumentRows] = {}
+    for document in documents:
+        if (known := chosen.get(document.id)) is None or document.version >= known.version:
+            chosen[document.id] = document
+    return list(chosen.values())
 
 
 class Transport(ABC):
@@ -64,6 +78,8 @@ class Transport(ABC):
     @abstractmethod
     def claim(self, checkpoint: Checkpoint) -> None:
         """Durably notes the checkpoint's epoch and generation in the target and takes the fence.
+
+        A stored epoch is only ever raised. A transactional target stores the whole checkpoint.
 
         Called after `open`, before the first write, and again whenever the epoch is raised. From
         now on a transport with a fence refuses writes of an earlier owner.

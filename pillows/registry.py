@@ -1,0 +1,131 @@
+"""Finds what configuration names: transports by type, and whatever plugins register.
+
+A name is looked up in this order:
+
+1. what a user's module registered: `@register("transport", "mytype")`;
+2. for transports, the file of that name in `pillows/transports/` (files whose name holds an
+   underscore, and `base.py`, are helpers and no type);
+3. the entry-point group `pillowd.transports` (`pillowd.filters`, ...) of installed distributions.
+
+A transport's file, and with it the client library it needs, is only imported when its type is asked
+for, so a daemon that writes to SQLite never loads Elasticsearch's client.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+import pillows.transports
+from pillows.errors import ConfigError
+from pillows.transports.base import Transport
+
+_Named = TypeVar("_Named")
+_registered: dict[tuple[str, str], Any] = {}
+
+
+def register(kind: str, name: str) -> Callable[[_Named], _Named]:
+    """Registers a class or function of a user's module under a name that configuration can use.
+
+    Args:
+        kind: `filter`, `transform` or `transport`.
+        name: what configuration calls it.
+
+    Raises:
+        ConfigError: something else has that name already.
+    """
+
+    def decorate(thing: _Named) -> _Named:
+        known = _registered.setdefault((kind, name), thing)
+        if known is not thing and _place(known) != _place(thing):
+            raise ConfigError(
+                f"Two things are registered as {kind} {name!r}: {_place(known)} and {_place(thing)}.",
+                remedy="give one of them another name",
+            )
+        _registered[kind, name] = thing
+        return thing
+
+    return decorate
+
+
+def registered(kind: str, name: str) -> Any | None:
+    """What `@register` or an entry point gives under that name; None where neither does.
+
+    Raises:
+        ConfigError: the entry point's module cannot be imported.
+    """
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    points = entry_points(group=f"pillowd.{kind}s", name=name)
+    return _load(kind, next(iter(points))) if points else None
+
+
+def names(kind: str) -> list[str]:
+    """Every name that `@register` or an entry point gives for a kind, sorted."""
+    plugged = {point.name for point in entry_points(group=f"pillowd.{kind}s")}
+    return sorted(plugged | {name for its_kind, name in _registered if its_kind == kind})
+
+
+def transport_types() -> list[str]:
+    """Every `type` that a transport's connection may have, sorted; imports none of them."""
+    return sorted({*_files(), *names("transport")})
+
+
+def transport(type: str) -> type[Transport]:
+    """The transport class of a connection's `type`.
+
+    Raises:
+        ConfigError: there is no such type, or what has that name is no transport.
+    """
+    found = _registered.get(("transport", type)) or _from_file(type) or registered("transport", type)
+    if found is None:
+        raise ConfigError(f"There is no transport of type {type!r}.", remedy=_suggest(type))
+    if not (inspect.isclass(found) and issubclass(found, Transport)):
+        raise ConfigError(f"{_place(found)} is named as transport {type!r} but is no Transport class.")
+    return found
+
+
+def _files() -> list[str]:
+    found = pkgutil.iter_modules(pillows.transports.__path__)
+    return [module.name for module in found if "_" not in module.name and module.name != "base"]
+
+
+def _from_file(name: str) -> type[Transport] | None:
+    if name not in _files():
+        return None
+    module = importlib.import_module(f"pillows.transports.{name}")
+    own = [
+        thing
+        for _, thing in inspect.getmembers(module, inspect.isclass)
+        if issubclass(thing, Transport)
+        and thing.__module__ == module.__name__
+        and not inspect.isabstract(thing)
+    ]
+    if len(own) != 1:
+        raise ConfigError(f"{module.__name__} must define exactly one transport, not {len(own)}.")
+    return own[0]
+
+
+def _load(kind: str, point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"The {kind} {point.name!r} is declared as {point.value}, which cannot be imported: {error}."
+        ) from error
+
+
+def _suggest(type: str) -> str:
+    known = transport_types()
+    close = difflib.get_close_matches(type, known, n=1)
+    listed = f"known types are {', '.join(known)}"
+    return f"did you mean {close[0]!r}? ({listed})" if close else listed
+
+
+def _place(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', repr(thing))}"
