@@ -1,0 +1,55 @@
+"""How long to wait before trying again: exponential back-off with full jitter, capped.
+
+Full jitter (a uniform draw between zero and the exponential bound) keeps many pillows that lost
+the same server from coming back in step (AWS Architecture Blog, "Exponential Backoff And Jitter").
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+#: Beyond this many doublings every bound is at its cap; keeps the power small.
+_MAX_DOUBLINGS = 32
+
+
+class Backoff:
+    """Delays that grow with every failure in a row. Knows no clock and never sleeps.
+
+    Args:
+        initial_seconds: the bound of the first delay; it doubles with every failure.
+        max_seconds: the bound never grows beyond this.
+        draw: gives a number in [0, 1); replaced by tests.
+
+    Attributes:
+        attempts: failures since the last `reset`.
+    """
+
+    __slots__ = ("_draw", "_initial_seconds", "_max_seconds", "attempts")
+
+    def __init__(
+        self,
+        *,
+        initial_seconds: float = 0.5,
+        max_seconds: float = 60.0,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._initial_seconds = initial_seconds
+        self._max_seconds = max_seconds
+        self._draw = draw
+        self.attempts = 0
+
+    def next(self, *, at_least_seconds: float | None = None) -> float:
+        """Counts a failure and returns the seconds to wait before the next try.
+
+        Args:
+            at_least_seconds: what the other side asked for (`Retry-After`); never shortened, since
+                a server that is asked too early may lock us out for longer.
+        """
+        bound = min(self._max_seconds, self._initial_seconds * 2.0 ** min(self.attempts, _MAX_DOUBLINGS))
+        self.attempts += 1
+        return max(self._draw() * bound, at_least_seconds or 0.0)
+
+    def reset(self) -> None:
+        """Forgets the failures: something succeeded."""
+        self.attempts = 0
