@@ -41,7 +41,7 @@ def version_of(stored: int) -> int:
     return stored & ((1 << VERSION_BITS) - 1)
 
 
-class Change(msgspec.Struct, frozen=True, gc=False):
+class Change(msgspec.Struct, gc=False):
     """One row of `_changes`, read with `style=all_docs`.
 
     Attributes:
@@ -52,6 +52,10 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         deleted: whether the winner is a deletion.
         seq: the row's position, where the server gave one (`seq_interval`).
         body: the winner's JSON, where the feed brought it along.
+        parsed: the parsed body, once somebody has asked for `document`.
+
+    The one value here that is not frozen: it remembers what it has parsed, so that a filter and a
+    transform of one pillow parse a document once.
     """
 
     id: str
@@ -60,6 +64,14 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     deleted: bool = False
     seq: Seq | None = None
     body: msgspec.Raw | None = None
+    parsed: dict[str, Any] | None = None
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The parsed document; empty where the feed brought none."""
+        if self.parsed is None:
+            self.parsed = msgspec.json.decode(self.body) if self.body is not None else {}
+        return self.parsed
 
     @property
     def rev(self) -> str:
@@ -86,38 +98,28 @@ class ChangeBatch:
     pending: int | None = None
 
 
-class Document:
+class Document(msgspec.Struct, gc=False):
     """What the trigger extracts from a change: the winning document, or that it is gone.
 
     Attributes:
         id, rev, version, deleted: as in the `Change`.
         raw: the document's JSON as CouchDB sent it; None where it is gone.
+        parsed: the parsed document, once somebody has asked for `body`.
     """
 
-    __slots__ = ("_body", "deleted", "id", "raw", "rev", "version")
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        rev: str,
-        version: int,
-        deleted: bool,
-        raw: msgspec.Raw | None,
-    ) -> None:
-        self.id = id
-        self.rev = rev
-        self.version = version
-        self.deleted = deleted
-        self.raw = raw
-        self._body: dict[str, Any] | None = None
+    id: str
+    rev: str
+    version: int
+    deleted: bool
+    raw: msgspec.Raw | None
+    parsed: dict[str, Any] | None = None
 
     @property
     def body(self) -> dict[str, Any]:
-        """The parsed document; parsed when first asked for, so a pass-through pillow never does."""
-        if self._body is None:
-            self._body = msgspec.json.decode(self.raw) if self.raw is not None else {}
-        return self._body
+        """The parsed document; a pass-through pillow never asks for it."""
+        if self.parsed is None:
+            self.parsed = msgspec.json.decode(self.raw) if self.raw is not None else {}
+        return self.parsed
 
 
 class DocumentRows(msgspec.Struct, frozen=True, gc=False):

@@ -1,0 +1,86 @@
+"""Filters: does this document belong to the pillow's set?
+
+A deletion is never asked about: it has left every set. A document that a filter drops loses its
+rows in the target, so that one which has left the set does not stay as a phantom.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+
+from pillows.errors import ConfigError
+from pillows.models import Change
+
+
+class Filter(ABC):
+    """Decides about one change.
+
+    Attributes:
+        needs_document: whether it looks into the document; if not, it runs before the fetch.
+    """
+
+    needs_document: bool = True
+
+    @abstractmethod
+    def __call__(self, change: Change) -> bool:
+        """Whether the document belongs to the set."""
+
+
+class KeepAll(Filter):
+    """Keeps every document."""
+
+    needs_document = False
+
+    def __call__(self, change: Change) -> bool:  # noqa: ARG002 - it keeps whatever comes
+        """True."""
+        return True
+
+
+class PythonFilter(Filter):
+    """Asks a python function.
+
+    Args:
+        function: gets the parsed document, or the `Change` if `needs_document` is False.
+        needs_document: whether the function looks into the document.
+    """
+
+    def __init__(self, function: Callable[[Any], object], *, needs_document: bool = True) -> None:
+        self._function = function
+        self.needs_document = needs_document
+
+    def __call__(self, change: Change) -> bool:
+        """What the function says."""
+        return bool(self._function(change.document if self.needs_document else change))
+
+
+class JmespathFilter(Filter):
+    """Evaluates a JMESPath expression over `{id, rev, revs, deleted, doc}`.
+
+    False-like is what JMESPath says: null, false, and the empty string, list and object.
+
+    Args:
+        expression: such as `doc.doc_type == 'Case'`.
+
+    Raises:
+        ConfigError: it is no JMESPath.
+    """
+
+    def __init__(self, expression: str) -> None:
+        try:
+            self._expression = jmespath.compile(expression)
+        except JMESPathError as error:
+            raise ConfigError(f"Filter {expression!r} is no JMESPath: {error}") from error
+        self.needs_document = "doc" in expression
+
+    def __call__(self, change: Change) -> bool:
+        """Whether the expression's value is true."""
+        facts = {"id": change.id, "rev": change.rev, "revs": list(change.revs), "deleted": change.deleted}
+        if self.needs_document:
+            facts["doc"] = change.document
+        value = self._expression.search(facts)
+        return not (value is None or value is False or value in ("", [], {}))

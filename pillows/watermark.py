@@ -1,0 +1,90 @@
+"""The last position with every earlier change acknowledged.
+
+Changes arrive in segments, each ending where the feed gave a position. A segment counts its changes
+down as they are acknowledged, in whatever order; the watermark passes it when it and every earlier
+one are at zero. So a late acknowledgement holds back everything behind it, and nothing before it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from checkpoints import Seq
+from pillows.models import ChangeBatch
+
+
+class Segment:
+    """Changes up to one position of the feed.
+
+    Attributes:
+        waiting: how many of them are not acknowledged yet.
+        changes: how many there were.
+        seq: the position behind them; None where the feed gave none.
+        caught_up: the feed had nothing more behind them when it was read.
+        pending: how many changes the server said are behind them; None where it did not.
+    """
+
+    __slots__ = ("caught_up", "changes", "pending", "seq", "waiting")
+
+    def __init__(self, batch: ChangeBatch) -> None:
+        self.waiting = self.changes = len(batch.changes)
+        self.seq = batch.seq
+        self.caught_up = batch.caught_up
+        self.pending = batch.pending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advance:
+    """How far the watermark moved.
+
+    Attributes:
+        seq: the newest position that is safe to save; None if no passed segment had one.
+        changes: how many changes were passed.
+        caught_up: whether a passed segment was at the head of the feed.
+        pending: the newest word of the server on what is behind; None if there was none.
+    """
+
+    seq: Seq | None = None
+    changes: int = 0
+    caught_up: bool = False
+    pending: int | None = None
+
+
+class Watermark:
+    """Follows the segments of one tail."""
+
+    def __init__(self) -> None:
+        self._segments: deque[Segment] = deque()
+
+    def begin(self, batch: ChangeBatch) -> Segment:
+        """Takes note of changes that have arrived, in feed order."""
+        segment = Segment(batch)
+        self._segments.append(segment)
+        return segment
+
+    def ahead(self, acks: Mapping[Segment, int]) -> Advance:
+        """Where the watermark would stand if these acknowledgements came, without taking them."""
+        return self._walk(acks, take=False)
+
+    def ack(self, acks: Mapping[Segment, int]) -> Advance:
+        """Takes acknowledgements: segment -> how many of its changes. Returns the move."""
+        for segment, count in acks.items():
+            segment.waiting -= count
+        return self._walk({}, take=True)
+
+    def _walk(self, acks: Mapping[Segment, int], *, take: bool) -> Advance:
+        seq, changes, caught_up, pending, passed = None, 0, False, None, 0
+        for segment in self._segments:
+            if segment.waiting > acks.get(segment, 0):
+                break
+            passed += 1
+            changes += segment.changes
+            seq = segment.seq or seq
+            caught_up = caught_up or segment.caught_up
+            pending = pending if segment.pending is None else segment.pending
+        if take:
+            for _ in range(passed):
+                self._segments.popleft()
+        return Advance(seq=seq, changes=changes, caught_up=caught_up, pending=pending)
