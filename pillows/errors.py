@@ -7,6 +7,8 @@ PillowError
 └── FatalError        the pillow must stop and tell the operator why, and what to do
     ├── ConfigError           what the operator wrote cannot work
     ├── SourceChangedError    the database is not the one that the checkpoint belongs to
+    │   └── RecreatedError    ... because it was deleted and created anew
+    ├── SourceMissingError    the database does not exist
     ├── InvalidSeqError       the server does not take the saved position
     ├── AccessError           the server does not let us in
     ├── StateLostError        state directory and target contradict each other
@@ -69,6 +71,14 @@ class ConfigError(FatalError):
 
 class SourceChangedError(FatalError):
     """The source database is not the one that this checkpoint belongs to."""
+
+
+class RecreatedError(SourceChangedError):
+    """The source database was deleted and created anew since this checkpoint was made."""
+
+
+class SourceMissingError(FatalError):
+    """The source database does not exist."""
 
 
 class InvalidSeqError(FatalError):

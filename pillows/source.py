@@ -1,0 +1,74 @@
+"""What a pillow reads: one CouchDB database, from where, and how."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pillows.options import Duration, Options, Size
+
+#: How documents arrive: by the feed's length, along with the feed, or fetched apart.
+Documents = Literal["auto", "include_docs", "bulk_get"]
+
+#: How the head of the feed is followed.
+Mode = Literal["auto", "continuous", "longpoll"]
+
+
+class SourceOptions(Options):
+    """The source of a pillow.
+
+    Attributes:
+        connection: name of a connection of type `couchdb`.
+        database: name of the database.
+        since: where a pillow without a checkpoint begins: `beginning`, `now`, or a token.
+        documents: `auto` fetches documents with `_bulk_get` while far behind and takes them along
+            with the feed at its head; the others do one of the two for good.
+        mode: `continuous` keeps one response open; `longpoll` asks again after every answer, for
+            Cloudant and for proxies that buffer; `auto` chooses.
+        on_missing: what to do while the database does not exist.
+        on_recreated: what to do when it was deleted and created anew.
+        skip_design: leave design documents out.
+        page: changes a catch-up request asks for at most; fewer where documents are large.
+        timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
+        queue: bytes that may wait between the feed and the pipeline.
+        join_overlap: how long a shared feed keeps a position before readers may join at it; long
+            enough for a lagging copy to have caught up. 0 with one node.
+        selector, doc_ids, design: a filter in the server, for append-only data only.
+        on_filtered, deletes: must be `ignore` with a server-side filter: CouchDB then reports
+            neither deletes nor documents that leave the selection.
+    """
+
+    connection: str
+    database: str = Field(min_length=1)
+    since: str | int | list[int | str] = "beginning"
+    documents: Documents = "auto"
+    mode: Mode = "auto"
+    on_missing: Literal["wait", "fail"] = "wait"
+    on_recreated: Literal["fail", "reload"] = "fail"
+    skip_design: bool = True
+    page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
+    timeout: Duration = Field(default=25.0, gt=0, le=60)
+    queue: Size = Field(default=8 * 2**20, gt=0)
+    join_overlap: Duration = Field(default=60.0, ge=0)
+    selector: dict[str, object] | None = None
+    doc_ids: list[str] | None = None
+    design: bool = False
+    on_filtered: Literal["remove", "ignore"] = "remove"
+    deletes: Literal["remove", "ignore"] = "remove"
+
+    @property
+    def filtered(self) -> bool:
+        """Whether the server filters the feed."""
+        return self.selector is not None or self.doc_ids is not None or self.design
+
+    @model_validator(mode="after")
+    def _server_filters_only_for_append_only_data(self) -> Self:
+        if sum((self.selector is not None, self.doc_ids is not None, self.design)) > 1:
+            raise ValueError("selector, doc_ids and design exclude each other")
+        if self.filtered and (self.on_filtered, self.deletes) != ("ignore", "ignore"):
+            raise ValueError(
+                "a filter in the server needs `on_filtered: ignore` and `deletes: ignore`, since CouchDB "
+                "reports neither deletes nor documents that leave the selection; or filter in pillowd"
+            )
+        return self
