@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -35,8 +35,8 @@ class Target(ABC):
     #: Saves the checkpoint with the rows.
     transactional: bool = False
     #: A row of `typed` that the target takes, and one that it refuses for good.
-    good_row: Row = {"n": 1}
-    bad_row: Row = {"n": "not a number"}
+    good_row: ClassVar[Row] = {"n": 1}
+    bad_row: ClassVar[Row] = {"n": "not a number"}
     #: Names of faults under which the target does nothing, but will later (`busy`).
     busy_faults: Sequence[str] = ()
     #: Names of places where the connection can be cut (`cut`), such as "before" and "after".
