@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoints.checkpoint import Checkpoint, Digest, TailKey
+from checkpoints.checkpoint import PASS_TO_BEGIN, Checkpoint, Digest, TailKey
 from checkpoints.errors import (
     CheckpointMoved,
     IntegrityError,
@@ -15,6 +15,7 @@ from checkpoints.errors import (
 from checkpoints.seq import Seq
 
 __all__ = [
+    "PASS_TO_BEGIN",
     "Checkpoint",
     "CheckpointMoved",
     "Digest",

@@ -8,6 +8,10 @@ from typing import Any
 from checkpoints.seq import Seq
 
 
+#: The `pass_epoch` of a checkpoint that was reset: the tail begins a new pass when it starts.
+PASS_TO_BEGIN = 0
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TailKey:
     """Names one tail: a pillow's run on one source database.
@@ -48,7 +52,8 @@ class Checkpoint:
         seq: the position with every earlier change acknowledged.
         generation: counts the operator's edits.
         epoch: outranks the version of every document written before it was raised.
-        pass_epoch: the epoch that began the running or last pass from the beginning.
+        pass_epoch: the epoch that began the running or last pass from the beginning;
+            `PASS_TO_BEGIN` after a reset, until the tail starts.
         pass_done: whether that pass was completed (caught up, and swept).
         first_pass: whether that pass fills outputs that were empty when it began.
         instance_start_time: when the source database was created, as the source says; None unknown.
@@ -90,14 +95,16 @@ class Checkpoint:
         """
         return cls(**value | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
 
-    def begin_pass(self, *, first_pass: bool = False) -> Checkpoint:
-        """A new pass from the beginning under a raised epoch."""
-        epoch = self.epoch + 1
-        return replace(
-            self,
-            seq=Seq.BEGINNING,
-            epoch=epoch,
-            pass_epoch=epoch,
-            pass_done=False,
-            first_pass=first_pass,
+    def reset(self) -> Checkpoint:
+        """The operator's reset: a new pass is to begin.
+
+        The epoch of that pass is chosen when the tail starts, above every epoch that its targets
+        know. Identity and digests are forgotten, so a changed source is taken as it is then.
+        """
+        return Checkpoint(
+            seq=Seq.BEGINNING, generation=self.generation, epoch=self.epoch, pass_epoch=PASS_TO_BEGIN
         )
+
+    def begin_pass(self, *, epoch: int, first_pass: bool) -> Checkpoint:
+        """The new pass begins, under an epoch above all earlier ones."""
+        return replace(self, epoch=epoch, pass_epoch=epoch, first_pass=first_pass)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import gevent
 
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch, WriteResult
-from pillows.observer import Observer
-from pillows.retry import Backoff
+from pillows.models import Batch
 from pillows.transports.base import Transport
-from pillows.waiting import Waiter
+from pillows.tries import Retrier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,18 +37,12 @@ class FanOut:
 
     Args:
         transports: open transports, in configured order.
-        pillow: the tail's key as text, for the observer.
-        waiter: waits between tries.
-        observer: is told of retries.
+        retrier: backs off between tries.
     """
 
-    def __init__(
-        self, transports: Sequence[Transport], *, pillow: str, waiter: Waiter, observer: Observer
-    ) -> None:
+    def __init__(self, transports: Sequence[Transport], retrier: Retrier) -> None:
         self._transports = transports
-        self._pillow = pillow
-        self._waiter = waiter
-        self._observer = observer
+        self._retrier = retrier
 
     def deliver(self, batch: Batch) -> Mapping[str, Delivery]:
         """Delivers a batch everywhere: transport's name -> what became of it.
@@ -64,7 +57,8 @@ class FanOut:
         writers = [gevent.spawn(self._catch, transport, batch) for transport in self._transports]
         results = [writer.get() for writer in gevent.joinall(writers)]
         raise_worst([result for result in results if isinstance(result, Exception)])
-        return {t.name: r for t, r in zip(self._transports, results, strict=True)}
+        named = zip(self._transports, results, strict=True)
+        return {t.name: result for t, result in named if isinstance(result, Delivery)}
 
     def _catch(self, transport: Transport, batch: Batch) -> Delivery | Exception:
         try:
@@ -75,35 +69,17 @@ class FanOut:
     def _deliver(self, transport: Transport, batch: Batch) -> Delivery:
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
-        backoff = Backoff()
+        tries = self._retrier.tries(transport.name)
         while True:
-            result = self._try(transport, batch, backoff)
-            if result is None:
-                continue
+            result = tries.until_done(partial(transport.write, batch))
             refused.update(result.refused)
             dead.update(result.dead)
             if not result.retry:
                 return Delivery(refused=refused, dead=dead)
-            batch = batch.only(result.retry.keys())
-            self._back_off(transport, backoff, RetryableError(next(iter(result.retry.values()))))
-
-    def _try(self, transport: Transport, batch: Batch, backoff: Backoff) -> WriteResult | None:
-        try:
-            return transport.write(batch)
-        except RetryableError as error:
-            self._back_off(transport, backoff, error)
-            return None
-
-    def _back_off(self, transport: Transport, backoff: Backoff, error: RetryableError) -> None:
-        delay_seconds = backoff.next(error.retry_after_seconds)
-        self._observer.retry(
-            self._pillow,
-            where=transport.name,
-            error=str(error),
-            attempt=backoff.attempts,
-            delay_seconds=delay_seconds,
-        )
-        self._waiter.wait(delay_seconds)
+            if len(result.retry) < len(batch.documents):
+                tries.progressed()
+            batch = batch.only(result.retry)
+            tries.failed(RetryableError(next(iter(result.retry.values()))))
 
 
 def raise_worst(errors: Sequence[Exception]) -> None:

@@ -6,7 +6,7 @@ transform makes of it) -> `Batch` (what is written together) -> `WriteResult` (w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,7 +161,7 @@ class Batch:
     first_pass: bool = False
     checkpoint: Checkpoint | None = None
 
-    def only(self, ids: frozenset[str] | set[str]) -> Batch:
+    def only(self, ids: Container[str]) -> Batch:
         """The same batch with just these documents."""
         return Batch(
             documents=[d for d in self.documents if d.id in ids],

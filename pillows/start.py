@@ -1,0 +1,165 @@
+"""Where does a tail start? Decided from what the state directory, the targets and the source say.
+
+Nothing here waits or writes: all answers are collected first, then one pure function decides. When
+they contradict each other the tail is refused with the reason and the remedies, for a silent start
+from the beginning or from now would lose or double what nobody notices for months.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from checkpoints import PASS_TO_BEGIN, Checkpoint, Digest, Seq, TailKey
+from pillows.errors import ConfigError, StateLostError
+from pillows.models import Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What is known before the first change is read.
+
+    Attributes:
+        key: the tail.
+        stored: the checkpoint in the state directory; None where there is none.
+        standings: transport's name -> what its target remembers.
+        transactional: the only transport saves checkpoints in its own transactions.
+        digest: of the configuration as it is now.
+        now: wall-clock seconds.
+    """
+
+    key: TailKey
+    stored: Checkpoint | None
+    standings: Mapping[str, Standing]
+    transactional: bool
+    digest: Digest
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where to start.
+
+    Attributes:
+        checkpoint: the checkpoint to go on from; None for a fresh start at the configured `since`.
+        warnings: what the operator should know: event -> details.
+    """
+
+    checkpoint: Checkpoint | None
+    warnings: Mapping[str, str]
+
+
+def decide(situation: Situation) -> Start:
+    """Decides where a tail starts.
+
+    Raises:
+        StateLostError: state directory and targets contradict each other.
+        ConfigError: the configuration does not fit the checkpoint.
+    """
+    warnings: dict[str, str] = {}
+    checkpoint = _authoritative(situation, warnings)
+    if checkpoint is None:
+        return Start(checkpoint=None, warnings=warnings)
+    _refuse_lost_targets(situation, checkpoint)
+    _refuse_changed_config(situation, checkpoint)
+    epoch = max([checkpoint.epoch, *_epochs(situation.standings)])
+    if checkpoint.pass_epoch == PASS_TO_BEGIN:
+        checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(situation))
+    else:
+        checkpoint = replace(checkpoint, epoch=epoch)
+    return Start(checkpoint=_with_digest(situation, checkpoint, warnings), warnings=warnings)
+
+
+def fresh(situation: Situation, seq: Seq) -> Checkpoint:
+    """The first checkpoint of a tail that nobody remembers."""
+    return Checkpoint(
+        seq=seq,
+        digest=situation.digest,
+        first_pass=_all_empty(situation),
+        pass_done=seq != Seq.BEGINNING,
+    )
+
+
+def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint | None:
+    """The checkpoint that counts: the state directory's, or the copy in the only target."""
+    stored, copy = situation.stored, _copy(situation)
+    if stored is None and copy is not None:
+        warnings["checkpoint.taken_from_target"] = "the state directory has no checkpoint; the target has"
+        return copy
+    if stored is None:
+        _refuse_lost_state(situation)
+        return None
+    if copy is None or copy.generation < stored.generation:
+        return stored
+    if copy.generation > stored.generation:
+        raise StateLostError(
+            f"The target's checkpoint of {situation.key} was edited {copy.generation} times, the state "
+            f"directory knows of {stored.generation}: this is an old state directory.",
+            remedy=f"put the newer state directory back, or `pillowd checkpoint reset {situation.key.pillow}`",
+        )
+    return copy
+
+
+def _copy(situation: Situation) -> Checkpoint | None:
+    if not situation.transactional:
+        return None
+    (standing,) = situation.standings.values()
+    return standing.checkpoint
+
+
+def _refuse_lost_state(situation: Situation) -> None:
+    """A target that was written before while nothing is remembered here: a lost state directory."""
+    for name, standing in situation.standings.items():
+        if standing.epoch is not None:
+            raise StateLostError(
+                f"{name} was written by {situation.key} before (epoch {standing.epoch}), "
+                "but its checkpoint is gone from the state directory.",
+                remedy=f"`pillowd checkpoint import FILE`, or `pillowd checkpoint reset "
+                f"{situation.key.pillow}` to read everything again",
+            )
+
+
+def _refuse_lost_targets(situation: Situation, checkpoint: Checkpoint) -> None:
+    """A target that knows nothing of this tail, though changes were acknowledged."""
+    for name, standing in situation.standings.items():
+        if standing.epoch is None and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
+            raise StateLostError(
+                f"{name} knows nothing of {situation.key}, but the checkpoint says that "
+                f"{checkpoint.changes} changes are there: it is new, or was emptied.",
+                remedy=f"`pillowd checkpoint reset {situation.key.pillow}` to read everything again",
+            )
+
+
+def _refuse_changed_config(situation: Situation, checkpoint: Checkpoint) -> None:
+    ours, theirs = situation.digest, checkpoint.digest
+    reset = f"put the old value back, or `pillowd checkpoint reset {situation.key.pillow}`"
+    if theirs.source and ours.source != theirs.source:
+        raise ConfigError(
+            f"The source of {situation.key} is not the one that its checkpoint was made with.", remedy=reset
+        )
+    if theirs.outputs and ours.outputs != theirs.outputs:
+        raise ConfigError(
+            f"The outputs of {situation.key} have changed in a way that rows already written can't "
+            "follow (transports, index settings or the kind of table).",
+            remedy=reset,
+        )
+
+
+def _with_digest(situation: Situation, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
+    """The checkpoint under the present configuration; a changed pipeline is a warning."""
+    theirs = checkpoint.digest.pipeline
+    if theirs and theirs != situation.digest.pipeline:
+        warnings["pipeline.changed"] = (
+            "filter, transform or columns have changed: rows written before keep their old form until "
+            f"`pillowd checkpoint reset {situation.key.pillow}`"
+        )
+        checkpoint = replace(checkpoint, pipeline_changed_at=situation.now)
+    return replace(checkpoint, digest=situation.digest)
+
+
+def _all_empty(situation: Situation) -> bool:
+    return all(standing.empty for standing in situation.standings.values())
+
+
+def _epochs(standings: Mapping[str, Standing]) -> Sequence[int]:
+    return [standing.epoch for standing in standings.values() if standing.epoch is not None]

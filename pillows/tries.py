@@ -1,0 +1,74 @@
+"""Trying again until it works: with back-off, told to the observer, ended by a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pillows.errors import RetryableError
+from pillows.observer import Observer
+from pillows.retry import Backoff
+from pillows.waiting import Waiter
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """What all tries of one tail share.
+
+    Attributes:
+        pillow: the tail's key as text.
+        waiter: waits between tries.
+        observer: is told of each failure before the wait.
+    """
+
+    pillow: str
+    waiter: Waiter
+    observer: Observer
+
+    def tries(self, where: str) -> Tries:
+        """Begins to try something at `where` (the source, or a transport's name)."""
+        return Tries(self, where)
+
+
+class Tries:
+    """The tries at one thing."""
+
+    def __init__(self, retrier: Retrier, where: str) -> None:
+        self._retrier = retrier
+        self._where = where
+        self._backoff = Backoff()
+
+    def until_done(self, attempt: Callable[[], T]) -> T:
+        """Calls `attempt` until it raises no `RetryableError`.
+
+        Raises:
+            StoppedError: a stop was asked for.
+        """
+        while True:
+            try:
+                return attempt()
+            except RetryableError as error:
+                self.failed(error)
+
+    def failed(self, error: RetryableError) -> None:
+        """Waits before the next try.
+
+        Raises:
+            StoppedError: a stop was asked for.
+        """
+        delay_seconds = self._backoff.next(at_least_seconds=error.retry_after_seconds)
+        self._retrier.observer.retry(
+            self._retrier.pillow,
+            where=self._where,
+            error=str(error),
+            attempt=self._backoff.attempts,
+            delay_seconds=delay_seconds,
+        )
+        self._retrier.waiter.wait(delay_seconds)
+
+    def progressed(self) -> None:
+        """Something succeeded: the next failure waits shortly again."""
+        self._backoff.reset()
