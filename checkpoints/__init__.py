@@ -12,13 +12,19 @@ from checkpoints.errors import (
     StoreUnavailable,
     StoreWriteError,
 )
+from checkpoints.pod import POD
 from checkpoints.seq import Seq
+from checkpoints.store import CheckpointStore, HistoryEntry
+from checkpoints.tracker import Tracker
 
 __all__ = [
     "PASS_TO_BEGIN",
+    "POD",
     "Checkpoint",
     "CheckpointMoved",
+    "CheckpointStore",
     "Digest",
+    "HistoryEntry",
     "IntegrityError",
     "Seq",
     "StoreClosed",
@@ -27,4 +33,5 @@ __all__ = [
     "StoreUnavailable",
     "StoreWriteError",
     "TailKey",
+    "Tracker",
 ]

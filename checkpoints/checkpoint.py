@@ -7,7 +7,6 @@ from typing import Any
 
 from checkpoints.seq import Seq
 
-
 #: The `pass_epoch` of a checkpoint that was reset: the tail begins a new pass when it starts.
 PASS_TO_BEGIN = 0
 
