@@ -1,0 +1,20 @@
+"""Real servers for tests, bench and demo, from package registries alone: no container engine is needed.
+
+Each server is a class in a module of its own and a context manager::
+
+    with CouchPeer() as couch:          # or Postgres(), Elasticsearch()
+        requests.get(couch.url)         # runs on 127.0.0.1, on a free port
+        couch.kill()                    # SIGKILL, as a crash would
+        couch.start()                   # the same data, the same port
+
+``python -m tests.servers`` says in one line what this machine lacks and what replaces it,
+``python -m tests.servers install`` fetches everything, ``python -m tests.servers start NAME`` runs one.
+
+* ``couch_peer``: the protocol of CouchDB 3.5 over PouchDB's storage, written for these tests.
+* ``postgres``: PostgreSQL as installed, else from a wheel.
+* ``elasticsearch``: Elasticsearch from its published jars: one node, without security.
+* ``tcp_proxy``: stands between a client and a server and cuts, resets, stalls or slows what passes.
+* ``scripted``: plays given bytes, for what no real server can be made to do.
+
+Nothing here may be imported by the three packages.
+"""

@@ -1,0 +1,238 @@
+"""Fixtures for all tests: real servers (see `tests.servers`), a clock that needs no time, faults on the line.
+
+Servers start when the first test asks for one and serve the whole run. PILLOWD_TEST_COUCHDB_URL,
+PILLOWD_TEST_ELASTICSEARCH_URL and PILLOWD_TEST_POSTGRES_DSN name servers that already run instead. A server
+that cannot be had fails the tests under CI=true, and skips them with the reason on a laptop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+import requests
+
+from tests.clock import FakeClock
+from tests.servers.couch_client import CouchDatabase
+from tests.servers.couch_peer import CouchPeer
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.postgres import Postgres
+from tests.servers.process import Server, ServerUnavailable
+from tests.servers.scripted import ScriptedServer
+from tests.servers.tcp_proxy import TcpProxy
+from tests.sizes import proving, soaking
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects what only runs at full size or for long, unless the environment asks for it."""
+    closed = {"proof": not proving(), "soak": not soaking()}
+    left_out = [
+        item for item in items if any(closed[name] and item.get_closest_marker(name) for name in closed)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+# --- servers of the whole run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CouchServer:
+    """A CouchDB server: couch-peer, or a real one that PILLOWD_TEST_COUCHDB_URL names.
+
+    Attributes:
+        url: without credentials and without a slash at its end.
+        auth: user and password, if it wants some.
+    """
+
+    url: str
+    auth: tuple[str, str] | None = None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for a proxy."""
+        parts = urlsplit(self.url)
+        return (parts.hostname or "127.0.0.1", parts.port or (443 if parts.scheme == "https" else 80))
+
+    def database(self, name: str) -> CouchDatabase:
+        """Returns a client of a database, which may not exist."""
+        return CouchDatabase(self.url, name, auth=self.auth)
+
+
+def _start(stack: ExitStack, server: Server) -> None:
+    """Starts a server, or ends the test as the machine's role demands."""
+    try:
+        stack.enter_context(server)
+    except ServerUnavailable as unavailable:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(unavailable), pytrace=False)
+        pytest.skip(str(unavailable))
+
+
+def _split_credentials(url: str) -> CouchServer:
+    parts = urlsplit(url.rstrip("/"))
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return CouchServer(url=bare, auth=(parts.username, parts.password or "") if parts.username else None)
+
+
+@pytest.fixture(scope="session")
+def couch() -> Iterator[CouchServer]:
+    """A CouchDB server for the whole run; it is never stopped (take `couch_server` for that)."""
+    if given := os.environ.get("PILLOWD_TEST_COUCHDB_URL"):
+        yield _split_credentials(given)
+        return
+    with ExitStack() as stack:
+        server = CouchPeer()
+        _start(stack, server)
+        yield CouchServer(url=server.url, auth=server.auth)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Connection string of a PostgreSQL server for the whole run; its user may create databases."""
+    if given := os.environ.get("PILLOWD_TEST_POSTGRES_DSN"):
+        yield given
+        return
+    with ExitStack() as stack:
+        server = Postgres()
+        _start(stack, server)
+        yield server.dsn
+
+
+@pytest.fixture(scope="session")
+def elasticsearch() -> Iterator[str]:
+    """URL of an Elasticsearch server for the whole run."""
+    if given := os.environ.get("PILLOWD_TEST_ELASTICSEARCH_URL"):
+        yield given.rstrip("/")
+        return
+    with ExitStack() as stack:
+        server = Elasticsearch()
+        _start(stack, server)
+        yield server.url
+
+
+# --- servers of one test, to stop, kill and set up otherwise
+
+
+@pytest.fixture
+def couch_server() -> Iterator[Callable[..., CouchPeer]]:
+    """Starts CouchDB servers of the test's own: `couch_server(admin="u:p")`; arguments as for CouchPeer."""
+    with ExitStack() as stack:
+        yield _starter(stack, CouchPeer)
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[Callable[..., Postgres]]:
+    """Starts PostgreSQL servers of the test's own; arguments as for Postgres."""
+    with ExitStack() as stack:
+        yield _starter(stack, Postgres)
+
+
+@pytest.fixture
+def elasticsearch_server() -> Iterator[Callable[..., Elasticsearch]]:
+    """Starts Elasticsearch servers of the test's own (5 s each); arguments as for Elasticsearch."""
+    with ExitStack() as stack:
+        yield _starter(stack, Elasticsearch)
+
+
+def _starter(stack: ExitStack, kind: Callable[..., Any]) -> Callable[..., Any]:
+    def start(**arguments: Any) -> Any:
+        server = kind(**arguments)
+        _start(stack, server)
+        return server
+
+    return start
+
+
+# --- a fresh piece of a server for each test
+
+
+@pytest.fixture
+def couch_db(couch: CouchServer) -> Iterator[CouchDatabase]:
+    """A fresh database with a small client (put, bulk, delete, changes ...); dropped afterwards."""
+    database = couch.database(f"test-{uuid.uuid4().hex[:12]}").create()
+    yield database
+    if database.exists():
+        database.drop()
+    database.close()
+
+
+@pytest.fixture
+def postgres_dsn(postgres: str) -> Iterator[str]:
+    """Connection string of a fresh database; dropped afterwards, whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute(f"create database {name} template template0")
+        yield psycopg.conninfo.make_conninfo(postgres, dbname=name)
+        admin.execute(f"drop database if exists {name} with (force)")
+
+
+@pytest.fixture
+def elasticsearch_url(elasticsearch: str, es_prefix: str) -> Iterator[str]:
+    """URL of an Elasticsearch server; indices that begin with `es_prefix` are deleted afterwards."""
+    yield elasticsearch
+    listed = requests.get(
+        f"{elasticsearch}/_cat/indices/{es_prefix}*?h=index&expand_wildcards=all", timeout=30
+    )
+    for index in listed.text.split():  # by name: a wildcard delete may be forbidden
+        requests.delete(f"{elasticsearch}/{index}", timeout=30).raise_for_status()
+
+
+@pytest.fixture
+def es_prefix() -> str:
+    """What the names of this test's indices and aliases begin with."""
+    return f"test-{uuid.uuid4().hex[:12]}-"
+
+
+# --- faults
+
+
+@pytest.fixture
+def tcp_proxy() -> Iterator[Callable[[Any], TcpProxy]]:
+    """Puts a proxy before a server: `tcp_proxy(couch)`, `tcp_proxy(server)` or `tcp_proxy((host, port))`."""
+    with ExitStack() as stack:
+
+        def start(target: Any) -> TcpProxy:
+            address = target if isinstance(target, tuple) else target.address
+            return stack.enter_context(TcpProxy(address))
+
+        yield start
+
+
+@pytest.fixture
+def scripted_server() -> Iterator[Callable[[], ScriptedServer]]:
+    """Starts servers that play bytes: see `tests.servers.scripted`."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(ScriptedServer())
+
+
+# --- time
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Time that passes by itself once everybody waits; `FakeClock(auto=False)` waits for `advance`."""
+    return FakeClock()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Waits, in real time, for what another greenlet or process does: `wait_until(condition, timeout=10)`."""
+
+    def wait(condition: Callable[[], object], timeout: float = 10.0, *, every: float = 0.01) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"did not come true within {timeout} s: {condition}")
+            time.sleep(every)
+
+    return wait

@@ -1,0 +1,33 @@
+"""How large a test is: small in CI, as an issue says with PILLOWD_PROOF=1, long with PILLOWD_SOAK=1."""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+Size = TypeVar("Size", int, float)
+
+
+def proving() -> bool:
+    """Returns whether figures are to be proven at full size."""
+    return os.environ.get("PILLOWD_PROOF", "0") not in {"", "0"}
+
+
+def soaking() -> bool:
+    """Returns whether tests may run for long."""
+    return os.environ.get("PILLOWD_SOAK", "0") not in {"", "0"}
+
+
+def size(*, ci: Size, proof: Size | None = None, soak: Size | None = None) -> Size:
+    """Picks a test's size.
+
+    Args:
+        ci: everywhere; small enough for a pull request.
+        proof: with PILLOWD_PROOF=1; the figure that the issue names.
+        soak: with PILLOWD_SOAK=1; goes before `proof`.
+    """
+    if soaking() and soak is not None:
+        return soak
+    if proving() and proof is not None:
+        return proof
+    return ci
