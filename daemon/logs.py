@@ -1,0 +1,160 @@
+"""The log: one event per fact, as JSON lines or for people, on standard error.
+
+Events are named `noun.verb` and carry facts, never documents and never secrets. A repeated warning
+or error is written once in ten seconds, with the count of the ones left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import structlog
+
+from daemon.masking import Mask
+from pillows.clock import Clock
+
+#: How long a repeated warning or error is held back.
+REPEAT_SECONDS = 10.0
+#: Which event fields, beside its name, make two events "the same".
+_SAME = ("pillow", "where", "transport", "logger", "code")
+_LIMITED = frozenset({"warning", "error", "critical"})
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+Event = MutableMapping[str, Any]
+
+
+class RepeatLimit:
+    """A processor that drops repeated warnings and errors, and counts what it drops.
+
+    Args:
+        clock: for the ten seconds.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._held: dict[tuple[object, ...], tuple[float, list[dict[str, Any]]]] = {}
+
+    def __call__(self, _logger: object, method: str, event: Event) -> Event:
+        """Passes the first event of its kind; raises DropEvent for the next ones within the time."""
+        if method not in _LIMITED or "repeated" in event:
+            return event
+        kind = (event.get("event"), *(event.get(name) for name in _SAME))
+        now = self._clock.monotonic()
+        until, held = self._held.get(kind, (now, []))
+        if now < until:
+            held[:] = [{**event, "repeated": (held[0]["repeated"] if held else 0) + 1, "level": method}]
+            raise structlog.DropEvent
+        self._held[kind] = (now + REPEAT_SECONDS, [])
+        return {**event, **({"repeated": held[0]["repeated"]} if held else {})}
+
+    def due(self) -> Iterator[dict[str, Any]]:
+        """The last of each kind that was held back for long enough, with its count."""
+        now = self._clock.monotonic()
+        for kind in [kind for kind, (until, _) in self._held.items() if until <= now]:
+            yield from self._held.pop(kind)[1]
+
+
+class LineWriter:
+    """Writes lines to a stream that may fail, as a full disk or a closed pipe do.
+
+    A log that cannot be written must not stop a pillow; the count of the lost lines is written with
+    the next line that gets through.
+
+    Args:
+        stream: where to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = 0
+
+    def msg(self, line: str) -> None:
+        """Writes one line."""
+        try:
+            if self._lost:
+                self._stream.write(f"({self._lost} log lines lost: they could not be written)\n")
+                self._stream.flush()
+                self._lost = 0
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            self._lost += 1
+
+    debug = info = warning = error = critical = log = msg
+
+
+class _Routed(logging.Handler):
+    """Hands what libraries log to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record is one `library.<level>` event."""
+        level = record.levelname.lower() if record.levelname.lower() in _LEVELS else "error"
+        log = structlog.get_logger()
+        getattr(log, level)(f"library.{level}", logger=record.name, message=record.getMessage())
+
+
+class Logs:
+    """The running log.
+
+    Args:
+        limit: what holds repeated events back.
+    """
+
+    def __init__(self, limit: RepeatLimit) -> None:
+        self._limit = limit
+
+    def flush(self) -> None:
+        """Writes what was held back for ten seconds; called with every tick, and at the end."""
+        for event in self._limit.due():
+            getattr(structlog.get_logger(), event.pop("level"))(event.pop("event"), **event)
+
+
+@contextmanager
+def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: Mask) -> Iterator[Logs]:
+    """Sets up the log inside the `with`: structlog, and the standard library's root logger.
+
+    Args:
+        format: `json` or `console`.
+        level: the least important level that is written.
+        stream: where to.
+        clock: for the limit of repeats.
+        mask: what must not be seen.
+
+    Yields:
+        the log, to be flushed with every tick.
+    """
+    limit = RepeatLimit(clock)
+    structlog.configure(
+        processors=[*_processors(limit, mask), _renderer(format, stream)],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *_: LineWriter(stream),
+        cache_logger_on_first_use=False,
+    )
+    root, handler = logging.getLogger(), _Routed(logging.WARNING)
+    root.addHandler(handler)
+    try:
+        yield Logs(limit)
+    finally:
+        root.removeHandler(handler)
+        structlog.reset_defaults()
+
+
+def _processors(limit: RepeatLimit, mask: Mask) -> list[Any]:
+    def masked(_logger: object, _method: str, event: Event) -> Mapping[str, Any]:
+        return {name: mask.named(name, value) for name, value in event.items()}
+
+    return [
+        limit,
+        masked,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+
+
+def _renderer(format: str, stream: TextIO) -> Any:
+    if format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=stream.isatty())

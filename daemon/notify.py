@@ -1,0 +1,87 @@
+"""Tells systemd how the daemon is: datagrams to the socket that NOTIFY_SOCKET names.
+
+The protocol is sd_notify(3) and sd_watchdog_enabled(3): lines of `NAME=value`. It needs no library.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+
+from pillows.clock import Clock
+
+#: How long a datagram may wait for a busy manager to make room.
+_SEND_TIMEOUT_SECONDS = 1.0
+
+
+class Notifier:
+    """Sends the daemon's state to its service manager; does nothing where there is none.
+
+    A datagram that cannot be sent within a second is dropped: the manager is gone, or so busy that
+    it must not hold up the daemon. The status and the watchdog come again with the next tick.
+
+    Args:
+        environ: where NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID are looked up.
+        clock: for the watchdog's interval.
+    """
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        # A leading `@` stands for the NUL byte of an abstract socket (sd_notify(3)).
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) if address else None
+        if self._socket is not None:
+            self._socket.settimeout(_SEND_TIMEOUT_SECONDS)
+        self._clock = clock
+        self._watchdog_seconds = _watchdog_seconds(environ)
+        self._fed_at = float("-inf")
+        self._status = ""
+
+    def ready(self) -> None:
+        """The configuration is valid, the state directory ours, the pillows are started."""
+        self._send("READY=1")
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`; sent when it changes."""
+        if text != self._status and self._send(f"STATUS={text}"):
+            self._status = text
+
+    def alive(self) -> None:
+        """The hub turns and the supervisor ticks. Sent twice within the time that systemd allows."""
+        now = self._clock.monotonic()
+        if self._watchdog_seconds is not None and now - self._fed_at >= self._watchdog_seconds / 2:
+            self._fed_at = now
+            self._send("WATCHDOG=1")
+
+    def stopping(self) -> None:
+        """The drain has begun."""
+        self._send("STOPPING=1")
+
+    def extend(self, seconds: float) -> None:
+        """The stop goes on: the manager should wait for `seconds` more from now."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+    def close(self) -> None:
+        """Closes the socket."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, message: str) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            self._socket.sendto(message.encode(), self._address)
+        except OSError:
+            return False
+        return True
+
+
+def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
+    """The time within which systemd wants a sign of life; None where it wants none of this process."""
+    microseconds = environ.get("WATCHDOG_USEC", "")
+    pid = environ.get("WATCHDOG_PID", "")
+    if not microseconds.isdigit() or (pid and pid != str(os.getpid())):
+        return None
+    return int(microseconds) / 1_000_000

@@ -1,0 +1,65 @@
+"""The command's front door, in a module that no other distribution hides.
+
+PyPI's `python-daemon` installs a package named `daemon` too. Before ours on the path it hides
+`daemon.__main__` itself, and in one site-packages folder pip merges both, the later `__init__.py`
+winning. So the console script starts here, looks before it imports, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+
+#: The line by which `daemon/__init__.py` tells that it is ours.
+MARKER = 'DISTRIBUTION = "pillowd"'
+
+#: What sysexits(3) calls EX_CONFIG: starting again cannot help.
+EXIT_CONFIG = 78
+
+
+def claimants(origin: Path) -> list[str]:
+    """Names of the other distributions that installed `origin`, or a `daemon` beside it."""
+    found = set()
+    for distribution in metadata.distributions():
+        if distribution.name.lower() == "pillowd":
+            continue
+        record = distribution.read_text("RECORD") or distribution.read_text("top_level.txt") or ""
+        claims = any(re.fullmatch(r"daemon(/__init__\.py,.*)?", line) for line in record.splitlines())
+        if claims and Path(str(distribution.locate_file("daemon/__init__.py"))).resolve() == origin:
+            found.add(distribution.name)
+    return sorted(found)
+
+
+def refusal() -> str | None:
+    """Why the package `daemon` cannot be used, with the remedy; None when it is ours alone."""
+    spec = importlib.util.find_spec("daemon")
+    if spec is None or spec.origin is None:
+        return "pillowd's package `daemon` is not installed. Remedy: install pillowd again"
+    origin = Path(spec.origin).resolve()
+    others = claimants(origin)
+    if not others and MARKER in origin.read_text(encoding="utf-8", errors="replace"):
+        return None
+    owner = f"the distribution {' and '.join(others)}" if others else "another distribution"
+    return (
+        f"the Python package `daemon` at {origin.parent} belongs to {owner}, which hides pillowd's own. "
+        f"Remedy: install pillowd into a virtual environment of its own"
+        + (f", or `pip uninstall {' '.join(others)}` and install pillowd again" if others else "")
+    )
+
+
+def main() -> None:
+    """The console script: refuses a hidden `daemon`, else runs the command."""
+    reason = refusal()
+    if reason is not None:
+        sys.stderr.write(f"pillowd: {reason}\n")
+        sys.exit(EXIT_CONFIG)
+    from daemon.__main__ import start  # noqa: PLC0415  only now is it known to be ours
+
+    start()
+
+
+if __name__ == "__main__":
+    main()
