@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from checkpoints.checkpoint import PASS_TO_BEGIN, Checkpoint, Digest, TailKey
+from checkpoints.client import ControlClient
 from checkpoints.errors import (
     CheckpointMoved,
+    DuplicateKeyError,
     IntegrityError,
+    MalformedMessage,
+    MessageTooLarge,
+    RemoteError,
     StoreClosed,
     StoreError,
     StoreLocked,
@@ -14,19 +19,28 @@ from checkpoints.errors import (
 )
 from checkpoints.pod import POD
 from checkpoints.seq import Seq
+from checkpoints.server import Busy, ControlServer, Session
 from checkpoints.store import CheckpointStore, HistoryEntry
 from checkpoints.tracker import Tracker
 
 __all__ = [
     "PASS_TO_BEGIN",
     "POD",
+    "Busy",
     "Checkpoint",
     "CheckpointMoved",
     "CheckpointStore",
+    "ControlClient",
+    "ControlServer",
     "Digest",
+    "DuplicateKeyError",
     "HistoryEntry",
     "IntegrityError",
+    "MalformedMessage",
+    "MessageTooLarge",
+    "RemoteError",
     "Seq",
+    "Session",
     "StoreClosed",
     "StoreError",
     "StoreLocked",

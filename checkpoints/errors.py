@@ -35,3 +35,27 @@ class IntegrityError(StoreError):
 
 class CheckpointMoved(StoreError):
     """Somebody else (an operator) changed this checkpoint: read it again and start from there."""
+
+
+class DuplicateKeyError(StoreError):
+    """A key that is to be added is there already."""
+
+
+class MessageTooLarge(StoreError):
+    """A message to or from the process that owns a store is over 1 MiB; the connection goes on."""
+
+
+class MalformedMessage(StoreError):
+    """What came over a socket is no message; the connection was closed."""
+
+
+class RemoteError(StoreError):
+    """The process at the other end failed while it answered.
+
+    Attributes:
+        kind: the name of the error there, as `ConfigError`.
+    """
+
+    def __init__(self, message: str | None = None, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind

@@ -1,0 +1,87 @@
+"""Messages over a unix socket: four bytes of length (big-endian), then one JSON object.
+
+A request is `{"version": 1, "call": NAME, "arguments": {...}}`. An answer is `{"result": ...}`, or
+`{"error": KIND, "message": ...}`, or `{"busy": true}`: ask again, somebody holds what you want (so that
+no answer ever takes long, and a client can tell a busy server from a dead one).
+
+A message is 1 MiB at most. One that is longer is read to its end and refused, and the connection goes
+on; a length beyond 64 MiB is taken for something that is not this protocol.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import msgspec
+
+from checkpoints.errors import MalformedMessage, MessageTooLarge
+
+VERSION = 1
+MAX_BYTES = 1024 * 1024
+MAX_SKIPPED_BYTES = 64 * MAX_BYTES
+
+_LENGTH_BYTES = 4
+_CHUNK_BYTES = 64 * 1024
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    """Sends one message.
+
+    Raises:
+        MessageTooLarge: it is over 1 MiB; nothing was sent.
+        TypeError: it is not JSON; nothing was sent.
+        OSError: the connection is broken.
+    """
+    body = _encode(message)
+    if len(body) > MAX_BYTES:
+        raise MessageTooLarge(f"a message of {len(body)} bytes is over the limit of {MAX_BYTES}")
+    connection.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+
+
+def receive(connection: socket.socket) -> dict[str, Any] | None:
+    """Reads one message; None when the other side has ended the connection.
+
+    Raises:
+        MessageTooLarge: it was over 1 MiB; the next one can be read.
+        MalformedMessage: it was none; nothing more can be read.
+        OSError: the connection is broken.
+    """
+    header = _read(connection, _LENGTH_BYTES)
+    if not header:
+        return None
+    size = int.from_bytes(header, "big")
+    if size > MAX_SKIPPED_BYTES:
+        raise MalformedMessage(f"a message cannot be {size} bytes long")
+    if size > MAX_BYTES:
+        _skip(connection, size)
+        raise MessageTooLarge(f"a message of {size} bytes is over the limit of {MAX_BYTES}")
+    try:
+        return _decode(_read(connection, size))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedMessage(f"not a message: {error}") from error
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    """`size` bytes; none at all when the connection ended before the first."""
+    received = connection.recv(min(size, _CHUNK_BYTES)) if size else b""
+    if len(received) == size or not received:
+        return received
+    parts, missing = [received], size - len(received)
+    while missing:
+        part = connection.recv(min(missing, _CHUNK_BYTES))
+        if not part:
+            raise MalformedMessage("the connection ended within a message")
+        parts.append(part)
+        missing -= len(part)
+    return b"".join(parts)
+
+
+def _skip(connection: socket.socket, size: int) -> None:
+    while size:
+        part = connection.recv(min(size, _CHUNK_BYTES))
+        if not part:
+            raise MalformedMessage("the connection ended within a message")
+        size -= len(part)
