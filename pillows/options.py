@@ -6,9 +6,18 @@ The daemon reads YAML and validates it against these models; the packages only e
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
 
 _UNITS_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS_BYTES = {
@@ -20,6 +29,7 @@ _UNITS_BYTES = {
     "MB": 10**6,
     "GB": 10**9,
 }
+_UNITS_SHOWN = {unit: _UNITS_BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")}
 
 
 class Options(BaseModel):
@@ -28,12 +38,14 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def _measure(value: object, units: dict[str, float] | dict[str, int], examples: str) -> float:
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", value.strip())):
+def _measure(value: object, units: Mapping[str, float], examples: str) -> float:
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)", value.strip())
+    ):
         number, unit = match.groups()
         if unit in units:
             return float(number) * units[unit]
-    raise ValueError(f"needs a number with a unit, such as {examples}")
+    raise ValueError(f"needs a number with a unit; write {examples}")
 
 
 def seconds(value: object) -> float:
@@ -54,11 +66,53 @@ def size_bytes(value: object) -> int:
     return int(_measure(value, _UNITS_BYTES, "512KiB, 5MiB or 1GiB"))
 
 
+def _unit_text(value: float, units: Mapping[str, float]) -> str:
+    whole = [unit for unit, scale in units.items() if value and (value / scale).is_integer()]
+    unit = max(whole or [min(units, key=units.__getitem__)], key=units.__getitem__)
+    return f"{value / units[unit]:.12g}{unit}"
+
+
+def seconds_text(value: float) -> str:
+    """The shortest way to write a duration: 300.0 is `5m`."""
+    return _unit_text(value, _UNITS_SECONDS) if value else "0s"
+
+
+def size_text(value: int) -> str:
+    """The shortest way to write a size: 5242880 is `5MiB`."""
+    return _unit_text(value, _UNITS_SHOWN)
+
+
+def _duration(value: object, info: ValidationInfo) -> float:
+    # Code gives seconds; what an operator wrote must have a unit.
+    if isinstance(value, float) and info.context is not WRITTEN:
+        return value
+    return seconds(value)
+
+
+def _size(value: object, info: ValidationInfo) -> int:
+    if type(value) is int and info.context is not WRITTEN:
+        return value
+    return size_bytes(value)
+
+
+#: The validation context of values that an operator wrote.
+WRITTEN: Final = {"written": True}
+
 #: A duration in seconds, written `250ms`, `5s`, `10m`, `1h`, `7d`.
-Duration = Annotated[float, BeforeValidator(lambda v: v if isinstance(v, float) else seconds(v))]
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    PlainSerializer(seconds_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(ms|s|m|h|d)$"}),
+]
 
 #: A size in bytes, written `512KiB`, `5MiB`, `1GiB`.
-Size = Annotated[int, BeforeValidator(size_bytes)]
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    PlainSerializer(size_text, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KMG]iB|[kMG]?B)$"}),
+]
 
 #: A value that must never be shown.
 Secret = SecretStr

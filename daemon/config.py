@@ -1,0 +1,115 @@
+"""Loads a configuration: files to one tree, the tree to validated values, or every mistake at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from daemon.config_errors import ConfigErrors, Mistake, mask
+from daemon.config_files import Files
+from daemon.config_models import Config, DaemonOptions
+from daemon.config_parts import Parts
+from daemon.config_shapes import prepare, secrets
+from daemon.config_words import validate
+from daemon.yaml_lines import Node
+
+__all__ = ["Config", "ConfigErrors", "Mistake", "load"]
+
+#: Where a service keeps its state and its socket (Filesystem Hierarchy Standard 3.0, 5.8 and 3.15).
+SYSTEM_STATE = Path("/var/lib/pillowd")
+SYSTEM_RUNTIME = Path("/run/pillowd")
+
+
+def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Loads a configuration file and all that it includes.
+
+    Args:
+        path: the main file.
+        environ: what `${VAR}` and the default folders are taken from; the process's unless given.
+
+    Returns:
+        The configuration, valid in itself; nothing was connected to or imported for it but the
+        transports' own files.
+
+    Raises:
+        ConfigErrors: it has mistakes; all of them are in `errors`.
+    """
+    environ = os.environ if environ is None else environ
+    files = Files(environ)
+    root = files.collect(Path(path))
+    if root is None:
+        raise ConfigErrors(_masked(files.mistakes, files.secrets))
+    parts = Parts(root)
+    parts.build()
+    given = {"connections": parts.connections, "pillows": parts.pillows}
+    prepared, wrong = prepare(_without_parts(root), [Config], ())
+    config, more = validate(Config, prepared, (), given)
+    mistakes = [*files.mistakes, *parts.mistakes, *wrong, *more]
+    if mistakes or not isinstance(config, Config):
+        raise ConfigErrors(_masked(mistakes, files.secrets))
+    config = config.model_copy(update={"daemon": _with_default_folders(config.daemon, root, environ)})
+    return config.with_origin(root, tuple(_exposed_secrets(config, root)))
+
+
+def default_folders(environ: Mapping[str, str], *, uid: int) -> tuple[Path, Path]:
+    """Where state and socket are kept when the configuration does not say.
+
+    systemd's $STATE_DIRECTORY and $RUNTIME_DIRECTORY win; else root has the system's folders and
+    anybody else those of the XDG base directory specification.
+
+    Returns:
+        The folder of the state, and that of the control socket.
+    """
+    state = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    home = environ.get("HOME", "")
+    state_dir = SYSTEM_STATE
+    if state:
+        state_dir = Path(state)
+    elif uid != 0 and home:
+        state_dir = Path(environ.get("XDG_STATE_HOME") or Path(home, ".local", "state")) / "pillowd"
+    if runtime:
+        return state_dir, Path(runtime)
+    if uid == 0 or not home:
+        return state_dir, SYSTEM_RUNTIME
+    xdg = environ.get("XDG_RUNTIME_DIR")
+    return state_dir, Path(xdg) / "pillowd" if xdg else state_dir
+
+
+def _with_default_folders(daemon: DaemonOptions, root: Node, environ: Mapping[str, str]) -> DaemonOptions:
+    state_dir, runtime_dir = default_folders(environ, uid=os.getuid())
+    if root.find(("daemon", "state_dir")) is None:
+        daemon = daemon.model_copy(update={"state_dir": state_dir})
+    if root.find(("daemon", "control", "listen")) is None:
+        listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
+        daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})
+    return daemon
+
+
+def _without_parts(root: Node) -> Node:
+    return replace(root, value={k: n for k, n in root.value.items() if k not in ("connections", "pillows")})
+
+
+def _masked(mistakes: list[Mistake], known: set[str]) -> list[Mistake]:
+    return [replace(each, message=mask(each.message, known)) for each in mistakes]
+
+
+def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
+    """Warnings for secrets that stand in a file which every user of the machine can read."""
+    for name, entry in config.connections.items():
+        at = ("connections", name)
+        for path, _ in secrets(entry.options, at):
+            node = root.find(path)
+            if node is not None and node.written is None and _world_readable(node.place.file):
+                yield node.mistake(
+                    path,
+                    f"a secret stands in {node.place.file}, which every user of this machine can read",
+                    f"chmod o-r {node.place.file}, or use `${{credential:name}}` or `${{file:/path}}`",
+                )
+
+
+def _world_readable(file: str) -> bool:
+    return bool(Path(file).stat().st_mode & stat.S_IROTH)

@@ -1,0 +1,282 @@
+"""What a configuration holds: every key, its type, its default and its meaning.
+
+The settings of connections and outputs are declared beside the code that uses them
+(`pillows.couch_options`, `pillows.source`, each transport); what stands here is the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
+
+from daemon.config_errors import Mistake
+from daemon.config_errors import Path as KeyPath
+from daemon.yaml_lines import Node, Place
+from pillows.options import Duration, Options, Size
+from pillows.source import SourceOptions
+
+#: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+class ControlOptions(Options):
+    """The control socket, over which commands talk to the running daemon.
+
+    Attributes:
+        listen: `unix:` and the socket's path.
+    """
+
+    listen: str = "unix:/run/pillowd/control.sock"
+
+    @field_validator("listen")
+    @classmethod
+    def _a_unix_socket(cls, listen: str) -> str:
+        scheme, _, path = listen.partition(":")
+        if scheme != "unix" or not path.startswith("/"):
+            raise ValueError("needs `unix:` and an absolute path; write unix:/run/pillowd/control.sock")
+        # sun_path has 108 bytes, the last one zero (unix(7)).
+        if len(path.encode()) > 107:
+            raise ValueError("is longer than the 107 bytes that a unix socket's path may have; shorten it")
+        return listen
+
+    @property
+    def path(self) -> Path:
+        """The socket's path."""
+        return Path(self.listen.removeprefix("unix:"))
+
+
+class RestartOptions(Options):
+    """When a crashed or stuck pillow is started again; the other pillows run on.
+
+    Attributes:
+        initial: the wait before the first restart; it doubles with every further one, with jitter.
+        max: the longest wait.
+        max_restarts: how many restarts `within` make the pillow `failed`.
+        within: the period that is looked at.
+    """
+
+    initial: Duration = Field(default=1.0, gt=0)
+    max: Duration = Field(default=300.0, gt=0)
+    max_restarts: int = Field(default=10, ge=0)
+    within: Duration = Field(default=600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _max_is_not_below_initial(self) -> Self:
+        if self.max < self.initial:
+            raise ValueError("`max` is shorter than `initial`; make it at least as long")
+        return self
+
+
+class DaemonOptions(Options):
+    """The process.
+
+    Attributes:
+        state_dir: checkpoints and dead letters; one daemon at a time has it.
+        shutdown_timeout: how long a stop may take to drain before it is cut short.
+        plugins_path: folders to import `python:` functions from.
+        control: see `ControlOptions`.
+        restart: see `RestartOptions`.
+    """
+
+    state_dir: Path = Path("/var/lib/pillowd")
+    shutdown_timeout: Duration = Field(default=30.0, gt=0)
+    plugins_path: tuple[Path, ...] = ()
+    control: ControlOptions = ControlOptions()
+    restart: RestartOptions = RestartOptions()
+
+
+class LoggingOptions(Options):
+    """The log, on standard error.
+
+    Attributes:
+        format: `json` for machines, `console` for people.
+        level: the least important events that are written.
+    """
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class CheckpointOptions(Options):
+    """How progress is remembered.
+
+    Attributes:
+        type: the store; `pod` keeps it in `state_dir`.
+        interval: how often progress is saved at least.
+        max_uncheckpointed: after how many changes it is saved at the latest; so many changes (and
+            the batches in flight) are seen again after a crash.
+    """
+
+    type: Literal["pod"] = "pod"
+    interval: Duration = Field(default=5.0, gt=0)
+    max_uncheckpointed: int = Field(default=1000, ge=1)
+
+
+class FilterOptions(Options):
+    """Which documents belong to the pillow: a python function or a JMESPath expression.
+
+    Attributes:
+        python: `module:function`; gets the document.
+        jmespath: an expression over `{id, rev, revs, deleted, doc}`.
+        needs_document: false for a function that gets the change alone and runs before the fetch.
+    """
+
+    python: str | None = Field(default=None, pattern=_FUNCTION)
+    jmespath: str | None = None
+    needs_document: bool = True
+
+    @field_validator("jmespath")
+    @classmethod
+    def _compiles(cls, expression: str | None) -> str | None:
+        try:
+            if expression is not None:
+                jmespath.compile(expression)
+        except (JMESPathError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"is no JMESPath ({reason}); see https://jmespath.org") from error
+        return expression
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.python is None) == (self.jmespath is None):
+            raise ValueError("needs one of `python` and `jmespath`; give exactly one")
+        return self
+
+
+class TransformOptions(Options):
+    """What rows a document has.
+
+    Attributes:
+        python: `module:function`; gets the document, returns its rows.
+    """
+
+    python: str = Field(pattern=_FUNCTION)
+
+
+class BatchOptions(Options):
+    """How many documents are written together: what has arrived, up to these bounds.
+
+    Attributes:
+        max_docs: documents.
+        max_bytes: what they weigh.
+        linger: how long to wait for more, for targets that charge per request.
+    """
+
+    max_docs: int = Field(default=1000, ge=1, le=100_000)
+    max_bytes: Size = Field(default=5 * 2**20, gt=0)
+    linger: Duration = Field(default=0.0, ge=0, le=60)
+
+
+class ErrorOptions(Options):
+    """What to do about documents that cannot be written.
+
+    Attributes:
+        max_tries: how often a document is tried before it becomes a dead letter.
+        max_consecutive: this many dead letters in a row fail the pillow: then it is the
+            configuration that is wrong, not the documents.
+    """
+
+    max_tries: int = Field(default=5, ge=1)
+    max_consecutive: int = Field(default=1000, ge=1)
+
+
+class TransportEntry(Options):
+    """One target of a pillow.
+
+    Attributes:
+        name: unique in the pillow; the connection's name unless given.
+        connection: name of the connection.
+        outputs: output name -> settings of the transport's `Output` model.
+    """
+
+    name: str = Field(pattern=NAME)
+    connection: str
+    outputs: Mapping[str, SerializeAsAny[Options]]
+
+
+class PillowConfig(Options):
+    """One pillow.
+
+    Attributes:
+        enabled: whether it runs.
+        source: what it reads.
+        outputs: the names of its outputs; the first is the one that a transport without `outputs`
+            writes. One, with the pillow's name, unless given.
+        filter: which documents belong to it; all unless given.
+        transform: what rows they have; the document itself unless given.
+        transport: where the rows go.
+        batch: see `BatchOptions`.
+        errors: see `ErrorOptions`.
+    """
+
+    enabled: bool = True
+    source: SourceOptions
+    outputs: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+    filter: FilterOptions | None = None
+    transform: TransformOptions | None = None
+    transport: tuple[TransportEntry, ...]
+    batch: BatchOptions = BatchOptions()
+    errors: ErrorOptions = ErrorOptions()
+
+
+class ConnectionEntry(Options):
+    """One server or place that is read from or written to.
+
+    Attributes:
+        type: `couchdb`, or a transport's type.
+        options: settings of that type's `Connection` model.
+    """
+
+    type: str
+    options: SerializeAsAny[Options]
+
+
+class Config(Options):
+    """A whole configuration, valid in itself.
+
+    Attributes:
+        version: of the format.
+        include: globs of files with more connections and pillows; empty once they are merged.
+        daemon, logging, checkpoints: sections of the process.
+        connections: by name.
+        pillows: by name.
+    """
+
+    version: Literal[1]
+    include: tuple[str, ...] = ()
+    daemon: DaemonOptions = DaemonOptions()
+    logging: LoggingOptions = LoggingOptions()
+    checkpoints: CheckpointOptions = CheckpointOptions()
+    connections: Mapping[str, ConnectionEntry] = {}
+    pillows: Mapping[str, PillowConfig] = {}
+
+    _root: Node = PrivateAttr(default=Node(value={}, place=Place(file="")))
+    _warnings: tuple[Mistake, ...] = PrivateAttr(default=())
+
+    @property
+    def root(self) -> Node:
+        """What was written, merged from all files, with the place of everything."""
+        return self._root
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """What an operator should know, although it can work."""
+        return self._warnings
+
+    def with_origin(self, root: Node, warnings: tuple[Mistake, ...]) -> Self:
+        """The same configuration, knowing where it was written."""
+        known = self.model_copy()
+        known._root, known._warnings = root, warnings  # noqa: SLF001 - an own copy of this class
+        return known
+
+    def mistake(self, path: KeyPath, message: str, remedy: str) -> Mistake:
+        """A mistake at the place of `path`, or of the nearest thing above it that was written."""
+        depth = next(n for n in range(len(path), -1, -1) if self._root.find(path[:n]))
+        node = self._root.find(path[:depth]) or self._root
+        return node.mistake(path, message, remedy)
