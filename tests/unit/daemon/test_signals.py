@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from daemon.signals import handled
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    with gevent.Timeout(5):
+        while not holds():
+            gevent.sleep(0.005)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_to_stop_and_the_second_cuts_it_short(number: int) -> None:
+    with handled() as signals:
+        send(number)
+        assert signals.stop.wait(timeout=5)
+        assert not signals.cut.is_set()
+        send(number)
+        assert signals.cut.wait(timeout=5)
+
+
+def test_a_waiting_hub_is_woken_at_once() -> None:
+    with handled() as signals:
+        gevent.spawn_later(0.05, send, signal.SIGTERM)
+        with gevent.Timeout(5):
+            assert signals.stop.wait(timeout=60)
+
+
+def test_hup_is_only_counted() -> None:
+    with handled() as signals:
+        send(signal.SIGHUP)
+        send(signal.SIGHUP)
+        eventually(lambda: signals.reloads >= 1)
+        assert not signals.stop.is_set()
+
+
+def test_the_handlers_of_before_are_put_back_even_after_an_error() -> None:
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def fail_inside() -> None:
+        with handled():
+            assert [signal.getsignal(number) for number in numbers] != before
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    assert [signal.getsignal(number) for number in numbers] == before
