@@ -94,15 +94,15 @@ class Checkpoint:
         """
         return cls(**value | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
 
-    def reset(self) -> Checkpoint:
-        """The operator's reset: a new pass is to begin.
+    @classmethod
+    def reset(cls, stored: Checkpoint | None) -> Checkpoint:
+        """The operator's reset of what is stored, if anything is: a new pass is to begin.
 
         The epoch of that pass is chosen when the tail starts, above every epoch that its targets
         know. Identity and digests are forgotten, so a changed source is taken as it is then.
         """
-        return Checkpoint(
-            seq=Seq.BEGINNING, generation=self.generation, epoch=self.epoch, pass_epoch=PASS_TO_BEGIN
-        )
+        epoch, generation = (stored.epoch, stored.generation) if stored else (0, 0)
+        return cls(seq=Seq.BEGINNING, generation=generation, epoch=epoch, pass_epoch=PASS_TO_BEGIN)
 
     def begin_pass(self, *, epoch: int, first_pass: bool) -> Checkpoint:
         """The new pass begins, under an epoch above all earlier ones."""

@@ -55,13 +55,15 @@ class Batcher(Generic[Item]):
         self._closed = Event()
         self._error: Exception | None = None
 
-    def add(self, item: Item, size_bytes: int) -> None:
-        """Adds an item; waits while the batch that is collected is full.
+    def add(self, item: Item, size_bytes: int) -> bool:
+        """Adds an item; waits while the batch that is collected is full. Returns whether it waited.
 
         Raises:
             The error that the writer abandoned the batcher with.
         """
+        waited = False
         while not self._fits(size_bytes):
+            waited = True
             self._full.set()
             self._room.clear()
             self._clock.wait(self._room, TICK_SECONDS)
@@ -72,6 +74,7 @@ class Batcher(Generic[Item]):
         self._bytes += size_bytes
         if len(self._items) == 1:
             self._some.set()
+        return waited
 
     def take(self) -> list[Item] | None:
         """The next batch; waits for a first item. None when closed and empty."""

@@ -44,15 +44,15 @@ class Pusher(Generic[Item]):
         self._error: BaseException | None = None
         self._writer = gevent.spawn(self._run)
 
-    def push(self, item: Item, size_bytes: int) -> None:
-        """Hands over an item; waits while the growing batch is full.
+    def push(self, item: Item, size_bytes: int) -> bool:
+        """Hands over an item; waits while the growing batch is full. Returns whether it waited.
 
         Raises:
             The error of the writer, if it has ended with one.
         """
         if self._error is not None:
             raise self._error
-        self._batcher.add(item, size_bytes)
+        return self._batcher.add(item, size_bytes)
 
     def finish(self) -> None:
         """Waits until everything pushed is written, and ends the writer.

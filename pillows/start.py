@@ -95,7 +95,8 @@ def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint
         raise StateLostError(
             f"The target's checkpoint of {situation.key} was edited {copy.generation} times, the state "
             f"directory knows of {stored.generation}: this is an old state directory.",
-            remedy=f"put the newer state directory back, or `pillowd checkpoint reset {situation.key.pillow}`",
+            remedy="put the newer state directory back, or "
+            f"`pillowd checkpoint reset {situation.key.pillow}`",
         )
     return copy
 
@@ -135,7 +136,8 @@ def _refuse_changed_config(situation: Situation, checkpoint: Checkpoint) -> None
     reset = f"put the old value back, or `pillowd checkpoint reset {situation.key.pillow}`"
     if theirs.source and ours.source != theirs.source:
         raise ConfigError(
-            f"The source of {situation.key} is not the one that its checkpoint was made with.", remedy=reset
+            f"The source of {situation.key} is not the one that its checkpoint was made with.",
+            remedy=reset,
         )
     if theirs.outputs and ours.outputs != theirs.outputs:
         raise ConfigError(

@@ -22,11 +22,13 @@ class Retrier:
         pillow: the tail's key as text.
         waiter: waits between tries.
         observer: is told of each failure before the wait.
+        on_retry: is told where and why, too: the tail, whose state it explains.
     """
 
     pillow: str
     waiter: Waiter
     observer: Observer
+    on_retry: Callable[[str, str], None] = lambda _where, _error: None
 
     def tries(self, where: str) -> Tries:
         """Begins to try something at `where` (the source, or a transport's name)."""
@@ -67,6 +69,7 @@ class Tries:
             attempt=self._backoff.attempts,
             delay_seconds=delay_seconds,
         )
+        self._retrier.on_retry(self._where, str(error))
         self._retrier.waiter.wait(delay_seconds)
 
     def progressed(self) -> None:

@@ -19,7 +19,8 @@ class Segment:
     """Changes up to one position of the feed.
 
     Attributes:
-        waiting: how many of them are not acknowledged yet.
+        waiting: how many acknowledgements are missing: one a change, and one where there is none,
+            since a position without changes is acknowledged in its turn too.
         changes: how many there were.
         seq: the position behind them; None where the feed gave none.
         caught_up: the feed had nothing more behind them when it was read.
@@ -29,7 +30,8 @@ class Segment:
     __slots__ = ("caught_up", "changes", "pending", "seq", "waiting")
 
     def __init__(self, batch: ChangeBatch) -> None:
-        self.waiting = self.changes = len(batch.changes)
+        self.changes = len(batch.changes)
+        self.waiting = max(1, self.changes)
         self.seq = batch.seq
         self.caught_up = batch.caught_up
         self.pending = batch.pending

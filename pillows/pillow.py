@@ -1,0 +1,171 @@
+"""One pipeline, and the loop that the whole project is about.
+
+for change in feed.changes(since=checkpoint.seq):      # CouchDB _changes
+    if filter(change):                                  # keep it? (else: it leaves the set)
+        document = trigger(change)                      # extract: the document, or that it is gone
+        rows = transform(document)                      # its complete rows, per output
+        transport(rows)                                 # load: batches, written behind the reader
+    checkpoint.advance(change.seq)                      # only once every transport acknowledged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import gevent
+
+from pillows.deadletters import PIPELINE, DeadLetter
+from pillows.errors import FatalError, StoppedError
+from pillows.filters import Filter
+from pillows.models import Change, ChangeBatch, DocumentRows
+from pillows.observer import Observer
+from pillows.pusher import Pusher
+from pillows.transforms import Transform
+from pillows.triggers import DocumentTrigger
+from pillows.watermark import Segment, Watermark
+from pillows.writer import Item, Outcome
+
+#: The loop gives way to other greenlets after so much computing; a turn of the hub should never
+#: take 50 ms.
+TURN_SECONDS = 0.01
+
+#: A single document that computes for longer is named in a warning: no timeout can stop it.
+SLOW_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pillow:
+    """A configured pipeline.
+
+    Attributes:
+        name: its name, as logs show it.
+        outputs: the outputs that its documents have rows in; the first is the default.
+        filter: which documents belong to the set.
+        transform: what rows a document has.
+        keep_departed: documents that leave the set keep their rows (append-only sources).
+        keep_deleted: deleted documents keep their rows (append-only sources).
+    """
+
+    name: str
+    outputs: Sequence[str]
+    filter: Filter
+    transform: Transform
+    keep_departed: bool = False
+    keep_deleted: bool = False
+
+
+class Pipeline:
+    """Carries the changes of one tail from the feed to the pusher.
+
+    Args:
+        pillow: the pipeline's parts.
+        trigger: extracts documents.
+        pusher: takes what becomes of each change.
+        watermark: is told what has arrived.
+        observer: is told what was done.
+        key: the tail's key as text.
+    """
+
+    def __init__(
+        self,
+        pillow: Pillow,
+        *,
+        trigger: DocumentTrigger,
+        pusher: Pusher[Item],
+        watermark: Watermark,
+        observer: Observer,
+        key: str,
+    ) -> None:
+        self.filter = pillow.filter
+        self.trigger = trigger
+        self.transform = pillow.transform
+        self.pusher = pusher
+        self.watermark = watermark
+        self._pillow = pillow
+        self._observer = observer
+        self._key = key
+        self._stage = ""
+
+    def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
+        """Carries changes until the feed ends.
+
+        Args:
+            batches: the feed's batches.
+            on_batch: called with each batch before it is carried; a sign of life.
+
+        Raises:
+            FatalError: the tail can't go on.
+            StoppedError: a stop was asked for while something was tried again.
+        """
+        for batch in batches:
+            on_batch(batch)
+            if not batch.changes and batch.seq is None:
+                continue  # a sign of life, nothing more
+            segment = self.watermark.begin(batch)
+            if not batch.changes:
+                self.pusher.push((segment, None), 0)
+            self._carry_changes(batch.changes, segment)
+
+    def _carry_changes(self, changes: Sequence[Change], segment: Segment) -> None:
+        turn_began = perf_counter()
+        kept = 0
+        for change in changes:
+            outcome = self._outcome(change)
+            kept += type(outcome) is DocumentRows and bool(outcome.rows)
+            turn_seconds = perf_counter() - turn_began
+            waited = self.pusher.push((segment, outcome), weight(change))
+            if turn_seconds > SLOW_SECONDS:
+                self._warn_slow(change, turn_seconds)
+            if turn_seconds > TURN_SECONDS:
+                gevent.sleep(0)
+            if waited or turn_seconds > TURN_SECONDS:
+                turn_began = perf_counter()
+        self._observer.change(self._key, count=len(changes), kept=kept)
+
+    def _outcome(self, change: Change) -> Outcome:
+        try:
+            return self.outcome(change)
+        except (FatalError, StoppedError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
+            return DeadLetter(
+                pillow=self._key,
+                transport=PIPELINE,
+                id=change.id,
+                rev=change.rev,
+                version=change.version,
+                stage=self._stage,
+                error=f"{type(error).__name__}: {error}",
+            )
+
+    def outcome(self, change: Change) -> Outcome:
+        """What becomes of one change: the document's rows, or None where nothing is to be done."""
+        self._stage = "filter"
+        if change.deleted:
+            return None if self._pillow.keep_deleted else gone(change)
+        if not self.filter(change):
+            return None if self._pillow.keep_departed else gone(change)
+        self._stage = "trigger"
+        document = self.trigger(change)
+        self._stage = "transform"
+        rows = self.transform(document)
+        return DocumentRows(
+            id=change.id, rev=document.rev, version=document.version, rows=rows, size_bytes=weight(change)
+        )
+
+    def _warn_slow(self, change: Change, seconds: float) -> None:
+        self._observer.warning(
+            self._key, event="transform.slow", details={"id": change.id, "seconds": round(seconds, 3)}
+        )
+
+
+def gone(change: Change) -> DocumentRows:
+    """A document without rows: it was deleted, or has left the set."""
+    return DocumentRows(id=change.id, rev=change.rev, version=change.version, rows={})
+
+
+def weight(change: Change) -> int:
+    """Bytes that a change holds in memory, nearly."""
+    return len(change.body) if change.body is not None else len(change.id)

@@ -1,0 +1,311 @@
+"""One run of a tail: open, decide where to start, carry changes, drain, close.
+
+Every part is made here, used by this run alone, and closed here, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import gevent
+import msgspec
+from gevent.event import Event
+from gevent.lock import RLock
+
+from checkpoints import Checkpoint, CheckpointStore, Digest, IntegrityError, TailKey
+from pillows import start
+from pillows.batcher import BatchPolicy
+from pillows.clock import Clock
+from pillows.deadletters import DeadLetters
+from pillows.errors import RetryableError, StateLostError
+from pillows.fanout import FanOut
+from pillows.feed import Feed, Identity
+from pillows.keeper import CheckpointPolicy, Keeper
+from pillows.models import Batch, ChangeBatch, Standing
+from pillows.observer import Observer
+from pillows.pillow import Pillow, Pipeline
+from pillows.pusher import Pusher
+from pillows.transports.base import Transport
+from pillows.tries import Retrier
+from pillows.triggers import DocumentTrigger
+from pillows.waiting import Waiter
+from pillows.watermark import Advance, Watermark
+from pillows.writer import Item, Writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that a tail is made of.
+
+    Attributes:
+        key: the pillow and its source.
+        pillow: the pipeline.
+        make_feed: makes the feed; closed by the run.
+        make_transports: makes the transports, in configured order; closed by the run.
+        source_digest, pipeline_digest: of the configuration (see `Digest`).
+        reload_recreated: a recreated source is read from its beginning instead of refused.
+        batch: how large batches grow.
+        checkpoints: when checkpoints are saved.
+        max_consecutive: so many dead letters in a row stop the tail.
+        store, letters: durable state, shared with other tails.
+        clock, observer: shared too.
+    """
+
+    key: TailKey
+    pillow: Pillow
+    make_feed: Callable[[], Feed]
+    make_transports: Callable[[], Sequence[Transport]]
+    source_digest: str
+    pipeline_digest: str
+    store: CheckpointStore
+    letters: DeadLetters
+    clock: Clock
+    observer: Observer
+    reload_recreated: bool = False
+    batch: BatchPolicy = field(default_factory=BatchPolicy)
+    checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    max_consecutive: int = 1000
+
+
+class Run:
+    """Runs a plan once.
+
+    Args:
+        plan: what to run.
+        halt: ends the run: what was read is written and checkpointed first.
+        tick: called as a sign of life.
+        on_retry: called with where and why before something is tried again.
+        on_batch: called with every batch of the feed.
+        on_advance: called whenever the watermark has moved.
+
+    Attributes:
+        feed: the open feed.
+        keeper: the checkpoint; None until the run has begun.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        halt: Event,
+        tick: Callable[[], None],
+        on_retry: Callable[[str, str], None],
+        on_batch: Callable[[ChangeBatch], None],
+        on_advance: Callable[[Advance], None],
+    ) -> None:
+        self.feed = plan.make_feed()
+        self.keeper: Keeper | None = None
+        self._plan = plan
+        self._halt = halt
+        self._observer = plan.observer
+        self._tick = tick
+        self._on_batch = on_batch
+        self._on_advance = on_advance
+        self._transports: Sequence[Transport] = ()
+        self._turn = RLock()  # the writer and the saver take turns at targets and checkpoint
+        self._trouble: Exception | None = None
+        self._retrier = Retrier(str(plan.key), Waiter(plan.clock, halt, tick), plan.observer, on_retry)
+
+    def execute(self) -> None:
+        """Runs until `halt` is set, then drains.
+
+        Raises:
+            CheckpointMoved: an operator edited the checkpoint: run again.
+            SourceChangedError, FatalError: it can't go on.
+            StoppedError: it was halted while something was tried again.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(closing(self.feed))
+            standings = self._open_transports(stack)
+            keeper = self._begin(standings)
+            self._carry(stack, keeper)
+
+    # --- beginning
+
+    def _open_transports(self, stack: ExitStack) -> Mapping[str, Standing]:
+        self._transports = self._plan.make_transports()
+        for transport in self._transports:
+            stack.callback(transport.close)
+        return {
+            transport.name: self._retrier.tries(transport.name).until_done(transport.open)
+            for transport in self._transports
+        }
+
+    def _begin(self, standings: Mapping[str, Standing]) -> Keeper:
+        situation = self._situation(standings)
+        decision = start.decide(situation)
+        for event, detail in decision.warnings.items():
+            self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
+        checkpoint = decision.checkpoint or self._fresh(situation)
+        checkpoint = self._identified(checkpoint)
+        self._plan.store.save(self._plan.key, checkpoint)
+        self._claim(checkpoint)
+        self.keeper = Keeper(
+            self._plan.store,
+            self._plan.key,
+            checkpoint,
+            policy=self._plan.checkpoints,
+            clock=self._plan.clock,
+            observer=self._observer,
+            publish=self._publish,
+        )
+        return self.keeper
+
+    def _situation(self, standings: Mapping[str, Standing]) -> start.Situation:
+        try:
+            stored = self._plan.store.get(self._plan.key)
+        except IntegrityError as error:
+            raise StateLostError(
+                f"The checkpoint of {self._plan.key} can't be read: {error}",
+                remedy="put back a good copy of the state directory, or "
+                f"`pillowd checkpoint reset {self._plan.key.pillow}`",
+            ) from error
+        return start.Situation(
+            key=self._plan.key,
+            stored=stored,
+            standings=standings,
+            transactional=self._transactional,
+            digest=Digest(
+                source=self._plan.source_digest,
+                outputs=outputs_digest(self._transports),
+                pipeline=self._plan.pipeline_digest,
+            ),
+            now=self._plan.clock.wall(),
+        )
+
+    def _fresh(self, situation: start.Situation) -> Checkpoint:
+        return start.fresh(situation, self._retrier.tries("source").until_done(self.feed.start))
+
+    def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with the identity of its database, asked for where it is not known."""
+        if checkpoint.instance_start_time is not None:
+            return checkpoint
+        identity = self._retrier.tries("source").until_done(self.feed.identify)
+        return replace(
+            checkpoint,
+            instance_start_time=identity.instance_start_time,
+            server_uuid=identity.server_uuid,
+            purge_seq=identity.purge_seq,
+        )
+
+    def _claim(self, checkpoint: Checkpoint) -> None:
+        for transport in self._transports:
+            self._retrier.tries(transport.name).until_done(partial(transport.claim, checkpoint))
+
+    # --- carrying
+
+    def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
+        watermark = Watermark()
+        pusher = self._pusher(keeper, watermark)
+        stack.callback(pusher.kill)
+        saver = gevent.spawn(self._save_regularly, keeper)
+        stack.callback(saver.kill)
+        pipeline = Pipeline(
+            self._plan.pillow,
+            trigger=DocumentTrigger(
+                lambda change: self._retrier.tries("source").until_done(partial(self.feed.fetch, change))
+            ),
+            pusher=pusher,
+            watermark=watermark,
+            observer=self._observer,
+            key=str(self._plan.key),
+        )
+        identity = identity_of(keeper.current)
+        pipeline.carry(self.feed.batches(keeper.current.seq, identity, self._halt), self._on_batch)
+        pusher.finish()
+        if self._trouble is not None:
+            raise self._trouble
+        keeper.save()
+
+    def _pusher(self, keeper: Keeper, watermark: Watermark) -> Pusher[Item]:
+        writer = Writer(
+            str(self._plan.key),
+            fanout=FanOut(self._transports, self._retrier),
+            source=self.feed,
+            letters=self._plan.letters,
+            watermark=watermark,
+            keeper=keeper,
+            retrier=self._retrier,
+            observer=self._observer,
+            clock=self._plan.clock,
+            transactional=self._transactional,
+            raise_epoch=self._raise_epoch,
+            on_advance=self._advanced,
+            max_consecutive=self._plan.max_consecutive,
+        )
+
+        def write(items: Sequence[Item]) -> None:
+            self._tick()
+            with self._turn:
+                writer.write(items)
+
+        return Pusher(write, self._plan.batch, self._plan.clock, tick=self._tick, on_error=self._halt.set)
+
+    def _advanced(self, advance: Advance) -> None:
+        if self.keeper is not None and advance.caught_up and not self.keeper.current.pass_done:
+            self._complete_pass(self.keeper)
+        self._on_advance(advance)
+
+    def _complete_pass(self, keeper: Keeper) -> None:
+        """The pass has seen everything: what it did not write again is gone from the source."""
+        epoch = keeper.current.pass_epoch
+        for transport in self._transports:
+            tries = self._retrier.tries(transport.name)
+            removed = tries.until_done(partial(transport.complete_pass, epoch))
+            self._observer.warning(
+                str(self._plan.key),
+                event="pass.completed",
+                details={"transport": transport.name, "epoch": epoch, "removed": removed},
+            )
+        keeper.change(pass_done=True)
+
+    def _raise_epoch(self) -> None:
+        if self.keeper is not None:
+            self.keeper.change(epoch=self.keeper.current.epoch + 1)
+            self._claim(self.keeper.current)
+
+    # --- saving
+
+    @property
+    def _transactional(self) -> bool:
+        return len(self._transports) == 1 and self._transports[0].transactional
+
+    def _publish(self, checkpoint: Checkpoint) -> None:
+        """Moves the copy in a transactional target too, when only the position has moved."""
+        if not self._transactional:
+            return
+        batch = Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint)
+        try:
+            self._transports[0].write(batch)
+        except RetryableError as error:
+            # The state directory still gets it. The copy stays older, so a little more is read again.
+            self._observer.warning(
+                str(self._plan.key), event="checkpoint.not_copied", details={"error": str(error)}
+            )
+
+    def _save_regularly(self, keeper: Keeper) -> None:
+        while not self._plan.clock.wait(self._halt, self._plan.checkpoints.interval_seconds):
+            try:
+                with self._turn:
+                    keeper.save_if_due()
+            except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
+                self._trouble = error
+                self._halt.set()
+
+
+def identity_of(checkpoint: Checkpoint) -> Identity:
+    """The identity of the database that a checkpoint belongs to."""
+    return Identity(
+        server_uuid=checkpoint.server_uuid,
+        instance_start_time=checkpoint.instance_start_time,
+        purge_seq=checkpoint.purge_seq,
+    )
+
+
+def outputs_digest(transports: Sequence[Transport]) -> str:
+    """What cannot change under written rows, over all transports in order."""
+    parts = [(t.name, type(t).__name__, t.outputs_digest()) for t in transports]
+    return msgspec.json.encode(parts).decode()
