@@ -138,10 +138,9 @@ class DeadLetters:
             "at": now,
         }
         self._tracker.add_if_absent(key)
-        entry = self._tracker[key]
-        entry.update(fields)
-        entry["first_at"] = entry.get("first_at", now)
-        entry["failures"] = entry.get("failures", 0) + 1
+        known = dict(self._tracker[key])
+        history = {"first_at": known.get("first_at", now), "failures": known.get("failures", 0) + 1}
+        self._tracker[key] = known | fields | history
         self._ids.setdefault(letter.pillow, set()).add((letter.transport, letter.id))
 
     def _get(self, pillow: str, transport: str, id: str) -> DeadLetter:

@@ -1,0 +1,224 @@
+"""Builds tails from a configuration: the one place where settings become parts."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from checkpoints import CheckpointStore, TailKey
+from daemon.config_models import Config, FilterOptions, PillowConfig, TransportEntry
+from pillows import registry
+from pillows.batcher import BatchPolicy
+from pillows.clock import Clock
+from pillows.deadletters import DeadLetters
+from pillows.errors import ConfigError
+from pillows.feed import Feed
+from pillows.feed_couch import CouchFeed
+from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
+from pillows.keeper import CheckpointPolicy
+from pillows.models import Change
+from pillows.observer import Observer
+from pillows.pillow import Pillow
+from pillows.run import Plan
+from pillows.tail import Tail
+from pillows.transforms import PassThrough, PythonTransform, Transform
+from pillows.transports.base import Transport
+
+
+def tail_key(name: str, pillow: PillowConfig) -> TailKey:
+    """The key of a pillow's tail."""
+    return TailKey(name, f"{pillow.source.connection}/{pillow.source.database}")
+
+
+def tail_keys(config: Config) -> list[TailKey]:
+    """The keys of all enabled pillows' tails, in configured order."""
+    return [tail_key(name, pillow) for name, pillow in config.pillows.items() if pillow.enabled]
+
+
+def build_tails(
+    config: Config,
+    *,
+    store: CheckpointStore,
+    letters: DeadLetters,
+    clock: Clock,
+    observer: Observer,
+    keys: Collection[TailKey] | None = None,
+) -> Mapping[TailKey, Callable[[], Tail]]:
+    """Makes a factory of tails for each pillow; each call of it builds a fresh tail.
+
+    Args:
+        config: a valid configuration.
+        store, letters: durable state.
+        clock, observer: handed to every part.
+        keys: which tails; all enabled ones unless given.
+
+    Raises:
+        ConfigError: a python path can't be imported.
+    """
+    add_plugins(config.daemon.plugins_path)
+    wanted = tail_keys(config) if keys is None else keys
+
+    def factory(plan: Plan) -> Callable[[], Tail]:
+        return lambda: Tail(plan)
+
+    return {
+        key: factory(build_plan(config, key, store=store, letters=letters, clock=clock, observer=observer))
+        for key in wanted
+    }
+
+
+def build_plan(
+    config: Config,
+    key: TailKey,
+    *,
+    store: CheckpointStore,
+    letters: DeadLetters,
+    clock: Clock,
+    observer: Observer,
+) -> Plan:
+    """Everything that one tail is made of.
+
+    Raises:
+        ConfigError: a python path can't be imported.
+    """
+    settings = config.pillows[key.pillow]
+    pillow = build_pillow(key.pillow, settings)
+    # A transactional target holds the checkpoint that counts; the state directory only has a copy,
+    # so it need not follow every `max_uncheckpointed` changes.
+    checkpoints = CheckpointPolicy(
+        interval_seconds=config.checkpoints.interval,
+        max_uncheckpointed=config.checkpoints.max_uncheckpointed,
+    )
+    return Plan(
+        key=key,
+        pillow=pillow,
+        make_feed=lambda: build_feed(config, key, pillow.filter, clock=clock, observer=observer),
+        make_transports=lambda: build_transports(config, key),
+        source_digest=digest(_source_identity(settings)),
+        pipeline_digest=digest(_pipeline_identity(settings)),
+        reload_recreated=settings.source.on_recreated == "reload",
+        batch=BatchPolicy(
+            max_docs=settings.batch.max_docs,
+            max_bytes=settings.batch.max_bytes,
+            linger_seconds=settings.batch.linger,
+        ),
+        checkpoints=checkpoints,
+        max_consecutive=settings.errors.max_consecutive,
+        store=store,
+        letters=letters,
+        clock=clock,
+        observer=observer,
+    )
+
+
+def build_pillow(name: str, settings: PillowConfig) -> Pillow:
+    """The pipeline of one pillow.
+
+    Raises:
+        ConfigError: a python path can't be imported.
+    """
+    outputs = settings.outputs or (name,)
+    return Pillow(
+        name=name,
+        outputs=outputs,
+        filter=_filter(settings.filter),
+        transform=_transform(settings, outputs),
+        keep_departed=settings.source.on_filtered == "ignore",
+        keep_deleted=settings.source.deletes == "ignore",
+    )
+
+
+def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
+    """The feed of one tail."""
+    settings = config.pillows[key.pillow]
+    connection: Any = config.connections[settings.source.connection].options
+
+    def wanted(change: Change) -> bool:
+        return not change.deleted and filter(change)
+
+    return CouchFeed(
+        connection,
+        settings.source,
+        prefilter=None if filter.needs_document or isinstance(filter, KeepAll) else wanted,
+        clock=clock,
+        observer=observer,
+        key=key,
+    )
+
+
+def build_transports(config: Config, key: TailKey) -> list[Transport]:
+    """The transports of one tail, in configured order."""
+    return [_transport(config, key, entry) for entry in config.pillows[key.pillow].transport]
+
+
+def _transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
+    connection = config.connections[entry.connection]
+    return registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
+
+
+def _filter(settings: FilterOptions | None) -> Filter:
+    if settings is None:
+        return KeepAll()
+    if settings.jmespath is not None:
+        return JmespathFilter(settings.jmespath)
+    function = import_function(settings.python or "")
+    return PythonFilter(function, needs_document=settings.needs_document)
+
+
+def _transform(settings: PillowConfig, outputs: Sequence[str]) -> Transform:
+    if settings.transform is None:
+        return PassThrough(outputs)
+    return PythonTransform(import_function(settings.transform.python), outputs)
+
+
+def import_function(path: str) -> Callable[[Any], Any]:
+    """The function that `module:function` names.
+
+    Raises:
+        ConfigError: there is no such module or function.
+    """
+    module_name, _, name = path.partition(":")
+    try:
+        function: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            function = getattr(function, part)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise ConfigError(
+            f"{path!r} can't be imported: {error}",
+            remedy="write it `module:function`, and list the module's folder in `daemon.plugins_path`",
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"{path!r} is no function but {type(function).__name__}")
+    loaded: Callable[[Any], Any] = function
+    return loaded
+
+
+def add_plugins(folders: Sequence[Path]) -> None:
+    """Makes modules in these folders importable."""
+    for folder in folders:
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+def digest(value: object) -> str:
+    """A short digest of settings, the same for equal ones whatever their order."""
+    text = msgspec.json.encode(value, order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _source_identity(settings: PillowConfig) -> dict[str, object]:
+    """What makes a position meaningless when it changes. Not the URL: a server may move."""
+    fields = ("connection", "database", "selector", "doc_ids", "design")
+    return {field: getattr(settings.source, field) for field in fields}
+
+
+def _pipeline_identity(settings: PillowConfig) -> dict[str, object]:
+    """What shapes the rows."""
+    wanted = {"filter", "transform", "transport", "outputs"}
+    return settings.model_dump(mode="json", include=wanted)
