@@ -1,0 +1,174 @@
+"""The official client, set up so that waiting and retrying stay ours, and its errors as our own.
+
+No retries and no back-off inside the client: the pipeline has one, which knows about stops. Bodies
+go through as bytes: we build the bulk format ourselves, and msgspec reads the answers.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import elasticsearch
+import msgspec
+from elastic_transport import Serializer
+from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+
+from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
+from pillows.transports._elasticsearch_options import ElasticsearchConnection
+
+#: Errors that pass, whatever status they come with: a blocked index answers 403 or 429, a closed
+#: one 400 (all recorded on 9.5).
+PASSING = frozenset(
+    {
+        "circuit_breaking_exception",
+        "cluster_block_exception",
+        "es_rejected_execution_exception",
+        "index_closed_exception",
+        "master_not_discovered_exception",
+        "no_shard_available_action_exception",
+        "process_cluster_event_timeout_exception",
+        "search_phase_execution_exception",
+        "unavailable_shards_exception",
+    }
+)
+
+GONE = "restore the index from a snapshot, or `pillowd checkpoint reset` to fill a new one"
+
+
+class Json(Serializer):
+    """Reads and writes JSON with msgspec."""
+
+    mimetype = "application/json"
+
+    def loads(self, data: bytes) -> Any:
+        """The value of an answer; None of an empty one (413 has no body)."""
+        try:
+            return msgspec.json.decode(data) if data else None
+        except msgspec.DecodeError as error:
+            raise elasticsearch.SerializationError(f"the answer is no JSON: {error}") from error
+
+    def dumps(self, data: Any) -> bytes:
+        """A value as JSON; bytes as they are."""
+        return data if isinstance(data, bytes) else msgspec.json.encode(data)
+
+
+class Ndjson(Json):
+    """Passes bodies in the bulk format through; the client's own would copy them twice."""
+
+    mimetype = "application/x-ndjson"
+
+
+def connect(options: ElasticsearchConnection) -> Elasticsearch:
+    """A client; connects when it is first used."""
+    auth: dict[str, Any] = {}
+    if options.auth and options.auth.api_key:
+        auth["api_key"] = options.auth.api_key.get_secret_value()
+    elif options.auth and options.auth.username and options.auth.password:
+        auth["basic_auth"] = (options.auth.username, options.auth.password.get_secret_value())
+    if options.ca_bundle:
+        auth["ca_certs"] = str(options.ca_bundle)
+    return Elasticsearch(
+        list(options.hosts),
+        request_timeout=options.timeout,
+        max_retries=0,
+        retry_on_timeout=False,
+        retry_on_status=(),
+        connections_per_node=options.connections_per_node,
+        http_compress=options.compress,
+        serializers={one.mimetype: one for one in (Json(), Ndjson())},
+        **auth,
+    )
+
+
+def check_versions(client: Elasticsearch) -> None:
+    """Refuses a server of another major version than the client library's.
+
+    The client asks for its own version's answers ("compatible-with=9"), which an older server does
+    not know. `*/*` is answered by every version.
+
+    Raises:
+        ConfigError: the versions differ, or the server is no Elasticsearch.
+        RetryableError, AccessError: see `translated`.
+    """
+    with translated():
+        answer = client.perform_request("GET", "/", headers={"accept": "*/*"})
+    number = str(answer.body["version"]["number"])
+    if int(number.partition(".")[0]) != elasticsearch.__version__[0]:
+        ours = elasticsearch.__versionstr__
+        raise ConfigError(
+            f"The server is Elasticsearch {number}, the client library is {ours}: "
+            "their major versions must be the same.",
+            remedy=f"use a server of version {elasticsearch.__version__[0]}, "
+            "or a pillowd made for this server's version",
+        )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises the client's errors as ours; see `meaning`."""
+    try:
+        yield
+    except (ApiError, TransportError) as error:
+        raise meaning(error) from error
+
+
+def meaning(error: ApiError | TransportError) -> PillowError:
+    """What the caller must do about an error of the client."""
+    if isinstance(error, ApiError):
+        return _of_answer(error)
+    cause = error.__cause__ or error
+    if _is_untrusted(cause):
+        return AccessError(
+            f"The certificate of Elasticsearch is not trusted: {cause}.",
+            remedy="give its certificate authority as ca_bundle",
+        )
+    return RetryableError(f"{error.message}: {cause}" if cause is not error else str(error.message))
+
+
+def _of_answer(error: ApiError) -> PillowError:
+    if isinstance(error, UnsupportedProductError):
+        return ConfigError("The server does not say that it is Elasticsearch.", remedy="see hosts")
+    status, (type_, reason) = error.meta.status, cause_of(error.body)
+    text = f"Elasticsearch answered {status}: {type_} {reason}".strip()
+    if type_ in PASSING or status in {408, 429} or status >= 500:
+        return RetryableError(text, retry_after_seconds=_retry_after(error.meta.headers))
+    if status in {401, 403}:
+        return AccessError(text, remedy="see auth, and the privileges of that user or key")
+    if status == 404:
+        return FatalError(text, remedy=GONE)
+    return ConfigError(text)
+
+
+def cause_of(body: object) -> tuple[str, str]:
+    """Type and reason of an error, of a whole answer or of one item; empty where it says neither.
+
+    The preview of a field's value, which some reasons end with, is cut off: it belongs to the
+    document, and reasons are shown in logs.
+    """
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        return "", str(error or "")
+    reason, _, _ = str(error.get("reason", "")).partition(" Preview of field's value")
+    return str(error.get("type", "")), reason
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    with suppress(KeyError, ValueError):
+        return float(headers["retry-after"])
+    return None  # absent, or a date: our own back-off is good enough then
+
+
+def _is_untrusted(cause: BaseException) -> bool:
+    """Whether certificate verification failed, rather than a handshake that was cut off."""
+    seen: BaseException | None = cause
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError) or re.search(
+            r"CERTIFICATE_VERIFY_FAILED", str(seen)
+        ):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False

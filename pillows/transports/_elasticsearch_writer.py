@@ -1,0 +1,286 @@
+"""Writes operations into one index, and sorts what Elasticsearch says of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+from elasticsearch import ApiError, Elasticsearch, TransportError
+
+from pillows.errors import AccessError, FatalError, RetryableError
+from pillows.models import DocumentRows, WriteResult, epoch_of, guard, version_of
+from pillows.transports import _elasticsearch_bulk as bulk
+from pillows.transports._elasticsearch_bulk import Operation, Outcome
+from pillows.transports._elasticsearch_client import GONE, cause_of, translated
+from pillows.transports._elasticsearch_index import GuardedIndex
+
+#: All that is read of an answer.
+_NEEDED = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+
+#: Hits of one page of a sweep.
+_PAGE = 1_000
+
+Conflict = tuple[Operation, Mapping[str, Any]]
+
+
+class Tally:
+    """What became of the operations of one batch, over all its outputs.
+
+    Attributes:
+        refused, dead, retry: as in `WriteResult`.
+        removed: how many documents were taken away.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, int] = {}
+        self.dead: dict[str, str] = {}
+        self.retry: dict[str, str] = {}
+        self.removed = 0
+
+    def result(self) -> WriteResult:
+        """One answer a document: what can still change goes before what is final."""
+        dead = {id: reason for id, reason in self.dead.items() if id not in self.retry}
+        settled = self.retry.keys() | dead.keys()
+        refused = {id: stored for id, stored in self.refused.items() if id not in settled}
+        return WriteResult(refused=refused, dead=dead, retry=self.retry)
+
+
+class IndexWriter:
+    """Writes into one index.
+
+    Args:
+        client: to write with.
+        index: where.
+        max_request: bytes of one request.
+        timeout_seconds: for one request.
+    """
+
+    def __init__(
+        self, client: Elasticsearch, index: GuardedIndex, *, max_request: int, timeout_seconds: float
+    ) -> None:
+        self._client = client
+        self._index = index
+        self._alias = index.plan.write_alias
+        self._max_request = max_request
+        self._tombstones = index.output.deletes == "tombstone"
+        # The server gives up waiting for a shard before we give up waiting for the server: its
+        # answer says of each document what happened, a timeout of ours says nothing.
+        self._params = {
+            "require_alias": "true",
+            "filter_path": _NEEDED,
+            "timeout": f"{int(timeout_seconds * 500)}ms",
+        }
+        if index.output.pipeline:
+            self._params["pipeline"] = index.output.pipeline
+
+    def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, tally: Tally) -> None:
+        """Makes the index hold exactly the rows of these documents, at most one entry an id.
+
+        Raises:
+            RetryableError: nothing is known of a request, so of the whole batch.
+            FatalError: the index is gone, or we may not write to it.
+        """
+        operations, dead = bulk.operations(documents, output, epoch, deleted_at_ms=self._deleted_at())
+        tally.dead.update(dead)
+        self._write(operations, tally)
+
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Which of these ids have a document, tombstones included."""
+        return set(self._versions(ids))
+
+    def sweep(self, epoch: int, tally: Tally) -> None:
+        """Removes the documents of lower epochs; their number is in `tally.removed`.
+
+        Raises:
+            RetryableError: some may still be there; sweep again.
+            FatalError: see `replace`.
+        """
+        least = guard(epoch, 0)
+        for hits in self._older_than(least):
+            self._write(
+                [bulk.removal(hit["_id"], least, deleted_at_ms=self._deleted_at()) for hit in hits], tally
+            )
+        _all_removed(tally)
+
+    def purge(self) -> None:
+        """Removes a page of expired tombstones.
+
+        Raises:
+            RetryableError, FatalError: see `replace`.
+        """
+        with translated():
+            answer = self._client.search(
+                index=self._index.plan.name,
+                query={"range": {bulk.DELETED_AT: {"lt": int(self._expired_before() * 1000)}}},
+                size=_PAGE,
+                version=True,
+                source=False,
+                allow_partial_search_results=False,
+            )
+        hits = answer["hits"]["hits"]
+        tally = Tally()
+        self._write([bulk.purge(hit["_id"], hit["_version"]) for hit in hits], tally)
+        _all_removed(tally)
+
+    def _expired_before(self) -> float:
+        return time.time() - self._index.output.tombstone_ttl
+
+    def _deleted_at(self) -> int | None:
+        return int(time.time() * 1000) if self._tombstones else None
+
+    def _write(self, operations: Sequence[Operation], tally: Tally) -> None:
+        conflicts: list[Conflict] = []
+        with translated():
+            for request in bulk.cut(operations, self._max_request):
+                self._send(request, tally, conflicts)
+        if conflicts:
+            self._look_up(conflicts, tally)
+
+    def _send(self, request: Sequence[Operation], tally: Tally, conflicts: list[Conflict]) -> None:
+        try:
+            answer = self._client.perform_request(
+                "POST",
+                f"/{quote(self._alias, safe='')}/_bulk",
+                params=self._params,
+                headers={"accept": "application/json", "content-type": "application/x-ndjson"},
+                body=b"".join([operation.body for operation in request]),
+            ).body
+        except ApiError as error:
+            if not bulk.a_document_is_at_fault(error.meta.status, error.body):
+                raise
+            self._halve(request, error, tally, conflicts)
+        else:
+            self._sort(request, answer, tally, conflicts)
+
+    def _halve(
+        self, request: Sequence[Operation], error: ApiError, tally: Tally, conflicts: list[Conflict]
+    ) -> None:
+        """Finds the documents that make Elasticsearch refuse a whole request; the others are written."""
+        if len(request) == 1:
+            tally.dead[request[0].id] = bulk.refusal(error.meta.status, error.body, len(request[0].body))
+            return
+        middle = len(request) // 2
+        self._send(request[:middle], tally, conflicts)
+        self._send(request[middle:], tally, conflicts)
+
+    def _sort(
+        self,
+        request: Sequence[Operation],
+        answer: Mapping[str, Any],
+        tally: Tally,
+        conflicts: list[Conflict],
+    ) -> None:
+        if not answer["errors"] and not any(map(_removes, request)):
+            return
+        for operation, wrapped in zip(request, answer["items"], strict=True):
+            (item,) = wrapped.values()
+            outcome = bulk.classify(item["status"], item)
+            if outcome is Outcome.APPLIED:
+                tally.removed += operation.removes and item["status"] < 300
+            elif outcome is Outcome.REFUSED:
+                conflicts.append((operation, item))
+            else:
+                self._note(operation, outcome, item, tally)
+
+    def _note(self, operation: Operation, outcome: Outcome, item: Mapping[str, Any], tally: Tally) -> None:
+        reason = " ".join(cause_of(item))
+        if outcome is Outcome.DEAD:
+            tally.dead[operation.id] = reason
+        elif outcome is Outcome.RETRY:
+            tally.retry[operation.id] = reason
+        elif outcome is Outcome.FORBIDDEN:
+            raise AccessError(
+                f"Elasticsearch does not let us write: {reason}",
+                remedy=f"give our user or key the privilege `write` on {self._alias!r}",
+            )
+        else:
+            raise FatalError(f"The index {self._index.plan.name!r} is gone: {reason}", remedy=GONE)
+
+    def _look_up(self, conflicts: Sequence[Conflict], tally: Tally) -> None:
+        """Tells for every refused operation what is stored instead."""
+        visible = self._versions([operation.id for operation, _ in conflicts])
+        for operation, item in conflicts:
+            stored = visible.get(operation.id) or self._hidden(operation, item)
+            if stored >= operation.guard:
+                tally.refused[operation.id] = max(stored, tally.refused.get(operation.id, 0))
+            else:
+                tally.retry[operation.id] = "the stored version changed while it was looked up"
+
+    def _hidden(self, operation: Operation, item: Mapping[str, Any]) -> int:
+        """The guard of a document that was deleted less than `gc_deletes` ago.
+
+        No request shows it; only the conflict's text does. Should that ever read differently, the
+        least that must be true is told instead: a deleted document that is to be deleted is as it
+        should be; of one that is to be written, something newer was deleted (of a later epoch only
+        if one was claimed). The refusal is then looked at as any other.
+        """
+        told = bulk.stored_version(item)
+        if told is not None and told >= operation.guard:
+            return told
+        if operation.removes:
+            return operation.guard
+        epoch = self._index.epoch()
+        if epoch > epoch_of(operation.guard):
+            return guard(epoch, version_of(operation.guard))
+        return operation.guard + 1
+
+    def _versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The stored versions of those ids that have a document, refreshed or not."""
+        with translated():
+            answer = self._client.mget(
+                index=self._alias,
+                ids=list(ids),
+                source=False,
+                filter_path="docs._id,docs._version,docs.found,docs.error",
+            )
+        failed = [one["error"] for one in answer["docs"] if "error" in one]
+        if failed:
+            raise RetryableError(f"Elasticsearch could not look up documents: {failed[0].get('reason')}")
+        return {one["_id"]: one["_version"] for one in answer["docs"] if one["found"]}
+
+    def _older_than(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Pages of the documents with a lower version, lowest first, as of now."""
+        name = self._index.plan.name
+        query = {"bool": {"must_not": {"exists": {"field": bulk.DELETED_AT}}}}
+        with translated():
+            self._client.indices.refresh(index=name)
+            pit = self._client.open_point_in_time(index=name, keep_alive="5m")["id"]
+        try:
+            after: list[Any] | None = None
+            while True:
+                with translated():
+                    answer = self._client.search(
+                        pit={"id": pit, "keep_alive": "5m"},
+                        query=query,
+                        sort=[{"_version": "asc"}],
+                        search_after=after,
+                        size=_PAGE,
+                        version=True,
+                        source=False,
+                        track_total_hits=False,
+                        allow_partial_search_results=False,
+                    )
+                hits = answer["hits"]["hits"]
+                older = [hit for hit in hits if hit["_version"] < least]
+                if older:
+                    yield older
+                if len(older) < _PAGE:
+                    return
+                after = hits[-1]["sort"]
+        finally:
+            with suppress(ApiError, TransportError):  # it ends by itself after its time
+                self._client.close_point_in_time(id=pit)
+
+
+def _removes(operation: Operation) -> bool:
+    return operation.removes
+
+
+def _all_removed(tally: Tally) -> None:
+    for id, reason in tally.dead.items():
+        raise FatalError(f"Elasticsearch refuses to remove {id!r}: {reason}")
+    for id, reason in tally.retry.items():
+        raise RetryableError(f"Elasticsearch did not remove {id!r}: {reason}")
