@@ -68,10 +68,12 @@ class Table:
         output: its settings.
 
     Raises:
-        ConfigError: a column has a type that SQLite has not.
+        ConfigError: a column has a type that SQLite has not, or the name is one of pillowd's own.
     """
 
     def __init__(self, output: TableOutput) -> None:
+        if output.table.lower().startswith(("sqlite_", "pillowd_")):
+            raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are taken.")
         self.name = output.table
         self.many = output.many
         self.columns = output.parsed
@@ -90,14 +92,16 @@ class Table:
         Raises:
             ConfigError: what stands there is not this table, and cannot become it.
         """
-        kind = db.execute("SELECT type FROM sqlite_master WHERE name = ?", (self.name,)).fetchone()
+        by_name = "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        kind = db.execute(by_name, (self.name,)).fetchone()
         if kind is None:
             db.execute(self._definition())
             return
-        found = {row[1]: row[2].upper() for row in db.execute(f"PRAGMA table_info({quoted(self.name)})")}
-        self._check(kind[0], found)
+        columns = db.execute(f"PRAGMA table_info({quoted(self.name)})").fetchall()
+        found = {column[1].lower(): column[2].upper() for column in columns}
+        self._check(kind[0], found, {column[1] for column in columns if column[5]})
         for name, type in self._wanted.items():
-            if name not in found:
+            if name.lower() not in found:
                 db.execute(f"ALTER TABLE {quoted(self.name)} ADD COLUMN {quoted(name)} {type}")
 
     def is_empty(self, db: sqlite3.Connection) -> bool:
@@ -183,18 +187,19 @@ class Table:
         key = "_id, _row" if self.many else "_id"
         return f"CREATE TABLE {quoted(self.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
 
-    def _check(self, kind: str, found: dict[str, str]) -> None:
+    def _check(self, kind: str, found: dict[str, str], key: set[str]) -> None:
         own = _MANY if self.many else _SINGLE
-        if kind != "table" or not own.keys() <= found.keys() or ("_row" in found) is not self.many:
+        expected_key = {"_id", "_row"} if self.many else {"_id"}
+        if kind != "table" or not own.keys() <= found.keys() or key != expected_key:
             raise ConfigError(
                 f"{kind} {self.name!r} is there already, but not as this output needs it"
-                f" (columns {', '.join(own)}).",
+                f" (columns {', '.join(own)}; primary key {', '.join(sorted(expected_key))}).",
                 remedy=f"choose another name, or run: DROP {kind.upper()} {quoted(self.name)};",
             )
         for name, type in self._wanted.items():
-            if found.get(name, type) != type:
+            if (stands := found.get(name.lower(), type)) != type:
                 raise ConfigError(
-                    f"Column {name!r} of table {self.name!r} is {found[name]}, and is now to be {type}.",
+                    f"Column {name!r} of table {self.name!r} is {stands}, and is now to be {type}.",
                     remedy=f"run: ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(name)};"
                     " then `pillowd checkpoint reset` fills it anew",
                 )

@@ -90,7 +90,7 @@ class SqliteTransport(Transport):
         outputs: Mapping[str, TableOutput],
     ) -> None:
         super().__init__(name, key, connection, outputs)
-        self._tables = {output: Table(options) for output, options in outputs.items()}
+        self._tables = _tables(outputs)
         self._fence = secrets.token_hex(8)
         self._turns = Turns(self._cancel)
         self._cancelled = False
@@ -310,6 +310,14 @@ class SqliteTransport(Transport):
         except FileNotFoundError:
             return (-1, -1)
         return found.st_dev, found.st_ino
+
+
+def _tables(outputs: Mapping[str, TableOutput]) -> dict[str, Table]:
+    taken: dict[str, str] = {}
+    for output, options in outputs.items():
+        if (other := taken.setdefault(options.table.lower(), output)) != output:
+            raise ConfigError(f"Outputs {other!r} and {output!r} both name table {options.table!r}.")
+    return {output: Table(options) for output, options in outputs.items()}
 
 
 def _is_of_the_row(error: sqlite3.Error) -> bool:

@@ -138,7 +138,7 @@ class FailureConformance:
             ticking = gevent.spawn(tick)
             transport.write(batch(*(document(f"d{n}", 1, {"n": n, "t": "x" * 300}) for n in range(2000))))
             ticking.kill()
-        assert len(gaps) > 2
+        assert gaps, "nothing else ran meanwhile"
         assert max(gaps) < 0.5
 
     def test_the_outputs_digest_is_stable(self, target: Target) -> None:
