@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.config_errors import ConfigErrors, Mistake, mask
+from daemon.config_errors import ConfigErrors, Mistake, is_public, mask
 from daemon.config_files import Files
 from daemon.config_models import Config, DaemonOptions
 from daemon.config_parts import Parts
 from daemon.config_shapes import prepare, secrets
 from daemon.config_words import validate
+from daemon.masking import Mask
 from daemon.yaml_lines import Node
 
 __all__ = ["Config", "ConfigErrors", "Mistake", "load"]
@@ -94,7 +95,8 @@ def _without_parts(root: Node) -> Node:
 
 
 def _masked(mistakes: list[Mistake], known: set[str]) -> list[Mistake]:
-    return [replace(each, message=mask(each.message, known)) for each in mistakes]
+    secret = Mask(known)
+    return [replace(each, message=secret.text(mask(each.message))) for each in mistakes]
 
 
 def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
@@ -103,7 +105,9 @@ def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
         at = ("connections", name)
         for path, _ in secrets(entry.options, at):
             node = root.find(path)
-            if node is not None and node.written is None and _world_readable(node.place.file):
+            if node is None or node.written is not None or is_public(node.value, path):
+                continue
+            if _world_readable(node.place.file):
                 yield node.mistake(
                     path,
                     f"a secret stands in {node.place.file}, which every user of this machine can read",

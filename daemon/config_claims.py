@@ -29,6 +29,7 @@ def claims(
     connection: str,
     outputs: Mapping[str, Options],
     written: Sequence[tuple[str, Path, Node]],
+    options: Options | None,
 ) -> list[Claim]:
     """What a pillow's entry claims.
 
@@ -37,11 +38,14 @@ def claims(
         connection: the entry's connection.
         outputs: the validated outputs by name.
         written: name, path and text of each output.
+        options: the connection's settings, which may hold a default (a schema); None if invalid.
     """
     found = []
+    defaults = options.model_dump(by_alias=True) if options else {}
     for name, path, node in written:
-        keys = [key for key in TARGET_KEYS if key in type(outputs[name]).model_fields]
-        target = tuple(str(getattr(outputs[name], key) or name) for key in keys)
+        values = outputs[name].model_dump(by_alias=True)
+        keys = [key for key in TARGET_KEYS if key in values]
+        target = tuple(str(values[key] or defaults.get(key) or name) for key in keys)
         at = next((each for key in reversed(keys) if (each := node.find((key,)))), node)
         if target:
             found.append(Claim(pillow=pillow, path=path, connection=connection, target=target, at=at))

@@ -11,16 +11,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from daemon.masking import MASK
 from pillows.errors import ConfigError
 
 #: Where a value stands: keys of mappings and indices of lists, from the root.
 Path = tuple[str | int, ...]
 
-#: What is shown instead of a secret.
-MASK = "**********"
-
-_USERINFO = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
-_PASSWORD = re.compile(r"(?i)\b(password|passwd|pwd|token|api_key|secret)\s*=\s*('[^']*'|[^\s&'\"]+)")
+#: Secrets that name a place too; what they say beside the password is worth seeing.
+_PLACES = ("dsn", "url")
+# A password may hold an `@`, so it ends at the last one before the path.
+_USERINFO = re.compile(r"(?<=://)([^/\s:@?#]*):[^/\s?#]*@")
+_SETTING = re.compile(r"(?i)(\b\w*(?:pass|pwd|token|api_?key|secret)\w*)\s*=\s*('(?:\\.|[^'])*'|[^\s&'\"]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +90,19 @@ def suggest(wrong: str, known: Sequence[str], what: str) -> str:
     return f"did you mean `{by_lower[close[0]]}`? ({listed})" if close else f"{listed}"
 
 
-def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text without passwords: of URLs, of `password=` settings, and the given secrets."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK)
-    return _PASSWORD.sub(rf"\1={MASK}", _USERINFO.sub(rf"\1:{MASK}@", text))
+def mask(address: str) -> str:
+    """A URL or connection string without its password; the rest of it stays."""
+    return _SETTING.sub(rf"\1={MASK}", _USERINFO.sub(rf"\1:{MASK}@", address))
+
+
+def is_public(secret: str, path: Path) -> bool:
+    """Whether a value of a secret type gives nothing away: an address without a password."""
+    return path[-1] in _PLACES and mask(secret) == secret
+
+
+def masked_secret(secret: str, path: Path) -> str:
+    """How a value of a secret type is shown: of an address all but the password."""
+    return mask(secret) if path[-1] in _PLACES else MASK
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 import jmespath
 from jmespath.exceptions import JMESPathError
-from pydantic import Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from daemon.config_errors import Mistake
 from daemon.config_errors import Path as KeyPath
@@ -237,6 +237,12 @@ class ConnectionEntry(Options):
     options: SerializeAsAny[Options]
 
 
+def _known_version(version: object) -> object:
+    if version in (1, "1"):
+        return 1
+    raise ValueError("is not a version that this pillowd reads; write `version: 1`")
+
+
 class Config(Options):
     """A whole configuration, valid in itself.
 
@@ -248,7 +254,7 @@ class Config(Options):
         pillows: by name.
     """
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_known_version)]
     include: tuple[str, ...] = ()
     daemon: DaemonOptions = DaemonOptions()
     logging: LoggingOptions = LoggingOptions()

@@ -118,9 +118,9 @@ class Parts:
         outputs = _declared(name, node)
         before = len(self.mistakes)
         entries = self._transports(name, node, path, outputs)
-        given = {"transport": entries, "outputs": outputs}
-        if node.find(("outputs",)):
-            del given["outputs"]
+        given: dict[str, object] = {"transport": entries}
+        if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
+            given["outputs"] = outputs
         pillow = self._validated(PillowConfig, node, path, given)
         if isinstance(pillow, PillowConfig) and len(self.mistakes) == before:
             self.pillows[name] = pillow
@@ -168,7 +168,10 @@ class Parts:
 
     def _entry(self, node: Node, path: Path, outputs: list[str], pillow: str) -> TransportEntry | None:
         connection = node.find(("connection",))
-        if not isinstance(node.value, dict) or connection is None:
+        if not isinstance(node.value, dict):
+            self._wrong(node, path, "needs a mapping", "write `{ connection: ... }`")
+            return None
+        if connection is None:
             remedy = f"add `connection:`, one of {', '.join(self._targets()) or 'your connections'}"
             self._wrong(node, (*path, "connection"), "is missing", remedy)
             return None
@@ -181,12 +184,16 @@ class Parts:
         if len(valid) < len(written):
             return None
         if _enabled(self.root.find(("pillows", pillow))):
-            self.claims += claims(pillow, connection.value, valid, written)
+            self.claims += claims(pillow, connection.value, valid, written, self._options(connection.value))
         label = node.find(("name",))
         plain = label.value if label else connection.value
         data = {"name": plain, "connection": connection.value, "outputs": valid}
         entry = self._validated(TransportEntry, _only(node, "name", "connection"), path, data)
         return entry if isinstance(entry, TransportEntry) else None
+
+    def _options(self, connection: str) -> Options | None:
+        entry = self.connections.get(connection)
+        return entry.options if entry else None
 
     def _targets(self) -> list[str]:
         return sorted(name for name, its_type in self.types.items() if its_type in registry.transport_types())
@@ -222,9 +229,11 @@ class Parts:
             return []
         for name, value in listed.value.items():
             if name not in declared:
-                remedy = suggest(name, declared, "outputs; declare more with the pillow's `outputs: [...]`")
+                remedy = suggest(name, declared, "outputs of the pillow")
                 at = (*path, "outputs", name)
-                self._wrong(value, at, f"the pillow has no output `{name}`", remedy, at_key=True)
+                self._wrong(
+                    value, at, f"`{name}` is not declared in the pillow's `outputs`", remedy, at_key=True
+                )
         return [(name, (*path, "outputs", name), value) for name, value in listed.value.items()]
 
     def _known_only(self, node: Node, path: Path, model: type[Options]) -> Node:

@@ -52,8 +52,8 @@ def below(annotations: Iterable[Any], part: str | int) -> list[Any]:
     return found
 
 
-def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys that may stand below a path of a model.
+def types_at(model: type[BaseModel], path: Sequence[str | int]) -> list[Any]:
+    """The types that may stand at a path of a model.
 
     Args:
         model: the model at the root.
@@ -63,7 +63,18 @@ def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     for part in path:
         member = [each for each in at if is_model(each) and part in _tags(each)]
         at = member or below(at, part)
-    return list(fields(at))
+    return at
+
+
+def keys_at(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys that may stand below a path of a model; see `types_at`."""
+    return list(fields(types_at(model, path)))
+
+
+def choices_at(model: type[BaseModel], path: Sequence[str | int], key: str) -> list[str]:
+    """What a key may say that chooses between the models at a path; see `types_at`."""
+    found = [get_args(annotation) for annotation in below(types_at(model, path), key)]
+    return [str(value) for values in found for value in values]
 
 
 def prepare(node: Node, annotations: Sequence[Any], path: Path) -> tuple[Node, list[Mistake]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from daemon.config_errors import Mistake, Path, suggest
-from daemon.config_shapes import keys_at
+from daemon.config_shapes import choices_at, keys_at
 from daemon.yaml_lines import Node
 from pillows.options import WRITTEN, Options
 
@@ -83,11 +83,13 @@ def translate(error: ErrorDetails, model: type[BaseModel], node: Node, path: Pat
         return at.mistake(here, "is no known key", suggest(str(location[-1]), keys, "keys here"), at_key=True)
     if kind == "missing":
         missing = (*here, location[-1])
-        return at.mistake(missing, "is missing", f"add `{location[-1]}:`", at_key=True)
+        remedy = "add `version: 1`" if missing == ("version",) else f"add `{location[-1]}:`"
+        return at.mistake(missing, "is missing", remedy, at_key=True)
     if kind.startswith("union_tag"):
-        return _tag(error, at, here)
+        key = error["ctx"]["discriminator"].strip("'")
+        return _tag(at, here, key, choices_at(model, location, key))
     if kind in ("literal_error", "enum"):
-        return at.mistake(here, *_choice(at, here, error["ctx"]["expected"]))
+        return at.mistake(here, *_choice(at, here, _expected(error)))
     message, remedy = _words(error)
     return at.mistake(here, message, remedy, at_key=unknown)
 
@@ -105,18 +107,20 @@ def _locate(node: Node, location: Sequence[str | int]) -> tuple[Path, Node, bool
     return tuple(path), node, missed
 
 
-def _tag(error: ErrorDetails, at: Node, path: Path) -> Mistake | None:
+def _tag(at: Node, path: Path, key: str, known: Sequence[str]) -> Mistake | None:
     """The key that chooses between several models is missing, or chooses none."""
-    key = error["ctx"]["discriminator"].strip("'")
-    expected = error["ctx"].get("expected_tags", "")
     written = at.find((key,))
     if written is None:
-        return at.mistake((*path, key), "is missing", f"add `{key}:`, one of {expected}", at_key=True)
-    return None if written.broken else written.mistake((*path, key), *_choice(written, path, expected))
+        remedy = f"add `{key}:`, one of {', '.join(known)}"
+        return at.mistake((*path, key), "is missing", remedy, at_key=True)
+    return None if written.broken else written.mistake((*path, key), *_choice(written, path, known))
 
 
-def _choice(at: Node, path: Path, expected: str) -> tuple[str, str]:
-    known = re.findall(r"'([^']*)'", expected) or [expected]
+def _expected(error: ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", error["ctx"]["expected"]) or [error["ctx"]["expected"]]
+
+
+def _choice(at: Node, path: Path, known: Sequence[str]) -> tuple[str, str]:
     hidden = at.written is not None or _SECRET_KEY.search(str(path[-1:]))
     wrong = "this" if hidden or isinstance(at.value, dict | list) else f"`{at.value}`"
     return f"{wrong} is none of the values it can have", suggest(str(at.value), known, "values")
@@ -126,14 +130,24 @@ def _words(error: ErrorDetails) -> tuple[str, str]:
     kind = error["type"]
     context = error.get("ctx", {})
     if kind == "value_error":
-        message, _, remedy = str(context.get("error", error["msg"])).partition("; ")
-        return message, remedy or "correct it"
+        return _own_words(str(context.get("error", error["msg"])))
     if kind in _BOUNDS:
         message, remedy = _BOUNDS[kind]
         return message.format(**context), remedy
     if kind == "string_pattern_mismatch":
         return _PATTERNS["module:function" if ":" in context["pattern"] else "name"]
     return _NEEDS.get(kind.split("_")[0], (error["msg"][:1].lower() + error["msg"][1:], "correct it"))
+
+
+def _own_words(text: str) -> tuple[str, str]:
+    """A validator's own message, which says `what is wrong; what to do` or gives an example."""
+    message, _, remedy = text.partition("; ")
+    if not remedy and " such as " in text:
+        message, _, example = text.partition(" such as ")
+        remedy = f"write one such as {example}"
+    elif not remedy:
+        message, _, remedy = text.partition(": ")
+    return message.rstrip(" ,"), remedy or "correct it"
 
 
 def _without_doubles(mistakes: list[Mistake]) -> list[Mistake]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
-from daemon.config_errors import MASK, Mistake, Path
+from daemon.config_errors import Mistake, Path
 from daemon.yaml_lines import Node
 
 #: A secret or a certificate; more is a wrong path such as /dev/zero.
@@ -149,11 +149,6 @@ def shown(written: str) -> str | None:
     tokens = list(_TOKEN.finditer(written))
     bare = "".join(match.group(0) for match in tokens) == written
     return written if bare and not any(_has_default(match.group(1) or "") for match in tokens) else None
-
-
-def shown_or_masked(written: str) -> str:
-    """As `shown`, masked otherwise."""
-    return shown(written) or MASK
 
 
 def _tokens(written: str) -> Iterator[str]:

@@ -116,7 +116,7 @@ def read(path: FilePath, shown: str | None = None) -> tuple[Node | None, list[Mi
 def parse(text: str, file: str) -> tuple[Node | None, list[Mistake]]:
     """Parses YAML text; see `read`."""
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=Loader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         return None, [no_yaml(file, text, error)]
     if root is None:
@@ -128,7 +128,7 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Mistake]]:
         return None, builder.mistakes
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """PyYAML's loader, used up to the tree of nodes, with the plain scalars of YAML 1.2's core schema."""
 
     # PyYAML keeps its resolvers on the class; a table of its own leaves out YAML 1.1's.
@@ -142,7 +142,7 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("merge", r"<<", "<"),
 ):
-    _Loader.add_implicit_resolver(_TAGS + _tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
+    Loader.add_implicit_resolver(_TAGS + _tag, re.compile(rf"^(?:{_pattern})$"), list(_first))
 
 
 class _TooMuchError(Exception):
