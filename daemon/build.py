@@ -54,8 +54,10 @@ def build_tails(
 
     Args:
         config: a valid configuration.
-        store, letters: durable state.
-        clock, observer: handed to every part.
+        store: where checkpoints are saved.
+        letters: where dead letters are kept.
+        clock: handed to every part.
+        observer: handed to every part.
         keys: which tails; all enabled ones unless given.
 
     Raises:
@@ -89,8 +91,6 @@ def build_plan(
     """
     settings = config.pillows[key.pillow]
     pillow = build_pillow(key.pillow, settings)
-    # A transactional target holds the checkpoint that counts; the state directory only has a copy,
-    # so it need not follow every `max_uncheckpointed` changes.
     checkpoints = CheckpointPolicy(
         interval_seconds=config.checkpoints.interval,
         max_uncheckpointed=config.checkpoints.max_uncheckpointed,
@@ -142,7 +142,7 @@ def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, ob
     def wanted(change: Change) -> bool:
         return not change.deleted and filter(change)
 
-    return CouchFeed(
+    feed: Feed = CouchFeed(
         connection,
         settings.source,
         prefilter=None if filter.needs_document or isinstance(filter, KeepAll) else wanted,
@@ -150,6 +150,7 @@ def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, ob
         observer=observer,
         key=key,
     )
+    return feed
 
 
 def build_transports(config: Config, key: TailKey) -> list[Transport]:

@@ -5,6 +5,7 @@ Every part is made here, used by this run alone, and closed here, whatever happe
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
@@ -147,7 +148,7 @@ class Run:
             self._plan.store,
             self._plan.key,
             checkpoint,
-            policy=self._plan.checkpoints,
+            policy=self._policy,
             clock=self._plan.clock,
             observer=self._observer,
             publish=self._publish,
@@ -272,6 +273,13 @@ class Run:
     @property
     def _transactional(self) -> bool:
         return len(self._transports) == 1 and self._transports[0].transactional
+
+    @property
+    def _policy(self) -> CheckpointPolicy:
+        """A transactional target has the checkpoint that counts: the copy only follows the clock."""
+        if not self._transactional:
+            return self._plan.checkpoints
+        return replace(self._plan.checkpoints, max_uncheckpointed=sys.maxsize)
 
     def _publish(self, checkpoint: Checkpoint) -> None:
         """Moves the copy in a transactional target too, when only the position has moved."""

@@ -1,0 +1,358 @@
+"""A tail, run with a feed from a list and targets in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from checkpoints import Checkpoint, Seq
+from pillows.errors import (
+    ConfigError,
+    FatalError,
+    FencedError,
+    RetryableError,
+    SourceChangedError,
+    StateLostError,
+)
+from pillows.filters import PythonFilter
+from pillows.keeper import CheckpointPolicy
+from pillows.models import guard
+from pillows.pillow import Pillow
+from pillows.state import State
+from pillows.tail import Tail
+from pillows.transforms import PythonTransform
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+
+
+class Running:
+    """A tail in a greenlet."""
+
+    def __init__(self, plan_):
+        self.tail = Tail(plan_)
+        self.plan = plan_
+        self.stop = Event()
+        self.greenlet = gevent.spawn(self.tail.run, self.stop)
+
+    def until(self, condition, seconds=5.0):
+        with gevent.Timeout(seconds):
+            while not condition():
+                if self.greenlet.dead:
+                    self.greenlet.get()
+                gevent.sleep(0.005)
+
+    def finish(self):
+        self.stop.set()
+        self.greenlet.get(timeout=5)
+        return self.plan.store.get(KEY)
+
+
+@pytest.fixture
+def running():
+    opened = []
+
+    def start(plan_):
+        opened.append(Running(plan_))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.greenlet.kill()
+    for store in {
+        id(part): part for each in opened for part in (each.plan.store, each.plan.letters)
+    }.values():
+        store.close()
+
+
+def test_changes_arrive_in_every_target_and_the_checkpoint_follows(tmp_path, running):
+    one, two = MemoryTransport("one"), MemoryTransport("two")
+    feed = ListFeed(
+        [batch("1-a", change("a", n=1), change("b", n=2)), batch("2-b", change("c", n=3), caught_up=True)]
+    )
+    run = running(plan(tmp_path, feed, one, two))
+    run.until(lambda: run.tail.state is State.LIVE)
+
+    checkpoint = run.finish()
+
+    assert Seq.of("2-b") == checkpoint.seq
+    assert checkpoint.changes == 3
+    assert {"a", "b", "c"} == set(one.live()) == set(two.live())
+    assert checkpoint.pass_done
+    assert State.STOPPED is run.tail.state
+    assert (one.closed, feed.closed) == (1, 1)
+
+
+def test_an_idle_feed_moves_the_checkpoint(tmp_path, running):
+    feed = ListFeed([batch("1-a", change("a")), batch("9-z")])
+    run = running(plan(tmp_path, feed, MemoryTransport()))
+    run.until(lambda: feed.asked)
+
+    assert Seq.of("9-z") == run.finish().seq
+
+
+def test_a_restart_reads_on_from_the_checkpoint(tmp_path, running):
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("a"))])
+    first = plan(tmp_path, feed, target)
+    run = running(first)
+    run.until(target.live)
+    run.finish()
+
+    again = running(replace(first))
+    again.until(lambda: len(feed.asked) == 2)
+    again.finish()
+
+    assert [Seq.BEGINNING, Seq.of("1-a")] == feed.asked
+
+
+def test_l2_l3_a_document_that_leaves_the_set_loses_its_rows(tmp_path, running):
+    """Filtered out, dropped by the transform, deleted: all the same."""
+    target = MemoryTransport()
+    feed = ListFeed(
+        [
+            batch("1-a", *(change(id, "1-a", keep=True) for id in "abcd")),
+            batch(
+                "2-b",
+                change("a", "2-b", keep=False),
+                change("b", "2-b", drop=True),
+                change("c", "2-b", deleted=True),
+            ),
+        ]
+    )
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda doc: doc.get("keep", True)),
+        transform=PythonTransform(lambda doc: None if doc.get("drop") else {"id": doc["_id"]}, ("cases",)),
+    )
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: len(target.batches) and set(target.live()) == {"d"})
+
+    assert Seq.of("2-b") == run.finish().seq
+    assert target.live() == {"d": {"id": "d"}}
+
+
+def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
+    good, bad = MemoryTransport("good"), MemoryTransport("bad")
+    bad.fail = [RetryableError("away"), RetryableError("away")]
+    seen = Recorder()
+    feed = ListFeed([batch("1-a", change("a"))])
+    run = running(plan(tmp_path, feed, good, bad, clock=clock, observer=seen))
+    run.until(bad.live)
+
+    assert Seq.of("1-a") == run.finish().seq
+    assert (len(good.batches), len(bad.batches)) == (1, 3)
+    assert [facts["where"] for facts in seen.of("retry")] == ["bad", "bad"]
+    assert State.BACKING_OFF in [facts["state"] for facts in seen.of("state")]
+
+
+def test_a_busy_item_is_written_again_alone(tmp_path, running, clock):
+    target = MemoryTransport()
+    target.busy = [{"a"}]
+    feed = ListFeed([batch("1-a", change("a"), change("b"))])
+    run = running(plan(tmp_path, feed, target, clock=clock))
+    run.until(lambda: len(target.live()) == 2)
+    run.finish()
+
+    assert [[d.id for d in b.documents] for b in target.batches] == [["a", "b"], ["a"]]
+
+
+def test_the_checkpoint_stays_before_an_unacknowledged_batch(tmp_path, running):
+    """A stop while the target is away leaves the batch for the next start."""
+    target = MemoryTransport()
+    target.fail = [RetryableError("away")] * 1000
+    run = running(plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target))
+    run.until(lambda: run.tail.state is State.BACKING_OFF)
+
+    assert run.finish().seq == Seq.BEGINNING
+
+
+def test_l6_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda doc: True),
+        transform=PythonTransform(lambda doc: {"n": 1 // doc["n"]}, ("cases",)),
+    )
+    feed = ListFeed([batch("1-a", change("bad", n=0), change("p", n=1), change("good", n=1))])
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(target.live)
+    run.until(lambda: run.plan.letters.count(str(KEY)) == 2)
+
+    letters = {letter.id: letter for letter in run.plan.letters.of(str(KEY))}
+    assert (letters["bad"].stage, letters["bad"].transport) == ("transform", "-")
+    assert "ZeroDivisionError" in letters["bad"].error
+    assert (letters["p"].stage, letters["p"].transport, letters["p"].error) == (
+        "transport",
+        "memory",
+        "poison",
+    )
+    assert Seq.of("1-a") == run.finish().seq
+    assert target.live() == {"good": {"n": 1}}
+
+
+def test_a14_a_later_good_version_clears_the_letter(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = ListFeed([batch("1-a", change("p", "1-a"))])
+    first = plan(tmp_path, feed, target)
+    run = running(first)
+    run.until(lambda: first.letters.count(str(KEY)))
+    run.finish()
+
+    target.poison = set()
+    feed.queue.append(batch("2-b", change("p", "2-b")))
+    again = running(first)
+    again.until(target.live)
+    again.finish()
+
+    assert first.letters.count(str(KEY)) == 0
+
+
+def test_too_many_dead_letters_in_a_row_are_a_wrong_configuration(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {str(n) for n in range(20)}
+    feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(20)))])
+    run = running(plan(tmp_path, feed, target, max_consecutive=10))
+
+    with pytest.raises(FatalError, match="in a row"):
+        run.greenlet.get(timeout=5)
+
+
+def test_a_refused_replay_is_believed_when_the_source_has_it(tmp_path, running):
+    target = MemoryTransport(target={"rows": {"a": (guard(1, 5), {"cases": ({"n": 5},)})}, "epoch": None})
+    feed = ListFeed([batch("1-a", change("a", "3-a"))])
+    feed.sums = {"a": 5}
+    run = running(plan(tmp_path, feed, target))
+    run.until(lambda: target.batches)
+
+    assert run.finish().epoch == 1
+    assert target.live() == {"a": {"n": 5}}
+
+
+def test_a_document_that_went_back_is_written_under_a_raised_epoch(tmp_path, running, clock):
+    """Purged and created anew: its generations start again, and the guard would keep the old state."""
+    target = MemoryTransport(target={"rows": {"a": (guard(1, 5), {"cases": ({"n": 5},)})}, "epoch": None})
+    feed = ListFeed([batch("1-a", change("a", "1-a", n=1))])
+    feed.sums = {"a": 1}
+    run = running(plan(tmp_path, feed, target, clock=clock))
+    run.until(lambda: target.live()["a"]["n"] == 1)
+
+    checkpoint = run.finish()
+    assert 2 == checkpoint.epoch == target.target["epoch"]
+    assert guard(2, 1) == target.target["rows"]["a"][0]
+
+
+def test_a_later_epoch_in_the_target_fences_us_out(tmp_path, running):
+    target = MemoryTransport(target={"rows": {"a": (guard(7, 1), {})}, "epoch": None})
+    run = running(plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target))
+
+    with pytest.raises(FencedError, match="epoch 7"):
+        run.greenlet.get(timeout=5)
+
+
+def test_a_lost_state_directory_is_refused_with_the_remedies(tmp_path, running):
+    target = MemoryTransport(target={"rows": {}, "epoch": 3})
+    run = running(plan(tmp_path, ListFeed(), target))
+
+    with pytest.raises(StateLostError, match=r"(?s)epoch 3.*checkpoint import.*checkpoint reset"):
+        run.greenlet.get(timeout=5)
+
+
+def test_after_a_reset_the_pass_is_above_every_epoch_and_sweeps_what_is_gone(tmp_path, running):
+    rows = {"a": (guard(3, 9), {"cases": ({"n": "old"},)}), "ghost": (guard(3, 1), {"cases": ({},)})}
+    target = MemoryTransport(target={"rows": rows, "epoch": 3})
+    feed = ListFeed([batch("1-a", change("a", "1-a", n="new"), caught_up=True)])
+    made = plan(tmp_path, feed, target)
+    made.store.edit(KEY, Checkpoint.reset)
+    run = running(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+
+    checkpoint = run.finish()
+
+    assert (checkpoint.epoch, checkpoint.pass_epoch, checkpoint.pass_done) == (4, 4, True)
+    assert {"a"} == set(target.live())
+    assert target.live()["a"]["n"] == "new"
+
+
+def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("a"), caught_up=True)])
+    made = plan(tmp_path, feed, target, checkpoints=CheckpointPolicy(interval_seconds=0.02))
+    run = running(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+
+    made.store.edit(KEY, Checkpoint.reset)
+    run.until(lambda: feed.asked == [Seq.BEGINNING, Seq.BEGINNING] and run.tail.state is State.LIVE)
+
+    assert run.finish().epoch == 2
+
+
+@pytest.mark.parametrize(("field", "what"), [("source_digest", "source"), ("outputs", "outputs")])
+def test_a_changed_source_or_output_is_refused(tmp_path, running, field, what):
+    target = MemoryTransport()
+    first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target)
+    run = running(first)
+    run.until(target.live)
+    run.finish()
+
+    if field == "outputs":
+        changed = first
+        target.outputs_digest = lambda: "other"  # type: ignore[method-assign]
+    else:
+        changed = replace(first, source_digest="other")
+    with pytest.raises(ConfigError, match=rf"(?s){what}.*checkpoint reset"):
+        running(changed).greenlet.get(timeout=5)
+
+
+def test_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
+    target, seen = MemoryTransport(), Recorder()
+    first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target, observer=seen)
+    run = running(first)
+    run.until(target.live)
+    run.finish()
+
+    again = running(replace(first, pipeline_digest="other"))
+    again.until(lambda: seen.of("warning"))
+
+    assert again.finish().pipeline_changed_at is not None
+    assert "pipeline.changed" in [facts["event"] for facts in seen.of("warning")]
+
+
+def test_a_recreated_source_is_refused_or_reloaded(tmp_path, running):
+    class Recreated(ListFeed):
+        def batches(self, since, identity, stop):
+            if identity.instance_start_time != self.identity.instance_start_time:
+                raise SourceChangedError("recreated", remedy="checkpoint reset")
+            yield from super().batches(since, identity, stop)
+
+    target = MemoryTransport()
+    feed = Recreated([batch("1-a", change("old"), caught_up=True)])
+    first = plan(tmp_path, feed, target)
+    run = running(first)
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+
+    feed.identity = replace(feed.identity, instance_start_time="1800000000")
+    feed.queue = [batch("1-z", change("new"), caught_up=True)]
+    with pytest.raises(SourceChangedError):
+        running(first).greenlet.get(timeout=5)
+
+    reload = running(replace(first, reload_recreated=True))
+    reload.until(lambda: set(target.live()) == {"new"})
+    reload.finish()
+
+
+def test_a_target_that_lost_everything_is_refused(tmp_path, running):
+    first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), MemoryTransport())
+    run = running(first)
+    run.until(lambda: first.store.get(KEY) and run.tail.status().changes)
+    run.finish()
+
+    emptied = replace(first, make_transports=lambda: [MemoryTransport()])
+    with pytest.raises(StateLostError, match="knows nothing"):
+        running(emptied).greenlet.get(timeout=5)
