@@ -1,0 +1,63 @@
+"""Counts what it is given and keeps nothing: for benches, dry runs, and measuring the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from checkpoints import Checkpoint, TailKey
+from pillows.models import Batch, Standing, WriteResult
+from pillows.options import Options
+from pillows.transports.base import Transport
+
+
+class NullConnection(Options):
+    """There is nothing to connect to."""
+
+
+class NullOutput(Options):
+    """There is nothing to choose."""
+
+
+class NullTransport(Transport):
+    """Takes everything.
+
+    Attributes:
+        batches, documents, rows: how many it was given since it was made.
+    """
+
+    Connection: ClassVar[type[Options]] = NullConnection
+    Output: ClassVar[type[Options]] = NullOutput
+    guarded: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, key: TailKey, connection: NullConnection, outputs: Mapping[str, NullOutput]
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        self.batches = self.documents = self.rows = 0
+
+    def open(self) -> Standing:
+        """Nothing is remembered."""
+        return Standing()
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Nothing can be claimed."""
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Counts the batch."""
+        self.batches += 1
+        self.documents += len(batch.documents)
+        for document in batch.documents:
+            self.rows += sum(len(rows) for rows in document.rows.values())
+        return WriteResult()
+
+    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+        """Nothing is there to be removed."""
+        return 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def outputs_digest(self) -> str:
+        """Nothing can change."""
+        return ""
