@@ -104,7 +104,7 @@ class CouchPeer(Server):
 
     def command(self) -> Sequence[str | Path]:
         """Returns Node's command line."""
-        return [find_node(), SOURCE / "couch-peer.js", "--port", str(self.port), *self._options]
+        return [find_node(), SOURCE / "server.js", "--port", str(self.port), *self._options]
 
     def environment(self) -> Mapping[str, str]:
         """Says where the packages are: they live outside the source folder."""
