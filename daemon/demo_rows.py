@@ -1,0 +1,14 @@
+"""The transform of the demo: what an operator would write in a module of his own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def visit_rows(visit: dict[str, Any]) -> dict[str, Any]:
+    """A visit's row, and a row for each prescription in it."""
+    fields = ("patient_id", "visited_on", "reason", "weight_kg")
+    return {
+        "visits": {field: visit.get(field) for field in fields},
+        "prescriptions": [{"drug": p["drug"], "days": p["days"]} for p in visit.get("prescriptions", [])],
+    }
