@@ -143,6 +143,11 @@ class Run:
         checkpoint = decision.checkpoint or self._fresh(situation)
         checkpoint = self._identified(checkpoint)
         self._plan.store.save(self._plan.key, checkpoint)
+        self._observer.notice(
+            str(self._plan.key),
+            event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
+            details={"seq": str(checkpoint.seq), "epoch": checkpoint.epoch, "changes": checkpoint.changes},
+        )
         self._claim(checkpoint)
         self.keeper = Keeper(
             self._plan.store,
@@ -167,7 +172,7 @@ class Run:
         return start.Situation(
             key=self._plan.key,
             stored=stored,
-            standings=standings,
+            standings={t.name: standings[t.name] for t in self._transports if t.remembers},
             transactional=self._transactional,
             digest=Digest(
                 source=self._plan.source_digest,
@@ -256,7 +261,7 @@ class Run:
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
             removed = tries.until_done(partial(transport.complete_pass, epoch))
-            self._observer.warning(
+            self._observer.notice(
                 str(self._plan.key),
                 event="pass.completed",
                 details={"transport": transport.name, "epoch": epoch, "removed": removed},

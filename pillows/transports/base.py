@@ -56,6 +56,8 @@ class Transport(ABC):
     Output: ClassVar[type[Options]]
     #: Keyed and guarded: it converges. False for append-only targets.
     guarded: ClassVar[bool] = True
+    #: Remembers its standing over restarts. False where nothing can be kept (`null`, `stdout`).
+    remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.
     transactional: ClassVar[bool] = False
 

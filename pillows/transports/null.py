@@ -29,6 +29,7 @@ class NullTransport(Transport):
     Connection: ClassVar[type[Options]] = NullConnection
     Output: ClassVar[type[Options]] = NullOutput
     guarded: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def __init__(
         self, name: str, key: TailKey, connection: NullConnection, outputs: Mapping[str, NullOutput]
