@@ -1,0 +1,252 @@
+"""Writes into PostgreSQL: mapped columns or whole documents, rows and checkpoint in one transaction.
+
+A batch is one transaction: it takes the fence, copies the rows (straight into the tables in a first
+pass, otherwise by way of a staging table), refuses what is stored newer, and saves the checkpoint.
+So after any crash the rows are those of the checkpoint: each change is applied effectively once.
+
+`synchronous_commit` stays as the server has it. Switched off, a crash of the server could take the
+last transactions back, while the state directory and other transports of the pillow are ahead of
+them; one flush for a thousand documents is not worth that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from checkpoints import Checkpoint, TailKey
+from pillows.errors import ConfigError, FencedError, StateLostError
+from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
+from pillows.options import Options
+from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
+from pillows.transports._postgres_schema import create_stages, ensure
+from pillows.transports._postgres_session import Session
+from pillows.transports._postgres_tables import Name, Table
+from pillows.transports._postgres_write import BatchWriter, encoded
+from pillows.transports.base import Transport
+
+#: Documents that one transaction of a sweep looks at: some tenths of a second.
+SWEEP_PAGE = 10_000
+#: Seconds between two looks for guards of documents that were deleted long ago.
+FORGET_SECONDS = 3600.0
+
+
+class PostgresTransport(Transport):
+    """Keeps tables of a PostgreSQL database in step; see the module."""
+
+    Connection: ClassVar[type[Options]] = PostgresConnection
+    Output: ClassVar[type[Options]] = PostgresOutput
+    transactional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        name: str,
+        key: TailKey,
+        connection: PostgresConnection,
+        outputs: Mapping[str, PostgresOutput],
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        self._tables = self._new_tables()
+        self._checkpoint = _Checkpoints(key, connection.schema_)
+        self._claimed = False
+        self._forgot_at: float | None = None
+        self._session = Session(
+            connection,
+            application=f"pillowd {key}",
+            prepare=lambda cursor: create_stages(cursor, self._tables),
+        )
+
+    def open(self) -> Standing:
+        """Connects, creates and checks the tables; see `Transport.open`."""
+        self._session.close()
+        self._tables = self._new_tables()
+        with self._session.transaction() as cursor:
+            ensure(cursor, self._tables, self.connection.schema_)
+            return self._checkpoint.standing(cursor, self._tables)
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Stores the checkpoint and takes the fence; see `Transport.claim`."""
+        with self._session.transaction() as cursor:
+            if self._claimed:
+                self._checkpoint.hold(cursor)
+            self._checkpoint.claim(cursor, checkpoint)
+            for table in self._tables:
+                table.tombstoned = _is(cursor, table.has_guards)
+        self._claimed = True
+        self._forget()
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Writes a batch and its checkpoint in one transaction; see `Transport.write`."""
+        documents, dead = encoded(batch, self._tables)
+        with self._fenced() as cursor:
+            writer = BatchWriter(
+                cursor, self._tables, first_pass=batch.first_pass, documents=documents, dead=dead
+            )
+            result = writer.write()
+            if batch.checkpoint is not None and writer.clean:
+                self._checkpoint.save(cursor, batch.checkpoint)
+        self._forget()
+        return result
+
+    def complete_pass(self, epoch: int) -> int:
+        """Removes the rows of lower epochs; see `Transport.complete_pass`."""
+        removed = sum(self._sweep(table, epoch << VERSION_BITS) for table in self._tables)
+        self._forget(floor=epoch << VERSION_BITS)
+        return removed
+
+    def close(self) -> None:
+        """Closes the connection, and ends what it still runs."""
+        self._session.close()
+
+    def outputs_digest(self) -> str:
+        """Digest of which tables there are and of their kinds; columns can be added, and are checked."""
+        kinds = [(table.output, table.path, table.many, bool(table.columns)) for table in self._tables]
+        return hashlib.sha256(msgspec.json.encode(sorted(kinds))).hexdigest()
+
+    def _new_tables(self) -> list[Table]:
+        schema = self.connection.schema_
+        tables = [
+            Table(number, output, options, schema)
+            for number, (output, options) in enumerate(self.outputs.items())
+        ]
+        paths = [table.path for table in tables]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ConfigError(f"Two outputs of {self.key} write to {', '.join(twice)}.")
+        return tables
+
+    @contextmanager
+    def _fenced(self) -> Iterator[psycopg.Cursor]:
+        """A transaction in which nobody else can take the tail's fence."""
+        with self._session.transaction() as cursor:
+            self._checkpoint.hold(cursor)
+            yield cursor
+
+    def _sweep(self, table: Table, floor: int) -> int:
+        removed, after = 0, ""
+        while after is not None:
+            with self._fenced() as cursor:
+                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor}
+                after, count = cursor.execute(table.sweep, parameters).fetchone()
+            removed += count
+        return removed
+
+    def _forget(self, *, floor: int = 0) -> None:
+        """Removes guards of deleted documents that no write can need any more, once in a while."""
+        now = time.monotonic()
+        if not floor and self._forgot_at is not None and now - self._forgot_at < FORGET_SECONDS:
+            return
+        self._forgot_at = now
+        for table in self._tables:
+            parameters = {"floor": floor, "seconds": self.connection.tombstone_ttl, "page": SWEEP_PAGE}
+            forgotten = SWEEP_PAGE
+            while forgotten == SWEEP_PAGE:
+                with self._fenced() as cursor:
+                    forgotten = cursor.execute(table.forget, parameters).rowcount
+
+
+class _Checkpoints:
+    """The tail's row of `pillowd_checkpoint`: its copy of the checkpoint, and who may write."""
+
+    def __init__(self, key: TailKey, schema: str) -> None:
+        self._key = key
+        self._table = Name(schema, "pillowd_checkpoint")
+        self._fence = secrets.token_hex(8)
+
+    def standing(self, cursor: psycopg.Cursor, tables: Sequence[Table]) -> Standing:
+        """What the target remembers of the tail."""
+        found = self._execute(
+            cursor,
+            "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
+        ).fetchone()
+        return Standing(
+            epoch=found[0] if found else None,
+            empty=all(_is(cursor, table.is_empty) for table in tables),
+            checkpoint=_decoded(found[1]) if found else None,
+        )
+
+    def claim(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
+        """Takes the fence, whoever had it. An epoch is never lowered."""
+        self._execute(
+            cursor,
+            "insert into {} as c (pillow, source, generation, epoch, fence, seq, checkpoint, saved_at)"
+            " values (%(pillow)s, %(source)s, %(generation)s, %(epoch)s, %(fence)s, %(seq)s, %(json)s, now())"
+            " on conflict (pillow, source) do update set generation = excluded.generation,"
+            " epoch = greatest(c.epoch, excluded.epoch), fence = excluded.fence, seq = excluded.seq,"
+            " checkpoint = excluded.checkpoint, saved_at = excluded.saved_at",
+            checkpoint,
+        )
+
+    def hold(self, cursor: psycopg.Cursor) -> None:
+        """Keeps the fence until the end of the transaction.
+
+        Raises:
+            FencedError: somebody else has it, or nobody ever took it.
+        """
+        found = self._execute(
+            cursor,
+            "select from {} where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s"
+            " for no key update",
+        )
+        self._demand(found.rowcount)
+
+    def save(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
+        """Saves the checkpoint with the transaction.
+
+        Raises:
+            FencedError: somebody else has the fence.
+        """
+        saved = self._execute(
+            cursor,
+            "update {} set generation = %(generation)s, epoch = greatest(epoch, %(epoch)s), seq = %(seq)s,"
+            " checkpoint = %(json)s, saved_at = now()"
+            " where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s",
+            checkpoint,
+        )
+        self._demand(saved.rowcount)
+
+    def _demand(self, found: int) -> None:
+        if found != 1:
+            raise FencedError(
+                f"Another pillowd has claimed {self._key} in PostgreSQL.",
+                remedy="run each pillow in one daemon only, then restart this pillow",
+            )
+
+    def _execute(
+        self, cursor: psycopg.Cursor, statement: str, checkpoint: Checkpoint | None = None
+    ) -> psycopg.Cursor:
+        parameters: dict[str, Any] = {
+            "pillow": self._key.pillow,
+            "source": self._key.source,
+            "fence": self._fence,
+        }
+        if checkpoint is not None:
+            parameters |= {
+                "generation": checkpoint.generation,
+                "epoch": checkpoint.epoch,
+                "seq": str(checkpoint.seq),
+                "json": msgspec.json.encode(checkpoint.to_json()).decode(),
+            }
+        return cursor.execute(sql.SQL(statement).format(self._table), parameters)
+
+
+def _is(cursor: psycopg.Cursor, query: bytes) -> bool:
+    found = cursor.execute(query, ()).fetchone()
+    return bool(found and found[0])
+
+
+def _decoded(text: str) -> Checkpoint:
+    try:
+        return Checkpoint.from_json(msgspec.json.decode(text))
+    except (KeyError, TypeError, ValueError) as error:
+        raise StateLostError(
+            f"The checkpoint in PostgreSQL cannot be read: {error!r}.",
+            remedy="start the pillowd that wrote it, or `checkpoint reset` the pillow",
+        ) from error
