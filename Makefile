@@ -3,25 +3,33 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+PYTEST := $(BIN)/pytest -q
 .DEFAULT_GOAL := help
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.runtime ## Make .venv with pillowd and what it needs
+demo: $(VENV)/.runtime ## Set up and run the main job on this machine (SERVE=1 keeps it up)
+	$(BIN)/pillowd demo $(if $(SERVE),--serve)
 
-$(VENV)/.runtime: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
-	@touch $@
+test: $(VENV)/.dev ## Set up and pass all tests, with real servers
+	@$(BIN)/python -m tests.servers check
+	@$(BIN)/python -m tests.servers install
+	@$(MAKE) --no-print-directory lint types
+	$(PYTEST) $(ARGS)
 
-$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	@touch $@
+proof: $(VENV)/.dev ## The tests at full size: every figure that is promised
+	@$(BIN)/python -m tests.servers install
+	PILLOWD_PROOF=1 $(PYTEST) -m proof --timeout 3600 -s $(ARGS)
 
-dev: $(VENV)/.dev ## ... and what its tests need
+soak: $(VENV)/.dev ## The tests that run for long
+	@$(BIN)/python -m tests.servers install
+	PILLOWD_SOAK=1 $(PYTEST) -m soak --timeout 14400 -s $(ARGS)
+
+bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
+	@$(BIN)/python -m tests.servers install
+	$(BIN)/python -m bench $(ARGS)
 
 lint: $(VENV)/.dev ## Check style
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -29,4 +37,29 @@ lint: $(VENV)/.dev ## Check style
 types: $(VENV)/.dev ## Check types
 	$(BIN)/mypy
 
-.PHONY: help setup dev lint types
+format: $(VENV)/.dev ## Mend style
+	$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
+
+setup: $(VENV)/.runtime ## Make .venv with pillowd and what it needs
+
+dev: $(VENV)/.dev ## ... and what its tests need
+
+lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
+	$(PIP) uv
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --group dev -o requirements-dev.lock
+
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=/path/to/it")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing what pillowd needs into $(VENV)"
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing what its tests need into $(VENV)"
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@
+
+.PHONY: help demo test proof soak bench lint types format setup dev lock

@@ -110,7 +110,9 @@ class Demo:
     def _start_daemon(self) -> None:
         log = (self.folder / "pillowd.log").open("ab")
         command = [sys.executable, "-m", "daemon", "run", "--all", "--config", str(CONFIG)]
-        self.daemon = subprocess.Popen(command, env=self.environment, stderr=log, stdout=log, cwd=ROOT)
+        self.daemon = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
+            command, env=self.environment, stderr=log, stdout=log, cwd=ROOT
+        )
         log.close()
         self._tell(f"pillowd runs as pid {self.daemon.pid} with {CONFIG.relative_to(ROOT)}")
 
@@ -221,16 +223,21 @@ class Demo:
         ):
             self.console.print(f"  {name:14} {what}")
         self.console.print("\nWhat to try next:")
+        for command in self._commands(serve=serve):
+            self.console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+    def _commands(self, *, serve: bool) -> list[str]:
         query = "select drug, count(*) from prescriptions group by drug"
-        code = f"import sqlite3; print(*sqlite3.connect('{self.folder}/clinic.sqlite').execute('{query}'), sep='\\n')"
-        self.console.print(f'  {sys.executable} -c "{code}"', soft_wrap=True, highlight=False)
-        if serve:
-            run = f"PILLOWD_DEMO_DIR={self.folder} PILLOWD_DEMO_COUCHDB={self.environment['PILLOWD_DEMO_COUCHDB']}"
-            for command in ("status", "checkpoint get patients", "list"):
-                line = f"  {run} {sys.executable} -m daemon {command} --config {CONFIG}"
-                self.console.print(line, soft_wrap=True, highlight=False)
-        else:
-            self.console.print("  make demo SERVE=1   keep everything up and look at `pillowd status`")
+        database = f"sqlite3.connect('{self.folder}/clinic.sqlite')"
+        look = f"import sqlite3; print(*{database}.execute('{query}'), sep='\\n')"
+        commands = [f'{sys.executable} -c "{look}"']
+        if not serve:
+            return [*commands, "make demo SERVE=1   # keeps everything up, to look at `pillowd status`"]
+        names = ("PILLOWD_DEMO_DIR", "PILLOWD_DEMO_COUCHDB")
+        environment = " ".join(f"{name}={self.environment[name]}" for name in names)
+        pillowd = f"{environment} {sys.executable} -m daemon"
+        verbs = ("status", "list", "checkpoint get patients")
+        return commands + [f"{pillowd} {verb} --config {CONFIG}" for verb in verbs]
 
     def _tell(self, text: str, mark: str = "• ") -> None:
         self.console.print(f"{mark}{text}", highlight=False)

@@ -12,9 +12,39 @@ PATIENTS = 1_500
 VISITS = 4_200
 STOCK_REPORTS = 500
 
-_FIRST = "Amina Beatrice Chanda David Esther Fatuma Grace Hamisi Irene John Khadija Luka Mary Neema".split()
-_LAST = "Banda Chirwa Daka Gondwe Hara Jere Kamanga Lungu Mwale Nkhoma Phiri Sakala Tembo Zulu".split()
-_VILLAGES = "Chipata Katete Lundazi Mambwe Nyimba Petauke Sinda Vubwi".split()
+_FIRST = [
+    "Amina",
+    "Beatrice",
+    "Chanda",
+    "David",
+    "Esther",
+    "Fatuma",
+    "Grace",
+    "Hamisi",
+    "Irene",
+    "John",
+    "Khadija",
+    "Luka",
+    "Mary",
+    "Neema",
+]
+_LAST = [
+    "Banda",
+    "Chirwa",
+    "Daka",
+    "Gondwe",
+    "Hara",
+    "Jere",
+    "Kamanga",
+    "Lungu",
+    "Mwale",
+    "Nkhoma",
+    "Phiri",
+    "Sakala",
+    "Tembo",
+    "Zulu",
+]
+_VILLAGES = ["Chipata", "Katete", "Lundazi", "Mambwe", "Nyimba", "Petauke", "Sinda", "Vubwi"]
 _REASONS = ["antenatal", "fever", "follow-up", "immunisation", "injury", "cough", "family planning"]
 _DRUGS = ["amoxicillin", "artemether-lumefantrine", "ferrous sulphate", "ORS", "paracetamol", "zinc"]
 _EPOCH = date(2026, 1, 1)

@@ -67,8 +67,13 @@ class LogObserver(Observer):
 
     def warning(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
         """Something that an operator should see."""
-        _log.warning(
-            event,
-            pillow=pillow,
-            **{f"{k}_" if k in {"event", "pillow"} else k: v for k, v in details.items()},
-        )
+        _log.warning(event, pillow=pillow, **_facts(details))
+
+    def notice(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
+        """Something rare that is good to know."""
+        _log.info(event, pillow=pillow, **_facts(details))
+
+
+def _facts(details: Mapping[str, object]) -> dict[str, object]:
+    """Details whose names do not clash with those of the event itself."""
+    return {name + "_" if name in {"event", "pillow"} else name: v for name, v in details.items()}

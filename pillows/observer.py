@@ -38,3 +38,6 @@ class Observer:
 
     def warning(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
         """Called for what an operator should see but needs no action by the daemon."""
+
+    def notice(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
+        """Called for what happens rarely and is good to know: a start, a completed pass."""

@@ -179,6 +179,7 @@ class Recorder(Observer):
     checkpoint = _note("checkpoint")
     state = _note("state")
     warning = _note("warning")
+    notice = _note("notice")
 
     def of(self, hook: str) -> list[dict[str, Any]]:
         """What one hook was told."""
