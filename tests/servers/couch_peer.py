@@ -91,6 +91,17 @@ class CouchPeer(Server):
         self._options += options
         self._admin = admin
 
+    @classmethod
+    def install(cls) -> None:
+        """Finds Node and installs the packages."""
+        find_node()
+        node_modules()
+
+    @property
+    def where(self) -> str:
+        """The URL."""
+        return self.url
+
     @property
     def url(self) -> str:
         """Base URL, without a slash at its end and without credentials."""

@@ -164,14 +164,21 @@ class Elasticsearch(Server):
         super().__init__(data_dir=data_dir, port=port)
         self._settings = dict(settings or {})
 
+    @classmethod
+    def install(cls) -> None:
+        """Finds Java and installs the node."""
+        find_java_home()
+        home()
+
+    @property
+    def where(self) -> str:
+        """The URL."""
+        return self.url
+
     @property
     def url(self) -> str:
         """Base URL, without a slash at its end."""
         return f"http://127.0.0.1:{self.port}"
-
-    def prepare(self) -> None:
-        """Installs the node."""
-        home()
 
     def command(self) -> Sequence[str | Path]:
         """Returns Java's command line: a small heap and one cheap compiler, so that it starts quickly."""

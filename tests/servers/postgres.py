@@ -86,6 +86,16 @@ class Postgres(Server):
         super().__init__(data_dir=data_dir, port=port)
         self._settings = {"listen_addresses": "127.0.0.1", "fsync": "off", **(settings or {})}
 
+    @classmethod
+    def install(cls) -> None:
+        """Finds the binaries."""
+        find_binaries()
+
+    @property
+    def where(self) -> str:
+        """The connection string."""
+        return self.dsn
+
     @property
     def dsn(self) -> str:
         """Connection string of the database `pillowd`."""

@@ -77,8 +77,18 @@ class Server:
 
     # What each kind of server says about itself
 
+    @classmethod
+    def install(cls) -> None:
+        """Fetches what the server is made of, where that is still missing; may raise ServerUnavailable."""
+        raise NotImplementedError
+
+    @property
+    def where(self) -> str:
+        """URL or connection string."""
+        raise NotImplementedError
+
     def prepare(self) -> None:
-        """Installs the server and creates its data, where that is still missing."""
+        """Creates the server's data, where that is still missing."""
 
     def command(self) -> Sequence[str | Path]:
         """Returns the command line that runs the server in the foreground."""
@@ -121,6 +131,7 @@ class Server:
         """
         if self.pid is not None:
             return
+        self.install()
         self.prepare()
         self._process = self._spawn()
         try:

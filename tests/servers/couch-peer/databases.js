@@ -55,7 +55,8 @@ class Database extends EventEmitter {
 
   // Brings `current` up to date; one at a time, and always up to what was written before the call.
   count() {
-    this.counting = this.counting.then(() => this.read(async (pouch) => {
+    // An earlier failure was its own caller's to hear of.
+    this.counting = this.counting.catch(() => {}).then(() => this.read(async (pouch) => {
       const { results, last_seq: last } = await pouch.changes({ since: this.counted });
       for (const { id, seq, deleted } of results) {
         this.current.delete(id); // so that it moves to the end
