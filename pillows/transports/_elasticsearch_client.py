@@ -14,7 +14,7 @@ from typing import Any
 
 import elasticsearch
 import msgspec
-from elastic_transport import Serializer
+from elastic_transport import NodeConfig, Serializer, Urllib3HttpNode
 from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
 
 from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
@@ -62,8 +62,37 @@ class Ndjson(Json):
     mimetype = "application/x-ndjson"
 
 
+class Node(Urllib3HttpNode):
+    """One node, whose connections all end when the client is closed.
+
+    A greenlet that is killed just when urllib3 has taken a connection out of its pool leaves it open
+    and unknown to the pool.
+    """
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self._make = self.pool.ConnectionCls
+        self._made: set[Any] = set()
+        self.pool.ConnectionCls = self._remember  # type: ignore[assignment]  # called, never inherited
+
+    def close(self) -> None:
+        """Closes all connections."""
+        super().close()
+        for connection in self._made:
+            connection.close()
+
+    def _remember(self, *args: Any, **kwargs: Any) -> Any:
+        connection = self._make(*args, **kwargs)
+        self._made = {one for one in self._made if one.sock is not None} | {connection}
+        return connection
+
+
 def connect(options: ElasticsearchConnection) -> Elasticsearch:
-    """A client; connects when it is first used."""
+    """A client; connects when it is first used.
+
+    Raises:
+        ConfigError: the certificates can't be read.
+    """
     auth: dict[str, Any] = {}
     if options.auth and options.auth.api_key:
         auth["api_key"] = options.auth.api_key.get_secret_value()
@@ -71,17 +100,23 @@ def connect(options: ElasticsearchConnection) -> Elasticsearch:
         auth["basic_auth"] = (options.auth.username, options.auth.password.get_secret_value())
     if options.ca_bundle:
         auth["ca_certs"] = str(options.ca_bundle)
-    return Elasticsearch(
-        list(options.hosts),
-        request_timeout=options.timeout,
-        max_retries=0,
-        retry_on_timeout=False,
-        retry_on_status=(),
-        connections_per_node=options.connections_per_node,
-        http_compress=options.compress,
-        serializers={one.mimetype: one for one in (Json(), Ndjson())},
-        **auth,
-    )
+    try:
+        return Elasticsearch(
+            list(options.hosts),
+            node_class=Node,
+            request_timeout=options.timeout,
+            max_retries=0,
+            retry_on_timeout=False,
+            retry_on_status=(),
+            connections_per_node=options.connections_per_node,
+            http_compress=options.compress,
+            serializers={one.mimetype: one for one in (Json(), Ndjson())},
+            **auth,
+        )
+    except OSError as error:  # a missing file, or ssl.SSLError for one that holds no certificate
+        raise ConfigError(
+            f"The certificates in {options.ca_bundle} can't be read: {error}.", remedy="see ca_bundle"
+        ) from error
 
 
 def check_versions(client: Elasticsearch) -> None:
@@ -98,7 +133,7 @@ def check_versions(client: Elasticsearch) -> None:
         answer = client.perform_request("GET", "/", headers={"accept": "*/*"})
     number = str(answer.body["version"]["number"])
     if int(number.partition(".")[0]) != elasticsearch.__version__[0]:
-        ours = elasticsearch.__versionstr__
+        ours = ".".join(map(str, elasticsearch.__version__))
         raise ConfigError(
             f"The server is Elasticsearch {number}, the client library is {ours}: "
             "their major versions must be the same.",

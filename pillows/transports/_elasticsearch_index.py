@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from elasticsearch import BadRequestError, Elasticsearch
+from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
@@ -141,6 +141,7 @@ class GuardedIndex:
         with translated():
             found = self._found()
             created = self.plan.name not in found
+            self._check_pipeline()
             shown = any(self.plan.alias in index["aliases"] for index in found.values())
             if created:
                 self._create(shown=shown)
@@ -221,6 +222,18 @@ class GuardedIndex:
             f"write to {self.plan.alias!r}.",
             remedy="choose another index name, or delete that index if nobody needs it",
         )
+
+    def _check_pipeline(self) -> None:
+        """Refuses a pipeline that is missing: every document would be a dead letter for it."""
+        name = self.output.pipeline
+        if name is None:
+            return
+        try:
+            self._client.ingest.get_pipeline(id=name, summary=True)
+        except NotFoundError as error:
+            raise ConfigError(
+                f"There is no ingest pipeline {name!r}.", remedy="create it, or see `pipeline`"
+            ) from error
 
     def _ownership(self) -> dict[str, Any]:
         return {"format": 1, "pillow": self._key.pillow, "source": self._key.source}

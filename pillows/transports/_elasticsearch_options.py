@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +79,7 @@ class ElasticsearchOutput(Options):
     Attributes:
         index: the alias to search. The index behind it has a digest of mapping and settings at the
             end of its name, so a changed mapping is another index.
-        mapping: as in "Create index": a mapping, or the path of a JSON file that holds one.
+        mapping: as in "Create index", without `mappings` around it.
         settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
         pipeline: an ingest pipeline that every document goes through.
         deletes: what a deleted document leaves. `hard`: nothing, and its version is remembered for
@@ -104,16 +103,6 @@ class ElasticsearchOutput(Options):
         if not _ALIAS.fullmatch(index):
             raise ValueError('is no index name: lower case, no spaces, none of \\ / * ? " < > | , # :')
         return index
-
-    @field_validator("mapping", mode="before")
-    @classmethod
-    def _read_file(cls, mapping: object) -> object:
-        if not isinstance(mapping, str | Path):
-            return mapping
-        try:
-            return json.loads(Path(mapping).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ValueError(f"names a file that can't be read as JSON: {error}") from error
 
     @field_validator("mapping")
     @classmethod

@@ -1,0 +1,162 @@
+"""Writes documents into Elasticsearch by the transport, and as a raw `_bulk` of the same lines beside it.
+
+    python -m bench.elasticsearch_write [--url URL] [--documents 100000] [--batch 1000] [--rounds 3]
+
+Starts a node of its own unless it is given one. Both ways write into an index with the same mapping
+and settings; they take turns, and of each the best round counts, since the node shares the machine.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import msgspec
+import urllib3
+
+from checkpoints import Checkpoint, Seq, TailKey
+from pillows.models import Batch, DocumentRows
+from pillows.transports import _elasticsearch_bulk as bulk
+from pillows.transports.elasticsearch import ElasticsearchTransport
+from tests.servers.elasticsearch import Elasticsearch
+
+MAPPING = {"dynamic": False, "properties": {"name": {"type": "keyword"}, "n": {"type": "integer"}}}
+SETTINGS = {"number_of_replicas": 0}
+
+
+def documents(count: int) -> list[DocumentRows]:
+    """Documents of about 500 bytes, as CouchDB sends them."""
+    made = []
+    for n in range(count):
+        id = f"case-{n:08}"
+        start = b'{"_id":"%b","_rev":"1-%032x","name":"name %d","n":%d,"text":"' % (
+            id.encode(),
+            n,
+            n % 997,
+            n,
+        )
+        body = start + b"lorem ipsum " * ((497 - len(start)) // 12) + b'"}'
+        rows = {"out": [msgspec.Raw(body)]}
+        made.append(DocumentRows(id=id, rev=f"1-{n:032x}", version=1, rows=rows, size_bytes=len(body)))
+    return made
+
+
+def batches(made: Sequence[DocumentRows], size: int) -> Iterator[Batch]:
+    """Cuts them as the batcher does."""
+    for start in range(0, len(made), size):
+        yield Batch(documents=made[start : start + size], epoch=1)
+
+
+class Bench:
+    """One node and one set of documents."""
+
+    def __init__(self, url: str, made: Sequence[DocumentRows], batch: int) -> None:
+        self.url = url
+        self.batches = list(batches(made, batch))
+        self.lines = [
+            b"".join(o.body for o in bulk.operations(b.documents, "out", 1, deleted_at_ms=None)[0])
+            for b in self.batches
+        ]
+        self.count = len(made)
+
+    def transport(self, round: int) -> tuple[float, float]:
+        """Seconds and our CPU seconds by the transport."""
+        one = ElasticsearchTransport(
+            "search",
+            TailKey("bench", "file/bench"),
+            ElasticsearchTransport.Connection(hosts=(self.url,)),
+            {
+                "out": ElasticsearchTransport.Output(
+                    index=f"bench-transport-{round}", mapping=MAPPING, settings=SETTINGS
+                )
+            },
+        )
+        one.open()
+        one.claim(Checkpoint(seq=Seq.BEGINNING))
+
+        def write() -> None:
+            for batch in self.batches:
+                result = one.write(batch)
+                assert not (result.refused or result.dead or result.retry), result
+
+        try:
+            return measured(write)
+        finally:
+            one.close()
+
+    def raw(self, round: int) -> tuple[float, float]:
+        """Seconds and our CPU seconds of the same lines, sent without looking at the answers."""
+        pool = urllib3.PoolManager()
+        index = f"{self.url}/bench-raw-{round}"
+        body = {"mappings": MAPPING, "settings": {"gc_deletes": "1h", **SETTINGS}}
+        assert pool.request("PUT", index, json=body).status == 200
+        headers = {"content-type": "application/x-ndjson"}
+
+        def write() -> None:
+            for lines in self.lines:
+                answer = pool.request("POST", f"{index}/_bulk", body=lines, headers=headers)
+                assert answer.data.startswith(b'{"errors":false'), answer.data[:500]
+
+        return measured(write)
+
+    def build(self) -> float:
+        """CPU seconds of building the lines alone."""
+        began = time.process_time()
+        for batch in self.batches:
+            bulk.operations(batch.documents, "out", 1, deleted_at_ms=None)
+        return time.process_time() - began
+
+    def clean(self) -> None:
+        """Deletes the indices, so that every round meets the same node."""
+        pool = urllib3.PoolManager()
+        listed = pool.request("GET", f"{self.url}/_cat/indices/bench-*?h=index").data.decode()
+        for index in listed.split():
+            pool.request("DELETE", f"{self.url}/{index}")
+
+
+def measured(write: Callable[[], None]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    write()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main() -> None:
+    """Measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--url")
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--batch", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        url = options.url or stack.enter_context(Elasticsearch()).url
+        bench = Bench(url, documents(options.documents), options.batch)
+        bench.clean()
+        for _ in range(2):  # the JVM must be warm for both
+            bench.raw(99)
+            bench.clean()
+        runs: dict[str, list[tuple[float, float]]] = {"raw _bulk": [], "transport": []}
+        for round in range(options.rounds):
+            for name, run in (("raw _bulk", bench.raw), ("transport", bench.transport)):
+                runs[name].append(run(round))
+                bench.clean()
+        print(f"{bench.count} documents in batches of {options.batch}, best of {options.rounds}")
+        for name, results in runs.items():
+            wall, cpu = min(results)
+            each = " ".join(f"{bench.count / one:.0f}" for one, _ in results)
+            print(
+                f"{name:>10}: {bench.count / wall:7.0f} documents/s, "
+                f"{cpu / bench.count * 1e6:5.2f} us of our CPU each  (rounds: {each})"
+            )
+        print(f"building the lines alone: {bench.build() / bench.count * 1e6:.2f} us each")
+
+
+if __name__ == "__main__":
+    main()
