@@ -114,7 +114,8 @@ class Files:
             return first
         for key in first.value.keys() & second.value.keys():
             self._twice(name, key, first.value[key], second.value[key])
-        return replace(first, value={**second.value, **first.value})
+        new = {key: node for key, node in second.value.items() if key not in first.value}
+        return replace(first, value=first.value | new)
 
     def _twice(self, section: str, key: str, first: Node, second: Node) -> None:
         a, b = _key(first), _key(second)

@@ -160,10 +160,18 @@ class _Builder:
 
     def build(self, node: yaml.Node, path: Path, key_place: Place | None) -> Node:
         self._admit(node, path)
-        place = self._place(node)
+        before = len(self.mistakes)
+        value: Any
         if isinstance(node, ScalarNode):
-            return Node(value=self._scalar(node, path), place=place, key_place=key_place)
-        self._check_tag(node, path)
+            value = self._scalar(node, path)
+        else:
+            self._check_tag(node, path)
+        broken = len(self.mistakes) > before
+        if not isinstance(node, ScalarNode):
+            value = self._collection(node, path)
+        return Node(value=value, place=self._place(node), key_place=key_place, broken=broken)
+
+    def _collection(self, node: yaml.Node, path: Path) -> Any:
         self.open.add(id(node))
         value: Any
         if isinstance(node, SequenceNode):
@@ -171,7 +179,7 @@ class _Builder:
         else:
             value = self._mapping(node, path)
         self.open.discard(id(node))
-        return Node(value=value, place=place, key_place=key_place)
+        return value
 
     def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Node]:
         found: dict[str, Node] = {}

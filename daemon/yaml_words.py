@@ -24,7 +24,7 @@ _WORDS = (
     (
         r"expected <block end>|did not find expected <block end>|expected <document start>",
         "the indentation does not fit the lines above",
-        "line up the keys of one mapping, and the `-` of one list, in one column",
+        "line up the keys of one mapping, and the `-` of one list, in one column; is a quote above open?",
     ),
     (
         r"could not find expected ':'",
