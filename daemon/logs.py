@@ -92,8 +92,11 @@ class _Routed(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """One record is one `library.<level>` event."""
         level = record.levelname.lower() if record.levelname.lower() in _LEVELS else "error"
-        log = structlog.get_logger()
-        getattr(log, level)(f"library.{level}", logger=record.name, message=record.getMessage())
+        try:
+            write = getattr(structlog.get_logger(), level)
+            write(f"library.{level}", logger=record.name, message=record.getMessage())
+        except Exception:  # noqa: BLE001  the rule for handlers: the library that logs must not fail
+            self.handleError(record)
 
 
 class Logs:
@@ -135,9 +138,11 @@ def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: M
     )
     root, handler = logging.getLogger(), _Routed(logging.WARNING)
     root.addHandler(handler)
+    logging.captureWarnings(True)
     try:
         yield Logs(limit)
     finally:
+        logging.captureWarnings(False)
         root.removeHandler(handler)
         structlog.reset_defaults()
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-import gevent
-
 from checkpoints import IntegrityError, TailKey
+from checkpoints.directory import Directory
+from checkpoints.offhub import off_hub
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -42,8 +41,7 @@ class Pauses:
 
     def _change(self, keys: frozenset[str]) -> None:
         if keys != self._keys:
-            # In a thread: fsync would keep the hub from turning.
-            gevent.get_hub().threadpool.apply(_write, (self._path, keys))
+            off_hub(_write, self._path, keys)
             self._keys = keys
 
 
@@ -65,14 +63,9 @@ def _read(path: Path) -> frozenset[str]:
 
 
 def _write(path: Path, keys: frozenset[str]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, "paused": sorted(keys)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    directory = Directory(path.parent)
     try:
-        os.fsync(folder)  # without it the rename can be lost with the power
+        directory.replace(path.name, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode())
+        directory.sync()
     finally:
-        os.close(folder)
+        directory.close()

@@ -51,6 +51,9 @@ class Supervised:
         policy: when to restart and when to give up.
         restarts: counts them.
         stop_timeout_seconds: a tail that was told to stop is killed after this long.
+
+    Attributes:
+        cut: whether it had to be killed after `finish` was asked.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Supervised:
         stop_timeout_seconds: float,
     ) -> None:
         self.key = key
+        self.cut = False
         self._factory = factory
         self._clock = clock
         self._observer = observer
@@ -116,6 +120,7 @@ class Supervised:
     def finish(self) -> None:
         """The daemon ends: as `rest`, but one that has failed or is paused keeps saying so."""
         self._start_at = None
+        self.cut = False
         if self._greenlet is not None or self._state is State.BACKING_OFF:
             self.rest(State.STOPPED)
 
@@ -150,10 +155,11 @@ class Supervised:
 
     def kill(self, reason: str) -> None:
         """Kills the greenlet, if there is one. It is over when a later `tick` finds it dead."""
-        if self._greenlet is None:
+        if self._greenlet is None or self._greenlet.dead:
             return
         if not self._kill_reason:
             self._kill_reason = reason
+            self.cut = True
             self._log.error("pillow.killed", reason=reason, stack=_stacks(self._greenlet))
         self._greenlet.kill(block=False)
 
@@ -249,6 +255,7 @@ class Supervised:
         if self._tail is not None:
             self._last = self._ask(self._tail)
             self._last_at = self._clock.monotonic()
+            self._state, self._reason = self._last.state, self._last.reason
 
     def _ask(self, tail: Runnable) -> TailStatus:
         try:

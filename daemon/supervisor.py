@@ -119,12 +119,15 @@ class Supervisor:
         for tail in self._tails.values():
             tail.finish()
 
-    def kill_all(self, reason: str) -> list[TailKey]:
-        """Kills the tails that are still running, and says which those were."""
-        cut = self.running
-        for key in cut:
-            self._tails[key].kill(reason)
-        return cut
+    def kill_all(self, reason: str) -> None:
+        """Kills the tails that are still running."""
+        for tail in self._tails.values():
+            tail.kill(reason)
+
+    @property
+    def cut(self) -> list[TailKey]:
+        """The tails that had to be killed after `stop_all`."""
+        return [key for key, tail in self._tails.items() if tail.cut]
 
     def statuses(self) -> list[TailStatus]:
         """The facts of every tail now."""

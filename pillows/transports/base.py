@@ -67,6 +67,16 @@ class Transport(ABC):
         self.connection = connection
         self.outputs = outputs
 
+    def check(self) -> str:
+        """Connects and tells in a few words what is there. Creates and changes nothing.
+
+        Raises:
+            RetryableError: the target is away.
+            AccessError: it does not let us in.
+            ConfigError: what is configured cannot work there.
+        """
+        return "not looked at: this transport has no check"
+
     @abstractmethod
     def open(self) -> Standing:
         """Connects, creates what is missing, and tells what the target remembers of this tail.

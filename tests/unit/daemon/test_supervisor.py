@@ -368,16 +368,28 @@ def test_a_tail_that_backs_off_is_not_restarted_into_a_drain(house: Callable[...
     assert (h.state("bad"), h.runs("bad")) == (State.STOPPED, 1)
 
 
-def test_kill_all_says_whom_it_cut(house: Callable[..., House]) -> None:
+def test_whom_the_drain_had_to_kill_is_known(house: Callable[..., House]) -> None:
     h = house(one=deaf, two=well)
     h.supervisor.start_all()
     h.let(1)
     h.supervisor.stop_all()
     h.let(2)
-
-    assert h.supervisor.kill_all("a second signal") == [h.fleet.key("one")]
+    h.supervisor.kill_all("a second signal")
     gevent.idle()
+
+    assert h.supervisor.cut == [h.fleet.key("one")]
     assert not h.supervisor.running
+
+
+def test_what_was_killed_before_the_drain_was_not_cut_by_it(house: Callable[..., House]) -> None:
+    h = house(bad=[silent, well])
+    h.supervisor.start_all()
+    h.let(70)
+    h.supervisor.stop_all()
+    h.let(2)
+
+    assert h.runs("bad") == 2
+    assert h.supervisor.cut == []
 
 
 def test_a_status_that_raises_is_shown_and_harms_nobody(house: Callable[..., House]) -> None:

@@ -1,0 +1,134 @@
+"""`pillowd check`: can this configuration work?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import click
+import gevent
+from rich.markup import escape
+
+from checkpoints import TailKey
+from daemon.build import add_plugins, build_feed, build_transports, import_function, tail_keys
+from daemon.cli_common import config_option, json_option, print_json
+from daemon.config import Config, ConfigErrors, Mistake, load
+from daemon.exits import Exit
+from daemon.masking import Mask, secrets_of
+from daemon.status import show, table
+from pillows.clock import SystemClock
+from pillows.errors import ConfigError, RetryableError
+from pillows.filters import KeepAll
+from pillows.observer import Observer
+from pillows.transports.base import Transport
+
+#: How long one source or target may take to answer.
+_ANSWER_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What came of connecting to one place.
+
+    Attributes:
+        place: the pillow, and its source or transport.
+        result: `ok`; `unreachable`, which may pass by itself; `refused`, which will not.
+        text: what was found.
+    """
+
+    place: str
+    result: Literal["ok", "unreachable", "refused"]
+    text: str
+
+
+@click.command()
+@config_option
+@click.option("--connect", is_flag=True, help="Also connect to every source and target.")
+@json_option
+def check(config_path: Path, connect: bool, as_json: bool) -> int:
+    """Says whether the configuration can work: valid, its functions importable, its places there."""
+    config = load(config_path)
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    mistakes = list(not_importable(config))
+    if mistakes:
+        raise ConfigErrors(mistakes)
+    findings = list(connections(config)) if connect else []
+    if as_json:
+        print_json(
+            {"valid": True, "pillows": len(config.pillows), "connections": list(map(asdict, findings))}
+        )
+    else:
+        _show(config_path, config, findings)
+    return exit_code(findings)
+
+
+def not_importable(config: Config) -> Iterator[Mistake]:
+    """A mistake for each python function that cannot be imported."""
+    add_plugins(config.daemon.plugins_path)
+    for name, pillow in config.pillows.items():
+        for step, settings in (("filter", pillow.filter), ("transform", pillow.transform)):
+            if settings is None or settings.python is None:
+                continue
+            try:
+                import_function(settings.python)
+            except ConfigError as error:
+                remedy = error.remedy or "correct it"
+                yield config.mistake(("pillows", name, step, "python"), error.args[0], remedy)
+            except Exception as error:  # noqa: BLE001  importing runs the operator's own module
+                what = f"importing {settings.python!r} raised {type(error).__name__}: {error}"
+                yield config.mistake(("pillows", name, step, "python"), what, "mend that module")
+
+
+def connections(config: Config) -> Iterator[Finding]:
+    """Connects to every source and target of every enabled pillow, and changes nothing there."""
+    mask = Mask(secrets_of(config))
+    for key in tail_keys(config):
+        yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), mask)
+        for transport in build_transports(config, key):
+            yield _try(f"{key.pillow}: transport {transport.name}", partial(_look, transport), mask)
+
+
+def exit_code(findings: list[Finding]) -> Exit:
+    """What will not pass by itself outranks what may."""
+    results = {finding.result for finding in findings}
+    if "refused" in results:
+        return Exit.FAILED
+    return Exit.UNREACHABLE if "unreachable" in results else Exit.OK
+
+
+def _try(place: str, look: Callable[[], str], mask: Mask) -> Finding:
+    try:
+        with gevent.Timeout(_ANSWER_SECONDS, TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s")):
+            return Finding(place=place, result="ok", text=look())
+    except (RetryableError, OSError) as error:
+        return Finding(place=place, result="unreachable", text=mask.text(str(error)))
+    except Exception as error:  # noqa: BLE001  whatever is wrong with one place, the others are looked at
+        return Finding(place=place, result="refused", text=mask.text(str(error) or type(error).__name__))
+
+
+def _identify(config: Config, key: TailKey) -> str:
+    feed = build_feed(config, key, KeepAll(), clock=SystemClock(), observer=Observer())
+    with closing(feed):
+        identity = feed.identify()
+    return f"database created at {identity.instance_start_time or 'a time the server does not tell'}"
+
+
+def _look(transport: Transport) -> str:
+    with closing(transport):
+        return transport.check()
+
+
+def _show(config_path: Path, config: Config, findings: list[Finding]) -> None:
+    made = table("place", "", "found")
+    colours = {"ok": "green", "unreachable": "yellow", "refused": "red"}
+    for finding in findings:
+        colour = colours[finding.result]
+        made.add_row(escape(finding.place), f"[{colour}]{finding.result}[/]", escape(finding.text))
+    if findings:
+        show(made)
+    click.echo(f"{config_path}: the configuration is valid, {len(config.pillows)} pillows")

@@ -1,0 +1,29 @@
+"""`pillowd config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from daemon.cli_common import config_option, json_option, print_json
+from daemon.config import load
+from daemon.config_show import effective
+from daemon.config_show import show as shown
+
+
+@click.group()
+def config() -> None:
+    """Shows the configuration in effect."""
+
+
+@config.command()
+@config_option
+@json_option
+def show(config_path: Path, as_json: bool) -> None:
+    """Shows every setting, defaults filled in and secrets masked."""
+    loaded = load(config_path)
+    if as_json:
+        print_json(effective(loaded))
+    else:
+        click.echo(shown(loaded), nl=False)

@@ -1,0 +1,109 @@
+"""`pillowd list`, `status`, `pause`, `resume`, `restart`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.live import Live
+
+from daemon import desk
+from daemon.build import tail_key
+from daemon.cli_common import config_option, json_option, print_json
+from daemon.config import load
+from daemon.status import report, show, table
+
+#: How often `status --watch` looks again.
+_WATCH_SECONDS = 1.0
+
+
+@click.command("list")
+@config_option
+@json_option
+def list_pillows(config_path: Path, as_json: bool) -> None:
+    """Lists the configured pillows: what each reads and where it writes."""
+    config = load(config_path)
+    pillows: list[dict[str, Any]] = [
+        {
+            "key": str(tail_key(name, pillow)),
+            "pillow": name,
+            "source": tail_key(name, pillow).source,
+            "targets": [f"{entry.connection} ({', '.join(entry.outputs)})" for entry in pillow.transport],
+            "enabled": pillow.enabled,
+        }
+        for name, pillow in config.pillows.items()
+    ]
+    if as_json:
+        print_json(pillows)
+        return
+    made = table("pillow", "source", "targets", "enabled")
+    for each in pillows:
+        targets = ", ".join(each["targets"])
+        made.add_row(each["pillow"], each["source"], targets, "yes" if each["enabled"] else "no")
+    show(made)
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--watch", is_flag=True, help="Look again every second, until interrupted.")
+def status(config_path: Path, as_json: bool, watch: bool) -> None:
+    """Shows how the pillows are: state, how far behind, when last saved."""
+    config = load(config_path)
+
+    def look() -> dict[str, Any]:
+        with desk.opened(config) as call:
+            facts: dict[str, Any] = call("status")
+        return facts
+
+    if not watch:
+        facts = look()
+        print_json(facts) if as_json else show(report(facts))
+    elif as_json:
+        while True:
+            click.echo(json.dumps(look()))
+            time.sleep(_WATCH_SECONDS)
+    else:
+        with Live(report(look()), auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(report(look()), refresh=True)
+                time.sleep(_WATCH_SECONDS)
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def pause(key: str, config_path: Path, as_json: bool) -> None:
+    """Stops the pillow KEY until `resume`, also over restarts of the daemon."""
+    _tell("pause", key, config_path, as_json=as_json)
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def resume(key: str, config_path: Path, as_json: bool) -> None:
+    """Ends a pause of the pillow KEY."""
+    _tell("resume", key, config_path, as_json=as_json)
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def restart(key: str, config_path: Path, as_json: bool) -> None:
+    """Stops the pillow KEY and starts it afresh; revives a failed one."""
+    _tell("restart", key, config_path, as_json=as_json)
+
+
+def _tell(what: str, key: str, config_path: Path, *, as_json: bool) -> None:
+    with desk.opened(load(config_path), writes=True) as call:
+        facts = call(what, key=key)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{facts['pillow']}@{facts['source']}: {what} noted, now {facts['state']}")

@@ -1,0 +1,35 @@
+"""How an operator names a tail: by its pillow, or in full as `pillow@connection/database`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from checkpoints import TailKey
+
+
+class UnknownPillowError(ValueError):
+    """There is no such pillow."""
+
+
+def find(text: str, keys: Iterable[TailKey]) -> TailKey:
+    """The one key that `text` names.
+
+    Raises:
+        UnknownPillowError: it names none of them, or several.
+    """
+    known = list(keys)
+    found = [key for key in known if text in (key.pillow, str(key))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UnknownPillowError(f"`{text}` is {' and '.join(map(str, found))}. Remedy: say which")
+    raise UnknownPillowError(f"there is no pillow `{text}`. Remedy: {_remedy(text, known)}")
+
+
+def _remedy(text: str, known: list[TailKey]) -> str:
+    names = sorted({key.pillow for key in known})
+    close = difflib.get_close_matches(text.partition("@")[0], names, n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    return f"one of {', '.join(names)}" if names else "configure one"

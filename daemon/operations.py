@@ -1,0 +1,253 @@
+"""What an operator can ask for: the same calls in the running daemon and on its files.
+
+The daemon serves `Operations.calls` on its control socket; a command that finds no daemon makes them
+itself on the state directory. Every call takes and returns what JSON can hold.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import structlog
+
+from checkpoints import Checkpoint, IntegrityError, Seq, TailKey
+from daemon import keys as names
+from daemon.state_dir import StateDir
+from daemon.supervisor import Supervisor
+from pillows.clock import Clock
+from pillows.state import State, TailStatus
+
+_log = structlog.get_logger("pillowd.operator")
+
+#: The format of an exported checkpoint.
+EXPORT_FORMAT = 1
+
+
+class Operations:
+    """Answers the operator's calls.
+
+    Args:
+        keys: the configured tails.
+        state: the open state directory.
+        clock: for what is shown and noted.
+        supervisor: of the running daemon; None on the files alone.
+    """
+
+    def __init__(
+        self, *, keys: Collection[TailKey], state: StateDir, clock: Clock, supervisor: Supervisor | None
+    ) -> None:
+        self._keys = keys
+        self._state = state
+        self._clock = clock
+        self._supervisor = supervisor
+        self._began_at = clock.monotonic()
+
+    @property
+    def calls(self) -> Mapping[str, Callable[..., Any]]:
+        """Every call by its name."""
+        return {
+            "ping": lambda: "pillowd",
+            "status": self.status,
+            "pause": self.pause,
+            "resume": self.resume,
+            "restart": self.restart,
+            "checkpoint.get": self.checkpoint_get,
+            "checkpoint.history": self.checkpoint_history,
+            "checkpoint.set": self.checkpoint_set,
+            "checkpoint.reset": self.checkpoint_reset,
+            "checkpoint.rewind": self.checkpoint_rewind,
+            "checkpoint.export": self.checkpoint_export,
+            "checkpoint.import": self.checkpoint_import,
+            "dead-letter.list": self.dead_letter_list,
+        }
+
+    # --- pillows
+
+    def status(self) -> dict[str, Any]:
+        """The facts of the daemon and of every tail."""
+        running = self._supervisor is not None
+        return {
+            "running": running,
+            "pid": os.getpid() if running else None,
+            "up_seconds": self._clock.monotonic() - self._began_at if running else None,
+            "pillows": [asdict(self._with_saved(status)) for status in self._statuses()],
+        }
+
+    def pause(self, key: str) -> dict[str, Any]:
+        """Stops a tail until `resume`, also over restarts of the daemon."""
+        tail = self._configured(key)
+        if self._supervisor is not None:
+            self._supervisor.pause(tail)
+        else:
+            self._state.pauses.add(tail)
+        return self._told("pause", tail)
+
+    def resume(self, key: str) -> dict[str, Any]:
+        """Ends a pause."""
+        tail = self._configured(key)
+        if self._supervisor is not None:
+            self._supervisor.resume(tail)
+        else:
+            self._state.pauses.discard(tail)
+        return self._told("resume", tail)
+
+    def restart(self, key: str) -> dict[str, Any]:
+        """Stops a tail and starts it afresh; revives a failed one."""
+        tail = self._configured(key)
+        if self._supervisor is None:
+            raise ValueError("the daemon is not running. Remedy: `pillowd run`")
+        self._supervisor.restart(tail)
+        return self._told("restart", tail)
+
+    def dead_letter_list(self, key: str) -> list[dict[str, Any]]:
+        """The documents of a tail that could not be written, oldest first; never their bodies."""
+        letters = self._state.letters.of(str(self._known(key)))
+        return [{name: getattr(letter, name) for name in letter.__struct_fields__} for letter in letters]
+
+    # --- checkpoints
+
+    def checkpoint_get(self, key: str) -> dict[str, Any]:
+        """A tail's saved checkpoint."""
+        tail = self._known(key)
+        return self._stored(tail).to_json() | {"key": str(tail)}
+
+    def checkpoint_history(self, key: str) -> list[dict[str, Any]]:
+        """Where a tail was, newest first."""
+        entries = self._state.store.history(self._known(key))
+        return [
+            {"seq": entry.seq.value, "saved_at": entry.saved_at, "changes": entry.changes}
+            for entry in entries
+        ]
+
+    def checkpoint_set(self, key: str, seq: Any) -> dict[str, Any]:
+        """Puts a tail at a position. A pass that runs is given up: what it skips must not be swept."""
+        position = Seq.of(seq)
+        return self._edit("set", key, lambda stored: _at(stored, position))
+
+    def checkpoint_reset(self, key: str) -> dict[str, Any]:
+        """Begins a new pass over the whole source under a new epoch; also over an unreadable one."""
+        tail = self._known(key)
+        try:
+            self._state.store.get(tail)
+        except IntegrityError:
+            # How often it was edited is lost with it. A copy in a target must not outrank the reset.
+            generation = int(self._clock.wall())
+            self._state.store.delete(tail)
+            return self._edit("reset", key, lambda _: replace(Checkpoint.reset(None), generation=generation))
+        return self._edit("reset", key, Checkpoint.reset)
+
+    def checkpoint_rewind(self, key: str, saved_before: float | None = None) -> dict[str, Any]:
+        """Puts a tail back to where it was.
+
+        Args:
+            key: the tail.
+            saved_before: wall-clock seconds: the newest entry of its history that is as old; the
+                beginning of the source unless given.
+        """
+        position = Seq.BEGINNING
+        if saved_before is not None:
+            history = self._state.store.history(self._known(key))
+            older = [entry for entry in history if entry.saved_at <= saved_before]
+            if not older:
+                raise ValueError("its history does not go back so far. Remedy: `pillowd checkpoint history`")
+            position = older[0].seq
+        return self._edit("rewind", key, lambda stored: _at(stored, position))
+
+    def checkpoint_export(self, key: str) -> dict[str, Any]:
+        """A tail's checkpoint as `checkpoint.import` takes it."""
+        tail = self._known(key)
+        return {"format": EXPORT_FORMAT, "key": str(tail), "checkpoint": self._stored(tail).to_json()}
+
+    def checkpoint_import(self, key: str, exported: dict[str, Any]) -> dict[str, Any]:
+        """Puts an exported checkpoint back."""
+        if exported.get("format") != EXPORT_FORMAT:
+            raise ValueError(f"this is no export of format {EXPORT_FORMAT}")
+        tail = self._known(key)
+        if exported.get("key") != str(tail):
+            raise ValueError(f"this is the checkpoint of {exported.get('key')}, not of {tail}")
+        try:
+            imported = Checkpoint.from_json(exported["checkpoint"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is no whole checkpoint: {error}") from error
+        return self._edit("import", key, lambda _: imported)
+
+    # --- helpers
+
+    def _configured(self, text: str) -> TailKey:
+        return names.find(text, self._keys)
+
+    def _known(self, text: str) -> TailKey:
+        """A configured tail, or one that only has a checkpoint any more."""
+        try:
+            return self._configured(text)
+        except names.UnknownPillowError:
+            return names.find(text, dict.fromkeys([*self._keys, *self._state.store.keys()]))
+
+    def _statuses(self) -> list[TailStatus]:
+        if self._supervisor is not None:
+            return self._supervisor.statuses()
+        return [
+            TailStatus(
+                pillow=key.pillow,
+                source=key.source,
+                state=State.PAUSED if key in self._state.pauses else State.STOPPED,
+                dead_letters=self._state.letters.count(str(key)),
+            )
+            for key in self._keys
+        ]
+
+    def _with_saved(self, status: TailStatus) -> TailStatus:
+        """A status with what its checkpoint says, where the tail itself has not said it."""
+        if status.seq is not None:
+            return status
+        try:
+            saved = self._state.store.get(TailKey(status.pillow, status.source))
+        except IntegrityError as error:
+            return replace(status, reason=status.reason or str(error))
+        if saved is None:
+            return status
+        return replace(
+            status,
+            seq=str(saved.seq),
+            changes=saved.changes,
+            epoch=saved.epoch,
+            pass_number=None if saved.pass_done else saved.pass_epoch,
+            checkpoint_age_seconds=max(0.0, self._clock.wall() - saved.saved_at) if saved.saved_at else None,
+            pipeline_changed_at=saved.pipeline_changed_at,
+        )
+
+    def _stored(self, tail: TailKey) -> Checkpoint:
+        stored = self._state.store.get(tail)
+        if stored is None:
+            raise ValueError(f"{tail} has no checkpoint yet")
+        return stored
+
+    def _edit(self, what: str, key: str, change: Callable[[Checkpoint | None], Checkpoint]) -> dict[str, Any]:
+        """Stores an edit, says so with the old position, and lets a running tail start from it."""
+        tail = self._known(key)
+        before: list[str] = []
+
+        def noted(stored: Checkpoint | None) -> Checkpoint:
+            before.append(str(stored.seq) if stored else "none")
+            return replace(change(stored), saved_at=self._clock.wall())
+
+        edited = self._state.store.edit(tail, noted)
+        _log.warning("checkpoint.edited", pillow=str(tail), how=what, before=before[0], seq=str(edited.seq))
+        if self._supervisor is not None and tail in self._supervisor.keys:
+            self._supervisor.restart(tail)
+        return edited.to_json() | {"key": str(tail), "before": before[0]}
+
+    def _told(self, what: str, tail: TailKey) -> dict[str, Any]:
+        _log.info("pillow.told", pillow=str(tail), what=what)
+        status = next(
+            each for each in self._statuses() if (each.pillow, each.source) == (tail.pillow, tail.source)
+        )
+        return asdict(self._with_saved(status))
+
+
+def _at(stored: Checkpoint | None, position: Seq) -> Checkpoint:
+    """What is stored, at another position, with the running pass given up."""
+    return replace(stored or Checkpoint(seq=position), seq=position, pass_done=True, first_pass=False)
