@@ -1,112 +1,236 @@
-"""Reads changes: what the pipeline asks of any source."""
+"""Reads the changes of a CouchDB database, for ever, under everything a server and a network can do.
+
+Each reading (`pillows.feed_reading`) runs until something goes wrong; the next begins where the
+last batch ended that was handed over. Nothing else is remembered, so nothing can be skipped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from gevent.event import Event
 
 from checkpoints import Seq
+from pillows.clock import Clock, SystemClock
+from pillows.couch import Couch, Pulse
+from pillows.couch_options import CouchConnection
+from pillows.documents import Documents
+from pillows.errors import RetryableError
+from pillows.feed_contract import Feed, Identity
+from pillows.feed_loader import Sizes
+from pillows.feed_pages import BATCH_BYTES, merged
+from pillows.feed_pipe import Pipe, StalledError
+from pillows.feed_reading import Hands, Reading
+from pillows.feed_source import Source
 from pillows.models import Change, ChangeBatch, Document
+from pillows.observer import Observer
+from pillows.pace import Pace
+from pillows.retry import Backoff
+from pillows.source import SourceOptions
+
+#: While nothing comes, a sign of life is given as often as this.
+TICK_SECONDS = 5.0
+
+#: CouchDB gives up a reader that takes nothing for 300 s, and keeps nothing for it.
+STALLED_SECONDS = 240.0
+
+#: After a stop, a page is waited for while its bytes come at least this often; at the head of the
+#: feed, what has been sent already is taken along.
+QUIET_PAGE_SECONDS = 0.8
+QUIET_TAIL_SECONDS = 0.05
+
+_SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which database this is, as far as a server tells.
+class CouchFeed:
+    """The changes of one database. See `Feed` for what each method promises.
 
-    Attributes:
-        server_uuid: of the server (`GET /`); nodes of one cluster may differ, so a change is a hint.
-        instance_start_time: when the database was created, in seconds since CouchDB 3.3; "0" before
-            then, and None where a server says nothing: neither is evidence of anything.
-        purge_seq: moves with every purge.
+    Args:
+        connection: the server.
+        source: the database, and how to read it.
+        prefilter: whether a change's document is wanted; one that is not comes without body.
+            None: all are.
+        clock: for waits and ages.
+        observer: told of retries and warnings.
+        key: whose feed this is, for the observer.
+        couch: a client of the server to share; by default the feed has its own.
     """
 
-    server_uuid: str | None = None
-    instance_start_time: str | None = None
-    purge_seq: str | None = None
-
-    def contradicts(self, other: Identity) -> bool:
-        """Whether the two cannot be the same database.
-
-        An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is no alarm.
-        """
-        times = {self.instance_start_time, other.instance_start_time}
-        return len(times) > 1 and not times & {None, "", "0"}
-
-
-class Feed(Protocol):
-    """A source of changes."""
+    def __init__(
+        self,
+        connection: CouchConnection,
+        source: SourceOptions,
+        *,
+        prefilter: Callable[[Change], bool] | None = None,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        key: str = "",
+        couch: Couch | None = None,
+    ) -> None:
+        self.trouble: str | None = None
+        self._clock = clock or SystemClock()
+        self._observer = observer or Observer()
+        self._key = key
+        self._couch = couch or Couch(connection, clock=self._clock)
+        self._owns_couch = couch is None
+        self._drain_seconds = connection.timeouts.drain
+        self._options = source
+        self._prefilter = prefilter or _everything
+        self._pulse = Pulse(self._clock)
+        self._source = Source(self._couch, source, self._pulse)
+        self._pace = Pace(connection.fetches)
+        self._sizes = Sizes()
+        self._documents = Documents(self._couch, source.database, pace=self._pace, pulse=self._pulse)
 
     @property
     def last_byte_at(self) -> float | None:
         """Monotonic seconds of the last good byte; None before the first."""
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the feed is waiting to try again; None while it is well."""
+        return self._pulse.at
 
     def identify(self) -> Identity:
-        """Asks which database this is; one attempt.
-
-        Raises:
-            RetryableError: the server is away, or the database does not exist and may come
-                (`on_missing: wait`).
-            SourceMissingError: it does not exist (`on_missing: fail`).
-            AccessError: the server does not let us in.
-        """
+        """Asks which database this is; one attempt."""
+        return self._source.identify()
 
     def start(self) -> Seq:
-        """Where a tail without a checkpoint begins; one attempt. To be saved before reading on.
-
-        Raises:
-            As `identify`.
-        """
-
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
-        """Changes after `since`, for ever, until `stop` is set.
-
-        What fails and may succeed later is tried again inside. While nothing comes, an empty batch
-        without `seq` is given every 5 s, so that the caller can show that it lives. After `stop`
-        what was already asked for is handed over (for `timeouts.drain` at most), cut at a position,
-        so that a clean stop reads nothing twice.
-
-        Args:
-            since: the position to read on from.
-            identity: of the database that `since` belongs to; None where unknown.
-            stop: ends the iteration.
-
-        Raises:
-            SourceChangedError: the database is another one.
-            SourceMissingError: it does not exist, and `on_missing` is `fail`.
-            InvalidSeqError: the server does not take `since`.
-            AccessError: the server does not let us in.
-        """
+        """Where a tail without a checkpoint begins; one attempt."""
+        since = self._options.since
+        if since == "beginning":
+            return Seq.BEGINNING
+        if since == "now":
+            # A token is needed at once: `now` again after a crash would skip what came between.
+            return self._source.probe("now").seq
+        return Seq.of(since)
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """A fresh read of documents' versions (the sum of the generations of all leaves).
-
-        Returns:
-            id -> version; an id that has no leaf at all is missing.
-
-        Raises:
-            As `identify`.
-        """
+        """A fresh read of documents' versions, by a quorum."""
+        return self._documents.versions(ids)
 
     def fetch(self, change: Change) -> Document:
-        """Fetches the document of a change that came without one; one attempt.
-
-        Raises:
-            As `identify`.
-        """
+        """Fetches the document of a change that came without one; one attempt."""
+        (found,) = self._documents.fill([change]).values()
+        return Document(
+            id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.body
+        )
 
     def pending(self, since: Seq) -> int | None:
-        """How many changes are behind `since`, as the server says; None where it does not.
+        """How many changes are behind `since`, as the server says."""
+        return self._source.probe(since.query).pending
 
-        Raises:
-            As `identify`.
-        """
+    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        """Changes after `since`, for ever, until `stop` is set."""
+        backoff, ends = Backoff(), Backoff()
+        while not stop.is_set():
+            reading = _Session(self._hands(ends, stop), since, identity, self._options.queue)
+            try:
+                for batch in reading.batches(self._drain_seconds):
+                    if batch.seq is not None:
+                        since = batch.seq
+                        self.trouble = None
+                        backoff.reset()
+                    yield batch
+            except StalledError:
+                self._warn("source.stalled", {"seconds": STALLED_SECONDS})
+            except RetryableError as error:
+                yield from self._pause(error, backoff, stop)
+            finally:
+                reading.close()
+            identity = reading.identity
 
     def close(self) -> None:
         """Closes every connection. May be called twice."""
+        if self._owns_couch:
+            self._couch.close()
+
+    def _hands(self, ends: Backoff, stop: Event) -> Hands:
+        return Hands(
+            source=self._source,
+            stop=stop,
+            clock=self._clock,
+            prefilter=self._prefilter,
+            warn=self._warn,
+            sizes=self._sizes,
+            pace=self._pace,
+            backoff=ends,
+        )
+
+    def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
+        """Waits before the next try, with signs of life."""
+        delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
+        self.trouble = str(error)
+        self._observer.retry(
+            self._key,
+            where="source",
+            error=str(error),
+            attempt=backoff.attempts,
+            delay_seconds=delay_seconds,
+        )
+        until = self._clock.monotonic() + delay_seconds
+        yield _SIGN_OF_LIFE
+        while (left := until - self._clock.monotonic()) > 0:
+            if self._clock.wait(stop, min(left, TICK_SECONDS)):
+                return
+            yield _SIGN_OF_LIFE
+
+    def _warn(self, event: str, details: Mapping[str, object]) -> None:
+        self._observer.warning(self._key, event=event, details=details)
+
+
+class _Session:
+    """One reading in a greenlet of its own, and the pipe to it."""
+
+    def __init__(self, hands: Hands, since: Seq, identity: Identity | None, max_bytes: int) -> None:
+        self._hands = hands
+        self._reading = Reading(hands, self._put, since, identity)
+        self._pipe: Pipe[ChangeBatch] = Pipe(
+            self._reading.run, max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS
+        )
+
+    @property
+    def identity(self) -> Identity | None:
+        """The database that was read."""
+        return self._reading.identity
+
+    def batches(self, drain_seconds: float) -> Iterator[ChangeBatch]:
+        """What the reading puts into the pipe, until its end or until it has drained after a stop."""
+        stop = self._hands.stop
+        stop.rawlink(self._pipe.wake)
+        self._pipe.start()
+        drain_until: float | None = None
+        while True:
+            stopping = stop.is_set()
+            taken = self._pipe.take(QUIET_TAIL_SECONDS if stopping else TICK_SECONDS, max_bytes=BATCH_BYTES)
+            if taken is None:
+                return
+            yield from self._shaped(taken)
+            if stopping:
+                now = self._hands.clock.monotonic()
+                drain_until = drain_until if drain_until is not None else now + drain_seconds
+                if now > drain_until or (not taken and self._is_quiet(now)):
+                    return
+            elif not taken:
+                yield _SIGN_OF_LIFE
+
+    def close(self) -> None:
+        """Ends the reading, whatever it waits for."""
+        self._hands.stop.unlink(self._pipe.wake)
+        self._pipe.close()
+
+    def _put(self, batch: ChangeBatch) -> None:
+        self._pipe.put(batch, batch.size_bytes)
+
+    def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
+        """At the head, what has gathered as one batch: a burst comes in many small ones."""
+        return [merged(taken)] if taken and self._reading.following else taken
+
+    def _is_quiet(self, now: float) -> bool:
+        """Whether nothing comes any more of what had been asked for when the stop came."""
+        at = self._hands.source.pulse.at
+        patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
+        return at is None or now - at > patience
+
+
+def _everything(_: Change) -> bool:
+    return True
+
+
+__all__ = ["CouchFeed", "Feed", "Identity"]

@@ -1,0 +1,349 @@
+"""One CouchDB server over HTTP: requests in, typed answers or the error tree out.
+
+Bodies are read raw, block by block, as they arrive; nothing is retried here, since only the caller
+knows what must not be read twice. urllib3's own dechunking costs 0.8 microseconds per 500-byte
+document in CouchDB's chunks of 1.5 kB, so a faster one would gain nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import gevent
+import msgspec
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+
+from pillows.access import Access, Tries, access
+from pillows.answers import RefusedError, classify
+from pillows.clock import Clock, SystemClock
+from pillows.couch_options import CouchConnection
+from pillows.errors import AccessError, ConfigError, PermanentError, PillowError, RetryableError
+
+T = TypeVar("T")
+
+#: Most of one block; a greenlet gives way to the others after as many bytes.
+BLOCK_BYTES = 65536
+
+#: Connections kept for short requests; streams beyond it are closed after use anyway.
+_POOL_CONNECTIONS = 32
+
+#: How much of an unwanted answer is read for its message.
+_COMPLAINT_BYTES = 4096
+
+#: A dead peer is noticed by the kernel even where no byte is expected for long.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
+
+
+class TooLargeError(PermanentError):
+    """The answer is larger than the caller wants to hold in memory."""
+
+
+class Pulse:
+    """When somebody's last good byte came.
+
+    Attributes:
+        at: monotonic seconds; None before the first.
+    """
+
+    __slots__ = ("_clock", "at")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.at: float | None = None
+
+    def beat(self) -> None:
+        """A byte came."""
+        self.at = self._clock.monotonic()
+
+
+class Answer:
+    """A response whose body is being read.
+
+    Attributes:
+        headers: the response's headers.
+    """
+
+    def __init__(self, response: requests.Response, couch: Couch, pulse: Pulse | None) -> None:
+        self.headers = response.headers
+        self._raw: urllib3.HTTPResponse = response.raw
+        self._couch = couch
+        self._pulse = pulse or Pulse(couch.clock)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The body as it arrives, undone of chunking and compression.
+
+        Raises:
+            RetryableError: the connection broke, in whatever way, or fell silent.
+        """
+        unyielded_bytes = 0
+        with self._couch.translated():
+            for block in self._stream():
+                self._pulse.beat()
+                yield block
+                # A socket that always has more never switches greenlets by itself.
+                unyielded_bytes += len(block)
+                if unyielded_bytes >= BLOCK_BYTES:
+                    unyielded_bytes = 0
+                    gevent.sleep(0)
+
+    def _stream(self) -> Iterator[bytes]:
+        if self._raw.chunked:
+            yield from self._raw.stream(BLOCK_BYTES, decode_content=True)
+            return
+        # `stream` would wait for a full block here, and hold back what an idle feed has sent.
+        while block := self._raw.read1(BLOCK_BYTES, decode_content=True):
+            yield block
+
+    def body(self, max_bytes: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            TooLargeError: it is larger than `max_bytes`.
+            RetryableError: as `blocks`.
+        """
+        parts: list[bytes] = []
+        size_bytes = 0
+        for block in self.blocks():
+            parts.append(block)
+            size_bytes += len(block)
+            if size_bytes > max_bytes:
+                raise TooLargeError(f"The answer is larger than {max_bytes} bytes.")
+        return b"".join(parts)
+
+
+class Couch:
+    """A client of one server, shared by every feed that reads from it.
+
+    Proxies and `REQUESTS_CA_BUNDLE` come from the environment, as requests reads them.
+
+    Args:
+        connection: where the server is and who we are.
+        clock: tells when tokens are old.
+    """
+
+    def __init__(self, connection: CouchConnection, *, clock: Clock | None = None) -> None:
+        self.connection = connection
+        self.clock = clock or SystemClock()
+        self.tries = Tries(self.clock)
+        self._http = _session(connection)
+        self._access: Access = access(connection.auth, self._login, self.clock)
+
+    def path(self, *names: str) -> str:
+        """A path of the server: each name percent-encoded, `/` and `+` included."""
+        return "".join(f"/{quote(name, safe='')}" for name in names)
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        silent_seconds: float = 0.0,
+        pulse: Pulse | None = None,
+    ) -> Iterator[Answer]:
+        """Sends a request and gives its answer, to be read while the context is open.
+
+        Args:
+            method: GET, POST, PUT.
+            path: encoded, with the query.
+            body: JSON.
+            silent_seconds: how long the server itself may say nothing.
+            pulse: is told of every byte.
+
+        Raises:
+            RetryableError: the server is away, busy, or does not make sense; a subclass in
+                `pillows.answers` says what exactly.
+            AccessError: it does not let us in.
+            ConfigError: what was configured cannot work.
+        """
+        response = self._admitted(method, path, body, silent_seconds)
+        try:
+            yield Answer(response, self, pulse)
+        finally:
+            response.close()
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        type_: type[T],
+        *,
+        body: Any = None,
+        max_bytes: int = 64 * 2**20,
+        silent_seconds: float = 0.0,
+        pulse: Pulse | None = None,
+    ) -> T:
+        """Sends a request and returns its whole answer, decoded.
+
+        Raises:
+            As `open`, and
+            TooLargeError: the answer is larger than `max_bytes`.
+        """
+        sent = None if body is None else msgspec.json.encode(body)
+        with self.open(method, path, body=sent, silent_seconds=silent_seconds, pulse=pulse) as answer:
+            text = answer.body(max_bytes)
+        try:
+            return msgspec.json.decode(text, type=type_)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            raise RetryableError(f"The server's answer makes no sense: {error}") from None
+
+    def close(self) -> None:
+        """Closes every idle connection. May be called twice."""
+        self._http.close()
+
+    def _admitted(
+        self, method: str, path: str, body: bytes | None, silent_seconds: float
+    ) -> requests.Response:
+        """The response to a request that the server took, after logging in anew at most once."""
+        with self.tries.trying():
+            try:
+                return self._accepted(method, path, body, silent_seconds)
+            except RefusedError:
+                if not self._access.forget():
+                    self.tries.refused()
+                    raise
+            try:
+                return self._accepted(method, path, body, silent_seconds)
+            except RefusedError:
+                self.tries.refused()
+                raise
+
+    def _accepted(
+        self, method: str, path: str, body: bytes | None, silent_seconds: float
+    ) -> requests.Response:
+        headers = self._access.headers()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        response = self._send(method, path, body, headers, silent_seconds)
+        self.tries.accepted()
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        silent_seconds: float,
+    ) -> requests.Response:
+        timeouts = self.connection.timeouts
+        with self.translated():
+            response = self._http.request(
+                method,
+                self.connection.url + path,
+                data=body,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=(timeouts.connect, timeouts.silence + silent_seconds),
+            )
+        if response.status_code // 100 == 2:
+            return response
+        try:
+            raise self._refusal(response)
+        finally:
+            response.close()
+
+    def _refusal(self, response: requests.Response) -> PillowError:
+        try:
+            body = next(Answer(response, self, None).blocks(), b"")[:_COMPLAINT_BYTES]
+        except RetryableError:
+            body = b""
+        return classify(response.status_code, response.headers, body, now=self.clock.wall())
+
+    def _login(self, path: str, form: dict[str, str]) -> requests.Response:
+        body = msgspec.json.encode(form)
+        headers = {"Content-Type": "application/json"}
+        response = self._send("POST", path, body, headers, silent_seconds=0.0)
+        response.close()
+        return response
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turns whatever requests, urllib3 or the socket raise into the error tree.
+
+        The secrets are cut out of the texts, although none of these libraries puts them in.
+        """
+        try:
+            yield
+        except PillowError:
+            raise
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise ConfigError(self._said(error), remedy="check the connection's url") from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if _untrusted(error):
+                raise AccessError(
+                    f"The server's certificate is not trusted: {self._said(error)}",
+                    remedy="set the connection's `ca_bundle`",
+                ) from None
+            raise RetryableError(self._said(error)) from None
+
+    def _said(self, error: BaseException) -> str:
+        text = f"{type(error).__name__}: {error}"
+        for secret in self._access.secrets():
+            text = text.replace(secret, "***")
+        return text[:500]
+
+
+class _Adapter(HTTPAdapter):
+    """requests' transport with TCP keepalive, and without a limit on open connections."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(
+            *args, **kwargs, socket_options=[*HTTPConnection.default_socket_options, *_KEEPALIVE]
+        )
+
+
+class _NoAuth(requests.auth.AuthBase):
+    """Keeps requests from looking into ~/.netrc: credentials come from the configuration alone."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def _session(connection: CouchConnection) -> requests.Session:
+    session = requests.Session()
+    session.auth = _NoAuth()
+    # Cookies are ours to send (`pillows.access`): a jar would keep a dead session's.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
+    adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.verify = str(connection.ca_bundle) if connection.ca_bundle else True
+    if connection.client_cert:
+        key = connection.client_key
+        session.cert = (str(connection.client_cert), str(key)) if key else str(connection.client_cert)
+    return session
+
+
+def _untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate is behind an error, however deep requests has wrapped it."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        reason = getattr(error, "reason", None) or next(
+            (part for part in error.args if isinstance(part, BaseException)), None
+        )
+        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
+        seen += 1
+    return False
+
+
+__all__ = ["Answer", "Couch", "CouchConnection", "Pulse", "TooLargeError"]

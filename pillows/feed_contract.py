@@ -1,0 +1,112 @@
+"""Reads changes: what the pipeline asks of any source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.models import Change, ChangeBatch, Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which database this is, as far as a server tells.
+
+    Attributes:
+        server_uuid: of the server (`GET /`); nodes of one cluster may differ, so a change is a hint.
+        instance_start_time: when the database was created, in seconds since CouchDB 3.3; "0" before
+            then, and None where a server says nothing: neither is evidence of anything.
+        purge_seq: moves with every purge.
+    """
+
+    server_uuid: str | None = None
+    instance_start_time: str | None = None
+    purge_seq: str | None = None
+
+    def contradicts(self, other: Identity) -> bool:
+        """Whether the two cannot be the same database.
+
+        An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is no alarm.
+        """
+        times = {self.instance_start_time, other.instance_start_time}
+        return len(times) > 1 and not times & {None, "", "0"}
+
+
+class Feed(Protocol):
+    """A source of changes."""
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds of the last good byte; None before the first."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the feed is waiting to try again; None while it is well."""
+
+    def identify(self) -> Identity:
+        """Asks which database this is; one attempt.
+
+        Raises:
+            RetryableError: the server is away, or the database does not exist and may come
+                (`on_missing: wait`).
+            SourceMissingError: it does not exist (`on_missing: fail`).
+            AccessError: the server does not let us in.
+        """
+
+    def start(self) -> Seq:
+        """Where a tail without a checkpoint begins; one attempt. To be saved before reading on.
+
+        Raises:
+            As `identify`.
+        """
+
+    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        """Changes after `since`, for ever, until `stop` is set.
+
+        What fails and may succeed later is tried again inside. While nothing comes, an empty batch
+        without `seq` is given every 5 s, so that the caller can show that it lives. After `stop`
+        what was already asked for is handed over (for `timeouts.drain` at most), cut at a position,
+        so that a clean stop reads nothing twice.
+
+        Args:
+            since: the position to read on from.
+            identity: of the database that `since` belongs to; None where unknown.
+            stop: ends the iteration.
+
+        Raises:
+            SourceChangedError: the database is another one.
+            SourceMissingError: it does not exist, and `on_missing` is `fail`.
+            InvalidSeqError: the server does not take `since`.
+            AccessError: the server does not let us in.
+        """
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """A fresh read of documents' versions (the sum of the generations of all leaves).
+
+        Returns:
+            id -> version; an id that has no leaf at all is missing.
+
+        Raises:
+            As `identify`.
+        """
+
+    def fetch(self, change: Change) -> Document:
+        """Fetches the document of a change that came without one; one attempt.
+
+        Raises:
+            As `identify`.
+        """
+
+    def pending(self, since: Seq) -> int | None:
+        """How many changes are behind `since`, as the server says; None where it does not.
+
+        Raises:
+            As `identify`.
+        """
+
+    def close(self) -> None:
+        """Closes every connection. May be called twice."""

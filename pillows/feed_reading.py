@@ -1,0 +1,328 @@
+"""One reading of a feed: who is this, catch up page by page, then follow the head.
+
+Runs in a greenlet of its own (`pillows.feed_pipe`) until something goes wrong, a stop is asked for,
+or the consumer is too slow; whoever started it begins another from the last position handed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.clock import Clock
+from pillows.couch import Answer
+from pillows.documents import Documents
+from pillows.errors import RecreatedError, RetryableError
+from pillows.feed_contract import Identity
+from pillows.feed_loader import Loader, Sizes
+from pillows.feed_pages import Cutter, Page, page_query, plan_page, tail_query
+from pillows.feed_source import Source, whole
+from pillows.lines import Closing, PageReader, Reader, TailReader
+from pillows.models import Change, ChangeBatch
+from pillows.pace import Pace
+from pillows.retry import Backoff
+
+#: So many changes behind, documents are fetched apart: two cores did 9.8-12.2 thousand a second
+#: that way, and 7-8 thousand with `include_docs`.
+FAR_BEHIND = 10_000
+
+#: A response that ends sooner, and without a row, is a server in maintenance or worse.
+SHORT_LIFE_SECONDS = 1.0
+
+#: A busy feed never ends by itself; a new request shows whether we still may read.
+MAX_LIFE_SECONDS = 1800.0
+
+#: How long the answer about the database's identity holds while page follows page.
+IDENTITY_SECONDS = 2.0
+
+#: After a short longpoll answer, so that a steady trickle does not cost a request a row.
+LINGER_SECONDS = 0.1
+LONGPOLL_ROWS = 1000
+
+#: A filtered feed is polled: at its head CouchDB would scan without ever telling a position.
+POLL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """What a reading is given to work with.
+
+    Attributes:
+        source: where it reads.
+        stop: no further request may be sent once it is set.
+        clock: for waits and ages.
+        prefilter: whether a change's document is wanted.
+        warn: tells the operator: an event and its details.
+        sizes: how large documents are; outlives the reading.
+        pace: how many fetches at a time; outlives the reading.
+        backoff: for responses that end at once; outlives the reading.
+    """
+
+    source: Source
+    stop: Event
+    clock: Clock
+    prefilter: Callable[[Change], bool]
+    warn: Callable[[str, Mapping[str, object]], None]
+    sizes: Sizes
+    pace: Pace
+    backoff: Backoff
+
+
+class Reading:
+    """Reads on from a position.
+
+    Args:
+        hands: what to work with.
+        put: takes a batch; blocks while too much waits.
+        since: the position.
+        identity: the database that it belongs to; None: whichever is there.
+
+    Attributes:
+        identity: the database that is read.
+        following: whether the head is being followed; before, pages are read.
+    """
+
+    def __init__(
+        self,
+        hands: Hands,
+        put: Callable[[ChangeBatch], None],
+        since: Seq,
+        identity: Identity | None,
+    ) -> None:
+        self.identity = identity
+        self._put = put
+        self.following = False
+        self._hands = hands
+        self._source = hands.source
+        self._options = hands.source.options
+        self._since = since
+        self._known_at: float | None = None
+        self._documents = Documents(
+            hands.source.couch, self._options.database, pace=hands.pace, pulse=hands.source.pulse
+        )
+
+    def run(self) -> None:
+        """Reads until a stop is asked for.
+
+        Raises:
+            RetryableError: begin anew, later.
+            FatalError: it can't go on.
+        """
+        while not self._hands.stop.is_set():
+            self._catch_up()
+            if self._options.filtered:
+                self._hands.clock.wait(self._hands.stop, POLL_SECONDS)
+            else:
+                self._follow()
+
+    # --- catching up
+
+    def _catch_up(self) -> None:
+        """Reads page after page until nothing is behind the last one."""
+        self.following = False
+        pending = self._behind()
+        loader = self._loader()
+        try:
+            while not self._hands.stop.is_set():
+                page = self._plan(pending)
+                closing, rows = self._read_page(page, loader)
+                if self._at_head(page, closing, rows):
+                    break
+                pending = closing.pending
+            loader.drain()
+        finally:
+            loader.close()
+
+    def _behind(self) -> int | None:
+        """How many changes are behind us, asked where the answer decides anything."""
+        if self._options.documents != "auto" or self._options.filtered:
+            return None
+        return self._source.probe(self._since.query).pending
+
+    def _plan(self, pending: int | None) -> Page:
+        options = self._options
+        far_behind = options.documents == "auto" and pending is not None and pending > FAR_BEHIND
+        apart = far_behind or options.documents == "bulk_get" or options.filtered
+        return plan_page(options, self._hands.sizes.average_bytes, include_docs=not apart)
+
+    def _at_head(self, page: Page, closing: Closing, rows: int) -> bool:
+        """Whether nothing is behind a page. With a filter `pending` counts what it leaves out."""
+        return rows < page.limit or (closing.pending == 0 and not self._options.filtered)
+
+    def _read_page(self, page: Page, loader: Loader) -> tuple[Closing, int]:
+        """Reads one page to its end; returns how it ended and how many rows it had."""
+        cutter = Cutter(skip_design=self._options.skip_design)
+        reader = PageReader()
+        query = page_query(self._options, self._since, page)
+        try:
+            with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
+                self._check_identity()
+                for block in answer.blocks():
+                    for change, size_bytes in reader.feed(block):
+                        if (batch := cutter.add(change, size_bytes)) is not None:
+                            loader.add(batch)
+            closing = whole(reader)
+        except RetryableError:
+            # What was read in whole is good, and may be all that ever gets through.
+            if (cut := cutter.cut()) is not None:
+                loader.add(cut)
+            loader.drain()
+            raise
+        if page.include_docs:
+            self._hands.sizes.saw(cutter.rows, cutter.read_bytes)
+        at_head = self._at_head(page, closing, cutter.rows)
+        loader.add(cutter.end(closing.seq, caught_up=at_head, pending=closing.pending))
+        self._since = closing.seq
+        return closing, cutter.rows
+
+    def _loader(self) -> Loader:
+        fetch = self._documents.current if self._options.filtered else self._documents.fill
+        hands = self._hands
+        return Loader(fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes)
+
+    # --- following the head
+
+    def _follow(self) -> None:
+        """Reads what comes, request after request, until we are far behind again."""
+        self.following = True
+        clock = self._hands.clock
+        while not self._hands.stop.is_set():
+            began_at = clock.monotonic()
+            closing, rows = self._poll() if self._source.longpolls else self._stream()
+            if rows or clock.monotonic() - began_at > SHORT_LIFE_SECONDS:
+                self._hands.backoff.reset()
+            else:
+                # A server in maintenance ends every feed at once, in good order.
+                clock.wait(self._hands.stop, max(SHORT_LIFE_SECONDS, self._hands.backoff.next()))
+            if closing is not None and (closing.pending or 0) > FAR_BEHIND:
+                return
+
+    def _stream(self) -> tuple[Closing | None, int]:
+        """One continuous response; returns how it ended, if it did in good order, and its rows."""
+        watch = _BufferWatch(self._hands.clock, self._options.timeout)
+        reader = TailReader()
+        query = tail_query(self._options, self._since, feed="continuous")
+        with self._tail(query, reader) as (cutter, blocks):
+            for _ in blocks:
+                watch.saw()
+                if watch.age_seconds > MAX_LIFE_SECONDS:
+                    break
+        if watch.buffered:
+            self._hands.warn("source.buffered", {"remedy": "let the proxy pass `_changes` on unbuffered"})
+            self._source.longpolls = self._options.mode == "auto"
+        return reader.closing, cutter.rows
+
+    def _poll(self) -> tuple[Closing | None, int]:
+        """One longpoll response, and a moment for the next changes to gather."""
+        reader = PageReader()
+        query = tail_query(self._options, self._since, feed="longpoll", limit=LONGPOLL_ROWS)
+        with self._tail(query, reader) as (cutter, blocks):
+            for _ in blocks:
+                pass
+            whole(reader)
+        if cutter.rows < LONGPOLL_ROWS:
+            self._hands.clock.wait(self._hands.stop, LINGER_SECONDS)
+        return reader.closing, cutter.rows
+
+    @contextmanager
+    def _tail(self, query: str, reader: Reader) -> Iterator[tuple[Cutter, Iterator[None]]]:
+        """A response at the head, whose rows are handed on block by block as it is iterated."""
+        cutter = Cutter(skip_design=self._options.skip_design)
+        loader = self._loader()
+        try:
+            with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
+                self._check_identity()
+                yield cutter, self._hand_on(answer, reader, cutter, loader)
+            if reader.closing is not None:
+                closing = reader.closing
+                last = cutter.end(closing.seq, caught_up=not closing.pending, pending=closing.pending)
+                self._give(last, loader)
+        finally:
+            loader.close()
+
+    def _hand_on(self, answer: Answer, reader: Reader, cutter: Cutter, loader: Loader) -> Iterator[None]:
+        for block in answer.blocks():
+            for change, size_bytes in reader.feed(block):
+                if (batch := cutter.add(change, size_bytes)) is not None:
+                    self._give(batch, loader)
+            if (batch := cutter.cut()) is not None:
+                self._give(batch, loader)
+            yield
+
+    def _give(self, batch: ChangeBatch, loader: Loader) -> None:
+        loader.add(batch)
+        loader.drain()
+        if batch.seq is not None:
+            self._since = batch.seq
+
+    # --- who is this
+
+    def _check_identity(self) -> None:
+        """Makes sure that the response just opened comes from the database that we know.
+
+        Asked after the response has begun: a feed ends when its database is deleted, so nothing
+        of another database can come between.
+
+        Raises:
+            RecreatedError: it is another one. CouchDB takes the position of any other database and
+                answers with everything from the start.
+        """
+        now = self._hands.clock.monotonic()
+        if self._known_at is not None and now - self._known_at < IDENTITY_SECONDS:
+            return
+        known = self.identity
+        if known is None or self._known_at is None:
+            found = self._source.identify()
+        else:
+            found = self._source.info(known.server_uuid)
+        if known is not None and known.contradicts(found):
+            raise RecreatedError(
+                f"The database {self._options.database} was created at {found.instance_start_time}; "
+                f"the checkpoint belongs to the one created at {known.instance_start_time}.",
+                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
+            )
+        if known is not None:
+            self._note_changes(known, found)
+        self.identity = found
+        self._known_at = now
+
+    def _note_changes(self, known: Identity, found: Identity) -> None:
+        """Tells what is no reason to stop. Nodes behind one address may have different uuids."""
+        if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
+            details = {"before": known.server_uuid, "now": found.server_uuid}
+            self._hands.warn("source.other_server", details)
+        if known.purge_seq and found.purge_seq and known.purge_seq != found.purge_seq:
+            self._hands.warn("source.purged", {"remedy": "`pillowd verify --repair`"})
+
+
+class _BufferWatch:
+    """Notices a proxy that holds back a continuous feed until it ends.
+
+    CouchDB sends a line end at once, so a feed whose first byte comes with its end was held back.
+    """
+
+    def __init__(self, clock: Clock, timeout_seconds: float) -> None:
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+        self._began_at = clock.monotonic()
+        self._first_seconds: float | None = None
+
+    def saw(self) -> None:
+        """A block came."""
+        if self._first_seconds is None:
+            self._first_seconds = self.age_seconds
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the request was sent."""
+        return self._clock.monotonic() - self._began_at
+
+    @property
+    def buffered(self) -> bool:
+        """Whether the response was held back; asked at its end."""
+        late = 0.8 * self._timeout_seconds
+        return self._first_seconds is not None and self._first_seconds > max(late, self.age_seconds - 1.0)

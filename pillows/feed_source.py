@@ -1,0 +1,129 @@
+"""One database of one CouchDB server: who it is, and its `_changes`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from pillows.answers import MissingError, RejectedError
+from pillows.couch import Answer, Couch, Pulse
+from pillows.errors import (
+    ConfigError,
+    FatalError,
+    InvalidSeqError,
+    RetryableError,
+    SourceMissingError,
+)
+from pillows.feed_contract import Identity
+from pillows.feed_pages import filter_body
+from pillows.lines import Closing, PageReader, Reader
+from pillows.source import SourceOptions
+
+#: A database that is not there is asked for as seldom as this.
+MISSING_SECONDS = 30.0
+
+
+class _Info(msgspec.Struct):
+    instance_start_time: str | int | None = None
+    purge_seq: str | int | None = None
+
+
+class _Welcome(msgspec.Struct):
+    uuid: str | None = None
+    vendor: dict[str, object] = {}
+
+
+class Source:
+    """One database of one server, and the requests that a feed sends to it.
+
+    Args:
+        couch: the server.
+        options: the database, and how to read it.
+        pulse: told of every byte.
+
+    Attributes:
+        longpolls: whether the head is followed by one request after the other. Found out where the
+            mode is `auto`: Cloudant ends continuous feeds as it likes, and some proxies buffer them.
+    """
+
+    def __init__(self, couch: Couch, options: SourceOptions, pulse: Pulse) -> None:
+        self.couch = couch
+        self.options = options
+        self.pulse = pulse
+        self.longpolls = options.mode == "longpoll"
+
+    def identify(self) -> Identity:
+        """Asks the server and the database who they are."""
+        welcome = self.couch.json("GET", "/", _Welcome, pulse=self.pulse)
+        if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
+            self.longpolls = True
+        return self.info(welcome.uuid)
+
+    def info(self, server_uuid: str | None) -> Identity:
+        """Asks the database alone."""
+        with self._understood():
+            info = self.couch.json("GET", self.couch.path(self.options.database), _Info, pulse=self.pulse)
+        start, purge = info.instance_start_time, info.purge_seq
+        return Identity(
+            server_uuid=server_uuid,
+            instance_start_time=None if start is None else str(start),
+            purge_seq=None if purge is None else str(purge),
+        )
+
+    @contextmanager
+    def changes(self, query: str, *, silent_seconds: float) -> Iterator[Answer]:
+        """Opens `_changes`."""
+        body = filter_body(self.options)
+        path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
+        method = "GET" if body is None else "POST"
+        with (
+            self._understood(),
+            self.couch.open(
+                method, path, body=body, silent_seconds=silent_seconds, pulse=self.pulse
+            ) as answer,
+        ):
+            yield answer
+
+    def probe(self, since: str) -> Closing:
+        """The position of `since` (encoded) as the server has it now, and what is behind it."""
+        reader = PageReader()
+        with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as answer:
+            for block in answer.blocks():
+                reader.feed(block)
+        return whole(reader)
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Says what a rejection means for a feed."""
+        try:
+            yield
+        except MissingError as error:
+            if self.options.on_missing == "fail":
+                raise SourceMissingError(str(error), remedy="create the database") from None
+            raise RetryableError(str(error), retry_after_seconds=MISSING_SECONDS) from None
+        except RejectedError as error:
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: RejectedError) -> FatalError | RetryableError:
+        malformed = error.status == 400 and error.said.error == "bad_request"
+        if malformed or error.status in (414, 431):
+            return InvalidSeqError(
+                f"CouchDB does not take the saved position: {error}",
+                remedy="`pillowd checkpoint reset`, or set a position that it knows",
+            )
+        if error.status == 404 and self.options.filtered:
+            return ConfigError(str(error), remedy="check the source's filter")
+        return error
+
+
+def whole(reader: Reader) -> Closing:
+    """How a response ended that must be whole.
+
+    Raises:
+        RetryableError: it was cut; a cut may look like a clean end.
+    """
+    if reader.closing is None:
+        raise RetryableError("The feed was cut before its end.")
+    return reader.closing

@@ -1,0 +1,236 @@
+r"""Reads the wire format of `_changes`: bytes to lines, lines to changes. Pure; knows no socket.
+
+Lines end with `\n` alone. CouchDB leaves U+2028, U+2029, U+0085 and vertical tabs in ids as they
+are, and `str.splitlines` breaks a line at each of them, so only bytes are split.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from checkpoints import Seq
+from pillows.errors import RetryableError
+from pillows.models import Change
+
+#: A line longer than this is no document: CouchDB takes 8 MB by default, and 4 GB at most.
+MAX_LINE_BYTES = 256 * 2**20
+
+_NULL = msgspec.Raw(b"null")
+_PADDING = b" \t\r,"
+_EXCERPT_BYTES = 120
+
+
+class GarbageError(RetryableError):
+    """What the server sent is no `_changes` response."""
+
+
+class LineSplitter:
+    """Cuts blocks of bytes into lines, however the blocks are cut.
+
+    Args:
+        max_line_bytes: a longer line is refused, so that a broken server cannot fill the memory.
+    """
+
+    __slots__ = ("_max_line_bytes", "_parts", "_size_bytes")
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._parts: list[bytes] = []
+        self._size_bytes = 0
+
+    def feed(self, block: bytes) -> list[bytes]:
+        r"""The lines that `block` completes, without their ends. Blank ones are kept.
+
+        What follows the last `\n` waits for the next block; at the end of a response it is a
+        fragment and must be dropped.
+
+        Raises:
+            GarbageError: the line is longer than allowed.
+        """
+        if b"\n" not in block:
+            self._keep(block)
+            return []
+        # A long document comes in many blocks: they are joined once, not again with every block.
+        if self._parts:
+            self._parts.append(block)
+            block = b"".join(self._parts)
+            self._parts.clear()
+            self._size_bytes = 0
+        lines = block.split(b"\n")
+        self._keep(lines.pop())
+        return lines
+
+    def _keep(self, fragment: bytes) -> None:
+        if not fragment:
+            return
+        self._parts.append(fragment)
+        self._size_bytes += len(fragment)
+        if self._size_bytes > self._max_line_bytes:
+            raise GarbageError(f"The feed sent a line longer than {self._max_line_bytes} bytes.")
+
+
+class _Leaf(msgspec.Struct, gc=False):
+    rev: str
+
+
+class _Row(msgspec.Struct, gc=False):
+    id: str
+    changes: list[_Leaf]
+    seq: str | int | list[Any] | None = None
+    deleted: bool = False
+    doc: msgspec.Raw = _NULL
+
+
+class Closing(msgspec.Struct, frozen=True):
+    """How a response ends.
+
+    Attributes:
+        last_seq: the position after everything that the response listed.
+        pending: how many changes are behind it, where the server says so.
+    """
+
+    last_seq: str | int | list[Any]
+    pending: int | None = None
+
+    @property
+    def seq(self) -> Seq:
+        """`last_seq` as a token."""
+        return Seq.of(self.last_seq)
+
+
+class _Page(msgspec.Struct):
+    results: list[_Row]
+    last_seq: str | int | list[Any]
+    pending: int | None = None
+
+
+_decode_row = msgspec.json.Decoder(_Row).decode
+_decode_closing = msgspec.json.Decoder(Closing).decode
+_decode_page = msgspec.json.Decoder(_Page).decode
+
+
+def _change(row: _Row) -> Change:
+    revs = tuple([leaf.rev for leaf in row.changes])
+    version = 0
+    for rev in revs:
+        version += int(rev[: rev.index("-")])
+    if not version:
+        raise ValueError("a row without a revision")
+    seq = row.seq
+    return Change(
+        row.id,
+        revs,
+        version,
+        row.deleted,
+        None if seq is None else Seq.of(seq),
+        # A deleted document is gone, however it was read: its tombstone's fields are no document.
+        None if row.deleted or row.doc == _NULL else row.doc,
+    )
+
+
+def change_of(line: bytes) -> Change:
+    """The change in one row.
+
+    Raises:
+        GarbageError: it is no row.
+    """
+    try:
+        return _change(_decode_row(line))
+    except RecursionError:
+        return _deep_change(line)
+    except (msgspec.DecodeError, ValueError):
+        raise GarbageError(f"The feed sent what is no row: {excerpt(line)}") from None
+
+
+def _deep_change(line: bytes) -> Change:
+    """A row whose document nests too deep for msgspec: left unread, it fails alone, further on."""
+    head, found, doc = line.partition(b',"doc":')
+    try:
+        change = _change(_decode_row(head + b"}"))
+    except (msgspec.DecodeError, ValueError):
+        found = b""
+    if not found:
+        raise GarbageError(f"The feed sent what is no row: {excerpt(line)}")
+    return change if change.deleted else msgspec.structs.replace(change, body=msgspec.Raw(doc[:-1]))
+
+
+def excerpt(line: bytes) -> str:
+    """The beginning of a line that could not be read, for a message."""
+    return repr(line[:_EXCERPT_BYTES]) + ("..." if len(line) > _EXCERPT_BYTES else "")
+
+
+class Reader:
+    """Reads one response: give it blocks of bytes, it gives changes.
+
+    Attributes:
+        closing: how the response ended; None while it has not. Only then is it whole.
+    """
+
+    def __init__(self, splitter: LineSplitter | None = None) -> None:
+        self.closing: Closing | None = None
+        self._splitter = splitter or LineSplitter()
+
+    def feed(self, block: bytes) -> list[tuple[Change, int]]:
+        """The changes that `block` completes, each with its size in bytes.
+
+        Raises:
+            GarbageError: this is no `_changes` response. Changes given before are good.
+        """
+        changes: list[tuple[Change, int]] = []
+        for raw in self._splitter.feed(block):
+            line = raw.strip(_PADDING)
+            if line:
+                self._take(line, changes)
+        return changes
+
+    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
+        raise NotImplementedError
+
+    def _close(self, line: bytes) -> None:
+        if self.closing is not None:
+            raise GarbageError(f"The feed went on after its end: {excerpt(line)}")
+        try:
+            self.closing = _decode_closing(line)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise GarbageError(f"The feed sent what is no row: {excerpt(line)}") from None
+
+
+class TailReader(Reader):
+    """Reads `feed=continuous`: a row a line, blank lines between them, the closing line at the end."""
+
+    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
+        if line.startswith(b'{"last_seq"') or self.closing is not None:
+            self._close(line)
+        else:
+            changes.append((change_of(line), len(line)))
+
+
+class PageReader(Reader):
+    """Reads `feed=normal` and `feed=longpoll`: a line that opens, a row a line, lines that close."""
+
+    _opened = False
+    _rows_ended = False
+
+    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
+        if not self._opened:
+            self._open(line, changes)
+        elif line == b"]":
+            self._rows_ended = True
+        elif self._rows_ended or self.closing is not None:
+            self._close(b"{" + line)
+        else:
+            changes.append((change_of(line), len(line)))
+
+    def _open(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
+        self._opened = True
+        if line == b'{"results":[':
+            return
+        # Not CouchDB's own lines: a proxy may have written the JSON anew, all in one.
+        try:
+            page = _decode_page(line)
+            changes += [(_change(row), len(row.doc)) for row in page.results]
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise GarbageError(f"The answer is no list of changes: {excerpt(line)}") from None
+        self.closing = Closing(page.last_seq, page.pending)
