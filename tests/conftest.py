@@ -68,7 +68,7 @@ class CouchServer:
         return CouchDatabase(self.url, name, auth=self.auth)
 
 
-def _start(stack: ExitStack, server: Server) -> None:
+def start_for_tests(stack: ExitStack, server: Server) -> None:
     """Starts a server, or ends the test as the machine's role demands."""
     try:
         stack.enter_context(server)
@@ -92,7 +92,7 @@ def couch() -> Iterator[CouchServer]:
         return
     with ExitStack() as stack:
         server = CouchPeer()
-        _start(stack, server)
+        start_for_tests(stack, server)
         yield CouchServer(url=server.url, auth=server.auth)
 
 
@@ -104,7 +104,7 @@ def postgres() -> Iterator[str]:
         return
     with ExitStack() as stack:
         server = Postgres()
-        _start(stack, server)
+        start_for_tests(stack, server)
         yield server.dsn
 
 
@@ -116,7 +116,7 @@ def elasticsearch() -> Iterator[str]:
         return
     with ExitStack() as stack:
         server = Elasticsearch()
-        _start(stack, server)
+        start_for_tests(stack, server)
         yield server.url
 
 
@@ -147,7 +147,7 @@ def elasticsearch_server() -> Iterator[Callable[..., Elasticsearch]]:
 def _starter(stack: ExitStack, kind: Callable[..., Any]) -> Callable[..., Any]:
     def start(**arguments: Any) -> Any:
         server = kind(**arguments)
-        _start(stack, server)
+        start_for_tests(stack, server)
         return server
 
     return start
@@ -172,8 +172,15 @@ def postgres_dsn(postgres: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"create database {name} template template0")
-        yield psycopg.conninfo.make_conninfo(postgres, dbname=name)
+        yield _dsn_of(postgres, name)
         admin.execute(f"drop database if exists {name} with (force)")
+
+
+def _dsn_of(dsn: str, database: str) -> str:
+    """Returns a connection string's like for another database: a URL stays a URL."""
+    if "://" in dsn:
+        return urlunsplit(urlsplit(dsn)._replace(path=f"/{database}"))
+    return psycopg.conninfo.make_conninfo(dsn, dbname=database)
 
 
 @pytest.fixture
