@@ -1,0 +1,149 @@
+"""Which package may import which, and that importing does nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Package -> the packages of ours that it may import, itself included.
+MAY_IMPORT = {
+    "checkpoints": {"checkpoints"},
+    "pillows": {"checkpoints", "pillows"},
+    "daemon": {"checkpoints", "pillows", "daemon"},
+}
+#: What the console script and the demo need beyond that, each for its own reason.
+EXCEPTIONS = {
+    ("daemon/__main__.py", "pillowd"),  # looks whether this package is hidden, before anything else
+}
+OURS = {*MAY_IMPORT, "pillowd", "tests", "bench"}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level names that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_go_one_way(package: str) -> None:
+    wrong = {
+        (str(path.relative_to(ROOT)), name)
+        for path in modules(package)
+        for name in imported(path)
+        if name in OURS and name not in MAY_IMPORT[package]
+    }
+    assert wrong - EXCEPTIONS == set()
+
+
+@pytest.mark.parametrize("package", ["checkpoints", "pillows"])
+def test_only_the_daemon_reads_yaml_the_environment_or_sets_up_the_process(package: str) -> None:
+    """Libraries never patch, never touch signals, never configure logging."""
+    forbidden = ("os.environ", "os.getenv", "signal.signal", "patch_all", "basicConfig", "import yaml")
+    found = [(path.name, word) for path in modules(package) for word in forbidden if word in path.read_text()]
+    assert found == []
+
+
+#: Runs in an interpreter of its own: loads what others wrote first, so that only ours is judged.
+PROBE = """
+import atexit, importlib, json, logging, signal, sys, threading, warnings
+foreign, ours = json.loads(sys.argv[1])
+for name in foreign:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+
+def facts():
+    monkey = sys.modules.get("gevent.monkey")
+    return {
+        "signals": {int(n): repr(signal.getsignal(n)) for n in signal.valid_signals() if n not in (9, 19)},
+        "root handlers": len(logging.root.handlers),
+        "root level": logging.root.level,
+        "warnings filters": len(warnings.filters),
+        "atexit": atexit._ncallbacks(),
+        "patched": sorted(monkey.saved) if monkey else [],
+        "threads": threading.active_count(),
+        "path": list(sys.path),
+    }
+
+before = facts()
+for name in ours:
+    importlib.import_module(name)
+after = facts()
+print(json.dumps({name: [before[name], after[name]] for name in before if before[name] != after[name]}))
+"""
+
+
+def side_effects(ours: list[str], foreign: list[str]) -> dict[str, list[object]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([foreign, ours])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    effects: dict[str, list[object]] = json.loads(done.stdout)
+    return effects
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def foreign_modules(paths: list[Path]) -> list[str]:
+    """Every module of others that these files import, in full, as `package.module`."""
+    names: set[str] = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return sorted(name for name in names if name and name.partition(".")[0] not in OURS)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_importing_a_package_has_no_side_effects(package: str) -> None:
+    assert side_effects([package], foreign_modules([ROOT / package / "__init__.py"])) == {}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_importing_every_module_has_no_side_effects(package: str) -> None:
+    paths = modules(package)
+    assert side_effects([dotted(path) for path in paths], foreign_modules(paths)) == {}
+
+
+def test_a_side_effect_would_be_seen(tmp_path: Path) -> None:
+    lines = (
+        "import atexit, logging",
+        "logging.basicConfig()",
+        "atexit.register(print)",
+        "from gevent import monkey",
+        "monkey.patch_queue()",
+    )
+    (tmp_path / "noisy.py").write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps([["gevent.monkey"], ["noisy"]])],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(json.loads(done.stdout)) == {"root handlers", "atexit", "patched"}

@@ -1,0 +1,81 @@
+"""The systemd unit: what it promises is measured by systemd's own tool, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from click import Context
+
+from daemon.cli import pillowd
+
+UNIT = Path(__file__).parents[2] / "etc" / "pillowd.service"
+COMMAND = "/opt/pillowd/bin/pillowd"
+
+
+def settings() -> list[tuple[str, str]]:
+    lines = (line.partition("=") for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
+    return [(name, value) for name, _, value in lines]
+
+
+def values(name: str) -> list[str]:
+    return [value for each, value in settings() if each == name]
+
+
+def seconds(name: str) -> float:
+    return float(values(name)[0].removesuffix("s"))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_exposure_is_at_most_1_5() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    rated = re.search(r"Overall exposure level for pillowd.service: (\d+\.\d+)", done.stdout)
+    assert rated is not None, done.stdout + done.stderr
+    assert float(rated[1]) <= 1.5
+    assert done.returncode == 0
+
+
+def test_its_commands_are_ours_and_parse() -> None:
+    commands = [
+        value.split()
+        for name in ("ExecStartPre", "ExecStart", "ExecReload")
+        for value in values(name)
+        if value.startswith(COMMAND)
+    ]
+    assert [words[1] for words in commands] == ["check", "run", "check"]
+    for words in commands:
+        command = pillowd.get_command(Context(pillowd), words[1])
+        assert command is not None
+        parsed = command.make_context(words[1], words[2:], resilient_parsing=False)
+        assert parsed.params["config_path"] == Path("/etc/pillowd/pillowd.yaml")
+
+
+def test_it_is_stopped_later_than_the_drain_may_take() -> None:
+    from daemon.config_models import DaemonOptions
+
+    assert seconds("TimeoutStopSec") > DaemonOptions().shutdown_timeout
+
+
+def test_a_wrong_configuration_is_not_started_again() -> None:
+    from daemon.exits import Exit
+
+    assert values("RestartPreventExitStatus") == [str(int(Exit.CONFIG))]
+    assert values("Type") == ["notify"]
+
+
+def test_the_folders_are_the_configuration_s_defaults() -> None:
+    from daemon.config import SYSTEM_RUNTIME, SYSTEM_STATE
+
+    assert [f"/var/lib/{values('StateDirectory')[0]}", f"/run/{values('RuntimeDirectory')[0]}"] == [
+        str(SYSTEM_STATE),
+        str(SYSTEM_RUNTIME),
+    ]
