@@ -18,8 +18,7 @@ from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import ConfigError
-from pillows.feed import Feed
-from pillows.feed_couch import CouchFeed
+from pillows.feed import CouchFeed, Feed
 from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change

@@ -64,18 +64,18 @@ class CouchFeed:
         prefilter: Callable[[Change], bool] | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
-        key: str = "",
+        key: object = "",
         couch: Couch | None = None,
     ) -> None:
         self.trouble: str | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
-        self._key = key
+        self._key = str(key)
         self._couch = couch or Couch(connection, clock=self._clock)
         self._owns_couch = couch is None
         self._drain_seconds = connection.timeouts.drain
         self._options = source
-        self._prefilter = prefilter or _everything
+        self._prefilter = prefilter
         self._pulse = Pulse(self._clock)
         self._source = Source(self._couch, source, self._pulse)
         self._pace = Pace(connection.fetches)
@@ -146,7 +146,7 @@ class CouchFeed:
             source=self._source,
             stop=stop,
             clock=self._clock,
-            prefilter=self._prefilter,
+            prefilter=self._wants,
             warn=self._warn,
             sizes=self._sizes,
             pace=self._pace,
@@ -170,6 +170,13 @@ class CouchFeed:
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
             yield _SIGN_OF_LIFE
+
+    def _wants(self, change: Change) -> bool:
+        """Whether a document must be fetched; if the filter cannot say, the pipeline will say why."""
+        try:
+            return self._prefilter is None or self._prefilter(change)
+        except Exception:  # noqa: BLE001 - a user's code: it fails again in the pipeline, as a dead letter
+            return True
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
         self._observer.warning(self._key, event=event, details=details)
@@ -227,10 +234,6 @@ class _Session:
         at = self._hands.source.pulse.at
         patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
         return at is None or now - at > patience
-
-
-def _everything(_: Change) -> bool:
-    return True
 
 
 __all__ = ["CouchFeed", "Feed", "Identity"]
