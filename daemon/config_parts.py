@@ -81,6 +81,10 @@ class Parts:
             return
         if its_type.broken:
             return
+        if its_type.value is None:
+            remedy = f'write one of {", ".join(known)}; "null" in quotes, since YAML takes it for nothing'
+            self._wrong(its_type, (*path, "type"), "is empty", remedy)
+            return
         if its_type.value not in known:
             message = f"there is no type `{its_type.value}`"
             self._wrong(its_type, (*path, "type"), message, suggest(str(its_type.value), known, "types"))

@@ -112,6 +112,10 @@ CASES = {
         ("type: sqlite", "type: sqllite"),
         (12, "connections.lite.type", "there is no type `sqllite`", "did you mean `sqlite`?"),
     ),
+    "type that YAML takes for nothing": (
+        ("type: sqlite", "type: null"),
+        (12, "connections.lite.type", "is empty", '"null" in quotes'),
+    ),
     "unknown setting of a connection": (
         ("    path:", "    pth: x\n    path:"),
         (13, "connections.lite.pth", "is no known key", "did you mean `path`?"),
