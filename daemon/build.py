@@ -18,7 +18,8 @@ from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import ConfigError
-from pillows.feed import CouchFeed, Feed
+from pillows.feed import CouchFeed
+from pillows.feed_contract import Feed
 from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change

@@ -23,7 +23,7 @@ from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import RetryableError, StateLostError
 from pillows.fanout import FanOut
-from pillows.feed import Feed, Identity
+from pillows.feed_contract import Feed, Identity
 from pillows.keeper import CheckpointPolicy, Keeper
 from pillows.models import Batch, ChangeBatch, Standing
 from pillows.observer import Observer

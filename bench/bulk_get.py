@@ -1,0 +1,61 @@
+"""The least that reads ids and fetches documents with four `_bulk_get` at a time.
+
+Usage: python -m bench.bulk_get DATABASE_URL
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import local
+from urllib.parse import urlsplit
+
+DOCS_A_REQUEST = 300
+IN_FLIGHT = 4
+PAGE = 2000
+
+_mine = local()
+
+
+def main(database_url: str) -> None:
+    parts = urlsplit(database_url)
+
+    def connection() -> http.client.HTTPConnection:
+        if not hasattr(_mine, "connection"):
+            _mine.connection = http.client.HTTPConnection(parts.netloc, timeout=300)
+        return _mine.connection
+
+    def page(since: str) -> tuple[list[tuple[str, str]], str]:
+        query = f"style=all_docs&seq_interval=100&limit={PAGE}&since={since}"
+        connection().request("GET", f"{parts.path}/_changes?{query}")
+        answer = json.loads(connection().getresponse().read())
+        return [(r["id"], r["changes"][0]["rev"]) for r in answer["results"]], answer["last_seq"]
+
+    def fetch(rows: list[tuple[str, str]]) -> int:
+        body = json.dumps({"docs": [{"id": id, "rev": rev} for id, rev in rows]})
+        headers = {"content-type": "application/json"}
+        connection().request("POST", f"{parts.path}/_bulk_get", body, headers)
+        return len(connection().getresponse().read())
+
+    with ThreadPoolExecutor(IN_FLIGHT + 1) as pool:
+        ahead = pool.submit(page, "0")
+        fetches = []
+        while True:
+            rows, seq = ahead.result()
+            if not rows:
+                break
+            ahead = pool.submit(page, seq)
+            fetches += [
+                pool.submit(fetch, rows[at : at + DOCS_A_REQUEST])
+                for at in range(0, len(rows), DOCS_A_REQUEST)
+            ]
+            while len(fetches) > 2 * IN_FLIGHT:
+                fetches.pop(0).result()
+        total = sum(each.result() for each in fetches)
+    print(f"{total} bytes in the last fetches", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,95 @@
+"""Measures a participant as a whole process: wall time, CPU of itself and of the servers, peak memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What was measured of one participant.
+
+    Attributes:
+        name: the participant.
+        docs: how many documents it moved.
+        wall_seconds: from its start until it had moved them.
+        cpu_seconds: process name -> user and system CPU seconds; "client" is the participant itself.
+        peak_mib: the participant's largest resident size.
+    """
+
+    name: str
+    docs: int
+    wall_seconds: float
+    cpu_seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_mib: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Documents a second."""
+        return self.docs / self.wall_seconds
+
+    def cpu_micros(self, process: str = "client") -> float:
+        """CPU microseconds a document of one process."""
+        return self.cpu_seconds.get(process, 0.0) / self.docs * 1e6
+
+
+def server_cpu_seconds(pid: int) -> float:
+    """CPU of a server so far: its processes, and those of its children that have ended."""
+    total = 0.0
+    parent = psutil.Process(pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+        if process.pid == pid:
+            total += times.children_user + times.children_system
+    return total
+
+
+def measure(
+    name: str,
+    docs: int,
+    command: Sequence[str],
+    servers: Mapping[str, int],
+    *,
+    done: Callable[[subprocess.Popen[bytes]], None] | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = subprocess.DEVNULL,
+) -> Reading:
+    """Runs a participant and measures it.
+
+    Args:
+        name: for the table.
+        docs: how many documents it moves.
+        command: its command line.
+        servers: name -> pid of the servers that it makes work.
+        done: returns when it has moved everything, for one that runs on; it is terminated then.
+        env: more environment variables.
+        stdout: where its output goes.
+    """
+    before = {server: server_cpu_seconds(pid) for server, pid in servers.items()}
+    began = time.perf_counter()
+    process = subprocess.Popen(command, env=os.environ | dict(env or {}), stdout=stdout)
+    if done is not None:
+        done(process)
+        wall_seconds = time.perf_counter() - began
+        process.terminate()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if done is None:
+        wall_seconds = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"{name} failed with exit code {process.returncode}")
+    cpu = {server: server_cpu_seconds(pid) - before[server] for server, pid in servers.items()}
+    cpu["client"] = usage.ru_utime + usage.ru_stime
+    return Reading(
+        name=name, docs=docs, wall_seconds=wall_seconds, cpu_seconds=cpu, peak_mib=usage.ru_maxrss / 1024
+    )

@@ -1,0 +1,87 @@
+"""The watermark never passes a change that is not acknowledged."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from checkpoints import Seq
+from pillows.models import ChangeBatch
+from pillows.watermark import Watermark
+from tests.unit.pipeline.parts import batch, change
+
+
+def arrived(watermark: Watermark, *counts: int, seqs: bool = True):
+    return [
+        watermark.begin(batch(f"{n}-x" if seqs else None, *(change(f"{n}/{i}") for i in range(count))))
+        for n, count in enumerate(counts)
+    ]
+
+
+def test_t9_a_late_acknowledgement_holds_back_everything_behind_it():
+    watermark = Watermark()
+    first, second = arrived(watermark, 3, 2)
+
+    assert watermark.ack({second: 2}).seq is None
+    assert watermark.ack({first: 2}).seq is None
+    assert watermark.ack({first: 1}).seq == Seq.of("1-x")
+
+
+def test_a_segment_without_a_position_is_passed_with_the_one_before():
+    watermark = Watermark()
+    (first,) = arrived(watermark, 1)
+    (second,) = arrived(watermark, 1, seqs=False)
+
+    advance = watermark.ack({first: 1, second: 1})
+
+    assert advance.seq == Seq.of("0-x")
+    assert advance.changes == 2
+
+
+def test_t10_a_position_without_changes_is_acknowledged_in_its_turn():
+    watermark = Watermark()
+    first, empty = arrived(watermark, 1, 0)
+
+    assert watermark.ack({empty: 1}).seq is None
+    assert watermark.ack({first: 1}).seq == Seq.of("1-x")
+
+
+def test_looking_ahead_takes_nothing():
+    watermark = Watermark()
+    (first,) = arrived(watermark, 1)
+
+    assert watermark.ahead({first: 1}).seq == Seq.of("0-x")
+    assert watermark.ack({}).seq is None
+    assert watermark.ack({first: 1}).seq == Seq.of("0-x")
+
+
+def test_being_caught_up_counts_once_everything_before_is_acknowledged():
+    watermark = Watermark()
+    (first,) = arrived(watermark, 1)
+    head = watermark.begin(ChangeBatch(changes=(), seq=Seq.of("9"), caught_up=True, pending=0))
+
+    assert not watermark.ack({head: 1}).caught_up
+    advance = watermark.ack({first: 1})
+
+    assert advance.caught_up
+    assert advance.pending == 0
+
+
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=1, max_size=12),
+    order=st.randoms(use_true_random=False),
+)
+def test_a5_it_stands_at_the_longest_acknowledged_prefix(counts, order):
+    watermark = Watermark()
+    segments = arrived(watermark, *counts)
+    waiting = {segment: max(1, count) for segment, count in zip(segments, counts, strict=True)}
+    acks = [segment for segment, count in waiting.items() for _ in range(count)]
+    order.shuffle(acks)
+    stood = None
+
+    for segment in acks:
+        stood = watermark.ack({segment: 1}).seq or stood
+        waiting[segment] -= 1
+        prefix = next((n for n, s in enumerate(segments) if waiting[s]), len(segments))
+
+        assert stood == (Seq.of(f"{prefix - 1}-x") if prefix else None)
