@@ -9,7 +9,6 @@ from typing import Any
 
 import psutil
 import pytest
-import requests
 
 from checkpoints import TailKey
 from pillows.transports.elasticsearch import ElasticsearchTransport

@@ -51,7 +51,9 @@ def test_a_column_is_a_path_and_a_type(text: str, path: str, type: str, value: A
     assert pick(msgspec.Raw(msgspec.json.encode(ROW)), [column]) == (value,)
 
 
-@pytest.mark.parametrize("text", ["", "name", "name text; DROP TABLE x", "a..b text", "lines[ text", "a 'text'"])
+@pytest.mark.parametrize(
+    "text", ["", "name", "name text; DROP TABLE x", "a..b text", "lines[ text", "a 'text'"]
+)
 def test_what_is_no_path_and_type_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a path and a type, such as"):
         parse_columns({"c": text})
@@ -72,7 +74,10 @@ def test_a_column_needs_a_name(name: str) -> None:
 def test_an_outputs_columns_are_checked_with_the_configuration() -> None:
     with pytest.raises(ValidationError, match="is not a path and a type"):
         TableOutput(table="t", columns={"c": "nothing"})
-    assert [c.name for c in TableOutput(table="t", columns={"b": "b text", "a": "a text"}).parsed] == ["b", "a"]
+    assert [c.name for c in TableOutput(table="t", columns={"b": "b text", "a": "a text"}).parsed] == [
+        "b",
+        "a",
+    ]
 
 
 def test_an_expression_that_does_not_fit_the_row_is_permanent() -> None:
