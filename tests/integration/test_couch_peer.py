@@ -9,6 +9,8 @@ import gevent
 import pytest
 import requests
 
+from tests.servers.couch_client import CouchDatabase
+
 
 def seqs(rows):
     return [n for n, row in enumerate(rows, start=1) if row["seq"] is not None]
@@ -253,6 +255,25 @@ def test_pages_meet_without_gap_or_overlap(couch_db):
     assert pendings == [15, 5, 0, 0]
 
 
+def test_shards_come_in_any_order_and_every_token_resumes_exactly(couch_server):
+    database = CouchDatabase(couch_server(memory=True, shards=3).url, "sharded").create()
+    ids = database.fill(60)
+    feeds = [database.changes()["results"] for _ in range(3)]
+    orders = [[row["id"] for row in rows] for rows in feeds]
+
+    assert all(sorted(order) == ids for order in orders)
+    assert orders[0] != orders[1] or orders[1] != orders[2]
+    for n, row in enumerate(feeds[0]):
+        rest = database.changes(since=row["seq"])
+        assert {other["id"] for other in rest["results"]} == set(orders[0][n + 1 :])
+        assert database.changes(since=row["seq"], limit=0)["pending"] == 59 - n
+    token, found = "0", []
+    while page := database.changes(since=token, limit=7)["results"]:
+        found += [row["id"] for row in page]
+        token = page[-1]["seq"]
+    assert sorted(found) == ids
+
+
 # --- filters
 
 
@@ -409,8 +430,6 @@ def test_a_deleted_database_ends_its_feeds_cleanly(couch_db):
 
 
 def test_restart_keeps_documents_tokens_and_identity(couch_server):
-    from tests.servers.couch_client import CouchDatabase
-
     server = couch_server()
     database = CouchDatabase(server.url, "kept/here").create()
     database.fill(3)
@@ -449,8 +468,6 @@ def test_passwords_sessions_and_the_lock(couch_server):
 
 
 def test_integer_sequences_of_old(couch_server):
-    from tests.servers.couch_client import CouchDatabase
-
     server = couch_server(memory=True, options=["--int-seq"])
     database = CouchDatabase(server.url, "old").create()
     database.fill(2)
@@ -460,8 +477,6 @@ def test_integer_sequences_of_old(couch_server):
 
 
 def test_db_updates_tell_births_writes_and_deaths(couch_server):
-    from tests.servers.couch_client import CouchDatabase
-
     server = couch_server(memory=True)
     database = CouchDatabase(server.url, "a").create()
     database.put("x")

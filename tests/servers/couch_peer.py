@@ -71,6 +71,7 @@ class CouchPeer(Server):
         port: where it listens; a free port if None.
         memory: keep the databases in memory: faster, gone when it ends.
         admin: "user:password"; None lets everybody in.
+        shards: with more than one, rows come in an order that no two responses share, as from a real cluster.
         options: further command line options, e.g. ``--int-seq`` for CouchDB 1.x's integer sequences.
     """
 
@@ -83,11 +84,13 @@ class CouchPeer(Server):
         port: int | None = None,
         memory: bool = False,
         admin: str | None = None,
+        shards: int = 1,
         options: Sequence[str] = (),
     ) -> None:
         super().__init__(data_dir=data_dir, port=port)
         self._options = ["--memory"] if memory else ["--dir", str(self.data_dir / "databases")]
         self._options += ["--admin", admin] if admin else []
+        self._options += ["--shards", str(shards)]
         self._options += options
         self._admin = admin
 

@@ -54,7 +54,8 @@ class Auth {
   }
 
   async logIn(exchange) {
-    const { name, password } = await readCredentials(exchange);
+    const { name: given, username, password } = await readCredentials(exchange);
+    const name = given ?? username;
     if (this.password) this.checkPassword(`${name}:${password}`);
     const cookie = crypto.randomBytes(24).toString('base64url');
     this.sessions.set(cookie, Date.now() + this.sessionSeconds * 1000);

@@ -23,7 +23,7 @@ async function readBody(exchange) {
 
 async function readSince(exchange, database) {
   const since = exchange.query.since ?? exchange.request.headers['last-event-id']?.replace(/^"|"$/g, '');
-  return since === 'now' ? database.lastSeq() : database.sequences.read(since);
+  return since === 'now' ? database.head() : database.sequences.read(since);
 }
 
 async function readOptions(exchange, database, body) {
@@ -34,6 +34,7 @@ async function readOptions(exchange, database, body) {
     conflicts: exchange.flag('conflicts'),
     include_docs: exchange.flag('include_docs'),
     attachments: exchange.flag('attachments'),
+    limit: query.limit === undefined ? undefined : Number(query.limit),
     descending: exchange.flag('descending') && (query.feed || 'normal') === 'normal',
     filter: await readFilter(exchange, database, body),
   };
@@ -103,14 +104,22 @@ class ChangesSource {
     return this.options.descending ? 0 : this.database.pending(position);
   }
 
-  async read(since, limit) {
-    const { descending } = this.options;
-    const count = descending ? undefined : limit; // a descending read is one read: it begins anew each time
-    const { rows, last } = await this.database.read((pouch) => readRows(pouch, since, count, this.options));
-    if (descending) rows.length = Math.min(rows.length, limit);
-    const isFull = rows.length >= limit && !descending;
-    const reached = isFull || descending ? rows.at(-1)?.seq ?? since : Math.max(since, last);
-    return { rows, last: reached, more: isFull };
+  async read(position, limit) {
+    if (this.options.descending) return this.readDescending(position);
+    const { shards } = this.database;
+    const since = Math.min(...position);
+    const { rows, last } = await this.database.read((pouch) => readRows(pouch, since, limit, this.options));
+    const more = rows.length >= limit;
+    const reached = more ? rows.at(-1).seq : last;
+    return { rows: shards.arrange(rows, position), last: position.map((seq) => Math.max(seq, reached)), more };
+  }
+
+  // One read from the end, whatever `since` says.
+  async readDescending(position) {
+    const { shards } = this.database;
+    const { rows } = await this.database.read((pouch) => readRows(pouch, 0, this.options.limit, this.options));
+    const placed = rows.map((row) => Object.assign(row, { seq: shards.at(row.seq) }));
+    return { rows: placed, last: placed.at(-1)?.seq ?? position, more: false };
   }
 }
 

@@ -7,6 +7,7 @@ const path = require('path');
 const { EventEmitter } = require('events');
 const { CouchError, badRequest, notFound } = require('./http');
 const { Sequences, newEpoch } = require('./sequences');
+const { Shards } = require('./shards');
 const { Storage } = require('./storage');
 
 const META = '_local/couch-peer'; // kept in the database itself, so that it lives and dies with it
@@ -19,7 +20,9 @@ class Database extends EventEmitter {
     super();
     this.setMaxListeners(0); // every open feed listens
     Object.assign(this, { name, pouch, meta, gone: false, writes: 0, reading: 0 });
-    this.sequences = new Sequences(meta.epoch, { integers: options['int-seq'], stable: options['stable-seq'] });
+    this.shards = new Shards(options['int-seq'] ? 1 : Number(options.shards || 1));
+    const kinds = { integers: options['int-seq'], stable: options['stable-seq'] };
+    this.sequences = new Sequences(meta.epoch, this.shards, kinds);
     this.current = new Map(); // id -> {seq, deleted}, in the order of the seqs
     this.counted = 0;
     this.counting = Promise.resolve();
@@ -30,8 +33,9 @@ class Database extends EventEmitter {
     this.emit('write');
   }
 
-  async lastSeq() {
-    return (await this.pouch.info()).update_seq;
+  // Returns the position after everything that is written.
+  async head() {
+    return this.shards.at((await this.pouch.info()).update_seq);
   }
 
   // Runs one read that a deletion has to wait for: the store must not be closed under it.
@@ -71,26 +75,25 @@ class Database extends EventEmitter {
   async pending(position) {
     await this.count();
     let rows = 0;
-    for (const { seq } of this.current.values()) if (seq > position) rows += 1;
+    for (const [id, { seq }] of this.current) if (seq > position[this.shards.of(id)]) rows += 1;
     return rows;
   }
 
   async info() {
     await this.count();
     const deleted = [...this.current.values()].filter((entry) => entry.deleted).length;
-    const write = this.sequences.writer();
     return {
       instance_start_time: this.meta.created,
       db_name: this.name,
-      purge_seq: write(this.meta.purges.length),
-      update_seq: write(await this.lastSeq()),
+      purge_seq: this.sequences.writeStable(this.meta.purges.length),
+      update_seq: this.sequences.writer()(await this.head()),
       sizes: { file: 0, external: 0, active: 0 },
       props: {},
       doc_del_count: deleted,
       doc_count: this.current.size - deleted,
       disk_format_version: 8,
       compact_running: false,
-      cluster: { q: 1, n: 1, w: 1, r: 1 },
+      cluster: { q: this.shards.count, n: 1, w: 1, r: 1 },
     };
   }
 

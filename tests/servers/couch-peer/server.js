@@ -1,10 +1,11 @@
 // couch-peer: an HTTP server that answers as CouchDB 3.5 does, over PouchDB's storage.
 //
 //   node server.js --port 5984 (--dir DATA | --memory) [--admin user:password] [--session-seconds 600]
-//                  [--int-seq] [--stable-seq]
+//                  [--shards 1] [--int-seq] [--stable-seq]
 //
-// What differs from a real one: one shard, so rows always come in the order of the writes; revisions have
-// other hashes; no validation functions; no multipart; a purge must name all leaves of a document.
+// With one shard rows come in the order of the writes, with more in an order that no two responses share.
+// What differs from a real one: revisions have other hashes; no validation functions; no multipart; a purge must
+// name all leaves of a document.
 'use strict';
 
 const http = require('http');
@@ -21,7 +22,7 @@ function readOptions() {
   const flag = (name) => ({ [name]: { type: 'boolean', default: false } });
   const { values } = parseArgs({
     options: {
-      ...text('port'), ...text('dir'), ...text('admin'), ...text('session-seconds'),
+      ...text('port'), ...text('shards'), ...text('dir'), ...text('admin'), ...text('session-seconds'),
       ...flag('memory'), ...flag('int-seq'), ...flag('stable-seq'),
     },
   });

@@ -43,7 +43,7 @@ async function allDocs(pouch, body, exchange, database) {
   const options = readOptions(exchange, body);
   const found = await pouch.allDocs(options);
   const answer = { total_rows: found.total_rows, offset: found.offset ?? 0, rows: found.rows };
-  if (options.update_seq) answer.update_seq = options.keys ? null : database.sequences.writer()(await database.lastSeq());
+  if (options.update_seq) answer.update_seq = options.keys ? null : database.sequences.writer()(await database.head());
   return answer;
 }
 
