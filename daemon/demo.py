@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from checkpoints import ControlClient, StoreError
 from daemon import demo_data
@@ -31,6 +39,7 @@ from pillows.errors import ConfigError
 ROOT = Path(__file__).parent.parent
 CONFIG = ROOT / "etc" / "demo.yaml"
 DATABASE = "clinic"
+PILLOWS = ("patients", "visits", "archive")
 
 #: How long one step may take: a busy machine needs a few seconds.
 STEP_SECONDS = 120.0
@@ -55,6 +64,8 @@ class Demo:
         self.environment = os.environ | {"PILLOWD_DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
         self.daemon: subprocess.Popen[bytes] | None = None
         self.couch: Any = None
+        self.taken: dict[str, int] = {}
+        self.now: dict[str, int] = {}
 
     def run(self, *, serve: bool) -> None:
         """Runs the whole story; afterwards nothing is left running.
@@ -65,15 +76,15 @@ class Demo:
         Raises:
             DemoFailed: a step did not come true.
         """
+        (self.folder / "lines").mkdir()
         with ExitStack() as stack:
             self.couch = stack.enter_context(self._source())
             stack.callback(self._end_daemon)
             self._load()
             self._start_daemon()
-            self._catch_up("catching up")
+            self._catch_up("catching up", self._rows())
             self._expect_equal("everything arrived")
-            self._change(seed=2, share=0.02)
-            self._catch_up("following changes")
+            self._catch_up("following changes", self._change(seed=2, share=0.02))
             self._expect_equal("changes arrived")
             self._crash()
             self._expect_equal("target equals source")
@@ -116,9 +127,8 @@ class Demo:
         log.close()
         self._tell(f"pillowd runs as pid {self.daemon.pid} with {CONFIG.relative_to(ROOT)}")
 
-    def _catch_up(self, title: str) -> None:
-        """Shows a bar a pillow until each has everything that the source has now."""
-        head = self._head()
+    def _catch_up(self, title: str, expected: int) -> None:
+        """Shows a bar a pillow until each has taken the expected changes, and nothing differs."""
         columns = (
             TextColumn("  {task.description:<10}"),
             BarColumn(),
@@ -126,36 +136,40 @@ class Demo:
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=self.console) as progress:
-            bars: dict[str, Any] = {}
-            self._until(lambda: self._show(progress, bars, head), title)
+            bars = {name: progress.add_task(name, total=expected) for name in PILLOWS}
 
-    def _show(self, progress: Progress, bars: dict[str, Any], head: int) -> bool:
-        tails = self._statuses()
-        for tail in tails:
-            name = tail["pillow"]
-            bar = bars.setdefault(name, progress.add_task(name, total=head) if name not in bars else None)
-            progress.update(bar, completed=min(head, max(0, head - (tail["pending"] or 0))))
-        return bool(tails) and all(tail["state"] == "live" for tail in tails) and not self._differences()
+            def arrived() -> bool:
+                tails = self._statuses()
+                for tail in tails:
+                    taken = tail["changes"] - self.taken.get(tail["pillow"], 0)
+                    progress.update(bars[tail["pillow"]], completed=min(expected, taken))
+                self.now = {tail["pillow"]: tail["changes"] for tail in tails}
+                return len(tails) == len(PILLOWS) and not self._differences()
 
-    def _change(self, *, seed: int, share: float) -> None:
+            self._until(arrived, title)
+            for bar in bars.values():
+                progress.update(bar, completed=expected)
+        self.taken = self.now
+
+    def _change(self, *, seed: int, share: float) -> int:
         present = list(self.couch.documents().values())
         rows = self.couch.bulk(demo_data.edits(present, seed=seed, share=share))
         self._tell(f"Changed {len(rows)} documents in CouchDB")
+        return len(rows)
 
     def _crash(self) -> None:
         """Kills the daemon, changes documents meanwhile, starts it again."""
-        before = {tail["pillow"]: tail["seq"] for tail in self._statuses()}
         daemon = self._running_daemon()
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
         self._tell(f"Killed pillowd (pid {daemon.pid}) with SIGKILL")
-        self._change(seed=4, share=0.03)
+        changed = self._change(seed=4, share=0.03)
         self._start_daemon()
-        self._catch_up("resuming")
+        self._catch_up("resuming", changed)
         resumed = (self.folder / "pillowd.log").read_text(errors="replace").count("tail.resumed")
-        if resumed < len(before):
+        if resumed < len(PILLOWS):
             raise DemoFailed("A pillow did not resume from its checkpoint")
-        self._tell(f"All {len(before)} pillows resumed from their checkpoints")
+        self._tell(f"All {len(PILLOWS)} pillows resumed from their checkpoints")
 
     def _serve(self) -> None:
         self._tell("Serving until Ctrl-C")
@@ -175,7 +189,7 @@ class Demo:
     def _differences(self) -> list[Difference]:
         return compare(self.couch.documents(), self.folder / "clinic.sqlite", self.folder / "lines")
 
-    def _head(self) -> int:
+    def _rows(self) -> int:
         """How many rows the feed has: one a document, deleted ones included."""
         return len(self.couch.changes(feed="normal")["results"])
 
@@ -241,3 +255,31 @@ class Demo:
 
     def _tell(self, text: str, mark: str = "• ") -> None:
         self.console.print(f"{mark}{text}", highlight=False)
+
+
+#: Says that a folder is the demo's own, so that it may be emptied.
+MARK = ".pillowd-demo"
+
+
+@click.command()
+@click.option("--serve", is_flag=True, help="Keep server and daemon up until Ctrl-C.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("demo-data"),
+    show_default=True,
+    help="Where everything is kept; emptied first.",
+)
+def demo(folder: Path, *, serve: bool) -> None:
+    """Shows the whole path on this machine, with nothing to configure."""
+    folder = folder.absolute()
+    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
+        raise click.UsageError(f"{folder} is not empty and not the demo's; give another --dir")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARK).touch()
+    try:
+        Demo(folder, Console()).run(serve=serve)
+    except DemoFailed as failure:
+        raise click.ClickException(str(failure)) from failure
