@@ -23,6 +23,9 @@ from checkpoints.server import Busy, ControlServer, Session
 from checkpoints.store import CheckpointStore, HistoryEntry
 from checkpoints.tracker import Tracker
 
+PersistentOrderedDict = POD
+ProgressTracker = Tracker
+
 __all__ = [
     "PASS_TO_BEGIN",
     "POD",
@@ -38,6 +41,8 @@ __all__ = [
     "IntegrityError",
     "MalformedMessage",
     "MessageTooLarge",
+    "PersistentOrderedDict",
+    "ProgressTracker",
     "RemoteError",
     "Seq",
     "Session",

@@ -70,8 +70,12 @@ class Directory:
 
     @property
     def gone(self) -> bool:
-        """Whether the directory was removed under us."""
-        return os.fstat(self._fd).st_nlink == 0
+        """Whether the path names another directory by now, or none."""
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return True
+        return not os.path.samestat(there, os.fstat(self._fd))
 
     def names(self) -> list[str]:
         """The names of the files in it."""

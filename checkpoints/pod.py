@@ -1,32 +1,107 @@
-"""POD: a dictionary that is on disk."""
+"""POD, the persistent ordered dictionary: a dict that is on disk.
+
+    with POD("visited.pod") as pod:
+        pod["https://example.org"] = {"seen": 1, "links": []}
+        pod["https://example.org"]["links"].append("/about")    # persisted as well
+
+It keeps tastypy's interface and files. Where it behaves otherwise, docs/reference/stores.md says so
+and why; above all: it counts writes rather than keys until the next sync, a crash at any moment leaves
+a whole store, reading never writes, and nobody's signal handlers are touched.
+"""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
-from checkpoints.directory import Directory
-from checkpoints.errors import StoreWriteError
-from checkpoints.offhub import off_hub
+from checkpoints.core import Core, Settings
+from checkpoints.deep import Deep, apply
+from checkpoints.errors import StoreClosed
+from checkpoints.keys import Key, check_key
+from checkpoints.registry import registry
+from checkpoints.rules import Rules
+
+PAGE = 1000  # keys that a walk takes at a time
+
+Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
 class POD(MutableMapping[Any, Any]):
-    """A persistent, ordered dictionary."""
+    """A dictionary that is on disk.
 
-    def __init__(self, path: str | Path, *, sync_at: int | None = 100) -> None:
-        self._directory = Directory.create(Path(path))
-        self._directory.lock()
-        self._guard = threading.RLock()
-        self._sync_at = sync_at
-        self._writes = 0
-        self._entries: dict[Any, Any] = {}
-        if "0.json" in self._directory.names():
-            for line in self._directory.read("0.json").decode().splitlines():
-                key, value = line.split("\t", 1)
-                self._entries[json.loads(key.replace("\\\\", "\\"))] = json.loads(value)
+    Keys are str, int or tuples of them, values what JSON can hold; both are refused with a TypeError or
+    ValueError when they cannot be stored, at the assignment. A value is stored as JSON gives it back:
+    tuples are lists, int names in dicts are str. Dicts and lists that come out report changes to the
+    key that they are stored under, so changing them in place is enough.
+
+    A path that this process has open already gives the same store. All handles must be closed.
+
+    Args:
+        path: a directory, made if it is missing.
+        init: entries to begin with; those that are there stay as they are, unless `overwrite`.
+        gzipped: compress the files of a new store; one that exists stays as it is.
+        file_size: lines a file of a new store; one that exists stays as it is.
+        sync_at: sync after so many writes; None for never.
+        sync_interval: sync so many seconds after a write at the latest; None for never.
+        durable: wait for the disk in each sync. Without it a sync survives a crash of the process,
+            not of the machine.
+        readonly: read what is on disk now, also while another process writes.
+        overwrite: let `init` replace what is there.
+        close_at_exit: close it when the interpreter ends and nobody has.
+
+    Raises:
+        StoreLocked: another process has it open for writing.
+        IntegrityError: what is on disk is not whole.
+        ValueError: this process has it open with other settings.
+        NotADirectoryError: something else is there.
+    """
+
+    def __init__(  # noqa: PLR0917 - tastypy's order of arguments
+        self,
+        path: str | Path,
+        init: Pairs | None = None,
+        gzipped: bool = False,
+        file_size: int = 1000,
+        sync_at: int | None = 100,
+        sync_interval: float | None = 5.0,
+        *,
+        durable: bool = True,
+        readonly: bool = False,
+        overwrite: bool = False,
+        close_at_exit: bool = True,
+    ) -> None:
+        if file_size < 1:
+            raise ValueError(f"file_size is {file_size}; it is at least 1")
+        settings = Settings(
+            file_size=file_size,
+            gzipped=gzipped,
+            sync_at=sync_at,
+            sync_interval=sync_interval,
+            durable=durable,
+            readonly=readonly,
+        )
+        self._open(path, settings, Rules(), close_at_exit=close_at_exit)
+        self._begin_with(init, overwrite=overwrite)
+
+    def _open(self, path: str | Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self._closed = False
+        self._core: Core = registry.acquire(self.path, settings, rules, close_at_exit=close_at_exit)
+
+    def _begin_with(self, init: Pairs | None, *, overwrite: bool) -> None:
+        entries = pairs(init or {})
+        self.update(entries if overwrite else [(key, value) for key, value in entries if key not in self])
 
     def __enter__(self) -> Self:
         return self
@@ -34,47 +109,171 @@ class POD(MutableMapping[Any, Any]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __getitem__(self, key: Any) -> Any:
-        return self._entries[key]
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._entries[key] = json.loads(json.dumps(value, allow_nan=False))
-        self._wrote()
+    def __getitem__(self, key: Key) -> Any:
+        return self._opened.memory.get(key)
 
-    def __delitem__(self, key: Any) -> None:
-        del self._entries[key]
-        self._wrote()
+    def __setitem__(self, key: Key, value: Any) -> None:
+        self._opened.memory.put([(key, value)])
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._entries))
+    def __delitem__(self, key: Key) -> None:
+        self._opened.memory.remove(key)
+
+    def __contains__(self, key: object) -> bool:
+        return _is_key(key) and key in self._opened.memory
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._opened.memory)
 
-    def sync(self) -> None:
-        """Everything is on disk when this returns.
+    def __iter__(self) -> Iterator[Key]:
+        return self.iterkeys()
+
+    def iterkeys(self) -> Iterator[Key]:
+        """The keys in order; those that are added meanwhile too, those that are removed not."""
+        ordinal = -1
+        while page := self._opened.memory.after(ordinal, PAGE):
+            for ordinal, key in page:  # noqa: B007 - where the next page begins
+                if key in self:
+                    yield key
+
+    def iteritems(self) -> Iterator[tuple[Key, Any]]:
+        """The keys in order with their values."""
+        for key in self.iterkeys():
+            try:
+                value = self[key]
+            except KeyError:  # removed by another thread between the two
+                continue
+            yield key, value
+
+    def itervalues(self) -> Iterator[Any]:
+        """The values in the order of the keys."""
+        return (value for _, value in self.iteritems())
+
+    def keys(self) -> KeysView[Key]:
+        """The keys in order."""
+        return KeysView(self)
+
+    def items(self) -> ItemsView[Key, Any]:
+        """The keys in order with their values."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """The values in the order of the keys."""
+        return _Values(self)
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """Stores the entries of mappings or pairs, all or none; later ones win, `fields` last.
 
         Raises:
+            TypeError, ValueError: a key or value cannot be stored.
+        """
+        entries = [pair for other in others for pair in pairs(other)]
+        self._opened.memory.put([*entries, *fields.items()])
+
+    def clear(self) -> None:
+        """Removes everything."""
+        with self.together():
+            for key in self.iterkeys():
+                del self[key]
+
+    @property
+    def set(self) -> Deep:
+        """The place from which deep changes are one step: `pod.set["a"]["n"] += 1`."""
+        return Deep(self._apply)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Lets no other thread or greenlet in between what is done inside. It must not wait."""
+        return self._opened.memory.together()
+
+    def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
+        """The keys whose last change, or removal, is not on disk yet."""
+        return self._opened.memory.dirty
+
+    def mark_dirty(self, key: Key) -> None:
+        """Has a key written at the next sync.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._opened.memory.mark_dirty(key)
+
+    def sync(self) -> None:
+        """Everything that was stored before is on disk when this returns.
+
+        Raises:
+            StoreWriteError: the disk refused. Nothing is lost: what is not on disk is still dirty.
+        """
+        self._opened.sync()
+
+    def sync_key(self, *keys: Key) -> None:
+        """The files that keys stand in are on disk when this returns; other keys may stay dirty.
+
+        Raises:
+            KeyError: there is no such key.
             StoreWriteError: the disk refused.
         """
-        with self._guard:
-            lines = [
-                json.dumps(key).replace("\\", "\\\\") + "\t" + json.dumps(value) + "\n"
-                for key, value in self._entries.items()
-            ]
-            try:
-                off_hub(self._directory.replace, "0.json", "".join(lines).encode())
-                off_hub(self._directory.sync)
-            except OSError as error:
-                raise StoreWriteError(f"cannot write {self._directory.path}: {error}") from error
-            self._writes = 0
+        self._opened.sync(keys)
+
+    def hold(self) -> None:
+        """No automatic sync from now on; `sync` still does one."""
+        self._opened.hold()
+
+    def unhold(self) -> None:
+        """Automatic syncs again; one is made now if it is due."""
+        self._opened.unhold()
+
+    def revert(self) -> None:
+        """Forgets what is not on disk. Values that were taken out before are ordinary ones then."""
+        self._opened.revert()
 
     def close(self) -> None:
-        """Syncs, and lets the directory go."""
-        self.sync()
-        self._directory.close()
+        """Syncs, and lets the store go if this was its last handle; safe to call twice.
 
-    def _wrote(self) -> None:
-        self._writes += 1
-        if self._sync_at is not None and self._writes >= self._sync_at:
-            self.sync()
+        Raises:
+            StoreWriteError: the disk refused. It is still open, and nothing is lost: close it again.
+        """
+        if not self._closed:
+            registry.release(self._core)
+            self._closed = True
+
+    @property
+    def _opened(self) -> Core:
+        if self._closed:
+            raise StoreClosed(f"{self.path} is closed")
+        self._core.refuse_closed()
+        return self._core
+
+    def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
+        with self.together():
+            return apply(self, path, operation, arguments)
+
+
+class _Items(ItemsView[Any, Any]):
+    _mapping: POD
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self._mapping.iteritems()
+
+
+class _Values(ValuesView[Any]):
+    _mapping: POD
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._mapping.itervalues()
+
+
+def pairs(other: Any) -> list[tuple[Any, Any]]:
+    """The entries of a mapping, of anything with `keys()`, or of pairs."""
+    if hasattr(other, "keys"):
+        other = [(key, other[key]) for key in list(other.keys())]
+    return [(key, value) for key, value in other]
+
+
+def _is_key(key: object) -> bool:
+    try:
+        check_key(key)
+    except TypeError:
+        return False
+    return True

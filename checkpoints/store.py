@@ -1,24 +1,26 @@
-"""Where the checkpoints are kept: one file per pillow and source, replaced whole and durably.
+"""Where the checkpoints are kept: a POD with a file for each pillow and source.
 
 A running pillow saves, an operator edits; each edit raises the checkpoint's generation, and a save
 under another generation is refused (`CheckpointMoved`), so that the pillow reads again and starts
 from where the operator put it.
+
+Saves that fall due together are one commit. The history stands in a file of its own, which is written
+once a minute at most: with tokens of 4 kB it would otherwise be twenty times what a save writes.
 """
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 from checkpoints.checkpoint import Checkpoint, TailKey
-from checkpoints.directory import Directory
-from checkpoints.errors import CheckpointMoved, IntegrityError, StoreClosed, StoreWriteError
-from checkpoints.offhub import off_hub
+from checkpoints.core import Settings
+from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
+from checkpoints.keys import Key
+from checkpoints.pod import POD
+from checkpoints.rules import Rules
 from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
@@ -39,19 +41,30 @@ class HistoryEntry:
     saved_at: float
     changes: int
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> HistoryEntry:
+        """The entry of a checkpoint."""
+        return cls(seq=checkpoint.seq, saved_at=checkpoint.saved_at, changes=checkpoint.changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry as JSON values."""
+        return {"seq": self.seq.value, "saved_at": self.saved_at, "changes": self.changes}
+
 
 class CheckpointStore:
-    """The checkpoints of one state directory, owned by one process (any number may read)."""
+    """The checkpoints of one state directory, owned by one process; any number may read.
+
+    Args:
+        path: its folder, made if it is missing.
+        readonly: read what is on disk now, also while another process owns it.
+
+    Raises:
+        StoreLocked: another process owns it; the message names its pid.
+        IntegrityError: what is on disk is not whole; the message says what and the remedies.
+    """
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
-        self._path = Path(path)
-        self._readonly = readonly
-        self._directory: Directory | None = (
-            Directory(self._path) if readonly else Directory.create(self._path)
-        )
-        self._guard = threading.RLock()
-        if not readonly:
-            self._directory.lock()
+        self._pod = _Entries(path, readonly=readonly)
 
     def __enter__(self) -> Self:
         return self
@@ -65,25 +78,39 @@ class CheckpointStore:
         Raises:
             IntegrityError: there is one that cannot be read.
         """
-        record = self._read(key)
-        return None if record is None else Checkpoint.from_json(record["checkpoint"])
+        stored = self._pod.get(_checkpoint(key))
+        if stored is None:
+            return None
+        try:
+            return Checkpoint.from_json(stored)
+        except (KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"the checkpoint of {key} in {self._pod.path} cannot be read: {error}. "
+                "It may be of a newer pillowd. `pillowd checkpoint set` or `reset` replaces it."
+            ) from error
 
     def save(self, key: TailKey, checkpoint: Checkpoint) -> None:
         """Keeps a running tail's checkpoint; it is on disk when this returns.
 
         Raises:
             CheckpointMoved: the stored one is of another generation (an operator's edit).
-            StoreWriteError: the disk refused.
+            StoreWriteError: the disk refused. What was saved before is still on disk.
         """
-        with self._guard:
-            record = self._read(key)
-            stored = 0 if record is None else record["checkpoint"]["generation"]
-            if stored != checkpoint.generation:
-                raise CheckpointMoved(f"the checkpoint of {key} was edited: generation {stored}")
-            self._write(key, checkpoint, record)
+        with self._pod.together():
+            present = self.get(key)
+            generation = 0 if present is None else present.generation
+            if generation != checkpoint.generation:
+                raise CheckpointMoved(
+                    f"the checkpoint of {key} was edited: it has generation {generation}, "
+                    f"not {checkpoint.generation}"
+                )
+            keys = self._put(key, checkpoint)
+        self._pod.sync_key(*keys)
 
     def edit(self, key: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
         """An operator's edit: stores what `change` makes of the present one under a new generation.
+
+        Where the present one cannot be read, `change` gets None.
 
         Returns:
             What was stored.
@@ -91,81 +118,100 @@ class CheckpointStore:
         Raises:
             StoreWriteError: the disk refused; nothing was changed.
         """
-        with self._guard:
-            record = self._read(key)
-            present = None if record is None else Checkpoint.from_json(record["checkpoint"])
+        with self._pod.together():
+            present, generation = self._readable(key)
             changed = change(present)
-            generation = max(changed.generation, present.generation if present else 0) + 1
-            changed = replace(changed, generation=generation)
-            self._write(key, changed, record)
+            changed = replace(changed, generation=max(changed.generation, generation) + 1)
+            before = {part: self._pod[part] for part in _parts(key) if part in self._pod}
+            keys = self._put(key, changed, *([present] if present else []), edited=True)
+        try:
+            self._pod.sync_key(*keys)
+        except StoreWriteError:
+            self._restore(key, changed, before)
+            raise
         return changed
 
     def delete(self, key: TailKey) -> None:
-        """Forgets a tail's checkpoint and its history."""
-        with self._guard:
-            directory = self._opened()
-            directory.remove(_name(key))
-            off_hub(directory.sync)
+        """Forgets a tail's checkpoint and its history.
+
+        Raises:
+            StoreWriteError: the disk refused; they are forgotten when it takes the next write.
+        """
+        with self._pod.together():
+            for part in _parts(key):
+                self._pod.pop(part, None)
+        self._pod.sync()
 
     def keys(self) -> list[TailKey]:
-        """The tails that have a checkpoint."""
-        directory = self._opened()
-        records = [json.loads(directory.read(name)) for name in directory.names() if name.endswith(".json")]
-        return sorted(TailKey(*record["key"]) for record in records)
+        """The tails that have a checkpoint, in order of their names."""
+        return sorted(TailKey(pillow, source) for kind, pillow, source in self._pod if kind == "checkpoint")
 
     def history(self, key: TailKey) -> list[HistoryEntry]:
-        """Where the tail was, newest first: at most 20 entries, a minute or more apart."""
-        record = self._read(key) or {"history": []}
-        return [HistoryEntry(**entry | {"seq": Seq.of(entry["seq"])}) for entry in record["history"]]
+        """Where the tail was, newest first: at most 20 entries, a minute or more apart but for edits."""
+        entries = self._pod.get(_history(key), [])
+        return [HistoryEntry(**entry | {"seq": Seq.of(entry["seq"])}) for entry in entries]
 
     def close(self) -> None:
-        """Lets the directory go; safe to call twice."""
-        if self._directory is not None:
-            self._directory.close()
-            self._directory = None
+        """Lets the store go; safe to call twice."""
+        self._pod.close()
 
-    def _opened(self) -> Directory:
-        if self._directory is None:
-            raise StoreClosed(f"{self._path} is closed")
-        return self._directory
-
-    def _read(self, key: TailKey) -> dict[str, Any] | None:
+    def _readable(self, key: TailKey) -> tuple[Checkpoint | None, int]:
+        """The present checkpoint, if it can be read, and its generation, which may be readable alone."""
         try:
-            text = self._opened().read(_name(key))
-        except FileNotFoundError:
-            return None
-        try:
-            record: dict[str, Any] = json.loads(text)
-            if record["format"] != 1:
-                raise IntegrityError(f"{self._path / _name(key)} has format {record['format']}; this is 1")
-            Checkpoint.from_json(record["checkpoint"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError(f"{self._path / _name(key)} cannot be read: {error}") from error
-        return record
+            present = self.get(key)
+        except IntegrityError:
+            stored = self._pod[_checkpoint(key)]
+            generation = stored.get("generation") if isinstance(stored, dict) else None
+            return None, generation if isinstance(generation, int) else 0
+        return present, present.generation if present else 0
 
-    def _write(self, key: TailKey, checkpoint: Checkpoint, record: dict[str, Any] | None) -> None:
-        history = (record or {"history": []})["history"]
-        newest = HistoryEntry(seq=checkpoint.seq, saved_at=checkpoint.saved_at, changes=checkpoint.changes)
-        if not history or checkpoint.saved_at - history[0]["saved_at"] >= HISTORY_SECONDS:
-            history = [asdict(newest) | {"seq": checkpoint.seq.value}, *history][:HISTORY_LENGTH]
-        text = json.dumps(
-            {
-                "format": 1,
-                "key": [key.pillow, key.source],
-                "checkpoint": checkpoint.to_json(),
-                "history": history,
-            }
-        )
-        try:
-            off_hub(self._commit, _name(key), text.encode())
-        except OSError as error:
-            raise StoreWriteError(f"cannot write the checkpoint of {key}: {error}") from error
+    def _put(
+        self, key: TailKey, checkpoint: Checkpoint, *replaced: Checkpoint, edited: bool = False
+    ) -> list[Key]:
+        """Puts a checkpoint, and a history entry if one is due. Returns what is to be synced."""
+        self._pod[_checkpoint(key)] = checkpoint.to_json()
+        history = self.history(key)
+        if not edited and not _is_due(history, checkpoint):
+            return [_checkpoint(key)]
+        unrecorded = [each for each in replaced if not history or history[0].seq != each.seq]
+        entries = [*map(HistoryEntry.of, [checkpoint, *unrecorded]), *history]
+        self._pod[_history(key)] = [entry.to_json() for entry in entries[:HISTORY_LENGTH]]
+        return [_checkpoint(key), _history(key)]
 
-    def _commit(self, name: str, data: bytes) -> None:
-        directory = self._opened()
-        directory.replace(name, data)
-        directory.sync()
+    def _restore(self, key: TailKey, changed: Checkpoint, before: dict[Any, Any]) -> None:
+        """Takes an edit back that is not on disk, unless somebody built on it."""
+        with self._pod.together():
+            if self._pod.get(_checkpoint(key)) != changed.to_json():
+                return
+            for part in _parts(key):
+                self._pod.pop(part, None)
+            self._pod.update(before)
 
 
-def _name(key: TailKey) -> str:
-    return f"{quote(key.pillow, safe='')}@{quote(key.source, safe='')}.json"
+class _CheckpointRules(Rules):
+    kind = "checkpoints"
+
+
+class _Entries(POD):
+    """Each entry in a file of its own, written when it is told to."""
+
+    def __init__(self, path: str | Path, *, readonly: bool) -> None:
+        settings = Settings(file_size=1, sync_at=None, sync_interval=None, readonly=readonly)
+        self._open(path, settings, _CheckpointRules(), close_at_exit=False)
+
+
+def _is_due(history: list[HistoryEntry], checkpoint: Checkpoint) -> bool:
+    # abs: a clock that was set back must not stop the history
+    return not history or abs(checkpoint.saved_at - history[0].saved_at) >= HISTORY_SECONDS
+
+
+def _checkpoint(key: TailKey) -> Key:
+    return ("checkpoint", key.pillow, key.source)
+
+
+def _history(key: TailKey) -> Key:
+    return ("history", key.pillow, key.source)
+
+
+def _parts(key: TailKey) -> tuple[Key, Key]:
+    return (_checkpoint(key), _history(key))

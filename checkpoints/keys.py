@@ -1,0 +1,99 @@
+"""Keys and lines of a store, in tastypy's format.
+
+A line is KEY TAB VALUE LF. VALUE is JSON; KEY is JSON in which every backslash is doubled, so that
+tastypy, which halves them before it parses, reads keys with a tab or a backslash as well. Both are
+ASCII, and neither can hold a raw tab or newline, which JSON escapes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeAlias
+
+Key: TypeAlias = Any  # str, int, or a tuple of keys: mypy knows no recursive type that dicts accept
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
+
+
+def check_key(key: object) -> None:
+    """Refuses what cannot be a key.
+
+    Raises:
+        TypeError: it is neither `str`, `int` nor a tuple of those.
+    """
+    if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
+        return
+    if not isinstance(key, tuple):
+        raise TypeError(f"a key is a str, an int or a tuple of them, not {key!r}")
+    for part in key:
+        check_key(part)
+
+
+def encode_key(key: Key) -> str:
+    """The key as it stands in a line."""
+    return _encode(key).replace("\\", "\\\\")
+
+
+def decode_key(text: str) -> Key:
+    """The key that `encode_key` gave.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    key = as_key(json.loads(text.replace("\\\\", "\\")))
+    check_key(key)
+    return key
+
+
+def as_key(value: Any) -> Key:
+    """A key that went through JSON: its arrays are tuples again."""
+    return tuple(as_key(part) for part in value) if isinstance(value, list) else value
+
+
+def encode_value(key: Key, value: Any) -> str:
+    """The value as JSON.
+
+    Raises:
+        TypeError, ValueError: it is not JSON (a set, an object, NaN, a cycle); the key is named.
+    """
+    try:
+        return _encode(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the value of {key!r} cannot be stored: {error}") from None
+    except RecursionError:
+        raise ValueError(f"the value of {key!r} is nested too deeply") from None
+
+
+def line_of(key: Key, text: str) -> str:
+    """The line of a key and its value as JSON, without the newline."""
+    return f"{encode_key(key)}\t{text}"
+
+
+def value_of(line: str) -> Any:
+    """The value in a line, as plain dicts and lists."""
+    return json.loads(text_of(line))
+
+
+def text_of(line: str) -> str:
+    """The value in a line as JSON."""
+    return line.partition("\t")[2]
+
+
+def parse_line(line: str) -> tuple[Key, str]:
+    """The key in a line, and the line.
+
+    Raises:
+        ValueError: it is no line; the message says why.
+    """
+    text, tab, value = line.partition("\t")
+    if not tab:
+        raise ValueError("no tab between key and value")
+    try:
+        key = decode_key(text)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"not a key: {error}") from None
+    try:
+        json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"the value of {key!r} is not JSON: {error}") from None
+    return key, line

@@ -1,0 +1,115 @@
+"""The stores that this process has open: one path is one store, however often it is opened."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+
+from checkpoints.core import Core, Settings
+from checkpoints.directory import Directory
+from checkpoints.rules import Rules
+
+
+class Registry:
+    """Open stores by path, each with how many handles it has."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._open: dict[Path, Core] = {}
+        self._handles: dict[Path, int] = {}
+        self._at_exit: set[Path] = set()
+        self._watching = False
+
+    def acquire(self, path: Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> Core:
+        """Opens a store, or gives the one that is open already.
+
+        Raises:
+            ValueError: it is open with other settings.
+            StoreLocked: another process has it.
+            IntegrityError: it is not whole.
+        """
+        if settings.readonly:
+            return _open(Directory(path), settings, rules)
+        with self._guard:
+            core = self._present(path)
+            if core is None:
+                self._watch()
+                core = self._open[path] = _open(_locked(path, settings), settings, rules)
+                self._handles[path] = 0
+            elif core.settings != settings or core.rules.kind != rules.kind:
+                raise ValueError(f"{path} is open as a {core.rules.kind} with {core.settings}")
+            self._handles[path] += 1
+            if close_at_exit:
+                self._at_exit.add(path)
+            return core
+
+    def release(self, core: Core) -> None:
+        """Closes a store when this was its last handle.
+
+        Raises:
+            StoreWriteError: the disk refused; the handle still stands.
+        """
+        path = core.directory.path
+        with self._guard:
+            if self._open.get(path) is not core:
+                core.close()
+                return
+            if self._handles[path] == 1:
+                core.close()
+                self._forget(path)
+            else:
+                core.sync()
+                self._handles[path] -= 1
+
+    def _present(self, path: Path) -> Core | None:
+        core = self._open.get(path)
+        if core is not None and core.directory.gone:
+            core.discard()  # removed under us: what it held belongs to the directory that is gone
+            self._forget(path)
+            return None
+        return core
+
+    def _forget(self, path: Path) -> None:
+        del self._open[path], self._handles[path]
+        self._at_exit.discard(path)
+
+    def _watch(self) -> None:
+        """From the first store on: none leaks into a fork, and those that are left at the end are closed."""
+        if not self._watching:
+            self._watching = True
+            os.register_at_fork(after_in_child=self._abandon)
+            atexit.register(self._close_all)
+
+    def _abandon(self) -> None:
+        for core in self._open.values():
+            core.abandon()
+        self.__init__()  # type: ignore[misc]  # the child starts with none open, and with a free lock
+        self._watching = True
+
+    def _close_all(self) -> None:
+        for path in sorted(self._at_exit):
+            self._open[path].close()
+
+
+def _locked(path: Path, settings: Settings) -> Directory:
+    directory = Directory.create(path, durable=settings.durable)
+    try:
+        directory.lock()
+        directory.remove_leftovers()
+    except BaseException:
+        directory.close()
+        raise
+    return directory
+
+
+def _open(directory: Directory, settings: Settings, rules: Rules) -> Core:
+    try:
+        return Core(directory, settings, rules)
+    except BaseException:
+        directory.close()
+        raise
+
+
+registry = Registry()
