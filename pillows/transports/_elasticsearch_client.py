@@ -10,12 +10,19 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import elasticsearch
 import msgspec
 from elastic_transport import NodeConfig, Serializer, Urllib3HttpNode
-from elasticsearch import ApiError, Elasticsearch, TransportError, UnsupportedProductError
+from elasticsearch import (
+    ApiError,
+    Elasticsearch,
+    SerializationError,
+    TransportError,
+    UnsupportedProductError,
+)
 
 from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.transports._elasticsearch_options import ElasticsearchConnection
@@ -49,7 +56,7 @@ class Json(Serializer):
         try:
             return msgspec.json.decode(data) if data else None
         except msgspec.DecodeError as error:
-            raise elasticsearch.SerializationError(f"the answer is no JSON: {error}") from error
+            raise SerializationError(f"the answer is no JSON: {error}") from error
 
     def dumps(self, data: Any) -> bytes:
         """A value as JSON; bytes as they are."""
@@ -99,24 +106,30 @@ def connect(options: ElasticsearchConnection) -> Elasticsearch:
     elif options.auth and options.auth.username and options.auth.password:
         auth["basic_auth"] = (options.auth.username, options.auth.password.get_secret_value())
     if options.ca_bundle:
-        auth["ca_certs"] = str(options.ca_bundle)
+        auth["ca_certs"] = _readable(options.ca_bundle)
+    return Elasticsearch(
+        list(options.hosts),
+        node_class=Node,
+        request_timeout=options.timeout,
+        max_retries=0,
+        retry_on_timeout=False,
+        retry_on_status=(),
+        connections_per_node=options.connections_per_node,
+        http_compress=options.compress,
+        serializers={one.mimetype: one for one in (Json(), Ndjson())},
+        **auth,
+    )
+
+
+def _readable(ca_bundle: Path) -> str:
+    """The path of certificates that can be read; the client would only say so at every request."""
     try:
-        return Elasticsearch(
-            list(options.hosts),
-            node_class=Node,
-            request_timeout=options.timeout,
-            max_retries=0,
-            retry_on_timeout=False,
-            retry_on_status=(),
-            connections_per_node=options.connections_per_node,
-            http_compress=options.compress,
-            serializers={one.mimetype: one for one in (Json(), Ndjson())},
-            **auth,
-        )
+        ssl.create_default_context(cafile=ca_bundle)
     except OSError as error:  # a missing file, or ssl.SSLError for one that holds no certificate
         raise ConfigError(
-            f"The certificates in {options.ca_bundle} can't be read: {error}.", remedy="see ca_bundle"
+            f"The certificates in {ca_bundle} can't be read: {error}.", remedy="see ca_bundle"
         ) from error
+    return str(ca_bundle)
 
 
 def check_versions(client: Elasticsearch) -> None:
@@ -161,7 +174,8 @@ def meaning(error: ApiError | TransportError) -> PillowError:
             f"The certificate of Elasticsearch is not trusted: {cause}.",
             remedy="give its certificate authority as ca_bundle",
         )
-    return RetryableError(f"{error.message}: {cause}" if cause is not error else str(error.message))
+    # The client's own words are "Connection error"; what happened is in its cause.
+    return RetryableError(str(error.message if isinstance(error, SerializationError) else cause))
 
 
 def _of_answer(error: ApiError) -> PillowError:

@@ -1,0 +1,491 @@
+"""What Elasticsearch's transport promises beyond the conformance suite: names, aliases, limits, faults."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import greenlet
+import pytest
+
+from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
+from pillows.models import Batch, WriteResult, guard
+from pillows.transports import _elasticsearch_bulk as bulk
+from pillows.transports import elasticsearch as module
+from pillows.transports.elasticsearch import ElasticsearchTransport
+from tests.conformance.steps import assert_applied, write_until_answered
+from tests.integration.transports.elasticsearch_index import Node, aside
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.scripted import ScriptedServer, json_reply
+from tests.servers.tcp_proxy import TcpProxy
+from tests.sizes import size
+from tests.targets import OTHER_KEY, at, batch, document, gone
+
+ANYTHING = {"mapping": {"dynamic": False}}
+STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
+
+
+@pytest.fixture
+def node(elasticsearch_url: str, es_prefix: str) -> Node:
+    return Node(elasticsearch_url, es_prefix)
+
+
+@contextmanager
+def running(
+    node: Node, *, epoch: int = 1, url: str = "", connection: Any = None, **outputs: Any
+) -> Iterator[ElasticsearchTransport]:
+    one = node.transport(outputs or {"docs": ANYTHING}, url=url, **(connection or {}))
+    try:
+        one.open()
+        one.claim(at("0", epoch=epoch))
+        yield one
+    finally:
+        one.close()
+
+
+def many(count: int, version: int = 1, **row: Any) -> list[Any]:
+    return [document(f"d{n:05}", version, {"n": n, **row}) for n in range(count)]
+
+
+# --- the alias and the index behind it
+
+
+def test_the_first_index_is_searched_at_once_under_its_alias(node: Node) -> None:
+    with running(node) as one:
+        assert_applied(one.write(batch(document("a", 1, {"n": 1}))))
+    (index,) = node.indices("docs")
+    assert node.behind("docs") == [index]
+    settings = node.ask("GET", f"{index}/_settings?flat_settings=true")[index]["settings"]
+    assert settings["index.gc_deletes"] == "1h"
+    meta = node.ask("GET", f"{index}/_mapping")[index]["mappings"]["_meta"]["pillowd"]
+    assert meta == {"format": 1, "pillow": "cases", "source": "couch/cases", "epoch": 1, "generation": 0}
+
+
+def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_is_complete(
+    node: Node,
+) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 5, {"n": 1}), document("gone-meanwhile", 1, {"n": 2})))
+    (old,) = node.indices("docs")
+    changed = node.transport({"docs": STRICT})
+    standing = changed.open()
+    assert (standing.epoch, standing.empty) == (1, True), "the epoch of the old index counts too"
+    changed.claim(at("0", epoch=2))
+    assert_applied(changed.write(batch(document("a", 5, {"n": 3}), epoch=2, first_pass=True)))
+    assert node.behind("docs") == [old]
+    assert node.read("docs") == {"a": {"n": 1}, "gone-meanwhile": {"n": 2}}, "the old rows are still shown"
+    assert changed.complete_pass(2) == 0
+    (new,) = set(node.indices("docs")) - {old}
+    assert node.behind("docs") == [new]
+    assert node.read("docs") == {"a": {"n": 3}}
+    changed.close()
+    with running(node, epoch=2, docs=STRICT) as again:
+        assert again.complete_pass(2) == 0
+    assert node.behind("docs") == [new]
+
+
+def test_an_interrupted_rebuild_goes_on_in_the_same_index(node: Node) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 1, {"n": 1})))
+    for _ in range(2):
+        with running(node, epoch=2, docs=STRICT) as changed:
+            changed.write(batch(document("b", 1, {"n": 1}), epoch=2))
+    assert len(node.indices("docs")) == 2
+    assert set(node.read("docs")) == {"a"}
+
+
+def test_an_index_under_the_aliass_name_is_a_config_error_with_the_remedy(node: Node) -> None:
+    node.ask("PUT", node.alias("docs"))
+    one = node.transport({"docs": ANYTHING})
+    with pytest.raises(ConfigError, match=r"is an index.*Remedy: choose another name, or delete"):
+        one.open()
+    one.close()
+    assert node.indices() == [node.alias("docs")]
+
+
+def test_an_alias_on_somebody_elses_index_is_left_alone(node: Node) -> None:
+    node.ask("PUT", f"{node.prefix}theirs", {"aliases": {node.alias("docs"): {}}})
+    one = node.transport({"docs": ANYTHING})
+    with pytest.raises(ConfigError, match="was not created by pillowd"):
+        one.open()
+    one.close()
+    assert node.behind("docs") == [f"{node.prefix}theirs"]
+
+
+def test_an_index_of_another_pillow_is_refused_and_both_are_named(node: Node) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 1, {"n": 1})))
+    other = node.transport({"docs": ANYTHING}, key=OTHER_KEY)
+    with pytest.raises(ConfigError, match=r"'cases' of 'couch/cases', so forms@couch/forms can't"):
+        other.open()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mapping": {"properties": {"n": {"type": "nope"}}}},
+        {"settings": {"no_such": 1}},
+        {"pipeline": "nope"},
+    ],
+    ids=["mapping", "settings", "pipeline"],
+)
+def test_what_the_server_refuses_about_an_index_is_a_config_error(node: Node, options: Any) -> None:
+    one = node.transport({"docs": options})
+    with pytest.raises(ConfigError, match=r"nope|no_such"):
+        one.open()
+    one.close()
+    assert node.indices() == []
+
+
+def test_a_lost_alias_comes_back_at_the_next_start(node: Node) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 1, {"n": 1})))
+    (index,) = node.indices("docs")
+    node.ask("DELETE", f"{index}/_alias/{node.alias('docs')},{index}-write")
+    with running(node) as one:
+        one.write(batch(document("b", 1, {"n": 1})))
+    assert set(node.read("docs")) == {"a", "b"}
+
+
+def test_the_operators_meta_stays(node: Node) -> None:
+    with running(node, docs={"mapping": {"_meta": {"team": "search"}}}) as one:
+        one.claim(at("0", epoch=2, generation=7))
+    (index,) = node.indices("docs")
+    meta = node.ask("GET", f"{index}/_mapping")[index]["mappings"]["_meta"]
+    assert meta["team"] == "search"
+    assert (meta["pillowd"]["epoch"], meta["pillowd"]["generation"]) == (2, 7)
+
+
+def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_guesswork(node: Node) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 1, {"n": 1})))
+        (index,) = node.indices("docs")
+        node.ask("DELETE", index)
+        with pytest.raises(FatalError, match=r"is gone.*checkpoint reset"):
+            one.write(batch(document("b", 1, {"n": 1}), gone("a", 2)))
+        with pytest.raises(FatalError, match="checkpoint reset"):
+            one.claim(at("0", epoch=2))
+    assert node.indices() == []
+
+
+# --- refused writes
+
+
+def test_t35_a_shuffled_stream_with_duplicates_and_races_converges(node: Node) -> None:
+    """Every document's life, deletes among it, in any order and with 20 % sent twice."""
+    lives = random.Random(35)
+    changes = []
+    newest: dict[str, Any] = {}
+    for n in range(size(ci=300, proof=5000)):
+        last = lives.randint(1, 6)
+        for version in range(1, last + 1):
+            deleted = lives.random() < 0.3
+            changes.append(gone(f"d{n}", version) if deleted else document(f"d{n}", version, {"v": version}))
+        newest[f"d{n}"] = None if deleted else {"v": last}
+    changes += lives.sample(changes, len(changes) // 5)
+    lives.shuffle(changes)
+    with running(node) as one:
+        for start in range(0, len(changes), 200):
+            result = one.write(batch(*changes[start : start + 200]))
+            assert not result.dead
+            assert not result.retry
+    assert node.read("docs") == {id: row for id, row in newest.items() if row}
+
+
+def test_t35_a_race_of_delete_and_older_version_ends_deleted_within_gc_deletes(node: Node) -> None:
+    with running(node) as one, running(node) as late:
+        one.write(batch(document("a", 1, {"v": 1})))
+        writes = [gevent.spawn(one.write, batch(gone("a", 3)))]
+        writes += [gevent.spawn(late.write, batch(document("a", 2, {"v": 2}))) for _ in range(5)]
+        gevent.joinall(writes, raise_error=True, timeout=30)
+        assert one.write(batch(document("a", 2, {"v": 2}))).refused == {"a": guard(1, 3)}
+    assert node.read("docs") == {}
+
+
+def test_t35_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> None:
+    """Without them, an index whose memory of deletes is over takes the older version."""
+    forgetful = {**ANYTHING, "settings": {"gc_deletes": "0s"}}
+    older = batch(document("a", 1, {"v": 1}))
+    with running(node, docs=forgetful | {"deletes": "tombstone"}, hard=forgetful) as one:
+        one.write(batch(gone("a", 2)))
+        for output in ("docs", "hard"):  # what is in memory is dropped by a refresh
+            node.ask("POST", f"{node.alias(output)}/_refresh")
+        resurrected = batch(document("a", 1, {"v": 1}, output="hard"))
+        assert one.write(older).refused == {"a": guard(1, 2)}
+        one.write(resurrected)
+    assert node.read("docs") == {}
+
+
+def test_t36_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
+    with running(node, docs=STRICT, other=STRICT) as one:
+        one.write(batch(document("x", 1, {"n": 0}), document("y", 1, {"n": 0}, output="other")))
+        mixed = batch(
+            document("fine", 1, {"n": 1}),
+            document("bad", 1, {"n": "text"}),
+            document("both", 1, {"n": 1}, other=[{"n": 1}]),
+            gone("x", 2),
+        )
+        with aside(node, "flood", "other"):
+            result = one.write(mixed)
+            assert set(result.retry) == {"fine", "bad", "both", "x"}, "each must be deleted there at least"
+            assert not result.dead, "as long as an output is busy nothing is final"
+        again = one.write(mixed)
+        assert set(again.dead) == {"bad"}
+        assert again.refused == {"fine": guard(1, 1), "both": guard(1, 1), "x": guard(1, 2)}
+    assert set(node.read("docs")) == {"fine", "both"}
+    assert set(node.read("other")) == {"both", "y"}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not-told"])
+def test_a_refusal_by_a_deleted_document_is_never_taken_for_older(
+    node: Node, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should the text of conflicts change, what is told instead leads to the same decisions."""
+    if not told:
+        monkeypatch.setattr(bulk, "stored_version", lambda item: None)
+    with running(node) as one:
+        one.write(batch(gone("a", 5), gone("b", 5)))
+        result = one.write(batch(document("a", 4, {"n": 1}), gone("b", 5), epoch=1))
+        assert result.refused == {"a": guard(1, 5), "b": guard(1, 5)}
+        one.claim(at("0", epoch=3))
+        one.write(batch(gone("a", 1), epoch=3))
+        (stored,) = one.write(batch(document("a", 9, {"n": 1}), epoch=2)).refused.values()
+        assert stored >> 40 == 3
+        assert stored == guard(3, 1) or not told
+
+
+def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> None:
+    """The refusal tells a higher version than the source has, so the pipeline raises the epoch."""
+    with running(node) as one:
+        one.write(batch(gone("deleted", 8), document("live", 8, {"n": 8})))
+        again = batch(document("deleted", 1, {"n": 1}), document("live", 1, {"n": 1}))
+        assert one.write(again).refused == {"deleted": guard(1, 8), "live": guard(1, 8)}
+        one.claim(at("0", epoch=2))
+        assert_applied(one.write(Batch(documents=again.documents, epoch=2)))
+    assert node.read("docs") == {"deleted": {"n": 1}, "live": {"n": 1}}
+
+
+# --- deletes
+
+
+def test_tombstones_are_hidden_and_removed_after_their_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(node, docs=ANYTHING | {"deletes": "tombstone", "tombstone_ttl": "1h"}) as one:
+        one.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 1})))
+        one.write(batch(gone("a", 2), gone("never", 2)))
+        assert set(node.read("docs")) == {"b"}
+        (index,) = node.indices("docs")
+        assert node.ask("GET", f"{index}/_count")["count"] == 3
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 3601)
+        one.write(batch(document("c", 1, {"n": 1})))
+        assert node.ask("GET", f"{index}/_doc/a")["found"], "expired ones are not looked for at every write"
+        monkeypatch.setattr(module, "_PURGE_SECONDS", 0)
+        one._purge_at = 0
+        one.write(batch(document("d", 1, {"n": 1})))
+        for id in ("a", "never"):
+            assert not node.ask("GET", f"{index}/_doc/{id}", ok=False)["found"]
+        assert one.write(batch(document("a", 1, {"n": 1}))).refused, "and still remembered for gc_deletes"
+    assert set(node.read("docs")) == {"b", "c", "d"}
+
+
+def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> None:
+    with running(node, docs=ANYTHING | {"deletes": "tombstone"}) as one:
+        one.write(batch(*many(5), gone("was", 3)))
+        one.claim(at("0", epoch=2))
+        one.write(batch(document("d00000", 1, {"n": 1}), epoch=2))
+        assert one.complete_pass(2) == 4
+        assert one.complete_pass(2) == 0
+        assert one.write(batch(document("was", 2, {"n": 1}))).refused == {"was": guard(1, 3)}
+        assert one.write(batch(document("d00001", 9, {"n": 1}))).refused == {"d00001": guard(2, 0)}
+    assert set(node.read("docs")) == {"d00000"}
+
+
+def test_a_sweep_takes_many_pages_and_leaves_what_is_new(node: Node) -> None:
+    count = size(ci=3500, proof=50_000)
+    with running(node) as one:
+        for start in range(0, count, 2000):
+            one.write(batch(*many(count)[start : start + 2000]))
+        one.claim(at("0", epoch=2))
+        kept = many(count)[::500]
+        one.write(batch(*kept, epoch=2))
+        assert one.complete_pass(2) == count - len(kept)
+    assert set(node.read("docs")) == {d.id for d in kept}
+
+
+def test_in_a_first_pass_over_an_index_that_was_there_late_writes_are_refused_still(node: Node) -> None:
+    """A killed pillowd's last request may arrive after its successor has started."""
+    with running(node):
+        pass
+    with running(node) as one, running(node) as late:
+        assert_applied(one.write(batch(gone("a", 2), first_pass=True)))
+        assert late.write(batch(document("a", 1, {"n": 1}), first_pass=True)).refused == {"a": guard(1, 2)}
+        one._settled_at = 0
+        one.write(batch(gone("b", 2), first_pass=True))
+        assert node.guard("docs", "b") is None, "once nothing can be on its way any more, none are written"
+
+
+# --- sizes and requests
+
+
+def test_requests_are_cut_by_size(node: Node, tcp_proxy: Callable[[Any], TcpProxy]) -> None:
+    proxy = tcp_proxy(node.address)
+    with running(node, url=proxy.url, connection={"max_request": "64KiB"}) as one:
+        proxy.forget()
+        assert_applied(one.write(batch(*many(500, text="x" * 1000))))
+        sent = proxy.received("to_server")
+        lengths = [int(part.split(b"\r\n")[0]) for part in sent.split(b"ontent-Length: ")[1:]] or [
+            int(part.split(b"\r\n")[0]) for part in sent.split(b"content-length: ")[1:]
+        ]
+    assert 8 <= len(lengths) <= 12
+    assert max(lengths) <= 64 * 1024
+    assert len(node.read("docs")) == 500
+
+
+def test_a_request_that_is_too_large_is_halved_down_to_the_document(
+    es_prefix: str, elasticsearch_server: Callable[..., Elasticsearch]
+) -> None:
+    server = elasticsearch_server(settings={"http.max_content_length": "64kb"})
+    node = Node(server.url, es_prefix)
+    documents = many(200, text="x" * 2000)
+    documents[77] = document("too-large", 1, {"text": "x" * 80_000})
+    with running(node) as one:
+        result = one.write(batch(*documents))
+        assert set(result.dead) == {"too-large"}
+        assert "http.max_content_length" in result.dead["too-large"]
+        assert not result.retry
+        assert not result.refused
+        assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
+        _restarts_are_survived(server, node, one)
+
+
+def _restarts_are_survived(server: Elasticsearch, node: Node, one: ElasticsearchTransport) -> None:
+    server.stop()
+    with pytest.raises(RetryableError):
+        one.write(batch(document("during", 1, {"n": 1})))
+    with pytest.raises(RetryableError):
+        one.complete_pass(1)
+    server.start()
+    assert_applied(write_until_answered(one, batch(document("during", 1, {"n": 1}), gone("d00000", 2))))
+    assert "during" in node.read("docs")
+    assert "d00000" not in node.read("docs")
+
+
+@pytest.mark.parametrize("count", [2000, 1], ids=["a-batch", "5-MB"])
+def test_building_and_reading_never_hold_the_hub(node: Node, count: int) -> None:
+    """At most 50 ms of the thread's CPU between two switches (design: the hub)."""
+    text = "x" * (300 if count > 1 else 5 * 2**20)
+    written = batch(*many(count, text=text))
+    raw = batch(*(document(f"r{n}", 1, b'{"_id":"r%d","t":"%b"}' % (n, text.encode())) for n in range(count)))
+    longest = 0.0
+    last = time.thread_time()
+
+    def trace(event: str, args: Any) -> None:
+        nonlocal longest, last
+        now = time.thread_time()
+        longest, last = max(longest, now - last), now
+
+    with running(node) as one:
+        greenlet.settrace(trace)
+        try:
+            last = time.thread_time()
+            results = [one.write(written), one.write(raw), one.write(raw)]
+        finally:
+            greenlet.settrace(None)
+        assert results[:2] == [WriteResult(), WriteResult()]
+        assert len(results[2].refused) == count
+    assert longest < 0.05
+
+
+# --- servers that are not what they should be
+
+
+def root(version: str, **headers: str) -> bytes:
+    return json_reply({"version": {"number": version}}, **headers)
+
+
+@pytest.mark.parametrize("version", ["8.19.2", "10.0.0"])
+def test_a_server_of_another_major_version_is_refused(
+    scripted_server: Callable[[], ScriptedServer], version: str
+) -> None:
+    server = scripted_server().on("GET", "/", root(version, x_elastic_product="Elasticsearch"))
+    one = Node(server.url).transport({"docs": {}})
+    with pytest.raises(ConfigError, match=rf"is Elasticsearch {version}, the client library is 9\."):
+        one.open()
+    one.close()
+    assert server.requests[0].headers["accept"] == "*/*", "an older server refuses to be asked as a 9"
+
+
+def test_a_server_that_is_no_elasticsearch_is_refused(
+    scripted_server: Callable[[], ScriptedServer],
+) -> None:
+    server = scripted_server().on("GET", "/", root("9.1.0"))
+    one = Node(server.url).transport({"docs": {}})
+    with pytest.raises(ConfigError, match="does not say that it is Elasticsearch"):
+        one.open()
+    one.close()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_does_not_let_us_in(scripted_server: Callable[[], ScriptedServer], status: int) -> None:
+    refusal = {"error": {"type": "security_exception", "reason": "unable to authenticate user [u]"}}
+    server = scripted_server().on("GET", "/", json_reply(refusal, status))
+    one = Node(server.url).transport({"docs": {}}, auth={"username": "u", "password": "hidden"})
+    with pytest.raises(AccessError, match="unable to authenticate") as refused:
+        one.open()
+    one.close()
+    assert "hidden" not in str(refused.value)
+    assert server.requests[0].headers["authorization"].startswith("Basic ")
+    assert len(server.requests) == 1, "wrong passwords are not tried again by the client"
+
+
+def test_an_api_key_is_sent(scripted_server: Callable[[], ScriptedServer]) -> None:
+    server = scripted_server().on("GET", "/", json_reply({}, 503))
+    one = Node(server.url).transport({"docs": {}}, auth={"api_key": "a2V5"})
+    with pytest.raises(RetryableError):
+        one.open()
+    one.close()
+    assert server.requests[0].headers["authorization"] == "ApiKey a2V5"
+
+
+def test_a_missing_certificate_authority_is_a_config_error() -> None:
+    one = Node("https://127.0.0.1:1").transport({"docs": {}}, ca_bundle="/no/such/file.pem")
+    with pytest.raises(ConfigError, match="can't be read"):
+        one.open()
+    one.close()
+
+
+def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
+    one = Node("http://127.0.0.1:1").transport({"docs": {}})
+    with pytest.raises(RetryableError, match="refused"):
+        one.open()
+    one.close()
+
+
+def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
+    node: Node, tcp_proxy: Callable[[Any], TcpProxy]
+) -> None:
+    """What was sent may still be applied: written again, it is."""
+    proxy = tcp_proxy(node.address)
+    written = batch(document("a", 1, {"n": 1}))
+    with running(node, url=proxy.url, connection={"timeout": "300ms"}) as one:
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(RetryableError, match="timed out"):
+            one.write(written)
+        assert time.monotonic() - began < 5
+        proxy.flow()
+        assert write_until_answered(one, written).refused in ({}, {"a": guard(1, 1)})
+    assert node.read("docs") == {"a": {"n": 1}}
+
+
+def test_a_transport_that_was_not_opened_says_so() -> None:
+    one = Node("http://127.0.0.1:1").transport({"docs": {}})
+    with pytest.raises(FatalError, match="before it was opened"):
+        one.write(batch())
