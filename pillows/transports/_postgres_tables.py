@@ -4,6 +4,10 @@ A batch is copied into a temporary table of texts, `_n` (the document's number i
 (NULL: the document has no row here), `_id`, `_rev`, `_version` and the columns, and moved from there,
 so that a value which its column's type refuses fails in a statement that can be repeated for half of
 the documents, without sending anything again.
+
+Stored rows are looked up by scalar subqueries and arrays of ids, which leave the planner nothing but
+the index: as joins with a table without statistics they became hash joins that read the whole target
+(16 us a document with 30,000 rows stored, where the index takes 2).
 """
 
 from __future__ import annotations
@@ -138,15 +142,16 @@ class Table:
     @cached_property
     def _refusing_rows(self) -> bytes:
         return self._compose(
-            "select s._n, t._version from {stage} s join {table} t on t._id = s._id"
-            " where t._version >= s._version"
+            "select _n, stored from (select _n, _version, (select t._version from {table} t"
+            " where t._id = s._id) as stored from {stage} s) known where stored >= _version"
         )
 
     @cached_property
     def _refusing_guards(self) -> bytes:
         return self._compose(
-            "select s._n, d.version from {stage} s join {document} d on d.output = {path} and d._id = s._id"
-            " where coalesce(s._row, 0) = 0 and d.version >= s._version"
+            "select _n, stored from (select _n, _version, (select d.version from {document} d"
+            " where d.output = {path} and d._id = s._id) as stored from {stage} s"
+            " where coalesce(_row, 0) = 0) known where stored >= _version"
         )
 
     @cached_property
@@ -165,8 +170,8 @@ class Table:
     @cached_property
     def _forget_tombstones(self) -> bytes:
         return self._compose(
-            "delete from {document} d using {stage} s where d.output = {path} and d._id = s._id"
-            " and s._row is not null and s._n between %(low)s and %(high)s"
+            "delete from {document} where output = {path} and _id = any(array(select _id from {stage}"
+            " where _row is not null and _n between %(low)s and %(high)s))"
         )
 
     @cached_property
@@ -175,11 +180,11 @@ class Table:
         return self._compose(
             "with gone as (select _id, _version from {stage}"
             " where _row is null and _n between %(low)s and %(high)s),"
-            " removed as (delete from {table} t using gone g where t._id = g._id returning t._id)"
+            " removed as (delete from {table} where _id = any(array(select _id from gone)) returning _id)"
             " insert into {document} as d (output, _id, version, deleted_at)"
-            " select {path}, g._id, g._version, now() from gone g where not %(first_pass)s"
-            " or exists (select from removed r where r._id = g._id)"
-            " or exists (select from {document} o where o.output = {path} and o._id = g._id)"
+            " select {path}, _id, _version, now() from gone where not %(first_pass)s"
+            " or _id in (select _id from removed)"
+            " or exists (select from {document} o where o.output = {path} and o._id = gone._id)"
             " on conflict (output, _id) do update set version = excluded.version,"
             " deleted_at = excluded.deleted_at where d.version < excluded.version"
         )
@@ -199,8 +204,8 @@ class Table:
     @cached_property
     def _delete_many(self) -> bytes:
         return self._compose(
-            "delete from {table} t using {stage} s where t._id = s._id"
-            " and coalesce(s._row, 0) = 0 and s._n between %(low)s and %(high)s"
+            "delete from {table} where _id = any(array(select _id from {stage}"
+            " where coalesce(_row, 0) = 0 and _n between %(low)s and %(high)s))"
         )
 
     @cached_property

@@ -7,6 +7,7 @@ changes these tables until the commit, and what was read stays true.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 import gevent
 import msgspec
@@ -21,6 +22,7 @@ from pillows.transports.base import newest
 
 #: Documents that are put into lines before other greenlets have their turn.
 DOCUMENTS_A_TURN = 500
+_BY_ID = attrgetter("id")
 
 
 class Encoded(msgspec.Struct, gc=False):
@@ -47,26 +49,21 @@ def encoded(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], dict[
     """
     ready: list[Encoded] = []
     dead: dict[str, str] = {}
-    for number, document in enumerate(sorted(newest(batch.documents), key=_id), start=1):
-        version = guard(batch.epoch, document.version)
+    floor = guard(batch.epoch, 0)
+    for number, document in enumerate(sorted(newest(batch.documents), key=_BY_ID), start=1):
+        version = floor | document.version
         try:
             head = header(document, version)
-            of_tables = [_lines(head, document, table) for table in tables]
-            ready.append(Encoded(document, version, head, of_tables))
+            found = []
+            for table in tables:
+                rows = document.rows.get(table.output)
+                found.append(lines(head, rows, table.columns, many=table.many) if rows else [])
+            ready.append(Encoded(document, version, head, found))
         except PermanentError as error:
             dead[document.id] = str(error)
         if number % DOCUMENTS_A_TURN == 0:
             gevent.sleep(0)
     return ready, dead
-
-
-def _id(document: DocumentRows) -> str:
-    return document.id
-
-
-def _lines(head: bytes, document: DocumentRows, table: Table) -> list[bytes]:
-    rows = document.rows.get(table.output)
-    return lines(head, rows, table.columns, many=table.many) if rows else []
 
 
 class BatchWriter:
