@@ -1,8 +1,9 @@
 """``python -m tests.servers``: what this machine lacks for the tests, and what replaces it.
 
 Usage:
-    python -m tests.servers                      one line: what is missing and what replaces it
-    python -m tests.servers install [NAME ...]   fetch the servers, with progress
+    python -m tests.servers [check]              one line: what is missing and what replaces it
+    python -m tests.servers install [NAME ...]   fetch the servers, with progress; what cannot be had is an
+                                                 error with CI=true only: tests skip it on a laptop
     python -m tests.servers start NAME [--port PORT] [--data DIRECTORY]
                                                  run one in the foreground, until Ctrl-C
 """
@@ -10,6 +11,7 @@ Usage:
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -39,7 +41,7 @@ def install(names: list[str]) -> int:
             say(f"{name} cannot be had: {unavailable}")
         else:
             say(f"{name} is ready ({time.monotonic() - began:.1f} s)")
-    return 1 if failed else 0
+    return 1 if failed and os.environ.get("CI") == "true" else 0
 
 
 def start(name: str, port: int | None, data: Path | None) -> int:
@@ -61,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.servers", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command")
+    commands.add_parser("check")
     installing = commands.add_parser("install")
     installing.add_argument("names", nargs="*", choices=[*SERVERS, []])
     starting = commands.add_parser("start")

@@ -84,7 +84,7 @@ def run(
     )
     if done.returncode != 0:
         raise ServerUnavailable(f"{command[0]} failed ({done.returncode}): {done.stdout[-2000:]}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def _pip_install(distribution: str, folder: Path) -> None:

@@ -149,12 +149,12 @@ class ScriptedServer:
     @property
     def url(self) -> str:
         """Base URL, without a slash at its end."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return "http://{}:{}".format(*self.address)
 
     @property
     def address(self) -> tuple[str, int]:
         """Where it listens."""
-        return ("127.0.0.1", self._server.server_port)
+        return ("127.0.0.1", int(self._server.server_port or 0))
 
     def on(self, method: str, path: str, *plays: Play) -> Self:
         """Adds scripts for a path (exact, decoded, without query); a second call replaces what is left."""

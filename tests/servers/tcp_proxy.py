@@ -248,7 +248,9 @@ class TcpProxy:
             connection.close()
 
 
-def _until_fault(fault: Fault | None, direction: Direction, copy: bytes, data: bytes) -> tuple[bytes, bool]:
+def _until_fault(
+    fault: Fault | None, direction: Direction, copy: bytearray, data: bytes
+) -> tuple[bytes, bool]:
     """Returns what of `data` may still pass, and whether the fault comes after it."""
     if fault is None or fault.direction != direction:
         return data, False
