@@ -194,10 +194,21 @@ def ratios(readings: list[Reading], cores: int) -> dict[str, float]:
 def show(readings: list[Reading], found: dict[str, float]) -> None:
     """Prints the tables."""
     table = Table(title=f"{readings[0].docs:,} documents of about 500 bytes")
-    for column in ("", "docs/s", "wall s", "CPU s client", "couchdb", "postgres", "elasticsearch", "peak MiB"):
+    for column in (
+        "",
+        "docs/s",
+        "wall s",
+        "CPU s client",
+        "couchdb",
+        "postgres",
+        "elasticsearch",
+        "peak MiB",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     for reading in readings:
-        cpu = [f"{reading.cpu_seconds.get(p, 0):.1f}" for p in ("client", "couchdb", "postgres", "elasticsearch")]
+        cpu = [
+            f"{reading.cpu_seconds.get(p, 0):.1f}" for p in ("client", "couchdb", "postgres", "elasticsearch")
+        ]
         wall = f"{reading.wall_seconds:.1f}"
         table.add_row(reading.name, f"{reading.rate:,.0f}", wall, *cpu, f"{reading.peak_mib:,.0f}")
     console = Console(width=120)

@@ -28,7 +28,6 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
 )
 
 from checkpoints import ControlClient, StoreError
@@ -129,13 +128,8 @@ class Demo:
 
     def _catch_up(self, title: str, expected: int) -> None:
         """Shows a bar a pillow until each has taken the expected changes, and nothing differs."""
-        columns = (
-            TextColumn("  {task.description:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=self.console) as progress:
+        columns = [TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn()]
+        with Progress(*columns, TimeElapsedColumn(), console=self.console) as progress:
             bars = {name: progress.add_task(name, total=expected) for name in PILLOWS}
 
             def arrived() -> bool:
