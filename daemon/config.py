@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.config_connections import read_connections
 from daemon.config_errors import ConfigErrors, Mistake, is_public, mask
 from daemon.config_files import Files
 from daemon.config_models import Config, DaemonOptions
-from daemon.config_parts import Parts
-from daemon.config_shapes import prepare, secrets
-from daemon.config_words import validate
+from daemon.config_pillows import read_pillows
+from daemon.config_report import Report
+from daemon.config_shapes import secrets
 from daemon.masking import Mask
 from daemon.yaml_lines import Node
 
@@ -39,20 +40,22 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
         ConfigErrors: it has mistakes; all of them are in `errors`.
     """
     environ = os.environ if environ is None else environ
-    files = Files(environ)
+    report = Report()
+    files = Files(environ, report)
     root = files.collect(Path(path))
-    if root is None:
-        raise ConfigErrors(_masked(files.mistakes, files.secrets))
-    parts = Parts(root)
-    parts.build()
-    given = {"connections": parts.connections, "pillows": parts.pillows}
-    prepared, wrong = prepare(_without_parts(root), [Config], ())
-    config, more = validate(Config, prepared, (), given)
-    mistakes = [*files.mistakes, *parts.mistakes, *wrong, *more]
-    if mistakes or not isinstance(config, Config):
-        raise ConfigErrors(_masked(mistakes, files.secrets))
+    config = _read(root, report) if root else None
+    if root is None or config is None or report.mistakes:
+        raise ConfigErrors(_masked(report.mistakes, files.secrets))
     config = config.model_copy(update={"daemon": _with_default_folders(config.daemon, root, environ)})
     return config.with_origin(root, tuple(_exposed_secrets(config, root)))
+
+
+def _read(root: Node, report: Report) -> Config | None:
+    connections = read_connections(root, report)
+    pillows = read_pillows(root, connections, report)
+    given: dict[str, object] = {"connections": connections.entries, "pillows": pillows}
+    config = report.validated(Config, root.without("connections", "pillows"), (), given)
+    return config if isinstance(config, Config) else None
 
 
 def default_folders(environ: Mapping[str, str], *, uid: int) -> tuple[Path, Path]:
@@ -88,10 +91,6 @@ def _with_default_folders(daemon: DaemonOptions, root: Node, environ: Mapping[st
         listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
         daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})
     return daemon
-
-
-def _without_parts(root: Node) -> Node:
-    return replace(root, value={k: n for k, n in root.value.items() if k not in ("connections", "pillows")})
 
 
 def _masked(mistakes: list[Mistake], known: set[str]) -> list[Mistake]:

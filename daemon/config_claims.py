@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.config_errors import Mistake, Path
@@ -24,32 +24,17 @@ class Claim:
     at: Node
 
 
-def claims(
-    pillow: str,
-    connection: str,
-    outputs: Mapping[str, Options],
-    written: Sequence[tuple[str, Path, Node]],
-    options: Options | None,
-) -> list[Claim]:
-    """What a pillow's entry claims.
+def target(output: str, options: Options, connection: Options | None) -> dict[str, str]:
+    """The place that an output writes, by the keys that say so; empty where its transport knows none.
 
     Args:
-        pillow: the pillow's name.
-        connection: the entry's connection.
-        outputs: the validated outputs by name.
-        written: name, path and text of each output.
-        options: the connection's settings, which may hold a default (a schema); None if invalid.
+        output: the output's name, which is the place's where none is set.
+        options: its validated settings.
+        connection: those of its connection, which may hold a default (a schema); None if invalid.
     """
-    found = []
-    defaults = options.model_dump(by_alias=True) if options else {}
-    for name, path, node in written:
-        values = outputs[name].model_dump(by_alias=True)
-        keys = [key for key in TARGET_KEYS if key in values]
-        target = tuple(str(values[key] or defaults.get(key) or name) for key in keys)
-        at = next((each for key in reversed(keys) if (each := node.find((key,)))), node)
-        if target:
-            found.append(Claim(pillow=pillow, path=path, connection=connection, target=target, at=at))
-    return found
+    values = options.model_dump(by_alias=True)
+    defaults = connection.model_dump(by_alias=True) if connection else {}
+    return {key: str(values[key] or defaults.get(key) or output) for key in TARGET_KEYS if key in values}
 
 
 def compare(found: Sequence[Claim]) -> list[Mistake]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
-from daemon.config_errors import Mistake, Path, suggest
+from daemon.config_errors import Path, suggest
+from daemon.config_report import Report
 from daemon.interpolate import Interpolator
 from daemon.yaml_lines import Node, Place, read
 
@@ -21,15 +22,13 @@ class Files:
 
     Attributes:
         environ: the environment that `${...}` is filled from.
-        mistakes: everything wrong so far.
+        report: takes what is wrong.
         secrets: every text that came from a file or a credential.
-        read: every file that was read, the main one first.
     """
 
     environ: Mapping[str, str]
-    mistakes: list[Mistake] = field(default_factory=list)
+    report: Report
     secrets: set[str] = field(default_factory=set)
-    read: list[FilePath] = field(default_factory=list)
 
     def collect(self, path: FilePath) -> Node | None:
         """The merged tree; None where the main file cannot be read at all."""
@@ -44,9 +43,8 @@ class Files:
         return root
 
     def _file(self, path: FilePath) -> Node | None:
-        self.read.append(path)
         node, mistakes = read(path)
-        self.mistakes += mistakes
+        self.report.mistakes.extend(mistakes)
         if node is None:
             return None
         if node.value is None:
@@ -56,7 +54,7 @@ class Files:
             return None
         filler = Interpolator(environ=self.environ, folder=path.parent)
         node = filler.fill(node)
-        self.mistakes += filler.mistakes
+        self.report.mistakes.extend(filler.mistakes)
         self.secrets |= filler.secrets
         return node
 
@@ -123,7 +121,7 @@ class Files:
         self._wrong(second, (section, key), message, "rename or remove one of the two")
 
     def _wrong(self, node: Node, path: Path, message: str, remedy: str) -> None:
-        self.mistakes.append(node.mistake(path, message, remedy, at_key=True))
+        self.report.wrong(node, path, message, remedy, at_key=True)
 
 
 def _key(node: Node) -> Place:

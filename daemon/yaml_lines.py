@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, ClassVar
 
@@ -73,6 +73,14 @@ class Node:
         for part in path:
             node = dict(node.children()).get(part) if node else None
         return node
+
+    def only(self, *keys: str) -> Node:
+        """The same mapping with just these keys."""
+        return replace(self, value={key: node for key, node in self.value.items() if key in keys})
+
+    def without(self, *keys: str) -> Node:
+        """The same mapping without these keys."""
+        return replace(self, value={key: node for key, node in self.value.items() if key not in keys})
 
     def plain(self) -> Any:
         """The values alone."""

@@ -271,8 +271,9 @@ def test_two_pillows_that_write_one_table_are_both_named(tmp_path):
     assert error[3] == "give one of the two another place"
 
 
-def test_a_disabled_pillow_may_name_the_output_of_another(tmp_path):
-    other = "  old:\n    enabled: false\n" + GOOD[GOOD.index("    source: {") :]
+@pytest.mark.parametrize("no", ["false", "no", "${OFF:false}"])
+def test_a_disabled_pillow_may_name_the_output_of_another(tmp_path, no):
+    other = f"  old:\n    enabled: {no}\n" + GOOD[GOOD.index("    source: {") :]
     (tmp_path / "pillowd.yaml").write_text(GOOD + other)
     assert not load(tmp_path / "pillowd.yaml", ENVIRON).pillows["old"].enabled
 

@@ -1,0 +1,100 @@
+"""Puts together the connections, whose settings depend on their type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from daemon.config_errors import Path, suggest
+from daemon.config_models import ConnectionEntry
+from daemon.config_report import Report
+from daemon.yaml_lines import Node
+from pillows import registry
+from pillows.couch_options import CouchConnection
+from pillows.errors import ConfigError
+from pillows.options import Options
+from pillows.transports.base import Transport
+
+#: The type of a source's connection.
+SOURCE_TYPE = "couchdb"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """The connections of a configuration.
+
+    Attributes:
+        written: all names, whatever stands there.
+        types: the type of every connection that has a known one, its settings valid or not.
+        transports: the transport of every connection that can be written to.
+        entries: the valid ones.
+    """
+
+    written: frozenset[str]
+    types: dict[str, str] = field(default_factory=dict)
+    transports: dict[str, type[Transport]] = field(default_factory=dict)
+    entries: dict[str, ConnectionEntry] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[str]:
+        """The names of those that can be read from."""
+        return sorted(name for name, its_type in self.types.items() if its_type == SOURCE_TYPE)
+
+
+def read_connections(root: Node, report: Report) -> Connections:
+    """The section `connections` of a merged tree."""
+    section = root.find(("connections",))
+    names = section.value if section and isinstance(section.value, dict) else ()
+    found = Connections(written=frozenset(names))
+    for name, node in report.section(root, "connections"):
+        _read(name, node, found, report)
+    return found
+
+
+def _read(name: str, node: Node, found: Connections, report: Report) -> None:
+    path = ("connections", name)
+    its_type = _type(node, (*path, "type"), report)
+    if its_type is None:
+        return
+    transport = _transport(its_type, node, (*path, "type"), report)
+    if transport is None and its_type != SOURCE_TYPE:
+        return
+    model: type[Options] = CouchConnection if transport is None else transport.Connection
+    found.types[name] = its_type
+    if transport is not None:
+        found.transports[name] = transport
+    options = report.validated(model, _settings(node, model), path)
+    if options is not None:
+        found.entries[name] = ConnectionEntry(type=its_type, options=options)
+
+
+def _type(node: Node, path: Path, report: Report) -> str | None:
+    known = sorted({SOURCE_TYPE, *registry.transport_types()})
+    written = node.find(("type",))
+    if written is None:
+        report.wrong(node, path, "is missing", f"add `type:`, one of {', '.join(known)}")
+    elif written.value is None:
+        remedy = f'write one of {", ".join(known)}; "null" in quotes, since YAML takes it for nothing'
+        report.wrong(written, path, "is empty", remedy)
+    elif written.value in known:
+        return str(written.value)
+    elif not written.broken:
+        remedy = suggest(str(written.value), known, "types")
+        report.wrong(written, path, f"there is no type `{written.value}`", remedy)
+    return None
+
+
+def _transport(its_type: str, node: Node, path: Path, report: Report) -> type[Transport] | None:
+    if its_type not in registry.transport_types():
+        return None
+    at = node.find(("type",)) or node
+    try:
+        return registry.transport(its_type)
+    except ConfigError as error:
+        report.wrong(at, path, error.args[0], error.remedy or "use another type")
+    except ImportError as error:
+        report.wrong(at, path, f"needs {error.name}, which is not installed", "install it")
+    return None
+
+
+def _settings(node: Node, model: type[Options]) -> Node:
+    return node if "type" in model.model_fields else node.without("type")

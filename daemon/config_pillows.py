@@ -1,0 +1,104 @@
+"""Puts together the pillows."""
+
+from __future__ import annotations
+
+import re
+
+from daemon.config_claims import Claim, compare
+from daemon.config_connections import SOURCE_TYPE, Connections
+from daemon.config_entries import Entry
+from daemon.config_errors import Path, suggest
+from daemon.config_models import NAME, PillowConfig, TransportEntry
+from daemon.config_report import Report
+from daemon.yaml_lines import Node
+
+
+def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:
+    """The section `pillows` of a merged tree; those with mistakes are left out."""
+    found: dict[str, PillowConfig] = {}
+    claims: list[Claim] = []
+    for name, node in report.section(root, "pillows"):
+        pillow, its_claims = _pillow(name, node, connections, report)
+        if pillow is not None:
+            found[name] = pillow
+        # A disabled pillow may stand beside the one that took over its outputs.
+        if pillow is None or pillow.enabled:
+            claims += its_claims
+    report.mistakes.extend(compare(claims))
+    return found
+
+
+def _pillow(
+    name: str, node: Node, connections: Connections, report: Report
+) -> tuple[PillowConfig | None, list[Claim]]:
+    path = ("pillows", name)
+    before = len(report.mistakes)
+    _check_source(node, path, connections, report)
+    declared = _declared(name, node)
+    entries, claims = _transports(name, node, declared, connections, report)
+    given: dict[str, object] = {"transport": entries}
+    if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
+        given["outputs"] = declared
+    pillow = report.validated(PillowConfig, node, path, given)
+    valid = isinstance(pillow, PillowConfig) and len(report.mistakes) == before
+    return (pillow if isinstance(pillow, PillowConfig) and valid else None), claims
+
+
+def _check_source(pillow: Node, path: Path, connections: Connections, report: Report) -> None:
+    node = pillow.find(("source", "connection"))
+    if node is None or node.broken or not isinstance(node.value, str) or node.value in connections.sources:
+        return
+    if node.value in connections.types:
+        message = f"`{node.value}` is of type {connections.types[node.value]}, not a source"
+    elif node.value not in connections.written:
+        message = f"there is no connection `{node.value}`"
+    else:
+        return
+    remedy = suggest(node.value, connections.sources, f"connections of type {SOURCE_TYPE}")
+    report.wrong(node, (*path, "source", "connection"), message, remedy)
+
+
+def _transports(
+    name: str, pillow: Node, declared: list[str], connections: Connections, report: Report
+) -> tuple[list[TransportEntry], list[Claim]]:
+    path: Path = ("pillows", name, "transport")
+    listed = pillow.find(("transport",))
+    if listed is None or listed.value in (None, []):
+        remedy = "add `transport:` with an entry such as `- { connection: search, index: cases }`"
+        report.wrong(listed or pillow, path, "the pillow has no transport", remedy, at_key=True)
+        return [], []
+    if not isinstance(listed.value, list):
+        report.wrong(listed, path, "needs a list", "write one `- { connection: ... }` per transport")
+        return [], []
+    entries: list[TransportEntry] = []
+    claims: list[Claim] = []
+    for index, node in enumerate(listed.value):
+        entry, its_claims = Entry(
+            pillow=name,
+            path=(*path, index),
+            node=node,
+            declared=declared,
+            connections=connections,
+            report=report,
+        ).read()
+        claims += its_claims
+        if entry is not None:
+            entries.append(entry)
+    _check_names(entries, listed, path, report)
+    return entries, claims
+
+
+def _check_names(entries: list[TransportEntry], listed: Node, path: Path, report: Report) -> None:
+    names = [entry.name for entry in entries]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        remedy = "give them different names with `name:`"
+        report.wrong(listed, path, f"two transports are called `{name}`", remedy)
+
+
+def _declared(name: str, node: Node) -> list[str]:
+    """The outputs that a pillow declares; what is wrong with them is said when it is validated."""
+    listed = node.find(("outputs",))
+    names = listed.plain() if listed else None
+    if not names or not isinstance(names, list):
+        return [name]
+    return [each for each in names if isinstance(each, str)]
