@@ -448,19 +448,19 @@ def test_restart_keeps_documents_tokens_and_identity(couch_server):
 
 
 def test_passwords_sessions_and_the_lock(couch_server):
-    server = couch_server(admin="etl:right", memory=True, options=["--session-seconds", "1"])
+    server = couch_server(admin="etl:right", memory=True, options=["--session-seconds", "2"])
     session = requests.Session()
 
     assert session.get(f"{server.url}/_all_dbs", timeout=5).status_code == 401
     entered = session.post(f"{server.url}/_session", json={"name": "etl", "password": "right"}, timeout=5)
     assert entered.json()["ok"] is True
-    assert "Max-Age=1" in entered.headers["Set-Cookie"]
+    assert "Max-Age=2" in entered.headers["Set-Cookie"]
     cookie = {"Cookie": entered.headers["Set-Cookie"].partition(";")[0]}
     assert requests.get(f"{server.url}/_all_dbs", headers=cookie, timeout=5).ok
     assert (
         requests.get(f"{server.url}/_session", headers=cookie, timeout=5).json()["userCtx"]["name"] == "etl"
     )
-    time.sleep(1.1)
+    time.sleep(2.1)
     assert requests.get(f"{server.url}/_all_dbs", headers=cookie, timeout=5).status_code == 401
     for _ in range(5):
         assert requests.get(f"{server.url}/_all_dbs", auth=("etl", "wrong"), timeout=5).status_code == 401
