@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from daemon import desk
 from daemon.cli_common import config_option, json_option, print_json
@@ -36,7 +37,7 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(saved)
         return
-    made = table("", "")
+    made = Table.grid(padding=(0, 2))
     for name in ("key", "seq", "changes", "epoch", "generation", "instance_start_time"):
         made.add_row(name, str(saved[name]))
     made.add_row("pass", "complete" if saved["pass_done"] else f"{saved['pass_epoch']} running")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from daemon.build import tail_key
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import load
 from daemon.status import report, show, table
+from pillows.state import State
 
 #: How often `status --watch` looks again.
 _WATCH_SECONDS = 1.0
+#: How long a command waits to see what it told done, and how often it looks.
+_SETTLE_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
 
 
 @click.command("list")
@@ -103,7 +108,23 @@ def restart(key: str, config_path: Path, as_json: bool) -> None:
 def _tell(what: str, key: str, config_path: Path, *, as_json: bool) -> None:
     with desk.opened(load(config_path), writes=True) as call:
         facts = call(what, key=key)
+        give_up_at = time.monotonic() + _SETTLE_SECONDS
+        while not _settled(what, facts) and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_SECONDS)
+            pillows = call("status")["pillows"]
+            facts = next(each for each in pillows if _name(each) == _name(facts))
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"{facts['pillow']}@{facts['source']}: {what} noted, now {facts['state']}")
+        click.echo(f"{_name(facts)}: {facts['state']}")
+
+
+def _settled(what: str, facts: Mapping[str, Any]) -> bool:
+    """Whether what was told has been done, as far as that can be seen."""
+    if what == "pause":
+        return facts["state"] in {State.PAUSED, State.FAILED}
+    return facts["state"] not in {State.PAUSED, State.STARTING}
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    return f"{facts['pillow']}@{facts['source']}"

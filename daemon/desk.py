@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+import structlog
 
 from checkpoints import ControlClient, RemoteError, StoreLocked, StoreUnavailable
 from daemon import state_dir
@@ -50,6 +53,9 @@ def _answers(client: ControlClient) -> bool:
 
 def _on_files(stack: ExitStack, config: Config, *, writes: bool) -> Call:
     path = config.daemon.state_dir
+    # What the daemon would log is what the command prints anyway.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    stack.callback(structlog.reset_defaults)
     stack.enter_context(state_dir.as_owner_of(path))
     if not writes and not path.exists():
         # Nothing was ever saved, and merely to look must not make a state directory.

@@ -141,7 +141,7 @@ class Run:
         for event, detail in decision.warnings.items():
             self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
         checkpoint = decision.checkpoint or self._fresh(situation)
-        checkpoint = self._identified(checkpoint)
+        checkpoint = replace(self._identified(checkpoint), saved_at=self._plan.clock.wall())
         self._plan.store.save(self._plan.key, checkpoint)
         self._observer.notice(
             str(self._plan.key),

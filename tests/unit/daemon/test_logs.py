@@ -92,10 +92,10 @@ def test_facts_are_never_held_back(sink: Sink) -> None:
 
 def test_warnings_of_libraries_are_routed_through_and_their_chatter_is_not(sink: Sink) -> None:
     logging.getLogger("urllib3").info("chatter")
-    logging.getLogger("elastic_transport.node").warning("node %s is away at http://u:p@h/", "n1")
+    logging.getLogger("elastic_transport.transport").warning("node %s is away at http://u:p@h/", "n1")
 
     (event,) = sink.events
-    assert (event["event"], event["logger"]) == ("library.warning", "elastic_transport.node")
+    assert (event["event"], event["logger"]) == ("library.warning", "elastic_transport.transport")
     assert event["message"] == "node n1 is away at http://***@h/"
 
 
@@ -153,8 +153,9 @@ HOOKS = {
         "debug",
     ),
     "state": ({"state": "failed", "reason": "401"}, "pillow.state", "error"),
+    "notice": ({"event": "tail.resumed", "details": {"seq": "7-x"}}, "tail.resumed", "info"),
     "warning": (
-        {"event": "transform.slow", "details": {"id": "a", "seconds": 0.3}},
+        {"event": "transform.slow", "details": {"id": "a"}},
         "transform.slow",
         "warning",
     ),
