@@ -21,7 +21,7 @@ from pillows.feed_contract import Identity
 from pillows.feed_loader import Loader, Sizes
 from pillows.feed_pages import Cutter, Page, page_query, plan_page, tail_query
 from pillows.feed_source import Source, whole
-from pillows.lines import Closing, PageReader, Reader, TailReader
+from pillows.lines import Closing, GarbageError, PageReader, Reader, TailReader
 from pillows.models import Change, ChangeBatch
 from pillows.pace import Pace
 from pillows.retry import Backoff
@@ -245,13 +245,18 @@ class Reading:
             loader.close()
 
     def _hand_on(self, answer: Answer, reader: Reader, cutter: Cutter, loader: Loader) -> Iterator[None]:
-        for block in answer.blocks():
-            for change, size_bytes in reader.feed(block):
-                if (batch := cutter.add(change, size_bytes)) is not None:
+        try:
+            for block in answer.blocks():
+                for change, size_bytes in reader.feed(block):
+                    if (batch := cutter.add(change, size_bytes)) is not None:
+                        self._give(batch, loader)
+                if (batch := cutter.cut()) is not None:
                     self._give(batch, loader)
+                yield
+        except GarbageError:
             if (batch := cutter.cut()) is not None:
                 self._give(batch, loader)
-            yield
+            raise
 
     def _give(self, batch: ChangeBatch, loader: Loader) -> None:
         loader.add(batch)

@@ -6,6 +6,7 @@ are, and `str.splitlines` breaks a line at each of them, so only bytes are split
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -172,20 +173,27 @@ class Reader:
         self.closing: Closing | None = None
         self._splitter = splitter or LineSplitter()
 
-    def feed(self, block: bytes) -> list[tuple[Change, int]]:
-        """The changes that `block` completes, each with its size in bytes.
+    def feed(self, block: bytes) -> Iterator[tuple[Change, int]]:
+        """The changes that `block` completes, each with its size in bytes, as they are read.
 
         Raises:
             GarbageError: this is no `_changes` response. Changes given before are good.
         """
-        changes: list[tuple[Change, int]] = []
         for raw in self._splitter.feed(block):
             line = raw.strip(_PADDING)
-            if line:
-                self._take(line, changes)
-        return changes
+            if not line:
+                continue
+            if self._is_row(line):
+                yield change_of(line), len(line)
+            else:
+                yield from self._frame(line)
 
-    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
+    def _is_row(self, line: bytes) -> bool:
+        """Whether a line is to be read as a row."""
+        raise NotImplementedError
+
+    def _frame(self, line: bytes) -> Iterator[tuple[Change, int]]:
+        """Reads a line that is no row."""
         raise NotImplementedError
 
     def _close(self, line: bytes) -> None:
@@ -200,37 +208,43 @@ class Reader:
 class TailReader(Reader):
     """Reads `feed=continuous`: a row a line, blank lines between them, the closing line at the end."""
 
-    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
-        if line.startswith(b'{"last_seq"') or self.closing is not None:
-            self._close(line)
-        else:
-            changes.append((change_of(line), len(line)))
+    def _is_row(self, line: bytes) -> bool:
+        return self.closing is None and not line.startswith(b'{"last_seq"')
+
+    def _frame(self, line: bytes) -> Iterator[tuple[Change, int]]:
+        self._close(line)
+        return iter(())
 
 
 class PageReader(Reader):
     """Reads `feed=normal` and `feed=longpoll`: a line that opens, a row a line, lines that close."""
 
-    _opened = False
-    _rows_ended = False
+    def __init__(self, splitter: LineSplitter | None = None) -> None:
+        super().__init__(splitter)
+        self._in_rows = False
+        self._opened = False
 
-    def _take(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
-        if not self._opened:
-            self._open(line, changes)
-        elif line == b"]":
-            self._rows_ended = True
-        elif self._rows_ended or self.closing is not None:
-            self._close(b"{" + line)
+    def _is_row(self, line: bytes) -> bool:
+        return self._in_rows and line != b"]"
+
+    def _frame(self, line: bytes) -> Iterator[tuple[Change, int]]:
+        if self._in_rows:
+            self._in_rows = False
+        elif not self._opened:
+            self._opened = True
+            yield from self._open(line)
         else:
-            changes.append((change_of(line), len(line)))
+            self._close(b"{" + line)
 
-    def _open(self, line: bytes, changes: list[tuple[Change, int]]) -> None:
-        self._opened = True
+    def _open(self, line: bytes) -> Iterator[tuple[Change, int]]:
         if line == b'{"results":[':
+            self._in_rows = True
             return
         # Not CouchDB's own lines: a proxy may have written the JSON anew, all in one.
         try:
             page = _decode_page(line)
-            changes += [(_change(row), len(row.doc)) for row in page.results]
+            changes = [(_change(row), len(row.doc)) for row in page.results]
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise GarbageError(f"The answer is no list of changes: {excerpt(line)}") from None
+        yield from changes
         self.closing = Closing(page.last_seq, page.pending)
