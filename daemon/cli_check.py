@@ -14,9 +14,10 @@ import gevent
 from rich.markup import escape
 
 from checkpoints import TailKey
-from daemon.build import add_plugins, build_feed, build_transports, import_function, tail_keys
+from daemon.build import build_feed, build_transports, tail_keys
 from daemon.cli_common import config_option, json_option, print_json
-from daemon.config import Config, ConfigErrors, Mistake, load
+from daemon.config import Config, ConfigErrors, load
+from daemon.config_imports import check_imports
 from daemon.exits import Exit
 from daemon.masking import Mask, secrets_of
 from daemon.status import show, table
@@ -54,7 +55,7 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
     config = load(config_path)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
-    mistakes = list(not_importable(config))
+    mistakes = check_imports(config)
     if mistakes:
         raise ConfigErrors(mistakes)
     findings = list(connections(config)) if connect else []
@@ -65,23 +66,6 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
     else:
         _show(config_path, config, findings)
     return exit_code(findings)
-
-
-def not_importable(config: Config) -> Iterator[Mistake]:
-    """A mistake for each python function that cannot be imported."""
-    add_plugins(config.daemon.plugins_path)
-    for name, pillow in config.pillows.items():
-        for step, settings in (("filter", pillow.filter), ("transform", pillow.transform)):
-            if settings is None or settings.python is None:
-                continue
-            try:
-                import_function(settings.python)
-            except ConfigError as error:
-                remedy = error.remedy or "correct it"
-                yield config.mistake(("pillows", name, step, "python"), error.args[0], remedy)
-            except Exception as error:  # noqa: BLE001  importing runs the operator's own module
-                what = f"importing {settings.python!r} raised {type(error).__name__}: {error}"
-                yield config.mistake(("pillows", name, step, "python"), what, "mend that module")
 
 
 def connections(config: Config) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ class JsonlConnection(Options):
         folder: the folder of the files; it must be there.
     """
 
-    folder: str = Field(default=".", min_length=1)
+    folder: Path
 
 
 class JsonlOutput(Options):
@@ -75,7 +75,7 @@ class JsonlTransport(Transport):
         names = [options.file for options in outputs.values()]
         if len(set(names)) < len(names):
             raise ConfigError(f"Two outputs of {name} name the same file.")
-        self._folder = Path(connection.folder)
+        self._folder = connection.folder
         self._file = ManifestFile(self._folder / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', str(key))}.manifest")
         self._manifest: Manifest | None = None
         self._segments: dict[str, SegmentedFile] = {}

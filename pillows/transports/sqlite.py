@@ -20,10 +20,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import msgspec
-from pydantic import Field
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import (
@@ -70,7 +70,7 @@ class SqliteConnection(Options):
         tombstone_ttl: how long a deleted document's version is remembered.
     """
 
-    path: str = Field(min_length=1)
+    path: Path
     busy_timeout: Duration = 5.0
     tombstone_ttl: Duration = 30 * 86400.0
 
@@ -326,7 +326,7 @@ def _is_of_the_row(error: sqlite3.Error) -> bool:
     return code is None or code & 0xFF in _OF_THE_ROW
 
 
-def _meaning(error: sqlite3.Error, path: str) -> Exception:
+def _meaning(error: sqlite3.Error, path: Path) -> Exception:
     """What an error of SQLite means for the pillow."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _LATER:

@@ -144,6 +144,8 @@ def test_a_path_starts_at_the_file_that_names_it(config, tmp_path):
     loaded = config(text)
     assert loaded.daemon.state_dir == tmp_path / "state"
     assert loaded.daemon.plugins_path == (tmp_path / "plugins", Path("/opt/x"))
+    more = "connections: { other: { type: sqlite, path: other.sqlite } }\n"
+    assert config(text, parts__a=more).connections["other"].options.path == tmp_path / "parts/other.sqlite"
 
 
 def test_a_mapping_may_stand_in_a_file_of_its_own(config, tmp_path):
