@@ -76,7 +76,7 @@ def lines(head: bytes, rows: Sequence[Row], columns: Sequence[Column], *, many: 
             f"The document has {len(rows)} rows in an output of one row a document (`many: true` takes more)."
         )
     if columns:
-        return [head + b"\t".join([_value(v) for v in pick(row, columns)]) + b"\n" for row in rows]
+        return [head + b"\t".join(_values(row, columns)) + b"\n" for row in rows]
     return [head + _whole(row) + b"\n" for row in rows]
 
 
@@ -95,10 +95,15 @@ def _whole(row: Row) -> bytes:
     return escaped.replace(b"\n", b" ").replace(b"\t", b" ").replace(b"\r", b" ")
 
 
-def _value(value: Any) -> bytes:
-    if value is None:
-        return _NULL
+def _values(row: Row, columns: Sequence[Column]) -> list[bytes]:
+    picked = zip(pick(row, columns), columns, strict=True)
+    return [_NULL if value is None else _value(value, column) for value, column in picked]
+
+
+def _value(value: Any, column: Column) -> bytes:
     text = value if isinstance(value, str) else _written(value)
+    if column.is_json:
+        text = storable_json(text.encode()).decode()
     return _encoded(text if _is_plain(text) else _escaped_text(text))
 
 

@@ -87,12 +87,14 @@ class Table:
     @cached_property
     def copy_stage(self) -> bytes:
         """Takes lines of `_n`, `_row` and what `_postgres_rows.lines` gives."""
-        return self._compose("copy {stage} (_n, _row, _id, _rev, _version, {columns}) from stdin")
+        copy = self._compose("copy {stage} (_n, _row, _id, _rev, _version, {columns}) from stdin")
+        return copy.replace(b"%%", b"%")  # COPY has no parameters
 
     @cached_property
     def copy_direct(self) -> bytes:
         """Takes lines as `_postgres_rows.lines` gives them straight into the table."""
-        return self._compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
+        copy = self._compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
+        return copy.replace(b"%%", b"%")
 
     # -- reading what is stored
 

@@ -219,5 +219,5 @@ class BatchWriter:
         return bool(found and found[0])
 
     def _copy(self, statement: bytes, copied: Sequence[bytes]) -> None:
-        with self._cursor.copy(statement, ()) as copy:
+        with self._cursor.copy(statement) as copy:
             copy.write(b"".join(copied))

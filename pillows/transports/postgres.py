@@ -130,11 +130,12 @@ class PostgresTransport(Transport):
             yield cursor
 
     def _sweep(self, table: Table, floor: int) -> int:
-        removed, after = 0, ""
+        removed = 0
+        after: str | None = ""
         while after is not None:
             with self._fenced() as cursor:
                 parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor}
-                after, count = cursor.execute(table.sweep, parameters).fetchone()
+                [(after, count)] = cursor.execute(table.sweep, parameters).fetchall()
             removed += count
         return removed
 
