@@ -22,7 +22,7 @@ from daemon.exits import Exit
 from daemon.masking import Mask, secrets_of
 from daemon.status import show, table
 from pillows.clock import SystemClock
-from pillows.errors import ConfigError, RetryableError
+from pillows.errors import RetryableError
 from pillows.filters import KeepAll
 from pillows.observer import Observer
 from pillows.transports.base import Transport
