@@ -1,0 +1,223 @@
+"""Posts batches as JSON to a webhook, signed; see `_webhook` for the messages.
+
+At least once, in order: the next message is sent when this one was taken. An answer of 2xx takes a
+message; its body may name documents as `dead` or `retry`. With 400, 413 or 422 the message is sent
+again in halves until the documents at fault are found. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
+
+import gevent
+import requests
+import urllib3
+from pydantic import AfterValidator, Field
+
+from checkpoints import Checkpoint, TailKey
+from pillows.answers import retry_after
+from pillows.clock import SystemClock
+from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.models import Batch, Standing, WriteResult
+from pillows.options import Duration, Options, Secret, Size
+from pillows.transports._webhook import (
+    Message,
+    Reply,
+    Verdict,
+    document_json,
+    headers,
+    messages,
+    reply,
+    secret_bytes,
+    verdict,
+)
+from pillows.transports.base import Transport, newest
+
+#: How much of an answer is read.
+_ANSWER_BYTES = 2**20
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("needs a URL such as https://example.org/hook")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("user and password belong into `headers`, where they are never shown")
+    return url
+
+
+def _secret(value: Secret) -> Secret:
+    secret_bytes(value.get_secret_value())
+    return value
+
+
+class HttpConnection(Options):
+    """A webhook.
+
+    Attributes:
+        url: where to post to.
+        headers: sent with every message, such as `Authorization`.
+        secret: signs the messages; `whsec_` and base64, or any text.
+        timeout: how long a message may take, from connecting to the end of the answer.
+        max_bytes: of one message; a larger document is sent alone.
+        ca_bundle: certificates to trust instead of the system's.
+        client_cert: our certificate with its key, in one PEM file.
+    """
+
+    url: Annotated[str, AfterValidator(_http_url)]
+    headers: dict[str, Secret] = Field(default_factory=dict)
+    secret: Annotated[Secret, AfterValidator(_secret)] | None = None
+    timeout: Duration = Field(default=30.0, gt=0)
+    max_bytes: Size = Field(default=5 * 2**20, gt=0)
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+
+
+class HttpOutput(Options):
+    """There is nothing to choose: all outputs are in the same messages."""
+
+
+class HttpTransport(Transport):
+    """Posts batches; see the module."""
+
+    Connection: ClassVar[type[Options]] = HttpConnection
+    Output: ClassVar[type[Options]] = HttpOutput
+    guarded: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+
+    def __init__(
+        self, name: str, key: TailKey, connection: HttpConnection, outputs: Mapping[str, HttpOutput]
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        self._secret = secret_bytes(connection.secret.get_secret_value()) if connection.secret else None
+        self._clock = SystemClock()
+        self._http = _session(connection)
+
+    def open(self) -> Standing:
+        """Nothing is remembered, and nothing can be asked without sending something."""
+        return Standing()
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Nothing can be claimed."""
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Posts the batch; see `Transport.write`.
+
+        Raises:
+            RetryableError: the receiver is away or busy, and has taken nothing.
+            AccessError: it does not let us in.
+            ConfigError: nothing is there that takes messages.
+        """
+        texts, dead = self._encoded(batch)
+        waiting = list(messages(self.key, batch.epoch, texts, self.connection.max_bytes))[::-1]
+        retry: dict[str, str] = {}
+        taken = 0
+        while waiting:
+            message = waiting.pop()
+            try:
+                answer = self._post(message)
+            except RetryableError as error:
+                if not taken:
+                    raise
+                waiting.append(message)
+                retry |= {id: str(error) for unsent in waiting for id in unsent.ids}
+                break
+            except PermanentError as error:
+                if len(message.ids) == 1:
+                    dead[message.ids[0]] = str(error)
+                else:
+                    waiting += list(message.halves())[::-1]
+                continue
+            taken += 1
+            dead |= {id: why for id, why in answer.dead.items() if id in message.ids}
+            retry |= {id: why for id, why in answer.retry.items() if id in message.ids}
+        return WriteResult(dead=dead, retry=retry)
+
+    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+        """Nothing is known of what the receiver holds."""
+        return 0
+
+    def close(self) -> None:
+        """Closes every idle connection."""
+        self._http.close()
+
+    def outputs_digest(self) -> str:
+        """Digest of the outputs' names: they are part of the messages."""
+        return hashlib.sha256("\n".join(sorted(self.outputs)).encode()).hexdigest()
+
+    def _encoded(self, batch: Batch) -> tuple[dict[str, bytes], dict[str, str]]:
+        texts: dict[str, bytes] = {}
+        dead: dict[str, str] = {}
+        outputs: Sequence[str] = list(self.outputs)
+        for document in newest(batch.documents):
+            if batch.first_pass and not any(document.rows.get(output) for output in outputs):
+                continue
+            try:
+                texts[document.id] = document_json(document, outputs, batch.epoch)
+            except PermanentError as error:
+                dead[document.id] = str(error)
+        return texts, dead
+
+    def _post(self, message: Message) -> Reply:
+        body = message.body
+        # requests' own timeouts are for the next byte: an answer that trickles would take for ever.
+        late = RetryableError(f"The webhook did not answer within {self.connection.timeout:g} s.")
+        try:
+            with gevent.Timeout(self.connection.timeout, late):
+                status, found, content = self._exchange(body)
+        except requests.exceptions.SSLError as error:
+            raise AccessError(
+                f"The webhook's certificate is not trusted: {error}.",
+                remedy="set the connection's `ca_bundle`",
+            ) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise RetryableError(f"The webhook cannot be reached: {error}.") from error
+        return self._meaning(status, found, content)
+
+    def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        with self._http.post(
+            self.connection.url,
+            data=body,
+            headers=headers(body, self._secret, int(self._clock.wall())),
+            timeout=self.connection.timeout,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            content = response.raw.read(_ANSWER_BYTES, decode_content=True)
+            return response.status_code, response.headers, content
+
+    def _meaning(self, status: int, found: Mapping[str, str], content: bytes) -> Reply:
+        said = f"The webhook answered {status}: {content[:200].decode(errors='replace').strip()}"
+        decision = verdict(status)
+        if decision is Verdict.TAKEN:
+            return reply(content)
+        if decision is Verdict.SPLIT:
+            raise PermanentError(said)
+        if decision is Verdict.NO_ACCESS:
+            raise AccessError(said, remedy="check the connection's `headers`, `secret` and `client_cert`")
+        if decision is Verdict.LATER:
+            wait_seconds = retry_after(found, now=self._clock.wall())
+            raise RetryableError(said, retry_after_seconds=wait_seconds)
+        where = f" (it points to {found['Location']})" if "Location" in found else ""
+        raise ConfigError(said + where, remedy="check the connection's `url`")
+
+
+class _OwnHeaders(requests.auth.AuthBase):
+    """Keeps requests from looking into ~/.netrc: credentials come from the configuration alone."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+def _session(connection: HttpConnection) -> requests.Session:
+    session = requests.Session()
+    session.auth = _OwnHeaders()
+    session.headers.update({name: value.get_secret_value() for name, value in connection.headers.items()})
+    session.headers["User-Agent"] = "pillowd"
+    session.verify = str(connection.ca_bundle) if connection.ca_bundle else True
+    session.cert = str(connection.client_cert) if connection.client_cert else None
+    return session

@@ -1,0 +1,307 @@
+"""The webhook transport against a server of the test's own, which checks what a receiver would."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from pydantic import ValidationError
+
+from pillows.errors import AccessError, ConfigError, RetryableError
+from pillows.models import Standing, WriteResult, guard
+from pillows.transports.http import HttpConnection, HttpOutput, HttpTransport
+from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
+from tests.targets import KEY, at, batch, document, gone
+
+SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
+
+
+class Receiver:
+    """A webhook that keeps the newest version of each id, and refuses documents that are marked."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.documents: dict[str, dict[str, Any]] = {}
+        server.on("POST", "/hook", self.take)
+
+    @property
+    def url(self) -> str:
+        return f"{self.server.url}/hook"
+
+    @property
+    def requests(self) -> list[Request]:
+        return self.server.requests
+
+    def take(self, request: Request) -> bytes:
+        sent = request.json()
+        bad = [one["id"] for one in sent["documents"] if one["id"].startswith("bad")]
+        if bad:
+            return json_reply({"error": f"{bad[0]} is bad"}, 422)
+        for one in sent["documents"]:
+            if one["version"] > self.documents.get(one["id"], {"version": -1})["version"]:
+                self.documents[one["id"]] = one
+        return head(204, length=0)
+
+
+@pytest.fixture
+def receiver(scripted_server: Callable[[], ScriptedServer]) -> Receiver:
+    return Receiver(scripted_server())
+
+
+@pytest.fixture
+def hook(receiver: Receiver) -> Iterator[Callable[..., HttpTransport]]:
+    made: list[HttpTransport] = []
+
+    def make(**options: Any) -> HttpTransport:
+        connection = HttpConnection(**{"url": receiver.url, "timeout": "2s"} | options)
+        made.append(HttpTransport("hook", KEY, connection, {"docs": HttpOutput(), "other": HttpOutput()}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_message_holds_every_documents_complete_rows(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    http = hook()
+    assert http.open() == Standing()
+    http.claim(at("0"))
+    raw = document("a/\u2028", 3, b'{"n": 1.0}', rev="3-x")
+    written = batch(
+        raw, document("b", 1, {"n": 1}, {"n": 2}, output="other", rev="1-y"), gone("c", 2), epoch=2
+    )
+    assert http.write(written) == WriteResult()
+    (request,) = receiver.requests
+    assert request.json() == {
+        "pillow": "cases",
+        "source": "couch/cases",
+        "epoch": 2,
+        "documents": [
+            {
+                "id": "a/\u2028",
+                "rev": "3-x",
+                "version": guard(2, 3),
+                "rows": {"docs": [{"n": 1.0}], "other": []},
+            },
+            {
+                "id": "b",
+                "rev": "1-y",
+                "version": guard(2, 1),
+                "rows": {"docs": [], "other": [{"n": 1}, {"n": 2}]},
+            },
+            {
+                "id": "c",
+                "rev": gone("c", 2).rev,
+                "version": guard(2, 2),
+                "rows": {"docs": [], "other": []},
+            },
+        ],
+    }
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_the_first_pass_sends_nothing_of_documents_without_rows(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    hook().write(batch(gone("c", 2), first_pass=True))
+    hook().write(batch())
+    assert receiver.requests == []
+
+
+def test_the_signature_is_that_of_standard_webhooks(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    hook(secret=SECRET, headers={"Authorization": "Bearer t0ken"}).write(batch(document("a", 1, {"n": 1})))
+    (request,) = receiver.requests
+    id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
+    signed = f"{id}.{timestamp}.".encode() + request.body
+    expected = hmac.new(b"0123456789abcdef0123456789abcdef", signed, hashlib.sha256).digest()
+    assert request.headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+    assert request.headers["authorization"] == "Bearer t0ken"
+
+
+def test_without_a_secret_nothing_is_signed(receiver: Receiver, hook: Callable[..., HttpTransport]) -> None:
+    hook().write(batch(document("a", 1, {"n": 1})))
+    assert "webhook-signature" not in receiver.requests[0].headers
+
+
+def test_a_retried_message_has_the_same_key_and_another_content_another(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    http = hook()
+    for n in (1, 1, 2):
+        http.write(batch(document("a", n, {"n": n})))
+    keys = [request.headers["idempotency-key"] for request in receiver.requests]
+    assert keys[0] == keys[1] != keys[2]
+    assert keys[0] == f'"{receiver.requests[0].headers["webhook-id"]}"'
+
+
+def test_messages_are_cut_at_their_size_and_stay_in_order(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    documents = [document(f"d{n:03}", 1, {"text": "x" * 1000}) for n in range(100)]
+    large = document("large", 1, {"text": "x" * 50_000})
+    hook(max_bytes="20KiB").write(batch(*documents, large))
+    sent = [[one["id"] for one in request.json()["documents"]] for request in receiver.requests]
+    assert [id for ids in sent for id in ids] == [d.id for d in documents] + ["large"]
+    assert sent[-1] == ["large"]
+    assert all(len(request.body) < 21_000 for request in receiver.requests[:-1])
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_documents_at_fault_are_found_by_halving(
+    receiver: Receiver, hook: Callable[..., HttpTransport], status: int
+) -> None:
+    def refuse(request: Request) -> bytes:
+        answer = receiver.take(request)
+        return answer.replace(b" 422 ", b" %d " % status)
+
+    receiver.server.on("POST", "/hook", refuse)
+    documents = [document(f"d{n:03}", 1, {"n": n}) for n in range(200)]
+    documents[17], documents[140] = document("bad1", 1, {"n": 0}), document("bad2", 1, {"n": 0})
+    result = hook().write(batch(*documents))
+    assert set(result.dead) == {"bad1", "bad2"}
+    assert f"answered {status}" in result.dead["bad1"]
+    assert "bad1 is bad" in result.dead["bad1"]
+    assert not result.retry
+    assert set(receiver.documents) == {d.id for d in documents} - {"bad1", "bad2"}
+    assert len(receiver.requests) < 40
+
+
+def test_an_answer_may_name_single_documents(receiver: Receiver, hook: Callable[..., HttpTransport]) -> None:
+    said = {"dead": {"a": "too odd", "stranger": "?"}, "retry": {"b": "locked"}}
+    receiver.server.on("POST", "/hook", json_reply(said))
+    result = hook().write(batch(*(document(id, 1, {"n": 1}) for id in "abc")))
+    assert result == WriteResult(dead={"a": "too odd"}, retry={"b": "locked"})
+
+
+def test_a_row_without_a_json_form_is_dead(receiver: Receiver, hook: Callable[..., HttpTransport]) -> None:
+    result = hook().write(batch(document("a", 1, {"n": object()}), document("b", 1, {"n": 1})))
+    assert set(result.dead) == {"a"}
+    assert set(receiver.documents) == {"b"}
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
+def test_a_busy_receiver_is_retryable(
+    receiver: Receiver, hook: Callable[..., HttpTransport], status: int
+) -> None:
+    receiver.server.on("POST", "/hook", json_reply({}, status, Retry_After="7"))
+    with pytest.raises(RetryableError, match=f"answered {status}") as caught:
+        hook().write(batch(document("a", 1, {"n": 1})))
+    assert caught.value.retry_after_seconds == 7
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ([CLOSE], "cannot be reached"),
+        ([RESET], "cannot be reached"),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", CLOSE], "cannot be reached"),
+        ([b"garbage\r\n\r\n", CLOSE], "cannot be reached"),
+        ([HANG], r"did not answer|timed out"),
+        ([head(200, length=100), *[b"x", Pause(0.05)] * 100], "did not answer within 0.5 s"),
+    ],
+)
+def test_a_lost_or_endless_answer_is_retryable(
+    receiver: Receiver, hook: Callable[..., HttpTransport], script: list[Any], message: str
+) -> None:
+    receiver.server.on("POST", "/hook", script)
+    with pytest.raises(RetryableError, match=message):
+        hook(timeout="500ms").write(batch(document("a", 1, {"n": 1})))
+    receiver.server.on("POST", "/hook", receiver.take)
+
+
+def test_a_connection_lost_before_or_after_converges(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    def take_and_vanish(request: Request) -> list[Any]:
+        receiver.take(request)
+        return [RESET]
+
+    http = hook()
+    for script in ([RESET], take_and_vanish):
+        receiver.server.on("POST", "/hook", script)
+        written = batch(document("a", len(receiver.requests) + 1, {"n": len(receiver.requests)}))
+        with pytest.raises(RetryableError):
+            http.write(written)
+        receiver.server.on("POST", "/hook", receiver.take)
+        assert http.write(written) == WriteResult()
+        assert receiver.documents["a"]["version"] == guard(1, written.documents[0].version)
+
+
+def test_what_was_taken_is_not_sent_again_when_a_later_message_fails(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    receiver.server.on("POST", "/hook", receiver.take, json_reply({}, 503))
+    documents = [document(id, 1, {"text": "x" * 800}) for id in "abc"]
+    result = hook(max_bytes="1KiB").write(batch(*documents))
+    assert set(result.retry) == {"b", "c"}
+    assert set(receiver.documents) == {"a"}
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_no_access_is_fatal(receiver: Receiver, hook: Callable[..., HttpTransport], status: int) -> None:
+    receiver.server.on("POST", "/hook", json_reply({}, status))
+    with pytest.raises(AccessError, match="check the connection's `headers`"):
+        hook().write(batch(document("a", 1, {"n": 1})))
+
+
+@pytest.mark.parametrize("status", [301, 307, 404, 405, 410, 415])
+def test_a_wrong_address_is_a_config_error_and_redirects_are_not_followed(
+    receiver: Receiver, hook: Callable[..., HttpTransport], status: int
+) -> None:
+    receiver.server.on("POST", "/hook", json_reply({}, status, Location="http://127.0.0.1:1/x"))
+    with pytest.raises(ConfigError, match=r"points to http://127\.0\.0\.1:1/x"):
+        hook().write(batch(document("a", 1, {"n": 1})))
+    assert len(receiver.requests) == 1
+
+
+def test_a_receiver_that_is_down_is_retryable() -> None:
+    connection = HttpConnection(url="http://127.0.0.1:1/hook", timeout="2s")
+    http = HttpTransport("hook", KEY, connection, {"docs": HttpOutput()})
+    with pytest.raises(RetryableError, match="cannot be reached"):
+        http.write(batch(document("a", 1, {"n": 1})))
+    http.close()
+
+
+def test_a_kill_in_mid_write_leaves_the_transport_usable(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    http = hook()
+    receiver.server.on("POST", "/hook", [Pause(0.2), head(204, length=0)])
+    writer = gevent.spawn(http.write, batch(document("a", 1, {"n": 1})))
+    gevent.sleep(0.05)
+    writer.kill(timeout=5)
+    receiver.server.on("POST", "/hook", receiver.take)
+    assert http.write(batch(document("a", 1, {"n": 1}))) == WriteResult()
+    assert set(receiver.documents) == {"a"}
+
+
+def test_credentials_are_never_shown() -> None:
+    connection = HttpConnection(
+        url="https://example.org", headers={"Authorization": "Bearer t0ken"}, secret=SECRET
+    )
+    shown = repr(connection) + json.dumps(connection.model_dump(mode="json"))
+    assert "t0ken" not in shown
+    assert SECRET not in shown
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "ftp://x"},
+        {"url": "https://user:pw@example.org"},
+        {"url": "https://example.org", "secret": "whsec_!"},
+    ],
+)
+def test_a_bad_connection_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        HttpConnection(**options)
