@@ -18,13 +18,19 @@ from checkpoints.errors import (
     StoreWriteError,
 )
 from checkpoints.pod import POD
+from checkpoints.repair import Repair, check, repair
+from checkpoints.scan import Finding
 from checkpoints.seq import Seq
 from checkpoints.server import Busy, ControlServer, Session
+from checkpoints.service import share
+from checkpoints.shared import SharedPOD, SharedTracker
 from checkpoints.store import CheckpointStore, HistoryEntry
 from checkpoints.tracker import Tracker
 
 PersistentOrderedDict = POD
 ProgressTracker = Tracker
+SharedPersistentOrderedDict = SharedPOD
+SharedProgressTracker = SharedTracker
 
 __all__ = [
     "PASS_TO_BEGIN",
@@ -37,6 +43,7 @@ __all__ = [
     "ControlServer",
     "Digest",
     "DuplicateKeyError",
+    "Finding",
     "HistoryEntry",
     "IntegrityError",
     "MalformedMessage",
@@ -44,8 +51,13 @@ __all__ = [
     "PersistentOrderedDict",
     "ProgressTracker",
     "RemoteError",
+    "Repair",
     "Seq",
     "Session",
+    "SharedPOD",
+    "SharedPersistentOrderedDict",
+    "SharedProgressTracker",
+    "SharedTracker",
     "StoreClosed",
     "StoreError",
     "StoreLocked",
@@ -53,4 +65,7 @@ __all__ = [
     "StoreWriteError",
     "TailKey",
     "Tracker",
+    "check",
+    "repair",
+    "share",
 ]

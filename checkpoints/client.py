@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from checkpoints import errors, wire
 from checkpoints.errors import MalformedMessage, RemoteError, StoreClosed, StoreError, StoreUnavailable
+from checkpoints.forks import abandon_in_children
 
 _RAISED: dict[str, type[Exception]] = {
     kind.__name__: kind
@@ -36,15 +37,20 @@ class ControlClient:
     Args:
         path: the server's socket.
         timeout_seconds: how long an answer may take before the server counts as gone.
+
+    Attributes:
+        turn: held during each call; who holds it longer keeps the other threads out.
+        pinned: no new connection is made: what the server keeps for the present one counts (a lock).
     """
 
     def __init__(self, path: str | Path, *, timeout_seconds: float = 30.0) -> None:
         self.path = Path(path)
         self.timeout_seconds = timeout_seconds
         self.turn = threading.RLock()
+        self.pinned = False
         self._connection: socket.socket | None = None
-        self._pid = os.getpid()
         self._closed = False
+        abandon_in_children(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _client, (str(self.path), self.timeout_seconds)
@@ -81,6 +87,14 @@ class ControlClient:
         self._closed = True
         self._drop()
 
+    def abandon(self) -> None:
+        """In a forked child: lets the parent's connection go; the next call makes its own."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            os.close(connection.detach())
+        self.turn, self.pinned = threading.RLock(), False
+        abandon_in_children(self)
+
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._closed:
             raise StoreClosed(f"the client of {self.path} is closed")
@@ -102,10 +116,9 @@ class ControlClient:
         return answer
 
     def _connect(self) -> socket.socket:
-        if self._pid != os.getpid():  # the parent's connection, inherited by a fork: not ours to use
-            self._drop()
-            self._pid = os.getpid()
         if self._connection is None:
+            if self.pinned:
+                raise ConnectionError("the connection has ended, and the lock with it")
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(self.timeout_seconds)
             try:

@@ -122,7 +122,7 @@ class POD(MutableMapping[Any, Any]):
         self._opened.memory.remove(key)
 
     def __contains__(self, key: object) -> bool:
-        return _is_key(key) and key in self._opened.memory
+        return is_key(key) and key in self._opened.memory
 
     def __len__(self) -> int:
         return len(self._opened.memory)
@@ -133,10 +133,22 @@ class POD(MutableMapping[Any, Any]):
     def iterkeys(self) -> Iterator[Key]:
         """The keys in order; those that are added meanwhile too, those that are removed not."""
         ordinal = -1
-        while page := self._opened.memory.after(ordinal, PAGE):
+        while page := self.after(ordinal):
             for ordinal, key in page:  # noqa: B007 - where the next page begins
                 if key in self:
                     yield key
+
+    def after(self, ordinal: int, count: int = PAGE) -> list[tuple[int, Key]]:
+        """The next keys of a walk in pages, each with its ordinal; the first page is after -1."""
+        return self._opened.memory.after(ordinal, count)
+
+    def text(self, key: Key) -> str:
+        """The value of a key as JSON.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._opened.memory.text(key)
 
     def iteritems(self) -> Iterator[tuple[Key, Any]]:
         """The keys in order with their values."""
@@ -271,7 +283,8 @@ def pairs(other: Any) -> list[tuple[Any, Any]]:
     return [(key, value) for key, value in other]
 
 
-def _is_key(key: object) -> bool:
+def is_key(key: object) -> bool:
+    """Whether something can be a key."""
     try:
         check_key(key)
     except TypeError:

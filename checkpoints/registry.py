@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from pathlib import Path
 
 from checkpoints.core import Core, Settings
 from checkpoints.directory import Directory
+from checkpoints.forks import abandon_in_children
 from checkpoints.rules import Rules
 
 
@@ -79,14 +79,16 @@ class Registry:
         """From the first store on: none leaks into a fork, and those that are left at the end are closed."""
         if not self._watching:
             self._watching = True
-            os.register_at_fork(after_in_child=self._abandon)
+            abandon_in_children(self)
             atexit.register(self._close_all)
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """In a forked child: it starts with no store open, and with a free lock."""
         for core in self._open.values():
             core.abandon()
-        self.__init__()  # type: ignore[misc]  # the child starts with none open, and with a free lock
-        self._watching = True
+        self._guard = threading.RLock()
+        self._open, self._handles, self._at_exit = {}, {}, set()
+        abandon_in_children(self)
 
     def _close_all(self) -> None:
         for path in sorted(self._at_exit):

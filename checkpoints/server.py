@@ -42,6 +42,7 @@ from typing import Any, Self
 
 from checkpoints import wire
 from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError, StoreLocked
+from checkpoints.forks import abandon_in_children
 
 Handler = Callable[..., Any]
 
@@ -100,6 +101,7 @@ class ControlServer:
             OSError: the socket cannot be made there (a path is 107 bytes at most).
         """
         self._listener = _listen(self.path)
+        abandon_in_children(self)
         self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
         self._accepting.start()
 
@@ -121,6 +123,14 @@ class ControlServer:
         for thread in connections.values():
             if thread is not threading.current_thread():
                 thread.join(_CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: lets the parent's sockets go, so that they end when the parent does."""
+        listener, self._listener = self._listener, None
+        for inherited in [listener, *self._connections]:
+            if inherited is not None:
+                os.close(inherited.detach())
+        self._connections = {}
 
     def _accept(self) -> None:
         listener = self._listener

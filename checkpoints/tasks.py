@@ -110,11 +110,17 @@ class Tasks(Figures):
 
     def done(self, key: Key) -> bool:
         """Whether a task is done; False if there is none."""
-        return key in self and bool(self[key]["_done"])
+        return bool(self._marks(key)["_done"])
 
     def aborted(self, key: Key) -> bool:
         """Whether a task is given up; False if there is none."""
-        return key in self and bool(self[key]["_aborted"])
+        return bool(self._marks(key)["_aborted"])
+
+    def _marks(self, key: Key) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return {"_done": False, "_aborted": False}
 
     def tries(self, key: Key) -> int:
         """How often a task was tried.

@@ -1,0 +1,40 @@
+"""Keeps what belongs to one process out of its forked children.
+
+A child inherits every descriptor. Held there, a lock would outlive its holder, and a connection or a
+listening socket would look alive after its server was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Abandoned(Protocol):
+    """Something that a forked child must let go."""
+
+    def abandon(self) -> None:
+        """Called in the child. Closes descriptors, writes nothing, takes no lock: a thread of the
+        parent may have held it.
+        """
+
+
+class _Forks:
+    def __init__(self) -> None:
+        self._watched: weakref.WeakSet[Abandoned] = weakref.WeakSet()
+        self._registered = False
+
+    def watch(self, thing: Abandoned) -> None:
+        if not self._registered:
+            self._registered = True
+            os.register_at_fork(after_in_child=self._abandon)
+        self._watched.add(thing)
+
+    def _abandon(self) -> None:
+        things, self._watched = list(self._watched), weakref.WeakSet()
+        for thing in things:
+            thing.abandon()
+
+
+abandon_in_children = _Forks().watch

@@ -1,0 +1,240 @@
+"""The owner's side of shared stores: answers for a POD or Tracker on a control socket.
+
+    with POD("urls.pod") as pod, ControlServer("urls.sock") as server:
+        share(server, "urls", pod)              # elsewhere: SharedPOD.connect("urls.sock", "urls")
+
+Values travel as the JSON text that the store keeps anyway. Each operation is one step of the owner; a
+client that holds the lock keeps the other clients out until it lets it go, or its connection ends.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from checkpoints.deep import apply
+from checkpoints.errors import StoreError
+from checkpoints.keys import Key, as_key
+from checkpoints.pod import POD
+from checkpoints.server import Busy, ControlServer, Session
+from checkpoints.tracker import Tracker
+
+PAGE_BYTES = 256 * 1024  # about as much as one answer of a walk holds
+WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to ask again
+
+
+def share(server: ControlServer, name: str, pod: POD) -> None:
+    """Answers for a store on `server` from now on, under `name`; the caller still owns and closes it."""
+    service = TrackerService(pod) if isinstance(pod, Tracker) else PodService(pod)
+    server.register_session(call_name(name), service.answer)
+
+
+def call_name(name: str) -> str:
+    """The name of the call that reaches a shared store."""
+    return f"store {name}"
+
+
+class Gate:
+    """A lock that belongs to a connection, and that keeps everybody else's operations out."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._owner: Session | None = None
+        self._depth = 0
+        self._active = 0
+        self._waiting = 0
+
+    @contextmanager
+    def passing(self, session: Session) -> Iterator[None]:
+        """Lets an operation through.
+
+        Raises:
+            Busy: somebody else has the lock.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_open(session), WAIT_SECONDS):
+                raise Busy
+            self._active += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._active -= 1
+                self._changed.notify_all()
+
+    def lock(self, session: Session) -> None:
+        """Takes the lock, once more if `session` has it; it is let go when the connection ends.
+
+        Raises:
+            Busy: somebody else has it.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                if not self._changed.wait_for(lambda: self._is_free(session), WAIT_SECONDS):
+                    raise Busy
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+            if self._owner is None:
+                self._owner = session
+                session.callback(self._let_go, session)
+            self._depth += 1
+
+    def unlock(self, session: Session) -> None:
+        """Lets the lock go, if it was taken no more often.
+
+        Raises:
+            StoreError: `session` does not have it.
+        """
+        with self._changed:
+            if self._owner is not session:
+                raise StoreError("the lock is not held")
+            self._depth -= 1
+            if not self._depth:
+                self._let_go(session)
+
+    def _is_open(self, session: Session) -> bool:
+        # Those who wait for the lock go before new operations, or a busy store would never be locked.
+        return self._owner is session or (self._owner is None and not self._waiting)
+
+    def _is_free(self, session: Session) -> bool:
+        return self._owner is session or (self._owner is None and not self._active)
+
+    def _let_go(self, session: Session) -> None:
+        with self._changed:
+            if self._owner is session:
+                self._owner, self._depth = None, 0
+                self._changed.notify_all()
+
+
+class PodService:
+    """What clients may ask of a POD: each `_do_` method is what SharedPOD's of that name asks for.
+
+    Keys arrive as JSON, values as JSON text.
+    """
+
+    def __init__(self, pod: POD) -> None:
+        self.pod = pod
+        self.gate = Gate()
+
+    def answer(self, session: Session, method: str, arguments: Sequence[Any]) -> Any:
+        """Answers one request."""
+        if method == "lock":
+            return self.gate.lock(session)
+        if method == "unlock":
+            return self.gate.unlock(session)
+        handler: Callable[..., Any] | None = getattr(self, f"_do_{method}", None)
+        if handler is None:
+            raise StoreError(f"there is no method {method!r}")
+        with self.gate.passing(session):
+            return handler(*arguments)
+
+    def _do_get(self, key: Any) -> str:
+        return self.pod.text(as_key(key))
+
+    def _do_put(self, entries: Sequence[tuple[Any, str]]) -> None:
+        self.pod.update([(as_key(key), json.loads(text)) for key, text in entries])
+
+    def _do_replace(self, key: Any, text: str) -> None:
+        self.pod[as_key(key)] = json.loads(text)
+
+    def _do_delete(self, key: Any) -> None:
+        del self.pod[as_key(key)]
+
+    def _do_contains(self, key: Any) -> bool:
+        return as_key(key) in self.pod
+
+    def _do_len(self) -> int:
+        return len(self.pod)
+
+    def _do_page(self, ordinal: int, *, values: bool = True) -> list[tuple[int, Key, str | None]]:
+        """The next entries of a walk: ordinal, key, text."""
+        page: list[tuple[int, Key, str | None]] = []
+        size = 0
+        with self.pod.together():
+            for number, key in self.pod.after(ordinal):
+                text = self.pod.text(key) if values else None
+                size += len(text or "") + 64
+                if page and size > PAGE_BYTES:
+                    break
+                page.append((number, key, text))
+        return page
+
+    def _do_apply(self, path: Sequence[Any], operation: str, arguments: str) -> Any:
+        first, *way = path
+        steps = [as_key(first), *(step_of(step) for step in way)]
+        with self.pod.together():
+            return apply(self.pod, steps, operation, json.loads(arguments))
+
+    def _do_sync(self) -> None:
+        self.pod.sync()
+
+    def _do_sync_key(self, keys: Sequence[Any]) -> None:
+        self.pod.sync_key(*map(as_key, keys))
+
+    def _do_mark_dirty(self, key: Any) -> None:
+        self.pod.mark_dirty(as_key(key))
+
+    def _do_dirty(self) -> list[Key]:
+        return list(self.pod.dirty())
+
+    def _do_hold(self) -> None:
+        self.pod.hold()
+
+    def _do_unhold(self) -> None:
+        self.pod.unhold()
+
+    def _do_revert(self) -> None:
+        self.pod.revert()
+
+    def _do_clear(self) -> None:
+        self.pod.clear()
+
+
+class TrackerService(PodService):
+    """What clients may ask of a Tracker: what SharedTracker's methods ask for."""
+
+    pod: Tracker
+
+    def _do_add_many(self, keys: Sequence[Any]) -> None:
+        self.pod.add_many([as_key(key) for key in keys])
+
+    def _do_add_many_if_absent(self, keys: Sequence[Any]) -> None:
+        self.pod.add_many_if_absent([as_key(key) for key in keys])
+
+    def _do_amend(self, key: Any, fields: str) -> None:
+        self.pod.amend(as_key(key), json.loads(fields))
+
+    def _do_add_tries(self, key: Any, count: int) -> None:
+        self.pod.add_tries(as_key(key), count)
+
+    def _do_should_do(self, key: Any, allow_aborted: bool, due: float | None) -> bool:
+        return self.pod.should_do(as_key(key), allow_aborted, due=due)
+
+    def _do_should_try(self, key: Any, allow_aborted: bool, due: float | None, durable: bool) -> bool:
+        return self.pod.should_try(as_key(key), allow_aborted, due=due, durable=durable)
+
+    def _do_todo(self, ordinal: int, allow_aborted: bool, due: float | None) -> list[tuple[int, Key, bool]]:
+        """The next tasks of a walk: ordinal, key, whether it should be done."""
+        page = self.pod.after(ordinal)
+        should = self.pod.should_do
+        return [
+            (number, key, key in self.pod and should(key, allow_aborted, due=due)) for number, key in page
+        ]
+
+    def _do_aborted(self, ordinal: int) -> list[tuple[int, Key, bool]]:
+        """The next tasks of a walk: ordinal, key, whether it is given up."""
+        return [(number, key, self.pod.aborted(key)) for number, key in self.pod.after(ordinal)]
+
+    def _do_numbers(self) -> tuple[int, int, int, int]:
+        """How many tasks are done, tried and aborted, and max_tries."""
+        return self.pod.num_done(), self.pod.num_tried(), self.pod.num_aborted(), self.pod.max_tries
+
+
+def step_of(value: Any) -> Any:
+    """A step into a value, as it came: a name, an index, or `{"slice": [start, stop, step]}`."""
+    return slice(*value["slice"]) if isinstance(value, dict) else value
