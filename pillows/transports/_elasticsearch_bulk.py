@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pillows.models import DocumentRows, Row, guard
+from pillows.models import DocumentRows, Row, WriteResult, guard
 from pillows.transports._elasticsearch_client import PASSING, cause_of
 
 #: Where a tombstone says when (milliseconds since 1970) its document was deleted.
@@ -34,6 +34,8 @@ _PURGE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n'
 
 _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_TOMBSTONE_FIELD = re.compile(rb'"%b"\s*:' % DELETED_AT.encode())
 
 _CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
@@ -65,6 +67,28 @@ class Outcome(Enum):
     MISSING = "missing"  # the index is gone
 
 
+class Tally:
+    """What became of the operations of one batch, over all its outputs.
+
+    Attributes:
+        refused, dead, retry: as in `WriteResult`.
+        removed: how many documents were taken away.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, int] = {}
+        self.dead: dict[str, str] = {}
+        self.retry: dict[str, str] = {}
+        self.removed = 0
+
+    def result(self) -> WriteResult:
+        """One answer a document: what can still change goes before what is final."""
+        dead = {id: reason for id, reason in self.dead.items() if id not in self.retry}
+        settled = self.retry.keys() | dead.keys()
+        refused = {id: stored for id, stored in self.refused.items() if id not in settled}
+        return WriteResult(refused=refused, dead=dead, retry=self.retry)
+
+
 def operations(
     documents: Sequence[DocumentRows], output: str, epoch: int, *, deleted_at_ms: int | None
 ) -> tuple[list[Operation], dict[str, str]]:
@@ -89,14 +113,16 @@ def operations(
                 dead[document.id] = reason
             continue
         version = guard(epoch, document.version)
+        if not rows:
+            made.append(removal(document.id, version, deleted_at_ms=deleted_at_ms))
+            continue
         try:
-            made.append(
-                Operation(document.id, version, False, _INDEX % (quoted, version, _source(rows, quoted)))
-                if rows
-                else removal(document.id, version, deleted_at_ms=deleted_at_ms)
-            )
+            source = _source(rows, quoted)
+            if deleted_at_ms is not None and _TOMBSTONE_FIELD.search(source):
+                raise ValueError(f"a field {DELETED_AT} would make it a tombstone")  # noqa: TRY301 - as below
+            made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
-            dead[document.id] = f"its row can't be written as JSON: {error}"
+            dead[document.id] = f"its row can't be written: {error}"
     return made, dead
 
 

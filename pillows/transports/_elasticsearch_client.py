@@ -115,7 +115,6 @@ def connect(options: ElasticsearchConnection) -> Elasticsearch:
         retry_on_timeout=False,
         retry_on_status=(),
         connections_per_node=options.connections_per_node,
-        http_compress=options.compress,
         serializers={one.mimetype: one for one in (Json(), Ndjson())},
         **auth,
     )

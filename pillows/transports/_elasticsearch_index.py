@@ -26,9 +26,12 @@ from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
 from pillows.transports._elasticsearch_bulk import DELETED_AT
 from pillows.transports._elasticsearch_client import translated
-from pillows.transports._elasticsearch_options import ElasticsearchOutput
+from pillows.transports._elasticsearch_options import ElasticsearchOutput, dotted
 
 _OWNER = "pillowd"
+
+#: Of what stands in `_meta.pillowd`.
+_FORMAT = 1
 
 #: How long Elasticsearch remembers the version of a deleted document; by itself 60 s.
 _GC_DELETES = "1h"
@@ -93,25 +96,6 @@ def plan(output: ElasticsearchOutput) -> Plan:
         shown=shown,
         digest=digest,
     )
-
-
-def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in the one form of the many that Elasticsearch takes: `index.number_of_shards`."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
-        else:
-            flat[key] = value
-    return {key if key.startswith("index.") else f"index.{key}": value for key, value in flat.items()}
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
-        flat |= {f"{key}.{name}".rstrip("."): v for name, v in inner.items()}
-    return flat
 
 
 class GuardedIndex:
@@ -214,12 +198,16 @@ class GuardedIndex:
         return found
 
     def _refuse_foreign(self, name: str, owner: Mapping[str, Any]) -> None:
-        if {key: owner.get(key) for key in self._ownership()} == self._ownership():
+        if not owner:
+            whose = "was not created by pillowd"
+        elif owner.get("format") != _FORMAT:
+            whose = f"is of format {owner.get('format')}, this pillowd knows format {_FORMAT}"
+        elif (owner.get("pillow"), owner.get("source")) != (self._key.pillow, self._key.source):
+            whose = f"belongs to pillow {owner.get('pillow')!r} of {owner.get('source')!r}"
+        else:
             return
-        whose = f"belongs to pillow {owner.get('pillow')!r} of {owner.get('source')!r}" if owner else ""
         raise ConfigError(
-            f"The index {name!r} {whose or 'was not created by pillowd'}, so {self._key} can't "
-            f"write to {self.plan.alias!r}.",
+            f"The index {name!r} {whose}, so {self._key} can't write to {self.plan.alias!r}.",
             remedy="choose another index name, or delete that index if nobody needs it",
         )
 
@@ -236,7 +224,7 @@ class GuardedIndex:
             ) from error
 
     def _ownership(self) -> dict[str, Any]:
-        return {"format": 1, "pillow": self._key.pillow, "source": self._key.source}
+        return {"format": _FORMAT, "pillow": self._key.pillow, "source": self._key.source}
 
     def _create(self, *, shown: bool) -> None:
         meta = {**self.plan.mapping.get("_meta", {}), _OWNER: self._ownership()}

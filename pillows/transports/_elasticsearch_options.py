@@ -111,6 +111,12 @@ class ElasticsearchOutput(Options):
             raise ValueError("holds a key `mappings`: give what is under it, and its settings as `settings`")
         return mapping
 
+    @model_validator(mode="after")
+    def _tombstones_can_be_hidden(self) -> ElasticsearchOutput:
+        if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
+            raise ValueError("deletes: tombstone needs an indexed field, but the mapping says enabled: false")
+        return self
+
     @field_validator("many")
     @classmethod
     def _one_row(cls, many: bool) -> bool:
@@ -119,3 +125,22 @@ class ElasticsearchOutput(Options):
                 "a document has at most one row in an Elasticsearch index: leave arrays inside the document"
             )
         return many
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in the one form of the many that Elasticsearch takes: `index.number_of_shards`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[key] = value
+    return {key if key.startswith("index.") else f"index.{key}": value for key, value in flat.items()}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): v for name, v in inner.items()}
+    return flat

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from elasticsearch import Elasticsearch
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import FatalError
+from pillows.errors import ConfigError, FatalError
 from pillows.models import Batch, DocumentRows, Standing, WriteResult
+from pillows.transports._elasticsearch_bulk import Tally
 from pillows.transports._elasticsearch_client import check_versions, connect
 from pillows.transports._elasticsearch_index import GuardedIndex, plan
 from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports._elasticsearch_writer import IndexWriter, Tally
+from pillows.transports._elasticsearch_writer import IndexWriter
 from pillows.transports.base import Transport, newest
 
 #: A request of a killed pillowd may still be on its way into an index that was there before. Until
@@ -64,6 +65,7 @@ class ElasticsearchTransport(Transport):
             ConfigError: it is no Elasticsearch of our major version; a name is taken; it refuses
                 the mapping, the settings or the pipeline.
         """
+        self._refuse_shared()
         self._connect()
         standings = [index.open() for index in self._indices.values()]
         created = all(standing.created for standing in standings)
@@ -121,19 +123,20 @@ class ElasticsearchTransport(Transport):
         text = "\n".join(f"{name} {planned.alias} {planned.digest}" for name, planned in plans)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def _refuse_shared(self) -> None:
+        aliases = [output.index for output in self.outputs.values()]
+        for alias in {alias for alias in aliases if aliases.count(alias) > 1}:
+            raise ConfigError(
+                f"Two outputs of {self.key} write to the index {alias!r}.", remedy="give each an index"
+            )
+
     def _connect(self) -> None:
         self.close()
         self._client = client = connect(self.connection)
         check_versions(client)
         self._indices = {name: GuardedIndex(client, self.key, one) for name, one in self.outputs.items()}
         self._writers = {
-            name: IndexWriter(
-                client,
-                index,
-                max_request=self.connection.max_request,
-                timeout_seconds=self.connection.timeout,
-            )
-            for name, index in self._indices.items()
+            name: IndexWriter(client, index, self.connection) for name, index in self._indices.items()
         }
 
     def _opened(self) -> Mapping[str, GuardedIndex]:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import pytest
 import requests
 
 from checkpoints import TailKey
 from pillows.transports.elasticsearch import ElasticsearchTransport
-from tests.targets import KEY
+from tests.targets import KEY, at, document
+
+#: Takes any JSON object.
+ANYTHING: Mapping[str, Any] = {"mapping": {"dynamic": False}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +119,25 @@ def aside(node: Node, fault: str, output: str = "docs") -> Iterator[None]:
     node.settings(output, **{f"index.blocks.{setting}": True})
     yield
     node.settings(output, **{f"index.blocks.{setting}": None})
+
+
+@pytest.fixture
+def node(elasticsearch_url: str, es_prefix: str) -> Node:
+    return Node(elasticsearch_url, es_prefix)
+
+
+@contextmanager
+def running(
+    node: Node, *, epoch: int = 1, url: str = "", connection: Any = None, **outputs: Any
+) -> Iterator[ElasticsearchTransport]:
+    one = node.transport(outputs or {"docs": ANYTHING}, url=url, **(connection or {}))
+    try:
+        one.open()
+        one.claim(at("0", epoch=epoch))
+        yield one
+    finally:
+        one.close()
+
+
+def many(count: int, version: int = 1, **row: Any) -> list[Any]:
+    return [document(f"d{n:05}", version, {"n": n, **row}) for n in range(count)]

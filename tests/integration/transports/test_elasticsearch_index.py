@@ -1,54 +1,26 @@
-"""What Elasticsearch's transport promises beyond the conformance suite: names, aliases, limits, faults."""
+"""What Elasticsearch's transport promises beyond the conformance suite: names, aliases, refusals, deletes."""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gevent
-import greenlet
 import pytest
 
-from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
-from pillows.models import Batch, WriteResult, guard
+from pillows.errors import ConfigError, FatalError
+from pillows.models import Batch, guard
 from pillows.transports import _elasticsearch_bulk as bulk
 from pillows.transports import elasticsearch as module
-from pillows.transports.elasticsearch import ElasticsearchTransport
-from tests.conformance.steps import assert_applied, write_until_answered
-from tests.integration.transports.elasticsearch_index import Node, aside
-from tests.servers.elasticsearch import Elasticsearch
-from tests.servers.scripted import ScriptedServer, json_reply
-from tests.servers.tcp_proxy import TcpProxy
+from tests.conformance.steps import assert_applied
+from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, node, running
 from tests.sizes import size
 from tests.targets import OTHER_KEY, at, batch, document, gone
 
-ANYTHING = {"mapping": {"dynamic": False}}
+__all__ = ["node"]
+
 STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
-
-
-@pytest.fixture
-def node(elasticsearch_url: str, es_prefix: str) -> Node:
-    return Node(elasticsearch_url, es_prefix)
-
-
-@contextmanager
-def running(
-    node: Node, *, epoch: int = 1, url: str = "", connection: Any = None, **outputs: Any
-) -> Iterator[ElasticsearchTransport]:
-    one = node.transport(outputs or {"docs": ANYTHING}, url=url, **(connection or {}))
-    try:
-        one.open()
-        one.claim(at("0", epoch=epoch))
-        yield one
-    finally:
-        one.close()
-
-
-def many(count: int, version: int = 1, **row: Any) -> list[Any]:
-    return [document(f"d{n:05}", version, {"n": n, **row}) for n in range(count)]
 
 
 # --- the alias and the index behind it
@@ -329,163 +301,3 @@ def test_in_a_first_pass_over_an_index_that_was_there_late_writes_are_refused_st
         one._settled_at = 0
         one.write(batch(gone("b", 2), first_pass=True))
         assert node.guard("docs", "b") is None, "once nothing can be on its way any more, none are written"
-
-
-# --- sizes and requests
-
-
-def test_requests_are_cut_by_size(node: Node, tcp_proxy: Callable[[Any], TcpProxy]) -> None:
-    proxy = tcp_proxy(node.address)
-    with running(node, url=proxy.url, connection={"max_request": "64KiB"}) as one:
-        proxy.forget()
-        assert_applied(one.write(batch(*many(500, text="x" * 1000))))
-        sent = proxy.received("to_server")
-        lengths = [int(part.split(b"\r\n")[0]) for part in sent.split(b"ontent-Length: ")[1:]] or [
-            int(part.split(b"\r\n")[0]) for part in sent.split(b"content-length: ")[1:]
-        ]
-    assert 8 <= len(lengths) <= 12
-    assert max(lengths) <= 64 * 1024
-    assert len(node.read("docs")) == 500
-
-
-def test_a_request_that_is_too_large_is_halved_down_to_the_document(
-    es_prefix: str, elasticsearch_server: Callable[..., Elasticsearch]
-) -> None:
-    server = elasticsearch_server(settings={"http.max_content_length": "64kb"})
-    node = Node(server.url, es_prefix)
-    documents = many(200, text="x" * 2000)
-    documents[77] = document("too-large", 1, {"text": "x" * 80_000})
-    with running(node) as one:
-        result = one.write(batch(*documents))
-        assert set(result.dead) == {"too-large"}
-        assert "http.max_content_length" in result.dead["too-large"]
-        assert not result.retry
-        assert not result.refused
-        assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
-        _restarts_are_survived(server, node, one)
-
-
-def _restarts_are_survived(server: Elasticsearch, node: Node, one: ElasticsearchTransport) -> None:
-    server.stop()
-    with pytest.raises(RetryableError):
-        one.write(batch(document("during", 1, {"n": 1})))
-    with pytest.raises(RetryableError):
-        one.complete_pass(1)
-    server.start()
-    assert_applied(write_until_answered(one, batch(document("during", 1, {"n": 1}), gone("d00000", 2))))
-    assert "during" in node.read("docs")
-    assert "d00000" not in node.read("docs")
-
-
-@pytest.mark.parametrize("count", [2000, 1], ids=["a-batch", "5-MB"])
-def test_building_and_reading_never_hold_the_hub(node: Node, count: int) -> None:
-    """At most 50 ms of the thread's CPU between two switches (design: the hub)."""
-    text = "x" * (300 if count > 1 else 5 * 2**20)
-    written = batch(*many(count, text=text))
-    raw = batch(*(document(f"r{n}", 1, b'{"_id":"r%d","t":"%b"}' % (n, text.encode())) for n in range(count)))
-    longest = 0.0
-    last = time.thread_time()
-
-    def trace(event: str, args: Any) -> None:
-        nonlocal longest, last
-        now = time.thread_time()
-        longest, last = max(longest, now - last), now
-
-    with running(node) as one:
-        greenlet.settrace(trace)
-        try:
-            last = time.thread_time()
-            results = [one.write(written), one.write(raw), one.write(raw)]
-        finally:
-            greenlet.settrace(None)
-        assert results[:2] == [WriteResult(), WriteResult()]
-        assert len(results[2].refused) == count
-    assert longest < 0.05
-
-
-# --- servers that are not what they should be
-
-
-def root(version: str, **headers: str) -> bytes:
-    return json_reply({"version": {"number": version}}, **headers)
-
-
-@pytest.mark.parametrize("version", ["8.19.2", "10.0.0"])
-def test_a_server_of_another_major_version_is_refused(
-    scripted_server: Callable[[], ScriptedServer], version: str
-) -> None:
-    server = scripted_server().on("GET", "/", root(version, x_elastic_product="Elasticsearch"))
-    one = Node(server.url).transport({"docs": {}})
-    with pytest.raises(ConfigError, match=rf"is Elasticsearch {version}, the client library is 9\."):
-        one.open()
-    one.close()
-    assert server.requests[0].headers["accept"] == "*/*", "an older server refuses to be asked as a 9"
-
-
-def test_a_server_that_is_no_elasticsearch_is_refused(
-    scripted_server: Callable[[], ScriptedServer],
-) -> None:
-    server = scripted_server().on("GET", "/", root("9.1.0"))
-    one = Node(server.url).transport({"docs": {}})
-    with pytest.raises(ConfigError, match="does not say that it is Elasticsearch"):
-        one.open()
-    one.close()
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_server_that_does_not_let_us_in(scripted_server: Callable[[], ScriptedServer], status: int) -> None:
-    refusal = {"error": {"type": "security_exception", "reason": "unable to authenticate user [u]"}}
-    server = scripted_server().on("GET", "/", json_reply(refusal, status))
-    one = Node(server.url).transport({"docs": {}}, auth={"username": "u", "password": "hidden"})
-    with pytest.raises(AccessError, match="unable to authenticate") as refused:
-        one.open()
-    one.close()
-    assert "hidden" not in str(refused.value)
-    assert server.requests[0].headers["authorization"].startswith("Basic ")
-    assert len(server.requests) == 1, "wrong passwords are not tried again by the client"
-
-
-def test_an_api_key_is_sent(scripted_server: Callable[[], ScriptedServer]) -> None:
-    server = scripted_server().on("GET", "/", json_reply({}, 503))
-    one = Node(server.url).transport({"docs": {}}, auth={"api_key": "a2V5"})
-    with pytest.raises(RetryableError):
-        one.open()
-    one.close()
-    assert server.requests[0].headers["authorization"] == "ApiKey a2V5"
-
-
-def test_a_missing_certificate_authority_is_a_config_error() -> None:
-    one = Node("https://127.0.0.1:1").transport({"docs": {}}, ca_bundle="/no/such/file.pem")
-    with pytest.raises(ConfigError, match="can't be read"):
-        one.open()
-    one.close()
-
-
-def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
-    one = Node("http://127.0.0.1:1").transport({"docs": {}})
-    with pytest.raises(RetryableError, match="refused"):
-        one.open()
-    one.close()
-
-
-def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
-    node: Node, tcp_proxy: Callable[[Any], TcpProxy]
-) -> None:
-    """What was sent may still be applied: written again, it is."""
-    proxy = tcp_proxy(node.address)
-    written = batch(document("a", 1, {"n": 1}))
-    with running(node, url=proxy.url, connection={"timeout": "300ms"}) as one:
-        proxy.stall()
-        began = time.monotonic()
-        with pytest.raises(RetryableError, match="timed out"):
-            one.write(written)
-        assert time.monotonic() - began < 5
-        proxy.flow()
-        assert write_until_answered(one, written).refused in ({}, {"a": guard(1, 1)})
-    assert node.read("docs") == {"a": {"n": 1}}
-
-
-def test_a_transport_that_was_not_opened_says_so() -> None:
-    one = Node("http://127.0.0.1:1").transport({"docs": {}})
-    with pytest.raises(FatalError, match="before it was opened"):
-        one.write(batch())

@@ -16,11 +16,10 @@ from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.models import WriteResult, guard
 from pillows.transports import _elasticsearch_bulk as bulk
-from pillows.transports._elasticsearch_bulk import Outcome, classify
+from pillows.transports._elasticsearch_bulk import Outcome, Tally, classify
 from pillows.transports._elasticsearch_client import cause_of, meaning
-from pillows.transports._elasticsearch_index import dotted, plan
-from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports._elasticsearch_writer import Tally
+from pillows.transports._elasticsearch_index import plan
+from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput, dotted
 from pillows.transports.elasticsearch import ElasticsearchTransport
 from tests.targets import document, gone
 
@@ -116,6 +115,17 @@ def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
     assert row == {"pillowd_deleted_at": 1234}
     assert hard.removes
     assert tombstone.removes
+
+
+def test_a_document_that_would_look_like_a_tombstone_is_dead_not_hidden() -> None:
+    documents = [
+        document("a", 1, b'{"_id":"a","pillowd_deleted_at" : 1}'),
+        document("b", 1, b'{"_id":"b","text":"pillowd_deleted_at"}'),
+    ]
+    made, dead = bulk.operations(documents, "docs", 1, deleted_at_ms=1)
+    assert set(dead) == {"a"}
+    assert [operation.id for operation in made] == ["b"]
+    assert not bulk.operations(documents, "docs", 1, deleted_at_ms=None)[1]
 
 
 def test_operations_are_cut_into_requests_by_bytes_and_number() -> None:
@@ -316,7 +326,11 @@ def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"many": True}, "at most one row"), ({"mapping": {"mappings": {}}}, "give what is under it")],
+    [
+        ({"many": True}, "at most one row"),
+        ({"mapping": {"mappings": {}}}, "give what is under it"),
+        ({"mapping": {"enabled": False}, "deletes": "tombstone"}, "needs an indexed field"),
+    ],
 )
 def test_what_an_index_cannot_do_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):

@@ -1,0 +1,222 @@
+"""Elasticsearch's transport where sizes, lines and servers are not as one would wish."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import greenlet
+import pytest
+from gevent.pywsgi import WSGIServer
+
+from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
+from pillows.models import WriteResult, guard
+from pillows.transports.elasticsearch import ElasticsearchTransport
+from tests.conformance.steps import assert_applied, write_until_answered
+from tests.integration.transports.elasticsearch_index import Node, many, node, running
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.scripted import ScriptedServer, json_reply
+from tests.servers.tcp_proxy import TcpProxy
+from tests.targets import batch, document, gone
+
+__all__ = ["node"]
+
+# --- sizes and requests
+
+
+def test_requests_are_cut_by_size(node: Node, tcp_proxy: Callable[[Any], TcpProxy]) -> None:
+    proxy = tcp_proxy(node.address)
+    with running(node, url=proxy.url, connection={"max_request": "64KiB"}) as one:
+        proxy.forget()
+        assert_applied(one.write(batch(*many(500, text="x" * 1000))))
+        sent = proxy.received("to_server")
+        lengths = [int(part.split(b"\r\n")[0]) for part in sent.split(b"ontent-Length: ")[1:]] or [
+            int(part.split(b"\r\n")[0]) for part in sent.split(b"content-length: ")[1:]
+        ]
+    assert 8 <= len(lengths) <= 12
+    assert max(lengths) <= 64 * 1024
+    assert len(node.read("docs")) == 500
+
+
+def test_requests_are_compressed_if_asked_for(node: Node, tcp_proxy: Callable[[Any], TcpProxy]) -> None:
+    proxy = tcp_proxy(node.address)
+    with running(node, url=proxy.url, connection={"compress": True}) as one:
+        proxy.forget()
+        assert_applied(one.write(batch(*many(100, text="x" * 1000))))
+        assert len(proxy.received("to_server")) < 20_000
+    assert len(node.read("docs")) == 100
+
+
+def test_a_request_that_is_too_large_is_halved_down_to_the_document(
+    es_prefix: str, elasticsearch_server: Callable[..., Elasticsearch]
+) -> None:
+    server = elasticsearch_server(settings={"http.max_content_length": "64kb"})
+    node = Node(server.url, es_prefix)
+    documents = many(200, text="x" * 2000)
+    documents[77] = document("too-large", 1, {"text": "x" * 80_000})
+    with running(node) as one:
+        result = one.write(batch(*documents))
+        assert set(result.dead) == {"too-large"}
+        assert "http.max_content_length" in result.dead["too-large"]
+        assert not result.retry
+        assert not result.refused
+        assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
+        _restarts_are_survived(server, node, one)
+
+
+def _restarts_are_survived(server: Elasticsearch, node: Node, one: ElasticsearchTransport) -> None:
+    server.stop()
+    with pytest.raises(RetryableError):
+        one.write(batch(document("during", 1, {"n": 1})))
+    with pytest.raises(RetryableError):
+        one.complete_pass(1)
+    server.start()
+    assert_applied(write_until_answered(one, batch(document("during", 1, {"n": 1}), gone("d00000", 2))))
+    assert "during" in node.read("docs")
+    assert "d00000" not in node.read("docs")
+
+
+@pytest.mark.parametrize("count", [2000, 1], ids=["a-batch", "5-MB"])
+def test_building_and_reading_never_hold_the_hub(node: Node, count: int) -> None:
+    """At most 50 ms of the thread's CPU between two switches (design: the hub)."""
+    text = "x" * (300 if count > 1 else 5 * 2**20)
+    written = batch(*many(count, text=text))
+    raw = batch(*(document(f"r{n}", 1, b'{"_id":"r%d","t":"%b"}' % (n, text.encode())) for n in range(count)))
+    longest = 0.0
+    last = time.thread_time()
+
+    def trace(event: str, args: Any) -> None:
+        nonlocal longest, last
+        now = time.thread_time()
+        longest, last = max(longest, now - last), now
+
+    with running(node) as one:
+        greenlet.settrace(trace)
+        try:
+            last = time.thread_time()
+            results = [one.write(written), one.write(raw), one.write(raw)]
+        finally:
+            greenlet.settrace(None)
+        assert results[:2] == [WriteResult(), WriteResult()]
+        assert len(results[2].refused) == count
+    assert longest < 0.05
+
+
+# --- servers that are not what they should be
+
+
+def root(version: str, **headers: str) -> bytes:
+    return json_reply({"version": {"number": version}}, **headers)
+
+
+@pytest.mark.parametrize("version", ["8.19.2", "10.0.0"])
+def test_a_server_of_another_major_version_is_refused(
+    scripted_server: Callable[[], ScriptedServer], version: str
+) -> None:
+    server = scripted_server().on("GET", "/", root(version, x_elastic_product="Elasticsearch"))
+    one = Node(server.url).transport({"docs": {}})
+    with pytest.raises(ConfigError, match=rf"is Elasticsearch {version}, the client library is 9\."):
+        one.open()
+    one.close()
+    assert server.requests[0].headers["accept"] == "*/*", "an older server refuses to be asked as a 9"
+
+
+def test_a_server_that_is_no_elasticsearch_is_refused(
+    scripted_server: Callable[[], ScriptedServer],
+) -> None:
+    server = scripted_server().on("GET", "/", root("9.1.0"))
+    one = Node(server.url).transport({"docs": {}})
+    with pytest.raises(ConfigError, match="does not say that it is Elasticsearch"):
+        one.open()
+    one.close()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_does_not_let_us_in(scripted_server: Callable[[], ScriptedServer], status: int) -> None:
+    refusal = {"error": {"type": "security_exception", "reason": "unable to authenticate user [u]"}}
+    server = scripted_server().on("GET", "/", json_reply(refusal, status))
+    one = Node(server.url).transport({"docs": {}}, auth={"username": "u", "password": "hidden"})
+    with pytest.raises(AccessError, match="unable to authenticate") as refused:
+        one.open()
+    one.close()
+    assert "hidden" not in str(refused.value)
+    assert server.requests[0].headers["authorization"].startswith("Basic ")
+    assert len(server.requests) == 1, "wrong passwords are not tried again by the client"
+
+
+def test_an_api_key_is_sent(scripted_server: Callable[[], ScriptedServer]) -> None:
+    server = scripted_server().on("GET", "/", json_reply({}, 503))
+    one = Node(server.url).transport({"docs": {}}, auth={"api_key": "a2V5"})
+    with pytest.raises(RetryableError):
+        one.open()
+    one.close()
+    assert server.requests[0].headers["authorization"] == "ApiKey a2V5"
+
+
+def test_a_missing_certificate_authority_is_a_config_error() -> None:
+    one = Node("https://127.0.0.1:1").transport({"docs": {}}, ca_bundle="/no/such/file.pem")
+    with pytest.raises(ConfigError, match="can't be read"):
+        one.open()
+    one.close()
+
+
+def test_only_a_server_whose_authority_is_trusted_is_talked_to(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed, so there is no certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(made, check=True, capture_output=True)
+
+    def busy(environ: object, start: Callable[..., Any]) -> list[bytes]:
+        start("503 Service Unavailable", [("Content-Type", "application/json")])
+        return [b"{}"]
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = WSGIServer(("127.0.0.1", 0), busy, ssl_context=context, log=None, error_log=None)
+    server.start()
+    node = Node(f"https://127.0.0.1:{server.server_port}")
+    untrusting, trusting = node.transport({"docs": {}}), node.transport({"docs": {}}, ca_bundle=certificate)
+    with pytest.raises(AccessError, match="give its certificate authority as ca_bundle"):
+        untrusting.open()
+    with pytest.raises(RetryableError, match="503"):
+        trusting.open()
+    untrusting.close()
+    trusting.close()
+    server.stop(timeout=1)
+
+
+def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
+    one = Node("http://127.0.0.1:1").transport({"docs": {}})
+    with pytest.raises(RetryableError, match="refused"):
+        one.open()
+    one.close()
+
+
+def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
+    node: Node, tcp_proxy: Callable[[Any], TcpProxy]
+) -> None:
+    """What was sent may still be applied: written again, it is."""
+    proxy = tcp_proxy(node.address)
+    written = batch(document("a", 1, {"n": 1}))
+    with running(node, url=proxy.url, connection={"timeout": "300ms"}) as one:
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(RetryableError, match="timed out"):
+            one.write(written)
+        assert time.monotonic() - began < 5
+        proxy.flow()
+        assert write_until_answered(one, written).refused in ({}, {"a": guard(1, 1)})
+    assert node.read("docs") == {"a": {"n": 1}}
+
+
+def test_a_transport_that_was_not_opened_says_so() -> None:
+    one = Node("http://127.0.0.1:1").transport({"docs": {}})
+    with pytest.raises(FatalError, match="before it was opened"):
+        one.write(batch())
