@@ -57,17 +57,20 @@ class Pulse:
 
     Attributes:
         at: monotonic seconds; None before the first.
+        beats: how many blocks have come.
     """
 
-    __slots__ = ("_clock", "at")
+    __slots__ = ("_clock", "at", "beats")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.at: float | None = None
+        self.beats = 0
 
     def beat(self) -> None:
-        """A byte came."""
+        """A block came."""
         self.at = self._clock.monotonic()
+        self.beats += 1
 
 
 class Answer:

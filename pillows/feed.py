@@ -198,24 +198,27 @@ class _Session:
         return self._reading.identity
 
     def batches(self, drain_seconds: float) -> Iterator[ChangeBatch]:
-        """What the reading puts into the pipe, until its end or until it has drained after a stop."""
-        stop = self._hands.stop
-        stop.rawlink(self._pipe.wake)
+        """What the reading puts into the pipe, until its end, or until it was drained after a stop."""
+        self._hands.stop.rawlink(self._pipe.wake)
         self._pipe.start()
-        drain_until: float | None = None
-        while True:
-            stopping = stop.is_set()
-            taken = self._pipe.take(QUIET_TAIL_SECONDS if stopping else TICK_SECONDS, max_bytes=BATCH_BYTES)
+        while not self._hands.stop.is_set():
+            taken = self._pipe.take(TICK_SECONDS, max_bytes=BATCH_BYTES)
             if taken is None:
                 return
+            yield from self._shaped(taken) if taken else (_SIGN_OF_LIFE,)
+        yield from self._drained(drain_seconds)
+
+    def _drained(self, drain_seconds: float) -> Iterator[ChangeBatch]:
+        """What had been asked for when the stop came, while it keeps coming."""
+        clock, pulse = self._hands.clock, self._hands.source.pulse
+        until = clock.monotonic() + drain_seconds
+        while clock.monotonic() <= until:
+            beats = pulse.beats
+            patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
+            taken = self._pipe.take(patience, max_bytes=BATCH_BYTES)
+            if taken is None or (not taken and pulse.beats == beats):
+                return
             yield from self._shaped(taken)
-            if stopping:
-                now = self._hands.clock.monotonic()
-                drain_until = drain_until if drain_until is not None else now + drain_seconds
-                if now > drain_until or (not taken and self._is_quiet(now)):
-                    return
-            elif not taken:
-                yield _SIGN_OF_LIFE
 
     def close(self) -> None:
         """Ends the reading, whatever it waits for."""
@@ -228,12 +231,6 @@ class _Session:
     def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
         """At the head, what has gathered as one batch: a burst comes in many small ones."""
         return [merged(taken)] if taken and self._reading.following else taken
-
-    def _is_quiet(self, now: float) -> bool:
-        """Whether nothing comes any more of what had been asked for when the stop came."""
-        at = self._hands.source.pulse.at
-        patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
-        return at is None or now - at > patience
 
 
 __all__ = ["CouchFeed", "Feed", "Identity"]
