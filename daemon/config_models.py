@@ -247,10 +247,13 @@ class Config(Options):
     """A whole configuration, valid in itself.
 
     Attributes:
-        version: of the format.
-        include: globs of files with more connections and pillows; empty once they are merged.
-        daemon, logging, checkpoints: sections of the process.
-        connections: by name.
+        version: of this format.
+        include: globs of files with more connections and pillows, relative to this file. Loading
+            merges them and leaves this empty.
+        daemon: see `DaemonOptions`.
+        logging: see `LoggingOptions`.
+        checkpoints: see `CheckpointOptions`.
+        connections: what is read from and written to, by name.
         pillows: by name.
     """
 
