@@ -105,7 +105,7 @@ class ControlClient:
         except (OSError, MalformedMessage) as error:
             self._drop()
             raise StoreUnavailable(f"nobody answers on {self.path}: {error}") from error
-        except (errors.MessageTooLarge, TypeError):
+        except (errors.MessageTooLarge, TypeError, ValueError):
             raise  # nothing was sent, or the answer was read to its end: the connection is in order
         except BaseException:  # a kill or a timeout half-way: an answer that comes yet is nobody's
             self._drop()

@@ -96,7 +96,7 @@ class Deep:
 
     def __setitem__(self, step: Any, value: Any) -> None:
         if value is not _APPLIED:
-            self._apply((*self._path, step), "set", [plain(value)])
+            self._apply((*self._path, step), "set", [value])
 
     def __delitem__(self, step: Any) -> None:
         self._apply((*self._path, step), "del", [])
@@ -110,7 +110,7 @@ class Deep:
         raise TypeError("`set` only changes; read with pod[key]")
 
     def _in_place(self, name: str, other: Any) -> Any:
-        self._apply(self._path, name, [plain(other)])
+        self._apply(self._path, name, [other])
         return _APPLIED
 
 

@@ -100,8 +100,9 @@ class POD(MutableMapping[Any, Any]):
         self._core: Core = registry.acquire(self.path, settings, rules, close_at_exit=close_at_exit)
 
     def _begin_with(self, init: Pairs | None, *, overwrite: bool) -> None:
-        entries = pairs(init or {})
-        self.update(entries if overwrite else [(key, value) for key, value in entries if key not in self])
+        entries = [(key, value) for key, value in pairs(init or {}) if overwrite or key not in self]
+        if entries:
+            self.update(entries)
 
     def __enter__(self) -> Self:
         return self

@@ -172,7 +172,7 @@ class ControlServer:
             return False
         try:
             wire.send(connection, self._dispatch(session, request))
-        except (MessageTooLarge, TypeError) as error:  # the answer; what was asked has been done
+        except (MessageTooLarge, TypeError, ValueError) as error:  # the answer; what was asked has been done
             wire.send(connection, _failure(error))
         return True
 

@@ -151,14 +151,18 @@ class PodService:
     def _do_len(self) -> int:
         return len(self.pod)
 
-    def _do_page(self, ordinal: int, *, values: bool = True) -> list[tuple[int, Key, str | None]]:
+    def _do_keys(self, ordinal: int) -> list[tuple[int, Key, None]]:
+        """The next keys of a walk, each after its ordinal."""
+        return [(number, key, None) for number, key in self.pod.after(ordinal)]
+
+    def _do_items(self, ordinal: int) -> list[tuple[int, Key, str]]:
         """The next entries of a walk: ordinal, key, text."""
-        page: list[tuple[int, Key, str | None]] = []
+        page: list[tuple[int, Key, str]] = []
         size = 0
         with self.pod.together():
             for number, key in self.pod.after(ordinal):
-                text = self.pod.text(key) if values else None
-                size += len(text or "") + 64
+                text = self.pod.text(key)
+                size += len(text)
                 if page and size > PAGE_BYTES:
                     break
                 page.append((number, key, text))

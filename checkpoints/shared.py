@@ -116,11 +116,11 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     def iterkeys(self) -> Iterator[Key]:
         """The keys in order; those that are added meanwhile too."""
-        return (key for key, _ in self._walk("page", values=False))
+        return (key for key, _ in self._walk("keys"))
 
     def iteritems(self) -> Iterator[tuple[Key, Any]]:
         """The keys in order with their values, fetched in pages."""
-        return ((key, json.loads(text)) for key, text in self._walk("page"))
+        return ((key, json.loads(text)) for key, text in self._walk("items"))
 
     def itervalues(self) -> Iterator[Any]:
         """The values in the order of the keys, fetched in pages."""
@@ -230,9 +230,9 @@ class SharedPOD(MutableMapping[Any, Any]):
         except KeyError:
             raise KeyError(key) from None
 
-    def _walk(self, method: str, **options: Any) -> Iterator[tuple[Key, Any]]:
+    def _walk(self, method: str, *options: Any) -> Iterator[tuple[Key, Any]]:
         ordinal = -1
-        while page := self._call(method, ordinal, *options.values()):
+        while page := self._call(method, ordinal, *options):
             for ordinal, key, about in page:  # noqa: B007 - where the next page begins
                 yield as_key(key), about
 
@@ -295,7 +295,7 @@ class SharedTracker(SharedPOD, Tasks):
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
         """The tasks that should be done, in order; those that are added meanwhile too."""
-        walk = self._walk("todo", allow_aborted=allow_aborted, due=due)
+        walk = self._walk("todo", allow_aborted, due)
         return (key for key, should in walk if should)
 
     def aborted_keys(self) -> Iterator[Key]:

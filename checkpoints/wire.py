@@ -10,10 +10,9 @@ on; a length beyond 64 MiB is taken for something that is not this protocol.
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
-
-import msgspec
 
 from checkpoints.errors import MalformedMessage, MessageTooLarge
 
@@ -23,8 +22,9 @@ MAX_SKIPPED_BYTES = 64 * MAX_BYTES
 
 _LENGTH_BYTES = 4
 _CHUNK_BYTES = 64 * 1024
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+# The standard library's JSON: as in the files, any int and any str (lone surrogates too) is one.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -32,10 +32,10 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
     Raises:
         MessageTooLarge: it is over 1 MiB; nothing was sent.
-        TypeError: it is not JSON; nothing was sent.
+        TypeError, ValueError: it is not JSON; nothing was sent.
         OSError: the connection is broken.
     """
-    body = _encode(message)
+    body = _encode(message).encode()
     if len(body) > MAX_BYTES:
         raise MessageTooLarge(f"a message of {len(body)} bytes is over the limit of {MAX_BYTES}")
     connection.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
@@ -59,9 +59,12 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
         _skip(connection, size)
         raise MessageTooLarge(f"a message of {size} bytes is over the limit of {MAX_BYTES}")
     try:
-        return _decode(_read(connection, size))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        message = json.loads(_read(connection, size))
+    except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"not a message: {error}") from error
+    if not isinstance(message, dict):
+        raise MalformedMessage("not a message: no JSON object")
+    return message
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
