@@ -30,6 +30,10 @@ MAX_OPERATIONS = 2_000
 
 _INDEX = b'{"index":{"_id":%b,"version":%d,"version_type":"external"}}\n%b\n'
 _DELETE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external"}}\n'
+_TOMBSTONE = (  # no pipeline: what it would do to a document is not meant for these
+    b'{"index":{"_id":%%b,"version":%%d,"version_type":"external","pipeline":"_none"}}\n{"%b":%%d}\n'
+    % DELETED_AT.encode()
+)
 _PURGE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n'
 
 _encode = msgspec.json.Encoder().encode
@@ -131,8 +135,7 @@ def removal(id: str, version: int, *, deleted_at_ms: int | None) -> Operation:
     quoted = _encode(id)
     if deleted_at_ms is None:
         return Operation(id, version, True, _DELETE % (quoted, version))
-    body = _INDEX % (quoted, version, b'{"%b":%d}' % (DELETED_AT.encode(), deleted_at_ms))
-    return Operation(id, version, True, body)
+    return Operation(id, version, True, _TOMBSTONE % (quoted, version, deleted_at_ms))
 
 
 def purge(id: str, version: int) -> Operation:

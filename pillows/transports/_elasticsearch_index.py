@@ -36,7 +36,8 @@ _FORMAT = 1
 #: How long Elasticsearch remembers the version of a deleted document; by itself 60 s.
 _GC_DELETES = "1h"
 
-_VISIBLE = {"bool": {"must_not": {"exists": {"field": DELETED_AT}}}}
+#: Finds everything but tombstones.
+VISIBLE = {"bool": {"must_not": {"exists": {"field": DELETED_AT}}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def plan(output: ElasticsearchOutput) -> Plan:
     mapping, shown = dict(output.mapping), {}
     if output.deletes == "tombstone":
         mapping["properties"] = {**mapping.get("properties", {}), DELETED_AT: {"type": "date"}}
-        shown = {"filter": _VISIBLE}
+        shown = {"filter": VISIBLE}
     settings = {"index.gc_deletes": _GC_DELETES, **dotted(output.settings)}
     content = msgspec.json.encode([mapping, settings, shown], order="deterministic")
     digest = hashlib.sha256(content).hexdigest()

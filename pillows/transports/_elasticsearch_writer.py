@@ -17,7 +17,7 @@ from pillows.models import DocumentRows, epoch_of, guard, version_of
 from pillows.transports import _elasticsearch_bulk as bulk
 from pillows.transports._elasticsearch_bulk import Operation, Outcome, Tally
 from pillows.transports._elasticsearch_client import GONE, cause_of, translated
-from pillows.transports._elasticsearch_index import GuardedIndex
+from pillows.transports._elasticsearch_index import VISIBLE, GuardedIndex
 from pillows.transports._elasticsearch_options import ElasticsearchConnection
 
 #: All that is read of an answer.
@@ -239,7 +239,7 @@ class IndexWriter:
     def _older_than(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Pages of the documents with a lower version, lowest first, as of now."""
         name = self._index.plan.name
-        query = {"bool": {"must_not": {"exists": {"field": bulk.DELETED_AT}}}}
+        query = VISIBLE if self._tombstones else {"match_all": {}}
         with translated():
             self._client.indices.refresh(index=name)
             pit = self._client.open_point_in_time(index=name, keep_alive="5m")["id"]

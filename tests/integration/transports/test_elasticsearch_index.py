@@ -279,6 +279,32 @@ def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> No
     assert set(node.read("docs")) == {"d00000"}
 
 
+def test_a_pass_without_tombstones_sweeps_documents_that_look_like_some(node: Node) -> None:
+    with running(node) as one:
+        one.write(batch(document("a", 1, {"pillowd_deleted_at": 1})))
+        one.claim(at("0", epoch=2))
+        assert one.complete_pass(2) == 1
+    assert node.read("docs") == {}
+
+
+def test_a_pipeline_that_is_there_is_used_for_documents(node: Node) -> None:
+    pipeline = f"{node.prefix}pipeline"
+    node.ask("PUT", f"_ingest/pipeline/{pipeline}", {"processors": []})
+    with running(node, docs=ANYTHING | {"pipeline": pipeline, "deletes": "tombstone"}) as one:
+        assert_applied(one.write(batch(document("a", 1, {"n": 1}), gone("b", 1))))
+        node.ask("DELETE", f"_ingest/pipeline/{pipeline}")
+        result = one.write(batch(document("a", 2, {"n": 1}), gone("b", 2)))
+    assert set(result.dead) == {"a"}, "a tombstone needs no pipeline"
+
+
+def test_a_first_pass_asks_for_ids_of_any_length(node: Node) -> None:
+    with running(node) as one:
+        result = one.write(
+            batch(gone("é" * 2000, 1), gone("b", 1), document("c", 1, {"n": 1}), first_pass=True)
+        )
+    assert_applied(result)
+
+
 def test_a_sweep_takes_many_pages_and_leaves_what_is_new(node: Node) -> None:
     count = size(ci=3500, proof=50_000)
     with running(node) as one:

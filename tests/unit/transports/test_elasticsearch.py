@@ -111,7 +111,8 @@ def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
     }
     tombstone = bulk.operations([gone("a", 3)], "docs", 1, deleted_at_ms=1234)[0][0]
     action, row = map(json.loads, tombstone.body.splitlines())
-    assert action == {"index": {"_id": "a", "version": guard(1, 3), "version_type": "external"}}
+    expected = {"_id": "a", "version": guard(1, 3), "version_type": "external", "pipeline": "_none"}
+    assert action == {"index": expected}
     assert row == {"pillowd_deleted_at": 1234}
     assert hard.removes
     assert tombstone.removes
