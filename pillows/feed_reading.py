@@ -160,7 +160,7 @@ class Reading:
         query = page_query(self._options, self._since, page)
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
-                self._check_identity()
+                self._check_identity(known_for_seconds=IDENTITY_SECONDS)
                 for block in answer.blocks():
                     for change, size_bytes in reader.feed(block):
                         if (batch := cutter.add(change, size_bytes)) is not None:
@@ -266,18 +266,21 @@ class Reading:
 
     # --- who is this
 
-    def _check_identity(self) -> None:
+    def _check_identity(self, known_for_seconds: float = 0.0) -> None:
         """Makes sure that the response just opened comes from the database that we know.
 
         Asked after the response has begun: a feed ends when its database is deleted, so nothing
         of another database can come between.
+
+        Args:
+            known_for_seconds: for how long the last answer is good enough.
 
         Raises:
             RecreatedError: it is another one. CouchDB takes the position of any other database and
                 answers with everything from the start.
         """
         now = self._hands.clock.monotonic()
-        if self._known_at is not None and now - self._known_at < IDENTITY_SECONDS:
+        if self._known_at is not None and now - self._known_at < known_for_seconds:
             return
         known = self.identity
         if known is None or self._known_at is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -91,7 +92,7 @@ class Source:
         reader = PageReader()
         with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as answer:
             for block in answer.blocks():
-                reader.feed(block)
+                deque(reader.feed(block), maxlen=0)
         return whole(reader)
 
     @contextmanager

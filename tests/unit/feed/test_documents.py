@@ -1,0 +1,276 @@
+"""Documents that are fetched apart: matched by id and revision, never older, never a delete by mistake."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+
+from pillows.couch import Couch, Pulse, TooLargeError
+from pillows.couch_options import CouchConnection
+from pillows.documents import Documents
+from pillows.errors import RetryableError
+from pillows.feed_loader import Loader, Sizes
+from pillows.lines import change_of
+from pillows.models import Change, ChangeBatch
+from pillows.pace import Pace
+from tests.servers.scripted import ScriptedServer, json_reply
+from tests.unit.feed.wire import couchdb, row
+
+BULK = ("POST", "/db/_bulk_get")
+MISSING = {"error": "not_found", "reason": "missing"}
+
+
+def document(id: str, rev: str, **fields: Any) -> dict[str, Any]:
+    return {"_id": id, "_rev": rev, **fields}
+
+
+def ok(id: str, rev: str, **fields: Any) -> dict[str, Any]:
+    return {"id": id, "docs": [{"ok": document(id, rev, **fields)}]}
+
+
+def not_found(id: str, rev: str = "undefined") -> dict[str, Any]:
+    return {"id": id, "docs": [{"error": {"id": id, "rev": rev, **MISSING}}]}
+
+
+def results(*found: dict[str, Any]) -> bytes:
+    return json_reply({"results": list(found)})
+
+
+def change(id: str, *revs: str, **fields: Any) -> Change:
+    line = row(1, None, id=id, changes=[{"rev": rev} for rev in revs], doc=None, **fields)
+    return change_of(line)
+
+
+@pytest.fixture
+def server(scripted_server) -> ScriptedServer:
+    return couchdb(scripted_server())
+
+
+@pytest.fixture
+def documents(server, clock) -> Documents:
+    couch = Couch(CouchConnection(url=server.url), clock=clock)
+    return Documents(couch, "db", pace=Pace(4), pulse=Pulse(clock))
+
+
+def bodies(filled: dict[Any, Change]) -> dict[str, dict[str, Any]]:
+    return {c.id: msgspec.json.decode(c.body) for c in filled.values() if c.body is not None}
+
+
+def test_t28_answers_are_matched_by_id_and_revision_in_whatever_order(server, documents):
+    server.on(*BULK, results(ok("c", "3-c", n=3), ok("a", "1-a", n=1), ok("b", "2-b", n=2)))
+    changes = [change("a", "1-a"), change("b", "2-b"), change("c", "3-c")]
+    assert {id: doc["n"] for id, doc in bodies(documents.fill(changes)).items()} == {"a": 1, "b": 2, "c": 3}
+    assert server.requests_of(*BULK)[0].json() == {
+        "docs": [{"id": "a", "rev": "1-a"}, {"id": "b", "rev": "2-b"}, {"id": "c", "rev": "3-c"}]
+    }
+
+
+def test_t28_two_revisions_of_one_id_get_their_own_documents(server, documents):
+    server.on(*BULK, results(ok("a", "2-b", n=2), ok("a", "1-a", n=1)))
+    filled = documents.fill([change("a", "1-a"), change("a", "2-b")])
+    assert {key: msgspec.json.decode(c.body)["n"] for key, c in filled.items()} == {
+        ("a", "1-a"): 1,
+        ("a", "2-b"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        results(ok("a", "1-a", n=1)),
+        results(not_found("b", "1-b"), ok("a", "1-a", n=1)),
+        results(ok("a", "1-a", n=1), ok("b", "1-other", n=0)),
+        results(ok("a", "1-a", n=1), {"id": "b", "docs": []}),
+        results(ok("a", "1-a", n=1), {"id": "b", "docs": [{"error": {"id": "b", "error": "timeout"}}]}),
+    ],
+)
+def test_t27_t28_what_an_answer_left_out_is_asked_for_again_after_two_seconds(
+    server, documents, clock, first
+):
+    server.on(*BULK, first, results(ok("b", "1-b", n=2)))
+    filled = documents.fill([change("a", "1-a"), change("b", "1-b")])
+    assert {id: doc["n"] for id, doc in bodies(filled).items()} == {"a": 1, "b": 2}
+    assert 2.0 in clock.waited
+    assert server.requests_of(*BULK)[1].json() == {"docs": [{"id": "b", "rev": "1-b"}]}
+
+
+def test_t28_a_document_that_has_moved_on_is_taken_as_it_is_now(server, documents):
+    """Asked without revision, CouchDB gives all leaves, deleted ones too, the winner not first."""
+    leaves = [
+        {"ok": document("a", "3-x", _deleted=True)},
+        {"ok": document("a", "2-b", n=2)},
+        {"ok": document("a", "2-c", n=3)},
+    ]
+    server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": leaves}))
+    (fresh,) = documents.fill([change("a", "1-a")]).values()
+    assert (fresh.revs, fresh.version, fresh.deleted) == (("2-c", "2-b", "3-x"), 7, False)
+    assert msgspec.json.decode(fresh.body)["n"] == 3
+    assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
+
+
+def test_t28_a_document_that_was_deleted_since_is_gone(server, documents):
+    leaf = {"ok": document("a", "2-b", _deleted=True)}
+    server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": [leaf]}))
+    (fresh,) = documents.fill([change("a", "1-a")]).values()
+    assert (fresh.deleted, fresh.body, fresh.version) == (True, None, 2)
+
+
+def test_an_older_state_is_never_taken(server, documents):
+    server.on(*BULK, results(not_found("a")), results(not_found("a")), results(ok("a", "2-b")))
+    with pytest.raises(RetryableError, match="lags"):
+        documents.fill([change("a", "2-x", "1-y")])
+
+
+def test_not_found_is_a_delete_only_when_the_database_does_not_know_the_id(server, documents):
+    server.on(*BULK, results(not_found("a"), not_found("b")))
+    rows = [{"key": "a", "error": "not_found"}, {"key": "b", "id": "b", "value": {"rev": "2-b"}}]
+    server.on("POST", "/db/_all_docs", json_reply({"rows": rows}))
+    with pytest.raises(RetryableError, match="'b'"):
+        documents.fill([change("a", "1-a"), change("b", "1-b")])
+    (gone,) = documents.fill([change("a", "1-a")]).values()
+    assert (gone.deleted, gone.body, gone.version) == (True, None, 1)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 500])
+def test_t29_a_server_without_bulk_get_is_asked_for_each_document(server, documents, status):
+    server.on(*BULK, json_reply({"error": "x", "reason": "y"}, status))
+    server.on("GET", "/db/a/b", json_reply([{"ok": document("a/b", "1-a", n=1)}]))
+    server.on("GET", "/db/c", json_reply({"error": "not_found", "reason": "missing"}, 404))
+    server.on("POST", "/db/_all_docs", json_reply({"rows": [{"key": "c", "error": "not_found"}]}))
+    filled = documents.fill([change("a/b", "1-a"), change("c", "1-c")])
+    assert bodies(filled)["a/b"]["n"] == 1
+    assert filled["c", "1-c"].deleted
+    single = server.requests_of("GET", "/db/a/b")[0]
+    assert (single.raw_target.split("?")[0], single.query) == ("/db/a%2Fb", {"open_revs": '["1-a"]'})
+    assert len(server.requests_of(*BULK)) == (1 if status != 500 else 3)
+
+
+def test_a_database_that_is_missing_is_no_server_without_bulk_get(server, documents):
+    missing = json_reply({"error": "not_found", "reason": "Database does not exist."}, 404)
+    server.on(*BULK, missing, results(ok("a", "1-a")))
+    with pytest.raises(RetryableError):
+        documents.fill([change("a", "1-a")])
+    assert documents.fill([change("a", "1-a")])
+
+
+def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server, clock):
+    couch = Couch(CouchConnection(url=server.url), clock=clock)
+    pace = Pace(4)
+    documents = Documents(couch, "db", pace=pace, pulse=Pulse(clock))
+    busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="3")
+    server.on(*BULK, busy, busy, results(ok("a", "1-a")))
+    began = clock.monotonic()
+    documents.fill([change("a", "1-a")])
+    assert clock.monotonic() - began >= 6
+    assert pace.width == 1
+    widths = []
+    for _ in range(40):
+        documents.fill([change("a", "1-a")])
+        widths.append(pace.width)
+    assert (widths[5], widths[-1]) == (1, 4)
+
+
+def test_versions_are_the_sum_of_all_leaves_and_unknown_ids_are_missing(server, documents):
+    leaves = [{"ok": document("a", "3-x", _deleted=True)}, {"ok": document("a", "2-b")}]
+    server.on(*BULK, results({"id": "a", "docs": leaves}, not_found("b")))
+    assert documents.versions(["a", "b"]) == {"a": 5}
+
+
+# --- the loader
+
+
+def batch(*ids: str, seq: bool = True, **fields: Any) -> ChangeBatch:
+    from checkpoints import Seq
+
+    changes = [change(id, "1-a", **fields) for id in ids]
+    return ChangeBatch(changes=changes, seq=Seq.of(f"after-{ids[-1]}") if seq and ids else None)
+
+
+class Fetching:
+    """A stand-in for `Documents.fill`: slow, unordered, and it notes what was asked for."""
+
+    def __init__(self, size_bytes: int = 10, largest: int = 10**9, fail_at: str = ""):
+        self.asked: list[list[str]] = []
+        self.running = self.most = 0
+        self._size_bytes, self._largest, self._fail_at = size_bytes, largest, fail_at
+
+    def __call__(self, changes):
+        self.asked.append([c.id for c in changes])
+        self.running += 1
+        self.most = max(self.most, self.running)
+        gevent.sleep(random.uniform(0, 0.005))
+        self.running -= 1
+        if self._fail_at in [c.id for c in changes]:
+            raise RetryableError("no")
+        if len(changes) * self._size_bytes > self._largest:
+            raise TooLargeError
+        body = msgspec.Raw(b'"' + b"x" * self._size_bytes + b'"')
+        return {(c.id, c.rev): msgspec.structs.replace(c, body=body) for c in changes}
+
+
+def load(fetch: Fetching, batches: list[ChangeBatch], wants=lambda _: True, sizes=None) -> list[ChangeBatch]:
+    given: list[ChangeBatch] = []
+    loader = Loader(fetch, given.append, wants=wants, pace=Pace(4), sizes=sizes or Sizes())
+    try:
+        for one in batches:
+            loader.add(one)
+        loader.drain()
+    except RetryableError:
+        loader.close()
+        with pytest.raises(RetryableError):
+            loader.drain()
+    return given
+
+
+def ids(batches: list[ChangeBatch]) -> list[str]:
+    return [c.id for b in batches for c in b.changes]
+
+
+def test_the_order_stays_and_every_position_comes_right_behind_its_rows():
+    batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 3000, 100)]
+    fetch = Fetching()
+    given = load(fetch, batches)
+    assert ids(given) == [f"d{n}" for n in range(3000)]
+    assert all(c.body is not None for b in given for c in b.changes)
+    assert [str(b.seq) for b in given if b.seq] == [f"after-d{n}" for n in range(99, 3000, 100)]
+    assert all(str(b.seq) == f"after-{b.changes[-1].id}" for b in given if b.seq)
+    assert fetch.most == 4
+    assert {len(asked) for asked in fetch.asked} == {300}
+
+
+def test_unwanted_and_deleted_changes_pass_without_document_and_cost_no_request():
+    fetch = Fetching()
+    batches = [batch("a", "b"), batch("c", "d", deleted=True), batch("e")]
+    given = load(fetch, batches, wants=lambda c: c.id == "e")
+    assert ids(given) == ["a", "b", "c", "d", "e"]
+    assert [c.body is not None for b in given for c in b.changes] == [False] * 4 + [True]
+    assert fetch.asked == [["e"]]
+
+
+def test_large_documents_come_in_small_groups_and_the_position_with_the_last_piece():
+    sizes = Sizes()
+    sizes.saw(1, 2 * 2**20)
+    given = load(Fetching(size_bytes=2 * 2**20), [batch(*"abcdefg")], sizes=sizes)
+    assert [(ids([b]), b.seq is not None) for b in given] == [
+        (["a", "b"], False),
+        (["c", "d"], False),
+        (["e", "f"], False),
+        (["g"], True),
+    ]
+
+
+def test_documents_that_turn_out_too_large_together_are_asked_for_in_halves():
+    fetch = Fetching(size_bytes=1000, largest=5000)
+    given = load(fetch, [batch(*[f"d{n}" for n in range(40)])])
+    assert ids(given) == [f"d{n}" for n in range(40)]
+    assert [b.seq is not None for b in given] == [False] * (len(given) - 1) + [True]
+
+
+def test_nothing_behind_a_failed_fetch_is_handed_on():
+    batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 3000, 100)]
+    given = load(Fetching(fail_at="d1234"), batches)
+    assert ids(given) == [f"d{n}" for n in range(1200)]

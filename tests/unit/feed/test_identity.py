@@ -1,0 +1,104 @@
+"""Is it still the same database?"""
+
+from __future__ import annotations
+
+import pytest
+
+from checkpoints import Seq
+from pillows.errors import RecreatedError, SourceChangedError
+from pillows.feed import Identity
+from pillows.observer import Observer
+from tests.servers.scripted import HANG, chunk, head, json_reply
+from tests.unit.feed.wire import closing, couchdb, feed_of, info, page, reply, row, taking
+
+CHANGES = ("GET", "/db/_changes")
+OLD = Identity(server_uuid="u1", instance_start_time="1700000000", purge_seq="0-x")
+TAIL = [head(chunked=True) + chunk(b"\n"), HANG]
+
+
+class Warnings(Observer):
+    def __init__(self):
+        self.events = []
+
+    def warning(self, pillow, *, event, details):
+        self.events.append(event)
+
+
+def test_t21_a_recreated_database_ends_the_feed_before_its_first_row(scripted_server, clock):
+    server = couchdb(scripted_server(), start="1800000000")
+    server.on(*CHANGES, reply(page([row(1)], "1-x")))
+    with taking(feed_of(server.url, clock=clock), Seq.of("9-old"), OLD) as taken:
+        taken.ended()
+    assert isinstance(taken.error, RecreatedError)
+    assert isinstance(taken.error, SourceChangedError)
+    assert "checkpoint reset" in str(taken.error)
+    assert "on_recreated: reload" in str(taken.error)
+    assert taken.batches == []
+
+
+def test_t21_a_database_recreated_under_a_running_feed_is_noticed(scripted_server, clock):
+    """CouchDB ends the feed in good order, and then serves the new database for the old position."""
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), reply(closing("1-y")), [*TAIL])
+    server.on("GET", "/db", info(), info(), info("1800000000"))
+    with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, OLD) as taken:
+        taken.ended()
+    assert isinstance(taken.error, RecreatedError)
+    assert taken.seqs == ["1-x", "1-y"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [("0", "1700000000"), ("1700000000", "0"), ("0", "0"), (None, "5"), ("5", None)]
+)
+def test_t22_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clock, before, now):
+    server = couchdb(scripted_server(), start=now)
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+    identity = Identity(instance_start_time=before)
+    with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, identity) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert taken.error is None
+
+
+def test_another_node_of_a_cluster_may_have_another_uuid(scripted_server, clock):
+    server = couchdb(scripted_server())
+    server.on("GET", "/", json_reply({"couchdb": "Welcome", "uuid": "u2"}))
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+    warnings = Warnings()
+    with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert (taken.error, warnings.events) == (None, ["source.other_server"])
+
+
+def test_a_purge_is_told(scripted_server, clock):
+    server = couchdb(scripted_server())
+    server.on("GET", "/db", info(purge_seq="3-y"))
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+    warnings = Warnings()
+    with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert warnings.events == ["source.purged"]
+
+
+def test_identify_tells_what_the_server_tells(scripted_server):
+    server = couchdb(scripted_server())
+    assert feed_of(server.url).identify() == OLD
+
+
+def test_now_becomes_a_token_before_the_first_change(scripted_server):
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([], [7, "head"], 0)))
+    assert feed_of(server.url, since="now").start() == Seq.of([7, "head"])
+    query = server.requests_of(*CHANGES)[0].query
+    assert (query["since"], query["limit"]) == ("now", "0")
+
+
+def test_a_configured_position_and_the_beginning_need_no_request():
+    assert feed_of("http://127.0.0.1:9", since="7-x").start() == Seq.of("7-x")
+    assert feed_of("http://127.0.0.1:9").start() == Seq.BEGINNING
+
+
+def test_pending_is_what_the_server_says(scripted_server):
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([], "7-x", 25_000)), reply(page([], "7-x", None)))
+    feed = feed_of(server.url)
+    assert [feed.pending(Seq.of("5-x")), feed.pending(Seq.of("5-x"))] == [25_000, None]

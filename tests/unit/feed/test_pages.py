@@ -1,0 +1,171 @@
+"""What is asked for, and where batches are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from checkpoints import Seq
+from pillows.feed_pages import Cutter, Page, filter_body, merged, page_query, plan_page, tail_query
+from pillows.lines import change_of
+from pillows.models import ChangeBatch
+from pillows.source import SourceOptions
+from tests.unit.feed.wire import row
+
+
+def source(**options: Any) -> SourceOptions:
+    return SourceOptions(connection="c", database="db", **options)
+
+
+@pytest.mark.parametrize(
+    ("average_bytes", "expected"),
+    [
+        (500, Page(limit=2000, interval=100, include_docs=True)),
+        (8_000, Page(limit=1000, interval=100, include_docs=True)),
+        (16_000, Page(limit=500, interval=100, include_docs=True)),
+        (100_000, Page(limit=83, interval=None, include_docs=True)),
+        (5_000_000, Page(limit=1, interval=None, include_docs=True)),
+        (500_000_000, Page(limit=1, interval=None, include_docs=True)),
+        (0, Page(limit=2000, interval=100, include_docs=True)),
+    ],
+)
+def test_the_larger_the_documents_the_smaller_the_page(average_bytes: float, expected: Page):
+    assert plan_page(source(), average_bytes, include_docs=True) == expected
+
+
+def test_a_page_of_ids_is_as_long_as_configured_whatever_documents_weigh():
+    page = plan_page(source(page=1000), 5_000_000, include_docs=False)
+    assert page == Page(limit=1000, interval=100, include_docs=False)
+
+
+@pytest.mark.parametrize("seq", [0, 7, "7-g1A+/=", [7, "g1A"]])
+def test_t1_a_position_goes_into_the_query_as_it_came(seq: Any):
+    from urllib.parse import parse_qs
+
+    page = Page(limit=200, interval=100, include_docs=True)
+    query = parse_qs(page_query(source(), Seq.of(seq), page), strict_parsing=True)
+    assert query == {
+        "feed": ["normal"],
+        "style": ["all_docs"],
+        "limit": ["200"],
+        "seq_interval": ["100"],
+        "include_docs": ["true"],
+        "since": [seq if isinstance(seq, str) else Seq.of(seq).json],
+    }
+
+
+def test_the_tail_ends_when_idle_and_asks_for_every_position():
+    query = tail_query(source(timeout="20s"), Seq.of("1-x"), feed="continuous")
+    assert query == "feed=continuous&style=all_docs&include_docs=true&timeout=20000&since=1-x"
+
+
+@pytest.mark.parametrize(
+    ("options", "query", "body"),
+    [
+        ({}, "", None),
+        ({"selector": {"a": 1}}, "&filter=_selector", b'{"selector":{"a":1}}'),
+        ({"doc_ids": ["x"]}, "&filter=_doc_ids", b'{"doc_ids":["x"]}'),
+        ({"design": True}, "&filter=_design", None),
+    ],
+)
+def test_a_filter_in_the_server_is_part_of_the_request(options, query, body):
+    if options:
+        options |= {"on_filtered": "ignore", "deletes": "ignore"}
+    filtered = source(**options)
+    page = Page(limit=100, interval=None, include_docs=False)
+    assert page_query(filtered, Seq.BEGINNING, page).endswith(f"since=0{query}")
+    assert filter_body(filtered) == body
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"selector": {"a": 1}},
+        {"selector": {"a": 1}, "on_filtered": "ignore"},
+        {"design": True, "doc_ids": ["a"], "on_filtered": "ignore", "deletes": "ignore"},
+        {"doc_ids": ["a"] * 1001, "on_filtered": "ignore", "deletes": "ignore"},
+    ],
+)
+def test_t30_a_filter_in_the_server_that_would_lose_something_is_refused(options):
+    with pytest.raises(ValidationError):
+        source(**options)
+
+
+def cut(pattern: str, *, size_bytes: int = 100) -> tuple[list[tuple[int, str | None]], Cutter]:
+    """Sends rows through a cutter: `S` with a position, `-` without."""
+    cutter = Cutter(skip_design=True)
+    batches = []
+    for n, kind in enumerate(pattern, start=1):
+        batch = cutter.add(change_of(row(n, f"{n}-s" if kind == "S" else None)), size_bytes)
+        if batch is not None:
+            batches.append((len(batch.changes), None if batch.seq is None else str(batch.seq)))
+    return batches, cutter
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cuts", "rest"),
+    [
+        ("S" + "-" * 99 + "S" + "-" * 99 + "S", [(101, "101-s"), (100, "201-s")], None),
+        ("-" * 99 + "S" + "-" * 99 + "S", [(100, "100-s"), (100, "200-s")], None),
+        ("-" * 250, [], None),
+        ("S" * 250, [(100, "100-s"), (100, "200-s")], (50, "250-s")),
+        ("S" + "-" * 50, [], (1, "1-s")),
+        ("", [], None),
+    ],
+)
+def test_t7_batches_are_cut_right_behind_a_row_with_a_position(pattern, cuts, rest):
+    batches, cutter = cut(pattern)
+    assert batches == cuts
+    left = cutter.cut()
+    assert (left and (len(left.changes), str(left.seq))) == rest
+
+
+def test_t7_a_null_position_is_never_replaced_by_the_one_before():
+    _, cutter = cut("S--")
+    batch = cutter.cut()
+    assert [change.id for change in batch.changes] == ["doc-1"]
+    assert cutter.cut() is None
+    end = cutter.end(Seq.of("9-end"), caught_up=True, pending=0)
+    assert ([change.id for change in end.changes], str(end.seq)) == (["doc-2", "doc-3"], "9-end")
+
+
+def test_t10_the_end_of_an_empty_response_is_a_position_too():
+    end = Cutter(skip_design=True).end(Seq.of("9-end"), caught_up=True, pending=0)
+    assert (list(end.changes), str(end.seq), end.caught_up) == ([], "9-end", True)
+
+
+def test_large_rows_do_not_wait_for_a_position():
+    batches, cutter = cut("S---S--", size_bytes=2**20)
+    assert batches == [(1, "1-s"), (1, None), (1, None), (1, None), (1, "5-s"), (1, None), (1, None)]
+    assert cutter.cut() is None
+
+
+def test_rows_before_a_large_one_go_with_it_but_never_beyond_it():
+    cutter = Cutter(skip_design=True)
+    assert cutter.add(change_of(row(1)), 10) is None
+    piece = cutter.add(change_of(row(2, None)), 2**20)
+    assert ([change.id for change in piece.changes], piece.seq) == (["doc-1", "doc-2"], None)
+    assert cutter.cut() is None
+
+
+def test_design_documents_are_left_out_and_their_positions_stay():
+    cutter = Cutter(skip_design=True)
+    cutter.add(change_of(row(1, id="_design/x")), 10)
+    batch = cutter.cut()
+    assert (list(batch.changes), str(batch.seq), cutter.rows) == ([], "1-tok", 1)
+
+
+def test_a_document_without_id_from_an_old_release_is_left_out():
+    cutter = Cutter(skip_design=False)
+    cutter.add(change_of(row(1, id="")), 10)
+    assert list(cutter.cut().changes) == []
+
+
+def test_a_burst_becomes_one_batch_with_the_last_position():
+    one = ChangeBatch(changes=[change_of(row(1))], seq=Seq.of("1-x"), size_bytes=5)
+    two = ChangeBatch(changes=[change_of(row(2))], seq=Seq.of("2-x"), size_bytes=7, caught_up=True)
+    burst = merged([one, two])
+    assert ([c.id for c in burst.changes], str(burst.seq)) == (["doc-1", "doc-2"], "2-x")
+    assert (burst.size_bytes, burst.caught_up) == (12, True)
