@@ -40,8 +40,12 @@ def _pillow(
     if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
         given["outputs"] = declared
     pillow = report.validated(PillowConfig, node, path, given)
-    valid = isinstance(pillow, PillowConfig) and len(report.mistakes) == before
-    return (pillow if isinstance(pillow, PillowConfig) and valid else None), claims
+    # An entry is missing without a mistake of its own where its connection has one.
+    complete = node.find(("transport", len(entries))) is None
+    if not isinstance(pillow, PillowConfig) or len(report.mistakes) > before or not complete:
+        return None, claims
+    _check_outputs(pillow, node, path, report)
+    return pillow, claims
 
 
 def _check_source(pillow: Node, path: Path, connections: Connections, report: Report) -> None:
@@ -93,6 +97,22 @@ def _check_names(entries: list[TransportEntry], listed: Node, path: Path, report
     for name in sorted({name for name in names if names.count(name) > 1}):
         remedy = "give them different names with `name:`"
         report.wrong(listed, path, f"two transports are called `{name}`", remedy)
+
+
+def _check_outputs(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
+    """Every declared output is declared once, gets rows from somewhere, and goes somewhere."""
+    written = {name for entry in pillow.transport for name in entry.outputs}
+    for index, name in enumerate(pillow.outputs):
+        at = (*path, "outputs", index)
+        here = node.find(("outputs", index)) or node
+        if name in pillow.outputs[:index]:
+            report.wrong(here, at, f"`{name}` is declared twice", "remove one of the two")
+        elif name not in written:
+            remedy = "add it to the `outputs` of a transport, or remove it here"
+            report.wrong(here, at, f"no transport writes the output `{name}`", remedy)
+        elif index and pillow.transform is None:
+            message = f"nothing fills `{name}`: without a transform, documents go into the first output"
+            report.wrong(here, at, message, "add a `transform`, or remove this output")
 
 
 def _declared(name: str, node: Node) -> list[str]:

@@ -71,8 +71,17 @@ class Node:
         """The node at a path below this one; None where there is none."""
         node: Node | None = self
         for part in path:
-            node = dict(node.children()).get(part) if node else None
+            node = node.child(part) if node else None
         return node
+
+    def child(self, part: str | int) -> Node | None:
+        """The node at a key or index right below; None where there is none."""
+        found: Node | None = None
+        if isinstance(self.value, dict):
+            found = self.value.get(part)
+        elif isinstance(self.value, list) and isinstance(part, int) and 0 <= part < len(self.value):
+            found = self.value[part]
+        return found
 
     def only(self, *keys: str) -> Node:
         """The same mapping with just these keys."""

@@ -38,6 +38,7 @@ def test_an_entry_without_outputs_sets_the_first_output_of_its_pillow(config):
 def test_outputs_have_settings_of_their_own(config):
     long = """
     outputs: [cases, visits]
+    transform: { python: "acme:rows" }
     transport:
       - connection: lite
         name: main

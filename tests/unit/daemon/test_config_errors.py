@@ -289,6 +289,24 @@ def test_outputs_must_be_declared_and_not_stand_beside_others(tmp_path):
     assert "not declared in the pillow's `outputs`" in errors[1][2]
 
 
+@pytest.mark.parametrize(
+    ("outputs", "transform", "index", "message", "remedy"),
+    [
+        ("[a, b, a]", "x:y", 2, "`a` is declared twice", "remove one of the two"),
+        ("[a, b, c]", "x:y", 2, "no transport writes the output `c`", "`outputs` of a transport"),
+        ("[a, b]", None, 1, "nothing fills `b`", "add a `transform`"),
+    ],
+)
+def test_every_output_is_filled_and_written(tmp_path, outputs, transform, index, message, remedy):
+    text = GOOD.replace("    filter:", f"    outputs: {outputs}\n    filter:")
+    text = text.replace("table: cases }", "outputs: { a: { table: a }, b: { table: b } } }")
+    text += f"    transform: {{ python: '{transform}' }}\n" if transform else ""
+    (error,) = broken(tmp_path, text)
+    assert error[:2] == (17, f"pillows.cases.outputs[{index}]")
+    assert message in error[2]
+    assert remedy in error[3]
+
+
 def test_two_transports_of_one_name(tmp_path):
     two = "{ connection: lite, table: cases }\n      - { connection: lite, table: copies }"
     (error,) = broken(tmp_path, GOOD.replace("{ connection: lite, table: cases }", two))
