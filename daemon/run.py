@@ -26,7 +26,7 @@ from pillows.clock import Clock
 from pillows.state import TailStatus
 
 #: How long the start waits for a command that holds the state directory for a moment.
-_LOCK_SECONDS = 5.0
+_LOCK_SECONDS = 2.0
 #: How often a drain is looked at.
 _DRAIN_STEP_SECONDS = 0.1
 #: How long killed pillows get to close what they have open.
@@ -172,6 +172,8 @@ class Daemon:
 
 def summary(statuses: Collection[TailStatus]) -> str:
     """All tails in one line: how many there are in each state."""
+    if not statuses:
+        return "no pillows"
     counts = Counter(str(status.state) for status in statuses)
     states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    return f"{len(statuses)} pillows: {states}" if statuses else "no pillows"
+    return f"{len(statuses)} pillow{'s' if len(statuses) > 1 else ''}: {states}"

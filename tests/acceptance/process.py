@@ -1,0 +1,171 @@
+"""The real daemon as a child process: started, signalled, asked, and listened to as systemd does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PILLOWD = (sys.executable, str(ROOT / "pillowd.py"))
+
+
+class Manager:
+    """A service manager's notify socket.
+
+    Attributes:
+        messages: every line so far, as (monotonic seconds, line).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.messages: list[tuple[float, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+
+    def lines(self) -> list[str]:
+        """Everything that was told so far."""
+        while True:
+            try:
+                message = self._socket.recv(4096).decode()
+            except BlockingIOError:
+                return [line for _, line in self.messages]
+            self.messages += [(time.monotonic(), line) for line in message.splitlines()]
+
+    def told(self, line: str) -> bool:
+        return line in self.lines()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Pillowd:
+    """A configuration in a folder, its commands, and its daemon.
+
+    Args:
+        folder: an empty folder.
+        pillows: name -> settings.
+        connections: name -> settings.
+        daemon: settings of the daemon beside its folders.
+        sections: further sections.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pillows: Mapping[str, Any],
+        connections: Mapping[str, Any],
+        daemon: Mapping[str, Any] | None = None,
+        sections: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.config = folder / "pillowd.yaml"
+        self.log = folder / "pillowd.log"
+        self.manager = Manager(folder / "notify")
+        self.environ = os.environ | {"NOTIFY_SOCKET": str(self.manager.path)}
+        self._child: subprocess.Popen[bytes] | None = None
+        settings = {
+            "version": 1,
+            "daemon": {
+                "state_dir": str(folder / "state"),
+                "control": {"listen": f"unix:{folder}/control.sock"},
+                **(daemon or {}),
+            },
+            "connections": dict(connections),
+            "pillows": dict(pillows),
+            **(sections or {}),
+        }
+        self.config.write_text(yaml.safe_dump(settings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+            self._child.wait()
+        self.manager.close()
+
+    @property
+    def child(self) -> subprocess.Popen[bytes]:
+        assert self._child is not None, "not started"
+        return self._child
+
+    def start(self, *arguments: str, environ: Mapping[str, str] | None = None, ready: bool = True) -> Self:
+        """Starts the daemon; waits for READY unless told otherwise."""
+        before = self.manager.lines().count("READY=1")
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [*PILLOWD, "run", "--config", str(self.config), *arguments],
+                env=self.environ | dict(environ or {}),
+                stderr=log,
+                stdout=log,
+                cwd=self.folder,
+            )
+        if ready:
+            self.wait_for(lambda: self.manager.lines().count("READY=1") > before)
+        return self
+
+    def wait_for(self, holds: Callable[[], Any], *, seconds: float = 20.0) -> None:
+        """Waits, in real time, until something holds, as long as the daemon lives."""
+        give_up_at = time.monotonic() + seconds
+        while not holds():
+            assert self.child.poll() is None, f"ended: {self.log.read_text()}"
+            assert time.monotonic() < give_up_at, f"not within {seconds:g} s: {self.log.read_text()[-3000:]}"
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        self.child.send_signal(number)
+
+    def ended(self, *, seconds: float = 20.0) -> int:
+        """Waits for its end. Returns the exit code."""
+        try:
+            return self.child.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running: {self.log.read_text()[-2000:]}") from None
+
+    def stop(self) -> int:
+        """Stops it as an operator does. Returns the exit code."""
+        self.child.terminate()
+        return self.ended()
+
+    def events(self, name: str = "") -> list[dict[str, Any]]:
+        """What it logged, or all of one kind."""
+        lines: Iterable[str] = self.log.read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        return [event for event in events if not name or event["event"] == name]
+
+    def command(
+        self, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs another command with the same configuration."""
+        return subprocess.run(
+            [*PILLOWD, *arguments, "--config", str(self.config)],
+            env=self.environ | dict(environ or {}),
+            capture_output=True,
+            text=True,
+            cwd=self.folder,
+            timeout=60,
+            check=False,
+        )
+
+    def ask(self, *arguments: str) -> Any:
+        """What a command prints with `--json`."""
+        done = self.command(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def state(self, pillow: str) -> str:
+        """The state of one pillow, as `pillowd status` says it."""
+        (status,) = [each for each in self.ask("status")["pillows"] if each["pillow"] == pillow]
+        return str(status["state"])

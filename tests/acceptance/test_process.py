@@ -1,0 +1,374 @@
+"""The daemon as a process: signals, systemd, exit codes, control; on a real source and SQLite."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.acceptance.process import PILLOWD, Pillowd
+from tests.servers.couch_client import CouchDatabase
+from tests.unit.test_service import COMMAND, values
+
+#: Plugins of the tests: a transform that takes its time, one that hogs the hub.
+PLUGINS = """
+import time
+import gevent
+
+def slow(document):
+    gevent.sleep(60)
+    return document
+
+def hogging(document):
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        pass
+    return document
+"""
+
+
+@pytest.fixture
+def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Callable[..., Pillowd]]:
+    """Builds daemons with the pillow `cases` on `couch_db`; settings override."""
+    built: list[Pillowd] = []
+    (tmp_path / "plugins.py").write_text(PLUGINS)
+
+    def build(*, pillows: dict[str, Any] | None = None, **settings: Any) -> Pillowd:
+        default = {"cases": {"source": {"connection": "couch", "database": couch_db.name}}}
+        chosen = {
+            name: {"transport": [{"connection": "tables", "table": name}], **pillow}
+            for name, pillow in (default if pillows is None else pillows).items()
+        }
+        source: dict[str, Any] = {"type": "couchdb", "url": couch.url}
+        if couch.auth:
+            source["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+        connections = {"couch": source, "tables": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")}}
+        daemon = {"plugins_path": [str(tmp_path)], **settings.pop("daemon", {})}
+        folder = tmp_path / f"pillowd{len(built)}"
+        folder.mkdir()
+        built.append(Pillowd(folder, pillows=chosen, connections=connections, daemon=daemon, **settings))
+        return built[-1]
+
+    yield build
+    for each in built:
+        each.__exit__()
+
+
+def rows(pillowd: Pillowd, table: str = "cases") -> int:
+    path = pillowd.folder.parent / "t.sqlite"
+    if not path.exists():
+        return 0
+    try:
+        with sqlite3.connect(path) as database:
+            (count,) = database.execute(f"select count(*) from {table}").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        database.close()
+    return int(count)
+
+
+def source(couch_db: CouchDatabase, **settings: Any) -> dict[str, Any]:
+    return {"connection": "couch", "database": couch_db.name, **settings}
+
+
+# --- a life
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_drains_checkpoints_and_exits_0(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase, number: int
+) -> None:
+    couch_db.bulk([{"_id": f"d{n}"} for n in range(300)])
+    daemon = pillowd().start()
+    daemon.wait_for(lambda: rows(daemon) == 300)
+    daemon.wait_for(lambda: daemon.manager.told("STATUS=1 pillow: 1 live"))
+    began = time.monotonic()
+    daemon.signal(number)
+
+    assert daemon.ended() == 0
+    assert time.monotonic() - began < 5
+    assert daemon.events("daemon.stopped")[0]["cut"] == []
+    saved = daemon.ask("checkpoint", "get", "cases")
+    assert saved["changes"] == 300
+    lines = daemon.manager.lines()
+    assert lines.index("READY=1") < lines.index("STOPPING=1")
+    assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in lines)
+
+
+def test_hup_is_answered_by_one_line_and_nothing_else(pillowd: Callable[..., Pillowd]) -> None:
+    daemon = pillowd().start()
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for(lambda: daemon.events("reload.ignored"))
+    assert "reload is not there yet" in daemon.events("reload.ignored")[0]["reason"]
+    assert daemon.stop() == 0
+    assert len(daemon.events("reload.ignored")) == 1
+
+
+def test_a_second_signal_cuts_the_drain_short_with_exit_1(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    couch_db.put("d", {})
+    daemon = pillowd(pillows={"cases": {"source": source(couch_db), "transform": {"python": "plugins:slow"}}})
+    daemon.start()
+    daemon.wait_for(lambda: daemon.state("cases") != "starting")
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for(lambda: daemon.events("daemon.stopping"))
+    time.sleep(0.5)
+    assert daemon.child.poll() is None, "it waits for what is in flight"
+
+    daemon.signal(signal.SIGTERM)
+    assert daemon.ended(seconds=5) == 1
+    (killed,) = daemon.events("pillow.killed")
+    assert killed["reason"] == "a second signal"
+    assert daemon.events("daemon.stopped")[0]["cut"] == [f"cases@couch/{couch_db.name}"]
+
+
+def test_a_drain_that_takes_too_long_is_cut_with_exit_1(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    couch_db.put("d", {})
+    daemon = pillowd(
+        pillows={"cases": {"source": source(couch_db), "transform": {"python": "plugins:slow"}}},
+        daemon={"shutdown_timeout": "1s"},
+    ).start()
+    daemon.wait_for(lambda: daemon.state("cases") != "starting")
+    daemon.signal(signal.SIGTERM)
+    assert daemon.ended(seconds=6) == 1
+
+
+def test_a_failed_pillow_neither_stops_the_daemon_nor_another_pillow(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    couch_db.put("d", {})
+    daemon = pillowd(
+        pillows={
+            "cases": {"source": source(couch_db)},
+            "bad": {"source": source(couch_db) | {"database": "not-there", "on_missing": "fail"}},
+        }
+    ).start()
+    daemon.wait_for(lambda: (daemon.state("bad"), daemon.state("cases")) == ("failed", "live"))
+    assert daemon.stop() == 0
+
+
+def test_only_the_chosen_pillows_run(pillowd: Callable[..., Pillowd], couch_db: CouchDatabase) -> None:
+    daemon = pillowd(
+        pillows={name: {"source": source(couch_db)} for name in ("one", "two", "three")},
+    ).start("--pillow-key", "two", "--pillow-key", f"three@couch/{couch_db.name}")
+    assert [each["pillow"] for each in daemon.ask("status")["pillows"]] == ["two", "three"]
+    assert daemon.stop() == 0
+
+
+def test_the_watchdog_is_fed_while_the_hub_turns_and_only_then(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    """A pillow that computes for 4 s blocks the hub: no WATCHDOG=1 comes meanwhile."""
+    daemon = pillowd(
+        pillows={"cases": {"source": source(couch_db), "transform": {"python": "plugins:hogging"}}}
+    )
+    daemon.start(environ={"WATCHDOG_USEC": "2000000"})
+    daemon.wait_for(lambda: daemon.manager.lines().count("WATCHDOG=1") >= 3)
+    couch_db.put("d", {})
+    time.sleep(1)
+    asleep = daemon.manager.lines().count("WATCHDOG=1")
+    time.sleep(2)
+    assert daemon.manager.lines().count("WATCHDOG=1") <= asleep + 1
+    daemon.wait_for(lambda: daemon.manager.lines().count("WATCHDOG=1") >= asleep + 3)
+    assert daemon.stop() == 0
+
+
+def test_three_idle_pillows_take_less_than_100_mb(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    daemon = pillowd(pillows={name: {"source": source(couch_db)} for name in ("one", "two", "three")}).start()
+    daemon.wait_for(lambda: all(each["state"] == "live" for each in daemon.ask("status")["pillows"]))
+    assert psutil.Process(daemon.child.pid).memory_info().rss < 100_000_000
+    assert daemon.stop() == 0
+
+
+# --- the unit
+
+
+def test_the_unit_s_commands_work_as_they_are_written(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    """With the folders, the credential and the notify socket that systemd gives them."""
+    daemon = pillowd(sections={"logging": {"level": "info"}})
+    folder = daemon.folder
+    (folder / "credentials").mkdir()
+    (folder / "credentials" / "couchdb_password").write_text("secret")
+    written = daemon.config.read_text().replace(str(folder / "state"), "${STATE_DIRECTORY}/x")
+    daemon.config.write_text(written)
+    systemd = {
+        "STATE_DIRECTORY": str(folder / "state"),
+        "RUNTIME_DIRECTORY": str(folder / "run"),
+        "CREDENTIALS_DIRECTORY": str(folder / "credentials"),
+        "WATCHDOG_USEC": "30000000",
+    }
+
+    def command(line: str) -> list[str]:
+        words = shlex.split(line.replace("/etc/pillowd/pillowd.yaml", str(daemon.config)))
+        return [*PILLOWD, *words[1:]] if words[0] == COMMAND else words
+
+    def run(line: str) -> int:
+        environ = daemon.environ | systemd | {"MAINPID": str(child.pid) if child else ""}
+        words = [word.replace("$MAINPID", environ["MAINPID"]) for word in command(line)]
+        return subprocess.run(words, env=environ, timeout=60, check=False, capture_output=True).returncode
+
+    child: subprocess.Popen[bytes] | None = None
+    assert [run(line) for line in values("ExecStartPre")] == [0]
+    with daemon.log.open("ab") as log:
+        child = subprocess.Popen(command(values("ExecStart")[0]), env=daemon.environ | systemd, stderr=log)
+    daemon._child = child
+    daemon.wait_for(lambda: daemon.manager.told("READY=1"))
+    daemon.wait_for(lambda: daemon.manager.told("WATCHDOG=1"))
+    assert [run(line) for line in values("ExecReload")] == [0, 0]
+    daemon.wait_for(lambda: daemon.events("reload.ignored"))
+    assert daemon.stop() == 0
+    assert daemon.manager.lines()[-1].startswith(("STATUS=", "STOPPING=1", "EXTEND_"))
+    assert (folder / "state" / "x" / "checkpoints").is_dir()
+
+
+# --- the command
+
+
+def test_pause_resume_and_reset_over_the_control_socket(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    couch_db.bulk([{"_id": f"d{n}"} for n in range(10)])
+    daemon = pillowd().start()
+    daemon.wait_for(lambda: daemon.state("cases") == "live")
+    assert daemon.ask("pause", "cases")["state"] == "paused"
+    assert daemon.stop() == 0
+    assert daemon.state("cases") == "paused", "said from the files, too"
+
+    couch_db.put("later", {})
+    daemon.start()
+    assert daemon.state("cases") == "paused", "over a restart"
+    assert daemon.ask("resume", "cases")["state"] in {"catching-up", "live"}
+    daemon.wait_for(lambda: rows(daemon) == 11)
+
+    before = daemon.ask("checkpoint", "get", "cases")
+    edited = daemon.ask("checkpoint", "reset", "cases")
+    assert (edited["seq"], edited["generation"]) == (0, before["generation"] + 1)
+    daemon.wait_for(lambda: daemon.ask("checkpoint", "get", "cases")["pass_done"])
+    after = daemon.ask("checkpoint", "get", "cases")
+    assert after["epoch"] == before["epoch"] + 1
+    assert rows(daemon) == 11
+    assert daemon.stop() == 0
+
+
+def test_checkpoints_are_edited_on_the_files_when_no_daemon_runs(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    couch_db.bulk([{"_id": f"d{n}"} for n in range(10)])
+    daemon = pillowd().start()
+    daemon.wait_for(lambda: rows(daemon) == 10)
+    assert daemon.stop() == 0
+    there = daemon.ask("checkpoint", "get", "cases")
+
+    exported = daemon.folder / "exported.json"
+    exported.write_text(daemon.command("checkpoint", "export", "cases").stdout)
+    assert daemon.ask("checkpoint", "rewind", "cases", "--beginning")["seq"] == 0
+    assert daemon.ask("checkpoint", "set", "cases", str(there["seq"]))["seq"] == there["seq"]
+    assert daemon.ask("checkpoint", "import", "cases", str(exported))["generation"] == 3
+    daemon.start()
+    daemon.wait_for(lambda: daemon.state("cases") == "live")
+    assert rows(daemon) == 10
+    assert daemon.stop() == 0
+
+
+def test_a_command_that_finds_the_state_locked_but_no_socket_says_so(
+    pillowd: Callable[..., Pillowd],
+) -> None:
+    daemon = pillowd().start()
+    os.rename(daemon.folder / "control.sock", daemon.folder / "moved.sock")
+    done = daemon.command("status")
+    os.rename(daemon.folder / "moved.sock", daemon.folder / "control.sock")
+
+    assert done.returncode == 75
+    assert f"process {daemon.child.pid}" in done.stderr
+    assert "nobody answers on" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert daemon.stop() == 0
+
+
+def test_a_second_daemon_on_the_same_state_is_refused_with_the_pid(pillowd: Callable[..., Pillowd]) -> None:
+    daemon = pillowd().start()
+    done = daemon.command("run")
+    assert done.returncode == 1
+    assert f"process {daemon.child.pid}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert daemon.stop() == 0
+
+
+# --- exit codes
+
+
+def test_an_invalid_configuration_is_exit_78_for_every_command(pillowd: Callable[..., Pillowd]) -> None:
+    daemon = pillowd()
+    daemon.config.write_text(daemon.config.read_text().replace("pillows:", "pilows:"))
+    for command in (["check"], ["run"], ["status"], ["config", "show"], ["checkpoint", "get", "cases"]):
+        done = daemon.command(*command)
+        assert done.returncode == 78, command
+        assert "did you mean `pillows`?" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_no_configuration_is_exit_78_and_says_where_it_was_looked_for(tmp_path: Path) -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "PILLOWD_CONFIG"}
+    done = subprocess.run(
+        [*PILLOWD, "status"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert "/etc/pillowd/pillowd.yaml" in done.stderr
+
+
+def test_a_function_that_cannot_be_imported_is_exit_78_with_its_line(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    bad = {"cases": {"source": source(couch_db), "transform": {"python": "plugins:fast"}}}
+    daemon = pillowd(pillows=bad)
+    done = daemon.command("check")
+    assert done.returncode == 78
+    assert "pillows.cases.transform.python" in done.stderr
+    assert daemon.command("run").returncode == 78
+
+
+def test_check_connect_tells_apart_what_is_there_and_what_is_not(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    daemon = pillowd()
+    assert daemon.command("check").returncode == 0
+    assert daemon.command("check", "--connect").returncode == 0
+    assert not (daemon.folder.parent / "t.sqlite").exists(), "it changes nothing"
+
+    daemon.config.write_text(re.sub(r"url: \S+", "url: http://127.0.0.1:9", daemon.config.read_text()))
+    away = daemon.command("check", "--connect", "--json")
+    assert away.returncode == 75
+    results = {each["place"]: each["result"] for each in json.loads(away.stdout)["connections"]}
+    assert results == {
+        f"cases: source couch/{couch_db.name}": "unreachable",
+        "cases: transport tables": "ok",
+    }
+
+
+def test_usage_errors_are_exit_2(pillowd: Callable[..., Pillowd]) -> None:
+    daemon = pillowd()
+    assert daemon.command("run", "--all", "--pillow-key", "cases").returncode == 2
+    assert daemon.command("run", "--pillow-key", "casse").returncode == 2
+    unknown = daemon.command("pause", "casse")
+    assert unknown.returncode == 2
+    assert "did you mean `cases`?" in unknown.stderr
+    assert daemon.command("nonsense").returncode == 2
