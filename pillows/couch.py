@@ -215,21 +215,34 @@ class Couch:
         """The response to a request that the server took, after logging in anew at most once."""
         with self.tries.trying():
             try:
-                return self._accepted(method, path, body, silent_seconds)
+                return self._accepted(method, path, body, self._headers(), silent_seconds)
             except RefusedError:
                 if not self._access.forget():
                     self.tries.refused()
                     raise
+            # Logging in may be refused too; that is counted there, and is the end of it.
+            headers = self._headers()
             try:
-                return self._accepted(method, path, body, silent_seconds)
+                return self._accepted(method, path, body, headers, silent_seconds)
             except RefusedError:
                 self.tries.refused()
                 raise
 
+    def _headers(self) -> dict[str, str]:
+        try:
+            return self._access.headers()
+        except RefusedError as error:
+            self.tries.refused()
+            raise AccessError(error.args[0], remedy=error.remedy) from None
+
     def _accepted(
-        self, method: str, path: str, body: bytes | None, silent_seconds: float
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        silent_seconds: float,
     ) -> requests.Response:
-        headers = self._access.headers()
         if body is not None:
             headers["Content-Type"] = "application/json"
         response = self._send(method, path, body, headers, silent_seconds)
@@ -254,6 +267,8 @@ class Couch:
                 stream=True,
                 allow_redirects=False,
                 timeout=(timeouts.connect, timeouts.silence + silent_seconds),
+                # With each request: the environment's would go before the session's.
+                verify=str(self.connection.ca_bundle) if self.connection.ca_bundle else None,
             )
         if response.status_code // 100 == 2:
             return response
@@ -328,7 +343,6 @@ def _session(connection: CouchConnection) -> requests.Session:
     adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
-    session.verify = str(connection.ca_bundle) if connection.ca_bundle else True
     if connection.client_cert:
         key = connection.client_key
         session.cert = (str(connection.client_cert), str(key)) if key else str(connection.client_cert)

@@ -1,0 +1,333 @@
+"""Who we are: renewed in time, tried seldom when refused, never shown."""
+
+from __future__ import annotations
+
+import ssl
+import subprocess
+from base64 import b64encode
+
+import gevent
+import pytest
+from gevent.pywsgi import WSGIServer
+from pydantic import ValidationError
+
+from pillows.answers import ThrottledError, classify, retry_after
+from pillows.couch import Couch
+from pillows.couch_options import (
+    BasicAuth,
+    BearerAuth,
+    CouchConnection,
+    IamAuth,
+    JwtAuth,
+    SessionAuth,
+)
+from pillows.errors import AccessError, RetryableError
+from pillows.observer import Observer
+from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head, json_reply
+from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
+
+SECRET = "s3cr3t-pä$$:word"
+REFUSED = json_reply({"error": "unauthorized", "reason": "Name or password is incorrect."}, 401)
+LOCKED = json_reply({"error": "forbidden", "reason": "Account is temporarily locked"}, 403)
+CHANGES = ("GET", "/db/_changes")
+
+
+@pytest.fixture
+def server(scripted_server) -> ScriptedServer:
+    return couchdb(scripted_server())
+
+
+def welcome(couch: Couch) -> object:
+    return couch.json("GET", "/", dict)
+
+
+def sent(server: ScriptedServer, header: str) -> list[str | None]:
+    return [request.headers.get(header) for request in server.requests]
+
+
+def test_basic_sends_name_and_password_in_utf8(server, clock):
+    auth = BasicAuth(username="ümit", password=SECRET)
+    welcome(Couch(CouchConnection(url=server.url, auth=auth), clock=clock))
+    assert sent(server, "authorization") == ["Basic " + b64encode(f"ümit:{SECRET}".encode()).decode()]
+
+
+def test_bearer_sends_its_token(server, clock):
+    auth = BearerAuth(type="bearer", token="abc.def")
+    welcome(Couch(CouchConnection(url=server.url, auth=auth), clock=clock))
+    assert sent(server, "authorization") == ["Bearer abc.def"]
+
+
+def test_a_token_file_is_read_again(server, clock, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    couch = Couch(CouchConnection(url=server.url, auth=JwtAuth(type="jwt", token_file=file)), clock=clock)
+    welcome(couch)
+    file.write_text("two\n")
+    welcome(couch)
+    assert sent(server, "authorization") == ["Bearer one", "Bearer two"]
+    file.unlink()
+    with pytest.raises(RetryableError, match="token"):
+        welcome(couch)
+
+
+def test_netrc_and_environment_never_lend_credentials(server, clock, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login joe password pw")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    welcome(Couch(CouchConnection(url=server.url), clock=clock))
+    assert sent(server, "authorization") == [None]
+
+
+def test_a_proxy_of_the_environment_is_used(server, clock, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server.on("GET", "http://couch.invalid:5984/", json_reply({}))
+    server.on("GET", "/", json_reply({}))
+    welcome(Couch(CouchConnection(url="http://couch.invalid:5984"), clock=clock))
+    assert server.requests[0].raw_target == "http://couch.invalid:5984/"
+
+
+# --- sessions
+
+
+def session_server(server: ScriptedServer, max_age: int = 600) -> ScriptedServer:
+    count = iter(range(1, 100))
+
+    def login(request: Request) -> bytes:
+        assert request.json() == {"name": "joe", "password": SECRET}
+        cookie = f"AuthSession=cookie{next(count)}; Version=1; Path=/; HttpOnly; Max-Age={max_age}"
+        return json_reply({"ok": True}, Set_Cookie=cookie)
+
+    return server.on("POST", "/_session", login)
+
+
+def session(server: ScriptedServer, clock: object) -> Couch:
+    auth = SessionAuth(type="session", username="joe", password=SECRET)
+    return Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+
+
+def test_a_session_is_renewed_before_it_ends(server, clock):
+    couch = session(session_server(server), clock)
+    for seconds in (0, 400, 79, 2, 0):
+        clock.advance(seconds)
+        welcome(couch)
+    cookies = [c for c in sent(server, "cookie") if c]
+    assert cookies == [f"AuthSession=cookie{n}" for n in (1, 1, 1, 2, 2)]
+
+
+def test_twenty_readers_share_one_login(server, clock):
+    couch = session(session_server(server), clock)
+    gevent.joinall([gevent.spawn(welcome, couch) for _ in range(20)], raise_error=True)
+    assert len(server.requests_of("POST", "/_session")) == 1
+
+
+def test_a_session_that_the_server_forgot_is_renewed_once_and_the_request_repeated(server, clock):
+    server.on("GET", "/", REFUSED, json_reply({}))
+    couch = session(session_server(server), clock)
+    assert welcome(couch) == {}
+    assert [c for c in sent(server, "cookie") if c] == ["AuthSession=cookie1", "AuthSession=cookie2"]
+
+
+def test_t45_cookies_that_live_four_seconds_lose_no_row(server, clock):
+    """Each response ends with its cookie; a stream survives its cookie's end, the next request does not."""
+    session_server(server, max_age=4)
+
+    def changes(request: Request) -> bytes:
+        n = int(request.query["since"].partition("-")[0])
+        clock.advance(5)
+        if request.query["feed"] == "normal":
+            return reply(page([row(n + 1)], f"{n + 1}-tok"))
+        return head(chunked=True) + chunk(row(n + 1) + b"\n" + row(n + 2) + b"\n") + chunk(b"")
+
+    server.on(*CHANGES, changes)
+    auth = SessionAuth(type="session", username="joe", password=SECRET)
+    with taking(feed_of(server.url, clock=clock, auth=auth)) as taken:
+        taken.until(lambda: len(taken.ids) > 20)
+    assert taken.error is None
+    assert taken.ids == [f"doc-{n}" for n in range(1, len(taken.ids) + 1)]
+    assert len(server.requests_of("POST", "/_session")) > 5
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("kind", ["basic", "session"])
+@pytest.mark.parametrize("refusal", [REFUSED, LOCKED])
+def test_t44_a_wrong_password_is_tried_twice_in_five_minutes(server, clock, kind, refusal):
+    server.on("GET", "/", refusal).on("POST", "/_session", refusal)
+    auth = {"type": kind, "username": "joe", "password": SECRET}
+    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    for _ in range(100):
+        with pytest.raises(AccessError):
+            welcome(couch)
+        clock.advance(2.9)
+    assert len(server.requests) == 2
+    clock.advance(20)
+    with pytest.raises(AccessError):
+        welcome(couch)
+    assert len(server.requests) == 3
+
+
+def test_t44_twenty_readers_with_a_wrong_password_try_it_twice_together(server, clock):
+    server.on("GET", "/", REFUSED)
+    couch = Couch(CouchConnection(url=server.url, auth=BasicAuth(username="j", password="x")), clock=clock)
+
+    def attempt() -> None:
+        with pytest.raises(AccessError):
+            welcome(couch)
+
+    gevent.joinall([gevent.spawn(attempt) for _ in range(20)], raise_error=True)
+    assert len(server.requests) == 2
+
+
+def test_t44_a_feed_that_is_refused_ends_with_the_reason(server, clock):
+    server.on(*CHANGES, REFUSED)
+    with taking(feed_of(server.url, clock=clock, auth=BasicAuth(username="j", password="x"))) as taken:
+        taken.ended()
+    assert isinstance(taken.error, AccessError)
+    assert "Name or password is incorrect" in str(taken.error)
+    assert len(server.requests_of(*CHANGES)) == 1
+
+
+def test_a_server_that_is_away_is_no_refusal(clock):
+    couch = Couch(
+        CouchConnection(url="http://127.0.0.1:9", auth=BasicAuth(username="j", password="x")), clock=clock
+    )
+    for _ in range(5):
+        with pytest.raises(RetryableError):
+            welcome(couch)
+
+
+# --- being throttled
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("3", 3),
+        ("0", 0),
+        ("100000", 120),
+        ("Sun, 06 Nov 1994 08:49:40 GMT", 3),
+        ("Sun, 06 Nov 1994 08:00:00 GMT", 0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_is_capped(header, expected):
+    assert retry_after({"Retry-After": header}, now=784111777.0) == expected
+
+
+def test_t43_the_next_request_comes_no_earlier_than_the_server_asked_for(server, clock):
+    busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="30")
+    server.on(*CHANGES, busy, reply(page([row(1)], "1-x")), [head(chunked=True), HANG])
+    began = clock.monotonic()
+    with taking(feed_of(server.url, clock=clock)) as taken:
+        taken.until(lambda: taken.ids)
+    assert clock.monotonic() - began >= 30
+
+
+def test_t43_without_retry_after_it_is_a_second_at_least():
+    error = classify(429, {}, b"", now=0)
+    assert isinstance(error, ThrottledError)
+    assert error.retry_after_seconds == 1
+
+
+# --- certificates
+
+
+@pytest.fixture
+def tls_server(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext "
+        f"subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}".split(),
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(certificate)
+    context.verify_mode = ssl.CERT_OPTIONAL
+
+    def answer(environ, start):
+        start("200 OK", [("Content-Type", "application/json")])
+        return [b"{}"]
+
+    server = WSGIServer(("127.0.0.1", 0), answer, ssl_context=context, log=None, error_log=None)
+    server.start()
+    yield f"https://127.0.0.1:{server.server_port}", certificate, key
+    server.stop(timeout=0)
+
+
+def test_t46_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_its_bundle(tls_server, clock):
+    url, certificate, key = tls_server
+    with pytest.raises(AccessError, match="ca_bundle"):
+        welcome(Couch(CouchConnection(url=url), clock=clock))
+    trusting = CouchConnection(url=url, ca_bundle=certificate, client_cert=certificate, client_key=key)
+    assert welcome(Couch(trusting, clock=clock)) == {}
+
+
+# --- nothing is shown
+
+
+@pytest.mark.parametrize("url", ["http://joe:pw@couch:5984", "ftp://couch", "couch:5984", "http://couch?x=1"])
+def test_a_url_with_credentials_or_without_sense_is_refused_and_not_repeated(url):
+    with pytest.raises(ValidationError) as raised:
+        CouchConnection(url=url)
+    assert "pw@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["basic", "session"])
+def test_t47_no_message_holds_a_secret(server, clock, kind):
+    said: list[str] = []
+
+    class Listener(Observer):
+        def retry(self, pillow, **facts):
+            said.append(str(facts))
+
+        def warning(self, pillow, **facts):
+            said.append(str(facts))
+
+    echo = json_reply({"error": "unknown", "reason": "no"}, 500)
+    session_server(server).on(*CHANGES, echo, REFUSED)
+    auth = {"type": kind, "username": "joe", "password": SECRET}
+    feed = feed_of(server.url, clock=clock, auth=auth, observer=Listener())
+    with taking(feed) as taken:
+        taken.ended()
+    said += [str(taken.error), repr(taken.error), repr(feed.__dict__), str(feed.trouble)]
+    for secret in (SECRET, "cookie1", b64encode(f"joe:{SECRET}".encode()).decode()):
+        assert secret not in "".join(said)
+
+
+def test_t47_a_secret_in_a_librarys_message_is_cut_out(server, clock):
+    couch = Couch(CouchConnection(url=server.url, auth=BasicAuth(username="j", password=SECRET)), clock=clock)
+    with pytest.raises(RetryableError) as raised, couch.translated():
+        raise OSError(f"cannot send {SECRET}")
+    assert SECRET not in str(raised.value)
+    assert "***" in str(raised.value)
+
+
+# --- IAM
+
+
+def test_iam_asks_for_a_token_with_the_api_key(server, clock):
+    import time
+
+    import jwt
+
+    now = int(time.time())
+    token = jwt.encode({"exp": now + 3600, "iat": now}, "k" * 32, algorithm="HS256")
+    server.on("POST", "/identity/token", json_reply({"access_token": token, "token_type": "Bearer"}))
+    auth = IamAuth(type="iam", apikey="key", url=server.url)
+    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    welcome(couch)
+    welcome(couch)
+    assert sent(server, "authorization")[1:] == [f"Bearer {token}"] * 2
+    assert len(server.requests_of("POST", "/identity/token")) == 1
+
+
+def test_an_api_key_that_iam_refuses_is_an_access_error(server, clock):
+    server.on("POST", "/identity/token", json_reply({"errorMessage": "no"}, 400))
+    auth = IamAuth(type="iam", apikey="key", url=server.url)
+    with pytest.raises(AccessError, match="API key"):
+        welcome(Couch(CouchConnection(url=server.url, auth=auth), clock=clock))
