@@ -48,6 +48,12 @@ def documents(count: int) -> list[DocumentRows]:
     return made
 
 
+def spoil(document: DocumentRows) -> DocumentRows:
+    """The same document with a text where the mapping says integer."""
+    body = bytes(document.rows["out"][0]).replace(b'"n":', b'"n":"x","m":')
+    return msgspec.structs.replace(document, rows={"out": [msgspec.Raw(body)]})
+
+
 def batches(made: Sequence[DocumentRows], size: int) -> Iterator[Batch]:
     """Cuts them as the batcher does."""
     for start in range(0, len(made), size):
@@ -60,6 +66,7 @@ class Bench:
     def __init__(self, url: str, made: Sequence[DocumentRows], batch: int) -> None:
         self.url = url
         self.batches = list(batches(made, batch))
+        self.spoilt = list(batches([spoil(d) if n % 100 == 50 else d for n, d in enumerate(made)], batch))
         self.lines = [
             b"".join(o.body for o in bulk.operations(b.documents, "out", 1, deleted_at_ms=None)[0])
             for b in self.batches
@@ -68,6 +75,13 @@ class Bench:
 
     def transport(self, turn: int) -> tuple[float, float]:
         """Seconds and our CPU seconds by the transport."""
+        return self._transport(turn, self.batches, bad=0)
+
+    def one_percent_bad(self, turn: int) -> tuple[float, float]:
+        """The same, with a value that its field refuses in every hundredth document."""
+        return self._transport(turn, self.spoilt, bad=self.count // 100)
+
+    def _transport(self, turn: int, batches: Sequence[Batch], *, bad: int) -> tuple[float, float]:
         one = ElasticsearchTransport(
             "search",
             TailKey("bench", "file/bench"),
@@ -82,9 +96,9 @@ class Bench:
         one.claim(Checkpoint(seq=Seq.BEGINNING))
 
         def write() -> None:
-            for batch in self.batches:
-                result = one.write(batch)
-                assert result == WriteResult()
+            results = [one.write(batch) for batch in batches]
+            assert sum(len(result.dead) for result in results) == bad
+            assert all(result == WriteResult(dead=result.dead) for result in results)
 
         try:
             return measured(write)
@@ -143,9 +157,10 @@ def main() -> None:
         for _ in range(2):  # the JVM must be warm for both
             bench.raw(99)
             bench.clean()
-        runs: dict[str, list[tuple[float, float]]] = {"raw _bulk": [], "transport": []}
+        ways = {"raw _bulk": bench.raw, "transport": bench.transport, "1 % bad": bench.one_percent_bad}
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for turn in range(options.rounds):
-            for name, run in (("raw _bulk", bench.raw), ("transport", bench.transport)):
+            for name, run in ways.items():
                 runs[name].append(run(turn))
                 bench.clean()
         print(f"{bench.count} documents in batches of {options.batch}, best of {options.rounds}")
