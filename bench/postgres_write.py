@@ -120,6 +120,15 @@ def plain_copy(dsn: str, batches: list[list[DocumentRows]], count: int) -> None:
                     copy.write(copy_lines(sorted(batch, key=lambda d: d.id)))
 
 
+def backend_of(dsn: str) -> int:
+    """The server's process id for the transport's session."""
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "select pid from pg_stat_activity where application_name = %s", (f"pillowd {KEY}",)
+        )
+        return found.fetchall()[0][0]
+
+
 @contextmanager
 def opened(dsn: str, **outputs: PostgresOutput) -> Iterator[tuple[PostgresTransport, psutil.Process | None]]:
     """An open transport, and the server's process for it."""
@@ -127,7 +136,7 @@ def opened(dsn: str, **outputs: PostgresOutput) -> Iterator[tuple[PostgresTransp
     try:
         transport.open()
         transport.claim(Checkpoint(seq=Seq.BEGINNING))
-        yield transport, process_of(transport._session._connected().info.backend_pid)
+        yield transport, process_of(backend_of(dsn))
     finally:
         transport.close()
 

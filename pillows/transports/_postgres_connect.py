@@ -25,9 +25,10 @@ _KEEPALIVE = {
     "tcp_user_timeout": "30000",
 }
 
-# synchronous_commit stays as the server has it: one flush a batch costs little, and a checkpoint kept
-# beside this target must never be ahead of it. jit compiles for longer than our statements run.
-# UTC and ISO: what a text means as a timestamp must not depend on the role's settings.
+# synchronous_commit is never off: a crash of the server would take back what was acknowledged, and the
+# pillow's other transports and the state directory would be ahead. One flush a batch costs little.
+# jit compiles for longer than our statements run. UTC and ISO: what a text means as a timestamp must
+# not depend on the role's settings.
 _SETTINGS = """
     select set_config(name, value, false) from (values
         ('application_name', %(application)s),
@@ -39,7 +40,9 @@ _SETTINGS = """
         ('datestyle', 'ISO, MDY'),
         ('timezone', 'UTC'),
         ('temp_buffers', '32MB'),
-        ('jit', 'off')
+        ('jit', 'off'),
+        ('synchronous_commit', case current_setting('synchronous_commit')
+            when 'off' then 'local' else current_setting('synchronous_commit') end)
     ) as setting (name, value)
 """
 

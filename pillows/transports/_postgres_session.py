@@ -59,7 +59,7 @@ class Session:
             with gevent.Timeout(seconds, late), self._connected().cursor() as cursor:
                 cursor.execute("begin")
                 yield cursor
-                cursor.execute("commit")
+                _commit(cursor)
         except psycopg.Error as error:
             self.close()
             raise translated(error) from None
@@ -85,3 +85,10 @@ class Session:
             with self._connection.cursor() as cursor:
                 self._prepare(cursor)
         return self._connection
+
+
+def _commit(cursor: psycopg.Cursor) -> None:
+    cursor.execute("commit")
+    # A transaction that had failed answers a commit with a rollback, and with no error.
+    if cursor.statusmessage != "COMMIT":
+        raise RetryableError(f"PostgreSQL answered the commit with {cursor.statusmessage}.")

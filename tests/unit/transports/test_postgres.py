@@ -1,0 +1,178 @@
+"""What PostgreSQL's transport decides without a server: verdicts, escapes, options."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.models import DocumentRows
+from pillows.transports._columns import parse_columns
+from pillows.transports._postgres_errors import Verdict, translated, verdict
+from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
+from pillows.transports._postgres_rows import absent, header, lines, storable, storable_json
+
+# Real SQLSTATEs (PostgreSQL docs, "PostgreSQL Error Codes").
+VERDICTS = {
+    "08006": Verdict.RETRY,  # connection failure
+    "0A000": Verdict.CONFIG,  # feature not supported
+    "22003": Verdict.DEAD,  # numeric value out of range
+    "22P02": Verdict.DEAD,  # invalid text representation
+    "22P05": Verdict.DEAD,  # untranslatable character
+    "23505": Verdict.DEAD,  # unique violation
+    "25006": Verdict.RETRY,  # read-only transaction
+    "25P02": Verdict.CONFIG,  # in failed transaction: a mistake of ours
+    "28P01": Verdict.ACCESS,  # invalid password
+    "28000": Verdict.ACCESS,  # no entry in pg_hba.conf
+    "3D000": Verdict.CONFIG,  # no such database
+    "40001": Verdict.RETRY,  # serialization failure
+    "40P01": Verdict.RETRY,  # deadlock
+    "42501": Verdict.CONFIG,  # insufficient privilege
+    "42703": Verdict.CONFIG,  # undefined column
+    "42P01": Verdict.CONFIG,  # undefined table
+    "53100": Verdict.RETRY,  # disk full
+    "53200": Verdict.RETRY,  # out of memory
+    "53300": Verdict.RETRY,  # too many connections
+    "54000": Verdict.DEAD,  # program limit exceeded
+    "55P03": Verdict.RETRY,  # lock not available
+    "57014": Verdict.RETRY,  # statement timeout
+    "57P01": Verdict.RETRY,  # administrator's shutdown
+    "57P03": Verdict.RETRY,  # starting up
+    "P0001": Verdict.DEAD,  # a trigger's raise
+    "XX000": Verdict.RETRY,  # internal error
+}
+
+
+@pytest.mark.parametrize(("sqlstate", "expected"), VERDICTS.items())
+def test_the_sqlstate_decides(sqlstate: str, expected: Verdict) -> None:
+    assert verdict(sqlstate) is expected
+
+
+def test_an_error_without_a_sqlstate_is_a_lost_connection_or_a_mistake() -> None:
+    assert isinstance(translated(psycopg.OperationalError("the connection is closed")), RetryableError)
+    assert isinstance(translated(psycopg.InterfaceError("the connection is closed")), RetryableError)
+    assert isinstance(translated(psycopg.ProgrammingError("wrong number of parameters")), ConfigError)
+
+
+def test_a_refused_connection_is_judged_by_what_was_traced() -> None:
+    error = psycopg.OperationalError("Passwort-Authentifizierung fehlgeschlagen")
+    assert isinstance(translated(error, sqlstate="28P01"), AccessError)
+    assert isinstance(translated(error, sqlstate="53300"), RetryableError)
+    assert isinstance(translated(error), RetryableError)
+
+
+# ---------------------------------------------------------------------- U+0000
+
+
+def restored(stored: str) -> str:
+    parts = stored.split("\x01")
+    return parts[0] + "".join({"0": "\0", "1": "\x01"}[part[0]] + part[1:] for part in parts[1:])
+
+
+texts = st.text(st.sampled_from('\0\x01\x02\\u01"a\n\u2028é'), max_size=12) | st.text(max_size=12)
+
+
+@given(texts)
+def test_a_storable_text_has_no_nul_and_can_be_restored(text: str) -> None:
+    assert "\0" not in storable(text)
+    assert restored(storable(text)) == text
+
+
+@given(st.dictionaries(texts, st.lists(texts, max_size=3), max_size=4), st.booleans())
+def test_storable_json_says_the_same_of_every_string(value: dict[str, list[str]], escaped: bool) -> None:
+    stored = json.loads(storable_json(json.dumps(value, ensure_ascii=escaped).encode()))
+    assert stored == {storable(key): [storable(text) for text in texts] for key, texts in value.items()}
+
+
+def test_json_without_the_two_characters_is_not_touched() -> None:
+    raw = b'{"a": "\\u0000"}'.replace(b"\\u0000", b"\\\\u0000 \\u0010 \\n")
+    assert storable_json(raw) == raw
+    plain = b'{"a": 1}'
+    assert storable_json(plain) is plain
+
+
+# ---------------------------------------------------------------------- lines of COPY
+
+
+def copied(line: bytes) -> list[str | None]:
+    """Reads a line as COPY does (PostgreSQL docs, "COPY", File Formats)."""
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    known = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
+    fields: list[str | None] = []
+    for field in line.decode()[:-1].split("\t"):
+        if field == "\\N":
+            fields.append(None)
+            continue
+        parts = iter(field)
+        fields.append("".join(known[next(parts)] if part == "\\" else part for part in parts))
+    return fields
+
+
+def whole(id: str, rev: str = "1-a") -> DocumentRows:
+    return DocumentRows(id=id, rev=rev, version=1, rows={})
+
+
+@given(texts.filter(bool), texts, st.dictionaries(texts, texts, max_size=3))
+def test_a_line_says_what_was_written(id: str, rev: str, body: dict[str, str]) -> None:
+    for row in (body, msgspec.Raw(json.dumps(body, indent=1).encode())):
+        [line] = lines(header(whole(id, rev), 7), [row], (), many=False)
+        stored_id, stored_rev, version, doc = copied(line)
+        assert (stored_id, stored_rev, version) == (storable(id), storable(rev), "7")
+        assert json.loads(doc or "") == {storable(k): storable(v) for k, v in body.items()}
+
+
+def test_values_of_columns_are_written_as_postgresql_reads_them() -> None:
+    columns = parse_columns(
+        {
+            name: f"{name} {type}"
+            for name, type in {"a": "text", "b": "jsonb", "c": "text[]", "d": "int"}.items()
+        }
+    )
+    row = {"a": True, "b": {"x": None}, "c": ['q"\\', None, ["n"], {"k": 1}], "d": None}
+    [line] = lines(b"", [row], columns, many=False)
+    assert copied(line) == ["true", '{"x":null}', '{"q\\"\\\\",NULL,{"n"},"{\\"k\\":1}"}', None]
+    [line] = lines(b"", [{"a": b"\x00\xff", "b": None, "c": [], "d": 10**30}], columns, many=False)
+    assert copied(line) == ["\\x00ff", None, "{}", "1" + "0" * 30]
+
+
+def test_a_document_without_rows_has_a_line_of_nulls() -> None:
+    head = header(whole("a"), 5)
+    assert copied(absent(head, ())) == ["a", "1-a", "5", None]
+    assert copied(absent(head, parse_columns({"x": "x int", "y": "y int"}))) == ["a", "1-a", "5", None, None]
+
+
+def test_two_rows_need_a_table_that_takes_many() -> None:
+    rows = [{"n": 1}, {"n": 2}]
+    with pytest.raises(PermanentError, match="many: true"):
+        lines(b"", rows, (), many=False)
+    assert len(lines(b"", rows, (), many=True)) == 2
+
+
+def test_half_of_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(PermanentError, match="surrogate"):
+        header(whole("\ud800"), 1)
+    with pytest.raises(PermanentError, match="surrogate"):
+        lines(b"", [{"a": "\ud800"}], parse_columns({"a": "a text"}), many=False)
+
+
+# ---------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize("name", ["", "  ", "x" * 64, "ü" * 32, "a\0b"])
+def test_a_name_that_the_server_would_cut_or_refuse_is_refused(name: str) -> None:
+    for bad in ({"table": name}, {"table": "t", "schema": name}, {"table": "t", "columns": {name: "a text"}}):
+        with pytest.raises(ValidationError):
+            PostgresOutput.model_validate(bad)
+
+
+def test_schema_is_written_schema() -> None:
+    assert PostgresOutput.model_validate({"table": "t", "schema": "s"}).schema_ == "s"
+    assert PostgresConnection.model_validate({"dsn": "host=x", "schema": "s"}).schema_ == "s"
+    assert PostgresConnection.model_validate({"dsn": "host=x"}).schema_ == "public"
