@@ -36,7 +36,7 @@ STALLED_SECONDS = 240.0
 
 #: After a stop, a page is waited for while its bytes come at least this often; at the head of the
 #: feed, what has been sent already is taken along.
-QUIET_PAGE_SECONDS = 0.8
+QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
 
 _SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)

@@ -1,0 +1,170 @@
+"""Stopping, from any state: soon, with nothing left open, and without reading anything twice."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from pathlib import Path
+
+import gevent
+import pytest
+
+from pillows import feed as feed_module
+from pillows.observer import Observer
+from tests.clock import FakeClock
+from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
+from tests.unit.feed.wire import PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
+
+CHANGES = ("GET", "/db/_changes")
+TAIL = [head(chunked=True) + chunk(b"\n"), HANG]
+
+
+@pytest.fixture
+def server(scripted_server) -> ScriptedServer:
+    return couchdb(scripted_server())
+
+
+def open_sockets() -> int:
+    fds = [Path(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+    return sum(os.readlink(fd).startswith("socket:") for fd in fds if fd.is_symlink())
+
+
+def greenlets() -> int:
+    gc.collect()
+    return sum(isinstance(o, gevent.Greenlet) and not o.ready() for o in gc.get_objects())
+
+
+STATES = {
+    "the silence of the tail": ([reply(page([row(1)], "1-x")), TAIL], 2, 0.0),
+    "waiting for the head of an answer": ([[HANG]], 1, 0.1),
+    "waiting for the tail's head": ([reply(page([], "1-x")), [HANG]], 2, 0.1),
+    "the silence of a page": ([[head(chunked=True) + chunk(PAGE_HEAD + row(1)), HANG]], 1, 0.1),
+    "a back-off": ([json_reply({"error": "x"}, 503, Retry_After="100")], 1, 0.1),
+    "a missing database": (
+        [json_reply({"error": "not_found", "reason": "Database does not exist."}, 404)],
+        1,
+        0.1,
+    ),
+    "a pause between immediate ends": ([reply(page([], "1-x")), reply(b'{"last_seq":"1-x"}\n')], 2, 0.1),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_t19_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server: ScriptedServer, state: str):
+    plays, requests, more_seconds = STATES[state]
+    server.on(*CHANGES, *plays)
+    sockets, running = open_sockets(), greenlets()
+    feed = feed_of(server.url)
+    with taking(feed) as taken:
+        taken.until(lambda: len(server.requests_of(*CHANGES)) == requests)
+        gevent.sleep(more_seconds)
+        began = time.monotonic()
+        taken.stop.set()
+        taken.ended()
+        assert time.monotonic() - began < 1
+    assert taken.error is None
+    deadline = time.monotonic() + 2
+    while (open_sockets(), greenlets()) > (sockets, running) and time.monotonic() < deadline:
+        gevent.sleep(0.01)  # the server's own ends close when they notice
+    assert (open_sockets(), greenlets()) <= (sockets, running)
+
+
+def positions(first: int, last: int, limit: int) -> list[bytes]:
+    """The rows of a page, with a position in every hundredth as CouchDB gives them."""
+    return [
+        row(n, f"{n}-tok" if (limit - n + first) % 100 == 0 else None, pad="x" * 300)
+        for n in range(first, last + 1)
+    ]
+
+
+def test_a_stop_in_the_middle_of_a_page_hands_over_all_of_it_and_asks_for_nothing_more(server):
+    """The page that was asked for was sent: what of it is not taken now would be sent again."""
+
+    def changes(request: Request) -> bytes:
+        begin = int(request.query["since"].partition("-")[0]) + 1
+        limit = int(request.query["limit"])
+        return reply(*[page(positions(begin, begin + limit - 1, limit), f"{begin + limit - 1}-tok", 999)])
+
+    server.on(*CHANGES, changes)
+    with taking(feed_of(server.url, page=500, queue="64KiB"), pause=0.001) as taken:
+        taken.until(lambda: len(taken.ids) > 600)
+        asked = len(server.requests_of(*CHANGES))
+        taken.stop.set()
+        taken.ended()
+    assert len(server.requests_of(*CHANGES)) == asked
+    assert taken.ids == [f"doc-{n}" for n in range(1, asked * 500 + 1)]
+    assert taken.seqs[-1] == f"{asked * 500}-tok"
+
+
+def test_a_stop_at_the_head_takes_what_has_been_sent(server):
+    burst = b"".join(row(n) + b"\n" for n in range(2, 402))
+    server.on(*CHANGES, reply(page([row(1)], "1-tok")), [head(chunked=True) + chunk(burst), HANG])
+    with taking(feed_of(server.url), pause=0.05) as taken:
+        taken.until(lambda: len(taken.ids) >= 1)
+        taken.stop.set()
+        taken.ended()
+    assert taken.ids in (["doc-1"], [f"doc-{n}" for n in range(1, 402)])
+
+
+def test_a_page_that_does_not_end_is_left_when_the_time_for_it_is_over(server):
+    def trickle() -> list:
+        rows = [chunk(row(n) + b",\r\n") for n in range(2, 500)]
+        return [head(chunked=True) + chunk(PAGE_HEAD), *[s for r in rows for s in (r, Pause(0.02))], HANG]
+
+    server.on(*CHANGES, trickle())
+    with taking(feed_of(server.url, timeouts={"drain": 0.3})) as taken:
+        taken.until(lambda: server.requests_of(*CHANGES))
+        gevent.sleep(0.1)
+        began = time.monotonic()
+        taken.stop.set()
+        taken.ended()
+    assert time.monotonic() - began < 1
+
+
+def test_a_consumer_that_takes_nothing_costs_a_connection_but_no_row(server, monkeypatch):
+    monkeypatch.setattr(feed_module, "STALLED_SECONDS", 0.1)
+    warnings = []
+
+    class Listener(Observer):
+        def warning(self, pillow, *, event, details):
+            warnings.append(event)
+
+    def changes(request: Request) -> bytes:
+        begin = int(request.query["since"].partition("-")[0]) + 1
+        rows = positions(begin, max(begin - 1, 3000), 2000)[:2000]
+        return reply(page(rows, f"{begin + len(rows) - 1}-tok")) if rows else reply(page([], "3000-tok"))
+
+    server.on(*CHANGES, changes)
+    feed = feed_of(server.url, queue="10KiB", observer=Listener(), clock=FakeClock())
+    with taking(feed, pause=0.15) as taken:
+        taken.until(lambda: "source.stalled" in warnings)
+        taken._pause = 0
+        taken.until(lambda: "3000-tok" in taken.seqs)
+    assert sorted(set(taken.ids), key=taken.ids.index) == [f"doc-{n}" for n in range(1, 3001)]
+    assert taken.error is None
+
+
+def test_what_waits_between_the_server_and_the_consumer_is_bounded(server):
+    """The server is held back by TCP, instead of the rows piling up here."""
+
+    def changes(request: Request):
+        rows = b"".join(row(n, pad="x" * 10_000) + b",\r\n" for n in range(1, 100))
+        return [head(chunked=True) + chunk(PAGE_HEAD), *[chunk(rows)] * 100, HANG]
+
+    server.on(*CHANGES, changes)
+    feed = feed_of(server.url, queue="1MiB")
+    with taking(feed, pause=30) as taken:
+        taken.until(lambda: taken.batches)
+        gevent.sleep(0.3)
+        read_bytes = feed._pulse.beats * 65536
+        taken.greenlet.kill()
+    assert read_bytes < 6 * 2**20, "of 100 MB: the queue, a batch in hand, and one on its way"
+
+
+def test_signs_of_life_come_while_nothing_else_does(server, monkeypatch):
+    monkeypatch.setattr(feed_module, "TICK_SECONDS", 0.05)
+    server.on(*CHANGES, reply(page([], "1-x")), TAIL)
+    with taking(feed_of(server.url)) as taken:
+        taken.until(lambda: taken.signs >= 5)
+    assert taken.seqs == ["1-x"]
