@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from daemon.config_connections import read_connections
-from daemon.config_errors import ConfigErrors, Mistake, is_public, mask
+from daemon.config_errors import ConfigErrors, Mistake, is_public
 from daemon.config_files import Files
 from daemon.config_models import Config, DaemonOptions
 from daemon.config_pillows import read_pillows
 from daemon.config_report import Report
 from daemon.config_shapes import secrets
-from daemon.masking import Mask
 from daemon.yaml_lines import Node
 
 __all__ = ["Config", "ConfigErrors", "Mistake", "load"]
@@ -45,7 +43,7 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
     root = files.collect(Path(path))
     config = _read(root, report) if root else None
     if root is None or config is None or report.mistakes:
-        raise ConfigErrors(_masked(report.mistakes, files.secrets))
+        raise ConfigErrors(report.mistakes, files.secrets)
     config = config.model_copy(update={"daemon": _with_default_folders(config.daemon, root, environ)})
     return config.with_origin(root, tuple(_exposed_secrets(config, root)))
 
@@ -91,11 +89,6 @@ def _with_default_folders(daemon: DaemonOptions, root: Node, environ: Mapping[st
         listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
         daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})
     return daemon
-
-
-def _masked(mistakes: list[Mistake], known: set[str]) -> list[Mistake]:
-    secret = Mask(known)
-    return [replace(each, message=secret.text(mask(each.message))) for each in mistakes]
 
 
 def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:

@@ -10,7 +10,7 @@ from daemon.yaml_lines import Node
 from pillows.options import Options
 
 #: The settings of an output that say which place of its connection it writes.
-TARGET_KEYS = ("schema", "index", "table", "file")
+TARGET_KEYS = ("schema", "index", "table", "file", "database")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from daemon.masking import MASK
+from daemon.masking import MASK, Mask
 from pillows.errors import ConfigError
 
 #: Where a value stands: keys of mappings and indices of lists, from the root.
@@ -54,12 +54,18 @@ class Mistake:
 class ConfigErrors(ConfigError):
     """The configuration has mistakes.
 
+    Args:
+        errors: all of them.
+        secrets: texts to keep out of what is said.
+
     Attributes:
-        errors: all of them, by file and line.
+        errors: the mistakes by file and line, with nothing secret in their messages.
     """
 
-    def __init__(self, errors: Iterable[Mistake]) -> None:
-        self.errors = sorted(set(errors), key=lambda e: (e.file, e.line, e.column, e.path, e.message))
+    def __init__(self, errors: Iterable[Mistake], secrets: Iterable[str] = ()) -> None:
+        known = Mask(secrets)
+        masked = {replace(each, message=known.text(mask(each.message))) for each in errors}
+        self.errors = sorted(masked, key=lambda e: (e.file, e.line, e.column, e.path, e.message))
         count = len(self.errors)
         super().__init__(f"{count} mistake{'s' if count != 1 else ''} in the configuration:")
 

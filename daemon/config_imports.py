@@ -13,13 +13,14 @@ from pillows.errors import ConfigError
 
 
 def check_imports(config: Config) -> list[Mistake]:
-    """A mistake for every `python:` function that cannot be imported, disabled pillows included.
+    """A mistake for every `python:` function of an enabled pillow that cannot be imported.
 
     Imports the modules, so it is for `check` and the start of the daemon.
     """
     add_plugins(config.daemon.plugins_path)
     found = []
-    for name, pillow in config.pillows.items():
+    enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
+    for name, pillow in enabled.items():
         for path, function in _functions(("pillows", name), pillow):
             mistake = _imported(config, path, function)
             if mistake:

@@ -45,6 +45,7 @@ def _pillow(
     if not isinstance(pillow, PillowConfig) or len(report.mistakes) > before or not complete:
         return None, claims
     _check_outputs(pillow, node, path, report)
+    _check_loop(pillow, node, path, report)
     return pillow, claims
 
 
@@ -113,6 +114,17 @@ def _check_outputs(pillow: PillowConfig, node: Node, path: Path, report: Report)
         elif index and pillow.transform is None:
             message = f"nothing fills `{name}`: without a transform, documents go into the first output"
             report.wrong(here, at, message, "add a `transform`, or remove this output")
+
+
+def _check_loop(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
+    """No output is the database that the pillow reads: it would read what it has written, for ever."""
+    source = (pillow.source.connection, pillow.source.database)
+    for index, entry in enumerate(pillow.transport):
+        for output in entry.outputs.values():
+            if source == (entry.connection, getattr(output, "database", None)):
+                at = (*path, "transport", index)
+                here = node.find(("transport", index)) or node
+                report.wrong(here, at, "writes the database that it reads", "name another database")
 
 
 def _declared(name: str, node: Node) -> list[str]:

@@ -7,6 +7,7 @@ from enum import IntEnum
 import click
 
 from checkpoints import StoreError, StoreUnavailable
+from daemon.config_errors import ConfigErrors
 from daemon.keys import UnknownPillowError
 from daemon.masking import Mask
 from pillows.errors import ConfigError, PillowError
@@ -61,7 +62,8 @@ def outcome(error: BaseException) -> tuple[int, str]:
         The code; and the text, empty where there is nothing to say.
     """
     code, text = _outcome(error)
-    return int(code), Mask().text(text)
+    # Mistakes were masked when they were collected, and `auth.password: is missing` tells no secret.
+    return int(code), text if isinstance(error, ConfigErrors) else Mask().text(text)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:

@@ -283,6 +283,7 @@ def test_python_functions_are_imported_by_check_only(config, tmp_path):
     assert "RuntimeError: boom" in wrong.message
     assert (similar.line, similar.path) == (20, "pillows.cases.transform.python")
     assert similar.remedy == "did you mean `acme_rows:rows`?"
+    assert check_imports(config(text + "    enabled: false\n")) == []
     right = text.replace("acme_broken:keep", "acme_rows:rows").replace("rows:row }", "rows:rows }")
     assert check_imports(config(right)) == []
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import ConfigErrors, load
+from pillows import registry
 
 #: A configuration that is valid; the tests break one thing each. Line numbers count from 1.
 GOOD = """\
@@ -131,10 +132,6 @@ CASES = {
     "filter that is no JMESPath": (
         ("doc.doc_type ==", "doc.doc_type =="),
         (17, "pillows.cases.filter.jmespath", "is no JMESPath", "https://jmespath.org"),
-    ),
-    "transport to a source": (
-        ("connection: lite,", "connection: couch,"),
-        (19, "pillows.cases.transport[0].connection", "cannot be written to", "lite"),
     ),
     "unknown connection of a transport": (
         ("connection: lite,", "connection: light,"),
@@ -287,6 +284,18 @@ def test_outputs_must_be_declared_and_not_stand_beside_others(tmp_path):
     ]
     assert "move it below one of the `outputs`" in errors[0][3]
     assert "not declared in the pillow's `outputs`" in errors[1][2]
+
+
+@pytest.mark.skipif("couchdb" not in registry.transport_types(), reason="couchdb is no target yet")
+def test_a_pillow_does_not_write_what_it_reads(tmp_path):
+    text = GOOD.replace("connection: lite, table: cases", "connection: couch, database: cases")
+    (error,) = broken(tmp_path, text)
+    assert error == (
+        19,
+        "pillows.cases.transport[0]",
+        "writes the database that it reads",
+        "name another database",
+    )
 
 
 @pytest.mark.parametrize(
