@@ -128,15 +128,7 @@ class Operations:
         return self._edit("set", key, lambda stored: _at(stored, position))
 
     def checkpoint_reset(self, key: str) -> dict[str, Any]:
-        """Begins a new pass over the whole source under a new epoch; also over an unreadable one."""
-        tail = self._known(key)
-        try:
-            self._state.store.get(tail)
-        except IntegrityError:
-            # How often it was edited is lost with it. A copy in a target must not outrank the reset.
-            generation = int(self._clock.wall())
-            self._state.store.delete(tail)
-            return self._edit("reset", key, lambda _: replace(Checkpoint.reset(None), generation=generation))
+        """Begins a new pass over the whole source under a new epoch, whatever is stored."""
         return self._edit("reset", key, Checkpoint.reset)
 
     def checkpoint_rewind(self, key: str, saved_before: float | None = None) -> dict[str, Any]:
@@ -232,7 +224,12 @@ class Operations:
 
         def noted(stored: Checkpoint | None) -> Checkpoint:
             before.append(str(stored.seq) if stored else "none")
-            return replace(change(stored), saved_at=self._clock.wall())
+            changed = replace(change(stored), saved_at=self._clock.wall())
+            if stored is not None:
+                return changed
+            # How often it was edited before is lost. A target's own copy must not outrank this edit,
+            # and nobody edits once a minute for ever.
+            return replace(changed, generation=max(changed.generation, int(changed.saved_at // 60)))
 
         edited = self._state.store.edit(tail, noted)
         _log.warning("checkpoint.edited", pillow=str(tail), how=what, before=before[0], seq=str(edited.seq))

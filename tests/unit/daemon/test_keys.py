@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from checkpoints import TailKey
+from daemon.keys import UnknownPillowError, find
+
+CASES, FORMS = TailKey("cases", "couch/cases"), TailKey("forms", "couch/forms")
+
+
+@pytest.mark.parametrize("text", ["cases", "cases@couch/cases"])
+def test_a_tail_is_named_by_its_pillow_or_in_full(text: str) -> None:
+    assert find(text, [CASES, FORMS]) == CASES
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("casse", "did you mean `cases`"),
+        ("zzz", "one of cases, forms"),
+        ("cases@x/y", "did you mean"),
+    ],
+)
+def test_an_unknown_one_is_refused_with_the_remedy(text: str, remedy: str) -> None:
+    with pytest.raises(UnknownPillowError, match=remedy):
+        find(text, [CASES, FORMS])
+
+
+def test_a_name_that_several_have_is_refused() -> None:
+    with pytest.raises(UnknownPillowError, match="say which"):
+        find("cases", [CASES, TailKey("cases", "couch/other")])

@@ -1,0 +1,187 @@
+"""The operator's calls on a real state directory, without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
+from daemon import state_dir
+from daemon.operations import Operations
+from daemon.state_dir import StateDir
+from pillows.deadletters import DeadLetter
+from tests.clock import FakeClock
+
+KEY = TailKey("cases", "couch/cases")
+OLD = TailKey("old", "couch/old")
+
+
+class Office:
+    """Operations, and the state that they work on."""
+
+    def __init__(self, folder: Path, state: StateDir, clock: FakeClock) -> None:
+        self.folder = folder
+        self.state = state
+        self.clock = clock
+        self.operations = Operations(keys=[KEY], state=state, clock=clock, supervisor=None)
+
+    def save(self, seq: Any, **fields: Any) -> None:
+        stored = self.state.store.get(KEY)
+        generation = stored.generation if stored else 0
+        self.state.store.save(
+            KEY, Checkpoint(seq=Seq.of(seq), saved_at=self.clock.wall(), generation=generation, **fields)
+        )
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        return self.operations.calls[name](**arguments)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    clock = FakeClock(auto=False)
+    with state_dir.opened(tmp_path / "state", clock) as state:
+        yield Office(tmp_path, state, clock)
+
+
+def test_the_state_directory_is_its_owner_s_alone(office: Office) -> None:
+    assert (office.folder / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_status_says_what_the_checkpoint_says(office: Office) -> None:
+    office.save("7-x", changes=12, epoch=3, pass_epoch=3)
+    office.clock.advance(5)
+    status = office.call("status")
+
+    assert status["running"] is False
+    (pillow,) = status["pillows"]
+    assert {"state": "stopped", "seq": "7-x", "changes": 12, "pass_number": 3}.items() <= pillow.items()
+    assert pillow["checkpoint_age_seconds"] == 5
+
+
+def test_pause_and_resume_are_remembered(office: Office) -> None:
+    assert office.call("pause", key="cases")["state"] == "paused"
+    assert office.call("status")["pillows"][0]["state"] == "paused"
+    assert office.call("resume", key="cases")["state"] == "stopped"
+
+
+def test_restart_needs_a_daemon(office: Office) -> None:
+    with pytest.raises(ValueError, match="not running"):
+        office.call("restart", key="cases")
+
+
+def test_get_says_when_there_is_none(office: Office) -> None:
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        office.call("checkpoint.get", key="cases")
+
+
+def test_a_set_gives_up_the_running_pass_so_that_nothing_is_swept(office: Office) -> None:
+    """What a set skips is not rewritten by this pass; its end must not remove it."""
+    office.save("7-x", epoch=2, pass_epoch=2, first_pass=True)
+    edited = office.call("checkpoint.set", key="cases", seq="9-y")
+
+    assert {"seq": "9-y", "generation": 1, "pass_done": True, "first_pass": False}.items() <= edited.items()
+    assert edited["before"] == "7-x"
+
+
+def test_a_reset_asks_for_a_new_pass(office: Office) -> None:
+    office.save("7-x", epoch=4)
+    edited = office.call("checkpoint.reset", key="cases")
+    assert (edited["seq"], edited["epoch"], edited["pass_epoch"]) == (0, 4, PASS_TO_BEGIN)
+    assert edited["generation"] == 1
+
+
+def spoil(office: Office) -> None:
+    office.save("7-x")
+    office.state.store._pod["checkpoint", KEY.pillow, KEY.source] = {"of": "a newer pillowd"}
+
+
+def test_a_reset_works_over_a_checkpoint_that_cannot_be_read(office: Office) -> None:
+    """It is the remedy that the refusal names."""
+    spoil(office)
+    with pytest.raises(IntegrityError):
+        office.call("checkpoint.get", key="cases")
+
+    assert office.call("checkpoint.reset", key="cases")["pass_epoch"] == PASS_TO_BEGIN
+    assert office.call("checkpoint.get", key="cases")["seq"] == 0
+
+
+@pytest.mark.parametrize("stored", ["nothing", "unreadable"])
+def test_an_edit_over_a_lost_checkpoint_outranks_every_copy_in_a_target(office: Office, stored: str) -> None:
+    """The target may remember any number of edits; with fewer, it would be taken for the newer one."""
+    if stored == "unreadable":
+        spoil(office)
+    assert office.call("checkpoint.reset", key="cases")["generation"] > 1_000_000
+
+
+def test_a_status_shows_a_checkpoint_that_cannot_be_read(office: Office) -> None:
+    spoil(office)
+    (pillow,) = office.call("status")["pillows"]
+    assert "cannot be read" in pillow["reason"]
+
+
+def test_a_rewind_goes_to_the_newest_entry_that_is_old_enough(office: Office) -> None:
+    for minutes in range(5):
+        office.save(f"{minutes}-x")
+        office.clock.advance(61)
+    before = office.clock.wall() - 150
+    assert office.call("checkpoint.rewind", key="cases", saved_before=before)["seq"] == "2-x"
+    assert office.call("checkpoint.rewind", key="cases")["seq"] == 0
+    with pytest.raises(ValueError, match="does not go back so far"):
+        office.call("checkpoint.rewind", key="cases", saved_before=0.0)
+
+
+def test_history_is_newest_first(office: Office) -> None:
+    for minutes in range(3):
+        office.save(f"{minutes}-x", changes=minutes)
+        office.clock.advance(61)
+    assert [entry["seq"] for entry in office.call("checkpoint.history", key="cases")] == ["2-x", "1-x", "0-x"]
+
+
+def test_an_export_comes_back_by_import(office: Office) -> None:
+    office.save([7, "g1A"], epoch=3, changes=5)
+    exported = office.call("checkpoint.export", key="cases")
+    office.call("checkpoint.reset", key="cases")
+    imported = office.call("checkpoint.import", key="cases", exported=exported)
+
+    assert imported["generation"] == office.state.store.get(KEY).generation > 1
+    assert office.call("checkpoint.get", key="cases")["seq"] == [7, "g1A"]
+
+
+@pytest.mark.parametrize(
+    ("exported", "reason"),
+    [
+        ({}, "no export of format 1"),
+        ({"format": 2}, "no export of format 1"),
+        ({"format": 1, "key": "other@couch/other", "checkpoint": {}}, "not of cases@couch/cases"),
+        ({"format": 1, "key": "cases@couch/cases", "checkpoint": {}}, "no whole checkpoint"),
+        ({"format": 1, "key": "cases@couch/cases", "checkpoint": {"seq": None}}, "no whole checkpoint"),
+        ({"format": 1, "key": "cases@couch/cases"}, "no whole checkpoint"),
+    ],
+)
+def test_what_is_no_export_of_this_tail_is_refused(
+    office: Office, exported: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        office.call("checkpoint.import", key="cases", exported=exported)
+    assert office.state.store.get(KEY) is None
+
+
+def test_a_pillow_that_is_configured_no_more_can_still_be_looked_at(office: Office) -> None:
+    office.state.store.save(OLD, Checkpoint(seq=Seq.of(7)))
+    assert office.call("checkpoint.get", key="old")["seq"] == 7
+
+
+def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
+    office.state.letters.add(
+        [
+            DeadLetter(
+                pillow=str(KEY), transport="t", id="a", rev="1-x", version=1, stage="transport", error="no"
+            )
+        ]
+    )
+    (letter,) = office.call("dead-letter.list", key="cases")
+    assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter.items()
+    assert office.call("status")["pillows"][0]["dead_letters"] == 1

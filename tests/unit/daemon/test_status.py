@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from daemon.run import summary
+from daemon.status import duration, moment, report, short_seq
+from pillows.state import State, TailStatus
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0s"), (59.6, "1m"), (61, "1m 1s"), (11_520, "3h 12m"), (90_061, "1d 1h"), (-3, "0s")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_moments_and_tokens() -> None:
+    assert moment(1_700_000_000.0) == "2023-11-14 22:13:20Z"
+    assert moment(0) == moment(None) == "-"
+    assert short_seq("7-g1AAAACZ0z0pU2Ynx2N2t") == "7-g1AAAACZ0z0pU2…"
+    assert short_seq(7) == "7"
+    assert short_seq(None) == "-"
+
+
+def shown(facts: dict[str, Any]) -> str:
+    stream = StringIO()
+    Console(file=stream, width=200).print(report(facts))
+    return stream.getvalue()
+
+
+def test_a_report_has_a_line_a_pillow_and_every_reason() -> None:
+    live = TailStatus(
+        pillow="cases",
+        source="couch/cases",
+        state=State.LIVE,
+        changes=1_200_000,
+        pending=0,
+        checkpoint_age_seconds=4,
+    )
+    failed = TailStatus(
+        pillow="forms",
+        source="couch/forms",
+        state=State.FAILED,
+        reason="it is [gone]. Remedy: reset",
+        pass_number=3,
+        dead_letters=2,
+        pipeline_changed_at=1_700_000_000.0,
+    )
+    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(live), asdict(failed)]})
+
+    assert "pillowd is running for 1m 1s, pid 7" in text
+    assert "1,200,000" in text
+    assert "4s ago" in text
+    assert "failed (pass 3)" in text
+    assert "forms: it is [gone]. Remedy: reset" in text
+    assert "rows from before 2023-11-14 22:13:20Z were made by an older filter or transform" in text
+
+
+def test_a_report_says_when_no_daemon_runs() -> None:
+    assert "not running" in shown({"running": False, "pid": None, "up_seconds": None, "pillows": []})
+
+
+def test_a_summary_counts_states() -> None:
+    def status(state: State) -> TailStatus:
+        return TailStatus(pillow="a", source="b", state=state)
+
+    assert summary([]) == "no pillows"
+    assert summary([status(State.LIVE)]) == "1 pillow: 1 live"
+    assert (
+        summary([status(s) for s in (State.FAILED, State.LIVE, State.LIVE)]) == "3 pillows: 2 live, 1 failed"
+    )
