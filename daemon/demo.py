@@ -28,6 +28,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
+    TimeElapsedColumn,
 )
 
 from checkpoints import ControlClient, StoreError
