@@ -145,8 +145,6 @@ def _own_words(text: str) -> tuple[str, str]:
     if not remedy and " such as " in text:
         message, _, example = text.partition(" such as ")
         remedy = f"write one such as {example}"
-    elif not remedy:
-        message, _, remedy = text.partition(": ")
     return message.rstrip(" ,"), remedy or "correct it"
 
 

@@ -98,7 +98,7 @@ class CouchConnection(Options):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("needs a URL such as https://couch.example:6984")
         if parts.username is not None or parts.password is not None:
-            raise ValueError("user and password belong into `auth`, where they are never shown")
+            raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
         if parts.query or parts.fragment:
-            raise ValueError("needs a URL without query or fragment")
+            raise ValueError("holds a query or fragment; end the URL before it")
         return url.rstrip("/")

@@ -33,7 +33,10 @@ _UNITS_SHOWN = {unit: _UNITS_BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")}
 
 
 class Options(BaseModel):
-    """Base class of options: frozen, and an unknown key is an error."""
+    """Base class of options: frozen, and an unknown key is an error.
+
+    What a validator raises says `what is wrong; what to do`, or ends with `such as` and an example.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

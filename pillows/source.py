@@ -66,7 +66,7 @@ class SourceOptions(Options):
     @model_validator(mode="after")
     def _server_filters_only_for_append_only_data(self) -> Self:
         if sum((self.selector is not None, self.doc_ids is not None, self.design)) > 1:
-            raise ValueError("selector, doc_ids and design exclude each other")
+            raise ValueError("has more than one of selector, doc_ids and design; keep one")
         if self.filtered and (self.on_filtered, self.deletes) != ("ignore", "ignore"):
             raise ValueError(
                 "a filter in the server needs `on_filtered: ignore` and `deletes: ignore`, since CouchDB "

@@ -33,9 +33,9 @@ class ElasticsearchAuth(Options):
     @model_validator(mode="after")
     def _one_way(self) -> ElasticsearchAuth:
         if (self.username is None) != (self.password is None):
-            raise ValueError("username and password belong together")
+            raise ValueError("has only one of username and password; give both")
         if (self.api_key is None) == (self.username is None):
-            raise ValueError("needs either api_key, or username and password")
+            raise ValueError("is no way in; give either api_key, or username and password")
         return self
 
 
@@ -69,7 +69,7 @@ class ElasticsearchConnection(Options):
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
                 raise ValueError("needs scheme, host and port, such as https://es.example:9200")
             if parts.username is not None:
-                raise ValueError("user and password belong under auth, not into the URL")
+                raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
         return hosts
 
 
@@ -101,20 +101,24 @@ class ElasticsearchOutput(Options):
     @classmethod
     def _can_be_a_name(cls, index: str) -> str:
         if not _ALIAS.fullmatch(index):
-            raise ValueError('is no index name: lower case, no spaces, none of \\ / * ? " < > | , # :')
+            raise ValueError(
+                'is no index name; write it in lower case, without spaces and \\ / * ? " < > | , # :'
+            )
         return index
 
     @field_validator("mapping")
     @classmethod
     def _is_the_mapping_itself(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
         if "mappings" in mapping:
-            raise ValueError("holds a key `mappings`: give what is under it, and its settings as `settings`")
+            raise ValueError("holds a key `mappings`; give what is under it, and its settings as `settings`")
         return mapping
 
     @model_validator(mode="after")
     def _tombstones_can_be_hidden(self) -> ElasticsearchOutput:
         if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
-            raise ValueError("deletes: tombstone needs an indexed field, but the mapping says enabled: false")
+            raise ValueError(
+                "with `deletes: tombstone` needs an indexed field; remove `enabled: false` from the mapping"
+            )
         return self
 
     @field_validator("many")
@@ -122,7 +126,7 @@ class ElasticsearchOutput(Options):
     def _one_row(cls, many: bool) -> bool:
         if many:
             raise ValueError(
-                "a document has at most one row in an Elasticsearch index: leave arrays inside the document"
+                "a document has at most one row in an Elasticsearch index; leave arrays inside the document"
             )
         return many
 

@@ -28,7 +28,7 @@ def _connection_string(dsn: Secret) -> Secret:
 
 def _name(name: str) -> str:
     if not name.strip() or "\0" in name or len(name.encode()) > NAME_BYTES:
-        raise ValueError(f"{name!r} cannot be a name: it has 1 to {NAME_BYTES} bytes, none of them NUL")
+        raise ValueError(f"{name!r} cannot be a name; use 1 to {NAME_BYTES} bytes, none of them NUL")
     return name
 
 

@@ -46,7 +46,7 @@ def _http_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("needs a URL such as https://example.org/hook")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("user and password belong into `headers`, where they are never shown")
+        raise ValueError("holds a user or password; put them into `headers`, where they are never shown")
     return url
 
 

@@ -343,9 +343,9 @@ def test_what_an_index_cannot_do_is_refused(options: dict[str, Any], said: str) 
     [
         ({"hosts": ("es:9200",)}, "needs scheme, host and port"),
         ({"hosts": ("https://es",)}, "needs scheme, host and port"),
-        ({"hosts": ("https://u:p@es:9200",)}, "belong under auth"),
+        ({"hosts": ("https://u:p@es:9200",)}, "put them into `auth`"),
         ({"hosts": ()}, "at least 1"),
-        ({"auth": {"username": "u"}}, "belong together"),
+        ({"auth": {"username": "u"}}, "give both"),
         ({"auth": {}}, "either api_key"),
         ({"auth": {"api_key": "k", "username": "u", "password": "p"}}, "either api_key"),
     ],
