@@ -160,7 +160,10 @@ def build_transports(config: Config, key: TailKey) -> list[Transport]:
 
 def _transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
     connection = config.connections[entry.connection]
-    return registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
+    source = config.pillows[key.pillow].source
+    transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
+    transport.attach_source(config.connections[source.connection].options, source.database)
+    return transport
 
 
 def _filter(settings: FilterOptions | None) -> Filter:

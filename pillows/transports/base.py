@@ -77,6 +77,9 @@ class Transport(ABC):
         """
         return "not looked at: this transport has no check"
 
+    def attach_source(self, connection: Options, database: str) -> None:  # noqa: B027  # few need it
+        """Tells which server and database the documents come from, once, before `open`."""
+
     @abstractmethod
     def open(self) -> Standing:
         """Connects, creates what is missing, and tells what the target remembers of this tail.

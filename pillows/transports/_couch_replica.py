@@ -1,0 +1,161 @@
+"""Copies documents from CouchDB to CouchDB with their revisions, as replication does.
+
+All leaves of a document, conflicts and deletions included, are read from the source with their history
+and attachments, and those that the target lacks are stored as they are (`new_edits=false`). Doing it
+twice writes nothing. What is read is the source's state of now, so an old batch cannot bring an old
+state back, and no guard is needed. A document that leaves the set is purged from the target: a deletion
+of our own would outlive its return, because its old revision would then be an ancestor of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from pillows.couch import Couch, TooLargeError
+from pillows.errors import RetryableError
+from pillows.models import DocumentRows, Row, WriteResult, generation
+from pillows.transports._couch_target import Leaf, TargetDatabase
+
+#: Documents per request to the source: with attachments they can be large.
+GROUP_DOCUMENTS = 50
+
+_MAX_ANSWER_BYTES = 64 * 2**20
+_SILENT_SECONDS = 60.0
+
+
+class _Found(msgspec.Struct):
+    ok: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Result(msgspec.Struct):
+    id: str
+    docs: list[_Found]
+
+
+class _Results(msgspec.Struct):
+    results: list[_Result]
+
+
+class _Missing(msgspec.Struct):
+    missing: list[str] = []
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """A leaf of the source.
+
+    Attributes:
+        leaf: its revision.
+        body: the document with `_revisions`, as the source gave it.
+    """
+
+    leaf: Leaf
+    body: bytes
+
+
+class Replica:
+    """Replicates into one database.
+
+    Args:
+        target: the database.
+        couch: the source's server.
+        database: the source.
+    """
+
+    def __init__(self, target: TargetDatabase, couch: Couch, database: str) -> None:
+        self._target = target
+        self._couch = couch
+        self._database = database
+
+    def write(
+        self,
+        items: Sequence[tuple[DocumentRows, Sequence[Row]]],
+        epoch: int,  # noqa: ARG002  # as in `Upserts`
+        *,
+        first_pass: bool,
+    ) -> WriteResult:
+        """Copies documents that have rows, and deletions; removes the others.
+
+        Raises:
+            RetryableError: nothing is known of some of them.
+        """
+        wanted = [document for document, rows in items if rows or not first_pass]
+        with_rows = {document.id for document, rows in items if rows}
+        dead: dict[str, str] = {}
+        retry: dict[str, str] = {}
+        for start in range(0, len(wanted), GROUP_DOCUMENTS):
+            group = wanted[start : start + GROUP_DOCUMENTS]
+            found = self._revisions([document.id for document in group])
+            for document in group:
+                _check_not_older(document, found.get(document.id, []))
+            kept = {id: leaves for id, leaves in found.items() if id in with_rows or _is_deleted(leaves)}
+            self._purge([document.id for document in group if document.id not in kept])
+            sent = self._target.send(self._lacking(kept), new_edits=False)
+            dead |= sent.dead
+            retry |= sent.retry
+        return WriteResult(dead=dead, retry=retry)
+
+    def sweep(self, epoch: int) -> int:  # noqa: ARG002  # as in `Upserts`
+        """Purges the documents that the source does not know; how many those were."""
+        swept = 0
+        for page in self._target.pages():
+            ids = [leaf.id for leaf in page if not leaf.id.startswith("_design/")]
+            known = self._revisions(ids, bodies=False)
+            swept += self._purge([id for id in ids if id not in known])
+        return swept
+
+    def _purge(self, ids: Sequence[str]) -> int:
+        there = self._target.leaves(ids) if ids else {}
+        if there:
+            self._target.purge(there)
+        return len(there)
+
+    def _lacking(self, found: dict[str, list[Revision]]) -> dict[str, list[bytes]]:
+        """The bodies of those leaves that the target has not."""
+        asked = {id: [one.leaf.rev for one in its] for id, its in found.items()}
+        if not asked:
+            return {}
+        answer = self._target.couch.json(
+            "POST", self._target.path("_revs_diff"), dict[str, _Missing], body=asked
+        )
+        return {
+            id: [one.body for one in found[id] if one.leaf.rev in missing.missing]
+            for id, missing in answer.items()
+            if missing.missing
+        }
+
+    def _revisions(self, ids: Sequence[str], *, bodies: bool = True) -> dict[str, list[Revision]]:
+        """All leaves of documents in the source; an id that it does not know is missing."""
+        query = "?revs=true&attachments=true" if bodies else ""
+        try:
+            answer = self._couch.json(
+                "POST",
+                self._couch.path(self._database, "_bulk_get") + query,
+                _Results,
+                body={"docs": [{"id": id} for id in ids]},
+                max_bytes=_MAX_ANSWER_BYTES * (1 if len(ids) > 1 else 16),
+                silent_seconds=_SILENT_SECONDS,
+            )
+        except TooLargeError:
+            middle = len(ids) // 2
+            if not middle:
+                raise
+            return self._revisions(ids[:middle], bodies=bodies) | self._revisions(ids[middle:], bodies=bodies)
+        return {result.id: its for result in answer.results if (its := _revisions(result))}
+
+
+def _revisions(result: _Result) -> list[Revision]:
+    bodies = [bytes(found.ok) for found in result.docs if isinstance(found.ok, msgspec.Raw)]
+    return [Revision(msgspec.json.decode(body, type=Leaf), body) for body in bodies]
+
+
+def _is_deleted(leaves: Sequence[Revision]) -> bool:
+    return all(one.leaf.deleted for one in leaves)
+
+
+def _check_not_older(document: DocumentRows, leaves: Sequence[Revision]) -> None:
+    """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
+    version = sum(generation(one.leaf.rev) for one in leaves)
+    if leaves and version < document.version:
+        raise RetryableError(f"A copy of the source lags behind its feed: {document.id!r} is older there.")

@@ -1,0 +1,150 @@
+"""Writes to CouchDB databases: documents made of rows, or copies with their revisions.
+
+`upsert` (`_couch_upsert`) writes what the transform made, as ordinary edits. `replicate`
+(`_couch_replica`) copies documents as replication does, conflicts and attachments included; the
+transform then only decides whether a document has a row, and the database is for pillowd and
+replications alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+from pydantic import Field
+
+from checkpoints import Checkpoint, TailKey
+from pillows.couch import Couch
+from pillows.couch_options import CouchConnection
+from pillows.errors import ConfigError
+from pillows.models import Batch, Standing, WriteResult, guard
+from pillows.options import Options
+from pillows.transports._couch_replica import Replica
+from pillows.transports._couch_target import TargetDatabase
+from pillows.transports._couch_upsert import Upserts
+from pillows.transports.base import Transport, newest
+
+
+class CouchdbOutput(Options):
+    """One database.
+
+    Attributes:
+        database: its name.
+        mode: `upsert` writes rows, `replicate` copies documents with their revisions.
+        create: create the database when it is missing.
+    """
+
+    database: str = Field(min_length=1)
+    mode: Literal["upsert", "replicate"] = "upsert"
+    create: bool = True
+
+
+class CouchdbTransport(Transport):
+    """Writes to CouchDB; see the module."""
+
+    Connection: ClassVar[type[Options]] = CouchConnection
+    Output: ClassVar[type[Options]] = CouchdbOutput
+
+    def __init__(
+        self, name: str, key: TailKey, connection: CouchConnection, outputs: Mapping[str, CouchdbOutput]
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        databases = [options.database for options in outputs.values()]
+        if len(set(databases)) < len(databases):
+            raise ConfigError(f"Two outputs of {name} name the same database.")
+        self._couch = Couch(connection)
+        self._source: tuple[CouchConnection, str] | None = None
+        self._source_couch: Couch | None = None
+        self._targets = {
+            output: TargetDatabase(self._couch, options.database, key) for output, options in outputs.items()
+        }
+        self._writers: dict[str, Upserts | Replica] = {}
+
+    def attach_source(self, connection: Options, database: str) -> None:
+        """Remembers where the documents come from: `replicate` reads there."""
+        if not isinstance(connection, CouchConnection):
+            return
+        for output, options in self.outputs.items():
+            if (connection.url, database) == (self.connection.url, options.database):
+                raise ConfigError(
+                    f"Output {output!r} is the source itself.", remedy="name another database to write to"
+                )
+        self._source = (connection, database)
+
+    def open(self) -> Standing:
+        """Creates missing databases and reads the epochs; see `Transport.open`."""
+        self.close()
+        self._writers = {output: self._writer(output) for output in self.outputs}
+        found = [self._targets[o].open(create=options.create) for o, options in self.outputs.items()]
+        return Standing(
+            epoch=max((epoch for epoch, _ in found if epoch is not None), default=None),
+            empty=all(empty for _, empty in found),
+        )
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Stores the epoch in each database; see `Transport.claim`."""
+        for target in self._targets.values():
+            target.note_epoch(checkpoint.epoch)
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Writes to one database after the other; see `Transport.write`."""
+        documents = newest(batch.documents)
+        results = [
+            writer.write(
+                [(document, document.rows.get(output, ())) for document in documents],
+                batch.epoch,
+                first_pass=batch.first_pass,
+            )
+            for output, writer in self._writers.items()
+        ]
+        return _together(results, {d.id: guard(batch.epoch, d.version) for d in documents})
+
+    def complete_pass(self, epoch: int) -> int:
+        """Removes what the pass did not meet; see `Transport.complete_pass`."""
+        return sum(writer.sweep(epoch) for writer in self._writers.values())
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._couch.close()
+        if self._source_couch is not None:
+            self._source_couch.close()
+            self._source_couch = None
+
+    def outputs_digest(self) -> str:
+        """Digest of the databases and modes."""
+        kinds = sorted((output, options.database, options.mode) for output, options in self.outputs.items())
+        return hashlib.sha256(msgspec.json.encode(kinds)).hexdigest()
+
+    def _writer(self, output: str) -> Upserts | Replica:
+        if self.outputs[output].mode == "upsert":
+            return Upserts(self._targets[output])
+        if self._source is None:
+            raise ConfigError(
+                f"Output {output!r} replicates, but its source is no CouchDB server.",
+                remedy="use mode: upsert",
+            )
+        connection, database = self._source
+        self._source_couch = self._source_couch or Couch(connection)
+        return Replica(self._targets[output], self._source_couch, database)
+
+
+def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:
+    """What all databases together say.
+
+    A document that some refused for an equal guard, and the others took, was written there before a
+    failure: it is applied. A guard above ours anywhere is for the caller to look at.
+    """
+    dead = {id: why for result in results for id, why in result.dead.items()}
+    retry = {id: why for result in results for id, why in result.retry.items() if id not in dead}
+    refusals: dict[str, list[int]] = {}
+    for result in results:
+        for id, stored in result.refused.items():
+            refusals.setdefault(id, []).append(stored)
+    refused = {
+        id: max(stored)
+        for id, stored in refusals.items()
+        if id not in dead and id not in retry and (len(stored) == len(results) or max(stored) > ours[id])
+    }
+    return WriteResult(refused=refused, dead=dead, retry=retry)
