@@ -56,6 +56,12 @@ class ElasticsearchTransport(Transport):
         self._settled_at = 0.0
         self._purge_at = 0.0
 
+    def check(self) -> str:
+        """Connects and looks at the version; see `Transport.check`."""
+        self._refuse_shared()
+        self._connect()
+        return "Elasticsearch answers, in a version that we speak"
+
     def open(self) -> Standing:
         """Connects, creates missing indices, and tells what they remember of this tail.
 

@@ -25,6 +25,7 @@ from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
 from pillows.options import Options, Size
 from pillows.transports._json_lines import lines
 from pillows.transports._manifest import FileState, Manifest, ManifestFile
+from pillows.transports._places import check_folder
 from pillows.transports._segments import SegmentedFile
 from pillows.transports._threads import Turns
 from pillows.transports.base import Transport, newest
@@ -80,6 +81,11 @@ class JsonlTransport(Transport):
         self._manifest: Manifest | None = None
         self._segments: dict[str, SegmentedFile] = {}
         self._turns = Turns()
+
+    def check(self) -> str:
+        """Looks at the folder; see `Transport.check`."""
+        check_folder(self._folder)
+        return f"{self._folder} can be written to"
 
     def open(self) -> Standing:
         """Locks and reads the manifest, and cuts off what was never acknowledged."""

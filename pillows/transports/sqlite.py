@@ -38,6 +38,7 @@ from pillows.errors import (
 from pillows.models import VERSION_BITS, Batch, DocumentRows, Standing, WriteResult, guard
 from pillows.options import Duration, Options
 from pillows.transports._columns import TableOutput
+from pillows.transports._places import check_folder
 from pillows.transports._sqlite_tables import OWN_TABLES, Guard, Table
 from pillows.transports._threads import Turns
 from pillows.transports.base import Transport, newest
@@ -59,6 +60,9 @@ _LATER = {
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
 _OF_THE_ROW = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+
+#: What a database file begins with (SQLite docs, "Database File Format").
+_MAGIC = b"SQLite format 3\0"
 
 
 class SqliteConnection(Options):
@@ -96,6 +100,20 @@ class SqliteTransport(Transport):
         self._cancelled = False
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] = (0, 0)
+
+    def check(self) -> str:
+        """Looks at the file and its folder; see `Transport.check`."""
+        path = self.connection.path
+        check_folder(path.parent)
+        if not path.exists():
+            return f"{path} will be made"
+        with path.open("rb") as file:
+            head = file.read(len(_MAGIC))
+        if head not in (b"", _MAGIC):
+            raise ConfigError(f"{path} is no SQLite database.", remedy="name another file")
+        if not os.access(path, os.W_OK):
+            raise AccessError(f"{path} cannot be written to.", remedy="let the daemon's user write to it")
+        return f"{path} is a database"
 
     def open(self) -> Standing:
         """Opens the file, creates and checks the tables; see `Transport.open`."""

@@ -41,6 +41,10 @@ class StdoutTransport(Transport):
         super().__init__(name, key, connection, outputs)
         self._turns = Turns()
 
+    def check(self) -> str:
+        """Standard output is always there; see `Transport.check`."""
+        return "standard output"
+
     def open(self) -> Standing:
         """Nothing is remembered."""
         return Standing()
