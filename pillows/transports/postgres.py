@@ -14,7 +14,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, ClassVar
 
 import msgspec
@@ -36,6 +36,11 @@ from pillows.transports.base import Transport
 SWEEP_PAGE = 10_000
 #: Seconds between two looks for guards of documents that were deleted long ago.
 FORGET_SECONDS = 3600.0
+
+_WHERE_AM_I = """
+    select current_setting('server_version'), current_database(), current_user,
+        pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool
+"""
 
 
 class PostgresTransport(Transport):
@@ -62,6 +67,15 @@ class PostgresTransport(Transport):
             application=f"pillowd {key}",
             prepare=lambda cursor: create_stages(cursor, self._tables),
         )
+
+    def check(self) -> str:
+        """Connects and looks whether the server takes writes; see `Transport.check`."""
+        session = Session(self.connection, application=f"pillowd {self.key}", prepare=lambda _: None)
+        with closing(session), session.transaction() as cursor:
+            version, database, user, standby = cursor.execute(_WHERE_AM_I).fetchall()[0]
+        if standby:
+            raise ConfigError(f"The server of {self.name} is a standby.", remedy="connect to the primary")
+        return f"PostgreSQL {version}, database {database}, as {user}"
 
     def open(self) -> Standing:
         """Connects, creates and checks the tables; see `Transport.open`."""
