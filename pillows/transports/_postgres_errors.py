@@ -6,6 +6,7 @@ of the SQLSTATE are not (PostgreSQL docs, "PostgreSQL Error Codes").
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -13,8 +14,11 @@ import psycopg
 
 from pillows.errors import AccessError, ConfigError, PillowError, RetryableError
 
-#: How much of a server's message is kept: some quote the whole value that they refuse.
+#: How much of a server's message is kept.
 REASON_CHARACTERS = 500
+
+# From the first quote to the last: the server translates messages, and quotes with them.
+_QUOTED = re.compile("[\"'\u00ab\u201e\u201c\u300c].*[\"'\u00bb\u201c\u201d\u300d]", re.DOTALL)
 
 
 _Value = TypeVar("_Value")
@@ -71,8 +75,15 @@ def verdict(sqlstate: str | None) -> Verdict:
 
 
 def reason(error: psycopg.Error) -> str:
-    """The server's own words for an error, shortened, without the details that quote whole rows."""
+    """The server's own words for an error, without what they quote of a document."""
     message = error.diag.message_primary or str(error) or type(error).__name__
+    return discreet(message, error.sqlstate)
+
+
+def discreet(message: str, sqlstate: str | None) -> str:
+    """A primary message without the value: only data exceptions (class 22) quote one, in quotes."""
+    if (sqlstate or "").startswith("22"):
+        message = _QUOTED.sub("...", message)
     return message.strip()[:REASON_CHARACTERS]
 
 

@@ -94,6 +94,12 @@ def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
         )
 
 
+def create_probes(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
+    """Creates the functions of a new connection that find rows whose values do not fit."""
+    for table in tables:
+        cursor.execute(table.create_probe(), ())
+
+
 def _ensure_table(cursor: psycopg.Cursor, table: Table) -> None:
     path = Name(table.schema, table.name)
     if not _exists(cursor, path):

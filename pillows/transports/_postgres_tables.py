@@ -65,6 +65,7 @@ class Table:
         self._names = {
             "table": Name(self.schema, self.name),
             "stage": Name("pg_temp", self.stage),
+            "probe": Name("pg_temp", f"pillowd_probe_{number}"),
             "document": Name(schema, "pillowd_document"),
             "columns": listed([Name(name) for name in self.types]),
             "path": sql.Literal(self.path.replace("%", "%%")),
@@ -217,6 +218,44 @@ class Table:
             " where _row is not null and _n between %(low)s and %(high)s",
             cast=self._cast(),
         )
+
+    # -- finding rows whose values do not fit
+
+    def create_probe(self) -> bytes:
+        """Creates the session's function that `probe` calls.
+
+        It converts each staged row as the insert would (a cast to the bare type, then an assignment,
+        which minds the length), and catches what a value makes of that. So a thousand rows cost some
+        milliseconds more when ten of them are bad, where halving alone takes a hundred attempts.
+        """
+        names = [(Name(name), sql.Literal(name.replace("%", "%%"))) for name in self.types]
+        types = [sql.SQL(type) for type in self.types.values()]
+        bases = [sql.SQL(self.casts[name]) for name in self.types]
+        declared = [sql.SQL("v{} {};").format(sql.SQL(str(n)), type) for n, type in enumerate(types)]
+        steps = [
+            sql.SQL("failing := {}; v{} := cast(r.{} as {});").format(quoted, sql.SQL(str(n)), name, base)
+            for n, ((name, quoted), base) in enumerate(zip(names, bases, strict=True))
+        ]
+        body = self._compose(
+            "declare r record; {declared} begin"
+            " for r in select * from {stage} where _row is not null loop begin {steps}"
+            " exception when data_exception or program_limit_exceeded or integrity_constraint_violation"
+            " then number := r._n; state := sqlstate; message := sqlerrm; return next;"
+            " end; end loop; end",
+            declared=sql.SQL(" ").join(declared),
+            steps=sql.SQL(" ").join(steps),
+        )
+        return self._compose(
+            "create or replace function {probe}"
+            " (out number int, out failing text, out state text, out message text)"
+            " returns setof record language plpgsql as {body}",
+            body=sql.Literal(body.decode()),
+        )
+
+    @cached_property
+    def probe(self) -> bytes:
+        """Gives number, column, SQLSTATE and message of each staged row that cannot be converted."""
+        return self._compose("select number, failing, state, message from {probe}()")
 
     # -- the end of a pass
 

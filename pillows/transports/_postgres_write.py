@@ -6,7 +6,7 @@ changes these tables until the commit, and what was read stays true.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 
 import gevent
@@ -15,7 +15,7 @@ import psycopg
 
 from pillows.errors import PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, guard
-from pillows.transports._postgres_errors import Verdict, reason, verdict
+from pillows.transports._postgres_errors import Verdict, discreet, reason, verdict
 from pillows.transports._postgres_rows import absent, header, lines, storable
 from pillows.transports._postgres_tables import Table
 from pillows.transports.base import newest
@@ -109,7 +109,7 @@ class BatchWriter:
             self._stage()
             self._drop_refused()
             if len(self._refused) < len(self._documents):
-                self._move(0, len(self._documents) - 1)
+                self._move_all()
         return WriteResult(refused=self._refused, dead=self._dead)
 
     # -- straight into the tables
@@ -160,11 +160,40 @@ class BatchWriter:
             one = self._documents[n]
             self._refused[one.document.id] = stored
             self._doubtful = self._doubtful or stored > one.version
-        for table in self._tables if refused else ():
-            self._cursor.execute(table.unstage, (list(refused),))
+        self._unstage(refused)
 
-    def _move(self, low: int, high: int, *, suspect: bool = False) -> bool:
-        """Moves staged documents into the tables, and finds by halving those that never can be.
+    def _move_all(self) -> None:
+        """Moves what is staged into the tables, and finds out what never can be moved.
+
+        Values that do not fit are found by probing them all. What else a table refuses (constraints,
+        triggers) only shows when it is tried, and is found by halving.
+        """
+        last = len(self._documents) - 1
+        if self._attempt(lambda: self._move_range(0, last)) is None:
+            return
+        if not self._probe() or self._attempt(lambda: self._move_range(0, last)) is not None:
+            self._halve(0, last, suspect=True)
+
+    def _probe(self) -> bool:
+        """Takes documents whose values do not fit out of the staging tables; whether there were any."""
+        found: list[tuple[int, str, str, str]] = []
+
+        def ask() -> None:
+            for table in self._tables:
+                found.extend(self._cursor.execute(table.probe, ()).fetchall())
+
+        self._attempt(ask)
+        for n, column, state, message in found:
+            self._dead[self._documents[n].document.id] = f"Column {column}: {discreet(message, state)}"
+        self._unstage({n for n, *_ in found})
+        return bool(found)
+
+    def _unstage(self, numbers: Collection[int]) -> None:
+        for table in self._tables if numbers else ():
+            self._cursor.execute(table.unstage, (list(numbers),))
+
+    def _halve(self, low: int, high: int, *, suspect: bool = False) -> bool:
+        """Moves documents from `low` to `high`, one at a time where it must be.
 
         Args:
             low: the first document's number.
@@ -182,8 +211,8 @@ class BatchWriter:
                 self._dead[self._documents[low].document.id] = failure
                 return False
         middle = (low + high) // 2
-        fine = self._move(low, middle)
-        self._move(middle + 1, high, suspect=fine)
+        fine = self._halve(low, middle)
+        self._halve(middle + 1, high, suspect=fine)
         return False
 
     def _move_range(self, low: int, high: int) -> None:

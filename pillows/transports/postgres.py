@@ -26,7 +26,7 @@ from pillows.errors import ConfigError, FencedError, StateLostError
 from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
-from pillows.transports._postgres_schema import create_stages, ensure
+from pillows.transports._postgres_schema import create_probes, create_stages, ensure
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
 from pillows.transports._postgres_write import BatchWriter, encoded
@@ -60,12 +60,13 @@ class PostgresTransport(Transport):
         super().__init__(name, key, connection, outputs)
         self._tables = self._new_tables()
         self._checkpoint = _Checkpoints(key, connection.schema_)
+        self._opened = False
         self._claimed = False
         self._forgot_at: float | None = None
         self._session = Session(
             connection,
             application=f"pillowd {key}",
-            prepare=lambda cursor: create_stages(cursor, self._tables),
+            prepare=self._prepare,
         )
 
     def check(self) -> str:
@@ -81,8 +82,11 @@ class PostgresTransport(Transport):
         """Connects, creates and checks the tables; see `Transport.open`."""
         self._session.close()
         self._tables = self._new_tables()
+        self._opened = False
         with self._session.transaction() as cursor:
             ensure(cursor, self._tables, self.connection.schema_)
+            create_probes(cursor, self._tables)
+            self._opened = True
             return self._checkpoint.standing(cursor, self._tables)
 
     def claim(self, checkpoint: Checkpoint) -> None:
@@ -123,6 +127,12 @@ class PostgresTransport(Transport):
         """Digest of which tables there are and of their kinds; columns can be added, and are checked."""
         kinds = [(table.output, table.path, table.many, bool(table.columns)) for table in self._tables]
         return hashlib.sha256(msgspec.json.encode(sorted(kinds))).hexdigest()
+
+    def _prepare(self, cursor: psycopg.Cursor) -> None:
+        """Makes on a new connection what lives as long as it does."""
+        create_stages(cursor, self._tables)
+        if self._opened:
+            create_probes(cursor, self._tables)
 
     def _new_tables(self) -> list[Table]:
         schema = self.connection.schema_

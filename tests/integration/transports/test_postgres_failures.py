@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pillows.errors import AccessError, ConfigError, FencedError, RetryableError
-from pillows.models import guard
+from pillows.models import DocumentRows, guard
 from pillows.transports.postgres import PostgresConnection, PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, wait_until, write_until_answered
 from tests.integration.transports.postgres_database import PostgresDatabase, address, options
@@ -233,20 +233,74 @@ def test_a_real_deadlock_is_retryable(database: PostgresDatabase) -> None:
 # ---------------------------------------------------------------------- rows that can never be written
 
 
-def test_ten_bad_documents_in_a_thousand_are_found_in_few_steps(proxied: PostgresDatabase) -> None:
-    assert proxied.proxy
-    count = 1000
-    bad = {f"d{n:04}" for n in range(37, count, 100)}
-    documents = [document(f"d{n:04}", 1, {"n": n}, output="typed") for n in range(count)]
-    documents = [document(d.id, 1, {"n": "x"}, output="typed") if d.id in bad else d for d in documents]
+def with_bad(count: int, bad: set[str], value: object) -> list[DocumentRows]:
+    """Documents d0000, d0001, ... with their number in `n`, and that value in the bad ones."""
+    ids = [f"d{n:04}" for n in range(count)]
+    rows = [{"n": value if id in bad else n} for n, id in enumerate(ids)]
+    return [document(id, 1, row, output="typed") for id, row in zip(ids, rows, strict=True)]
+
+
+def attempts(database: PostgresDatabase) -> int:
+    """How often something was tried that might have to be undone."""
+    assert database.proxy
+    return database.proxy.count(b"savepoint pillowd; set constraints all deferred", "to_server")
+
+
+@pytest.mark.parametrize("first_pass", [False, True], ids=["staged", "direct"])
+def test_ten_bad_values_in_a_thousand_are_found_at_once(proxied: PostgresDatabase, first_pass: bool) -> None:
+    bad = {f"d{n:04}" for n in range(37, 1000, 100)}
     with opened(proxied, "typed") as transport:
-        proxied.proxy.forget()
-        result = transport.write(batch(*documents))
-        attempts = proxied.proxy.count(b"savepoint pillowd; set constraints all deferred", "to_server")
+        result = transport.write(batch(*with_bad(1000, bad, "x"), first_pass=first_pass))
+    assert result.dead == dict.fromkeys(bad, "Column n: invalid input syntax for type integer: ...")
+    assert proxied.query("select count(*) as n from typed") == [{"n": 990}]
+    assert attempts(proxied) <= 4
+
+
+def test_ten_bad_documents_in_a_thousand_are_found_by_halving(proxied: PostgresDatabase) -> None:
+    """What only the insert itself can refuse takes about log2(1000) attempts for each."""
+    bad = {f"d{n:04}" for n in range(37, 1000, 100)}
+    with opened(proxied, "typed") as transport:
+        proxied.query("alter table typed add constraint small check (n < 1000)")
+        result = transport.write(batch(*with_bad(1000, bad, 5000)))
     assert set(result.dead) == bad
-    assert result.dead["d0037"] == 'invalid input syntax for type integer: "x"'
-    assert proxied.query("select count(*) as n from typed") == [{"n": count - len(bad)}]
-    assert attempts < 160, "ten times log2(1000), and as many for the other halves"
+    assert all("small" in reason for reason in result.dead.values())
+    assert proxied.query("select count(*) as n from typed") == [{"n": 990}]
+    assert attempts(proxied) < 160
+
+
+def test_bad_values_and_refused_rows_in_one_batch(database: PostgresDatabase) -> None:
+    with opened(database, "typed", "docs") as transport:
+        database.query("alter table typed add constraint small check (n < 1000)")
+        transport.write(batch(document("newer", 5, {"n": 1}, output="typed")))
+        result = transport.write(
+            batch(
+                document("value", 1, {"n": "x"}, output="typed"),
+                document("check", 1, {"n": 1000}, output="typed"),
+                document("both", 1, b'{"t": "\\ud800"}', typed=[{"n": "x"}]),
+                document("newer", 4, {"n": "x"}, output="typed"),
+                document("fine", 1, {"n": 1}, output="typed"),
+                gone("gone", 1),
+            )
+        )
+    assert set(result.dead) == {"value", "check", "both"}
+    assert result.refused == {"newer": guard(1, 5)}
+    assert set(database.read("typed")) == {"newer", "fine"}
+    assert rows(database) == {}
+    assert database.guard("docs", "gone") == guard(1, 1)
+
+
+def test_a_dead_letter_never_quotes_the_document(database: PostgresDatabase) -> None:
+    with opened(database, "typed", "docs") as transport:
+        result = transport.write(
+            batch(
+                document("a", 1, {"n": 'tops"3cret'}, output="typed"),
+                document("b", 1, {"n": 99999999993}, output="typed"),
+                document("c", 1, b'{"tops3cret": tops3cret}'),
+            )
+        )
+    assert set(result.dead) == {"a", "b", "c"}
+    assert not any(part in reason for reason in result.dead.values() for part in ("3cret", "99999999993"))
+    assert result.dead["b"] == "Column n: value ... is out of range for type integer"
 
 
 def test_many_bad_documents_do_not_break_the_server_nor_the_good_ones(database: PostgresDatabase) -> None:
