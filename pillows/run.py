@@ -130,10 +130,11 @@ class Run:
         self._transports = self._plan.make_transports()
         for transport in self._transports:
             stack.callback(transport.close)
-        return {
+        standings = {
             transport.name: self._retrier.tries(transport.name).until_done(transport.open)
             for transport in self._transports
         }
+        return {t.name: standings[t.name] for t in self._transports if t.remembers}
 
     def _begin(self, standings: Mapping[str, Standing]) -> Keeper:
         situation = self._situation(standings)
