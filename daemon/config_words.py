@@ -74,10 +74,10 @@ def translate(error: ErrorDetails, model: type[BaseModel], node: Node, path: Pat
     """The mistake for one of pydantic's errors; None where another mistake has said it already."""
     location = error["loc"]
     inner, at, unknown = _locate(node, location)
-    if at.broken:
-        return None
     here = (*path, *inner)
     kind = error["type"]
+    if at.broken:
+        return None
     if kind == "extra_forbidden":
         keys = keys_at(model, location[:-1])
         return at.mistake(here, "is no known key", suggest(str(location[-1]), keys, "keys here"), at_key=True)
@@ -88,9 +88,7 @@ def translate(error: ErrorDetails, model: type[BaseModel], node: Node, path: Pat
     if kind.startswith("union_tag"):
         key = error["ctx"]["discriminator"].strip("'")
         return _tag(at, here, key, choices_at(model, location, key))
-    if kind in ("literal_error", "enum"):
-        return at.mistake(here, *_choice(at, here, _expected(error)))
-    message, remedy = _words(error)
+    message, remedy = _words(error, at, here)
     return at.mistake(here, message, remedy, at_key=unknown)
 
 
@@ -99,7 +97,7 @@ def _locate(node: Node, location: Sequence[str | int]) -> tuple[Path, Node, bool
     path: list[str | int] = []
     missed = False
     for part in location:
-        child = node.find((part,))
+        child = node.child(part)
         missed = child is None
         if child is not None:
             node = child
@@ -109,7 +107,7 @@ def _locate(node: Node, location: Sequence[str | int]) -> tuple[Path, Node, bool
 
 def _tag(at: Node, path: Path, key: str, known: Sequence[str]) -> Mistake | None:
     """The key that chooses between several models is missing, or chooses none."""
-    written = at.find((key,))
+    written = at.child(key)
     if written is None:
         remedy = f"add `{key}:`, one of {', '.join(known)}"
         return at.mistake((*path, key), "is missing", remedy, at_key=True)
@@ -126,9 +124,14 @@ def _choice(at: Node, path: Path, known: Sequence[str]) -> tuple[str, str]:
     return f"{wrong} is none of the values it can have", suggest(str(at.value), known, "values")
 
 
-def _words(error: ErrorDetails) -> tuple[str, str]:
+def _words(error: ErrorDetails, at: Node, path: Path) -> tuple[str, str]:
+    """What is wrong with a value, and what to do."""
     kind = error["type"]
     context = error.get("ctx", {})
+    if kind in ("literal_error", "enum"):
+        return _choice(at, path, _expected(error))
+    if kind.endswith("_type"):
+        return _type(kind, at)
     if kind == "value_error":
         return _own_words(str(context.get("error", error["msg"])))
     if kind in _BOUNDS:
@@ -136,7 +139,15 @@ def _words(error: ErrorDetails) -> tuple[str, str]:
         return message.format(**context), remedy
     if kind == "string_pattern_mismatch":
         return _PATTERNS["module:function" if ":" in context["pattern"] else "name"]
-    return _NEEDS.get(kind.split("_")[0], (error["msg"][:1].lower() + error["msg"][1:], "correct it"))
+    return _NEEDS.get(kind.partition("_")[0], (error["msg"][:1].lower() + error["msg"][1:], "correct it"))
+
+
+def _type(kind: str, at: Node) -> tuple[str, str]:
+    if at.value is None:
+        return "is empty", "give it a value, or remove the key"
+    if kind == "string_type" and isinstance(at.value, dict | list):
+        return "needs text", "write a single value"
+    return _NEEDS.get(kind.partition("_")[0], ("has the wrong type", "correct it"))
 
 
 def _own_words(text: str) -> tuple[str, str]:

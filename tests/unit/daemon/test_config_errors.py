@@ -201,6 +201,39 @@ CASES = {
         ("format: json", "format: !!python/object:os.system {}"),
         (5, "logging.format", "the tag !!python/object:os.system is not known here", "remove the tag"),
     ),
+    "key without a value": (
+        ("database: cases", "database:"),
+        (16, "pillows.cases.source.database", "is empty", "give it a value, or remove the key"),
+    ),
+    "section without a value": (
+        ("  format: json", "  # format: json"),
+        (4, "logging", "is empty", "give it a value, or remove the key"),
+    ),
+    "mapping instead of a text": (
+        ("database: cases", "database: { name: cases }"),
+        (16, "pillows.cases.source.database", "needs text", "write a single value"),
+    ),
+    "number that is out of bounds": (
+        ("database: cases", "database: cases, page: 0"),
+        (16, "pillows.cases.source.page", "must be at least 100", "raise it"),
+    ),
+    "size without a unit": (
+        ("database: cases", "database: cases, queue: 1000"),
+        (16, "pillows.cases.source.queue", "needs a number with a unit", "write 512KiB"),
+    ),
+    "function that is none": (
+        ("jmespath: \"doc.doc_type == 'Case'\"", "python: acme.keep"),
+        (17, "pillows.cases.filter.python", "is no `module:function`", "write it as"),
+    ),
+    "filter in the server that would lose deletes": (
+        ("database: cases", "database: cases, doc_ids: [a]"),
+        (
+            16,
+            "pillows.cases.source",
+            "needs `on_filtered: ignore` and `deletes: ignore`",
+            "filter in pillowd",
+        ),
+    ),
     "list instead of a mapping": (
         ("  format: json", "  - format: json"),
         (4, "logging", "needs a mapping", "write `key: value`"),
