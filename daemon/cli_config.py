@@ -8,6 +8,7 @@ import click
 
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import load
+from daemon.config_schema import json_schema
 from daemon.config_show import effective
 from daemon.config_show import show as shown
 
@@ -27,3 +28,9 @@ def show(config_path: Path, as_json: bool) -> None:
         print_json(effective(loaded))
     else:
         click.echo(shown(loaded), nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Prints the JSON Schema of a configuration, for editors."""
+    print_json(json_schema())

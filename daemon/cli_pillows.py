@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,12 @@ def status(config_path: Path, as_json: bool, watch: bool) -> None:
         facts = look()
         print_json(facts) if as_json else show(report(facts))
     elif as_json:
-        while True:
-            click.echo(json.dumps(look()))
-            time.sleep(_WATCH_SECONDS)
+        with suppress(KeyboardInterrupt):
+            while True:
+                click.echo(json.dumps(look()))
+                time.sleep(_WATCH_SECONDS)
     else:
-        with Live(report(look()), auto_refresh=False, screen=True) as live:
+        with suppress(KeyboardInterrupt), Live(report(look()), auto_refresh=False, screen=True) as live:
             while True:
                 live.update(report(look()), refresh=True)
                 time.sleep(_WATCH_SECONDS)

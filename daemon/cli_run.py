@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import click
 import structlog
 
+from checkpoints import StoreError
 from daemon import keys as names
 from daemon import logs, signals
 from daemon.build import tail_keys
@@ -17,6 +19,7 @@ from daemon.config import load
 from daemon.masking import Mask, secrets_of
 from daemon.run import Daemon
 from pillows.clock import SystemClock
+from pillows.errors import PillowError
 
 
 @click.command()
@@ -47,4 +50,13 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         for warning in config.warnings:
             structlog.get_logger("pillowd.config").warning("config.warning", text=str(warning))
         daemon = Daemon(config, keys=keys, environ=os.environ, clock=clock, signals=asked, logs=log)
-        return daemon.run()
+        try:
+            return daemon.run()
+        except (PillowError, StoreError, OSError):
+            raise  # one line says it all
+        except Exception as error:
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            structlog.get_logger("pillowd.daemon").critical(
+                "daemon.crashed", error=f"{type(error).__name__}: {error}", stack=stack
+            )
+            raise

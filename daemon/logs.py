@@ -7,10 +7,12 @@ or error is written once in ten seconds, with the count of the ones left out.
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+import gevent
 import structlog
 
 from daemon.masking import Mask
@@ -99,6 +101,16 @@ class _Routed(logging.Handler):
             self.handleError(record)
 
 
+def _greenlet_failed(context: object, t: Any, v: Any, tb: Any) -> None:
+    """Logs what gevent would print: an error that ended a greenlet nobody waits for."""
+    structlog.get_logger().error(
+        "greenlet.failed",
+        greenlet=repr(context),
+        error=f"{getattr(t, '__name__', t)}: {v}",
+        stack="".join(traceback.format_tb(tb)) if tb else "",
+    )
+
+
 class Logs:
     """The running log.
 
@@ -138,10 +150,13 @@ def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: M
     )
     root, handler = logging.getLogger(), _Routed(logging.WARNING)
     root.addHandler(handler)
+    hub = gevent.get_hub()
+    hub.print_exception = _greenlet_failed  # type: ignore[method-assign]  # gevent looks it up here
     logging.captureWarnings(True)
     try:
         yield Logs(limit)
     finally:
+        del hub.print_exception
         logging.captureWarnings(False)
         root.removeHandler(handler)
         structlog.reset_defaults()

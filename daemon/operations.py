@@ -22,6 +22,8 @@ from pillows.state import State, TailStatus
 
 _log = structlog.get_logger("pillowd.operator")
 
+#: So much of a token is shown in a status.
+SEQ_CHARACTERS = 64
 #: The format of an exported checkpoint.
 EXPORT_FORMAT = 1
 
@@ -73,7 +75,7 @@ class Operations:
             "running": running,
             "pid": os.getpid() if running else None,
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
-            "pillows": [asdict(self._with_saved(status)) for status in self._statuses()],
+            "pillows": [_shown(self._with_saved(status)) for status in self._statuses()],
         }
 
     def pause(self, key: str) -> dict[str, Any]:
@@ -242,7 +244,15 @@ class Operations:
         status = next(
             each for each in self._statuses() if (each.pillow, each.source) == (tail.pillow, tail.source)
         )
-        return asdict(self._with_saved(status))
+        return _shown(self._with_saved(status))
+
+
+def _shown(status: TailStatus) -> dict[str, Any]:
+    """A status as JSON values. Tokens are cut: those of 200 tails can be 1 MiB, `checkpoint get` has them."""
+    seq = status.seq
+    if seq is not None and len(seq) > SEQ_CHARACTERS:
+        seq = f"{seq[:SEQ_CHARACTERS]}…"
+    return asdict(replace(status, seq=seq))
 
 
 def _at(stored: Checkpoint | None, position: Seq) -> Checkpoint:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
+from importlib.metadata import version
 
 import structlog
 from gevent.event import Event
@@ -86,7 +87,9 @@ class Daemon:
             self._serve(stack, state, supervisor)
             supervisor.start_all()
             self._notifier.ready()
-            _log.info("daemon.started", pid=os.getpid(), pillows=len(supervisor.keys))
+            _log.info(
+                "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
+            )
             supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(supervisor)])
             return self._drain(supervisor)
 

@@ -166,7 +166,10 @@ class Supervised:
     def status(self) -> TailStatus:
         """The tail's own facts while it runs, else what is known of it."""
         if self._tail is not None and self.running:
-            return replace(self._ask(self._tail), restarts=self._restarts.total)
+            status = replace(self._ask(self._tail), restarts=self._restarts.total)
+            if self._kill_reason:
+                return replace(status, state=State.BACKING_OFF, reason=f"being killed: {self._kill_reason}")
+            return status
         elapsed_seconds = self._clock.monotonic() - self._last_at
         return replace(
             self._last,
@@ -246,7 +249,8 @@ class Supervised:
         if isinstance(error, CheckpointMoved):
             self._log.info("pillow.moved", reason=str(error))
         elif isinstance(error, FatalError):
-            self._log.error("pillow.failed", reason=str(error), error=type(error).__name__)
+            if self._rest is not None:  # else the state `failed` says it
+                self._log.error("pillow.stop_failed", reason=str(error))
         else:
             stack = traceback.format_tb(error.__traceback__)
             self._log.error("pillow.crashed", reason=_summary(error), stack="".join(stack))

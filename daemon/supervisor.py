@@ -54,6 +54,7 @@ class Supervisor:
         policy = policy or RestartPolicy()
         self._clock = clock
         self._pauses = pauses
+        self._ending = False
         self._ticked_at = self._awake_since = clock.monotonic()
         self._tails = {
             key: Supervised(
@@ -84,10 +85,11 @@ class Supervisor:
         Raises:
             KeyError: there is no such tail; so for all methods with a key.
         """
+        tail = self._tails[key]
         if key in self._pauses:
-            self._tails[key].rest(State.PAUSED)
-        else:
-            self._tails[key].start()
+            tail.rest(State.PAUSED)
+        elif not self._ending:
+            tail.start()
 
     def stop(self, key: TailKey) -> None:
         """Stops a tail after what it has in flight."""
@@ -103,11 +105,13 @@ class Supervisor:
         """Ends a pause and starts the tail."""
         tail = self._tails[key]
         self._pauses.discard(key)
-        tail.start()
+        if not self._ending:
+            tail.start()
 
     def restart(self, key: TailKey) -> None:
         """Stops a tail and starts it afresh; one that rests because it was told to, rests on."""
-        self._tails[key].restart()
+        if not self._ending:
+            self._tails[key].restart()
 
     def start_all(self) -> None:
         """Starts every tail that is not paused."""
@@ -115,7 +119,8 @@ class Supervisor:
             self.start(key)
 
     def stop_all(self) -> None:
-        """Asks all tails to stop, at once and side by side."""
+        """Asks all tails to stop, at once and side by side; from now on none is started."""
+        self._ending = True
         for tail in self._tails.values():
             tail.finish()
 

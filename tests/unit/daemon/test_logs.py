@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -97,6 +98,19 @@ def test_warnings_of_libraries_are_routed_through_and_their_chatter_is_not(sink:
     (event,) = sink.events
     assert (event["event"], event["logger"]) == ("library.warning", "elastic_transport.transport")
     assert event["message"] == "node n1 is away at http://***@h/"
+
+
+def test_an_error_that_ends_a_greenlet_is_an_event_like_any_other(
+    sink: Sink, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("password=secret")
+
+    gevent.spawn(fails).join()
+    (event,) = sink.events
+    assert (event["event"], event["error"]) == ("greenlet.failed", "ZeroDivisionError: password=***")
+    assert "in fails" in event["stack"]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_set_up_is_undone() -> None:

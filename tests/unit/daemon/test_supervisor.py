@@ -153,9 +153,10 @@ def test_silence_is_nobodys_fault_when_the_hub_itself_was_blocked(house: Callabl
 def test_a_second_run_never_starts_before_the_first_is_dead(house: Callable[..., House]) -> None:
     h = house(bad=[unkillable, well])
     h.supervisor.start_all()
-    h.let(62)
+    h.let(61)
     assert h.runs("bad") == 1
-    h.let(3)
+    assert "being killed: no sign of life" in h.reason("bad")
+    h.let(4)
     assert h.runs("bad") == 2, "killed again, then dead, then restarted"
 
 
@@ -366,6 +367,22 @@ def test_a_tail_that_backs_off_is_not_restarted_into_a_drain(house: Callable[...
     h.let(30)
 
     assert (h.state("bad"), h.runs("bad")) == (State.STOPPED, 1)
+
+
+def test_nothing_starts_while_the_daemon_ends(house: Callable[..., House]) -> None:
+    h = house(one=well, two=well)
+    one = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.pause(one)
+    h.supervisor.stop_all()
+    h.supervisor.restart(h.fleet.key("two"))
+    h.supervisor.resume(one)
+    h.supervisor.start(h.fleet.key("two"))
+    h.let(3)
+
+    assert not h.supervisor.running
+    assert one not in Pauses(h.pauses_path), "but it is remembered"
 
 
 def test_whom_the_drain_had_to_kill_is_known(house: Callable[..., House]) -> None:
