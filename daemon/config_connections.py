@@ -9,12 +9,11 @@ from daemon.config_models import ConnectionEntry
 from daemon.config_report import Report
 from daemon.yaml_lines import Node
 from pillows import registry
-from pillows.couch_options import CouchConnection
 from pillows.errors import ConfigError
 from pillows.options import Options
 from pillows.transports.base import Transport
 
-#: The type of a source's connection.
+#: The type of a source's connection; it can be written to as well.
 SOURCE_TYPE = "couchdb"
 
 
@@ -25,7 +24,7 @@ class Connections:
     Attributes:
         written: all names, whatever stands there.
         types: the type of every connection that has a known one, its settings valid or not.
-        transports: the transport of every connection that can be written to.
+        transports: the transports of these.
         entries: the valid ones.
     """
 
@@ -56,19 +55,18 @@ def _read(name: str, node: Node, found: Connections, report: Report) -> None:
     if its_type is None:
         return
     transport = _transport(its_type, node, (*path, "type"), report)
-    if transport is None and its_type != SOURCE_TYPE:
+    if transport is None:
         return
-    model: type[Options] = CouchConnection if transport is None else transport.Connection
     found.types[name] = its_type
-    if transport is not None:
-        found.transports[name] = transport
+    found.transports[name] = transport
+    model = transport.Connection
     options = report.validated(model, _settings(node, model), path)
     if options is not None:
         found.entries[name] = ConnectionEntry(type=its_type, options=options)
 
 
 def _type(node: Node, path: Path, report: Report) -> str | None:
-    known = sorted({SOURCE_TYPE, *registry.transport_types()})
+    known = registry.transport_types()
     written = node.find(("type",))
     if written is None:
         report.wrong(node, path, "is missing", f"add `type:`, one of {', '.join(known)}")
@@ -84,8 +82,6 @@ def _type(node: Node, path: Path, report: Report) -> str | None:
 
 
 def _transport(its_type: str, node: Node, path: Path, report: Report) -> type[Transport] | None:
-    if its_type not in registry.transport_types():
-        return None
     at = node.find(("type",)) or node
     try:
         return registry.transport(its_type)

@@ -68,7 +68,7 @@ class Entry:
         return entry if isinstance(entry, TransportEntry) else None
 
     def _connection(self) -> str | None:
-        """The name of the connection, where it can be written to."""
+        """The name of the connection, where its type is known."""
         known = sorted(self.connections.transports)
         path = (*self.path, "connection")
         node = self.node.find(("connection",))
@@ -82,14 +82,9 @@ class Entry:
         name = str(node.value)
         if name in known:
             return name
-        if name in self.connections.types:
-            message = f"`{name}` is of type {self.connections.types[name]} and cannot be written to"
-        elif node.broken or name in self.connections.written:
-            return None
-        else:
-            message = f"there is no connection `{name}`"
-        remedy = suggest(name, known, "connections that can be written to")
-        self.report.wrong(node, path, message, remedy)
+        if not node.broken and name not in self.connections.written:
+            remedy = suggest(name, known, "connections")
+            self.report.wrong(node, path, f"there is no connection `{name}`", remedy)
         return None
 
     def _outputs(self) -> dict[str, tuple[Path, Node]]:

@@ -13,10 +13,8 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from daemon.config_connections import SOURCE_TYPE
 from daemon.config_models import NAME, Config
 from pillows import registry
-from pillows.couch_options import CouchConnection
 from pillows.options import Options
 
 _Schema = dict[str, Any]
@@ -35,8 +33,7 @@ def json_schema() -> _Schema:
         ConfigError: a plugin's transport cannot be imported.
     """
     transports = {name: registry.transport(name) for name in registry.transport_types()}
-    connections: dict[str, type[Options]] = {SOURCE_TYPE: CouchConnection}
-    connections |= {its_type: each.Connection for its_type, each in transports.items()}
+    connections = {its_type: each.Connection for its_type, each in transports.items()}
     outputs = [each.Output for each in transports.values()]
     names, definitions = _definitions([Config, *connections.values(), *outputs])
     for its_type, model in connections.items():

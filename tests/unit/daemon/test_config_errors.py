@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from daemon.config import ConfigErrors, load
-from pillows import registry
 
 #: A configuration that is valid; the tests break one thing each. Line numbers count from 1.
 GOOD = """\
@@ -319,7 +318,6 @@ def test_outputs_must_be_declared_and_not_stand_beside_others(tmp_path):
     assert "not declared in the pillow's `outputs`" in errors[1][2]
 
 
-@pytest.mark.skipif("couchdb" not in registry.transport_types(), reason="couchdb is no target yet")
 def test_a_pillow_does_not_write_what_it_reads(tmp_path):
     text = GOOD.replace("connection: lite, table: cases", "connection: couch, database: cases")
     (error,) = broken(tmp_path, text)

@@ -15,10 +15,9 @@ from daemon.config_models import CheckpointOptions as Checkpoints
 from daemon.config_models import Config, DaemonOptions, LoggingOptions, PillowConfig
 from daemon.config_shapes import alternatives, is_model
 from pillows import registry
-from pillows.couch_options import CouchConnection
 
 ETC = Path(__file__).parents[3] / "etc"
-TYPES = sorted({"couchdb", *registry.transport_types()})
+TYPES = registry.transport_types()
 CREDENTIALS = ("couchdb_password", "elasticsearch_api_key", "postgres_password")
 #: Where the file shows something else than the default, and a comment says so.
 SHOWN_OTHERWISE = {"auth", "password", "filter", "enabled"}
@@ -82,9 +81,7 @@ def test_the_sections_of_the_process_are_at_their_defaults(config, section, mode
 def test_every_key_of_every_connection_is_shown(config, its_type):
     name = next(name for name, entry in config.connections.items() if entry.type == its_type)
     options = config.connections[name].options
-    assert isinstance(
-        options, CouchConnection if its_type == "couchdb" else registry.transport(its_type).Connection
-    )
+    assert isinstance(options, registry.transport(its_type).Connection)
     assert_defaults(options, config.root.find(("connections", name)).plain())
     text = block((ETC / "pillowd.yaml").read_text(), f"  {name}:\n")
     assert set(keys_of(type(options))) <= written_keys(text)
@@ -104,7 +101,7 @@ def test_every_key_of_a_pillow_is_shown(config):
     assert set(keys_of(PillowConfig)) <= written_keys(text)
 
 
-@pytest.mark.parametrize("its_type", registry.transport_types())
+@pytest.mark.parametrize("its_type", TYPES)
 def test_every_key_of_every_output_is_shown(config, its_type):
     pillow = config.pillows["reference"]
     entries = [config.connections[entry.connection].type for entry in pillow.transport]

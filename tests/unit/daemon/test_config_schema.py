@@ -10,14 +10,12 @@ import pytest
 from daemon.config_models import Config, DaemonOptions, PillowConfig
 from daemon.config_schema import described, json_schema
 from pillows import registry
-from pillows.couch_options import CouchConnection
 from pillows.options import Options
 
 MODELS: dict[str, type[Options]] = {
     "Config": Config,
     "DaemonOptions": DaemonOptions,
     "PillowConfig": PillowConfig,
-    "connection.couchdb": CouchConnection,
     **{f"connection.{name}": registry.transport(name).Connection for name in registry.transport_types()},
     **{
         f"entry.{registry.transport(name).Output.__name__}": registry.transport(name).Output
