@@ -80,7 +80,7 @@ class Replica:
         Raises:
             RetryableError: nothing is known of some of them.
         """
-        wanted = [document for document, rows in items if rows or not first_pass]
+        wanted = self._wanted(items) if first_pass else [document for document, _ in items]
         with_rows = {document.id for document, rows in items if rows}
         dead: dict[str, str] = {}
         retry: dict[str, str] = {}
@@ -104,6 +104,12 @@ class Replica:
             known = self._revisions(ids, bodies=False)
             swept += self._purge([id for id in ids if id not in known])
         return swept
+
+    def _wanted(self, items: Sequence[tuple[DocumentRows, Sequence[Row]]]) -> list[DocumentRows]:
+        """In a first pass: without what has no rows and is not there either."""
+        empty = [document.id for document, rows in items if not rows]
+        there = self._target.leaves(empty) if empty else {}
+        return [document for document, rows in items if rows or document.id in there]
 
     def _purge(self, ids: Sequence[str]) -> int:
         there = self._target.leaves(ids) if ids else {}

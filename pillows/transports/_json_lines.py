@@ -6,7 +6,7 @@ r"""The lines that append-only targets write: one JSON object a row, ended by `\
 `_version` is the guard (`epoch << 40 | version`): of several lines of one output and id the highest
 counts, the others are its past or were written again after a failure. A document with any other
 number of rows than one has a line for each, numbered: `"_row":0,"_rows":2`. A line with `_deleted`
-says that the document has no row in that output (any more).
+says that the document has no row in that output (any more, or never had).
 """
 
 from __future__ import annotations

@@ -154,8 +154,6 @@ class HttpTransport(Transport):
         dead: dict[str, str] = {}
         outputs: Sequence[str] = list(self.outputs)
         for document in newest(batch.documents):
-            if batch.first_pass and not any(document.rows.get(output) for output in outputs):
-                continue
             try:
                 texts[document.id] = document_json(document, outputs, batch.epoch)
             except PermanentError as error:

@@ -183,11 +183,10 @@ class JsonlTransport(Transport):
 
     def _lines(self, document: DocumentRows, batch: Batch) -> dict[str, bytes]:
         ours = guard(batch.epoch, document.version)
-        rows = {output: document.rows.get(output, ()) for output in self.outputs}
+        # In a first pass too a document without rows gets its line: nothing here tells whether it had
+        # some before it was deleted.
         return {
-            output: lines(output, document, its_rows, ours)
-            for output, its_rows in rows.items()
-            if its_rows or not batch.first_pass
+            output: lines(output, document, document.rows.get(output, ()), ours) for output in self.outputs
         }
 
     def _save(self, checkpoint: Checkpoint | None) -> None:

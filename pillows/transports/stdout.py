@@ -62,9 +62,8 @@ class StdoutTransport(Transport):
         texts: list[bytes] = []
         for document in newest(batch.documents):
             ours = guard(batch.epoch, document.version)
-            wanted = [o for o in self.outputs if document.rows.get(o) or not batch.first_pass]
             try:
-                texts += [lines(o, document, document.rows.get(o, ()), ours) for o in wanted]
+                texts += [lines(o, document, document.rows.get(o, ()), ours) for o in self.outputs]
             except PermanentError as error:
                 dead[document.id] = str(error)
         self._turns.run(lambda: _print(b"".join(texts)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from pillows.models import WriteResult, guard
@@ -56,8 +58,25 @@ class GuardConformance:
             assert result.refused["d"] == guard(1, 6)
             assert rows(target) == {"a": [{"n": 5}]}
 
+    def test_t35_a_shuffled_stream_with_duplicates_converges(self, target: Target) -> None:
+        """Every version of every document, deletes among them, out of order and a fifth of them twice."""
+        chance = random.Random(35)
+        stream = [
+            gone(f"d{n}", version) if (n + version) % 4 == 0 else document(f"d{n}", version, {"v": version})
+            for n in range(20)
+            for version in range(1, 6)
+        ]
+        stream += chance.sample(stream, len(stream) // 5)
+        chance.shuffle(stream)
+        with opened(target, "docs") as transport:
+            while stream:
+                some = {one.id: one for one in stream[:15]}
+                stream = [one for one in stream if some.get(one.id) is not one]
+                assert not transport.write(batch(*some.values())).dead
+        assert rows(target) == {f"d{n}": [{"v": 5}] for n in range(20) if (n + 5) % 4}
+
     @pytest.mark.parametrize("order", [1, -1], ids=["older-first", "newer-first"])
-    def test_of_two_versions_in_a_batch_the_newer_counts(self, target: Target, order: int) -> None:
+    def test_t39_of_two_versions_in_a_batch_the_newer_counts(self, target: Target, order: int) -> None:
         """The batcher hands over one entry an id; a transport must not depend on it."""
         both = [document("a", 1, {"n": 1}), document("a", 2, {"n": 2})][::order]
         with_delete = [document("b", 1, {"n": 1}), gone("b", 2)][::order]

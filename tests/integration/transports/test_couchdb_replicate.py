@@ -126,7 +126,10 @@ def test_the_first_pass_skips_what_has_no_rows(copy: Copy) -> None:
     copy.source.delete("doc-000000")
     with copy.running() as couch:
         assert_applied(couch.write(batch(*copy.changed(), first_pass=True)))
-    assert set(copy.leaves()) == {"doc-000001"}
+        assert set(copy.leaves()) == {"doc-000001"}
+        copy.source.delete("doc-000001")
+        assert_applied(couch.write(batch(*copy.changed(), first_pass=True)))
+    assert copy.target.read("docs") == {}
 
 
 def test_a_pass_purges_what_the_source_does_not_know(copy: Copy) -> None:
