@@ -102,13 +102,13 @@ class Directory:
             self._rename(temporary, name)
         except BaseException:
             with contextlib.suppress(OSError):  # what is left is removed when the store is opened again
-                os.unlink(temporary, dir_fd=self._fd)
+                self.remove(temporary)
             raise
 
     def remove(self, name: str) -> None:
         """Removes a file, if it is there; durable after the next `sync`."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._fd)
+            self._unlink(name)
 
     def remove_leftovers(self) -> None:
         """Removes the temporary files that a crash left."""
@@ -156,6 +156,9 @@ class Directory:
 
     def _rename(self, source: str, target: str) -> None:
         os.rename(source, target, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def _unlink(self, name: str) -> None:
+        os.unlink(name, dir_fd=self._fd)
 
 
 def _sync_path(path: Path) -> None:

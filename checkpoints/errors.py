@@ -33,6 +33,10 @@ class IntegrityError(StoreError):
     """What is on disk is not a whole store. Nothing was changed; see `pillowd store check`."""
 
 
+class NewerFormat(IntegrityError):
+    """A newer pillowd has written this store: open it with that."""
+
+
 class CheckpointMoved(StoreError):
     """Somebody else (an operator) changed this checkpoint: read it again and start from there."""
 

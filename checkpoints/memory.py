@@ -153,7 +153,7 @@ class Memory:
         """
         with self.lock:
             self._refuse()
-            self._dirty[key] = self._layout.remove(key)
+            self._mark(key, self._layout.remove(key))
             self._forget_live(key)
             self._rules.removed(key)
             self.writes += 1
@@ -179,7 +179,7 @@ class Memory:
         """
         with self.lock:
             self._refuse()
-            self._dirty[key] = self._layout.segment_of(key)
+            self._mark(key, self._layout.segment_of(key))
             self.writes += 1
         self._tell()
 
@@ -262,7 +262,7 @@ class Memory:
             self._touch(key)
             return
         self._forget_live(key)
-        self._dirty[key] = self._layout.put(key, line)
+        self._mark(key, self._layout.put(key, line))
         self.writes += 1
         if self._rules.checks:
             self._rules.changed(key, value_of(line))
@@ -273,8 +273,14 @@ class Memory:
 
     def _touch(self, key: Key) -> None:
         self._changed[key] = self._live[key]
-        self._dirty[key] = self._layout.segment_of(key)
+        self._mark(key, self._layout.segment_of(key))
         self.writes += 1
+
+    def _mark(self, key: Key, number: int) -> None:
+        before = self._dirty.get(key, number)
+        if before != number:  # removed from there and added here since: both must be written
+            self._stale.add(before)
+        self._dirty[key] = number
 
     def _checked(self, home: Home, view: Any, change: Callable[[], T]) -> T:
         """Carries out a change, and undoes it if the entry is none any more."""

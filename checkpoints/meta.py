@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkpoints.errors import IntegrityError
+from checkpoints.errors import IntegrityError, NewerFormat
 
 META = ".meta"
 FORMAT = 1
@@ -59,12 +59,13 @@ class Meta:
         """The content of a file.
 
         Raises:
-            IntegrityError: it is none, or one of a newer format.
+            NewerFormat: it is of another format.
+            IntegrityError: it is none.
         """
         try:
             content = json.loads(data)
             if content["format"] != FORMAT:
-                raise IntegrityError(f"it has format {content['format']!r}, this pillowd knows {FORMAT}")
+                raise NewerFormat(f"it has format {content['format']!r}, this pillowd knows {FORMAT}")
             counts = [content["file_size"]] * content["segments"]
             if counts:
                 counts[-1] = content["last"]

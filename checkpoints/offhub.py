@@ -30,11 +30,22 @@ def off_hub(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return function(*args, **kwargs)
-    task = sys.modules["gevent"].get_hub().threadpool.spawn(function, *args, **kwargs)
+    task = sys.modules["gevent"].get_hub().threadpool.spawn(_outcome, lambda: function(*args, **kwargs))
     interruption = _wait(task)
+    result, error = task.get()
     if interruption is not None:
         raise interruption
-    return cast("T", task.get())
+    if error is not None:
+        raise error
+    return cast("T", result)
+
+
+def _outcome(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """What a call returned or raised. The pool would print an error, and all that it was called with."""
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where it was called from
+        return None, error
 
 
 def _wait(task: Any) -> BaseException | None:

@@ -6,10 +6,12 @@ The original is never touched; both work beside a daemon that has the store open
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints.directory import Directory
+from checkpoints.errors import IntegrityError, NewerFormat
 from checkpoints.layout import Layout
 from checkpoints.meta import META, Meta
 from checkpoints.plan import Plan
@@ -52,8 +54,10 @@ def repair(path: str | Path, into: str | Path) -> Repair:
 
     Raises:
         FileExistsError: something is in `into`.
+        NewerFormat: a newer pillowd has written it, and may mean something else by its lines.
         OSError: a file cannot be read, or the copy not be written.
     """
+    _refuse_newer(path)
     loaded = _scan(path)
     target = Path(into).expanduser()
     if target.exists() and os.listdir(target):
@@ -89,6 +93,16 @@ def _copy(loaded: Scan, path: str | Path) -> Plan:
         settings=loaded.meta.settings if loaded.meta else {},
     )
     return Plan(gzipped=loaded.gzipped, segments=segments, after=meta.encode(), counts=counts)
+
+
+def _refuse_newer(path: str | Path) -> None:
+    with suppress(FileNotFoundError):
+        try:
+            Meta.decode((Path(path).expanduser() / META).read_bytes())
+        except NewerFormat:
+            raise
+        except IntegrityError:
+            return  # it is one of the findings
 
 
 def _kind(path: str | Path) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 import pytest
+from gevent import monkey
 
 from checkpoints import POD, SharedPOD, SharedTracker, Tracker
+from checkpoints.directory import Directory
 
 
 @pytest.fixture
@@ -26,3 +28,15 @@ def pod(request, tmp_path, closing):
 def tracker(request, tmp_path, closing):
     """A tracker as its user sees it: in this process, and through the socket."""
     return closing(request.param(tmp_path / "x.tracker"))
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """Makes every fsync take so many seconds more, in its thread."""
+    sleep = monkey.get_original("time", "sleep")  # the patched one would give way to other greenlets
+    fsync = Directory._fsync
+
+    def slow(seconds):
+        monkeypatch.setattr(Directory, "_fsync", lambda self, fd: (sleep(seconds), fsync(self, fd)))
+
+    return slow

@@ -1,0 +1,546 @@
+"""POD: when it writes, what in-place changes do, who may open it, how it behaves among threads."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import signal
+import time
+
+import gevent
+import pytest
+
+from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked
+from tests.unit.checkpoints.scripts import run
+
+
+def stored(path):
+    with POD(path, readonly=True) as pod:
+        return dict(pod)
+
+
+def mtimes(path):
+    return {file.name: file.stat().st_mtime_ns for file in path.iterdir()}
+
+
+def test_the_long_name_is_the_same_class():
+    assert PersistentOrderedDict is POD
+
+
+def test_p1_what_was_closed_is_there_in_a_new_process(tmp_path):
+    value = {"seq": "42-g1AAAA", "n": [1, 2.5, None, True, "é"], "big": 2**80}
+    with POD(tmp_path) as pod:
+        pod["couch:orders"] = value
+    script = "import sys, json; from checkpoints import POD; print(json.dumps(dict(POD(sys.argv[1]))))"
+    assert json.loads(run(script, tmp_path)) == {"couch:orders": value}
+
+
+@pytest.mark.parametrize("writes", [20_000, pytest.param(200_000, marks=pytest.mark.proof)])
+def test_p9_counts_writes_not_keys(tmp_path, writes):
+    """The default of the dictionary that this grew from never wrote a store of 8 keys."""
+    with POD(tmp_path) as pod:
+        for number in range(writes):
+            pod[f"pillow {number % 8}"] = number
+        assert pod._core.commits >= writes // 100
+        assert min(stored(tmp_path).values()) >= writes - 100 - 8
+
+
+def test_p10_one_write_is_on_disk_after_the_interval_without_another_call(tmp_path):
+    with POD(tmp_path, sync_interval=0.1) as pod:
+        late = []
+        for attempt in range(3):
+            pod["a"] = attempt
+            began = time.monotonic()
+            while stored(tmp_path) != {"a": attempt}:
+                assert time.monotonic() - began < 30
+                gevent.sleep(0.01)
+            late.append(time.monotonic() - began)
+        assert 0.05 < min(late) < 0.6
+        assert pod.dirty() == set()
+
+
+def test_p10_the_timer_works_in_a_plain_script(tmp_path):
+    script = """
+import sys, time
+from checkpoints import POD
+pod = POD(sys.argv[1], sync_interval=0.05)
+pod["a"] = 1
+deadline = time.monotonic() + 30
+while pod.dirty() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(dict(POD(sys.argv[1], readonly=True)), "gevent" in sys.modules)
+"""
+    assert run(script, tmp_path) == "{'a': 1} False\n"
+
+
+def test_p20_reading_never_marks_dirty_and_never_writes(tmp_path):
+    with POD(tmp_path, {f"k{number}": {"list": [number]} for number in range(300)}) as pod:
+        pod.sync()
+        before = mtimes(tmp_path)
+        for key, value in pod.items():
+            assert key in pod
+            assert pod[key] == pod.get(key) == value
+            assert value["list"][0] >= 0
+            assert "x" not in value
+            assert [*value.items()]
+        assert len(list(pod.values())) == len(pod) == 300
+        assert pod.dirty() == set()
+        pod.sync()
+        assert mtimes(tmp_path) == before
+    assert mtimes(tmp_path) == before
+
+
+def test_p21_changes_in_place_are_persisted_by_keying(tmp_path):
+    with POD(tmp_path) as pod:
+        pod["k"] = []
+        pod["k"].append(1)
+        pod["d"] = {"a": 1, "deep": {"er": []}}
+        pod["d"]["a"] += 1
+        pod["d"]["deep"]["er"] += [{"x": 1}]
+        pod["d"]["deep"]["er"][0]["x"] = 2
+    assert stored(tmp_path) == {"k": [1], "d": {"a": 2, "deep": {"er": [{"x": 2}]}}}
+
+
+def test_p21_changes_through_a_kept_reference_are_persisted(tmp_path):
+    with POD(tmp_path) as pod:
+        pod["k"] = {"list": [1], "dict": {}}
+        whole, part = pod["k"], pod["k"]["list"]
+        pod.sync()
+        part.append(2)
+        assert pod.dirty() == {"k"}
+        pod.sync()
+        pod["k"]["list"] += [3]
+        part.append(4)
+        whole["dict"]["x"] = 1
+        assert pod["k"] is whole
+    assert stored(tmp_path) == {"k": {"list": [1, 2, 3, 4], "dict": {"x": 1}}}
+
+
+CHANGES = {
+    "dict []=": lambda d, _: d.__setitem__("n", (1,)),
+    "dict []= int name": lambda d, _: d.__setitem__(7, 1),
+    "dict del": lambda d, _: d.__delitem__("a"),
+    "dict pop": lambda d, _: d.pop("a"),
+    "dict popitem": lambda d, _: d.popitem(),
+    "dict clear": lambda d, _: d.clear(),
+    "dict update": lambda d, _: d.update({"u": [1]}, v=2),
+    "dict |=": lambda d, _: d.__ior__({"w": {}}),
+    "dict setdefault": lambda d, _: d.setdefault("s", []).append(1),
+    "list []=": lambda _, x: x.__setitem__(0, {"y": 1}),
+    "list [:]=": lambda _, x: x.__setitem__(slice(0, 2), [9]),
+    "list del": lambda _, x: x.__delitem__(slice(0, 2)),
+    "list append": lambda _, x: x.append((1, 2)),
+    "list extend": lambda _, x: x.extend(iter([[1]])),
+    "list +=": lambda _, x: x.__iadd__([5]),
+    "list *=": lambda _, x: x.__imul__(2),
+    "list *= 0": lambda _, x: x.__imul__(0),
+    "list insert": lambda _, x: x.insert(0, {}),
+    "list pop": lambda _, x: x.pop(),
+    "list remove": lambda _, x: x.remove(1),
+    "list clear": lambda _, x: x.clear(),
+    "list sort": lambda _, x: x.sort(reverse=True),
+    "list reverse": lambda _, x: x.reverse(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_p21_every_way_to_change_a_value_is_noticed(tmp_path, change):
+    plain = {"a": 1, "list": [1, 2, 3]}
+    with POD(tmp_path) as pod:
+        pod["k"] = plain
+        pod.sync()
+        change(pod["k"], pod["k"]["list"])
+        change(plain, plain["list"])
+        assert pod.dirty() == {"k"}
+        assert pod["k"] == json.loads(json.dumps(plain))
+    assert stored(tmp_path) == {"k": json.loads(json.dumps(plain))}
+
+
+def test_p21_what_comes_out_is_like_any_dict_and_list(tmp_path):
+    with POD(tmp_path, {"k": {"list": [1, {"x": 2}]}}) as pod:
+        value = pod["k"]
+        plain = {"list": [1, {"x": 2}]}
+        assert value == plain
+        assert isinstance(value, dict)
+        assert isinstance(value["list"], list)
+        assert (json.dumps(value), repr(value)) == (json.dumps(plain), repr(plain))
+        for copied in (
+            copy.copy(value),
+            copy.deepcopy(value),
+            pickle.loads(pickle.dumps(value)),
+            value.copy(),
+        ):
+            assert copied == plain
+            assert type(copied) is dict
+            copied["new"] = 1
+        assert type(copy.copy(value["list"])) is type(value["list"].copy()) is list
+        assert pod["k"] == plain
+
+
+def test_p21_a_value_that_was_replaced_is_nobodys(tmp_path):
+    with POD(tmp_path) as pod:
+        pod["k"] = {"n": 1}
+        old = pod["k"]
+        pod["k"] = {"n": 2}
+        old["n"] = 3
+        removed = pod["k"]
+        del pod["k"]
+        removed["n"] = 4
+        assert dict(pod) == {}
+        pod["k"] = {"n": 5}
+        pod.sync()
+        reverted = pod["k"]
+        pod.revert()
+        reverted["n"] = 6
+        assert dict(pod) == {"k": {"n": 5}}
+
+
+def test_p21_a_value_that_cannot_be_stored_is_refused_deep_inside_too(tmp_path):
+    with POD(tmp_path, {"k": {"list": []}}) as pod:
+        with pytest.raises(TypeError, match="'k'"):
+            pod["k"]["list"].append(object())
+        with pytest.raises(ValueError, match="'k'"):
+            pod["k"].update(fine=1, bad=float("nan"))
+        pod["k"]["list"].append(pod["k"])
+        assert pod["k"] == {"list": [{"list": []}]}
+
+
+def test_p21_a_value_that_nobody_holds_takes_no_memory(tmp_path):
+    with POD(tmp_path, {f"k{number}": {"n": number} for number in range(100)}) as pod:
+        assert sum(value["n"] for value in pod.values()) == 4950
+        assert len(pod._core.memory._live) <= 1
+
+
+def test_p22_sync_key_writes_only_the_file_of_the_key(tmp_path):
+    with POD(tmp_path, file_size=2, sync_at=None) as pod:
+        pod.update(a=1, b=1, c=1, d=1, e=1)
+        pod.sync()
+        before = mtimes(tmp_path)
+        pod.update(a=2, c=2, e=2)
+        pod.sync_key("c")
+        changed = {name for name, at in mtimes(tmp_path).items() if before.get(name) != at}
+        assert changed == {"1.json"}
+        assert pod.dirty() == {"a", "e"}
+        assert stored(tmp_path) == {"a": 1, "b": 1, "c": 2, "d": 1, "e": 1}
+
+
+def test_p22_sync_key_of_a_new_key_leaves_no_gap_before_it(tmp_path):
+    with POD(tmp_path, file_size=2, sync_at=None) as pod:
+        pod.update(a=1, b=1, c=1, d=1, e=1)
+        pod.sync_key("e")
+        assert stored(tmp_path) == {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}
+
+
+def test_p24_hold_keeps_5000_writes_in_memory_and_unhold_syncs_if_due(tmp_path):
+    with POD(tmp_path, {"a": 0}, sync_interval=0.05) as pod:
+        pod.sync()
+        before = mtimes(tmp_path)
+        pod.hold()
+        for number in range(5000):
+            pod[f"k{number % 100}"] = number
+        gevent.sleep(0.2)
+        assert mtimes(tmp_path) == before
+        pod.unhold()
+        assert len(stored(tmp_path)) == 101
+
+
+def test_p24_unhold_below_the_threshold_leaves_it_to_the_timer(tmp_path):
+    with POD(tmp_path, sync_interval=0.05) as pod:
+        pod.hold()
+        pod["a"] = 1
+        pod.unhold()
+        assert pod.dirty() == {"a"}
+        deadline = time.monotonic() + 30
+        while pod.dirty() and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        assert stored(tmp_path) == {"a": 1}
+
+
+def test_p24_an_explicit_sync_works_while_it_is_held(tmp_path):
+    with POD(tmp_path) as pod:
+        pod.hold()
+        pod["a"] = 1
+        pod.sync()
+        assert stored(tmp_path) == {"a": 1}
+
+
+def test_p26_init_never_overwrites_unless_it_is_told_to(tmp_path):
+    with POD(tmp_path, {"a": 1}) as pod:
+        pod["a"] = 2
+    with POD(tmp_path, {"a": 1, "b": 1}) as pod:
+        assert dict(pod) == {"a": 2, "b": 1}
+    with POD(tmp_path, [("a", 3)], overwrite=True) as pod:
+        assert dict(pod) == {"a": 3, "b": 1}
+
+
+def test_p28_a_path_is_one_store_in_a_process(tmp_path):
+    with POD(tmp_path / "x") as one, POD(tmp_path / "y" / ".." / "x") as other:
+        one["a"] = [1]
+        other["a"].append(2)
+        assert one["a"] is other["a"]
+        one.close()
+        other["b"] = 1
+        with pytest.raises(StoreClosed):
+            one["a"]
+    assert stored(tmp_path / "x") == {"a": [1, 2], "b": 1}
+
+
+@pytest.mark.parametrize("other", [{"file_size": 7}, {"gzipped": True}, {"sync_at": 1}, {"durable": False}])
+def test_p28_conflicting_settings_are_a_value_error(tmp_path, other):
+    with POD(tmp_path) as pod:
+        with pytest.raises(ValueError, match="is open as a pod"):
+            POD(tmp_path, **other)
+        pod["a"] = 1
+    with POD(tmp_path, **other) as pod:
+        assert dict(pod) == {"a": 1}
+
+
+def test_p29_a_store_that_was_removed_is_no_ghost(tmp_path):
+    old = POD(tmp_path / "x", {"a": 1})
+    old.sync()
+    shutil.rmtree(tmp_path / "x")
+    with POD(tmp_path / "x") as new:
+        assert dict(new) == {}
+        new["b"] = 1
+        with pytest.raises(StoreClosed):
+            old["a"] = 2
+    old.close()
+    assert stored(tmp_path / "x") == {"b": 1}
+
+
+def test_p30_a_second_process_is_refused_with_the_holders_pid_and_may_read(tmp_path):
+    script = """
+import sys, time
+from checkpoints import POD, StoreError, StoreLocked
+with POD(sys.argv[1], readonly=True) as pod:
+    print(dict(pod))
+    try:
+        pod["a"] = 2
+    except StoreError as error:
+        print(error)
+began = time.monotonic()
+try:
+    POD(sys.argv[1])
+except StoreLocked as error:
+    print(error, time.monotonic() - began < 1)
+"""
+    with POD(tmp_path, {"a": 1}) as pod:
+        pod.sync()
+        lines = run(script, tmp_path).splitlines()
+    assert lines[0] == "{'a': 1}"
+    assert lines[1].endswith("is open for reading only")
+    assert lines[2] == f"{tmp_path} is open for writing in process {os.getpid()} True"
+    with POD(tmp_path):
+        pass  # nobody has it any more
+
+
+def test_p30_a_reader_beside_a_busy_writer_always_sees_a_whole_store(tmp_path):
+    script = """
+import sys
+from checkpoints import POD
+for _ in range(int(sys.argv[2])):
+    with POD(sys.argv[1], readonly=True) as pod:
+        assert set(pod) >= {f"k{number}" for number in range(20)}, list(pod)
+        pod.revert()
+print("fine")
+"""
+    with POD(tmp_path, {f"k{number}": 0 for number in range(20)}, file_size=3, durable=False) as pod:
+        pod.sync()
+        reader = gevent.spawn(run, script, tmp_path, 100)
+        number = 0
+        while not reader.ready():
+            pod[f"k{number % 20}"] = number
+            pod[f"temporary {number}"] = number
+            pod.pop(f"temporary {number - 40}", None)
+            number += 1
+            if not number % 5:
+                pod.sync()
+        assert reader.get() == "fine\n"
+        assert number > 100
+
+
+def test_p31_a_forked_child_writes_nothing_and_holds_no_lock(tmp_path):
+    script = """
+import os, sys
+from checkpoints import POD, StoreError, StoreLocked
+pod = POD(sys.argv[1], {"a": 1})
+pod.sync()
+pod["a"] = 2
+if os.fork() == 0:
+    for attempt in (lambda: pod.update(a=3), pod.sync, lambda: pod["a"], lambda: POD(sys.argv[1])):
+        try:
+            attempt()
+        except StoreLocked as error:
+            print("locked", flush=True)
+        except StoreError as error:
+            print("forked", flush=True)
+    pod.close()
+    sys.exit()          # runs what is registered for the end
+os.wait()
+print(dict(POD(sys.argv[1], readonly=True)), flush=True)
+pod["a"] = 4
+"""
+    assert run(script, tmp_path).splitlines() == ["forked", "forked", "forked", "locked", "{'a': 1}"]
+    assert stored(tmp_path) == {"a": 4}
+
+
+def test_p34_signals_are_nobodys_business(tmp_path):
+    script = """
+import signal, sys, threading
+before = [signal.getsignal(number) for number in signal.valid_signals()]
+from checkpoints import POD
+made = []
+thread = threading.Thread(target=lambda: made.append(POD(sys.argv[1], {"a": 1})))
+thread.start(); thread.join()
+assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+made[0].close()
+print("fine")
+"""
+    assert run(script, tmp_path) == "fine\n"
+    before = signal.getsignal(signal.SIGTERM)
+    with gevent.spawn(POD, tmp_path).get() as pod:
+        assert dict(pod) == {"a": 1}
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("gevent_too", [False, True])
+def test_p35_what_a_script_did_not_close_is_closed_at_its_end(tmp_path, gevent_too):
+    script = """
+import sys
+if sys.argv[2] == "True":
+    from gevent import monkey; monkey.patch_all()
+from checkpoints import POD
+POD(sys.argv[1])["a"] = [1]
+POD(sys.argv[1])["a"].append(2)
+"""
+    run(script, tmp_path, gevent_too)
+    assert stored(tmp_path) == {"a": [1, 2]}
+
+
+def test_p36_an_uncaught_exception_leaves_everything_on_disk(tmp_path):
+    def work():
+        with POD(tmp_path) as pod:
+            pod["a"] = 1
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        work()
+    assert stored(tmp_path) == {"a": 1}
+
+
+def test_using_a_closed_store_is_an_error_everywhere(tmp_path):
+    pod = POD(tmp_path, {"a": {"b": 1}})
+    value = pod["a"]
+    pod.close()
+    pod.close()
+    for use in (
+        lambda: pod["a"],
+        lambda: pod.update(a=1),
+        lambda: pod.pop("a"),
+        lambda: "a" in pod,
+        lambda: len(pod),
+        lambda: list(pod),
+        pod.sync,
+        pod.dirty,
+        pod.hold,
+        pod.unhold,
+        pod.revert,
+        lambda: pod.mark_dirty("a"),
+        lambda: pod.sync_key("a"),
+        pod.set["a"].clear,
+        lambda: value.update(b=2),
+    ):
+        with pytest.raises(StoreClosed):
+            use()
+
+
+def test_a_file_size_below_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="file_size"):
+        POD(tmp_path, file_size=0)
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(OSError, match="x"):
+        POD(tmp_path / "x")
+
+
+def test_the_errors_of_two_processes_are_one_tree():
+    assert issubclass(StoreLocked, StoreError)
+
+
+def test_p32_threads_lose_nothing(tmp_path):
+    script = """
+import sys, threading, time
+from checkpoints import POD
+from checkpoints.directory import Directory
+real = Directory._fsync
+Directory._fsync = lambda self, fd: (time.sleep(0.002), real(self, fd))
+pod = POD(sys.argv[1], sync_at=500, file_size=100)
+failed = []
+def work(name):
+    try:
+        for number in range(3000):
+            pod[f"{name} {number % 300}"] = [number]
+            pod[f"{name} {number % 300}"].append(number)
+    except BaseException as error:
+        failed.append(error)
+threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+pod.close()
+stored = dict(POD(sys.argv[1], readonly=True))
+expected = {f"{name} {n}": [2700 + n, 2700 + n] for name in "abcd" for n in range(300)}
+print(failed, stored == expected, len(stored))
+"""
+    assert run(script, tmp_path) == "[] True 1200\n"
+
+
+def test_p32_greenlets_lose_nothing(tmp_path, slow_disk):
+    with POD(tmp_path, sync_at=100, file_size=100) as pod:
+
+        def work(name):
+            for number in range(200):
+                pod[f"{name} {number % 20}"] = number
+                pod.set["shared"] += 1
+
+        pod["shared"] = 0
+        slow_disk(0.002)
+        gevent.joinall([gevent.spawn(work, name) for name in range(50)], raise_error=True)
+    assert stored(tmp_path) == {"shared": 10_000} | {
+        f"{name} {number}": 180 + number for name in range(50) for number in range(20)
+    }
+
+
+def test_p32_a_greenlet_that_is_killed_while_it_syncs_leaves_the_store_in_order(tmp_path, slow_disk):
+    with POD(tmp_path, {"a": 0}) as pod:
+        pod.sync()
+        slow_disk(0.05)
+        for number in range(5):
+            pod["a"] = number
+            syncing = gevent.spawn(pod.sync)
+            gevent.sleep(0.02)
+            syncing.kill()
+            assert pod.dirty() <= {"a"}
+        pod.sync()
+        assert pod.dirty() == set()
+        assert stored(tmp_path) == {"a": 4}
+
+
+def test_syncs_that_are_asked_for_together_are_one_commit(tmp_path, slow_disk):
+    with POD(tmp_path, file_size=1, sync_at=None) as pod:
+        pod.update({f"k{number}": 0 for number in range(100)})
+        pod.sync()
+        slow_disk(0.001)
+        before = pod._core.commits
+
+        def work(number):
+            pod[f"k{number}"] = 1
+            pod.sync_key(f"k{number}")
+
+        gevent.joinall([gevent.spawn(work, number) for number in range(100)], raise_error=True)
+        assert pod._core.commits - before == 2  # the first alone, all others together
+        assert set(stored(tmp_path).values()) == {1}
