@@ -67,14 +67,34 @@ def ensure(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> None
         ConfigError: a table does not fit, or we may not create it; the remedy has the statement to run.
     """
     cursor.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
-    for name in sorted({schema, *(table.schema for table in tables)}):
-        if not _is(cursor, "select exists (select from pg_namespace where nspname = %s)", name):
-            _define(cursor, sql.SQL("create schema {}").format(Name(name)))
-    for name, statement in _OWN.items():
-        if not _exists(cursor, Name(schema, name)):
-            _define(cursor, statement.format(Name(schema, name), document=Name(schema, "pillowd_document")))
+    for statement in missing(cursor, tables, schema):
+        _define(cursor, statement)
+
+
+def missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> list[sql.Composed]:
+    """The statements that create and add what is missing, in order; runs none of them.
+
+    Args:
+        cursor: in a transaction.
+        tables: the outputs' tables; their `casts` are set.
+        schema: where pillowd's own tables are.
+
+    Raises:
+        ConfigError: a table that is there does not fit, or a configured type is unknown.
+    """
+    statements = [
+        sql.SQL("create schema {}").format(Name(name))
+        for name in sorted({schema, *(table.schema for table in tables)})
+        if not _is(cursor, "select exists (select from pg_namespace where nspname = %s)", name)
+    ]
+    statements += [
+        statement.format(Name(schema, name), document=Name(schema, "pillowd_document"))
+        for name, statement in _OWN.items()
+        if not _exists(cursor, Name(schema, name))
+    ]
     for table in tables:
-        _ensure_table(cursor, table)
+        statements += _missing_of(cursor, table)
+    return statements
 
 
 def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
@@ -100,24 +120,32 @@ def create_probes(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
         cursor.execute(table.create_probe(), ())
 
 
-def _ensure_table(cursor: psycopg.Cursor, table: Table) -> None:
+def shown(statement: sql.Composable) -> str:
+    """A statement as an operator would type it."""
+    return statement.as_string().replace("%%", "%")
+
+
+def _missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]:
     path = Name(table.schema, table.name)
-    if not _exists(cursor, path):
-        _define(cursor, _creation(table))
     wanted = _wanted(cursor, table)
+    table.casts = {name: wanted[name].base for name in table.types}
+    if not _exists(cursor, path):
+        return [_creation(table)]
     found = _columns(cursor, path)
+    statements = []
     for name, column in wanted.items():
         if name in found:
             _check_type(table, name, found[name], column)
         elif name in table.types:
-            _define(cursor, sql.SQL("alter table {} add column {}").format(path, _definition(table, name)))
+            addition = sql.SQL("alter table {} add column {}")
+            statements.append(addition.format(path, _definition(table, name)))
         else:
             raise ConfigError(
                 f"Table {table.path} has no column {name}, so pillowd did not make it for such an output.",
                 remedy="choose another table, or drop this one",
             )
     _check_demands(table, found, wanted)
-    table.casts = {name: wanted[name].base for name in table.types}
+    return statements
 
 
 def _creation(table: Table) -> sql.Composed:
@@ -157,7 +185,7 @@ def _check_type(table: Table, name: str, found: Found, wanted: Found) -> None:
     )
     raise ConfigError(
         f"Column {name} of {table.path} is {found.type}; {wanted.type} is configured.",
-        remedy=f"run `{_shown(statement)}`, or configure {found.type}",
+        remedy=f"run `{shown(statement)}`, or configure {found.type}",
     )
 
 
@@ -169,12 +197,12 @@ def _check_demands(table: Table, found: Mapping[str, Found], wanted: Mapping[str
             )
             raise ConfigError(
                 f"Column {name} of {table.path} must not be null, and is not among the configured columns.",
-                remedy=f"configure it, or run `{_shown(statement)}`",
+                remedy=f"configure it, or run `{shown(statement)}`",
             )
 
 
 def _columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, Found]:
-    cursor.execute(_COLUMNS, (_shown(path),))
+    cursor.execute(_COLUMNS, (shown(path),))
     return {
         name: Found(type=type, base=base, demanded=demanded)
         for name, type, base, demanded in cursor.fetchall()
@@ -182,7 +210,7 @@ def _columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, Found
 
 
 def _exists(cursor: psycopg.Cursor, path: sql.Identifier) -> bool:
-    return _is(cursor, "select to_regclass(%s) is not null", _shown(path))
+    return _is(cursor, "select to_regclass(%s) is not null", shown(path))
 
 
 def _is(cursor: psycopg.Cursor, query: str, parameter: str) -> bool:
@@ -198,9 +226,5 @@ def _define(cursor: psycopg.Cursor, statement: sql.Composed) -> None:
             raise
         raise ConfigError(
             f"PostgreSQL: {reason(error)} (SQLSTATE {error.sqlstate}).",
-            remedy=f"mend what it names, or have somebody who may run `{_shown(statement)}`",
+            remedy=f"mend what it names, or have somebody who may run `{shown(statement)}`",
         ) from None
-
-
-def _shown(statement: sql.Composable) -> str:
-    return statement.as_string().replace("%%", "%")

@@ -26,7 +26,7 @@ from pillows.errors import ConfigError, FencedError, StateLostError
 from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
-from pillows.transports._postgres_schema import create_probes, create_stages, ensure
+from pillows.transports._postgres_schema import create_probes, create_stages, ensure, missing, shown
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
 from pillows.transports._postgres_write import BatchWriter, encoded
@@ -70,13 +70,17 @@ class PostgresTransport(Transport):
         )
 
     def check(self) -> str:
-        """Connects and looks whether the server takes writes; see `Transport.check`."""
+        """Connects and compares the tables with the configuration; see `Transport.check`."""
         session = Session(self.connection, application=f"pillowd {self.key}", prepare=lambda _: None)
         with closing(session), session.transaction() as cursor:
             version, database, user, standby = cursor.execute(_WHERE_AM_I).fetchall()[0]
-        if standby:
-            raise ConfigError(f"The server of {self.name} is a standby.", remedy="connect to the primary")
-        return f"PostgreSQL {version}, database {database}, as {user}"
+            if standby:
+                raise ConfigError(f"The server of {self.name} is a standby.", remedy="connect to the primary")
+            statements = missing(cursor, self._tables, self.connection.schema_)
+        start = (
+            f"a start will run: {'; '.join(map(shown, statements))}" if statements else "the tables are there"
+        )
+        return f"PostgreSQL {version}, database {database}, as {user}; {start}"
 
     def open(self) -> Standing:
         """Connects, creates and checks the tables; see `Transport.open`."""

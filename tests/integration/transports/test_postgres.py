@@ -416,3 +416,23 @@ def test_the_database_settings_do_not_change_what_a_text_means(database: Postgre
         transport.write(batch(document("a", 1, {"at": "2024-03-04 05:06:07"})))
     found = database.query("select at = '2024-03-04T05:06:07Z'::timestamptz as same from cases")
     assert found == [{"same": True}]
+
+
+def test_a_check_tells_what_a_start_would_do_and_does_nothing(database: PostgresDatabase) -> None:
+    one = {"docs": mapped(name="name text"), "other": PostgresOutput(table="other", schema="new")}
+
+    def checked(**outputs: PostgresOutput) -> str:
+        return PostgresTransport("w", KEY, options(database.dsn), outputs).check()
+
+    told = checked(**one)
+    assert 'create schema "new"; create table "public"."pillowd_checkpoint"' in told
+    assert 'create table "public"."cases" ("_id" text collate "C" not null,' in told
+    assert database.query("select * from pg_tables where schemaname in ('public', 'new')") == []
+    check(database, **one)
+    assert checked(**one).endswith("the tables are there")
+    assert checked(docs=mapped(name="name text", age="age int")).endswith(
+        'a start will run: alter table "public"."cases" add column "age" int'
+    )
+    with pytest.raises(ConfigError, match="is text; integer is configured"):
+        checked(docs=mapped(name="name int"))
+    assert database.open_connections() == 0
