@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import yaml
 
+from checkpoints import ControlClient
+
 ROOT = Path(__file__).parents[2]
 PILLOWD = (sys.executable, str(ROOT / "pillowd.py"))
 
@@ -165,7 +167,16 @@ class Pillowd:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
+    def status(self, pillow: str) -> dict[str, Any]:
+        """The facts of one pillow, asked over the control socket; of a stopped daemon, by the command."""
+        if self._child is not None and self._child.poll() is None:
+            with ControlClient(self.folder / "control.sock") as client:
+                pillows = client.call("status")["pillows"]
+        else:
+            pillows = self.ask("status")["pillows"]
+        found: dict[str, Any] = next(each for each in pillows if each["pillow"] == pillow)
+        return found
+
     def state(self, pillow: str) -> str:
-        """The state of one pillow, as `pillowd status` says it."""
-        (status,) = [each for each in self.ask("status")["pillows"] if each["pillow"] == pillow]
-        return str(status["state"])
+        """The state of one pillow."""
+        return str(self.status(pillow)["state"])

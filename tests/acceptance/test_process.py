@@ -192,7 +192,7 @@ def test_three_idle_pillows_take_less_than_100_mb(
     pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
 ) -> None:
     daemon = pillowd(pillows={name: {"source": source(couch_db)} for name in ("one", "two", "three")}).start()
-    daemon.wait_for(lambda: all(each["state"] == "live" for each in daemon.ask("status")["pillows"]))
+    daemon.wait_for(lambda: {daemon.state(name) for name in ("one", "two", "three")} == {"live"})
     assert psutil.Process(daemon.child.pid).memory_info().rss < 100_000_000
     assert daemon.stop() == 0
 
@@ -262,7 +262,8 @@ def test_pause_resume_and_reset_over_the_control_socket(
     before = daemon.ask("checkpoint", "get", "cases")
     edited = daemon.ask("checkpoint", "reset", "cases")
     assert (edited["seq"], edited["generation"]) == (0, before["generation"] + 1)
-    daemon.wait_for(lambda: daemon.ask("checkpoint", "get", "cases")["pass_done"])
+    daemon.wait_for(lambda: daemon.status("cases")["epoch"] == before["epoch"] + 1)
+    daemon.wait_for(lambda: daemon.status("cases")["pass_number"] is None)
     after = daemon.ask("checkpoint", "get", "cases")
     assert after["epoch"] == before["epoch"] + 1
     assert rows(daemon) == 11
