@@ -85,9 +85,17 @@ def pair(id: str, version: int, second: str) -> Any:
 
 def assert_whole(target: Target, ids: list[str], outputs: tuple[str, ...]) -> None:
     """Every document is whole in each output; where all outputs are one transaction, in step too."""
-    stored = [rows(target, output) for output in outputs]
+    stored = _at_one_moment(target, outputs)
     for id in ids:
         seen = [its_rows.get(id) for its_rows in stored]
         assert all(one in ([{"n": 1}], [{"n": 2}]) for one in seen), (id, seen)
         if target.transactional:
             assert seen[0] == seen[1], (id, seen)
+
+
+def _at_one_moment(target: Target, outputs: tuple[str, ...]) -> list[dict[str, list[dict[str, Any]]]]:
+    """What the outputs hold; read again while a commit of the killed writer came between."""
+    stored = [rows(target, output) for output in outputs]
+    while (again := [rows(target, output) for output in outputs]) != stored:
+        stored = again
+    return stored
