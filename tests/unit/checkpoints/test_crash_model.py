@@ -1,0 +1,242 @@
+"""The strictest disk that POSIX allows: after a crash only what was synced is sure to be there.
+
+A file's content is sure once it was synced itself. A name (made, renamed over, removed) is sure once
+its directory was synced; until then each name may show any of the files that it showed since the last
+sync of the directory, independently of all other names. A file that was never synced may hold any
+beginning of what was written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from checkpoints.core import Core, Settings
+from checkpoints.directory import Directory
+from checkpoints.errors import StoreWriteError
+from checkpoints.rules import Rules
+
+ABSENT = None
+
+
+class PowerFailure(BaseException):
+    """The machine is off."""
+
+
+class File:
+    def __init__(self, data):
+        self.data = data
+        self.synced = False
+
+
+class Disk(Directory):
+    """A directory on a disk that keeps nothing but what it must.
+
+    `faults_at`: how many more operations succeed; then `fault` is raised.
+    """
+
+    def __init__(self, files):
+        self.path = Path("/disk")
+        self.durable = True
+        self.names_now = files
+        self.names_since_sync = {name: [file] for name, file in files.items()}
+        self.left = None
+        self.fault = None
+
+    def names(self):
+        return list(self.names_now)
+
+    def read(self, name):
+        if name not in self.names_now:
+            raise FileNotFoundError(name)
+        return self.names_now[name].data
+
+    def close(self):
+        pass
+
+    def fail(self, fault, after):
+        self.left, self.fault = after, fault
+
+    def _operation(self):
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                self.left = None if isinstance(self.fault, OSError) else 0
+                raise self.fault
+
+    def _show(self, name, file):
+        self.names_since_sync.setdefault(name, [None]).append(file)
+        if file is None:
+            del self.names_now[name]
+        else:
+            self.names_now[name] = file
+
+    def _write(self, name, data):
+        file = File(b"")
+        self._show(name, file)
+        file.data = data[: len(data) // 2]
+        self._operation()
+        file.data = data
+        self._operation()
+        file.synced = True
+
+    def _rename(self, source, target):
+        self._operation()
+        self._show(target, self.names_now[source])
+        self._show(source, None)
+
+    def _unlink(self, name):
+        if name not in self.names_now:
+            raise FileNotFoundError(name)
+        self._operation()
+        self._show(name, None)
+
+    def sync(self):
+        self._operation()
+        self.names_since_sync = {name: [file] for name, file in self.names_now.items()}
+
+    def crash(self, draw):
+        """What is there when the machine comes up again."""
+        left = {}
+        for name, shown in sorted(self.names_since_sync.items()):
+            file = draw(st.sampled_from(shown)) if len(shown) > 1 else shown[0]
+            if file is None:
+                continue
+            data = file.data
+            if not file.synced:
+                data = data[: draw(st.integers(0, len(data)))]
+            left[name] = File(data)
+            left[name].synced = True
+        return Disk(left)
+
+
+KEYS = st.integers(0, 7)
+VALUES = st.integers(0, 999)
+
+
+class Crashes(RuleBasedStateMachine):
+    """A store on that disk. `possible` says, for each key, what it may be after a crash."""
+
+    @initialize(file_size=st.sampled_from([1, 2, 3]), gzipped=st.sampled_from([False, False, True]))
+    def begin(self, file_size, gzipped):
+        self.settings = Settings(file_size=file_size, gzipped=gzipped, sync_at=None, sync_interval=None)
+        self.disk = Disk({})
+        self.possible = {}
+        self.open()
+
+    def open(self):
+        self.core = Core(self.disk, self.settings, Rules())
+        self.memory = self.core.memory
+
+    def state(self):
+        return {key: [*self.memory.get(key)] for _, key in self.memory.after(-1, 100)}
+
+    def note(self, key):
+        now = [*self.memory.get(key)] if key in self.memory else ABSENT
+        self.possible.setdefault(key, [ABSENT]).append(now)
+
+    def synced(self, key):
+        """A sync returned: it covers this key (None: all), and whatever is not dirty any more."""
+        assert self.memory.dirty.isdisjoint(self.possible if key is None else {key})
+        for clean in self.possible.keys() - self.memory.dirty:
+            self.possible[clean] = self.possible[clean][-1:]
+
+    @rule(key=KEYS, value=VALUES)
+    def put(self, key, value):
+        self.memory.put([(key, [value])])
+        self.note(key)
+
+    @rule(keys=st.lists(KEYS, min_size=2, max_size=8, unique=True), value=VALUES)
+    def put_many(self, keys, value):
+        self.memory.put([(key, [value]) for key in keys])
+        for key in keys:
+            self.note(key)
+
+    @rule(key=KEYS, value=VALUES)
+    def change_in_place(self, key, value):
+        if key in self.memory:
+            self.memory.get(key).append(value)
+            self.possible[key].append([*self.memory.get(key)])
+
+    @rule(keys=st.lists(KEYS, min_size=1, max_size=8, unique=True))
+    def remove(self, keys):
+        for key in keys:
+            if key in self.memory:
+                self.memory.remove(key)
+                self.note(key)
+
+    @rule()
+    def sync(self):
+        self.core.sync()
+        self.synced(None)
+
+    @rule(key=KEYS)
+    def sync_key(self, key):
+        if key in self.memory:
+            self.core.sync([key])
+            self.synced(key)
+
+    @rule()
+    def open_again(self):
+        self.sync()
+        before = self.state()
+        self.open()
+        assert self.state() == before
+
+    @rule(after=st.integers(0, 25))
+    def sync_on_a_disk_that_refuses(self, after):
+        self.disk.fail(OSError(28, "No space left on device"), after)
+        try:
+            self.core.sync()
+        except StoreWriteError:
+            event("a refused sync")
+        else:
+            self.synced(None)
+        finally:
+            self.disk.left = None
+
+    @rule(data=st.data(), after=st.integers(0, 25), what=st.sampled_from(["everything", "a key", "nothing"]))
+    def crash(self, data, after, what):
+        """In the midst of a sync, after one, or without one."""
+        self.disk.fail(PowerFailure(), after)
+        try:
+            if what == "everything":
+                self.core.sync()
+                self.synced(None)
+            elif what == "a key" and len(self.memory):
+                key = data.draw(st.sampled_from(sorted(self.state())))
+                self.core.sync([key])
+                self.synced(key)
+        except PowerFailure:
+            event("a crash within a sync")
+        event("a crash")
+        self.disk = self.disk.crash(data.draw)
+        self.open()
+        found = self.state()
+        for key in {*found, *self.possible}:
+            assert found.get(key, ABSENT) in self.possible.get(key, [ABSENT])
+        self.possible = {key: [found.get(key, ABSENT)] for key in {*found, *self.possible}}
+
+    @invariant()
+    def what_may_be_lost_is_dirty(self):
+        if hasattr(self, "memory"):
+            unsure = {key for key, values in self.possible.items() if values[0] != values[-1]}
+            assert unsure <= self.memory.dirty
+
+
+@pytest.mark.parametrize("examples", [500, pytest.param(5000, marks=pytest.mark.proof)])
+@pytest.mark.timeout(1800)
+def test_p11_after_any_crash_the_store_opens_and_nothing_that_was_synced_is_missing(examples):
+    run_state_machine_as_test(
+        Crashes,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        ),
+    )
