@@ -21,7 +21,7 @@ COMMANDS = {
     "run": ("daemon.cli_run:run", "Runs pillows until it is told to stop."),
     "check": ("daemon.cli_check:check", "Says whether the configuration can work."),
     "config": ("daemon.cli_config:config", "Shows the configuration in effect."),
-    "list": ("daemon.cli_pillows:list_pillows", "Lists the configured pillows."),
+    "list": ("daemon.cli_list:list_pillows", "Lists the configured pillows."),
     "status": ("daemon.cli_pillows:status", "Shows how the pillows are."),
     "pause": ("daemon.cli_pillows:pause", "Stops a pillow until `resume`."),
     "resume": ("daemon.cli_pillows:resume", "Ends a pause."),

@@ -1,4 +1,4 @@
-"""`pillowd list`, `status`, `pause`, `resume`, `restart`."""
+"""`pillowd status`, `pause`, `resume`, `restart`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import click
 from rich.live import Live
 
 from daemon import desk
-from daemon.build import tail_key
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import load
-from daemon.status import report, show, table
+from daemon.status import report, show
 from pillows.state import State
 
 #: How often `status --watch` looks again.
@@ -24,32 +23,6 @@ _WATCH_SECONDS = 1.0
 #: How long a command waits to see what it told done, and how often it looks.
 _SETTLE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
-
-
-@click.command("list")
-@config_option
-@json_option
-def list_pillows(config_path: Path, as_json: bool) -> None:
-    """Lists the configured pillows: what each reads and where it writes."""
-    config = load(config_path)
-    pillows: list[dict[str, Any]] = [
-        {
-            "key": str(tail_key(name, pillow)),
-            "pillow": name,
-            "source": tail_key(name, pillow).source,
-            "targets": [f"{entry.connection} ({', '.join(entry.outputs)})" for entry in pillow.transport],
-            "enabled": pillow.enabled,
-        }
-        for name, pillow in config.pillows.items()
-    ]
-    if as_json:
-        print_json(pillows)
-        return
-    made = table("pillow", "source", "targets", "enabled")
-    for each in pillows:
-        targets = ", ".join(each["targets"])
-        made.add_row(each["pillow"], each["source"], targets, "yes" if each["enabled"] else "no")
-    show(made)
 
 
 @click.command()

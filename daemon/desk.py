@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-import structlog
-
-from checkpoints import ControlClient, RemoteError, StoreLocked, StoreUnavailable
-from daemon import state_dir
-from daemon.build import tail_keys
+from checkpoints import ControlClient, RemoteError, StoreUnavailable
 from daemon.config_models import Config
-from daemon.exits import CommandError, UnreachableError
+from daemon.exits import CommandError
 from daemon.keys import UnknownPillowError
-from daemon.operations import Operations
-from pillows.clock import SystemClock
 
 #: Makes a call by its name.
 Call = Callable[..., Any]
@@ -40,7 +31,10 @@ def opened(config: Config, *, writes: bool = False) -> Iterator[Call]:
             yield _plain(client.call)
             return
     with ExitStack() as stack:
-        yield _plain(_on_files(stack, config, writes=writes))
+        # Loaded only here: the running daemon answers most calls, and these are half of what loads.
+        from daemon import desk_files  # noqa: PLC0415
+
+        yield _plain(desk_files.take(stack, config, writes=writes))
 
 
 def _answers(client: ControlClient) -> bool:
@@ -49,31 +43,6 @@ def _answers(client: ControlClient) -> bool:
     except StoreUnavailable:
         return False
     return True
-
-
-def _on_files(stack: ExitStack, config: Config, *, writes: bool) -> Call:
-    path = config.daemon.state_dir
-    # What the daemon would log is what the command prints anyway.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    stack.callback(structlog.reset_defaults)
-    stack.enter_context(state_dir.as_owner_of(path))
-    if not writes and not path.exists():
-        # Nothing was ever saved, and merely to look must not make a state directory.
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pillowd-")))
-    clock = SystemClock()
-    try:
-        state = stack.enter_context(state_dir.opened(path, clock))
-    except StoreLocked as error:
-        raise UnreachableError(
-            f"{error}, but nobody answers on {config.daemon.control.path}. "
-            "Remedy: give this command the configuration that the daemon runs with"
-        ) from error
-    operations = Operations(keys=tail_keys(config), state=state, clock=clock, supervisor=None)
-
-    def call(name: str, /, **arguments: Any) -> Any:
-        return operations.calls[name](**arguments)
-
-    return call
 
 
 def _plain(call: Call) -> Call:
