@@ -98,7 +98,14 @@ class HttpTransport(Transport):
         self._http = _session(connection)
 
     def open(self) -> Standing:
-        """Nothing is remembered, and nothing can be asked without sending something."""
+        """Nothing is remembered, and nothing can be asked without sending something.
+
+        Raises:
+            ConfigError: a certificate's file is not there.
+        """
+        for path in (self.connection.ca_bundle, self.connection.client_cert):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"There is no file {path}.", remedy="check the connection's certificates")
         return Standing()
 
     def claim(self, checkpoint: Checkpoint) -> None:
@@ -167,6 +174,11 @@ class HttpTransport(Transport):
         try:
             with gevent.Timeout(self.connection.timeout, late):
                 status, found, content = self._exchange(body)
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
+            raise ConfigError(
+                f"The webhook's URL or headers are none: {type(error).__name__}.",
+                remedy="check the connection's `url` and `headers`",
+            ) from None
         except requests.exceptions.SSLError as error:
             raise AccessError(
                 f"The webhook's certificate is not trusted: {error}.",

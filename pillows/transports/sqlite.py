@@ -286,6 +286,8 @@ class SqliteTransport(Transport):
             raise RetryableError("The database is not open.")
         db = self._db
         self._check_same_file()
+        if db.in_transaction:  # left by a rollback that the disk refused
+            db.execute("ROLLBACK")
         # IMMEDIATE: a transaction that begins as a reader can be refused the write lock for good.
         db.execute("BEGIN IMMEDIATE")
         try:

@@ -269,6 +269,27 @@ def test_a_wrong_address_is_a_config_error_and_redirects_are_not_followed(
     assert len(receiver.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"headers": {"X-Bad": "line\nbreak"}}, {"headers": {"bad name\n": "x"}}, {"url": "http://[::1"}],
+)
+def test_headers_and_urls_that_are_none_are_config_errors_and_not_shown(
+    hook: Callable[..., HttpTransport], options: dict[str, Any]
+) -> None:
+    try:
+        http = hook(**options)
+    except ValidationError:
+        return
+    with pytest.raises(ConfigError, match="URL or headers are none") as caught:
+        http.write(batch(document("a", 1, {"n": 1})))
+    assert "break" not in str(caught.value)
+
+
+def test_a_missing_certificate_is_a_config_error(hook: Callable[..., HttpTransport]) -> None:
+    with pytest.raises(ConfigError, match=r"There is no file /nowhere\.pem"):
+        hook(client_cert="/nowhere.pem").open()
+
+
 def test_a_receiver_that_is_down_is_retryable() -> None:
     connection = HttpConnection(url="http://127.0.0.1:1/hook", timeout="2s")
     http = HttpTransport("hook", KEY, connection, {"docs": HttpOutput()})
