@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 import requests
@@ -29,6 +30,11 @@ from tests.servers.process import Server, ServerUnavailable
 from tests.servers.scripted import ScriptedServer
 from tests.servers.tcp_proxy import TcpProxy
 from tests.sizes import proving, soaking
+
+
+# A test is never timed: on a busy machine one example takes as long as it takes.
+hypothesis.settings.register_profile("pillowd", deadline=None)
+hypothesis.settings.load_profile("pillowd")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
