@@ -37,8 +37,9 @@ MISSING_SECONDS = 2.0
 _SILENT_SECONDS = 25.0
 
 
-#: The id and the revision of a change to fetch for.
-Wanted = tuple[str, str]
+#: Names a change to fetch for: id, winning revision, version. The same revision may win in two
+#: states of a document.
+Wanted = tuple[str, str, int]
 
 
 class _Head(msgspec.Struct):
@@ -110,7 +111,7 @@ class Documents:
             changes: changes that are no deletions.
 
         Returns:
-            (id, revision asked for) -> the change, with the body of its revision; or, where that
+            `wanted(change)` -> the change, with the body of its revision; or, where that
             one is gone, the document's state of now, which is never older; it may be `deleted`.
 
         Raises:
@@ -154,23 +155,23 @@ class Documents:
             if body is None:
                 missing.append(change)
             else:
-                filled[change.id, change.rev] = msgspec.structs.replace(change, body=body)
+                filled[wanted(change)] = msgspec.structs.replace(change, body=body)
         return missing
 
     def _fill_with_current(self, changes: Sequence[Change], filled: dict[Wanted, Change]) -> None:
-        leaves = self._leaves([{"id": change.id} for change in changes])
+        leaves = self._leaves([{"id": id} for id in {change.id: None for change in changes}])
         unknown = [change for change in changes if change.id not in leaves]
         gone = self._unknown_ids([change.id for change in unknown]) if unknown else set()
         for change in changes:
             if change.id in gone:
-                filled[change.id, change.rev] = msgspec.structs.replace(change, deleted=True, body=None)
+                filled[wanted(change)] = msgspec.structs.replace(change, deleted=True, body=None)
                 continue
             fresh = _winning(change, leaves.get(change.id, []))
             if fresh is None:
                 raise RetryableError(
                     f"The document {change.id!r} is known to the feed only; a copy of the database lags."
                 )
-            filled[change.id, change.rev] = fresh
+            filled[wanted(change)] = fresh
 
     def _unknown_ids(self, ids: list[str]) -> set[str]:
         """Those ids that the database does not know, not even as deleted; a quorum is asked."""
@@ -178,11 +179,11 @@ class Documents:
         known = self._couch.json("POST", path, _Known, body={"keys": ids}, pulse=self._pulse)
         return {row.key for row in known.rows if row.error == "not_found"}
 
-    def _leaves(self, wanted: list[dict[str, str]]) -> dict[str, list[Leaf]]:
+    def _leaves(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         """Leaves by id: the revisions asked for, or all of them where none was named."""
         while True:
             try:
-                found = self._ask(wanted)
+                found = self._ask(asked)
             except ThrottledError as error:
                 self._pace.throttled()
                 self._couch.clock.wait(Event(), error.retry_after_seconds or 1.0)
@@ -190,36 +191,36 @@ class Documents:
             self._pace.went_well()
             return found
 
-    def _ask(self, wanted: list[dict[str, str]]) -> dict[str, list[Leaf]]:
+    def _ask(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         if not self._bulk:
-            return self._ask_singly(wanted)
+            return self._ask_singly(asked)
         try:
-            return self._ask_in_bulk(wanted)
+            return self._ask_in_bulk(asked)
         except RejectedError as error:
             if error.status not in (400, 404, 405):
                 raise
             self._bulk = False  # CouchDB 1.x, and servers that only resemble CouchDB
-            return self._ask_singly(wanted)
+            return self._ask_singly(asked)
         except ServerError as error:
             if error.status != 500:
                 raise
-            return self._ask_singly(wanted)
+            return self._ask_singly(asked)
 
-    def _ask_in_bulk(self, wanted: list[dict[str, str]]) -> dict[str, list[Leaf]]:
+    def _ask_in_bulk(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         answer = self._couch.json(
             "POST",
             self._couch.path(self._database, "_bulk_get"),
             _Results,
-            body={"docs": wanted},
-            max_bytes=MAX_GROUP_BYTES if len(wanted) > 1 else MAX_LINE_BYTES,
+            body={"docs": asked},
+            max_bytes=MAX_GROUP_BYTES if len(asked) > 1 else MAX_LINE_BYTES,
             silent_seconds=_SILENT_SECONDS,
             pulse=self._pulse,
         )
         return _by_id(answer.results)
 
-    def _ask_singly(self, wanted: list[dict[str, str]]) -> dict[str, list[Leaf]]:
+    def _ask_singly(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         results = []
-        for one in wanted:
+        for one in asked:
             # The same shape with and without a revision: a list of `{"ok": document}`.
             revs = msgspec.json.encode([one["rev"]]).decode() if "rev" in one else "all"
             path = f"{self._couch.path(self._database, one['id'])}?open_revs={quote(revs, safe='')}"
@@ -233,15 +234,21 @@ class Documents:
         return _by_id(results)
 
 
+def wanted(change: Change) -> Wanted:
+    """What a change is found under."""
+    return (change.id, change.rev, change.version)
+
+
 def _by_id(results: Iterable[_Result]) -> dict[str, list[Leaf]]:
-    leaves: dict[str, list[Leaf]] = {}
+    # By revision: an answer may list a leaf twice, and its generation must not count twice.
+    leaves: dict[str, dict[str, Leaf]] = {}
     for result in results:
         for found in result.docs:
             if not isinstance(found.ok, msgspec.Raw):
                 continue  # an error: as good as not found
             head = _head(found.ok)
-            leaves.setdefault(head.id, []).append(Leaf(head.rev, head.deleted, found.ok))
-    return leaves
+            leaves.setdefault(head.id, {})[head.rev] = Leaf(head.rev, head.deleted, found.ok)
+    return {id: list(found.values()) for id, found in leaves.items()}
 
 
 def _version(leaves: Iterable[Leaf]) -> int:

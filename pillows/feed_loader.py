@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import gevent
 
 from pillows.couch import TooLargeError
-from pillows.documents import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted
+from pillows.documents import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
 from pillows.errors import RetryableError
 from pillows.models import Change, ChangeBatch
 from pillows.pace import Pace
@@ -172,13 +172,13 @@ class Loader:
 
     def _deliver_now(self, pieces: list[ChangeBatch]) -> None:
         changes = [change for piece in pieces for change in piece.changes]
-        wanted = [c for c in changes if c.body is None and not c.deleted and self._wants(c)]
-        request = gevent.spawn(self._attempt, wanted) if wanted else None
-        self._deliver(_Group(pieces=pieces, wanted=wanted, request=request))
+        missing = [c for c in changes if c.body is None and not c.deleted and self._wants(c)]
+        request = gevent.spawn(self._attempt, missing) if missing else None
+        self._deliver(_Group(pieces=pieces, wanted=missing, request=request))
 
-    def _attempt(self, wanted: Sequence[Change]) -> Fetched:
+    def _attempt(self, changes: Sequence[Change]) -> Fetched:
         try:
-            return self._fetch(wanted)
+            return self._fetch(changes)
         except Exception as error:  # noqa: BLE001 - raised again by `_deliver`
             return error
 
@@ -205,6 +205,6 @@ def _halves(pieces: Sequence[ChangeBatch]) -> tuple[list[ChangeBatch], list[Chan
 def _with_documents(batch: ChangeBatch, found: dict[Wanted, Change]) -> ChangeBatch:
     if not found:
         return batch
-    changes = [found.get((change.id, change.rev), change) for change in batch.changes]
+    changes = [found.get(wanted(change), change) for change in batch.changes]
     size_bytes = sum(len(c.body) if c.body is not None else len(c.id) for c in changes)
     return replace(batch, changes=changes, size_bytes=size_bytes)

@@ -150,8 +150,13 @@ class Reading:
         return plan_page(options, self._hands.sizes.average_bytes, include_docs=not apart)
 
     def _at_head(self, page: Page, closing: Closing, rows: int) -> bool:
-        """Whether nothing is behind a page. With a filter `pending` counts what it leaves out."""
-        return rows < page.limit or (closing.pending == 0 and not self._options.filtered)
+        """Whether nothing is behind a page: the server says so, or gave less than it was asked for.
+
+        With a filter `pending` counts what the filter leaves out, so it says nothing.
+        """
+        if rows == 0 or self._options.filtered:
+            return rows < page.limit
+        return closing.pending == 0 or (rows < page.limit and closing.pending is None)
 
     def _read_page(self, page: Page, loader: Loader) -> tuple[Closing, int]:
         """Reads one page to its end; returns how it ended and how many rows it had."""

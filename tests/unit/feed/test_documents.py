@@ -11,7 +11,7 @@ import pytest
 
 from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.couch_options import CouchConnection
-from pillows.documents import Documents
+from pillows.documents import Documents, wanted
 from pillows.errors import RetryableError
 from pillows.feed_loader import Loader, Sizes
 from pillows.lines import change_of
@@ -73,8 +73,8 @@ def test_t28_two_revisions_of_one_id_get_their_own_documents(server, documents):
     server.on(*BULK, results(ok("a", "2-b", n=2), ok("a", "1-a", n=1)))
     filled = documents.fill([change("a", "1-a"), change("a", "2-b")])
     assert {key: msgspec.json.decode(c.body)["n"] for key, c in filled.items()} == {
-        ("a", "1-a"): 1,
-        ("a", "2-b"): 2,
+        ("a", "1-a", 1): 1,
+        ("a", "2-b", 2): 2,
     }
 
 
@@ -119,6 +119,15 @@ def test_t28_a_document_that_was_deleted_since_is_gone(server, documents):
     assert (fresh.deleted, fresh.body, fresh.version) == (True, None, 2)
 
 
+def test_a_leaf_that_is_listed_twice_counts_once(server, documents):
+    leaf = {"ok": document("a", "2-b", n=2)}
+    twice = results({"id": "a", "docs": [leaf, leaf]}, {"id": "a", "docs": [leaf]})
+    server.on(*BULK, results(not_found("a")), results(not_found("a")), twice)
+    filled = documents.fill([change("a", "1-a"), change("a", "1-b")])
+    assert [c.version for c in filled.values()] == [2, 2]
+    assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
+
+
 def test_an_older_state_is_never_taken(server, documents):
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results(ok("a", "2-b")))
     with pytest.raises(RetryableError, match="lags"):
@@ -143,7 +152,7 @@ def test_t29_a_server_without_bulk_get_is_asked_for_each_document(server, docume
     server.on("POST", "/db/_all_docs", json_reply({"rows": [{"key": "c", "error": "not_found"}]}))
     filled = documents.fill([change("a/b", "1-a"), change("c", "1-c")])
     assert bodies(filled)["a/b"]["n"] == 1
-    assert filled["c", "1-c"].deleted
+    assert filled["c", "1-c", 1].deleted
     single = server.requests_of("GET", "/db/a/b")[0]
     assert (single.raw_target.split("?")[0], single.query) == ("/db/a%2Fb", {"open_revs": '["1-a"]'})
     assert len(server.requests_of(*BULK)) == (1 if status != 500 else 3)
@@ -209,7 +218,7 @@ class Fetching:
         if len(changes) * self._size_bytes > self._largest:
             raise TooLargeError
         body = msgspec.Raw(b'"' + b"x" * self._size_bytes + b'"')
-        return {(c.id, c.rev): msgspec.structs.replace(c, body=body) for c in changes}
+        return {wanted(c): msgspec.structs.replace(c, body=body) for c in changes}
 
 
 def load(fetch: Fetching, batches: list[ChangeBatch], wants=lambda _: True, sizes=None) -> list[ChangeBatch]:
