@@ -27,7 +27,10 @@ COMMANDS = {
     "resume": ("daemon.cli_pillows:resume", "Ends a pause."),
     "restart": ("daemon.cli_pillows:restart", "Restarts a pillow, also a failed one."),
     "checkpoint": ("daemon.cli_checkpoint:checkpoint", "Shows and edits how far pillows got."),
-    "dead-letter": ("daemon.cli_dead_letter:dead_letter", "Shows documents that could not be written."),
+    "dead-letter": (
+        "daemon.cli_dead_letter:dead_letter",
+        "Shows and discards documents that could not be written.",
+    ),
     "store": ("daemon.cli_store:store", "Checks and repairs stores on disk."),
     "demo": ("daemon.demo:demo", "Shows the whole path on this machine."),
 }

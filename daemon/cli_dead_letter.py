@@ -15,7 +15,7 @@ from daemon.status import moment, show, table
 
 @click.group("dead-letter")
 def dead_letter() -> None:
-    """Shows documents that could not be written."""
+    """Shows and discards documents that could not be written."""
 
 
 @dead_letter.command("list")
@@ -40,3 +40,21 @@ def list_letters(key: str, config_path: Path, as_json: bool) -> None:
             escape(each["error"]),
         )
     show(made)
+
+
+@dead_letter.command()
+@click.argument("key")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All dead letters of KEY.")
+@config_option
+@json_option
+def discard(key: str, ids: tuple[str, ...], everything: bool, config_path: Path, as_json: bool) -> None:
+    """Forgets dead letters of the pillow KEY; the documents stay unwritten until they change."""
+    if everything == bool(ids):
+        raise click.UsageError("Name documents, or give --all.")
+    with desk.opened(load(config_path), writes=True) as call:
+        done = call("dead-letter.discard", key=key, ids=None if everything else list(ids))
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{done['key']}: {done['discarded']} discarded")

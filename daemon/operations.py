@@ -64,6 +64,7 @@ class Operations:
             "checkpoint.export": self.checkpoint_export,
             "checkpoint.import": self.checkpoint_import,
             "dead-letter.list": self.dead_letter_list,
+            "dead-letter.discard": self.dead_letter_discard,
         }
 
     # --- pillows
@@ -108,6 +109,17 @@ class Operations:
         """The documents of a tail that could not be written, oldest first; never their bodies."""
         letters = self._state.letters.of(str(self._known(key)))
         return [{name: getattr(letter, name) for name in letter.__struct_fields__} for letter in letters]
+
+    def dead_letter_discard(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
+        """Forgets dead letters of a tail: of these documents, or all. They are not written."""
+        tail = str(self._known(key))
+        letters = [each for each in self._state.letters.of(tail) if ids is None or each.id in ids]
+        missing = sorted(set(ids or ()) - {each.id for each in letters})
+        if missing:
+            raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
+        count = self._state.letters.discard(tail, [(each.transport, each.id) for each in letters])
+        _log.warning("dead_letter.discarded", pillow=tail, count=count, ids=ids or "all")
+        return {"key": tail, "discarded": count}
 
     # --- checkpoints
 

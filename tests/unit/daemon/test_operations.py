@@ -174,14 +174,24 @@ def test_a_pillow_that_is_configured_no_more_can_still_be_looked_at(office: Offi
     assert office.call("checkpoint.get", key="old")["seq"] == 7
 
 
-def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
-    office.state.letters.add(
-        [
-            DeadLetter(
-                pillow=str(KEY), transport="t", id="a", rev="1-x", version=1, stage="transport", error="no"
-            )
-        ]
+def letter(id: str) -> DeadLetter:
+    return DeadLetter(
+        pillow=str(KEY), transport="t", id=id, rev="1-x", version=1, stage="transport", error="no"
     )
-    (letter,) = office.call("dead-letter.list", key="cases")
-    assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter.items()
+
+
+def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
+    office.state.letters.add([letter("a"), letter("b"), letter("c")])
+    assert office.call("dead-letter.discard", key="cases", ids=["b"])["discarded"] == 1
+    assert [each["id"] for each in office.call("dead-letter.list", key="cases")] == ["a", "c"]
+    with pytest.raises(ValueError, match="no dead letter of b"):
+        office.call("dead-letter.discard", key="cases", ids=["a", "b"])
+    assert office.call("dead-letter.discard", key="cases")["discarded"] == 2
+    assert office.call("dead-letter.list", key="cases") == []
+
+
+def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
+    office.state.letters.add([letter("a")])
+    (letter_,) = office.call("dead-letter.list", key="cases")
+    assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter_.items()
     assert office.call("status")["pillows"][0]["dead_letters"] == 1
