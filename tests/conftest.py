@@ -31,7 +31,6 @@ from tests.servers.scripted import ScriptedServer
 from tests.servers.tcp_proxy import TcpProxy
 from tests.sizes import proving, soaking
 
-
 # A test is never timed: on a busy machine one example takes as long as it takes.
 hypothesis.settings.register_profile("pillowd", deadline=None)
 hypothesis.settings.load_profile("pillowd")
