@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret
 from pillows.transports._columns import TableOutput
@@ -72,8 +72,16 @@ class PostgresOutput(TableOutput):
     Attributes:
         table, columns, many: see `TableOutput`.
         schema_: the table's schema; the connection's unless given.
+        shared: pillows on other sources write to the table too: `_source` becomes part of its key.
     """
 
     table: Name
     columns: Annotated[dict[str, str], AfterValidator(_names)] = Field(default_factory=dict)
     schema_: Name | None = Field(None, alias="schema")
+    shared: bool = False
+
+    @model_validator(mode="after")
+    def _leaves_source_alone(self) -> Self:
+        if self.shared and "_source" in self.columns:
+            raise ValueError("column '_source' is pillowd's own in a shared table; give yours another name")
+        return self

@@ -114,12 +114,6 @@ def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
         )
 
 
-def create_probes(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
-    """Creates the functions of a new connection that find rows whose values do not fit."""
-    for table in tables:
-        cursor.execute(table.create_probe(), ())
-
-
 def shown(statement: sql.Composable) -> str:
     """A statement as an operator would type it."""
     return statement.as_string().replace("%%", "%")
@@ -152,11 +146,12 @@ def _creation(table: Table) -> sql.Composed:
     # Ids are compared as bytes: it is faster, and no upgrade of a locale reorders the index.
     kept = [
         sql.SQL("{} {} not null").format(
-            Name(name), sql.SQL(f'{type} collate "C"' if name == "_id" else type)
+            Name(name), sql.SQL(f'{type} collate "C"' if name in ("_source", "_id") else type)
         )
         for name, type in table.kept.items()
     ]
-    key = sql.SQL("primary key (_id, _row)" if table.many else "primary key (_id)")
+    keys = [name for name in table.kept if name not in ("_rev", "_version")]
+    key = sql.SQL("primary key ({})").format(sql.SQL(", ".join(keys)))
     columns = [_definition(table, name) for name in table.types]
     return sql.SQL("create table {} ({})").format(
         Name(table.schema, table.name), listed([*kept, *columns, key])

@@ -30,6 +30,11 @@ class Name(sql.Identifier):
         return super().as_bytes(context).replace(b"%", b"%%")
 
 
+def literal(text: str) -> sql.Literal:
+    """A text that is safe in a statement with parameters."""
+    return sql.Literal(text.replace("%", "%%"))
+
+
 def listed(parts: Sequence[sql.Composable]) -> sql.Composed:
     """The parts, with commas between them."""
     return sql.SQL(", ").join(parts)
@@ -43,21 +48,24 @@ class Table:
         output: the output's name.
         options: its settings.
         schema: where tables are that name no schema, and where pillowd's own tables are.
+        source: whose documents these are; part of the key where the table is shared.
 
     Attributes:
-        path: `schema.table`, which also names the table in `pillowd_document`.
+        path: `schema.table`.
+        shared: other sources write to the table too, so `_source` is part of its key.
         columns: what is picked out of a row; none: the whole row goes into `doc`.
         many: any number of rows a document.
         casts: column -> the type that its text is cast to. Known once the table was looked at.
         tombstoned: `pillowd_document` may hold guards of this table, so they have to be looked at.
     """
 
-    def __init__(self, number: int, output: str, options: PostgresOutput, schema: str) -> None:
+    def __init__(self, number: int, output: str, options: PostgresOutput, schema: str, source: str) -> None:
         self.output = output
         self.schema = options.schema_ or schema
         self.name = options.table
         self.path = f"{self.schema}.{self.name}"
         self.many = options.many
+        self.shared = options.shared
         self.columns: Sequence[Column] = options.parsed
         self.casts: Mapping[str, str] = {}
         self.tombstoned = True
@@ -65,10 +73,14 @@ class Table:
         self._names = {
             "table": Name(self.schema, self.name),
             "stage": Name("pg_temp", self.stage),
-            "probe": Name("pg_temp", f"pillowd_probe_{number}"),
             "document": Name(schema, "pillowd_document"),
             "columns": listed([Name(name) for name in self.types]),
-            "path": sql.Literal(self.path.replace("%", "%%")),
+            # What names the table in `pillowd_document`.
+            "path": literal(f"{self.path} {source}" if self.shared else self.path),
+            # A shared table is only ever looked at through its `_source`.
+            "mine": sql.SQL("_source = {} and").format(literal(source)) if self.shared else sql.SQL(""),
+            "key": sql.SQL("_source, _id" if self.shared else "_id"),
+            "ids": sql.SQL("{}, _id").format(literal(source)) if self.shared else sql.SQL("_id"),
         }
 
     @property
@@ -79,22 +91,21 @@ class Table:
     @property
     def kept(self) -> Mapping[str, str]:
         """The columns that pillowd itself keeps, and their types."""
-        if self.many:
-            return {"_id": "text", "_row": "integer"}
-        return {"_id": "text", "_rev": "text", "_version": "bigint"}
+        key = {"_source": "text", "_id": "text"} if self.shared else {"_id": "text"}
+        return key | ({"_row": "integer"} if self.many else {"_rev": "text", "_version": "bigint"})
 
     # -- copying
 
     @cached_property
     def copy_stage(self) -> bytes:
         """Takes lines of `_n`, `_row` and what `_postgres_rows.lines` gives."""
-        copy = self._compose("copy {stage} (_n, _row, _id, _rev, _version, {columns}) from stdin")
+        copy = self.compose("copy {stage} (_n, _row, _id, _rev, _version, {columns}) from stdin")
         return copy.replace(b"%%", b"%")  # COPY has no parameters
 
     @cached_property
     def copy_direct(self) -> bytes:
         """Takes lines as `_postgres_rows.lines` gives them straight into the table."""
-        copy = self._compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
+        copy = self.compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
         return copy.replace(b"%%", b"%")
 
     # -- reading what is stored
@@ -102,17 +113,17 @@ class Table:
     @cached_property
     def is_empty(self) -> bytes:
         """Whether the table has no row."""
-        return self._compose("select not exists (select from {table})")
+        return self.compose("select not exists (select from {table} where {mine} true)")
 
     @cached_property
     def has_guards(self) -> bytes:
         """Whether `pillowd_document` has a guard of this table."""
-        return self._compose("select exists (select from {document} where output = {path})")
+        return self.compose("select exists (select from {document} where output = {path})")
 
     @cached_property
     def has_guard_of(self) -> bytes:
         """Whether `pillowd_document` has a guard of one of the ids that are its parameter."""
-        return self._compose("select exists (select from {document} where output = {path} and _id = any(%s))")
+        return self.compose("select exists (select from {document} where output = {path} and _id = any(%s))")
 
     @property
     def refusals(self) -> Sequence[bytes]:
@@ -124,7 +135,7 @@ class Table:
     @cached_property
     def unstage(self) -> bytes:
         """Removes the documents whose numbers are its parameter from the staging table."""
-        return self._compose("delete from {stage} where _n = any(%s)")
+        return self.compose("delete from {stage} where _n = any(%s)")
 
     # -- moving a range of staged documents; parameters `low`, `high` and `first_pass`
 
@@ -144,14 +155,14 @@ class Table:
 
     @cached_property
     def _refusing_rows(self) -> bytes:
-        return self._compose(
+        return self.compose(
             "select _n, stored from (select _n, _version, (select t._version from {table} t"
-            " where t._id = s._id) as stored from {stage} s) known where stored >= _version"
+            " where {mine} t._id = s._id) as stored from {stage} s) known where stored >= _version"
         )
 
     @cached_property
     def _refusing_guards(self) -> bytes:
-        return self._compose(
+        return self.compose(
             "select _n, stored from (select _n, _version, (select d.version from {document} d"
             " where d.output = {path} and d._id = s._id) as stored from {stage} s"
             " where coalesce(_row, 0) = 0) known where stored >= _version"
@@ -160,11 +171,12 @@ class Table:
     @cached_property
     def _upsert(self) -> bytes:
         settings = [sql.SQL("{0} = excluded.{0}").format(Name(name)) for name in self.types]
-        return self._compose(
-            "insert into {table} as t (_id, _rev, _version, {columns})"
-            " select _id, _rev, _version, {cast} from {stage}"
+        return self.compose(
+            "insert into {table} as t ({key}, _rev, _version, {columns})"
+            " select {ids}, _rev, _version, {cast} from {stage}"
             " where _row is not null and _n between %(low)s and %(high)s"
-            " on conflict (_id) do update set _rev = excluded._rev, _version = excluded._version, {settings}"
+            " on conflict ({key}) do update"
+            " set _rev = excluded._rev, _version = excluded._version, {settings}"
             " where t._version < excluded._version",
             cast=self._cast(),
             settings=listed(settings),
@@ -172,7 +184,7 @@ class Table:
 
     @cached_property
     def _forget_tombstones(self) -> bytes:
-        return self._compose(
+        return self.compose(
             "delete from {document} where output = {path} and _id = any(array(select _id from {stage}"
             " where _row is not null and _n between %(low)s and %(high)s))"
         )
@@ -180,10 +192,11 @@ class Table:
     @cached_property
     def _remove(self) -> bytes:
         # In a first pass, what was never there needs no tombstone; what has one keeps the newest.
-        return self._compose(
+        return self.compose(
             "with gone as (select _id, _version from {stage}"
             " where _row is null and _n between %(low)s and %(high)s),"
-            " removed as (delete from {table} where _id = any(array(select _id from gone)) returning _id)"
+            " removed as (delete from {table} where {mine} _id = any(array(select _id from gone))"
+            " returning _id)"
             " insert into {document} as d (output, _id, version, deleted_at)"
             " select {path}, _id, _version, now() from gone where not %(first_pass)s"
             " or _id in (select _id from removed)"
@@ -194,7 +207,7 @@ class Table:
 
     @cached_property
     def _guard_many(self) -> bytes:
-        return self._compose(
+        return self.compose(
             "insert into {document} as d (output, _id, version, deleted_at)"
             " select {path}, _id, _version, case when _row is null then now() end from {stage} s"
             " where coalesce(_row, 0) = 0 and _n between %(low)s and %(high)s"
@@ -206,56 +219,18 @@ class Table:
 
     @cached_property
     def _delete_many(self) -> bytes:
-        return self._compose(
-            "delete from {table} where _id = any(array(select _id from {stage}"
+        return self.compose(
+            "delete from {table} where {mine} _id = any(array(select _id from {stage}"
             " where coalesce(_row, 0) = 0 and _n between %(low)s and %(high)s))"
         )
 
     @cached_property
     def _insert_many(self) -> bytes:
-        return self._compose(
-            "insert into {table} (_id, _row, {columns}) select _id, _row, {cast} from {stage}"
+        return self.compose(
+            "insert into {table} ({key}, _row, {columns}) select {ids}, _row, {cast} from {stage}"
             " where _row is not null and _n between %(low)s and %(high)s",
             cast=self._cast(),
         )
-
-    # -- finding rows whose values do not fit
-
-    def create_probe(self) -> bytes:
-        """Creates the session's function that `probe` calls.
-
-        It converts each staged row as the insert would (a cast to the bare type, then an assignment,
-        which minds the length), and catches what a value makes of that. So a thousand rows cost some
-        milliseconds more when ten of them are bad, where halving alone takes a hundred attempts.
-        """
-        names = [(Name(name), sql.Literal(name.replace("%", "%%"))) for name in self.types]
-        types = [sql.SQL(type) for type in self.types.values()]
-        bases = [sql.SQL(self.casts[name]) for name in self.types]
-        declared = [sql.SQL("v{} {};").format(sql.SQL(str(n)), type) for n, type in enumerate(types)]
-        steps = [
-            sql.SQL("failing := {}; v{} := cast(r.{} as {});").format(quoted, sql.SQL(str(n)), name, base)
-            for n, ((name, quoted), base) in enumerate(zip(names, bases, strict=True))
-        ]
-        body = self._compose(
-            "declare r record; {declared} begin"
-            " for r in select * from {stage} where _row is not null loop begin {steps}"
-            " exception when data_exception or program_limit_exceeded or integrity_constraint_violation"
-            " then number := r._n; state := sqlstate; message := sqlerrm; return next;"
-            " end; end loop; end",
-            declared=sql.SQL(" ").join(declared),
-            steps=sql.SQL(" ").join(steps),
-        )
-        return self._compose(
-            "create or replace function {probe}"
-            " (out number int, out failing text, out state text, out message text)"
-            " returns setof record language plpgsql as {body}",
-            body=sql.Literal(body.decode()),
-        )
-
-    @cached_property
-    def probe(self) -> bytes:
-        """Gives number, column, SQLSTATE and message of each staged row that cannot be converted."""
-        return self._compose("select number, failing, state, message from {probe}()")
 
     # -- the end of a pass
 
@@ -263,18 +238,18 @@ class Table:
     def sweep(self) -> bytes:
         """Removes a page of what has a guard below `floor`; gives the page's last id and how many rows."""
         if self.many:
-            return self._compose(
+            return self.compose(
                 "with page as (select _id, version from {document} where output = {path} and _id > %(after)s"
                 " order by _id limit %(page)s),"
                 " old as (delete from {document} d using page p where d.output = {path} and d._id = p._id"
                 " and d.version < %(floor)s returning d._id),"
-                " swept as (delete from {table} t using old where t._id = old._id returning 1)"
+                " swept as (delete from {table} t using old where {mine} t._id = old._id returning 1)"
                 " select (select max(_id) from page), (select count(*) from swept)"
             )
-        return self._compose(
-            "with page as (select _id, _version from {table} where _id > %(after)s"
+        return self.compose(
+            "with page as (select _id, _version from {table} where {mine} _id > %(after)s"
             " order by _id limit %(page)s),"
-            " swept as (delete from {table} t using page p where t._id = p._id"
+            " swept as (delete from {table} t using page p where {mine} t._id = p._id"
             " and p._version < %(floor)s returning 1)"
             " select (select max(_id) from page), (select count(*) from swept)"
         )
@@ -282,7 +257,7 @@ class Table:
     @cached_property
     def forget(self) -> bytes:
         """Removes a page of guards of deleted documents: below `floor`, or older than `seconds`."""
-        return self._compose(
+        return self.compose(
             "delete from {document} where (output, _id) in (select output, _id from {document}"
             " where output = {path} and deleted_at is not null and (version < %(floor)s"
             " or deleted_at < now() - make_interval(secs => %(seconds)s)) limit %(page)s)"
@@ -293,5 +268,6 @@ class Table:
         casts = [(Name(name), sql.SQL(self.casts.get(name, type))) for name, type in self.types.items()]
         return listed([sql.SQL("cast({} as {})").format(name, type) for name, type in casts])
 
-    def _compose(self, statement: str, **more: sql.Composable) -> bytes:
+    def compose(self, statement: str, **more: sql.Composable) -> bytes:
+        """A statement with the table's own names (`{table}`, `{stage}`, ...) and `more` in it."""
         return sql.SQL(statement).format(**self._names, **more).as_bytes()

@@ -16,6 +16,7 @@ import psycopg
 from pillows.errors import PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, guard
 from pillows.transports._postgres_errors import Verdict, discreet, reason, verdict
+from pillows.transports._postgres_probe import probe
 from pillows.transports._postgres_rows import absent, header, lines, storable
 from pillows.transports._postgres_tables import Table
 from pillows.transports.base import newest
@@ -116,7 +117,7 @@ class BatchWriter:
 
     def _fresh(self) -> Sequence[Encoded]:
         """Documents that most likely are in no table yet: a first pass brings each but once."""
-        if not self._first_pass or any(table.many for table in self._tables):
+        if not self._first_pass or any(table.many or table.shared for table in self._tables):
             return []
         return [one for one in self._documents if all(one.lines)]
 
@@ -180,7 +181,7 @@ class BatchWriter:
 
         def ask() -> None:
             for table in self._tables:
-                found.extend(self._cursor.execute(table.probe, ()).fetchall())
+                found.extend(probe(self._cursor, table))
 
         self._attempt(ask)
         for n, column, state, message in found:

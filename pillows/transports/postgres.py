@@ -26,7 +26,8 @@ from pillows.errors import ConfigError, FencedError, StateLostError
 from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
-from pillows.transports._postgres_schema import create_probes, create_stages, ensure, missing, shown
+from pillows.transports._postgres_probe import create_probes
+from pillows.transports._postgres_schema import create_stages, ensure, missing, shown
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
 from pillows.transports._postgres_write import BatchWriter, encoded
@@ -129,7 +130,10 @@ class PostgresTransport(Transport):
 
     def outputs_digest(self) -> str:
         """Digest of which tables there are and of their kinds; columns can be added, and are checked."""
-        kinds = [(table.output, table.path, table.many, bool(table.columns)) for table in self._tables]
+        kinds = [
+            (table.output, table.path, table.many, table.shared, bool(table.columns))
+            for table in self._tables
+        ]
         return hashlib.sha256(msgspec.json.encode(sorted(kinds))).hexdigest()
 
     def _prepare(self, cursor: psycopg.Cursor) -> None:
@@ -141,7 +145,7 @@ class PostgresTransport(Transport):
     def _new_tables(self) -> list[Table]:
         schema = self.connection.schema_
         tables = [
-            Table(number, output, options, schema)
+            Table(number, output, options, schema, self.key.source)
             for number, (output, options) in enumerate(self.outputs.items())
         ]
         paths = [table.path for table in tables]

@@ -36,8 +36,8 @@ BUSY_STATES = {
 
 
 def options(dsn: str, **more: Any) -> PostgresConnection:
-    """A connection's options, impatient enough for tests."""
-    return PostgresConnection.model_validate({"dsn": dsn, "lock_timeout": "200ms"} | more)
+    """A connection's options."""
+    return PostgresConnection.model_validate({"dsn": dsn} | more)
 
 
 def address(dsn: str) -> tuple[str, int]:
@@ -63,20 +63,26 @@ class PostgresDatabase(Target):
         dsn: where it is.
         proxy: a proxy before the server, through which transports connect.
         server: the server, where the test may restart it.
+        more: settings of the connections.
     """
 
     transactional = True
     busy_faults = ("locked", "away", *BUSY_STATES)
     cut_places = ("before", "in-copy", "before-commit", "after-commit", "reset")
 
-    def __init__(self, dsn: str, *, proxy: TcpProxy | None = None, server: Postgres | None = None) -> None:
+    def __init__(
+        self, dsn: str, *, proxy: TcpProxy | None = None, server: Postgres | None = None, **more: Any
+    ) -> None:
         self.dsn = dsn
         self.proxy = proxy
         self.server = server
+        self.more = more
 
     def transport(self, *outputs: str, key: TailKey = KEY, **more: Any) -> PostgresTransport:
         dsn = through(self.proxy, self.dsn) if self.proxy else self.dsn
-        return PostgresTransport("warehouse", key, options(dsn, **more), {o: OUTPUTS[o] for o in outputs})
+        return PostgresTransport(
+            "warehouse", key, options(dsn, **self.more | more), {o: OUTPUTS[o] for o in outputs}
+        )
 
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
         many = OUTPUTS[output].many

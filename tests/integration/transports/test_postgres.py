@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 import pytest
 
+from checkpoints import TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.models import Batch, WriteResult, guard
 from pillows.transports.postgres import PostgresOutput, PostgresTransport
@@ -436,3 +437,55 @@ def test_a_check_tells_what_a_start_would_do_and_does_nothing(database: Postgres
     with pytest.raises(ConfigError, match="is text; integer is configured"):
         checked(docs=mapped(name="name int"))
     assert database.open_connections() == 0
+
+
+# ---------------------------------------------------------------------- one table of several sources
+
+SHARED = {
+    "docs": PostgresOutput(table="docs", shared=True),
+    "lines": PostgresOutput(table="lines", shared=True, many=True, columns={"l": "l int"}),
+}
+
+
+@contextmanager
+def sharing(database: PostgresDatabase, source: str) -> Iterator[PostgresTransport]:
+    transport = PostgresTransport("w", TailKey("cases", source), options(database.dsn), SHARED)
+    try:
+        transport.standing = transport.open()
+        transport.claim(at("0"))
+        yield transport
+    finally:
+        transport.close()
+
+
+def test_sources_that_share_a_table_leave_each_others_rows_alone(database: PostgresDatabase) -> None:
+    def stored(table: str, column: str) -> list[tuple[Any, ...]]:
+        found = database.query(f"select _source, _id, {column} as v from {table} order by 1, 2, 3")
+        return [tuple(row.values()) for row in found]
+
+    with sharing(database, "couch/50% london") as london, sharing(database, "couch/paris") as paris:
+        assert london.standing.empty
+        for transport, version in ((london, 5), (paris, 1)):
+            for first_pass in (True, False):
+                id = f"same-{first_pass}"
+                written = document(id, version, {"v": version}, lines=[{"l": 1}, {"l": version}])
+                assert_applied(transport.write(batch(written, first_pass=first_pass)))
+        assert paris.write(batch(document("same-True", 1, {"v": 0}))).refused == {"same-True": guard(1, 1)}
+        assert_applied(paris.write(batch(gone("same-True", 2))))
+        london.claim(at("0", epoch=2))
+        assert london.complete_pass(2) == 2 + 4
+        assert stored("docs", "doc->'v'") == [("couch/paris", "same-False", 1)]
+        assert stored("lines", "l") == [("couch/paris", "same-False", 1), ("couch/paris", "same-False", 1)]
+        again = paris.write(batch(document("same-True", 1, {"v": 1})))
+        assert again.refused == {"same-True": guard(1, 2)}
+    with sharing(database, "couch/50% london") as london, sharing(database, "couch/rome") as rome:
+        assert (london.standing.empty, rome.standing.empty, rome.standing.epoch) == (True, True, None)
+
+
+def test_a_table_is_shared_from_its_beginning_or_never(database: PostgresDatabase) -> None:
+    check(database, docs=PostgresOutput(table="alone"))
+    with pytest.raises(ConfigError, match="has no column _source"):
+        check(database, docs=PostgresOutput(table="alone", shared=True))
+    check(database, docs=PostgresOutput(table="shared", shared=True))
+    with pytest.raises(ConfigError, match="_source"):
+        check(database, docs=PostgresOutput(table="shared"))

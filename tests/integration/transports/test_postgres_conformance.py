@@ -25,8 +25,10 @@ class TestPostgresConformance(TransportConformance):
             yield PostgresDatabase(server.dsn, server=server)
         else:
             dsn = request.getfixturevalue("postgres_dsn")
-            disturbed = "lost_connection" in request.node.name or "busy" in request.node.name
-            yield PostgresDatabase(dsn, proxy=tcp_proxy(address(dsn)) if disturbed else None)
+            busy = "busy" in request.node.name
+            disturbed = busy or "lost_connection" in request.node.name
+            impatient = {"lock_timeout": "200ms"} if busy else {}
+            yield PostgresDatabase(dsn, proxy=tcp_proxy(address(dsn)) if disturbed else None, **impatient)
 
     @pytest.mark.parametrize("seed", range(100, 100 + size(ci=4, proof=100)))
     def test_many_histories_converge(self, target: PostgresDatabase, seed: int) -> None:
