@@ -183,7 +183,7 @@ def letter(id: str) -> DeadLetter:
 def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
     office.state.letters.add([letter("a"), letter("b"), letter("c")])
     assert office.call("dead-letter.discard", key="cases", ids=["b"])["discarded"] == 1
-    assert [each["id"] for each in office.call("dead-letter.list", key="cases")] == ["a", "c"]
+    assert {each["id"] for each in office.call("dead-letter.list", key="cases")} == {"a", "c"}
     with pytest.raises(ValueError, match="no dead letter of b"):
         office.call("dead-letter.discard", key="cases", ids=["a", "b"])
     assert office.call("dead-letter.discard", key="cases")["discarded"] == 2
