@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from daemon.config_errors import Mistake, Path
 from daemon.yaml_lines import Node
@@ -11,6 +11,9 @@ from pillows.options import Options
 
 #: The settings of an output that say which place of its connection it writes.
 TARGET_KEYS = ("schema", "index", "table", "file", "database")
+
+# Stands in a claim for the source, which is part of the key of a `shared` table.
+_BY_SOURCE = "by its source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,16 @@ def target(output: str, options: Options, connection: Options | None) -> dict[st
     """
     values = options.model_dump(by_alias=True)
     defaults = connection.model_dump(by_alias=True) if connection else {}
-    return {key: str(values[key] or defaults.get(key) or output) for key in TARGET_KEYS if key in values}
+    place = {key: str(values[key] or defaults.get(key) or output) for key in TARGET_KEYS if key in values}
+    return place | {"shared": _BY_SOURCE} if values.get("shared") else place
+
+
+def of_source(claims: Sequence[Claim], source: str) -> list[Claim]:
+    """A pillow's claims once its source is known: of a shared table it writes that source's part."""
+    return [
+        replace(claim, target=tuple(source if part == _BY_SOURCE else part for part in claim.target))
+        for claim in claims
+    ]
 
 
 def compare(found: Sequence[Claim]) -> list[Mistake]:

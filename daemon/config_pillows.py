@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from daemon.config_claims import Claim, compare
+from daemon.config_claims import Claim, compare, of_source
 from daemon.config_connections import SOURCE_TYPE, Connections
 from daemon.config_entries import Entry
 from daemon.config_errors import Path, suggest
@@ -46,7 +46,7 @@ def _pillow(
         return None, claims
     _check_outputs(pillow, node, path, report)
     _check_loop(pillow, node, path, report)
-    return pillow, claims
+    return pillow, of_source(claims, f"{pillow.source.connection}/{pillow.source.database}")
 
 
 def _check_source(pillow: Node, path: Path, connections: Connections, report: Report) -> None:
@@ -111,9 +111,39 @@ def _check_outputs(pillow: PillowConfig, node: Node, path: Path, report: Report)
         elif name not in written:
             remedy = "add it to the `outputs` of a transport, or remove it here"
             report.wrong(here, at, f"no transport writes the output `{name}`", remedy)
-        elif index and pillow.transform is None:
+        elif index and not _may_fill(pillow, name):
             message = f"nothing fills `{name}`: without a transform, documents go into the first output"
+            if pillow.transform is not None:
+                message = f"nothing fills `{name}`: no step of the transform has `rows` for it"
             report.wrong(here, at, message, "add a `transform`, or remove this output")
+    _check_steps(pillow, node, path, report)
+
+
+def _may_fill(pillow: PillowConfig, output: str) -> bool:
+    return any(output in step.rows for step in pillow.steps) or any(
+        step.is_python for step in pillow.steps[-1:]
+    )
+
+
+def _check_steps(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
+    """A step fills declared outputs, each output from one step; a chunked function stands alone."""
+    filled: set[str] = set()
+    for index, step in enumerate(pillow.steps):
+        at = (*path, "transform", index) if isinstance(pillow.transform, tuple) else (*path, "transform")
+        for output in step.rows:
+            here = node.find((*at[len(path) :], "rows", output)) or node
+            if output not in pillow.outputs:
+                remedy = suggest(output, pillow.outputs, "outputs of the pillow")
+                message = f"`{output}` is not declared in the pillow's `outputs`"
+                report.wrong(here, (*at, "rows", output), message, remedy, at_key=True)
+            elif output in filled:
+                message = f"`{output}` gets rows from two steps"
+                report.wrong(here, (*at, "rows", output), message, "leave one of them", at_key=True)
+            filled.add(output)
+        if step.chunk is not None and len(pillow.steps) > 1:
+            here = node.find((*at[len(path) :], "chunk")) or node
+            message = "a function that gets chunks is the only step"
+            report.wrong(here, (*at, "chunk"), message, "do the rest in the function, or leave out `chunk`")
 
 
 def _check_loop(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
