@@ -15,7 +15,8 @@ from daemon import keys as names
 from daemon import logs, signals
 from daemon.build import tail_keys
 from daemon.cli_common import config_option
-from daemon.config import load
+from daemon.config import ConfigErrors, load
+from daemon.config_imports import check_imports
 from daemon.masking import Mask, secrets_of
 from daemon.run import Daemon
 from pillows.clock import SystemClock
@@ -36,6 +37,8 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     config = load(config_path)
     known = tail_keys(config)
     keys = [names.find(text, known) for text in dict.fromkeys(chosen)] or known
+    if not chosen and (mistakes := check_imports(config)):
+        raise ConfigErrors(mistakes)
     clock = SystemClock()
     with (
         signals.handled() as asked,
