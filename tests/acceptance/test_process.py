@@ -26,6 +26,9 @@ PLUGINS = """
 import time
 import gevent
 
+def ending(document):
+    raise SystemExit(3)
+
 def slow(document):
     gevent.sleep(60)
     return document
@@ -159,6 +162,27 @@ def test_a_failed_pillow_neither_stops_the_daemon_nor_another_pillow(
         }
     ).start()
     daemon.wait_for(lambda: (daemon.state("bad"), daemon.state("cases")) == ("failed", "live"))
+    assert daemon.stop() == 0
+
+
+def test_a_pillow_that_crashes_is_restarted_alone(
+    pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
+) -> None:
+    """A transform that calls sys.exit() is the worst of crashes: it ends neither daemon nor neighbour."""
+    couch_db.put("d", {})
+    daemon = pillowd(
+        pillows={
+            "cases": {"source": source(couch_db)},
+            "bad": {"source": source(couch_db), "transform": {"python": "plugins:ending"}},
+        },
+        daemon={"restart": {"initial": "100ms", "max_restarts": 2}},
+    ).start()
+    daemon.wait_for(lambda: daemon.state("bad") == "failed")
+    bad, good = daemon.status("bad"), daemon.status("cases")
+
+    assert (bad["restarts"], good["restarts"], good["state"]) == (2, 0, "live")
+    assert "restarted too often" in bad["reason"]
+    assert "in ending" in daemon.events("pillow.crashed")[0]["stack"]
     assert daemon.stop() == 0
 
 
@@ -311,6 +335,18 @@ def test_a_second_daemon_on_the_same_state_is_refused_with_the_pid(pillowd: Call
     assert done.returncode == 1
     assert f"process {daemon.child.pid}" in done.stderr
     assert "Traceback" not in done.stderr
+    assert daemon.stop() == 0
+
+
+def test_a_status_is_watched_until_interrupted(pillowd: Callable[..., Pillowd]) -> None:
+    daemon = pillowd().start()
+    words = [*PILLOWD, "status", "--watch", "--json", "--config", str(daemon.config)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=daemon.environ) as watch:
+        assert watch.stdout is not None
+        looks = [json.loads(watch.stdout.readline()) for _ in range(2)]
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(timeout=10) == 0
+    assert [look["pid"] for look in looks] == [daemon.child.pid] * 2
     assert daemon.stop() == 0
 
 

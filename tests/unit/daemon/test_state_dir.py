@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from checkpoints import TailKey
+from daemon import state_dir
+from pillows.clock import SystemClock
+
+KEY = TailKey("cases", "couch/cases")
+
+
+def test_what_was_paused_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    with state_dir.opened(tmp_path / "state", SystemClock()) as state:
+        state.pauses.add(KEY)
+    with state_dir.opened(tmp_path / "state", SystemClock()) as again:
+        assert KEY in again.pauses
+        assert again.store.keys() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+def test_root_leaves_files_that_the_service_s_user_can_read(tmp_path: Path) -> None:
+    """An edit by root must not lock out the daemon, which runs as a user of its own."""
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    os.chown(path, 12345, 12345)
+    with state_dir.as_owner_of(path), state_dir.opened(path, SystemClock()) as state:
+        state.pauses.add(KEY)
+        assert os.geteuid() == 12345
+
+    assert os.geteuid() == 0
+    assert {file.stat().st_uid for file in path.rglob("*")} == {12345}
+
+
+def test_a_directory_of_our_own_needs_no_change_of_user(tmp_path: Path) -> None:
+    with state_dir.as_owner_of(tmp_path), state_dir.as_owner_of(tmp_path / "missing"):
+        assert os.geteuid() == os.getuid()
