@@ -44,14 +44,15 @@ def read_connections(root: Node, report: Report) -> Connections:
     section = root.find(("connections",))
     names = section.value if section and isinstance(section.value, dict) else ()
     found = Connections(written=frozenset(names))
+    known = registry.transport_types()
     for name, node in report.section(root, "connections"):
-        _read(name, node, found, report)
+        _read(name, node, found, known, report)
     return found
 
 
-def _read(name: str, node: Node, found: Connections, report: Report) -> None:
+def _read(name: str, node: Node, found: Connections, known: list[str], report: Report) -> None:
     path = ("connections", name)
-    its_type = _type(node, (*path, "type"), report)
+    its_type = _type(node, (*path, "type"), known, report)
     if its_type is None:
         return
     transport = _transport(its_type, node, (*path, "type"), report)
@@ -65,8 +66,7 @@ def _read(name: str, node: Node, found: Connections, report: Report) -> None:
         found.entries[name] = ConnectionEntry(type=its_type, options=options)
 
 
-def _type(node: Node, path: Path, report: Report) -> str | None:
-    known = registry.transport_types()
+def _type(node: Node, path: Path, known: list[str], report: Report) -> str | None:
     written = node.find(("type",))
     if written is None:
         report.wrong(node, path, "is missing", f"add `type:`, one of {', '.join(known)}")

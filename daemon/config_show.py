@@ -23,6 +23,12 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds the line breaks of YAML 1.1 (NEL and the like) away outside of double quotes.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
 _OURS, _YAML_1_1 = Loader.yaml_implicit_resolvers, yaml.SafeDumper.yaml_implicit_resolvers
 _Dumper.yaml_implicit_resolvers = {
     first: Loader.yaml_implicit_resolvers.get(first, [])

@@ -257,10 +257,14 @@ class _Builder:
 
     def _text(self, node: ScalarNode, path: Path) -> str:
         text: str = node.value
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        if text.isascii():
+            return text
+        try:
+            # JSON escapes a character beyond U+FFFF as two surrogates; YAML takes them as two.
+            return text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
             self._wrong(node, path, "holds half a character (a lone surrogate)", "write the character itself")
             return text.encode("utf-8", "replace").decode()
-        return text
 
     def _admit(self, node: yaml.Node, path: Path) -> None:
         self.count += 1

@@ -125,6 +125,7 @@ def test_sizes_have_units(config):
         ("~", None),
         ("'12'", "12"),
         ("!!str 12", "12"),
+        ('"\\ud83d\\ude00"', "\U0001f600"),
     ],
 )
 def test_scalars_are_what_yaml_1_2_says(text, value):

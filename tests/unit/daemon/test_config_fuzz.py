@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 
 import pytest
@@ -108,3 +109,31 @@ def test_any_damage_to_a_good_file(file, seed):
             case 3:
                 text[at:at] = "\n" + " " * dice.randint(0, 8)
     loads_or_explains(file, "".join(text).encode())
+
+
+TEXTS = st.one_of(
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=12),
+    st.sampled_from(["no", "1e5", "0x1", "010", "~", "1:30", "2024-01-01", "<<", "=", "- a", "a: b", "#"]),
+    st.sampled_from(["${A}", "$${A}", "$$${", "a${b}c", "${"]),
+)
+
+
+@settings(max_examples=size(ci=100, proof=3000), deadline=None)
+@given(user=TEXTS, database=TEXTS, table=TEXTS, seconds=st.integers(1, 10**9), bytes_=st.integers(1, 10**12))
+def test_what_is_shown_is_what_was_loaded(file, user, database, table, seconds, bytes_):
+    """Any text survives being shown and loaded again, and so does any duration and size."""
+    plain = yaml.safe_load(GOOD)
+    plain["connections"]["couch"]["auth"]["username"] = user.replace("${", "$${")
+    pillow = plain["pillows"]["cases"]
+    pillow["source"]["database"] = database.replace("${", "$${")
+    pillow["transport"][0]["table"] = table.replace("${", "$${")
+    pillow["batch"] = {"max_bytes": f"{bytes_}B"}
+    plain["daemon"]["restart"] = {"initial": "1ms", "max": f"{seconds}ms"}
+    file.write_text(json.dumps(plain))  # JSON is YAML, with every text in quotes
+    config = load(file, ENVIRON)
+    assert config.connections["couch"].options.auth.username == user
+    assert config.pillows["cases"].source.database == database
+    assert config.pillows["cases"].transport[0].outputs["cases"].table == table
+    file.write_text(show(config))
+    again = load(file, ENVIRON)
+    assert again == config.with_origin(again.root, again.warnings)
