@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from checkpoints.deep import apply
 from checkpoints.errors import StoreError
@@ -21,6 +21,8 @@ from checkpoints.keys import Key, as_key
 from checkpoints.pod import POD
 from checkpoints.server import Busy, ControlServer, Session
 from checkpoints.tracker import Tracker
+
+T = TypeVar("T")
 
 PAGE_BYTES = 256 * 1024  # about as much as one answer of a walk holds
 WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to ask again
@@ -153,19 +155,23 @@ class PodService:
 
     def _do_keys(self, ordinal: int) -> list[tuple[int, Key, None]]:
         """The next keys of a walk, each after its ordinal."""
-        return [(number, key, None) for number, key in self.pod.after(ordinal)]
+        return self._page(ordinal, lambda _: None)
 
     def _do_items(self, ordinal: int) -> list[tuple[int, Key, str]]:
         """The next entries of a walk: ordinal, key, text."""
-        page: list[tuple[int, Key, str]] = []
+        return self._page(ordinal, self.pod.text)
+
+    def _page(self, ordinal: int, about: Callable[[Key], T]) -> list[tuple[int, Key, T]]:
+        """As many of the next keys as fit into one answer, with something about each; one at least."""
+        page: list[tuple[int, Key, T]] = []
         size = 0
         with self.pod.together():
             for number, key in self.pod.after(ordinal):
-                text = self.pod.text(key)
-                size += len(text)
+                each = about(key)
+                size += len(str(key)) + len(str(each))
                 if page and size > PAGE_BYTES:
                     break
-                page.append((number, key, text))
+                page.append((number, key, each))
         return page
 
     def _do_apply(self, path: Sequence[Any], operation: str, arguments: str) -> Any:
@@ -224,15 +230,11 @@ class TrackerService(PodService):
 
     def _do_todo(self, ordinal: int, allow_aborted: bool, due: float | None) -> list[tuple[int, Key, bool]]:
         """The next tasks of a walk: ordinal, key, whether it should be done."""
-        page = self.pod.after(ordinal)
-        should = self.pod.should_do
-        return [
-            (number, key, key in self.pod and should(key, allow_aborted, due=due)) for number, key in page
-        ]
+        return self._page(ordinal, lambda key: self.pod.should_do(key, allow_aborted, due=due))
 
     def _do_aborted(self, ordinal: int) -> list[tuple[int, Key, bool]]:
         """The next tasks of a walk: ordinal, key, whether it is given up."""
-        return [(number, key, self.pod.aborted(key)) for number, key in self.pod.after(ordinal)]
+        return self._page(ordinal, self.pod.aborted)
 
     def _do_numbers(self) -> tuple[int, int, int, int]:
         """How many tasks are done, tried and aborted, and max_tries."""

@@ -1,0 +1,51 @@
+"""The figures of a large store. `bench/checkpoints.py` measures more of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.sizes import proving
+from tests.unit.checkpoints.scripts import run
+
+LARGE = """
+import json, random, sys, time
+from checkpoints import POD
+path, keys = sys.argv[1], int(sys.argv[2])
+
+def resident_megabytes():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    return pages * 4096 / 1e6
+
+if sys.argv[3] == "make":
+    with POD(path, sync_at=None, durable=False) as pod:
+        pod.update({f"key {number}": {"n": number, "pad": "x" * 180} for number in range(keys)})
+    print("{}")
+    sys.exit()
+before = resident_megabytes()
+began = time.perf_counter()
+pod = POD(path, sync_at=None)
+opened = time.perf_counter() - began
+luck = random.Random(1)
+began = time.perf_counter()
+for number in range(100):
+    key = f"key {luck.randrange(keys)}"
+    pod[key]["n"] += 1
+    pod.sync_key(key)
+updates = 100 / (time.perf_counter() - began)
+for key, value in pod.items():
+    assert value["n"] >= 0
+print(json.dumps({"open_seconds": opened, "updates_per_second": updates, "megabytes": resident_megabytes()}))
+pod.close()
+"""
+
+
+@pytest.mark.parametrize("keys", [10_000, pytest.param(100_000, marks=pytest.mark.proof)])
+def test_p39_a_large_store_opens_quickly_updates_durably_and_stays_small(tmp_path, keys):
+    run(LARGE, tmp_path, keys, "make")
+    figures = json.loads(run(LARGE, tmp_path, keys, "measure"))
+    print(figures)
+    assert figures["open_seconds"] < 2
+    assert figures["megabytes"] < 150
+    assert figures["updates_per_second"] > (100 if proving() else 20)
