@@ -1,0 +1,70 @@
+"""The README can be believed: its commands exist, its configuration is valid, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"(?m)(?:^    .*\n)+", README)
+
+
+def block(start: str) -> str:
+    """The indented block that begins so, without its indentation."""
+    (found,) = [b for b in BLOCKS if b.strip().startswith(start)]
+    return re.sub(r"(?m)^    ", "", found)
+
+
+def test_the_two_commands_stand_first():
+    first, second = BLOCKS[:2]
+
+    assert first.strip() == "make demo"
+    assert second.strip() == "make test"
+
+
+def test_every_make_target_that_it_names_exists():
+    targets = set(re.findall(r"make ([a-z]+)", README))
+    makefile = (ROOT / "Makefile").read_text()
+
+    assert targets
+    assert [t for t in targets if not re.search(rf"(?m)^{t}:", makefile)] == []
+
+
+def test_its_configuration_is_valid(tmp_path):
+    config = tmp_path / "pillowd.yaml"
+    config.write_text(block("version: 1"))
+    config.chmod(0o600)
+    command = [sys.executable, "-m", "daemon", "check", "--config", str(config)]
+    environment = {"COUCHDB_PASSWORD": "secret", "PATH": "/usr/bin:/bin"}
+
+    answer = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+
+    assert answer.returncode == 0, answer.stderr + answer.stdout
+    assert "secret" not in answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("line", block("pillowd check").strip().splitlines())
+def test_its_commands_are_understood(line):
+    """Each with `--help` in place of what it would do."""
+    words = line.split()
+    verb = words[: next(n for n, word in enumerate(words) if word.startswith("-"))][1:]
+    options = [word for word in words if word.startswith("--")]
+    command = [sys.executable, "-m", "daemon", *verb, "--help"]
+
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+
+    assert [option for option in options if option not in answer.stdout] == []
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:etc|docs|bench|pillows)/[^`*]*)`", README):
+        assert (ROOT / path).exists(), path
