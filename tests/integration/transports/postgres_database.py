@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,6 +63,7 @@ class PostgresDatabase(Target):
         dsn: where it is.
         proxy: a proxy before the server, through which transports connect.
         server: the server, where the test may restart it.
+        outputs: the outputs that transports are given, by name.
         more: settings of the connections.
     """
 
@@ -71,30 +72,38 @@ class PostgresDatabase(Target):
     cut_places = ("before", "in-copy", "before-commit", "after-commit", "reset")
 
     def __init__(
-        self, dsn: str, *, proxy: TcpProxy | None = None, server: Postgres | None = None, **more: Any
+        self,
+        dsn: str,
+        *,
+        proxy: TcpProxy | None = None,
+        server: Postgres | None = None,
+        outputs: Mapping[str, PostgresOutput] = OUTPUTS,
+        **more: Any,
     ) -> None:
         self.dsn = dsn
         self.proxy = proxy
         self.server = server
+        self.outputs = outputs
         self.more = more
 
     def transport(self, *outputs: str, key: TailKey = KEY, **more: Any) -> PostgresTransport:
         dsn = through(self.proxy, self.dsn) if self.proxy else self.dsn
         return PostgresTransport(
-            "warehouse", key, options(dsn, **self.more | more), {o: OUTPUTS[o] for o in outputs}
+            "warehouse", key, options(dsn, **self.more | more), {o: self.outputs[o] for o in outputs}
         )
 
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
-        many = OUTPUTS[output].many
+        many = self.outputs[output].many
         found: dict[str, list[dict[str, Any]]] = {}
         for row in self.query(f"select * from {self.table(output)} order by _id{', _row' if many else ''}"):
             row.pop("_row", None)
+            row.pop("_source", None)
             found.setdefault(row["_id"], []).append(row.get("doc", row))
         return found
 
     def guard(self, output: str, id: str) -> int | None:
-        table = OUTPUTS[output]
-        path = f"{table.schema_ or 'public'}.{table.table}"
+        table = self.outputs[output]
+        path = f"{table.schema_ or 'public'}.{table.table}{f' {KEY.source}' if table.shared else ''}"
         found = self.query("select version from pillowd_document where output = %s and _id = %s", path, id)
         if not table.many:
             found += self.query(f"select _version as version from {self.table(output)} where _id = %s", id)
@@ -103,7 +112,7 @@ class PostgresDatabase(Target):
 
     def table(self, output: str) -> str:
         """An output's table, quoted, for a query with parameters."""
-        table = OUTPUTS[output]
+        table = self.outputs[output]
         path = f"{quoted(table.schema_ or 'public')}.{quoted(table.table)}"
         return path.replace("%", "%%")
 
