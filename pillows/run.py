@@ -143,7 +143,7 @@ class Run:
             self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
         checkpoint = decision.checkpoint or self._fresh(situation)
         checkpoint = replace(self._identified(checkpoint), saved_at=self._plan.clock.wall())
-        self._plan.store.save(self._plan.key, checkpoint)
+        checkpoint = self._keep(checkpoint, situation.stored)
         self._observer.notice(
             str(self._plan.key),
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
@@ -182,6 +182,17 @@ class Run:
             ),
             now=self._plan.clock.wall(),
         )
+
+    def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
+        """Saves the checkpoint that the run begins with; what was saved.
+
+        A copy from a target may have been edited before the state directory was lost. The store
+        takes an edited checkpoint only as another edit.
+        """
+        if stored is None and checkpoint.generation:
+            return self._plan.store.edit(self._plan.key, partial(_adopted, checkpoint))
+        self._plan.store.save(self._plan.key, checkpoint)
+        return checkpoint
 
     def _fresh(self, situation: start.Situation) -> Checkpoint:
         return start.fresh(situation, self._retrier.tries("source").until_done(self.feed.start))
@@ -308,6 +319,12 @@ class Run:
             except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
                 self._trouble = error
                 self._halt.set()
+
+
+def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
+    if stored is not None:
+        raise CheckpointMoved(f"an operator stored one of generation {stored.generation} meanwhile")
+    return copy
 
 
 def identity_of(checkpoint: Checkpoint) -> Identity:
