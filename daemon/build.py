@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,13 @@ from typing import Any
 import msgspec
 
 from checkpoints import CheckpointStore, TailKey
-from daemon.config_models import Config, FilterOptions, PillowConfig, TransportEntry
+from daemon.config_models import Config, PillowConfig, TransportEntry
+from daemon.config_pipeline import FilterOptions, StepOptions
+from daemon.plugins import add_plugins, find_function
 from pillows import registry
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
-from pillows.errors import ConfigError
 from pillows.feed import CouchFeed
 from pillows.feed_contract import Feed
 from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
@@ -26,8 +25,9 @@ from pillows.models import Change
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.run import Plan
+from pillows.steps import ChildRows, Step
 from pillows.tail import Tail
-from pillows.transforms import PassThrough, PythonTransform, Transform
+from pillows.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import Transport
 
 
@@ -90,7 +90,7 @@ def build_plan(
         ConfigError: a python path can't be imported.
     """
     settings = config.pillows[key.pillow]
-    pillow = build_pillow(key.pillow, settings)
+    pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
     checkpoints = CheckpointPolicy(
         interval_seconds=config.checkpoints.interval,
         max_uncheckpointed=config.checkpoints.max_uncheckpointed,
@@ -117,18 +117,23 @@ def build_plan(
     )
 
 
-def build_pillow(name: str, settings: PillowConfig) -> Pillow:
+def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()) -> Pillow:
     """The pipeline of one pillow.
 
+    Args:
+        name: its name.
+        settings: what is configured.
+        folders: where modules may register filters and transforms (`daemon.plugins_path`).
+
     Raises:
-        ConfigError: a python path can't be imported.
+        ConfigError: a function can't be found.
     """
     outputs = settings.outputs or (name,)
     return Pillow(
         name=name,
         outputs=outputs,
-        filter=_filter(settings.filter),
-        transform=_transform(settings, outputs),
+        filter=_filter(settings.filter, folders),
+        transform=_transform(settings.steps, outputs, folders),
         keep_departed=settings.source.on_filtered == "ignore",
         keep_deleted=settings.source.deletes == "ignore",
     )
@@ -166,48 +171,38 @@ def _transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport
     return transport
 
 
-def _filter(settings: FilterOptions | None) -> Filter:
+def _filter(settings: FilterOptions | None, folders: Sequence[Path]) -> Filter:
     if settings is None:
         return KeepAll()
     if settings.jmespath is not None:
         return JmespathFilter(settings.jmespath)
-    function = import_function(settings.python or "")
+    function = find_function(
+        "filter", python=settings.python, name=settings.name, args=settings.args, folders=folders
+    )
     return PythonFilter(function, needs_document=settings.needs_document)
 
 
-def _transform(settings: PillowConfig, outputs: Sequence[str]) -> Transform:
-    if settings.transform is None:
+def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Sequence[Path]) -> Transform:
+    if not steps:
         return PassThrough(outputs)
-    return PythonTransform(import_function(settings.transform.python), outputs)
+    made = [_step(each, folders) for each in steps]
+    if len(made) == 1 and not isinstance(made[0], Step):
+        if steps[0].chunk is not None:
+            return ChunkedTransform(made[0], outputs, chunk=steps[0].chunk)
+        return PythonTransform(made[0], outputs)
+    return Chain(made, outputs)
 
 
-def import_function(path: str) -> Callable[[Any], Any]:
-    """The function that `module:function` names.
-
-    Raises:
-        ConfigError: there is no such module or function.
-    """
-    module_name, _, name = path.partition(":")
-    try:
-        function: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            function = getattr(function, part)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise ConfigError(
-            f"{path!r} can't be imported: {error}",
-            remedy="write it `module:function`, and list the module's folder in `daemon.plugins_path`",
-        ) from error
-    if not callable(function):
-        raise ConfigError(f"{path!r} is no function but {type(function).__name__}")
-    loaded: Callable[[Any], Any] = function
-    return loaded
-
-
-def add_plugins(folders: Sequence[Path]) -> None:
-    """Makes modules in these folders importable."""
-    for folder in folders:
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+def _step(settings: StepOptions, folders: Sequence[Path]) -> Step | Callable[[Any], Any]:
+    if settings.is_python:
+        return find_function(
+            "transform", python=settings.python, name=settings.name, args=settings.args, folders=folders
+        )
+    rows = {
+        output: ChildRows(each=child.each, fields=child.fields, parent=child.parent)
+        for output, child in settings.rows.items()
+    }
+    return Step(**{**settings.declared, "rows": rows})
 
 
 def digest(value: object) -> str:

@@ -14,7 +14,7 @@ from daemon.yaml_lines import Node
 from pillows.options import Options
 
 #: What an entry holds beside the settings of its output.
-KEYS = ("connection", "name", "outputs")
+KEYS = ("connection", "name", "own_pace", "outputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,9 @@ class Entry:
     def _entry(self, connection: str, outputs: dict[str, Options]) -> TransportEntry | None:
         name = self.node.find(("name",))
         given = {"connection": connection, "name": name.value if name else connection, "outputs": outputs}
-        entry = self.report.validated(TransportEntry, self.node.only("connection", "name"), self.path, given)
+        entry = self.report.validated(
+            TransportEntry, self.node.only("connection", "name", "own_pace"), self.path, given
+        )
         return entry if isinstance(entry, TransportEntry) else None
 
     def _connection(self) -> str | None:

@@ -6,14 +6,15 @@ import difflib
 import sys
 from collections.abc import Iterator
 
-from daemon.build import add_plugins, import_function
 from daemon.config_errors import Mistake, Path
 from daemon.config_models import Config, PillowConfig
+from daemon.config_pipeline import FilterOptions, StepOptions
+from daemon.plugins import add_plugins, find_function
 from pillows.errors import ConfigError
 
 
 def check_imports(config: Config) -> list[Mistake]:
-    """A mistake for every `python:` function of an enabled pillow that cannot be imported.
+    """A mistake for every function of an enabled pillow that cannot be found.
 
     Imports the modules, so it is for `check` and the start of the daemon.
     """
@@ -21,27 +22,34 @@ def check_imports(config: Config) -> list[Mistake]:
     found = []
     enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
     for name, pillow in enabled.items():
-        for path, function in _functions(("pillows", name), pillow):
-            mistake = _imported(config, path, function)
+        for path, part in _functions(("pillows", name), pillow):
+            mistake = _imported(config, path, part)
             if mistake:
                 found.append(mistake)
     return found
 
 
-def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, str]]:
-    for key, part in (("filter", pillow.filter), ("transform", pillow.transform)):
-        if part is not None and part.python is not None:
-            yield (*path, key, "python"), part.python
+def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterOptions | StepOptions]]:
+    if pillow.filter is not None and pillow.filter.jmespath is None:
+        yield (*path, "filter"), pillow.filter
+    for index, step in enumerate(pillow.steps):
+        at = (*path, "transform", index) if isinstance(pillow.transform, tuple) else (*path, "transform")
+        if step.is_python:
+            yield at, step
 
 
-def _imported(config: Config, path: Path, function: str) -> Mistake | None:
+def _imported(config: Config, path: Path, part: FilterOptions | StepOptions) -> Mistake | None:
+    at = (*path, "python" if part.python is not None else "name")
+    kind = "filter" if isinstance(part, FilterOptions) else "transform"
+    folders = config.daemon.plugins_path
     try:
-        import_function(function)
+        find_function(kind, python=part.python, name=part.name, args=part.args, folders=folders)
     except ConfigError as error:
-        return config.mistake(path, error.args[0], _similar(function) or error.remedy or "correct it")
+        remedy = _similar(part.python) if part.python else ""
+        return config.mistake(at, error.args[0], remedy or error.remedy or "correct it")
     except Exception as error:  # noqa: BLE001 - a module of the operator's may raise anything
-        message = f"{function!r} can't be imported: {type(error).__name__}: {error}"
-        return config.mistake(path, message, "correct the module")
+        message = f"{part.python or part.name!r} can't be imported: {type(error).__name__}: {error}"
+        return config.mistake(at, message, "correct the module")
     return None
 
 

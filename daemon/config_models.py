@@ -10,19 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import jmespath
-from jmespath.exceptions import JMESPathError
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
 from daemon.config_errors import Mistake
 from daemon.config_errors import Path as KeyPath
+from daemon.config_pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
 from daemon.yaml_lines import Node, Place
 from pillows.options import Duration, Options, Size
 from pillows.source import SourceOptions
 
 #: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
 class ControlOptions(Options):
@@ -118,47 +116,6 @@ class CheckpointOptions(Options):
     max_uncheckpointed: int = Field(default=1000, ge=1)
 
 
-class FilterOptions(Options):
-    """Which documents belong to the pillow: a python function or a JMESPath expression.
-
-    Attributes:
-        python: `module:function`; gets the document.
-        jmespath: an expression over `{id, rev, revs, deleted, doc}`.
-        needs_document: false for a function that gets the change alone and runs before the fetch.
-    """
-
-    python: str | None = Field(default=None, pattern=_FUNCTION)
-    jmespath: str | None = None
-    needs_document: bool = True
-
-    @field_validator("jmespath")
-    @classmethod
-    def _compiles(cls, expression: str | None) -> str | None:
-        try:
-            if expression is not None:
-                jmespath.compile(expression)
-        except (JMESPathError, ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"is no JMESPath ({reason}); see https://jmespath.org") from error
-        return expression
-
-    @model_validator(mode="after")
-    def _one_of_the_two(self) -> Self:
-        if (self.python is None) == (self.jmespath is None):
-            raise ValueError("needs one of `python` and `jmespath`; give exactly one")
-        return self
-
-
-class TransformOptions(Options):
-    """What rows a document has.
-
-    Attributes:
-        python: `module:function`; gets the document, returns its rows.
-    """
-
-    python: str = Field(pattern=_FUNCTION)
-
-
 class BatchOptions(Options):
     """How many documents are written together: what has arrived, up to these bounds.
 
@@ -177,13 +134,15 @@ class ErrorOptions(Options):
     """What to do about documents that cannot be written.
 
     Attributes:
-        max_tries: how often a document is tried before it becomes a dead letter.
+        max_tries: how often a dead letter's document is tried before it is left to the operator.
         max_consecutive: this many dead letters in a row fail the pillow: then it is the
             configuration that is wrong, not the documents.
+        max_dead_letters: this many are kept; one more stops the pillow, since none is ever dropped.
     """
 
     max_tries: int = Field(default=5, ge=1)
     max_consecutive: int = Field(default=1000, ge=1)
+    max_dead_letters: int = Field(default=100_000, ge=1)
 
 
 class TransportEntry(Options):
@@ -192,11 +151,14 @@ class TransportEntry(Options):
     Attributes:
         name: unique in the pillow; the connection's name unless given.
         connection: name of the connection.
+        own_pace: it runs as a pillow of its own, `pillow.name`, with its own checkpoint, so that it
+            may fall behind the others.
         outputs: output name -> settings of the transport's `Output` model.
     """
 
     name: str = Field(pattern=NAME)
     connection: str
+    own_pace: bool = False
     outputs: Mapping[str, SerializeAsAny[Options]]
 
 
@@ -209,20 +171,31 @@ class PillowConfig(Options):
         outputs: the names of its outputs; the first is the one that a transport without `outputs`
             writes. One, with the pillow's name, unless given.
         filter: which documents belong to it; all unless given.
-        transform: what rows they have; the document itself unless given.
+        transform: what rows they have; the document itself unless given. One step, or a list.
+        attachments: see `AttachmentOptions`.
         transport: where the rows go.
         batch: see `BatchOptions`.
         errors: see `ErrorOptions`.
+        tests: documents and their expected rows, for `pillowd check`; see `CaseOptions`.
     """
 
     enabled: bool = True
     source: SourceOptions
     outputs: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
     filter: FilterOptions | None = None
-    transform: TransformOptions | None = None
+    transform: Steps | None = None
+    attachments: AttachmentOptions = AttachmentOptions()
     transport: tuple[TransportEntry, ...]
     batch: BatchOptions = BatchOptions()
     errors: ErrorOptions = ErrorOptions()
+    tests: tuple[CaseOptions, ...] = ()
+
+    @property
+    def steps(self) -> tuple[StepOptions, ...]:
+        """The transform's steps."""
+        if self.transform is None:
+            return ()
+        return self.transform if isinstance(self.transform, tuple) else (self.transform,)
 
 
 class ConnectionEntry(Options):

@@ -63,7 +63,8 @@ def _connection(its_type: str, model: _Schema) -> _Schema:
 
 def _entry(name: str, output: _Schema) -> _Schema:
     """An entry of `transport`: it holds the settings of its one output itself, or has `outputs`."""
-    own = {"connection": {"type": "string"}, "name": {"type": "string", "pattern": NAME}}
+    own: _Schema = {"connection": {"type": "string"}, "name": {"type": "string", "pattern": NAME}}
+    own["own_pace"] = {"type": "boolean", "default": False}
     outputs = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{name}"}, "minProperties": 1}
     short = {"properties": own | output.get("properties", {}), "required": ["connection"]}
     short["required"] += output.get("required", ())

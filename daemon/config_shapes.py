@@ -62,7 +62,8 @@ def types_at(model: type[BaseModel], path: Sequence[str | int]) -> list[Any]:
     at: list[Any] = [model]
     for part in path:
         member = [each for each in at if is_model(each) and part in _tags(each)]
-        at = member or below(at, part)
+        # The tag of a union that is no model, such as `list`, is no key either.
+        at = member or below(at, part) or at
     return at
 
 

@@ -17,7 +17,7 @@ from checkpoints import Tracker
 from pillows.clock import Clock, SystemClock
 from pillows.errors import FatalError
 from pillows.fanout import Delivery
-from pillows.models import DocumentRows
+from pillows.models import Change, Document, DocumentRows
 
 #: The transport of a letter whose document failed before any transport saw it.
 PIPELINE = "-"
@@ -50,6 +50,19 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     at: float = 0.0
     first_at: float = 0.0
     failures: int = 1
+
+
+def letter_of(pillow: str, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
+    """The letter of a document that failed before any transport saw it."""
+    return DeadLetter(
+        pillow=pillow,
+        transport=PIPELINE,
+        id=document.id,
+        rev=document.rev,
+        version=document.version,
+        stage=stage,
+        error=f"{type(error).__name__}: {error}",
+    )
 
 
 class DeadLetters:

@@ -16,13 +16,13 @@ from time import perf_counter
 
 import gevent
 
-from pillows.deadletters import PIPELINE, DeadLetter
+from pillows.deadletters import letter_of
 from pillows.errors import FatalError, StoppedError
 from pillows.filters import Filter
-from pillows.models import Change, ChangeBatch, DocumentRows
+from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
 from pillows.pusher import Pusher
-from pillows.transforms import Transform
+from pillows.transforms import ChunkedTransform, Transform
 from pillows.triggers import DocumentTrigger
 from pillows.watermark import Segment, Watermark
 from pillows.writer import Item, Outcome
@@ -87,6 +87,7 @@ class Pipeline:
         self._observer = observer
         self._key = key
         self._stage = ""
+        self._chunked = isinstance(pillow.transform, ChunkedTransform)
 
     def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
         """Carries changes until the feed ends.
@@ -113,7 +114,7 @@ class Pipeline:
         kept = 0
         for change in changes:
             outcome = self._outcome(change)
-            kept += type(outcome) is DocumentRows and bool(outcome.rows)
+            kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((segment, outcome), weight(change))
             if turn_seconds > SLOW_SECONDS:
@@ -130,18 +131,13 @@ class Pipeline:
         except (FatalError, StoppedError):
             raise
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
-            return DeadLetter(
-                pillow=self._key,
-                transport=PIPELINE,
-                id=change.id,
-                rev=change.rev,
-                version=change.version,
-                stage=self._stage,
-                error=f"{type(error).__name__}: {error}",
-            )
+            return letter_of(self._key, change, self._stage, error)
 
     def outcome(self, change: Change) -> Outcome:
-        """What becomes of one change: the document's rows, or None where nothing is to be done."""
+        """What becomes of one change: the document's rows, or None where nothing is to be done.
+
+        Where the transform takes chunks it is the document itself: the writer has them transformed.
+        """
         self._stage = "filter"
         if change.deleted:
             return None if self._pillow.keep_deleted else gone(change)
@@ -149,6 +145,10 @@ class Pipeline:
             return None if self._pillow.keep_departed else gone(change)
         self._stage = "trigger"
         document = self.trigger(change)
+        if document.deleted:  # since the feed told of it
+            return None if self._pillow.keep_deleted else gone(document)
+        if self._chunked:
+            return document
         self._stage = "transform"
         rows = self.transform(document)
         return DocumentRows(
@@ -161,7 +161,7 @@ class Pipeline:
         )
 
 
-def gone(change: Change) -> DocumentRows:
+def gone(change: Change | Document) -> DocumentRows:
     """A document without rows: it was deleted, or has left the set."""
     return DocumentRows(id=change.id, rev=change.rev, version=change.version, rows={})
 

@@ -244,6 +244,7 @@ class Run:
             fanout=FanOut(self._transports, self._retrier),
             source=self.feed,
             letters=self._plan.letters,
+            transform=self._plan.pillow.transform,
             watermark=watermark,
             keeper=keeper,
             retrier=self._retrier,

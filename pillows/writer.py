@@ -12,19 +12,21 @@ from dataclasses import dataclass
 
 from pillows import refusals
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetter, DeadLetters
+from pillows.deadletters import DeadLetter, DeadLetters, letter_of
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut
 from pillows.keeper import Keeper
-from pillows.models import Batch, DocumentRows
+from pillows.models import Batch, Document, DocumentRows, Row
 from pillows.observer import Observer
 from pillows.refusals import Leaves
+from pillows.transforms import ChunkedTransform, Transform
 from pillows.transports.base import newest
 from pillows.tries import Retrier
 from pillows.watermark import Advance, Segment, Watermark
 
-#: What the pipeline pushes for one change: its rows, a failure, or nothing to write.
-Outcome = DocumentRows | DeadLetter | None
+#: What the pipeline pushes for one change: its rows, the document where rows are made in chunks, a
+#: failure, or nothing to write.
+Outcome = DocumentRows | Document | DeadLetter | None
 
 #: A pushed change: the segment that waits for its acknowledgement, and what became of it.
 Item = tuple[Segment, Outcome]
@@ -47,6 +49,7 @@ class Writer:
         fanout: delivers to the transports.
         source: is asked about refused documents.
         letters: takes what can never be written.
+        transform: the pillow's; one that takes chunks is asked here.
         watermark: is told what was acknowledged.
         keeper: keeps the checkpoint.
         transactional: the only transport saves the checkpoint with the rows.
@@ -62,6 +65,7 @@ class Writer:
         fanout: FanOut,
         source: Leaves,
         letters: DeadLetters,
+        transform: Transform,
         watermark: Watermark,
         keeper: Keeper,
         retrier: Retrier,
@@ -76,6 +80,7 @@ class Writer:
         self._fanout = fanout
         self._source = source
         self._letters = letters
+        self._chunked = transform if isinstance(transform, ChunkedTransform) else None
         self._watermark = watermark
         self._keeper = keeper
         self._retrier = retrier
@@ -95,7 +100,7 @@ class Writer:
             StoppedError: a stop was asked for while a target was away; nothing is acknowledged.
         """
         began = self._clock.monotonic()
-        work = sort(items)
+        work = sort(items if self._chunked is None else transformed(self._pillow, items, self._chunked))
         self._bury(work.failures)
         batch = self._batch(work)
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
@@ -193,4 +198,29 @@ def sort(items: Sequence[Item]) -> Sorted:
         acks=Counter(segment for segment, _ in items),
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
+    )
+
+
+def transformed(pillow: str, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
+    """The same items, with the rows of those documents that have none yet.
+
+    Args:
+        pillow: the tail's key as text.
+        items: a batch.
+        transform: makes the rows.
+    """
+    documents = [outcome for _, outcome in items if type(outcome) is Document]
+    made = iter(zip(documents, transform.many(documents), strict=True))
+    return [
+        (segment, _rows_of(pillow, *next(made)) if type(outcome) is Document else outcome)
+        for segment, outcome in items
+    ]
+
+
+def _rows_of(pillow: str, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
+    if isinstance(rows, Exception):
+        return letter_of(pillow, document, "transform", rows)
+    size_bytes = len(document.raw) if document.raw is not None else 0
+    return DocumentRows(
+        id=document.id, rev=document.rev, version=document.version, rows=rows, size_bytes=size_bytes
     )

@@ -12,25 +12,21 @@ that the column's type cannot take is the target's error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, Field
 
 from pillows.errors import PermanentError
 from pillows.models import Row
 from pillows.options import Options
+from pillows.paths import Getter, getter
 
 #: Columns that pillowd itself keeps in every table it writes.
 RESERVED = frozenset({"_id", "_rev", "_version", "_row"})
 
-# Names joined by dots, in which JMESPath's own signs do not occur. CommCare's `form.@xmlns` and
-# names with a hyphen are names here, though JMESPath would want them quoted.
-_DOTTED = re.compile(r"(?!@$)[^\s.\[\](){}|&'\"`*?,!<>=]+(\.[^\s.\[\](){}|&'\"`*?,!<>=]+)*")
 # `text`, `double precision`, `numeric(10, 2)`, `timestamp(3) with time zone`, `text[]`, `public.mood`.
 _TYPE = re.compile(r"[A-Za-z_][\w.]*( +[A-Za-z_]\w*)*( *\([\d, ]+\))?( +[A-Za-z_]\w*)*( *\[\d*\])*")
 
@@ -49,7 +45,7 @@ class Column:
     name: str
     path: str
     type: str
-    get: Callable[[Mapping[str, Any]], Any]
+    get: Getter
 
     @property
     def is_json(self) -> bool:
@@ -146,41 +142,8 @@ def _parse(name: str, text: str) -> Column:
     raise ValueError(f"column {name!r}: {text!r} is not a path and a type, such as 'address.city text'")
 
 
-def _getter(path: str) -> Callable[[Mapping[str, Any]], Any] | None:
-    if _DOTTED.fullmatch(path):
-        names = path.split(".")
-        return _top(names[0]) if len(names) == 1 else _dotted(names)
+def _getter(path: str) -> Getter | None:
     try:
-        expression = jmespath.compile(path)
-    except JMESPathError:
+        return getter(path)
+    except ValueError:
         return None
-    return _searched(path, expression)
-
-
-def _top(name: str) -> Callable[[Mapping[str, Any]], Any]:
-    def get(row: Mapping[str, Any]) -> Any:
-        return row.get(name)
-
-    return get
-
-
-def _dotted(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Any]:
-    def get(row: Mapping[str, Any]) -> Any:
-        value: Any = row
-        for name in names:
-            if not isinstance(value, Mapping):
-                return None
-            value = value.get(name)
-        return value
-
-    return get
-
-
-def _searched(path: str, expression: Any) -> Callable[[Mapping[str, Any]], Any]:
-    def get(row: Mapping[str, Any]) -> Any:
-        try:
-            return expression.search(row)
-        except JMESPathError as error:
-            raise PermanentError(f"{path!r} does not fit the row: {error}.") from error
-
-    return get

@@ -17,13 +17,13 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
-from pillows.filters import PythonFilter
+from pillows.filters import KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
-from pillows.models import guard
+from pillows.models import Change, Document, guard
 from pillows.pillow import Pillow
 from pillows.state import State
 from pillows.tail import Tail
-from pillows.transforms import PythonTransform
+from pillows.transforms import ChunkedTransform, PythonTransform
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 
 
@@ -132,6 +132,57 @@ def test_l2_l3_a_document_that_leaves_the_set_loses_its_rows(tmp_path, running):
 
     assert Seq.of("2-b") == run.finish().seq
     assert target.live() == {"d": {"id": "d"}}
+
+
+def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, running):
+    """Under load it is bounded; an idle feed waits for nobody. Bad documents fall out alone."""
+    chunks = []
+
+    def function(docs):
+        chunks.append(len(docs))
+        return [{"n": 1 // doc["n"]} for doc in docs]
+
+    target = MemoryTransport()
+    feed = ListFeed(
+        [
+            batch("1-a", *(change(str(n), n=1) for n in range(9)), change("bad", n=0)),
+            batch("2-b", change("gone", deleted=True), change("last", n=1), caught_up=True),
+        ]
+    )
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=KeepAll(),
+        transform=ChunkedTransform(function, ("cases",), chunk=4),
+    )
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+
+    assert max(chunks) == 4
+    assert set(target.live()) == {*map(str, range(9)), "last"}
+    (letter,) = run.plan.letters.of(str(KEY))
+    assert (letter.id, letter.stage, letter.error[:17]) == ("bad", "transform", "ZeroDivisionError")
+
+
+def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_path, running):
+    class Vanished(ListFeed):
+        def fetch(self, change):
+            return Document(id=change.id, rev="2-b", version=2, deleted=True, raw=None)
+
+    target = MemoryTransport()
+    feed = Vanished([batch("1-a", Change(id="a", revs=("1-a",), version=1), caught_up=True)])
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=KeepAll(),
+        transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
+    )
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+
+    assert target.target["rows"] == {"a": (guard(1, 2), {})}
 
 
 def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):

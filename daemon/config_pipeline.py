@@ -1,0 +1,220 @@
+"""What a pillow does with documents, as configuration has it: filter, transform, attachments, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from pillows.options import Options, Size
+from pillows.paths import getter, split
+
+_FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+class FilterOptions(Options):
+    """Which documents belong to the pillow: a python function or a JMESPath expression.
+
+    Attributes:
+        python: `module:function`; gets the document.
+        name: of a registered function, instead of its path.
+        args: keyword arguments for that function; a class is made with them once.
+        jmespath: an expression over `{id, rev, revs, deleted, doc}`.
+        needs_document: false for a function that gets the change alone and runs before the fetch.
+    """
+
+    python: str | None = Field(default=None, pattern=_FUNCTION)
+    name: str | None = None
+    args: Mapping[str, Any] = {}
+    jmespath: str | None = None
+    needs_document: bool = True
+
+    @field_validator("jmespath")
+    @classmethod
+    def _compiles(cls, expression: str | None) -> str | None:
+        try:
+            if expression is not None:
+                jmespath.compile(expression)
+        except (JMESPathError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"is no JMESPath ({reason}); see https://jmespath.org") from error
+        return expression
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if sum(each is not None for each in (self.python, self.name, self.jmespath)) != 1:
+            raise ValueError("needs one of `python`, `name` and `jmespath`; give exactly one")
+        if self.args and self.jmespath is not None:
+            raise ValueError("has `args`, which only a python function takes; remove them")
+        return self
+
+
+class ChildRowsOptions(Options):
+    """Rows of an output from the elements of an array.
+
+    Attributes:
+        each: path or JMESPath of the array in the document.
+        fields: column -> path or JMESPath in the element, `@` where it is a plain value; all of the
+            element by default.
+        parent: column -> path or JMESPath in the document.
+    """
+
+    each: str
+    fields: Mapping[str, str] = {}
+    parent: Mapping[str, str] = {}
+
+    @field_validator("each")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        _checked([path], getter)
+        return path
+
+    @field_validator("fields", "parent")
+    @classmethod
+    def _are_paths(cls, paths: Mapping[str, str]) -> Mapping[str, str]:
+        _checked(paths.values(), getter)
+        return paths
+
+
+TypeName = Literal["integer", "number", "text", "boolean", "date", "timestamp", "json"]
+
+
+class StepOptions(Options):
+    """One step of a transform: a python function, or a declarative one of any of the other keys.
+
+    Attributes:
+        python: `module:function`; gets the document, returns its rows.
+        name: of a registered function, instead of its path.
+        args: keyword arguments for that function; a class is made with them once.
+        chunk: the function gets a list of so many documents at most, and returns a list of results.
+        pick: names or dotted paths to keep; all by default.
+        drop: names or dotted paths to leave out.
+        redact: name or dotted path -> what stands there instead of the value.
+        rename: name or dotted path -> new name.
+        set: name -> constant.
+        compute: name -> path or JMESPath over the document.
+        types: name or dotted path -> the type to convert to.
+        rows: output -> the rows that it gets from an array; see `ChildRowsOptions`.
+    """
+
+    python: str | None = Field(default=None, pattern=_FUNCTION)
+    name: str | None = None
+    args: Mapping[str, Any] = {}
+    chunk: int | None = Field(default=None, ge=1, le=100_000)
+    pick: tuple[str, ...] | None = None
+    drop: tuple[str, ...] = ()
+    redact: Mapping[str, Any] = {}
+    rename: Mapping[str, str] = {}
+    set: Mapping[str, Any] = {}
+    compute: Mapping[str, str] = {}
+    types: Mapping[str, TypeName] = {}
+    rows: Mapping[str, ChildRowsOptions] = {}
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it calls a function."""
+        return self.python is not None or self.name is not None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What a declarative step does."""
+        known = ("pick", "drop", "redact", "rename", "set", "compute", "types", "rows")
+        values = {key: getattr(self, key) for key in known}
+        return {key: value for key, value in values.items() if value is not None and value not in ((), {})}
+
+    @field_validator("pick", "drop")
+    @classmethod
+    def _dotted(cls, paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        _checked(paths or (), split)
+        return paths
+
+    @field_validator("redact", "rename", "compute", "types")
+    @classmethod
+    def _dotted_names(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        _checked(values, split)
+        return values
+
+    @field_validator("rename")
+    @classmethod
+    def _to_names(cls, values: Mapping[str, str]) -> Mapping[str, str]:
+        _checked(values.values(), split)
+        return values
+
+    @field_validator("compute")
+    @classmethod
+    def _paths(cls, values: Mapping[str, str]) -> Mapping[str, str]:
+        _checked(values.values(), getter)
+        return values
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.python is not None and self.name is not None:
+            raise ValueError("has both `python` and `name`; give one")
+        if self.is_python and self.declared:
+            raise ValueError(
+                f"has `{next(iter(self.declared))}` beside a function; make them two steps of a list"
+            )
+        if not self.is_python and (self.args or self.chunk):
+            raise ValueError("has `args` or `chunk` without a function; add `python:`")
+        if not self.is_python and not self.declared:
+            raise ValueError("does nothing; write `python:`, or `pick:` and the like")
+        return self
+
+
+def _shape(value: object) -> str:
+    return "list" if isinstance(value, list | tuple) else "StepOptions"
+
+
+#: One step, or a list of them.
+Steps = Annotated[
+    Annotated[StepOptions, Tag("StepOptions")] | Annotated[tuple[StepOptions, ...], Tag("list")],
+    Discriminator(_shape),
+]
+
+
+class AttachmentOptions(Options):
+    """What a document's `_attachments` hold.
+
+    Attributes:
+        fetch: false: stubs, as CouchDB lists them; true: each with its `data` in base64.
+        max_size: of one attachment; a larger one stays a stub.
+    """
+
+    fetch: bool = False
+    max_size: Size = Field(default=2**20, gt=0)
+
+
+def _rows_shape(value: object) -> str:
+    return "mapping" if isinstance(value, Mapping) else "list"
+
+
+Row = Mapping[str, Any]
+
+
+class CaseOptions(Options):
+    """A test of the pillow, run by `pillowd check`: a document in, its rows out.
+
+    Attributes:
+        name: what it shows.
+        doc: the document; `_id`, `_rev` and `_deleted` as in CouchDB.
+        rows: output -> the rows expected there; a list alone is the first output's. Empty: the
+            document has left the set.
+    """
+
+    name: str = ""
+    doc: Mapping[str, Any]
+    rows: Annotated[
+        Annotated[tuple[Row, ...], Tag("list")] | Annotated[Mapping[str, tuple[Row, ...]], Tag("mapping")],
+        Discriminator(_rows_shape),
+    ] = ()
+
+
+def _checked(paths: Any, check: Callable[[str], object]) -> None:
+    for path in paths:
+        try:
+            check(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; see https://jmespath.org for expressions") from error

@@ -1,0 +1,127 @@
+"""Paths into documents: picking a value, and changed copies that leave the original alone.
+
+A path is a dotted name (`address.city`, `form.@xmlns`), or a JMESPath expression
+(`lines[0].price`, `length(lines)`) where a value is only read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jmespath
+from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
+
+from pillows.errors import PermanentError
+
+#: Reads a value out of a document; None where the path leads nowhere.
+Getter = Callable[[Mapping[str, Any]], Any]
+
+# Names joined by dots, in which JMESPath's own signs do not occur. CommCare's `form.@xmlns` and
+# names with a hyphen are names here, though JMESPath would want them quoted.
+_DOTTED = re.compile(r"(?!@$)[^\s.\[\](){}|&'\"`*?,!<>=]+(\.[^\s.\[\](){}|&'\"`*?,!<>=]+)*")
+
+_MISSING = object()
+
+
+def getter(path: str) -> Getter:
+    """What reads the value at a path.
+
+    Raises:
+        ValueError: it is neither a dotted name nor JMESPath.
+    """
+    if _DOTTED.fullmatch(path):
+        names = path.split(".")
+        return _top(names[0]) if len(names) == 1 else _dotted(names)
+    try:
+        return _searched(path, jmespath.compile(path).parsed)
+    except (JMESPathError, RecursionError) as error:
+        raise ValueError(f"{path!r} is no path: {str(error).splitlines()[0]}") from error
+
+
+def split(path: str) -> tuple[str, ...]:
+    """The names of a dotted path.
+
+    Raises:
+        ValueError: it is no dotted path.
+    """
+    if not _DOTTED.fullmatch(path):
+        raise ValueError(f"{path!r} is no name or dotted path")
+    return tuple(path.split("."))
+
+
+def value_at(document: Any, names: Sequence[str], default: Any = _MISSING) -> Any:
+    """The value at a dotted path; `default` where there is none, as opposed to null."""
+    for name in names:
+        if not isinstance(document, dict) or name not in document:
+            return default
+        document = document[name]
+    return document
+
+
+def is_missing(value: Any) -> bool:
+    """Whether `value_at` found nothing."""
+    return value is _MISSING
+
+
+def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
+    """Sets a value in a row of one's own; mappings on the way there are copied first."""
+    *way, last = names
+    for name in way:
+        inner = row.get(name)
+        row[name] = dict(inner) if isinstance(inner, dict) else {}
+        row = row[name]
+    row[last] = value
+
+
+def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], str], None]) -> Any:
+    """A copy of a value in which `change(mapping, name)` was done at a dotted path, if it is there.
+
+    A list on the way means each of its elements.
+    """
+    if isinstance(value, list):
+        return [changed(element, names, change) for element in value]
+    name = names[0]
+    if not isinstance(value, dict) or name not in value:
+        return value
+    copy = dict(value)
+    if len(names) == 1:
+        change(copy, name)
+    else:
+        copy[name] = changed(copy[name], names[1:], change)
+    return copy
+
+
+def _top(name: str) -> Getter:
+    def get(row: Mapping[str, Any]) -> Any:
+        return row.get(name)
+
+    return get
+
+
+def _dotted(names: Sequence[str]) -> Getter:
+    def get(row: Mapping[str, Any]) -> Any:
+        value: Any = row
+        for name in names:
+            # Asking for `dict` first: a check against the abstract class takes ten times as long.
+            if not isinstance(value, dict) and not isinstance(value, Mapping):
+                return None
+            value = value.get(name)
+        return value
+
+    return get
+
+
+def _searched(path: str, parsed: Any) -> Getter:
+    # One interpreter for all documents: making it for each costs as much as a small expression.
+    visit = TreeInterpreter().visit
+
+    def get(row: Mapping[str, Any]) -> Any:
+        try:
+            return visit(parsed, row)
+        except JMESPathError as error:
+            raise PermanentError(f"{path!r} does not fit the document: {error}.") from error
+
+    return get

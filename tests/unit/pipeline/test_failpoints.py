@@ -1,0 +1,52 @@
+"""Failpoints: where they are, and what they do there."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from checkpoints.directory import Directory
+from pillows import failpoints
+from pillows.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", failpoints.PLACES)
+def test_every_place_is_a_method_that_is_there(name: str) -> None:
+    owner, method = failpoints.find(failpoints.PLACES[name])
+    assert callable(getattr(owner, method))
+
+
+def test_no_setting_arms_nothing() -> None:
+    assert failpoints.parse("") == []
+
+
+@pytest.mark.parametrize("setting", ["nowhere:1", "ack", "ack:", "ack:x", "ack:1:ENOTHING", "ack:1:EIO:x"])
+def test_what_is_no_failpoint_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="no failpoint"):
+        failpoints.parse(setting)
+
+
+def test_an_error_is_raised_as_often_as_was_asked_for(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Directory, "sync", Directory.sync)  # put back afterwards
+    failpoints.arm("checkpoint-fsync:2:ENOSPC:2")
+    directory = Directory(tmp_path)
+    directory.sync()
+    for _ in range(2):
+        with pytest.raises(OSError, match="checkpoint-fsync") as caught:
+            directory.sync()
+        assert caught.value.errno == errno.ENOSPC
+    directory.sync()
+    directory.close()
+
+
+def test_a_failpoint_without_an_error_kills_at_its_count() -> None:
+    code = (
+        "from pillows import failpoints; from pillows.watermark import Watermark\n"
+        "failpoints.arm('ack:3'); w = Watermark()\n"
+        "for n in range(5): w.ack({}); print(n, flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (-9, ["0", "1"])

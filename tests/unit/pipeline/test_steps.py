@@ -1,0 +1,294 @@
+"""Declarative steps, chains and chunked functions."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import msgspec
+import pytest
+
+from pillows.conversions import CONVERSIONS, convert
+from pillows.errors import FatalError, PermanentError
+from pillows.models import Document
+from pillows.steps import ChildRows, Step
+from pillows.transforms import Chain, ChunkedTransform, PythonTransform
+
+CASE = {
+    "_id": "c1",
+    "_rev": "1-a",
+    "name": "Ada",
+    "ssn": "078-05-1120",
+    "born": "1990-03-01T10:00:00Z",
+    "address": {"city": "London", "zip": "N1", "owner": {"name": "Bob", "phone": "1"}},
+    "visits": [
+        {"on": "2026-01-02", "note": "private", "by": {"name": "Cy"}},
+        {"on": "2026-01-09", "note": "private", "by": {"name": "Di"}},
+    ],
+    "tags": ["a", "b"],
+    "nothing": None,
+}
+
+
+def case():
+    return copy.deepcopy(CASE)
+
+
+def document(body=None):
+    body = case() if body is None else body
+    return Document(
+        id=body.get("_id", "x"),
+        rev="1-a",
+        version=1,
+        deleted=False,
+        raw=msgspec.Raw(msgspec.json.encode(body)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "row"),
+    [
+        ({"pick": ["_id", "missing", "nothing"]}, {"_id": "c1", "nothing": None}),
+        (
+            {"pick": ["address.city", "address.owner.name"]},
+            {"address": {"city": "London", "owner": {"name": "Bob"}}},
+        ),
+        ({"pick": ["address", "name"], "drop": ["address.owner", "address.nope", "no.where"]},
+         {"address": {"city": "London", "zip": "N1"}, "name": "Ada"}),
+        ({"pick": ["visits"], "drop": ["visits.note", "visits.by"]},
+         {"visits": [{"on": "2026-01-02"}, {"on": "2026-01-09"}]}),
+        ({"pick": ["ssn", "visits"], "drop": ["visits.by", "visits.on"],
+          "redact": {"ssn": "***", "visits.note": None, "nope": "x"}},
+         {"ssn": "***", "visits": [{"note": None}, {"note": None}]}),
+        ({"pick": ["name", "address.city"], "rename": {"name": "full_name", "address.city": "city"}},
+         {"full_name": "Ada", "city": "London"}),
+        ({"pick": ["name"], "rename": {"name": "who.name", "nope": "x"}}, {"who": {"name": "Ada"}}),
+        ({"pick": ["name"], "set": {"origin": "couch"}}, {"name": "Ada", "origin": "couch"}),
+        (
+            {"pick": [], "compute": {"visits": "length(visits)", "last": "visits[-1].on", "to.deep": "name"}},
+            {"visits": 2, "last": "2026-01-09", "to": {"deep": "Ada"}},
+        ),
+        ({"pick": ["born"], "types": {"born": "date", "nope": "integer"}}, {"born": "1990-03-01"}),
+        ({"pick": ["visits"], "drop": ["visits.note", "visits.by"], "types": {"visits.on": "timestamp"}},
+         {"visits": [{"on": "2026-01-02T00:00:00+00:00"}, {"on": "2026-01-09T00:00:00+00:00"}]}),
+    ],
+)  # fmt: skip
+def test_a_step_reshapes_a_document_and_leaves_it_as_it_was(settings, row):
+    body = case()
+    assert Step(**settings).reshape(body) == row
+    assert body == CASE
+
+
+def test_rows_come_from_an_array_with_columns_of_element_and_document():
+    step = Step(
+        rows={
+            "visit": ChildRows(
+                each="visits", fields={"day": "on", "by": "by.name"}, parent={"case_id": "_id"}
+            ),
+            "tag": ChildRows(each="tags", fields={"tag": "@"}, parent={"case_id": "_id"}),
+            "whole": ChildRows(each="visits[?on > '2026-01-05'].by"),
+            "none": ChildRows(each="missing"),
+        }
+    )
+    assert step.children(case()) == {
+        "visit": [
+            {"case_id": "c1", "day": "2026-01-02", "by": "Cy"},
+            {"case_id": "c1", "day": "2026-01-09", "by": "Di"},
+        ],
+        "tag": [{"case_id": "c1", "tag": "a"}, {"case_id": "c1", "tag": "b"}],
+        "whole": [{"name": "Di"}],
+        "none": [],
+    }
+
+
+@pytest.mark.parametrize(("each", "reason"), [("name", "an array at 'name'"), ("tags", "objects")])
+def test_rows_of_something_else_than_an_array_of_objects_are_refused(each, reason):
+    with pytest.raises(PermanentError, match=reason):
+        Step(rows={"visit": ChildRows(each=each, fields={"day": "on"})}).children(case())
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "expected"),
+    [
+        ("integer", 12, 12),
+        ("integer", "12", 12),
+        ("integer", " -7 ", -7),
+        ("integer", 12.0, 12),
+        ("number", "12.5", 12.5),
+        ("number", "12", 12),
+        ("number", 3, 3),
+        ("text", 12, "12"),
+        ("text", {"a": [1]}, '{"a":[1]}'),
+        ("text", True, "true"),
+        ("text", "x", "x"),
+        ("boolean", True, True),
+        ("boolean", "no", False),
+        ("boolean", 1, True),
+        ("date", "2026-03-01", "2026-03-01"),
+        ("date", "2026-03-01T23:30:00-05:00", "2026-03-01"),
+        ("timestamp", "2026-03-01T12:00:00", "2026-03-01T12:00:00+00:00"),
+        ("timestamp", "2026-03-01T12:00:00.5Z", "2026-03-01T12:00:00.500000+00:00"),
+        ("timestamp", 1772366400000, "2026-03-01T12:00:00+00:00"),
+        ("json", '{"a": 1}', {"a": 1}),
+        ("json", [1], [1]),
+    ],
+)
+def test_values_are_converted(type, value, expected):
+    converted = convert("f", type, value)
+    assert (converted, converted.__class__) == (expected, expected.__class__)
+    assert convert("f", type, None) is None
+
+
+@pytest.mark.parametrize(
+    ("type", "value"),
+    [
+        ("integer", 12.5),
+        ("integer", "12.5"),
+        ("integer", True),
+        ("integer", [1]),
+        ("integer", "9" * 5000),
+        ("number", "nan"),
+        ("number", float("inf")),
+        ("number", True),
+        ("number", "x"),
+        ("number", {}),
+        ("boolean", "maybe"),
+        ("boolean", 2),
+        ("boolean", 0.0),
+        ("date", "1.3.2026"),
+        ("date", 5),
+        ("date", ""),
+        ("timestamp", "yesterday"),
+        ("timestamp", 1e300),
+        ("timestamp", False),
+        ("json", "{"),
+        ("text", {1j}),
+    ],
+)
+def test_l6_a_value_that_cannot_be_converted_is_refused_with_field_and_type_but_not_shown(type, value):
+    with pytest.raises(PermanentError, match=rf"'f' has a .* that is no {type}") as raised:
+        convert("f", type, value)
+    assert "maybe" not in str(raised.value)
+
+
+def test_every_type_is_known():
+    assert set(CONVERSIONS) == {"integer", "number", "text", "boolean", "date", "timestamp", "json"}
+    with pytest.raises(ValueError, match="no type"):
+        Step(types={"a": "float"})
+
+
+def test_an_expression_that_does_not_fit_the_document_is_refused_with_its_text():
+    step = Step(compute={"n": "length(n)"})
+    with pytest.raises(PermanentError, match=r"'length\(n\)' does not fit"):
+        step.reshape({"n": 5})
+
+
+@pytest.mark.parametrize("path", ["", "a..b", "a b", "a[0]", "f(x)"])
+def test_what_is_no_dotted_path_cannot_be_picked(path):
+    with pytest.raises(ValueError, match="no name or dotted path"):
+        Step(pick=[path])
+
+
+# --- chains
+
+
+def test_each_step_of_a_chain_gets_what_the_one_before_has_made():
+    chain = Chain(
+        [
+            Step(
+                pick=["_id", "name", "visits"], rows={"visit": ChildRows(each="visits", fields={"d": "on"})}
+            ),
+            lambda doc: doc | {"name": doc["name"].upper()},
+            Step(drop=["visits"], rename={"name": "who"}),
+        ],
+        ("case", "visit"),
+    )
+    assert chain(document()) == {
+        "case": ({"_id": "c1", "who": "ADA"},),
+        "visit": [{"d": "2026-01-02"}, {"d": "2026-01-09"}],
+    }
+
+
+def test_l3_none_from_any_function_of_a_chain_drops_the_document():
+    for steps in ([lambda doc: None, Step(drop=["a"])], [Step(drop=["a"]), lambda doc: None]):
+        assert not any(Chain(steps, ("case",))(document()).values())
+
+
+def test_the_last_function_of_a_chain_may_give_rows_of_several_outputs():
+    chain = Chain([Step(pick=["name"]), lambda doc: {"b": [doc, doc]}], ("a", "b"))
+    assert chain(document()) == {"b": [{"name": "Ada"}, {"name": "Ada"}]}
+
+
+def test_a_function_within_a_chain_that_gives_no_document_is_refused():
+    with pytest.raises(PermanentError, match="returned list"):
+        Chain([lambda doc: [doc], Step(drop=["a"])], ("a",))(document())
+
+
+def test_an_array_can_fill_the_only_output():
+    chain = Chain([Step(rows={"visit": ChildRows(each="visits", fields={"d": "on"})})], ("visit",))
+    assert chain(document()) == {"visit": [{"d": "2026-01-02"}, {"d": "2026-01-09"}]}
+
+
+def test_no_function_changes_the_document_that_others_see():
+    def spoil(doc):
+        doc["address"].clear()
+        return doc
+
+    for transform in (
+        PythonTransform(spoil, ("a",)),
+        Chain([Step(pick=["address"]), spoil], ("a",)),
+        ChunkedTransform(lambda docs: [spoil(doc) for doc in docs], ("a",), chunk=5),
+    ):
+        shared = document()
+        assert shared.body["address"]["city"] == "London"
+        assert transform(shared)["a"][0]["address"] == {}
+        assert shared.body == CASE
+
+
+# --- chunks
+
+
+def test_l9_a_chunk_is_bounded_and_asked_at_once():
+    sizes = []
+
+    def function(docs):
+        sizes.append(len(docs))
+        return [{"n": doc["n"]} for doc in docs]
+
+    transform = ChunkedTransform(function, ("a",), chunk=250)
+    results = transform.many([document({"n": n}) for n in range(600)])
+
+    assert sizes == [250, 250, 100]
+    assert [rows["a"][0]["n"] for rows in results] == list(range(600))
+
+
+def test_l6_a_document_that_breaks_a_chunk_fails_alone():
+    def function(docs):
+        return [{"n": 1 / doc["n"]} for doc in docs]
+
+    results = ChunkedTransform(function, ("a",), chunk=10).many([document({"n": n}) for n in (1, 0, 2)])
+
+    assert isinstance(results[1], ZeroDivisionError)
+    assert [results[0], results[2]] == [{"a": ({"n": 1.0},)}, {"a": ({"n": 0.5},)}]
+
+
+def test_a_chunk_with_the_wrong_number_of_results_writes_none_of_them():
+    results = ChunkedTransform(lambda docs: docs[1:], ("a",), chunk=10).many([document({"n": 1})] * 2)
+    assert all("0 results for 1 documents" in str(each) for each in results)
+
+
+def test_a_chunked_function_may_stop_the_pillow():
+    def function(docs):
+        raise FatalError("no licence")
+
+    with pytest.raises(FatalError, match="no licence"):
+        ChunkedTransform(function, ("a",), chunk=2).many([document()])
+
+
+def test_a_typical_declarative_transform_is_fast():
+    """15 microseconds for 500 bytes are promised (`bench/transforms.py`); a busy machine gets twice that."""
+    from bench.transforms import microseconds_per_document
+
+    began = time.monotonic()
+    assert min(microseconds_per_document(2000) for _ in range(5)) < 15 * 2
+    assert time.monotonic() - began < 10
