@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ def statuses(daemon: Pillowd) -> dict[str, dict[str, Any]]:
     return {tail["pillow"]: tail for tail in tails}
 
 
+def call(daemon: Pillowd, name: str, **arguments: Any) -> Any:
+    """Calls the running daemon over its control socket."""
+    with ControlClient(daemon.folder / "control.sock", timeout_seconds=10) as client:
+        return client.call(name, **arguments)
+
+
 def live(daemon: Pillowd, *names: str) -> bool:
     """Whether pillows (all, unless named) are caught up."""
     said = statuses(daemon)
@@ -148,9 +155,7 @@ class Runs:
     def sent(self) -> list[wire.Sent]:
         """Run by run."""
         ends = [0, *self._ends]
-        return [
-            wire.sent(self._proxy.connections[begin:end]) for begin, end in zip(ends, ends[1:], strict=False)
-        ]
+        return [wire.sent(self._proxy.connections[begin:end]) for begin, end in pairwise(ends)]
 
 
 def _documents(begin: int, end: int) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import requests
 Json = dict[str, Any]
 BULK_DOCS = 1000  # one request's worth; larger ones only take memory
 TIMEOUT_SECONDS = 60
+JSON = {"Accept": "application/json"}  # open_revs comes as multipart otherwise
 
 
 class CouchDatabase:
@@ -78,6 +79,11 @@ class CouchDatabase:
         """Deletes a document's winner, or the leaf named, and returns the deletion's revision."""
         rev = rev or self.get(doc_id)["_rev"]
         return str(self._json("DELETE", doc_path(doc_id), params={"rev": rev})["rev"])
+
+    def purge(self, doc_id: str) -> None:
+        """Removes a document, deleted or not, without a trace."""
+        leaves = self.request("GET", doc_path(doc_id), params={"open_revs": "all"}, headers=JSON).json()
+        self.request("POST", "/_purge", json={doc_id: [leaf["ok"]["_rev"] for leaf in leaves]})
 
     def bulk(self, docs: Iterable[Mapping[str, Any]], *, new_edits: bool = True) -> list[Json]:
         """Writes documents, as many as there are, and returns the answers' rows.
