@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked
-from tests.unit.checkpoints.scripts import run
+from tests.unit.checkpoints.scripts import run, start
 
 
 def stored(path):
@@ -417,6 +417,28 @@ POD(sys.argv[1])["a"] = [1]
 POD(sys.argv[1])["a"].append(2)
 """
     run(script, tmp_path, gevent_too)
+    assert stored(tmp_path) == {"a": [1, 2]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_p35_a_program_that_stops_in_order_on_a_signal_loses_nothing(tmp_path, number):
+    """Signals are the program's; closing is all that it has to do."""
+    script = """
+import signal, sys, threading
+from checkpoints import POD
+stop = threading.Event()
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, lambda *_: stop.set())
+with POD(sys.argv[1], sync_interval=None) as pod:
+    pod["a"] = [1]
+    print("ready", flush=True)
+    stop.wait()
+    pod["a"].append(2)
+"""
+    with start(script, tmp_path) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait(30) == 0
     assert stored(tmp_path) == {"a": [1, 2]}
 
 
