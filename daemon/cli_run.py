@@ -19,6 +19,7 @@ from daemon.config import ConfigErrors, load
 from daemon.config_imports import check_imports
 from daemon.masking import Mask, secrets_of
 from daemon.run import Daemon
+from pillows import failpoints
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
 
@@ -39,6 +40,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     keys = [names.find(text, known) for text in dict.fromkeys(chosen)] or known
     if not chosen and (mistakes := check_imports(config)):
         raise ConfigErrors(mistakes)
+    failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
     clock = SystemClock()
     with (
         signals.handled() as asked,
