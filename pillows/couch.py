@@ -7,11 +7,9 @@ document in CouchDB's chunks of 1.5 kB, so a faster one would gain nothing.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -19,13 +17,12 @@ import gevent
 import msgspec
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection
 
 from pillows.access import Access, Tries, access
 from pillows.answers import RefusedError, classify
 from pillows.clock import Clock, SystemClock
 from pillows.couch_options import CouchConnection
+from pillows.couch_session import session
 from pillows.errors import AccessError, ConfigError, PermanentError, PillowError, RetryableError
 
 T = TypeVar("T")
@@ -33,19 +30,8 @@ T = TypeVar("T")
 #: Most of one block; a greenlet gives way to the others after as many bytes.
 BLOCK_BYTES = 65536
 
-#: Connections kept for short requests; streams beyond it are closed after use anyway.
-_POOL_CONNECTIONS = 32
-
 #: How much of an unwanted answer is read for its message.
 _COMPLAINT_BYTES = 4096
-
-#: A dead peer is noticed by the kernel even where no byte is expected for long.
-_KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
 
 
 class TooLargeError(PermanentError):
@@ -142,7 +128,7 @@ class Couch:
         self.connection = connection
         self.clock = clock or SystemClock()
         self.tries = Tries(self.clock)
-        self._http = _session(connection)
+        self._http = session(connection)
         self._access: Access = access(connection.auth, self._login, self.clock)
 
     def path(self, *names: str) -> str:
@@ -316,37 +302,6 @@ class Couch:
         for secret in self._access.secrets():
             text = text.replace(secret, "***")
         return text[:500]
-
-
-class _Adapter(HTTPAdapter):
-    """requests' transport with TCP keepalive, and without a limit on open connections."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(
-            *args, **kwargs, socket_options=[*HTTPConnection.default_socket_options, *_KEEPALIVE]
-        )
-
-
-class _NoAuth(requests.auth.AuthBase):
-    """Keeps requests from looking into ~/.netrc: credentials come from the configuration alone."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
-def _session(connection: CouchConnection) -> requests.Session:
-    session = requests.Session()
-    session.auth = _NoAuth()
-    # Cookies are ours to send (`pillows.access`): a jar would keep a dead session's.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
-    adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    if connection.client_cert:
-        key = connection.client_key
-        session.cert = (str(connection.client_cert), str(key)) if key else str(connection.client_cert)
-    return session
 
 
 def _untrusted(error: BaseException | None) -> bool:

@@ -129,7 +129,7 @@ class Loader:
         """
         self.flush()
         while self._groups:
-            self._deliver(self._groups.popleft())
+            self._deliver_first()
 
     def close(self) -> None:
         """Ends every request."""
@@ -142,39 +142,44 @@ class Loader:
             raise self._failure
         group, self._open = self._open, _Group(pieces=[], wanted=[])
         while sum(not other.ready for other in self._groups) >= self._pace.width:
-            self._deliver(self._groups.popleft())
+            self._deliver_first()
         if group.wanted:
             group.request = gevent.spawn(self._attempt, group.wanted)
         self._groups.append(group)
 
     def _hand_on(self) -> None:
-        while self._groups and self._groups[0].ready:
-            self._deliver(self._groups.popleft())
+        while self._failure is None and self._groups and self._groups[0].ready:
+            self._deliver_first()
+
+    def _deliver_first(self) -> None:
+        self._deliver(self._groups[0])
+        self._groups.popleft()  # only now: until then `close` must find its request
 
     def _deliver(self, group: _Group) -> None:
         found = group.request.get() if group.request is not None else {}
-        if isinstance(found, TooLargeError) and len(group.wanted) > 1:
-            # Documents grew: half as many at a time, so that memory stays bounded.
-            self._sizes.saw(len(group.wanted), MAX_GROUP_BYTES)
-            for pieces in _halves(group.pieces):
-                self._deliver_now(pieces)
+        self._give(group.pieces, group.wanted, found)
+
+    def _give(self, pieces: Sequence[ChangeBatch], asked: Sequence[Change], found: Fetched) -> None:
+        if isinstance(found, TooLargeError) and len(asked) > 1:
+            self._give_halves(pieces, asked)
             return
         if isinstance(found, TooLargeError):
-            found = RetryableError(f"The document {group.wanted[0].id!r} is too large to be read.")
+            found = RetryableError(f"The document {asked[0].id!r} is too large to be read.")
         if isinstance(found, Exception):
             # Whatever is behind it must never be handed on: a position would cover the gap.
             self._failure = found
-            self._groups.clear()
             raise found
         self._sizes.saw(len(found), sum(len(c.body) for c in found.values() if c.body is not None))
-        for piece in group.pieces:
+        for piece in pieces:
             self._put(_with_documents(piece, found))
 
-    def _deliver_now(self, pieces: list[ChangeBatch]) -> None:
-        changes = [change for piece in pieces for change in piece.changes]
-        missing = [c for c in changes if c.body is None and not c.deleted and self._wants(c)]
-        request = gevent.spawn(self._attempt, missing) if missing else None
-        self._deliver(_Group(pieces=pieces, wanted=missing, request=request))
+    def _give_halves(self, pieces: Sequence[ChangeBatch], asked: Sequence[Change]) -> None:
+        """Documents grew: half as many at a time, so that memory stays bounded."""
+        self._sizes.saw(len(asked), MAX_GROUP_BYTES)
+        for half in _halves(pieces):
+            names = {wanted(change) for piece in half for change in piece.changes}
+            missing = [change for change in asked if wanted(change) in names]
+            self._give(half, missing, self._attempt(missing) if missing else {})
 
     def _attempt(self, changes: Sequence[Change]) -> Fetched:
         try:

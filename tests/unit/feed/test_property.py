@@ -12,6 +12,7 @@ from statistics import median
 
 import gevent
 import msgspec
+import pytest
 from gevent.event import Event
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,7 @@ def run(couch: FakeCouch, random: Random, url: str, *, crashes: int, **options) 
                     return target
 
 
+@pytest.mark.timeout(1800)
 def test_t2_t5_the_target_equals_the_source_under_shuffles_rewinds_stale_copies_and_cuts():
     seen = []
     with ScriptedServer() as server:
