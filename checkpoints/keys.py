@@ -64,36 +64,36 @@ def encode_value(key: Key, value: Any) -> str:
         raise ValueError(f"the value of {key!r} is nested too deeply") from None
 
 
-def line_of(key: Key, text: str) -> str:
+def line_of(key: Key, text: str) -> bytes:
     """The line of a key and its value as JSON, without the newline."""
-    return f"{encode_key(key)}\t{text}"
+    return f"{encode_key(key)}\t{text}".encode()
 
 
-def value_of(line: str) -> Any:
+def value_of(line: bytes) -> Any:
     """The value in a line, as plain dicts and lists."""
     return json.loads(text_of(line))
 
 
-def text_of(line: str) -> str:
+def text_of(line: bytes) -> str:
     """The value in a line as JSON."""
-    return line.partition("\t")[2]
+    return line.partition(b"\t")[2].decode()
 
 
-def parse_line(line: str) -> tuple[Key, str]:
-    """The key in a line, and the line.
+def parse_line(line: bytes) -> Key:
+    """The key in a line.
 
     Raises:
         ValueError: it is no line; the message says why.
     """
-    text, tab, value = line.partition("\t")
+    text, tab, value = line.partition(b"\t")
     if not tab:
         raise ValueError("no tab between key and value")
     try:
-        key = decode_key(text)
+        key = decode_key(text.decode())
     except (ValueError, TypeError) as error:
         raise ValueError(f"not a key: {error}") from None
     try:
-        json.loads(value)
+        json.loads(value.decode())
     except ValueError as error:
         raise ValueError(f"the value of {key!r} is not JSON: {error}") from None
-    return key, line
+    return key

@@ -24,7 +24,7 @@ class Layout:
 
     def __init__(self, file_size: int) -> None:
         self.file_size = file_size
-        self.segments: list[dict[Key, str]] = []
+        self.segments: list[dict[Key, bytes]] = []
         self._ordinals: dict[Key, int] = {}
         self._starts: list[int] = []
         self._next = 0
@@ -35,7 +35,7 @@ class Layout:
     def __len__(self) -> int:
         return len(self._ordinals)
 
-    def line(self, key: Key) -> str:
+    def line(self, key: Key) -> bytes:
         """The line of a key.
 
         Raises:
@@ -51,7 +51,7 @@ class Layout:
         """
         return bisect_right(self._starts, self._ordinals[key]) - 1
 
-    def put(self, key: Key, line: str) -> int:
+    def put(self, key: Key, line: bytes) -> int:
         """Replaces a key's line in its place, or adds it at the end. Returns its segment."""
         if key in self._ordinals:
             number = self.segment_of(key)
@@ -67,7 +67,7 @@ class Layout:
         self.segments.append({})
         self._starts.append(self._next)
 
-    def append(self, key: Key, line: str) -> bool:
+    def append(self, key: Key, line: bytes) -> bool:
         """Adds a key to the last segment, whatever its size. Returns whether it was new.
 
         One that is in the store already moves there: of two lines of one key the last counts.

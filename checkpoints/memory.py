@@ -33,7 +33,7 @@ class Taken:
         moved: whether keys moved from one segment to another, so that the order of writing counts.
     """
 
-    segments: dict[int, list[str]] = field(default_factory=dict)
+    segments: dict[int, list[bytes]] = field(default_factory=dict)
     length: int = 0
     dirty: dict[Key, int] = field(default_factory=dict)
     writes: int = 0
@@ -247,7 +247,7 @@ class Memory:
         if root is not None:
             self._layout.put(key, line_of(key, encode_value(key, root)))
 
-    def _line_for(self, key: Key, value: Any) -> tuple[Key, str | None]:
+    def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
         """The line that stores a value; None for the live value itself, which was changed in place."""
         check_key(key)
         if isinstance(value, dict | list) and self._live.get(key) is value:
@@ -257,7 +257,7 @@ class Memory:
             value = self._rules.complete(key, value, present)
         return key, line_of(key, encode_value(key, value))
 
-    def _store(self, key: Key, line: str | None) -> None:
+    def _store(self, key: Key, line: bytes | None) -> None:
         if line is None:
             self._touch(key)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from dataclasses import dataclass, field
-from itertools import chain
 
 from checkpoints.directory import Directory
 from checkpoints.meta import META
@@ -27,7 +26,7 @@ class Plan:
 
     gzipped: bool
     before: bytes | None = None
-    segments: dict[int, list[str]] = field(default_factory=dict)
+    segments: dict[int, list[bytes]] = field(default_factory=dict)
     new: int = 0
     removals: range = range(0)
     after: bytes | None = None
@@ -65,6 +64,6 @@ class Plan:
             directory.replace(META, self.after)
             directory.sync()
 
-    def _content(self, lines: list[str]) -> bytes:
-        text = "\n".join(chain(lines, [""])).encode()
-        return gzip.compress(text, mtime=0) if self.gzipped else text
+    def _content(self, lines: list[bytes]) -> bytes:
+        data = b"\n".join([*lines, b""])
+        return gzip.compress(data, mtime=0) if self.gzipped else data

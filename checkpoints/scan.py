@@ -88,9 +88,9 @@ def scan(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
         result.layout.file_size, result.gzipped = result.meta.file_size, result.meta.gzipped
     last = _count_segments(directory, result)
     # From the last file to the first: a line that a writer beside us moves up is seen twice, never not.
-    texts = [_read_segment(directory, number, result) for number in range(last, -1, -1)][::-1]
-    for number, text in enumerate(texts):
-        _take_segment(number, text, result)
+    contents = [_read_segment(directory, number, result) for number in range(last, -1, -1)][::-1]
+    for number, data in enumerate(contents):
+        _take_segment(number, data, result)
     _check_counts(result)
     return result
 
@@ -121,20 +121,16 @@ def _count_segments(directory: Directory, result: Scan) -> int:
     return max(numbers, default=-1)
 
 
-def _read_segment(directory: Directory, number: int, result: Scan) -> str | None:
+def _read_segment(directory: Directory, number: int, result: Scan) -> bytes | None:
     name = segment_name(number, gzipped=result.gzipped)
     try:
         data = directory.read(name)
-        return (gzip.decompress(data) if result.gzipped else data).decode()
+        return gzip.decompress(data) if result.gzipped else data
     except FileNotFoundError:
         return None  # found by its number already
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         result.note(name, f"it cannot be decompressed: {error}")
-        data = _decompress_what_is_whole(data)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1 if not result.gzipped else None
-        result.note(name, f"not UTF-8: {error.reason} at byte {error.start}", line=line)
-    return data.decode(errors="replace")
+        return _decompress_what_is_whole(data)
 
 
 def _decompress_what_is_whole(data: bytes) -> bytes:
@@ -144,13 +140,13 @@ def _decompress_what_is_whole(data: bytes) -> bytes:
     return b""
 
 
-def _take_segment(number: int, text: str | None, result: Scan) -> None:
+def _take_segment(number: int, data: bytes | None, result: Scan) -> None:
     result.layout.add_segment()
     result.counts.append(0)
-    if text is None:
+    if data is None:
         return
     name = segment_name(number, gzipped=result.gzipped)
-    *lines, rest = text.split("\n")
+    *lines, rest = data.split(b"\n")
     for at, line in enumerate(lines, 1):
         _take_line(name, at, line, result)
     if rest:
@@ -158,9 +154,9 @@ def _take_segment(number: int, text: str | None, result: Scan) -> None:
     result.counts[-1] = len(lines)
 
 
-def _take_line(name: str, at: int, line: str, result: Scan) -> None:
+def _take_line(name: str, at: int, line: bytes, result: Scan) -> None:
     try:
-        key, line = parse_line(line)
+        key = parse_line(line)
     except ValueError as error:
         result.note(name, str(error), line=at)
         return

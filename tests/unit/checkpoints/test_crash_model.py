@@ -114,7 +114,7 @@ class Disk(Directory):
         return Disk(left)
 
 
-KEYS = st.integers(0, 7)
+KEYS = st.integers(0, 15)
 VALUES = st.integers(0, 999)
 
 
@@ -150,7 +150,7 @@ class Crashes(RuleBasedStateMachine):
         self.memory.put([(key, [value])])
         self.note(key)
 
-    @rule(keys=st.lists(KEYS, min_size=2, max_size=8, unique=True), value=VALUES)
+    @rule(keys=st.lists(KEYS, min_size=2, max_size=16, unique=True), value=VALUES)
     def put_many(self, keys, value):
         self.memory.put([(key, [value]) for key in keys])
         for key in keys:
@@ -168,6 +168,19 @@ class Crashes(RuleBasedStateMachine):
             if key in self.memory:
                 self.memory.remove(key)
                 self.note(key)
+
+    @rule(key=KEYS, value=VALUES)
+    def remove_and_add_again(self, key, value):
+        """It stands elsewhere then."""
+        if key in self.memory:
+            self.memory.remove(key)
+            self.note(key)
+            self.put(key, value)
+
+    @rule(keys=st.sets(KEYS, max_size=6))
+    def keep_only(self, keys):
+        """So many holes that the keys move up."""
+        self.remove([key for key in self.state() if key not in keys])
 
     @rule()
     def sync(self):

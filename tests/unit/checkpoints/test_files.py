@@ -246,7 +246,7 @@ BROKEN = {
     break_value: ("1.json line 2: the value of 'k4' is not JSON", [0, 1, 2, 3, 5, 6, 7]),
     break_key: ("1.json line 2: not a key", [0, 1, 2, 3, 5, 6, 7]),
     blank: ("1.json line 2: no tab", [0, 1, 2, 3, 5, 6, 7]),
-    binary: ("1.json line 2: not UTF-8", [0, 1, 2, 3, 5, 6, 7]),
+    binary: ("1.json line 2: the value of 'k4' is not JSON: 'utf-8' codec", [0, 1, 2, 3, 5, 6, 7]),
     shorten_middle: ("1.json: it has 1 lines of at least 3", [0, 1, 2, 3, 6, 7]),
     shorten_last: ("2.json: it has 1 lines of at least 2", [0, 1, 2, 3, 4, 5, 6]),
     empty_last: ("2.json: it has 0 lines of at least 2", [0, 1, 2, 3, 4, 5]),
