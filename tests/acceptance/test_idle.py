@@ -1,0 +1,46 @@
+"""What a daemon takes that has nothing to do."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from tests.acceptance.world import TARGETS, World, live
+from tests.sizes import size
+
+MOST_MB = 100
+
+
+def test_three_idle_pillows_take_less_than_100_mb(world: World) -> None:
+    """One into each target, after they have caught up, as the kernel counts: resident, and at most."""
+    world.fill(size(ci=1_000, proof=100_000))
+    daemon = world.pillowd({target: world.pillow(target, target) for target in TARGETS}).start()
+    daemon.wait_for(lambda: live(daemon), seconds=100)
+    for target in TARGETS:
+        assert world.differences(target, target) == {}
+
+    before = _cpu_seconds(daemon.child.pid)
+    seconds = size(ci=1.0, proof=30.0)
+    time.sleep(seconds)
+    resident_mb, peak_mb = _memory_mb(daemon.child.pid)
+    cpu = (_cpu_seconds(daemon.child.pid) - before) / seconds
+
+    print(f"\nidle, 3 pillows: {resident_mb:.0f} MB resident, {peak_mb:.0f} MB at most, {cpu:.1%} of a core")
+    assert resident_mb < MOST_MB
+    assert daemon.stop() == 0
+
+
+def _memory_mb(pid: int) -> tuple[float, float]:
+    """What is resident, and the most that ever was."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    resident, peak = (re.search(rf"{name}:\s*(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
+    assert resident
+    assert peak
+    return int(resident[1]) * 1024 / 1e6, int(peak[1]) * 1024 / 1e6
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Of the process; proc(5) counts in hundredths."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
