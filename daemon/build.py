@@ -110,6 +110,8 @@ def build_plan(
         ),
         checkpoints=checkpoints,
         max_consecutive=settings.errors.max_consecutive,
+        max_tries=settings.errors.max_tries,
+        max_dead_letters=settings.errors.max_dead_letters,
         store=store,
         letters=letters,
         clock=clock,

@@ -18,6 +18,7 @@ from daemon import keys as names
 from daemon.state_dir import StateDir
 from daemon.supervisor import Supervisor
 from pillows.clock import Clock
+from pillows.deadletters import DeadLetter
 from pillows.state import State, TailStatus
 
 _log = structlog.get_logger("pillowd.operator")
@@ -64,6 +65,8 @@ class Operations:
             "checkpoint.export": self.checkpoint_export,
             "checkpoint.import": self.checkpoint_import,
             "dead-letter.list": self.dead_letter_list,
+            "dead-letter.show": self.dead_letter_show,
+            "dead-letter.retry": self.dead_letter_retry,
             "dead-letter.discard": self.dead_letter_discard,
         }
 
@@ -105,21 +108,40 @@ class Operations:
         self._supervisor.restart(tail)
         return self._told("restart", tail)
 
+    # --- dead letters
+
     def dead_letter_list(self, key: str) -> list[dict[str, Any]]:
         """The documents of a tail that could not be written, oldest first; never their bodies."""
-        letters = self._state.letters.of(str(self._known(key)))
-        return [{name: getattr(letter, name) for name in letter.__struct_fields__} for letter in letters]
+        return [_shown_letter(letter) for letter in self._letters(key, None)]
+
+    def dead_letter_show(self, key: str, id: str) -> list[dict[str, Any]]:
+        """The letters of one document, one for each transport that refused it."""
+        return [_shown_letter(letter) for letter in self._letters(key, [id])]
+
+    def dead_letter_retry(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
+        """Has documents tried again, all of a tail's unless named: at once, or when the tail runs."""
+        tail = str(self._known(key))
+        count = self._state.letters.retry(tail, self._named(key, ids))
+        _log.warning("dead_letter.retried", pillow=tail, count=count, ids=ids or "all")
+        return {"key": tail, "retried": count}
 
     def dead_letter_discard(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
         """Forgets dead letters of a tail: of these documents, or all. They are not written."""
+        tail = str(self._known(key))
+        count = self._state.letters.discard(tail, self._named(key, ids))
+        _log.warning("dead_letter.discarded", pillow=tail, count=count, ids=ids or "all")
+        return {"key": tail, "discarded": count}
+
+    def _named(self, key: str, ids: list[str] | None) -> list[tuple[str, str]]:
+        return [(letter.transport, letter.id) for letter in self._letters(key, ids)]
+
+    def _letters(self, key: str, ids: list[str] | None) -> list[DeadLetter]:
         tail = str(self._known(key))
         letters = [each for each in self._state.letters.of(tail) if ids is None or each.id in ids]
         missing = sorted(set(ids or ()) - {each.id for each in letters})
         if missing:
             raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
-        count = self._state.letters.discard(tail, [(each.transport, each.id) for each in letters])
-        _log.warning("dead_letter.discarded", pillow=tail, count=count, ids=ids or "all")
-        return {"key": tail, "discarded": count}
+        return letters
 
     # --- checkpoints
 
@@ -265,6 +287,10 @@ def _shown(status: TailStatus) -> dict[str, Any]:
     if seq is not None and len(seq) > SEQ_CHARACTERS:
         seq = f"{seq[:SEQ_CHARACTERS]}…"
     return asdict(replace(status, seq=seq))
+
+
+def _shown_letter(letter: DeadLetter) -> dict[str, Any]:
+    return {name: getattr(letter, name) for name in letter.__struct_fields__}
 
 
 def _at(stored: Checkpoint | None, position: Seq) -> Checkpoint:

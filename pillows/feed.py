@@ -14,7 +14,7 @@ from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.couch import Couch, Pulse
 from pillows.couch_options import CouchConnection
-from pillows.documents import Documents
+from pillows.documents import Documents, wanted
 from pillows.errors import RetryableError
 from pillows.feed_contract import Feed, Identity
 from pillows.feed_loader import Sizes
@@ -104,6 +104,12 @@ class CouchFeed:
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """A fresh read of documents' versions, by a quorum."""
         return self._documents.versions(ids)
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The state of now of documents, by id."""
+        asked = [Change(id=id, revs=("0-",), version=0) for id in ids]
+        found = self._documents.current(asked)
+        return [found[wanted(change)] for change in asked]
 
     def fetch(self, change: Change) -> Document:
         """Fetches the document of a change that came without one; one attempt."""

@@ -94,6 +94,16 @@ class Feed(Protocol):
             As `identify`.
         """
 
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The state of now of documents, with their bodies; one attempt.
+
+        Returns:
+            A change for each id, in that order; an id that is not there is deleted, of version 0.
+
+        Raises:
+            As `identify`.
+        """
+
     def fetch(self, change: Change) -> Document:
         """Fetches the document of a change that came without one; one attempt.
 

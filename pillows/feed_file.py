@@ -71,6 +71,12 @@ class FileFeed:
             if change.id in wanted
         }
 
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The states that the recording ends with."""
+        last = {change.id: change for batch in self._recorded() for change in batch.changes}
+        gone = {id: Change(id=id, revs=("0-",), version=0, deleted=True) for id in ids}
+        return [last.get(id, gone[id]) for id in ids]
+
     def fetch(self, change: Change) -> Document:
         """Nothing can be fetched.
 

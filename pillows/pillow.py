@@ -113,7 +113,7 @@ class Pipeline:
         turn_began = perf_counter()
         kept = 0
         for change in changes:
-            outcome = self._outcome(change)
+            outcome = self.outcome_or_letter(change)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((segment, outcome), weight(change))
@@ -125,7 +125,13 @@ class Pipeline:
                 turn_began = perf_counter()
         self._observer.change(self._key, count=len(changes), kept=kept)
 
-    def _outcome(self, change: Change) -> Outcome:
+    def outcome_or_letter(self, change: Change) -> Outcome:
+        """What becomes of one change; where that fails, the dead letter that says why.
+
+        Raises:
+            FatalError: the tail can't go on.
+            StoppedError: a stop was asked for.
+        """
         try:
             return self.outcome(change)
         except (FatalError, StoppedError):

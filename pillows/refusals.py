@@ -5,14 +5,18 @@ the same answer comes when the source went back (a document purged and created a
 generation 1; a database restored from a backup), and then believing it would leave an old state in
 the target for ever. So the source is asked for the document's leaves: only if their generations sum
 up to at least the stored version is the refusal right.
+
+An equal version is a replay, unless the source was purged since: a document that was at generation 1
+and was created anew is at generation 1 again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pillows.errors import FencedError
+from pillows.feed_contract import Identity
 from pillows.models import Batch, DocumentRows, epoch_of, guard, version_of
 from pillows.waiting import Waiter
 
@@ -29,19 +33,27 @@ class Leaves(Protocol):
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Id -> the sum of the generations of its leaves; ids that are not there are missing."""
 
+    def identify(self) -> Identity:
+        """Which database this is, and how far it was purged."""
 
-def suspects(batch: Batch, refused: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The refused documents whose stored guard is above ours: id -> that guard.
+
+def suspects(
+    batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
+) -> dict[str, int]:
+    """The documents that something newer stands for than what came last: id -> the guard of that.
+
+    Either a target refused the document for it, or it came before in the same batch.
 
     Args:
         batch: what was written.
         refused: for each transport, id -> the guard that it stores.
+        last: id -> what came last of each document.
 
     Raises:
         FencedError: a target stores a later epoch than ours.
     """
     ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
-    above: dict[str, int] = {}
+    above = {d.id: ours[d.id] for d in batch.documents if d.version > last[d.id].version}
     for answers in refused:
         for id, stored in answers.items():
             if epoch_of(stored) > batch.epoch:
@@ -53,6 +65,13 @@ def suspects(batch: Batch, refused: Iterable[Mapping[str, int]]) -> dict[str, in
             if stored > ours[id]:
                 above[id] = max(stored, above.get(id, 0))
     return above
+
+
+def equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The documents that a target refused because it has their version: id -> that version."""
+    ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
+    same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
+    return {id: version_of(ours[id]) for id in same}
 
 
 def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> dict[str, int]:
@@ -77,14 +96,13 @@ def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> d
     return {id: present.get(id, 0) for id in behind}
 
 
-def rewritten(batch: Batch, gone_back: Mapping[str, int], epoch: int) -> Batch:
+def rewritten(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
     """The documents that have gone back, to be written again under a raised epoch.
 
     What is not in the source any more loses its rows.
     """
-    documents = [
+    return [
         d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, version=d.version, rows={})
-        for d in batch.documents
+        for d in last.values()
         if d.id in gone_back
     ]
-    return Batch(documents=documents, epoch=epoch, first_pass=batch.first_pass)

@@ -16,12 +16,12 @@ import msgspec
 from gevent.event import Event
 from gevent.lock import RLock
 
-from checkpoints import Checkpoint, CheckpointStore, Digest, IntegrityError, TailKey
+from checkpoints import Checkpoint, CheckpointMoved, CheckpointStore, Digest, IntegrityError, TailKey
 from pillows import start
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetters
-from pillows.errors import RetryableError, StateLostError
+from pillows.deadletters import DeadLetters, LetterPolicy
+from pillows.errors import RetryableError, StateLostError, StoppedError
 from pillows.fanout import FanOut
 from pillows.feed_contract import Feed, Identity
 from pillows.keeper import CheckpointPolicy, Keeper
@@ -29,6 +29,7 @@ from pillows.models import Batch, ChangeBatch, Standing
 from pillows.observer import Observer
 from pillows.pillow import Pillow, Pipeline
 from pillows.pusher import Pusher
+from pillows.redelivery import Redelivery
 from pillows.transports.base import Transport
 from pillows.tries import Retrier
 from pillows.triggers import DocumentTrigger
@@ -51,6 +52,8 @@ class Plan:
         batch: how large batches grow.
         checkpoints: when checkpoints are saved.
         max_consecutive: so many dead letters in a row stop the tail.
+        max_tries: how often the document of a dead letter is tried.
+        max_dead_letters: so many are kept; one more stops the tail.
         store, letters: durable state, shared with other tails.
         clock, observer: shared too.
     """
@@ -69,6 +72,8 @@ class Plan:
     batch: BatchPolicy = field(default_factory=BatchPolicy)
     checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     max_consecutive: int = 1000
+    max_tries: int = 5
+    max_dead_letters: int = 100_000
 
 
 class Run:
@@ -221,7 +226,20 @@ class Run:
         stack.callback(pusher.kill)
         saver = gevent.spawn(self._save_regularly, keeper)
         stack.callback(saver.kill)
-        pipeline = Pipeline(
+        redelivery = gevent.spawn(self._redeliver, self._pipeline(pusher, watermark), pusher)
+        stack.callback(redelivery.kill)
+        identity = identity_of(keeper.current)
+        batches = self.feed.batches(keeper.current.seq, identity, self._halt)
+        self._pipeline(pusher, watermark).carry(batches, self._on_batch)
+        redelivery.kill()  # before the pusher takes no more
+        pusher.finish()
+        if self._trouble is not None:
+            raise self._trouble
+        keeper.save()
+
+    def _pipeline(self, pusher: Pusher[Item], watermark: Watermark) -> Pipeline:
+        """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
+        return Pipeline(
             self._plan.pillow,
             trigger=DocumentTrigger(
                 lambda change: self._retrier.tries("source").until_done(partial(self.feed.fetch, change))
@@ -231,12 +249,23 @@ class Run:
             observer=self._observer,
             key=str(self._plan.key),
         )
-        identity = identity_of(keeper.current)
-        pipeline.carry(self.feed.batches(keeper.current.seq, identity, self._halt), self._on_batch)
-        pusher.finish()
-        if self._trouble is not None:
-            raise self._trouble
-        keeper.save()
+
+    def _redeliver(self, pipeline: Pipeline, pusher: Pusher[Item]) -> None:
+        redelivery = Redelivery(
+            str(self._plan.key),
+            letters=self._plan.letters,
+            source=self.feed,
+            outcome=pipeline.outcome_or_letter,
+            push=pusher.push,
+            clock=self._plan.clock,
+        )
+        try:
+            redelivery.run(self._halt)
+        except StoppedError:
+            return  # what was due still is, at the next start
+        except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
+            self._trouble = self._trouble or error
+            self._halt.set()
 
     def _pusher(self, keeper: Keeper, watermark: Watermark) -> Pusher[Item]:
         writer = Writer(
@@ -254,6 +283,11 @@ class Run:
             raise_epoch=self._raise_epoch,
             on_advance=self._advanced,
             max_consecutive=self._plan.max_consecutive,
+            letter_policy=LetterPolicy(
+                max_letters=self._plan.max_dead_letters,
+                max_tries=self._plan.max_tries,
+                config=self._plan.pipeline_digest,
+            ),
         )
 
         def write(items: Sequence[Item]) -> None:
@@ -281,9 +315,10 @@ class Run:
             )
         keeper.change(pass_done=True)
 
-    def _raise_epoch(self) -> None:
+    def _raise_epoch(self, purge_seq: str | None) -> None:
         if self.keeper is not None:
-            self.keeper.change(epoch=self.keeper.current.epoch + 1)
+            known = self.keeper.current
+            self.keeper.change(epoch=known.epoch + 1, purge_seq=purge_seq or known.purge_seq)
             self._claim(self.keeper.current)
 
     # --- saving

@@ -7,12 +7,14 @@ acknowledged; a refused document is looked at before; the checkpoint moves last.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from pillows import refusals
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetter, DeadLetters, letter_of
+from pillows.deadletters import DeadLetter, DeadLetters, LetterPolicy, letter_of
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut
 from pillows.keeper import Keeper
@@ -53,9 +55,11 @@ class Writer:
         watermark: is told what was acknowledged.
         keeper: keeps the checkpoint.
         transactional: the only transport saves the checkpoint with the rows.
-        raise_epoch: raises the epoch by one, durably here and in every target.
+        raise_epoch: raises the epoch by one, durably here and in every target; is told how far the
+            source was purged, where that was asked.
         on_advance: called after each batch with how far the watermark moved.
         max_consecutive: so many dead letters in a row mean that the configuration is wrong.
+        letter_policy: how letters are kept.
     """
 
     def __init__(
@@ -72,9 +76,10 @@ class Writer:
         observer: Observer,
         clock: Clock,
         transactional: bool,
-        raise_epoch: Callable[[], None],
+        raise_epoch: Callable[[str | None], None],
         on_advance: Callable[[Advance], None],
         max_consecutive: int,
+        letter_policy: LetterPolicy,
     ) -> None:
         self._pillow = pillow
         self._fanout = fanout
@@ -90,6 +95,7 @@ class Writer:
         self._raise_epoch = raise_epoch
         self._on_advance = on_advance
         self._max_consecutive = max_consecutive
+        self._letter_policy = letter_policy
         self._consecutive = 0
 
     def write(self, items: Sequence[Item]) -> None:
@@ -100,13 +106,17 @@ class Writer:
             StoppedError: a stop was asked for while a target was away; nothing is acknowledged.
         """
         began = self._clock.monotonic()
-        work = sort(items if self._chunked is None else transformed(self._pillow, items, self._chunked))
-        self._bury(work.failures)
+        if self._chunked is not None:
+            items = transformed(self._pillow, items, self._chunked)
+        work = sort(items)
         batch = self._batch(work)
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
-        self._bury(self._dead(batch, deliveries))
+        letters = self._dead(batch, deliveries)
+        self._bury([*work.failures, *letters], items)
         self._letters.clear(self._pillow, batch.documents, deliveries)
-        self._look_at_refused(batch, deliveries)
+        if work.failures or letters or self._consecutive:
+            self._count_consecutive(items, {letter.id for letter in letters})
+        self._look_at_refused(batch, deliveries, work.documents)
         self._acknowledge(work)
         self._tell(batch, deliveries, self._clock.monotonic() - began)
 
@@ -120,10 +130,12 @@ class Writer:
             checkpoint=ahead,
         )
 
-    def _bury(self, letters: Sequence[DeadLetter]) -> None:
+    def _bury(self, letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
         if not letters:
             return
-        self._letters.add(letters)
+        behind = {outcome.id: str(segment.seq or "") for segment, outcome in items if outcome is not None}
+        located = [msgspec.structs.replace(letter, seq=behind.get(letter.id, "")) for letter in letters]
+        self._letters.add(located, self._letter_policy)
         for letter in letters:
             self._observer.dead_letter(
                 self._pillow,
@@ -134,7 +146,7 @@ class Writer:
             )
 
     def _dead(self, batch: Batch, deliveries: Mapping[str, Delivery]) -> list[DeadLetter]:
-        letters = [
+        return [
             DeadLetter(
                 pillow=self._pillow,
                 transport=name,
@@ -149,14 +161,9 @@ class Writer:
             for document in batch.documents
             if document.id in delivery.dead
         ]
-        self._count_consecutive(batch, {letter.id for letter in letters})
-        return letters
 
-    def _count_consecutive(self, batch: Batch, dead: set[str]) -> None:
-        for document in batch.documents if dead else ():
-            self._consecutive = self._consecutive + 1 if document.id in dead else 0
-        if not dead and batch.documents:
-            self._consecutive = 0
+    def _count_consecutive(self, items: Sequence[Item], dead: Container[str]) -> None:
+        self._consecutive = consecutive(self._consecutive, items, dead)
         if self._consecutive >= self._max_consecutive:
             raise FatalError(
                 f"{self._consecutive} documents in a row could not be written: it is the configuration "
@@ -164,18 +171,38 @@ class Writer:
                 remedy=f"see `pillowd dead-letter list {self._pillow}`, mend transform or mapping, restart",
             )
 
-    def _look_at_refused(self, batch: Batch, deliveries: Mapping[str, Delivery]) -> None:
-        suspected = refusals.suspects(batch, [d.refused for d in deliveries.values() if d.refused])
-        if not suspected:
+    def _look_at_refused(
+        self, batch: Batch, deliveries: Mapping[str, Delivery], arrived: Sequence[DocumentRows]
+    ) -> None:
+        refused = [d.refused for d in deliveries.values() if d.refused]
+        if not refused and len(arrived) == len(batch.documents):
             return
-        look = self._retrier.tries("source")
-        gone_back = look.until_done(lambda: refusals.went_back(suspected, self._source, self._retrier.waiter))
+        last = {d.id: d for d in arrived}
+        gone_back = self._gone_back(refusals.suspects(batch, refused, last))
+        equal = refusals.equal(batch, refused)
+        purge_seq = self._purged() if equal else None
+        if purge_seq is not None:
+            gone_back |= equal
         if not gone_back:
             return
         self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
-        self._raise_epoch()
-        again = refusals.rewritten(batch, gone_back, self._keeper.current.epoch)
-        self._bury(self._dead(again, self._fanout.deliver(again)))
+        self._raise_epoch(purge_seq)
+        again = replace(
+            batch,
+            documents=refusals.rewritten(last, gone_back),
+            epoch=self._keeper.current.epoch,
+            checkpoint=None,
+        )
+        self._bury(self._dead(again, self._fanout.deliver(again)), ())
+
+    def _gone_back(self, suspected: Mapping[str, int]) -> dict[str, int]:
+        look = self._retrier.tries("source")
+        return look.until_done(lambda: refusals.went_back(suspected, self._source, self._retrier.waiter))
+
+    def _purged(self) -> str | None:
+        """How far the source was purged; None if no further than was known, or if it does not say."""
+        purge_seq = self._retrier.tries("source").until_done(self._source.identify).purge_seq
+        return None if purge_seq == self._keeper.current.purge_seq else purge_seq
 
     def _acknowledge(self, work: Sorted) -> None:
         advance = self._watermark.ack(work.acks)
@@ -199,6 +226,25 @@ def sort(items: Sequence[Item]) -> Sorted:
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
     )
+
+
+def consecutive(before: int, items: Sequence[Item], dead: Container[str]) -> int:
+    """How many documents in a row have failed by now.
+
+    A document without rows says nothing: a pillow that drops half of them can still be wrong.
+
+    Args:
+        before: how many had, before these.
+        items: a batch that was written.
+        dead: ids that a transport can never write.
+    """
+    count = before
+    for _, outcome in items:
+        if type(outcome) is DeadLetter or (type(outcome) is DocumentRows and outcome.id in dead):
+            count += 1
+        elif type(outcome) is DocumentRows and outcome.rows:
+            count = 0
+    return count
 
 
 def transformed(pillow: str, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:

@@ -195,3 +195,20 @@ def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
     (letter_,) = office.call("dead-letter.list", key="cases")
     assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter_.items()
     assert office.call("status")["pillows"][0]["dead_letters"] == 1
+
+
+def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
+    office.state.letters.add([letter("a"), letter("b")])
+    (shown,) = office.call("dead-letter.show", key="cases", id="b")
+    assert {"id": "b", "tries": 1, "aborted": False, "error": "no"}.items() <= shown.items()
+    with pytest.raises(ValueError, match="no dead letter of nobody"):
+        office.call("dead-letter.show", key="cases", id="nobody")
+
+
+def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
+    """The tail finds them when it runs; nothing is read or written by the call itself."""
+    office.state.letters.add([letter("a"), letter("b")])
+    assert office.call("dead-letter.retry", key="cases", ids=["a"]) == {"key": str(KEY), "retried": 1}
+    assert [each.id for each in office.state.letters.due(str(KEY), at_most=9)] == ["a"]
+    assert office.call("dead-letter.retry", key="cases")["retried"] == 2
+    assert len(office.call("dead-letter.list", key="cases")) == 2

@@ -48,6 +48,7 @@ class ListFeed:
         self.sums: dict[str, int] = {}
         self.asked: list[Seq] = []
         self.fetched: list[str] = []
+        self.looked_up: list[list[str]] = []
         self.end = False
         self.last_byte_at: float | None = None
         self.trouble: str | None = None
@@ -74,6 +75,11 @@ class ListFeed:
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         return {id: self.sums[id] for id in ids if id in self.sums}
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        self.looked_up.append(list(ids))
+        last = {change.id: change for batch in self.queue for change in batch.changes}
+        return [last.get(id, Change(id=id, revs=("0-",), version=0, deleted=True)) for id in ids]
 
     def fetch(self, change: Change) -> Document:
         self.fetched.append(change.id)
@@ -209,5 +215,5 @@ def plan(
     }
     if "store" not in settings:
         known["store"] = CheckpointStore(folder / "checkpoints")
-        known["letters"] = DeadLetters(folder / "dead-letters")
+        known["letters"] = DeadLetters(folder / "dead-letters", clock=clock)
     return Plan(**(known | settings))

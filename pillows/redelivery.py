@@ -1,0 +1,110 @@
+"""Tries dead letters again: the document's state of now, through the ordinary path.
+
+Beside the live tail this is safe: the guard of the target lets no older state pass, and of two changes
+of one id in a batch the newer is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gevent.event import Event
+
+from pillows.clock import Clock
+from pillows.deadletters import DeadLetter, DeadLetters
+from pillows.errors import RetryableError
+from pillows.models import Change, ChangeBatch
+from pillows.watermark import Segment
+from pillows.writer import Item, Outcome
+
+#: How often is looked whether a letter is due.
+LOOK_SECONDS = 5.0
+
+#: Documents that are read at once.
+GROUP_DOCUMENTS = 100
+
+
+class Source(Protocol):
+    """Reads documents by id."""
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The state of now of each id, in that order; one that is not there is deleted, of version 0."""
+
+
+class Redelivery:
+    """Redelivers the dead letters of one tail.
+
+    Args:
+        pillow: the tail's key as text.
+        letters: where they are.
+        source: where the documents are read.
+        outcome: what becomes of a change: filter, trigger, transform.
+        push: hands it to the writer, which clears the letter or stores it anew.
+        clock: for waits.
+    """
+
+    def __init__(
+        self,
+        pillow: str,
+        *,
+        letters: DeadLetters,
+        source: Source,
+        outcome: Callable[[Change], Outcome],
+        push: Callable[[Item, int], object],
+        clock: Clock,
+    ) -> None:
+        self._pillow = pillow
+        self._letters = letters
+        self._source = source
+        self._outcome = outcome
+        self._push = push
+        self._clock = clock
+
+    def run(self, halt: Event) -> None:
+        """Redelivers whatever becomes due, until `halt` is set.
+
+        Raises:
+            FatalError: the tail can't go on.
+        """
+        self._letters.take_back(self._pillow)  # what an earlier run of the tail was trying when it ended
+        while not halt.is_set():
+            if not self.once():
+                self._clock.wait(halt, LOOK_SECONDS)
+
+    def once(self) -> int:
+        """Redelivers what is due now. Returns how many letters that were."""
+        letters = self._letters.due(self._pillow, at_most=GROUP_DOCUMENTS)
+        if not letters:
+            return 0
+        ids = list(dict.fromkeys(letter.id for letter in letters))
+        try:
+            changes = {change.id: change for change in self._source.current(ids)}
+        except RetryableError:
+            # The tail itself tells that the source is away; this was no try.
+            self._letters.postpone(letters, LOOK_SECONDS)
+            return 0
+        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.version)}
+        for letter in letters:
+            if 0 < changes[letter.id].version < letter.version:
+                self._letters.lower(letter, changes[letter.id].version)
+        for id, letter in newest.items():
+            self._redeliver(_known_as(changes[id], letter))
+        return len(letters)
+
+    def _redeliver(self, change: Change) -> None:
+        outcome = self._outcome(change)
+        if outcome is None:  # it has left the set, and what has left keeps its rows
+            named = [(letter.transport, letter.id) for letter in self._letters.of(self._pillow)]
+            self._letters.discard(self._pillow, [each for each in named if each[1] == change.id])
+            return
+        # A segment that the watermark has never seen moves nothing.
+        segment = Segment(ChangeBatch(changes=(change,), seq=None))
+        self._push((segment, outcome), len(change.body) if change.body is not None else 0)
+
+
+def _known_as(change: Change, letter: DeadLetter) -> Change:
+    """A document that is gone without a trace, as the deletion of the version that was seen last."""
+    if change.version:
+        return change
+    return Change(id=letter.id, revs=(letter.rev,), version=letter.version, deleted=True)

@@ -1,0 +1,337 @@
+"""Dead letters: bounded, tried again with growing pauses, left to the operator, cleared when written."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from pillows.deadletters import PIPELINE, DeadLetter, DeadLetters, LetterPolicy, pause_seconds
+from pillows.errors import FatalError, RetryableError
+from pillows.filters import KeepAll, PythonFilter
+from pillows.pillow import Pillow
+from pillows.redelivery import GROUP_DOCUMENTS
+from pillows.state import State
+from pillows.tail import Tail
+from pillows.transforms import PythonTransform
+from tests.clock import FakeClock
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+
+NAME = str(KEY)
+
+
+def letter(id="a", transport="t", version=1, **more):
+    return DeadLetter(
+        pillow=NAME, transport=transport, id=id, rev=f"{version}-a", version=version, stage="transport",
+        error="no", **more,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clock():
+    return FakeClock(auto=False)
+
+
+@pytest.fixture
+def letters(tmp_path, clock):
+    opened = DeadLetters(tmp_path / "letters", clock=clock)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def running(tmp_path):
+    """Starts a tail with a clock that passes by itself; its end is waited for."""
+    started = []
+
+    def start(plan_):
+        stop = Event()
+        tail = Tail(plan_)
+        greenlet = gevent.spawn(tail.run, stop)
+        started.append((plan_, stop, greenlet))
+        return tail, greenlet
+
+    yield start
+    for _, stop, greenlet in started:
+        stop.set()
+        greenlet.join(5)
+        greenlet.kill()
+    for store in {id(part): part for plan_, *_ in started for part in (plan_.store, plan_.letters)}.values():
+        store.close()
+
+
+def until(condition, greenlet, seconds=5.0):
+    with gevent.Timeout(seconds):
+        while not condition():
+            if greenlet.dead:
+                greenlet.get()
+            gevent.sleep(0.002)
+
+
+# --- the store
+
+
+def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(letters, clock):
+    policy = LetterPolicy(max_tries=3)
+    for tries in (1, 2):
+        letters.add([letter()], policy)
+        assert letters.due(NAME, at_most=10) == []
+        clock.advance(pause_seconds(tries) + 1)
+        (due,) = letters.due(NAME, at_most=10)
+        assert (due.tries, due.aborted) == (tries, False)
+        assert letters.due(NAME, at_most=10) == []  # it is being tried
+    letters.add([letter()], policy)
+    clock.advance(1e9)
+
+    assert letters.due(NAME, at_most=10) == []
+    (kept,) = letters.of(NAME)
+    assert (kept.aborted, kept.failures, kept.tries) == (True, 3, 3)
+    assert (pause_seconds(1), pause_seconds(2), pause_seconds(99)) == (60, 120, 3600)
+
+
+def test_another_version_of_the_document_has_its_own_tries(letters):
+    policy = LetterPolicy(max_tries=1)
+    letters.add([letter(version=1)], policy)
+    assert letters.of(NAME)[0].aborted
+    letters.add([letter(version=2)], LetterPolicy(max_tries=2))
+    (kept,) = letters.of(NAME)
+    assert (kept.aborted, kept.tries, kept.failures) == (False, 1, 2)
+
+
+def test_letters_outlive_the_process_with_when_they_are_due(tmp_path, letters, clock):
+    letters.add([letter("soon"), letter("given-up")], LetterPolicy(max_tries=2))
+    letters.add([letter("given-up")], LetterPolicy(max_tries=2))
+    letters.close()
+    again = DeadLetters(tmp_path / "letters", clock=clock)
+    assert again.due(NAME, at_most=10) == []
+    clock.advance(61)
+    assert [each.id for each in again.due(NAME, at_most=10)] == ["soon"]
+    again.close()
+
+
+def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(letters):
+    policy = LetterPolicy(max_letters=2)
+    letters.add([letter("a"), letter("b")], policy)
+    letters.add([letter("a")], policy)
+    with pytest.raises(FatalError, match=r"2 at most.*dead-letter retry"):
+        letters.add([letter("c")], policy)
+    assert {each.id for each in letters.of(NAME)} == {"a", "b"}
+
+
+def test_the_bound_is_each_tails_own(letters):
+    letters.add([letter("a")], LetterPolicy(max_letters=1))
+    other = DeadLetter(pillow="x@y/z", transport="t", id="a", rev="1-a", version=1, stage="s", error="e")
+    letters.add([other], LetterPolicy(max_letters=1))
+    assert letters.count("x@y/z") == 1
+
+
+def test_an_operators_retry_makes_letters_due_at_once_and_forgets_their_tries(letters):
+    letters.add([letter("a"), letter("b")], LetterPolicy(max_tries=1))
+    letters.changed.clear()
+    assert letters.retry(NAME, [("t", "a"), ("t", "nobody")]) == 1
+    assert letters.changed.is_set()
+    (due,) = letters.due(NAME, at_most=10)
+    assert (due.id, due.tries) == ("a", 0)
+
+
+def test_letters_that_could_not_be_tried_are_due_again_later(letters, clock):
+    letters.add([letter()])
+    letters.retry(NAME, [("t", "a")])
+    due = letters.due(NAME, at_most=10)
+    letters.postpone(due, 30)
+    assert letters.due(NAME, at_most=10) == []
+    clock.advance(31)
+    assert len(letters.due(NAME, at_most=10)) == 1
+
+
+def test_a_try_that_was_cut_short_is_due_again_when_the_tail_runs_again(letters):
+    letters.add([letter("a"), letter("written"), letter("given-up")], LetterPolicy(max_tries=1))
+    letters.retry(NAME, [("t", "a"), ("t", "written")])
+    assert len(letters.due(NAME, at_most=10)) == 2
+    letters.discard(NAME, [("t", "written")])
+    letters.take_back(NAME)
+    assert [each.id for each in letters.due(NAME, at_most=10)] == ["a"]
+
+
+def test_a_letter_says_where_and_by_which_config_but_not_what_the_document_holds(letters):
+    letters.add([letter(seq="5-x")], LetterPolicy(config="abc"))
+    (kept,) = letters.of(NAME)
+    assert (kept.seq, kept.config) == ("5-x", "abc")
+    assert not {"doc", "body", "rows"} & set(kept.__struct_fields__)
+
+
+# --- in a tail
+
+
+def test_l6_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    seen = Recorder()
+    feed = ListFeed([batch("1-a", change("p"), change("good"), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen)
+    _, greenlet = running(made)
+    until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
+    assert made.letters.of(NAME)[0].failures >= 3
+    assert made.letters.of(NAME)[0].seq == ""
+
+    target.poison = set()
+    until(lambda: not made.letters.count(NAME), greenlet)
+    assert set(target.live()) == {"p", "good"}
+
+
+def test_t22_after_max_tries_it_is_left_to_the_operator_whose_retry_takes_the_state_of_now(tmp_path, running):
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("p", n=0), caught_up=True)])
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=KeepAll(),
+        transform=PythonTransform(lambda doc: {"n": 1 // doc["n"]}, ("cases",)),
+    )
+    seen = Recorder()
+    made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen, pillow=pillow, max_tries=3)
+    _, greenlet = running(made)
+    until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
+    assert made.letters.of(NAME)[0].aborted
+    assert len(feed.looked_up) == 2
+
+    # Mended in the source, as if the feed had not told of it yet.
+    feed.queue = [batch("1-a", change("p", "2-b", n=1))]
+    assert made.letters.retry(NAME, [(PIPELINE, "p")]) == 1
+    until(lambda: not made.letters.count(NAME), greenlet)
+    assert target.live() == {"p": {"n": 1}}
+
+
+@pytest.mark.parametrize("now", ["purged", "deleted", "left the set"])
+def test_a_document_that_is_not_wanted_any_more_loses_its_letter(tmp_path, running, now):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = ListFeed([batch("1-a", change("p", "3-a", keep=True), caught_up=True)])
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda doc: doc.get("keep")),
+        transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
+    )
+    made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow, max_tries=1)
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME), greenlet)
+
+    states = {
+        "purged": [],
+        "deleted": [change("p", "4-b", deleted=True)],
+        "left the set": [change("p", "4-b", keep=False)],
+    }
+    feed.queue = [batch("1-a", *states[now])]
+    target.poison = set()
+    made.letters.retry(NAME, [("memory", "p")])
+    until(lambda: not made.letters.count(NAME), greenlet)
+    assert target.live() == {}
+    assert target.target["rows"]["p"][1] == {}
+
+
+def test_a_document_that_went_back_clears_its_letter_too(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = ListFeed([batch("1-a", change("p", "7-a"), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME), greenlet)
+
+    feed.queue = [batch("1-a", change("p", "2-z", n=2))]
+    target.poison = set()
+    made.letters.retry(NAME, [("memory", "p")])
+    until(lambda: not made.letters.count(NAME), greenlet)
+    assert target.live()["p"]["n"] == 2
+
+
+def test_what_has_left_and_keeps_its_rows_loses_its_letter(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = ListFeed([batch("1-a", change("p"), caught_up=True)])
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=KeepAll(),
+        transform=PythonTransform(lambda doc: {}, ("cases",)),
+        keep_deleted=True,
+    )
+    made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow)
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME), greenlet)
+    feed.queue = [batch("1-a", change("p", "2-b", deleted=True))]
+    until(lambda: not made.letters.count(NAME), greenlet)
+
+
+def test_a_source_that_is_away_is_no_try(tmp_path, running):
+    class Away(ListFeed):
+        failures = 20
+
+        def current(self, ids):
+            self.failures -= 1
+            if self.failures > 0:
+                raise RetryableError("away")
+            return super().current(ids)
+
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = Away([batch("1-a", change("p"), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=2)
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME) and made.letters.of(NAME)[0].aborted, greenlet)
+    assert feed.failures == 0
+    assert made.letters.of(NAME)[0].tries == 2
+
+
+def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
+    target = MemoryTransport()
+    target.fail = [RetryableError("away")] * 500
+    feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(100)), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock(), max_dead_letters=1)
+    tail, greenlet = running(made)
+    until(target.live, greenlet)
+    assert len(target.live()) == 100
+    assert made.letters.count(NAME) == 0
+    until(lambda: tail.state is State.LIVE, greenlet)
+
+
+def test_a14_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_passed_over(tmp_path, running):
+    target = MemoryTransport()
+    target.poison = {str(n) for n in range(20)}
+    feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(20)))])
+    made = plan(tmp_path, feed, target, max_dead_letters=10)
+    _, greenlet = running(made)
+    with pytest.raises(FatalError, match="10 at most"):
+        greenlet.get(timeout=5)
+    assert made.store.get(KEY).changes == 0
+
+
+def test_failing_transforms_in_a_row_are_a_wrong_configuration_too(tmp_path, running):
+    def transform(doc):
+        raise KeyError("name")
+
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda doc: doc["n"] % 2),
+        transform=PythonTransform(transform, ("cases",)),
+    )
+    feed = ListFeed([batch("1-a", *(change(str(n), n=n) for n in range(40)))])
+    _, greenlet = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, max_consecutive=20))
+    with pytest.raises(FatalError, match="20 documents in a row"):
+        greenlet.get(timeout=5)
+
+
+def test_letters_are_tried_in_groups(tmp_path, running):
+    bad = {str(n) for n in range(GROUP_DOCUMENTS + 50)}
+    target = MemoryTransport()
+    target.poison = set(bad)
+    feed = ListFeed([batch("1-a", *(change(id) for id in sorted(bad)), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME) == len(bad), greenlet)
+    target.poison = set()
+    made.letters.retry(NAME, [("memory", id) for id in bad])
+    until(lambda: not made.letters.count(NAME), greenlet)
+    groups = [len(ids) for ids in feed.looked_up]
+    assert (sum(groups), max(groups) <= GROUP_DOCUMENTS, len(groups) < 5) == (len(bad), True, True)
