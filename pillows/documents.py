@@ -33,10 +33,6 @@ MAX_GROUP_BYTES = 32 * 2**20
 #: (`missing_doc_retry_msec`).
 MISSING_SECONDS = 2.0
 
-#: How long a server may think before the first document.
-_SILENT_SECONDS = 25.0
-
-
 #: Names a change to fetch for: id, winning revision, version. The same revision may win in two
 #: states of a document.
 Wanted = tuple[str, str, int]
@@ -95,13 +91,17 @@ class Documents:
         database: its name.
         pace: how many requests at a time; told of being throttled.
         pulse: told of every byte.
+        silent_seconds: how long the server may think before the first document.
     """
 
-    def __init__(self, couch: Couch, database: str, *, pace: Pace, pulse: Pulse) -> None:
+    def __init__(
+        self, couch: Couch, database: str, *, pace: Pace, pulse: Pulse, silent_seconds: float = 25.0
+    ) -> None:
         self._couch = couch
         self._database = database
         self._pace = pace
         self._pulse = pulse
+        self._silent_seconds = silent_seconds
         self._bulk = True
 
     def fill(self, changes: Sequence[Change]) -> dict[Wanted, Change]:
@@ -213,7 +213,7 @@ class Documents:
             _Results,
             body={"docs": asked},
             max_bytes=MAX_GROUP_BYTES if len(asked) > 1 else MAX_LINE_BYTES,
-            silent_seconds=_SILENT_SECONDS,
+            silent_seconds=self._silent_seconds,
             pulse=self._pulse,
         )
         return _by_id(answer.results)

@@ -14,7 +14,7 @@ from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.couch import Couch, Pulse
 from pillows.couch_options import CouchConnection
-from pillows.documents import Documents, wanted
+from pillows.documents import wanted
 from pillows.errors import RetryableError
 from pillows.feed_contract import Feed, Identity
 from pillows.feed_loader import Sizes
@@ -80,7 +80,7 @@ class CouchFeed:
         self._source = Source(self._couch, source, self._pulse)
         self._pace = Pace(connection.fetches)
         self._sizes = Sizes()
-        self._documents = Documents(self._couch, source.database, pace=self._pace, pulse=self._pulse)
+        self._documents = self._source.documents(self._pace)
 
     @property
     def last_byte_at(self) -> float | None:

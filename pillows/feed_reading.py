@@ -15,7 +15,6 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.couch import Answer
-from pillows.documents import Documents
 from pillows.errors import RecreatedError, RetryableError
 from pillows.feed_contract import Identity
 from pillows.feed_loader import Loader, Sizes
@@ -101,9 +100,7 @@ class Reading:
         self._options = hands.source.options
         self._since = since
         self._known_at: float | None = None
-        self._documents = Documents(
-            hands.source.couch, self._options.database, pace=hands.pace, pulse=hands.source.pulse
-        )
+        self._documents = hands.source.documents(hands.pace)
 
     def run(self) -> None:
         """Reads until a stop is asked for.

@@ -10,6 +10,7 @@ import msgspec
 
 from pillows.answers import MissingError, RejectedError
 from pillows.couch import Answer, Couch, Pulse
+from pillows.documents import Documents
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -20,6 +21,7 @@ from pillows.errors import (
 from pillows.feed_contract import Identity
 from pillows.feed_pages import filter_body
 from pillows.lines import Closing, PageReader, Reader
+from pillows.pace import Pace
 from pillows.source import SourceOptions
 
 #: A database that is not there is asked for as seldom as this.
@@ -54,6 +56,16 @@ class Source:
         self.options = options
         self.pulse = pulse
         self.longpolls = options.mode == "longpoll"
+
+    def documents(self, pace: Pace) -> Documents:
+        """Fetches this database's documents, at the given pace."""
+        return Documents(
+            self.couch,
+            self.options.database,
+            pace=pace,
+            pulse=self.pulse,
+            silent_seconds=self.options.timeout,
+        )
 
     def identify(self) -> Identity:
         """Asks the server and the database who they are."""
