@@ -55,7 +55,11 @@ class FanOut:
             only = self._transports[0]
             return {only.name: self._deliver(only, batch)}
         writers = [gevent.spawn(self._catch, transport, batch) for transport in self._transports]
-        results = [writer.get() for writer in gevent.joinall(writers)]
+        try:
+            gevent.joinall(writers)
+        finally:
+            gevent.killall(writers)  # of a tail that is killed none may write on
+        results = [writer.get() for writer in writers]
         raise_worst([result for result in results if isinstance(result, Exception)])
         named = zip(self._transports, results, strict=True)
         return {t.name: result for t, result in named if isinstance(result, Delivery)}

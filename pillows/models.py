@@ -162,12 +162,11 @@ class Batch:
     checkpoint: Checkpoint | None = None
 
     def only(self, ids: Container[str]) -> Batch:
-        """The same batch with just these documents."""
+        """The same batch with just these documents; what it was to save held for all of them."""
         return Batch(
             documents=[d for d in self.documents if d.id in ids],
             epoch=self.epoch,
             first_pass=self.first_pass,
-            checkpoint=self.checkpoint,
         )
 
 

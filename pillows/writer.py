@@ -109,10 +109,11 @@ class Writer:
         if self._chunked is not None:
             items = transformed(self._pillow, items, self._chunked)
         work = sort(items)
+        self._bury(work.failures, items)  # first: a target may save the checkpoint with the rows
         batch = self._batch(work)
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
         letters = self._dead(batch, deliveries)
-        self._bury([*work.failures, *letters], items)
+        self._bury(letters, items)
         self._letters.clear(self._pillow, batch.documents, deliveries)
         if work.failures or letters or self._consecutive:
             self._count_consecutive(items, {letter.id for letter in letters})

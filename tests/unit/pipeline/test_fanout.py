@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gevent
 import pytest
 from gevent.event import Event
 
+from checkpoints import Checkpoint, Seq
 from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.fanout import FanOut
 from pillows.models import Batch, DocumentRows
@@ -104,3 +107,63 @@ def test_every_refusal_of_every_try_is_kept(make):
     answer = make(target)[0].deliver(rows("a", "b"))["memory"]
 
     assert set(answer.refused) == {"a", "b"}
+
+
+class Slow(MemoryTransport):
+    """Writes until it is let go."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.let_go = Event()
+        self.ended = False
+
+    def write(self, batch):
+        try:
+            assert self.let_go.wait(5)
+            return super().write(batch)
+        finally:
+            self.ended = True
+
+
+def test_the_answer_of_a_slow_transport_is_its_own(make):
+    slow, fast = Slow("slow"), MemoryTransport("fast")
+    slow.poison = {"x"}
+    delivering = gevent.spawn(make(slow, fast)[0].deliver, rows("x", "y"))
+    gevent.sleep(0.01)
+    slow.let_go.set()
+
+    deliveries = delivering.get(timeout=2)
+
+    assert ({"x"}, set()) == (set(deliveries["slow"].dead), set(deliveries["fast"].dead))
+
+
+def test_killed_while_it_delivers_it_leaves_nobody_writing(make):
+    """A writer that lived on would write beside the next run, and into targets that were closed."""
+    slow = Slow("slow")
+    delivering = gevent.spawn(make(slow, MemoryTransport("fast"))[0].deliver, rows("x"))
+    gevent.sleep(0.01)
+
+    delivering.kill()
+
+    assert slow.ended
+
+
+class Both(MemoryTransport):
+    """Finds a document dead and another busy in its first answer."""
+
+    transactional = True
+
+    def write(self, batch):
+        self.busy = self.busy or [{"busy"}] * (not self.batches)
+        return super().write(batch)
+
+
+def test_a_part_that_is_tried_again_has_no_checkpoint(make):
+    """The document that is dead already is in no letter yet when the rest is written."""
+    target = Both("both")
+    target.poison = {"dead"}
+    whole = replace(rows("dead", "busy"), checkpoint=Checkpoint(seq=Seq.of("2-b")))
+
+    make(target)[0].deliver(whole)
+
+    assert [each.checkpoint is not None for each in target.batches] == [True, False]

@@ -1,0 +1,84 @@
+"""What is safe before what counts: dead letters before checkpoints, in every order that a crash can cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from checkpoints import Seq
+from pillows.filters import KeepAll
+from pillows.models import Standing, guard
+from pillows.pillow import Pillow
+from pillows.transforms import PythonTransform
+from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from tests.unit.pipeline.test_tail import Running
+
+
+class Transactional(MemoryTransport):
+    """Saves the checkpoint with the rows, as the contract allows it."""
+
+    transactional = True
+
+    def open(self):
+        standing = super().open()
+        return Standing(epoch=standing.epoch, empty=standing.empty, checkpoint=self.target.get("checkpoint"))
+
+    def claim(self, checkpoint):
+        super().claim(checkpoint)
+        self.target["checkpoint"] = checkpoint
+
+    def write(self, batch):
+        result = super().write(batch)
+        doubtful = any(stored > self._ours(batch, id) for id, stored in result.refused.items())
+        if batch.checkpoint is not None and not (result.dead or result.retry or doubtful):
+            self.target["checkpoint"] = batch.checkpoint
+        return result
+
+    def _ours(self, batch, id):
+        return next(guard(batch.epoch, d.version) for d in batch.documents if d.id == id)
+
+
+@pytest.fixture
+def running():
+    opened = []
+
+    def start(plan_):
+        opened.append(Running(plan_))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.greenlet.kill()
+        each.plan.store.close()
+        each.plan.letters.close()
+
+
+def failing_on(bad):
+    def transform(document):
+        if document["_id"] == bad:
+            raise ValueError("no")
+        return document
+
+    return Pillow(
+        name="cases", outputs=("cases",), filter=KeepAll(), transform=PythonTransform(transform, ("cases",))
+    )
+
+
+def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_yet(
+    tmp_path,
+    running,
+    monkeypatch,
+):
+    """The process dies between the target's commit and the letter."""
+    target = Transactional()
+    feed = ListFeed([batch("1-a", change("good"), change("bad"))])
+    made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
+
+    def die(*_):
+        raise SystemError("killed")
+
+    monkeypatch.setattr(made.letters, "add", die)
+    run = running(made)
+    with pytest.raises(SystemError):
+        run.greenlet.get(timeout=5)
+
+    assert target.target["checkpoint"].seq == Seq.BEGINNING
