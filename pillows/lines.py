@@ -63,6 +63,11 @@ class LineSplitter:
         self._keep(lines.pop())
         return lines
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the line that has not ended yet."""
+        return self._size_bytes
+
     def _keep(self, fragment: bytes) -> None:
         if not fragment:
             return
@@ -150,7 +155,7 @@ def _deep_change(line: bytes) -> Change:
     head, found, doc = line.partition(b',"doc":')
     try:
         change = _change(_decode_row(head + b"}"))
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         found = b""
     if not found:
         raise GarbageError(f"The feed sent what is no row: {excerpt(line)}")
