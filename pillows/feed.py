@@ -118,6 +118,13 @@ class CouchFeed:
             id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.body
         )
 
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The documents' state of now, with their bodies; one attempt.
+
+        An id that the database does not know is a deleted document of version 0.
+        """
+        return list(self._documents.current([Change(id, ("0-",), 0) for id in ids]).values())
+
     def pending(self, since: Seq) -> int | None:
         """How many changes are behind `since`, as the server says."""
         return self._source.probe(since.query).pending

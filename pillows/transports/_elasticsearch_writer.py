@@ -236,10 +236,26 @@ class IndexWriter:
             raise RetryableError(f"Elasticsearch could not look up documents: {failed[0].get('reason')}")
         return {one["_id"]: one["_version"] for one in answer["docs"] if one["found"]}
 
+    def stored(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Pages of all documents, or of these few, with their versions; tombstones are none."""
+        query: Mapping[str, Any] = VISIBLE
+        if ids is not None:
+            query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
+        yield from self._pages(query, "_shard_doc")
+
     def _older_than(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Pages of the documents with a lower version, lowest first, as of now."""
-        name = self._index.plan.name
         query = VISIBLE if self._tombstones else {"match_all": {}}
+        for hits in self._pages(query, "_version"):
+            older = [hit for hit in hits if hit["_version"] < least]
+            if older:
+                yield older
+            if len(older) < len(hits):
+                return
+
+    def _pages(self, query: Mapping[str, Any], by: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Pages of what the query finds, in some order, as of now."""
+        name = self._index.plan.name
         with translated():
             self._client.indices.refresh(index=name)
             pit = self._client.open_point_in_time(index=name, keep_alive="5m")["id"]
@@ -250,7 +266,7 @@ class IndexWriter:
                     answer = self._client.search(
                         pit={"id": pit, "keep_alive": "5m"},
                         query=query,
-                        sort=[{"_version": "asc"}],
+                        sort=[{by: "asc"}],
                         search_after=after,
                         size=_PAGE,
                         version=True,
@@ -259,10 +275,9 @@ class IndexWriter:
                         allow_partial_search_results=False,
                     )
                 hits = answer["hits"]["hits"]
-                older = [hit for hit in hits if hit["_version"] < least]
-                if older:
-                    yield older
-                if len(older) < _PAGE:
+                if hits:
+                    yield hits
+                if len(hits) < _PAGE:
                     return
                 after = hits[-1]["sort"]
         finally:

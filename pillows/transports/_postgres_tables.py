@@ -125,6 +125,21 @@ class Table:
         """Whether `pillowd_document` has a guard of one of the ids that are its parameter."""
         return self.compose("select exists (select from {document} where output = {path} and _id = any(%s))")
 
+    def stored(self, *, some: bool) -> bytes:
+        """A page of the documents that have rows: id, revision, guard.
+
+        Args:
+            some: of the documents `ids`, rather than those after the id `after`.
+        """
+        which = sql.SQL("_id = any(%(ids)s)" if some else "_id > %(after)s order by _id limit %(page)s")
+        if not self.many:
+            return self.compose("select _id, _rev, _version from {table} where {mine} {which}", which=which)
+        return self.compose(
+            "select t._id, null, d.version from (select distinct _id from {table} where {mine} {which}) t"
+            " left join {document} d on d.output = {path} and d._id = t._id order by t._id",
+            which=which,
+        )
+
     @property
     def refusals(self) -> Sequence[bytes]:
         """Each gives numbers of staged documents, and the guard that is not older than theirs."""

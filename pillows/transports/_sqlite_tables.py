@@ -121,6 +121,25 @@ class Table:
                     found[id] = Guard(version, has_record=id in found, has_rows=True)
         return found
 
+    def stored(
+        self, db: sqlite3.Connection, after: str, limit: int, ids: Sequence[str] | None
+    ) -> list[tuple[str, str | None, int | None]]:
+        """Id, revision and guard of the documents that have rows: of `ids`, or a page behind `after`."""
+        table = quoted(self.name)
+        which, values = (
+            ("_id > ? ORDER BY _id LIMIT ?", (after, limit))
+            if ids is None
+            else (f"_id IN ({', '.join('?' * len(ids))})", tuple(ids))
+        )
+        if not self.many:
+            return db.execute(f"SELECT _id, _rev, _version FROM {table} WHERE {which}", values).fetchall()  # noqa: S608
+        return db.execute(
+            "SELECT t._id, NULL, d.version"  # noqa: S608 - names are quoted
+            f" FROM (SELECT DISTINCT _id FROM {table} WHERE {which}) t LEFT JOIN pillowd_document d"
+            " ON d.output = ? AND d._id = t._id ORDER BY t._id",
+            (*values, self.name),
+        ).fetchall()
+
     def put(
         self,
         db: sqlite3.Connection,

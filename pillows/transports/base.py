@@ -23,7 +23,8 @@ A new transport is one file in this folder plus one test class that inherits
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
@@ -38,6 +39,21 @@ def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
         if (known := chosen.get(document.id)) is None or document.version >= known.version:
             chosen[document.id] = document
     return list(chosen.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What an output holds of one document.
+
+    Attributes:
+        id: the document's id.
+        guard: the stored guard; None where the target keeps none.
+        rev: the source's revision; None where the target does not keep it.
+    """
+
+    id: str
+    guard: int | None = None
+    rev: str | None = None
 
 
 class Transport(ABC):
@@ -60,6 +76,8 @@ class Transport(ABC):
     remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.
     transactional: ClassVar[bool] = False
+    #: Can tell what it holds (`stored`), so `pillowd verify` can compare it with the source.
+    verifiable: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name
@@ -116,6 +134,20 @@ class Transport(ABC):
         Returns:
             How many rows were removed.
         """
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents that have rows in an output, some at a time, in any order.
+
+        Called after `attach_source`, without `open`: it only reads.
+
+        Args:
+            output: its name.
+            ids: only these documents, few enough for one question; all unless given.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: as `check`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot tell what {output} holds")
 
     @abstractmethod
     def close(self) -> None:

@@ -9,7 +9,7 @@ replications alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -24,7 +24,7 @@ from pillows.options import Options
 from pillows.transports._couch_replica import Replica
 from pillows.transports._couch_target import TargetDatabase
 from pillows.transports._couch_upsert import Upserts
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import Stored, Transport, newest
 
 
 class CouchdbOutput(Options):
@@ -46,6 +46,7 @@ class CouchdbTransport(Transport):
 
     Connection: ClassVar[type[Options]] = CouchConnection
     Output: ClassVar[type[Options]] = CouchdbOutput
+    verifiable: ClassVar[bool] = True
 
     def __init__(
         self, name: str, key: TailKey, connection: CouchConnection, outputs: Mapping[str, CouchdbOutput]
@@ -104,6 +105,18 @@ class CouchdbTransport(Transport):
     def complete_pass(self, epoch: int) -> int:
         """Removes what the pass did not meet; see `Transport.complete_pass`."""
         return sum(writer.sweep(epoch) for writer in self._writers.values())
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents of a database, page by page; of a replica their revisions are compared."""
+        target = self._targets[output]
+        replica = self.outputs[output].mode == "replicate"
+        found = target.pages() if ids is None else iter([[its[0] for its in target.leaves(ids).values()]])
+        for page in found:
+            yield [
+                Stored(id=leaf.id, rev=leaf.rev) if replica else Stored(id=leaf.id, guard=leaf.guard)
+                for leaf in page
+                if not leaf.deleted and (replica or isinstance(leaf.guard, int))
+            ]
 
     def close(self) -> None:
         """Closes every connection."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from elasticsearch import Elasticsearch
 
@@ -22,7 +22,7 @@ from pillows.transports._elasticsearch_client import check_versions, connect
 from pillows.transports._elasticsearch_index import GuardedIndex, plan
 from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
 from pillows.transports._elasticsearch_writer import IndexWriter
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import Stored, Transport, newest
 
 #: A request of a killed pillowd may still be on its way into an index that was there before. Until
 #: it must have arrived, documents without rows are deleted even where none seems to be: the delete
@@ -38,6 +38,7 @@ class ElasticsearchTransport(Transport):
 
     Connection = ElasticsearchConnection
     Output = ElasticsearchOutput
+    verifiable = True
 
     connection: ElasticsearchConnection
     outputs: Mapping[str, ElasticsearchOutput]
@@ -115,6 +116,12 @@ class ElasticsearchTransport(Transport):
             self._writers[output].sweep(epoch, tally)
             index.publish()
         return tally.removed
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents of an index as of now, page by page; see `Transport.stored`."""
+        self._connect()
+        for hits in self._writers[output].stored(ids):
+            yield [Stored(id=hit["_id"], guard=hit["_version"]) for hit in hits]
 
     def close(self) -> None:
         """Closes the client's connections."""

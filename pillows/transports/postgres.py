@@ -31,7 +31,7 @@ from pillows.transports._postgres_schema import create_stages, ensure, missing, 
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
 from pillows.transports._postgres_write import BatchWriter, encoded
-from pillows.transports.base import Transport
+from pillows.transports.base import Stored, Transport
 
 #: Documents that one transaction of a sweep looks at: some tenths of a second.
 SWEEP_PAGE = 10_000
@@ -50,6 +50,7 @@ class PostgresTransport(Transport):
     Connection: ClassVar[type[Options]] = PostgresConnection
     Output: ClassVar[type[Options]] = PostgresOutput
     transactional: ClassVar[bool] = True
+    verifiable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -123,6 +124,20 @@ class PostgresTransport(Transport):
         removed = sum(self._sweep(table, epoch << VERSION_BITS) for table in self._tables)
         self._forget(floor=epoch << VERSION_BITS)
         return removed
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents of a table, page by page in the order of its own index; see `Transport.stored`."""
+        session = Session(self.connection, application=f"pillowd verify {self.key}", prepare=lambda _: None)
+        (table,) = (table for table in self._tables if table.output == output)
+        with closing(session):
+            after: str | None = ""
+            while after is not None:
+                with session.transaction() as cursor:
+                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": ids and list(ids)}
+                    found = cursor.execute(table.stored(some=ids is not None), parameters).fetchall()
+                if found:
+                    yield [Stored(id=id, rev=rev, guard=version) for id, rev, version in found]
+                after = found[-1][0] if len(found) == SWEEP_PAGE and ids is None else None
 
     def close(self) -> None:
         """Closes the connection, and ends what it still runs."""

@@ -19,7 +19,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -41,7 +41,7 @@ from pillows.transports._columns import TableOutput
 from pillows.transports._places import check_folder
 from pillows.transports._sqlite_tables import OWN_TABLES, Guard, Table
 from pillows.transports._threads import Turns
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import Stored, Transport, newest
 
 _Result = TypeVar("_Result")
 
@@ -60,6 +60,9 @@ _LATER = {
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
 _OF_THE_ROW = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+
+#: Documents that one look at a table gives.
+_PAGE = 10_000
 
 #: What a database file begins with (SQLite docs, "Database File Format").
 _MAGIC = b"SQLite format 3\0"
@@ -85,6 +88,7 @@ class SqliteTransport(Transport):
     Connection: ClassVar[type[Options]] = SqliteConnection
     Output: ClassVar[type[Options]] = TableOutput
     transactional: ClassVar[bool] = True
+    verifiable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -130,6 +134,17 @@ class SqliteTransport(Transport):
     def complete_pass(self, epoch: int) -> int:
         """Removes the rows of lower epochs; see `Transport.complete_pass`."""
         return self._in_thread(lambda: self._sweep(epoch << VERSION_BITS))
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents of a table, page by page; see `Transport.stored`."""
+        table = self._tables[output]
+        after = ""
+        while True:
+            found = self._in_thread(lambda after=after: self._read(table, after, ids))  # type: ignore[misc]
+            yield [Stored(id=id, rev=rev, guard=version) for id, rev, version in found]
+            if ids is not None or len(found) < _PAGE:
+                return
+            after = found[-1][0]
 
     def close(self) -> None:
         """Closes the file once a cancelled call has let go of it."""
@@ -270,6 +285,12 @@ class SqliteTransport(Transport):
             if db.in_transaction:
                 db.execute("RELEASE document")
         return ""
+
+    def _read(
+        self, table: Table, after: str, ids: Sequence[str] | None
+    ) -> list[tuple[str, str | None, int | None]]:
+        with closing(sqlite3.connect(f"{self.connection.path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return table.stored(db, after, _PAGE, ids)
 
     def _sweep(self, floor: int) -> int:
         with self._transaction() as db:

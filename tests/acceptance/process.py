@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,7 +59,12 @@ class Pillowd:
         connections: name -> settings.
         daemon: settings of the daemon beside its folders.
         sections: further sections.
+
+    Attributes:
+        program: what is started.
     """
+
+    program: Sequence[str] = PILLOWD
 
     def __init__(
         self,
@@ -108,7 +113,7 @@ class Pillowd:
         before = self.manager.lines().count("READY=1")
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*PILLOWD, "run", "--config", str(self.config), *arguments],
+                [*self.program, "run", "--config", str(self.config), *arguments],
                 env=self.environ | dict(environ or {}),
                 stderr=log,
                 stdout=log,

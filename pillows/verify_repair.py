@@ -1,0 +1,77 @@
+"""Sends documents again, as they are now, through the ordinary pipeline.
+
+The tail must not run meanwhile. The epoch goes up by one, so that a target takes what it is sent
+whatever it holds: a row that was altered, one of a higher version than the source has, one of a
+document that is not there any more. What changes in the source from now on has the raised epoch too,
+and a higher version, so nothing newer is overwritten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Protocol
+
+from gevent.event import Event
+
+from pillows.keeper import Keeper
+from pillows.models import Change, ChangeBatch
+from pillows.pillow import Pipeline
+from pillows.run import Plan, Run
+from pillows.triggers import DocumentTrigger
+from pillows.watermark import Watermark
+
+#: Documents that are fetched at once.
+_FETCHED = 200
+
+
+class _Current(Protocol):
+    """What a repair asks of a feed."""
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The documents' state of now."""
+
+
+class Repair(Run):
+    """A run that carries given documents in place of the feed.
+
+    Args:
+        plan: of the tail.
+        ids: the documents.
+        source: reads them.
+        halt: ends the tries at a place that is away.
+    """
+
+    def __init__(self, plan: Plan, ids: Sequence[str], *, halt: Event) -> None:
+        super().__init__(
+            plan,
+            halt=halt,
+            tick=lambda: None,
+            on_retry=lambda _where, _error: None,
+            on_batch=lambda _batch: None,
+            on_advance=lambda _advance: None,
+        )
+        self._ids = ids
+
+    def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
+        self._raise_epoch()
+        watermark = Watermark()
+        pusher = self._pusher(keeper, watermark)
+        stack.callback(pusher.kill)
+        pipeline = Pipeline(
+            self._plan.pillow,
+            trigger=DocumentTrigger(self.feed.fetch),
+            pusher=pusher,
+            watermark=watermark,
+            observer=self._observer,
+            key=str(self._plan.key),
+        )
+        for start in range(0, len(self._ids), _FETCHED):
+            ids = self._ids[start : start + _FETCHED]
+            changes = self._retrier.tries("source").until_done(partial(self.feed.current, ids))
+            pipeline.carry([ChangeBatch(changes=changes, seq=None)], lambda _: None)
+        pusher.finish()
+        if self._trouble is not None:
+            raise self._trouble
+        keeper.save()

@@ -1,0 +1,269 @@
+"""What goes wrong while the daemon runs: on the lines, in the source, in each target, in the machine."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import gevent
+import psycopg
+
+from tests.chaos.lines import BULK, FEED, Interception, Line, busy_items, rewound, status
+from tests.chaos.stage import Stage, clock
+from tests.servers.process import Server
+from tests.servers.tcp_proxy import Fault as LineFault
+
+#: Gives the environment that the daemon is to start with, then strikes, then ends and gives whether it
+#: was felt.
+Course = Iterator[dict[str, str] | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault.
+
+    Attributes:
+        name: of the place and of what is wrong there.
+        course: see `Course`.
+        rare: it takes long, so it is drawn less often.
+        rereads: the feed gives what it gave before, so replays are no measure.
+    """
+
+    name: str
+    course: Callable[[Stage, random.Random], Course]
+    rare: bool = False
+    rereads: bool = False
+
+
+def nothing(_stage: Stage, _random: random.Random) -> Course:
+    yield {}
+    yield None
+    yield True
+
+
+# --- on the lines
+
+
+def _line(stage: Stage, name: str, chance: random.Random) -> Line:
+    return stage.lines[chance.choice(["couch", "couch alone"]) if name == "couch" else name]
+
+
+def reset(name: str, stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, name, chance)
+    line.fail(LineFault(kind="reset", after_bytes=chance.randint(0, 4000), times=3))
+    line.reset()
+    yield None
+    yield line.faults_left() < 3
+
+
+def half_open(name: str, stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, name, chance)
+    line.stall()
+    yield None
+    yield True
+
+
+def slow(name: str, stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, name, chance)
+    line.bytes_per_second = chance.choice([2_000, 20_000])
+    yield None
+    yield True
+
+
+def refused(name: str, stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, name, chance)
+    line.refuse()
+    line.cut()
+    yield None
+    yield True
+
+
+def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, "couch", chance)
+    if where == "line":
+        line.fail(LineFault(kind="cut", after_text=b'"changes":[{"rev":"', times=4))
+    else:
+        line.fail(LineFault(kind="cut", after_bytes=chance.randint(300, 9_000), times=4))
+    line.cut()
+    yield None
+    yield line.faults_left() < 4
+
+
+# --- in the source
+
+
+def answers(code: int, stage: Stage, chance: random.Random) -> Course:
+    """In mid-feed: the response that is open ends, and the next ones are refused."""
+    yield {}
+    line = _line(stage, "couch", chance)
+    headers = {"Retry-After": "1"} if code == 429 else {}
+    times = 1 if code == 401 else chance.randint(1, 3)
+    line.felt = 0
+    line.interceptions.append(Interception(FEED, times, answer=status(code, **headers)))
+    line.cut()
+    yield None
+    yield line.felt > 0
+
+
+def rewind(stage: Stage, chance: random.Random) -> Course:
+    yield {}
+    line = _line(stage, "couch", chance)
+    line.felt = 0
+    line.interceptions.append(Interception(FEED, 1, rewrite=rewound))
+    line.cut()
+    yield None
+    yield line.felt > 0
+
+
+def recreated(stage: Stage, _: random.Random) -> Course:
+    yield {}
+    stage.writers["again"].recreate()
+    yield None
+    yield True
+
+
+# --- in the targets
+
+
+def bulk(how: Literal["413", "items busy", "some items busy"], stage: Stage, _: random.Random) -> Course:
+    yield {}
+    line = stage.lines["elasticsearch"]
+    line.felt = 0
+    shares = {"items busy": 1.0, "some items busy": 0.5}
+    answer = status(413) if how == "413" else busy_items(stage.elasticsearch.url, shares[how])
+    line.interceptions.append(Interception(BULK, 3, answer=answer))
+    line.cut()
+    yield None
+    yield line.felt > 0
+
+
+_TRIGGER = """
+create sequence if not exists chaos_seen;
+create or replace function chaos() returns trigger language plpgsql as $$
+begin
+  if nextval('chaos_seen') <= {times} then raise exception 'chaos' using errcode = '{code}'; end if;
+  return null;
+end $$;
+alter sequence chaos_seen restart;
+create or replace trigger chaos after insert or update on {table} for each statement execute function chaos();
+"""
+
+
+def rollback(code: str, stage: Stage, chance: random.Random) -> Course:
+    """As PostgreSQL ends a transaction: deadlock_detected, serialization_failure."""
+    yield {}
+    table = chance.choice(["everything", "alone"])
+    with psycopg.connect(stage.dsn(), autocommit=True) as connection:
+        connection.execute("set lock_timeout = '2s'")
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.LockNotAvailable):
+            connection.execute(_TRIGGER.format(times=3, code=code, table=table))
+        yield None
+        seen = connection.execute("select to_regclass('chaos_seen') is not null").fetchone()
+        felt = seen == (True,) and connection.execute("select is_called from chaos_seen").fetchone() == (
+            True,
+        )
+        with suppress(psycopg.errors.UndefinedTable, psycopg.errors.LockNotAvailable):
+            connection.execute(f"drop trigger if exists chaos on {table}")
+        yield felt
+
+
+def terminated(stage: Stage, _: random.Random) -> Course:
+    yield {}
+    with psycopg.connect(stage.dsn(), autocommit=True) as connection:
+        found = connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and application_name like 'pillowd%'"
+        ).fetchall()
+    yield None
+    yield bool(found)
+
+
+def locked(stage: Stage, _: random.Random) -> Course:
+    """Somebody else holds SQLite's write lock for a while."""
+    yield {}
+    with closing(sqlite3.connect(stage.sqlite_path, isolation_level=None, check_same_thread=False)) as db:
+        with suppress(sqlite3.OperationalError):
+            db.execute("begin immediate")
+        held = db.in_transaction
+        yield None
+        if db.in_transaction:
+            db.execute("rollback")
+        yield held
+
+
+def killed(server: str, stage: Stage, _: random.Random) -> Course:
+    yield {}
+    process: Server = getattr(stage, server)
+    process.kill()
+    restart = gevent.spawn_later(0.3, process.start)
+    yield None
+    restart.get()
+    yield True
+
+
+# --- in the machine
+
+
+def disk(error: str, stage: Stage, chance: random.Random) -> Course:
+    """The state directory takes nothing for a while."""
+    place = chance.choice(["checkpoint-write", "checkpoint-rename", "checkpoint-fsync"])
+    yield {"PILLOWD_FAILPOINT": f"{place}:{chance.randint(30, 60)}:{error}:{chance.randint(1, 30)}"}
+    yield None
+    log = stage.daemon.log.read_text(errors="replace")
+    yield f"failpoint {place}" in log[stage.log_from :]
+
+
+def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
+    file = stage.folder / "faketime"
+    environ = clock("+0", file)
+    yield environ
+    if environ:
+        file.write_text(offset)
+    yield None
+    yield bool(environ)
+
+
+def _on(pair: str) -> list[Fault]:
+    kinds = {"reset": reset, "half-open": half_open, "slow": slow, "refused": refused}
+    return [Fault(f"{pair}: {name}", partial(course, pair)) for name, course in kinds.items()]
+
+
+FAULTS = {
+    fault.name: fault
+    for fault in [
+        Fault("none", nothing),
+        *_on("couch"),
+        *_on("postgres"),
+        *_on("elasticsearch"),
+        Fault("couch: cut mid-line", partial(cut, "line")),
+        Fault("couch: cut mid-chunk", partial(cut, "chunk")),
+        *(Fault(f"couch: {code}", partial(answers, code)) for code in (401, 429, 500, 503)),
+        Fault("couch: rewound feed", rewind, rereads=True),
+        Fault("couch: database recreated", recreated),
+        Fault("couch: killed", partial(killed, "couch"), rare=True),
+        *(
+            Fault(f"elasticsearch: {how}", partial(bulk, how))
+            for how in ("413", "items busy", "some items busy")
+        ),
+        Fault("elasticsearch: killed", partial(killed, "elasticsearch"), rare=True),
+        Fault("postgres: deadlock", partial(rollback, "40P01")),
+        Fault("postgres: serialization failure", partial(rollback, "40001")),
+        Fault("postgres: session terminated", terminated),
+        Fault("postgres: killed", partial(killed, "postgres"), rare=True),
+        Fault("sqlite: locked", locked),
+        Fault("state: ENOSPC", partial(disk, "ENOSPC")),
+        Fault("state: EIO", partial(disk, "EIO")),
+        Fault("clock: an hour back", partial(clock_jump, "-1h")),
+        Fault("clock: a day forward", partial(clock_jump, "+1d")),
+    ]
+}

@@ -1,0 +1,164 @@
+"""Planted bugs: each is one that somebody shipped, and each must turn a run red.
+
+`plant` changes the code of the process that calls it (`tests.chaos.shim`); `SHOWN_BY` names the fault
+and the end that show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+
+def checkpoint_before_ack() -> None:
+    """The checkpoint moves when a batch is taken, not when it is written."""
+    from pillows import writer
+
+    write, acknowledge = writer.Writer.write, writer.Writer._acknowledge
+
+    def early(self: Any, items: Any) -> None:
+        acknowledge(self, writer.sort(items))
+        write(self, items)
+
+    writer.Writer._acknowledge = lambda self, work: None  # type: ignore[method-assign]
+    writer.Writer.write = early  # type: ignore[method-assign]
+
+
+def no_directory_fsync() -> None:
+    """A rename is believed to be on the disk."""
+    from checkpoints.directory import Directory
+
+    Directory.sync = lambda self: None  # type: ignore[method-assign]
+
+
+def swallowed_item_error() -> None:
+    """A bulk request that was answered counts as written."""
+    from pillows import fanout
+    from pillows.models import WriteResult
+
+    deliver = fanout.FanOut._deliver
+
+    def swallowing(self: Any, transport: Any, batch: Any) -> Any:
+        write = transport.write
+        transport.write = lambda b: WriteResult(refused=(r := write(b)).refused, dead=r.dead)
+        try:
+            return deliver(self, transport, batch)
+        finally:
+            del transport.write
+
+    fanout.FanOut._deliver = swallowing  # type: ignore[method-assign]
+
+
+def generation_as_version() -> None:
+    """The winner's generation is taken for the document's version."""
+    from pillows import lines
+    from pillows.models import generation
+
+    change = lines._change
+
+    def winning(row: Any) -> Any:
+        made = change(row)
+        made.version = generation(made.rev)
+        return made
+
+    lines._change = winning
+
+
+def page_cut_is_an_end() -> None:
+    """The last position of a page counts, though the page was not read to its end."""
+    from pillows import feed_reading, feed_source
+    from pillows.lines import Closing
+
+    def hopeful(reader: Any) -> Any:
+        # What a server announces as the last position of its answer.
+        return reader.closing or Closing(HEAD["seq"], 0)
+
+    HEAD: dict[str, Any] = {}
+    probe = feed_source.Source.probe
+    catch_up = feed_reading.Reading._read_page
+
+    def read_page(self: Any, page: Any, loader: Any) -> Any:
+        HEAD["seq"] = probe(self._source, "now").last_seq
+        return catch_up(self, page, loader)
+
+    feed_reading.Reading._read_page = read_page  # type: ignore[method-assign]
+    feed_reading.whole = hopeful  # type: ignore[attr-defined]
+
+
+def batch_dropped_on_stop() -> None:
+    """A stop empties the batcher, and what was in it counts as done."""
+    from pillows.batcher import Batcher
+
+    close = Batcher.close
+
+    def dropping(self: Any) -> None:
+        self._items = [(segment, None) for segment, _ in self._items]
+        close(self)
+
+    Batcher.close = dropping  # type: ignore[method-assign]
+
+
+def failed_batch_later() -> None:
+    """A failed batch is put aside and retried after the ones behind it."""
+    import gevent
+
+    from pillows import fanout
+    from pillows.errors import RetryableError
+
+    deliver = fanout.FanOut._deliver
+
+    def aside(self: Any, transport: Any, batch: Any) -> Any:
+        def once(given: Any) -> Any:
+            return type(transport).write(transport, given)
+
+        try:
+            result = once(batch)
+        except RetryableError:
+            gevent.spawn_later(3.0, deliver, self, transport, batch)
+            return fanout.Delivery(refused={}, dead={})
+        if result.retry:
+            gevent.spawn_later(3.0, deliver, self, transport, batch.only(result.retry))
+        return fanout.Delivery(refused=result.refused, dead=result.dead)
+
+    fanout.FanOut._deliver = aside  # type: ignore[method-assign]
+
+
+def recreated_ignored() -> None:
+    """A database of the same name is taken for the same database."""
+    from pillows.feed_contract import Identity
+
+    Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
+
+
+def delete_without_guard() -> None:
+    """A deleted document leaves no version behind, so that a replay brings it back."""
+    from pillows.transports import sqlite
+
+    put = sqlite.Table.put
+
+    @wraps(put)
+    def forgetting(self: Any, db: Any, document: Any, rows: Any, *rest: Any, **more: Any) -> None:
+        put(self, db, document, rows, *rest, **more)
+        if not rows:
+            db.execute("DELETE FROM pillowd_document WHERE _id = ?", (document.id,))
+
+    sqlite.Table.put = forgetting  # type: ignore[method-assign]
+
+
+#: Mutant -> what plants it, the fault and the end that show it.
+MUTANTS: dict[str, tuple[Callable[[], None], str, str]] = {
+    "checkpoint before ack": (checkpoint_before_ack, "none", "at before-elasticsearch"),
+    "no directory fsync": (no_directory_fsync, "none", "power"),
+    "swallowed item error": (swallowed_item_error, "elasticsearch: items busy", "kill"),
+    "generation as version": (generation_as_version, "none", "kill"),
+    "page cut is an end": (page_cut_is_an_end, "couch: cut mid-chunk", "kill"),
+    "batch dropped on stop": (batch_dropped_on_stop, "none", "stop"),
+    "failed batch later": (failed_batch_later, "elasticsearch: items busy", "kill"),
+    "recreated ignored": (recreated_ignored, "couch: database recreated", "kill"),
+}
+
+
+def plant(name: str) -> None:
+    """Changes the code of this process."""
+    MUTANTS[name][0]()

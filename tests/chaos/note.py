@@ -1,0 +1,73 @@
+"""The table that a run leaves in the documentation."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.oracle import KINDS
+from tests.chaos.run import ENDS, Score
+from tests.chaos.stage import REPLAY_BOUND
+
+_BEGIN, _END = "<!-- run: begin -->", "<!-- run: end -->"
+
+
+def table(score: Score, *, seed: int, cycles: int, seconds: float) -> str:
+    """A run in Markdown."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    facts = [
+        ("cycles", f"{cycles} in {seconds / 60:.1f} min, seed {seed}"),
+        (
+            "when, what, where",
+            f"{time.strftime('%Y-%m-%d')}, {commit}, {os.cpu_count()} cores, {platform.machine()}",
+        ),
+        ("changes", f"{score.changes:,} to {score.documents:,} documents, {score.checks} comparisons"),
+        *((kind, str(score.verdict.counts[kind])) for kind in KINDS),
+        ("rows seen again after a kill or a fault", f"{_spread(score.replays)}; bound {REPLAY_BOUND}"),
+        (
+            "rows seen again after a clean stop",
+            f"{_spread(score.stop_replays)}, {len(score.stop_replays)} stops",
+        ),
+        ("stop", f"{_seconds(score.stop_seconds)}, {len(score.stop_seconds)} stops, under faults too"),
+        ("start until all is equal", _seconds(score.recovery_seconds)),
+        ("fresh write visible everywhere", _seconds(score.probe_seconds)),
+        ("sometimes", ", ".join(f"{name} {score.events[name]}" for name in _SOMETIMES)),
+    ]
+    lines = ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
+    lines += ["| fault or end | drawn | felt |", "|---|--:|--:|"]
+    lines += [f"| {name} | {score.drawn[name]} | {score.hit[name]} |" for name in [*FAULTS, *ENDS]]
+    return "\n".join(lines)
+
+
+#: What must have been seen at all, or the faults did not do what they were for.
+_SOMETIMES = (
+    "retry",
+    "dead_letter.added",
+    "checkpoint.not_saved",
+    "source.rewound",
+    "pass.completed",
+    "renames undone",
+)
+
+
+def put(page: Path, text: str) -> None:
+    """Puts a run's table into the page, between its marks."""
+    before, _, rest = page.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    page.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+
+
+def _spread(counts: list[int]) -> str:
+    found = sorted(counts) or [0]
+    return f"median {found[len(found) // 2]}, most {found[-1]}, in all {sum(found)}"
+
+
+def _seconds(taken: list[float]) -> str:
+    found = sorted(taken) or [0.0]
+    return f"median {found[len(found) // 2]:.2f} s, p99 {found[int(len(found) * 0.99)]:.2f} s"

@@ -1,0 +1,77 @@
+"""The daemon with a planted bug (CHAOS_MUTANT), or on a disk that forgets (CHAOS_UNDO).
+
+A process that is killed leaves what it wrote to the kernel; a power failure takes away what was not
+synced. So that a kill can stand for both, the old file of each rename is kept until the directory is
+synced, and `power_off` puts back what was not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+#: What stands for a file that was not there before.
+_ABSENT = ".absent"
+
+
+def forget_renames(folder: Path) -> None:
+    """Keeps, in `folder`, what every unsynced rename has replaced."""
+    from checkpoints.directory import Directory
+
+    rename, fsync = Directory._rename, Directory._fsync
+    folder.mkdir(exist_ok=True)
+
+    def kept(self: Any, source: str, target: str) -> None:
+        place = folder / self.path.name
+        place.mkdir(exist_ok=True)
+        (place / ".path").write_text(str(self.path))
+        if not any((place / (target + end)).exists() for end in ("", _ABSENT)):
+            if (self.path / target).exists():
+                os.link(self.path / target, place / target)
+            else:
+                (place / (target + _ABSENT)).touch()
+        rename(self, source, target)
+
+    def synced(self: Any, fd: int) -> None:
+        fsync(self, fd)
+        if fd == self._fd:
+            shutil.rmtree(folder / self.path.name, ignore_errors=True)
+
+    Directory._rename = kept  # type: ignore[method-assign]
+    Directory._fsync = synced  # type: ignore[method-assign]
+
+
+def power_off(folder: Path) -> int:
+    """Takes back every rename that was not synced. Returns how many."""
+    undone = 0
+    for place in folder.glob("*"):
+        home = Path((place / ".path").read_text())
+        for kept in place.iterdir():
+            if kept.name.endswith(_ABSENT):
+                (home / kept.name.removesuffix(_ABSENT)).unlink(missing_ok=True)
+            elif kept.name != ".path":
+                os.replace(kept, home / kept.name)
+            undone += kept.name != ".path"
+        shutil.rmtree(place)
+    return undone
+
+
+def main() -> None:
+    from gevent import monkey
+
+    monkey.patch_all()
+    if undo := os.environ.get("CHAOS_UNDO"):
+        forget_renames(Path(undo))
+    if name := os.environ.get("CHAOS_MUTANT"):
+        from tests.chaos import mutants
+
+        mutants.plant(name)
+    from daemon.__main__ import start
+
+    start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Servers, proxies between every pair, and the daemon between them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import requests
+
+from tests.acceptance import stores
+from tests.acceptance.process import ROOT, Pillowd
+from tests.acceptance.stores import Rows
+from tests.acceptance.world import statuses
+from tests.chaos.lines import Line
+from tests.chaos.writer import Writer, fresh
+from tests.servers.couch_peer import CouchPeer
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.postgres import Postgres
+
+#: What bounds how much is seen again after a kill. A document weighs 500 bytes with the frame of its row.
+MAX_UNCHECKPOINTED, MAX_DOCS, PAGE, QUEUE_BYTES, DOCUMENT_BYTES, INTERVAL = 50, 50, 100, 16_384, 400, 100
+#: Acknowledged and not saved, up to a row with a position; in the batch that is written and in the next;
+#: taken from the queue, in the queue, and in the page that is read.
+REPLAY_BOUND = (
+    MAX_UNCHECKPOINTED + INTERVAL + 2 * MAX_DOCS + 2 * (QUEUE_BYTES // DOCUMENT_BYTES + INTERVAL) + PAGE
+)
+
+_TRANSFORM = """
+def rows(document):
+    if document.get("poison"):
+        raise ValueError("poison")
+    return document
+"""
+
+
+class Daemon(Pillowd):
+    """The real process, or the same with a planted bug or a forgetful disk (`tests.chaos.shim`)."""
+
+    program = (sys.executable, str(ROOT / "pillowd.py"))
+    shim = (sys.executable, "-m", "tests.chaos.shim")
+
+
+class Stage:
+    """Everything that a run needs; a context manager.
+
+    Args:
+        folder: an empty folder.
+        seed: of what is written.
+        couch, postgres, elasticsearch: running servers, for this run alone.
+        documents: in the large database, at most.
+        mutant: a planted bug.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        couch: CouchPeer,
+        postgres: Postgres,
+        elasticsearch: Elasticsearch,
+        documents: int,
+        mutant: str = "",
+    ) -> None:
+        self.folder = folder
+        self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
+        self.mutant = mutant
+        self.log_from = 0
+        self.lines = {
+            "couch": Line(couch.address),
+            "couch alone": Line(couch.address),
+            "postgres": Line(postgres.address),
+            "elasticsearch": Line(elasticsearch.address),
+        }
+        self.sqlite_path = folder / "target.sqlite"
+        self.writers = {
+            "all": Writer(fresh(couch, "all"), seed, most=documents),
+            "again": Writer(fresh(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0),
+        }
+        self.index = f"chaos-{uuid.uuid4().hex[:8]}"
+        self._database = f"chaos_{uuid.uuid4().hex[:8]}"
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Stage:
+        with psycopg.connect(self.postgres.dsn, autocommit=True) as admin:
+            admin.execute(f"create database {self._database} template template0")
+        for line in self.lines.values():
+            self._stack.enter_context(line)
+        (self.folder / "chaosrows.py").write_text(_TRANSFORM)
+        self.daemon = self._stack.enter_context(self._built())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+        for writer in self.writers.values():
+            writer.close()
+        requests.delete(f"{self.elasticsearch.url}/{self.index}-*", timeout=30)
+
+    def dsn(self, *, through_line: bool = False) -> str:
+        dsn = self.postgres.dsn_of(self._database)
+        if not through_line:
+            return dsn
+        return dsn.replace(f":{self.postgres.port}/", f":{self.lines['postgres'].port}/")
+
+    # --- the daemon
+
+    def start(self, environ: Mapping[str, str], *, forgetful: bool = False) -> None:
+        """Starts the daemon; it may die before it is ready."""
+        more = {"PYTHONPATH": str(ROOT), "CHAOS_MUTANT": self.mutant}
+        if forgetful:
+            more["CHAOS_UNDO"] = str(self.folder / "undo")
+        self.daemon.program = self.daemon.shim if self.mutant or forgetful else Daemon.program
+        self.daemon.start(environ=more | dict(environ), ready=False)
+
+    def ready(self, *, seconds: float = 20.0) -> bool:
+        """Waits until the daemon is ready, or has died."""
+        before = time.monotonic()
+        while time.monotonic() - before < seconds and self.daemon.child.poll() is None:
+            if statuses(self.daemon):
+                return True
+            time.sleep(0.05)
+        return False
+
+    def kill(self) -> None:
+        self.daemon.signal(signal.SIGCONT)
+        self.daemon.signal(signal.SIGKILL)
+        self.daemon.child.wait()
+
+    def states(self) -> list[str]:
+        return [f"{name}: {one['state']} {one['reason']}" for name, one in statuses(self.daemon).items()]
+
+    def live(self) -> bool:
+        said = statuses(self.daemon)
+        return bool(said) and all(one["state"] == "live" for one in said.values())
+
+    # --- what is there
+
+    def targets(self) -> dict[str, dict[str, Rows]]:
+        """Database -> target -> what it holds."""
+        return {
+            "all": {
+                "postgres": self._table("everything"),
+                "elasticsearch": stores.elasticsearch(self.elasticsearch.url, self.index),
+                "sqlite": stores.sqlite(self.sqlite_path, "everything"),
+                "postgres alone": self._table("alone"),
+            },
+            "again": {"postgres again": self._table("again")},
+        }
+
+    def _table(self, name: str) -> Rows:
+        return stores.postgres(self.dsn(), name)
+
+    def heal(self) -> None:
+        """Ends every fault on the lines."""
+        for line in self.lines.values():
+            line.heal()
+
+    # --- configuration
+
+    def _built(self) -> Daemon:
+        user, password = self.couch.auth or ("", "")
+        auth = {"type": "session", "username": user, "password": password}
+        couch = {"type": "couchdb", "auth": auth, "fetches": 1}
+        connections: dict[str, Any] = {
+            "couch": couch | {"url": self.lines["couch"].url},
+            "couch-alone": couch | {"url": self.lines["couch alone"].url},
+            "postgres": {"type": "postgres", "dsn": self.dsn(through_line=True)},
+            "elasticsearch": {"type": "elasticsearch", "hosts": [self.lines["elasticsearch"].url]},
+            "sqlite": {"type": "sqlite", "path": str(self.sqlite_path)},
+        }
+        index = {"connection": "elasticsearch", "index": self.index, "mapping": {"dynamic": False}}
+        pillows = {
+            "all": self._pillow(
+                "all",
+                {"connection": "couch"},
+                [
+                    {"connection": "postgres", "table": "everything"},
+                    index,
+                    {"connection": "sqlite", "table": "everything"},
+                ],
+            ),
+            "alone": self._pillow(
+                "all",
+                {"connection": "couch-alone", "documents": "bulk_get"},
+                [{"connection": "postgres", "table": "alone"}],
+            ),
+            "again": self._pillow(
+                "again",
+                {"connection": "couch-alone", "on_recreated": "reload"},
+                [{"connection": "postgres", "table": "again"}],
+            ),
+        }
+        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": "9s"}
+        sections = {"checkpoints": {"interval": "1s", "max_uncheckpointed": MAX_UNCHECKPOINTED}}
+        return Daemon(
+            self.folder, pillows=pillows, connections=connections, daemon=settings, sections=sections
+        )
+
+    def _pillow(self, database: str, source: Mapping[str, Any], transport: Sequence[Any]) -> dict[str, Any]:
+        queue = {"page": PAGE, "queue": f"{QUEUE_BYTES // 1024}KiB"}
+        name = self.writers[database].database.name
+        return {
+            "source": {"database": name, **queue, **source},
+            "transform": {"python": "chaosrows:rows"},
+            "transport": list(transport),
+            "batch": {"max_docs": MAX_DOCS},
+        }
+
+
+def clock(offset: str, file: Path) -> dict[str, str]:
+    """The environment of a process whose clock a test moves; nothing where that can't be."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        return {}
+    file.write_text(offset)
+    return {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "PATH": os.environ["PATH"],
+    }

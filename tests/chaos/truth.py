@@ -1,0 +1,101 @@
+"""What a database holds, known without asking it: documents with all their leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.acceptance.stores import Row, Rows
+
+#: Every so many writes one is refused by the transform, and one by PostgreSQL alone (it has no NUL).
+POISON, NUL = 97, 89
+
+
+def body(id: str, n: int) -> dict[str, Any]:
+    """The one body that a document can have after write number `n`."""
+    digest = hashlib.sha256(f"{id}:{n}".encode()).hexdigest()
+    found: dict[str, Any] = {"n": n, "text": digest * 4, "nested": {"list": [n, None, digest[:8]]}}
+    if n % POISON == 13:
+        found["poison"] = True
+    if n % NUL == 7:
+        found["nul"] = "\x00"
+    return found
+
+
+def is_bad(n: int) -> bool:
+    """Whether that write can't be stored everywhere."""
+    return n % POISON == 13 or n % NUL == 7
+
+
+@dataclass(slots=True)
+class Leaf:
+    """A leaf revision: its hashes from the newest to the root, and the write that made it."""
+
+    hashes: list[str]
+    n: int
+    deleted: bool = False
+
+    @property
+    def generation(self) -> int:
+        return len(self.hashes)
+
+    @property
+    def rev(self) -> str:
+        return f"{len(self.hashes)}-{self.hashes[0]}"
+
+    @property
+    def rank(self) -> tuple[bool, int, str]:
+        """CouchDB's choice of the winner."""
+        return (not self.deleted, len(self.hashes), self.hashes[0])
+
+
+@dataclass(slots=True)
+class Document:
+    """A document and its leaves."""
+
+    id: str
+    leaves: list[Leaf] = field(default_factory=list)
+
+    @property
+    def winner(self) -> Leaf:
+        return max(self.leaves, key=lambda leaf: leaf.rank)
+
+    @property
+    def version(self) -> int:
+        return sum(leaf.generation for leaf in self.leaves)
+
+    def grow(self, parent: Leaf | None, n: int, *, deleted: bool = False) -> dict[str, Any]:
+        """Puts a revision on a leaf, or beside all of them; returns what is to be sent."""
+        hashes = [hashlib.md5(f"{self.id}:{n}".encode()).hexdigest(), *(parent.hashes if parent else [])]
+        leaf = Leaf(hashes, n, deleted)
+        self.leaves = [one for one in self.leaves if one is not parent] + [leaf]
+        fields = {"_deleted": True} if deleted else body(self.id, n)
+        revisions = {"start": leaf.generation, "ids": hashes}
+        return {**fields, "_id": self.id, "_rev": leaf.rev, "_revisions": revisions}
+
+
+@dataclass(slots=True)
+class Truth:
+    """A database.
+
+    Attributes:
+        documents: every one that ever was, by id.
+        purged: ids that are not there any more at all.
+        n: number of the last write.
+    """
+
+    documents: dict[str, Document] = field(default_factory=dict)
+    n: int = 0
+
+    def next(self) -> int:
+        self.n += 1
+        return self.n
+
+    def live(self) -> Iterator[Document]:
+        return (document for document in self.documents.values() if not document.winner.deleted)
+
+    def rows(self) -> Rows:
+        """What every target must hold."""
+        return {d.id: Row(d.winner.rev, d.version, body(d.id, d.winner.n)) for d in self.live()}
