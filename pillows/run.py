@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -54,6 +54,7 @@ class Plan:
         max_consecutive: so many dead letters in a row stop the tail.
         max_tries: how often the document of a dead letter is tried.
         max_dead_letters: so many are kept; one more stops the tail.
+        write_timeouts_seconds: by a transport's name; see `FanOut`.
         store, letters: durable state, shared with other tails.
         clock, observer: shared too.
     """
@@ -74,6 +75,7 @@ class Plan:
     max_consecutive: int = 1000
     max_tries: int = 5
     max_dead_letters: int = 100_000
+    write_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Run:
@@ -230,7 +232,8 @@ class Run:
         stack.callback(redelivery.kill)
         identity = identity_of(keeper.current)
         batches = self.feed.batches(keeper.current.seq, identity, self._halt)
-        self._pipeline(pusher, watermark).carry(batches, self._on_batch)
+        with suppress(StoppedError):  # an error of the writer may be behind it: raised below
+            self._pipeline(pusher, watermark).carry(batches, self._on_batch)
         redelivery.kill()  # before the pusher takes no more
         pusher.finish()
         if self._trouble is not None:
@@ -270,7 +273,9 @@ class Run:
     def _pusher(self, keeper: Keeper, watermark: Watermark) -> Pusher[Item]:
         writer = Writer(
             str(self._plan.key),
-            fanout=FanOut(self._transports, self._retrier),
+            fanout=FanOut(
+                self._transports, self._retrier, timeouts_seconds=self._plan.write_timeouts_seconds
+            ),
             source=self.feed,
             letters=self._plan.letters,
             transform=self._plan.pillow.transform,

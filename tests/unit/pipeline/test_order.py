@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from gevent.event import Event
 
 from checkpoints import Seq
+from pillows.errors import FencedError, RetryableError
 from pillows.filters import KeepAll
-from pillows.models import Standing, guard
+from pillows.models import Change, Standing, guard
 from pillows.pillow import Pillow
 from pillows.transforms import PythonTransform
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
@@ -82,3 +84,24 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
         run.greenlet.get(timeout=5)
 
     assert target.target["checkpoint"].seq == Seq.BEGINNING
+
+
+def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_tries_again(tmp_path, running):
+    """Otherwise the tail would begin anew at once, and take the fence back, for ever."""
+
+    class Fenced(MemoryTransport):
+        def write(self, batch):
+            assert trying.wait(5)
+            raise FencedError
+
+    class Away(ListFeed):
+        def fetch(self, change):
+            trying.set()
+            raise RetryableError("away")
+
+    trying = Event()
+    bodiless = Change(id="b", revs=("1-a",), version=1)
+    run = running(plan(tmp_path, Away([batch("1-a", change("a")), batch("2-b", bodiless)]), Fenced()))
+
+    with pytest.raises(FencedError):
+        run.greenlet.get(timeout=5)
