@@ -36,12 +36,11 @@ def row(guard: int, document: Mapping[str, Any], rev: str | None = None) -> Row:
 
 def couchdb(database: CouchDatabase) -> Rows:
     """What every target must hold."""
-    leaves = {each["id"]: each["changes"] for each in database.changes(style="all_docs")["results"]}
-    versions = {id: sum(int(leaf["rev"].split("-")[0]) for leaf in revs) for id, revs in leaves.items()}
+    changes = database.changes(style="all_docs", include_docs=True)["results"]
     return {
-        id: row(versions[id], document)
-        for id, document in database.documents().items()
-        if not id.startswith("_design/")
+        each["id"]: row(sum(int(leaf["rev"].split("-")[0]) for leaf in each["changes"]), each["doc"])
+        for each in changes
+        if not each.get("deleted") and not each["id"].startswith("_design/")
     }
 
 
