@@ -19,6 +19,7 @@ from daemon.exits import outcome
 #: Command -> where it is, and what it does in a few words.
 COMMANDS = {
     "run": ("daemon.cli_run:run", "Runs pillows until it is told to stop."),
+    "mirror": ("daemon.cli_mirror:mirror", "Keeps a target equal to a database, with nothing to configure."),
     "check": ("daemon.cli_check:check", "Says whether the configuration can work."),
     "config": ("daemon.cli_config:config", "Shows the configuration in effect."),
     "list": ("daemon.cli_list:list_pillows", "Lists the configured pillows."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -44,7 +45,12 @@ def show(config: Config) -> str:
     other one is masked, also where it is part of a URL. The text loads again; a masked secret is
     then the mask.
     """
-    text: str = yaml.dump(effective(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return dumped(effective(config))
+
+
+def dumped(plain: Mapping[str, Any]) -> str:
+    """Plain values as YAML text that loads as the same values."""
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 

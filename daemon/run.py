@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from importlib.metadata import version
 
@@ -48,6 +48,7 @@ class Daemon:
         clock: for every duration and wait.
         signals: what the process is told from outside.
         logs: the log, flushed with every tick.
+        watch: told with every tick how the tails are.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class Daemon:
         clock: Clock,
         signals: Signals,
         logs: Logs,
+        watch: Callable[[Sequence[TailStatus]], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._keys = keys
         self._clock = clock
         self._signals = signals
         self._logs = logs
+        self._watch = watch
         self._reloads = 0
         self._notifier = Notifier(environ, clock)
 
@@ -137,8 +140,10 @@ class Daemon:
 
     def _each_tick(self, supervisor: Supervisor) -> None:
         self._logs.flush()
-        self._notifier.status(summary(supervisor.statuses()))
+        statuses = supervisor.statuses()
+        self._notifier.status(summary(statuses))
         self._notifier.alive()
+        self._watch(statuses)
         if self._signals.reloads != self._reloads:
             self._reloads = self._signals.reloads
             _log.warning(

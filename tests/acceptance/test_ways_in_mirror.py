@@ -1,0 +1,224 @@
+"""`pillowd mirror` as it is typed: interrupted, killed, resumed, and equal to the source in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from checkpoints import ControlClient, StoreError
+from tests.acceptance import stores
+from tests.acceptance.process import PILLOWD
+from tests.servers.couch_client import CouchDatabase
+from tests.sizes import size
+
+#: Slow enough that both interruptions come while it is at work.
+BYTES_PER_SECOND = 800_000
+
+
+class Typed:
+    """One command line, run again and again in one folder.
+
+    Args:
+        folder: where it is typed.
+        arguments: what is typed behind `pillowd mirror`.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, environ: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        self.command = [*PILLOWD, "mirror", *arguments]
+        self.environ = os.environ | (environ or {})
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command,
+            cwd=self.folder,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def to_the_end(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.command, *more],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def changes(self) -> int:
+        """How many changes the running command has taken."""
+        (config,) = self.folder.glob("pillowd-state/*/pillowd.yaml")
+        socket = yaml.safe_load(config.read_text())["daemon"]["control"]["listen"].removeprefix("unix:")
+        with ControlClient(Path(socket), timeout_seconds=5) as client:
+            return int(client.call("status")["pillows"][0]["changes"])
+
+    def interrupted(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
+        """Starts it, interrupts it when it has taken so many changes; its exit code and what it said."""
+        child = self.start()
+        give_up_at = time.monotonic() + 20
+        while True:
+            assert child.poll() is None, child.stderr and child.stderr.read()
+            assert time.monotonic() < give_up_at
+            try:
+                if self.changes() >= after:
+                    break
+            except (StoreError, ValueError):
+                pass  # it is still starting
+            time.sleep(0.05)
+        child.send_signal(number)
+        said, _ = child.communicate(timeout=60)
+        return child.returncode, said
+
+
+Target = tuple[str, Callable[[], stores.Rows]]
+
+
+def _name(couch_db: CouchDatabase) -> str:
+    return couch_db.name.replace("-", "_")
+
+
+def _lines(path: Path) -> stores.Rows:
+    """What the newest line of every document says."""
+    newest = {value["_id"]: value for value in map(json.loads, path.read_text().splitlines())}
+    return {
+        id: stores.row(value["_version"], value["doc"], value["_rev"])
+        for id, value in newest.items()
+        if "_deleted" not in value
+    }
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "elasticsearch", "jsonl"])
+def target(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> Target:
+    """A target as it is typed, and what reads it."""
+    name = _name(couch_db)
+    if request.param == "sqlite":
+        return "sqlite:///out.sqlite", lambda: stores.sqlite(tmp_path / "out.sqlite", name)
+    if request.param == "jsonl":
+        return "jsonl:lines", lambda: _lines(tmp_path / "lines" / f"{name}.jsonl")
+    if request.param == "postgresql":
+        dsn = request.getfixturevalue("postgres_dsn")
+        return dsn, lambda: stores.postgres(dsn, name)
+    url = request.getfixturevalue("elasticsearch_url")
+    return f"elasticsearch+{url}", lambda: stores.elasticsearch(url, name)
+
+
+@pytest.fixture
+def source(couch: Any, couch_db: CouchDatabase, tcp_proxy: Callable[[Any], Any]) -> str:
+    """The URL of a filled database, behind a slow line."""
+    proxy = tcp_proxy(couch)
+    proxy.bytes_per_second = BYTES_PER_SECOND * size(ci=1, proof=10)
+    login = f"{couch.auth[0]}:{couch.auth[1]}@" if couch.auth else ""
+    return f"{proxy.url.replace('://', f'://{login}')}/{couch_db.name}"
+
+
+def _fill(couch_db: CouchDatabase, count: int) -> None:
+    couch_db.bulk(
+        {"_id": f"{n:06}", "n": n, "name": f"name {n}", "tags": [n, None], "text": "x" * 300}
+        for n in range(count)
+    )
+    for n in range(20):
+        couch_db.delete(f"{n:06}")
+
+
+def test_interrupted_twice_it_goes_on_and_ends_equal_to_the_source(target, source, couch_db, tmp_path):
+    """Ctrl-C, then kill -9, then to the end."""
+    count = size(ci=2000, proof=50_000)
+    _fill(couch_db, count)
+    text, rows = target
+    typed = Typed(tmp_path, source, text)
+
+    code, said = typed.interrupted(signal.SIGINT, after=count // 20)
+    assert code == 0
+    assert "The same command goes on from here" in said
+    killed, _ = typed.interrupted(signal.SIGKILL, after=count // 4)
+    assert killed == -signal.SIGKILL
+    done = typed.to_the_end("--once", "--json")
+
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["caught_up"]
+    assert summary["dead_letters"] == 0
+    assert stores.differences(stores.couchdb(couch_db), rows()) == []
+
+
+def test_what_it_writes_as_yaml_does_the_same_from_the_same_place(couch_db, source, tmp_path):
+    """With passwords as variables, and the columns that were chosen."""
+    couch_db.fill(30, kind="x")
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
+    typed.to_the_end("--once")
+
+    written = typed.to_the_end("--write-config", "mine.yaml")
+
+    settings = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    (pillow,) = settings["pillows"].values()
+    assert pillow["transport"][0]["columns"]["kind"] == "kind text"
+    assert "pillowd run --config mine.yaml" in written.stdout
+    check = subprocess.run(
+        [*PILLOWD, "status", "--json", "--config", "mine.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=typed.environ | {"COUCHDB_PASSWORD": "unused"},
+    )
+    assert json.loads(check.stdout)["pillows"][0]["changes"] == 30
+
+
+def test_columns_come_from_the_documents_beside_the_whole_document(couch_db, source, tmp_path):
+    couch_db.put("a", {"name": "Ada", "age": 36, "nested": {"x": 1}})
+    Typed(tmp_path, source, "sqlite:///out.sqlite").to_the_end("--once")
+
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        (row,) = database.execute(f"select name, age, doc from {_name(couch_db)}")
+
+    assert row[:2] == ("Ada", 36)
+    assert json.loads(row[2])["nested"] == {"x": 1}
+
+
+def test_a_pipe_gets_lines_instead_of_a_bar(couch_db, source, tmp_path):
+    couch_db.fill(5)
+    done = Typed(tmp_path, source, "jsonl:lines").to_the_end("--once")
+
+    assert done.returncode == 0
+    assert "5 changes" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source_url", "code", "why"),
+    [
+        ("http://127.0.0.1:9/nothing", 75, "refused"),
+        ("http://u:s3cret-x@127.0.0.1:9", 78, "no database's URL"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(source_url, code, why, tmp_path):
+    done = Typed(tmp_path, source_url, "jsonl:lines").to_the_end()
+
+    assert done.returncode == code
+    assert why in done.stderr
+    assert "s3cret-x" not in done.stderr + done.stdout
+
+
+def test_a_database_that_is_not_there_is_said_at_once(couch, tmp_path):
+    login = f"{couch.auth[0]}:{couch.auth[1]}@" if couch.auth else ""
+    url = f"{couch.url.replace('://', f'://{login}')}/no-such-database"
+
+    done = Typed(tmp_path, url, "sqlite:///x.sqlite").to_the_end()
+
+    assert done.returncode == 1
+    assert "create the database" in done.stderr

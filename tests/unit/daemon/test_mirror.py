@@ -1,0 +1,214 @@
+"""What a command line of `pillowd mirror` becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from daemon.config import ConfigErrors
+from daemon.mirror import chosen_columns, prepare, read, write_config
+from daemon.mirror_columns import MAX_COLUMNS, infer
+from daemon.mirror_places import plain_name, read_source, read_target
+from pillows.errors import ConfigError
+
+URL = "http://etl:s3cret%40x@couch.example:5984/prefix/My%2Fcases"
+
+
+def mirror(target: str, tmp_path: Path, url: str = URL):
+    return read(url, target, name=None, state_dir=tmp_path)
+
+
+def test_the_source_is_split_and_its_password_is_named_not_written():
+    place, database = read_source(URL)
+
+    assert database == "My/cases"
+    assert place.connection["url"] == "http://couch.example:5984/prefix"
+    assert place.connection["auth"] == {
+        "type": "basic",
+        "username": "etl",
+        "password": "${COUCHDB_PASSWORD}",
+    }
+    assert place.secrets == {"COUCHDB_PASSWORD": "s3cret@x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "connection", "secrets"),
+    [
+        ("sqlite:////var/x/y.sqlite", {"type": "sqlite", "path": "/var/x/y.sqlite"}, {}),
+        ("jsonl:/var/lines", {"type": "jsonl", "folder": "/var/lines"}, {}),
+        (
+            "postgresql://me:pw%21@db:5433/reports?sslmode=require",
+            {
+                "type": "postgres",
+                "dsn": "user=me dbname=reports host=db port=5433 sslmode=require",
+                "password": "${TARGET_PASSWORD}",
+            },
+            {"TARGET_PASSWORD": "pw!"},
+        ),
+        (
+            "elasticsearch+https://es:pw@search",
+            {
+                "type": "elasticsearch",
+                "hosts": ["https://search:9200"],
+                "auth": {"username": "es", "password": "${TARGET_PASSWORD}"},
+            },
+            {"TARGET_PASSWORD": "pw"},
+        ),
+        (
+            "elasticsearch+http://search:9201",
+            {"type": "elasticsearch", "hosts": ["http://search:9201"]},
+            {},
+        ),
+    ],
+)
+def test_targets(text, connection, secrets):
+    place = read_target(text)
+
+    assert place.connection == connection
+    assert place.secrets == secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://x",
+        "sqlite:",
+        "sqlite:///",
+        "jsonl:",
+        "postgresql://u:s3cret@h/d?bogus=1",
+        "elasticsearch+http://",
+    ],
+)
+def test_what_is_no_target_is_refused_with_the_form_to_write_and_no_password(text):
+    with pytest.raises(ConfigError) as refused:
+        read_target(text)
+
+    assert "write" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["couch.example/db", "http://couch.example:5984", "http://c:x/db", "http:///db"]
+)
+def test_what_is_no_database_is_refused(url):
+    with pytest.raises(ConfigError):
+        read_source(url)
+
+
+@pytest.mark.parametrize(
+    ("database", "name"),
+    [("cases", "cases"), ("org/my-db$(x)", "org_my_db_x"), ("_users", "users"), ("$", "documents")],
+)
+def test_names_need_no_quotes(database, name):
+    assert plain_name(database) == name
+
+
+def test_what_every_document_has_in_one_kind_becomes_a_column():
+    documents = [
+        {"_id": "a", "_rev": "1-x", "name": "x", "age": 3, "w": 1, "ok": True, "mixed": 1, "tags": []},
+        {"_id": "b", "name": "y", "age": None, "w": 1.5, "mixed": "1", "big": 2**70, "a b": 1, "doc": 5},
+    ]
+
+    assert infer(documents) == {
+        "name": "name text",
+        "w": "w double precision",
+        "age": "age bigint",
+        "ok": "ok boolean",
+        "doc": "@ jsonb",
+    }
+
+
+def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_document():
+    documents = [{"Name": "x", "name": "y"}, {"Name": "z"}, {f"f{n}": 1 for n in range(500)}]
+
+    columns = infer(documents)
+
+    assert "Name" in columns
+    assert "name" not in columns
+    assert len(columns) == MAX_COLUMNS + 1
+
+
+def test_an_empty_database_has_only_the_document():
+    assert infer([]) == {"doc": "@ jsonb"}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "sqlite:///{}/a${{HOME}}.sqlite",
+        "jsonl:{}/lines",
+        "postgresql://u:p@h/d",
+        "elasticsearch+http://u:p@h",
+    ],
+)
+def test_the_written_configuration_is_one_that_loads_and_holds_no_password(target, tmp_path):
+    wanted = mirror(target.format(tmp_path), tmp_path)
+
+    config = prepare(wanted, lambda _: {"n": "n text"}, {})
+
+    written = wanted.config_path.read_text()
+    assert "s3cret" not in written
+    assert "${COUCHDB_PASSWORD}" in written
+    assert wanted.config_path.stat().st_mode & 0o777 == 0o600
+    assert config.connections["couch"].options.auth.password.get_secret_value() == "s3cret@x"  # type: ignore[attr-defined]
+    assert list(config.pillows) == ["my_cases"]
+    assert config.pillows["my_cases"].source.database == "My/cases"
+
+
+def test_columns_are_chosen_once(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+    prepare(wanted, lambda _: {"first": "x text", "doc": "@ jsonb"}, {})
+
+    prepare(wanted, lambda _: pytest.fail("asked again"), {})
+
+    assert chosen_columns(wanted) == {"first": "x text", "doc": "@ jsonb"}
+
+
+def test_a_sample_that_failed_is_no_choice(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+
+    def fail(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        prepare(wanted, fail, {})
+
+    assert chosen_columns(wanted) is None
+
+
+def test_a_missing_password_is_named(tmp_path):
+    wanted = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl@couch.example/db")
+
+    with pytest.raises(ConfigErrors, match="COUCHDB_PASSWORD"):
+        prepare(wanted, None, {})
+
+
+def test_the_same_places_have_the_same_folder_whatever_the_password(tmp_path):
+    one = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl:a@couch.example/db")
+    two = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl:b@couch.example/db")
+    other = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl:b@couch.example/db2")
+
+    assert one.folder == two.folder != other.folder
+
+
+def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path):
+    wanted = mirror(f"jsonl:{tmp_path}", tmp_path / ("x" * 120))
+
+    config = prepare(wanted, None, {})
+
+    assert config.daemon.control.path.parent != wanted.folder
+
+
+def test_write_config_overwrites_nothing_and_is_not_public(tmp_path):
+    wanted = mirror(f"jsonl:{tmp_path}", tmp_path)
+    prepare(wanted, None, {})
+    path = tmp_path / "mine.yaml"
+
+    write_config(wanted, path)
+
+    assert yaml.safe_load(path.read_text())["pillows"]["my_cases"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileExistsError):
+        write_config(wanted, path)
