@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent
 import msgspec
+from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.config_models import Config, PillowConfig, TransportEntry
@@ -29,6 +31,11 @@ from pillows.steps import ChildRows, Step
 from pillows.tail import Tail
 from pillows.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import Transport
+from pillows.verify import needs_documents
+from pillows.verify_repair import Repair
+
+#: A repair that is not done by then is given up: whoever asked for it waits no longer.
+REPAIR_SECONDS = 25.0
 
 
 def tail_key(name: str, pillow: PillowConfig) -> TailKey:
@@ -110,6 +117,7 @@ def build_plan(
         ),
         checkpoints=checkpoints,
         max_consecutive=settings.errors.max_consecutive,
+        write_timeouts_seconds={entry.name: entry.timeout for entry in settings.transport},
         max_tries=settings.errors.max_tries,
         max_dead_letters=settings.errors.max_dead_letters,
         store=store,
@@ -158,6 +166,44 @@ def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, ob
         key=key,
     )
     return feed
+
+
+def build_ids_feed(
+    config: Config, key: TailKey, pillow: Pillow, *, clock: Clock, observer: Observer
+) -> CouchFeed:
+    """The feed of one tail for whoever compares: documents come along only where they are needed."""
+    settings = config.pillows[key.pillow].source
+    connection: Any = config.connections[settings.connection].options
+    if needs_documents(pillow):
+        return CouchFeed(connection, settings, clock=clock, observer=observer, key=key)
+    ids = settings.model_copy(update={"documents": "bulk_get"})  # and then none is wanted
+    return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, key=key)
+
+
+def repair(
+    config: Config,
+    key: TailKey,
+    ids: Sequence[str],
+    *,
+    store: CheckpointStore,
+    letters: DeadLetters,
+    clock: Clock,
+    observer: Observer,
+) -> None:
+    """Sends documents of a tail that does not run through its pipeline again.
+
+    Raises:
+        StoppedError: source or target was away for too long.
+        FatalError: it can't be done.
+    """
+    add_plugins(config.daemon.plugins_path)
+    halt = Event()
+    alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
+    try:
+        plan = build_plan(config, key, store=store, letters=letters, clock=clock, observer=observer)
+        Repair(plan, ids, halt=halt).execute()
+    finally:
+        alarm.kill()
 
 
 def build_transports(config: Config, key: TailKey) -> list[Transport]:

@@ -14,7 +14,7 @@ from daemon.yaml_lines import Node
 from pillows.options import Options
 
 #: What an entry holds beside the settings of its output.
-KEYS = ("connection", "name", "own_pace", "outputs")
+KEYS = ("connection", "name", "timeout", "own_pace", "outputs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class Entry:
         name = self.node.find(("name",))
         given = {"connection": connection, "name": name.value if name else connection, "outputs": outputs}
         entry = self.report.validated(
-            TransportEntry, self.node.only("connection", "name", "own_pace"), self.path, given
+            TransportEntry, self.node.only("connection", "name", "timeout", "own_pace"), self.path, given
         )
         return entry if isinstance(entry, TransportEntry) else None
 

@@ -151,6 +151,7 @@ class TransportEntry(Options):
     Attributes:
         name: unique in the pillow; the connection's name unless given.
         connection: name of the connection.
+        timeout: for one batch; a write that takes longer is abandoned and tried again.
         own_pace: it runs as a pillow of its own, `pillow.name`, with its own checkpoint, so that it
             may fall behind the others.
         outputs: output name -> settings of the transport's `Output` model.
@@ -158,6 +159,7 @@ class TransportEntry(Options):
 
     name: str = Field(pattern=NAME)
     connection: str
+    timeout: Duration = Field(default=600.0, gt=0)
     own_pace: bool = False
     outputs: Mapping[str, SerializeAsAny[Options]]
 

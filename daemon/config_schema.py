@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from daemon.config_models import NAME, Config
+from daemon.config_models import NAME, Config, TransportEntry
 from pillows import registry
 from pillows.options import Options
 
@@ -64,7 +64,8 @@ def _connection(its_type: str, model: _Schema) -> _Schema:
 def _entry(name: str, output: _Schema) -> _Schema:
     """An entry of `transport`: it holds the settings of its one output itself, or has `outputs`."""
     own: _Schema = {"connection": {"type": "string"}, "name": {"type": "string", "pattern": NAME}}
-    own["own_pace"] = {"type": "boolean", "default": False}
+    common = TransportEntry.model_json_schema()["properties"]
+    own |= {"timeout": common["timeout"], "own_pace": common["own_pace"]}
     outputs = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{name}"}, "minProperties": 1}
     short = {"properties": own | output.get("properties", {}), "required": ["connection"]}
     short["required"] += output.get("required", ())

@@ -1,1 +1,26 @@
-"""One pipeline from a CouchDB `_changes` feed to any number of targets, in data-flow order."""
+"""One pipeline from a CouchDB `_changes` feed to any number of targets, in data-flow order.
+
+Two of its parts are useful on their own: `BulkPusher` writes documents in bulk, `ParallelWriter` writes
+to several file-like objects at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pillows.bulk import BulkPusher
+    from pillows.parallel import ParallelWriter
+
+__all__ = ["BulkPusher", "ParallelWriter"]
+
+_HOMES = {"BulkPusher": "pillows.bulk", "ParallelWriter": "pillows.parallel"}
+
+
+def __getattr__(name: str) -> Any:
+    # When they are asked for: whoever imports one module of this package needs no HTTP client.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pillows' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - nothing else needs it here
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -6,6 +6,7 @@ So a slow target gets large batches and an idle one gets each change at once, wi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -26,15 +27,17 @@ class BatchPolicy:
         max_docs: items in a batch.
         max_bytes: bytes in a batch; a single larger item goes alone.
         linger_seconds: how long a first item waits for company.
+        queue: full batches that may wait for the writer, beside the one that grows.
     """
 
     max_docs: int = 1000
     max_bytes: int = 5 * 2**20
     linger_seconds: float = 0.0
+    queue: int = 0
 
 
 class Batcher(Generic[Item]):
-    """Collects items until the writer takes them; holds one batch at most.
+    """Collects items until the writer takes them; holds one batch, and those that may wait, at most.
 
     Args:
         policy: how large a batch may grow.
@@ -48,6 +51,7 @@ class Batcher(Generic[Item]):
         self._tick = tick
         self._items: list[Item] = []
         self._bytes = 0
+        self._ready: deque[list[Item]] = deque()
         self._some = Event()
         self._room = Event()
         self._room.set()
@@ -62,9 +66,8 @@ class Batcher(Generic[Item]):
             The error that the writer abandoned the batcher with.
         """
         waited = False
-        while not self._fits(size_bytes):
+        while not self._fits(size_bytes) and not self._set_aside():
             waited = True
-            self._full.set()
             self._room.clear()
             self._clock.wait(self._room, TICK_SECONDS)
             self._tick()
@@ -74,21 +77,28 @@ class Batcher(Generic[Item]):
         self._bytes += size_bytes
         if len(self._items) == 1:
             self._some.set()
+        if len(self._items) >= self._policy.max_docs or self._bytes >= self._policy.max_bytes:
+            self._full.set()
         return waited
 
     def take(self) -> list[Item] | None:
         """The next batch; waits for a first item. None when closed and empty."""
-        while not self._items:
+        while not self._items and not self._ready:
             if self._closed.is_set():
                 return None
             self._some.clear()
             self._clock.wait(self._some, TICK_SECONDS)
-        if self._policy.linger_seconds and not self._closed.is_set():
+        if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
             self._clock.wait(self._full, self._policy.linger_seconds)
-        items, self._items, self._bytes = self._items, [], 0
-        self._full.clear()
+        if not self._ready:
+            self._set_growing_aside()
         self._room.set()
-        return items
+        return self._ready.popleft()
+
+    def hurry(self) -> None:
+        """What has been added lingers no longer."""
+        if self._items:
+            self._full.set()
 
     def close(self) -> None:
         """No more items will come: `take` gives what is left, then None."""
@@ -100,7 +110,21 @@ class Batcher(Generic[Item]):
         """The writer has ended: what is held is dropped, and every later `add` raises `error`."""
         self._error = error
         self._items, self._bytes = [], 0
+        self._ready.clear()
         self._room.set()
+
+    def _set_aside(self) -> bool:
+        """Makes room by letting the full batch wait, if another one may."""
+        if len(self._ready) >= self._policy.queue:
+            self._full.set()
+            return False
+        self._set_growing_aside()
+        return True
+
+    def _set_growing_aside(self) -> None:
+        self._ready.append(self._items)
+        self._items, self._bytes = [], 0
+        self._full.clear()
 
     def _fits(self, size_bytes: int) -> bool:
         if not self._items:

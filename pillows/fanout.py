@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch
+from pillows.models import Batch, WriteResult
 from pillows.transports.base import Transport
 from pillows.tries import Retrier
 
@@ -38,11 +39,24 @@ class FanOut:
     Args:
         transports: open transports, in configured order.
         retrier: backs off between tries.
+        timeouts_seconds: by a transport's name: a write that takes longer is abandoned, as if it was
+            killed: its result is not known, so it is tried again, which is idempotent. Where none is
+            given the transport's own timeouts do.
+        max_parallel: so many write at once; all of them unless given.
     """
 
-    def __init__(self, transports: Sequence[Transport], retrier: Retrier) -> None:
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        retrier: Retrier,
+        *,
+        timeouts_seconds: Mapping[str, float] | None = None,
+        max_parallel: int | None = None,
+    ) -> None:
         self._transports = transports
         self._retrier = retrier
+        self._timeouts_seconds = timeouts_seconds or {}
+        self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
 
     def deliver(self, batch: Batch) -> Mapping[str, Delivery]:
         """Delivers a batch everywhere: transport's name -> what became of it.
@@ -75,7 +89,7 @@ class FanOut:
         dead: dict[str, str] = {}
         tries = self._retrier.tries(transport.name)
         while True:
-            result = tries.until_done(partial(transport.write, batch))
+            result = tries.until_done(partial(self._write, transport, batch))
             refused.update(result.refused)
             dead.update(result.dead)
             if not result.retry:
@@ -84,6 +98,27 @@ class FanOut:
                 tries.progressed()
             batch = batch.only(result.retry)
             tries.failed(RetryableError(next(iter(result.retry.values()))))
+
+    def _write(self, transport: Transport, batch: Batch) -> WriteResult:
+        with self._turns:
+            seconds = self._timeouts_seconds.get(transport.name)
+            if seconds is None:
+                return transport.write(batch)
+            late = RetryableError(f"No answer within {seconds:g} s; whether it was written is not known.")
+            with gevent.Timeout(seconds, late):
+                return transport.write(batch)
+
+
+def diverged(deliveries: Mapping[str, Delivery]) -> dict[str, list[str]]:
+    """The documents on which the transports disagree: id -> those that can never write it.
+
+    What was applied in one and refused as not newer in another agrees.
+    """
+    dead: dict[str, list[str]] = {}
+    for name, delivery in deliveries.items():
+        for id in delivery.dead:
+            dead.setdefault(id, []).append(name)
+    return {id: names for id, names in dead.items() if len(names) < len(deliveries)}
 
 
 def raise_worst(errors: Sequence[Exception]) -> None:

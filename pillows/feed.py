@@ -20,7 +20,7 @@ from pillows.feed_contract import Feed, Identity
 from pillows.feed_loader import Sizes
 from pillows.feed_pages import BATCH_BYTES, merged
 from pillows.feed_pipe import Pipe, StalledError
-from pillows.feed_reading import Hands, Reading
+from pillows.feed_reading import MAX_LIFE_SECONDS, Hands, Reading
 from pillows.feed_source import Source
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
@@ -54,6 +54,7 @@ class CouchFeed:
         observer: told of retries and warnings.
         key: whose feed this is, for the observer.
         couch: a client of the server to share; by default the feed has its own.
+        max_life_seconds: how long one response at the head may last before a page is read again.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class CouchFeed:
         observer: Observer | None = None,
         key: object = "",
         couch: Couch | None = None,
+        max_life_seconds: float = MAX_LIFE_SECONDS,
     ) -> None:
         self.trouble: str | None = None
         self._clock = clock or SystemClock()
@@ -73,6 +75,7 @@ class CouchFeed:
         self._key = str(key)
         self._couch = couch or Couch(connection, clock=self._clock)
         self._owns_couch = couch is None
+        self._max_life_seconds = max_life_seconds
         self._drain_seconds = connection.timeouts.drain
         self._options = source
         self._prefilter = prefilter
@@ -106,7 +109,10 @@ class CouchFeed:
         return self._documents.versions(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The state of now of documents, by id."""
+        """The documents' state of now, with their bodies; one attempt.
+
+        An id that the database does not know is a deleted document of version 0.
+        """
         asked = [Change(id=id, revs=("0-",), version=0) for id in ids]
         found = self._documents.current(asked)
         return [found[wanted(change)] for change in asked]
@@ -117,13 +123,6 @@ class CouchFeed:
         return Document(
             id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.body
         )
-
-    def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The documents' state of now, with their bodies; one attempt.
-
-        An id that the database does not know is a deleted document of version 0.
-        """
-        return list(self._documents.current([Change(id, ("0-",), 0) for id in ids]).values())
 
     def pending(self, since: Seq) -> int | None:
         """How many changes are behind `since`, as the server says."""
@@ -164,6 +163,7 @@ class CouchFeed:
             sizes=self._sizes,
             pace=self._pace,
             backoff=ends,
+            max_life_seconds=self._max_life_seconds,
         )
 
     def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:

@@ -54,6 +54,10 @@ class Pusher(Generic[Item]):
             raise self._error
         return self._batcher.add(item, size_bytes)
 
+    def hurry(self) -> None:
+        """What was pushed waits for no company any more."""
+        self._batcher.hurry()
+
     def finish(self) -> None:
         """Waits until everything pushed is written, and ends the writer.
 

@@ -308,8 +308,12 @@ class Run:
         self._on_advance(advance)
 
     def _complete_pass(self, keeper: Keeper) -> None:
-        """The pass has seen everything: what it did not write again is gone from the source."""
-        epoch = keeper.current.pass_epoch
+        """The pass has seen everything: what it did not write again is gone from the source.
+
+        Where rows outlive their documents nothing is swept: a pass cannot tell those from phantoms.
+        """
+        kept = self._plan.pillow.keep_departed or self._plan.pillow.keep_deleted
+        epoch = 0 if kept else keeper.current.pass_epoch
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
             removed = tries.until_done(partial(transport.complete_pass, epoch))

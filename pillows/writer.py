@@ -16,7 +16,7 @@ from pillows import refusals
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetter, DeadLetters, LetterPolicy, letter_of
 from pillows.errors import FatalError
-from pillows.fanout import Delivery, FanOut
+from pillows.fanout import Delivery, FanOut, diverged
 from pillows.keeper import Keeper
 from pillows.models import Batch, Document, DocumentRows, Row
 from pillows.observer import Observer
@@ -114,6 +114,7 @@ class Writer:
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
         letters = self._dead(batch, deliveries)
         self._bury(letters, items)
+        self._tell_divergence(deliveries)
         self._letters.clear(self._pillow, batch.documents, deliveries)
         if work.failures or letters or self._consecutive:
             self._count_consecutive(items, {letter.id for letter in letters})
@@ -162,6 +163,11 @@ class Writer:
             for document in batch.documents
             if document.id in delivery.dead
         ]
+
+    def _tell_divergence(self, deliveries: Mapping[str, Delivery]) -> None:
+        for id, transports in diverged(deliveries).items():
+            details = {"id": id, "missing_in": ", ".join(transports)}
+            self._observer.warning(self._pillow, event="transports.diverged", details=details)
 
     def _count_consecutive(self, items: Sequence[Item], dead: Container[str]) -> None:
         self._consecutive = consecutive(self._consecutive, items, dead)

@@ -1,0 +1,43 @@
+"""What the fan-out itself costs: a batch to three transports that do nothing.
+
+Usage: python -m bench.fanout
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import time  # noqa: E402 - everything is imported patched, as in the daemon
+
+from gevent.event import Event  # noqa: E402
+
+from checkpoints import TailKey  # noqa: E402
+from pillows import registry  # noqa: E402
+from pillows.clock import SystemClock  # noqa: E402
+from pillows.fanout import FanOut  # noqa: E402
+from pillows.models import Batch, DocumentRows  # noqa: E402
+from pillows.observer import Observer  # noqa: E402
+from pillows.tries import Retrier  # noqa: E402
+from pillows.waiting import Waiter  # noqa: E402
+
+
+def microseconds_per_batch(batches: int, *, transports: int = 3) -> float:
+    """Microseconds that a batch of one document takes to and from transports that discard."""
+    null = registry.transport("null")
+    key = TailKey("bench", "bench/bench")
+    made = [null(f"t{n}", key, null.Connection(), {"bench": null.Output()}) for n in range(transports)]
+    retrier = Retrier("bench", Waiter(SystemClock(), Event()), Observer())
+    fanout = FanOut(made, retrier, timeouts_seconds={each.name: 600.0 for each in made})
+    batch = Batch(documents=[DocumentRows(id="a", rev="1-a", version=1, rows={})], epoch=1)
+    began = time.thread_time()
+    for _ in range(batches):
+        fanout.deliver(batch)
+    return (time.thread_time() - began) / batches * 1e6
+
+
+if __name__ == "__main__":
+    for count in (1, 2, 3, 8):
+        best = min(microseconds_per_batch(5000, transports=count) for _ in range(3))
+        print(f"{count} transports: {best:.0f} microseconds a batch")

@@ -1,0 +1,258 @@
+"""Pushes documents in bulk: fast, bounded, in order, and never silently lost. Usable on its own.
+
+    with BulkPusher("http://admin:secret@127.0.0.1:5984/people") as pusher:
+        for person in people:
+            pusher.push(person)
+    print(pusher.counts)
+
+A document is serialised when it is pushed, so what the caller does with it afterwards changes nothing,
+and one that has no JSON form is refused at once. `push` waits while so much is under way that another
+batch may not wait, so memory is bounded by (jobsbuffersizemax + 2 x max_in_flight) batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from zlib import crc32
+
+from gevent.event import Event
+
+from pillows.batcher import BatchPolicy
+from pillows.bulk_couch import CouchBulkWriter
+from pillows.bulk_outcome import BulkDocument, BulkOutcome
+from pillows.clock import Clock, SystemClock
+from pillows.errors import PillowError, RetryableError
+from pillows.observer import Observer
+from pillows.pusher import Pusher
+from pillows.retry import Backoff
+
+#: So many conflicts and failures are remembered by id; beyond that they are only counted.
+MAX_REMEMBERED = 10_000
+
+
+_Write = Callable[[Sequence[BulkDocument]], BulkOutcome | None]
+
+
+class PusherClosed(PillowError):
+    """The pusher is closed and takes no more documents."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BulkCounts:
+    """What became of documents.
+
+    Attributes:
+        ok: how many were written.
+        conflict: how many were not, because the target has another revision.
+        failed: how many can never be written.
+        conflicts: id -> why, of up to `MAX_REMEMBERED`.
+        failures: the same.
+    """
+
+    ok: int = 0
+    conflict: int = 0
+    failed: int = 0
+    conflicts: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, documents: int, outcome: BulkOutcome) -> None:
+        """Counts a bulk."""
+        self.conflict += len(outcome.conflicts)
+        self.failed += len(outcome.failures)
+        self.ok += documents - len(outcome.conflicts) - len(outcome.failures)
+        for known, found in ((self.conflicts, outcome.conflicts), (self.failures, outcome.failures)):
+            for id in found:
+                if len(known) < MAX_REMEMBERED:
+                    known[id] = found[id]
+
+
+class BulkPusher:
+    """Pushes documents to a CouchDB database, or to whatever a function writes to.
+
+    Args:
+        target: URL of a database, with user and password if need be; or a function that writes a batch
+            and returns what became of it (None: all written), raising `RetryableError` for what may
+            succeed later.
+        threshold: documents in a bulk.
+        jobsbuffersizemax: bulks that may wait until one in flight is done.
+        max_bytes: bytes in a bulk; a single larger document goes alone.
+        max_age_seconds: a bulk that is not full is sent after so long.
+        max_in_flight: bulks in flight. 1 keeps the order of pushes. With more, the documents of one
+            id keep theirs.
+        max_tries: how often a bulk is tried before the error is raised to the caller; None: for ever.
+        on_conflict: `skip` (listed in the counts), `overwrite` with the revision that is there, or
+            `fail`. Of databases only.
+        create: create a missing database. Of databases only.
+        clock: for waits.
+        observer: is told of every bulk and every retry.
+        name: what the observer is told as the pillow.
+    """
+
+    def __init__(
+        self,
+        target: str | _Write,
+        *,
+        threshold: int = 1000,
+        jobsbuffersizemax: int = 10,
+        max_bytes: int = 5 * 2**20,
+        max_age_seconds: float = 1.0,
+        max_in_flight: int = 1,
+        max_tries: int | None = 8,
+        on_conflict: str = "skip",
+        create: bool = False,
+        clock: Clock | None = None,
+        observer: Observer | None = None,
+        name: str = "bulk",
+    ) -> None:
+        if min(threshold, max_bytes, max_in_flight) < 1 or jobsbuffersizemax < 0:
+            raise ValueError("threshold, max_bytes and max_in_flight are at least 1")
+        self.counts = BulkCounts()
+        self._clock = clock or SystemClock()
+        self._observer = observer or Observer()
+        self._name = name
+        self._max_tries = max_tries
+        self._couch: CouchBulkWriter | None = None
+        if isinstance(target, str):
+            self._couch = CouchBulkWriter(target, on_conflict, create)
+            self._write: _Write = self._couch.write
+        else:
+            self._write = target
+        self._closed = False
+        self._stop = Event()
+        self._under_way = 0
+        self._idle = Event()
+        self._idle.set()
+        self._error: Exception | None = None
+        policy = BatchPolicy(
+            max_docs=threshold,
+            max_bytes=max_bytes,
+            linger_seconds=max_age_seconds,
+            queue=math.ceil(jobsbuffersizemax / max_in_flight),
+        )
+        self._lanes = [Pusher(self._write_bulk, policy, self._clock) for _ in range(max_in_flight)]
+
+    @property
+    def waiting(self) -> int:
+        """How many documents were pushed and are not final yet."""
+        return self._under_way
+
+    def push(self, document: Mapping[str, Any] | bytes) -> None:
+        """Pushes a document; waits while too much is under way.
+
+        Args:
+            document: what `json` can hold; bytes are taken as the JSON text of a document.
+
+        Raises:
+            TypeError, ValueError: it has no JSON form; nothing else is affected.
+            PusherClosed: `finish` was called.
+            The error that a bulk ended with: what was under way is not written, or not known to be.
+        """
+        if self._closed:
+            raise PusherClosed
+        made = BulkDocument.of(document)
+        lane = self._lanes[crc32(made.id.encode()) % len(self._lanes) if made.id else 0]
+        self._began()
+        try:
+            lane.push(made, len(made.body))
+        except BaseException:
+            self._ended(1)
+            raise
+
+    def flush(self) -> BulkCounts:
+        """Waits until everything pushed is final; returns the counts of all so far.
+
+        Raises:
+            The error that a bulk ended with.
+        """
+        while self._under_way and self._error is None:
+            for lane in self._lanes:
+                lane.hurry()
+            self._clock.wait(self._idle, 0.05)
+        if self._error is not None:
+            raise self._error
+        return self.counts
+
+    def finish(self) -> BulkCounts:
+        """As `flush`, and takes no more documents. May be called twice.
+
+        Raises:
+            The error that a bulk ended with.
+        """
+        try:
+            return self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends at once: what is under way may or may not be written. May be called twice."""
+        self._closed = True
+        self._stop.set()
+        for lane in self._lanes:
+            lane.kill()
+        if self._couch is not None:
+            self._couch.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finishes; after an error, closes at once."""
+        if kind is None:
+            self.finish()
+        else:
+            self.close()
+
+    def _began(self) -> None:
+        self._under_way += 1
+        self._idle.clear()
+
+    def _ended(self, count: int) -> None:
+        self._under_way -= count
+        if not self._under_way:
+            self._idle.set()
+
+    def _write_bulk(self, documents: list[BulkDocument]) -> None:
+        began = self._clock.monotonic()
+        try:
+            outcome = self._until_done(documents) or BulkOutcome()
+        except Exception as error:
+            self._error = self._error or error
+            self._idle.set()
+            raise
+        self.counts.add(len(documents), outcome)
+        self._observer.batch(
+            self._name,
+            documents=len(documents),
+            refused=len(outcome.conflicts),
+            dead=len(outcome.failures),
+            seconds=self._clock.monotonic() - began,
+        )
+        self._ended(len(documents))
+
+    def _until_done(self, documents: Sequence[BulkDocument]) -> BulkOutcome | None:
+        backoff = Backoff()
+        while True:
+            try:
+                return self._write(documents)
+            except RetryableError as error:
+                delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
+                if self._max_tries is not None and backoff.attempts >= self._max_tries:
+                    raise
+                self._observer.retry(
+                    self._name,
+                    where="target",
+                    error=str(error),
+                    attempt=backoff.attempts,
+                    delay_seconds=delay_seconds,
+                )
+                self._clock.wait(self._stop, delay_seconds)
+
+
+__all__ = ["BulkCounts", "BulkDocument", "BulkOutcome", "BulkPusher", "PusherClosed"]

@@ -1,0 +1,54 @@
+"""What a bulk writer gets and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import msgspec
+
+
+class BulkDocument(msgspec.Struct, frozen=True):
+    """A document as it was when it was pushed.
+
+    Attributes:
+        id: its `_id`; empty where it has none, and the target gives it one.
+        body: its JSON.
+    """
+
+    id: str
+    body: bytes
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any] | bytes) -> Self:
+        """The document that is pushed now.
+
+        Raises:
+            TypeError, ValueError: it is no JSON object.
+        """
+        if isinstance(document, bytes):
+            return cls(id=msgspec.json.decode(document, type=_Named).id, body=document)
+        if not isinstance(document, Mapping):
+            raise TypeError(f"a document is a mapping, not {type(document).__name__}")
+        id = document.get("_id", "")
+        if not isinstance(id, str):
+            raise TypeError(f"an _id is text, not {type(id).__name__}")
+        return cls(id=id, body=msgspec.json.encode(document))
+
+
+class _Named(msgspec.Struct):
+    id: str = msgspec.field(name="_id", default="")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkOutcome:
+    """What became of a bulk. A document that is in neither was written.
+
+    Attributes:
+        conflicts: id -> why, of documents that the target has in another revision.
+        failures: id -> why, of documents that can never be written.
+    """
+
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
