@@ -323,6 +323,7 @@ class Run:
                 details={"transport": transport.name, "epoch": epoch, "removed": removed},
             )
         keeper.change(pass_done=True)
+        self._publish(keeper.current)
 
     def _raise_epoch(self, purge_seq: str | None) -> None:
         if self.keeper is not None:

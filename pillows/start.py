@@ -89,8 +89,8 @@ def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint
     if stored is None:
         _refuse_lost_state(situation)
         return None
-    if copy is None or copy.generation < stored.generation:
-        return stored
+    if copy is None or copy.generation < stored.generation or stored.pass_epoch == PASS_TO_BEGIN:
+        return stored  # a reset counts whatever the target says: it is the remedy where they contradict
     if copy.generation > stored.generation:
         raise StateLostError(
             f"The target's checkpoint of {situation.key} was edited {copy.generation} times, the state "

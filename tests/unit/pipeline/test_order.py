@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 from gevent.event import Event
 
-from checkpoints import Seq
-from pillows.errors import FencedError, RetryableError
-from pillows.filters import KeepAll
+from checkpoints import Checkpoint, Seq
+from pillows.errors import FencedError, RetryableError, StateLostError
+from pillows.filters import KeepAll, PythonFilter
 from pillows.models import Change, Standing, guard
 from pillows.pillow import Pillow
-from pillows.transforms import PythonTransform
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from pillows.state import State
+from pillows.transforms import PassThrough, PythonTransform
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 from tests.unit.pipeline.test_tail import Running
 
 
@@ -105,3 +106,47 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
 
     with pytest.raises(FencedError):
         run.greenlet.get(timeout=5)
+
+
+def test_after_an_old_state_directory_was_put_back_a_reset_is_enough(tmp_path, running):
+    """The remedy that the refusal names, although the target counts more edits."""
+    target = Transactional()
+    target.target |= {"epoch": 7, "checkpoint": Checkpoint(seq=Seq.of("9-z"), generation=5, epoch=7)}
+    made = plan(tmp_path, ListFeed([batch("1-a", change("a"), caught_up=True)]), target)
+    made.store.edit(KEY, lambda _: Checkpoint(seq=Seq.of("3-c"), epoch=2))
+    with pytest.raises(StateLostError):
+        running(made).greenlet.get(timeout=5)
+
+    made.store.edit(KEY, Checkpoint.reset)
+    run = running(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+
+    assert {"a"} == set(target.live())
+    assert run.finish() == target.target["checkpoint"]
+
+
+@pytest.mark.parametrize("kept", ["keep_deleted", "keep_departed"])
+def test_the_end_of_a_pass_takes_nothing_of_what_is_to_be_kept(tmp_path, running, kept):
+    """A deleted, or departed, document comes without rows in the new pass: it must not be swept for it."""
+    target = MemoryTransport()
+    deleted = change("gone", "2-b", deleted=kept == "keep_deleted", left=True)
+    feed = ListFeed([batch("1-a", change("gone"), change("here")), batch("2-b", deleted, caught_up=True)])
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda document: "left" not in document),
+        transform=PassThrough(("cases",)),
+        **{kept: True},
+    )
+    made = plan(tmp_path, feed, target, pillow=pillow)
+    first = running(made)
+    first.until(lambda: first.tail.state is State.LIVE)
+    first.finish()
+    feed.queue = [batch("2-b", change("here"), deleted, caught_up=True)]  # as CouchDB tells it then
+
+    made.store.edit(KEY, Checkpoint.reset)
+    again = running(made)
+    again.until(lambda: again.tail.state is State.LIVE)
+
+    assert again.finish().pass_done
+    assert {"gone", "here"} == set(target.live())
