@@ -159,6 +159,9 @@ class Core:
         self.memory = Memory(loaded.layout, self.rules, refuse=self.refuse_readonly, written=self._on_write)
         if restate:
             self.restate()
+        if loaded.shadowed and not self.settings.readonly:
+            self.memory.rewrite(loaded.shadowed)
+            self._commit()
 
     def _read(self) -> tuple[Scan, bool]:
         """The disk's content, and whether `.meta` is to be written anew."""

@@ -137,9 +137,8 @@ class Directory:
 
     def _write(self, name: str, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o640, dir_fd=self._fd)
+        fd = os.open(name, flags, 0o640, dir_fd=self._fd)  # values may hold credentials of URLs
         try:
-            os.fchmod(fd, 0o640)  # values may hold credentials of URLs, whatever the umask is
             rest = memoryview(data)
             while rest:
                 rest = rest[self._put(fd, rest) :]

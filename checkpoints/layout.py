@@ -67,18 +67,19 @@ class Layout:
         self.segments.append({})
         self._starts.append(self._next)
 
-    def append(self, key: Key, line: bytes) -> bool:
-        """Adds a key to the last segment, whatever its size. Returns whether it was new.
+    def append(self, key: Key, line: bytes) -> int | None:
+        """Adds a key to the last segment, whatever its size.
 
         One that is in the store already moves there: of two lines of one key the last counts.
+
+        Returns:
+            The segment that it stood in before, None if it is new.
         """
-        new = key not in self._ordinals
-        if not new:
-            self.remove(key)
+        before = self.remove(key) if key in self._ordinals else None
         self.segments[-1][key] = line
         self._ordinals[key] = self._next
         self._next += 1
-        return new
+        return before
 
     def remove(self, key: Key) -> int:
         """Removes a key. Returns the segment that it stood in.

@@ -237,6 +237,11 @@ class Memory:
             for key, number in taken.dirty.items():
                 self._dirty.setdefault(key, number)
 
+    def rewrite(self, segments: set[int]) -> None:
+        """Has segments written at the next commit, whatever that is for."""
+        with self.lock:
+            self._stale |= segments
+
     def detach(self) -> None:
         """Makes every value that somebody holds an ordinary one: the disk was read again."""
         with self.lock:

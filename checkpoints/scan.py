@@ -52,6 +52,8 @@ class Scan:
         meta: what the store says about itself; None in one of tastypy's.
         gzipped: whether the segments are compressed.
         counts: by segment, how many lines its file has.
+        shadowed: the segments with lines whose keys stand further down again. They must be written anew
+            before anything else: once the later line is removed, the earlier one would count again.
         findings: what is wrong.
     """
 
@@ -59,6 +61,7 @@ class Scan:
     meta: Meta | None = None
     gzipped: bool = False
     counts: list[int] = field(default_factory=list)
+    shadowed: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, file: str, problem: str, *, line: int | None = None, harmless: bool = False) -> None:
@@ -160,7 +163,9 @@ def _take_line(name: str, at: int, line: bytes, result: Scan) -> None:
     except ValueError as error:
         result.note(name, str(error), line=at)
         return
-    if not result.layout.append(key, line):
+    before = result.layout.append(key, line)
+    if before is not None:
+        result.shadowed.add(before)
         result.note(name, f"the key {key!r} is there before: this line counts", line=at, harmless=True)
 
 

@@ -10,6 +10,7 @@ once a minute at most: with tokens of 4 kB it would otherwise be twenty times wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,7 @@ class CheckpointStore:
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
         self._pod = _Entries(path, readonly=readonly)
+        self._recorded: dict[TailKey, float] = {}  # saved_at of the newest history entry, once looked up
 
     def __enter__(self) -> Self:
         return self
@@ -78,8 +80,9 @@ class CheckpointStore:
         Raises:
             IntegrityError: there is one that cannot be read.
         """
-        stored = self._pod.get(_checkpoint(key))
-        if stored is None:
+        try:
+            stored = json.loads(self._pod.text(_checkpoint(key)))
+        except KeyError:
             return None
         try:
             return Checkpoint.from_json(stored)
@@ -140,6 +143,7 @@ class CheckpointStore:
         with self._pod.together():
             for part in _parts(key):
                 self._pod.pop(part, None)
+            self._recorded.pop(key, None)
         self._pod.sync()
 
     def keys(self) -> list[TailKey]:
@@ -170,13 +174,24 @@ class CheckpointStore:
     ) -> list[Key]:
         """Puts a checkpoint, and a history entry if one is due. Returns what is to be synced."""
         self._pod[_checkpoint(key)] = checkpoint.to_json()
-        history = self.history(key)
-        if not edited and not _is_due(history, checkpoint):
+        if not edited and not self._is_due(key, checkpoint):
             return [_checkpoint(key)]
+        history = self.history(key)
         unrecorded = [each for each in replaced if not history or history[0].seq != each.seq]
         entries = [*map(HistoryEntry.of, [checkpoint, *unrecorded]), *history]
         self._pod[_history(key)] = [entry.to_json() for entry in entries[:HISTORY_LENGTH]]
+        self._recorded[key] = checkpoint.saved_at
         return [_checkpoint(key), _history(key)]
+
+    def _is_due(self, key: TailKey, checkpoint: Checkpoint) -> bool:
+        """Whether a history entry is; the history itself, up to 80 kB, is read once."""
+        if key not in self._recorded:
+            history = self.history(key)
+            if not history:
+                return True
+            self._recorded[key] = history[0].saved_at
+        # abs: a clock that was set back must not stop the history
+        return abs(checkpoint.saved_at - self._recorded[key]) >= HISTORY_SECONDS
 
     def _restore(self, key: TailKey, changed: Checkpoint, before: dict[Any, Any]) -> None:
         """Takes an edit back that is not on disk, unless somebody built on it."""
@@ -186,6 +201,7 @@ class CheckpointStore:
             for part in _parts(key):
                 self._pod.pop(part, None)
             self._pod.update(before)
+            self._recorded.pop(key, None)
 
 
 class _CheckpointRules(Rules):
@@ -198,11 +214,6 @@ class _Entries(POD):
     def __init__(self, path: str | Path, *, readonly: bool) -> None:
         settings = Settings(file_size=1, sync_at=None, sync_interval=None, readonly=readonly)
         self._open(path, settings, _CheckpointRules(), close_at_exit=False)
-
-
-def _is_due(history: list[HistoryEntry], checkpoint: Checkpoint) -> bool:
-    # abs: a clock that was set back must not stop the history
-    return not history or abs(checkpoint.saved_at - history[0].saved_at) >= HISTORY_SECONDS
 
 
 def _checkpoint(key: TailKey) -> Key:

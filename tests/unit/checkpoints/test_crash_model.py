@@ -212,6 +212,13 @@ class Crashes(RuleBasedStateMachine):
         finally:
             self.disk.left = None
 
+    @rule(data=st.data(), kept=st.sets(KEYS, max_size=5), after=st.integers(3, 16), value=VALUES)
+    def crash_while_keys_move_up(self, data, kept, after, value):
+        self.put_many(list(range(16)), value)
+        self.sync()
+        self.keep_only(kept)
+        self.crash(data, after, "everything")
+
     @rule(data=st.data(), after=st.integers(0, 25), what=st.sampled_from(["everything", "a key", "nothing"]))
     def crash(self, data, after, what):
         """In the midst of a sync, after one, or without one."""

@@ -304,18 +304,30 @@ def test_p16_tastypys_rule_holds_where_a_store_says_nothing(golden):
 
 def test_p18_of_two_lines_of_a_key_the_last_counts(path, caplog):
     (path / "1.json").write_text('"k0"\t"again"\n"k4"\t4\n"k5"\t5\n"k3"\t3\n')
+    found = "1.json line 1: the key 'k0' is there before: this line counts"
+    assert [str(finding) for finding in check(path)] == [found]
+    repair(path, path.parent / "copy")
+    assert check(path.parent / "copy") == []
+    with POD(path, readonly=True) as pod:
+        assert pod["k0"] == "again"
+        assert len(pod) == len(list(pod)) == 8
+    caplog.clear()
     with caplog.at_level(logging.WARNING), POD(path) as pod:
-        assert "1.json line 1: the key 'k0' is there before: this line counts" in caplog.text
+        assert found in caplog.text
         assert pod["k0"] == "again"
         assert len(pod) == len(list(pod)) == 8
         pod["k0"] = "later"
     with POD(path) as pod:
         assert pod["k0"] == "later"
-    assert [str(finding) for finding in check(path)] == [
-        "1.json line 1: the key 'k0' is there before: this line counts"
-    ]
-    repair(path, path.parent / "copy")
-    assert check(path.parent / "copy") == []
+
+
+def test_p18_a_line_that_no_longer_counts_never_comes_back(path):
+    (path / "1.json").write_text('"k0"\t"again"\n"k4"\t4\n"k5"\t5\n"k3"\t3\n')
+    with POD(path) as pod:
+        assert check(path) == []
+        del pod["k0"]
+    with POD(path) as pod:
+        assert "k0" not in pod
 
 
 def test_p19_another_file_size_is_no_error_the_disk_says(path):
