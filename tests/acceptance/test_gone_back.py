@@ -40,7 +40,7 @@ def cases() -> Iterator[Any]:
         yield pytest.param(before, ends, id=f"{before.__name__}-{ends}", marks=marks)
 
 
-@pytest.mark.parametrize(("before", "ends"), cases())
+@pytest.mark.parametrize(("before", "ends"), list(cases()))
 def test_what_was_purged_and_created_anew_reaches_every_target(world: World, before: Any, ends: str) -> None:
     """At generation 1, whatever the targets hold of the document that it was before."""
     couch = world.couch

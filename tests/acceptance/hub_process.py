@@ -1,0 +1,123 @@
+"""Runs one pillow as the daemon does, and measures every turn of the hub: `python -m ... CONFIG SECONDS`.
+
+A turn is what runs between two switches of greenlets. Two things hold up everybody else: computing
+for long, and sleeping in a system call instead of in the hub. Computing is measured by the thread's
+own CPU clock, so other processes do not count; where a turn spent it is sampled every few
+milliseconds of CPU time. Sleeping is seen from outside (`test_hub`), which sends SIGUSR1 then: the
+stack that finds is the one that slept.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import collections  # noqa: E402 - everything is imported patched, as in the daemon
+import gc  # noqa: E402
+import json  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+import traceback  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import FrameType  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+import greenlet  # noqa: E402
+from gevent.event import Event  # noqa: E402
+
+from checkpoints import CheckpointStore  # noqa: E402
+from daemon.build import build_tails  # noqa: E402
+from daemon.config import load  # noqa: E402
+from pillows.clock import SystemClock  # noqa: E402
+from pillows.deadletters import DeadLetters  # noqa: E402
+from pillows.observer import Observer  # noqa: E402
+from pillows.state import State  # noqa: E402
+
+#: Turns that are told of.
+LONG_SECONDS = 0.01
+SAMPLE_SECONDS = 0.004
+
+
+class Turns:
+    """Measures turns while it is on.
+
+    Attributes:
+        longest: the longest turns: CPU seconds, and where they were seen.
+        slept: where the thread was seen to sleep outside the hub.
+    """
+
+    def __init__(self) -> None:
+        self.longest: list[tuple[float, list[str]]] = []
+        self.slept: collections.Counter[str] = collections.Counter()
+        self.count = 0
+        self._began = 0.0
+        self._samples: list[str] = []
+
+    def start(self) -> None:
+        signal.signal(signal.SIGPROF, self._sample)
+        signal.signal(signal.SIGUSR1, self._asleep)
+        signal.setitimer(signal.ITIMER_PROF, SAMPLE_SECONDS, SAMPLE_SECONDS)
+        self._began = time.thread_time()
+        greenlet.settrace(self._switched)
+
+    def stop(self) -> None:
+        greenlet.settrace(None)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def _switched(self, _event: str, _greenlets: Any) -> None:
+        now = time.thread_time()
+        seconds, self._began = now - self._began, now
+        self.count += 1
+        if seconds > LONG_SECONDS:
+            self.longest.append((seconds, self._samples))
+            self.longest = sorted(self.longest, key=lambda turn: -turn[0])[:5]
+        if self._samples:
+            self._samples = []
+
+    def _sample(self, _number: int, frame: FrameType | None) -> None:
+        self._samples.append(_place(frame))
+
+    def _asleep(self, _number: int, frame: FrameType | None) -> None:
+        place = _place(frame)
+        if "gevent/hub.py" not in place.split(" < ")[0]:
+            self.slept[place] += 1
+
+
+def _place(frame: FrameType | None) -> str:
+    """The innermost functions, the one that ran first."""
+    stack = traceback.extract_stack(frame, limit=6)
+    places = [f"{'/'.join(Path(each.filename).parts[-2:])}:{each.lineno} {each.name}" for each in stack]
+    return " < ".join(reversed(places))
+
+
+def main(config_path: str, documents: int) -> None:
+    """Runs until so many changes are through and the pillow is live, then tells what was measured."""
+    config = load(Path(config_path))
+    folder = config.daemon.state_dir
+    turns = Turns()
+    with CheckpointStore(folder / "checkpoints") as store:
+        letters = DeadLetters(folder / "dead-letters")
+        made = build_tails(config, store=store, letters=letters, clock=SystemClock(), observer=Observer())
+        ((_, factory),) = made.items()
+        tail, stop = factory(), Event()
+        gc.collect()
+        gc.freeze()  # as after a start: what was imported is not walked through again
+        print("running", flush=True)
+        turns.start()
+        running = gevent.spawn(tail.run, stop)
+        while not running.dead and not (tail.state is State.LIVE and tail.status().changes >= documents):
+            gevent.sleep(0.05)
+        stop.set()
+        running.join()
+        turns.stop()
+        running.get()
+        letters.close()
+    told = {"turns": turns.count, "longest": turns.longest, "slept": turns.slept.most_common(5)}
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
