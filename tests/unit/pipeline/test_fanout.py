@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import gevent
@@ -10,12 +11,12 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from pillows.errors import FatalError, RetryableError, StoppedError
-from pillows.fanout import FanOut
+from pillows.fanout import Delivery, FanOut, diverged
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.tries import Retrier
 from pillows.waiting import Waiter
-from tests.unit.pipeline.parts import MemoryTransport
+from tests.unit.pipeline.parts import MemoryTransport, Recorder
 
 
 def rows(*ids: str, version: int = 1) -> Batch:
@@ -167,3 +168,100 @@ def test_a_part_that_is_tried_again_has_no_checkpoint(make):
     make(target)[0].deliver(whole)
 
     assert [each.checkpoint is not None for each in target.batches] == [True, False]
+
+
+class Delayed(MemoryTransport):
+    """Takes its time."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(name)
+        self.seconds = seconds
+        self.begun = 0
+
+    def write(self, batch):
+        self.begun += 1
+        gevent.sleep(self.seconds)
+        return super().write(batch)
+
+
+def test_w1_a_batch_takes_as_long_as_the_slowest_transport_and_not_the_sum(make):
+    """One of three is slower by 200 ms a batch."""
+    transports = [Delayed("a", 0.05), Delayed("b", 0.25), Delayed("c", 0.05)]
+    fanout = make(*transports)[0]
+    began = time.monotonic()
+    for n in range(2):
+        fanout.deliver(rows("x", version=n + 1))
+    assert 0.5 <= time.monotonic() - began < 0.65
+
+
+def test_w2_answers_belong_to_who_gave_them_whoever_ends_first(make):
+    slow, quick = Delayed("slow", 0.03), MemoryTransport("quick")
+    quick.poison = {"x"}
+    answers = make(slow, quick)[0].deliver(rows("x"))
+    assert {name: dict(answer.dead) for name, answer in answers.items()} == {
+        "slow": {},
+        "quick": {"x": "poison"},
+    }
+
+
+def test_w7_transports_that_disagree_on_a_document_are_told():
+    deliveries = {
+        "a": Delivery(refused={"replay": 5}, dead={"x": "no", "both": "no"}),
+        "b": Delivery(refused={}, dead={"both": "no"}),
+    }
+    assert diverged(deliveries) == {"x": ["a"]}
+    assert diverged({"a": deliveries["a"]}) == {}
+
+
+def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
+    class Hanging(MemoryTransport):
+        hangs = 2
+
+        def write(self, batch):
+            if self.hangs:
+                self.hangs -= 1
+                gevent.sleep(60)
+            return super().write(batch)
+
+    hanging, good = Hanging("hanging"), MemoryTransport("good")
+    seen = Recorder()
+    retrier = Retrier("t", Waiter(clock, Event()), seen)
+    FanOut([hanging, good], retrier, timeouts_seconds={"hanging": 0.02}).deliver(rows("x"))
+    assert (len(hanging.batches), len(good.batches)) == (1, 1)
+    assert [facts["where"] for facts in seen.of("retry")] == ["hanging"] * 2
+    assert "not known" in seen.of("retry")[0]["error"]
+
+
+def test_w10_no_write_begins_after_the_deliverer_was_killed(clock):
+    transports = [Delayed(name, 0.05) for name in "abcd"]
+    retrier = Retrier("t", Waiter(clock, Event()), Observer())
+    delivering = gevent.spawn(FanOut(transports, retrier, max_parallel=1).deliver, rows("x"))
+    gevent.sleep(0.07)
+    delivering.kill()
+    written = [len(transport.batches) for transport in transports]
+    gevent.sleep(0.2)
+    assert [len(transport.batches) for transport in transports] == written
+
+
+def test_w11_every_transport_sees_the_same_order(make):
+    transports = [Delayed("a", 0.003), MemoryTransport("b")]
+    fanout = make(*transports)[0]
+    for version in range(1, 20):
+        fanout.deliver(rows("x", version=version))
+    seen = [[batch.documents[0].version for batch in each.batches] for each in transports]
+    assert seen[0] == seen[1] == list(range(1, 20))
+
+
+def test_w14_so_many_write_at_once(clock):
+    transports = [Delayed(str(n), 0.1) for n in range(5)]
+    retrier = Retrier("t", Waiter(clock, Event()), Observer())
+    began = time.monotonic()
+    FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
+    assert 0.29 < time.monotonic() - began < 0.49
+
+
+def test_w15_the_fan_out_itself_costs_little():
+    """100 microseconds a batch are promised for three transports (`bench/fanout.py`)."""
+    from bench.fanout import microseconds_per_batch
+
+    assert min(microseconds_per_batch(300) for _ in range(5)) < 100 * 2

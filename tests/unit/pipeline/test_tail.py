@@ -9,6 +9,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
+from pillows.batcher import BatchPolicy
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -197,6 +198,61 @@ def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
     assert (len(good.batches), len(bad.batches)) == (1, 3)
     assert [facts["where"] for facts in seen.of("retry")] == ["bad", "bad"]
     assert State.BACKING_OFF in [facts["state"] for facts in seen.of("state")]
+
+
+def test_w8_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, running):
+    """In lockstep: nobody runs ahead by more than the batch that grows."""
+    slow, quick = MemoryTransport("slow"), MemoryTransport("quick")
+    go = Event()
+    write = slow.write
+    slow.write = lambda batch: (go.wait(5), write(batch))[1]  # type: ignore[method-assign]
+    handed_over = []
+
+    class Counting(ListFeed):
+        def batches(self, since, identity, stop):
+            for each in super().batches(since, identity, stop):
+                handed_over.append(each)
+                yield each
+
+    feed = Counting([batch(f"{n}-a", change(str(n))) for n in range(100)])
+    run = running(plan(tmp_path, feed, slow, quick, batch=BatchPolicy(max_docs=10)))
+    run.until(lambda: quick.batches)
+    gevent.sleep(0.05)
+
+    # A batch in the writer's hands, one that is full, and the change that waits.
+    assert (len(quick.batches), len(handed_over)) == (1, 21)
+    go.set()
+    run.until(lambda: len(slow.live()) == 100)
+    run.finish()
+
+
+def test_w7_a_document_that_is_dead_in_one_transport_only_is_told(tmp_path, running):
+    one, two = MemoryTransport("one"), MemoryTransport("two")
+    two.poison = {"p"}
+    seen = Recorder()
+    feed = ListFeed([batch("1-a", change("p"), change("q"), caught_up=True)])
+    run = running(plan(tmp_path, feed, one, two, observer=seen))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+
+    told = [facts["details"] for facts in seen.of("warning") if facts["event"] == "transports.diverged"]
+    assert told == [{"id": "p", "missing_in": "two"}]
+    assert set(one.live()) == {"p", "q"}
+
+
+def test_w12_every_transport_is_closed_even_if_one_cannot_be(tmp_path, running):
+    class Stuck(MemoryTransport):
+        def close(self):
+            super().close()
+            raise OSError("stuck")
+
+    one, stuck, three = MemoryTransport("one"), Stuck("stuck"), MemoryTransport("three")
+    feed = ListFeed([batch("1-a", change("a"), caught_up=True)])
+    run = running(plan(tmp_path, feed, one, stuck, three))
+    run.until(lambda: run.tail.state is State.LIVE)
+    with pytest.raises(OSError, match="stuck"):
+        run.finish()
+    assert (one.closed, stuck.closed, three.closed, feed.closed) == (1, 1, 1, 1)
 
 
 def test_a_busy_item_is_written_again_alone(tmp_path, running, clock):

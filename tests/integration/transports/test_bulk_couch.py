@@ -1,0 +1,175 @@
+"""BulkPusher against a CouchDB server: what it answers, and what a line does to it."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+import pytest
+
+from pillows import BulkPusher
+from pillows.bulk_couch import ConflictError, connection_of
+from pillows.errors import AccessError, ConfigError, RetryableError
+from tests.clock import FakeClock
+from tests.servers.scripted import json_reply
+
+
+def url_of(couch, name):
+    parts = urlsplit(couch.url)
+    user = "{}:{}@".format(*couch.auth) if couch.auth else ""
+    return urlunsplit(parts._replace(netloc=user + parts.netloc, path=f"/{name}"))
+
+
+def people(count):
+    return [{"_id": f"p{n:04}", "n": n} for n in range(count)]
+
+
+def stored(couch_db):
+    rows = couch_db.request("GET", "/_all_docs?include_docs=true").json()["rows"]
+    return {row["id"]: row["doc"]["n"] for row in rows}
+
+
+@pytest.fixture
+def pusher(couch, couch_db):
+    opened = []
+
+    def make(**settings):
+        opened.append(BulkPusher(url_of(couch, couch_db.name), **settings))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_m1_everything_pushed_is_stored(couch_db, pusher, lanes):
+    with pusher(threshold=100, max_in_flight=lanes) as pushing:
+        for person in people(1050):
+            pushing.push(person)
+    assert pushing.counts.ok == 1050
+    assert stored(couch_db) == {person["_id"]: person["n"] for person in people(1050)}
+
+
+def test_m8_a_conflict_is_listed_and_the_others_are_written(couch_db, pusher):
+    couch_db.request("PUT", "/p0003", json={"n": "theirs"})
+    with pusher(threshold=10) as pushing:
+        for person in people(10):
+            pushing.push(person)
+    assert list(pushing.counts.conflicts) == ["p0003"]
+    assert (pushing.counts.ok, pushing.counts.conflict) == (9, 1)
+    assert stored(couch_db)["p0003"] == "theirs"
+
+
+def test_m8_a_conflict_can_be_overwritten(couch_db, pusher):
+    couch_db.request("PUT", "/p0003", json={"n": "theirs"})
+    with pusher(threshold=10, on_conflict="overwrite") as pushing:
+        for person in people(10):
+            pushing.push(person)
+    assert pushing.counts.ok == 10
+    assert stored(couch_db)["p0003"] == 3
+
+
+def test_m8_a_conflict_can_be_an_error(couch_db, pusher):
+    couch_db.request("PUT", "/p0003", json={"n": "theirs"})
+    pushing = pusher(threshold=10, on_conflict="fail")
+    for person in people(10):
+        pushing.push(person)
+    with pytest.raises(ConflictError, match="'p0003'"):
+        pushing.finish()
+
+
+def test_m9_what_a_validation_function_forbids_is_listed_with_its_reason(scripted_server):
+    server = scripted_server()
+    answer = [
+        {"ok": True, "id": "a", "rev": "1-x"},
+        {"id": "b", "error": "forbidden", "reason": "no names"},
+    ]
+    server.on("POST", "/people/_bulk_docs", json_reply(answer, 201))
+    with BulkPusher(f"{server.url}/people") as pushing:
+        pushing.push({"_id": "a"})
+        pushing.push({"_id": "b"})
+    assert pushing.counts.failures == {"b": "forbidden: no names"}
+    assert pushing.counts.ok == 1
+
+
+def test_m10_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_server):
+    server = scripted_server()
+
+    def play(request):
+        docs = msgspec.json.decode(request.body)["docs"]
+        if len(docs) > 2 or any(doc.get("huge") for doc in docs):
+            return json_reply({"error": "too_large", "reason": "the request entity is too large"}, 413)
+        return json_reply([{"ok": True, "id": doc["_id"], "rev": "1-x"} for doc in docs], 201)
+
+    server.on("POST", "/people/_bulk_docs", play)
+    with BulkPusher(f"{server.url}/people", threshold=8) as pushing:
+        for n in range(8):
+            pushing.push({"_id": str(n), "huge": n == 5})
+    assert (pushing.counts.ok, list(pushing.counts.failures)) == (7, ["5"])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"), [(500, {}), (503, {}), (429, {"Retry_After": "7"}), (429, {})]
+)
+def test_m7_a_server_in_trouble_is_asked_again(scripted_server, status, headers):
+    server = scripted_server()
+    bad = json_reply({"error": "x", "reason": "y"}, status, **headers)
+    server.on("POST", "/people/_bulk_docs", bad, bad, json_reply([{"ok": True, "id": "a"}], 201))
+    clock = FakeClock()
+    with BulkPusher(f"{server.url}/people", clock=clock) as pushing:
+        pushing.push({"_id": "a"})
+    assert pushing.counts.ok == 1
+    assert len(server.requests) == 3
+    if headers:
+        assert clock.waited.count(7.0) == 2
+
+
+def test_m7_a_refused_connection_reaches_the_caller_after_the_last_try(couch, couch_db, tcp_proxy):
+    proxy = tcp_proxy(couch)
+    url = url_of(couch, couch_db.name).replace(urlsplit(couch.url).netloc, f"127.0.0.1:{proxy.port}")
+    proxy.refuse()
+    pushing = BulkPusher(url, max_tries=3, clock=FakeClock())
+    pushing.push({"_id": "a"})
+    with pytest.raises(RetryableError):
+        pushing.finish()
+    assert pushing.counts.ok == 0
+
+
+def test_m15_a_missing_database_is_made_only_when_asked_for(couch, couch_db):
+    name = couch_db.name
+    couch_db.drop()
+    with pytest.raises(RetryableError, match="404"), BulkPusher(url_of(couch, name), max_tries=1) as pushing:
+        pushing.push({"_id": "a", "n": 1})
+    assert not couch_db.exists()
+    with BulkPusher(url_of(couch, name), create=True) as pushing:
+        pushing.push({"_id": "a", "n": 1})
+    assert stored(couch_db) == {"a": 1}
+
+
+def test_a_wrong_password_is_told_at_once(scripted_server):
+    server = scripted_server()
+    server.on("POST", "/people/_bulk_docs", json_reply({"error": "unauthorized", "reason": "no"}, 401))
+    pushing = BulkPusher(f"{server.url.replace('://', '://me:wrong@')}/people")
+    pushing.push({"_id": "a"})
+    with pytest.raises(AccessError):
+        pushing.finish()
+
+
+def test_a_url_is_a_server_and_a_database():
+    connection, database = connection_of("https://u%40x:p%3A@h:6984/prefix/a%2Fb/")
+    assert (connection.url, database) == ("https://h:6984/prefix", "a/b")
+    assert (connection.auth.username, connection.auth.password.get_secret_value()) == ("u@x", "p:")
+    for bad in ("http://host:5984/", "people", ""):
+        with pytest.raises(ConfigError):
+            connection_of(bad)
+    with pytest.raises(ConfigError, match="on_conflict"):
+        BulkPusher("http://h/x", on_conflict="win")
+
+
+def test_no_password_is_told(couch):
+    pushing = BulkPusher("http://me:s3cret@127.0.0.1:9/people", max_tries=1)
+    pushing.push({"_id": "a"})
+    with pytest.raises(RetryableError) as raised:
+        pushing.finish()
+    assert "s3cret" not in str(raised.value)
