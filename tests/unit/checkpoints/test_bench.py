@@ -8,6 +8,8 @@ from bench.checkpoints import KEYS, measure
 from tests.sizes import proving
 
 RATIO = 0.7  # of the bare loop of write, fsync, rename and fsync of the directory
+#: Under gevent each sync crosses to a thread and back: 60 to 100 microseconds that keep the hub free.
+RATIO_OFF_THE_HUB = 0.65
 CORE = 0.10  # of a core, for 200 pillows with tokens of 4 kB at a commit a second each
 
 SECONDS = [1.0, pytest.param(16.0, marks=pytest.mark.proof)]
@@ -19,7 +21,8 @@ def test_p40_durable_syncs_keep_up_with_the_bare_loop(tmp_path, seconds, patched
     figures = measure("syncs", tmp_path, seconds, patched=patched)
     print(figures)
     assert set(figures) == {str(keys) for keys in KEYS}
-    least = RATIO if proving() and seconds > 1 else 0.1
+    promised = RATIO_OFF_THE_HUB if patched else RATIO
+    least = promised if proving() and seconds > 1 else 0.1
     assert all(figure["ratio"] > least for figure in figures.values())
 
 
