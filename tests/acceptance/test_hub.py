@@ -92,7 +92,7 @@ def test_the_functions_that_hold_up_the_hub_are_named(world: World) -> None:
     (daemon.folder / "state").mkdir()
     told, asleep = measured([str(daemon.config), "10"], daemon.folder / "hub.log")
     assert told["longest"][0][0] > MOST_SECONDS
-    assert "plugins.py:9 computing" in where(told["longest"][:1])
+    assert "computing < " in where(told["longest"][:1])
     assert set(asleep) - set(WAITS.values())
     assert "sleeping" in str(told["slept"])
 
