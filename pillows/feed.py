@@ -6,7 +6,7 @@ last batch ended that was handed over. Nothing else is remembered, so nothing ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 from gevent.event import Event
 
@@ -55,6 +55,9 @@ class CouchFeed:
         key: whose feed this is, for the observer.
         couch: a client of the server to share; by default the feed has its own.
         max_life_seconds: how long one response at the head may last before a page is read again.
+
+    Attributes:
+        identity: the database that was read last.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class CouchFeed:
         max_life_seconds: float = MAX_LIFE_SECONDS,
     ) -> None:
         self.trouble: str | None = None
+        self.identity: Identity | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._key = str(key)
@@ -128,7 +132,9 @@ class CouchFeed:
         """How many changes are behind `since`, as the server says."""
         return self._source.probe(since.query).pending
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def batches(
+        self, since: Seq, identity: Identity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set."""
         backoff, ends = Backoff(), Backoff()
         while not stop.is_set():
@@ -146,7 +152,7 @@ class CouchFeed:
                 yield from self._pause(error, backoff, stop)
             finally:
                 reading.close()
-            identity = reading.identity
+                identity = self.identity = reading.identity
 
     def close(self) -> None:
         """Closes every connection. May be called twice."""

@@ -172,4 +172,5 @@ def merged(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         size_bytes=sum(batch.size_bytes for batch in batches),
         caught_up=last.caught_up,
         pending=last.pending,
+        asked_at=last.asked_at,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gevent.event import Event
 
@@ -59,6 +59,7 @@ class Hands:
         sizes: how large documents are; outlives the reading.
         pace: how many fetches at a time; outlives the reading.
         backoff: for responses that end at once; outlives the reading.
+        max_life_seconds: how long the head is followed before a page is read again.
     """
 
     source: Source
@@ -69,6 +70,7 @@ class Hands:
     sizes: Sizes
     pace: Pace
     backoff: Backoff
+    max_life_seconds: float = MAX_LIFE_SECONDS
 
 
 class Reading:
@@ -160,6 +162,7 @@ class Reading:
         cutter = Cutter(skip_design=self._options.skip_design)
         reader = PageReader()
         query = page_query(self._options, self._since, page)
+        asked_at = self._hands.clock.monotonic()
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
                 self._check_identity(known_for_seconds=IDENTITY_SECONDS)
@@ -177,7 +180,8 @@ class Reading:
         if page.include_docs:
             self._hands.sizes.saw(cutter.rows, cutter.read_bytes)
         at_head = self._at_head(page, closing, cutter.rows)
-        loader.add(cutter.end(closing.seq, caught_up=at_head, pending=closing.pending))
+        last = cutter.end(closing.seq, caught_up=at_head, pending=closing.pending)
+        loader.add(replace(last, asked_at=asked_at) if at_head else last)
         self._since = closing.seq
         return closing, cutter.rows
 
@@ -189,9 +193,10 @@ class Reading:
     # --- following the head
 
     def _follow(self) -> None:
-        """Reads what comes, request after request, until we are far behind again."""
+        """Reads what comes, request after request, until we are far behind or it has been long."""
         self.following = True
         clock = self._hands.clock
+        until = clock.monotonic() + self._hands.max_life_seconds
         while not self._hands.stop.is_set():
             began_at = clock.monotonic()
             closing, rows = self._poll() if self._source.longpolls else self._stream()
@@ -200,7 +205,8 @@ class Reading:
             else:
                 # A server in maintenance ends every feed at once, in good order.
                 clock.wait(self._hands.stop, max(SHORT_LIFE_SECONDS, self._hands.backoff.next()))
-            if closing is not None and (closing.pending or 0) > FAR_BEHIND:
+            far_behind = closing is not None and (closing.pending or 0) > FAR_BEHIND
+            if far_behind or clock.monotonic() > until:
                 return
 
     def _stream(self) -> tuple[Closing | None, int]:
@@ -211,7 +217,7 @@ class Reading:
         with self._tail(query, reader) as (cutter, blocks):
             for _ in blocks:
                 watch.saw()
-                if watch.age_seconds > MAX_LIFE_SECONDS:
+                if watch.age_seconds > self._hands.max_life_seconds:
                     break
         if watch.buffered:
             self._hands.warn("source.buffered", {"remedy": "let the proxy pass `_changes` on unbuffered"})
@@ -235,6 +241,7 @@ class Reading:
         """A response at the head, whose rows are handed on block by block as it is iterated."""
         cutter = Cutter(skip_design=self._options.skip_design)
         loader = self._loader()
+        asked_at = self._hands.clock.monotonic()
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
                 self._check_identity()
@@ -242,7 +249,7 @@ class Reading:
             if reader.closing is not None:
                 closing = reader.closing
                 last = cutter.end(closing.seq, caught_up=not closing.pending, pending=closing.pending)
-                self._give(last, loader)
+                self._give(last if cutter.rows else replace(last, asked_at=asked_at), loader)
         finally:
             loader.close()
 

@@ -89,6 +89,8 @@ class ChangeBatch:
         size_bytes: what they weigh on the wire.
         caught_up: the feed had nothing more when this was read.
         pending: how many changes the server says are behind this batch, if it said so.
+        asked_at: monotonic seconds when the request was sent whose answer, read to its end, says
+            that nothing more was there then; None where this is no such answer's end.
     """
 
     changes: Sequence[Change]
@@ -96,6 +98,7 @@ class ChangeBatch:
     size_bytes: int = 0
     caught_up: bool = False
     pending: int | None = None
+    asked_at: float | None = None
 
 
 class Document(msgspec.Struct, gc=False):

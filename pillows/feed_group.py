@@ -1,0 +1,328 @@
+"""Pillows on one database share one connection to it.
+
+Two positions cannot be compared, and on a cluster eight tails at one head hold four to six
+different ones for ever. So a reader joins by time: the group remembers which position it held
+`join_overlap` ago; by then every copy of the database has what that position covers. A reader whose
+request was sent later, and whose answer was read to its end, has seen all of it: it takes the
+group's position for its own, and the group's next request starts from there for everybody. The
+others see some changes again, which their targets refuse by version.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import gevent
+import msgspec
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.clock import Clock
+from pillows.errors import FatalError
+from pillows.feed import TICK_SECONDS, CouchFeed
+from pillows.feed_contract import Identity
+from pillows.models import Change, ChangeBatch, Document
+
+#: How far apart the positions are that a group remembers.
+STEP_SECONDS = 2.0
+
+#: Joiners within this time share the request that takes them in.
+GATHER_SECONDS = 5.0
+
+#: A reader on its own looks so often whether it may join.
+ALONE_SECONDS = 30.0
+
+_SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A position, and when the group held it.
+
+    Attributes:
+        at: monotonic seconds.
+        seq: the position.
+    """
+
+    at: float
+    seq: Seq
+
+
+class Member:
+    """A reader in a group: what waits for it.
+
+    Args:
+        held: the position that it joins at.
+        identity: the database that the position belongs to.
+        wants: whether it needs a change's document.
+        max_bytes: it leaves when more than this waits for it.
+
+    Attributes:
+        left: it is not in the group any more; what waits is the last it gets.
+    """
+
+    def __init__(
+        self, held: Held, identity: Identity | None, wants: Callable[[Change], bool], max_bytes: int
+    ) -> None:
+        self.held = held
+        self.identity = identity
+        self.wants = wants
+        self.left = False
+        self._max_bytes = max_bytes
+        self._waiting: deque[ChangeBatch] = deque()
+        self._size_bytes = 0
+        self._news = Event()
+
+    def put(self, batch: ChangeBatch) -> None:
+        """Adds a batch; never blocks."""
+        if self._size_bytes + batch.size_bytes > self._max_bytes and self._waiting:
+            self.leave()  # it reads on alone, behind what it has
+            return
+        # Copies: a change remembers what was parsed of it, and a transform may alter that.
+        changes = [msgspec.structs.replace(change) for change in batch.changes]
+        self._waiting.append(replace(batch, changes=changes))
+        self._size_bytes += batch.size_bytes
+        self._news.set()
+
+    def leave(self) -> None:
+        """It gets nothing more."""
+        self.left = True
+        self._news.set()
+
+    def batches(self, stop: Event) -> Iterator[ChangeBatch]:
+        """What comes, with signs of life, until it has left or a stop is asked for."""
+        stop.rawlink(self._wake)
+        try:
+            while True:
+                while self._waiting:
+                    batch = self._waiting.popleft()
+                    self._size_bytes -= batch.size_bytes
+                    yield batch
+                if self.left or stop.is_set():
+                    return
+                self._news.clear()
+                if not self._news.wait(TICK_SECONDS):
+                    yield _SIGN_OF_LIFE
+        finally:
+            stop.unlink(self._wake)
+
+    def _wake(self, _: object) -> None:
+        self._news.set()
+
+
+class FeedGroup:
+    """One connection for many readers of one database.
+
+    Args:
+        make_feed: makes the feed that is shared, given whether a change's document is wanted.
+        clock: for ages.
+        overlap_seconds: how old a position must be to join at it.
+        max_lag_bytes: a reader further behind leaves.
+    """
+
+    def __init__(
+        self,
+        make_feed: Callable[[Callable[[Change], bool]], CouchFeed],
+        *,
+        clock: Clock,
+        overlap_seconds: float,
+        max_lag_bytes: int,
+    ) -> None:
+        self._make_feed = make_feed
+        self._clock = clock
+        self._overlap_seconds = overlap_seconds
+        self._max_lag_bytes = max_lag_bytes
+        self._members: list[Member] = []
+        self._joining: list[Member] = []
+        self._held: deque[Held] = deque()
+        self._identity: Identity | None = None
+        self._halt = Event()
+        self._reader: gevent.Greenlet[[], None] | None = None
+        self.feed: CouchFeed | None = None
+
+    @property
+    def size(self) -> int:
+        """How many readers it has, those that are about to join included."""
+        return len(self._members) + len(self._joining)
+
+    def offer(self, seq: Seq, asked_at: float) -> Held | None:
+        """The position at which a reader may join; None: not yet.
+
+        Args:
+            seq: its own position.
+            asked_at: when it sent a request whose whole answer it has taken.
+        """
+        if not self.size:
+            return Held(self._clock.monotonic(), seq)  # it is the group
+        old_enough = asked_at - self._overlap_seconds
+        for held in reversed(self._held):
+            if held.at <= old_enough or held.seq == seq:
+                return held
+        return None
+
+    def join(self, held: Held, identity: Identity | None, wants: Callable[[Change], bool]) -> Member:
+        """Takes a reader in, with the next request."""
+        member = Member(held, identity, wants, self._max_lag_bytes)
+        self._joining.append(member)
+        if self._reader is None:
+            self._held.clear()
+            self._reader = gevent.spawn(self._read)
+        elif len(self._joining) == 1:
+            gevent.spawn(self._gather, self._halt)
+        return member
+
+    def leave(self, member: Member) -> None:
+        """Lets a reader go; the last one ends the group's connection."""
+        for members in (self._members, self._joining):
+            if member in members:
+                members.remove(member)
+        if not self.size and self._reader is not None:
+            reader, self._reader = self._reader, None
+            reader.kill()
+
+    def _gather(self, halt: Event) -> None:
+        self._clock.wait(halt, GATHER_SECONDS)
+        halt.set()
+
+    def _wants(self, change: Change) -> bool:
+        return any(member.wants(change) for member in self._members)
+
+    def _read(self) -> None:
+        """Reads until nobody is left, request after request; each takes in who has come meanwhile."""
+        self.feed = self._make_feed(self._wants)
+        try:
+            with closing(self.feed):
+                while self.size:
+                    since = self._take_in()
+                    self._read_from(since, self.feed)
+        except FatalError:
+            pass  # each member reads on alone, and is told by the server what is wrong
+        finally:
+            for member in [*self._members, *self._joining]:
+                member.leave()
+            self._members, self._joining = [], []
+            self._reader = None
+
+    def _take_in(self) -> Seq:
+        """Takes the joiners in, and returns the oldest position that anybody needs."""
+        oldest = min(self._joining, key=lambda member: member.held.at, default=None)
+        self._members += self._joining
+        self._joining = []
+        self._identity = next((m.identity for m in self._members if m.identity), self._identity)
+        self._halt = Event()
+        return oldest.held.seq if oldest is not None else self._held[-1].seq
+
+    def _read_from(self, since: Seq, feed: CouchFeed) -> None:
+        for batch in feed.batches(since, self._identity, self._halt):
+            for member in self._members:
+                member.put(batch)
+            self._members = [member for member in self._members if not member.left]
+            if batch.seq is not None:
+                self._remember(batch.seq)
+            if not self._members:
+                self._halt.set()
+
+    def _remember(self, seq: Seq) -> None:
+        """Keeps positions some seconds apart, and one that is old enough to join at."""
+        now = self._clock.monotonic()
+        if len(self._held) > 1 and self._held[-1].at - self._held[-2].at < STEP_SECONDS:
+            self._held.pop()
+        self._held.append(Held(now, seq))
+        while len(self._held) > 1 and self._held[1].at <= now - self._overlap_seconds - ALONE_SECONDS:
+            self._held.popleft()
+
+
+class GroupFeed:
+    """A feed that joins its group as soon as it is at the head. See `Feed` for the methods.
+
+    Args:
+        own: reads while it is alone.
+        group: the readers of the same database.
+        wants: whether a change's document is wanted.
+    """
+
+    def __init__(self, own: CouchFeed, group: FeedGroup, wants: Callable[[Change], bool]) -> None:
+        self._own = own
+        self._group = group
+        self._wants = wants
+        self._member: Member | None = None
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds of the last good byte; None before the first."""
+        return self._reading.last_byte_at
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the feed is waiting to try again; None while it is well."""
+        return self._reading.trouble
+
+    @property
+    def shared(self) -> bool:
+        """Whether it reads with others now."""
+        return self._member is not None
+
+    def identify(self) -> Identity:
+        """Asks which database this is; one attempt."""
+        return self._own.identify()
+
+    def start(self) -> Seq:
+        """Where a tail without a checkpoint begins; one attempt."""
+        return self._own.start()
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """A fresh read of documents' versions, by a quorum."""
+        return self._own.leaves(ids)
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The documents' state of now."""
+        return self._own.current(ids)
+
+    def fetch(self, change: Change) -> Document:
+        """Fetches the document of a change that came without one; one attempt."""
+        return self._own.fetch(change)
+
+    def pending(self, since: Seq) -> int | None:
+        """How many changes are behind `since`, as the server says."""
+        return self._own.pending(since)
+
+    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        """Changes after `since`, for ever: alone first, then with the group, alone when it falls behind."""
+        while not stop.is_set():
+            held: Held | None = None
+            alone = self._own.batches(since, identity, stop)
+            for batch in alone:
+                since = batch.seq or since
+                yield batch
+                if batch.asked_at is not None and (held := self._group.offer(since, batch.asked_at)):
+                    break
+            alone.close()
+            if held is None:
+                return
+            identity = self._own.identity or identity
+            if held.seq != since:
+                since = held.seq
+                yield ChangeBatch(changes=(), seq=since)
+            for batch in self._together(held, identity, stop):
+                since = batch.seq or since
+                yield batch
+
+    def close(self) -> None:
+        """Closes every connection of its own. May be called twice."""
+        self._own.close()
+
+    def _together(self, held: Held, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        self._member = self._group.join(held, identity, self._wants)
+        try:
+            yield from self._member.batches(stop)
+        finally:
+            self._group.leave(self._member)
+            self._member = None
+
+    @property
+    def _reading(self) -> CouchFeed:
+        shared = self._group.feed if self._member is not None else None
+        return shared or self._own

@@ -1,0 +1,211 @@
+"""T13: pillows on one database share one connection, and miss nothing on the way there."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.couch_options import CouchConnection
+from pillows.feed_groups import FeedGroups
+from pillows.source import SourceOptions
+from tests.clock import FakeClock
+from tests.servers.scripted import Request, ScriptedServer
+from tests.sizes import size
+from tests.unit.feed.wire import Taking, closing, couchdb, info, page, reply, row
+
+LAG_SECONDS = 30.0
+MEMBERS = size(ci=8, proof=20)
+
+
+class TwoCopies:
+    """A database with two copies, one of which lags; each request is answered by one of them.
+
+    Attributes:
+        written: when each change was written; change n is document `doc-n`.
+        open: how many `_changes` requests wait for their answer now.
+        starts: the positions that requests began at.
+    """
+
+    def __init__(self, clock: FakeClock, written: int) -> None:
+        self.clock = clock
+        self.written = [clock.monotonic() - 1000] * written
+        self.open = self.most_open = 0
+        self.starts: list[str] = []
+        self._turn = 0
+
+    def serve(self, server: ScriptedServer) -> None:
+        couchdb(server).on("GET", "/db/_changes", self.changes)
+
+    def write(self) -> None:
+        self.written.append(self.clock.monotonic())
+
+    def changes(self, request: Request) -> bytes:
+        self._turn += 1
+        lag_seconds = LAG_SECONDS if self._turn % 2 else 0.0
+        self.starts.append(request.query["since"])
+        since = int(request.query["since"].partition("-")[0])
+        rows = self._rows(since, lag_seconds)
+        if request.query.get("limit") == "0":
+            return reply(page([], request.query["since"], 0))
+        if request.query["feed"] == "normal":
+            return reply(page(rows, self._token(since, rows)))
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        if not rows:
+            self.clock.wait(Event(), 25.0)  # what the real one would say: nothing, then its position
+            rows = self._rows(since, lag_seconds)
+        self.open -= 1
+        return reply(b"".join(line + b"\n" for line in rows) + closing(self._token(since, rows)))
+
+    def _rows(self, since: int, lag_seconds: float) -> list[bytes]:
+        visible = sum(at <= self.clock.monotonic() - lag_seconds for at in self.written)
+        return [row(n, self._stamp(n)) for n in range(since + 1, visible + 1)]
+
+    def _token(self, since: int, rows: list[bytes]) -> str:
+        return self._stamp(since + len(rows))
+
+    def _stamp(self, n: int) -> str:
+        self._turn += 2  # never the same token twice
+        return f"{n}-{self._turn}"
+
+
+@pytest.fixture
+def groups(clock):
+    made = FeedGroups(clock=clock)
+    yield made
+    made.close()
+
+
+def start(groups: FeedGroups, url: str, since: int, **options) -> tuple[object, Taking]:
+    source = SourceOptions(connection="c", database="db", documents="include_docs", **options)
+    feed = groups.feed(CouchConnection(url=url), source)
+    return feed, Taking(feed, Seq.of(f"{since}-start{since}"), None, 0)
+
+
+def until(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not so in time"
+        gevent.sleep(0.001)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_t13_readers_with_different_positions_come_down_to_one_connection(
+    scripted_server, clock, groups, busy
+):
+    server = scripted_server()
+    couch = TwoCopies(clock, written=100)
+    couch.serve(server)
+    readers = [start(groups, server.url, since) for since in range(MEMBERS)]
+    until(lambda: all(taken.batches for _, taken in readers))
+    began, writing = clock.monotonic(), Event()
+
+    def write() -> None:
+        while not writing.is_set():
+            couch.write()
+            clock.wait(writing, 3.0)
+
+    writer = gevent.spawn(write) if busy else None
+    until(lambda: all(feed.shared for feed, _ in readers) and couch.open <= 1)
+    assert clock.monotonic() - began <= 180
+    couch.most_open = 0
+    until(lambda: clock.monotonic() - began > 400)
+    assert couch.most_open <= 1
+    writing.set()
+    gevent.joinall([writer] if writer else [])
+    couch.write()
+    expected = {f"doc-{n}" for n in range(MEMBERS + 1, len(couch.written) + 1)}
+    until(lambda: all(expected <= set(taken.ids) for _, taken in readers))
+    for _, taken in readers:
+        taken.stop.set()
+    for _, taken in readers:
+        taken.ended()
+        assert taken.error is None
+
+
+def test_t13_without_overlap_a_lagging_copy_would_lose_changes(scripted_server, clock, groups):
+    """Keeps the test above honest."""
+    server = scripted_server()
+    couch = TwoCopies(clock, written=10)
+    couch.serve(server)
+    lost = 0
+    readers = [start(groups, server.url, 0, join_overlap="0s")]
+    until(lambda: readers[0][0].shared)
+    for _ in range(12):
+        for _ in range(10):
+            couch.write()
+        readers.append(start(groups, server.url, 0, join_overlap="0s"))
+        until(lambda: readers[-1][0].shared)
+    at = clock.monotonic()
+    until(lambda: clock.monotonic() > at + 200)
+    expected = {f"doc-{n}" for n in range(1, len(couch.written) + 1)}
+    lost = sum(len(expected - set(taken.ids)) for _, taken in readers)
+    for _, taken in readers:
+        taken.stop.set()
+        taken.ended()
+    assert lost > 0
+
+
+def test_a_slow_reader_leaves_and_the_others_go_on(scripted_server, clock, groups):
+    server = scripted_server()
+    couch = TwoCopies(clock, written=10)
+    couch.serve(server)
+    readers = [start(groups, server.url, 0, join_overlap="0s", queue="1KiB") for _ in range(3)]
+    until(lambda: all(feed.shared for feed, _ in readers))
+    slow_feed, slow = readers[0]
+    slow._pause = 0.2
+    for _ in range(30):
+        couch.write()
+        gevent.sleep(0.01)
+    until(lambda: all("doc-40" in taken.ids for _, taken in readers[1:]), 10)
+    assert not slow_feed.shared or len(slow.ids) < 40
+    slow._pause = 0
+    until(lambda: {f"doc-{n}" for n in range(1, 41)} <= set(slow.ids), 10)
+    for _, taken in readers:
+        taken.stop.set()
+        taken.ended()
+
+
+def test_a_recreated_database_is_told_to_every_reader(scripted_server, clock, groups):
+    server = scripted_server()
+    couch = TwoCopies(clock, written=10)
+    couch.serve(server)
+    readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(3)]
+    until(lambda: all(feed.shared for feed, _ in readers))
+    server.on("GET", "/db", info("1800000000"))
+    for _, taken in readers:
+        taken.ended()
+        assert "created at 1800000000" in str(taken.error)
+
+
+def test_readers_that_are_read_differently_do_not_share(scripted_server, clock, groups):
+    server = scripted_server()
+    couch = TwoCopies(clock, written=10)
+    couch.serve(server)
+    one = start(groups, server.url, 0, join_overlap="0s")
+    other = start(groups, server.url, 0, join_overlap="0s", skip_design=False)
+    until(lambda: one[0].shared and other[0].shared)
+    assert one[0]._group is not other[0]._group
+    for _, taken in (one, other):
+        taken.stop.set()
+        taken.ended()
+
+
+def test_a_transform_that_alters_its_document_alters_it_for_itself_alone(scripted_server, clock, groups):
+    server = scripted_server()
+    couch = TwoCopies(clock, written=1)
+    couch.serve(server)
+    readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(2)]
+    until(lambda: all(feed.shared for feed, _ in readers))
+    couch.write()
+    until(lambda: all("doc-2" in taken.ids for _, taken in readers))
+    changes = [next(c for b in t.batches for c in b.changes if c.id == "doc-2") for _, t in readers]
+    changes[0].document["n"] = "altered"
+    assert changes[1].document["n"] == 2
+    for _, taken in readers:
+        taken.stop.set()
+        taken.ended()
