@@ -6,18 +6,20 @@ import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from checkpoints import StoreLocked
-from daemon import state_dir
+from daemon import build, state_dir
 from daemon.build import tail_keys
 from daemon.config_models import Config
 from daemon.exits import UnreachableError
 from daemon.operations import Operations
 from pillows.clock import SystemClock
+from pillows.observer import Observer
 
 
 def take(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..., Any]:
@@ -50,7 +52,10 @@ def take(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..., Any
             f"{error}, but nobody answers on {config.daemon.control.path}. "
             "Remedy: give this command the configuration that the daemon runs with"
         ) from error
-    operations = Operations(keys=tail_keys(config), state=state, clock=clock, supervisor=None)
+    send = partial(
+        build.repair, config, store=state.store, letters=state.letters, clock=clock, observer=Observer()
+    )
+    operations = Operations(keys=tail_keys(config), state=state, clock=clock, supervisor=None, repair=send)
 
     def call(name: str, /, **arguments: Any) -> Any:
         return operations.calls[name](**arguments)

@@ -7,11 +7,13 @@ itself on the state directory. Every call takes and returns what JSON can hold.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
+from gevent.event import Event
 
 from checkpoints import Checkpoint, IntegrityError, Seq, TailKey
 from daemon import keys as names
@@ -25,6 +27,8 @@ _log = structlog.get_logger("pillowd.operator")
 
 #: So much of a token is shown in a status.
 SEQ_CHARACTERS = 64
+#: How long a tail may take to rest for a repair.
+_REST_SECONDS = 20.0
 #: The format of an exported checkpoint.
 EXPORT_FORMAT = 1
 
@@ -37,15 +41,23 @@ class Operations:
         state: the open state directory.
         clock: for what is shown and noted.
         supervisor: of the running daemon; None on the files alone.
+        repair: sends documents of a tail that does not run through its pipeline again.
     """
 
     def __init__(
-        self, *, keys: Collection[TailKey], state: StateDir, clock: Clock, supervisor: Supervisor | None
+        self,
+        *,
+        keys: Collection[TailKey],
+        state: StateDir,
+        clock: Clock,
+        supervisor: Supervisor | None,
+        repair: Callable[[TailKey, Sequence[str]], None] | None = None,
     ) -> None:
         self._keys = keys
         self._state = state
         self._clock = clock
         self._supervisor = supervisor
+        self._repair = repair
         self._began_at = clock.monotonic()
 
     @property
@@ -68,6 +80,7 @@ class Operations:
             "dead-letter.show": self.dead_letter_show,
             "dead-letter.retry": self.dead_letter_retry,
             "dead-letter.discard": self.dead_letter_discard,
+            "verify.repair": self.verify_repair,
         }
 
     # --- pillows
@@ -142,6 +155,33 @@ class Operations:
         if missing:
             raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
         return letters
+
+    def verify_repair(self, key: str, ids: list[str]) -> dict[str, Any]:
+        """Sends documents through the pipeline again, as they are now; a running tail rests meanwhile."""
+        tail = self._configured(key)
+        if self._repair is None:
+            raise ValueError("nothing can be repaired from here")
+        _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
+        with self._resting(tail):
+            self._repair(tail, ids)
+        return {"key": str(tail), "sent": len(ids)}
+
+    @contextmanager
+    def _resting(self, tail: TailKey) -> Iterator[None]:
+        """Stops a running tail for as long as the block takes."""
+        if self._supervisor is None or tail not in self._supervisor.running:
+            yield
+            return
+        self._supervisor.stop(tail)
+        try:
+            give_up_at = self._clock.monotonic() + _REST_SECONDS
+            while tail in self._supervisor.running:
+                if self._clock.monotonic() > give_up_at:
+                    raise ValueError(f"{tail} could not be stopped within {_REST_SECONDS:g} s")
+                self._clock.wait(Event(), 0.05)
+            yield
+        finally:
+            self._supervisor.start(tail)
 
     # --- checkpoints
 

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -13,7 +14,7 @@ from gevent.event import Event
 
 from checkpoints import ControlServer, StoreLocked, TailKey
 from daemon import state_dir
-from daemon.build import build_tails
+from daemon.build import build_tails, repair
 from daemon.config_models import Config
 from daemon.log_observer import LogObserver
 from daemon.logs import Logs
@@ -133,7 +134,17 @@ class Daemon:
         )
 
     def _serve(self, stack: ExitStack, state: StateDir, supervisor: Supervisor) -> None:
-        operations = Operations(keys=supervisor.keys, state=state, clock=self._clock, supervisor=supervisor)
+        send = partial(
+            repair,
+            self._config,
+            store=state.store,
+            letters=state.letters,
+            clock=self._clock,
+            observer=LogObserver(),
+        )
+        operations = Operations(
+            keys=supervisor.keys, state=state, clock=self._clock, supervisor=supervisor, repair=send
+        )
         path = self._config.daemon.control.path
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         stack.enter_context(ControlServer(path, operations.calls))

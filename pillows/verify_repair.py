@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import Protocol
 
 from gevent.event import Event
 
 from pillows.keeper import Keeper
-from pillows.models import Change, ChangeBatch
+from pillows.models import ChangeBatch
 from pillows.pillow import Pipeline
 from pillows.run import Plan, Run
 from pillows.triggers import DocumentTrigger
@@ -26,20 +25,12 @@ from pillows.watermark import Watermark
 _FETCHED = 200
 
 
-class _Current(Protocol):
-    """What a repair asks of a feed."""
-
-    def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The documents' state of now."""
-
-
 class Repair(Run):
     """A run that carries given documents in place of the feed.
 
     Args:
         plan: of the tail.
         ids: the documents.
-        source: reads them.
         halt: ends the tries at a place that is away.
     """
 
@@ -55,7 +46,7 @@ class Repair(Run):
         self._ids = ids
 
     def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
-        self._raise_epoch()
+        self._raise_epoch(None)
         watermark = Watermark()
         pusher = self._pusher(keeper, watermark)
         stack.callback(pusher.kill)

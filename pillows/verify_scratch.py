@@ -35,7 +35,9 @@ insert into open
 select :target, s.id, case when t.id is null then 'missing' else 'stale' end
 from source s left join stored t on t.target = :target and t.id = s.id
 where s.outputs & :bit and (
-    t.id is null or (t.version is not null and t.version != s.version) or (t.rev is not null and t.rev != s.rev)
+    t.id is null
+    or (t.version is not null and t.version != s.version)
+    or (t.rev is not null and t.rev != s.rev)
 )
 union all
 select :target, t.id, 'phantom' from stored t left join source s on s.id = t.id

@@ -1,0 +1,175 @@
+"""`pillowd verify`: planted differences are found in every kind of target, and repaired."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+
+from tests.acceptance.process import Pillowd
+from tests.acceptance.world import World, live
+from tests.servers.couch_client import CouchDatabase
+
+DOCUMENTS = 300
+#: What is planted: id -> the kind of difference.
+PLANTED = {"doc-000010": "missing", "doc-000020": "stale", "doc-000030": "stale", "nobody's": "phantom"}
+NONE = {"missing": 0, "stale": 0, "phantom": 0}
+OLDER, AHEAD = 1 << 40, (1 << 40) + 99
+
+
+def plant_sql(execute: Callable[[str], Any], table: str) -> None:
+    execute(f"delete from {table} where _id = 'doc-000010'")
+    execute(f"update {table} set _version = {OLDER}, doc = '{{}}' where _id = 'doc-000020'")
+    execute(f"update {table} set _version = {AHEAD}, doc = '{{}}' where _id = 'doc-000030'")
+    execute(f"insert into {table} (_id, _rev, _version, doc) values ('nobody''s', '1-a', {AHEAD}, '{{}}')")
+
+
+def plant_postgres(world: World) -> None:
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as connection:
+        plant_sql(connection.execute, "cases")
+
+
+def plant_sqlite(world: World) -> None:
+    with closing(sqlite3.connect(world.sqlite_path, isolation_level=None)) as connection:
+        plant_sql(connection.execute, "cases")
+
+
+def plant_elasticsearch(world: World) -> None:
+    url = f"{world.elasticsearch_url}/{world.alias('cases')}"
+    requests.delete(f"{url}/_doc/doc-000010", timeout=30).raise_for_status()
+    for id in ("doc-000020", "doc-000030", "nobody's"):  # an older version would be refused
+        place = f"{url}/_doc/{id}?version={AHEAD}&version_type=external"
+        requests.put(place, json={}, timeout=30).raise_for_status()
+
+
+@pytest.fixture
+def copy(couch_db: CouchDatabase) -> Iterator[CouchDatabase]:
+    database = CouchDatabase(couch_db.server_url, f"{couch_db.name}-copy", auth=couch_db.auth)
+    yield database
+    if database.exists():
+        database.drop()
+    database.close()
+
+
+def plant_couchdb(copy: CouchDatabase) -> None:
+    copy.delete("doc-000010")
+    copy.put("doc-000020", copy.get("doc-000020") | {"pillowd_version": OLDER})
+    copy.put("doc-000030", copy.get("doc-000030") | {"pillowd_version": AHEAD})
+    copy.put("nobody's", {"pillowd_version": AHEAD})
+    copy.put("somebody else's", {"n": 1})
+
+
+def verify(daemon: Pillowd, *options: str) -> tuple[int, dict[str, Any]]:
+    done = daemon.command("verify", "cases", "--json", *options)
+    assert done.returncode in (0, 3), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def counts(facts: dict[str, Any]) -> dict[str, dict[str, int]]:
+    return {found["target"].partition("/")[0]: found["counts"] for found in facts["targets"]}
+
+
+def filled(world: World, *targets: str, **settings: Any) -> Pillowd:
+    world.couch.fill(DOCUMENTS)
+    for n in range(0, 60, 7):
+        world.couch.put(f"doc-{n:06}", {"n": -n})
+    world.couch.delete("doc-000001")
+    world.couch.put("_design/views", {"views": {}})
+    daemon = world.pillowd({"cases": world.pillow("cases", *targets, **settings)}).start()
+    daemon.wait_for(lambda: live(daemon))
+    return daemon
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_planted_differences_are_found_exactly_and_repaired(world: World, running: bool) -> None:
+    daemon = filled(world)
+    assert verify(daemon) == (0, verify(daemon)[1] | {"equal": True})
+    if not running:
+        assert daemon.stop() == 0
+    plant_postgres(world)
+    plant_sqlite(world)
+    plant_elasticsearch(world)
+
+    code, facts = verify(daemon)
+    expected = {"missing": 1, "stale": 2, "phantom": 1}
+    assert (code, counts(facts)) == (
+        3,
+        {"postgres": expected, "elasticsearch": expected, "sqlite": expected},
+    )
+    for found in facts["targets"]:
+        planted = {id: kind for kind, ids in found["examples"].items() for id in ids}
+        assert planted == PLANTED
+
+    code, facts = verify(daemon, "--repair")
+    assert (code, facts["equal"], facts["before_repair"]["equal"]) == (0, True, False)
+    assert counts(facts) == {"postgres": NONE, "elasticsearch": NONE, "sqlite": NONE}
+    if running:
+        daemon.wait_for(lambda: live(daemon))
+        world.couch.put("doc-000020", {"n": "later"})
+        daemon.wait_for(lambda: not world.differences("cases"))
+    assert world.differences("cases") == {}
+
+
+def test_planted_differences_in_couchdb_are_found_and_repaired(world: World, copy: CouchDatabase) -> None:
+    daemon = filled(world, transport=[{"connection": "couch", "database": copy.name}])
+    assert verify(daemon)[0] == 0
+    plant_couchdb(copy)
+
+    code, facts = verify(daemon)
+    assert (code, counts(facts)) == (3, {"couch": {"missing": 1, "stale": 2, "phantom": 1}})
+    assert verify(daemon, "--repair")[0] == 0
+    assert {id for id in copy.documents() if not id.startswith("_design/")} == {
+        *(id for id in world.couch.documents() if not id.startswith("_design/")),
+        "somebody else's",
+    }
+
+
+def test_what_a_filter_keeps_out_is_a_phantom_when_it_is_there(world: World) -> None:
+    daemon = filled(world, "sqlite", filter={"jmespath": "doc.n < `0`"})
+    assert verify(daemon)[0] == 0
+    with closing(sqlite3.connect(world.sqlite_path, isolation_level=None)) as db:
+        db.execute(f"insert into cases (_id, _rev, _version, doc) values ('doc-000100', '1-a', {OLDER}, '')")
+    code, facts = verify(daemon, "--repair")
+    assert (code, counts(facts["before_repair"])) == (0, {"sqlite": NONE | {"phantom": 1}})
+
+
+def test_beside_a_live_pillow_what_is_written_meanwhile_is_no_difference(world: World) -> None:
+    daemon = filled(world)
+    child = daemon.child
+    for n in range(2):
+        world.couch.bulk({"_id": f"more-{n}-{m}", "m": m} for m in range(100))
+        code, facts = verify(daemon)
+        assert (code, facts["on_their_way"]) == (0, 0)
+    assert daemon.child is child
+
+
+def test_what_a_stopped_pillow_has_not_passed_is_on_its_way_and_no_difference(world: World) -> None:
+    daemon = filled(world, "sqlite")
+    assert daemon.stop() == 0
+    world.couch.put("later", {"n": 1})
+    world.couch.put("doc-000002", {"n": 1})
+    code, facts = verify(daemon)
+    assert (code, facts["on_their_way"], counts(facts)) == (0, 2, {"sqlite": NONE})
+
+
+def test_a_pillow_that_never_ran_cannot_be_verified(world: World) -> None:
+    daemon = world.pillowd({"cases": world.pillow("cases", "sqlite")})
+    done = daemon.command("verify", "cases")
+    assert done.returncode == 1
+    assert "no checkpoint" in done.stderr or "unable to open" in done.stderr
+
+
+def test_append_only_targets_cannot_be_verified(world: World) -> None:
+    world.connections["files"] = {"type": "jsonl", "folder": str(world.folder)}
+    daemon = world.pillowd(
+        {"cases": world.pillow("cases", transport=[{"connection": "files", "file": "cases.jsonl"}])}
+    )
+    done = daemon.command("verify", "cases")
+    assert done.returncode == 78
+    assert "append-only" in done.stderr
