@@ -117,7 +117,8 @@ class DeadLetters:
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
         self.changed = Event()
-        self._tracker = Tracker(path)
+        # Written when told to alone: by itself it would write, and give way, with a letter half made.
+        self._tracker = Tracker(path, sync_at=None, sync_interval=None)
         self._clock = clock or SystemClock()
         # Tail -> (transport, id) -> when it is due: no scan of the store finds it.
         self._due: dict[str, dict[tuple[str, str], float]] = {}
@@ -130,7 +131,7 @@ class DeadLetters:
 
         Raises:
             FatalError: there is no room for more.
-            StoreWriteError: the disk refused them.
+            StoreWriteError: the disk refused them; they are kept in memory until `sync`.
         """
         if not letters:
             return
@@ -144,7 +145,7 @@ class DeadLetters:
             )
         for letter in letters:
             self._put(letter, policy)
-        self._tracker.sync()
+        self.sync()
 
     def clear(
         self, pillow: str, documents: Sequence[DocumentRows], deliveries: Mapping[str, Delivery]
@@ -199,7 +200,7 @@ class DeadLetters:
             self._tracker.amend((pillow, transport, id), fields)
             self._note((pillow, transport, id))
         if revived:
-            self._tracker.sync()
+            self.sync()
             self.changed.set()
         return len(revived)
 
@@ -216,8 +217,16 @@ class DeadLetters:
             del known[transport, id]
             self._handed_out.get(pillow, {}).pop((transport, id), None)
         if gone:
-            self._tracker.sync()
+            self.sync()
         return len(gone)
+
+    def sync(self) -> None:
+        """Puts on disk what it refused when that was changed.
+
+        Raises:
+            StoreWriteError: it still does.
+        """
+        self._tracker.sync()
 
     def count(self, pillow: str) -> int:
         """How many letters a tail has."""

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gevent.event import Event
 
+from checkpoints import StoreWriteError
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetter, DeadLetters
 from pillows.errors import RetryableError
@@ -69,7 +70,12 @@ class Redelivery:
         """
         self._letters.take_back(self._pillow)  # what an earlier run of the tail was trying when it ended
         while not halt.is_set():
-            if not self.once():
+            try:
+                found = self.once()
+            except StoreWriteError:  # nothing is lost; whoever writes next writes this, too
+                self._letters.take_back(self._pillow)
+                found = 0
+            if not found:
                 self._clock.wait(halt, LOOK_SECONDS)
 
     def once(self) -> int:

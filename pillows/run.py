@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import gevent
 import msgspec
@@ -150,7 +151,8 @@ class Run:
             self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
         checkpoint = decision.checkpoint or self._fresh(situation)
         checkpoint = replace(self._identified(checkpoint), saved_at=self._plan.clock.wall())
-        checkpoint = self._keep(checkpoint, situation.stored)
+        saving = self._retrier.tries("checkpoint")
+        checkpoint = saving.until_done(partial(self._keep, checkpoint, situation.stored))
         self._observer.notice(
             str(self._plan.key),
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
@@ -322,16 +324,19 @@ class Run:
                 event="pass.completed",
                 details={"transport": transport.name, "epoch": epoch, "removed": removed},
             )
-        keeper.change(pass_done=True)
+        self._change(keeper, pass_done=True)
         self._publish(keeper.current)
 
     def _raise_epoch(self, purge_seq: str | None) -> None:
         if self.keeper is not None:
             known = self.keeper.current
-            self.keeper.change(epoch=known.epoch + 1, purge_seq=purge_seq or known.purge_seq)
+            self._change(self.keeper, epoch=known.epoch + 1, purge_seq=purge_seq or known.purge_seq)
             self._claim(self.keeper.current)
 
     # --- saving
+
+    def _change(self, keeper: Keeper, **fields: Any) -> None:
+        self._retrier.tries("checkpoint").until_done(partial(keeper.change, **fields))
 
     @property
     def _transactional(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from checkpoints import StoreWriteError
 from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.retry import Backoff
@@ -44,7 +45,7 @@ class Tries:
         self._backoff = Backoff()
 
     def until_done(self, attempt: Callable[[], T]) -> T:
-        """Calls `attempt` until it raises no `RetryableError`.
+        """Calls `attempt` until it raises no `RetryableError`, and the disk takes what it saves.
 
         Raises:
             StoppedError: a stop was asked for.
@@ -54,6 +55,8 @@ class Tries:
                 return attempt()
             except RetryableError as error:
                 self.failed(error)
+            except StoreWriteError as error:
+                self.failed(RetryableError(str(error)))
 
     def failed(self, error: RetryableError) -> None:
         """Waits before the next try.

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
+from checkpoints import StoreWriteError
 from pillows import refusals
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetter, DeadLetters, LetterPolicy, letter_of
@@ -115,7 +117,7 @@ class Writer:
         letters = self._dead(batch, deliveries)
         self._bury(letters, items)
         self._tell_divergence(deliveries)
-        self._letters.clear(self._pillow, batch.documents, deliveries)
+        self._durably(partial(self._letters.clear, self._pillow, batch.documents, deliveries))
         if work.failures or letters or self._consecutive:
             self._count_consecutive(items, {letter.id for letter in letters})
         self._look_at_refused(batch, deliveries, work.documents)
@@ -137,7 +139,7 @@ class Writer:
             return
         behind = {outcome.id: str(segment.seq or "") for segment, outcome in items if outcome is not None}
         located = [msgspec.structs.replace(letter, seq=behind.get(letter.id, "")) for letter in letters]
-        self._letters.add(located, self._letter_policy)
+        self._durably(partial(self._letters.add, located, self._letter_policy))
         for letter in letters:
             self._observer.dead_letter(
                 self._pillow,
@@ -146,6 +148,13 @@ class Writer:
                 stage=letter.stage,
                 error=letter.error,
             )
+
+    def _durably(self, change: Callable[[], None]) -> None:
+        """Changes letters, and waits until the disk has taken that."""
+        try:
+            change()
+        except StoreWriteError:
+            self._retrier.tries("dead letters").until_done(self._letters.sync)
 
     def _dead(self, batch: Batch, deliveries: Mapping[str, Delivery]) -> list[DeadLetter]:
         return [

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from errno import ENOSPC
+
 import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
+from checkpoints.directory import Directory
+from pillows.deadletters import letter_of
 from pillows.errors import FencedError, RetryableError, StateLostError
 from pillows.filters import KeepAll, PythonFilter
 from pillows.models import Change, Standing, guard
 from pillows.pillow import Pillow
 from pillows.state import State
 from pillows.transforms import PassThrough, PythonTransform
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 from tests.unit.pipeline.test_tail import Running
 
 
@@ -150,3 +154,73 @@ def test_the_end_of_a_pass_takes_nothing_of_what_is_to_be_kept(tmp_path, running
 
     assert again.finish().pass_done
     assert {"gone", "here"} == set(target.live())
+
+
+class Disk:
+    """Refuses some writes of every store from when it is said to be full."""
+
+    def __init__(self, monkeypatch):
+        self.refusals = 0
+        replace = Directory.replace
+
+        def refusing(directory, name, data):
+            if self.refusals:
+                self.refusals -= 1
+                raise OSError(ENOSPC, "No space left on device")
+            replace(directory, name, data)
+
+        monkeypatch.setattr(Directory, "replace", refusing)
+
+
+@pytest.mark.parametrize("when", ["open", "write", "complete_pass"])
+def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkeypatch, when):
+    """At the start, at a dead letter and a raised epoch, and at the end of a pass."""
+    disk = Disk(monkeypatch)
+
+    class Filling(MemoryTransport):
+        def __getattribute__(self, name):
+            if name == when and not self.__dict__.setdefault("full", False):
+                self.full, disk.refusals = True, 5
+            return super().__getattribute__(name)
+
+    target = Filling(target={"rows": {"back": (guard(1, 7), {})}, "epoch": 1})
+    target.poison = {"bad"}
+    seen = Recorder()
+    feed = ListFeed([batch("1-a", change("bad"), change("back", "2-b"), caught_up=True)])
+    feed.sums = {"back": 2}
+    made = plan(tmp_path, feed, target, clock=clock, observer=seen)
+    made.store.edit(KEY, lambda _: Checkpoint(seq=Seq.BEGINNING))
+    run = running(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+
+    checkpoint = run.finish()
+
+    assert (Seq.of("1-a"), 2, True) == (checkpoint.seq, checkpoint.epoch, checkpoint.pass_done)
+    assert made.letters.count(str(KEY)) == 1
+    assert disk.refusals == 0
+    assert {facts["where"] for facts in seen.of("retry")} <= {"checkpoint", "dead letters"}
+
+
+def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
+    """Whatever else the store writes meanwhile: half a letter would crash each later start."""
+    target = MemoryTransport()
+    ids = [f"bad-{n}" for n in range(120)]
+    target.poison = set(ids)
+    made = plan(tmp_path, ListFeed([batch("1-a", *map(change, ids))]), target)
+    letter = letter_of(str(KEY), change("other", "2-b"), "transform", ValueError("no"))
+    made.letters.add([letter])
+    made.letters.lower(letter, 1)
+    on_disk = []
+    replace = Directory.replace
+
+    def look(self, name, data):
+        on_disk.extend(line for line in data.splitlines() if b"bad-" in line)
+        replace(self, name, data)
+
+    monkeypatch.setattr(Directory, "replace", look)
+    run = running(made)
+    run.until(lambda: made.letters.count(str(KEY)) > len(ids))
+    run.finish()
+
+    assert on_disk
+    assert [line for line in on_disk if b"version" not in line] == []
