@@ -141,11 +141,16 @@ class Loader:
         if self._failure is not None:
             raise self._failure
         group, self._open = self._open, _Group(pieces=[], wanted=[])
-        while sum(not other.ready for other in self._groups) >= self._pace.width:
+        while self._crowded():
             self._deliver_first()
         if group.wanted:
             group.request = gevent.spawn(self._attempt, group.wanted)
         self._groups.append(group)
+
+    def _crowded(self) -> bool:
+        """Whether enough is asked for; also what waits for an earlier answer, which may be slow."""
+        width = self._pace.width
+        return len(self._groups) >= 2 * width or sum(not other.ready for other in self._groups) >= width
 
     def _hand_on(self) -> None:
         while self._failure is None and self._groups and self._groups[0].ready:

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 import gevent
+import gevent.event
 import msgspec
 import pytest
 
@@ -249,6 +250,26 @@ def test_the_order_stays_and_every_position_comes_right_behind_its_rows():
     assert all(str(b.seq) == f"after-{b.changes[-1].id}" for b in given if b.seq)
     assert fetch.most == 4
     assert {len(asked) for asked in fetch.asked} == {300}
+
+
+def test_a_slow_answer_holds_back_only_so_much_behind_it():
+    first, fetching = gevent.event.Event(), Fetching()
+
+    def fetch(changes):
+        if changes[0].id == "d0":
+            first.wait()
+        return fetching(changes)
+
+    given: list[ChangeBatch] = []
+    loader = Loader(fetch, given.append, wants=lambda _: True, pace=Pace(4), sizes=Sizes())
+    batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 9000, 100)]
+    reader = gevent.spawn(lambda: [loader.add(one) for one in batches] and loader.drain())
+    reader.join(0.2)
+    assert not given
+    assert sum(map(len, fetching.asked)) <= 2 * 4 * 300
+    first.set()
+    reader.get()
+    assert ids(given) == [f"d{n}" for n in range(9000)]
 
 
 def test_unwanted_and_deleted_changes_pass_without_document_and_cost_no_request():
