@@ -100,8 +100,10 @@ def rewind(key: str, ago: str | None, beginning: bool, config_path: Path, as_jso
 @checkpoint.command()
 @click.argument("key")
 @config_option
-def export(key: str, config_path: Path) -> None:
+@json_option
+def export(key: str, config_path: Path, as_json: bool) -> None:
     """Prints the checkpoint of KEY as `import` takes it."""
+    del as_json  # it is JSON in any case
     print_json(_call("checkpoint.export", config_path, key=key))
 
 

@@ -31,6 +31,8 @@ def show(config_path: Path, as_json: bool) -> None:
 
 
 @config.command()
-def schema() -> None:
+@json_option
+def schema(as_json: bool) -> None:
     """Prints the JSON Schema of a configuration, for editors."""
+    del as_json  # it is JSON in any case
     print_json(json_schema())

@@ -199,7 +199,7 @@ def _told(summary: dict[str, Any]) -> str:
     lines = [f"{summary['name']}: {how}, {summary['changes']:,} changes so far"]
     if summary["dead_letters"]:
         lines.append(
-            f"{summary['dead_letters']} documents could not be written; why: "
+            f"{summary['dead_letters']} could not be written (dead letters); why: "
             f"pillowd dead-letter list {summary['name']} --config {summary['config']}"
         )
     lines.append("The same command goes on from here; it is remembered in")

@@ -19,6 +19,9 @@ from pillows.options import Options
 
 _Schema = dict[str, Any]
 
+#: The name of the schema of a file that is included.
+INCLUDED = "IncludedFile"
+
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: Stands in for any scalar, which it becomes when it is filled in; or for a mapping in a file.
 _INTERPOLATED = {"type": "string", "pattern": r"\$\{"}
@@ -43,8 +46,15 @@ def json_schema() -> _Schema:
     definitions["ConnectionEntry"] = _any(f"connection.{its_type}" for its_type in connections)
     definitions["TransportEntry"] = _any(f"entry.{names[output]}" for output in dict.fromkeys(outputs))
     _complete(definitions)
+    definitions[INCLUDED] = _included(definitions["Config"])
     schema: _Schema = _fillable({"$defs": definitions})
-    return {"$schema": _DIALECT, "title": "pillowd configuration", "$ref": "#/$defs/Config", **schema}
+    # A file that begins with `version` is a whole configuration; any other one is included by one.
+    root = {
+        "if": {"required": ["version"]},
+        "then": {"$ref": "#/$defs/Config"},
+        "else": {"$ref": f"#/$defs/{INCLUDED}"},
+    }
+    return {"$schema": _DIALECT, "title": "pillowd configuration", **root, **schema}
 
 
 def _definitions(models: list[type[Options]]) -> tuple[dict[type[Options], str], _Schema]:
@@ -53,6 +63,13 @@ def _definitions(models: list[type[Options]]) -> tuple[dict[type[Options], str],
     found, schema = models_json_schema([(model, "validation") for model in unique], by_alias=True)
     names = {model: found[model, "validation"]["$ref"].rpartition("/")[2] for model in unique}
     return names, schema["$defs"]
+
+
+def _included(whole: _Schema) -> _Schema:
+    """A file that a configuration includes."""
+    sections = {name: whole["properties"][name] for name in ("connections", "pillows")}
+    text = "A file that another one includes; a whole configuration begins with `version: 1`."
+    return {"type": "object", "description": text, "properties": sections, "additionalProperties": False}
 
 
 def _connection(its_type: str, model: _Schema) -> _Schema:
