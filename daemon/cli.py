@@ -32,6 +32,7 @@ COMMANDS = {
         "daemon.cli_dead_letter:dead_letter",
         "Shows and discards documents that could not be written.",
     ),
+    "preview": ("daemon.cli_preview:preview", "Shows what a pillow would do with real documents."),
     "verify": ("daemon.cli_verify:verify", "Compares targets with the source, and repairs them."),
     "store": ("daemon.cli_store:store", "Checks and repairs stores on disk."),
     "completion": ("daemon.cli_completion:completion", "Prints a script for your shell's completion."),

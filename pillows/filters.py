@@ -30,6 +30,10 @@ class Filter(ABC):
     def __call__(self, change: Change) -> bool:
         """Whether the document belongs to the set."""
 
+    def explain(self, change: Change) -> str:
+        """What it says of a change and why, in a few words for a person."""
+        return f"{type(self).__name__} says {'yes' if self(change) else 'no'}"
+
 
 class KeepAll(Filter):
     """Keeps every document."""
@@ -39,6 +43,10 @@ class KeepAll(Filter):
     def __call__(self, change: Change) -> bool:  # noqa: ARG002 - it keeps whatever comes
         """True."""
         return True
+
+    def explain(self, change: Change) -> str:  # noqa: ARG002 - it keeps whatever comes
+        """There is none."""
+        return "there is no filter"
 
 
 class PythonFilter(Filter):
@@ -56,6 +64,12 @@ class PythonFilter(Filter):
     def __call__(self, change: Change) -> bool:
         """What the function says."""
         return bool(self._function(change.document if self.needs_document else change))
+
+    def explain(self, change: Change) -> str:
+        """What the function returned."""
+        returned = self._function(change.document if self.needs_document else change)
+        name = getattr(self._function, "__qualname__", type(self._function).__qualname__)
+        return f"{name} returned {_short(returned)}"
 
 
 class JmespathFilter(Filter):
@@ -79,8 +93,20 @@ class JmespathFilter(Filter):
 
     def __call__(self, change: Change) -> bool:
         """Whether the expression's value is true."""
+        value = self._value(change)
+        return not (value is None or value is False or value in ("", [], {}))
+
+    def explain(self, change: Change) -> str:
+        """The expression and its value."""
+        return f"{self._expression.expression} is {_short(self._value(change))}"
+
+    def _value(self, change: Change) -> Any:
         facts = {"id": change.id, "rev": change.rev, "revs": list(change.revs), "deleted": change.deleted}
         if self.needs_document:
             facts["doc"] = change.document
-        value = self._expression.search(facts)
-        return not (value is None or value is False or value in ("", [], {}))
+        return self._expression.search(facts)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."

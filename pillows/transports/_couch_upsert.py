@@ -46,7 +46,7 @@ class Upserts:
                     refused[document.id] = stored
                 elif rows or leaves or not first_pass:
                     try:
-                        bodies[document.id] = list(_edits(document, rows, ours, leaves))
+                        bodies[document.id] = list(edits(document, rows, ours, leaves))
                     except PermanentError as error:
                         dead[document.id] = str(error)
             sent = self._target.send(bodies)
@@ -74,7 +74,18 @@ def _stored(leaves: Sequence[Leaf]) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _edits(document: DocumentRows, rows: Sequence[Row], ours: int, leaves: Sequence[Leaf]) -> Iterator[bytes]:
+def edits(document: DocumentRows, rows: Sequence[Row], ours: int, leaves: Sequence[Leaf]) -> Iterator[bytes]:
+    """What to write for a document.
+
+    Args:
+        document: it.
+        rows: its row, or none.
+        ours: the guard to store.
+        leaves: what the database has of it, the winner first.
+
+    Raises:
+        PermanentError: its rows are no document.
+    """
     if len(rows) > 1:
         raise PermanentError(f"A CouchDB output takes one row a document, not {len(rows)}.")
     if not rows:

@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, DocumentRows, Standing, WriteResult
+from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
 from pillows.options import Options
+from pillows.transports._json_lines import lines
 
 
 def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
@@ -94,6 +95,18 @@ class Transport(ABC):
             ConfigError: what is configured cannot work there.
         """
         return "not looked at: this transport has no check"
+
+    def preview(self, batch: Batch) -> str:
+        """The very request that `write` would send for a batch, as text. Connects to nothing.
+
+        Raises:
+            PermanentError: a document of it can't be written.
+        """
+        return "".join(
+            lines(o, d, d.rows.get(o, ()), guard(batch.epoch, d.version)).decode()
+            for d in newest(batch.documents)
+            for o in self.outputs
+        )
 
     def attach_source(self, connection: Options, database: str) -> None:  # noqa: B027  # few need it
         """Tells which server and database the documents come from, once, before `open`."""

@@ -23,7 +23,7 @@ from pillows.models import Batch, Standing, WriteResult, guard
 from pillows.options import Options
 from pillows.transports._couch_replica import Replica
 from pillows.transports._couch_target import TargetDatabase
-from pillows.transports._couch_upsert import Upserts
+from pillows.transports._couch_upsert import Upserts, edits
 from pillows.transports.base import Stored, Transport, newest
 
 
@@ -73,6 +73,20 @@ class CouchdbTransport(Transport):
                     f"Output {output!r} is the source itself.", remedy="name another database to write to"
                 )
         self._source = (connection, database)
+
+    def preview(self, batch: Batch) -> str:
+        """The documents as they would be written where the database has none of them yet."""
+        texts = []
+        for output, options in self.outputs.items():
+            for document in newest(batch.documents):
+                rows = document.rows.get(output, ())
+                if options.mode == "replicate":
+                    what = "all revisions are copied" if rows else "it is taken away"
+                    texts.append(f"-- {options.database}: {document.id!r}: {what}\n")
+                    continue
+                bodies = edits(document, rows, guard(batch.epoch, document.version), ())
+                texts += [f"POST /{options.database}/_bulk_docs\n{body.decode()}\n" for body in bodies]
+        return "".join(texts)
 
     def open(self) -> Standing:
         """Creates missing databases and reads the epochs; see `Transport.open`."""

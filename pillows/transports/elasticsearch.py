@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from elasticsearch import Elasticsearch
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import ConfigError, FatalError
+from pillows.errors import ConfigError, FatalError, PermanentError
 from pillows.models import Batch, DocumentRows, Standing, WriteResult
-from pillows.transports._elasticsearch_bulk import Tally
+from pillows.transports._elasticsearch_bulk import Tally, operations
 from pillows.transports._elasticsearch_client import check_versions, connect
 from pillows.transports._elasticsearch_index import GuardedIndex, plan
 from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
@@ -62,6 +62,18 @@ class ElasticsearchTransport(Transport):
         self._refuse_shared()
         self._connect()
         return "Elasticsearch answers, in a version that we speak"
+
+    def preview(self, batch: Batch) -> str:
+        """The bulk requests, one for each index."""
+        documents, texts = newest(batch.documents), []
+        for output, options in self.outputs.items():
+            stamp = None if options.deletes == "hard" else int(time.time() * 1000)
+            made, dead = operations(documents, output, batch.epoch, deleted_at_ms=stamp)
+            if dead:
+                raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
+            bodies = "".join(operation.body.decode() for operation in made)
+            texts.append(f"POST /{options.index}/_bulk\n{bodies}")
+        return "\n".join(texts)
 
     def open(self) -> Standing:
         """Connects, creates missing indices, and tells what they remember of this tail.

@@ -97,6 +97,16 @@ class HttpTransport(Transport):
         self._clock = SystemClock()
         self._http = _session(connection)
 
+    def preview(self, batch: Batch) -> str:
+        """The messages, without a signature."""
+        texts, dead = self._encoded(batch)
+        if dead:
+            raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
+        return "\n".join(
+            f"POST {self.connection.url}\n{message.body.decode()}\n"
+            for message in messages(self.key, batch.epoch, texts, self.connection.max_bytes)
+        )
+
     def open(self) -> Standing:
         """Nothing is remembered, and nothing can be asked without sending something.
 

@@ -45,6 +45,10 @@ class NullTransport(Transport):
         """Nothing is remembered."""
         return Standing()
 
+    def preview(self, batch: Batch) -> str:  # noqa: ARG002  # the contract's
+        """Nothing is sent."""
+        return "nothing"
+
     def claim(self, checkpoint: Checkpoint) -> None:
         """Nothing can be claimed."""
 

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import sql
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import ConfigError, FencedError, StateLostError
+from pillows.errors import ConfigError, FencedError, PermanentError, StateLostError
 from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
@@ -83,6 +83,26 @@ class PostgresTransport(Transport):
             f"a start will run: {'; '.join(map(shown, statements))}" if statements else "the tables are there"
         )
         return f"PostgreSQL {version}, database {database}, as {user}; {start}"
+
+    def preview(self, batch: Batch) -> str:
+        """What is copied into each table, and which documents lose their rows there.
+
+        The way leads over a temporary table, where the guards decide what is written.
+        """
+        documents, dead = encoded(batch, self._tables)
+        if dead:
+            raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
+        texts = []
+        for number, table in enumerate(self._tables):
+            rows = b"".join(line for one in documents for line in one.lines[number])
+            if rows:
+                texts.append(f"{table.copy_direct.decode()};\n{rows.decode()}\\.\n")
+            texts += [
+                f"-- {table.path}: the rows of {one.document.id!r} go\n"
+                for one in documents
+                if not one.lines[number]
+            ]
+        return "".join(texts)
 
     def open(self) -> Standing:
         """Connects, creates and checks the tables; see `Transport.open`."""

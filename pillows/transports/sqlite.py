@@ -119,6 +119,19 @@ class SqliteTransport(Transport):
             raise AccessError(f"{path} cannot be written to.", remedy="let the daemon's user write to it")
         return f"{path} is a database"
 
+    def preview(self, batch: Batch) -> str:
+        """The statements, as SQLite runs them where nothing is stored of the documents yet."""
+        statements: list[str] = []
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            self._create(db)
+            db.set_trace_callback(statements.append)
+            for document in newest(batch.documents):
+                if reason := self._put(db, document, guard(batch.epoch, document.version), {}, False):
+                    raise PermanentError(reason)
+        return "".join(
+            f"{each};\n" for each in statements if "SAVEPOINT" not in each and "RELEASE" not in each
+        )
+
     def open(self) -> Standing:
         """Opens the file, creates and checks the tables; see `Transport.open`."""
         return self._in_thread(self._open)

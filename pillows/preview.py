@@ -1,0 +1,144 @@
+"""What a pillow would do with documents, step by step, without doing any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.errors import FatalError
+from pillows.feed_contract import Feed
+from pillows.models import Batch, Change, Document, DocumentRows, Row
+from pillows.pillow import Pillow, gone
+from pillows.transports.base import Transport
+from pillows.triggers import DocumentTrigger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What would become of one change.
+
+    Attributes:
+        id, rev, version, deleted: of the document.
+        filter: whether it is kept, and why.
+        document: the document; None where it is gone, or was not asked for.
+        rows: output -> its rows, as JSON values; empty: the document leaves the target.
+        requests: transport -> what would be sent.
+        errors: stage -> why the document would become a dead letter.
+    """
+
+    id: str
+    rev: str
+    version: int
+    deleted: bool
+    filter: str
+    document: Mapping[str, Any] | None = None
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    requests: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+
+def next_changes(feed: Feed, since: Seq, limit: int) -> list[Change]:
+    """The next changes after a position: `limit` at most, fewer where the feed has no more."""
+    stop, found = Event(), list[Change]()
+    for batch in feed.batches(since, None, stop):
+        found += batch.changes[: limit - len(found)]
+        if len(found) >= limit or batch.caught_up or not batch.changes:
+            break
+    stop.set()
+    return found
+
+
+def previews(
+    pillow: Pillow, changes: Iterable[Change], transports: Sequence[Transport], feed: Feed, *, epoch: int
+) -> Iterator[Preview]:
+    """What the pillow would do with each change.
+
+    Args:
+        pillow: the pipeline.
+        changes: real ones.
+        transports: not opened, and not opened by this.
+        feed: where documents are read that did not come along.
+        epoch: the epoch that would be written under.
+
+    Raises:
+        RetryableError, AccessError: the source cannot be read.
+    """
+    for change in changes:
+        yield _Look(pillow, change, DocumentTrigger(feed.fetch)).through(transports, epoch)
+
+
+class _Look:
+    """One change on its way."""
+
+    def __init__(self, pillow: Pillow, change: Change, trigger: DocumentTrigger) -> None:
+        self._pillow = pillow
+        self._change = change
+        self._trigger = trigger
+        self._said = ""
+        self._document: Document | None = None
+        self._errors: dict[str, str] = {}
+
+    def through(self, transports: Sequence[Transport], epoch: int) -> Preview:
+        made = self._made()
+        requests = {t.name: self._request(t, made, epoch) for t in transports} if made is not None else {}
+        document = self._document
+        return Preview(
+            id=self._change.id,
+            rev=self._change.rev,
+            version=self._change.version,
+            deleted=self._change.deleted,
+            filter=self._said,
+            document=document.body if document is not None and not document.deleted else None,
+            rows={o: [_plain(row) for row in rows] for o, rows in made.rows.items()} if made else {},
+            requests={name: text for name, text in requests.items() if text},
+            errors=self._errors,
+        )
+
+    def _made(self) -> DocumentRows | None:
+        """The rows; None where nothing would be written."""
+        kept = self._tried("filter", self._keeps)
+        if kept is None:
+            return None
+        if not kept:
+            keeps_rows = self._pillow.keep_deleted if self._change.deleted else self._pillow.keep_departed
+            return None if keeps_rows else gone(self._change)
+        document = self._document = self._trigger(self._change)
+        if document.deleted:
+            self._said += "; it was deleted since"
+            return None if self._pillow.keep_deleted else gone(document)
+        rows = self._tried("transform", lambda: self._pillow.transform(document))
+        if rows is None:
+            return None
+        return DocumentRows(id=document.id, rev=document.rev, version=document.version, rows=rows)
+
+    def _keeps(self) -> bool:
+        if self._change.deleted:
+            self._said = "leaves the set: it is deleted"
+            return False
+        kept = self._pillow.filter(self._change)
+        why = self._pillow.filter.explain(self._change)
+        self._said = f"{'kept' if kept else 'leaves the set'}: {why}"
+        return kept
+
+    def _request(self, transport: Transport, made: DocumentRows, epoch: int) -> str:
+        sent = self._tried(transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch)))
+        return sent or ""
+
+    def _tried(self, stage: str, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except FatalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it would become a dead letter, and is shown as one
+            self._errors[stage] = f"{type(error).__name__}: {error}"
+            self._said = self._said or "failed"
+            return None
+
+
+def _plain(row: Row) -> Any:
+    return msgspec.json.decode(row) if isinstance(row, msgspec.Raw) else msgspec.to_builtins(row)
