@@ -21,6 +21,7 @@ from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.feed import CouchFeed
 from pillows.feed_contract import Feed
+from pillows.feed_groups import FeedGroups
 from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change
@@ -45,7 +46,7 @@ def tail_key(name: str, pillow: PillowConfig) -> TailKey:
 
 def tail_keys(config: Config) -> list[TailKey]:
     """The keys of all enabled pillows' tails, in configured order."""
-    return [tail_key(name, pillow) for name, pillow in config.pillows.items() if pillow.enabled]
+    return [tail_key(name, pillow) for name, pillow in config.tails.items() if pillow.enabled]
 
 
 def build_tails(
@@ -72,12 +73,17 @@ def build_tails(
     """
     add_plugins(config.daemon.plugins_path)
     wanted = tail_keys(config) if keys is None else keys
+    groups = FeedGroups(clock=clock, observer=observer)
 
     def factory(plan: Plan) -> Callable[[], Tail]:
         return lambda: Tail(plan)
 
     return {
-        key: factory(build_plan(config, key, store=store, letters=letters, clock=clock, observer=observer))
+        key: factory(
+            build_plan(
+                config, key, store=store, letters=letters, clock=clock, observer=observer, groups=groups
+            )
+        )
         for key in wanted
     }
 
@@ -90,13 +96,14 @@ def build_plan(
     letters: DeadLetters,
     clock: Clock,
     observer: Observer,
+    groups: FeedGroups | None = None,
 ) -> Plan:
     """Everything that one tail is made of.
 
     Raises:
         ConfigError: a python path can't be imported.
     """
-    settings = config.pillows[key.pillow]
+    settings = config.tails[key.pillow]
     pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
     checkpoints = CheckpointPolicy(
         interval_seconds=config.checkpoints.interval,
@@ -105,7 +112,9 @@ def build_plan(
     return Plan(
         key=key,
         pillow=pillow,
-        make_feed=lambda: build_feed(config, key, pillow.filter, clock=clock, observer=observer),
+        make_feed=lambda: build_feed(
+            config, key, pillow.filter, clock=clock, observer=observer, groups=groups
+        ),
         make_transports=lambda: build_transports(config, key),
         source_digest=digest(_source_identity(settings)),
         pipeline_digest=digest(_pipeline_identity(settings)),
@@ -149,21 +158,27 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
     )
 
 
-def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
-    """The feed of one tail."""
-    settings = config.pillows[key.pillow]
+def build_feed(
+    config: Config,
+    key: TailKey,
+    filter: Filter,
+    *,
+    clock: Clock,
+    observer: Observer,
+    groups: FeedGroups | None = None,
+) -> Feed:
+    """The feed of one tail; with `groups` it shares a connection with others on its database."""
+    settings = config.tails[key.pillow]
     connection: Any = config.connections[settings.source.connection].options
 
     def wanted(change: Change) -> bool:
         return not change.deleted and filter(change)
 
+    prefilter = None if filter.needs_document or isinstance(filter, KeepAll) else wanted
+    if groups is not None:
+        return groups.feed(connection, settings.source, prefilter=prefilter, key=key)
     feed: Feed = CouchFeed(
-        connection,
-        settings.source,
-        prefilter=None if filter.needs_document or isinstance(filter, KeepAll) else wanted,
-        clock=clock,
-        observer=observer,
-        key=key,
+        connection, settings.source, prefilter=prefilter, clock=clock, observer=observer, key=key
     )
     return feed
 
@@ -172,7 +187,7 @@ def build_ids_feed(
     config: Config, key: TailKey, pillow: Pillow, *, clock: Clock, observer: Observer
 ) -> CouchFeed:
     """The feed of one tail for whoever compares: documents come along only where they are needed."""
-    settings = config.pillows[key.pillow].source
+    settings = config.tails[key.pillow].source
     connection: Any = config.connections[settings.connection].options
     if needs_documents(pillow):
         return CouchFeed(connection, settings, clock=clock, observer=observer, key=key)
@@ -208,12 +223,12 @@ def repair(
 
 def build_transports(config: Config, key: TailKey) -> list[Transport]:
     """The transports of one tail, in configured order."""
-    return [_transport(config, key, entry) for entry in config.pillows[key.pillow].transport]
+    return [_transport(config, key, entry) for entry in config.tails[key.pillow].transport]
 
 
 def _transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
     connection = config.connections[entry.connection]
-    source = config.pillows[key.pillow].source
+    source = config.tails[key.pillow].source
     transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
     transport.attach_source(config.connections[source.connection].options, source.database)
     return transport

@@ -128,8 +128,19 @@ class Couch:
         self.connection = connection
         self.clock = clock or SystemClock()
         self.tries = Tries(self.clock)
+        self._users = 0
         self._http = session(connection)
         self._access: Access = access(connection.auth, self._login, self.clock)
+
+    def acquire(self) -> None:
+        """Notes somebody who uses this client."""
+        self._users += 1
+
+    def release(self) -> None:
+        """Notes that somebody does not use it any more; idle connections go with the last."""
+        self._users -= 1
+        if self._users <= 0:
+            self.close()
 
     def path(self, *names: str) -> str:
         """A path of the server: each name percent-encoded, `/` and `+` included."""
@@ -192,7 +203,7 @@ class Couch:
             raise RetryableError(f"The server's answer makes no sense: {error}") from None
 
     def close(self) -> None:
-        """Closes every idle connection. May be called twice."""
+        """Closes every idle connection. May be called twice; a later request opens another."""
         self._http.close()
 
     def _admitted(

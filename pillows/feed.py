@@ -78,7 +78,8 @@ class CouchFeed:
         self._observer = observer or Observer()
         self._key = str(key)
         self._couch = couch or Couch(connection, clock=self._clock)
-        self._owns_couch = couch is None
+        self._couch.acquire()
+        self._open = True
         self._max_life_seconds = max_life_seconds
         self._drain_seconds = connection.timeouts.drain
         self._options = source
@@ -156,8 +157,9 @@ class CouchFeed:
 
     def close(self) -> None:
         """Closes every connection. May be called twice."""
-        if self._owns_couch:
-            self._couch.close()
+        if self._open:
+            self._open = False
+            self._couch.release()
 
     def _hands(self, ends: Backoff, stop: Event) -> Hands:
         return Hands(

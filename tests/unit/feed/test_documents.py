@@ -9,6 +9,7 @@ import gevent
 import gevent.event
 import msgspec
 import pytest
+from gevent.event import Event
 
 from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.couch_options import CouchConnection
@@ -190,6 +191,20 @@ def test_versions_are_the_sum_of_all_leaves_and_unknown_ids_are_missing(server, 
     assert documents.versions(["a", "b"]) == {"a": 5}
 
 
+def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halves(
+    server, documents, monkeypatch
+):
+    """A restored database sends back a whole batch, however large its documents are."""
+    monkeypatch.setattr("pillows.documents.MAX_GROUP_BYTES", 1000)
+    ids = [f"d{n}" for n in range(10)]
+
+    def answer(request):
+        return results(*(ok(one["id"], "3-c", text="x" * 300) for one in request.json()["docs"]))
+
+    server.on(*BULK, answer)
+    assert documents.versions(ids) == dict.fromkeys(ids, 3)
+
+
 # --- the loader
 
 
@@ -253,7 +268,7 @@ def test_the_order_stays_and_every_position_comes_right_behind_its_rows():
 
 
 def test_a_slow_answer_holds_back_only_so_much_behind_it():
-    first, fetching = gevent.event.Event(), Fetching()
+    first, fetching = Event(), Fetching()
 
     def fetch(changes):
         if changes[0].id == "d0":
@@ -298,6 +313,37 @@ def test_documents_that_turn_out_too_large_together_are_asked_for_in_halves():
     given = load(fetch, [batch(*[f"d{n}" for n in range(40)])])
     assert ids(given) == [f"d{n}" for n in range(40)]
     assert [b.seq is not None for b in given] == [False] * (len(given) - 1) + [True]
+
+
+def test_what_has_come_waits_for_what_is_late_in_bounds():
+    """While one request hangs the others must not read the rest of the database into memory."""
+    hang = Event()
+    came = 0
+
+    def fetch(changes):
+        nonlocal came
+        if changes[0].id == "d0":
+            hang.wait(5)
+        came += len(changes)
+        return {wanted(c): msgspec.structs.replace(c, body=msgspec.Raw(b"1")) for c in changes}
+
+    given: list[ChangeBatch] = []
+    loader = Loader(fetch, given.append, wants=lambda _: True, pace=Pace(4), sizes=Sizes())
+    batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 30_000, 100)]
+
+    def add_all():
+        for each in batches:
+            loader.add(each)
+            gevent.sleep(0)  # as for the next block of the response
+        loader.drain()
+
+    reading = gevent.spawn(add_all)
+    gevent.sleep(0.05)
+    print("CAME", came)
+    assert came <= 8 * 300
+    hang.set()
+    reading.get(timeout=5)
+    assert ids(given) == [f"d{n}" for n in range(30_000)]
 
 
 def test_nothing_behind_a_failed_fetch_is_handed_on():
