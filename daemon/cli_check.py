@@ -17,6 +17,7 @@ from checkpoints import TailKey
 from daemon.build import build_feed, build_transports, tail_keys
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import Config, ConfigErrors, load
+from daemon.config_cases import check_cases
 from daemon.config_imports import check_imports
 from daemon.exits import Exit
 from daemon.masking import Mask, secrets_of
@@ -51,11 +52,14 @@ class Finding:
 @click.option("--connect", is_flag=True, help="Also connect to every source and target.")
 @json_option
 def check(config_path: Path, connect: bool, as_json: bool) -> int:
-    """Says whether the configuration can work: valid, its functions importable, its places there."""
+    """Says whether the configuration can work: valid, its functions importable, its places there.
+
+    It also runs the `tests` of the pillows.
+    """
     config = load(config_path)
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
-    mistakes = check_imports(config)
+    mistakes = check_imports(config) or check_cases(config)
     if mistakes:
         raise ConfigErrors(mistakes)
     findings = list(connections(config)) if connect else []

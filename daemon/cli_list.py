@@ -27,7 +27,7 @@ def list_pillows(config_path: Path, as_json: bool) -> None:
             "targets": [f"{entry.connection} ({', '.join(entry.outputs)})" for entry in pillow.transport],
             "enabled": pillow.enabled,
         }
-        for name, pillow in config.pillows.items()
+        for name, pillow in config.tails.items()
     ]
     if as_json:
         print_json(pillows)

@@ -55,7 +55,7 @@ def preview(key: str, ids: tuple[str, ...], limit: int, config_path: Path, as_js
 
 def look(config: Config, key: str, ids: tuple[str, ...], limit: int) -> Iterator[Preview]:
     """What the pillow would do with these documents, or with its next changes."""
-    tails = {tail_key(name, pillow): pillow for name, pillow in config.pillows.items()}
+    tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
     tail = keys.find(key, tails)
     since, epoch = _position(config, str(tail))
     pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)

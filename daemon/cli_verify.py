@@ -85,7 +85,7 @@ def _subject(
     hidden: bool,
 ) -> Subject:
     clock = SystemClock()
-    pillow = build_pillow(tail.pillow, config.pillows[tail.pillow], config.daemon.plugins_path)
+    pillow = build_pillow(tail.pillow, config.tails[tail.pillow], config.daemon.plugins_path)
     feed = stack.enter_context(
         closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Observer()))
     )

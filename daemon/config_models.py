@@ -249,6 +249,18 @@ class Config(Options):
         return self._root
 
     @property
+    def tails(self) -> dict[str, PillowConfig]:
+        """The pillows as they run: a transport at its own pace is one of its own, `pillow.transport`."""
+        found: dict[str, PillowConfig] = {}
+        for name, pillow in self.pillows.items():
+            apart = [entry for entry in pillow.transport if entry.own_pace]
+            together = tuple(entry for entry in pillow.transport if not entry.own_pace)
+            found[name] = pillow.model_copy(update={"transport": together}) if apart else pillow
+            for entry in apart:
+                found[f"{name}.{entry.name}"] = pillow.model_copy(update={"transport": (entry,)})
+        return found
+
+    @property
     def warnings(self) -> tuple[Mistake, ...]:
         """What an operator should know, although it can work."""
         return self._warnings

@@ -45,6 +45,7 @@ def _pillow(
     if not isinstance(pillow, PillowConfig) or len(report.mistakes) > before or not complete:
         return None, claims
     _check_outputs(pillow, node, path, report)
+    _check_pace(pillow, node, path, report)
     _check_loop(pillow, node, path, report)
     return pillow, of_source(claims, f"{pillow.source.connection}/{pillow.source.database}")
 
@@ -144,6 +145,14 @@ def _check_steps(pillow: PillowConfig, node: Node, path: Path, report: Report) -
             here = node.find((*at[len(path) :], "chunk")) or node
             message = "a function that gets chunks is the only step"
             report.wrong(here, (*at, "chunk"), message, "do the rest in the function, or leave out `chunk`")
+
+
+def _check_pace(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
+    """One transport at least has the pillow's own name and checkpoint."""
+    if all(entry.own_pace for entry in pillow.transport):
+        here = node.find(("transport", 0, "own_pace")) or node
+        message = "no transport of the pillow is left to go by its name"
+        report.wrong(here, (*path, "transport", 0, "own_pace"), message, "remove it from one transport")
 
 
 def _check_loop(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:

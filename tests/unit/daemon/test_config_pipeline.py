@@ -7,8 +7,9 @@ import textwrap
 
 import pytest
 
-from daemon.build import build_pillow
+from daemon.build import build_pillow, build_transports, tail_keys
 from daemon.config import ConfigErrors, load
+from daemon.config_cases import check_cases
 from daemon.config_imports import check_imports
 from pillows.models import Change, Document
 from tests.unit.pipeline.test_steps import CASE, document
@@ -172,3 +173,73 @@ def test_a_chain_gives_each_step_what_the_one_before_has_made(loaded):
 
 def test_a_deleted_document_has_no_body():
     assert Document(id="a", rev="1-a", version=1, deleted=True, raw=None).body == {}
+
+
+PACED = """\
+version: 1
+connections:
+  couch: { type: couchdb, url: "http://127.0.0.1:5984" }
+  files: { type: jsonl, folder: . }
+  slow: { type: "null" }
+pillows:
+  cases:
+    source: { connection: couch, database: cases }
+    transport:
+    - { connection: files, file: cases.jsonl }
+    - { connection: slow, own_pace: true }
+"""
+
+
+def test_w5_a_transport_at_its_own_pace_is_a_pillow_of_its_own(tmp_path):
+    """What others call an optional sink: it has its own checkpoint, and holds nobody back."""
+    (tmp_path / "pillowd.yaml").write_text(PACED)
+    config = load(tmp_path / "pillowd.yaml")
+    assert [str(key) for key in tail_keys(config)] == ["cases@couch/cases", "cases.slow@couch/cases"]
+    names = [[each.name for each in build_transports(config, key)] for key in tail_keys(config)]
+    assert names == [["files"], ["slow"]]
+    own = build_pillow("cases.slow", config.tails["cases.slow"])
+    assert list(own.outputs) == ["cases"]
+    assert list(own.transform(document())) == ["cases"]
+
+
+def test_one_transport_keeps_the_pillows_name(tmp_path):
+    text = PACED.replace("    - { connection: files, file: cases.jsonl }\n", "")
+    (tmp_path / "pillowd.yaml").write_text(text)
+    with pytest.raises(ConfigErrors, match=r"transport\[0\].own_pace: no transport .* is left"):
+        load(tmp_path / "pillowd.yaml")
+
+
+CASES = """
+filter: { jmespath: "doc.kind == 'Case'" }
+transform:
+- { pick: [_id, name], rows: { visit: { each: visits, fields: { day: on } } } }
+- { types: { name: text } }
+tests:
+- name: a case
+  doc: { _id: a, kind: Case, name: 5, visits: [{ on: mon }] }
+  rows: { case: [{ _id: a, name: "5" }], visit: [{ day: mon }] }
+- { doc: { _id: b, kind: Form } }
+- { doc: { _id: a, kind: Case, _deleted: true }, rows: [] }
+"""
+
+
+def test_the_tests_of_a_pillow_pass(loaded):
+    assert check_cases(loaded(CASES)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "index", "line", "message"),
+    [
+        ('name: "5"', "name: 5", 0, 17, "the test 'a case' fails: expected of `case` [{"),
+        ("day: mon", "day: tue", 0, 17, "expected of `visit`"),
+        ("kind: Form }", "kind: Case }", 1, 20, 'expected of `case` no rows, got [{"_id": "b"}]'),
+        ("rows: []", "rows: [{ _id: a }]", 2, 21, "expected of `case` [{\"_id\": \"a\"}], got no rows"),
+        ("visits: [{ on: mon }]", "visits: [1]", 0, 17, "PermanentError: The rows of 'visit' need objects"),
+        ("visit: [{ day: mon }]", "visit: [{ day: mon }], vist: []", 0, 17, "there is no output `vist`"),
+    ],
+)  # fmt: skip
+def test_a_failing_test_is_told_with_its_line_and_both_rows(loaded, old, new, index, line, message):
+    (mistake,) = check_cases(loaded(CASES.replace(old, new)))
+    assert mistake.path == f"pillows.cases.tests[{index}]"
+    assert message in mistake.message
+    assert mistake.line == line
