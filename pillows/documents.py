@@ -15,7 +15,7 @@ import msgspec
 from gevent.event import Event
 
 from pillows.answers import RejectedError, ServerError, ThrottledError
-from pillows.couch import Couch, Pulse
+from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.lines import MAX_LINE_BYTES
 from pillows.models import Change, generation
@@ -141,9 +141,15 @@ class Documents:
         """The sum of the generations of all leaves; ids without a leaf are missing.
 
         Raises:
-            As `fill`.
+            RetryableError: as `fill`, and where a single document is too large.
         """
-        leaves = self._leaves([{"id": id} for id in ids])
+        try:
+            leaves = self._leaves([{"id": id} for id in ids])
+        except TooLargeError:
+            if len(ids) == 1:
+                raise RetryableError(f"The document {ids[0]!r} is too large to be read.") from None
+            middle = len(ids) // 2
+            return {**self.versions(ids[:middle]), **self.versions(ids[middle:])}
         return {id: _version(found) for id, found in leaves.items()}
 
     def _fill_by_rev(self, changes: Sequence[Change], filled: dict[Wanted, Change]) -> list[Change]:

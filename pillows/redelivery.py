@@ -6,31 +6,37 @@ of one id in a batch the newer is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from gevent.event import Event
 
 from checkpoints import StoreWriteError
-from pillows.clock import Clock
-from pillows.deadletters import DeadLetter, DeadLetters
-from pillows.errors import RetryableError
+from pillows.deadletters import LONGEST_PAUSE_SECONDS, DeadLetter, DeadLetters
+from pillows.errors import PermanentError, RetryableError
 from pillows.models import Change, ChangeBatch
+from pillows.refusals import Leaves, went_back
+from pillows.waiting import Waiter
 from pillows.watermark import Segment
 from pillows.writer import Item, Outcome
 
 #: How often is looked whether a letter is due.
 LOOK_SECONDS = 5.0
 
-#: Documents that are read at once.
+#: Documents that are read at once; fewer where they are large.
 GROUP_DOCUMENTS = 100
 
 
-class Source(Protocol):
+class Source(Leaves, Protocol):
     """Reads documents by id."""
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The state of now of each id, in that order; one that is not there is deleted, of version 0."""
+        """The state of now of each id, in that order; one that is not there is deleted, of version 0.
+
+        Raises:
+            RetryableError: it is away.
+            PermanentError: they are too large together.
+        """
 
 
 class Redelivery:
@@ -42,7 +48,7 @@ class Redelivery:
         source: where the documents are read.
         outcome: what becomes of a change: filter, trigger, transform.
         push: hands it to the writer, which clears the letter or stores it anew.
-        clock: for waits.
+        waiter: for waits.
     """
 
     def __init__(
@@ -53,14 +59,15 @@ class Redelivery:
         source: Source,
         outcome: Callable[[Change], Outcome],
         push: Callable[[Item, int], object],
-        clock: Clock,
+        waiter: Waiter,
     ) -> None:
+        self._group = GROUP_DOCUMENTS
         self._pillow = pillow
         self._letters = letters
         self._source = source
         self._outcome = outcome
         self._push = push
-        self._clock = clock
+        self._waiter = waiter
 
     def run(self, halt: Event) -> None:
         """Redelivers whatever becomes due, until `halt` is set.
@@ -76,27 +83,42 @@ class Redelivery:
                 self._letters.take_back(self._pillow)
                 found = 0
             if not found:
-                self._clock.wait(halt, LOOK_SECONDS)
+                self._waiter.clock.wait(halt, LOOK_SECONDS)
 
     def once(self) -> int:
         """Redelivers what is due now. Returns how many letters that were."""
-        letters = self._letters.due(self._pillow, at_most=GROUP_DOCUMENTS)
+        letters = self._letters.due(self._pillow, at_most=self._group)
         if not letters:
             return 0
-        ids = list(dict.fromkeys(letter.id for letter in letters))
+        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.version)}
         try:
-            changes = {change.id: change for change in self._source.current(ids)}
+            changes = self._read(newest)
         except RetryableError:
             # The tail itself tells that the source is away; this was no try.
             self._letters.postpone(letters, LOOK_SECONDS)
             return 0
-        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.version)}
-        for letter in letters:
-            if 0 < changes[letter.id].version < letter.version:
-                self._letters.lower(letter, changes[letter.id].version)
-        for id, letter in newest.items():
-            self._redeliver(_known_as(changes[id], letter))
+        except PermanentError:  # they are too large to be held together
+            self._letters.postpone(letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)
+            self._group = max(1, self._group // 2)
+            return len(letters)
+        self._group = min(GROUP_DOCUMENTS, 2 * self._group)
+        self._note_versions(letters, changes)
+        for id, change in changes.items():
+            self._redeliver(_known_as(change, newest[id]))
         return len(letters)
+
+    def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
+        """The state of now of documents, but for those that a lagging copy has in an older one."""
+        changes = {change.id: change for change in self._source.current(list(newest))}
+        older = {id: newest[id].version for id in newest if changes[id].version < newest[id].version}
+        gone_back = went_back(older, self._source, self._waiter)
+        return {id: change for id, change in changes.items() if id not in older or id in gone_back}
+
+    def _note_versions(self, letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
+        self._letters.postpone([letter for letter in letters if letter.id not in changes], LOOK_SECONDS)
+        for letter in letters:
+            if letter.id in changes and 0 < changes[letter.id].version < letter.version:
+                self._letters.lower(letter, changes[letter.id].version)
 
     def _redeliver(self, change: Change) -> None:
         outcome = self._outcome(change)

@@ -262,7 +262,7 @@ class Run:
             source=self.feed,
             outcome=pipeline.outcome_or_letter,
             push=pusher.push,
-            clock=self._plan.clock,
+            waiter=self._retrier.waiter,
         )
         try:
             redelivery.run(self._halt)

@@ -315,37 +315,6 @@ def test_documents_that_turn_out_too_large_together_are_asked_for_in_halves():
     assert [b.seq is not None for b in given] == [False] * (len(given) - 1) + [True]
 
 
-def test_what_has_come_waits_for_what_is_late_in_bounds():
-    """While one request hangs the others must not read the rest of the database into memory."""
-    hang = Event()
-    came = 0
-
-    def fetch(changes):
-        nonlocal came
-        if changes[0].id == "d0":
-            hang.wait(5)
-        came += len(changes)
-        return {wanted(c): msgspec.structs.replace(c, body=msgspec.Raw(b"1")) for c in changes}
-
-    given: list[ChangeBatch] = []
-    loader = Loader(fetch, given.append, wants=lambda _: True, pace=Pace(4), sizes=Sizes())
-    batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 30_000, 100)]
-
-    def add_all():
-        for each in batches:
-            loader.add(each)
-            gevent.sleep(0)  # as for the next block of the response
-        loader.drain()
-
-    reading = gevent.spawn(add_all)
-    gevent.sleep(0.05)
-    print("CAME", came)
-    assert came <= 8 * 300
-    hang.set()
-    reading.get(timeout=5)
-    assert ids(given) == [f"d{n}" for n in range(30_000)]
-
-
 def test_nothing_behind_a_failed_fetch_is_handed_on():
     batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 3000, 100)]
     given = load(Fetching(fail_at="d1234"), batches)

@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 
 from pillows.deadletters import PIPELINE, DeadLetter, DeadLetters, LetterPolicy, pause_seconds
-from pillows.errors import FatalError, RetryableError
+from pillows.errors import FatalError, PermanentError, RetryableError
 from pillows.filters import KeepAll, PythonFilter
 from pillows.pillow import Pillow
 from pillows.redelivery import GROUP_DOCUMENTS
@@ -335,3 +335,52 @@ def test_letters_are_tried_in_groups(tmp_path, running):
     until(lambda: not made.letters.count(NAME), greenlet)
     groups = [len(ids) for ids in feed.looked_up]
     assert (sum(groups), max(groups) <= GROUP_DOCUMENTS, len(groups) < 5) == (len(bad), True, True)
+
+
+def test_an_older_state_from_a_lagging_copy_clears_no_letter(tmp_path, running):
+    """Were it believed, the document's newest state would be in no target and in no letter."""
+
+    class Lagging(ListFeed):
+        lags = True
+
+        def current(self, ids):
+            found = super().current(ids)
+            return [change("p", "4-old", n=4)] if self.lags else found
+
+    target = MemoryTransport()
+    target.poison = {"p"}
+    feed = Lagging([batch("1-a", change("p", "5-new", n=5), caught_up=True)])
+    feed.sums = {"p": 5}
+    made = plan(tmp_path, feed, target, clock=FakeClock())
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME), greenlet)
+    target.poison = set()
+    made.letters.retry(NAME, [("memory", "p")])
+    gevent.sleep(0.1)
+
+    assert (made.letters.count(NAME), target.live()) == (1, {})
+
+    feed.lags = False
+    until(lambda: not made.letters.count(NAME), greenlet)
+    assert target.live()["p"]["n"] == 5
+
+
+def test_documents_that_are_too_large_together_are_read_fewer_at_a_time(tmp_path, running):
+    class Large(ListFeed):
+        def current(self, ids):
+            self.looked_up.append(list(ids))
+            if len(ids) > 3:
+                raise PermanentError("too large")
+            return super().current(ids)
+
+    target = MemoryTransport()
+    ids = [str(n) for n in range(20)]
+    target.poison = set(ids)
+    feed = Large([batch("1-a", *map(change, ids), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock())
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME) == 20, greenlet)
+    target.poison = set()
+    until(lambda: not made.letters.count(NAME), greenlet)
+
+    assert set(target.live()) == set(ids)
