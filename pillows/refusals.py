@@ -37,6 +37,17 @@ class Leaves(Protocol):
         """Which database this is, and how far it was purged."""
 
 
+def goes_back(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
+    """Whether an older state of a document came behind the newest one, in one batch.
+
+    Args:
+        documents: the newest state of each.
+        arrived: all that came, in order.
+    """
+    last = {d.id: d.version for d in arrived}
+    return any(d.version > last[d.id] for d in documents)
+
+
 def suspects(
     batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
 ) -> dict[str, int]:

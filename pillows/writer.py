@@ -126,9 +126,12 @@ class Writer:
 
     def _batch(self, work: Sorted) -> Batch:
         checkpoint = self._keeper.current
-        ahead = self._keeper.after(self._watermark.ahead(work.acks)) if self._transactional else None
+        documents = newest(work.documents)
+        ahead = None
+        if self._transactional and not refusals.goes_back(documents, work.documents):
+            ahead = self._keeper.after(self._watermark.ahead(work.acks))
         return Batch(
-            documents=newest(work.documents),
+            documents=documents,
             epoch=checkpoint.epoch,
             first_pass=checkpoint.first_pass and not checkpoint.pass_done,
             checkpoint=ahead,

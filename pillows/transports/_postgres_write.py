@@ -93,12 +93,11 @@ class BatchWriter:
         self._documents = documents
         self._refused: dict[str, int] = {}
         self._dead = dead
-        self._doubtful = False
 
     @property
     def clean(self) -> bool:
-        """Whether every document was applied, or is stored as it is: a checkpoint may pass."""
-        return not self._dead and not self._doubtful
+        """Whether every document was applied: a checkpoint may pass."""
+        return not self._dead and not self._refused
 
     def write(self) -> WriteResult:
         """Writes all that can be written."""
@@ -158,9 +157,7 @@ class BatchWriter:
                 for n, stored in self._cursor.execute(query, ()).fetchall():
                     refused[n] = max(stored, refused.get(n, 0))
         for n, stored in refused.items():
-            one = self._documents[n]
-            self._refused[one.document.id] = stored
-            self._doubtful = self._doubtful or stored > one.version
+            self._refused[self._documents[n].document.id] = stored
         self._unstage(refused)
 
     def _move_all(self) -> None:

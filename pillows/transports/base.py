@@ -16,8 +16,9 @@ A new transport is one file in this folder plus one test class that inherits
 5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout. A greenlet killed in
    `write` leaves whole documents only, and the next call works.
 6. **No checkpoint past trouble.** A transactional target saves `Batch.checkpoint` only together with
-   a batch whose every document was applied, or refused for an equal guard. Otherwise the caller
-   first puts the others where they are safe (dead letters), then saves it with an empty batch.
+   a batch whose every document was applied. Otherwise the caller first looks at what was refused (an
+   equal guard may be another document, where the source was purged), puts what is dead where it is
+   safe (dead letters), then saves it with an empty batch.
 """
 
 from __future__ import annotations

@@ -253,17 +253,15 @@ class SqliteTransport(Transport):
             known = self._known(db, [document.id for document in documents])
             refused: dict[str, int] = {}
             dead: dict[str, str] = {}
-            doubtful = False
             for document in documents:
                 self._check_cancelled()
                 ours = guard(batch.epoch, document.version)
                 stored = max((g.version for g in known.get(document.id, {}).values()), default=-1)
                 if stored >= ours:
                     refused[document.id] = stored
-                    doubtful = doubtful or stored > ours
                 elif reason := self._put(db, document, ours, known.get(document.id, {}), batch.first_pass):
                     dead[document.id] = reason
-            if batch.checkpoint is not None and not dead and not doubtful:
+            if batch.checkpoint is not None and not dead and not refused:
                 self._save(db, batch.checkpoint)
         return WriteResult(refused=refused, dead=dead)
 
