@@ -112,6 +112,7 @@ class Core:
         """
         with self.memory.lock:
             self.refuse_readonly()
+            self._refuse_inside()
             if keys is None:
                 self._everything = True
             else:
@@ -124,6 +125,8 @@ class Core:
 
     def revert(self) -> None:
         """Forgets what is not on disk, and reads the disk again."""
+        with self.memory.lock:
+            self._refuse_inside()
         with self._disk:
             self.refuse_closed()
             self.memory.detach()
@@ -152,6 +155,11 @@ class Core:
     def abandon(self) -> None:
         """In a forked child: lets the parent's files go. Takes no lock: another thread may have held it."""
         self.directory.close()
+
+    def _refuse_inside(self) -> None:
+        # Who commits needs the memory for a moment: waiting for the disk with it would be for ever.
+        if self.memory.inside:
+            raise StoreError("the disk cannot be waited for within together()")
 
     def _load(self) -> None:
         loaded, restate = off_hub(self._read)

@@ -45,10 +45,7 @@ class Directory:
         Raises:
             NotADirectoryError, FileExistsError: something else is there.
         """
-        if not path.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=0o750)
-            _sync_path(path.parent)
+        _make(path, 0o750)
         return cls(path, durable=durable)
 
     def lock(self) -> None:
@@ -158,6 +155,16 @@ class Directory:
 
     def _unlink(self, name: str) -> None:
         os.unlink(name, dir_fd=self._fd)
+
+
+def _make(path: Path, mode: int = 0o777) -> None:
+    """Makes a directory with its parents, each durable in the one above it."""
+    if path.is_dir():
+        return
+    _make(path.parent)
+    with contextlib.suppress(FileExistsError):  # made by another process meanwhile, or no directory
+        path.mkdir(mode)
+    _sync_path(path.parent)
 
 
 def _sync_path(path: Path) -> None:

@@ -83,6 +83,11 @@ class Memory:
         return self._layout.file_size
 
     @property
+    def inside(self) -> bool:
+        """Whether somebody is in `together`; who holds the lock sees whether it is himself."""
+        return self._inside > 0
+
+    @property
     def dirty(self) -> set[Key]:
         """The keys whose last change, or removal, is not on disk yet."""
         with self.lock:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from pathlib import Path
 
 from checkpoints.core import Core, Settings
 from checkpoints.directory import Directory
+from checkpoints.errors import StoreError
 from checkpoints.forks import abandon_in_children
 from checkpoints.rules import Rules
+
+_log = logging.getLogger(__name__)
 
 
 class Registry:
@@ -92,7 +96,10 @@ class Registry:
 
     def _close_all(self) -> None:
         for path in sorted(self._at_exit):
-            self._open[path].close()
+            try:
+                self._open[path].close()
+            except StoreError:  # said, and the others are closed all the same
+                _log.exception("%s could not be closed at the end", path)
 
 
 def _locked(path: Path, settings: Settings) -> Directory:

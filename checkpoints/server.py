@@ -50,6 +50,7 @@ Handler = Callable[..., Any]
 
 _CLOSE_SECONDS = 2.0  # how long close() waits for the handlers that are still answering
 _PROBE_SECONDS = 1.0
+_ACCEPT_SECONDS = 0.1  # between attempts, where accepting fails
 _TURN_CALLS = 16  # after so many a client lets others in: one that asks fast enough never has to wait
 
 _log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class ControlServer:
         self._guard = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._accepting: threading.Thread | None = None
+        self._closed = threading.Event()
         for name, handler in (handlers or {}).items():
             self.register(name, handler)
 
@@ -104,6 +106,7 @@ class ControlServer:
             OSError: the socket cannot be made there (a path is 107 bytes at most).
         """
         self._listener = _listen(self.path)
+        self._closed.clear()
         abandon_in_children(self)
         self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
         self._accepting.start()
@@ -113,6 +116,7 @@ class ControlServer:
         listener, self._listener = self._listener, None
         if listener is None:
             return
+        self._closed.set()
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
         _shut(listener)
@@ -140,10 +144,12 @@ class ControlServer:
         while listener is not None and self._listener is listener:
             try:
                 connection, _ = listener.accept()
-            except OSError:
-                if self._listener is listener:
-                    _log.exception("the control socket cannot accept")
-                return
+            except OSError as error:
+                if self._listener is not listener:
+                    return
+                _log.warning("the control socket cannot accept: %s", error)  # too many open files, say
+                self._closed.wait(_ACCEPT_SECONDS)
+                continue
             thread = threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True)
             with self._guard:
                 self._connections[connection] = thread

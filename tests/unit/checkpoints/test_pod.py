@@ -566,3 +566,46 @@ def test_syncs_that_are_asked_for_together_are_one_commit(tmp_path, slow_disk):
         gevent.joinall([gevent.spawn(work, number) for number in range(100)], raise_error=True)
         assert pod._core.commits - before == 2  # the first alone, all others together
         assert set(stored(tmp_path).values()) == {1}
+
+
+def test_waiting_for_the_disk_within_together_is_refused(tmp_path):
+    with POD(tmp_path, {"a": 1}) as pod:
+        with pod.together(), pytest.raises(StoreError, match="within together"):
+            pod.sync()
+        with pod.together(), pytest.raises(StoreError, match="within together"):
+            pod.revert()
+        with pod.together():
+            pod["a"] = 2
+    assert stored(tmp_path) == {"a": 2}
+
+
+def test_what_is_done_together_is_synced_after_it(tmp_path):
+    with POD(tmp_path, sync_at=5, sync_interval=None) as pod:
+        with pod.together():
+            for number in range(20):
+                pod["a"] = number
+            assert stored(tmp_path) == {}
+        assert stored(tmp_path) == {"a": 19}
+
+
+def test_every_directory_on_the_way_is_made_durable(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
+    )
+    with POD(tmp_path / "a" / "b" / "x"):
+        assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
+
+
+def test_at_the_end_one_store_that_cannot_be_written_keeps_no_other_from_it(tmp_path):
+    script = """
+import shutil, sys
+from checkpoints import POD
+for name in "abc":
+    POD(f"{sys.argv[1]}/{name}")["k"] = 1
+shutil.rmtree(f"{sys.argv[1]}/b")
+"""
+    run(script, tmp_path)
+    assert stored(tmp_path / "a") == stored(tmp_path / "c") == {"k": 1}
+    assert not (tmp_path / "b").exists()

@@ -210,3 +210,23 @@ def test_clients_are_served_side_by_side(server):
     release.set()
     blocked.join(10)
     assert not blocked.is_alive()
+
+
+def test_a_server_that_cannot_accept_for_a_while_goes_on(server, monkeypatch, caplog):
+    accept, failures = socket.socket.accept, iter([OSError(24, "Too many open files")])
+
+    def failing(listener):
+        connection = accept(listener)
+        for error in failures:
+            connection[0].close()
+            raise error
+        return connection
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    with ControlClient(server.path) as first, contextlib.suppress(StoreUnavailable):
+        first.call("echo")  # served before the fault took effect, or cut off by it
+    with ControlClient(server.path) as second, contextlib.suppress(StoreUnavailable):
+        second.call("echo")
+    with ControlClient(server.path) as third:
+        assert third.call("echo", n=1) == {"n": 1}
+    assert "Too many open files" in caplog.text
