@@ -155,6 +155,7 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
         transform=_transform(settings.steps, outputs, folders),
         keep_departed=settings.source.on_filtered == "ignore",
         keep_deleted=settings.source.deletes == "ignore",
+        max_attachment_bytes=settings.attachments.max_size if settings.attachments.fetch else 0,
     )
 
 
@@ -282,5 +283,5 @@ def _source_identity(settings: PillowConfig) -> dict[str, object]:
 
 def _pipeline_identity(settings: PillowConfig) -> dict[str, object]:
     """What shapes the rows."""
-    wanted = {"filter", "transform", "transport", "outputs"}
+    wanted = {"filter", "transform", "attachments", "transport", "outputs"}
     return settings.model_dump(mode="json", include=wanted)

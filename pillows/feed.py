@@ -7,12 +7,14 @@ last batch ended that was handed over. Nothing else is remembered, so nothing ca
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from urllib.parse import quote
 
 from gevent.event import Event
 
 from checkpoints import Seq
+from pillows.answers import RejectedError
 from pillows.clock import Clock, SystemClock
-from pillows.couch import Couch, Pulse
+from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.couch_options import CouchConnection
 from pillows.documents import wanted
 from pillows.errors import RetryableError
@@ -128,6 +130,19 @@ class CouchFeed:
         return Document(
             id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.body
         )
+
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Reads an attachment; one attempt. No more than `max_bytes` are taken from the line."""
+        path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
+        try:
+            with self._couch.open("GET", path, pulse=self._pulse) as answer:
+                return answer.body(max_bytes)
+        except TooLargeError:
+            return None
+        except RejectedError as error:
+            if error.status != 404:
+                raise
+            return None  # a later change has replaced it, and comes too
 
     def pending(self, since: Seq) -> int | None:
         """How many changes are behind `since`, as the server says."""

@@ -111,6 +111,16 @@ class Feed(Protocol):
             As `identify`.
         """
 
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Reads an attachment; one attempt.
+
+        Returns:
+            Its content; None where the revision has none of that name any more, or it is larger.
+
+        Raises:
+            As `identify`.
+        """
+
     def pending(self, since: Seq) -> int | None:
         """How many changes are behind `since`, as the server says; None where it does not.
 

@@ -85,6 +85,10 @@ class FileFeed:
         """
         raise PermanentError(f"The recording has no document for {change.id!r}.")
 
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:  # noqa: ARG002 - none
+        """A recording has none."""
+        return None
+
     def pending(self, since: Seq) -> int | None:  # noqa: ARG002 - a recording does not say
         """Unknown."""
         return None

@@ -92,8 +92,15 @@ class Member:
         self.left = True
         self._news.set()
 
-    def batches(self, stop: Event) -> Iterator[ChangeBatch]:
-        """What comes, with signs of life, until it has left or a stop is asked for."""
+    def batches(self, stop: Event, drains: Callable[[], bool]) -> Iterator[ChangeBatch]:
+        """What comes, with signs of life, until it has left or a stop is asked for.
+
+        Args:
+            stop: asks for a stop.
+            drains: called then; whether the group ends for its sake, so that what has been sent
+                already still comes.
+        """
+        stopping = False
         stop.rawlink(self._wake)
         try:
             while True:
@@ -101,8 +108,12 @@ class Member:
                     batch = self._waiting.popleft()
                     self._size_bytes -= batch.size_bytes
                     yield batch
-                if self.left or stop.is_set():
+                if self.left:
                     return
+                if stop.is_set() and not stopping:
+                    stopping = drains()
+                    if not stopping:
+                        return
                 self._news.clear()
                 if not self._news.wait(TICK_SECONDS):
                     yield _SIGN_OF_LIFE
@@ -140,6 +151,7 @@ class FeedGroup:
         self._held: deque[Held] = deque()
         self._identity: Identity | None = None
         self._halt = Event()
+        self._ending = False
         self._reader: gevent.Greenlet[[], None] | None = None
         self.feed: CouchFeed | None = None
 
@@ -168,11 +180,20 @@ class FeedGroup:
         member = Member(held, identity, wants, self._max_lag_bytes)
         self._joining.append(member)
         if self._reader is None:
+            self._ending = False
             self._held.clear()
             self._reader = gevent.spawn(self._read)
         elif len(self._joining) == 1:
             gevent.spawn(self._gather, self._halt)
         return member
+
+    def drain(self) -> bool:
+        """Ends the connection in good order, where nobody else needs it; returns whether it does."""
+        if self.size > 1:
+            return False
+        self._ending = True
+        self._halt.set()
+        return True
 
     def leave(self, member: Member) -> None:
         """Lets a reader go; the last one ends the group's connection."""
@@ -195,7 +216,7 @@ class FeedGroup:
         self.feed = self._make_feed(self._wants)
         try:
             with closing(self.feed):
-                while self.size:
+                while self.size and not self._ending:
                     since = self._take_in()
                     self._read_from(since, self.feed)
         except FatalError:
@@ -285,6 +306,10 @@ class GroupFeed:
         """Fetches the document of a change that came without one; one attempt."""
         return self._own.fetch(change)
 
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Reads an attachment; one attempt."""
+        return self._own.attachment(id, rev, name, max_bytes)
+
     def pending(self, since: Seq) -> int | None:
         """How many changes are behind `since`, as the server says."""
         return self._own.pending(since)
@@ -317,7 +342,7 @@ class GroupFeed:
     def _together(self, held: Held, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
         self._member = self._group.join(held, identity, self._wants)
         try:
-            yield from self._member.batches(stop)
+            yield from self._member.batches(stop, self._group.drain)
         finally:
             self._group.leave(self._member)
             self._member = None

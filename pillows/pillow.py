@@ -23,7 +23,7 @@ from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
 from pillows.pusher import Pusher
 from pillows.transforms import ChunkedTransform, Transform
-from pillows.triggers import DocumentTrigger
+from pillows.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
 from pillows.watermark import Segment, Watermark
 from pillows.writer import Item, Outcome
 
@@ -46,6 +46,7 @@ class Pillow:
         transform: what rows a document has.
         keep_departed: documents that leave the set keep their rows (append-only sources).
         keep_deleted: deleted documents keep their rows (append-only sources).
+        max_attachment_bytes: attachments up to this size come with their documents; 0: stubs only.
     """
 
     name: str
@@ -54,6 +55,18 @@ class Pillow:
     transform: Transform
     keep_departed: bool = False
     keep_deleted: bool = False
+    max_attachment_bytes: int = 0
+
+    def trigger(self, fetch: Callable[[Change], Document], read: ReadAttachment) -> DocumentTrigger:
+        """What extracts documents for this pillow.
+
+        Args:
+            fetch: reads a document that did not come with its change.
+            read: reads an attachment.
+        """
+        if not self.max_attachment_bytes:
+            return DocumentTrigger(fetch)
+        return AttachmentTrigger(fetch, read, max_bytes=self.max_attachment_bytes)
 
 
 class Pipeline:
@@ -116,7 +129,7 @@ class Pipeline:
             outcome = self.outcome_or_letter(change)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
-            waited = self.pusher.push((segment, outcome), weight(change))
+            waited = self.pusher.push((segment, outcome), weight(change, outcome))
             if turn_seconds > SLOW_SECONDS:
                 self._warn_slow(change, turn_seconds)
             if turn_seconds > TURN_SECONDS:
@@ -158,7 +171,11 @@ class Pipeline:
         self._stage = "transform"
         rows = self.transform(document)
         return DocumentRows(
-            id=change.id, rev=document.rev, version=document.version, rows=rows, size_bytes=weight(change)
+            id=change.id,
+            rev=document.rev,
+            version=document.version,
+            rows=rows,
+            size_bytes=len(document.raw) if document.raw is not None else 0,
         )
 
     def _warn_slow(self, change: Change, seconds: float) -> None:
@@ -172,6 +189,11 @@ def gone(change: Change | Document) -> DocumentRows:
     return DocumentRows(id=change.id, rev=change.rev, version=change.version, rows={})
 
 
-def weight(change: Change) -> int:
-    """Bytes that a change holds in memory, nearly."""
-    return len(change.body) if change.body is not None else len(change.id)
+def weight(change: Change, outcome: Outcome) -> int:
+    """Bytes that a change and what became of it hold in memory, nearly."""
+    size_bytes = len(change.body) if change.body is not None else len(change.id)
+    if type(outcome) is DocumentRows:
+        return max(size_bytes, outcome.size_bytes)  # fetched apart, or with attachments
+    if type(outcome) is Document and outcome.raw is not None:
+        return len(outcome.raw)
+    return size_bytes

@@ -69,7 +69,7 @@ def previews(
         RetryableError, AccessError: the source cannot be read.
     """
     for change in changes:
-        yield _Look(pillow, change, DocumentTrigger(feed.fetch)).through(transports, epoch)
+        yield _Look(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).through(transports, epoch)
 
 
 class _Look:

@@ -15,6 +15,7 @@ from checkpoints import StoreWriteError
 from pillows.deadletters import LONGEST_PAUSE_SECONDS, DeadLetter, DeadLetters
 from pillows.errors import PermanentError, RetryableError
 from pillows.models import Change, ChangeBatch
+from pillows.pillow import weight
 from pillows.refusals import Leaves, went_back
 from pillows.waiting import Waiter
 from pillows.watermark import Segment
@@ -128,7 +129,7 @@ class Redelivery:
             return
         # A segment that the watermark has never seen moves nothing.
         segment = Segment(ChangeBatch(changes=(change,), seq=None))
-        self._push((segment, outcome), len(change.body) if change.body is not None else 0)
+        self._push((segment, outcome), weight(change, outcome))
 
 
 def _known_as(change: Change, letter: DeadLetter) -> Change:

@@ -33,7 +33,6 @@ from pillows.pusher import Pusher
 from pillows.redelivery import Redelivery
 from pillows.transports.base import Transport
 from pillows.tries import Retrier
-from pillows.triggers import DocumentTrigger
 from pillows.waiting import Waiter
 from pillows.watermark import Advance, Watermark
 from pillows.writer import Item, Writer
@@ -246,8 +245,9 @@ class Run:
         """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
         return Pipeline(
             self._plan.pillow,
-            trigger=DocumentTrigger(
-                lambda change: self._retrier.tries("source").until_done(partial(self.feed.fetch, change))
+            trigger=self._plan.pillow.trigger(
+                lambda change: self._retrier.tries("source").until_done(partial(self.feed.fetch, change)),
+                lambda *what: self._retrier.tries("source").until_done(partial(self.feed.attachment, *what)),
             ),
             pusher=pusher,
             watermark=watermark,

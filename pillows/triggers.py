@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
 
 from pillows.models import Change, Document
+
+#: Reads an attachment: id, revision, name, bytes at most -> its content; None where there is none, or more.
+ReadAttachment = Callable[[str, str, str, int], bytes | None]
 
 
 class DocumentTrigger:
@@ -29,3 +36,40 @@ class DocumentTrigger:
             raw=None if change.deleted else change.body,
             parsed=change.parsed,
         )
+
+
+class AttachmentTrigger(DocumentTrigger):
+    """Also puts the content of small attachments in the place of their stubs, as `data` in base64.
+
+    Args:
+        fetch: as in `DocumentTrigger`.
+        read: reads an attachment.
+        max_bytes: of one attachment; a larger one stays a stub, and is not read any further.
+    """
+
+    def __init__(self, fetch: Callable[[Change], Document], read: ReadAttachment, *, max_bytes: int) -> None:
+        super().__init__(fetch)
+        self._read = read
+        self._max_bytes = max_bytes
+
+    def __call__(self, change: Change) -> Document:
+        """The winning document of a change, with its small attachments."""
+        document = super().__call__(change)
+        if document.raw is None or b'"_attachments"' not in bytes(document.raw):
+            return document
+        fields: dict[str, Any] = msgspec.json.decode(document.raw)
+        stubs = fields.get("_attachments")
+        if not isinstance(stubs, dict):
+            return document
+        fields["_attachments"] = {name: self._filled(document, name, stub) for name, stub in stubs.items()}
+        raw = msgspec.Raw(msgspec.json.encode(fields))
+        return msgspec.structs.replace(document, raw=raw, parsed=None)
+
+    def _filled(self, document: Document, name: str, stub: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not stub.get("stub") or stub.get("length", 0) > self._max_bytes:
+            return stub
+        content = self._read(document.id, document.rev, name, self._max_bytes)
+        if content is None:
+            return stub
+        known = {key: value for key, value in stub.items() if key != "stub"}
+        return {**known, "data": b64encode(content).decode()}

@@ -86,6 +86,9 @@ class ListFeed:
         raw = msgspec.Raw(msgspec.json.encode({"_id": change.id, "_rev": change.rev, "fetched": True}))
         return Document(id=change.id, rev=change.rev, version=change.version, deleted=False, raw=raw)
 
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        return None
+
     def pending(self, since: Seq) -> int | None:
         return 0
 
