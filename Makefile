@@ -1,6 +1,7 @@
 # The only door: `make help` lists what there is.
 SHELL := /bin/bash
 PYTHON ?= python3
+PREFIX ?= /opt/pillowd
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
@@ -44,6 +45,20 @@ setup: $(VENV)/.runtime ## Make .venv with pillowd and what it needs
 
 dev: $(VENV)/.dev ## ... and what its tests need
 
+docs: $(VENV)/.dev ## Build the documentation's site into build/docs
+	$(BIN)/python docs/generate.py
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+
+schema: $(VENV)/.runtime ## Write the configuration's JSON Schema for editors
+	$(BIN)/pillowd config schema > etc/pillowd.schema.json
+
+man: $(VENV)/.runtime ## Write the man page into build/
+	@mkdir -p build
+	$(BIN)/python -m daemon.man_page > build/pillowd.1
+
+install: ## Install as a service under PREFIX (/opt/pillowd), for packages under DESTDIR
+	PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" etc/install.sh
+
 lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	$(PIP) uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml -o requirements.lock
@@ -55,6 +70,7 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 	@echo "Installing what pillowd needs into $(VENV)"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps -e .
+	@$(BIN)/pillowd config schema > etc/pillowd.schema.json
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
@@ -62,4 +78,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo test proof soak bench lint types format setup dev lock
+.PHONY: help demo test proof soak bench lint types format docs schema man install setup dev lock

@@ -14,6 +14,7 @@ from daemon import desk
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import load
 from daemon.exits import CommandError
+from daemon.old_positions import SYSTEMS, old_position, token
 from daemon.status import moment, short_seq, show, table
 from pillows.options import seconds
 
@@ -110,10 +111,28 @@ def export(key: str, config_path: Path, as_json: bool) -> None:
 @checkpoint.command("import")
 @click.argument("key")
 @click.argument("file", type=click.File())
+@click.option(
+    "--from",
+    "system",
+    type=click.Choice(list(SYSTEMS)),
+    help="FILE is another system's own: see docs/how-to/move-from-an-older-system.md.",
+)
+@click.option("--entry", help="Which entry of FILE, where it has several.")
 @config_option
 @json_option
-def import_(key: str, file: Any, config_path: Path, as_json: bool) -> None:
-    """Puts back the checkpoint of KEY that `export` printed into FILE (`-`: standard input)."""
+def import_(
+    *, key: str, file: Any, system: str | None, entry: str | None, config_path: Path, as_json: bool
+) -> None:
+    """Puts back the checkpoint of KEY that `export` printed into FILE (`-`: standard input).
+
+    With --from, FILE is where an older system kept its position, and KEY goes on from there.
+    """
+    if system is not None:
+        position = old_position(system, file.read(), entry)
+        _edited(_edit("checkpoint.set", config_path, key=key, seq=position), as_json=as_json)
+        return
+    if entry is not None:
+        raise click.UsageError("--entry needs --from.")
     try:
         exported = json.load(file)
     except ValueError as error:
@@ -121,15 +140,6 @@ def import_(key: str, file: Any, config_path: Path, as_json: bool) -> None:
     if not isinstance(exported, dict):
         raise CommandError(f"{file.name} is no exported checkpoint")
     _edited(_edit("checkpoint.import", config_path, key=key, exported=exported), as_json=as_json)
-
-
-def token(text: str) -> Any:
-    """A token as it is typed: a number or a list is one, anything else is text."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if type(value) in (int, list, str) else text
 
 
 def _call(name: str, config_path: Path, **arguments: Any) -> Any:

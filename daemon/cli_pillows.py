@@ -15,6 +15,7 @@ from rich.live import Live
 from daemon import desk
 from daemon.cli_common import config_option, json_option, print_json
 from daemon.config import load
+from daemon.exits import Exit
 from daemon.status import report, show
 from pillows.state import State
 
@@ -29,7 +30,8 @@ _LOOK_SECONDS = 0.2
 @config_option
 @json_option
 @click.option("--watch", is_flag=True, help="Look again every second, until interrupted.")
-def status(config_path: Path, as_json: bool, watch: bool) -> None:
+@click.option("--running", is_flag=True, help="Fail (75) when no daemon answers; for health checks.")
+def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> Exit:
     """Shows how the pillows are: state, how far behind, when last saved."""
     config = load(config_path)
 
@@ -41,7 +43,8 @@ def status(config_path: Path, as_json: bool, watch: bool) -> None:
     if not watch:
         facts = look()
         print_json(facts) if as_json else show(report(facts))
-    elif as_json:
+        return Exit.UNREACHABLE if running and not facts["running"] else Exit.OK
+    if as_json:
         with suppress(KeyboardInterrupt):
             while True:
                 click.echo(json.dumps(look()))
@@ -51,6 +54,7 @@ def status(config_path: Path, as_json: bool, watch: bool) -> None:
             while True:
                 live.update(report(look()), refresh=True)
                 time.sleep(_WATCH_SECONDS)
+    return Exit.OK
 
 
 @click.command()

@@ -67,10 +67,10 @@ def outcome(error: BaseException) -> tuple[int, str]:
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, SystemExit):  # click answered a shell that asked for completions
+        error = click.exceptions.Exit(int(error.code or 0))
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0), ""  # click answered a shell that asked for completions
     if isinstance(error, BrokenPipeError):
         return Exit.FAILED, ""  # whoever read the output has seen enough
     if isinstance(error, click.ClickException):

@@ -179,6 +179,6 @@ def test_store_check_and_repair(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_a_token_is_taken_as_it_is_typed(text: str, value: Any) -> None:
-    from daemon.cli_checkpoint import token
+    from daemon.old_positions import token
 
     assert token(text) == value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -59,21 +58,22 @@ def test_completion_completes():
     assert "plain,--state-dir" in done.stdout.splitlines()
 
 
-def test_the_schema_file_is_as_the_models_are():
-    written = json.loads(SCHEMA.read_text())
-
-    assert written == json_schema(), "run `make schema`"
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_examples_name_their_schema_and_fit_it(path: Path):
+def test_examples_name_their_schema_and_fit_it(path: Path) -> None:
     first, _, _ = path.read_text().partition("\n")
     prefix = "# yaml-language-server: $schema="
     assert first.startswith(prefix)
     schema = path.parent / first.removeprefix(prefix)
     assert schema.resolve() == SCHEMA
 
-    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(schema.read_text()))
+    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+
+
+def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
+    """It is made, not kept: kept, it would lag behind the models."""
+    recipe = (ROOT / "Makefile").read_text()
+
+    assert recipe.count(f"config schema > {SCHEMA.relative_to(ROOT)}") == 2
 
 
 @pytest.mark.parametrize(

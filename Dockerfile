@@ -1,0 +1,40 @@
+# syntax=docker/dockerfile:1
+# pillowd in a container: nothing but Python, pillowd and what it needs; no root, nothing to write to but
+# the volume /var/lib/pillowd.
+#
+#   docker build -t pillowd .
+#   docker run --read-only --tmpfs /tmp --tmpfs /run/pillowd:uid=10001,gid=10001,mode=0750 \
+#     -v ./pillowd.yaml:/etc/pillowd/pillowd.yaml:ro -v pillowd-state:/var/lib/pillowd pillowd
+
+FROM python:3.13-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/pillowd
+# What it needs changes seldom, so it is a layer of its own.
+COPY requirements.lock ./
+RUN /opt/pillowd/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md LICENSE pillowd.py ./
+COPY checkpoints ./checkpoints
+COPY pillows ./pillows
+COPY daemon ./daemon
+RUN /opt/pillowd/bin/pip install --no-cache-dir --no-deps .
+
+FROM python:3.13-slim
+RUN groupadd --system --gid 10001 pillowd \
+ && useradd --system --uid 10001 --gid pillowd --home-dir /var/lib/pillowd --shell /usr/sbin/nologin pillowd \
+ && install -d -o pillowd -g pillowd -m 0700 /var/lib/pillowd \
+ && install -d -o pillowd -g pillowd -m 0750 /run/pillowd \
+ && install -d -m 0755 /etc/pillowd
+COPY --from=build /opt/pillowd /opt/pillowd
+ENV PATH=/opt/pillowd/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    STATE_DIRECTORY=/var/lib/pillowd \
+    RUNTIME_DIRECTORY=/run/pillowd
+USER 10001:10001
+VOLUME ["/var/lib/pillowd"]
+# Whether the daemon answers. A single failed pillow is its operator's business, not a reason to restart.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
+    CMD ["pillowd", "status", "--running", "--config", "/etc/pillowd/pillowd.yaml"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["pillowd"]
+CMD ["run", "--all", "--config", "/etc/pillowd/pillowd.yaml"]

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Installs pillowd as a service: `make install` calls it. Run it again to upgrade.
+#
+#   PREFIX   where pillowd lives, with a virtual environment of its own: /opt/pillowd unless given
+#   DESTDIR  put before every path that is written, to make packages and to try it; empty unless given
+#   PYTHON   the Python 3.11 or newer to use: python3 unless given
+#
+# An existing configuration is never touched. It holds no secrets, and the service runs as a user of its
+# own (DynamicUser), so everybody may read it; passwords are in credentials/, which only root may read.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+prefix="${PREFIX:-/opt/pillowd}"
+root="${DESTDIR:-}"
+python="${PYTHON:-python3}"
+venv="$root$prefix"
+etc="$root/etc/pillowd"
+
+[[ "$prefix" = /* && "$prefix" != *[[:space:]]* ]] || { echo "PREFIX must be an absolute path without blanks" >&2; exit 2; }
+"$python" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=/path/to/it")'
+
+echo "Installing pillowd into $venv"
+[[ -x "$venv/bin/python" ]] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+"$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --force-reinstall .
+# Under DESTDIR the scripts were written for where they are now; they will run from the prefix.
+if [[ -n "$root" ]]; then
+  grep -rlIF -- "$venv/" "$venv/bin" "$venv/pyvenv.cfg" | xargs -r sed -i "s|$venv/|$prefix/|g"
+fi
+
+install -d -m 0755 "$venv/share/man/man1" "$root/etc/systemd/system" "$etc" "$etc/pillows.d"
+install -d -m 0700 "$etc/credentials"
+(cd "$venv" && ./bin/python3 -m daemon.man_page) > "$venv/share/man/man1/pillowd.1"
+sed "s|/opt/pillowd|$prefix|g" etc/pillowd.service > "$root/etc/systemd/system/pillowd.service"
+chmod 0644 "$root/etc/systemd/system/pillowd.service"
+(cd "$venv" && ./bin/python3 -m pillowd config schema) > "$etc/pillowd.schema.json"
+chmod 0644 "$etc/pillowd.schema.json"
+install -m 0644 etc/pillowd.yaml "$etc/pillowd.yaml.example"
+[[ -e "$etc/pillowd.yaml" ]] || install -m 0644 etc/first.yaml "$etc/pillowd.yaml"
+
+cat <<EOF
+Installed. What is left to do:
+  1. write your servers into /etc/pillowd/pillowd.yaml (every key: pillowd.yaml.example)
+  2. put the password into /etc/pillowd/credentials/couchdb_password (owner root, mode 0600)
+  3. systemctl daemon-reload && systemctl enable --now pillowd
+EOF

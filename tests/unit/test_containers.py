@@ -1,0 +1,159 @@
+"""Dockerfile and docker-compose.yml, where no engine can run them: all that they name is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daemon.cli import pillowd
+from daemon.config import load
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+NAMES = ("COUCHDB_USER", "COUCHDB_PASSWORD", "ELASTIC_PASSWORD", "POSTGRES_PASSWORD")
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, continued lines joined."""
+    text = re.sub(r"(?m)^#.*\n", "", DOCKERFILE).replace("\\\n", " ")
+    return [
+        (word, rest.strip()) for word, _, rest in (line.partition(" ") for line in text.splitlines() if line)
+    ]
+
+
+def values(name: str) -> list[str]:
+    return [rest for word, rest in instructions() if word == name]
+
+
+def understood(words: list[str]) -> None:
+    """Parses a command of ours, as click does, without running it."""
+    name, *rest = words
+    command = pillowd.get_command(pillowd.make_context("pillowd", [name]), name)
+    assert command is not None, name
+    command.make_context(name, rest)
+
+
+# --- Dockerfile
+
+
+def test_it_has_two_stages_and_the_last_one_builds_nothing():
+    froms = [n for n, (word, _) in enumerate(instructions()) if word == "FROM"]
+
+    assert len(froms) == 2
+    assert "AS build" in instructions()[froms[0]][1]
+    assert [rest for word, rest in instructions()[froms[1] :] if word == "RUN" and "pip" in rest] == []
+
+
+def test_everything_that_is_copied_is_there_and_not_ignored():
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [rest.split()[:-1] for rest in values("COPY") if not rest.startswith("--from")]
+
+    for path in (path for paths in copied for path in paths):
+        assert (ROOT / path).exists(), path
+        assert path in allowed, path
+
+
+def test_all_that_the_wheel_needs_is_copied():
+    packages = re.search(r"packages = (\[.*\])", (ROOT / "pyproject.toml").read_text())
+    copied = {path for rest in values("COPY") for path in rest.split()}
+
+    assert packages is not None
+    assert {*json.loads(packages[1]), "pillowd.py", "README.md", "LICENSE", "pyproject.toml"} <= copied
+
+
+def test_it_is_not_run_by_root():
+    (user,) = values("USER")
+    made = " ".join(values("RUN"))
+
+    assert user == "10001:10001"
+    assert "--uid 10001" in made
+    assert "--gid 10001" in made
+
+
+def test_its_commands_exist():
+    (command,), (health,) = values("CMD"), values("HEALTHCHECK")
+    assert json.loads(values("ENTRYPOINT")[0]) == ["pillowd"]
+
+    understood(json.loads(command))
+    check = json.loads(health.partition("CMD")[2])
+    assert check[:2] == ["pillowd", "status"]
+    understood(check[1:])
+
+
+def test_state_and_socket_are_where_it_may_write():
+    environ = dict(pair.split("=", 1) for pair in shlex.split(values("ENV")[0]))
+
+    assert environ["STATE_DIRECTORY"] in json.loads(values("VOLUME")[0])
+    assert f"{environ['RUNTIME_DIRECTORY']}:uid=10001" in " ".join(SERVICES["pillowd"]["tmpfs"])
+
+
+# --- docker-compose.yml
+
+
+def test_the_services_are_the_official_images_with_a_version():
+    images = {name: service["image"] for name, service in SERVICES.items()}
+
+    assert images.pop("pillowd") == "pillowd"
+    assert {image.partition(":")[0] for image in images.values()} >= {"couchdb", "elasticsearch", "postgres"}
+    assert all(re.search(r":\d", image) for image in images.values())
+
+
+def test_only_this_machine_reaches_a_port():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+
+    assert ports == ["127.0.0.1:5984:5984"]
+
+
+def test_no_password_is_in_it_and_a_missing_one_is_said():
+    text = (ROOT / "docker-compose.yml").read_text()
+    named = re.findall(r"\$\{([A-Z_]+)([^}]*)\}", text)
+
+    assert {name for name, _ in named} == set(NAMES)
+    assert {rest for name, rest in named} == {f":?set {name} in .env" for name in NAMES}
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            assert "PASSWORD" not in name or value.startswith("${")
+
+
+def test_every_mount_is_there_and_every_volume_declared():
+    for service in SERVICES.values():
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_everything_waits_for_what_it_needs_to_be_healthy():
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            healthy = how["condition"] == "service_healthy"
+            assert not healthy or "healthcheck" in SERVICES[other]
+
+
+def test_the_container_can_write_to_nothing_but_its_state():
+    ours = SERVICES["pillowd"]
+
+    assert ours["read_only"] is True
+    assert ours["cap_drop"] == ["ALL"]
+    assert [mount for mount in ours["volumes"] if not mount.endswith(":ro")] == [
+        "pillowd-state:/var/lib/pillowd"
+    ]
+    assert int(ours["stop_grace_period"].removesuffix("s")) > 30  # daemon.shutdown_timeout
+
+
+def test_its_configuration_is_valid_and_names_the_services():
+    (mount,) = [each for each in SERVICES["pillowd"]["volumes"] if each.endswith("pillowd.yaml:ro")]
+    environ = dict.fromkeys(SERVICES["pillowd"]["environment"], "s3cret-x")
+
+    config = load(ROOT / mount.split(":")[0], environ)
+
+    text = (ROOT / mount.split(":")[0]).read_text()
+    assert set(re.findall(r"(?://|@)([a-z]+)[:/]", text)) == {"couchdb", "postgres", "elasticsearch"}
+    (pillow,) = {config.pillows[name].source.database for name in config.pillows}
+    assert f" {pillow}; do" in SERVICES["databases"]["command"][0]
