@@ -22,7 +22,7 @@ test: $(VENV)/.dev ## Set up and pass all tests, with real servers
 
 proof: $(VENV)/.dev ## The tests at full size: every figure that is promised
 	@$(BIN)/python -m tests.servers install
-	PILLOWD_PROOF=1 $(PYTEST) -m proof --timeout 3600 -s $(ARGS)
+	PILLOWD_PROOF=1 $(PYTEST) --timeout 3600 -s $(ARGS)
 
 soak: $(VENV)/.dev ## The tests that run for long
 	@$(BIN)/python -m tests.servers install
