@@ -15,7 +15,7 @@ from pillows.feed_groups import FeedGroups
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
 from tests.clock import FakeClock
-from tests.servers.scripted import Request, ScriptedServer
+from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head
 from tests.sizes import size
 from tests.unit.feed.wire import Taking, closing, couchdb, info, page, reply, row
 
@@ -182,7 +182,7 @@ def test_a_reader_that_is_too_far_behind_leaves_with_what_it_has():
     for n in range(5):
         member.put(ChangeBatch(changes=(), seq=Seq.of(n), size_bytes=40))
     assert member.left
-    assert [batch.seq for batch in member.batches(Event())] == [Seq.of(0), Seq.of(1)]
+    assert [batch.seq for batch in member.batches(Event(), bool)] == [Seq.of(0), Seq.of(1)]
 
 
 def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_server, clock, groups):
@@ -202,6 +202,28 @@ def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_s
     for _, taken in readers:
         taken.stop.set()
         taken.ended()
+
+
+def test_the_last_reader_takes_what_has_been_sent_when_it_stops(scripted_server):
+    groups = FeedGroups()
+    server = couchdb(scripted_server())
+    burst = b"".join(row(n) + b"\n" for n in range(2, 402))
+    tails = iter([[HANG], [head(chunked=True) + chunk(burst[:9000]), Pause(0.1), chunk(burst[9000:]), HANG]])
+
+    def changes(request: Request):
+        if request.query["feed"] == "continuous":
+            return next(tails)
+        return reply(page([row(1)] if request.query["since"] == "0-start0" else [], "1-tok"))
+
+    server.on("GET", "/db/_changes", changes)
+    feed, taken = start(groups, server.url, 0, mode="continuous")
+    until(lambda: "doc-2" in taken.ids)
+    gevent.sleep(0.15)
+    taken.stop.set()
+    taken.ended()
+    feed.close()
+    assert taken.seqs[-1] == "401-tok"
+    assert taken.error is None
 
 
 def test_a_recreated_database_is_told_to_every_reader(scripted_server, clock, groups):
