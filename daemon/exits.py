@@ -73,10 +73,9 @@ def _outcome(error: BaseException) -> tuple[int, str]:
         return error.exit_code, ""
     if isinstance(error, BrokenPipeError):
         return Exit.FAILED, ""  # whoever read the output has seen enough
-    if isinstance(error, click.ClickException):
-        return error.exit_code, error.format_message()
-    if isinstance(error, CommandError):
-        return error.exit_code, str(error)
+    if isinstance(error, click.ClickException | CommandError):
+        told = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        return error.exit_code, told
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code, str(error) or "interrupted"
