@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from checkpoints.directory import Directory
 from checkpoints.errors import IntegrityError, StoreClosed, StoreError, StoreWriteError
@@ -72,6 +73,7 @@ class Core:
         self._requests: set[int] = set()
         self._everything = False
         self._ticket = self._covered = 0
+        self.memory = Memory(rules, refuse=self.refuse_readonly, written=self._on_write)
         self._load()
 
     def refuse_closed(self) -> None:
@@ -129,7 +131,6 @@ class Core:
             self._refuse_inside()
         with self._disk:
             self.refuse_closed()
-            self.memory.detach()
             self._load()
 
     def close(self) -> None:
@@ -162,17 +163,17 @@ class Core:
             raise StoreError("the disk cannot be waited for within together()")
 
     def _load(self) -> None:
-        loaded, restate = off_hub(self._read)
+        loaded, restate, read = off_hub(self._read)
         self._ondisk = OnDisk(loaded, self.rules)
-        self.memory = Memory(loaded.layout, self.rules, refuse=self.refuse_readonly, written=self._on_write)
+        self.memory.replace(loaded.layout, read)
         if restate:
             self.restate()
         if loaded.shadowed and not self.settings.readonly:
             self.memory.rewrite(loaded.shadowed)
             self._commit()
 
-    def _read(self) -> tuple[Scan, bool]:
-        """The disk's content, and whether `.meta` is to be written anew."""
+    def _read(self) -> tuple[Scan, bool, Any]:
+        """The disk's content, whether `.meta` is to be written anew, and what the rules made of it."""
         loaded = self._scan()
         stated = loaded.meta
         restate = self.rules.opened(
@@ -180,8 +181,7 @@ class Core:
             settings=stated.settings if stated else {},
             empty=not loaded.layout,
         )
-        self.rules.load(loaded.layout)
-        return loaded, restate
+        return loaded, restate, self.rules.read(loaded.layout)
 
     def _scan(self) -> Scan:
         for attempt in range(_READ_ATTEMPTS):

@@ -44,7 +44,6 @@ class Memory:
     """The entries of an open store. Every method may be called from any thread or greenlet.
 
     Args:
-        layout: the lines, as read from the disk.
         rules: what the kind of store asks of its entries.
         refuse: called before each change; raises where none may be made.
         written: called after each change, without the lock.
@@ -54,16 +53,23 @@ class Memory:
         writes: how many changes were made since everything was written last.
     """
 
-    def __init__(
-        self, layout: Layout, rules: Rules, *, refuse: Callable[[], None], written: Callable[[], None]
-    ) -> None:
+    def __init__(self, rules: Rules, *, refuse: Callable[[], None], written: Callable[[], None]) -> None:
         self.lock = threading.RLock()
-        self.writes = 0
-        self._layout = layout
         self._rules = rules
         self._refuse = refuse
         self._written = written
         self._inside = 0
+        self._begin(Layout(1))
+
+    def replace(self, layout: Layout, read: Any) -> None:
+        """Takes what is on disk for what is here. Values that somebody holds are nobody's then."""
+        with self.lock:
+            self._begin(layout)
+            self._rules.begin(read)
+
+    def _begin(self, layout: Layout) -> None:
+        self._layout = layout
+        self.writes = 0
         self._live: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
         self._changed: dict[Key, Any] = {}
         self._dirty: dict[Key, int] = {}
@@ -76,11 +82,6 @@ class Memory:
 
     def __contains__(self, key: Key) -> bool:
         return key in self._layout
-
-    @property
-    def file_size(self) -> int:
-        """How many lines a segment takes."""
-        return self._layout.file_size
 
     @property
     def inside(self) -> bool:
@@ -246,11 +247,6 @@ class Memory:
         """Has segments written at the next commit, whatever that is for."""
         with self.lock:
             self._stale |= segments
-
-    def detach(self) -> None:
-        """Makes every value that somebody holds an ordinary one: the disk was read again."""
-        with self.lock:
-            self._live.clear()
 
     def _write_down(self, key: Key) -> None:
         root = self._changed.pop(key, None)

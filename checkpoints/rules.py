@@ -42,12 +42,18 @@ class Rules:
     def removed(self, key: Key) -> None:
         """An entry is gone."""
 
-    def load(self, layout: Layout) -> None:
-        """These are all entries now; read from the disk.
+    def read(self, layout: Layout) -> Any:
+        """Looks at all entries, as read from the disk, in whatever thread reads it; changes nothing.
+
+        Returns:
+            What `begin` is to be told.
 
         Raises:
             StoreError: they cannot be the entries of this kind of store.
         """
+
+    def begin(self, read: Any) -> None:
+        """The entries are now those that `read` looked at."""
 
     def settings(self) -> dict[str, Any]:
         """What `.meta` keeps beside."""

@@ -65,17 +65,16 @@ class Tally(Rules):
     def changed(self, key: Key, value: Any) -> None:
         """Counts an entry as it is now."""
         self._count(self.marks.get(key), -1)
-        self.marks[key] = marks = Marks(value["_done"], value["_tries"], value["_aborted"])
+        self.marks[key] = marks = _marks(value)
         self._count(marks, 1)
 
     def removed(self, key: Key) -> None:
         """Counts an entry no longer."""
         self._count(self.marks.pop(key), -1)
 
-    def load(self, layout: Layout) -> None:
-        """Counts anew."""
-        self.marks = {}
-        self.done = self.tried = self.aborted = 0
+    def read(self, layout: Layout) -> dict[Key, Marks]:
+        """The marks of all tasks."""
+        marks = {}
         for segment in layout.segments:
             for key, line in segment.items():
                 value = value_of(line)
@@ -83,7 +82,15 @@ class Tally(Rules):
                     self.check(key, value)
                 except TypeError as error:
                     raise StoreError(f"this is no tracker: {error}. Tracker.from_pod() makes one") from None
-                self.changed(key, value)
+                marks[key] = _marks(value)
+        return marks
+
+    def begin(self, read: dict[Key, Marks]) -> None:
+        """Counts anew."""
+        self.marks = read
+        self.done = sum(marks.done for marks in read.values())
+        self.tried = sum(marks.tries > 0 for marks in read.values())
+        self.aborted = sum(marks.aborted for marks in read.values())
 
     def settings(self) -> dict[str, Any]:
         """What `.meta` keeps beside."""
@@ -121,3 +128,7 @@ class Tally(Rules):
             self.done += step * marks.done
             self.tried += step * (marks.tries > 0)
             self.aborted += step * marks.aborted
+
+
+def _marks(entry: dict[str, Any]) -> Marks:
+    return Marks(entry["_done"], entry["_tries"], entry["_aborted"])

@@ -8,11 +8,13 @@ import re
 import time
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent import monkey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
+from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker, core
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_files import GOLDEN
 
@@ -271,6 +273,27 @@ def test_t11_counts_always_equal_a_recount(tmp_path_factory, operations):
             assert set(tracker._tally.marks) == set(tracker)
     finally:
         tracker.close()
+
+
+def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monkeypatch):
+    sleep = monkey.get_original("time", "sleep")
+    with Tracker(tmp_path, sync_at=None, sync_interval=None) as tracker:
+        tracker.add_many(range(100))
+        tracker.sync()
+        scan = core.scan
+        monkeypatch.setattr(core, "scan", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
+
+        def mark():
+            for key in range(100):
+                tracker.mark_done(key)
+                gevent.sleep(0.001)
+
+        marking = gevent.spawn(mark)
+        for _ in range(3):
+            tracker.revert()
+            assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == recount(tracker)
+        marking.get()
+        assert tracker.num_done() == recount(tracker)[0] > 0
 
 
 def test_t12_marks_can_be_set_again_and_taken_back(tracker):
