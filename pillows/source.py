@@ -50,7 +50,7 @@ class SourceOptions(Options):
     skip_design: bool = True
     page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
     timeout: Duration = Field(default=25.0, gt=0, le=60)
-    queue: Size = Field(default=8 * 2**20, gt=0)
+    queue: Size = Field(default=2**20, gt=0)
     join_overlap: Duration = Field(default=60.0, ge=0)
     selector: dict[str, object] | None = None
     doc_ids: list[str] | None = Field(default=None, max_length=1000)
