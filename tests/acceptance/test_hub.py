@@ -53,7 +53,7 @@ NAMES = {
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.timeout(size(ci=60, proof=300))
+@pytest.mark.timeout(size(ci=120, proof=300))
 @pytest.mark.parametrize(
     ("documents", "target"),
     [

@@ -6,12 +6,15 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.acceptance.world import TARGETS, World, live
 from tests.sizes import size
 
 MOST_MB = 100
 
 
+@pytest.mark.timeout(size(ci=120, proof=600))
 def test_three_idle_pillows_take_less_than_100_mb(world: World) -> None:
     """One into each target, after they have caught up, as the kernel counts: resident, and at most."""
     world.fill(size(ci=1_000, proof=100_000))
