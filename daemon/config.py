@@ -32,7 +32,7 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
 
     Returns:
         The configuration, valid in itself; nothing was connected to or imported for it but the
-        transports' own files.
+        transports' own files, and the plugins where a connection's type is known by nothing else.
 
     Raises:
         ConfigErrors: it has mistakes; all of them are in `errors`.

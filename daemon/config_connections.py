@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 
 from daemon.config_errors import Path, suggest
 from daemon.config_models import ConnectionEntry
 from daemon.config_report import Report
+from daemon.plugins import import_plugins
 from daemon.yaml_lines import Node
 from pillows import registry
 from pillows.errors import ConfigError
@@ -44,10 +46,25 @@ def read_connections(root: Node, report: Report) -> Connections:
     section = root.find(("connections",))
     names = section.value if section and isinstance(section.value, dict) else ()
     found = Connections(written=frozenset(names))
+    _import_types(root, report)
     known = registry.transport_types()
     for name, node in report.section(root, "connections"):
         _read(name, node, found, known, report)
     return found
+
+
+def _import_types(root: Node, report: Report) -> None:
+    """Where a type is not known, a module of `daemon.plugins_path` may register it."""
+    section, listed = root.find(("connections",)), root.find(("daemon", "plugins_path"))
+    types = [node.find(("type",)) for _, node in section.children()] if section else []
+    known = registry.transport_types()
+    if listed is None or all(its is None or its.value in known for its in types):
+        return
+    folders = [FilePath(node.place.file).parent / str(node.value) for _, node in listed.children()]
+    try:
+        import_plugins([folder.absolute() for folder in folders])
+    except ConfigError as error:
+        report.wrong(listed, ("daemon", "plugins_path"), error.args[0], error.remedy or "correct it")
 
 
 def _read(name: str, node: Node, found: Connections, known: list[str], report: Report) -> None:

@@ -73,8 +73,8 @@ class Chain(Transform):
     """Several steps after one another: each gets the row that the one before has made.
 
     A declarative step may add rows of other outputs, which no later step sees. A python function gives
-    the row for the next step, or None for no rows at all; the last one may give rows of several
-    outputs.
+    the row for the next step, or None for no rows at all; the last one gives the rows of the outputs
+    that no step has filled, as the module says.
 
     Args:
         steps: declarative steps, and functions from a document to a document.
@@ -89,7 +89,7 @@ class Chain(Transform):
         self._outputs = tuple(outputs)
         self._calls_python = any(not isinstance(step, Step) for step in steps)
         filled = {output for step in steps if isinstance(step, Step) for output in step.outputs}
-        self._wants_row = self._outputs[0] not in filled
+        self._left = tuple(output for output in outputs if output not in filled)
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
         """What comes out at the end."""
@@ -112,11 +112,9 @@ class Chain(Transform):
         return self._with_children(value, children)
 
     def _with_children(self, value: Any, children: dict[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
-        if not self._wants_row:
-            return children
         if isinstance(self._steps[-1], Step):
-            return {self._outputs[0]: (value,), **children}
-        return {**children, **routed(value, self._outputs)}
+            return {self._outputs[0]: (value,), **children} if self._outputs[0] in self._left else children
+        return {**children, **routed(value, self._left)} if self._left else children
 
 
 class ChunkedTransform(Transform):

@@ -243,3 +243,28 @@ def test_a_failing_test_is_told_with_its_line_and_both_rows(loaded, old, new, in
     assert mistake.path == f"pillows.cases.tests[{index}]"
     assert message in mistake.message
     assert mistake.line == line
+
+
+TRANSPORT_PLUGIN = """
+    from pillows.registry import register
+    from pillows.transports.null import NullTransport
+
+    @register("transport", "mytype-NAME")
+    class MyTransport(NullTransport):
+        pass
+"""
+
+
+def test_l11_a_transport_may_be_registered_by_a_plugin(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    plugin = TRANSPORT_PLUGIN.replace("NAME", tmp_path.name)
+    (tmp_path / "plugins" / f"transport_{tmp_path.name}.py").write_text(textwrap.dedent(plugin))
+    text = PACED.replace('type: "null"', f"type: mytype-{tmp_path.name}")
+    (tmp_path / "pillowd.yaml").write_text(f"{text}daemon: {{ plugins_path: [plugins] }}\n")
+    config = load(tmp_path / "pillowd.yaml")
+    (transport,) = build_transports(config, tail_keys(config)[1])
+    assert type(transport).__name__ == "MyTransport"
+
+    (tmp_path / "pillowd.yaml").write_text(f"{text}daemon: {{ plugins_path: [] }}\n".replace("mytype", "x"))
+    with pytest.raises(ConfigErrors, match="there is no type `x-"):
+        load(tmp_path / "pillowd.yaml")
