@@ -284,15 +284,17 @@ def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monke
         monkeypatch.setattr(core, "scan", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
 
         def mark():
-            for key in range(100):
-                tracker.mark_done(key)
-                gevent.sleep(0.001)
+            while True:
+                for key in range(100):
+                    tracker.mark_done(key)
+                    gevent.sleep(0.001)
 
         marking = gevent.spawn(mark)
         for _ in range(3):
             tracker.revert()
             assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == recount(tracker)
-        marking.get()
+        gevent.sleep(0.01)
+        marking.kill()
         assert tracker.num_done() == recount(tracker)[0] > 0
 
 
