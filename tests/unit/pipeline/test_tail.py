@@ -18,6 +18,7 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
+from pillows.feed_contract import Identity
 from pillows.filters import KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change, Document, guard
@@ -352,6 +353,48 @@ def test_a_document_that_went_back_is_written_under_a_raised_epoch(tmp_path, run
     checkpoint = run.finish()
     assert 2 == checkpoint.epoch == target.target["epoch"]
     assert guard(2, 1) == target.target["rows"]["a"][0]
+
+
+def test_an_equal_version_is_written_again_where_the_source_was_purged_since(tmp_path, running):
+    """Created anew at generation 1, where it was at generation 1 before."""
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("a", "1-a", n="old"))], identity=purged("0-p"))
+    run = running(plan(tmp_path, feed, target))
+    run.until(target.live)
+    run.finish()
+
+    feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-b", n="new"))], identity=purged("1-p"))
+    run = running(plan(tmp_path, feed, target))
+    run.until(lambda: target.live()["a"]["n"] == "new")
+    checkpoint = run.finish()
+    assert (checkpoint.epoch, checkpoint.purge_seq) == (2, "1-p")
+
+
+def test_an_equal_version_is_a_replay_where_nothing_was_purged(tmp_path, running):
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("a", "1-a", n="old"))], identity=purged("0-p"))
+    run = running(plan(tmp_path, feed, target))
+    run.until(target.live)
+    run.finish()
+
+    feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-a", n="old"))], identity=purged("0-p"))
+    run = running(plan(tmp_path, feed, target))
+    run.until(lambda: run.tail.status().changes == 2)
+    assert run.finish().epoch == 1
+
+
+def test_a_document_that_went_back_within_one_batch_ends_as_it_came_last(tmp_path, running, clock):
+    """Its older state has the higher version, and is all that the targets are given at first."""
+    target = MemoryTransport()
+    feed = ListFeed([batch("1-a", change("a", "5-a", n="old"), change("a", "1-b", n="new"))])
+    feed.sums = {"a": 1}
+    run = running(plan(tmp_path, feed, target, clock=clock))
+    run.until(lambda: target.live().get("a", {}).get("n") == "new")
+    assert run.finish().epoch == 2
+
+
+def purged(purge_seq: str) -> Identity:
+    return Identity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
 
 
 def test_a_later_epoch_in_the_target_fences_us_out(tmp_path, running):
