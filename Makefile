@@ -28,6 +28,10 @@ soak: $(VENV)/.dev ## The tests that run for long
 	@$(BIN)/python -m tests.servers install
 	PILLOWD_SOAK=1 $(PYTEST) -m soak --timeout 14400 -s $(ARGS)
 
+chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write down what came out
+	@$(BIN)/python -m tests.servers install
+	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) --note docs/explanation/no-loss.md
+
 bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
@@ -78,4 +82,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo test proof soak bench lint types format docs schema man install setup dev lock
+.PHONY: help demo test proof soak chaos bench lint types format docs schema man install setup dev lock

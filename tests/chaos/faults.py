@@ -88,12 +88,14 @@ def refused(name: str, stage: Stage, chance: random.Random) -> Course:
 
 
 def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) -> Course:
-    yield {}
+    """From the start, when there is something to catch up with, and again when it strikes."""
     line = _line(stage, "couch", chance)
-    if where == "line":
-        line.fail(LineFault(kind="cut", after_text=b'"changes":[{"rev":"', times=4))
-    else:
-        line.fail(LineFault(kind="cut", after_bytes=chance.randint(300, 9_000), times=4))
+    text = b'"changes":[{"rev":"' if where == "line" else b""
+    before = [chance.randint(1_500, 30_000) for _ in range(3)]
+    for after_bytes in before:
+        line.fail(LineFault(kind="cut", after_bytes=after_bytes, after_text=text))
+    yield {}
+    line.fail(LineFault(kind="cut", after_bytes=chance.randint(300, 9_000), after_text=text))
     line.cut()
     yield None
     yield line.faults_left() < 4
@@ -217,7 +219,7 @@ def killed(server: str, stage: Stage, _: random.Random) -> Course:
 def disk(error: str, stage: Stage, chance: random.Random) -> Course:
     """The state directory takes nothing for a while."""
     place = chance.choice(["checkpoint-write", "checkpoint-rename", "checkpoint-fsync"])
-    yield {"PILLOWD_FAILPOINT": f"{place}:{chance.randint(30, 60)}:{error}:{chance.randint(1, 30)}"}
+    yield {"PILLOWD_FAILPOINT": f"{place}:{chance.randint(8, 16)}:{error}:{chance.randint(4, 40)}"}
     yield None
     log = stage.daemon.log.read_text(errors="replace")
     yield f"failpoint {place}" in log[stage.log_from :]

@@ -7,7 +7,6 @@ and the end that show it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 
@@ -70,16 +69,16 @@ def page_cut_is_an_end() -> None:
     from pillows import feed_reading, feed_source
     from pillows.lines import Closing
 
-    def hopeful(reader: Any) -> Any:
-        # What a server announces as the last position of its answer.
-        return reader.closing or Closing(HEAD["seq"], 0)
+    head: dict[str, Any] = {}
 
-    HEAD: dict[str, Any] = {}
+    def hopeful(reader: Any) -> Any:
+        return reader.closing or Closing(head["seq"], 0)
+
     probe = feed_source.Source.probe
     catch_up = feed_reading.Reading._read_page
 
     def read_page(self: Any, page: Any, loader: Any) -> Any:
-        HEAD["seq"] = probe(self._source, "now").last_seq
+        head["seq"] = probe(self._source, "now").last_seq
         return catch_up(self, page, loader)
 
     feed_reading.Reading._read_page = read_page  # type: ignore[method-assign]
@@ -129,21 +128,6 @@ def recreated_ignored() -> None:
     from pillows.feed_contract import Identity
 
     Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
-
-
-def delete_without_guard() -> None:
-    """A deleted document leaves no version behind, so that a replay brings it back."""
-    from pillows.transports import sqlite
-
-    put = sqlite.Table.put
-
-    @wraps(put)
-    def forgetting(self: Any, db: Any, document: Any, rows: Any, *rest: Any, **more: Any) -> None:
-        put(self, db, document, rows, *rest, **more)
-        if not rows:
-            db.execute("DELETE FROM pillowd_document WHERE _id = ?", (document.id,))
-
-    sqlite.Table.put = forgetting  # type: ignore[method-assign]
 
 
 #: Mutant -> what plants it, the fault and the end that show it.

@@ -21,7 +21,7 @@ from tests.chaos.shim import power_off
 from tests.chaos.stage import REPLAY_BOUND, Stage
 
 #: How the daemon's runs end, and how often in one round of the bag.
-ENDS = {"kill": 8, "power": 4, "stop": 8, "hang": 3, "memory": 2, **{f"at {place}": 1 for place in PLACES}}
+ENDS = {"kill": 5, "power": 3, "stop": 6, "hang": 2, "memory": 1, **{f"at {place}": 1 for place in PLACES}}
 
 #: How long everything may take to be equal again once the faults have stopped, and a fresh write to be
 #: visible everywhere.
@@ -91,14 +91,24 @@ class Chaos:
         seed: of what is drawn.
         say: told of every cycle.
         pace_seconds: how long a fault is in force, about.
+        recovery_seconds: how long everything may take to be equal again.
     """
 
-    def __init__(self, stage: Stage, seed: int, *, say: Any = print, pace_seconds: float = 0.7) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        seed: int,
+        *,
+        say: Any = print,
+        pace_seconds: float = 0.7,
+        recovery_seconds: float = RECOVERY_SECONDS,
+    ) -> None:
         self.stage = stage
         self.score = Score()
         self._random = random.Random(seed)
         self._say = say
         self._pace_seconds = pace_seconds
+        self._recovery_seconds = recovery_seconds
         self._seen: set[bytes] = set()
         self._ended_clean = False
 
@@ -113,6 +123,17 @@ class Chaos:
         self.calm_stop()
         return self.score
 
+    def insist(self, cycle: Cycle, times: int) -> None:
+        """Runs one cycle again and again, twice for each check.
+
+        Raises:
+            ChaosError: something was lost, or did not come back.
+        """
+        for _ in range(times):
+            self.cycle(cycle)
+            self.cycle(cycle)
+            self.check()
+
     # --- one cycle
 
     def cycle(self, cycle: Cycle) -> None:
@@ -120,13 +141,15 @@ class Chaos:
         stage, end = self.stage, cycle.end
         course = cycle.fault.course(stage, self._random)
         environ: Mapping[str, str] = next(course)  # type: ignore[assignment]
-        place = end.removeprefix("at ") if end.startswith("at ") else ""
+        # Between a rename and the directory's fsync the power makes a difference.
+        place = "checkpoint-fsync" if end == "power" else end.removeprefix("at ") if " " in end else ""
         if place:
-            environ = self._armed(environ, place)
+            environ = self._armed(environ, place, forgetful=end == "power")
         self.score.drawn.update([cycle.fault.name, end])
         stage.log_from = stage.daemon.log.stat().st_size if stage.daemon.log.exists() else 0
         stage.start(environ, forgetful=end == "power")
         self._write_for(stage.ready)
+        gevent.sleep(0.5 * self._random.random())
         next(course)
         self._write_for(lambda: gevent.sleep(self._pace_seconds * (0.3 + 1.4 * self._random.random())))
         self._end(end, place, calm=cycle.fault.name == "none")
@@ -136,9 +159,10 @@ class Chaos:
         self._count_replays(rereads=cycle.fault.rereads)
         self._ended_clean = end == "stop" and cycle.fault.name == "none"
 
-    def _armed(self, environ: Mapping[str, str], place: str) -> Mapping[str, str]:
-        most = 40 if place.startswith(("transform", "checkpoint", "read", "ack")) else 6
-        mine = f"{place}:{1 if place in ('drain', 'dead-letter') else self._random.randint(1, most)}"
+    def _armed(self, environ: Mapping[str, str], place: str, *, forgetful: bool) -> Mapping[str, str]:
+        most = 12 if place.startswith(("transform", "checkpoint")) else 3
+        most, least = (30, 8) if forgetful else (most, 1)
+        mine = f"{place}:{1 if place in ('drain', 'dead-letter') else self._random.randint(least, most)}"
         given = environ.get("PILLOWD_FAILPOINT")
         return {**environ, "PILLOWD_FAILPOINT": f"{given},{mine}" if given else mine}
 
@@ -152,7 +176,8 @@ class Chaos:
         if place:
             if place == "drain":
                 daemon.signal(signal.SIGTERM)
-            self.score.hit[end] += self._dies(child, 4.0)
+            died = self._dies(child, 1.5 if end == "power" else 6.0)
+            self.score.hit[end] += died or end == "power"
         elif child.poll() is not None:
             self.score.troubles.append(f"ended by itself with {child.returncode} before {end}")
         elif end == "stop":
@@ -165,7 +190,7 @@ class Chaos:
             self.score.hit[end] += 1
         elif end == "memory":
             self._starve(child.pid)
-        elif end in ("kill", "power"):
+        elif end == "kill":
             self.score.hit[end] += 1
         if child.poll() is None:
             self.stage.kill()
@@ -228,7 +253,7 @@ class Chaos:
         self._ended_clean = False
 
     def _settled(self) -> Verdict:
-        until = time.monotonic() + self.recovery_seconds
+        until = time.monotonic() + self._recovery_seconds
         while True:
             if self.stage.daemon.child.poll() is not None:
                 raise ChaosError(f"ended: {self.stage.daemon.log.read_text()[-2000:]}")
@@ -236,12 +261,11 @@ class Chaos:
             late = time.monotonic() > until
             if done or late:
                 verdict = self._judged()
+                if late and not verdict and not done:
+                    raise ChaosError(f"not live: {self.stage.states()}")
                 if not verdict or late:
                     return verdict
             gevent.sleep(0.3)
-
-    #: See `RECOVERY_SECONDS`.
-    recovery_seconds = RECOVERY_SECONDS
 
     def _judged(self) -> Verdict:
         whole = Verdict()

@@ -57,6 +57,7 @@ class Stage:
         couch, postgres, elasticsearch: running servers, for this run alone.
         documents: in the large database, at most.
         mutant: a planted bug.
+        purges: see `Writer`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Stage:
         elasticsearch: Elasticsearch,
         documents: int,
         mutant: str = "",
+        purges: bool = True,
     ) -> None:
         self.folder = folder
         self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
@@ -82,8 +84,10 @@ class Stage:
         }
         self.sqlite_path = folder / "target.sqlite"
         self.writers = {
-            "all": Writer(fresh(couch, "all"), seed, most=documents),
-            "again": Writer(fresh(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0),
+            "all": Writer(fresh(couch, "all"), seed, most=documents, purges=purges),
+            "again": Writer(
+                fresh(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0, purges=purges
+            ),
         }
         self.index = f"chaos-{uuid.uuid4().hex[:8]}"
         self._database = f"chaos_{uuid.uuid4().hex[:8]}"

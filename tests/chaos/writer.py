@@ -27,6 +27,7 @@ class Writer:
         most: documents at most.
         batch: changes in one request, at most.
         pause_seconds: between two requests, at most.
+        purges: documents are purged, too; pillowd takes seconds to believe that one went back.
 
     Attributes:
         truth: what the database holds once no request is on its way.
@@ -34,7 +35,14 @@ class Writer:
     """
 
     def __init__(
-        self, database: CouchDatabase, seed: int, *, most: int, batch: int = 40, pause_seconds: float = 0.12
+        self,
+        database: CouchDatabase,
+        seed: int,
+        *,
+        most: int,
+        batch: int = 40,
+        pause_seconds: float = 0.12,
+        purges: bool = True,
     ) -> None:
         self.truth = Truth()
         self.counts: Counter[str] = Counter()
@@ -43,6 +51,7 @@ class Writer:
         self._most = most
         self._batch = batch
         self._pause_seconds = pause_seconds
+        self._purges = purges
         self._ids: list[str] = []
         self._going = Event()
         self._idle = Event()
@@ -89,7 +98,7 @@ class Writer:
             if not self._going.is_set():  # paused before it was our turn
                 continue
             self._idle.clear()
-            if self._random.random() < 0.05 and self.truth.documents:
+            if self._purges and self._random.random() < 0.05 and self.truth.documents:
                 self._purge()
             else:
                 count = self._random.randint(1, self._batch)

@@ -1,0 +1,93 @@
+"""Nothing is lost, whatever is killed and whatever fails; and the harness would notice."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.mutants import MUTANTS
+from tests.chaos.run import Chaos, ChaosError, Cycle
+from tests.chaos.stage import Stage
+from tests.conftest import start_for_tests
+from tests.servers.couch_peer import CouchPeer
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.postgres import Postgres
+from tests.sizes import proving, size
+
+#: Ends of a run that show a planted bug come so often at most.
+TRIES = 3
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Any]]:
+    """Of our own, to kill."""
+    with ExitStack() as stack:
+        made = {
+            "couch": CouchPeer(admin="chaos:monkey"),
+            "postgres": Postgres(),
+            "elasticsearch": Elasticsearch(),
+        }
+        for server in made.values():
+            start_for_tests(stack, server)
+        yield made
+
+
+@pytest.fixture
+def staged(servers: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    with ExitStack() as stack:
+
+        def build(**more: Any) -> Stage:
+            settings = {"seed": 1, "documents": 3000, **servers, **more}
+            return stack.enter_context(Stage(tmp_path, **settings))
+
+        yield build
+
+
+@pytest.mark.timeout(size(ci=400, proof=3600))
+def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable[..., Stage]) -> None:
+    """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
+    seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
+    print(f"\nCHAOS_SEED={seed}")
+    chaos = Chaos(staged(seed=seed), seed, pace_seconds=0.5)
+
+    score = chaos.run(size(ci=40, proof=300))
+
+    assert not score.verdict
+    assert score.troubles == []
+    assert score.events["retry"] > 0
+    assert score.events["dead_letter.added"] > 0
+    assert sum(score.replays) > 0, "the path on which something is seen again was seen"
+    assert max(score.probe_seconds) <= 10
+    assert max(score.stop_seconds) < 10.5, "under faults too: shutdown_timeout is 9 s"
+
+
+def drawn() -> list[str]:
+    """All planted bugs at full size; two a day otherwise."""
+    if proving():
+        return list(MUTANTS)
+    day = datetime.now(UTC).toordinal()
+    return [list(MUTANTS)[(2 * day + n) % len(MUTANTS)] for n in range(2)]
+
+
+def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -> None:
+    chaos = Chaos(staged(purges=False), seed=2, recovery_seconds=6)
+    chaos.insist(Cycle(FAULTS["elasticsearch: items busy"], "kill"), 1)
+
+
+@pytest.mark.parametrize("mutant", drawn())
+def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> None:
+    _, fault, end = MUTANTS[mutant]
+    chaos = Chaos(staged(mutant=mutant, purges=False), seed=2, recovery_seconds=6)
+    began = time.monotonic()
+    with pytest.raises(ChaosError) as red:
+        chaos.insist(Cycle(FAULTS[fault], end), TRIES)
+    print(f"\n{mutant}: red after {time.monotonic() - began:.0f} s: {str(red.value)[:300]}")
