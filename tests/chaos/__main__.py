@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
+    parser.add_argument("--minutes", type=float, default=1e9, help="end when so many have passed")
     parser.add_argument("--documents", type=int, default=30_000)
     parser.add_argument("--note", type=Path, help="write the run's table into this page")
     given = parser.parse_args()
@@ -48,13 +49,11 @@ def main() -> int:
         with stage:
             chaos = Chaos(stage, given.seed, say=lambda text: print(text, flush=True))
             try:
-                chaos.run(given.cycles)
+                chaos.run(given.cycles, minutes=given.minutes)
             except ChaosError as error:
                 print(f"RED, seed {given.seed}, {folder}: {error}", flush=True)
                 return 1
-            text = note.table(
-                chaos.score, seed=given.seed, cycles=given.cycles, seconds=time.monotonic() - began
-            )
+            text = note.table(chaos.score, seed=given.seed, seconds=time.monotonic() - began)
     print(text)
     if given.note:
         note.put(given.note, text)

@@ -16,13 +16,13 @@ from tests.chaos.stage import REPLAY_BOUND
 _BEGIN, _END = "<!-- run: begin -->", "<!-- run: end -->"
 
 
-def table(score: Score, *, seed: int, cycles: int, seconds: float) -> str:
+def table(score: Score, *, seed: int, seconds: float) -> str:
     """A run in Markdown."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     facts = [
-        ("cycles", f"{cycles} in {seconds / 60:.1f} min, seed {seed}"),
+        ("cycles", f"{score.cycles} in {seconds / 60:.1f} min, seed {seed}"),
         (
             "when, what, where",
             f"{time.strftime('%Y-%m-%d')}, {commit}, {os.cpu_count()} cores, {platform.machine()}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import signal
@@ -39,6 +40,7 @@ class ChaosError(AssertionError):
 class Score:
     """What a run has seen."""
 
+    cycles: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
     hit: Counter[str] = field(default_factory=Counter)
     verdict: Verdict = field(default_factory=Verdict)
@@ -112,9 +114,13 @@ class Chaos:
         self._seen: set[bytes] = set()
         self._ended_clean = False
 
-    def run(self, cycles: int, *, check_every: int = 20) -> Score:
-        """Runs so many cycles, with a check after some and at the end."""
+    def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf) -> Score:
+        """Runs so many cycles, or fewer when the time is up, with a check after some and at the end."""
+        end_at = time.monotonic() + minutes * 60
         for number, cycle in enumerate(plan(cycles, self._random), 1):
+            if time.monotonic() > end_at:
+                break
+            self.score.cycles = number
             self.cycle(cycle)
             self._say(f"{number}/{cycles} {cycle.fault.name}; {cycle.end}; {self._now()}")
             if number % check_every == 0 and number < cycles:
