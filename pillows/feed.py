@@ -7,6 +7,7 @@ last batch ended that was handed over. Nothing else is remembered, so nothing ca
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from gevent.event import Event
@@ -41,7 +42,32 @@ STALLED_SECONDS = 240.0
 QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
 
+#: More changes than this in a second nobody writes: CouchDB takes some 4,000 in bulk.
+MOST_WRITES_PER_SECOND = 10_000
+
 _SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """How many changes were behind us.
+
+    Attributes:
+        at: monotonic seconds.
+        pending: changes.
+    """
+
+    at: float
+    pending: int
+
+    def went_back_from(self, before: Backlog) -> bool:
+        """Whether this is more than writes since `before` can explain.
+
+        CouchDB begins a shard anew when it cannot place a position (a node that was lost, a shard
+        that was split): nothing is wrong with what we have, it is only told.
+        """
+        written = (self.at - before.at + 1.0) * MOST_WRITES_PER_SECOND
+        return self.pending - before.pending > written
 
 
 class CouchFeed:
@@ -88,6 +114,7 @@ class CouchFeed:
         self._prefilter = prefilter
         self._pulse = Pulse(self._clock)
         self._source = Source(self._couch, source, self._pulse)
+        self._backlog: Backlog | None = None
         self._pace = Pace(connection.fetches)
         self._sizes = Sizes()
         self._documents = self._source.documents(self._pace)
@@ -161,6 +188,7 @@ class CouchFeed:
                         since = batch.seq
                         self.trouble = None
                         backoff.reset()
+                        self._suspect_rewind(batch)
                     yield batch
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
@@ -213,6 +241,16 @@ class CouchFeed:
             return self._prefilter is None or self._prefilter(change)
         except Exception:  # noqa: BLE001 - a user's code: it fails again in the pipeline, as a dead letter
             return True
+
+    def _suspect_rewind(self, batch: ChangeBatch) -> None:
+        """Tells when more came to be behind us than anybody can have written meanwhile."""
+        if batch.pending is None:
+            return
+        now = Backlog(at=self._clock.monotonic(), pending=batch.pending + len(batch.changes))
+        if self._backlog is not None and now.went_back_from(self._backlog):
+            reason = f"{now.pending} changes are behind, {self._backlog.pending} were a moment ago"
+            self._observer.rewind(self._key, reason=reason)
+        self._backlog = replace(now, pending=batch.pending)
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
         self._observer.warning(self._key, event=event, details=details)

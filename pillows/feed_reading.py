@@ -42,6 +42,10 @@ IDENTITY_SECONDS = 2.0
 LINGER_SECONDS = 0.1
 LONGPOLL_ROWS = 1000
 
+#: The revision of a document that was purged: it has none, and any other is greater.
+PURGED_REV = "0-purged"
+PURGED_GROUP = 100
+
 #: A filtered feed is polled: at its head CouchDB would scan without ever telling a position.
 POLL_SECONDS = 10.0
 
@@ -312,8 +316,31 @@ class Reading:
         if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._hands.warn("source.other_server", details)
-        if known.purge_seq and found.purge_seq and known.purge_seq != found.purge_seq:
+        if known.purge_seq and found.purge_seq and _purges(known.purge_seq) != _purges(found.purge_seq):
+            self._hand_on_purged()
+
+    def _hand_on_purged(self) -> None:
+        """Tells what was purged as deleted at version 0: CouchDB's feed has no row for it.
+
+        A guarded target refuses that, the refusal is looked at, and what the source does not know
+        any more is removed. What is there again, or still has another leaf, is left out.
+        """
+        ids = self._source.purged_ids()
+        if ids is None:
             self._hands.warn("source.purged", {"remedy": "`pillowd verify --repair`"})
+            return
+        gone: list[Change] = []
+        for begin in range(0, len(ids), PURGED_GROUP):
+            group = ids[begin : begin + PURGED_GROUP]
+            there = self._documents.versions(group)
+            gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in there]
+        self._hands.warn("source.purged", {"documents": len(gone)})
+        self._put(ChangeBatch(changes=gone, seq=None))
+
+
+def _purges(purge_seq: str) -> str:
+    """How many purges a position stands for; the rest of it differs from copy to copy."""
+    return purge_seq.partition("-")[0]
 
 
 class _BufferWatch:

@@ -33,6 +33,14 @@ class _Info(msgspec.Struct):
     purge_seq: str | int | None = None
 
 
+class _PurgedInfo(msgspec.Struct):
+    id: str
+
+
+class _PurgedInfos(msgspec.Struct):
+    purged_infos: list[_PurgedInfo]
+
+
 class _Welcome(msgspec.Struct):
     uuid: str | None = None
     vendor: dict[str, object] = {}
@@ -84,6 +92,18 @@ class Source:
             instance_start_time=None if start is None else str(start),
             purge_seq=None if purge is None else str(purge),
         )
+
+    def purged_ids(self) -> list[str] | None:
+        """The ids of the last purges, some of which may be there again; None before CouchDB 3.4.
+
+        The server remembers a bounded number of them (`purged_infos_limit`, 1,000 by default).
+        """
+        path = self.couch.path(self.options.database, "_purged_infos")
+        try:
+            told = self.couch.json("GET", path, _PurgedInfos, pulse=self.pulse)
+        except RejectedError:
+            return None
+        return list({info.id: None for info in told.purged_infos})
 
     @contextmanager
     def changes(self, query: str, *, silent_seconds: float) -> Iterator[Answer]:

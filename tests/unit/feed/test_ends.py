@@ -8,6 +8,8 @@ import pytest
 
 from checkpoints import Seq
 from pillows.errors import InvalidSeqError, SourceMissingError
+from pillows.feed import Backlog
+from pillows.observer import Observer
 from tests.clock import FakeClock
 from tests.servers.scripted import (
     CLOSE,
@@ -251,3 +253,49 @@ def test_what_the_server_holds_open_is_left_within_a_second(server):
         taken.stop.set()
         taken.ended()
     assert time.monotonic() - began < 1
+
+
+def test_far_behind_documents_are_fetched_apart_and_at_the_head_they_come_along(server, clock):
+    ids = page([row(n, f"{n}-x", doc=None) for n in (1, 2)], "2-x", 9_000)
+    server.on(
+        *CHANGES,
+        reply(page([], "0-x", 30_000)),
+        reply(ids),
+        reply(page([row(3)], "3-x", 0)),
+        [TAIL_HEAD, HANG],
+    )
+    found = [{"id": f"doc-{n}", "docs": [{"ok": {"_id": f"doc-{n}", "_rev": f"1-{n:032x}"}}]} for n in (2, 1)]
+    server.on("POST", "/db/_bulk_get", json_reply({"results": found}))
+    with taking(feed_of(server.url, clock=clock, documents="auto")) as taken:
+        taken.until(lambda: len(changes(server)) == 4)
+    assert [change.body is not None for batch in taken.batches for change in batch.changes] == [True] * 3
+    asked = [(r.query.get("feed", "probe"), "include_docs" in r.query) for r in changes(server)]
+    assert asked == [("probe", False), ("normal", False), ("normal", True), ("continuous", True)]
+
+
+def test_a_backlog_that_nobody_can_have_written_is_told_as_a_rewind(server, clock):
+    told = []
+
+    class Listener(Observer):
+        def rewind(self, pillow, *, reason):
+            told.append(reason)
+
+    server.on(
+        *CHANGES,
+        reply(page([row(1)], "1-x", 0)),
+        reply(closing("1-x", 200_000)),
+        reply(page([row(2)], "2-x", 199_999)),
+        reply(page([row(3)], "3-x", 0)),
+        [TAIL_HEAD, HANG],
+    )
+    with taking(feed_of(server.url, clock=clock, observer=Listener())) as taken:
+        taken.until(lambda: len(changes(server)) == 5)
+    assert told == ["200000 changes are behind, 0 were a moment ago"]
+    assert taken.seqs[-1] == "3-x"
+
+
+def test_a_backlog_that_was_written_while_we_were_away_is_none():
+    before = Backlog(at=0.0, pending=0)
+    assert not Backlog(at=100.0, pending=500_000).went_back_from(before)
+    assert Backlog(at=1.0, pending=500_000).went_back_from(before)
+    assert not Backlog(at=1.0, pending=0).went_back_from(Backlog(at=0.0, pending=500_000))

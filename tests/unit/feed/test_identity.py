@@ -69,14 +69,45 @@ def test_another_node_of_a_cluster_may_have_another_uuid(scripted_server, clock)
     assert (taken.error, warnings.events) == (None, ["source.other_server"])
 
 
-def test_a_purge_is_told(scripted_server, clock):
-    server = couchdb(scripted_server())
+def purged(server, *ids):
     server.on("GET", "/db", info(purge_seq="3-y"))
+    infos = [{"id": id, "revs": ["2-b"]} for id in ids]
+    server.on("GET", "/db/_purged_infos", json_reply({"purged_infos": infos}))
     server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+
+
+def test_t24_what_was_purged_is_told_as_deleted_below_every_version(scripted_server, clock):
+    """CouchDB has no row for it. What is there again, or still has a leaf, is left alone."""
+    server = couchdb(scripted_server())
+    purged(server, "gone", "again", "gone")
+    results = [{"id": "again", "docs": [{"ok": {"_id": "again", "_rev": "1-a"}}]}]
+    server.on("POST", "/db/_bulk_get", json_reply({"results": results}))
+    warnings = Warnings()
+    with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: "doc-1" in taken.ids)
+    changes = [c for batch in taken.batches for c in batch.changes]
+    assert [(c.id, c.deleted, c.version) for c in changes] == [("gone", True, 0), ("doc-1", False, 1)]
+    assert warnings.events == ["source.purged"]
+
+
+def test_a_server_that_does_not_say_what_was_purged_is_no_error(scripted_server, clock):
+    server = couchdb(scripted_server())
+    purged(server)
+    server.on("GET", "/db/_purged_infos", json_reply({"error": "not_found", "reason": "missing"}, 404))
     warnings = Warnings()
     with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
         taken.until(lambda: taken.ids == ["doc-1"])
-    assert warnings.events == ["source.purged"]
+    assert (taken.error, warnings.events) == (None, ["source.purged"])
+
+
+@pytest.mark.parametrize("purge_seq", ["0-other-copy", None, "0"])
+def test_a_purge_position_of_another_copy_is_no_purge(scripted_server, clock, purge_seq):
+    server = couchdb(scripted_server())
+    server.on("GET", "/db", info(purge_seq=purge_seq))
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+    with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert server.requests_of("GET", "/db/_purged_infos") == []
 
 
 def test_identify_tells_what_the_server_tells(scripted_server):
