@@ -11,14 +11,16 @@ once a minute at most: with tokens of 4 kB it would otherwise be twenty times wh
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from checkpoints.aside import damaged, finish, set_aside
 from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.core import Settings
-from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
+from checkpoints.errors import CheckpointMoved, IntegrityError, NewerFormat, StoreWriteError
 from checkpoints.keys import Key
 from checkpoints.pod import POD
 from checkpoints.rules import Rules
@@ -26,6 +28,8 @@ from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +59,22 @@ class HistoryEntry:
 class CheckpointStore:
     """The checkpoints of one state directory, owned by one process; any number may read.
 
+    Files that cannot be read are set aside when the owner opens it (`checkpoints.aside`): a tail whose
+    checkpoint is missing then is refused, all others go on.
+
     Args:
         path: its folder, made if it is missing.
         readonly: read what is on disk now, also while another process owns it.
 
     Raises:
         StoreLocked: another process owns it; the message names its pid.
-        IntegrityError: what is on disk is not whole; the message says what and the remedies.
+        IntegrityError: a newer pillowd has written it; or what is on disk is not whole, and it is
+            opened readonly or cannot be moved. The message says what and the remedies.
     """
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
-        self._pod = _Entries(path, readonly=readonly)
+        self._pod = _opened(Path(path).expanduser(), readonly=readonly)
+        self._damaged = damaged(self._pod.path)
         self._recorded: dict[TailKey, float] = {}  # saved_at of the newest history entry, once looked up
 
     def __enter__(self) -> Self:
@@ -83,6 +92,7 @@ class CheckpointStore:
         try:
             stored = json.loads(self._pod.text(_checkpoint(key)))
         except KeyError:
+            self._refuse_lost(key)
             return None
         try:
             return Checkpoint.from_json(stored)
@@ -159,12 +169,21 @@ class CheckpointStore:
         """Lets the store go; safe to call twice."""
         self._pod.close()
 
+    def _refuse_lost(self, key: TailKey) -> None:
+        for store in self._damaged:
+            if _checkpoint(key) not in store.keys:
+                raise IntegrityError(
+                    f"the checkpoint of {key} cannot be read, if it had one: {store}. "
+                    "`pillowd checkpoint set` or `reset` makes another; "
+                    f"remove {store.path} once no pillow needs what is in it."
+                )
+
     def _readable(self, key: TailKey) -> tuple[Checkpoint | None, int]:
         """The present checkpoint, if it can be read, and its generation, which may be readable alone."""
         try:
             present = self.get(key)
         except IntegrityError:
-            stored = self._pod[_checkpoint(key)]
+            stored = self._pod.get(_checkpoint(key))
             generation = stored.get("generation") if isinstance(stored, dict) else None
             return None, generation if isinstance(generation, int) else 0
         return present, present.generation if present else 0
@@ -202,6 +221,21 @@ class CheckpointStore:
                 self._pod.pop(part, None)
             self._pod.update(before)
             self._recorded.pop(key, None)
+
+
+def _opened(path: Path, *, readonly: bool) -> _Entries:
+    if readonly:
+        return _Entries(path, readonly=True)
+    finish(path)
+    try:
+        return _Entries(path, readonly=False)
+    except IntegrityError as error:
+        try:
+            store = set_aside(path)
+        except (NewerFormat, OSError):
+            raise error from None
+        _log.error("%s: what can be read of it goes on; it was set aside", store)
+        return _Entries(path, readonly=False)
 
 
 class _CheckpointRules(Rules):
