@@ -1,0 +1,21 @@
+"""How Sphinx builds the site: `make docs`. Pages are Markdown; warnings are errors."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+
+project = "pillowd"
+release = version = version_of("pillowd")
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["conf.py", "generate.py"]
+myst_heading_anchors = 3
+nitpicky = True
+html_theme = "alabaster"
+html_theme_options = {
+    "description": "Keeps other stores in step with CouchDB",
+    "fixed_sidebar": True,
+    "page_width": "72rem",
+}
+html_show_sphinx = False
+html_copy_source = False

@@ -1,0 +1,150 @@
+"""Writes the reference pages that are made from the code: commands, and every key of a configuration.
+
+`make docs` runs it; what it writes is not kept in the repository, so it cannot be out of date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from daemon.command_tree import CommandPage, pages
+from daemon.config_models import Config
+from daemon.config_schema import INCLUDED, json_schema
+from pillows import registry
+from pillows.options import seconds_text, size_text
+
+REFERENCE = Path(__file__).parent / "reference"
+#: Definitions that are shown within others.
+_INSIDE = {"ConnectionEntry", "TransportEntry", INCLUDED}
+
+#: JSON's words -> ours.
+_KINDS = {
+    "object": "mapping",
+    "array": "list",
+    "string": "text",
+    "null": "nothing",
+    "integer": "integer",
+    "number": "number",
+    "boolean": "boolean",
+}
+
+
+def main() -> None:
+    """Writes both pages."""
+    (REFERENCE / "commands.md").write_text(commands(), encoding="utf-8")
+    (REFERENCE / "configuration.md").write_text(configuration(), encoding="utf-8")
+
+
+def commands() -> str:
+    """All commands, as `--help` describes them."""
+    return "\n".join(["# Commands", "", *(line for page in pages() for line in _command(page))])
+
+
+def _command(page: CommandPage) -> Iterator[str]:
+    name = f"pillowd {page.name}".strip()
+    yield from (f"## `{name}`", "", f"    {' '.join(['pillowd', page.usage])}", "")
+    for text in page.paragraphs:
+        yield from (_escaped(text), "")
+    if page.options:
+        yield from ("| option | |", "|---|---|")
+        yield from (f"| `{_cell(each.names)}` | {_cell(_escaped(each.help))} |" for each in page.options)
+        yield ""
+
+
+def configuration() -> str:
+    """Every key of every section, with its type, its default and what its docstring says of it."""
+    schema = json_schema()
+    lines = [
+        "# Configuration",
+        "",
+        "Every key there is. `etc/pillowd.yaml` shows them in place; `pillowd check` says what is wrong with",
+        "a configuration, and `pillowd config show` what is in effect. `${VARIABLE}`,",
+        "`${VARIABLE:-default}`, `${file:/path}` and `${credential:name}` may stand in any value.",
+        "",
+    ]
+    definitions: dict[str, Any] = schema["$defs"]
+    order = sorted(definitions, key=lambda name: (name != Config.__name__, "." in name, name))
+    models = {registry.transport(name).Connection.__name__ for name in registry.transport_types()}
+    for name in order:
+        if name not in _INSIDE | models and not name.startswith("entry."):
+            lines += _section(name, definitions[name])
+    return "\n".join(lines)
+
+
+def _section(name: str, definition: dict[str, Any]) -> Iterator[str]:
+    properties = definition.get("properties", {})
+    if not properties:
+        return
+    yield from (f"## {_heading(name)}", "", _escaped(_flat(definition.get("description", ""))), "")
+    yield from ("| key | type | default | |", "|---|---|---|---|")
+    required = definition.get("required", ())
+    for key, value in properties.items():
+        default = "required" if key in required else f"`{_cell(_default(value))}`"
+        meaning = _cell(_escaped(_flat(str(_found(value, "description") or ""))))
+        yield f"| `{key}` | {_cell(_type(value))} | {default} | {meaning} |"
+    yield ""
+
+
+def _heading(name: str) -> str:
+    if name.startswith("connection."):
+        return f"A connection of type `{name.partition('.')[2]}`"
+    return name.removesuffix("Options").removesuffix("Config") or "The whole file"
+
+
+def _type(value: dict[str, Any]) -> str:
+    choices = value.get("anyOf") or value.get("oneOf")
+    if choices:
+        kinds = [_type(each) for each in choices if "$" not in str(each.get("pattern", ""))[:4]]
+        return " or ".join(dict.fromkeys(kinds))
+    if "const" in value or "enum" in value:
+        return " or ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
+    if "$ref" in value:
+        return _heading(value["$ref"].rpartition("/")[2])
+    return _unit(str(value.get("pattern", ""))) or _KINDS.get(value.get("type", ""), "anything")
+
+
+def _unit(pattern: str) -> str | None:
+    """What a text with a unit is."""
+    if "(ms|s|m|h|d)" in pattern:
+        return "duration"
+    return "size" if "iB" in pattern else None
+
+
+def _default(value: dict[str, Any]) -> str:
+    default = _found(value, "default")
+    kind = _type(value)
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, int | float) and kind.startswith(("duration", "size")):
+        return seconds_text(default) if kind.startswith("duration") else size_text(int(default))
+    return str(default)
+
+
+def _found(value: dict[str, Any], name: str) -> Any:
+    """What a schema says, itself or in one of its choices: a value may always be `${...}`, too."""
+    places = [value, *value.get("anyOf", ())]
+    return next((each[name] for each in places if each.get(name) is not None), None)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _escaped(text: str) -> str:
+    """Text in which nothing but our own backticks is Markdown."""
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"([\\*_<>\[\]$#{}])", r"\\\1", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

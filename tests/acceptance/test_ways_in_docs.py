@@ -1,0 +1,149 @@
+"""The documentation can be followed: its commands run, its site builds, what is made from the code is whole.
+
+A block of `sh` is run, all of a page in one shell session, in an empty folder. One that needs root, systemd
+or Docker says so in a comment before it: `<!-- not run: why -->`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.config_models import Config
+from pillows import registry
+from tests.acceptance.process import ROOT
+from tests.servers.couch_client import CouchDatabase
+
+DOCS = ROOT / "docs"
+#: What a page writes for the reader's own server.
+COUCH = "http://admin:s3cret@127.0.0.1:5984"
+#: Databases that pages make.
+DATABASES = ("library",)
+
+_BLOCK = re.compile(r"(?P<mark><!-- not run: (?P<why>[^\n]*) -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "```sh" in path.read_text())
+
+
+def script(page: Path, url: str) -> str:
+    """All that a page has its reader type and that can run here."""
+    texts = [found["text"] for found in _BLOCK.finditer(page.read_text()) if not found["mark"]]
+    return "\n".join(texts).replace(COUCH, url)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
+    login = f"{couch.auth[0]}:{couch.auth[1]}@" if couch.auth else ""
+    text = script(page, couch.url.replace("://", f"://{login}"))
+    if not text.strip():
+        pytest.skip("nothing of it can run here; every block says why")
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "pillowd"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{ROOT}/pillowd.py" "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    work = tmp_path / "work"
+    work.mkdir()
+    environ = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    try:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=work,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    finally:
+        for name in DATABASES:
+            database = CouchDatabase(couch.url, name, auth=couch.auth)
+            if database.exists():
+                database.drop()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shown in re.findall(r"```text\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        assert shown in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_not_run_says_why(page: Path):
+    reasons = {found["why"].partition(";")[0] for found in _BLOCK.finditer(page.read_text()) if found["mark"]}
+    known = {"root", "systemd", "docker", "logstash", "couch2pg", "pillowtop", "it is what the tests run in"}
+
+    assert reasons <= known
+
+
+def test_every_command_of_ours_that_is_not_run_exists():
+    """Command and options, of the blocks that cannot run here."""
+    for page in PAGES:
+        for found in _BLOCK.finditer(page.read_text()):
+            for line in found["text"].splitlines() if found["mark"] else ():
+                words = line.partition("pillowd ")[2].split() if re.search(r"(bin/|^)pillowd ", line) else []
+                if not words:
+                    continue
+                verbs = [word for word in words[:2] if re.fullmatch(r"[a-z-]+", word)]
+                verbs = verbs if verbs[0] in {"checkpoint", "dead-letter", "config", "store"} else verbs[:1]
+                answer = subprocess.run(
+                    [sys.executable, str(ROOT / "pillowd.py"), *verbs, "--help"],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert answer.returncode == 0, line
+                options = [word for word in words if word.startswith("--")]
+                assert [each for each in options if each not in answer.stdout] == [], line
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built from a copy with warnings as errors, as `make docs` does."""
+    folder = tmp_path_factory.mktemp("docs")
+    source = folder / "docs"
+    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("commands.md", "configuration.md"))
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, str(source / "generate.py")], env=environ, check=True, timeout=60)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "sphinx",
+            "-q",
+            "-W",
+            "--keep-going",
+            "-b",
+            "html",
+            str(source),
+            str(folder / "site"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
+
+
+def test_the_site_builds_without_a_warning(site):
+    assert (site / "index.html").exists()
+
+
+def test_every_page_is_in_the_site(site):
+    for page in DOCS.rglob("*.md"):
+        assert (site / page.relative_to(DOCS)).with_suffix(".html").exists()
+
+
+def test_the_reference_has_every_section_and_type(site):
+    text = (site / "reference" / "configuration.html").read_text()
+
+    for name in registry.transport_types():
+        assert f">{name}<" in text
+    for key in Config.model_fields:
+        assert f">{key}<" in text
