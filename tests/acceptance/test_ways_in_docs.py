@@ -147,3 +147,27 @@ def test_the_reference_has_every_section_and_type(site):
         assert f">{name}<" in text
     for key in Config.model_fields:
         assert f">{key}<" in text
+
+
+def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDatabase, tmp_path: Path):
+    """As it is written, with a real server and database in the place of the ones it names."""
+    couch_db.fill(3)
+    login = f"{couch.auth[0]}@" if couch.auth else ""
+    server = couch.url.replace("http://", f"http://{login}")
+    (line,) = re.findall(r"(?m)^    (\.venv/bin/pillowd mirror .*)$", (ROOT / "README.md").read_text())
+    command = line.replace("http://USER@127.0.0.1:5984/DATABASE", f"{server}/{couch_db.name}").replace(
+        ".venv/bin/pillowd", f"{sys.executable} {ROOT}/pillowd.py"
+    )
+
+    done = subprocess.run(
+        [*command.split(), "--once"],
+        cwd=tmp_path,
+        env=os.environ | {"COUCHDB_PASSWORD": couch.auth[1] if couch.auth else ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "3 changes so far" in done.stdout

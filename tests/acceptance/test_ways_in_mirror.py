@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,23 @@ class Typed:
     def interrupted(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
         """Starts it, interrupts it when it has taken so many changes; its exit code and what it said."""
         child = self.start()
-        give_up_at = time.monotonic() + 20
-        while True:
-            assert child.poll() is None, child.stderr and child.stderr.read()
-            assert time.monotonic() < give_up_at
-            try:
-                if self.changes() >= after:
-                    break
-            except (StoreError, ValueError):
-                pass  # it is still starting
-            time.sleep(0.05)
-        child.send_signal(number)
-        said, _ = child.communicate(timeout=60)
+        try:
+            self._until(child, after)
+            child.send_signal(number)
+            said, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
         return child.returncode, said
+
+    def _until(self, child: subprocess.Popen[str], changes: int) -> None:
+        give_up_at = time.monotonic() + size(ci=20, proof=300)
+        taken = 0
+        while taken < changes:
+            assert child.poll() is None, child.stderr and child.stderr.read()
+            assert time.monotonic() < give_up_at, f"has taken {taken} changes"
+            time.sleep(0.05)
+            with suppress(StoreError, ValueError):  # it is still starting
+                taken = self.changes()
 
 
 Target = tuple[str, Callable[[], stores.Rows]]
@@ -135,6 +139,7 @@ def _fill(couch_db: CouchDatabase, count: int) -> None:
         couch_db.delete(f"{n:06}")
 
 
+@pytest.mark.timeout(size(ci=120, proof=1200))
 def test_interrupted_twice_it_goes_on_and_ends_equal_to_the_source(target, source, couch_db, tmp_path):
     """Ctrl-C, then kill -9, then to the end."""
     count = size(ci=2000, proof=50_000)
