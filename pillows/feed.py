@@ -21,7 +21,7 @@ from pillows.documents import wanted
 from pillows.errors import RetryableError
 from pillows.feed_contract import Feed, Identity
 from pillows.feed_loader import Sizes
-from pillows.feed_pages import BATCH_BYTES, merged
+from pillows.feed_pages import BATCH_BYTES, gathered
 from pillows.feed_pipe import Pipe, StalledError
 from pillows.feed_reading import MAX_LIFE_SECONDS, Hands, Reading
 from pillows.feed_source import Source
@@ -113,7 +113,7 @@ class CouchFeed:
         self._options = source
         self._prefilter = prefilter
         self._pulse = Pulse(self._clock)
-        self._source = Source(self._couch, source, self._pulse)
+        self._source = Source(self._couch, source, self._pulse, self._key)
         self._backlog: Backlog | None = None
         self._pace = Pace(connection.fetches)
         self._sizes = Sizes()
@@ -125,8 +125,11 @@ class CouchFeed:
         return self._pulse.at
 
     def identify(self) -> Identity:
-        """Asks which database this is; one attempt."""
-        return self._source.identify()
+        """Asks which database this is; one attempt. Marks it, where that was asked for."""
+        found = self._source.identify()
+        if self._options.identity_token:
+            self._source.mark()
+        return found
 
     def start(self) -> Seq:
         """Where a tail without a checkpoint begins; one attempt."""
@@ -303,8 +306,8 @@ class _Session:
         self._pipe.put(batch, batch.size_bytes)
 
     def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
-        """At the head, what has gathered as one batch: a burst comes in many small ones."""
-        return [merged(taken)] if taken and self._reading.following else taken
+        """At the head, what has gathered in fewer batches."""
+        return gathered(taken) if self._reading.following else taken
 
 
 __all__ = ["CouchFeed", "Feed", "Identity"]

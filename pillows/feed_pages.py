@@ -161,8 +161,23 @@ class Cutter:
         )
 
 
+def gathered(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
+    """The same changes in fewer batches: a burst at the head comes in many small ones.
+
+    None has many more than `INTERVAL` changes: what lies between two positions is seen again after a crash.
+    """
+    whole: list[ChangeBatch] = []
+    some: list[ChangeBatch] = []
+    for batch in batches:
+        some.append(batch)
+        if sum(len(each.changes) for each in some) >= INTERVAL:
+            whole.append(merged(some))
+            some = []
+    return [*whole, merged(some)] if some else whole
+
+
 def merged(batches: Sequence[ChangeBatch]) -> ChangeBatch:
-    """Several batches in a row as one: a burst at the head comes in many small ones."""
+    """Several batches in a row as one."""
     if len(batches) == 1:
         return batches[0]
     last = batches[-1]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from checkpoints import Seq
-from pillows.feed_pages import Cutter, Page, filter_body, merged, page_query, plan_page, tail_query
+from pillows.feed_pages import Cutter, Page, filter_body, gathered, merged, page_query, plan_page, tail_query
 from pillows.lines import change_of
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
@@ -169,3 +169,15 @@ def test_a_burst_becomes_one_batch_with_the_last_position():
     burst = merged([one, two])
     assert ([c.id for c in burst.changes], str(burst.seq)) == (["doc-1", "doc-2"], "2-x")
     assert (burst.size_bytes, burst.caught_up) == (12, True)
+
+
+def test_a_burst_is_gathered_without_losing_its_positions():
+    """Between two positions lies what is seen again after a crash, whatever has gathered meanwhile."""
+    burst = [
+        ChangeBatch(changes=[change_of(row(n, f"{n}-x"))], seq=Seq.of(f"{n}-x"), size_bytes=100)
+        for n in range(1, 1051)
+    ]
+    found = gathered(burst)
+    assert [len(each.changes) for each in found] == [100] * 10 + [50]
+    assert [str(each.seq) for each in found] == [f"{n}-x" for n in [*range(100, 1001, 100), 1050]]
+    assert gathered([]) == []
