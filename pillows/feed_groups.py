@@ -43,7 +43,10 @@ class FeedGroups:
         prefilter: Callable[[Change], bool] | None = None,
         key: object = "",
     ) -> Feed:
-        """A feed of one pillow; arguments as for `CouchFeed`. One with a filter reads alone."""
+        """A feed of one pillow; arguments as for `CouchFeed`.
+
+        One with a filter, or with a token of its own in the database, reads alone.
+        """
         couch = self._client(connection)
 
         def own(wants: Callable[[Change], bool] | None, life_seconds: float, whose: object) -> CouchFeed:
@@ -58,7 +61,7 @@ class FeedGroups:
                 max_life_seconds=life_seconds,
             )
 
-        if source.filtered:
+        if source.filtered or source.identity_token:
             return own(prefilter, ALONE_SECONDS, key)
         group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, source.database))
         return GroupFeed(own(prefilter, ALONE_SECONDS, key), group, prefilter or _everything)

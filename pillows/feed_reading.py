@@ -307,9 +307,17 @@ class Reading:
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
         if known is not None:
+            self._check_mark()
             self._note_changes(known, found)
         self.identity = found
         self._known_at = now
+
+    def _check_mark(self) -> None:
+        if self._options.identity_token and not self._source.marked():
+            raise RecreatedError(
+                f"The database {self._options.database} does not have the document that marks it.",
+                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
+            )
 
     def _note_changes(self, known: Identity, found: Identity) -> None:
         """Tells what is no reason to stop. Nodes behind one address may have different uuids."""

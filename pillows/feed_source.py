@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 
 import msgspec
 
@@ -53,13 +54,15 @@ class Source:
         couch: the server.
         options: the database, and how to read it.
         pulse: told of every byte.
+        key: whose feed this is.
 
     Attributes:
         longpolls: whether the head is followed by one request after the other. Found out where the
             mode is `auto`: Cloudant ends continuous feeds as it likes, and some proxies buffer them.
     """
 
-    def __init__(self, couch: Couch, options: SourceOptions, pulse: Pulse) -> None:
+    def __init__(self, couch: Couch, options: SourceOptions, pulse: Pulse, key: str = "") -> None:
+        self._mark = f"pillowd-{sha256(key.encode()).hexdigest()[:24]}"
         self.couch = couch
         self.options = options
         self.pulse = pulse
@@ -92,6 +95,27 @@ class Source:
             instance_start_time=None if start is None else str(start),
             purge_seq=None if purge is None else str(purge),
         )
+
+    def mark(self) -> None:
+        """Leaves a document in the database that replication does not carry, nor the feed show."""
+        if not self.marked():
+            with self._understood():
+                self.couch.json("PUT", self._mark_path, dict, body={}, pulse=self.pulse)
+
+    def marked(self) -> bool:
+        """Whether the document is there: a database that was created anew has none."""
+        try:
+            with self._understood():
+                self.couch.json("GET", self._mark_path, dict, pulse=self.pulse)
+        except RejectedError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    @property
+    def _mark_path(self) -> str:
+        return self.couch.path(self.options.database, "_local", self._mark)
 
     def purged_ids(self) -> list[str] | None:
         """The ids of the last purges, some of which may be there again; None before CouchDB 3.4.

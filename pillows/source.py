@@ -28,6 +28,8 @@ class SourceOptions(Options):
             Cloudant and for proxies that buffer; `auto` chooses.
         on_missing: what to do while the database does not exist.
         on_recreated: what to do when it was deleted and created anew.
+        identity_token: also recognise the database by a document `_local/pillowd-...` that is
+            written into it; for servers before 3.3, which do not tell when one was created.
         skip_design: leave design documents out.
         page: changes a catch-up request asks for at most; fewer where documents are large.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
@@ -47,6 +49,7 @@ class SourceOptions(Options):
     mode: Mode = "auto"
     on_missing: Literal["wait", "fail"] = "wait"
     on_recreated: Literal["fail", "reload"] = "fail"
+    identity_token: bool = False
     skip_design: bool = True
     page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
     timeout: Duration = Field(default=25.0, gt=0, le=60)

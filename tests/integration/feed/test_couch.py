@@ -15,7 +15,7 @@ from requests import HTTPError
 from checkpoints import Seq
 from pillows.couch_options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError
-from pillows.feed import CouchFeed
+from pillows.feed import CouchFeed, Identity
 from pillows.feed_file import FileFeed
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
@@ -169,6 +169,24 @@ def test_t21_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
         taken.ended()
     assert isinstance(taken.error, RecreatedError)
     assert not {f"doc-{n:06}" for n in range(100, 105)} & set(taken.ids)
+
+
+def test_t23_a_database_without_the_token_is_another_one(couch_db):
+    """Works with any server, however soon after its deletion it was created anew."""
+    couch_db.fill(10)
+    with closing(feed(couch_db.server_url, couch_db, identity_token=True)) as source:
+        identity = Identity(server_uuid=source.identify().server_uuid)
+    with taking(feed(couch_db.server_url, couch_db, identity_token=True), Seq.BEGINNING, identity) as taken:
+        taken.until(lambda: caught_up(taken))
+    assert (taken.error, len(taken.ids)) == (None, 10)
+    couch_db.recreate()
+    couch_db.fill(5)
+    with taking(
+        feed(couch_db.server_url, couch_db, identity_token=True), taken.batches[-1].seq, identity
+    ) as again:
+        again.ended()
+    assert isinstance(again.error, RecreatedError)
+    assert again.batches == []
 
 
 def test_t3_a_position_that_is_none_is_refused_by_the_server(couch_db):
