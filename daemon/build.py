@@ -19,6 +19,7 @@ from pillows import registry
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
+from pillows.errors import RetryableError
 from pillows.feed import CouchFeed
 from pillows.feed_contract import Feed
 from pillows.feed_groups import FeedGroups
@@ -209,7 +210,7 @@ def repair(
     """Sends documents of a tail that does not run through its pipeline again.
 
     Raises:
-        StoppedError: source or target was away for too long.
+        RetryableError, StoppedError: source or target was away for too long.
         FatalError: it can't be done.
     """
     add_plugins(config.daemon.plugins_path)
@@ -218,6 +219,8 @@ def repair(
     try:
         plan = build_plan(config, key, store=store, letters=letters, clock=clock, observer=observer)
         Repair(plan, ids, halt=halt).execute()
+        if halt.is_set():
+            raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
     finally:
         alarm.kill()
 

@@ -85,6 +85,25 @@ def plan(cycles: int, chance: random.Random) -> Iterator[Cycle]:
         yield Cycle(FAULTS[next(faults)], next(ends))
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a process is."""
+
+    mib: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, process: psutil.Process) -> Sizes:
+        return cls(process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
+
+    @classmethod
+    def median(cls, sizes: Sequence[Sizes]) -> Sizes:
+        at = len(sizes) // 2
+        columns = zip(*((one.mib, one.descriptors, one.threads) for one in sizes), strict=True)
+        return cls(*(sorted(column)[at] for column in columns))  # type: ignore[arg-type]
+
+
 class Chaos:
     """A run.
 
@@ -139,6 +158,38 @@ class Chaos:
             self.cycle(cycle)
             self.cycle(cycle)
             self.check()
+
+    def soak(self, minutes: float) -> tuple[Sizes, Sizes]:
+        """One process under one fault after the other. Returns its sizes early and late.
+
+        Raises:
+            ChaosError: something was lost, or did not come back.
+        """
+        stage = self.stage
+        stage.start({})
+        self._write_for(stage.ready)
+        process = psutil.Process(stage.daemon.child.pid)
+        sizes = []
+        end_at = time.monotonic() + minutes * 60
+        while time.monotonic() < end_at:
+            fault = FAULTS[self._random.choice([name for name in FAULTS if _is_light(name)])]
+            course = fault.course(stage, self._random)
+            next(course), next(course)
+            gevent.sleep(2.0)
+            self.score.hit[fault.name] += next(course) is True
+            stage.heal()
+            gevent.sleep(3.0)
+            for line in stage.lines.values():
+                line.connections = line.connections[-50:]
+                line.forget()
+            sizes.append(Sizes.of(process))
+        self._pause_and_heal()
+        if verdict := self._settled():
+            raise ChaosError(f"{verdict}; {stage.states()}")
+        self._probe()
+        self._collect()
+        warm = sizes[len(sizes) // 5 :]
+        return Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :])
 
     # --- one cycle
 
@@ -241,9 +292,7 @@ class Chaos:
             ChaosError: it does not.
         """
         stage, score = self.stage, self.score
-        for writer in stage.writers.values():
-            writer.pause()
-            writer.heal()
+        self._pause_and_heal()
         stage.start({})
         began = time.monotonic()
         verdict = self._settled()
@@ -257,6 +306,11 @@ class Chaos:
         stage.kill()
         self._count_replays(rereads=False)
         self._ended_clean = False
+
+    def _pause_and_heal(self) -> None:
+        for writer in self.stage.writers.values():
+            writer.pause()
+            writer.heal()
 
     def _settled(self) -> Verdict:
         until = time.monotonic() + self._recovery_seconds
@@ -319,3 +373,8 @@ class Chaos:
 
     def _now(self) -> str:
         return f"again {self.score.replays[-1:] or self.score.stop_replays[-1:]}"
+
+
+def _is_light(fault: str) -> bool:
+    """Whether a fault strikes a process that runs already, and soon ends."""
+    return not fault.startswith(("state", "clock")) and not FAULTS[fault].rare

@@ -57,7 +57,7 @@ def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable
     """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"\nCHAOS_SEED={seed}")
-    chaos = Chaos(staged(seed=seed), seed, pace_seconds=0.5)
+    chaos = Chaos(staged(seed=seed), seed, pace_seconds=size(ci=0.3, proof=0.7))
 
     score = chaos.run(size(ci=40, proof=300))
 
@@ -83,6 +83,7 @@ def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -
     chaos.insist(Cycle(FAULTS["elasticsearch: items busy"], "kill"), 1)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", drawn())
 def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> None:
     _, fault, end = MUTANTS[mutant]
@@ -91,3 +92,15 @@ def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> 
     with pytest.raises(ChaosError) as red:
         chaos.insist(Cycle(FAULTS[fault], end), TRIES)
     print(f"\n{mutant}: red after {time.monotonic() - began:.0f} s: {str(red.value)[:300]}")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(14_400)
+def test_under_dense_faults_one_process_stays_as_small_as_it_was(staged: Callable[..., Stage]) -> None:
+    minutes = float(os.environ.get("MINUTES") or 20)
+    chaos = Chaos(staged(documents=20_000), seed=secrets.randbelow(2**31))
+    early, late = chaos.soak(minutes)
+    print(f"\n{minutes:g} min, {chaos.score.changes:,} changes: {early} early, {late} late")
+    assert late.mib <= early.mib * 1.1 + 5
+    assert late.descriptors <= early.descriptors + 10
+    assert late.threads <= early.threads + 4
