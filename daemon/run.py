@@ -18,6 +18,7 @@ from daemon.build import build_tails, repair
 from daemon.config_models import Config
 from daemon.log_observer import LogObserver
 from daemon.logs import Logs
+from daemon.memory import Trimmer
 from daemon.notify import Notifier
 from daemon.operations import Operations
 from daemon.restarts import RestartPolicy
@@ -71,6 +72,7 @@ class Daemon:
         self._watch = watch
         self._reloads = 0
         self._notifier = Notifier(environ, clock)
+        self._trimmer = Trimmer()
 
     def run(self) -> int:
         """Runs until it is told to stop.
