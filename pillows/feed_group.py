@@ -11,7 +11,7 @@ others see some changes again, which their targets refuse by version.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -314,38 +314,46 @@ class GroupFeed:
         """How many changes are behind `since`, as the server says."""
         return self._own.pending(since)
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def batches(
+        self, since: Seq, identity: Identity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever: alone first, then with the group, alone when it falls behind."""
         while not stop.is_set():
-            held: Held | None = None
-            alone = self._own.batches(since, identity, stop)
-            for batch in alone:
-                since = batch.seq or since
-                yield batch
-                if batch.asked_at is not None and (held := self._group.offer(since, batch.asked_at)):
-                    break
-            alone.close()
-            if held is None:
-                return
-            identity = self._own.identity or identity
-            if held.seq != since:
-                since = held.seq
-                yield ChangeBatch(changes=(), seq=since)
-            for batch in self._together(held, identity, stop):
-                since = batch.seq or since
-                yield batch
+            try:
+                for batch in self._alone(since, identity, stop):
+                    since = batch.seq or since
+                    yield batch
+                if self._member is None:
+                    return
+                identity = self._own.identity or identity
+                for batch in self._member.batches(stop, self._group.drain):
+                    since = batch.seq or since
+                    yield batch
+            finally:
+                self._leave()
 
     def close(self) -> None:
         """Closes every connection of its own. May be called twice."""
         self._own.close()
 
-    def _together(self, held: Held, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
-        self._member = self._group.join(held, identity, self._wants)
-        try:
-            yield from self._member.batches(stop, self._group.drain)
-        finally:
-            self._group.leave(self._member)
-            self._member = None
+    def _alone(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        """Changes until it has joined the group; at last the position at which it did."""
+        held: Held | None = None
+        with closing(self._own.batches(since, identity, stop)) as alone:
+            for batch in alone:
+                since = batch.seq or since
+                yield batch
+                if batch.asked_at is not None and (held := self._group.offer(since, batch.asked_at)):
+                    # At once: while this reading ends, somebody else could found the group elsewhere.
+                    self._member = self._group.join(held, self._own.identity or identity, self._wants)
+                    break
+        if held is not None and held.seq != since:
+            yield ChangeBatch(changes=(), seq=held.seq)
+
+    def _leave(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            self._group.leave(member)
 
     @property
     def _reading(self) -> CouchFeed:

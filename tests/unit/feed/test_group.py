@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch_options import CouchConnection
-from pillows.feed_group import FeedGroup, Held, Member
+from pillows.feed_group import FeedGroup, GroupFeed, Held, Member
 from pillows.feed_groups import FeedGroups
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
@@ -265,3 +265,48 @@ def test_a_transform_that_alters_its_document_alters_it_for_itself_alone(scripte
     for _, taken in readers:
         taken.stop.set()
         taken.ended()
+
+
+class Ending:
+    """A feed of one answer, whose end takes a moment, as the end of a connection does."""
+
+    identity = last_byte_at = trouble = None
+
+    def __init__(self, answer: ChangeBatch | None = None) -> None:
+        self.answer = answer
+        self.since: list[Seq] = []
+
+    def batches(self, since: Seq, identity: object, stop: Event):
+        self.since.append(since)
+        try:
+            if self.answer is not None:
+                yield self.answer
+            while not stop.wait(0.01):
+                yield ChangeBatch(changes=(), seq=None)
+        finally:
+            gevent.sleep(0.01)
+
+    def close(self) -> None:
+        pass
+
+
+def test_t13_nobody_founds_a_group_while_another_does():
+    """The second one's position may be behind the first one's: it would miss what lies between."""
+    clock = FakeClock(auto=False)
+    shared = Ending()
+    group = FeedGroup(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    stop = Event()
+    readers = []
+    for token in ("9-later", "5-earlier"):
+        answer = ChangeBatch(changes=(), seq=Seq.of(token), asked_at=clock.monotonic())
+        feed = GroupFeed(Ending(answer), group, lambda _: True)
+        readers.append((feed, gevent.spawn(lambda feed=feed: list(feed.batches(Seq.BEGINNING, None, stop)))))
+    gevent.sleep(0.1)
+
+    try:
+        assert [feed.shared for feed, _ in readers] == [True, False]
+        assert shared.since == [Seq.of("9-later")]
+    finally:
+        stop.set()
+        for _, reader in readers:
+            reader.get(timeout=5)
