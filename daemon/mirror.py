@@ -21,7 +21,14 @@ import yaml
 from daemon.config import Config, load
 from daemon.config_show import dumped
 from daemon.interpolate import escaped
-from daemon.mirror_places import Place, plain_name, read_source, read_target
+from daemon.mirror_places import (
+    SOURCE_PASSWORD,
+    TARGET_PASSWORD,
+    Place,
+    plain_name,
+    read_source,
+    read_target,
+)
 from pillows.errors import ConfigError
 
 #: Names of the two connections.
@@ -132,19 +139,30 @@ def prepare(mirror: Mirror, choose: ChooseColumns | None, environ: Mapping[str, 
         environ: where passwords are that stood not in the URLs.
 
     Raises:
-        ConfigErrors: the settings contradict each other, or a password is missing.
+        ConfigError: a password is missing.
+        ConfigErrors: the settings contradict each other.
         OSError: a folder cannot be made.
     """
+    known = {**environ, **mirror.secrets}
+    _require_passwords(mirror, known)
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)
-    known = {**environ, **mirror.secrets}
     columns: Mapping[str, str] | None = {}
     if choose is not None and mirror.target.is_sql:
         columns = chosen_columns(mirror)
         if columns is None:
             columns = choose(_stored(mirror, None, known))
     return _stored(mirror, columns, known)
+
+
+def _require_passwords(mirror: Mirror, environ: Mapping[str, str]) -> None:
+    for place, variable in ((mirror.source, SOURCE_PASSWORD), (mirror.target, TARGET_PASSWORD)):
+        if f"${{{variable}}}" in str(place.connection) and variable not in environ:
+            raise ConfigError(
+                f"The URL of the {place.type} server names a user without a password.",
+                remedy=f"set {variable} in the environment",
+            )
 
 
 def chosen_columns(mirror: Mirror) -> Mapping[str, str] | None:

@@ -8,6 +8,7 @@
 # An existing configuration is never touched. It holds no secrets, and the service runs as a user of its
 # own (DynamicUser), so everybody may read it; passwords are in credentials/, which only root may read.
 set -euo pipefail
+umask 022  # the service's user must be able to read it, whatever root's own umask is
 cd "$(dirname "$0")/.."
 prefix="${PREFIX:-/opt/pillowd}"
 root="${DESTDIR:-}"
@@ -17,6 +18,10 @@ etc="$root/etc/pillowd"
 
 [[ "$prefix" = /* && "$prefix" != *[[:space:]]* ]] || { echo "PREFIX must be an absolute path without blanks" >&2; exit 2; }
 "$python" -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=/path/to/it")'
+
+for folder in "$venv" "$etc"; do
+  mkdir -p "$folder" 2>/dev/null && [[ -w "$folder" ]] || { echo "$folder cannot be written to: use sudo, or set DESTDIR" >&2; exit 1; }
+done
 
 echo "Installing pillowd into $venv"
 [[ -x "$venv/bin/python" ]] || "$python" -m venv "$venv"

@@ -80,7 +80,7 @@ def test_the_first_configuration_is_valid_with_its_credential(installed, tmp_pat
     done = pillowd(installed, "check", "--config", str(config), CREDENTIALS_DIRECTORY=str(credentials))
 
     assert done.returncode == 0, done.stderr
-    assert config.stat().st_mode & 0o777 == 0o644, 'the service is no owner of it'
+    assert config.stat().st_mode & 0o777 == 0o644, "the service is no owner of it"
     assert (installed / "etc/pillowd/credentials").stat().st_mode & 0o777 == 0o700
 
 
@@ -101,3 +101,12 @@ def test_a_prefix_that_cannot_be_is_refused(tmp_path):
 
     assert done.returncode != 0
     assert "absolute path" in done.stderr
+
+
+def test_a_place_that_cannot_be_written_to_is_said_with_the_remedy():
+    done = subprocess.run(
+        ["make", "-s", "install", "DESTDIR=/proc/none"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode != 0
+    assert "use sudo, or set DESTDIR" in done.stderr

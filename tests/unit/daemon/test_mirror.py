@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.config import ConfigErrors
 from daemon.mirror import chosen_columns, prepare, read, write_config
 from daemon.mirror_columns import MAX_COLUMNS, infer
 from daemon.mirror_places import plain_name, read_source, read_target
@@ -181,8 +180,9 @@ def test_a_sample_that_failed_is_no_choice(tmp_path):
 def test_a_missing_password_is_named(tmp_path):
     wanted = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl@couch.example/db")
 
-    with pytest.raises(ConfigErrors, match="COUCHDB_PASSWORD"):
+    with pytest.raises(ConfigError, match="set COUCHDB_PASSWORD in the environment"):
         prepare(wanted, None, {})
+    assert not wanted.folder.exists()
 
 
 def test_the_same_places_have_the_same_folder_whatever_the_password(tmp_path):
