@@ -443,7 +443,7 @@ def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
 
 
 @pytest.mark.parametrize(("field", "what"), [("source_digest", "source"), ("outputs", "outputs")])
-def test_a_changed_source_or_output_is_refused(tmp_path, running, field, what):
+def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, field, what):
     target = MemoryTransport()
     first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target)
     run = running(first)
@@ -459,7 +459,7 @@ def test_a_changed_source_or_output_is_refused(tmp_path, running, field, what):
         running(changed).greenlet.get(timeout=5)
 
 
-def test_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
+def test_l12_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
     target, seen = MemoryTransport(), Recorder()
     first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target, observer=seen)
     run = running(first)

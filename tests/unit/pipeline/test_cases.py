@@ -1,0 +1,280 @@
+"""The loop as it was promised: its order, its deletes, its checkpoint, and what a version must do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.filters import Filter, PythonFilter
+from pillows.keeper import CheckpointPolicy
+from pillows.models import Change, Document, generation
+from pillows.pillow import Pillow
+from pillows.state import State
+from pillows.tail import Tail
+from pillows.transforms import PassThrough, PythonTransform
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+
+
+class Started:
+    """A tail that runs in a greenlet."""
+
+    def __init__(self, made) -> None:
+        self.made, self.stop, self.tail = made, Event(), Tail(made)
+        self.greenlet = gevent.spawn(self.tail.run, self.stop)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        with gevent.Timeout(5):
+            while not condition():
+                assert not self.greenlet.dead, self.greenlet.exception
+                gevent.sleep(0.002)
+
+    def finish(self):
+        self.stop.set()
+        self.greenlet.get(timeout=5)
+        return self.made.store.get(KEY)
+
+
+@pytest.fixture
+def started():
+    opened = []
+
+    def start(made) -> Started:
+        opened.append(Started(made))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.greenlet.kill()
+    for store in {id(p): p for each in opened for p in (each.made.store, each.made.letters)}.values():
+        store.close()
+
+
+def pillow_of(filter: Filter, transform, **more) -> Pillow:
+    return Pillow(name="cases", outputs=("cases",), filter=filter, transform=transform, **more)
+
+
+def test_l1_the_four_steps_come_in_their_order(tmp_path, started):
+    """As the loop reads: filter, trigger, transform, transport; the checkpoint moves last."""
+    seen: list[str] = []
+
+    class Traced(ListFeed):
+        def fetch(self, change):
+            seen.append(f"trigger {change.id}")
+            return super().fetch(change)
+
+    class Target(MemoryTransport):
+        def write(self, batch):
+            seen.extend(f"transport {document.id}" for document in batch.documents)
+            return super().write(batch)
+
+    def keep(change: Change) -> bool:
+        seen.append(f"filter {change.id}")
+        return change.id != "dropped"
+
+    def transform(doc):
+        seen.append(f"transform {doc['_id']}")
+        return doc
+
+    feed = Traced([batch("1-a", Change(id="a", revs=("1-a",), version=1),
+                         Change(id="dropped", revs=("1-b",), version=1), caught_up=True)])  # fmt: skip
+    filter = PythonFilter(keep, needs_document=False)
+    run = started(
+        plan(tmp_path, feed, Target(), pillow=pillow_of(filter, PythonTransform(transform, ("cases",))))
+    )  # fmt: skip
+    run.until(lambda: run.tail.state is State.LIVE)
+    assert run.finish().changes == 2
+
+    at_the_end = ["transport a", "transport dropped"]
+    assert seen == ["filter a", "trigger a", "transform a", "filter dropped", *at_the_end]
+
+
+@pytest.mark.parametrize(("keep", "left"), [(False, {"b"}), (True, {"a", "b"})])
+def test_l4_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, keep, left):
+    target = MemoryTransport()
+    feed = ListFeed(
+        [
+            batch("1-a", change("a"), change("b")),
+            batch("2-b", change("a", "2-x", deleted=True), caught_up=True),
+        ]
+    )
+    pillow = pillow_of(PythonFilter(lambda doc: True), PassThrough(("cases",)), keep_deleted=keep)
+    run = started(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: run.tail.state is State.LIVE)
+    assert run.finish().changes == 3
+    assert set(target.live()) == left
+
+
+def test_t26_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started):
+    target = MemoryTransport()
+    feed = ListFeed(
+        [
+            batch("1-a", *(change(id, type="x") for id in ("stays", "moves", "dies"))),
+            batch(
+                "2-b", change("moves", "2-b", type="y"), change("dies", "2-c", deleted=True), caught_up=True
+            ),
+        ]
+    )
+    pillow = pillow_of(PythonFilter(lambda doc: doc["type"] == "x"), PassThrough(("cases",)))
+    run = started(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+    assert set(target.live()) == {"stays"}
+
+
+def test_l7_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_idle(
+    tmp_path, started, clock
+):
+    target, seen = MemoryTransport(), Recorder()
+    feed = ListFeed(
+        [batch(f"{n}-a", change(str(n))) for n in range(1, 30)] + [batch("99-idle", caught_up=True)]
+    )
+    acknowledged = []
+
+    class Watching(MemoryTransport):
+        def write(self, batch):
+            gevent.sleep(0)
+            result = target.write(batch)
+            acknowledged.extend(document.id for document in batch.documents)
+            return result
+
+    class Checking(Recorder):
+        def checkpoint(self, pillow, *, checkpoint, seconds):
+            number = int(str(checkpoint.seq).partition("-")[0])
+            assert number == 99 or {str(n) for n in range(1, number + 1)} <= set(acknowledged)
+            seen.checkpoint(pillow, checkpoint=checkpoint, seconds=seconds)
+
+    policy = CheckpointPolicy(max_uncheckpointed=3, interval_seconds=1000)
+    run = started(plan(tmp_path, feed, Watching(), observer=Checking(), checkpoints=policy))
+    run.until(lambda: run.tail.state is State.LIVE)
+    saved = run.finish()
+    assert (saved.seq, saved.changes) == (Seq.of("99-idle"), 29)
+    assert seen.of("checkpoint")
+
+
+def test_m14_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, started):
+    """Duplicates are allowed, and refused by the guard."""
+    target = MemoryTransport()
+
+    class Half(MemoryTransport):
+        def write(self, batch):
+            half = batch.only([document.id for document in batch.documents[::2]])
+            result = target.write(half)
+            if len(target.batches) == 1:
+                gevent.sleep(30)
+            return target.write(batch) or result
+
+        def open(self):
+            return target.open()
+
+        def claim(self, checkpoint):
+            target.claim(checkpoint)
+
+    feed = ListFeed([batch(f"{n}-a", *(change(f"{n}-{i}") for i in range(10))) for n in range(5)])
+    feed.queue.append(batch("9-z", caught_up=True))
+    feed.sums = {f"{n}-{i}": 1 for n in range(5) for i in range(10)}
+    made = plan(tmp_path, feed, Half())
+    killed = started(made)
+    killed.until(lambda: target.batches)
+    killed.greenlet.kill()
+    assert 0 < len(target.live()) < 50
+
+    again = started(made)
+    again.until(lambda: again.tail.state is State.LIVE)
+    again.finish()
+    assert len(target.live()) == 50
+
+
+#: A document with conflicts, state after state: its leaves, live or deleted. The winner is the live leaf
+#: of the highest generation, and of these the one with the greatest name.
+STATES = [
+    {"1-a": True},
+    {"2-b": True},
+    {"2-b": True, "2-c": True},
+    {"2-c": True, "3-d": True},
+    {"2-c": True, "4-e": True},
+    {"2-c": True, "5-f": False},  # the winner is deleted: generation 2 wins, after 4
+    {"2-c": True, "5-f": False, "2-b": True},  # a losing leaf comes: the same winner again
+    {"3-g": False, "5-f": False, "2-b": True},
+    {"3-g": False, "5-f": False, "3-h": False},  # the last live leaf goes: the winner is a deletion
+    {"3-g": False, "6-i": True, "3-h": False},
+]
+
+
+def winner(leaves: dict[str, bool]) -> str:
+    return max(leaves, key=lambda rev: (leaves[rev], generation(rev), rev))
+
+
+def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list[str | None]:
+    """What the target holds after each state, if documents have these versions."""
+    target, feed, held = MemoryTransport(), ListFeed(), []
+    for number, leaves in enumerate(STATES):
+        rev = winner(leaves)
+        state = change(
+            "doc", rev, *(other for other in leaves if other != rev), deleted=not leaves[rev], at=rev
+        )
+        state.version = version(leaves)
+        feed.queue.append(batch(f"{number}-a", state, caught_up=True))
+        feed.sums = {"doc": 10**6}  # the source is never asked whether it went back
+        folder = tmp_path / str(number)
+        run = started(plan(folder, ListFeed(feed.queue[number:]), target))
+        run.made.make_feed().sums = feed.sums
+        run.until(lambda run=run: run.tail.state is State.LIVE)
+        run.finish()
+        target.target["epoch"] = None  # another state directory, the same epoch
+        held.append(target.live().get("doc", {}).get("at"))
+    return held
+
+
+def test_t25_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, started):
+    expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
+    assert played(tmp_path, started, lambda leaves: sum(map(generation, leaves))) == expected
+
+
+def test_t25_with_the_winners_generation_it_would_not(tmp_path, started):
+    """Keeps the test above honest."""
+    expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
+    assert played(tmp_path, started, lambda leaves: generation(winner(leaves))) != expected
+
+
+def test_l14_a_position_is_handed_back_as_it_came(tmp_path, started):
+    token = [7, "g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxygFFMiQ5L8"]
+    feed = ListFeed([batch(token, change("a"), caught_up=True)])
+    made = plan(tmp_path, feed, MemoryTransport())
+    run = started(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+    assert run.finish().seq.json == Seq.of(token).json
+    again = started(made)
+    again.until(lambda: len(feed.asked) == 2)
+    assert feed.asked[1] == Seq.of(token)
+    with pytest.raises(TypeError):
+        _ = feed.asked[0] < feed.asked[1]
+
+
+def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
+    """A bound in bytes that counted ids alone would hold a thousand large documents at once."""
+
+    class Large(ListFeed):
+        def fetch(self, change):
+            found = super().fetch(change)
+            body = {**found.body, "text": "x" * 100_000}
+            return Document(id=found.id, rev=found.rev, version=1, deleted=False, raw=_raw(body))
+
+    from pillows.batcher import BatchPolicy
+
+    target = MemoryTransport()
+    changes = [Change(id=str(n), revs=("1-a",), version=1) for n in range(20)]
+    feed = Large([batch("1-a", *changes, caught_up=True)])
+    run = started(plan(tmp_path, feed, target, batch=BatchPolicy(max_bytes=250_000)))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+    assert max(len(each.documents) for each in target.batches) == 2
+
+
+def _raw(body):
+    import msgspec
+
+    return msgspec.Raw(msgspec.json.encode(body))
