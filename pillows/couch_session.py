@@ -18,6 +18,7 @@ from gevent import monkey
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pillows.couch_options import CouchConnection
 
@@ -81,6 +82,21 @@ def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> sock
     raise failure or OSError(f"{host} has no address")
 
 
+def _opened(connection: HTTPConnection, port: int) -> socket.socket:
+    """A connected socket for one of urllib3's connections.
+
+    Raises:
+        NewConnectionError: it can't be connected. Not an OSError: urllib3 passes over a reset while it
+            sends a request, and would go on to read from a socket that never was.
+    """
+    try:
+        return _connect(connection._dns_host, port, connection.timeout, connection.socket_options or ())  # noqa: SLF001 - as urllib3's own does
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, f"no connection within {connection.timeout} s") from error
+    except OSError as error:
+        raise NewConnectionError(connection, str(error)) from error
+
+
 def _stands(sock: socket.socket | None) -> bool:
     """Whether an idle connection is still open: nothing can be read from it, not even its end.
 
@@ -99,7 +115,7 @@ class _Http(HTTPConnection):
         return _stands(self.sock)
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port, self.timeout, self.socket_options or ())
+        return _opened(self, self.port or 80)
 
 
 class _Https(HTTPSConnection):
@@ -108,7 +124,7 @@ class _Https(HTTPSConnection):
         return _stands(self.sock)
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self._dns_host, self.port or 443, self.timeout, self.socket_options or ())
+        return _opened(self, self.port or 443)
 
 
 class _HttpPool(HTTPConnectionPool):

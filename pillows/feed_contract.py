@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,7 +64,9 @@ class Feed(Protocol):
             As `identify`.
         """
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def batches(
+        self, since: Seq, identity: Identity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set.
 
         What fails and may succeed later is tried again inside. While nothing comes, an empty batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import gevent
@@ -47,7 +47,12 @@ class FileFeed:
         """The beginning."""
         return Seq.BEGINNING
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:  # noqa: ARG002 - there is none to compare
+    def batches(
+        self,
+        since: Seq,
+        identity: Identity | None,  # noqa: ARG002 - there is none to compare
+        stop: Event,
+    ) -> Generator[ChangeBatch, None, None]:
         """The recorded changes after `since`, then signs of life until `stop` is set."""
         found = since == Seq.BEGINNING
         batches = self._recorded()

@@ -232,7 +232,8 @@ class Run:
         redelivery = gevent.spawn(self._redeliver, self._pipeline(pusher, watermark), pusher)
         stack.callback(redelivery.kill)
         identity = identity_of(keeper.current)
-        batches = self.feed.batches(keeper.current.seq, identity, self._halt)
+        # Closed here: of a killed run the garbage collector would come for it at any time, or at exit.
+        batches = stack.enter_context(closing(self.feed.batches(keeper.current.seq, identity, self._halt)))
         with suppress(StoppedError):  # an error of the writer may be behind it: raised below
             self._pipeline(pusher, watermark).carry(batches, self._on_batch)
         redelivery.kill()  # before the pusher takes no more

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import requests
 
 from tests.acceptance import stores
 from tests.acceptance.process import ROOT, Pillowd
@@ -106,7 +105,6 @@ class Stage:
         self._stack.close()
         for writer in self.writers.values():
             writer.close()
-        requests.delete(f"{self.elasticsearch.url}/{self.index}-*", timeout=30)
 
     def dsn(self, *, through_line: bool = False) -> str:
         dsn = self.postgres.dsn_of(self._database)

@@ -169,9 +169,11 @@ class Writer:
             try:
                 return attempt()
             except requests.HTTPError as error:
-                if error.response is not None and error.response.status_code in (404, 412):
+                if error.response.status_code in (404, 412):
                     return None  # an earlier try had arrived
-                raise
+                if error.response.status_code < 500:
+                    raise
+                gevent.sleep(0.2)  # it is being killed, or the database is
             except requests.RequestException:
                 gevent.sleep(0.2)  # the server is being killed
 
