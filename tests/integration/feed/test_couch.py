@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any
 
 import gevent
 import msgspec
 import pytest
-from requests import HTTPError
 
 from checkpoints import Seq
 from pillows.couch_options import BasicAuth, CouchConnection
@@ -162,13 +161,27 @@ def test_t21_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
     with taking(feed(couch_db.server_url, couch_db)) as taken:
         taken.until(lambda: caught_up(taken))
         time.sleep(1.1)
-        couch_db.drop()
-        with suppress(HTTPError):  # couch-peer creates it by itself when a feed asks who it is
-            couch_db.create()
+        couch_db.recreate()
         couch_db.fill(5, start=100)
         taken.ended()
     assert isinstance(taken.error, RecreatedError)
     assert not {f"doc-{n:06}" for n in range(100, 105)} & set(taken.ids)
+
+
+def test_t24_a_purge_removes_exactly_the_purged_document(couch_db):
+    """A revision of a conflict that is purged brings a row by itself; a document that is gone has none."""
+    couch_db.fill(5)
+    with closing(feed(couch_db.server_url, couch_db)) as source:
+        identity = source.identify()
+    with taking(feed(couch_db.server_url, couch_db)) as taken:
+        taken.until(lambda: caught_up(taken))
+    rev = couch_db.get("doc-000002")["_rev"]
+    couch_db.request("POST", "/_purge", json={"doc-000002": [rev]})
+    with taking(feed(couch_db.server_url, couch_db), taken.batches[-1].seq, identity) as again:
+        again.until(lambda: again.ids)
+        again.until(lambda: caught_up(again))
+    (change,) = [c for batch in again.batches for c in batch.changes]
+    assert (change.id, change.deleted, change.version) == ("doc-000002", True, 0)
 
 
 def test_t23_a_database_without_the_token_is_another_one(couch_db):

@@ -112,6 +112,7 @@ class Databases extends EventEmitter {
     this.options = options;
     this.storage = new Storage(options.memory ? null : options.dir || './data');
     this.open = new Map(); // name -> promise of a Database
+    this.dying = new Map(); // name -> promise of its end: until then nobody may open or create it
     this.born = new Map(); // name -> when its last incarnation was created, in seconds
     this.updates = []; // for _db_updates
     this.updateSeq = 0;
@@ -125,7 +126,7 @@ class Databases extends EventEmitter {
   }
 
   has(name) {
-    return this.open.has(name) || this.list().includes(name);
+    return !this.dying.has(name) && (this.open.has(name) || this.list().includes(name));
   }
 
   async get(name) {
@@ -138,6 +139,7 @@ class Databases extends EventEmitter {
       throw new CouchError(400, 'illegal_database_name', `Name: '${name}'. Only lowercase characters (a-z), `
         + 'digits (0-9), and any of the characters _, $, (, ), +, -, and / are allowed. Must begin with a letter.');
     }
+    await this.dying.get(name);
     if (this.has(name)) throw new CouchError(412, 'file_exists', 'The database could not be created, the file already exists.');
     await this.load(name);
     this.note(name, 'created');
@@ -145,8 +147,14 @@ class Databases extends EventEmitter {
 
   async destroy(name) {
     const database = await this.get(name);
+    const end = database.destroy();
+    this.dying.set(name, end);
     this.open.delete(name);
-    await database.destroy();
+    try {
+      await end;
+    } finally {
+      this.dying.delete(name);
+    }
     this.note(name, 'deleted');
   }
 

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch_options import CouchConnection
-from pillows.feed_group import FeedGroup, GroupFeed, Held, Member
+from pillows.feed_group import GATHER_SECONDS, FeedGroup, GroupFeed, Held, Member
 from pillows.feed_groups import FeedGroups
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
@@ -310,3 +310,48 @@ def test_t13_nobody_founds_a_group_while_another_does():
         stop.set()
         for _, reader in readers:
             reader.get(timeout=5)
+
+
+class Shared(Ending):
+    """A feed that gives what a test puts in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready: list[ChangeBatch] = []
+
+    def batches(self, since: Seq, identity: object, stop: Event):
+        self.since.append(since)
+        while not stop.wait(0.001):
+            while self.ready:
+                yield self.ready.pop(0)
+
+
+def test_t13_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
+    """It needs what the reading began at until that has come to the head, however new the next one is."""
+    clock = FakeClock(auto=False)
+    shared = Shared()
+    group = FeedGroup(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+
+    def held(token: str) -> Held:
+        return Held(clock.monotonic(), Seq.of(token))
+
+    def join(at: Held) -> None:
+        group.join(at, None, lambda _: True)
+        gevent.sleep(0.005)
+        clock.advance(GATHER_SECONDS)
+        gevent.sleep(0.01)
+
+    oldest = held("1-founder")
+    join(oldest)
+    clock.advance(100)
+    newer = held("50-newer")
+    join(oldest)
+    join(newer)
+    assert shared.since == [oldest.seq] * 3
+
+    shared.ready.append(ChangeBatch(changes=(), seq=Seq.of("60-head"), asked_at=clock.monotonic()))
+    gevent.sleep(0.01)
+    join(newer)
+    assert shared.since[3:] == [newer.seq]
+    for member in [*group._members]:
+        group.leave(member)
