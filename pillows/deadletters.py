@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from gevent.event import Event
 
 from checkpoints import Tracker
 from pillows.clock import Clock, SystemClock
@@ -109,14 +108,9 @@ class DeadLetters:
     Args:
         path: the folder of the store.
         clock: tells the time of a failure.
-
-    Attributes:
-        changed: set whenever a letter may have become due earlier than it was; whoever waits for one
-            clears it.
     """
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
-        self.changed = Event()
         # Written when told to alone: by itself it would write, and give way, with a letter half made.
         self._tracker = Tracker(path, sync_at=None, sync_interval=None)
         self._clock = clock or SystemClock()
@@ -201,7 +195,6 @@ class DeadLetters:
             self._note((pillow, transport, id))
         if revived:
             self.sync()
-            self.changed.set()
         return len(revived)
 
     def lower(self, letter: DeadLetter, version: int) -> None:
