@@ -30,6 +30,9 @@ T = TypeVar("T")
 #: Most of one block; a greenlet gives way to the others after as many bytes.
 BLOCK_BYTES = 65536
 
+#: A larger answer is put together in one turn of the hub and decoded in another.
+_LARGE_BYTES = 4 * 2**20
+
 #: How much of an unwanted answer is read for its message.
 _COMPLAINT_BYTES = 4096
 
@@ -197,6 +200,8 @@ class Couch:
         sent = None if body is None else msgspec.json.encode(body)
         with self.open(method, path, body=sent, silent_seconds=silent_seconds, pulse=pulse) as answer:
             text = answer.body(max_bytes)
+        if len(text) > _LARGE_BYTES:
+            gevent.sleep(0)
         try:
             return msgspec.json.decode(text, type=type_)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:

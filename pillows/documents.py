@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+import gevent
 import msgspec
 from gevent.event import Event
 
@@ -32,6 +33,9 @@ MAX_GROUP_BYTES = 32 * 2**20
 #: A copy that does not know a revision yet gets as long as CouchDB's own replicator gives it
 #: (`missing_doc_retry_msec`).
 MISSING_SECONDS = 2.0
+
+#: So many bytes are looked through before other greenlets have their turn (some 5 ms).
+_TURN_BYTES = 4 * 2**20
 
 #: Names a change to fetch for: id, winning revision, version. The same revision may win in two
 #: states of a document.
@@ -248,10 +252,15 @@ def wanted(change: Change) -> Wanted:
 def _by_id(results: Iterable[_Result]) -> dict[str, list[Leaf]]:
     # By revision: an answer may list a leaf twice, and its generation must not count twice.
     leaves: dict[str, dict[str, Leaf]] = {}
+    turn_bytes = _TURN_BYTES  # the answer was decoded in this turn
     for result in results:
         for found in result.docs:
             if not isinstance(found.ok, msgspec.Raw):
                 continue  # an error: as good as not found
+            turn_bytes += len(found.ok)
+            if turn_bytes > _TURN_BYTES:
+                gevent.sleep(0)
+                turn_bytes = 0
             head = _head(found.ok)
             leaves.setdefault(head.id, {})[head.rev] = Leaf(head.rev, head.deleted, found.ok)
     return {id: list(found.values()) for id, found in leaves.items()}

@@ -19,7 +19,6 @@ import json  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import FrameType  # noqa: E402
 from typing import Any  # noqa: E402
@@ -45,7 +44,8 @@ class Turns:
     """Measures turns while it is on.
 
     Attributes:
-        longest: the longest turns: CPU seconds, and where they were seen.
+        count, most: how many turns there were, and the CPU seconds of the longest.
+        longest: the longest ones: CPU seconds, and where they were seen.
         slept: where the thread was seen to sleep outside the hub.
     """
 
@@ -53,6 +53,7 @@ class Turns:
         self.longest: list[tuple[float, list[str]]] = []
         self.slept: collections.Counter[str] = collections.Counter()
         self.count = 0
+        self.most = 0.0
         self._began = 0.0
         self._samples: list[str] = []
 
@@ -71,6 +72,7 @@ class Turns:
         now = time.thread_time()
         seconds, self._began = now - self._began, now
         self.count += 1
+        self.most = max(self.most, seconds)
         if seconds > LONG_SECONDS:
             self.longest.append((seconds, self._samples))
             self.longest = sorted(self.longest, key=lambda turn: -turn[0])[:5]
@@ -87,10 +89,13 @@ class Turns:
 
 
 def _place(frame: FrameType | None) -> str:
-    """The innermost functions, the one that ran first."""
-    stack = traceback.extract_stack(frame, limit=6)
-    places = [f"{'/'.join(Path(each.filename).parts[-2:])}:{each.lineno} {each.name}" for each in stack]
-    return " < ".join(reversed(places))
+    """The innermost functions, the one that ran first. Without source lines: those are read from disk."""
+    places: list[str] = []
+    while frame is not None and len(places) < 6:
+        file = "/".join(frame.f_code.co_filename.rsplit("/", 2)[-2:])
+        places.append(f"{file}:{frame.f_lineno} {frame.f_code.co_name}")
+        frame = frame.f_back
+    return " < ".join(places)
 
 
 def main(config_path: str, documents: int) -> None:
@@ -115,7 +120,12 @@ def main(config_path: str, documents: int) -> None:
         turns.stop()
         running.get()
         letters.close()
-    told = {"turns": turns.count, "longest": turns.longest, "slept": turns.slept.most_common(5)}
+    told = {
+        "turns": turns.count,
+        "most": turns.most,
+        "longest": turns.longest,
+        "slept": turns.slept.most_common(5),
+    }
     print(json.dumps(told), flush=True)
 
 
