@@ -187,6 +187,7 @@ class CouchFeed:
             reading = _Session(self._hands(ends, stop), since, identity, self._options.queue)
             try:
                 for batch in reading.batches(self._drain_seconds):
+                    self.identity = reading.identity
                     if batch.seq is not None:
                         since = batch.seq
                         self.trouble = None

@@ -149,6 +149,7 @@ class FeedGroup:
         self._members: list[Member] = []
         self._joining: list[Member] = []
         self._held: deque[Held] = deque()
+        self._began: Held | None = None
         self._identity: Identity | None = None
         self._halt = Event()
         self._ending = False
@@ -182,6 +183,7 @@ class FeedGroup:
         if self._reader is None:
             self._ending = False
             self._held.clear()
+            self._began = None
             self._reader = gevent.spawn(self._read)
         elif len(self._joining) == 1:
             gevent.spawn(self._gather, self._halt)
@@ -228,13 +230,19 @@ class FeedGroup:
             self._reader = None
 
     def _take_in(self) -> Seq:
-        """Takes the joiners in, and returns the oldest position that anybody needs."""
-        oldest = min(self._joining, key=lambda member: member.held.at, default=None)
+        """Takes the joiners in, and returns the oldest position that anybody needs.
+
+        Those who were taken in before need what their reading began at, until it has come to the head.
+        """
+        if self._joining:
+            needed = [member.held for member in self._joining]
+            self._began = min([*needed, self._began or needed[0]], key=lambda held: held.at)
+            self._remember(self._began.seq)
         self._members += self._joining
         self._joining = []
         self._identity = next((m.identity for m in self._members if m.identity), self._identity)
         self._halt = Event()
-        return oldest.held.seq if oldest is not None else self._held[-1].seq
+        return self._held[-1].seq
 
     def _read_from(self, since: Seq, feed: CouchFeed) -> None:
         for batch in feed.batches(since, self._identity, self._halt):
@@ -243,6 +251,8 @@ class FeedGroup:
             self._members = [member for member in self._members if not member.left]
             if batch.seq is not None:
                 self._remember(batch.seq)
+            if batch.asked_at is not None:
+                self._began = None
             if not self._members:
                 self._halt.set()
 
