@@ -1,0 +1,35 @@
+"""The examples of the page on transforms pass their own tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from daemon.config import load
+from daemon.config_cases import check_cases
+from daemon.config_imports import check_imports
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "transforms.md").read_text()
+HEAD = """\
+version: 1
+daemon: { plugins_path: [.] }
+connections:
+  couch: { type: couchdb, url: "http://127.0.0.1:5984" }
+  nowhere: { type: "null" }
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_do_what_the_page_says(tmp_path, monkeypatch, number):
+    (function,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[number]
+    (tmp_path / "words_rows.py").write_text(function)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "pillowd.yaml").write_text(HEAD + example)
+    config = load(tmp_path / "pillowd.yaml")
+    assert check_imports(config) == []
+    assert [str(mistake) for mistake in check_cases(config)] == []
+    (pillow,) = config.pillows.values()
+    assert pillow.tests
