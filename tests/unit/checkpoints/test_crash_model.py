@@ -219,6 +219,21 @@ class Crashes(RuleBasedStateMachine):
         self.keep_only(kept)
         self.crash(data, after, "everything")
 
+    @rule(
+        data=st.data(),
+        many=st.integers(1, 16),
+        kept=st.sets(KEYS, max_size=16),
+        refused_after=st.integers(0, 60),
+        after=st.integers(0, 60),
+        value=VALUES,
+    )
+    def crash_after_a_refusal(self, data, many, kept, refused_after, after, value):
+        """What is known of the disk after a refusal decides what the next commit may do."""
+        self.put_many(list(range(many)), value)
+        self.sync_on_a_disk_that_refuses(refused_after)
+        self.keep_only(kept)
+        self.crash(data, after, "everything")
+
     @rule(data=st.data(), after=st.integers(0, 25), what=st.sampled_from(["everything", "a key", "nothing"]))
     def crash(self, data, after, what):
         """In the midst of a sync, after one, or without one."""
