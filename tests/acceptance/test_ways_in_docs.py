@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from daemon.config_models import Config
 from pillows import registry
-from tests.acceptance.process import ROOT
+from tests.acceptance.process import PILLOWD, ROOT
+from tests.acceptance.test_readme import block
 from tests.servers.couch_client import CouchDatabase
 
 DOCS = ROOT / "docs"
@@ -171,3 +173,44 @@ def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDataba
 
     assert done.returncode == 0, done.stderr
     assert "3 changes so far" in done.stdout
+
+
+def test_the_readme_s_pillow_and_its_commands_run(
+    couch: Any, couch_db: CouchDatabase, postgres_dsn: str, tmp_path: Path, wait_until: Any
+):
+    """Its configuration and its three commands as they are written, on servers of ours."""
+    couch_db.put("a", {"doc_type": "Case", "name": "Ada", "opened_on": "2026-03-01T09:30:00Z"})
+    couch_db.put("b", {"doc_type": "Form"})
+    auth = couch.auth or ("etl", "unused")
+    text = block("version: 1").replace("http://127.0.0.1:5984", couch.url)
+    text = text.replace("username: etl", f"username: {auth[0]}").replace(
+        "database: cases", f"database: {couch_db.name}"
+    )
+    text = text.replace("postgresql://pillowd@127.0.0.1/reporting", postgres_dsn)
+    (tmp_path / "pillowd.yaml").write_text(text)
+    (tmp_path / "pillowd.yaml").chmod(0o600)
+    folders = {"STATE_DIRECTORY": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path)}
+    environ = os.environ | folders | {"COUCHDB_PASSWORD": auth[1]}
+    check, run, status = (
+        [*PILLOWD, *line.split()[1:]] for line in block("pillowd check").strip().splitlines()
+    )
+
+    def ask(command: list[str]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    ask(check)
+    with (tmp_path / "log").open("w") as log:
+        daemon = subprocess.Popen(run, cwd=tmp_path, env=environ, stderr=log)
+    try:
+        wait_until(lambda: " live " in ask(status), timeout=40, every=0.5)
+        daemon.terminate()
+        assert daemon.wait(timeout=30) == 0
+    finally:
+        daemon.kill()
+
+    with psycopg.connect(postgres_dsn) as connection:
+        assert connection.execute("select _id, name from cases").fetchall() == [("a", "Ada")]
