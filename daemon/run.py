@@ -154,6 +154,7 @@ class Daemon:
     def _each_tick(self, supervisor: Supervisor) -> None:
         self._logs.flush()
         statuses = supervisor.statuses()
+        self._trimmer.tick(statuses)
         self._notifier.status(summary(statuses))
         self._notifier.alive()
         self._watch(statuses)
