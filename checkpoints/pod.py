@@ -136,7 +136,7 @@ class POD(MutableMapping[Any, Any]):
         ordinal = -1
         while page := self.after(ordinal):
             for ordinal, key in page:  # noqa: B007 - where the next page begins
-                if key in self:
+                if key in self._core.memory:
                     yield key
 
     def after(self, ordinal: int, count: int = PAGE) -> list[tuple[int, Key]]:

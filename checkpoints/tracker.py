@@ -159,7 +159,9 @@ class Tracker(POD, Tasks):
         """The tasks that should be done, in order; those that are added meanwhile too."""
         tally = self._tally
         for key in self.iterkeys():
-            if key in tally.marks and self.should_do(key, allow_aborted, due=due):
+            if key not in tally.marks or not tally.should_do(key, allow_aborted=allow_aborted):
+                continue
+            if self._is_due(key, due):
                 yield key
 
     def aborted_keys(self) -> Iterator[Key]:

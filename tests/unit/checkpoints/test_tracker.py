@@ -414,9 +414,9 @@ def test_t17_looking_for_something_to_do_writes_nothing_and_is_quick(tmp_path):
         before = {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
         took = []
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.process_time()  # what it takes, whatever else the machine does
             assert sum(1 for _ in tracker.todo_keys()) == 20_000
-            took.append(time.perf_counter() - began)
+            took.append(time.process_time() - began)
         assert tracker.dirty() == set()
         tracker.sync()
         assert {file.name: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
