@@ -66,23 +66,22 @@ def generation_as_version() -> None:
 
 def page_cut_is_an_end() -> None:
     """The last position of a page counts, though the page was not read to its end."""
-    from pillows import feed_reading, feed_source
-    from pillows.lines import Closing
+    from pillows.errors import RetryableError
+    from pillows.feed_reading import Reading
+    from pillows.models import ChangeBatch
 
-    head: dict[str, Any] = {}
+    read_page = Reading._read_page
 
-    def hopeful(reader: Any) -> Any:
-        return reader.closing or Closing(head["seq"], 0)
+    def hopeful(self: Any, page: Any, loader: Any) -> Any:
+        announced = self._source.probe("now")
+        try:
+            return read_page(self, page, loader)
+        except RetryableError:
+            self._since = announced.seq
+            loader.add(ChangeBatch(changes=(), seq=announced.seq, caught_up=True))
+            return announced, 0
 
-    probe = feed_source.Source.probe
-    catch_up = feed_reading.Reading._read_page
-
-    def read_page(self: Any, page: Any, loader: Any) -> Any:
-        head["seq"] = probe(self._source, "now").last_seq
-        return catch_up(self, page, loader)
-
-    feed_reading.Reading._read_page = read_page  # type: ignore[method-assign]
-    feed_reading.whole = hopeful  # type: ignore[attr-defined]
+    Reading._read_page = hopeful  # type: ignore[method-assign]
 
 
 def batch_dropped_on_stop() -> None:

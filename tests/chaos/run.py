@@ -113,6 +113,7 @@ class Chaos:
         say: told of every cycle.
         pace_seconds: how long a fault is in force, about.
         recovery_seconds: how long everything may take to be equal again.
+        patience_seconds: for so long the same is wrong in pillows that say they are live: it stays so.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Chaos:
         say: Any = print,
         pace_seconds: float = 0.7,
         recovery_seconds: float = RECOVERY_SECONDS,
+        patience_seconds: float = math.inf,
     ) -> None:
         self.stage = stage
         self.score = Score()
@@ -130,6 +132,7 @@ class Chaos:
         self._say = say
         self._pace_seconds = pace_seconds
         self._recovery_seconds = recovery_seconds
+        self._patience_seconds = patience_seconds
         self._seen: set[bytes] = set()
         self._ended_clean = False
 
@@ -314,6 +317,7 @@ class Chaos:
 
     def _settled(self) -> Verdict:
         until = time.monotonic() + self._recovery_seconds
+        before, since = Verdict(), time.monotonic()
         while True:
             if self.stage.daemon.child.poll() is not None:
                 raise ChaosError(f"ended: {self.stage.daemon.log.read_text()[-2000:]}")
@@ -323,7 +327,9 @@ class Chaos:
                 verdict = self._judged()
                 if late and not verdict and not done:
                     raise ChaosError(f"not live: {self.stage.states()}")
-                if not verdict or late:
+                if verdict.counts != before.counts:
+                    before, since = verdict, time.monotonic()
+                if not verdict or late or time.monotonic() - since > self._patience_seconds:
                     return verdict
             gevent.sleep(0.3)
 

@@ -79,7 +79,7 @@ def drawn() -> list[str]:
 
 
 def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -> None:
-    chaos = Chaos(staged(purges=False), seed=2, recovery_seconds=6)
+    chaos = Chaos(staged(purges=False), seed=2, recovery_seconds=15, patience_seconds=3)
     chaos.insist(Cycle(FAULTS["elasticsearch: items busy"], "kill"), 1)
 
 
@@ -87,7 +87,7 @@ def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -
 @pytest.mark.parametrize("mutant", drawn())
 def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> None:
     _, fault, end = MUTANTS[mutant]
-    chaos = Chaos(staged(mutant=mutant, purges=False), seed=2, recovery_seconds=6)
+    chaos = Chaos(staged(mutant=mutant, purges=False), seed=2, recovery_seconds=15, patience_seconds=3)
     began = time.monotonic()
     with pytest.raises(ChaosError) as red:
         chaos.insist(Cycle(FAULTS[fault], end), TRIES)
