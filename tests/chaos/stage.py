@@ -200,7 +200,7 @@ class Stage:
                 [{"connection": "postgres", "table": "again"}],
             ),
         }
-        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": "9s"}
+        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": "8s"}
         sections = {"checkpoints": {"interval": "1s", "max_uncheckpointed": MAX_UNCHECKPOINTED}}
         return Daemon(
             self.folder, pillows=pillows, connections=connections, daemon=settings, sections=sections
