@@ -32,6 +32,9 @@ chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write down wh
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) --note docs/explanation/no-loss.md
 
+fuzz: $(VENV)/.dev ## Feed the line reader with garbage (SECONDS, 600 at default), guided by coverage
+	$(BIN)/python -m tests.fuzz.lines -max_total_time=$(or $(SECONDS),600)
+
 bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
@@ -82,4 +85,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo test proof soak chaos bench lint types format docs schema man install setup dev lock
+.PHONY: help demo test proof soak chaos fuzz bench lint types format docs schema man install setup dev lock

@@ -45,6 +45,12 @@ class Sorted:
     failures: Sequence[DeadLetter]
 
 
+#: So many documents in a row, of which so many were written before, look like a rewound source. More
+#: than a crash replays with the default `max_uncheckpointed` and the batches in flight.
+STALE_RUN = 10_000
+STALE_SHARE = 0.9
+
+
 class Writer:
     """Writes the batches of one tail.
 
@@ -99,6 +105,7 @@ class Writer:
         self._max_consecutive = max_consecutive
         self._letter_policy = letter_policy
         self._consecutive = 0
+        self._replayed = 0
 
     def write(self, items: Sequence[Item]) -> None:
         """Writes one batch and acknowledges its changes.
@@ -229,6 +236,8 @@ class Writer:
         self._on_advance(advance)
 
     def _tell(self, batch: Batch, deliveries: Mapping[str, Delivery], seconds: float) -> None:
+        refused = {id for delivery in deliveries.values() for id in delivery.refused}
+        self._suspect_rewind(len(batch.documents), len(refused))
         self._observer.batch(
             self._pillow,
             documents=len(batch.documents),
@@ -236,6 +245,21 @@ class Writer:
             dead=sum(len(d.dead) for d in deliveries.values()),
             seconds=seconds,
         )
+
+    def _suspect_rewind(self, documents: int, refused: int) -> None:
+        """Tells, once a run, that nearly everything that comes was written before.
+
+        CouchDB rewinds in silence (a lost shard, a restored node; apache/couchdb#3885). The replay is
+        harmless, but an operator who sees lag grow wants to know why.
+        """
+        if refused < STALE_SHARE * documents:
+            self._replayed = 0
+            return
+        before, self._replayed = self._replayed, self._replayed + refused
+        if before < STALE_RUN <= self._replayed:
+            self._observer.rewind(
+                self._pillow, reason=f"{self._replayed} documents in a row were written before"
+            )
 
 
 def sort(items: Sequence[Item]) -> Sorted:

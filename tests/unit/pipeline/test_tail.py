@@ -506,3 +506,19 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
     emptied = replace(first, make_transports=lambda: [MemoryTransport()])
     with pytest.raises(StateLostError, match="knows nothing"):
         running(emptied).greenlet.get(timeout=5)
+
+
+def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
+    monkeypatch.setattr("pillows.writer.STALE_RUN", 20)
+    documents = [change(f"d{n}") for n in range(10)]
+    written = {d.id: (guard(1, 1), {"cases": ({},)}) for d in documents}
+    target = MemoryTransport(target={"rows": written, "epoch": None})
+    feed = ListFeed([batch(f"{n}-a", *documents) for n in range(1, 6)])
+    feed.sums = {d.id: 1 for d in documents}
+    seen = Recorder()
+    made = plan(tmp_path, feed, target, observer=seen, batch=BatchPolicy(max_docs=10))
+    run = running(made)
+    run.until(lambda: run.tail.status().changes == 50)
+    run.finish()
+
+    assert ["documents in a row" in facts["reason"] for facts in seen.of("rewind")] == [True]
