@@ -22,7 +22,9 @@ def copy(dsn: str, count: int) -> None:
     lines = corpus.bodies(count)
     with psycopg.connect(dsn) as connection:
         connection.execute("drop table if exists copied")
-        connection.execute("create table copied (_id text primary key, _rev text, _version bigint, doc jsonb)")
+        connection.execute(
+            "create table copied (_id text primary key, _rev text, _version bigint, doc jsonb)"
+        )
         connection.commit()
         number = 0
         while batch := list(islice(lines, BATCH)):
