@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## Set up and pass all tests, with real servers
 	@$(BIN)/python -m tests.servers check
 	@$(BIN)/python -m tests.servers install
 	@$(MAKE) --no-print-directory lint types
-	$(PYTEST) $(ARGS)
+	$(BIN)/python -m tests $(ARGS)
 
 proof: $(VENV)/.dev ## The tests at full size: every figure that is promised
 	@$(BIN)/python -m tests.servers install
