@@ -23,6 +23,10 @@ from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.sizes import proving, size
 
+# Not in CI yet: what strikes at random moments must first have proven, over long runs, that it is red only
+# for a bug. CI has the model (`test_model.py`), the crashes and the random script of `tests/acceptance`.
+pytestmark = pytest.mark.proof
+
 #: Ends of a run that show a planted bug come so often at most.
 TRIES = 3
 
