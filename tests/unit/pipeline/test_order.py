@@ -17,7 +17,6 @@ from pillows.pillow import Pillow
 from pillows.state import State
 from pillows.transforms import PassThrough, PythonTransform
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
-from tests.unit.pipeline.test_tail import Running
 
 
 class Transactional(MemoryTransport):
@@ -38,21 +37,6 @@ class Transactional(MemoryTransport):
         if batch.checkpoint is not None and not (result.dead or result.retry or result.refused):
             self.target["checkpoint"] = batch.checkpoint
         return result
-
-
-@pytest.fixture
-def running():
-    opened = []
-
-    def start(plan_):
-        opened.append(Running(plan_))
-        return opened[-1]
-
-    yield start
-    for each in opened:
-        each.greenlet.kill()
-        each.plan.store.close()
-        each.plan.letters.close()
 
 
 def failing_on(bad):
