@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import gevent
@@ -10,7 +13,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import ControlServer
-from daemon import desk, state_dir
+from daemon import desk
 from daemon.config import load
 from daemon.config_models import Config
 from daemon.exits import UnreachableError
@@ -21,28 +24,43 @@ from tests.clock import FakeClock
 def config(tmp_path: Path) -> Config:
     (tmp_path / "pillowd.yaml").write_text(
         "version: 1\n"
-        f"daemon: {{state_dir: {tmp_path}/state, control: {{path: {tmp_path}/control.sock}}}}\n"
-        "connections: {couch: {type: couchdb, url: 'http://127.0.0.1:1'}, files: {type: jsonl, path: out}}\n"
-        "pillows: {cases: {source: {connection: couch, database: cases}, transport: [{connection: files}]}}\n"
+        f"daemon: {{state_dir: {tmp_path}/state, control: {{listen: 'unix:{tmp_path}/control.sock'}}}}\n"
+        "connections: {couch: {type: couchdb, url: 'http://127.0.0.1:1'}, nowhere: {type: 'null'}}\n"
+        "pillows:\n"
+        "  cases: {source: {connection: couch, database: cases}, transport: [{connection: nowhere}]}\n"
     )
     return load(tmp_path / "pillowd.yaml")
+
+
+@contextmanager
+def held(config: Config) -> Iterator[None]:
+    """Another process has the state directory for as long as the block takes."""
+    code = (
+        "import sys; from daemon import state_dir; from pillows.clock import SystemClock\n"
+        "with state_dir.opened(__import__('pathlib').Path(sys.argv[1]), SystemClock()):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(config.daemon.state_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield
 
 
 def test_a_daemon_that_just_starts_is_waited_for(config: Config) -> None:
     """It takes the state directory first, and answers a moment later."""
     clock = FakeClock(auto=False)
-    with ExitStack() as daemon:
-        daemon.enter_context(state_dir.opened(config.daemon.state_dir, clock))
+    with held(config):
         asked = gevent.spawn(answer, config, clock)
         until_waiting(clock)
-        daemon.enter_context(ControlServer(config.daemon.control.path, {"ping": lambda: "started"}))
-        clock.advance(0.1)
-        assert asked.get(timeout=10) == "started"
+        with ControlServer(config.daemon.control.path, {"ping": lambda: "started"}):
+            clock.advance(0.1)
+            assert asked.get(timeout=10) == "started"
 
 
 def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(config: Config) -> None:
     clock = FakeClock(auto=False)
-    with state_dir.opened(config.daemon.state_dir, clock):
+    with held(config):
         asked = gevent.spawn(answer, config, clock)
         until_waiting(clock)
     clock.advance(0.1)
@@ -51,10 +69,7 @@ def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(conf
 
 def test_who_holds_the_state_and_stays_silent_is_named_after_five_seconds(config: Config) -> None:
     clock = FakeClock()
-    with (
-        state_dir.opened(config.daemon.state_dir, clock),
-        pytest.raises(UnreachableError, match="nobody answers"),
-    ):
+    with held(config), pytest.raises(UnreachableError, match="nobody answers"):
         answer(config, clock)
     assert sum(clock.waited) == pytest.approx(5, abs=0.2)
 
