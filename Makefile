@@ -61,7 +61,7 @@ schema: $(VENV)/.runtime ## Write the configuration's JSON Schema for editors
 
 man: $(VENV)/.runtime ## Write the man page into build/
 	@mkdir -p build
-	$(BIN)/python -m daemon.man_page > build/pillowd.1
+	$(BIN)/python -m daemon.cli.man_page > build/pillowd.1
 
 install: ## Install as a service under PREFIX (/opt/pillowd), for packages under DESTDIR
 	PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" etc/install.sh

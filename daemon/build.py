@@ -12,9 +12,9 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
-from daemon.config_models import Config, PillowConfig, TransportEntry
-from daemon.config_pipeline import FilterOptions, StepOptions
-from daemon.plugins import add_plugins, find_function
+from daemon.config.models import Config, PillowConfig, TransportEntry
+from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.plugins import add_plugins, find_function
 from pillows import registry
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock

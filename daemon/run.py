@@ -15,7 +15,7 @@ from gevent.event import Event
 from checkpoints import ControlServer, StoreLocked, TailKey
 from daemon import state_dir
 from daemon.build import build_tails, repair
-from daemon.config_models import Config
+from daemon.config.models import Config
 from daemon.log_observer import LogObserver
 from daemon.logs import Logs
 from daemon.memory import Trimmer

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemon.command_tree import CommandPage, pages
-from daemon.config_models import Config
-from daemon.config_schema import INCLUDED, json_schema
+from daemon.cli.command_tree import CommandPage, pages
+from daemon.config.models import Config
+from daemon.config.schema import INCLUDED, json_schema
 from pillows import registry
 from pillows.options import seconds_text, size_text
 

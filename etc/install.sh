@@ -34,7 +34,7 @@ fi
 
 install -d -m 0755 "$venv/share/man/man1" "$root/etc/systemd/system" "$etc" "$etc/pillows.d"
 install -d -m 0700 "$etc/credentials"
-(cd "$venv" && ./bin/python3 -m daemon.man_page) > "$venv/share/man/man1/pillowd.1"
+(cd "$venv" && ./bin/python3 -m daemon.cli.man_page) > "$venv/share/man/man1/pillowd.1"
 sed "s|/opt/pillowd|$prefix|g" etc/pillowd.service > "$root/etc/systemd/system/pillowd.service"
 chmod 0644 "$root/etc/systemd/system/pillowd.service"
 (cd "$venv" && ./bin/python3 -m pillowd config schema) > "$etc/pillowd.schema.json"

@@ -29,7 +29,7 @@ from gevent.event import Event  # noqa: E402
 
 from checkpoints import CheckpointStore  # noqa: E402
 from daemon.build import build_tails  # noqa: E402
-from daemon.config import load  # noqa: E402
+from daemon.config.load import load  # noqa: E402
 from pillows.clock import SystemClock  # noqa: E402
 from pillows.deadletters import DeadLetters  # noqa: E402
 from pillows.observer import Observer  # noqa: E402

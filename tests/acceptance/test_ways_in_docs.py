@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from daemon.config_models import Config
+from daemon.config.models import Config
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.acceptance.test_readme import block

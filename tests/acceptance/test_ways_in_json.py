@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.command_tree import pages
+from daemon.cli.command_tree import pages
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.servers.couch_client import CouchDatabase
 

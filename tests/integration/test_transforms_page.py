@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import load
-from daemon.config_cases import check_cases
-from daemon.config_imports import check_imports
+from daemon.cases import check_cases
+from daemon.config.imports import check_imports
+from daemon.config.load import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "transforms.md").read_text()
 HEAD = """\

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from daemon.cli import pillowd
-from daemon.config import load
+from daemon.cli.commands import pillowd
+from daemon.config.load import load
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click import Context
 
-from daemon.cli import pillowd
+from daemon.cli.commands import pillowd
 
 UNIT = Path(__file__).parents[2] / "etc" / "pillowd.service"
 COMMAND = "/opt/pillowd/bin/pillowd"
@@ -60,20 +60,20 @@ def test_its_commands_are_ours_and_parse() -> None:
 
 
 def test_it_is_stopped_later_than_the_drain_may_take() -> None:
-    from daemon.config_models import DaemonOptions
+    from daemon.config.models import DaemonOptions
 
     assert seconds("TimeoutStopSec") > DaemonOptions().shutdown_timeout
 
 
 def test_a_wrong_configuration_is_not_started_again() -> None:
-    from daemon.exits import Exit
+    from daemon.cli.exits import Exit
 
     assert values("RestartPreventExitStatus") == [str(int(Exit.CONFIG))]
     assert values("Type") == ["notify"]
 
 
 def test_the_folders_are_the_configuration_s_defaults() -> None:
-    from daemon.config import SYSTEM_RUNTIME, SYSTEM_STATE
+    from daemon.config.load import SYSTEM_RUNTIME, SYSTEM_STATE
 
     assert [f"/var/lib/{values('StateDirectory')[0]}", f"/run/{values('RuntimeDirectory')[0]}"] == [
         str(SYSTEM_STATE),

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from checkpoints import TailKey
-from daemon.config import load
+from daemon.config.load import load
 from pillows.transports.elasticsearch import ElasticsearchTransport
 from tests.conformance.steps import assert_applied
 from tests.integration.transports.elasticsearch_index import Node, node

@@ -184,8 +184,10 @@ def test_a_crash_before_a_full_segment_is_renamed_is_mended(
     docs = JsonlOutput(file="docs.jsonl", segment_size="100B")
     with running(tmp_path, docs=docs) as jsonl, monkeypatch.context() as patch:
         patch.setattr(os, "rename", failing("rename", ".part", errno.EIO))
+        assert_applied(jsonl.write(batch(document("a", 1, {"text": "x" * 200}), checkpoint=at("1-x"))))
         with pytest.raises(RetryableError, match="Input/output error"):
-            jsonl.write(batch(document("a", 1, {"text": "x" * 200}), checkpoint=at("1-x")))
+            jsonl.write(batch(document("b", 1, {"n": 1})))
+    assert not (tmp_path / "docs.000001.jsonl").exists()
     with running(tmp_path, docs=docs) as jsonl:
         assert jsonl.standing.checkpoint == at("1-x"), "it counts: the manifest says so"
         jsonl.write(batch(document("b", 1, {"n": 1})))

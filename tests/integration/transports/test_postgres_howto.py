@@ -12,7 +12,7 @@ import pytest
 
 from checkpoints import TailKey
 from daemon.build import add_plugins, build_pillow, build_transports
-from daemon.config import load
+from daemon.config.load import load
 from pillows.models import Document, DocumentRows
 from tests.conformance.steps import assert_applied
 from tests.targets import at, batch, gone

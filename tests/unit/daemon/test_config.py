@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import ConfigErrors, default_folders, load
-from daemon.config_imports import check_imports
-from daemon.yaml_lines import parse
+from daemon.config.errors import ConfigErrors
+from daemon.config.imports import check_imports
+from daemon.config.load import default_folders, load
+from daemon.config.yaml_lines import parse
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
 

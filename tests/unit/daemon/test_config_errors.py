@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import ConfigErrors, load
+from daemon.config.errors import ConfigErrors
+from daemon.config.load import load
 
 #: A configuration that is valid; the tests break one thing each. Line numbers count from 1.
 GOOD = """\

@@ -8,9 +8,10 @@ import textwrap
 import pytest
 
 from daemon.build import build_pillow, build_transports, tail_keys
-from daemon.config import ConfigErrors, load
-from daemon.config_cases import check_cases
-from daemon.config_imports import check_imports
+from daemon.cases import check_cases
+from daemon.config.errors import ConfigErrors
+from daemon.config.imports import check_imports
+from daemon.config.load import load
 from pillows.models import Change, Document
 from tests.unit.pipeline.test_steps import CASE, document
 

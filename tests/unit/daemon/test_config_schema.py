@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from daemon.config_models import Config, DaemonOptions, PillowConfig
-from daemon.config_schema import described, json_schema
+from daemon.config.models import Config, DaemonOptions, PillowConfig
+from daemon.config.schema import described, json_schema
 from pillows import registry
 from pillows.options import Options
 

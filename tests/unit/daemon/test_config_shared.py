@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import load
-from daemon.config_errors import ConfigErrors
+from daemon.config.errors import ConfigErrors
+from daemon.config.load import load
 
 CONFIG = """
 version: 1

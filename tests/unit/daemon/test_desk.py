@@ -13,10 +13,10 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import ControlServer
-from daemon import desk
-from daemon.config import load
-from daemon.config_models import Config
-from daemon.exits import UnreachableError
+from daemon.cli import desk
+from daemon.cli.exits import UnreachableError
+from daemon.config.load import load
+from daemon.config.models import Config
 from tests.clock import FakeClock
 
 

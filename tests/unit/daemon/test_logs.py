@@ -12,9 +12,9 @@ import structlog
 from structlog.testing import capture_logs
 
 from checkpoints import Checkpoint, Seq
+from daemon.config.masking import Mask
 from daemon.log_observer import LogObserver
 from daemon.logs import LineWriter, Logs, configured
-from daemon.masking import Mask
 from pillows.observer import Observer
 from tests.clock import FakeClock
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from daemon.mirror import chosen_columns, prepare, read, write_config
-from daemon.mirror_columns import MAX_COLUMNS, infer
-from daemon.mirror_places import plain_name, read_source, read_target
+from daemon.mirror.columns import MAX_COLUMNS, infer
+from daemon.mirror.config import chosen_columns, prepare, read, write_config
+from daemon.mirror.places import plain_name, read_source, read_target
 from pillows.errors import ConfigError
 
 URL = "http://etl:s3cret%40x@couch.example:5984/prefix/My%2Fcases"

@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from daemon.command_tree import pages
-from daemon.config_schema import json_schema
-from daemon.man_page import escaped, man_page
+from daemon.cli.command_tree import pages
+from daemon.cli.man_page import escaped, man_page
+from daemon.config.schema import json_schema
 from tests.acceptance.process import PILLOWD, ROOT
 
 SCHEMA = ROOT / "etc" / "pillowd.schema.json"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from daemon.cli.tables import duration, moment, report, short_seq
 from daemon.run import summary
-from daemon.status import duration, moment, report, short_seq
 from pillows.state import State, TailStatus
 
 

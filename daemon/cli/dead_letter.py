@@ -1,0 +1,114 @@
+"""`pillowd dead-letter`: the documents that could not be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.cli import desk
+from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.tables import moment, show, table
+from daemon.config.load import load
+
+
+@click.group("dead-letter")
+def dead_letter() -> None:
+    """Documents that could not be written: what they are, why, and what to do about them.
+
+    KEY is a pillow's name, or `pillow@connection/database`.
+    """
+
+
+@dead_letter.command("list")
+@click.argument("key")
+@config_option
+@json_option
+def list_letters(key: str, config_path: Path, as_json: bool) -> None:
+    """Lists the dead letters of the pillow KEY, oldest first."""
+    with desk.opened(load(config_path)) as call:
+        letters = call("dead-letter.list", key=key)
+    if as_json:
+        print_json(letters)
+        return
+    made = table("document", "transport", "stage", "since", ">failures", "next try", "reason")
+    for each in letters:
+        made.add_row(
+            escape(each["id"]),
+            each["transport"],
+            each["stage"],
+            moment(each["first_at"]),
+            str(each["failures"]),
+            next_try(each),
+            escape(each["error"]),
+        )
+    show(made)
+
+
+@dead_letter.command("show")
+@click.argument("key")
+@click.argument("id")
+@config_option
+@json_option
+def show_letter(key: str, id: str, config_path: Path, as_json: bool) -> None:
+    """Shows all that is known of the document ID."""
+    with desk.opened(load(config_path)) as call:
+        letters = call("dead-letter.show", key=key, id=id)
+    if as_json:
+        print_json(letters)
+        return
+    for each in letters:
+        made = Table.grid(padding=(0, 2))
+        for name in ("id", "rev", "version", "transport", "stage", "error", "seq", "config"):
+            made.add_row(name, escape(str(each[name])))
+        made.add_row("failed first", moment(each["first_at"]))
+        made.add_row("failed last", moment(each["at"]))
+        made.add_row("failures", f"{each['failures']}, {each['tries']} of this version")
+        made.add_row("next try", next_try(each))
+        show(made)
+
+
+@dead_letter.command()
+@click.argument("key")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All dead letters of the pillow.")
+@config_option
+@json_option
+def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
+    """Has documents of KEY tried again: their state of now, through filter, transform and transports."""
+    _done("retry", "will be tried again", key, ids, config_path, every=every, as_json=as_json)
+
+
+@dead_letter.command()
+@click.argument("key")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All dead letters of the pillow.")
+@config_option
+@json_option
+def discard(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
+    """Forgets documents of KEY: the target stays without them until they change."""
+    _done("discard", "discarded", key, ids, config_path, every=every, as_json=as_json)
+
+
+def next_try(letter: dict[str, Any]) -> str:
+    """When a letter is tried again, for people."""
+    if letter["aborted"]:
+        return "none, given up"
+    return moment(letter["next_retry_at"]) if letter["next_retry_at"] else "now"
+
+
+def _done(
+    what: str, told: str, key: str, ids: tuple[str, ...], config_path: Path, *, every: bool, as_json: bool
+) -> None:
+    if bool(ids) == every:
+        raise click.UsageError("Name documents, or give --all.")
+    with desk.opened(load(config_path), writes=True) as call:
+        done = call(f"dead-letter.{what}", key=key, ids=None if every else list(ids))
+    if as_json:
+        print_json(done)
+        return
+    count = next(value for name, value in done.items() if name != "key")
+    click.echo(f"{done['key']}: {count} dead letter{'' if count == 1 else 's'} {told}")

@@ -1,0 +1,39 @@
+"""`pillowd list`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from daemon.build import tail_key
+from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.tables import show, table
+from daemon.config.load import load
+
+
+@click.command("list")
+@config_option
+@json_option
+def list_pillows(config_path: Path, as_json: bool) -> None:
+    """Lists the configured pillows: what each reads and where it writes."""
+    config = load(config_path)
+    pillows: list[dict[str, Any]] = [
+        {
+            "key": str(tail_key(name, pillow)),
+            "pillow": name,
+            "source": tail_key(name, pillow).source,
+            "targets": [f"{entry.connection} ({', '.join(entry.outputs)})" for entry in pillow.transport],
+            "enabled": pillow.enabled,
+        }
+        for name, pillow in config.tails.items()
+    ]
+    if as_json:
+        print_json(pillows)
+        return
+    made = table("pillow", "source", "targets", "enabled")
+    for each in pillows:
+        targets = ", ".join(each["targets"])
+        made.add_row(each["pillow"], each["source"], targets, "yes" if each["enabled"] else "no")
+    show(made)

@@ -1,0 +1,109 @@
+"""`pillowd status`, `pause`, `resume`, `restart`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.live import Live
+
+from daemon.cli import desk
+from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.exits import Exit
+from daemon.cli.tables import report, show
+from daemon.config.load import load
+from pillows.state import State
+
+#: How often `status --watch` looks again.
+_WATCH_SECONDS = 1.0
+#: How long a command waits to see what it told done, and how often it looks.
+_SETTLE_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+
+
+@click.command()
+@config_option
+@json_option
+@click.option("--watch", is_flag=True, help="Look again every second, until interrupted.")
+@click.option("--running", is_flag=True, help="Fail (75) when no daemon answers; for health checks.")
+def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> Exit:
+    """Shows how the pillows are: state, how far behind, when last saved."""
+    config = load(config_path)
+
+    def look() -> dict[str, Any]:
+        with desk.opened(config) as call:
+            facts: dict[str, Any] = call("status")
+        return facts
+
+    if not watch:
+        facts = look()
+        print_json(facts) if as_json else show(report(facts))
+        return Exit.UNREACHABLE if running and not facts["running"] else Exit.OK
+    if as_json:
+        with suppress(KeyboardInterrupt):
+            while True:
+                click.echo(json.dumps(look()))
+                time.sleep(_WATCH_SECONDS)
+    else:
+        with suppress(KeyboardInterrupt), Live(report(look()), auto_refresh=False, screen=True) as live:
+            while True:
+                live.update(report(look()), refresh=True)
+                time.sleep(_WATCH_SECONDS)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def pause(key: str, config_path: Path, as_json: bool) -> None:
+    """Stops the pillow KEY until `resume`, also over restarts of the daemon."""
+    _tell("pause", key, config_path, as_json=as_json)
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def resume(key: str, config_path: Path, as_json: bool) -> None:
+    """Ends a pause of the pillow KEY."""
+    _tell("resume", key, config_path, as_json=as_json)
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@json_option
+def restart(key: str, config_path: Path, as_json: bool) -> None:
+    """Stops the pillow KEY and starts it afresh; revives a failed one."""
+    _tell("restart", key, config_path, as_json=as_json)
+
+
+def _tell(what: str, key: str, config_path: Path, *, as_json: bool) -> None:
+    with desk.opened(load(config_path), writes=True) as call:
+        facts = call(what, key=key)
+        give_up_at = time.monotonic() + _SETTLE_SECONDS
+        while not _settled(what, facts) and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_SECONDS)
+            pillows = call("status")["pillows"]
+            facts = next(each for each in pillows if _name(each) == _name(facts))
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo(f"{_name(facts)}: {facts['state']}")
+
+
+def _settled(what: str, facts: Mapping[str, Any]) -> bool:
+    """Whether what was told has been done, as far as that can be seen."""
+    if what == "pause":
+        return facts["state"] in {State.PAUSED, State.FAILED}
+    return facts["state"] not in {State.PAUSED, State.STARTING}
+
+
+def _name(facts: Mapping[str, Any]) -> str:
+    return f"{facts['pillow']}@{facts['source']}"

@@ -1,0 +1,111 @@
+"""`pillowd preview`: what a pillow would do with real documents, without doing any of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from checkpoints import Seq
+from daemon import keys
+from daemon.build import build_feed, build_pillow, build_transports, tail_key
+from daemon.cli import desk
+from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.exits import CommandError, UnreachableError
+from daemon.config.load import load
+from daemon.config.masking import Mask, secrets_of
+from daemon.config.models import Config
+from pillows.clock import SystemClock
+from pillows.errors import RetryableError
+from pillows.models import Change
+from pillows.observer import Observer
+from pillows.preview import Preview, next_changes, previews
+
+
+@click.command()
+@click.argument("key")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="This document; may be given several times.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=1, show_default=True, help="The next N changes."
+)
+@config_option
+@json_option
+def preview(key: str, ids: tuple[str, ...], limit: int, config_path: Path, as_json: bool) -> None:
+    """Shows what the pillow KEY would do with real documents: filter, rows, and the requests sent.
+
+    Without --id it takes the next changes after the pillow's checkpoint. Nothing is written anywhere,
+    and no position moves.
+    """
+    config = load(config_path)
+    mask = Mask(secrets_of(config))
+    shown = []
+    with _unreachable(mask):
+        for each in look(config, key, ids, limit):
+            shown.append(asdict(each))
+            if not as_json:
+                _show(each, mask)
+    if as_json:
+        print_json(json.loads(mask.text(json.dumps(shown))))
+    elif not shown:
+        click.echo("there are no further changes")
+
+
+def look(config: Config, key: str, ids: tuple[str, ...], limit: int) -> Iterator[Preview]:
+    """What the pillow would do with these documents, or with its next changes."""
+    tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
+    tail = keys.find(key, tails)
+    since, epoch = _position(config, str(tail))
+    pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
+    feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
+    with ExitStack() as stack:
+        stack.enter_context(closing(feed))
+        transports = build_transports(config, tail)
+        for transport in transports:
+            stack.callback(transport.close)
+        feed.identify()  # one try: whoever is waiting wants to hear that the source is away
+        found = _named(list(feed.current(ids)), ids) if ids else next_changes(feed, since, limit)
+        yield from previews(pillow, found, transports, feed, epoch=epoch)
+
+
+def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
+    missing = [id for id, change in zip(ids, found, strict=True) if not change.version]
+    if missing:
+        raise CommandError(f"the source has no document {', '.join(missing)}")
+    return found
+
+
+def _position(config: Config, key: str) -> tuple[Seq, int]:
+    """Where the pillow stands, and the epoch that it writes under."""
+    with desk.opened(config) as call:
+        try:
+            saved: dict[str, Any] = call("checkpoint.get", key=key)
+        except (CommandError, LookupError):
+            return Seq.BEGINNING, 1
+    return Seq.of(saved["seq"]), max(1, int(saved["epoch"]))
+
+
+@contextmanager
+def _unreachable(mask: Mask) -> Iterator[None]:
+    try:
+        yield
+    except RetryableError as error:
+        raise UnreachableError(mask.text(str(error))) from error
+
+
+def _show(each: Preview, mask: Mask) -> None:
+    lines = [f"{each.id} {each.rev}, version {each.version}", f"  filter: {each.filter}"]
+    if each.document is not None:
+        lines.append(f"  document: {json.dumps(each.document, ensure_ascii=False)}")
+    for output, rows in each.rows.items():
+        lines += [f"  row of {output}: {json.dumps(row, ensure_ascii=False)}" for row in rows]
+    if not any(each.rows.values()) and not each.errors:
+        lines.append("  no rows")
+    lines += [f"  dead letter in {stage}: {why}" for stage, why in each.errors.items()]
+    for transport, request in each.requests.items():
+        lines += [f"  {transport} would be sent:", *(f"    {line}" for line in request.splitlines())]
+    click.echo("\n".join(mask.text(line) for line in lines))

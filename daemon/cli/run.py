@@ -1,0 +1,68 @@
+"""`pillowd run`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import click
+import structlog
+
+from checkpoints import StoreError
+from daemon import keys as names
+from daemon import logs, signals
+from daemon.build import tail_keys
+from daemon.cli.common import config_option
+from daemon.config.errors import ConfigErrors
+from daemon.config.imports import check_imports
+from daemon.config.load import load
+from daemon.config.masking import Mask, secrets_of
+from daemon.run import Daemon
+from pillows import failpoints
+from pillows.clock import SystemClock
+from pillows.errors import PillowError
+
+
+@click.command()
+@config_option
+@click.option("--all", "everything", is_flag=True, help="Run all enabled pillows. The default.")
+@click.option("--pillow-key", "chosen", multiple=True, metavar="KEY", help="Run this pillow; repeatable.")
+def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
+    """Runs pillows until it is told to stop.
+
+    SIGTERM and SIGINT finish what is in flight, save and end; a second one cuts that short.
+    """
+    if everything and chosen:
+        raise click.UsageError("--all and --pillow-key exclude each other.")
+    config = load(config_path)
+    known = tail_keys(config)
+    keys = [names.find(text, known) for text in dict.fromkeys(chosen)] or known
+    if not chosen and (mistakes := check_imports(config)):
+        raise ConfigErrors(mistakes)
+    failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
+    clock = SystemClock()
+    with (
+        signals.handled() as asked,
+        logs.configured(
+            format=config.logging.format,
+            level=config.logging.level,
+            stream=sys.stderr,
+            clock=clock,
+            mask=Mask(secrets_of(config)),
+        ) as log,
+    ):
+        for warning in config.warnings:
+            structlog.get_logger("pillowd.config").warning("config.warning", text=str(warning))
+        daemon = Daemon(config, keys=keys, environ=os.environ, clock=clock, signals=asked, logs=log)
+        try:
+            return daemon.run()
+        except (PillowError, StoreError, OSError):
+            raise  # one line says it all
+        except Exception as error:
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            structlog.get_logger("pillowd.daemon").critical(
+                "daemon.crashed", error=f"{type(error).__name__}: {error}", stack=stack
+            )
+            raise

@@ -1,0 +1,162 @@
+"""`pillowd verify`: do targets and source agree?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from checkpoints import Checkpoint, TailKey
+from daemon import keys as names
+from daemon.build import build_ids_feed, build_pillow, build_transports, tail_keys
+from daemon.cli import desk
+from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.exits import Exit
+from daemon.cli.tables import show, table
+from daemon.config.load import load
+from daemon.config.models import Config
+from daemon.config.plugins import add_plugins
+from pillows.clock import SystemClock
+from pillows.observer import Observer
+from pillows.state import State
+from pillows.verify import KINDS, Report, Subject, Verifier
+from pillows.verify_scratch import Scratch
+
+#: Documents that are sent again in one call: it must answer before its caller gives up.
+_REPAIRED = 1000
+
+#: In these states a pillow does not pass anything, so there is nothing to wait for.
+_RESTING = {State.PAUSED, State.FAILED, State.STOPPED}
+
+
+@click.command()
+@click.argument("key")
+@config_option
+@click.option("--repair", is_flag=True, help="Send what differs through the pipeline again, and look again.")
+@click.option(
+    "--wait",
+    "wait_seconds",
+    default=60.0,
+    metavar="SECONDS",
+    help="How long to wait until the running pillow has passed what differs.  [60]",
+)
+@json_option
+def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_json: bool) -> int:
+    """Compares what the targets of the pillow KEY hold with what its source says they should.
+
+    Compared are ids, versions and revisions, not columns. Safe beside the running pillow: only what it
+    has passed counts. Exit code 3: there are differences.
+    """
+    config = load(config_path)
+    tail = names.find(key, tail_keys(config))
+    add_plugins(config.daemon.plugins_path)
+    with ExitStack() as stack:
+        call = stack.enter_context(desk.opened(config))
+        subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
+        verifier = Verifier(subject, stack.enter_context(Scratch()))
+        before = report = verifier.verify()
+        if repair and not before.equal:
+            _repair(verifier, partial(call, "verify.repair", key=str(tail)))
+            report = verifier.look_again()
+    if as_json:
+        print_json(_facts(report) | ({"before_repair": _facts(before)} if repair else {}))
+    else:
+        _show(tail, before, "found")
+        if report is not before:
+            _show(tail, report, "after the repair")
+    return Exit.OK if report.equal else Exit.DIFFERENCES
+
+
+def _subject(
+    stack: ExitStack,
+    config: Config,
+    tail: TailKey,
+    *,
+    call: desk.Call,
+    wait_seconds: float,
+    hidden: bool,
+) -> Subject:
+    clock = SystemClock()
+    pillow = build_pillow(tail.pillow, config.tails[tail.pillow], config.daemon.plugins_path)
+    feed = stack.enter_context(
+        closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Observer()))
+    )
+    return Subject(
+        pillow=pillow,
+        feed=feed,
+        transports=[stack.enter_context(closing(each)) for each in build_transports(config, tail)],
+        checkpoint=lambda: _checkpoint(call("checkpoint.get", key=str(tail))),
+        dead=lambda: [letter["id"] for letter in call("dead-letter.list", key=str(tail))],
+        clock=clock,
+        wait_seconds=wait_seconds if _passes(call("status"), tail) else 0.0,
+        progress=stack.enter_context(_progress(hidden=hidden)),
+    )
+
+
+def _checkpoint(facts: dict[str, Any]) -> Checkpoint:
+    return Checkpoint.from_json({name: value for name, value in facts.items() if name != "key"})
+
+
+def _passes(status: dict[str, Any], tail: TailKey) -> bool:
+    """Whether the pillow runs."""
+    states = {(each["pillow"], each["source"]): each["state"] for each in status["pillows"]}
+    return bool(status["running"]) and states.get((tail.pillow, tail.source)) not in _RESTING
+
+
+def _repair(verifier: Verifier, send: Callable[..., Any]) -> None:
+    after: str | None = None
+    while ids := verifier.differing(after, _REPAIRED):
+        send(ids=ids)
+        after = ids[-1]
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    return asdict(report) | {"equal": report.equal}
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Iterator[Callable[[str, int], None]]:
+    """Shows what is read, and how fast; nothing where nobody looks."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[count]}"))
+    with Progress(
+        *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True, disable=hidden
+    ) as bar:
+        tasks: dict[str, Any] = {}
+        began: dict[str, float] = {}
+
+        def told(what: str, count: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(escape(what), total=None, count="")
+                began[what] = time.monotonic()
+            rate = count / max(0.001, time.monotonic() - began[what])
+            bar.update(tasks[what], count=f"{count:,} documents, {rate:,.0f}/s")
+
+        yield told
+
+
+def _show(tail: TailKey, report: Report, title: str) -> None:
+    made = table("target", ">documents", *(f">{kind}" for kind in KINDS), "for example")
+    for found in report.targets:
+        examples = [f"{kind} {id}" for kind in KINDS for id in found.examples[kind][:3]]
+        made.add_row(
+            escape(found.target),
+            f"{found.stored:,}",
+            *(f"{found.counts[kind]:,}" for kind in KINDS),
+            escape(", ".join(examples)),
+        )
+    click.echo(f"{tail}: {report.documents:,} documents in the source; {title}:")
+    show(made)
+    if report.on_their_way:
+        click.echo(f"{report.on_their_way:,} more are on their way: the pillow has not passed them yet")
+    if report.dead:
+        click.echo(f"{report.dead:,} are in the dead letters, and left out")
+    click.echo("equal" if report.equal else "there are differences")

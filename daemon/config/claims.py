@@ -1,0 +1,71 @@
+"""Who writes where: an output belongs to one pillow, since a pillow removes what is not its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from daemon.config.errors import Mistake, Path
+from daemon.config.yaml_lines import Node
+from pillows.options import Options
+
+#: The settings of an output that say which place of its connection it writes.
+TARGET_KEYS = ("schema", "index", "table", "file", "database")
+
+# Stands in a claim for the source, which is part of the key of a `shared` table.
+_BY_SOURCE = "by its source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """That an output of a pillow writes one place of a connection."""
+
+    pillow: str
+    path: Path
+    connection: str
+    target: tuple[str, ...]
+    at: Node
+
+
+def target(output: str, options: Options, connection: Options | None) -> dict[str, str]:
+    """The place that an output writes, by the keys that say so; empty where its transport knows none.
+
+    Args:
+        output: the output's name, which is the place's where none is set.
+        options: its validated settings.
+        connection: those of its connection, which may hold a default (a schema); None if invalid.
+    """
+    values = options.model_dump(by_alias=True)
+    defaults = connection.model_dump(by_alias=True) if connection else {}
+    place = {key: str(values[key] or defaults.get(key) or output) for key in TARGET_KEYS if key in values}
+    return place | {"shared": _BY_SOURCE} if values.get("shared") else place
+
+
+def of_source(claims: Sequence[Claim], source: str) -> list[Claim]:
+    """A pillow's claims once its source is known: of a shared table it writes that source's part."""
+    return [
+        replace(claim, target=tuple(source if part == _BY_SOURCE else part for part in claim.target))
+        for claim in claims
+    ]
+
+
+def compare(found: Sequence[Claim]) -> list[Mistake]:
+    """A mistake for every place that is claimed twice, at the second claim, naming the first."""
+    first: dict[tuple[str, tuple[str, ...]], Claim] = {}
+    mistakes = []
+    for claim in found:
+        other = first.setdefault((claim.connection, claim.target), claim)
+        if other is not claim:
+            mistakes.append(_conflict(other, claim))
+    return mistakes
+
+
+def _conflict(first: Claim, second: Claim) -> Mistake:
+    place = first.at.shown_at
+    what = f"`{'.'.join(second.target)}` of connection `{second.connection}`"
+    who = f"`{first.pillow}` ({place.file} line {place.line})"
+    return second.at.mistake(
+        second.path,
+        f"pillow `{second.pillow}` writes {what}, which belongs to {who}",
+        "give one of the two another place",
+    )

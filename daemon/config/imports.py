@@ -1,0 +1,62 @@
+"""Checks what loading a configuration must not do: importing the operator's python functions."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+
+from daemon.config.errors import Mistake, Path
+from daemon.config.models import Config, PillowConfig
+from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.plugins import add_plugins, find_function
+from pillows.errors import ConfigError
+
+
+def check_imports(config: Config) -> list[Mistake]:
+    """A mistake for every function of an enabled pillow that cannot be found.
+
+    Imports the modules, so it is for `check` and the start of the daemon.
+    """
+    add_plugins(config.daemon.plugins_path)
+    found = []
+    enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
+    for name, pillow in enabled.items():
+        for path, part in _functions(("pillows", name), pillow):
+            mistake = _imported(config, path, part)
+            if mistake:
+                found.append(mistake)
+    return found
+
+
+def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterOptions | StepOptions]]:
+    if pillow.filter is not None and pillow.filter.jmespath is None:
+        yield (*path, "filter"), pillow.filter
+    for index, step in enumerate(pillow.steps):
+        at = (*path, "transform", index) if isinstance(pillow.transform, tuple) else (*path, "transform")
+        if step.is_python:
+            yield at, step
+
+
+def _imported(config: Config, path: Path, part: FilterOptions | StepOptions) -> Mistake | None:
+    at = (*path, "python" if part.python is not None else "name")
+    kind = "filter" if isinstance(part, FilterOptions) else "transform"
+    folders = config.daemon.plugins_path
+    try:
+        find_function(kind, python=part.python, name=part.name, args=part.args, folders=folders)
+    except ConfigError as error:
+        remedy = _similar(part.python) if part.python else ""
+        return config.mistake(at, error.args[0], remedy or error.remedy or "correct it")
+    except Exception as error:  # noqa: BLE001 - a module of the operator's may raise anything
+        message = f"{part.python or part.name!r} can't be imported: {type(error).__name__}: {error}"
+        return config.mistake(at, message, "correct the module")
+    return None
+
+
+def _similar(function: str) -> str:
+    """The remedy where the module was found and only the function's name is wrong."""
+    module_name, _, name = function.partition(":")
+    module = sys.modules.get(module_name)
+    names = [each for each in vars(module) if callable(vars(module)[each])] if module else []
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean `{module_name}:{close[0]}`?" if close else ""

@@ -1,0 +1,278 @@
+"""What a configuration holds: every key, its type, its default and its meaning.
+
+The settings of connections and outputs are declared beside the code that uses them
+(`pillows.couch_options`, `pillows.source`, each transport); what stands here is the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
+
+from daemon.config.errors import Mistake
+from daemon.config.errors import Path as KeyPath
+from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
+from daemon.config.yaml_lines import Node, Place
+from pillows.options import Duration, Options, Size
+from pillows.source import SourceOptions
+
+#: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
+
+
+class ControlOptions(Options):
+    """The control socket, over which commands talk to the running daemon.
+
+    Attributes:
+        listen: `unix:` and the socket's path.
+    """
+
+    listen: str = "unix:/run/pillowd/control.sock"
+
+    @field_validator("listen")
+    @classmethod
+    def _a_unix_socket(cls, listen: str) -> str:
+        scheme, _, path = listen.partition(":")
+        if scheme != "unix" or not path.startswith("/"):
+            raise ValueError("needs `unix:` and an absolute path; write unix:/run/pillowd/control.sock")
+        # sun_path has 108 bytes, the last one zero (unix(7)).
+        if len(path.encode()) > 107:
+            raise ValueError("is longer than the 107 bytes that a unix socket's path may have; shorten it")
+        return listen
+
+    @property
+    def path(self) -> Path:
+        """The socket's path."""
+        return Path(self.listen.removeprefix("unix:"))
+
+
+class RestartOptions(Options):
+    """When a crashed or stuck pillow is started again; the other pillows run on.
+
+    Attributes:
+        initial: the wait before the first restart; it doubles with every further one, with jitter.
+        max: the longest wait.
+        max_restarts: how many restarts `within` make the pillow `failed`.
+        within: the period that is looked at.
+    """
+
+    initial: Duration = Field(default=1.0, gt=0)
+    max: Duration = Field(default=300.0, gt=0)
+    max_restarts: int = Field(default=10, ge=0)
+    within: Duration = Field(default=600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _max_is_not_below_initial(self) -> Self:
+        if self.max < self.initial:
+            raise ValueError("`max` is shorter than `initial`; make it at least as long")
+        return self
+
+
+class DaemonOptions(Options):
+    """The process.
+
+    Attributes:
+        state_dir: checkpoints and dead letters; one daemon at a time has it.
+        shutdown_timeout: how long a stop may take to drain before it is cut short.
+        plugins_path: folders to import `python:` functions from.
+        control: see `ControlOptions`.
+        restart: see `RestartOptions`.
+    """
+
+    state_dir: Path = Path("/var/lib/pillowd")
+    shutdown_timeout: Duration = Field(default=30.0, gt=0)
+    plugins_path: tuple[Path, ...] = ()
+    control: ControlOptions = ControlOptions()
+    restart: RestartOptions = RestartOptions()
+
+
+class LoggingOptions(Options):
+    """The log, on standard error.
+
+    Attributes:
+        format: `json` for machines, `console` for people.
+        level: the least important events that are written.
+    """
+
+    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class CheckpointOptions(Options):
+    """How progress is remembered.
+
+    Attributes:
+        type: the store; `pod` keeps it in `state_dir`.
+        interval: how often progress is saved at least.
+        max_uncheckpointed: after how many changes it is saved at the latest; so many changes (and
+            the batches in flight) are seen again after a crash.
+    """
+
+    type: Literal["pod"] = "pod"
+    interval: Duration = Field(default=5.0, gt=0)
+    max_uncheckpointed: int = Field(default=1000, ge=1)
+
+
+class BatchOptions(Options):
+    """How many documents are written together: what has arrived, up to these bounds.
+
+    Attributes:
+        max_docs: documents.
+        max_bytes: what they weigh.
+        linger: how long to wait for more, for targets that charge per request.
+    """
+
+    max_docs: int = Field(default=1000, ge=1, le=100_000)
+    max_bytes: Size = Field(default=5 * 2**20, gt=0)
+    linger: Duration = Field(default=0.0, ge=0, le=60)
+
+
+class ErrorOptions(Options):
+    """What to do about documents that cannot be written.
+
+    Attributes:
+        max_tries: how often a dead letter's document is tried before it is left to the operator.
+        max_consecutive: this many dead letters in a row fail the pillow: then it is the
+            configuration that is wrong, not the documents.
+        max_dead_letters: this many are kept; one more stops the pillow, since none is ever dropped.
+    """
+
+    max_tries: int = Field(default=5, ge=1)
+    max_consecutive: int = Field(default=1000, ge=1)
+    max_dead_letters: int = Field(default=100_000, ge=1)
+
+
+class TransportEntry(Options):
+    """One target of a pillow.
+
+    Attributes:
+        name: unique in the pillow; the connection's name unless given.
+        connection: name of the connection.
+        timeout: for one batch; a write that takes longer is abandoned and tried again.
+        own_pace: it runs as a pillow of its own, `pillow.name`, with its own checkpoint, so that it
+            may fall behind the others.
+        outputs: output name -> settings of the transport's `Output` model.
+    """
+
+    name: str = Field(pattern=NAME)
+    connection: str
+    timeout: Duration = Field(default=600.0, gt=0)
+    own_pace: bool = False
+    outputs: Mapping[str, SerializeAsAny[Options]]
+
+
+class PillowConfig(Options):
+    """One pillow.
+
+    Attributes:
+        enabled: whether it runs.
+        source: what it reads.
+        outputs: the names of its outputs; the first is the one that a transport without `outputs`
+            writes. One, with the pillow's name, unless given.
+        filter: which documents belong to it; all unless given.
+        transform: what rows they have; the document itself unless given. One step, or a list.
+        attachments: see `AttachmentOptions`.
+        transport: where the rows go.
+        batch: see `BatchOptions`.
+        errors: see `ErrorOptions`.
+        tests: documents and their expected rows, for `pillowd check`; see `CaseOptions`.
+    """
+
+    enabled: bool = True
+    source: SourceOptions
+    outputs: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
+    filter: FilterOptions | None = None
+    transform: Steps | None = None
+    attachments: AttachmentOptions = AttachmentOptions()
+    transport: tuple[TransportEntry, ...]
+    batch: BatchOptions = BatchOptions()
+    errors: ErrorOptions = ErrorOptions()
+    tests: tuple[CaseOptions, ...] = ()
+
+    @property
+    def steps(self) -> tuple[StepOptions, ...]:
+        """The transform's steps."""
+        if self.transform is None:
+            return ()
+        return self.transform if isinstance(self.transform, tuple) else (self.transform,)
+
+
+class ConnectionEntry(Options):
+    """One server or place that is read from or written to.
+
+    Attributes:
+        type: `couchdb`, or a transport's type.
+        options: settings of that type's `Connection` model.
+    """
+
+    type: str
+    options: SerializeAsAny[Options]
+
+
+def _known_version(version: object) -> object:
+    if version in (1, "1"):
+        return 1
+    raise ValueError("is not a version that this pillowd reads; write `version: 1`")
+
+
+class Config(Options):
+    """A whole configuration, valid in itself.
+
+    Attributes:
+        version: of this format.
+        include: globs of files with more connections and pillows, relative to this file. Loading
+            merges them and leaves this empty.
+        daemon: see `DaemonOptions`.
+        logging: see `LoggingOptions`.
+        checkpoints: see `CheckpointOptions`.
+        connections: what is read from and written to, by name.
+        pillows: by name.
+    """
+
+    version: Annotated[Literal[1], BeforeValidator(_known_version)]
+    include: tuple[str, ...] = ()
+    daemon: DaemonOptions = DaemonOptions()
+    logging: LoggingOptions = LoggingOptions()
+    checkpoints: CheckpointOptions = CheckpointOptions()
+    connections: Mapping[str, ConnectionEntry] = {}
+    pillows: Mapping[str, PillowConfig] = {}
+
+    _root: Node = PrivateAttr(default=Node(value={}, place=Place(file="")))
+    _warnings: tuple[Mistake, ...] = PrivateAttr(default=())
+
+    @property
+    def root(self) -> Node:
+        """What was written, merged from all files, with the place of everything."""
+        return self._root
+
+    @property
+    def tails(self) -> dict[str, PillowConfig]:
+        """The pillows as they run: a transport at its own pace is one of its own, `pillow.transport`."""
+        found: dict[str, PillowConfig] = {}
+        for name, pillow in self.pillows.items():
+            apart = [entry for entry in pillow.transport if entry.own_pace]
+            together = tuple(entry for entry in pillow.transport if not entry.own_pace)
+            found[name] = pillow.model_copy(update={"transport": together}) if apart else pillow
+            for entry in apart:
+                found[f"{name}.{entry.name}"] = pillow.model_copy(update={"transport": (entry,)})
+        return found
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """What an operator should know, although it can work."""
+        return self._warnings
+
+    def with_origin(self, root: Node, warnings: tuple[Mistake, ...]) -> Self:
+        """The same configuration, knowing where it was written."""
+        known = self.model_copy()
+        known._root, known._warnings = root, warnings  # noqa: SLF001 - an own copy of this class
+        return known
+
+    def mistake(self, path: KeyPath, message: str, remedy: str) -> Mistake:
+        """A mistake at the place of `path`, or of the nearest thing above it that was written."""
+        depth = next(n for n in range(len(path), -1, -1) if self._root.find(path[:n]))
+        node = self._root.find(path[:depth]) or self._root
+        return node.mistake(path, message, remedy)

@@ -1,0 +1,208 @@
+"""`pillowd mirror`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from rich.console import Console
+
+from daemon import logs, signals
+from daemon.build import tail_keys
+from daemon.cli import desk
+from daemon.cli.check import connections
+from daemon.cli.common import json_option, print_json
+from daemon.cli.exits import CommandError, Exit, UnreachableError
+from daemon.config.masking import Mask, secrets_of
+from daemon.config.models import Config
+from daemon.mirror.columns import infer, sample
+from daemon.mirror.config import LOG_FILE, SOURCE, Mirror, prepare, read, write_config
+from daemon.mirror.progress import MirrorProgress
+from daemon.run import Daemon
+from daemon.signals import Signals
+from pillows.clock import SystemClock
+from pillows.couch_options import CouchConnection
+from pillows.state import State, TailStatus
+
+#: A log of an earlier run is begun anew when it has this size.
+_LOG_BYTES = 10 * 2**20
+
+
+@click.command()
+@click.argument("url")
+@click.argument("target")
+@click.option("--once/--follow", default=False, help="End when caught up; or go on, the default.")
+@click.option("--name", help="Name of the table, index or file. Default: from the database's.")
+@click.option(
+    "--columns",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Of a table: inferred from a sample, beside the whole document; or that alone.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("pillowd-state"),
+    show_default=True,
+    help="Where it remembers how far it got.",
+)
+@click.option(
+    "--write-config", metavar="FILE", help="Write the YAML that does the same (`-`: print it), and end."
+)
+@json_option
+def mirror(
+    *,
+    url: str,
+    target: str,
+    once: bool,
+    name: str | None,
+    columns: str,
+    state_dir: Path,
+    write_config: str | None,
+    as_json: bool,
+) -> int:
+    """Keeps TARGET equal to the CouchDB database at URL, with nothing to configure.
+
+    URL is like https://etl@couch.example:6984/cases. TARGET is one of sqlite:///FILE,
+    postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT and jsonl:FOLDER. Passwords may stand
+    in the URLs; others on this machine can then see them, so better: leave them out, and set
+    $COUCHDB_PASSWORD and $TARGET_PASSWORD ($PGPASSWORD for PostgreSQL).
+
+    Ctrl-C finishes what is in flight and saves; the same command then goes on from there.
+    """
+    wanted = read(url, target, name=name, state_dir=state_dir)
+    config = prepare(wanted, _infer if columns == "auto" else None)
+    if write_config is not None:
+        return _write(wanted, write_config)
+    _check(config)
+    summary = _run(wanted, config, once=once)
+    print_json(summary) if as_json else click.echo(_told(summary))
+    return Exit.OK if summary["caught_up"] or not once else Exit.FAILED
+
+
+@dataclass(slots=True, kw_only=True)
+class Watch:
+    """Looks at the one tail with every tick.
+
+    Attributes:
+        progress: shows it.
+        asked: told to stop when there is nothing more to do.
+        once: that is so when it has caught up.
+        last: how it was.
+        caught_up: whether it has been caught up.
+    """
+
+    progress: MirrorProgress
+    asked: Signals
+    once: bool
+    last: TailStatus | None = field(default=None)
+    caught_up: bool = False
+
+    def __call__(self, statuses: Sequence[TailStatus]) -> None:
+        """One tick."""
+        (self.last,) = statuses
+        self.progress.update(self.last)
+        # A pass ends with a sweep and a saved checkpoint: only then is it whole.
+        if self.last.state is State.LIVE and self.last.seq is not None and self.last.pass_number is None:
+            self.caught_up = True
+        if self.last.state is State.FAILED or (self.once and self.caught_up):
+            self.asked.stop.set()
+
+
+def _infer(config: Config) -> dict[str, str]:
+    _check(config)  # it says more of what is wrong than a failed sample
+    (pillow,) = config.pillows.values()
+    connection = cast("CouchConnection", config.connections[SOURCE].options)
+    return infer(sample(connection, pillow.source.database))
+
+
+def _check(config: Config) -> None:
+    """Connects once before anything runs: a wrong address is told at once, not retried for ever."""
+    for finding in connections(config):
+        text = f"{finding.place}: {finding.text}"
+        if finding.result == "unreachable":
+            raise UnreachableError(text)
+        if finding.result == "refused":
+            raise CommandError(text)
+
+
+def _write(wanted: Mirror, file: str) -> int:
+    if file == "-":
+        write_config(wanted, Path(), into=lambda text: click.echo(text, nl=False))
+        return Exit.OK
+    write_config(wanted, Path(file))
+    needs = "".join(f" (set ${name} for it)" for name in wanted.secrets)
+    click.echo(f"{file} is written; it goes on from the same place:")
+    click.echo(f"  pillowd run --config {file}{needs}")
+    return Exit.OK
+
+
+def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
+    """Runs the daemon for this one pillow. Returns what came of it.
+
+    Raises:
+        CommandError: the pillow failed.
+    """
+    clock = SystemClock()
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        asked = stack.enter_context(signals.handled())
+        log = stack.enter_context(_log_file(wanted.folder / LOG_FILE))
+        mask = Mask(secrets_of(config))
+        lines = stack.enter_context(
+            logs.configured(format="json", level="info", stream=log, clock=clock, mask=mask)
+        )
+        watch = Watch(progress=stack.enter_context(MirrorProgress(console, clock)), asked=asked, once=once)
+        daemon = Daemon(
+            config,
+            keys=tail_keys(config),
+            environ=os.environ,
+            clock=clock,
+            signals=asked,
+            logs=lines,
+            watch=watch,
+        )
+        code = daemon.run()
+    if watch.last is not None and watch.last.state is State.FAILED:
+        raise CommandError(f"{wanted.name}: {mask.text(watch.last.reason)}")
+    return _summary(wanted, config, cut=code != Exit.OK, caught_up=watch.caught_up)
+
+
+def _log_file(path: Path) -> Any:
+    large = path.exists() and path.stat().st_size > _LOG_BYTES
+    return path.open("w" if large else "a", encoding="utf-8")
+
+
+def _summary(wanted: Mirror, config: Config, *, cut: bool, caught_up: bool) -> dict[str, Any]:
+    with desk.opened(config) as call:
+        (saved,) = call("status")["pillows"]
+    return {
+        "name": wanted.name,
+        "source": saved["source"],
+        "target": wanted.target.type,
+        "changes": saved["changes"],
+        "dead_letters": saved["dead_letters"],
+        "caught_up": caught_up,
+        "cut": cut,
+        "config": str(wanted.config_path),
+    }
+
+
+def _told(summary: dict[str, Any]) -> str:
+    """The summary for people: how far it is, and how to go on."""
+    how = "caught up" if summary["caught_up"] else "stopped before it was caught up"
+    lines = [f"{summary['name']}: {how}, {summary['changes']:,} changes so far"]
+    if summary["dead_letters"]:
+        lines.append(
+            f"{summary['dead_letters']} could not be written (dead letters); why: "
+            f"pillowd dead-letter list {summary['name']} --config {summary['config']}"
+        )
+    lines.append("The same command goes on from here; it is remembered in")
+    lines.append(f"  {Path(summary['config']).parent}")
+    return "\n".join(lines)

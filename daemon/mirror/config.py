@@ -1,0 +1,224 @@
+"""A mirror: one pillow without a configuration of the operator's own.
+
+What the command line says becomes a configuration like any other, kept in the mirror's folder beside its
+state. The next run finds both there, goes on where the last one stopped, and keeps the columns that
+were chosen then, since other columns would be another table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from daemon.config.interpolate import escaped
+from daemon.config.load import load
+from daemon.config.models import Config
+from daemon.config.show import dumped
+from daemon.mirror.places import SOURCE_PASSWORD, TARGET_PASSWORD, Place, plain_name, read_source, read_target
+from pillows.errors import ConfigError
+
+#: Names of the two connections.
+SOURCE, TARGET = "couch", "target"
+#: The file of the configuration, and of the log, in a mirror's folder.
+CONFIG_FILE, LOG_FILE = "pillowd.yaml", "pillowd.log"
+
+#: A unix socket's path has 107 bytes at most (unix(7)).
+_SOCKET_BYTES = 107
+#: Documents of any shape: what does not fit a field's type is kept, but not searched for.
+_TOLERANT = {
+    "index.mapping.ignore_malformed": True,
+    "index.mapping.total_fields.ignore_dynamic_beyond_limit": True,
+}
+
+#: Chooses the columns of a table when there are none yet: given the configuration without them.
+ChooseColumns = Callable[[Config], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """One database and one target.
+
+    Attributes:
+        source: the server.
+        database: the database's name there.
+        target: where it goes.
+        name: of the pillow, and of its table, index or file.
+        folder: configuration and state.
+    """
+
+    source: Place
+    database: str
+    target: Place
+    name: str
+    folder: Path
+
+    @property
+    def config_path(self) -> Path:
+        """The mirror's own configuration."""
+        return self.folder / CONFIG_FILE
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """Variable -> the password that was given on the command line."""
+        return {**self.source.secrets, **self.target.secrets}
+
+    def settings(self, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The configuration as plain values."""
+        return {
+            "version": 1,
+            "daemon": {
+                "state_dir": escaped(str(self.folder)),
+                "control": {"listen": escaped(f"unix:{_socket(self.folder)}")},
+            },
+            "connections": {SOURCE: _written(self.source), TARGET: _written(self.target)},
+            "pillows": {
+                self.name: {
+                    "source": {
+                        "connection": SOURCE,
+                        "database": escaped(self.database),
+                        "on_missing": "fail",
+                    },
+                    "transport": [{"connection": TARGET, **self._output(columns)}],
+                }
+            },
+        }
+
+    def _output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
+        if self.target.type == "elasticsearch":
+            return {"index": self.name, "mapping": {"date_detection": False}, "settings": _TOLERANT}
+        if self.target.type == "jsonl":
+            return {"file": f"{self.name}.jsonl"}
+        # `columns` stands there even when it is empty: it says that they were chosen.
+        return {"table": self.name, **({} if columns is None else {"columns": dict(columns)})}
+
+
+def read(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
+    """What the command line says.
+
+    Args:
+        url: of the database.
+        target: where it goes.
+        name: of the pillow and its table, index or file; made from the database's unless given.
+        state_dir: where the mirrors' folders are.
+
+    Raises:
+        ConfigError: something of it cannot be understood.
+    """
+    source, database = read_source(url)
+    place = read_target(target)
+    chosen = plain_name(database) if name is None else name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", chosen):
+        raise ConfigError(f"{chosen!r} cannot be a name.", remedy="use letters, digits, _ and -, 63 at most")
+    same = f"{source.connection['url']}\n{database}\n{sorted(place.connection.items(), key=str)}\n{chosen}"
+    key = f"{chosen}-{place.type}-{hashlib.sha256(same.encode()).hexdigest()[:8]}"
+    return Mirror(
+        source=source, database=database, target=place, name=chosen, folder=state_dir.absolute() / key
+    )
+
+
+def prepare(mirror: Mirror, choose: ChooseColumns | None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Writes the mirror's configuration into its folder, and makes the folders that it needs.
+
+    Args:
+        mirror: what is wanted.
+        choose: chooses a table's columns when the mirror has none yet; None for one column `doc`.
+        environ: where passwords are that stood not in the URLs.
+
+    Raises:
+        ConfigError: a password is missing.
+        ConfigErrors: the settings contradict each other.
+        OSError: a folder cannot be made.
+    """
+    known = {**environ, **mirror.secrets}
+    _require_passwords(mirror, known)
+    mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if mirror.target.folder is not None:
+        mirror.target.folder.mkdir(parents=True, exist_ok=True)
+    columns: Mapping[str, str] | None = {}
+    if choose is not None and mirror.target.is_sql:
+        columns = chosen_columns(mirror)
+        if columns is None:
+            columns = choose(_stored(mirror, None, known))
+    return _stored(mirror, columns, known)
+
+
+def _require_passwords(mirror: Mirror, environ: Mapping[str, str]) -> None:
+    for place, variable in ((mirror.source, SOURCE_PASSWORD), (mirror.target, TARGET_PASSWORD)):
+        if f"${{{variable}}}" in str(place.connection) and variable not in environ:
+            raise ConfigError(
+                f"The URL of the {place.type} server names a user without a password.",
+                remedy=f"set {variable} in the environment",
+            )
+
+
+def chosen_columns(mirror: Mirror) -> Mapping[str, str] | None:
+    """The columns that an earlier run chose; None when none did."""
+    if not mirror.config_path.exists():
+        return None
+    settings = yaml.safe_load(mirror.config_path.read_text(encoding="utf-8"))
+    columns: Mapping[str, str] | None = settings["pillows"][mirror.name]["transport"][0].get("columns")
+    return columns
+
+
+def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | None = None) -> None:
+    """Writes the configuration of a prepared mirror elsewhere, readable by its owner alone.
+
+    Args:
+        mirror: the mirror.
+        path: where to; it must not be there.
+        into: takes the text instead of the file.
+
+    Raises:
+        FileExistsError: `path` is there.
+    """
+    text = mirror.config_path.read_text(encoding="utf-8")
+    if into is not None:
+        into(text)
+        return
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
+    """Writes the file so that a crash leaves the old or the new one, and loads it."""
+    head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
+    if mirror.secrets:
+        head += f"# The passwords are taken from {' and '.join(mirror.secrets)} in the environment.\n"
+    fresh = mirror.config_path.with_suffix(".new")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(head + dumped(mirror.settings(columns)))
+        file.flush()
+        os.fsync(file.fileno())
+    load(fresh, environ)
+    fresh.replace(mirror.config_path)
+    return load(mirror.config_path, environ)
+
+
+def _written(place: Place) -> dict[str, Any]:
+    """A connection as it must be written: only our own `${VARIABLE}` is one."""
+
+    def text(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: text(key, inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [text(name, inner) for inner in value]
+        return value if name == "password" else escaped(value)
+
+    return {name: text(name, value) for name, value in place.connection.items()}
+
+
+def _socket(folder: Path) -> Path:
+    """Where the control socket is: in the folder, or, where its path is too long, in one for sockets."""
+    path = folder / "control.sock"
+    if len(os.fsencode(path)) <= _SOCKET_BYTES:
+        return path
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+    return runtime / f"pillowd-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}.sock"
