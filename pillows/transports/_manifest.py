@@ -84,6 +84,8 @@ class ManifestFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: int | None = None
+        self._counts: Manifest | None = None
+        self._in_doubt = False
 
     def open(self) -> Manifest | None:
         """Takes the lock and reads; None where there is no manifest.
@@ -101,14 +103,30 @@ class ManifestFile:
         except BlockingIOError as error:
             self.close()
             raise RetryableError(f"Another process writes the files of {self._path}.") from error
-        return self._read()
+        self._counts = self._read()
+        sync_folder(self._path.parent)  # on its word files are cut: it must not go back after that
+        self._in_doubt = False
+        return self._counts
+
+    def take_back(self) -> None:
+        """Makes the manifest of before count again if it is not known which does after a failed `save`.
+
+        The file system may have refused only once the new one was in place. Files must not be cut
+        below what that says: a crash right then would leave too little of them.
+
+        Raises:
+            OSError: the file system refuses.
+        """
+        if self._in_doubt and self._counts is not None:
+            self.save(self._counts)
 
     def save(self, manifest: Manifest) -> None:
         """Replaces the manifest durably.
 
         Raises:
-            OSError: the file system refuses; the old one still counts.
+            OSError: the file system refuses; the old one or this one is there, see `take_back`.
         """
+        self._in_doubt = True
         temporary = self._path.with_suffix(".new")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         with os.fdopen(fd, "wb") as file:
@@ -117,6 +135,7 @@ class ManifestFile:
             os.fsync(file.fileno())
         os.rename(temporary, self._path)
         sync_folder(self._path.parent)
+        self._counts, self._in_doubt = manifest, False
 
     def close(self) -> None:
         """Gives the lock back."""

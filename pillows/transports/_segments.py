@@ -5,7 +5,9 @@ after a crash, or a write that failed half way, what stands behind that length i
 
 Without `segment_size` there is one file, `cases.jsonl`. With it the file being written is
 `cases.000001.jsonl.part`; when full it is renamed to `cases.000001.jsonl` and never touched again, so
-whoever takes finished files away sees whole ones only. Names sort in the order of writing.
+whoever takes finished files away sees whole ones only. Names sort in the order of writing. A segment is
+full from the moment that the next one is remembered as the one being written; its renaming follows,
+and is made up for after a crash.
 
 Compressed files (`cases.jsonl.gz`) are a gzip member per batch, one behind the other, which is a gzip
 file (RFC 1952, 2.2): it can be cut at an acknowledged length like any other.
@@ -56,7 +58,10 @@ class SegmentedFile:
     @property
     def finished_path(self) -> Path:
         """The present segment's name once it is finished."""
-        middle = f".{self.number:06}" if self._segment_size else ""
+        return self._finished(self.number)
+
+    def _finished(self, number: int) -> Path:
+        middle = f".{number:06}" if self._segment_size else ""
         return self._path.with_name(
             f"{self._path.stem}{middle}{self._path.suffix}{'.gz' if self._compressed else ''}"
         )
@@ -64,7 +69,10 @@ class SegmentedFile:
     @property
     def written_path(self) -> Path:
         """The name of the file that is being written."""
-        finished = self.finished_path
+        return self._unfinished(self.number)
+
+    def _unfinished(self, number: int) -> Path:
+        finished = self._finished(number)
         return finished.with_name(finished.name + ".part") if self._segment_size else finished
 
     def open(self) -> None:
@@ -75,8 +83,7 @@ class SegmentedFile:
             OSError: the file system refuses.
         """
         self.close()
-        if self._segment_size and not self.written_path.exists() and self.finished_path.exists():
-            self._next()  # it was finished just before a crash
+        self._rename_full()
         self._fd = os.open(self.written_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         sync_folder(self._path.parent)
         self._cut()
@@ -106,18 +113,20 @@ class SegmentedFile:
             self._cut()
 
     @property
-    def written(self) -> int:
-        """The length that is durable, and that `acknowledge` makes the acknowledged one."""
-        return self._written
+    def written(self) -> tuple[int, int]:
+        """Number and length that are durable, and that `acknowledge` makes the acknowledged ones."""
+        full = self._segment_size is not None and self._written >= self._segment_size
+        return (self.number + 1, 0) if full else (self.number, self._written)
 
     def acknowledge(self) -> None:
-        """What was appended counts from now on; a full segment is finished."""
-        self.length = self._written
-        if self._segment_size and self.length >= self._segment_size:
-            self.close()
-            os.rename(self.written_path, self.finished_path)
-            sync_folder(self._path.parent)
-            self._next()
+        """What was appended counts from now on, and has been remembered so; a full segment is finished."""
+        number, self.length = self.written
+        if number == self.number:
+            return
+        self.close()
+        self.number, self._written = number, 0
+        with suppress(OSError):  # what counts, counts: `open` does it again before the next write, and tells
+            self._rename_full()
 
     def close(self) -> None:
         """Closes the file."""
@@ -125,8 +134,11 @@ class SegmentedFile:
         if fd is not None:
             os.close(fd)
 
-    def _next(self) -> None:
-        self.number, self.length, self._written = self.number + 1, 0, 0
+    def _rename_full(self) -> None:
+        full = self.number - 1
+        if full and self._unfinished(full).exists():
+            os.rename(self._unfinished(full), self._finished(full))
+            sync_folder(self._path.parent)
 
     def _checked(self) -> int:
         assert self._fd is not None  # noqa: S101  # `append` has opened it

@@ -175,6 +175,7 @@ class JsonlTransport(Transport):
         return WriteResult(dead=dead)
 
     def _append(self, texts: Mapping[str, bytes]) -> bool:
+        self._file.take_back()
         for segments in self._segments.values():
             segments.discard()  # what a write appended that failed half way
         for output, text in texts.items():
@@ -192,7 +193,7 @@ class JsonlTransport(Transport):
     def _save(self, checkpoint: Checkpoint | None) -> None:
         """Makes what was appended count, and the checkpoint with it if one is given."""
         known = self._manifest or Manifest.new(self.key)
-        files = {self.outputs[o].file: FileState(s.number, s.written) for o, s in self._segments.items()}
+        files = {self.outputs[o].file: FileState(*s.written) for o, s in self._segments.items()}
         manifest = known.moved(checkpoint, files)
         self._file.save(manifest)
         self._manifest = manifest

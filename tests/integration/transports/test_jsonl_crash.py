@@ -1,0 +1,190 @@
+"""JSON lines under a crash, or a refusing disk, at every call that changes a file or makes it durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from checkpoints import Checkpoint
+from pillows.errors import RetryableError
+from pillows.transports.jsonl import JsonlConnection, JsonlOutput, JsonlTransport
+from tests.targets import KEY, at, batch, document
+
+BATCHES = 4
+#: The first output's segments are full after two batches, the second's never are.
+OUTPUTS = {
+    "docs": JsonlOutput(file="docs.jsonl", segment_size="250B"),
+    "other": JsonlOutput(file="other.jsonl"),
+}
+CALLS = ("pwrite", "fsync", "ftruncate", "rename")
+
+
+class Crash(Exception):
+    """The process is dead: nothing that it asks of the system happens any more."""
+
+
+class Disk:
+    """Counts the calls that a process makes, and lets one of them, by number, go wrong.
+
+    Attributes:
+        calls: how many there were.
+        fails_at, crashes_at: the calls that are refused, or the last of this process.
+        done: whether what goes wrong goes wrong once the system has done its part.
+    """
+
+    def __init__(self, *, fails_at: int = 0, crashes_at: int = 0, done: bool = False) -> None:
+        self.calls = 0
+        self.fails_at = fails_at
+        self.crashes_at = crashes_at
+        self.done = done
+
+    def wrapped(self, name: str) -> Callable[..., Any]:
+        # Nothing here depends on what really reaches the disk: a crash of the process alone.
+        real: Callable[..., Any] = (lambda _: None) if name == "fsync" else getattr(os, name)
+
+        def call(*arguments: Any) -> Any:
+            self.calls += 1
+            if self.crashes_at and self.calls > self.crashes_at:
+                raise Crash
+            wrong = self.calls in (self.fails_at, self.crashes_at)
+            result = real(*arguments) if not wrong or self.done else None
+            if self.calls == self.crashes_at:
+                raise Crash
+            if self.calls == self.fails_at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return result
+
+        return call
+
+
+@contextmanager
+def on(disk: Disk, folder: Path) -> Iterator[tuple[JsonlTransport, Checkpoint]]:
+    """A process that writes to that disk until it ends, or crashes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CALLS:
+            patch.setattr(os, name, disk.wrapped(name))
+        one = JsonlTransport("files", KEY, JsonlConnection(folder=folder), OUTPUTS)
+        try:
+            checkpoint = _until_done(one.open).checkpoint or at("0")
+            _until_done(lambda: one.claim(checkpoint))
+            yield one, checkpoint
+        finally:
+            one.close()  # what the system does for a dead process: it writes nothing
+
+
+def _until_done(attempt: Callable[[], Any]) -> Any:
+    for _ in range(3):
+        try:
+            return attempt()
+        except RetryableError:
+            pass
+    return attempt()
+
+
+def carry(disk: Disk, folder: Path) -> int:
+    """Writes batches from the checkpoint on, each again until it is taken. Returns the last that was."""
+    taken = 0
+    try:
+        with on(disk, folder) as (jsonl, checkpoint):
+            taken = checkpoint.changes
+            for number in range(taken + 1, BATCHES + 1):
+                moved = replace(checkpoint, changes=number)
+                written = batch(
+                    *(document(f"d{number}-{n}", 1, {"b": number}, other=[{"b": number}]) for n in "ab"),
+                    checkpoint=moved,
+                )
+                _until_done(lambda written=written: jsonl.write(written))
+                taken = number
+    except Crash:
+        pass
+    return taken
+
+
+def lines(folder: Path, output: str) -> list[int]:
+    """The batch of every line of an output, in the order of its files."""
+    found = []
+    for path in sorted(folder.glob(f"{output}*jsonl*")):
+        content = path.read_bytes()
+        assert not content or content.endswith(b"\n"), path
+        found += [msgspec.json.decode(line)["doc"]["b"] for line in content.splitlines()]
+    return found
+
+
+def assert_exact(folder: Path, at_least: int) -> None:
+    """The files hold exactly the lines that the checkpoint says, which are all that were acknowledged."""
+    with on(Disk(), folder) as (_, checkpoint):
+        pass
+    assert checkpoint.changes in (at_least, at_least + 1)
+    expected = [number for number in range(1, checkpoint.changes + 1) for _ in "ab"]
+    assert {output: lines(folder, output) for output in OUTPUTS} == dict.fromkeys(OUTPUTS, expected)
+
+
+def calls(folder: Path) -> int:
+    """How many calls it takes when nothing goes wrong."""
+    disk = Disk()
+    folder.mkdir()
+    assert carry(disk, folder) == BATCHES
+    assert_exact(folder, BATCHES)
+    return disk.calls
+
+
+def fresh(folder: Path, *parts: object) -> Path:
+    made = folder / "-".join(map(str, parts))
+    made.mkdir()
+    return made
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_t38_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_path: Path, done: bool) -> None:
+    for number in range(1, calls(tmp_path / "clean") + 1):
+        folder = fresh(tmp_path, number)
+        taken = carry(Disk(crashes_at=number, done=done), folder)
+        assert_exact(folder, taken)
+        assert carry(Disk(), folder) == BATCHES
+        assert_exact(folder, BATCHES)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_t38_a_refusal_of_every_call_costs_no_line_and_doubles_none(tmp_path: Path, done: bool) -> None:
+    for number in range(1, calls(tmp_path / "clean") + 1):
+        folder = fresh(tmp_path, number)
+        assert carry(Disk(fails_at=number, done=done), folder) == BATCHES
+        assert_exact(folder, BATCHES)
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+def test_t38_a_crash_soon_after_a_refusal_leaves_exactly_the_acknowledged_lines(
+    tmp_path: Path, done: bool
+) -> None:
+    """A lost answer of the disk leaves open which manifest counts: a crash must find one that does."""
+    for refused in range(1, calls(tmp_path / "clean") + 1):
+        for crashed in range(refused + 1, refused + 9):
+            folder = fresh(tmp_path, refused, crashed)
+            taken = carry(Disk(fails_at=refused, crashes_at=crashed, done=done), folder)
+            assert_exact(folder, taken)
+
+
+def test_finished_segments_may_be_taken_away_at_once(tmp_path: Path) -> None:
+    """Whoever collects them need not wait for the next batch, or for the next start."""
+    for number in range(1, calls(tmp_path / "clean") + 1):
+        folder = fresh(tmp_path, number)
+        carry(Disk(crashes_at=number, done=True), folder)
+        taken = _collect(folder)
+        assert carry(Disk(), folder) == BATCHES
+        assert taken + lines(folder, "docs") == lines(folder, "other")
+
+
+def _collect(folder: Path) -> Sequence[int]:
+    found = []
+    for path in sorted(folder.glob("docs.*.jsonl")):
+        found += [msgspec.json.decode(line)["doc"]["b"] for line in path.read_bytes().splitlines()]
+        path.unlink()
+    return found
