@@ -193,7 +193,7 @@ def test_t35_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> 
     assert node.read("docs") == {}
 
 
-def test_t36_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
+def test_t36_l13_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
     with running(node, docs=STRICT, other=STRICT) as one:
         one.write(batch(document("x", 1, {"n": 0}), document("y", 1, {"n": 0}, output="other")))
         mixed = batch(

@@ -115,7 +115,7 @@ def until(condition, seconds: float = 30.0) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_t13_readers_with_different_positions_come_down_to_one_connection(
+def test_t13_l15_readers_with_different_positions_come_down_to_one_connection(
     scripted_server, clock, groups, busy
 ):
     server = scripted_server()
