@@ -29,6 +29,11 @@ class CheckpointPolicy:
     max_uncheckpointed: int = 1000
 
 
+#: Dead letters that are not on disk yet hold the checkpoint of a transactional target back, so that
+#: more is seen again after a crash; a turn of the disk in so long costs next to nothing.
+UNSETTLED_SECONDS = 0.5
+
+
 class Keeper:
     """Keeps the checkpoint of one tail. Its callers take turns (`Tail` holds a lock around it).
 
@@ -40,6 +45,9 @@ class Keeper:
         clock: measures the interval.
         observer: is told of every save, and of a disk that refuses one.
         publish: called before each save with what will be saved: a transactional target's copy.
+        settle: called before any position is saved: makes durable what it relies on beside the targets,
+            the dead letters.
+        unsettled: whether something of that is not durable yet.
 
     Attributes:
         current: the newest acknowledged position; may not be saved yet.
@@ -56,6 +64,8 @@ class Keeper:
         clock: Clock,
         observer: Observer,
         publish: Callable[[Checkpoint], None] = lambda _: None,
+        settle: Callable[[], None] = lambda: None,
+        unsettled: Callable[[], bool] = lambda: False,
     ) -> None:
         self._store = store
         self._key = key
@@ -63,6 +73,8 @@ class Keeper:
         self._clock = clock
         self._observer = observer
         self._publish = publish
+        self._settle = settle
+        self._unsettled = unsettled
         self._saved_at = clock.monotonic()
         self.current = self.saved = checkpoint
 
@@ -88,7 +100,7 @@ class Keeper:
         """
         age_seconds = self._clock.monotonic() - self._saved_at
         behind = self.current.changes - self.saved.changes
-        if behind >= self._policy.max_uncheckpointed or age_seconds >= self._policy.interval_seconds:
+        if behind >= self._policy.max_uncheckpointed or age_seconds >= self._interval_seconds():
             self.save()
 
     def save(self) -> None:
@@ -102,11 +114,14 @@ class Keeper:
         """
         self._saved_at = began = self._clock.monotonic()
         self._refuse_edited()
-        if self.current == self.saved:
+        if self.current == self.saved and not self._unsettled():
             return
         checkpoint = self.current
-        self._publish(checkpoint)
         try:
+            self._settle()
+            if checkpoint == self.saved:
+                return
+            self._publish(checkpoint)
             self._store.save(self._key, checkpoint)
         except StoreWriteError as error:
             details = {"error": str(error)}
@@ -123,9 +138,14 @@ class Keeper:
             CheckpointMoved: an operator edited the checkpoint.
             StoreWriteError: it could not be saved, and nothing has changed.
         """
+        self._settle()
         changed = replace(self.current, saved_at=self._clock.wall(), **fields)
         self._store.save(self._key, changed)
         self.current = self.saved = changed
+
+    def _interval_seconds(self) -> float:
+        longest = self._policy.interval_seconds
+        return min(longest, UNSETTLED_SECONDS) if self._unsettled() else longest
 
     def _refuse_edited(self) -> None:
         stored = self._store.get(self._key)

@@ -16,9 +16,9 @@ from time import perf_counter
 
 import gevent
 
-from pillows.deadletters import letter_of
 from pillows.errors import FatalError, StoppedError
 from pillows.filters import Filter
+from pillows.letter import letter_of
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
 from pillows.pusher import Pusher

@@ -12,8 +12,9 @@ from typing import Protocol
 from gevent.event import Event
 
 from checkpoints import StoreWriteError
-from pillows.deadletters import LONGEST_PAUSE_SECONDS, DeadLetter, DeadLetters
+from pillows.deadletters import DeadLetters
 from pillows.errors import PermanentError, RetryableError
+from pillows.letter import LONGEST_PAUSE_SECONDS, DeadLetter
 from pillows.models import Change, ChangeBatch
 from pillows.pillow import weight
 from pillows.refusals import Leaves, went_back
@@ -124,8 +125,7 @@ class Redelivery:
     def _redeliver(self, change: Change) -> None:
         outcome = self._outcome(change)
         if outcome is None:  # it has left the set, and what has left keeps its rows
-            named = [(letter.transport, letter.id) for letter in self._letters.of(self._pillow)]
-            self._letters.discard(self._pillow, [each for each in named if each[1] == change.id])
+            self._letters.forget(self._pillow, change.id)
             return
         # A segment that the watermark has never seen moves nothing.
         segment = Segment(ChangeBatch(changes=(change,), seq=None))

@@ -21,11 +21,12 @@ from checkpoints import Checkpoint, CheckpointMoved, CheckpointStore, Digest, In
 from pillows import start
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetters, LetterPolicy
+from pillows.deadletters import DeadLetters
 from pillows.errors import RetryableError, StateLostError, StoppedError
 from pillows.fanout import FanOut
 from pillows.feed_contract import Feed, Identity
 from pillows.keeper import CheckpointPolicy, Keeper
+from pillows.letter import LetterPolicy
 from pillows.models import Batch, ChangeBatch, Standing
 from pillows.observer import Observer
 from pillows.pillow import Pillow, Pipeline
@@ -166,6 +167,8 @@ class Run:
             clock=self._plan.clock,
             observer=self._observer,
             publish=self._publish,
+            settle=self._plan.letters.sync,
+            unsettled=partial(self._plan.letters.unsynced, str(self._plan.key)),
         )
         return self.keeper
 

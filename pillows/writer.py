@@ -1,7 +1,8 @@
 """What happens to a batch: written everywhere, looked at where refused, and only then acknowledged.
 
-The order is the promise. Dead letters are durable before the batch that leaves them behind is
-acknowledged; a refused document is looked at before; the checkpoint moves last.
+The order is the promise. Dead letters are stored before the batch that leaves them behind is
+acknowledged, and durable before a checkpoint passes it (`Keeper`; a transactional target gets none
+with the rows until they are); a refused document is looked at before; the checkpoint moves last.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import msgspec
 
-from checkpoints import StoreWriteError
 from pillows import refusals
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetter, DeadLetters, LetterPolicy, letter_of
+from pillows.deadletters import DeadLetters
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut, diverged
 from pillows.keeper import Keeper
+from pillows.letter import DeadLetter, LetterPolicy, letter_of
 from pillows.models import Batch, Document, DocumentRows, Row
 from pillows.observer import Observer
 from pillows.refusals import Leaves
@@ -118,13 +118,13 @@ class Writer:
         if self._chunked is not None:
             items = transformed(self._pillow, items, self._chunked)
         work = sort(items)
-        self._bury(work.failures, items)  # first: a target may save the checkpoint with the rows
+        self._bury(work.failures, items)  # first: no target may save a checkpoint past them then
         batch = self._batch(work)
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
         letters = self._dead(batch, deliveries)
         self._bury(letters, items)
         self._tell_divergence(deliveries)
-        self._durably(partial(self._letters.clear, self._pillow, batch.documents, deliveries))
+        self._letters.clear(self._pillow, batch.documents, deliveries)
         if work.failures or letters or self._consecutive:
             self._count_consecutive(items, {letter.id for letter in letters})
         self._look_at_refused(batch, deliveries, work.documents)
@@ -135,7 +135,7 @@ class Writer:
         checkpoint = self._keeper.current
         documents = newest(work.documents)
         ahead = None
-        if self._transactional and not refusals.goes_back(documents, work.documents):
+        if self._transactional and self._may_pass(documents, work.documents):
             ahead = self._keeper.after(self._watermark.ahead(work.acks))
         return Batch(
             documents=documents,
@@ -144,12 +144,23 @@ class Writer:
             checkpoint=ahead,
         )
 
+    def _may_pass(self, documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
+        """Whether nothing has to happen between the target's commit and the checkpoint.
+
+        A letter has to be on disk, or cleared; a document that went back in the source is looked at.
+        """
+        return not (
+            self._letters.unsynced(self._pillow)
+            or self._letters.concern(self._pillow, documents)
+            or refusals.goes_back(documents, arrived)
+        )
+
     def _bury(self, letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
         if not letters:
             return
         behind = {outcome.id: str(segment.seq or "") for segment, outcome in items if outcome is not None}
         located = [msgspec.structs.replace(letter, seq=behind.get(letter.id, "")) for letter in letters]
-        self._durably(partial(self._letters.add, located, self._letter_policy))
+        self._letters.add(located, self._letter_policy)
         for letter in letters:
             self._observer.dead_letter(
                 self._pillow,
@@ -158,13 +169,6 @@ class Writer:
                 stage=letter.stage,
                 error=letter.error,
             )
-
-    def _durably(self, change: Callable[[], None]) -> None:
-        """Changes letters, and waits until the disk has taken that."""
-        try:
-            change()
-        except StoreWriteError:
-            self._retrier.tries("dead letters").until_done(self._letters.sync)
 
     def _dead(self, batch: Batch, deliveries: Mapping[str, Delivery]) -> list[DeadLetter]:
         return [

@@ -9,9 +9,9 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from checkpoints.directory import Directory
-from pillows.deadletters import letter_of
 from pillows.errors import FencedError, RetryableError, StateLostError
 from pillows.filters import KeepAll, PythonFilter
+from pillows.letter import letter_of
 from pillows.models import Change, Standing, guard
 from pillows.pillow import Pillow
 from pillows.state import State
@@ -66,9 +66,70 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
     monkeypatch.setattr(made.letters, "add", die)
     run = running(made)
     with pytest.raises(SystemError):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
     assert target.target["checkpoint"].seq == Seq.BEGINNING
+
+
+@pytest.mark.parametrize("kind", [MemoryTransport, Transactional])
+def test_l6_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path, running, monkeypatch, kind):
+    """Not at once: many batches share a turn of the disk, which only the checkpoint waits for."""
+    target = kind()
+    feed = ListFeed([batch(f"{n}-a", change(f"good{n}"), change("bad")) for n in range(1, 20)])
+    made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
+    unsafe = []
+
+    def look(move):
+        def looking(*args):
+            unsafe.append(made.letters.unsynced(str(KEY)) and args[-1].changes > 0)
+            return move(*args)
+
+        return looking
+
+    def write(self, batch):
+        if batch.checkpoint is not None and batch.checkpoint.changes:
+            unsafe.append(made.letters.unsynced(str(KEY)))
+        return known(self, batch)
+
+    known = kind.write
+    monkeypatch.setattr(kind, "write", write)
+    monkeypatch.setattr(made.store, "save", look(made.store.save))
+    run = running(made)
+    run.until(lambda: len(target.live()) == 19)
+    saved = run.finish()
+
+    assert saved.changes == 38
+    assert unsafe
+    assert not any(unsafe)
+    assert not made.letters.unsynced(str(KEY))
+
+
+def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear_a_letter(
+    tmp_path, running, monkeypatch
+):
+    """The process dies between the target's commit and the clearing: it is seen again, and clears then."""
+    target = Transactional()
+    target.poison = {"bad"}
+    feed = ListFeed([batch("1-a", change("bad"))])
+    made = plan(tmp_path, feed, target)
+    first = running(made)
+    first.until(lambda: made.letters.count(str(KEY)))
+    first.finish()
+    target.poison = set()
+    feed.queue = [batch("1-a", change("bad")), batch("2-b", change("bad", "2-b"), change("good"))]
+
+    def die(*_):
+        raise SystemError("killed")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(made.letters, "clear", die)
+        with pytest.raises(SystemError):
+            running(made).greenlet.get(timeout=5)
+    assert target.target["checkpoint"].seq == Seq.of("1-a")
+
+    again = running(made)
+    again.until(lambda: not made.letters.count(str(KEY)))
+    assert again.finish().seq == Seq.of("2-b")
 
 
 def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_tries_again(tmp_path, running):
@@ -76,7 +137,7 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
 
     class Fenced(MemoryTransport):
         def write(self, batch):
-            assert trying.wait(5)
+            assert trying.wait(60)
             raise FencedError
 
     class Away(ListFeed):
@@ -89,7 +150,7 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
     run = running(plan(tmp_path, Away([batch("1-a", change("a")), batch("2-b", bodiless)]), Fenced()))
 
     with pytest.raises(FencedError):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
 
 def test_after_an_old_state_directory_was_put_back_a_reset_is_enough(tmp_path, running):
@@ -99,7 +160,7 @@ def test_after_an_old_state_directory_was_put_back_a_reset_is_enough(tmp_path, r
     made = plan(tmp_path, ListFeed([batch("1-a", change("a"), caught_up=True)]), target)
     made.store.edit(KEY, lambda _: Checkpoint(seq=Seq.of("3-c"), epoch=2))
     with pytest.raises(StateLostError):
-        running(made).greenlet.get(timeout=5)
+        running(made).greenlet.get(timeout=60)
 
     made.store.edit(KEY, Checkpoint.reset)
     run = running(made)
@@ -217,6 +278,6 @@ def test_a_target_never_saves_a_checkpoint_past_a_document_that_may_have_gone_ba
     feed = Dying([batch("1-a", change("a", "5-x"), change("a", "2-z"))])
     run = running(plan(tmp_path, feed, target))
     with pytest.raises(SystemError):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
     assert target.target["checkpoint"].seq == Seq.BEGINNING

@@ -6,9 +6,10 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.deadletters import PIPELINE, DeadLetter, DeadLetters, LetterPolicy, pause_seconds
+from pillows.deadletters import DeadLetters
 from pillows.errors import FatalError, PermanentError, RetryableError
 from pillows.filters import KeepAll, PythonFilter
+from pillows.letter import PIPELINE, DeadLetter, LetterPolicy, pause_seconds
 from pillows.pillow import Pillow
 from pillows.redelivery import GROUP_DOCUMENTS
 from pillows.state import State
@@ -54,13 +55,13 @@ def running(tmp_path):
     yield start
     for _, stop, greenlet in started:
         stop.set()
-        greenlet.join(5)
+        greenlet.join(60)
         greenlet.kill()
     for store in {id(part): part for plan_, *_ in started for part in (plan_.store, plan_.letters)}.values():
         store.close()
 
 
-def until(condition, greenlet, seconds=5.0):
+def until(condition, greenlet, seconds=60.0):
     with gevent.Timeout(seconds):
         while not condition():
             if greenlet.dead:
@@ -300,7 +301,7 @@ def test_a14_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_pass
     made = plan(tmp_path, feed, target, max_dead_letters=10)
     _, greenlet = running(made)
     with pytest.raises(FatalError, match="10 at most"):
-        greenlet.get(timeout=5)
+        greenlet.get(timeout=60)
     assert made.store.get(KEY).changes == 0
 
 
@@ -317,7 +318,7 @@ def test_failing_transforms_in_a_row_are_a_wrong_configuration_too(tmp_path, run
     feed = ListFeed([batch("1-a", *(change(str(n), n=n) for n in range(40)))])
     _, greenlet = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, max_consecutive=20))
     with pytest.raises(FatalError, match="20 documents in a row"):
-        greenlet.get(timeout=5)
+        greenlet.get(timeout=60)
 
 
 def test_letters_are_tried_in_groups(tmp_path, running):
