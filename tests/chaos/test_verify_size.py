@@ -1,124 +1,186 @@
-"""`verify` on many documents: exactly what was planted is found, in bounded memory."""
+"""`verify` on many documents: exactly what was planted is found and repaired, in bounded memory."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
+import re
 import subprocess
-import sys
-from contextlib import closing
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import psycopg
 import pytest
 
-from tests.acceptance.process import ROOT
+from pillows.models import guard, version_of
+from tests.acceptance.process import PILLOWD, Pillowd
+from tests.chaos.holders import Held, Holder, InCouchdb, InElasticsearch, InPostgres, InSqlite, parts
+from tests.conftest import CouchServer
+from tests.servers.couch_client import CouchDatabase
 from tests.sizes import size
 
-DOCUMENTS = size(ci=5_000, proof=1_000_000)
+DOCUMENTS = size(ci=3_000, proof=1_000_000)
 MAX_MIB = 150
-
-#: Ids whose order in bytes is not that of a language: the source counts down, targets sort as they do.
-PROGRAM = """
-from gevent import monkey; monkey.patch_all()
-import json, resource, sys, time
-from checkpoints import Checkpoint, Seq, TailKey
-from pillows.clock import SystemClock
-from pillows.feed_contract import Identity
-from pillows.filters import KeepAll
-from pillows.models import Change, ChangeBatch
-from pillows.pillow import Pillow
-from pillows.registry import transport
-from pillows.transforms import PassThrough
-from pillows.verify import Subject, Verifier
-from pillows.verify_scratch import Scratch
-
-count, sqlite_path, dsn = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-
-class Feed:
-    def identify(self):
-        return Identity()
-    def batches(self, since, identity, stop):
-        if since == Seq.BEGINNING:
-            for end in range(count, 0, -1000):
-                ids = [f"{'Zzaé'[n % 4]}-{n}" for n in range(end, max(0, end - 1000), -1)]
-                changes = [Change(id, ("2-aa",), 2) for id in ids]
-                yield ChangeBatch(changes=changes, seq=Seq.of(count - end + 1))
-        yield ChangeBatch(changes=(), seq=Seq.of(count), caught_up=True)
-    def fetch(self, change):
-        raise AssertionError("no document is needed")
-
-def made(type, options):
-    kind = transport(type)
-    connection = kind.Connection.model_validate(options)
-    outputs = {"documents": kind.Output.model_validate({"table": "documents"})}
-    return kind(type, TailKey("p", "c/d"), connection, outputs)
-
-transports = [made("sqlite", {"path": sqlite_path}), made("postgres", {"dsn": dsn})]
-subject = Subject(
-    pillow=Pillow(name="p", outputs=["documents"], filter=KeepAll(), transform=PassThrough(["documents"])),
-    feed=Feed(), transports=transports, checkpoint=lambda: Checkpoint(seq=Seq.of(count)), dead=lambda: [],
-    clock=SystemClock(), wait_seconds=0.0,
-)
-began = time.monotonic()
-with Scratch() as scratch:
-    report = Verifier(subject, scratch).verify()
-print(json.dumps({
-    "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    "seconds": round(time.monotonic() - began, 1),
-    "documents": report.documents,
-    "found": {found.target: found.counts for found in report.targets},
-}))
-"""
-
-#: In each table: every document but three, one of them too old, one too much, in an epoch of its own.
-ROWS = "'1-aa', 2199023255554"
-PLANT = (
-    "delete from documents where _id in ('Z-4', 'z-5', 'é-7')",
-    "update documents set _version = _version - 1 where _id = 'a-6'",
-    f"insert into documents (_id, _rev, _version) values ('nobody', {ROWS})",
-)
+REV, VERSION = "2-" + "a" * 32, 2
+#: What ids begin with: their order in bytes is not a language's.
+FIRST = "Zzaé\uffee"
 
 
-def fill_sqlite(path: Path) -> None:
-    ids = ((f"{'Zzaé'[n % 4]}-{n}",) for n in range(1, DOCUMENTS + 1))
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("create table documents (_id text primary key, _rev text, _version integer)")
-        db.executemany(f"insert into documents values (?, '2-aa', {2**41 + 2})", ids)
-        for statement in PLANT:
-            db.execute(statement)
+def id_of(number: int) -> str:
+    return f"{FIRST[number % len(FIRST)]}-{number}"
 
 
-def fill_postgres(dsn: str) -> None:
-    with psycopg.connect(dsn) as connection:
-        connection.execute("create table documents (_id text primary key, _rev text, _version bigint)")
-        connection.execute(
-            "insert into documents select substr('Zzaé', n %% 4 + 1, 1) || '-' || n, '2-aa', %s"
-            " from generate_series(1, %s) n",
-            [2**41 + 2, DOCUMENTS],
+class Planted:
+    """What one target has wrong; another target has others wrong.
+
+    Args:
+        number: of the target.
+    """
+
+    def __init__(self, number: int) -> None:
+        first = 100 * number
+        self.missing = [id_of(first + 3), id_of(first + 4), id_of(DOCUMENTS - first)]
+        self.older, self.newer = id_of(first + 10), id_of(first + 11)
+        self.phantoms = [f"{FIRST[number]}-nobody", f"{FIRST[-1]}\n-nobody"]
+
+    def rows(self) -> Iterator[Held]:
+        """All that the target holds."""
+        missing = set(self.missing)
+        for id in map(id_of, range(1, DOCUMENTS + 1)):
+            if id not in missing:
+                yield id, guard(1, VERSION - (id == self.older) + (id == self.newer))
+        for id in self.phantoms:
+            yield id, guard(1, VERSION)
+
+    def found(self) -> dict[str, set[str]]:
+        """What must be found, by kind."""
+        stale = {self.older, self.newer}
+        return {"missing": set(self.missing), "stale": stale, "phantom": set(self.phantoms)}
+
+    def ids(self) -> list[str]:
+        return [*self.missing, self.older, self.newer, *self.phantoms]
+
+
+@pytest.fixture
+def copy(couch: CouchServer, couch_db: CouchDatabase) -> Iterator[CouchDatabase]:
+    """The target in CouchDB."""
+    database = couch.database(f"{couch_db.name}-copy").create()
+    yield database
+    database.drop()
+    database.close()
+
+
+@pytest.fixture
+def pillowd(
+    tmp_path: Path,
+    couch_db: CouchDatabase,
+    copy: CouchDatabase,
+    postgres_dsn: str,
+    elasticsearch_url: str,
+    es_prefix: str,
+) -> Iterator[Pillowd]:
+    """A pillow into one target of each kind, which an empty source has let it make; at rest."""
+    login = dict(zip(("username", "password"), couch_db.auth or (), strict=False))
+    auth = {"auth": {"type": "basic", **login}} if login else {}
+    connections: dict[str, Any] = {
+        "couch": {"type": "couchdb", "url": couch_db.server_url, **auth},
+        "postgres": {"type": "postgres", "dsn": postgres_dsn},
+        "elasticsearch": {"type": "elasticsearch", "hosts": [elasticsearch_url]},
+        "sqlite": {"type": "sqlite", "path": str(tmp_path / "target.sqlite")},
+    }
+    transport = [
+        {"connection": "postgres", "table": "cases"},
+        {"connection": "sqlite", "table": "cases"},
+        {"connection": "elasticsearch", "index": f"{es_prefix}cases", "mapping": {"dynamic": False}},
+        {"connection": "couch", "database": copy.name},
+    ]
+    pillow = {"source": {"connection": "couch", "database": couch_db.name}, "transport": transport}
+    folder = tmp_path / "pillowd"
+    folder.mkdir()
+    with Pillowd(folder, pillows={"cases": pillow}, connections=connections) as daemon:
+        daemon.start()
+        daemon.wait_for(lambda: daemon.state("cases") == "live", seconds=60)
+        assert daemon.stop() == 0
+        yield daemon
+
+
+def fill(database: CouchDatabase) -> None:
+    for numbers in parts(range(DOCUMENTS, 0, -1)):
+        database.bulk(({"_id": id_of(number), "_rev": REV} for number in numbers), new_edits=False)
+
+
+def verify(daemon: Pillowd, folder: Path, *options: str) -> tuple[int, Any, dict[str, float]]:
+    """Exit code, facts, and what it took."""
+    printed, complaints = folder / "stdout", folder / "stderr"
+    began = time.monotonic()
+    with printed.open("wb") as stdout, complaints.open("wb") as stderr:
+        child = subprocess.Popen(
+            [*PILLOWD, "verify", "cases", "--json", "--config", str(daemon.config), *options],
+            stdout=stdout,
+            stderr=stderr,
         )
-        for statement in PLANT:
-            connection.execute(statement)
+        most_mib = 0.0
+        while child.poll() is None:
+            most_mib = _peak_mib(child.pid) or most_mib
+            time.sleep(0.02)
+    assert child.returncode in (0, 3), complaints.read_text()
+    took = {"mib": round(most_mib, 1), "seconds": round(time.monotonic() - began, 1)}
+    return child.returncode, json.loads(printed.read_text()), took
 
 
-@pytest.mark.timeout(size(ci=60, proof=900))
-def test_exactly_what_was_planted_is_found_among_a_million_in_150_mib(
-    tmp_path: Path, postgres_dsn: str
+def _peak_mib(pid: int) -> float:
+    """The most that was ever resident: unlike `ru_maxrss` without what the parent had before `exec`."""
+    try:
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    except (FileNotFoundError, ProcessLookupError):  # it ends just now
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def examples(facts: Any) -> dict[str, dict[str, set[str]]]:
+    return {
+        found["target"].partition("/")[0]: {kind: set(ids) for kind, ids in found["examples"].items()}
+        for found in facts["targets"]
+    }
+
+
+@pytest.mark.timeout(size(ci=180, proof=3600))
+def test_exactly_what_was_planted_among_a_million_is_found_and_repaired_in_150_mib(
+    pillowd: Pillowd,
+    couch_db: CouchDatabase,
+    copy: CouchDatabase,
+    tmp_path: Path,
+    postgres_dsn: str,
+    elasticsearch_url: str,
+    es_prefix: str,
 ) -> None:
-    path = tmp_path / "target.sqlite"
-    fill_sqlite(path)
-    fill_postgres(postgres_dsn)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(DOCUMENTS), str(path), postgres_dsn],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    print(f"\nverify: {facts}")
-    expected = {"missing": 3, "stale": 1, "phantom": 1}
-    assert facts["found"] == {"sqlite/documents": expected, "postgres/documents": expected}
-    assert facts["documents"] == DOCUMENTS
-    assert facts["mib"] < MAX_MIB
+    holders: Sequence[Holder] = [
+        InPostgres(postgres_dsn),
+        InSqlite(tmp_path / "target.sqlite"),
+        InElasticsearch(elasticsearch_url, f"{es_prefix}cases"),
+        InCouchdb(copy),
+    ]
+    planted = {holder.name: Planted(number) for number, holder in enumerate(holders)}
+    fill(couch_db)
+    for holder in holders:
+        holder.fill(planted[holder.name].rows(), REV)
+    head = couch_db.info()["update_seq"]
+    pillowd.ask("checkpoint", "set", "cases", str(head))
+
+    code, facts, took = verify(pillowd, tmp_path, "--repair")
+    print(f"\nverify, repair: {DOCUMENTS:,} documents in {len(holders)} targets: {took}")
+    before = facts["before_repair"]
+    assert (before["documents"], before["on_their_way"]) == (DOCUMENTS, 0)
+    assert examples(before) == {name: each.found() for name, each in planted.items()}
+    assert [found["counts"] for found in before["targets"]] == [
+        {"missing": 3, "stale": 2, "phantom": 2}
+    ] * len(holders)
+
+    assert (code, facts["equal"]) == (0, True)
+    for holder in holders:
+        wrong = planted[holder.name]
+        right = dict.fromkeys([*wrong.missing, wrong.older, wrong.newer], VERSION)
+        stored = holder.guards(wrong.ids())
+        assert {id: version_of(each) for id, each in stored.items()} == right
+        assert holder.count() == DOCUMENTS
+    assert took["mib"] < MAX_MIB

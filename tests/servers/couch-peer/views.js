@@ -8,6 +8,8 @@ const JSON_PARAMS = {
 };
 const FLAGS = ['include_docs', 'conflicts', 'descending', 'inclusive_end', 'update_seq', 'reduce', 'group', 'attachments'];
 const NUMBERS = ['limit', 'skip', 'group_level'];
+// Without an end PouchDB on LevelDB leaves out all ids beyond U+00FF. Those beyond U+FFFF stay out.
+const LAST = '\uffff';
 
 function addRoutes(router, databases) {
   const on = (methods, pattern, handler) => router.add(methods, pattern, async (exchange) => {
@@ -41,6 +43,7 @@ function readOptions(exchange, body) {
 
 async function allDocs(pouch, body, exchange, database) {
   const options = readOptions(exchange, body);
+  if (!options.key && !options.keys) options[options.descending ? 'startkey' : 'endkey'] ??= LAST;
   const found = await pouch.allDocs(options);
   const answer = { total_rows: found.total_rows, offset: found.offset ?? 0, rows: found.rows };
   if (options.update_seq) answer.update_seq = options.keys ? null : database.sequences.writer()(await database.head());
