@@ -44,6 +44,9 @@ class Sizes:
         return max(1, min(GROUP_DOCUMENTS, int(GROUP_BYTES / max(self.average_bytes, 1.0))))
 
 
+#: So many changes wait for one request, however few of their documents are wanted.
+MAX_CHANGES = 2000
+
 #: What became of a request: an error is a value, since gevent prints what a greenlet raises.
 Fetched = dict[Wanted, Change] | Exception
 
@@ -59,6 +62,10 @@ class _Group:
     @property
     def ready(self) -> bool:
         return self.request is None or self.request.ready()
+
+    @property
+    def changes(self) -> int:
+        return sum(len(piece.changes) for piece in self.pieces)
 
 
 class Loader:
@@ -108,8 +115,8 @@ class Loader:
                     begin = index + 1
         if begin < len(batch.changes) or not batch.changes:
             self._open.pieces.append(_piece(batch, begin, len(batch.changes)))
-        if not self._open.wanted:
-            self._request()  # nothing to wait for
+        if not self._open.wanted or self._open.changes >= MAX_CHANGES:
+            self._request()  # nothing to wait for, or enough that waits
         self._hand_on()
 
     def flush(self) -> None:

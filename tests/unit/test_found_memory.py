@@ -1,0 +1,40 @@
+"""What could fill the memory: held, however large the database is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from checkpoints import Seq
+from pillows.documents import Wanted, wanted
+from pillows.feed_loader import Loader, Sizes
+from pillows.models import Change, ChangeBatch
+from pillows.pace import Pace
+
+
+def rare(number: int, *, seq: int) -> ChangeBatch:
+    """A hundred changes, of which a filter by id wants the one of the very first batch."""
+    changes = [Change(id=f"{number}-{n}", revs=("1-a",), version=1) for n in range(100)]
+    return ChangeBatch(changes=changes, seq=Seq.of(seq), size_bytes=10_000)
+
+
+def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a_request():
+    """One wanted document in a million changes: those behind it waited for 299 others."""
+    given: list[ChangeBatch] = []
+    held, most = 0, 0
+
+    def fetch(changes: Sequence[Change]) -> dict[Wanted, Change]:
+        raw = msgspec.Raw(b"{}")
+        return {wanted(change): msgspec.structs.replace(change, body=raw) for change in changes}
+
+    loader = Loader(fetch, given.append, wants=lambda change: change.id == "0-0", pace=Pace(4), sizes=Sizes())
+    for number in range(1000):
+        loader.add(rare(number, seq=number + 1))
+        held = 100 * (number + 1) - sum(len(batch.changes) for batch in given)
+        most = max(most, held)
+    loader.drain()
+
+    assert most <= 20_000
+    assert [batch.seq for batch in given] == [Seq.of(number + 1) for number in range(1000)]
+    assert given[0].changes[0].body is not None
