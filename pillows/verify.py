@@ -85,7 +85,8 @@ class Report:
     Attributes:
         documents: in the source that should have rows.
         targets: what was found in each.
-        on_their_way: differences that the pillow had not passed yet when the time was up.
+        on_their_way: differences of the first comparison that the pillow had not passed yet when
+            the time was up.
         dead: documents left out, since they are in the dead letters.
     """
 
@@ -177,10 +178,14 @@ class Verifier:
         return self.look_again()
 
     def look_again(self) -> Report:
-        """Looks at what differs until nothing of it is on its way, or the time is up."""
+        """Looks at what differs until nothing of it is on its way, or the time is up.
+
+        What begins to differ only now, in a source that is written to all the time, is not waited for.
+        """
         clock = self._subject.clock
         give_up_at = clock.monotonic() + self._subject.wait_seconds
         self._compare()
+        self._scratch.doubt()
         while True:
             self._look()
             on_their_way = self._scratch.on_their_way()

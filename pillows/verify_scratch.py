@@ -26,6 +26,7 @@ create table source (id blob primary key, rev text, version integer, outputs int
 create table stored (target integer, id blob, rev text, version integer, primary key (target, id))
     without rowid;
 create table touched (id blob primary key) without rowid;
+create table doubted (id blob primary key) without rowid;
 create table open (target integer, id blob, kind text, primary key (target, id)) without rowid;
 """
 
@@ -93,6 +94,11 @@ class Scratch:
         """Nothing is on its way."""
         self._db.execute("delete from touched")
 
+    def doubt(self) -> None:
+        """What differs now is what is to be settled."""
+        self._db.execute("delete from doubted")
+        self._db.execute("insert into doubted select distinct id from open")
+
     def compare(self, targets: Sequence[int]) -> None:
         """Finds what differs.
 
@@ -114,8 +120,11 @@ class Scratch:
         return [id.decode() for (id,) in found]
 
     def on_their_way(self) -> int:
-        """How many of those that differ are on their way."""
-        query = "select count(*) from open where id in (select id from touched)"
+        """How many of those that are to be settled differ still and are on their way."""
+        query = (
+            "select count(*) from open where id in (select id from touched)"
+            " and id in (select id from doubted)"
+        )
         return int(self._db.execute(query).fetchone()[0])
 
     def counts(self, target: int) -> dict[str, int]:

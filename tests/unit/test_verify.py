@@ -1,0 +1,190 @@
+"""`verify` beside a running pillow: what is on its way is no difference, what it has passed is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from gevent.event import Event
+
+from checkpoints import Checkpoint, Seq
+from pillows.feed_contract import Identity
+from pillows.filters import KeepAll
+from pillows.models import Change, ChangeBatch, guard
+from pillows.pillow import Pillow
+from pillows.transforms import PassThrough
+from pillows.transports.base import Stored
+from pillows.verify import Found, Report, Subject, Verifier
+from pillows.verify_scratch import Scratch
+from tests.unit.pipeline.parts import MemoryTransport
+
+NONE = {"missing": 0, "stale": 0, "phantom": 0}
+
+
+class Target(MemoryTransport):
+    """Holds versions by id; `before_answer` is called before each answer."""
+
+    verifiable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[str, int] = {}
+        self.asked: list[Sequence[str] | None] = []
+        self.before_answer: Callable[[], None] = lambda: None
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        self.asked.append(ids)
+        self.before_answer()
+        yield [
+            Stored(id=id, guard=guard(1, version))
+            for id, version in self.held.items()
+            if ids is None or id in ids
+        ]
+
+
+class Scene:
+    """A source, a pillow and a target.
+
+    Attributes:
+        log: the source's changes; a position is how many there were.
+        passed: where the pillow's checkpoint is.
+        on_wait: what happens while `verify` waits, in order.
+    """
+
+    def __init__(self) -> None:
+        self.log: list[Change] = []
+        self.passed = 0
+        self.target = Target()
+        self.on_wait: list[Callable[[], None]] = []
+        self.now = 0.0
+
+    def put(self, id: str, version: int = 1, *, deleted: bool = False) -> None:
+        """Changes a document in the source."""
+        self.log.append(Change(id, (f"{version}-aa",), version, deleted=deleted))
+
+    def run(self) -> None:
+        """The pillow does all there is to do."""
+        for change in self.log[self.passed :]:
+            self.target.held.pop(change.id, None)
+            if not change.deleted:
+                self.target.held[change.id] = change.version
+        self.passed = len(self.log)
+
+    def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, Found]:
+        pillow = Pillow(name="p", outputs=["cases"], filter=KeepAll(), transform=PassThrough(["cases"]))
+        subject = Subject(
+            pillow=pillow,
+            feed=self,  # type: ignore[arg-type] # only what is asked for here
+            transports=[self.target],
+            checkpoint=lambda: Checkpoint(seq=Seq.of(self.passed)),
+            dead=list,
+            clock=self,  # type: ignore[arg-type] # no wall clock is needed
+            wait_seconds=wait_seconds,
+        )
+        with Scratch() as scratch:
+            report = Verifier(subject, scratch).verify()
+        return report, report.targets[0]
+
+    # What `verify` asks of a feed.
+
+    def identify(self) -> Identity:
+        return Identity()
+
+    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        begin = int(str(since)) if since != Seq.BEGINNING else 0
+        latest = {change.id: change for change in self.log[begin:]}
+        yield ChangeBatch(changes=list(latest.values()), seq=Seq.of(len(self.log)), caught_up=True)
+
+    def fetch(self, change: Change) -> Any:
+        raise AssertionError("no document is needed")
+
+    # What it asks of a clock.
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        self.now += seconds
+        if self.on_wait:
+            self.on_wait.pop(0)()
+        return False
+
+
+@pytest.fixture
+def scene() -> Scene:
+    """Three documents that the target has."""
+    scene = Scene()
+    for id in ("a", "b", "c"):
+        scene.put(id)
+    scene.run()
+    return scene
+
+
+def test_what_the_pillow_has_not_passed_is_waited_for_and_then_equal(scene: Scene) -> None:
+    scene.put("a", 2)
+    scene.put("b", 2, deleted=True)
+    scene.put("d")
+    scene.on_wait = [lambda: None, scene.run]
+
+    report, found = scene.verify()
+
+    assert (found.counts, report.on_their_way, scene.now) == (NONE, 0, 2.0)
+
+
+def test_what_still_differs_when_the_pillow_has_passed_it_is_a_difference(scene: Scene) -> None:
+    scene.put("a", 2)
+    scene.put("d")
+
+    def lose() -> None:
+        scene.run()
+        scene.target.held["a"] = 1
+        del scene.target.held["d"]
+
+    scene.on_wait = [lose]
+    report, found = scene.verify()
+
+    assert (found.counts, report.on_their_way) == (NONE | {"missing": 1, "stale": 1}, 0)
+    assert found.examples == {"missing": ["d"], "stale": ["a"], "phantom": []}
+
+
+def test_what_is_never_passed_is_told_when_the_time_is_up_and_is_no_difference(scene: Scene) -> None:
+    scene.put("a", 2)
+    report, found = scene.verify(wait_seconds=5)
+    assert (found.counts, report.on_their_way, scene.now) == (NONE, 1, 5.0)
+
+
+@pytest.mark.parametrize("reading", ["all", "again"])
+def test_what_changes_while_the_target_is_read_is_on_its_way(scene: Scene, reading: str) -> None:
+    """The pillow may be so fast that the target has what the source was not yet read for."""
+    del scene.target.held["c"]
+
+    def meanwhile() -> None:
+        if (scene.target.asked[-1] is None) == (reading == "all") and len(scene.log) == 3:
+            scene.put("a", 2)
+            scene.put("b", 2, deleted=True)
+            scene.put("c", 2)
+            scene.put("d")
+            scene.run()
+
+    scene.target.before_answer = meanwhile
+    report, found = scene.verify()
+
+    assert (found.counts, report.on_their_way) == (NONE, 0)
+
+
+def test_a_source_that_is_written_to_all_the_time_is_not_waited_for(scene: Scene) -> None:
+    """Only what differed at first must come to rest; the planted difference is found all the same."""
+    del scene.target.held["b"]
+
+    def meanwhile() -> None:
+        scene.put(f"new-{len(scene.log)}")
+
+    scene.put("a", 2)
+    scene.target.before_answer = meanwhile
+    scene.on_wait = [scene.run]
+    report, found = scene.verify()
+
+    assert (found.counts, report.on_their_way) == (NONE | {"missing": 1}, 0)
+    assert found.examples["missing"] == ["b"]
+    assert scene.now <= 2.0
