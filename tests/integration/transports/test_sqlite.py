@@ -90,7 +90,7 @@ class SqliteTarget(Target):
                 yield
         else:
             # A full disk is met where SQLite asks for another page.
-            db = self.last._db
+            db = self.last._session._db
             pages = db.execute("PRAGMA page_count").fetchone()[0]
             db.execute(f"PRAGMA max_page_count = {pages}")
             with suppress(sqlite3.OperationalError):
@@ -318,8 +318,8 @@ def test_a_dropped_table_is_fatal_and_not_retried(path: Path) -> None:
 
 def test_the_journal_is_wal_and_commits_are_synced(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]) as sqlite:
-        assert sqlite._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert sqlite._db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert sqlite._session._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert sqlite._session._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_tombstones_are_forgotten_after_their_time(path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_long_sweep_is_interrupted_by_a_kill(path: Path) -> None:
         sqlite.write(batch(*(document(f"d{n}", 1, {"n": n}) for n in range(5000))))
         sweep = gevent.spawn(sqlite.complete_pass, 2)
         gevent.sleep(0.001)
-        sweep.kill(timeout=10)
+        sweep.kill(timeout=60)
         sqlite.write(batch(document("d0", 2, {"n": 0})))
         assert query(path, "SELECT count(*) FROM docs")[0][0] in (5000, 1)
 

@@ -1,0 +1,96 @@
+"""The tail's row of `pillowd_checkpoint` in an SQLite file: its checkpoint, and who may write."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from checkpoints import Checkpoint, TailKey
+from pillows.errors import FencedError, StateLostError
+from pillows.models import Standing
+from pillows.transports._sqlite_tables import Table
+
+
+class Checkpoints:
+    """Reads and writes the row, in transactions of the caller's.
+
+    Args:
+        key: of the tail.
+        path: the file, for messages.
+    """
+
+    def __init__(self, key: TailKey, path: Path) -> None:
+        self._key = key
+        self._path = path
+        self._fence = secrets.token_hex(8)
+
+    def standing(self, db: sqlite3.Connection, tables: Iterable[Table]) -> Standing:
+        """What the file remembers of the tail.
+
+        Raises:
+            StateLostError: a newer pillowd wrote it, or nobody that can be trusted.
+        """
+        found = db.execute(
+            "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
+            (self._key.pillow, self._key.source),
+        ).fetchone()
+        return Standing(
+            epoch=found[0] if found else None,
+            empty=all(table.is_empty(db) for table in tables),
+            checkpoint=_decoded(found[1]) if found else None,
+        )
+
+    def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+        """Takes the fence, whoever had it, and saves the checkpoint."""
+        db.execute(
+            "INSERT INTO pillowd_checkpoint (pillow, source, fence, generation, epoch, seq, checkpoint)"
+            " VALUES (?, ?, ?, 0, 0, '', '')"
+            " ON CONFLICT (pillow, source) DO UPDATE SET fence = excluded.fence",
+            (self._key.pillow, self._key.source, self._fence),
+        )
+        self.save(db, checkpoint)
+
+    def check_fence(self, db: sqlite3.Connection) -> None:
+        """Makes sure that the fence is ours; it stays so until the end of the transaction.
+
+        Raises:
+            FencedError: somebody else has it, or nobody ever took it.
+        """
+        found = db.execute(
+            "SELECT fence FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
+            (self._key.pillow, self._key.source),
+        ).fetchone()
+        if found is None or found[0] != self._fence:
+            raise FencedError(
+                f"Another pillowd writes {self._key} to {self._path}.",
+                remedy="run each pillow in one daemon only, then restart this pillow",
+            )
+
+    def save(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+        """Saves the checkpoint with the transaction. An epoch is never lowered."""
+        db.execute(
+            "UPDATE pillowd_checkpoint SET generation = ?, epoch = max(epoch, ?), seq = ?, checkpoint = ?"
+            " WHERE pillow = ? AND source = ?",
+            (
+                checkpoint.generation,
+                checkpoint.epoch,
+                checkpoint.seq.json,
+                msgspec.json.encode(checkpoint.to_json()).decode(),
+                self._key.pillow,
+                self._key.source,
+            ),
+        )
+
+
+def _decoded(text: str) -> Checkpoint:
+    try:
+        return Checkpoint.from_json(msgspec.json.decode(text))
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise StateLostError(
+            f"The checkpoint in table pillowd_checkpoint cannot be read: {error!r}.",
+            remedy="delete that row, or run a pillowd at least as new as the one that wrote it",
+        ) from error
