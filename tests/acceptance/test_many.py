@@ -1,0 +1,99 @@
+"""Two hundred pillows in one daemon: what they take while nothing happens, and how soon they have a write."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.process import Pillowd
+from tests.acceptance.world import live
+from tests.servers.couch_client import CouchDatabase
+from tests.sizes import proving, size
+
+DATABASES, PILLOWS = size(ci=5, proof=50), size(ci=20, proof=200)
+MOST_MIB, MOST_CPU, MOST_SECONDS = 250, 0.03, 2.0
+
+#: Until everybody has joined who reads the same database, and for how long the idle ones are watched.
+JOIN_SECONDS, WATCH_SECONDS = size(ci=1.0, proof=180.0), size(ci=1.0, proof=60.0)
+
+
+@pytest.fixture
+def databases(couch: Any) -> Iterator[list[CouchDatabase]]:
+    with ExitStack() as stack:
+        made = [couch.database(f"pillowd-many-{n}") for n in range(DATABASES)]
+        for database in made:
+            stack.callback(database.close)
+            database.create()
+            stack.callback(database.drop)
+        yield made
+
+
+@pytest.mark.timeout(size(ci=240, proof=1200))
+def test_many_idle_pillows_are_cheap_and_a_write_arrives_in_all_of_them(
+    tmp_path: Path, couch: Any, databases: list[CouchDatabase]
+) -> None:
+    """Whole pillows, four to a database, each with a file of its own: what the issue names at full size."""
+    for database in databases:
+        database.fill(10)
+    with daemon(tmp_path, couch, databases) as running:
+        running.wait_for(lambda: live(running), seconds=200)
+        time.sleep(JOIN_SECONDS)
+        began, used = time.monotonic(), cpu_seconds(running)
+        time.sleep(WATCH_SECONDS)
+        cpu = (cpu_seconds(running) - used) / (time.monotonic() - began)
+        memory_mib = resident_mib(running)
+
+        began = time.monotonic()
+        for database in databases:
+            database.put("written", n=1)
+        written = time.monotonic()
+        running.wait_for(lambda: arrived(tmp_path) == PILLOWS)
+        took_seconds = time.monotonic() - written
+        assert running.stop() == 0
+    print(
+        f"\n{PILLOWS} pillows on {DATABASES} databases: {memory_mib:.0f} MiB, {cpu:.1%} of a core idle; "
+        f"a write arrived in all {took_seconds:.2f} s after the last (writing took {written - began:.2f} s)"
+    )
+    assert memory_mib < MOST_MIB
+    if proving():  # elsewhere nobody waits until all have joined, and others use the machine
+        assert cpu < MOST_CPU
+        assert took_seconds < MOST_SECONDS
+
+
+def daemon(folder: Path, couch: Any, databases: list[CouchDatabase]) -> Pillowd:
+    source: dict[str, Any] = {"type": "couchdb", "url": couch.url}
+    if couch.auth:
+        source["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+    pillows = {
+        f"p{n}": {
+            "source": {"connection": "couch", "database": databases[n % len(databases)].name},
+            "transport": [{"connection": "files", "file": f"p{n}.jsonl"}],
+        }
+        for n in range(PILLOWS)
+    }
+    (folder / "files").mkdir()
+    files = {"type": "jsonl", "folder": str(folder / "files")}
+    return Pillowd(folder, pillows=pillows, connections={"couch": source, "files": files}).start()
+
+
+def arrived(folder: Path) -> int:
+    """How many pillows have the document that was written last."""
+    return sum(b'"written"' in path.read_bytes() for path in (folder / "files").glob("p*.jsonl"))
+
+
+def resident_mib(running: Pillowd) -> float:
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{running.child.pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+def cpu_seconds(running: Pillowd) -> float:
+    """Of the process; proc(5) counts in hundredths."""
+    fields = Path(f"/proc/{running.child.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
