@@ -128,24 +128,36 @@ class Run:
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self.feed))
-            standings = self._open_transports(stack)
-            keeper = self._begin(standings)
+            former = self._former()
+            start.refuse_moved(self._plan.key, self._stored(self._plan.key), former)
+            standings = self._open_transports(stack, former)
+            keeper = self._begin(standings, former)
             self._carry(stack, keeper)
 
     # --- beginning
 
-    def _open_transports(self, stack: ExitStack) -> Mapping[str, Standing]:
+    def _former(self) -> Mapping[TailKey, Checkpoint]:
+        """The checkpoints that the pillow has on other sources."""
+        ours = self._plan.key
+        known = self._plan.store.keys()
+        keys = [key for key in known if key.pillow == ours.pillow and key != ours]
+        return {key: checkpoint for key in keys if (checkpoint := self._stored(key))}
+
+    def _open_transports(
+        self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]
+    ) -> Mapping[str, Standing]:
         self._transports = self._plan.make_transports()
         for transport in self._transports:
             stack.callback(transport.close)
+            transport.take_over(former)
         standings = {
             transport.name: self._retrier.tries(transport.name).until_done(transport.open)
             for transport in self._transports
         }
         return {t.name: standings[t.name] for t in self._transports if t.remembers}
 
-    def _begin(self, standings: Mapping[str, Standing]) -> Keeper:
-        situation = self._situation(standings)
+    def _begin(self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]) -> Keeper:
+        situation = self._situation(standings, former)
         decision = start.decide(situation)
         for event, detail in decision.warnings.items():
             self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
@@ -172,19 +184,23 @@ class Run:
         )
         return self.keeper
 
-    def _situation(self, standings: Mapping[str, Standing]) -> start.Situation:
+    def _stored(self, key: TailKey) -> Checkpoint | None:
         try:
-            stored = self._plan.store.get(self._plan.key)
+            return self._plan.store.get(key)
         except IntegrityError as error:
             raise StateLostError(
-                f"The checkpoint of {self._plan.key} can't be read: {error}",
+                f"The checkpoint of {key} can't be read: {error}",
                 remedy="put back a good copy of the state directory, or "
-                f"`pillowd checkpoint reset {self._plan.key.pillow}`",
+                f"`pillowd checkpoint reset {key.pillow}`",
             ) from error
+
+    def _situation(
+        self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]
+    ) -> start.Situation:
         return start.Situation(
             key=self._plan.key,
-            stored=stored,
-            standings={t.name: standings[t.name] for t in self._transports if t.remembers},
+            stored=self._stored(self._plan.key),
+            standings=standings,
             transactional=self._transactional,
             digest=Digest(
                 source=self._plan.source_digest,
@@ -192,6 +208,7 @@ class Run:
                 pipeline=self._plan.pipeline_digest,
             ),
             now=self._plan.clock.wall(),
+            former=former,
         )
 
     def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:

@@ -8,7 +8,7 @@ from the beginning or from now would lose or double what nobody notices for mont
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, Digest, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
@@ -26,6 +26,7 @@ class Situation:
         transactional: the only transport saves checkpoints in its own transactions.
         digest: of the configuration as it is now.
         now: wall-clock seconds.
+        former: checkpoints that the pillow has on other sources.
     """
 
     key: TailKey
@@ -34,6 +35,7 @@ class Situation:
     transactional: bool
     digest: Digest
     now: float
+    former: Mapping[TailKey, Checkpoint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +66,37 @@ def decide(situation: Situation) -> Start:
     _refuse_changed_config(situation, checkpoint)
     epoch = max([checkpoint.epoch, *_epochs(situation.standings)])
     if checkpoint.pass_epoch == PASS_TO_BEGIN:
+        epoch = max([epoch, *(former.epoch for former in situation.former.values())])
         checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(situation))
     else:
         checkpoint = replace(checkpoint, epoch=epoch)
     return Start(checkpoint=_with_digest(situation, checkpoint, warnings), warnings=warnings)
+
+
+def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKey, Checkpoint]) -> None:
+    """Refuses a pillow whose source was changed: its outputs hold the rows of another database.
+
+    An operator's reset is the consent to replace them. The pass that it begins has an epoch above
+    those of all former sources, so the last source that was read is the one with the highest.
+
+    Args:
+        key: the tail.
+        stored: its checkpoint.
+        former: checkpoints that the pillow has on other sources.
+
+    Raises:
+        ConfigError: it was last run on another source, and not reset since.
+    """
+    ours = stored.epoch if stored else 0
+    if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
+        return
+    for other, checkpoint in former.items():
+        if checkpoint.epoch > ours:  # 0: it was reset, and never run
+            raise ConfigError(
+                f"The source of {key.pillow} has changed: it was {other.source}, and is {key.source} now. "
+                "Its outputs hold what came from the former one.",
+                remedy=f"put the old value back, or `pillowd checkpoint reset {key.pillow}`",
+            )
 
 
 def fresh(situation: Situation, seq: Seq) -> Checkpoint:

@@ -18,7 +18,6 @@ from pillows.keeper import Keeper
 from pillows.models import ChangeBatch
 from pillows.pillow import Pipeline
 from pillows.run import Plan, Run
-from pillows.triggers import DocumentTrigger
 from pillows.watermark import Watermark
 
 #: Documents that are fetched at once.
@@ -52,7 +51,7 @@ class Repair(Run):
         stack.callback(pusher.kill)
         pipeline = Pipeline(
             self._plan.pillow,
-            trigger=DocumentTrigger(self.feed.fetch),
+            trigger=self._plan.pillow.trigger(self.feed.fetch, self.feed.attachment),
             pusher=pusher,
             watermark=watermark,
             observer=self._observer,

@@ -15,7 +15,7 @@ it is acknowledged.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,11 +106,20 @@ class GuardedIndex:
         client: to ask with.
         key: the tail that owns it.
         output: its settings.
+        heir_of: tails whose index it may be, too, and is this one's from the next `claim` on.
     """
 
-    def __init__(self, client: Elasticsearch, key: TailKey, output: ElasticsearchOutput) -> None:
+    def __init__(
+        self,
+        client: Elasticsearch,
+        key: TailKey,
+        output: ElasticsearchOutput,
+        *,
+        heir_of: Collection[TailKey] = (),
+    ) -> None:
         self._client = client
         self._key = key
+        self._owners = {(tail.pillow, tail.source) for tail in (key, *heir_of)}
         self.output = output
         self.plan = plan(output)
 
@@ -203,7 +212,7 @@ class GuardedIndex:
             whose = "was not created by pillowd"
         elif owner.get("format") != _FORMAT:
             whose = f"is of format {owner.get('format')}, this pillowd knows format {_FORMAT}"
-        elif (owner.get("pillow"), owner.get("source")) != (self._key.pillow, self._key.source):
+        elif (owner.get("pillow"), owner.get("source")) not in self._owners:
             whose = f"belongs to pillow {owner.get('pillow')!r} of {owner.get('source')!r}"
         else:
             return

@@ -24,7 +24,7 @@ A new transport is one file in this folder plus one test class that inherits
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -111,6 +111,14 @@ class Transport(ABC):
 
     def attach_source(self, connection: Options, database: str) -> None:  # noqa: B027  # few need it
         """Tells which server and database the documents come from, once, before `open`."""
+
+    def take_over(self, former: Collection[TailKey]) -> None:  # noqa: B027  # few note whose rows these are
+        """Tells whose outputs are this tail's now, once, before `open`.
+
+        Args:
+            former: tails of the same pillow, on sources that it had before. An operator's reset
+                lets a new pass replace what they wrote.
+        """
 
     @abstractmethod
     def open(self) -> Standing:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from elasticsearch import Elasticsearch
 
@@ -51,6 +51,7 @@ class ElasticsearchTransport(Transport):
         outputs: Mapping[str, ElasticsearchOutput],
     ) -> None:
         super().__init__(name, key, connection, outputs)
+        self._heir_of: Collection[TailKey] = ()
         self._client: Elasticsearch | None = None
         self._indices: dict[str, GuardedIndex] = {}
         self._writers: dict[str, IndexWriter] = {}
@@ -74,6 +75,10 @@ class ElasticsearchTransport(Transport):
             bodies = "".join(operation.body.decode() for operation in made)
             texts.append(f"POST /{options.index}/_bulk\n{bodies}")
         return "\n".join(texts)
+
+    def take_over(self, former: Collection[TailKey]) -> None:
+        """Takes the indices of these tails for its own; see `Transport.take_over`."""
+        self._heir_of = former
 
     def open(self) -> Standing:
         """Connects, creates missing indices, and tells what they remember of this tail.
@@ -159,7 +164,10 @@ class ElasticsearchTransport(Transport):
         self.close()
         self._client = client = connect(self.connection)
         check_versions(client)
-        self._indices = {name: GuardedIndex(client, self.key, one) for name, one in self.outputs.items()}
+        self._indices = {
+            name: GuardedIndex(client, self.key, one, heir_of=self._heir_of)
+            for name, one in self.outputs.items()
+        }
         self._writers = {
             name: IndexWriter(client, index, self.connection) for name, index in self._indices.items()
         }
