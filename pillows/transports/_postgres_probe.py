@@ -1,4 +1,4 @@
-"""Finding staged rows whose values do not fit their columns, all of them in one look.
+"""Finding staged rows whose values do not fit their columns, all that are suspected in one look.
 
 A function of the session converts each staged row as the insert would (a cast to the bare type, then
 an assignment, which minds the length), and catches what a value makes of that. So a thousand rows cost
@@ -7,7 +7,7 @@ some milliseconds more when ten of them are bad, where halving alone takes a hun
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import psycopg
 from psycopg import sql
@@ -17,7 +17,7 @@ from pillows.transports._postgres_tables import Name, Table, literal
 _BODY = """
 declare r record; {declared}
 begin
-    for r in select * from {stage} where _row is not null loop
+    for r in select * from {stage} where _row is not null and _n = any(suspects) loop
         begin
             {steps}
         exception when data_exception or program_limit_exceeded or integrity_constraint_violation then
@@ -27,7 +27,8 @@ begin
 end
 """
 _FUNCTION = """
-create or replace function {probe} (out number int, out failing text, out state text, out message text)
+create or replace function {probe}
+    (suspects int[], out number int, out failing text, out state text, out message text)
 returns setof record language plpgsql as {body}
 """
 
@@ -39,10 +40,16 @@ def create_probes(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
         cursor.execute(table.compose(_FUNCTION, probe=_name(table), body=sql.Literal(body)), ())
 
 
-def probe(cursor: psycopg.Cursor, table: Table) -> list[tuple[int, str, str, str]]:
-    """Document number, column, SQLSTATE and message of each staged row that cannot be converted."""
-    query = "select number, failing, state, message from {probe}()"
-    return cursor.execute(table.compose(query, probe=_name(table)), ()).fetchall()
+def probe(cursor: psycopg.Cursor, table: Table, suspects: Collection[int]) -> list[tuple[int, str, str, str]]:
+    """Document number, column, SQLSTATE and message of each staged row that cannot be converted.
+
+    Args:
+        cursor: in a transaction.
+        table: whose rows are staged.
+        suspects: the numbers of the documents that are looked at.
+    """
+    query = table.compose("select number, failing, state, message from {probe}(%s)", probe=_name(table))
+    return cursor.execute(query, (list(suspects),)).fetchall()
 
 
 def _name(table: Table) -> Name:

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from pillows.errors import ConfigError
 from pillows.transports._postgres_errors import Verdict, reason, verdict
+from pillows.transports._postgres_plain import plain
 from pillows.transports._postgres_tables import Name, Table, listed
 
 #: Two starts that create the same tables take turns by this advisory lock ("pillowd" as a number).
@@ -123,6 +124,7 @@ def _missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]:
     path = Name(table.schema, table.name)
     wanted = _wanted(cursor, table)
     table.casts = {name: wanted[name].base for name in table.types}
+    table.plain = plain({name: wanted[name].type for name in table.types})
     if not _exists(cursor, path):
         return [_creation(table)]
     found = _columns(cursor, path)

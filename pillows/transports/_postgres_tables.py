@@ -12,6 +12,7 @@ the index: as joins with a table without statistics they became hash joins that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -56,6 +57,8 @@ class Table:
         columns: what is picked out of a row; none: the whole row goes into `doc`.
         many: any number of rows a document.
         casts: column -> the type that its text is cast to. Known once the table was looked at.
+        plain: what values look like that surely fit. Known then, too.
+        wary: a value did not fit, so values are looked at before they are written.
         tombstoned: `pillowd_document` may hold guards of this table, so they have to be looked at.
     """
 
@@ -68,6 +71,8 @@ class Table:
         self.shared = options.shared
         self.columns: Sequence[Column] = options.parsed
         self.casts: Mapping[str, str] = {}
+        self.plain = re.compile(b"")
+        self.wary = False
         self.tombstoned = True
         self.stage = f"pillowd_stage_{number}"
         self._names = {

@@ -102,8 +102,8 @@ class BatchWriter:
     def write(self) -> WriteResult:
         """Writes all that can be written."""
         fresh = self._fresh()
-        if fresh and self._copy_directly(fresh):
-            taken = {one.document.id for one in fresh}
+        if fresh and (copied := self._copy_directly(fresh)):
+            taken = {one.document.id for one in copied}
             self._documents = [one for one in self._documents if one.document.id not in taken]
         if self._documents:
             self._stage()
@@ -120,17 +120,44 @@ class BatchWriter:
             return []
         return [one for one in self._documents if all(one.lines)]
 
-    def _copy_directly(self, fresh: Sequence[Encoded]) -> bool:
-        """Copies the documents without staging; False, and nothing done, where one of them is no news.
+    def _copy_directly(self, fresh: Sequence[Encoded]) -> Sequence[Encoded]:
+        """Copies the documents without staging; none of them where one is no news. Returns the copied.
 
         The primary key refuses a document that is there, so the guard holds without being read. That
-        costs two thirds of what staging costs the server.
+        costs two thirds of what staging costs the server. COPY takes all or nothing, so once a value
+        did not fit, documents that are not plain are left to the other way.
         """
         ids = [storable(one.document.id) for one in fresh]
         for table in self._tables:
             if table.tombstoned and self._is(table.has_guard_of, ids):
-                return False
-        return self._attempt(lambda: self._copy_lines(fresh)) is None
+                return []
+        wary = any(table.wary for table in self._tables)
+        chosen = self._plain(fresh) if wary else fresh
+        failure = self._attempt(lambda: self._copy_lines(chosen))
+        if failure is not None and self._note_misfit(failure) and not wary:
+            chosen = self._plain(fresh)
+            if len(chosen) < len(fresh):
+                failure = self._attempt(lambda: self._copy_lines(chosen))
+        return chosen if failure is None else []
+
+    def _plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
+        return [one for one in documents if self._is_plain(one)]
+
+    def _is_plain(self, one: Encoded) -> bool:
+        """Whether all values of a document surely fit."""
+        start = len(one.head)
+        return all(
+            table.plain.fullmatch(line, start)
+            for table, lines in zip(self._tables, one.lines, strict=True)
+            for line in lines
+        )
+
+    def _note_misfit(self, failure: psycopg.Error) -> bool:
+        """Whether a value did not fit its column; from then on values are looked at before."""
+        misfit = (failure.sqlstate or "").startswith("22")
+        for table in self._tables:
+            table.wary = table.wary or misfit
+        return misfit
 
     def _copy_lines(self, fresh: Sequence[Encoded]) -> None:
         for number, table in enumerate(self._tables):
@@ -163,22 +190,33 @@ class BatchWriter:
     def _move_all(self) -> None:
         """Moves what is staged into the tables, and finds out what never can be moved.
 
-        Values that do not fit are found by probing them all. What else a table refuses (constraints,
-        triggers) only shows when it is tried, and is found by halving.
+        Values that do not fit are found by probing: at first those that do not look like it, then all.
+        What else a table refuses (constraints, triggers) only shows when it is tried, and is found by
+        halving.
         """
         last = len(self._documents) - 1
-        if self._attempt(lambda: self._move_range(0, last)) is None:
+        if any(table.wary for table in self._tables):
+            self._probe([n for n, one in enumerate(self._documents) if not self._is_plain(one)])
+            settled = self._refused.keys() | self._dead.keys()
+            if all(one.document.id in settled for one in self._documents):
+                return
+        failure = self._attempt(lambda: self._move_range(0, last))
+        if failure is None:
             return
-        if not self._probe() or self._attempt(lambda: self._move_range(0, last)) is not None:
+        self._note_misfit(failure)
+        if (
+            not self._probe(range(len(self._documents)))
+            or self._attempt(lambda: self._move_range(0, last)) is not None
+        ):
             self._halve(0, last, suspect=True)
 
-    def _probe(self) -> bool:
+    def _probe(self, suspects: Collection[int]) -> bool:
         """Takes documents whose values do not fit out of the staging tables; whether there were any."""
         found: list[tuple[int, str, str, str]] = []
 
         def ask() -> None:
-            for table in self._tables:
-                found.extend(probe(self._cursor, table))
+            for table in self._tables if suspects else ():
+                found.extend(probe(self._cursor, table, suspects))
 
         self._attempt(ask)
         for n, column, state, message in found:
@@ -206,7 +244,7 @@ class BatchWriter:
             if failure is None:
                 return True
             if low == high:
-                self._dead[self._documents[low].document.id] = failure
+                self._dead[self._documents[low].document.id] = reason(failure)
                 return False
         middle = (low + high) // 2
         fine = self._halve(low, middle)
@@ -225,8 +263,8 @@ class BatchWriter:
 
     # -- what both ways share
 
-    def _attempt(self, work: Callable[[], None]) -> str | None:
-        """Does the work or nothing; gives the server's reason where it refuses the values.
+    def _attempt(self, work: Callable[[], None]) -> psycopg.Error | None:
+        """Does the work or nothing; gives the server's error where it refuses the values.
 
         Constraints that are deferred to the commit are checked here, where a document can be named.
         """
@@ -238,7 +276,7 @@ class BatchWriter:
             if verdict(error.sqlstate) is not Verdict.DEAD:
                 raise
             self._cursor.execute("rollback to savepoint pillowd; release savepoint pillowd")
-            return reason(error)
+            return error
         return None
 
     def _is(self, query: bytes, parameter: object) -> bool:
