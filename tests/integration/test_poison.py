@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +16,45 @@ import psutil
 import psycopg
 import pytest
 import requests
+from elasticsearch import Elasticsearch
+from elasticsearch.helpers import scan
 from gevent.event import Event
 
 from checkpoints import TailKey
 from pillows import registry
 from pillows.filters import KeepAll
 from pillows.models import Change, ChangeBatch
+from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.state import State
 from pillows.tail import Tail
 from pillows.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
 from tests.sizes import proving, size
-from tests.unit.pipeline.parts import ListFeed, batch, change, plan
+from tests.unit.pipeline.parts import ListFeed, Recorder, batch, change, plan
 
 #: One document in a hundred can never be written.
 EVERY = 100
 COUNT = size(ci=2_000, proof=100_000)
 SOURCE_BATCH = 500
 
-#: What the whole must reach of a clean run's speed. In CI others work on the same cores.
-RATIO = 0.85 if proving() else 0.4
+#: What the whole must reach of a clean run's speed, where nothing else runs. The best of so many runs of
+#: each kind, in turns, counts: whatever else the machine does makes one slower, and never faster.
+RATIO = 0.85
+ROUNDS = size(ci=1, proof=4)
 
 
-#: What the fastest way to read CouchDB gives on two cores, at its best.
-SOURCE_DOCUMENTS_A_SECOND = 10_000
-
-
-class Paced(ListFeed):
-    """Gives documents as fast as CouchDB would: the writer works behind it, and has that long."""
-
-    def batches(self, since: Any, identity: Any, stop: Event) -> Iterator[ChangeBatch]:
-        began, given = time.monotonic(), 0
-        for each in super().batches(since, identity, stop):
-            given += len(each.changes)
-            gevent.sleep(max(0.0, began + given / SOURCE_DOCUMENTS_A_SECOND - time.monotonic()))
-            yield each
-
-
-def documents(*, bad: bool, mended: bool = False) -> Iterator[Change]:
+def documents(*, bad: bool) -> Iterator[Change]:
     for n in range(COUNT):
-        wrong = bad and n % EVERY == 7
-        value: Any = "no number" if wrong and not mended else n
-        rev = f"{2 if wrong and mended else 1}-{n:032x}"
-        yield change(f"d{n:06}", rev, n=value, text="x" * 400)
+        yield change(f"d{n:06}", f"1-{n:032x}", n="no number" if bad and is_bad(n) else n, text="x" * 400)
 
 
-def batches(**what: bool) -> list[ChangeBatch]:
-    all_of_it = list(documents(**what))
+def is_bad(n: int) -> bool:
+    return n % EVERY == 7
+
+
+def batches(*, bad: bool) -> list[ChangeBatch]:
+    all_of_it = list(documents(bad=bad))
     parts = [all_of_it[at : at + SOURCE_BATCH] for at in range(0, COUNT, SOURCE_BATCH)]
     return [batch(f"{n}-a", *part, caught_up=n == len(parts)) for n, part in enumerate(parts, start=1)]
 
@@ -72,18 +64,38 @@ def key_of(name: str) -> TailKey:
 
 
 class Place:
-    """A target: makes transports, and tells what is there."""
+    """A target.
+
+    Attributes:
+        make: makes a transport.
+        read: what is there, by id.
+        bad: what a bad document looks like there once it can be written.
+        transform: the pillow's; none: documents as they are.
+        mended: the same target once the cause is mended.
+    """
 
     def __init__(
-        self, make: Callable[[], Transport], read: Callable[[], dict[str, Any]], transform: Any = None
+        self,
+        make: Callable[[], Transport],
+        read: Callable[[], dict[str, Any]],
+        *,
+        bad: Any = "no number",
+        transform: Any = None,
+        mended: Callable[[], Place] | None = None,
     ) -> None:
         self.make = make
         self.read = read
-        self.transform = transform
+        self.bad = bad
+        self.transform = transform or PassThrough(("cases",))
+        self.mended = mended
 
 
 def refusing(doc: dict[str, Any]) -> dict[str, Any]:
     return {"n": doc["n"] + 0}
+
+
+def mended(doc: dict[str, Any]) -> dict[str, Any]:
+    return {"n": doc["n"] if isinstance(doc["n"], int) else -1}
 
 
 @pytest.fixture
@@ -91,15 +103,22 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str
     def postgres(name: str) -> Place:
         dsn = request.getfixturevalue("postgres_dsn")
         kind = registry.transport("postgres")
-        output = kind.Output(table=name, columns={"n": "n integer"})
+
+        def transport(type: str) -> Transport:
+            output = kind.Output(table=name, columns={"n": f"n {type}"})
+            return kind("warehouse", key_of(name), kind.Connection(dsn=dsn), {"cases": output})
 
         def read() -> dict[str, Any]:
             with psycopg.connect(dsn) as connection:
-                return dict(connection.execute(f"select _id, n from {name}").fetchall())
+                found = connection.execute(f"select _id, n::text from {name}").fetchall()
+            return {id: int(n) if n.isdigit() else n for id, n in found}
 
-        return Place(
-            lambda: kind("warehouse", key_of(name), kind.Connection(dsn=dsn), {"cases": output}), read
-        )
+        def mend() -> Place:
+            with psycopg.connect(dsn) as connection:
+                connection.execute(f"alter table {name} alter column n type text")
+            return Place(lambda: transport("text"), read)
+
+        return Place(lambda: transport("integer"), read, mended=mend)
 
     def elasticsearch(name: str) -> Place:
         url = request.getfixturevalue("elasticsearch_url")
@@ -108,22 +127,23 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str
         output = kind.Output(index=index, mapping={"properties": {"n": {"type": "long"}}})
 
         def read() -> dict[str, Any]:
-            requests.post(f"{url}/{index}/_refresh", timeout=60).raise_for_status()
-            found: dict[str, Any] = {}
-            after: list[Any] = []
-            while True:
-                body: dict[str, Any] = {"size": 10_000, "sort": ["n"], "_source": ["n"]}
-                if after:
-                    body["search_after"] = after
-                hits = requests.post(f"{url}/{index}/_search", json=body, timeout=60).json()["hits"]["hits"]
-                if not hits:
-                    return found
-                found |= {hit["_id"]: hit["_source"]["n"] for hit in hits}
-                after = hits[-1]["sort"]
+            client = Elasticsearch(url)
+            with closing(client):
+                client.indices.refresh(index=index)
+                found = scan(client, index=index, size=10_000, source_includes=["n"])
+                return {hit["_id"]: hit["_source"]["n"] for hit in found}
 
-        return Place(
-            lambda: kind("search", key_of(name), kind.Connection(hosts=(url,)), {"cases": output}), read
+        def mend() -> Place:
+            mapping = {"properties": {"n": {"type": "long", "ignore_malformed": True}}}
+            requests.put(f"{url}/{index}/_mapping", json=mapping, timeout=60).raise_for_status()
+            return place
+
+        place = Place(
+            lambda: kind("search", key_of(name), kind.Connection(hosts=(url,)), {"cases": output}),
+            read,
+            mended=mend,
         )
+        return place
 
     def raising(name: str) -> Place:
         path = tmp_path / f"{name}.sqlite"
@@ -134,25 +154,32 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str
             with closing(sqlite3.connect(path)) as db:
                 return dict(db.execute("select _id, n from cases").fetchall())
 
-        transform = PythonTransform(refusing, ("cases",))
-        make = lambda: kind("local", key_of(name), kind.Connection(path=path), {"cases": output})  # noqa: E731
-        return Place(make, read, transform)
+        def place(transform: Callable[[dict[str, Any]], dict[str, Any]]) -> Place:
+            return Place(
+                lambda: kind("local", key_of(name), kind.Connection(path=path), {"cases": output}),
+                read,
+                bad=-1,
+                transform=PythonTransform(transform, ("cases",)),
+                mended=lambda: place(mended),
+            )
+
+        return place(refusing)
 
     makers = {"postgres": postgres, "elasticsearch": elasticsearch, "transform": raising}
     return lambda target, name: makers[target](name)
 
 
 @contextmanager
-def tail_of(folder: Path, feed: ListFeed, place: Place) -> Iterator[tuple[Tail, Any]]:
+def tail_of(folder: Path, feed: ListFeed, place: Place, **settings: Any) -> Iterator[tuple[Tail, Any]]:
     folder.mkdir(exist_ok=True)
     key = place.make().key
     pillow = Pillow(
         name="cases",
         outputs=("cases",),
         filter=KeepAll(),
-        transform=place.transform or PassThrough(("cases",)),
+        transform=place.transform,
     )
-    made = plan(folder, feed, key=key, pillow=pillow, make_transports=lambda: [place.make()])
+    made = plan(folder, feed, key=key, pillow=pillow, make_transports=lambda: [place.make()], **settings)
     stop, tail = Event(), Tail(made)
     running = gevent.spawn(tail.run, stop)
     try:
@@ -172,46 +199,50 @@ def until(condition: Callable[[], Any], tail: Tail, seconds: float) -> None:
             gevent.sleep(0.01)
 
 
-def seconds_of(folder: Path, feed: ListFeed, place: Place) -> float:
+def seconds_of(folder: Path, place: Place, *, bad: bool, observer: Observer | None = None) -> float:
+    feed = ListFeed(batches(bad=bad))
     gc.collect()
     began = time.monotonic()
-    with tail_of(folder, feed, place) as (tail, _):
+    with tail_of(folder, feed, place, observer=observer) as (tail, _):
         until(lambda: tail.state is State.LIVE, tail, 1200)
         return time.monotonic() - began
 
 
-def poisoned(tmp_path: Path, places: Callable[[str, str], Place], target: str) -> float:
-    """Runs clean, then with bad documents, then mends them. Returns how fast the second was."""
-    clean = seconds_of(tmp_path / "clean", Paced(batches(bad=False)), places(target, "clean"))
-    place, feed = places(target, "poisoned"), Paced(batches(bad=True))
-    bad = {f"d{n:06}" for n in range(7, COUNT, EVERY)}
-    began = time.monotonic()
-    with tail_of(tmp_path / "poisoned", feed, place) as (tail, made):
-        until(lambda: tail.state is State.LIVE, tail, 1200)
-        ratio = clean / (time.monotonic() - began)
-        letters = made.letters.of(str(made.key))
-        assert {letter.id for letter in letters} == bad
-        assert len(letters) == len(bad)
-        assert all(letter.error and letter.failures == 1 for letter in letters)
-        assert {letter.stage for letter in letters} == {"transform" if target == "transform" else "transport"}
-        assert place.read() == {f"d{n:06}": n for n in range(COUNT) if f"d{n:06}" not in bad}
-
-        # The cause is mended in the source; the feed has not told of it yet.
-        feed.queue = batches(bad=True, mended=True)
-        made.letters.retry(str(made.key), [(letter.transport, letter.id) for letter in letters])
-        until(lambda: not made.letters.count(str(made.key)), tail, 300)
-        assert place.read() == {f"d{n:06}": n for n in range(COUNT)}
-    return ratio
+def ratio_of(tmp_path: Path, places: Callable[[str, str], Place], target: str) -> float:
+    """How fast a run with bad documents is, of a clean one."""
+    best = {"clean": inf, "poisoned": inf}
+    for n in range(ROUNDS):
+        for name, so_far in list(best.items()):
+            place = places(target, f"{name}{n}")
+            seconds = seconds_of(tmp_path / f"{name}{n}", place, bad=name == "poisoned")
+            best[name] = min(so_far, seconds)
+    print(f"{COUNT} documents into {target}, best of {ROUNDS}: {best}")
+    return best["clean"] / best["poisoned"]
 
 
 @pytest.mark.parametrize("target", ["postgres", "elasticsearch", "transform"])
 def test_l6_one_document_in_a_hundred_that_can_never_be_written(
     tmp_path: Path, places: Callable[[str, str], Place], target: str
 ) -> None:
-    """Each is a dead letter once, the rest is nearly as fast, and a retry after mending makes all equal."""
-    ratio = poisoned(tmp_path, places, target)
-    print(f"1 % bad documents into {target}: {ratio:.2f} of the clean run")
-    assert ratio >= RATIO
+    """Each is a dead letter once, all others are written; once the cause is mended a retry does the rest."""
+    place, seen = places(target, "poisoned"), Recorder()
+    bad = {f"d{n:06}" for n in range(COUNT) if is_bad(n)}
+    good = {f"d{n:06}": n for n in range(COUNT) if not is_bad(n)}
+    seconds_of(tmp_path / "poisoned", place, bad=True, observer=seen)
+    assert place.read() == good
+    assert sorted(told["id"] for told in seen.of("dead_letter")) == sorted(bad)
+
+    assert place.mended
+    feed = ListFeed(batches(bad=True))
+    with tail_of(tmp_path / "poisoned", feed, place.mended()) as (tail, made):
+        letters = made.letters.of(str(made.key))
+        assert sorted(letter.id for letter in letters) == sorted(bad)
+        assert all(letter.error and letter.failures == 1 for letter in letters)
+        assert {letter.stage for letter in letters} == {"transform" if target == "transform" else "transport"}
+
+        made.letters.retry(str(made.key), [(letter.transport, letter.id) for letter in letters])
+        until(lambda: not made.letters.count(str(made.key)), tail, 300)
+        assert place.read() == good | dict.fromkeys(bad, place.bad)
 
 
 @pytest.mark.proof
@@ -220,6 +251,10 @@ def test_proof_one_percent_of_100_000_documents(
     tmp_path: Path, places: Callable[[str, str], Place], target: str
 ) -> None:
     test_l6_one_document_in_a_hundred_that_can_never_be_written(tmp_path, places, target)
+    ratio = ratio_of(tmp_path, places, target)
+    print(f"1 % bad documents into {target}: {ratio:.2f} of the clean run")
+    if proving():
+        assert ratio >= RATIO
 
 
 OUTAGE_SECONDS = size(ci=2.0, proof=120.0)
