@@ -26,6 +26,7 @@ from enum import Enum, auto
 import msgspec
 
 from checkpoints import TailKey
+from pillows.errors import RetryableError
 from pillows.models import DocumentRows, guard
 from pillows.transports._columns import encode
 
@@ -155,8 +156,21 @@ def verdict(status: int) -> Verdict:
 
 
 def reply(body: bytes) -> Reply:
-    """What the body of a 2xx answer says of single documents; most say nothing, in whatever form."""
+    """What the body of a 2xx answer says of single documents; most say nothing, in whatever form.
+
+    Raises:
+        RetryableError: it names some, but not in our form: what it did not take must not be lost.
+    """
     try:
-        return msgspec.json.decode(body, type=Reply)
+        said = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Reply()
+    if not isinstance(said, dict) or not said.keys() & set(Reply.__struct_fields__):
+        return Reply()
+    try:
+        return msgspec.convert(said, Reply)
+    except msgspec.ValidationError as error:
+        raise RetryableError(
+            'The webhook\'s answer must name documents as {"dead": {id: why}, "retry": {id: why}}: '
+            f"{error}."
+        ) from error

@@ -37,8 +37,8 @@ from pillows.transports._webhook import (
 )
 from pillows.transports.base import Transport, newest
 
-#: How much of an answer is read.
-_ANSWER_BYTES = 2**20
+#: A longer answer is not read: what it says of single documents would be cut off.
+_ANSWER_BYTES = 16 * 2**20
 
 
 def _http_url(url: str) -> str:
@@ -207,7 +207,9 @@ class HttpTransport(Transport):
             allow_redirects=False,
             stream=True,
         ) as response:
-            content = response.raw.read(_ANSWER_BYTES, decode_content=True)
+            content = response.raw.read(_ANSWER_BYTES + 1, decode_content=True)
+            if len(content) > _ANSWER_BYTES and response.ok:
+                raise RetryableError(f"The webhook's answer is longer than {_ANSWER_BYTES} bytes.")
             return response.status_code, response.headers, content
 
     def _meaning(self, status: int, found: Mapping[str, str], content: bytes) -> Reply:

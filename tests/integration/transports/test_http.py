@@ -188,6 +188,41 @@ def test_an_answer_may_name_single_documents(receiver: Receiver, hook: Callable[
     assert result == WriteResult(dead={"a": "too odd"}, retry={"b": "locked"})
 
 
+def test_every_document_that_an_answer_names_counts_however_long_it_is(
+    receiver: Receiver, hook: Callable[..., HttpTransport]
+) -> None:
+    """An answer that was cut off could not be read, and all of its documents counted as taken."""
+    ids = [f"d{n:03}" for n in range(200)]
+    receiver.server.on("POST", "/hook", json_reply({"retry": dict.fromkeys(ids, "locked " * 1000)}))
+    assert set(hook().write(batch(*(document(id, 1, {"n": 1}) for id in ids))).retry) == set(ids)
+
+
+def test_an_answer_that_is_too_long_to_be_read_takes_nothing(
+    receiver: Receiver, hook: Callable[..., HttpTransport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pillows.transports.http._ANSWER_BYTES", 1000)
+    receiver.server.on("POST", "/hook", json_reply({"retry": {"a": "locked " * 1000}}))
+    with pytest.raises(RetryableError, match="longer than 1000 bytes"):
+        hook().write(batch(document("a", 1, {"n": 1})))
+
+
+@pytest.mark.parametrize("said", [{"retry": ["a"]}, {"dead": {"a": None}}, {"retry": {"a": 5}, "dead": {}}])
+def test_documents_that_are_named_in_another_form_do_not_count_as_taken(
+    receiver: Receiver, hook: Callable[..., HttpTransport], said: dict[str, Any]
+) -> None:
+    receiver.server.on("POST", "/hook", json_reply(said))
+    with pytest.raises(RetryableError, match=r"dead.*retry.*id.*why"):
+        hook().write(batch(document("a", 1, {"n": 1})))
+
+
+@pytest.mark.parametrize("said", [b"[]", b'"taken"', b"thanks", b'{"ok":true}', b"{", b"\xff", b"[" * 5000])
+def test_an_answer_that_names_no_document_takes_them_all(
+    receiver: Receiver, hook: Callable[..., HttpTransport], said: bytes
+) -> None:
+    receiver.server.on("POST", "/hook", head(200, length=len(said)) + said)
+    assert hook().write(batch(document("a", 1, {"n": 1}))) == WriteResult()
+
+
 def test_a_row_without_a_json_form_is_dead(receiver: Receiver, hook: Callable[..., HttpTransport]) -> None:
     result = hook().write(batch(document("a", 1, {"n": object()}), document("b", 1, {"n": 1})))
     assert set(result.dead) == {"a"}
@@ -305,7 +340,7 @@ def test_a_kill_in_mid_write_leaves_the_transport_usable(
     receiver.server.on("POST", "/hook", [Pause(0.2), head(204, length=0)])
     writer = gevent.spawn(http.write, batch(document("a", 1, {"n": 1})))
     gevent.sleep(0.05)
-    writer.kill(timeout=5)
+    writer.kill(timeout=60)
     receiver.server.on("POST", "/hook", receiver.take)
     assert http.write(batch(document("a", 1, {"n": 1}))) == WriteResult()
     assert set(receiver.documents) == {"a"}
