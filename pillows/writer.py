@@ -124,10 +124,10 @@ class Writer:
         letters = self._dead(batch, deliveries)
         self._bury(letters, items)
         self._tell_divergence(deliveries)
-        self._letters.clear(self._pillow, batch.documents, deliveries)
         if work.failures or letters or self._consecutive:
             self._count_consecutive(items, {letter.id for letter in letters})
-        self._look_at_refused(batch, deliveries, work.documents)
+        again = self._look_at_refused(batch, deliveries, work.documents)
+        self._letters.clear(self._pillow, batch.documents, _together(deliveries, again))
         self._acknowledge(work)
         self._tell(batch, deliveries, self._clock.monotonic() - began)
 
@@ -203,10 +203,11 @@ class Writer:
 
     def _look_at_refused(
         self, batch: Batch, deliveries: Mapping[str, Delivery], arrived: Sequence[DocumentRows]
-    ) -> None:
+    ) -> Mapping[str, Delivery]:
+        """Writes again what has gone back in the source; what became of that."""
         refused = [d.refused for d in deliveries.values() if d.refused]
         if not refused and len(arrived) == len(batch.documents):
-            return
+            return {}
         last = {d.id: d for d in arrived}
         gone_back = self._gone_back(refusals.suspects(batch, refused, last))
         equal = refusals.equal(batch, refused)
@@ -214,7 +215,7 @@ class Writer:
         if purge_seq is not None:
             gone_back |= equal
         if not gone_back:
-            return
+            return {}
         self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
         self._raise_epoch(purge_seq)
         again = replace(
@@ -223,7 +224,9 @@ class Writer:
             epoch=self._keeper.current.epoch,
             checkpoint=None,
         )
-        self._bury(self._dead(again, self._fanout.deliver(again)), ())
+        rewritten = self._fanout.deliver(again)
+        self._bury(self._dead(again, rewritten), ())
+        return rewritten
 
     def _gone_back(self, suspected: Mapping[str, int]) -> dict[str, int]:
         look = self._retrier.tries("source")
@@ -264,6 +267,14 @@ class Writer:
             self._observer.rewind(
                 self._pillow, reason=f"{self._replayed} documents in a row were written before"
             )
+
+
+def _together(first: Mapping[str, Delivery], again: Mapping[str, Delivery]) -> Mapping[str, Delivery]:
+    """What became of documents, some of which were written twice; dead is who died either time."""
+    return {
+        name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
+        for name, each in first.items()
+    }
 
 
 def sort(items: Sequence[Item]) -> Sorted:
