@@ -47,8 +47,7 @@ def refused(daemon: Pillowd, *words: str) -> None:
 
 def reset(daemon: Pillowd) -> None:
     """Takes the remedy, and waits until the pass that it begins is complete."""
-    done = daemon.command("checkpoint", "reset", "cases")
-    assert done.returncode == 0, done.stderr
+    call(daemon, "checkpoint.reset", key="cases")
     daemon.wait_for(lambda: complete(daemon), seconds=60)
 
 
