@@ -1,0 +1,164 @@
+"""The how-to pages on nested documents and on mappings, followed by the real daemon step by step.
+
+Only what names the reader's own machines is replaced: servers, folders, and names that others use as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import psycopg
+import requests
+import yaml
+
+from tests.acceptance.process import ROOT
+from tests.acceptance.world import World, live, statuses
+
+HOW_TO = ROOT / "docs" / "how-to"
+
+
+class Page:
+    """A page, and a daemon with the configuration that it shows."""
+
+    def __init__(self, world: World, name: str, replaced: dict[str, str]) -> None:
+        self.text = (HOW_TO / name).read_text()
+        (shown,) = self.blocks("yaml")
+        for old, new in replaced.items():
+            assert old in shown, f"the page does not say {old} any more"
+            shown = shown.replace(old, new)
+        settings = yaml.safe_load(shown)
+        settings["connections"]["couch"] = world.connections["couch"]
+        self.daemon = world.pillowd({})
+        own = yaml.safe_load(self.daemon.config.read_text())["daemon"]
+        settings["daemon"] = {**own, **settings.get("daemon", {})}
+        self.daemon.config.write_text(yaml.safe_dump(settings))
+
+    def blocks(self, language: str) -> list[str]:
+        found = re.findall(rf"^```{language}\n(.*?)^```", self.text, re.DOTALL | re.MULTILINE)
+        assert found, f"no block of {language}"
+        return found
+
+    def command(self, line: str) -> str:
+        """Runs a command that the page shows. Returns what it prints."""
+        assert re.search(rf"(?m)^{re.escape(line)}$|`{re.escape(line)}`", self.text), f"no {line!r} there"
+        done = self.daemon.command(*line.split()[1:])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def put(world: World, document: dict[str, Any], **changed: Any) -> None:
+    world.couch.put(document["_id"], {k: v for k, v in (document | changed).items() if k[0] != "_"})
+
+
+def test_nested_documents_become_a_parent_and_a_child_table(world: World) -> None:
+    dsn, plugins = "postgresql://pillowd@db.example/reporting", "/etc/pillowd/plugins"
+    page = Page(
+        world,
+        "nested-documents.md",
+        {dsn: world.postgres_dsn, plugins: str(world.folder), "shop }": f"{world.couch.name} }}"},
+    )
+    (function,), (example,) = page.blocks("python"), page.blocks("json")
+    total, index = page.blocks("sql")
+    (world.folder / "shop_rows.py").write_text(function)
+    order = json.loads(example)
+    put(world, order)
+    world.couch.put("customer-1", {"type": "customer"})
+    daemon = page.daemon
+
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as reader:
+
+        def rows(query: str) -> list[tuple[Any, ...]]:
+            return [tuple(map(str, row)) for row in reader.execute(query.encode())]
+
+        def counted() -> list[tuple[Any, ...]]:
+            return rows("select (select count(*) from orders), (select count(*) from order_lines)")
+
+        assert page.command("pillowd check --connect")
+        daemon.start()
+        daemon.wait_for(lambda: live(daemon))
+        assert rows(total) == [_table_row(page.text)]
+        reader.execute(index.encode())
+
+        put(world, order, lines=[{"sku": "A-1", "count": "many"}])
+        daemon.wait_for(lambda: statuses(daemon)["orders"]["dead_letters"] == 1)
+        assert counted() == [("1", "2")], "its earlier rows stay until the document is mended"
+        put(world, order, lines=order["lines"][:1])
+        daemon.wait_for(lambda: counted() == [("1", "1")])
+        daemon.wait_for(lambda: statuses(daemon)["orders"]["dead_letters"] == 0)
+        put(world, order, type="no order any more")
+        daemon.wait_for(lambda: counted() == [("0", "0")])
+    assert daemon.stop() == 0
+
+
+def _table_row(text: str) -> tuple[str, ...]:
+    """The first row of the page's table."""
+    line = text.split("|---|---|---|\n")[1].splitlines()[0]
+    return tuple(cell.strip() for cell in line.strip("|").split("|"))
+
+
+def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
+    page = Page(
+        world,
+        "elasticsearch-mappings.md",
+        {
+            "http://es.example:9200": world.elasticsearch_url,
+            "index: cases": f"index: {world.alias('cases')}",
+            "database: cases": f"database: {world.couch.name}",
+        },
+    )
+    first, example, changed = page.blocks("json")
+    mapping = page.daemon.folder / "mappings" / "cases.json"
+    mapping.parent.mkdir()
+    mapping.write_text(first)
+    case = json.loads(example)
+    put(world, case)
+    daemon = page.daemon
+
+    assert daemon.command("check").returncode == 0
+    daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    assert [hit["_id"] for hit in _hits(world, "_search?q=owner.name:ann")] == [case["_id"]]
+    world.couch.put("case-18", {**case_fields(case), "opened_on": "next week"})
+    daemon.wait_for(lambda: statuses(daemon)["cases"]["dead_letters"] == 1)
+    listed = page.command("pillowd dead-letter list cases")
+    assert "case-18" in listed
+    assert "opened_on" in listed
+    world.couch.put("case-18", {**case_fields(case), "name": "Attic", "opened_on": "2026-03-08"})
+    daemon.wait_for(lambda: statuses(daemon)["cases"]["dead_letters"] == 0)
+    assert daemon.stop() == 0
+
+    (old,) = _behind(world)
+    mapping.write_text(changed)
+    daemon.start()
+    daemon.wait_for(lambda: statuses(daemon)["cases"]["state"] == "failed")
+    assert "pillowd checkpoint reset cases" in statuses(daemon)["cases"]["reason"]
+    page.command("pillowd checkpoint reset cases")
+    daemon.wait_for(lambda: _behind(world) != [old])
+    (new,) = _behind(world)
+    names = [hit["sort"] for hit in _hits(world, "_search?sort=name.sort")]
+    assert names == [["Attic"], ["Leaking roof"]]
+    requests.delete(f"{world.elasticsearch_url}/{old}", timeout=60).raise_for_status()
+    assert _behind(world) == [new]
+    world.couch.delete("case-18")
+    daemon.wait_for(lambda: "case-18" not in world.read("elasticsearch", "cases"))
+    assert daemon.stop() == 0
+
+
+def case_fields(case: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in case.items() if not name.startswith("_")}
+
+
+def _behind(world: World) -> list[str]:
+    answer = requests.get(f"{world.elasticsearch_url}/_alias/{world.alias('cases')}", timeout=60)
+    return sorted(answer.json())
+
+
+def _hits(world: World, query: str) -> list[dict[str, Any]]:
+    url = f"{world.elasticsearch_url}/{world.alias('cases')}"
+    requests.post(f"{url}/_refresh", timeout=60).raise_for_status()
+    answer = requests.get(f"{url}/{query}", timeout=60)
+    answer.raise_for_status()
+    hits: list[dict[str, Any]] = answer.json()["hits"]["hits"]
+    return hits
