@@ -238,9 +238,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """Waits, in real time, for what another greenlet or process does: `wait_until(condition, timeout=10)`."""
+    """Waits, in real time, for what another greenlet or process does: `wait_until(condition, timeout=60)`."""
 
-    def wait(condition: Callable[[], object], timeout: float = 10.0, *, every: float = 0.01) -> None:
+    def wait(condition: Callable[[], object], timeout: float = 60.0, *, every: float = 0.01) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:

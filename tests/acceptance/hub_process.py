@@ -110,8 +110,8 @@ def main(config_path: str, documents: int) -> None:
         tail, stop = factory(), Event()
         gc.collect()
         gc.freeze()  # as after a start: what was imported is not walked through again
-        print("running", flush=True)
         turns.start()
+        print("running", flush=True)
         running = gevent.spawn(tail.run, stop)
         while not running.dead and not (tail.state is State.LIVE and tail.status().changes >= documents):
             gevent.sleep(0.05)

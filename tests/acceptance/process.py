@@ -123,7 +123,7 @@ class Pillowd:
             self.wait_for(lambda: self.manager.lines().count("READY=1") > before)
         return self
 
-    def wait_for(self, holds: Callable[[], Any], *, seconds: float = 20.0) -> None:
+    def wait_for(self, holds: Callable[[], Any], *, seconds: float = 60.0) -> None:
         """Waits, in real time, until something holds, as long as the daemon lives."""
         give_up_at = time.monotonic() + seconds
         while not holds():
@@ -134,7 +134,7 @@ class Pillowd:
     def signal(self, number: int) -> None:
         self.child.send_signal(number)
 
-    def ended(self, *, seconds: float = 20.0) -> int:
+    def ended(self, *, seconds: float = 60.0) -> int:
         """Waits for its end. Returns the exit code."""
         try:
             return self.child.wait(timeout=seconds)

@@ -73,7 +73,7 @@ def daemon(world: World) -> Pillowd:
 def test_bad_pillows_harm_no_other(world: World, daemon: Pillowd) -> None:
     """Targets that are down or do not fit; transforms that raise, exit, wait, or give what none can write."""
     good = [f"good_{target}" for target in TARGETS]
-    daemon.wait_for(lambda: live(daemon, *good), seconds=40)
+    daemon.wait_for(lambda: live(daemon, *good))
     expected = {
         "other_table": "failed",
         "wrong_type": "failed",
@@ -85,7 +85,7 @@ def test_bad_pillows_harm_no_other(world: World, daemon: Pillowd) -> None:
         "impossible": "live",
         "exiting": "backing-off",
     }
-    daemon.wait_for(lambda: expected.items() <= _states(daemon).items(), seconds=30)
+    daemon.wait_for(lambda: expected.items() <= _states(daemon).items())
     assert _said(daemon, "dead_letters", "poison", "impossible") == [300, 300]
 
     for number in range(5):

@@ -54,7 +54,7 @@ def test_what_was_purged_and_created_anew_reaches_every_target(world: World, bef
     if ends == "deleted":
         couch.delete("case")
 
-    daemon.wait_for(lambda: not world.differences("cases"), seconds=20)
+    daemon.wait_for(lambda: not world.differences("cases"))
     for target in TARGETS:
         bodies = {id: row.body for id, row in world.read(target, "cases").items()}
         expected = {"case": {"n": "new"}} if ends == "there" else {}

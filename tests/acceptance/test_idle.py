@@ -14,7 +14,7 @@ from tests.sizes import size
 MOST_MB = 100
 
 
-@pytest.mark.timeout(size(ci=120, proof=600))
+@pytest.mark.timeout(size(ci=300, proof=600))
 def test_three_idle_pillows_take_less_than_100_mb(world: World) -> None:
     """One into each target, resuming where all is caught up, as the kernel counts what is resident.
 
@@ -29,7 +29,7 @@ def test_three_idle_pillows_take_less_than_100_mb(world: World) -> None:
     assert daemon.stop() == 0
 
     daemon.start()
-    daemon.wait_for(lambda: live(daemon), seconds=60)
+    daemon.wait_for(lambda: live(daemon))
     before = _cpu_seconds(daemon.child.pid)
     seconds = size(ci=1.0, proof=30.0)
     time.sleep(seconds)

@@ -109,7 +109,7 @@ def test_every_transport_has_what_the_source_has_after_a_kill_and_a_restart(
 
     couch_db.fill(DOCUMENTS)
     pillowd.start()
-    pillowd.wait_for(lambda: len(hook.documents) > DOCUMENTS // 10, seconds=60)
+    pillowd.wait_for(lambda: len(hook.documents) > DOCUMENTS // 10)
     pillowd.child.kill()
     pillowd.child.wait()
     for n in range(0, DOCUMENTS, 50):
@@ -118,9 +118,9 @@ def test_every_transport_has_what_the_source_has_after_a_kill_and_a_restart(
     pillowd.start()
     pillowd.wait_for(everywhere, seconds=size(ci=60, proof=100))
     pillowd.child.terminate()
-    assert pillowd.child.wait(timeout=20) == 0
+    assert pillowd.child.wait(timeout=60) == 0
     pillowd.start()
     couch_db.put("last", {"n": "last"})
-    pillowd.wait_for(everywhere, seconds=30)
+    pillowd.wait_for(everywhere)
     shown = [line for line in pillowd.log.read_text().splitlines() if line.startswith('{"output":"shown"')]
     assert any('"_id":"last"' in line for line in shown)

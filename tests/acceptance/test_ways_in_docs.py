@@ -208,7 +208,7 @@ def test_the_readme_s_pillow_and_its_commands_run(
     try:
         wait_until(lambda: " live " in ask(status), timeout=40, every=0.5)
         daemon.terminate()
-        assert daemon.wait(timeout=30) == 0
+        assert daemon.wait(timeout=60) == 0
     finally:
         daemon.kill()
 

@@ -64,7 +64,7 @@ class Typed:
         """How many changes the running command has taken."""
         (config,) = self.folder.glob("pillowd-state/*/pillowd.yaml")
         socket = yaml.safe_load(config.read_text())["daemon"]["control"]["listen"].removeprefix("unix:")
-        with ControlClient(Path(socket), timeout_seconds=5) as client:
+        with ControlClient(Path(socket), timeout_seconds=60) as client:
             return int(client.call("status")["pillows"][0]["changes"])
 
     def interrupted(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
@@ -79,7 +79,7 @@ class Typed:
         return child.returncode, said
 
     def _until(self, child: subprocess.Popen[str], changes: int) -> None:
-        give_up_at = time.monotonic() + size(ci=20, proof=300)
+        give_up_at = time.monotonic() + size(ci=60, proof=300)
         taken = 0
         while taken < changes:
             assert child.poll() is None, child.stderr and child.stderr.read()
@@ -139,7 +139,7 @@ def _fill(couch_db: CouchDatabase, count: int) -> None:
         couch_db.delete(f"{n:06}")
 
 
-@pytest.mark.timeout(size(ci=120, proof=1200))
+@pytest.mark.timeout(size(ci=300, proof=1200))
 def test_interrupted_twice_it_goes_on_and_ends_equal_to_the_source(target, source, couch_db, tmp_path):
     """Ctrl-C, then kill -9, then to the end."""
     count = size(ci=2000, proof=50_000)

@@ -118,7 +118,7 @@ class World:
 def statuses(daemon: Pillowd) -> dict[str, dict[str, Any]]:
     """What the running daemon says of its pillows, by name; nothing while it starts."""
     try:
-        with ControlClient(daemon.folder / "control.sock", timeout_seconds=5) as client:
+        with ControlClient(daemon.folder / "control.sock", timeout_seconds=60) as client:
             tails: Sequence[dict[str, Any]] = client.call("status")["pillows"]
     except StoreError:
         return {}
@@ -127,7 +127,7 @@ def statuses(daemon: Pillowd) -> dict[str, dict[str, Any]]:
 
 def call(daemon: Pillowd, name: str, **arguments: Any) -> Any:
     """Calls the running daemon over its control socket."""
-    with ControlClient(daemon.folder / "control.sock", timeout_seconds=10) as client:
+    with ControlClient(daemon.folder / "control.sock", timeout_seconds=60) as client:
         return client.call(name, **arguments)
 
 

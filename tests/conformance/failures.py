@@ -21,6 +21,7 @@ from tests.conformance.steps import (
     wait_until,
     write_until_answered,
 )
+from tests.sizes import size
 from tests.targets import Target, at, batch, document, gone
 
 
@@ -93,7 +94,7 @@ class FailureConformance:
                 transport.write(batch(*before))
                 writer = gevent.spawn(transport.write, batch(*after))
                 gevent.sleep(delay_seconds)
-                writer.kill(timeout=20)
+                writer.kill(timeout=60)
                 assert writer.dead
                 assert_whole(target, [d.id for d in before], outputs)
                 write_until_answered(transport, batch(*after))
@@ -109,7 +110,7 @@ class FailureConformance:
         transport.claim(at("0"))
         writer = gevent.spawn(transport.write, batch(*many))
         gevent.sleep(0.005)
-        writer.kill(timeout=20)
+        writer.kill(timeout=60)
         transport.close()
         with opened(target, "docs") as second:
             write_until_answered(second, batch(*many))
@@ -143,7 +144,7 @@ class FailureConformance:
             transport.write(batch(*(document(f"d{n}", 1, {"n": n, "t": "x" * 300}) for n in range(2000))))
             ticking.kill()
         assert turns_seconds, "nothing else ran meanwhile"
-        assert max(turns_seconds) < 0.2
+        assert max(turns_seconds) < size(ci=0.5, proof=0.2)
 
     def test_the_outputs_digest_is_stable(self, target: Target) -> None:
         assert target.transport("docs").outputs_digest() == target.transport("docs").outputs_digest()

@@ -53,7 +53,7 @@ def assert_not_final(transport: Transport, written: Batch) -> None:
 
 def write_until_answered(transport: Transport, written: Batch) -> WriteResult:
     """Writes as the pipeline does: again while the target is away or busy."""
-    for _ in range(200):
+    for _ in range(600):
         try:
             result = transport.write(written)
         except RetryableError:
@@ -65,7 +65,7 @@ def write_until_answered(transport: Transport, written: Batch) -> WriteResult:
     raise AssertionError("the target never came back")
 
 
-def wait_until(condition: Any, *, timeout_seconds: float = 10) -> None:
+def wait_until(condition: Any, *, timeout_seconds: float = 60) -> None:
     """Waits for what a server does in its own time."""
     with gevent.Timeout(timeout_seconds, AssertionError(f"did not become true in {timeout_seconds} s")):
         while not condition():

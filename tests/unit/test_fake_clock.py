@@ -15,7 +15,7 @@ def test_an_hour_passes_at_once(clock):
 
     assert clock.wait(Event(), 3600) is False
     assert clock.monotonic() == 4600
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30
 
 
 def test_waiters_wake_in_the_order_of_their_deadlines(clock):
@@ -38,7 +38,7 @@ def test_an_event_ends_the_wait_and_time_stands(clock):
     gevent.idle()
     stop.set()
 
-    assert waiting.get(timeout=1) is True
+    assert waiting.get(timeout=60) is True
     assert clock.monotonic() == 1000
     assert clock.waiting == 0
 
@@ -65,5 +65,5 @@ def test_a_stop_set_by_another_greenlet_is_seen_before_time_passes(clock):
     waiting = gevent.spawn(clock.wait, stop, 60)
     gevent.spawn(stop.set)
 
-    assert waiting.get(timeout=1) is True
+    assert waiting.get(timeout=60) is True
     assert clock.monotonic() == 1000

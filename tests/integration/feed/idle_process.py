@@ -59,12 +59,12 @@ def main(url: str, databases: int, feeds: int, seconds: float) -> None:
     share = (cpu_seconds() - before) / (time.monotonic() - began)
     print(json.dumps({"resident_mib": resident_mib(), "cpu": share}), flush=True)
     FileObject(sys.stdin).readline()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(arrived) < feeds and time.monotonic() < deadline:
         gevent.sleep(0.01)
     print(json.dumps({"arrived": len(arrived), "last_at": max(arrived.values(), default=0.0)}), flush=True)
     stop.set()
-    gevent.joinall(readers, timeout=5)
+    gevent.joinall(readers, timeout=60)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def caught_up(taken: Taking) -> bool:
     return any(batch.caught_up for batch in taken.batches)
 
 
-def until_equal(taken: Taking, db: Any, seconds: float = 30.0) -> None:
+def until_equal(taken: Taking, db: Any, seconds: float = 60.0) -> None:
     """Waits until the target equals the source, which nobody writes to any more."""
     source = {id: doc for id, doc in db.documents().items() if not id.startswith("_design/")}
     deadline = time.monotonic() + seconds
@@ -68,7 +68,7 @@ def test_a_database_is_read_and_followed(couch_db, how):
     couch_db.leaf("doc-000001", "3-ccc", "2-bbb", n="conflict")
     couch_db.put("_design/x", language="javascript")
     with taking(feed(couch_db.server_url, couch_db, documents=how)) as taken:
-        taken.until(lambda: caught_up(taken), 60)
+        taken.until(lambda: caught_up(taken))
         assert len(taken.ids) == DOCS
         until_equal(taken, couch_db)
         for n in range(20):
@@ -131,7 +131,7 @@ def test_a_clean_stop_at_full_speed_is_sent_no_row_again(couch, couch_db, tcp_pr
         taken_ids += taken.ids
         acked = next((batch.seq for batch in reversed(taken.batches) if batch.seq), acked)
     with taking(feed(proxy.url, couch_db, documents=how), acked) as taken:
-        taken.until(lambda: caught_up(taken), 60)
+        taken.until(lambda: caught_up(taken))
     taken_ids += taken.ids
     sent = sum(bytes(one.to_client).count(b'"changes":[') for one in proxy.connections)
     assert sorted(taken_ids) == sorted(ids)

@@ -23,6 +23,7 @@ from tests.integration.transports.elasticsearch_index import Node, many, node, r
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
+from tests.sizes import size
 from tests.targets import batch, document, gone
 
 __all__ = ["node"]
@@ -214,7 +215,7 @@ def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
         began = time.monotonic()
         with pytest.raises(RetryableError, match="timed out"):
             one.write(written)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < size(ci=30, proof=5)
         proxy.flow()
         assert write_until_answered(one, written).refused in ({}, {"a": guard(1, 1)})
     assert node.read("docs") == {"a": {"n": 1}}

@@ -34,7 +34,7 @@ def proxied(postgres_dsn: str, tcp_proxy: Callable[[Any], TcpProxy]) -> Postgres
 
 
 @contextmanager
-def sleeping_on(database: PostgresDatabase, table: str, *, seconds: float = 30) -> Iterator[None]:
+def sleeping_on(database: PostgresDatabase, table: str, *, seconds: float = 300) -> Iterator[None]:
     """While open, every write to a table takes that long."""
     database.query(
         f"create function rest() returns trigger language plpgsql as"
@@ -49,6 +49,15 @@ def sleeping_on(database: PostgresDatabase, table: str, *, seconds: float = 30) 
 
 def is_running(database: PostgresDatabase, statement: str) -> bool:
     return any(statement in query for query in database.running())
+
+
+def is_held(database: PostgresDatabase, id: str) -> bool:
+    """Whether some transaction has changed a document of `docs` and not ended."""
+    try:
+        database.query(f"select 1 from docs where _id = '{id}' for update nowait")
+    except psycopg.errors.LockNotAvailable:
+        return True
+    return False
 
 
 def terminate(database: PostgresDatabase) -> None:
@@ -79,12 +88,12 @@ def test_t37_a_claim_waits_for_a_write_and_then_outranks_it(database: PostgresDa
     with opened(database, "docs", lock_timeout="20s") as first:
         second = database.transport("docs", lock_timeout="20s")
         second.open()
-        with closing(second), sleeping_on(database, "docs", seconds=0.3):
+        with closing(second), sleeping_on(database, "docs", seconds=1):
             writing = gevent.spawn(first.write, batch(document("a", 1, {"n": 1}), checkpoint=at("5-x")))
-            wait_until(lambda: is_running(database, "insert into"))
+            wait_until(lambda: writing.ready() or is_running(database, "insert into"))
             second.claim(at("0"))
             assert rows(database) == {"a": [{"n": 1}]}
-            assert_applied(writing.get(timeout=10))
+            assert_applied(writing.get(timeout=60))
             with pytest.raises(FencedError):
                 first.write(batch(document("b", 1, {"n": 1})))
 
@@ -100,9 +109,9 @@ def test_two_pillows_write_side_by_side(database: PostgresDatabase) -> None:
     with mine as my_transport, theirs as their_transport, sleeping_on(database, "docs"):
         writing = gevent.spawn(my_transport.write, batch(document("a", 1, {"n": 1})))
         wait_until(lambda: is_running(database, "insert into"))
-        with gevent.Timeout(5):
+        with gevent.Timeout(60):
             assert_applied(their_transport.write(batch(document("a", 1, {"n": 2}, output="other"))))
-        writing.kill(timeout=10)
+        writing.kill(timeout=60)
 
 
 # ---------------------------------------------------------------------- all or nothing
@@ -126,7 +135,7 @@ def test_t38_killed_between_rows_and_checkpoint_neither_is_visible(
             writing = gevent.spawn(transport.write, new)
             wait_until(lambda: is_running(database, 'update "public"."pillowd_checkpoint"'))
             if how == "greenlet-killed":
-                writing.kill(timeout=10)
+                writing.kill(timeout=60)
             elif how == "session-terminated":
                 terminate(database)
             else:
@@ -134,7 +143,7 @@ def test_t38_killed_between_rows_and_checkpoint_neither_is_visible(
                 database.proxy.reset()
             if how != "greenlet-killed":
                 with pytest.raises(RetryableError):
-                    writing.get(timeout=10)
+                    writing.get(timeout=60)
                 terminate(database)
         assert rows(database) == {"a": [{"n": 1}]}
         assert rows(database, "lines") == {"a": [{}]}
@@ -161,21 +170,21 @@ def test_a_query_that_nobody_waits_for_is_ended_in_the_server(database: Postgres
     with opened(database, "docs") as transport, sleeping_on(database, "docs"):
 
         def write() -> None:
-            with gevent.Timeout(0.5 if how == "timeout" else 60):
+            with gevent.Timeout(3 if how == "timeout" else 60):
                 transport.write(batch(document("a", 1, {"n": 1})))
 
         writing = gevent.spawn(write)
         wait_until(lambda: is_running(database, "insert into"))
         if how == "kill":
-            writing.kill(timeout=5)
+            writing.kill(timeout=60)
         elif how == "close":
             transport.close()
             with pytest.raises(RetryableError):
-                writing.get(timeout=5)
+                writing.get(timeout=60)
         else:
             with pytest.raises(gevent.Timeout):
-                writing.get(timeout=5)
-        wait_until(lambda: database.open_connections() == 0, timeout_seconds=5)
+                writing.get(timeout=60)
+        wait_until(lambda: database.open_connections() == 0)
         database.query("drop function rest() cascade")
         assert_applied(transport.write(batch(document("a", 1, {"n": 2}))))
     assert rows(database) == {"a": [{"n": 2}]}
@@ -188,7 +197,7 @@ def test_a_server_that_falls_silent_is_given_up_in_time(proxied: PostgresDatabas
         began = time.monotonic()
         with pytest.raises(RetryableError, match=r"did not finish within 0\.5 s"):
             transport.write(batch(document("a", 1, {"n": 1})))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < size(ci=30, proof=5)
         proxied.proxy.flow()
         assert_applied(write_until_answered(transport, batch(document("a", 1, {"n": 1}))))
 
@@ -203,7 +212,7 @@ def test_a_server_that_never_greets_is_given_up_in_time(proxied: PostgresDatabas
 
 
 def test_a_statement_that_takes_too_long_is_retryable(database: PostgresDatabase) -> None:
-    with opened(database, "docs", statement_timeout="100ms") as transport:
+    with opened(database, "docs", statement_timeout="1s") as transport:
         with sleeping_on(database, "docs"), pytest.raises(RetryableError, match="57014"):
             transport.write(batch(document("a", 1, {"n": 1})))
         assert_applied(transport.write(batch(document("a", 1, {"n": 1}))))
@@ -215,16 +224,15 @@ def test_a_real_deadlock_is_retryable(database: PostgresDatabase) -> None:
     with opened(PostgresDatabase(hasty), "docs", lock_timeout="30s") as transport:
         transport.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 1})))
         written = batch(document("a", 2, {"n": 2}), document("b", 2, {"n": 2}))
-        with psycopg.connect(database.dsn) as other, sleeping_on(database, "docs", seconds=0.2):
+        with psycopg.connect(database.dsn) as other, sleeping_on(database, "docs", seconds=1):
             other.execute("set deadlock_timeout = '60s'")
             other.execute("set session_replication_role = replica")  # its own writes do not sleep
             other.execute("update docs set _rev = 'held' where _id = 'b'")
             writing = gevent.spawn(transport.write, written)
-            wait_until(lambda: is_running(database, "insert into"))
-            gevent.sleep(0.25)
+            wait_until(lambda: is_held(database, "a"))  # and now it rests before b
             other.execute("update docs set _rev = 'held' where _id = 'a'")
             with pytest.raises(RetryableError, match="40P01"):
-                writing.get(timeout=10)
+                writing.get(timeout=60)
             other.rollback()
         assert_applied(write_until_answered(transport, written))
     assert rows(database) == {"a": [{"n": 2}], "b": [{"n": 2}]}

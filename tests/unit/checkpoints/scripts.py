@@ -33,4 +33,4 @@ def kill(process: subprocess.Popen[str]) -> None:
     with process:
         process.kill()
         process.stdin.close()
-        process.wait(timeout=30)
+        process.wait(timeout=60)

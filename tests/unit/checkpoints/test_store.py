@@ -105,7 +105,7 @@ except StoreLocked as error:
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("5-x"))
         run = [sys.executable, "-c", script, str(tmp_path)]
-        output = subprocess.run(run, capture_output=True, text=True, check=True, timeout=30).stdout
+        output = subprocess.run(run, capture_output=True, text=True, check=True, timeout=60).stdout
     assert output.startswith("5-x\n")
     assert f"process {os.getpid()}" in output
 

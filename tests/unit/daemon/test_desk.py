@@ -55,7 +55,7 @@ def test_a_daemon_that_just_starts_is_waited_for(config: Config) -> None:
         until_waiting(clock)
         with ControlServer(config.daemon.control.path, {"ping": lambda: "started"}):
             clock.advance(0.1)
-            assert asked.get(timeout=10) == "started"
+            assert asked.get(timeout=60) == "started"
 
 
 def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(config: Config) -> None:
@@ -64,7 +64,7 @@ def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(conf
         asked = gevent.spawn(answer, config, clock)
         until_waiting(clock)
     clock.advance(0.1)
-    assert asked.get(timeout=10) == "pillowd"
+    assert asked.get(timeout=60) == "pillowd"
 
 
 def test_who_holds_the_state_and_stays_silent_is_named_after_five_seconds(config: Config) -> None:
@@ -80,6 +80,6 @@ def answer(config: Config, clock: FakeClock) -> object:
 
 
 def until_waiting(clock: FakeClock) -> None:
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not clock.waited:
             Event().wait(0.005)

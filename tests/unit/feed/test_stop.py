@@ -14,8 +14,11 @@ from pillows import feed as feed_module
 from pillows.observer import Observer
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
+from tests.sizes import size
 from tests.unit.feed.wire import PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
 
+#: How soon a stop has ended a feed: a second is promised, and a busy machine gets more.
+SOON_SECONDS = size(ci=10, proof=1)
 CHANGES = ("GET", "/db/_changes")
 TAIL = [head(chunked=True) + chunk(b"\n"), HANG]
 
@@ -62,9 +65,9 @@ def test_t19_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server
         began = time.monotonic()
         taken.stop.set()
         taken.ended()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < SOON_SECONDS
     assert taken.error is None
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + 60
     while (open_sockets(), greenlets()) > (sockets, running) and time.monotonic() < deadline:
         gevent.sleep(0.01)  # the server's own ends close when they notice
     assert (open_sockets(), greenlets()) <= (sockets, running)
@@ -119,7 +122,7 @@ def test_a_page_that_does_not_end_is_left_when_the_time_for_it_is_over(server):
         began = time.monotonic()
         taken.stop.set()
         taken.ended()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < SOON_SECONDS
 
 
 def test_a_consumer_that_takes_nothing_costs_a_connection_but_no_row(server, monkeypatch):

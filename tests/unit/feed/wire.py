@@ -103,14 +103,14 @@ class Taking:
         """The positions of all batches, in order."""
         return [str(batch.seq) for batch in self.batches if batch.seq is not None]
 
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Waits until something is so, or the feed has ended."""
         deadline = time.monotonic() + seconds
         while not condition() and not self.greenlet.ready():
             assert time.monotonic() < deadline, f"not so within {seconds} s; took {self.ids[-5:]}"
             gevent.sleep(0.002)
 
-    def ended(self, seconds: float = 10.0) -> None:
+    def ended(self, seconds: float = 60.0) -> None:
         """Waits until the feed has ended by itself."""
         self.greenlet.join(seconds)
         assert self.greenlet.ready(), "the feed goes on"
@@ -135,6 +135,6 @@ def taking(feed: CouchFeed, since: Seq = Seq.BEGINNING, identity: Identity | Non
         yield taken
     finally:
         taken.stop.set()
-        taken.greenlet.join(10)
+        taken.greenlet.join(60)
         taken.greenlet.kill()
         feed.close()

@@ -19,7 +19,7 @@ class Running:
         self.stop = Event()
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
-    def until(self, condition, seconds=5.0):
+    def until(self, condition, seconds=60.0):
         with gevent.Timeout(seconds):
             while not condition():
                 if self.greenlet.dead:
@@ -28,7 +28,7 @@ class Running:
 
     def finish(self):
         self.stop.set()
-        self.greenlet.get(timeout=5)
+        self.greenlet.get(timeout=60)
         return self.plan.store.get(KEY)
 
 

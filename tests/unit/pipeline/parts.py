@@ -71,7 +71,7 @@ class ListFeed:
                 return
             yield item
         if not self.end:
-            stop.wait(10)
+            stop.wait(600)
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         return {id: self.sums[id] for id in ids if id in self.sums}

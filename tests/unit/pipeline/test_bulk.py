@@ -36,7 +36,7 @@ class Target:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
-            self.go.wait(10)
+            self.go.wait(60)
             gevent.sleep(0)
             if self.fail:
                 raise self.fail.pop(0)
@@ -144,7 +144,7 @@ def test_m6_push_waits_while_no_more_bulks_may_wait_and_others_go_on(target, pus
     assert len(pushed) == 50
     assert pushing.waiting in (50, 51)
     target.go.set()
-    producer.get(timeout=5)
+    producer.get(timeout=60)
     assert pushing.finish().ok == 200
 
 

@@ -27,14 +27,14 @@ class Started:
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
     def until(self, condition: Callable[[], object]) -> None:
-        with gevent.Timeout(5):
+        with gevent.Timeout(60):
             while not condition():
                 assert not self.greenlet.dead, self.greenlet.exception
                 gevent.sleep(0.002)
 
     def finish(self):
         self.stop.set()
-        self.greenlet.get(timeout=5)
+        self.greenlet.get(timeout=60)
         return self.made.store.get(KEY)
 
 

@@ -21,7 +21,7 @@ class Target:
         self.go.set()
 
     def write(self, items: list[str]) -> None:
-        self.go.wait(5)
+        self.go.wait(60)
         self.batches.append(items)
 
 
@@ -90,7 +90,7 @@ def test_m6_push_waits_while_the_next_batch_is_full(target):
     # One batch in the writer's hands, one full, and the item that waits.
     assert len(pushed) == 4
     target.go.set()
-    producer.join(5)
+    producer.join(60)
     pushing.finish()
     assert len(pushed) == 10
 
@@ -116,7 +116,7 @@ def test_a_producer_that_waits_for_room_hears_of_the_error():
     failing = Event()
 
     def write(items):
-        failing.wait(5)
+        failing.wait(60)
         raise ValueError("no")
 
     pushing = Pusher(write, BatchPolicy(max_docs=1), SystemClock())
@@ -130,7 +130,7 @@ def test_a_producer_that_waits_for_room_hears_of_the_error():
     failing.set()
 
     with pytest.raises(ValueError, match="no"):
-        producer.get(timeout=5)
+        producer.get(timeout=60)
 
 
 def test_a_stop_in_the_writer_is_no_error_of_finish():
@@ -150,4 +150,4 @@ def test_linger_waits_for_company(clock):
     gevent.sleep(0)
     batcher.add("b", 1)
 
-    assert taken.get(timeout=5) in (["a", "b"], ["a"])
+    assert taken.get(timeout=60) in (["a", "b"], ["a"])

@@ -166,7 +166,7 @@ def test_w8_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, run
     slow, quick = MemoryTransport("slow"), MemoryTransport("quick")
     go = Event()
     write = slow.write
-    slow.write = lambda batch: (go.wait(5), write(batch))[1]  # type: ignore[method-assign]
+    slow.write = lambda batch: (go.wait(60), write(batch))[1]  # type: ignore[method-assign]
     handed_over = []
 
     class Counting(ListFeed):
@@ -288,7 +288,7 @@ def test_too_many_dead_letters_in_a_row_are_a_wrong_configuration(tmp_path, runn
     run = running(plan(tmp_path, feed, target, max_consecutive=10))
 
     with pytest.raises(FatalError, match="in a row"):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
 
 def test_a_refused_replay_is_believed_when_the_source_has_it(tmp_path, running):
@@ -362,7 +362,7 @@ def test_a_later_epoch_in_the_target_fences_us_out(tmp_path, running):
     run = running(plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target))
 
     with pytest.raises(FencedError, match="epoch 7"):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
 
 def test_a_lost_state_directory_is_refused_with_the_remedies(tmp_path, running):
@@ -370,7 +370,7 @@ def test_a_lost_state_directory_is_refused_with_the_remedies(tmp_path, running):
     run = running(plan(tmp_path, ListFeed(), target))
 
     with pytest.raises(StateLostError, match=r"(?s)epoch 3.*checkpoint import.*checkpoint reset"):
-        run.greenlet.get(timeout=5)
+        run.greenlet.get(timeout=60)
 
 
 def test_after_a_reset_the_pass_is_above_every_epoch_and_sweeps_what_is_gone(tmp_path, running):
@@ -416,7 +416,7 @@ def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, field, wha
     else:
         changed = replace(first, source_digest="other")
     with pytest.raises(ConfigError, match=rf"(?s){what}.*checkpoint reset"):
-        running(changed).greenlet.get(timeout=5)
+        running(changed).greenlet.get(timeout=60)
 
 
 def test_l12_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
@@ -450,7 +450,7 @@ def test_a_recreated_source_is_refused_or_reloaded(tmp_path, running):
     feed.identity = replace(feed.identity, instance_start_time="1800000000")
     feed.queue = [batch("1-z", change("new"), caught_up=True)]
     with pytest.raises(SourceChangedError):
-        running(first).greenlet.get(timeout=5)
+        running(first).greenlet.get(timeout=60)
 
     reload = running(replace(first, reload_recreated=True))
     reload.until(lambda: set(target.live()) == {"new"})
@@ -465,7 +465,7 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
 
     emptied = replace(first, make_transports=lambda: [MemoryTransport()])
     with pytest.raises(StateLostError, match="knows nothing"):
-        running(emptied).greenlet.get(timeout=5)
+        running(emptied).greenlet.get(timeout=60)
 
 
 def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):

@@ -67,7 +67,7 @@ def test_a_reader_that_does_not_keep_up_holds_up_nothing_else(monkeypatch: pytes
         taken = 0
         while taken < 500_000:
             taken += len(gevent.get_hub().threadpool.apply(os.read, (reading, 65536)))
-        assert writer.get(timeout=5) == WriteResult()
+        assert writer.get(timeout=60) == WriteResult()
     os.close(reading)
 
 
