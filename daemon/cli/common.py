@@ -12,13 +12,14 @@ import click
 
 from daemon.cli.exits import NotConfiguredError
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+#: What a decorator of commands takes and returns.
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 #: Where a configuration is looked for, after --config and $PILLOWD_CONFIG.
 PLACES = (Path("pillowd.yaml"), Path("/etc/pillowd/pillowd.yaml"))
 
 
-def config_option(command: _Command) -> _Command:
+def config_option(command: Command) -> Command:
     """Gives a command the option `--config FILE`."""
     return click.option(
         "--config",
@@ -30,7 +31,7 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
-def json_option(command: _Command) -> _Command:
+def json_option(command: Command) -> Command:
     """Gives a command the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
 

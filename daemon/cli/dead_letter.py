@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon.cli import desk
-from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.common import Command, config_option, json_option, print_json
 from daemon.cli.tables import moment, show, table
 from daemon.config.load import load
 
@@ -71,10 +71,15 @@ def show_letter(key: str, id: str, config_path: Path, as_json: bool) -> None:
         show(made)
 
 
+def _chosen(command: Command) -> Command:
+    """Gives a command `KEY [ID]... [--all]`: which dead letters it is about."""
+    every = click.option("--all", "every", is_flag=True, help="All dead letters of the pillow.")
+    ids = click.argument("ids", metavar="[ID]...", nargs=-1)
+    return click.argument("key")(ids(every(command)))
+
+
 @dead_letter.command()
-@click.argument("key")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All dead letters of the pillow.")
+@_chosen
 @config_option
 @json_option
 def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
@@ -83,9 +88,7 @@ def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_jso
 
 
 @dead_letter.command()
-@click.argument("key")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="All dead letters of the pillow.")
+@_chosen
 @config_option
 @json_option
 def discard(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:

@@ -13,16 +13,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from pillows.couch import Couch, TooLargeError
+from pillows.couch import Couch
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, generation
+from pillows.transports._couch_leaves import all_leaves
 from pillows.transports._couch_target import Leaf, TargetDatabase
 
 #: Documents per request to the source: with attachments they can be large.
 GROUP_DOCUMENTS = 50
-
-_MAX_ANSWER_BYTES = 64 * 2**20
-_SILENT_SECONDS = 60.0
 
 
 class _Found(msgspec.Struct):
@@ -134,21 +132,9 @@ class Replica:
     def _revisions(self, ids: Sequence[str], *, bodies: bool = True) -> dict[str, list[Revision]]:
         """All leaves of documents in the source; an id that it does not know is missing."""
         query = "?revs=true&attachments=true" if bodies else ""
-        try:
-            answer = self._couch.json(
-                "POST",
-                self._couch.path(self._database, "_bulk_get") + query,
-                _Results,
-                body={"docs": [{"id": id} for id in ids]},
-                max_bytes=_MAX_ANSWER_BYTES * (1 if len(ids) > 1 else 16),
-                silent_seconds=_SILENT_SECONDS,
-            )
-        except TooLargeError:
-            middle = len(ids) // 2
-            if not middle:
-                raise
-            return self._revisions(ids[:middle], bodies=bodies) | self._revisions(ids[middle:], bodies=bodies)
-        return {result.id: its for result in answer.results if (its := _revisions(result))}
+        path = self._couch.path(self._database, "_bulk_get") + query
+        results = all_leaves(self._couch, path, _Results, ids)
+        return {result.id: its for result in results if (its := _revisions(result))}
 
 
 def _revisions(result: _Result) -> list[Revision]:

@@ -10,15 +10,13 @@ import msgspec
 
 from checkpoints import TailKey
 from pillows.answers import MissingError, RejectedError
-from pillows.couch import Couch, TooLargeError
+from pillows.couch import Couch
 from pillows.errors import RetryableError
 from pillows.models import WriteResult, generation
+from pillows.transports._couch_leaves import all_leaves
 
 #: Documents per request. Their bodies come along with a read, so it is not the batch's whole size.
 GROUP_DOCUMENTS = 200
-
-#: An answer that is larger is asked for in halves.
-_MAX_ANSWER_BYTES = 64 * 2**20
 
 #: How long a server may work before the first byte of its answer.
 _SILENT_SECONDS = 60.0
@@ -141,21 +139,8 @@ class TargetDatabase:
         Raises:
             RetryableError: the server cannot tell of one of them now.
         """
-        try:
-            answer = self.couch.json(
-                "POST",
-                self.path("_bulk_get"),
-                _Results,
-                body={"docs": [{"id": id} for id in ids]},
-                max_bytes=_MAX_ANSWER_BYTES * (1 if len(ids) > 1 else 16),
-                silent_seconds=_SILENT_SECONDS,
-            )
-        except TooLargeError:
-            middle = len(ids) // 2
-            if not middle:
-                raise
-            return self.leaves(ids[:middle]) | self.leaves(ids[middle:])
-        return {result.id: found for result in answer.results if (found := _leaves(result))}
+        results = all_leaves(self.couch, self.path("_bulk_get"), _Results, ids)
+        return {result.id: found for result in results if (found := _leaves(result))}
 
     def send(self, documents: Mapping[str, Sequence[bytes]], *, new_edits: bool = True) -> WriteResult:
         """Writes documents with `_bulk_docs`.

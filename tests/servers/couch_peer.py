@@ -17,7 +17,7 @@ from pathlib import Path
 import requests
 
 from tests.servers.packages import cached, run, say, wheel
-from tests.servers.process import Server
+from tests.servers.process import HttpServer
 
 SOURCE = Path(__file__).parent / "couch-peer"
 LEAST_NODE = 18
@@ -63,7 +63,7 @@ def _npm_ci(folder: Path) -> None:
     run([*find_npm(), "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
 
 
-class CouchPeer(Server):
+class CouchPeer(HttpServer):
     """A CouchDB-shaped server.
 
     Args:
@@ -99,16 +99,6 @@ class CouchPeer(Server):
         """Finds Node and installs the packages."""
         find_node()
         node_modules()
-
-    @property
-    def where(self) -> str:
-        """The URL."""
-        return self.url
-
-    @property
-    def url(self) -> str:
-        """Base URL, without a slash at its end and without credentials."""
-        return f"http://127.0.0.1:{self.port}"
 
     @property
     def auth(self) -> tuple[str, str] | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import requests
 
 from tests.servers.packages import cached, run, say, wheel
-from tests.servers.process import Server, ServerUnavailable
+from tests.servers.process import HttpServer, ServerUnavailable
 
 SOURCE = Path(__file__).parent / "elasticsearch"
 LEAST_JDK = 21
@@ -143,7 +143,7 @@ def _link_zstd(library: Path) -> None:
             return
 
 
-class Elasticsearch(Server):
+class Elasticsearch(HttpServer):
     """One Elasticsearch node.
 
     Args:
@@ -169,16 +169,6 @@ class Elasticsearch(Server):
         """Finds Java and installs the node."""
         find_java_home()
         home()
-
-    @property
-    def where(self) -> str:
-        """The URL."""
-        return self.url
-
-    @property
-    def url(self) -> str:
-        """Base URL, without a slash at its end."""
-        return f"http://127.0.0.1:{self.port}"
 
     def command(self) -> Sequence[str | Path]:
         """Returns Java's command line: a small heap and one cheap compiler, so that it starts quickly."""

@@ -226,6 +226,20 @@ class Server:
         self._process = None
 
 
+class HttpServer(Server):
+    """A server that speaks HTTP."""
+
+    @property
+    def where(self) -> str:
+        """The URL."""
+        return self.url
+
+    @property
+    def url(self) -> str:
+        """Base URL, without a slash at its end and without credentials."""
+        return f"http://127.0.0.1:{self.port}"
+
+
 def as_user(user: str | None) -> dict[str, Any]:
     """Returns the arguments that make `subprocess` drop to a user; None stays who we are."""
     if user is None:

@@ -342,7 +342,7 @@ def test_a_kill_in_mid_write_leaves_whole_batches_and_the_next_write_works(tmp_p
             documents = [document(f"{n}-{m}", 1, {"n": m}) for m in range(500)]
             writer = gevent.spawn(jsonl.write, batch(*documents))
             gevent.sleep(n / 2000)
-            writer.kill(timeout=10)
+            writer.kill(timeout=60)
         assert jsonl.write(batch(document("last", 1, {"n": 1}))) == WriteResult()
     found = ids(tmp_path / "docs.jsonl")
     assert found[-1] == "last"
@@ -352,11 +352,11 @@ def test_a_kill_in_mid_write_leaves_whole_batches_and_the_next_write_works(tmp_p
 @pytest.mark.parametrize("zipped", [False, True])
 def test_t38_after_a_kill_the_files_hold_exactly_the_acknowledged_lines(tmp_path: Path, zipped: bool) -> None:
     """A process that is killed with -9 at some moment of its writes; the files are opened anew."""
-    writer = Path(__file__).with_name("jsonl_writer.py")
+    writer = Path(__file__).with_name("endless_writer.py")
     path = tmp_path / ("docs.jsonl.gz" if zipped else "docs.jsonl")
     for wait_seconds in (0.02, 0.06, 0.11, 0.17):
         process = subprocess.Popen(
-            [sys.executable, writer, tmp_path, str(zipped)],
+            [sys.executable, writer, "jsonl.gz" if zipped else "jsonl", tmp_path],
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )

@@ -364,10 +364,10 @@ def test_a_long_sweep_is_interrupted_by_a_kill(path: Path) -> None:
 
 def test_t38_a_kill_within_the_commit_shows_rows_and_checkpoint_or_neither(path: Path) -> None:
     """A process that is killed with -9 at some moment of its writes; the file is opened anew."""
-    writer = Path(__file__).with_name("sqlite_writer.py")
+    writer = Path(__file__).with_name("endless_writer.py")
     for wait_seconds in (0.02, 0.06, 0.11, 0.17, 0.23):
         process = subprocess.Popen(
-            [sys.executable, writer, path],
+            [sys.executable, writer, "sqlite", path],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
