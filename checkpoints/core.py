@@ -39,6 +39,9 @@ class Settings:
         sync_interval: after how many seconds at the latest; None for never.
         durable: whether a commit waits for the disk.
         readonly: open beside a writer, to read what is on disk now.
+
+    Raises:
+        ValueError: a file would hold nothing.
     """
 
     file_size: int = 1000
@@ -47,6 +50,10 @@ class Settings:
     sync_interval: float | None = 5.0
     durable: bool = True
     readonly: bool = False
+
+    def __post_init__(self) -> None:
+        if self.file_size < 1:
+            raise ValueError(f"file_size is {self.file_size}; it is at least 1")
 
 
 class Core:

@@ -81,8 +81,6 @@ class POD(MutableMapping[Any, Any]):
         overwrite: bool = False,
         close_at_exit: bool = True,
     ) -> None:
-        if file_size < 1:
-            raise ValueError(f"file_size is {file_size}; it is at least 1")
         settings = Settings(
             file_size=file_size,
             gzipped=gzipped,

@@ -525,3 +525,10 @@ def test_t22_failed_changes_are_kept_with_their_errors_and_tried_when_due(tmp_pa
         entry = letters["cases", "pg", "doc1"]
         assert (entry["error"], entry["_tries"], entry["next_retry_at"]) == ("still no such column", 1, 300.0)
         assert json.loads(json.dumps(entry)) == entry
+
+
+@pytest.mark.parametrize("kind", [POD, Tracker])
+def test_a_file_that_holds_nothing_is_refused_before_anything_is_made(tmp_path, kind):
+    with pytest.raises(ValueError, match="file_size is 0; it is at least 1"):
+        kind(tmp_path / "store", file_size=0)
+    assert not (tmp_path / "store").exists()
