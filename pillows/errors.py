@@ -2,6 +2,7 @@
 
 PillowError
 ├── RetryableError    the same request may succeed later: back off and try again
+│   └── AwayError         nobody is there to be burdened: try again soon
 ├── PermanentError    this document can never be written: dead letter, the others go on
 ├── StoppedError      a stop was asked for while something was waited for
 └── FatalError        the pillow must stop and tell the operator why, and what to do
@@ -38,6 +39,13 @@ class RetryableError(PillowError):
     def __init__(self, message: str | None = None, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class AwayError(RetryableError):
+    """The other side cannot be reached, or says that it does not serve at present.
+
+    To be asked costs it next to nothing, so that it may be asked often, and is found back soon.
+    """
 
 
 class PermanentError(PillowError):

@@ -39,14 +39,16 @@ class Backoff:
         self._draw = draw
         self.attempts = 0
 
-    def next(self, *, at_least_seconds: float | None = None) -> float:
+    def next(self, *, at_least_seconds: float | None = None, at_most_seconds: float | None = None) -> float:
         """Counts a failure and returns the seconds to wait before the next try.
 
         Args:
             at_least_seconds: what the other side asked for (`Retry-After`); never shortened, since
                 a server that is asked too early may lock us out for longer.
+            at_most_seconds: goes before `max_seconds`, where it is less.
         """
-        bound = min(self._max_seconds, self._initial_seconds * 2.0 ** min(self.attempts, _MAX_DOUBLINGS))
+        longest = self._max_seconds if at_most_seconds is None else min(self._max_seconds, at_most_seconds)
+        bound = min(longest, self._initial_seconds * 2.0 ** min(self.attempts, _MAX_DOUBLINGS))
         self.attempts += 1
         return max(self._draw() * bound, at_least_seconds or 0.0)
 

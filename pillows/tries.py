@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from checkpoints import StoreWriteError
-from pillows.errors import RetryableError
+from pillows.errors import AwayError, RetryableError
 from pillows.observer import Observer
 from pillows.retry import Backoff
 from pillows.waiting import Waiter
 
 T = TypeVar("T")
+
+#: What is away is asked at least this often, so that a pillow goes on within seconds once it is back.
+AWAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Tries:
         self._retrier = retrier
         self._where = where
         self._backoff = Backoff()
+        self._away = False
 
     def until_done(self, attempt: Callable[[], T]) -> T:
         """Calls `attempt` until it raises no `RetryableError`, and the disk takes what it saves.
@@ -64,7 +68,13 @@ class Tries:
         Raises:
             StoppedError: a stop was asked for.
         """
-        delay_seconds = self._backoff.next(at_least_seconds=error.retry_after_seconds)
+        away = isinstance(error, AwayError)
+        if away is not self._away:  # what is back and busy was not busy all the time that it was away
+            self._backoff.reset()
+            self._away = away
+        delay_seconds = self._backoff.next(
+            at_least_seconds=error.retry_after_seconds, at_most_seconds=AWAY_SECONDS if away else None
+        )
         self._retrier.observer.retry(
             self._retrier.pillow,
             where=self._where,

@@ -7,6 +7,7 @@ go through as bytes: we build the bulk format ourselves, and msgspec reads the a
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,16 +16,19 @@ from typing import Any
 
 import elasticsearch
 import msgspec
+import urllib3
 from elastic_transport import NodeConfig, Serializer, Urllib3HttpNode
+from elastic_transport.client_utils import DEFAULT
 from elasticsearch import (
     ApiError,
+    ConnectionTimeout,
     Elasticsearch,
     SerializationError,
     TransportError,
     UnsupportedProductError,
 )
 
-from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.transports._elasticsearch_options import ElasticsearchConnection
 
 #: Errors that pass, whatever status they come with: a blocked index answers 403 or 429, a closed
@@ -41,6 +45,30 @@ PASSING = frozenset(
         "search_phase_execution_exception",
         "unavailable_shards_exception",
     }
+)
+
+#: Of Elasticsearch without a master or with closed shards, and of a balancer without Elasticsearch.
+_NOT_SERVING = {502, 503, 504}
+
+#: How long opening a connection may take. Longer than the second and third try of the kernel's (1 s
+#: and 3 s after the first), far shorter than the time that a request may take.
+CONNECT_SECONDS = 5.0
+
+#: A peer that has vanished (power, a firewall that forgot us) is noticed after some 20 s, where a request
+#: would wait for its full time; one that only takes long answers probes, and is waited for.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # as urllib3 does by itself
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in {
+            "TCP_KEEPIDLE": 10,
+            "TCP_KEEPINTVL": 3,
+            "TCP_KEEPCNT": 3,
+            "TCP_USER_TIMEOUT": 20_000,  # milliseconds that sent data may go without an answer
+        }.items()
+        if hasattr(socket, name)  # Linux has them all
+    ),
 )
 
 GONE = "restore the index from a snapshot, or `pillowd checkpoint reset` to fill a new one"
@@ -70,7 +98,7 @@ class Ndjson(Json):
 
 
 class Node(Urllib3HttpNode):
-    """One node, whose connections all end when the client is closed.
+    """One node: whoever is there answers soon, and all connections end when the client is closed.
 
     A greenlet that is killed just when urllib3 has taken a connection out of its pool leaves it open
     and unknown to the pool.
@@ -80,7 +108,16 @@ class Node(Urllib3HttpNode):
         super().__init__(config)
         self._make = self.pool.ConnectionCls
         self._made: set[Any] = set()
+        self.pool.conn_kw["socket_options"] = _KEEPALIVE
         self.pool.ConnectionCls = self._remember  # type: ignore[assignment]  # called, never inherited
+
+    def perform_request(
+        self, method: str, target: str, body: Any = None, headers: Any = None, request_timeout: Any = DEFAULT
+    ) -> Any:
+        """Sends a request; opening a connection for it has less time than the answer."""
+        seconds = self.config.request_timeout if request_timeout is DEFAULT else request_timeout
+        limits: Any = urllib3.Timeout(total=seconds, connect=min(CONNECT_SECONDS, seconds or CONNECT_SECONDS))
+        return super().perform_request(method, target, body, headers, request_timeout=limits)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -173,8 +210,13 @@ def meaning(error: ApiError | TransportError) -> PillowError:
             f"The certificate of Elasticsearch is not trusted: {cause}.",
             remedy="give its certificate authority as ca_bundle",
         )
+    if isinstance(error, SerializationError):
+        return RetryableError(str(error.message))
     # The client's own words are "Connection error"; what happened is in its cause.
-    return RetryableError(str(error.message if isinstance(error, SerializationError) else cause))
+    opened = not any(isinstance(one, urllib3.exceptions.ConnectTimeoutError) for one in error.errors)
+    if isinstance(error, ConnectionTimeout) and opened:
+        return RetryableError(str(cause))  # it may be at work
+    return AwayError(str(cause))
 
 
 def _of_answer(error: ApiError) -> PillowError:
@@ -183,7 +225,8 @@ def _of_answer(error: ApiError) -> PillowError:
     status, (type_, reason) = error.meta.status, cause_of(error.body)
     text = f"Elasticsearch answered {status}: {type_} {reason}".strip()
     if type_ in PASSING or status in {408, 429} or status >= 500:
-        return RetryableError(text, retry_after_seconds=_retry_after(error.meta.headers))
+        kind = AwayError if status in _NOT_SERVING else RetryableError
+        return kind(text, retry_after_seconds=_retry_after(error.meta.headers))
     if status in {401, 403}:
         return AccessError(text, remedy="see auth, and the privileges of that user or key")
     if status == 404:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import psycopg
 
-from pillows.errors import AccessError, ConfigError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 
 #: How much of a server's message is kept.
 REASON_CHARACTERS = 500
@@ -103,6 +103,8 @@ def translated(error: psycopg.Error, *, sqlstate: str | None = None) -> PillowEr
         return AccessError(message, remedy="correct user and password of the connection, or pg_hba.conf")
     if found is Verdict.CONFIG:
         return ConfigError(message, remedy=_longest(_REMEDIES, state or "") or "")
+    if state is None or state.startswith(("08", "57P")):  # no connection, starting, stopping
+        return AwayError(message)
     # A row's own error outside of the search for failing rows says nothing of the other rows.
     return RetryableError(message)
 

@@ -30,6 +30,7 @@ from pillows.state import State
 from pillows.tail import Tail
 from pillows.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
+from pillows.tries import AWAY_SECONDS
 from tests.sizes import proving, size
 from tests.unit.pipeline.parts import ListFeed, Recorder, batch, change, plan
 
@@ -281,8 +282,8 @@ def outage(
         ),
         dict,
     )
-    feed, other = ListFeed(batches(bad=False)), ListFeed(batches(bad=False))
-    with tail_of(tmp_path / "away", feed, place) as (tail, made):
+    feed, other, seen = ListFeed(batches(bad=False)), ListFeed(batches(bad=False)), Recorder()
+    with tail_of(tmp_path / "away", feed, place, observer=seen) as (tail, made):
         until(lambda: tail.status().changes, tail, 60)
         with proxy.refusing():
             until(lambda: tail.state is State.BACKING_OFF, tail, 60)
@@ -293,8 +294,12 @@ def outage(
             assert tail.state is State.BACKING_OFF
             assert psutil.Process().memory_info().rss - before < 64 * 2**20
             assert made.letters.count(str(made.key)) == 0
+            written, back_at = tail.status().changes, time.monotonic()
+        until(lambda: tail.status().changes > written, tail, 60)
+        print(f"away for {OUTAGE_SECONDS} s, went on {time.monotonic() - back_at:.1f} s after it was back")
         until(lambda: tail.state is State.LIVE, tail, 60)
         assert made.letters.count(str(made.key)) == 0
+        assert all(told["delay_seconds"] <= AWAY_SECONDS for told in seen.of("retry"))
     requests.post(f"{elasticsearch_url}/{index}/_refresh", timeout=60).raise_for_status()
     assert requests.get(f"{elasticsearch_url}/{index}/_count", timeout=60).json()["count"] == COUNT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import socket
 import ssl
 import subprocess
 import time
@@ -17,6 +18,7 @@ from gevent.pywsgi import WSGIServer
 
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, guard
+from pillows.transports._elasticsearch_client import CONNECT_SECONDS
 from pillows.transports.elasticsearch import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.integration.transports.elasticsearch_index import Node, many, node, running
@@ -202,6 +204,21 @@ def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
     with pytest.raises(RetryableError, match="refused"):
         one.open()
     one.close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
+def test_t22_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_request(node: Node) -> None:
+    """A request waits for its full time only where somebody is there."""
+    with running(node) as one:
+        (pool,) = one._client.transport.node_pool.all()
+        sockets = [made.sock for made in pool._made]
+        assert sockets
+        for connection in sockets:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+            assert 0 < connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 20
+            assert connection.gettimeout() > CONNECT_SECONDS  # once it is open the request's own time counts
 
 
 def test_a_server_that_says_nothing_is_given_up_after_the_timeout(

@@ -11,9 +11,10 @@ from elastic_transport import ApiResponseMeta, ConnectionTimeout, HttpHeaders, N
 from elasticsearch import ApiError
 from elasticsearch import ConnectionError as EsConnectionError
 from pydantic import ValidationError
+from urllib3.exceptions import ConnectTimeoutError
 
 from checkpoints import TailKey
-from pillows.errors import AccessError, ConfigError, FatalError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.models import WriteResult, guard
 from pillows.transports import _elasticsearch_bulk as bulk
 from pillows.transports._elasticsearch_bulk import Outcome, Tally, classify
@@ -226,11 +227,12 @@ def es(type: str) -> dict[str, Any]:
         (api_error(408, None), RetryableError),
         (api_error(429, es("es_rejected_execution_exception")), RetryableError),
         (api_error(500, "oops"), RetryableError),
-        (api_error(502, "<html>bad gateway"), RetryableError),
-        (api_error(503, es("cluster_block_exception")), RetryableError),
+        (api_error(502, "<html>bad gateway"), AwayError),
+        (api_error(503, es("cluster_block_exception")), AwayError),
         (ConnectionTimeout("timed out"), RetryableError),
-        (EsConnectionError("refused"), RetryableError),
-        (TransportError("anything"), RetryableError),
+        (ConnectionTimeout("no answer", errors=(ConnectTimeoutError("not opened"),)), AwayError),
+        (EsConnectionError("refused"), AwayError),
+        (TransportError("anything"), AwayError),
     ],
 )
 def test_every_error_of_the_client_is_one_of_ours(
