@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -13,7 +16,7 @@ import pytest
 import requests
 
 from tests.acceptance.process import Pillowd
-from tests.acceptance.world import World, live
+from tests.acceptance.world import TARGETS, World, live
 from tests.servers.couch_client import CouchDatabase
 
 DOCUMENTS = 300
@@ -140,13 +143,45 @@ def test_what_a_filter_keeps_out_is_a_phantom_when_it_is_there(world: World) -> 
 
 
 def test_beside_a_live_pillow_what_is_written_meanwhile_is_no_difference(world: World) -> None:
+    """While somebody creates, changes, deletes and revives without a pause, only what is planted is found."""
     daemon = filled(world)
     child = daemon.child
-    for n in range(2):
-        world.couch.bulk({"_id": f"more-{n}-{m}", "m": m} for m in range(100))
-        code, facts = verify(daemon)
-        assert (code, facts["on_their_way"]) == (0, 0)
+    with writing(world):
+        code, facts = verify(daemon, "--wait", "5")
+        assert (code, counts(facts)) == (0, dict.fromkeys(TARGETS, NONE))
+        for plant in (plant_postgres, plant_sqlite, plant_elasticsearch):
+            plant(world)
+        code, facts = verify(daemon, "--wait", "5")
+        expected = {"missing": 1, "stale": 2, "phantom": 1}
+        assert (code, counts(facts)) == (3, dict.fromkeys(TARGETS, expected))
+        code, facts = verify(daemon, "--repair", "--wait", "5")
+        assert (code, counts(facts)) == (0, dict.fromkeys(TARGETS, NONE))
+    daemon.wait_for(lambda: not world.differences("cases"))
     assert daemon.child is child
+
+
+@contextmanager
+def writing(world: World) -> Iterator[None]:
+    """While open, somebody writes into the source without a pause; never what is planted."""
+    enough = threading.Event()
+    client = CouchDatabase(world.couch.server_url, world.couch.name, auth=world.couch.auth)
+
+    def write() -> None:
+        for n in itertools.count():
+            client.put(f"doc-{100 + n % 150:06}", {"n": n})
+            client.put(f"more-{n % 500}", {"n": n})
+            if n % 3 == 0:
+                client.delete(f"more-{n % 500}")
+            if enough.wait(0.02):
+                return
+
+    with ThreadPoolExecutor(1) as pool, closing(client):
+        done = pool.submit(write)
+        try:
+            yield
+        finally:
+            enough.set()
+        done.result()
 
 
 def test_what_a_stopped_pillow_has_not_passed_is_on_its_way_and_no_difference(world: World) -> None:
