@@ -183,11 +183,13 @@ class CouchFeed:
     ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set."""
         backoff, ends = Backoff(), Backoff()
+        purge_seq = identity.purge_seq if identity else None
         while not stop.is_set():
             reading = _Session(self._hands(ends, stop), since, identity, self._options.queue)
             try:
                 for batch in reading.batches(self._drain_seconds):
-                    self.identity = reading.identity
+                    purge_seq = batch.purge_seq or purge_seq
+                    self.identity = _known(reading.identity, purge_seq)
                     if batch.seq is not None:
                         since = batch.seq
                         self.trouble = None
@@ -200,7 +202,7 @@ class CouchFeed:
                 yield from self._pause(error, backoff, stop)
             finally:
                 reading.close()
-                identity = self.identity = reading.identity
+                identity = self.identity = _known(reading.identity, purge_seq)
 
     def close(self) -> None:
         """Closes every connection. May be called twice."""
@@ -258,6 +260,11 @@ class CouchFeed:
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
         self._observer.warning(self._key, event=event, details=details)
+
+
+def _known(found: Identity | None, purge_seq: str | None) -> Identity | None:
+    """Which database this is, but no purge whose documents were not handed over: they are told again."""
+    return replace(found, purge_seq=purge_seq) if found and purge_seq else found
 
 
 class _Session:

@@ -20,7 +20,7 @@ class Identity:
         server_uuid: of the server (`GET /`); nodes of one cluster may differ, so a change is a hint.
         instance_start_time: when the database was created, in seconds since CouchDB 3.3; "0" before
             then, and None where a server says nothing: neither is evidence of anything.
-        purge_seq: moves with every purge.
+        purge_seq: moves with every purge; see `purges`.
     """
 
     server_uuid: str | None = None
@@ -34,6 +34,15 @@ class Identity:
         """
         times = {self.instance_start_time, other.instance_start_time}
         return len(times) > 1 and not times & {None, "", "0"}
+
+    def purged_since(self, purge_seq: str | None) -> bool:
+        """Whether the database was purged since it was at that purge position, as far as it tells."""
+        return bool(self.purge_seq and purge_seq and purges(self.purge_seq) != purges(purge_seq))
+
+
+def purges(purge_seq: str) -> str:
+    """How many purges a position stands for; the rest of it differs from copy to copy."""
+    return purge_seq.partition("-")[0]
 
 
 class Feed(Protocol):

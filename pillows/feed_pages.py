@@ -188,4 +188,5 @@ def merged(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         caught_up=last.caught_up,
         pending=last.pending,
         asked_at=last.asked_at,
+        purge_seq=next((batch.purge_seq for batch in reversed(batches) if batch.purge_seq), None),
     )

@@ -6,7 +6,7 @@ or the consumer is too slow; whoever started it begins another from the last pos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -324,11 +324,11 @@ class Reading:
         if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._hands.warn("source.other_server", details)
-        if known.purge_seq and found.purge_seq and _purges(known.purge_seq) != _purges(found.purge_seq):
-            self._hand_on_purged()
+        if found.purged_since(known.purge_seq):
+            self._put(ChangeBatch(changes=self._purged(), seq=None, purge_seq=found.purge_seq))
 
-    def _hand_on_purged(self) -> None:
-        """Tells what was purged as deleted at version 0: CouchDB's feed has no row for it.
+    def _purged(self) -> Sequence[Change]:
+        """What was purged, as deleted at version 0: CouchDB's feed has no row for it.
 
         A guarded target refuses that, the refusal is looked at, and what the source does not know
         any more is removed. What is there again, or still has another leaf, is left out.
@@ -336,19 +336,14 @@ class Reading:
         ids = self._source.purged_ids()
         if ids is None:
             self._hands.warn("source.purged", {"remedy": "`pillowd verify --repair`"})
-            return
+            return ()
         gone: list[Change] = []
         for begin in range(0, len(ids), PURGED_GROUP):
             group = ids[begin : begin + PURGED_GROUP]
             there = self._documents.versions(group)
             gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in there]
         self._hands.warn("source.purged", {"documents": len(gone)})
-        self._put(ChangeBatch(changes=gone, seq=None))
-
-
-def _purges(purge_seq: str) -> str:
-    """How many purges a position stands for; the rest of it differs from copy to copy."""
-    return purge_seq.partition("-")[0]
+        return gone
 
 
 class _BufferWatch:

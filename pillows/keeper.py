@@ -83,6 +83,7 @@ class Keeper:
         return replace(
             self.current,
             seq=advance.seq or self.current.seq,
+            purge_seq=advance.purge_seq or self.current.purge_seq,
             changes=self.current.changes + advance.changes,
             saved_at=self._clock.wall(),
         )

@@ -91,6 +91,7 @@ class ChangeBatch:
         pending: how many changes the server says are behind this batch, if it said so.
         asked_at: monotonic seconds when the request was sent whose answer, read to its end, says
             that nothing more was there then; None where this is no such answer's end.
+        purge_seq: how far the source was purged, where these are the documents that were.
     """
 
     changes: Sequence[Change]
@@ -99,6 +100,7 @@ class ChangeBatch:
     caught_up: bool = False
     pending: int | None = None
     asked_at: float | None = None
+    purge_seq: str | None = None
 
 
 class Document(msgspec.Struct, gc=False):

@@ -115,7 +115,7 @@ class Pipeline:
         """
         for batch in batches:
             on_batch(batch)
-            if not batch.changes and batch.seq is None:
+            if not batch.changes and batch.seq is None and batch.purge_seq is None:
                 continue  # a sign of life, nothing more
             segment = self.watermark.begin(batch)
             if not batch.changes:

@@ -348,10 +348,9 @@ class Run:
         self._change(keeper, pass_done=True)
         self._publish(keeper.current)
 
-    def _raise_epoch(self, purge_seq: str | None) -> None:
+    def _raise_epoch(self) -> None:
         if self.keeper is not None:
-            known = self.keeper.current
-            self._change(self.keeper, epoch=known.epoch + 1, purge_seq=purge_seq or known.purge_seq)
+            self._change(self.keeper, epoch=self.keeper.current.epoch + 1)
             self._claim(self.keeper.current)
 
     # --- saving

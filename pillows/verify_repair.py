@@ -45,7 +45,7 @@ class Repair(Run):
         self._ids = ids
 
     def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
-        self._raise_epoch(None)
+        self._raise_epoch()
         watermark = Watermark()
         pusher = self._pusher(keeper, watermark)
         stack.callback(pusher.kill)

@@ -25,9 +25,10 @@ class Segment:
         seq: the position behind them; None where the feed gave none.
         caught_up: the feed had nothing more behind them when it was read.
         pending: how many changes the server said are behind them; None where it did not.
+        purge_seq: how far the source was purged, where these are the documents that were.
     """
 
-    __slots__ = ("caught_up", "changes", "pending", "seq", "waiting")
+    __slots__ = ("caught_up", "changes", "pending", "purge_seq", "seq", "waiting")
 
     def __init__(self, batch: ChangeBatch) -> None:
         self.changes = len(batch.changes)
@@ -35,6 +36,7 @@ class Segment:
         self.seq = batch.seq
         self.caught_up = batch.caught_up
         self.pending = batch.pending
+        self.purge_seq = batch.purge_seq
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +48,14 @@ class Advance:
         changes: how many changes were passed.
         caught_up: whether a passed segment was at the head of the feed.
         pending: the newest word of the server on what is behind; None if there was none.
+        purge_seq: how far the source was purged, where a passed segment told what was; else None.
     """
 
     seq: Seq | None = None
     changes: int = 0
     caught_up: bool = False
     pending: int | None = None
+    purge_seq: str | None = None
 
 
 class Watermark:
@@ -77,7 +81,7 @@ class Watermark:
         return self._walk({}, take=True)
 
     def _walk(self, acks: Mapping[Segment, int], *, take: bool) -> Advance:
-        seq, changes, caught_up, pending, passed = None, 0, False, None, 0
+        seq, changes, caught_up, pending, purge_seq, passed = None, 0, False, None, None, 0
         for segment in self._segments:
             if segment.waiting > acks.get(segment, 0):
                 break
@@ -86,7 +90,8 @@ class Watermark:
             seq = segment.seq or seq
             caught_up = caught_up or segment.caught_up
             pending = pending if segment.pending is None else segment.pending
+            purge_seq = segment.purge_seq or purge_seq
         if take:
             for _ in range(passed):
                 self._segments.popleft()
-        return Advance(seq=seq, changes=changes, caught_up=caught_up, pending=pending)
+        return Advance(seq=seq, changes=changes, caught_up=caught_up, pending=pending, purge_seq=purge_seq)

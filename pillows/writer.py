@@ -18,6 +18,7 @@ from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut, diverged
+from pillows.feed_contract import Identity
 from pillows.keeper import Keeper
 from pillows.letter import DeadLetter, LetterPolicy, letter_of
 from pillows.models import Batch, Document, DocumentRows, Row
@@ -43,6 +44,7 @@ class Sorted:
     acks: Mapping[Segment, int]
     documents: Sequence[DocumentRows]
     failures: Sequence[DeadLetter]
+    purge_seq: str | None
 
 
 #: So many documents in a row, of which so many were written before, look like a rewound source. More
@@ -63,8 +65,7 @@ class Writer:
         watermark: is told what was acknowledged.
         keeper: keeps the checkpoint.
         transactional: the only transport saves the checkpoint with the rows.
-        raise_epoch: raises the epoch by one, durably here and in every target; is told how far the
-            source was purged, where that was asked.
+        raise_epoch: raises the epoch by one, durably here and in every target.
         on_advance: called after each batch with how far the watermark moved.
         max_consecutive: so many dead letters in a row mean that the configuration is wrong.
         letter_policy: how letters are kept.
@@ -84,7 +85,7 @@ class Writer:
         observer: Observer,
         clock: Clock,
         transactional: bool,
-        raise_epoch: Callable[[str | None], None],
+        raise_epoch: Callable[[], None],
         on_advance: Callable[[Advance], None],
         max_consecutive: int,
         letter_policy: LetterPolicy,
@@ -106,6 +107,7 @@ class Writer:
         self._letter_policy = letter_policy
         self._consecutive = 0
         self._replayed = 0
+        self._raised_for: str | None = None
 
     def write(self, items: Sequence[Item]) -> None:
         """Writes one batch and acknowledges its changes.
@@ -128,6 +130,7 @@ class Writer:
             self._count_consecutive(items, {letter.id for letter in letters})
         again = self._look_at_refused(batch, deliveries, work.documents)
         self._letters.clear(self._pillow, batch.documents, _together(deliveries, again))
+        self._outrank_purged(work.purge_seq, batch.epoch)
         self._acknowledge(work)
         self._tell(batch, deliveries, self._clock.monotonic() - began)
 
@@ -135,7 +138,7 @@ class Writer:
         checkpoint = self._keeper.current
         documents = newest(work.documents)
         ahead = None
-        if self._transactional and self._may_pass(documents, work.documents):
+        if self._transactional and not work.purge_seq and self._may_pass(documents, work.documents):
             ahead = self._keeper.after(self._watermark.ahead(work.acks))
         return Batch(
             documents=documents,
@@ -211,13 +214,12 @@ class Writer:
         last = {d.id: d for d in arrived}
         gone_back = self._gone_back(refusals.suspects(batch, refused, last))
         equal = refusals.equal(batch, refused)
-        purge_seq = self._purged() if equal else None
-        if purge_seq is not None:
+        if equal and self._was_purged():
             gone_back |= equal
         if not gone_back:
             return {}
         self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
-        self._raise_epoch(purge_seq)
+        self._raise_epoch()
         again = replace(
             batch,
             documents=refusals.rewritten(last, gone_back),
@@ -232,10 +234,23 @@ class Writer:
         look = self._retrier.tries("source")
         return look.until_done(lambda: refusals.went_back(suspected, self._source, self._retrier.waiter))
 
-    def _purged(self) -> str | None:
-        """How far the source was purged; None if no further than was known, or if it does not say."""
-        purge_seq = self._retrier.tries("source").until_done(self._source.identify).purge_seq
-        return None if purge_seq == self._keeper.current.purge_seq else purge_seq
+    def _was_purged(self) -> bool:
+        """Whether the source was purged since the epoch was raised for that.
+
+        The checkpoint notes the purge only when the feed has told what was purged: see `_outrank_purged`.
+        """
+        found = self._retrier.tries("source").until_done(self._source.identify)
+        if not found.purged_since(self._raised_for or self._keeper.current.purge_seq):
+            return False
+        self._raised_for = found.purge_seq
+        return True
+
+    def _outrank_purged(self, purge_seq: str | None, epoch: int) -> None:
+        """Raises the epoch once what was purged is gone: what is created anew may have its version."""
+        if Identity(purge_seq=purge_seq).purged_since(self._keeper.current.purge_seq):
+            self._raised_for = purge_seq
+            if self._keeper.current.epoch == epoch:
+                self._raise_epoch()
 
     def _acknowledge(self, work: Sorted) -> None:
         advance = self._watermark.ack(work.acks)
@@ -283,6 +298,7 @@ def sort(items: Sequence[Item]) -> Sorted:
         acks=Counter(segment for segment, _ in items),
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
+        purge_seq=next((s.purge_seq for s, _ in reversed(items) if s.purge_seq), None),
     )
 
 

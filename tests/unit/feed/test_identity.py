@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.errors import RecreatedError, SourceChangedError
@@ -88,6 +90,26 @@ def test_t24_what_was_purged_is_told_as_deleted_below_every_version(scripted_ser
     changes = [c for batch in taken.batches for c in batch.changes]
     assert [(c.id, c.deleted, c.version) for c in changes] == [("gone", True, 0), ("doc-1", False, 1)]
     assert warnings.events == ["source.purged"]
+
+
+def test_t24_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):
+    """Whoever leaves the feed with what waited in it reads on as from before the purge."""
+    server = couchdb(scripted_server())
+    purged(server, "gone")
+    server.on("GET", "/db", info(purge_seq="0-x"), info(purge_seq="3-y"))
+    server.on("POST", "/db/_bulk_get", json_reply({"results": []}))
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
+    feed = feed_of(server.url, clock=clock, documents="include_docs")
+    batches = feed.batches(Seq.BEGINNING, OLD, Event())
+    while not next(batches).changes:
+        pass
+    with gevent.Timeout(60):
+        while not server.requests_of("POST", "/db/_bulk_get"):
+            gevent.sleep(0.01)
+    gevent.sleep(0.05)  # the batch is put
+    batches.close()
+    feed.close()
+    assert feed.identity.purge_seq == "0-x"
 
 
 def test_a_server_that_does_not_say_what_was_purged_is_no_error(scripted_server, clock):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pillows.models import guard
+from pillows.feed_contract import Identity
+from pillows.models import Change, ChangeBatch, guard
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 
 NAME = str(KEY)
@@ -56,3 +57,55 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     run.until(lambda: run.tail.status().changes == 1)
     run.finish()
     assert [(letter.id, letter.version) for letter in run.plan.letters.of(NAME)] == [("a", 2)]
+
+
+def purged(purge_seq):
+    return Identity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
+
+
+def once(tmp_path, running, feed, memory, until):
+    """Runs a tail on a feed until something is so; the checkpoint that it leaves."""
+    run = running(plan(tmp_path, feed, memory))
+    run.until(lambda: until(run))
+    checkpoint = run.finish()
+    run.plan.store.close()
+    run.plan.letters.close()
+    return checkpoint
+
+
+@pytest.fixture
+def filled(tmp_path, running):
+    """A target that holds `a` and `b` of a source that was never purged."""
+    memory = MemoryTransport()
+    feed = ListFeed([batch(1, change("a", n="old"), change("b"))], identity=purged("0-p"))
+    once(tmp_path, running, feed, memory, lambda run: run.tail.status().changes == 2)
+    return memory
+
+
+def test_t24_a_purge_is_known_only_once_what_was_purged_is_gone(tmp_path, running, filled):
+    """`a` is created anew and comes along the feed, before the feed has noticed that `b` was purged."""
+    feed = ListFeed([batch(1), batch(2, change("a", "1-b", n="new"))], identity=purged("2-p"))
+    written = once(tmp_path, running, feed, filled, lambda _: filled.live()["a"]["n"] == "new")
+    assert (written.epoch, written.purge_seq) == (2, "0-p")  # so the next start is told of `b`
+
+    gone = ChangeBatch(changes=(Change("b", ("0-purged",), 0, deleted=True),), seq=None, purge_seq="2-p")
+    feed = ListFeed([batch(2), gone, batch(3)], identity=purged("2-p"))
+    written = once(tmp_path, running, feed, filled, lambda run: run.tail.status().changes == 4)
+    assert (set(filled.live()), written.purge_seq) == ({"a"}, "2-p")
+
+
+def test_t24_what_is_created_anew_after_the_purge_is_known_is_written_too(tmp_path, running, filled):
+    """With the very revision number that it had; also where a server cannot tell what was purged."""
+    told = ChangeBatch(changes=(), seq=None, purge_seq="2-p")
+    again = batch(2, change("a", "1-b", n="new"))
+    feed = ListFeed([batch(1), told, again], identity=purged("2-p"))
+    written = once(tmp_path, running, feed, filled, lambda _: filled.live()["a"]["n"] == "new")
+    assert (written.epoch, written.purge_seq) == (2, "2-p")
+
+
+def test_a_purge_position_of_another_copy_is_no_purge(tmp_path, running, filled):
+    """Every node of a cluster has its own: a replay would be written again under an epoch each."""
+    replay = batch(2, change("a", n="old"))
+    feed = ListFeed([batch(1), replay], identity=purged("0-other"))
+    written = once(tmp_path, running, feed, filled, lambda run: run.tail.status().changes == 3)
+    assert written.epoch == 1
