@@ -32,8 +32,12 @@ class Identity:
 
         An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is no alarm.
         """
-        times = {self.instance_start_time, other.instance_start_time}
-        return len(times) > 1 and not times & {None, "", "0"}
+        return self.instance_start_time != other.instance_start_time and self.tells and other.tells
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says when the database was created."""
+        return self.instance_start_time not in {None, "", "0"}
 
     def purged_since(self, purge_seq: str | None) -> bool:
         """Whether the database was purged since it was at that purge position, as far as it tells."""

@@ -226,15 +226,18 @@ class Run:
         return start.fresh(situation, self._retrier.tries("source").until_done(self.feed.start))
 
     def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with the identity of its database, asked for where it is not known."""
-        if checkpoint.instance_start_time is not None:
+        """The checkpoint with the identity of its database, asked for where it is not known.
+
+        Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
+        """
+        if identity_of(checkpoint).tells:
             return checkpoint
         identity = self._retrier.tries("source").until_done(self.feed.identify)
         return replace(
             checkpoint,
             instance_start_time=identity.instance_start_time,
             server_uuid=identity.server_uuid,
-            purge_seq=identity.purge_seq,
+            purge_seq=checkpoint.purge_seq or identity.purge_seq,
         )
 
     def _claim(self, checkpoint: Checkpoint) -> None:
@@ -333,13 +336,15 @@ class Run:
     def _complete_pass(self, keeper: Keeper) -> None:
         """The pass has seen everything: what it did not write again is gone from the source.
 
+        But for the documents of dead letters, whose older rows stay until they are mended or deleted.
         Where rows outlive their documents nothing is swept: a pass cannot tell those from phantoms.
         """
         kept = self._plan.pillow.keep_departed or self._plan.pillow.keep_deleted
         epoch = 0 if kept else keeper.current.pass_epoch
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
-            removed = tries.until_done(partial(transport.complete_pass, epoch))
+            older = self._plan.letters.ids(str(self._plan.key), transport.name)
+            removed = tries.until_done(partial(transport.complete_pass, epoch, older))
             self._observer.notice(
                 str(self._plan.key),
                 event="pass.completed",
