@@ -9,8 +9,23 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import pytest  # noqa: E402 - whatever is imported is imported patched
+import os  # noqa: E402 - whatever is imported is imported patched
+import signal  # noqa: E402
+
+import pytest  # noqa: E402
 from gevent.hub import Hub  # noqa: E402
+from gevent.util import print_run_info  # noqa: E402
+
+# Says where every greenlet is, past what pytest captures (`python -m tests` asks a part that hangs).
+_stderr = os.dup(2)
+
+
+def _say_where(*_: object) -> None:
+    with open(_stderr, "w", closefd=False) as told:
+        print_run_info(file=told)
+
+
+signal.signal(signal.SIGUSR2, _say_where)
 
 # pytest-timeout fails a test from a signal, in whichever greenlet runs then; the hub would print what
 # ends a greenlet, and the test would wait on.
