@@ -20,7 +20,7 @@ from daemon.log_observer import LogObserver
 from daemon.logs import Logs
 from daemon.memory import Trimmer
 from daemon.notify import Notifier
-from daemon.operations import Operations
+from daemon.operations.operations import Operations
 from daemon.restarts import RestartPolicy
 from daemon.signals import Signals
 from daemon.state_dir import StateDir
@@ -29,7 +29,7 @@ from pillows.clock import Clock
 from pillows.state import TailStatus
 
 #: How long the start waits for a command that holds the state directory for a moment.
-_LOCK_SECONDS = 2.0
+_LOCK_SECONDS = 5.0
 #: How often a drain is looked at.
 _DRAIN_STEP_SECONDS = 0.1
 #: How long killed pillows get to close what they have open.
