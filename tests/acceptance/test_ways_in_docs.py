@@ -195,18 +195,19 @@ def test_the_readme_s_pillow_and_its_commands_run(
         [*PILLOWD, *line.split()[1:]] for line in block("pillowd check").strip().splitlines()
     )
 
-    def ask(command: list[str]) -> str:
+    def ask(command: list[str], *codes: int) -> str:
         done = subprocess.run(
             command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode in (0, *codes), done.stderr
         return done.stdout
 
     ask(check)
     with (tmp_path / "log").open("w") as log:
         daemon = subprocess.Popen(run, cwd=tmp_path, env=environ, stderr=log)
     try:
-        wait_until(lambda: " live " in ask(status), timeout=40, every=0.5)
+        # 75 is "later": on a busy machine the daemon may start for longer than a command waits for it.
+        wait_until(lambda: " live " in ask(status, 75), every=0.5)
         daemon.terminate()
         assert daemon.wait(timeout=60) == 0
     finally:
