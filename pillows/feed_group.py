@@ -11,7 +11,7 @@ others see some changes again, which their targets refuse by version.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
@@ -92,7 +92,7 @@ class Member:
         self.left = True
         self._news.set()
 
-    def batches(self, stop: Event, drains: Callable[[], bool]) -> Iterator[ChangeBatch]:
+    def batches(self, stop: Event, drains: Callable[[], bool]) -> Generator[ChangeBatch, None, None]:
         """What comes, with signs of life, until it has left or a stop is asked for.
 
         Args:
@@ -224,10 +224,11 @@ class FeedGroup:
         except FatalError:
             pass  # each member reads on alone, and is told by the server what is wrong
         finally:
-            for member in [*self._members, *self._joining]:
-                member.leave()
-            self._members, self._joining = [], []
-            self._reader = None
+            if self._reader is gevent.getcurrent():  # else it was ended, and the group may be another's
+                for member in [*self._members, *self._joining]:
+                    member.leave()
+                self._members, self._joining = [], []
+                self._reader = None
 
     def _take_in(self) -> Seq:
         """Takes the joiners in, and returns the oldest position that anybody needs.
@@ -245,16 +246,20 @@ class FeedGroup:
         return self._held[-1].seq
 
     def _read_from(self, since: Seq, feed: CouchFeed) -> None:
-        for batch in feed.batches(since, self._identity, self._halt):
-            for member in self._members:
-                member.put(batch)
-            self._members = [member for member in self._members if not member.left]
-            if batch.seq is not None:
-                self._remember(batch.seq)
-            if batch.asked_at is not None:
-                self._began = None
-            if not self._members:
-                self._halt.set()
+        with closing(feed.batches(since, self._identity, self._halt)) as batches:
+            for batch in batches:
+                self._hand_out(batch)
+
+    def _hand_out(self, batch: ChangeBatch) -> None:
+        for member in self._members:
+            member.put(batch)
+        self._members = [member for member in self._members if not member.left]
+        if batch.seq is not None:
+            self._remember(batch.seq)
+        if batch.asked_at is not None:
+            self._began = None
+        if not self._members:
+            self._halt.set()
 
     def _remember(self, seq: Seq) -> None:
         """Keeps positions some seconds apart, and one that is old enough to join at."""
@@ -330,15 +335,18 @@ class GroupFeed:
         """Changes after `since`, for ever: alone first, then with the group, alone when it falls behind."""
         while not stop.is_set():
             try:
-                for batch in self._alone(since, identity, stop):
-                    since = batch.seq or since
-                    yield batch
+                # Closed here, not when the garbage collector comes: closing ends connections.
+                with closing(self._alone(since, identity, stop)) as alone:
+                    for batch in alone:
+                        since = batch.seq or since
+                        yield batch
                 if self._member is None:
                     return
                 identity = self._own.identity or identity
-                for batch in self._member.batches(stop, self._group.drain):
-                    since = batch.seq or since
-                    yield batch
+                with closing(self._member.batches(stop, self._group.drain)) as shared:
+                    for batch in shared:
+                        since = batch.seq or since
+                        yield batch
             finally:
                 self._leave()
 
@@ -346,7 +354,9 @@ class GroupFeed:
         """Closes every connection of its own. May be called twice."""
         self._own.close()
 
-    def _alone(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def _alone(
+        self, since: Seq, identity: Identity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
         """Changes until it has joined the group; at last the position at which it did."""
         held: Held | None = None
         with closing(self._own.batches(since, identity, stop)) as alone:

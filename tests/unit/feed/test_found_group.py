@@ -1,0 +1,70 @@
+"""Readers that come while the last ones go."""
+
+from __future__ import annotations
+
+import gevent
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.feed_group import FeedGroup, Held
+from pillows.models import ChangeBatch
+from tests.clock import FakeClock
+
+
+class Slow:
+    """A feed that ends when the test lets it, as a connection may take a while to close."""
+
+    identity = last_byte_at = trouble = None
+
+    def __init__(self) -> None:
+        self.since: Seq | None = None
+        self.may_end = Event()
+
+    def batches(self, since: Seq, identity: object, stop: Event):
+        self.since = since
+        try:
+            while not stop.wait(0.001):
+                yield ChangeBatch(changes=(), seq=since)
+        finally:
+            self.may_end.wait(60)
+
+    def close(self) -> None:
+        pass
+
+
+def until(condition, seconds: float = 60.0) -> None:
+    with gevent.Timeout(seconds):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+def test_t13_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
+    """Its reading went on without a member, and would have served whoever joined next from elsewhere."""
+    feeds: list[Slow] = []
+
+    def make_feed(_):
+        feeds.append(Slow())
+        return feeds[-1]
+
+    clock = FakeClock(auto=False)
+    group = FeedGroup(make_feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    first = group.join(Held(clock.monotonic(), Seq.of("1-first")), None, lambda _: True)
+    until(lambda: feeds and feeds[0].since)
+    leaving = gevent.spawn(group.leave, first)
+    until(lambda: not group.size)
+
+    second = group.join(Held(clock.monotonic(), Seq.of("2-second")), None, lambda _: True)
+    until(lambda: len(feeds) == 2 and feeds[1].since)
+    feeds[0].may_end.set()
+    leaving.get(timeout=60)
+
+    stop = Event()
+    batches = second.batches(stop, lambda: False)
+    assert [next(batches).seq for _ in range(3)] == [Seq.of("2-second")] * 3
+    assert (second.left, group.size) == (False, 1)
+
+    stop.set()
+    batches.close()
+    feeds[1].may_end.set()
+    group.leave(second)
+    assert group.size == 0
