@@ -82,12 +82,17 @@ def filter_query(source: SourceOptions) -> str:
     return f"&filter={quote('_design')}" if source.design else ""
 
 
-def filter_body(source: SourceOptions) -> bytes | None:
-    """The body of a request with a filter that takes one; None: it is a GET."""
+def filter_body(source: SourceOptions, ids: Sequence[str] | None = None) -> bytes | None:
+    """The body of a request with a filter that takes one; None: it is a GET.
+
+    Args:
+        source: how the database is read.
+        ids: which of `doc_ids` to name; all of them by default.
+    """
     if source.selector is not None:
         return msgspec.json.encode({"selector": source.selector})
     if source.doc_ids is not None:
-        return msgspec.json.encode({"doc_ids": source.doc_ids})
+        return msgspec.json.encode({"doc_ids": source.doc_ids if ids is None else ids})
     return None
 
 

@@ -17,8 +17,9 @@ from pillows.clock import Clock
 from pillows.couch import Answer
 from pillows.errors import RecreatedError, RetryableError
 from pillows.feed_contract import Identity
+from pillows.feed_ids import GROUP_IDS, IdGroups
 from pillows.feed_loader import Loader, Sizes
-from pillows.feed_pages import Cutter, Page, page_query, plan_page, tail_query
+from pillows.feed_pages import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
 from pillows.feed_source import Source, whole
 from pillows.lines import Closing, GarbageError, PageReader, Reader, TailReader
 from pillows.models import Change, ChangeBatch
@@ -107,6 +108,8 @@ class Reading:
         self._since = since
         self._known_at: float | None = None
         self._documents = hands.source.documents(hands.pace)
+        ids = self._options.doc_ids or ()
+        self._ids = IdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
 
     def run(self) -> None:
         """Reads until a stop is asked for.
@@ -116,7 +119,10 @@ class Reading:
             FatalError: it can't go on.
         """
         while not self._hands.stop.is_set():
-            self._catch_up()
+            if self._ids is not None:
+                self._read_groups(self._ids)
+            else:
+                self._catch_up()
             if self._options.filtered:
                 self._hands.clock.wait(self._hands.stop, POLL_SECONDS)
             else:
@@ -193,6 +199,37 @@ class Reading:
         fetch = self._documents.current if self._options.filtered else self._documents.fill
         hands = self._hands
         return Loader(fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes)
+
+    # --- more ids than one request may name
+
+    def _read_groups(self, ids: IdGroups) -> None:
+        """Asks for each group of ids from the same position, and moves that when it may move."""
+        clock, loader = self._hands.clock, self._loader()
+        began_at = clock.monotonic()
+        try:
+            for number, group in enumerate(ids.groups):
+                if self._hands.stop.is_set():
+                    return
+                changes, closing = self._read_group(group)
+                if number == 0:
+                    ids.hold(clock.monotonic(), closing.seq)
+                loader.add(ChangeBatch(changes=ids.news(changes), seq=None))
+            self._since = ids.covered(began_at) or self._since
+            loader.add(ChangeBatch(changes=(), seq=self._since, caught_up=True))
+            loader.drain()
+        finally:
+            loader.close()
+
+    def _read_group(self, ids: Sequence[str]) -> tuple[list[Change], Closing]:
+        """All that the feed has of some ids: each has one row at most, so one answer holds them."""
+        reader = PageReader()
+        page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
+        query = page_query(self._options, self._since, page)
+        with self._source.changes(query, silent_seconds=self._options.timeout, ids=ids) as answer:
+            self._check_identity(known_for_seconds=IDENTITY_SECONDS)
+            changes = [change for block in answer.blocks() for change, _ in reader.feed(block)]
+        skip = "_design/" if self._options.skip_design else None
+        return [c for c in changes if skip is None or not c.id.startswith(skip)], whole(reader)
 
     # --- following the head
 

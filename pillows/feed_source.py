@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
@@ -130,9 +130,17 @@ class Source:
         return list({info.id: None for info in told.purged_infos})
 
     @contextmanager
-    def changes(self, query: str, *, silent_seconds: float) -> Iterator[Answer]:
-        """Opens `_changes`."""
-        body = filter_body(self.options)
+    def changes(
+        self, query: str, *, silent_seconds: float, ids: Sequence[str] | None = None
+    ) -> Iterator[Answer]:
+        """Opens `_changes`.
+
+        Args:
+            query: encoded.
+            silent_seconds: how long the server itself may say nothing.
+            ids: which of `doc_ids` to ask for; all of them by default.
+        """
+        body = filter_body(self.options, ids)
         path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
         method = "GET" if body is None else "POST"
         with (

@@ -36,8 +36,9 @@ class SourceOptions(Options):
         queue: bytes that may wait between the feed and the pipeline.
         join_overlap: how long a shared feed keeps a position before readers may join at it; long
             enough for a lagging copy to have caught up. 0 with one node.
-        selector, doc_ids, design: a filter in the server, for append-only data only. Beyond 1,000 ids
-            CouchDB scans the whole database (`changes_doc_ids_optimization_threshold`).
+        selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
+            are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
+            scan the whole database for them (`changes_doc_ids_optimization_threshold`).
         on_filtered, deletes: must be `ignore` with a server-side filter: CouchDB then reports
             neither deletes nor documents that leave the selection.
     """
@@ -56,7 +57,7 @@ class SourceOptions(Options):
     queue: Size = Field(default=2**20, gt=0)
     join_overlap: Duration = Field(default=60.0, ge=0)
     selector: dict[str, object] | None = None
-    doc_ids: list[str] | None = Field(default=None, max_length=1000)
+    doc_ids: list[str] | None = None
     design: bool = False
     on_filtered: Literal["remove", "ignore"] = "remove"
     deletes: Literal["remove", "ignore"] = "remove"

@@ -334,6 +334,25 @@ def test_t13_nobody_founds_a_group_while_another_does():
             reader.get(timeout=60)
 
 
+def test_a_reading_is_closed_with_the_feed_that_began_it():
+    """Not when the garbage collector finds it, which may be at exit: it has a connection to end."""
+    group = FeedGroup(
+        lambda _: Ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
+    )
+    feed = GroupFeed(Ending(), group, lambda _: True)
+    begin, begun = feed._alone, []
+
+    def alone(*arguments):
+        begun.append(begin(*arguments))
+        return begun[-1]
+
+    feed._alone = alone
+    batches = feed.batches(Seq.BEGINNING, None, Event())
+    next(batches)
+    batches.close()
+    assert [reading.gi_frame for reading in begun] == [None]
+
+
 class Shared(Ending):
     """A feed that gives what a test puts in."""
 
