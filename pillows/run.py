@@ -263,7 +263,8 @@ class Run:
         pusher.finish()
         if self._trouble is not None:
             raise self._trouble
-        keeper.save()
+        with self._turn:
+            keeper.save()
 
     def _pipeline(self, pusher: Pusher[Item], watermark: Watermark) -> Pipeline:
         """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
