@@ -38,7 +38,6 @@ class Part:
 
     def __init__(self, paths: list[str]) -> None:
         self.name = " ".join(paths)
-        self._began = time.monotonic()
         self._said: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
         self._process = subprocess.Popen(
             [*COMMAND, *paths], stdout=self._said, stderr=subprocess.STDOUT, start_new_session=True
@@ -76,28 +75,32 @@ class Part:
                 self._process.wait(LAST_WORD_SECONDS)
 
     def verdict(self) -> str:
-        """How it ended, in one line."""
-        how = f"FAILED with {self._process.returncode}" if self.failed else "passed"
-        return f"{self.name}: {how} after {time.monotonic() - self._began:.0f} s"
+        """How it ended, in one line; pytest has said how long it took."""
+        return f"{self.name}: " + (f"FAILED with {self._process.returncode}" if self.failed else "passed")
 
 
 def main(arguments: list[str]) -> int:
     """Returns 0 if everything has passed."""
     if arguments:
         return subprocess.call([*COMMAND, *arguments])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and so in good order
     with ExitStack() as stack:
         parts = [stack.enter_context(Part(paths)) for paths in PARTS]
-        verdicts = _ended(parts, time.monotonic() + LIMIT_SECONDS)
-        for part in sorted(parts, key=lambda part: part.failed):
-            _tell("", f"{part.name}:")
-            sys.stdout.buffer.write(part.said())
-        _tell("", *verdicts)
+        stack.callback(_show, parts)
+        _await(parts, time.monotonic() + LIMIT_SECONDS)
         return int(any(part.failed for part in parts))
 
 
-def _ended(parts: list[Part], until: float) -> list[str]:
-    """Waits for all parts, and tells meanwhile how far they are; what became of each."""
-    running, verdicts = list(parts), []
+def _show(parts: list[Part]) -> None:
+    for part in sorted(parts, key=lambda part: part.failed):
+        _tell("", f"{part.name}:")
+        sys.stdout.buffer.write(part.said())
+    _tell("", *(part.verdict() for part in parts))
+
+
+def _await(parts: list[Part], until: float) -> None:
+    """Waits for all parts, and tells meanwhile how far they are."""
+    running = list(parts)
     news_at = time.monotonic() + NEWS_SECONDS
     while running:
         time.sleep(0.2)
@@ -110,9 +113,7 @@ def _ended(parts: list[Part], until: float) -> list[str]:
             _tell(*(f"{part.name}: {_last_line(part)}" for part in running))
         for part in [part for part in running if part.ended]:
             running.remove(part)
-            verdicts.append(part.verdict())
-            _tell(verdicts[-1])
-    return verdicts
+            _tell(part.verdict())
 
 
 def _last_line(part: Part) -> str:
