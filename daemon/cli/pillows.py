@@ -22,7 +22,7 @@ from pillows.state import State
 #: How often `status --watch` looks again.
 _WATCH_SECONDS = 1.0
 #: How long a command waits to see what it told done, and how often it looks.
-_SETTLE_SECONDS = 10.0
+_SETTLE_SECONDS = 30.0
 _LOOK_SECONDS = 0.2
 
 
