@@ -20,7 +20,7 @@ from daemon.log_observer import LogObserver
 from daemon.logs import Logs
 from daemon.memory import Trimmer
 from daemon.notify import Notifier
-from daemon.operations.operations import Operations
+from daemon.operations.calls import Operations
 from daemon.restarts import RestartPolicy
 from daemon.signals import Signals
 from daemon.state_dir import StateDir

@@ -17,7 +17,7 @@ from daemon import build, state_dir
 from daemon.build import tail_keys
 from daemon.cli.exits import UnreachableError
 from daemon.config.models import Config
-from daemon.operations import Operations
+from daemon.operations.calls import Operations
 from pillows.clock import SystemClock
 from pillows.observer import Observer
 

@@ -170,7 +170,9 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         )
         code = daemon.run()
     if watch.last is not None and watch.last.state is State.FAILED:
-        raise CommandError(f"{wanted.name}: {mask.text(watch.last.reason)}")
+        raise CommandError(
+            f"{wanted.name}: {mask.text(watch.last.reason)}. {_others(str(wanted.config_path))}"
+        )
     return _summary(wanted, config, cut=code != Exit.OK, caught_up=watch.caught_up)
 
 
@@ -203,6 +205,10 @@ def _told(summary: dict[str, Any]) -> str:
             f"{summary['dead_letters']} could not be written (dead letters); why: "
             f"pillowd dead-letter list {summary['name']} --config {summary['config']}"
         )
-    lines.append("The same command goes on from here; it is remembered in")
-    lines.append(f"  {Path(summary['config']).parent}")
+    lines.append(f"The same command goes on from here. {_others(summary['config'])}")
     return "\n".join(lines)
+
+
+def _others(config: str) -> str:
+    """How to give any other command what this one remembers."""
+    return f"Other commands, such as `pillowd status`, take\n  --config {config}"

@@ -23,6 +23,15 @@ EXCEPTIONS = {
     ("daemon/__main__.py", "pillowd"),  # looks whether this package is hidden, before anything else
 }
 OURS = {*MAY_IMPORT, "pillowd", "tests", "bench"}
+#: Folder of `daemon` -> the folders of it that it may import. `run` is the process itself: what stands
+#: in no folder, and `operations`.
+DAEMON_MAY_IMPORT = {
+    "config": {"config"},
+    "run": {"config", "run"},
+    "cli": {"config", "run", "cli"},
+    "mirror": {"config", "run", "cli", "mirror"},
+    "demo": {"demo"},
+}
 
 
 def modules(package: str) -> list[Path]:
@@ -48,6 +57,25 @@ def test_imports_go_one_way(package: str) -> None:
         if name in OURS and name not in MAY_IMPORT[package]
     }
     assert wrong - EXCEPTIONS == set()
+
+
+def folder(name: str) -> str:
+    """The folder of `daemon` that a module stands in."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in DAEMON_MAY_IMPORT else "run"
+
+
+def test_imports_within_the_daemon_go_one_way() -> None:
+    """Configuration knows nobody; the process knows no command; a command knows both."""
+    paths = [path for path in modules("daemon") if path.name != "__main__.py"]
+    wrong = [
+        (str(path.relative_to(ROOT)), node.module)
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "daemon"
+        if folder(node.module or "") not in DAEMON_MAY_IMPORT[folder(dotted(path))]
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("package", ["checkpoints", "pillows"])

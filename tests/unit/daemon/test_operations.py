@@ -10,7 +10,7 @@ import pytest
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
 from daemon import state_dir
-from daemon.operations import Operations
+from daemon.operations.calls import Operations
 from daemon.state_dir import StateDir
 from pillows.deadletters import DeadLetter
 from tests.clock import FakeClock
