@@ -21,7 +21,7 @@ from checkpoints import Tracker
 from pillows.clock import Clock, SystemClock
 from pillows.errors import FatalError
 from pillows.fanout import Delivery
-from pillows.letter import MAX_ERROR_CHARACTERS, DeadLetter, LetterPolicy, pause_seconds
+from pillows.letter import MAX_ERROR_CHARACTERS, PIPELINE, DeadLetter, LetterPolicy, pause_seconds
 from pillows.models import DocumentRows
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -73,7 +73,7 @@ class DeadLetters:
         known = self._known[pillow]
         if not known.due:
             return
-        for document in documents:
+        for document in [one for one in documents if one.id in known.transports]:
             for transport in known.transports_of(document.id):
                 written = not (transport in deliveries and document.id in deliveries[transport].dead)
                 stored = self._tracker[pillow, transport, document.id]["version"]
@@ -164,6 +164,10 @@ class DeadLetters:
         changes = self._changes  # of others, while the disk is waited for, nothing is said
         self._tracker.sync()
         self._synced = max(self._synced, changes)
+
+    def ids(self, pillow: str, transport: str) -> set[str]:
+        """The documents of a tail that a transport may hold in an older state: their letters say why."""
+        return {id for its, id in self._known[pillow].due if its in (transport, PIPELINE)}
 
     def count(self, pillow: str) -> int:
         """How many letters a tail has."""

@@ -9,7 +9,7 @@ of our own would outlive its return, because its old revision would then be an a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -94,7 +94,7 @@ class Replica:
             retry |= sent.retry
         return WriteResult(dead=dead, retry=retry)
 
-    def sweep(self, epoch: int) -> int:  # noqa: ARG002  # as in `Upserts`
+    def sweep(self, epoch: int, kept: Collection[str]) -> int:  # noqa: ARG002  # as in `Upserts`
         """Purges the documents that the source does not know; how many those were."""
         swept = 0
         for page in self._target.pages():

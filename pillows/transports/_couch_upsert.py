@@ -7,7 +7,7 @@ else was faster it is a conflict, and the document is looked at again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 
@@ -54,12 +54,13 @@ class Upserts:
             retry |= sent.retry
         return WriteResult(refused=refused, dead=dead, retry=retry)
 
-    def sweep(self, epoch: int) -> int:
-        """Deletes the documents that carry a guard of a lower epoch; how many those were."""
+    def sweep(self, epoch: int, kept: Collection[str]) -> int:
+        """Deletes the documents that carry a guard of a lower epoch, but for `kept`; how many those were."""
         floor = guard(epoch, 0)
         swept = 0
         for page in self._target.pages():
-            old = [leaf for leaf in page if isinstance(leaf.guard, int) and leaf.guard < floor]
+            lower = [leaf for leaf in page if isinstance(leaf.guard, int) and leaf.guard < floor]
+            old = [leaf for leaf in lower if leaf.id not in kept]
             leaves = self._target.leaves([leaf.id for leaf in old]) if old else {}
             sent = self._target.send({id: list(_deletions(id, floor, its)) for id, its in leaves.items()})
             if troubled := {**sent.dead, **sent.retry}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -79,8 +79,8 @@ class IndexWriter:
         """Which of these ids have a document, tombstones included."""
         return set(self._versions(ids))
 
-    def sweep(self, epoch: int, tally: Tally) -> None:
-        """Removes the documents of lower epochs; their number is in `tally.removed`.
+    def sweep(self, epoch: int, kept: Collection[str], tally: Tally) -> None:
+        """Removes the documents of lower epochs but for `kept`; their number is in `tally.removed`.
 
         Raises:
             RetryableError: some may still be there; sweep again.
@@ -88,9 +88,8 @@ class IndexWriter:
         """
         least = guard(epoch, 0)
         for hits in self._older_than(least):
-            self._write(
-                [bulk.removal(hit["_id"], least, deleted_at_ms=self._deleted_at()) for hit in hits], tally
-            )
+            old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
+            self._write([bulk.removal(id, least, deleted_at_ms=self._deleted_at()) for id in old], tally)
         _all_removed(tally)
 
     def purge(self) -> None:

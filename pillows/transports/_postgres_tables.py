@@ -256,13 +256,18 @@ class Table:
 
     @cached_property
     def sweep(self) -> bytes:
-        """Removes a page of what has a guard below `floor`; gives the page's last id and how many rows."""
+        """Removes a page of what has a guard below `floor` and is not `kept`.
+
+        Gives the page's last id and how many rows went.
+        """
         if self.many:
             return self.compose(
                 "with page as (select _id, version from {document} where output = {path} and _id > %(after)s"
                 " order by _id limit %(page)s),"
                 " old as (delete from {document} d using page p where d.output = {path} and d._id = p._id"
-                " and d.version < %(floor)s returning d._id),"
+                " and d.version < %(floor)s"
+                " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = p._id)"
+                " returning d._id),"
                 " swept as (delete from {table} t using old where {mine} t._id = old._id returning 1)"
                 " select (select max(_id) from page), (select count(*) from swept)"
             )
@@ -270,7 +275,9 @@ class Table:
             "with page as (select _id, _version from {table} where {mine} _id > %(after)s"
             " order by _id limit %(page)s),"
             " swept as (delete from {table} t using page p where {mine} t._id = p._id"
-            " and p._version < %(floor)s returning 1)"
+            " and p._version < %(floor)s"
+            " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = p._id)"
+            " returning 1)"
             " select (select max(_id) from page), (select count(*) from swept)"
         )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pillows.errors import ConfigError, PermanentError
@@ -182,15 +182,21 @@ class Table:
         elif known and known.has_record:
             db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
 
-    def sweep(self, db: sqlite3.Connection, floor: int) -> int:
-        """Removes every row, and every record, whose guard is below `floor`; how many rows that were."""
-        table = quoted(self.name)
-        old = "SELECT _id FROM pillowd_document WHERE output = ? AND version < ?"
+    def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
+        """Removes every row and record whose guard is below `floor`, but for documents that are `kept`.
+
+        Returns:
+            How many rows that were.
+        """
+        db.create_function("pillowd_kept", 1, frozenset(kept).__contains__, deterministic=True)
+        table, lower = quoted(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
         if self.many:
+            old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
             swept = db.execute(f"DELETE FROM {table} WHERE _id IN ({old})", (self.name, floor))  # noqa: S608
         else:
-            swept = db.execute(f"DELETE FROM {table} WHERE _version < ?", (floor,))  # noqa: S608
-        db.execute("DELETE FROM pillowd_document WHERE output = ? AND version < ?", (self.name, floor))
+            old = "_version < ? AND NOT pillowd_kept(_id)"
+            swept = db.execute(f"DELETE FROM {table} WHERE {old}", (floor,))  # noqa: S608
+        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.name, floor))  # noqa: S608
         return swept.rowcount
 
     def forget(self, db: sqlite3.Connection, before: float) -> None:

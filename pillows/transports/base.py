@@ -78,6 +78,8 @@ class Transport(ABC):
     remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.
     transactional: ClassVar[bool] = False
+    #: `write` may be called for several batches at once, none of which has a document of another.
+    concurrent: ClassVar[bool] = False
     #: Can tell what it holds (`stored`), so `pillowd verify` can compare it with the source.
     verifiable: ClassVar[bool] = False
 
@@ -150,8 +152,13 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def complete_pass(self, epoch: int) -> int:
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Ends a pass: removes this tail's rows of an epoch below `epoch`, publishes new outputs.
+
+        Args:
+            epoch: of the pass.
+            kept: documents whose rows stay, whatever their epoch: the pass met them, and could not
+                write them.
 
         Returns:
             How many rows were removed.

@@ -9,7 +9,7 @@ replications alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -116,9 +116,9 @@ class CouchdbTransport(Transport):
         ]
         return _together(results, {d.id: guard(batch.epoch, d.version) for d in documents})
 
-    def complete_pass(self, epoch: int) -> int:
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Removes what the pass did not meet; see `Transport.complete_pass`."""
-        return sum(writer.sweep(epoch) for writer in self._writers.values())
+        return sum(writer.sweep(epoch, frozenset(kept)) for writer in self._writers.values())
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """The documents of a database, page by page; of a replica their revisions are compared."""

@@ -38,6 +38,7 @@ class ElasticsearchTransport(Transport):
 
     Connection = ElasticsearchConnection
     Output = ElasticsearchOutput
+    concurrent = True
     verifiable = True
 
     connection: ElasticsearchConnection
@@ -121,8 +122,8 @@ class ElasticsearchTransport(Transport):
             writer.replace(needed, output, batch.epoch, tally)
         return tally.result()
 
-    def complete_pass(self, epoch: int) -> int:
-        """Removes documents of lower epochs, then points each alias to its index.
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Removes documents of lower epochs but for the kept ones, then points each alias to its index.
 
         Raises:
             RetryableError: the cluster is away or busy; call again.
@@ -130,7 +131,7 @@ class ElasticsearchTransport(Transport):
         """
         tally = Tally()
         for output, index in self._opened().items():
-            self._writers[output].sweep(epoch, tally)
+            self._writers[output].sweep(epoch, frozenset(kept), tally)
             index.publish()
         return tally.removed
 

@@ -8,7 +8,7 @@ again in halves until the documents at fault are found. Redirects are not follow
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
@@ -154,7 +154,7 @@ class HttpTransport(Transport):
             retry |= {id: why for id, why in answer.retry.items() if id in message.ids}
         return WriteResult(dead=dead, retry=retry)
 
-    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
         """Nothing is known of what the receiver holds."""
         return 0
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -99,7 +99,7 @@ class JsonlTransport(Transport):
         """Appends the batch's lines and moves the checkpoint with them."""
         return self._in_thread(lambda: self._write(batch))
 
-    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
         """Removes nothing: what was appended stays, and its lower `_version` tells its age."""
         return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from checkpoints import Checkpoint, TailKey
@@ -30,6 +30,7 @@ class NullTransport(Transport):
     Output: ClassVar[type[Options]] = NullOutput
     guarded: ClassVar[bool] = False
     remembers: ClassVar[bool] = False
+    concurrent: ClassVar[bool] = True
 
     def __init__(
         self, name: str, key: TailKey, connection: NullConnection, outputs: Mapping[str, NullOutput]
@@ -60,7 +61,7 @@ class NullTransport(Transport):
             self.rows += sum(len(rows) for rows in document.rows.values())
         return WriteResult()
 
-    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
         """Nothing is there to be removed."""
         return 0
 

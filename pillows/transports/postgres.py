@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
 from pillows.transports._postgres_probe import create_probes
+from pillows.transports._postgres_rows import storable
 from pillows.transports._postgres_schema import create_stages, ensure, missing, shown
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
@@ -139,9 +140,10 @@ class PostgresTransport(Transport):
         self._forget()
         return result
 
-    def complete_pass(self, epoch: int) -> int:
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Removes the rows of lower epochs; see `Transport.complete_pass`."""
-        removed = sum(self._sweep(table, epoch << VERSION_BITS) for table in self._tables)
+        stored_as = [storable(id) for id in kept]
+        removed = sum(self._sweep(table, epoch << VERSION_BITS, stored_as) for table in self._tables)
         self._forget(floor=epoch << VERSION_BITS)
         return removed
 
@@ -195,12 +197,12 @@ class PostgresTransport(Transport):
             self._checkpoint.hold(cursor)
             yield cursor
 
-    def _sweep(self, table: Table, floor: int) -> int:
+    def _sweep(self, table: Table, floor: int, kept: Sequence[str]) -> int:
         removed = 0
         after: str | None = ""
         while after is not None:
             with self._fenced() as cursor:
-                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor}
+                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor, "kept": kept}
                 [(after, count)] = cursor.execute(table.sweep, parameters).fetchall()
             removed += count
         return removed

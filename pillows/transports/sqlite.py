@@ -10,7 +10,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -111,9 +111,9 @@ class SqliteTransport(Transport):
         """Writes a batch and its checkpoint in one transaction; see `Transport.write`."""
         return self._session.run(lambda: self._write(batch))
 
-    def complete_pass(self, epoch: int) -> int:
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Removes the rows of lower epochs; see `Transport.complete_pass`."""
-        return self._session.run(lambda: self._sweep(epoch << VERSION_BITS))
+        return self._session.run(lambda: self._sweep(epoch << VERSION_BITS, kept))
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """The documents of a table, page by page; see `Transport.stored`."""
@@ -163,9 +163,9 @@ class SqliteTransport(Transport):
                 self._checkpoint.save(db, batch.checkpoint)
         return result
 
-    def _sweep(self, floor: int) -> int:
+    def _sweep(self, floor: int, kept: Collection[str]) -> int:
         with self._fenced() as db:
-            return sum(table.sweep(db, floor) for table in self._tables.values())
+            return sum(table.sweep(db, floor, kept) for table in self._tables.values())
 
     def _read(
         self, table: Table, after: str, ids: Sequence[str] | None

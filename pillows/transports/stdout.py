@@ -7,7 +7,7 @@ the write waits in a thread. A line counts once the pipe or terminal has taken i
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 from checkpoints import Checkpoint, TailKey
@@ -69,7 +69,7 @@ class StdoutTransport(Transport):
         self._turns.run(lambda: _print(b"".join(texts)))
         return WriteResult(dead=dead)
 
-    def complete_pass(self, epoch: int) -> int:  # noqa: ARG002  # the contract's
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
         """Nothing can be taken back."""
         return 0
 

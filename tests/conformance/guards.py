@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -124,6 +125,24 @@ class GuardConformance:
             transport.write(batch(document("kept", 1, *two, output="lines"), epoch=2))
             assert transport.complete_pass(2) == 2
         assert rows(target, "lines") == {"kept": two}
+
+    def test_completing_a_pass_leaves_the_rows_of_documents_that_it_could_not_write(
+        self, target: Target
+    ) -> None:
+        """Those of dead letters, whatever their ids hold; the next pass that can write them replaces them."""
+        many = ["lines"] if target.has_many else []
+        odd = "odd\u0000 \u0001'\"\U0001f600"
+        with opened(target, "docs", *many) as transport:
+            lines: dict[str, Any] = {"lines": [{"line": 1}, {"line": 2}]} if many else {}
+            transport.write(batch(*(document(id, 1, {"n": 1}, **lines) for id in ("a", odd, "gone"))))
+            transport.claim(at("0", epoch=2))
+            assert transport.complete_pass(2, {"a", odd, "unknown"}) == 1 + 2 * len(many)
+            assert list(rows(target).values()) == [[{"n": 1}]] * 2
+            if many:
+                assert list(rows(target, "lines").values()) == [lines["lines"]] * 2
+            assert_applied(transport.write(batch(document("a", 1, {"n": 2}, **lines), epoch=2)))
+            transport.write(batch(gone(odd, 2), epoch=2))
+        assert rows(target) == {"a": [{"n": 2}]}
 
     def test_completing_a_pass_leaves_another_tail_alone(self, target: Target) -> None:
         with opened(target, "docs") as mine, opened(target, "other", key=OTHER_KEY) as theirs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,9 @@ class MemoryTransport(Transport):
                 self.target["rows"][document.id] = (ours, document.rows)
         return WriteResult(refused=refused, dead=dead, retry=retry)
 
-    def complete_pass(self, epoch: int) -> int:
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         rows = self.target["rows"]
-        old = [id for id, (stored, _) in rows.items() if stored < guard(epoch, 0)]
+        old = [id for id, (stored, _) in rows.items() if stored < guard(epoch, 0) and id not in kept]
         for id in old:
             del rows[id]
         return len(old)

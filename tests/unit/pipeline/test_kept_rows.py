@@ -1,0 +1,53 @@
+"""Documents that a pass could not write keep the rows that they had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from checkpoints import Checkpoint
+from pillows.state import State
+from pillows.transforms import PythonTransform
+from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+
+
+@pytest.mark.parametrize("where", ["transform", "transport"])
+def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp_path, running, where):
+    """The letter says that it is an older one; when the document can be written, it is replaced."""
+    target, broken = MemoryTransport(), set()
+
+    def rows(doc):
+        if doc["_id"] in broken:
+            raise ValueError("a transform of today")
+        return doc
+
+    first = plan(
+        tmp_path,
+        ListFeed([batch("1-a", *(change(id, n=1) for id in ("good", "bad", "gone")), caught_up=True)]),
+        target,
+    )
+    first = replaced(first, rows)
+    run = running(first)
+    run.until(lambda: run.tail.state is State.LIVE and len(target.live()) == 3)
+    run.finish()
+
+    (broken if where == "transform" else target.poison).add("bad")
+    first.store.edit(KEY, Checkpoint.reset)
+    feed = ListFeed([batch("1-b", *(change(id, n=1) for id in ("good", "bad")), caught_up=True)])
+    again = running(replaced(first, rows, feed))
+    again.until(lambda: again.tail.state is State.LIVE)
+    assert target.live().keys() == {"good", "bad"}
+    assert [letter.id for letter in first.letters.of(str(KEY))] == ["bad"]
+
+    broken.clear()
+    target.poison.clear()
+    first.letters.retry(str(KEY), [(letter.transport, "bad") for letter in first.letters.of(str(KEY))])
+    again.until(lambda: not first.letters.count(str(KEY)), seconds=60)
+    assert again.finish().epoch == 2
+    assert target.target["rows"]["bad"][0] >> 40 == 2
+
+
+def replaced(made, rows, feed=None):
+    pillow = replace(made.pillow, transform=PythonTransform(rows, ("cases",)))
+    return replace(made, pillow=pillow, **({"make_feed": lambda: feed} if feed else {}))
