@@ -8,6 +8,7 @@ monkey.patch_all()
 
 import argparse  # noqa: E402 - after the patch
 import secrets  # noqa: E402
+import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
@@ -18,7 +19,8 @@ import gevent  # noqa: E402
 from gevent.util import print_run_info  # noqa: E402
 
 from tests.chaos import note  # noqa: E402
-from tests.chaos.run import Chaos, ChaosError  # noqa: E402
+from tests.chaos.run import Chaos  # noqa: E402
+from tests.chaos.score import ChaosError  # noqa: E402
 from tests.chaos.stage import Stage  # noqa: E402
 from tests.servers.couch_peer import CouchPeer  # noqa: E402
 from tests.servers.elasticsearch import Elasticsearch  # noqa: E402
@@ -30,13 +32,14 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
     parser.add_argument("--minutes", type=float, default=1e9, help="end when so many have passed")
-    parser.add_argument("--documents", type=int, default=30_000)
+    parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--note", type=Path, help="write the run's table into this page")
+    parser.add_argument("--keep", action="store_true", help="keep the daemon's folder, with its log")
     given = parser.parse_args()
-    print(f"seed {given.seed}", flush=True)
     gevent.signal_handler(signal.SIGUSR1, print_run_info)  # where does it hang?
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pillowd-chaos-"))
+    print(f"seed {given.seed}, {folder}", flush=True)
     with CouchPeer(admin="chaos:monkey") as couch, Postgres() as postgres, Elasticsearch() as elasticsearch:
         stage = Stage(
             folder,
@@ -48,15 +51,20 @@ def main() -> int:
         )
         with stage:
             chaos = Chaos(stage, given.seed, say=lambda text: print(text, flush=True))
+            red = ""
             try:
                 chaos.run(given.cycles, minutes=given.minutes)
             except ChaosError as error:
-                print(f"RED, seed {given.seed}, {folder}: {error}", flush=True)
-                return 1
-            text = note.table(chaos.score, seed=given.seed, seconds=time.monotonic() - began)
-    print(text)
+                red = f"RED, seed {given.seed}, {folder}: {error}"
+            seconds = time.monotonic() - began
+            text = note.table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds)
+    print(text, red, sep="\n", flush=True)
+    if red:
+        return 1
     if given.note:
         note.put(given.note, text)
+    if not given.keep:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

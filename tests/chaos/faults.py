@@ -14,7 +14,7 @@ import gevent
 import psycopg
 
 from tests.chaos.lines import BULK, FEED, Interception, Line, busy_items, rewound, status
-from tests.chaos.stage import Stage, clock
+from tests.chaos.stage import Stage, clock, library
 from tests.servers.process import Server
 from tests.servers.tcp_proxy import Fault as LineFault
 
@@ -31,13 +31,19 @@ class Fault:
         name: of the place and of what is wrong there.
         course: see `Course`.
         rare: it takes long, so it is drawn less often.
-        rereads: the feed gives what it gave before, so replays are no measure.
+        rereads: the feed gives what it gave before, or the disk does not keep it: replays are no measure.
+        harmless: it keeps no target from acknowledging what it is sent.
+        at_start: it strikes a daemon that is started with it.
+        possible: whether this machine can have it.
     """
 
     name: str
     course: Callable[[Stage, random.Random], Course]
     rare: bool = False
     rereads: bool = False
+    harmless: bool = False
+    at_start: bool = False
+    possible: Callable[[Stage], bool] = lambda _: True
 
 
 def nothing(_stage: Stage, _random: random.Random) -> Course:
@@ -50,7 +56,7 @@ def nothing(_stage: Stage, _random: random.Random) -> Course:
 
 
 def _line(stage: Stage, name: str, chance: random.Random) -> Line:
-    return stage.lines[chance.choice(["couch", "couch alone"]) if name == "couch" else name]
+    return stage.lines[name if name == "elasticsearch" else chance.choice([name, f"{name} alone"])]
 
 
 def reset(name: str, stage: Stage, chance: random.Random) -> Course:
@@ -65,26 +71,29 @@ def reset(name: str, stage: Stage, chance: random.Random) -> Course:
 def half_open(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
     line = _line(stage, name, chance)
+    line.felt = 0
     line.stall()
     yield None
-    yield True
+    yield line.felt > 0
 
 
 def slow(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
     line = _line(stage, name, chance)
+    line.felt = 0
     line.bytes_per_second = chance.choice([2_000, 20_000])
     yield None
-    yield True
+    yield line.felt > 0
 
 
 def refused(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
     line = _line(stage, name, chance)
+    used = line.is_used()
     line.refuse()
     line.cut()
     yield None
-    yield True
+    yield used
 
 
 def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) -> Course:
@@ -225,6 +234,19 @@ def disk(error: str, stage: Stage, chance: random.Random) -> Course:
     yield f"failpoint {place}" in log[stage.log_from :]
 
 
+def full(stage: Stage, _: random.Random) -> Course:
+    """The small disk of the state directory is full, for real."""
+    yield {}
+    filler = stage.state_path / "filler"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    yield None
+    log = stage.daemon.log.read_text(errors="replace")
+    filler.unlink()
+    yield "No space left" in log[stage.log_from :]
+
+
 def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
     file = stage.folder / "faketime"
     environ = clock("+0", file)
@@ -237,22 +259,34 @@ def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
 
 def _on(pair: str) -> list[Fault]:
     kinds = {"reset": reset, "half-open": half_open, "slow": slow, "refused": refused}
-    return [Fault(f"{pair}: {name}", partial(course, pair)) for name, course in kinds.items()]
+    return [
+        Fault(f"{pair}: {name}", partial(course, pair), harmless=pair == "couch")
+        for name, course in kinds.items()
+    ]
+
+
+def _on_disk(error: str) -> Fault:
+    return Fault(f"state: {error}", partial(disk, error), rereads=True, at_start=True)
+
+
+def _of_clock(name: str, offset: str) -> Fault:
+    course = partial(clock_jump, offset)
+    return Fault(f"clock: {name}", course, at_start=True, possible=lambda _: library() is not None)
 
 
 FAULTS = {
     fault.name: fault
     for fault in [
-        Fault("none", nothing),
+        Fault("none", nothing, harmless=True),
         *_on("couch"),
         *_on("postgres"),
         *_on("elasticsearch"),
-        Fault("couch: cut mid-line", partial(cut, "line")),
-        Fault("couch: cut mid-chunk", partial(cut, "chunk")),
-        *(Fault(f"couch: {code}", partial(answers, code)) for code in (401, 429, 500, 503)),
+        Fault("couch: cut mid-line", partial(cut, "line"), harmless=True, at_start=True),
+        Fault("couch: cut mid-chunk", partial(cut, "chunk"), harmless=True, at_start=True),
+        *(Fault(f"couch: {code}", partial(answers, code), harmless=True) for code in (401, 429, 500, 503)),
         Fault("couch: rewound feed", rewind, rereads=True),
-        Fault("couch: database recreated", recreated),
-        Fault("couch: killed", partial(killed, "couch"), rare=True),
+        Fault("couch: database recreated", recreated, harmless=True),
+        Fault("couch: killed", partial(killed, "couch"), rare=True, harmless=True),
         *(
             Fault(f"elasticsearch: {how}", partial(bulk, how))
             for how in ("413", "items busy", "some items busy")
@@ -263,9 +297,10 @@ FAULTS = {
         Fault("postgres: session terminated", terminated),
         Fault("postgres: killed", partial(killed, "postgres"), rare=True),
         Fault("sqlite: locked", locked),
-        Fault("state: ENOSPC", partial(disk, "ENOSPC")),
-        Fault("state: EIO", partial(disk, "EIO")),
-        Fault("clock: an hour back", partial(clock_jump, "-1h")),
-        Fault("clock: a day forward", partial(clock_jump, "+1d")),
+        _on_disk("ENOSPC"),
+        _on_disk("EIO"),
+        Fault("state: disk full", full, rereads=True, possible=lambda stage: stage.small_disk),
+        _of_clock("an hour back", "-1h"),
+        _of_clock("a day forward", "+1d"),
     ]
 }

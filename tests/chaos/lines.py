@@ -10,12 +10,18 @@ from dataclasses import dataclass
 import requests
 from gevent.socket import socket as GeventSocket  # noqa: N812 - it is a class
 
-from tests.acceptance.wire import exchanges
+from tests.acceptance.stores import VERSION
 from tests.servers.scripted import head, json_reply
-from tests.servers.tcp_proxy import CHUNK_BYTES, Passed, TcpProxy, _Broken
+from tests.servers.tcp_proxy import CHUNK_BYTES, Direction, Passed, TcpProxy, _Broken
 
-_ROW = re.compile(rb'"id":"[^"]+","changes":\[[^\]]*\]')
+#: A state of a document, named in a line of COPY and in one of a bulk request: its id, and its guard.
+_COPIED = re.compile(rb"([0-9a-f]{12}-\d+)\t\d+-[0-9a-f]{32}\t(\d+)\t")
+_BULKED = re.compile(rb'{"(?:index|delete)":{"_id":"([^"]+)","version":(\d+)')
 _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
+
+
+#: A document in one state: id and version.
+State = tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -59,18 +65,27 @@ class Line(TcpProxy):
     def faults_left(self) -> int:
         return len(self._faults)
 
-    def rows(self) -> set[bytes]:
-        """The rows of feeds that were sent since this was last asked."""
-        found = {
-            row
+    def is_used(self) -> bool:
+        """Whether anything is connected."""
+        return bool(self._open)
+
+    def written(self) -> set[State]:
+        """The states that were sent to a target."""
+        return {
+            (id.decode(), int(guard) & VERSION)
             for passed in self.connections
-            for exchange in exchanges(passed)
-            if "/_changes?" in exchange.path
-            for row in _ROW.findall(exchange.answer)
+            for pattern in (_COPIED, _BULKED)
+            for id, guard in pattern.findall(passed.to_server)
         }
-        self.connections = [passed for passed in self.connections if passed.fault is None][-50:]
-        self.forget()
-        return found
+
+    def forget(self) -> None:
+        """Forgets what passed, and connections that are over."""
+        self.connections = self.connections[-50:]
+        super().forget()
+
+    def _pass_on(self, data: bytes, sink: GeventSocket, passed: Passed, direction: Direction) -> None:
+        self.felt += self.bytes_per_second is not None or not self._flowing.is_set()
+        super()._pass_on(data, sink, passed, direction)
 
     def _pump(self, source: GeventSocket, sink: GeventSocket, passed: Passed, direction: str) -> None:  # type: ignore[override]
         if direction == "to_client" or not self.interceptions:

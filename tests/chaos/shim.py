@@ -1,4 +1,5 @@
-"""The daemon with a planted bug (CHAOS_MUTANT), or on a disk that forgets (CHAOS_UNDO).
+"""The daemon with a planted bug (CHAOS_MUTANT), or on a disk that forgets (CHAOS_UNDO), or counting its
+greenlets (CHAOS_GREENLETS).
 
 A process that is killed leaves what it wrote to the kernel; a power failure takes away what was not
 synced. So that a kill can stand for both, the old file of each rename is kept until the directory is
@@ -58,10 +59,28 @@ def power_off(folder: Path) -> int:
     return undone
 
 
+def count_greenlets(file: Path) -> None:
+    """Writes every other second into a file how many greenlets there are."""
+    import gc
+
+    import gevent
+    from greenlet import greenlet
+
+    def count() -> None:
+        while True:
+            gevent.sleep(2.0)
+            alive = sum(isinstance(one, greenlet) and not one.dead for one in gc.get_objects())
+            file.write_text(str(alive))
+
+    gevent.spawn(count)
+
+
 def main() -> None:
     from gevent import monkey
 
     monkey.patch_all()
+    if counted := os.environ.get("CHAOS_GREENLETS"):
+        count_greenlets(Path(counted))
     if undo := os.environ.get("CHAOS_UNDO"):
         forget_renames(Path(undo))
     if name := os.environ.get("CHAOS_MUTANT"):

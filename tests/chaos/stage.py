@@ -18,19 +18,18 @@ from tests.acceptance import stores
 from tests.acceptance.process import ROOT, Pillowd
 from tests.acceptance.stores import Rows
 from tests.acceptance.world import statuses
-from tests.chaos.lines import Line
+from tests.chaos.disk import small_disk
+from tests.chaos.lines import Line, State
+from tests.chaos.truth import MAPPING
 from tests.chaos.writer import Writer, fresh
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 
-#: What bounds how much is seen again after a kill. A document weighs 500 bytes with the frame of its row.
-MAX_UNCHECKPOINTED, MAX_DOCS, PAGE, QUEUE_BYTES, DOCUMENT_BYTES, INTERVAL = 50, 50, 100, 16_384, 400, 100
-#: Acknowledged and not saved, up to a row with a position; in the batch that is written and in the next;
-#: taken from the queue, in the queue, and in the page that is read.
-REPLAY_BOUND = (
-    MAX_UNCHECKPOINTED + INTERVAL + 2 * MAX_DOCS + 2 * (QUEUE_BYTES // DOCUMENT_BYTES + INTERVAL) + PAGE
-)
+#: What bounds how much is written again after a kill.
+MAX_UNCHECKPOINTED, MAX_DOCS, PAGE, QUEUE_BYTES, INTERVAL = 50, 50, 100, 16_384, 100
+#: Acknowledged and not saved, up to a row with a position, and the batch in flight.
+REPLAY_BOUND = MAX_UNCHECKPOINTED + INTERVAL + MAX_DOCS
 
 _TRANSFORM = """
 def rows(document):
@@ -74,11 +73,14 @@ class Stage:
         self.folder = folder
         self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
         self.mutant = mutant
-        self.log_from = 0
+        self.log_from = self.log_read = 0
+        self.state_path = folder / "state"
+        self.small_disk = False
         self.lines = {
             "couch": Line(couch.address),
             "couch alone": Line(couch.address),
             "postgres": Line(postgres.address),
+            "postgres alone": Line(postgres.address),
             "elasticsearch": Line(elasticsearch.address),
         }
         self.sqlite_path = folder / "target.sqlite"
@@ -97,6 +99,8 @@ class Stage:
             admin.execute(f"create database {self._database} template template0")
         for line in self.lines.values():
             self._stack.enter_context(line)
+        self.state_path.mkdir()
+        self.small_disk = small_disk(self.state_path)
         (self.folder / "chaosrows.py").write_text(_TRANSFORM)
         self.daemon = self._stack.enter_context(self._built())
         return self
@@ -106,20 +110,30 @@ class Stage:
         for writer in self.writers.values():
             writer.close()
 
-    def dsn(self, *, through_line: bool = False) -> str:
+    def dsn(self, line: str = "") -> str:
+        """Of the database, through a line if one is named."""
         dsn = self.postgres.dsn_of(self._database)
-        if not through_line:
+        if not line:
             return dsn
-        return dsn.replace(f":{self.postgres.port}/", f":{self.lines['postgres'].port}/")
+        return dsn.replace(f":{self.postgres.port}/", f":{self.lines[line].port}/")
 
     # --- the daemon
 
-    def start(self, environ: Mapping[str, str], *, forgetful: bool = False) -> None:
-        """Starts the daemon; it may die before it is ready."""
+    def start(self, environ: Mapping[str, str], *, forgetful: bool = False, counting: bool = False) -> None:
+        """Starts the daemon; it may die before it is ready.
+
+        Args:
+            environ: what is added to the environment.
+            forgetful: what is renamed is kept, for `power_off`.
+            counting: it counts its greenlets.
+        """
         more = {"PYTHONPATH": str(ROOT), "CHAOS_MUTANT": self.mutant}
         if forgetful:
             more["CHAOS_UNDO"] = str(self.folder / "undo")
-        self.daemon.program = self.daemon.shim if self.mutant or forgetful else Daemon.program
+        if counting:
+            more["CHAOS_GREENLETS"] = str(self.folder / "greenlets")
+        shimmed = self.mutant or forgetful or counting
+        self.daemon.program = self.daemon.shim if shimmed else Daemon.program
         self.daemon.start(environ=more | dict(environ), ready=False)
 
     def ready(self, *, seconds: float = 20.0) -> bool:
@@ -135,6 +149,11 @@ class Stage:
         self.daemon.signal(signal.SIGCONT)
         self.daemon.signal(signal.SIGKILL)
         self.daemon.child.wait()
+
+    def greenlets(self) -> int:
+        """How many there are in a daemon that counts them."""
+        file = self.folder / "greenlets"
+        return int(file.read_text() or 0) if file.exists() else 0
 
     def states(self) -> list[str]:
         return [f"{name}: {one['state']} {one['reason']}" for name, one in statuses(self.daemon).items()]
@@ -158,7 +177,23 @@ class Stage:
         }
 
     def _table(self, name: str) -> Rows:
-        return stores.postgres(self.dsn(), name)
+        """As documents: PostgreSQL has no NUL, and what stands for it is said with `_postgres_rows`."""
+        rows = stores.postgres(self.dsn(), name)
+        return {id: row._replace(body=_revealed(row.body)) for id, row in rows.items()}
+
+    def written(self) -> dict[str, set[State]]:
+        """Line -> the states that were sent to a target since this was last asked, but for those that are
+        rightly sent again: documents that were purged, and dead letters, which are tried again."""
+        found = {name: line.written() for name, line in self.lines.items() if not name.startswith("couch")}
+        for line in self.lines.values():
+            line.forget()
+        truths = [writer.truth for writer in self.writers.values()]
+        again = set().union(*(truth.bad for truth in truths))
+        purged = set().union(*(truth.purged for truth in truths))
+        return {
+            name: {state for state in states - again if state[0] not in purged}
+            for name, states in found.items()
+        }
 
     def heal(self) -> None:
         """Ends every fault on the lines."""
@@ -174,11 +209,12 @@ class Stage:
         connections: dict[str, Any] = {
             "couch": couch | {"url": self.lines["couch"].url},
             "couch-alone": couch | {"url": self.lines["couch alone"].url},
-            "postgres": {"type": "postgres", "dsn": self.dsn(through_line=True)},
+            "postgres": {"type": "postgres", "dsn": self.dsn("postgres")},
+            "postgres-alone": {"type": "postgres", "dsn": self.dsn("postgres alone")},
             "elasticsearch": {"type": "elasticsearch", "hosts": [self.lines["elasticsearch"].url]},
             "sqlite": {"type": "sqlite", "path": str(self.sqlite_path)},
         }
-        index = {"connection": "elasticsearch", "index": self.index, "mapping": {"dynamic": False}}
+        index = {"connection": "elasticsearch", "index": self.index, "mapping": MAPPING}
         pillows = {
             "all": self._pillow(
                 "all",
@@ -192,12 +228,12 @@ class Stage:
             "alone": self._pillow(
                 "all",
                 {"connection": "couch-alone", "documents": "bulk_get"},
-                [{"connection": "postgres", "table": "alone"}],
+                [{"connection": "postgres-alone", "table": "alone"}],
             ),
             "again": self._pillow(
                 "again",
                 {"connection": "couch-alone", "on_recreated": "reload"},
-                [{"connection": "postgres", "table": "again"}],
+                [{"connection": "postgres-alone", "table": "again"}],
             ),
         }
         settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": "8s"}
@@ -217,14 +253,22 @@ class Stage:
         }
 
 
+def _revealed(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "nul" not in body:
+        return body
+    return {**body, "nul": body["nul"].replace("\x010", "\x00").replace("\x011", "\x01")}
+
+
+def library() -> Path | None:
+    """The library that moves a process's clock, of Debian's package `faketime`."""
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
+
+
 def clock(offset: str, file: Path) -> dict[str, str]:
-    """The environment of a process whose clock a test moves; nothing where that can't be."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        return {}
+    """The environment of a process whose clock a test moves."""
     file.write_text(offset)
     return {
-        "LD_PRELOAD": str(found[0]),
+        "LD_PRELOAD": str(library()),
         "FAKETIME_TIMESTAMP_FILE": str(file),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

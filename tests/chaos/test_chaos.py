@@ -15,7 +15,10 @@ import pytest
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
-from tests.chaos.run import Chaos, ChaosError, Cycle
+from tests.chaos.plan import Cycle
+from tests.chaos.run import Chaos
+from tests.chaos.score import ChaosError
+from tests.chaos.soak import soak
 from tests.chaos.stage import Stage
 from tests.conftest import start_for_tests
 from tests.servers.couch_peer import CouchPeer
@@ -66,10 +69,6 @@ def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable
     score = chaos.run(size(ci=40, proof=300))
 
     assert not score.verdict
-    assert score.troubles == []
-    assert score.events["retry"] > 0
-    assert score.events["dead_letter.added"] > 0
-    assert sum(score.replays) > 0, "the path on which something is seen again was seen"
     assert max(score.probe_seconds) <= 10
     assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
 
@@ -102,9 +101,11 @@ def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> 
 @pytest.mark.timeout(14_400)
 def test_under_dense_faults_one_process_stays_as_small_as_it_was(staged: Callable[..., Stage]) -> None:
     minutes = float(os.environ.get("MINUTES") or 20)
-    chaos = Chaos(staged(documents=20_000), seed=secrets.randbelow(2**31))
-    early, late = chaos.soak(minutes)
+    seed = secrets.randbelow(2**31)
+    chaos = Chaos(staged(documents=20_000), seed)
+    early, late = soak(chaos, seed, minutes)
     print(f"\n{minutes:g} min, {chaos.score.changes:,} changes: {early} early, {late} late")
     assert late.mib <= early.mib * 1.1 + 5
     assert late.descriptors <= early.descriptors + 10
     assert late.threads <= early.threads + 4
+    assert late.greenlets <= early.greenlets * 1.1 + 10

@@ -9,8 +9,12 @@ from typing import Any
 
 from tests.acceptance.stores import Row, Rows
 
-#: Every so many writes one is refused by the transform, and one by PostgreSQL alone (it has no NUL).
-POISON, NUL = 97, 89
+#: Every so many writes one is refused by the transform, one by Elasticsearch alone (`MAPPING`), and one
+#: has what PostgreSQL can store in disguise only.
+POISON, STRICT, NUL = 97, 89, 83
+
+#: Elasticsearch refuses what is no number there.
+MAPPING = {"dynamic": False, "properties": {"strict": {"type": "long"}}}
 
 
 def body(id: str, n: int) -> dict[str, Any]:
@@ -19,14 +23,16 @@ def body(id: str, n: int) -> dict[str, Any]:
     found: dict[str, Any] = {"n": n, "text": digest * 4, "nested": {"list": [n, None, digest[:8]]}}
     if n % POISON == 13:
         found["poison"] = True
-    if n % NUL == 7:
-        found["nul"] = "\x00"
+    if n % STRICT == 7:
+        found["strict"] = "no number"
+    if n % NUL == 5:
+        found["nul"] = "\x00\x01"
     return found
 
 
 def is_bad(n: int) -> bool:
     """Whether that write can't be stored everywhere."""
-    return n % POISON == 13 or n % NUL == 7
+    return n % POISON == 13 or n % STRICT == 7
 
 
 @dataclass(slots=True)
@@ -82,12 +88,24 @@ class Truth:
 
     Attributes:
         documents: every one that ever was, by id.
-        purged: ids that are not there any more at all.
+        purged: ids that were purged; they may be there again.
+        bad: states that can't be stored everywhere, as id and version.
         n: number of the last write.
     """
 
     documents: dict[str, Document] = field(default_factory=dict)
+    purged: set[str] = field(default_factory=set)
+    bad: set[tuple[str, int]] = field(default_factory=set)
     n: int = 0
+
+    def grow(
+        self, document: Document, parent: Leaf | None, n: int, *, deleted: bool = False
+    ) -> dict[str, Any]:
+        """See `Document.grow`."""
+        change = document.grow(parent, n, deleted=deleted)
+        if is_bad(document.winner.n) and not document.winner.deleted:
+            self.bad.add((document.id, document.version))
+        return change
 
     def next(self) -> int:
         self.n += 1

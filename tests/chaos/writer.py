@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from gevent.event import Event
 
 from tests.chaos.truth import Document, Truth, is_bad
 from tests.servers.couch_client import CouchDatabase
+
+#: A server that was killed is back long before.
+AWAY_SECONDS = 60.0
 
 KINDS = {"create": 12, "update": 40, "delete": 9, "revive": 6, "conflict": 6, "resolve": 4}
 
@@ -41,7 +45,7 @@ class Writer:
         *,
         most: int,
         batch: int = 40,
-        pause_seconds: float = 0.12,
+        pause_seconds: float = 0.3,
         purges: bool = True,
     ) -> None:
         self.truth = Truth()
@@ -59,12 +63,27 @@ class Writer:
         self._greenlet = gevent.spawn(self._run)
 
     def resume(self) -> None:
+        """Writes (again).
+
+        Raises:
+            What has ended the writing.
+        """
+        self._look()
         self._going.set()
 
     def pause(self) -> None:
-        """Returns once nothing is on its way."""
+        """Returns once nothing is on its way.
+
+        Raises:
+            What has ended the writing.
+        """
         self._going.clear()
-        self._idle.wait()
+        while not self._idle.wait(1.0):
+            self._look()
+
+    def _look(self) -> None:
+        if self._greenlet.ready():
+            raise self._greenlet.exception or AssertionError("the writer has ended")
 
     def close(self) -> None:
         self._greenlet.kill()
@@ -73,12 +92,12 @@ class Writer:
     def heal(self) -> None:
         """Gives every document that can't be stored everywhere a body that can."""
         bad = [document for document in self.truth.live() if is_bad(document.winner.n)]
-        self._send([document.grow(document.winner, self._good()) for document in bad])
+        self._send([self.truth.grow(document, document.winner, self._good()) for document in bad])
 
     def write_one(self) -> str:
         """Creates one document, at once; returns its id."""
         document = self._create()
-        self._send([document.grow(None, self._good())])
+        self._send([self.truth.grow(document, None, self._good())])
         return document.id
 
     def recreate(self) -> None:
@@ -87,9 +106,10 @@ class Writer:
         self._try(self.database.drop if self._try_exists() else lambda: None)
         self._try(self.database.create)
         self.truth.documents.clear()
+        self.truth.bad.clear()
         self._ids.clear()
         self.counts["recreate"] += 1
-        self._send([self._create().grow(None, self._good()) for _ in range(10)])
+        self._send([self.truth.grow(self._create(), None, self._good()) for _ in range(10)])
         self.resume()
 
     def _run(self) -> None:
@@ -112,7 +132,7 @@ class Writer:
             if len(self._ids) >= self._most:
                 return None
             self.counts["create"] += 1
-            return self._create().grow(None, self.truth.next())
+            return self.truth.grow(self._create(), None, self.truth.next())
         # Some documents change all the time, as in life.
         at = int(len(self._ids) * self._random.random() ** 2)
         document = self.truth.documents[self._ids[at]]
@@ -123,16 +143,16 @@ class Writer:
     def _changed(self, document: Document, kind: str) -> dict[str, Any] | None:
         winner, n = document.winner, self.truth.next()
         if kind == "update" and not winner.deleted:
-            return document.grow(winner, n)
+            return self.truth.grow(document, winner, n)
         if kind == "delete" and not winner.deleted:
-            return document.grow(winner, n, deleted=True)
+            return self.truth.grow(document, winner, n, deleted=True)
         if kind == "revive" and winner.deleted:
-            return document.grow(winner, n)
+            return self.truth.grow(document, winner, n)
         if kind == "conflict" and len(document.leaves) < 4:
-            return document.grow(None, n)
+            return self.truth.grow(document, None, n)
         losers = [leaf for leaf in document.leaves if leaf is not winner and not leaf.deleted]
         if kind == "resolve" and losers:
-            return document.grow(losers[0], n, deleted=True)
+            return self.truth.grow(document, losers[0], n, deleted=True)
         return None
 
     def _create(self) -> Document:
@@ -151,8 +171,9 @@ class Writer:
         document = self.truth.documents[self._random.choice(self._ids)]
         body = {document.id: [leaf.rev for leaf in document.leaves]}
         self._try(lambda: self.database.request("POST", "/_purge", json=body, timeout=10))
+        self.truth.purged.add(document.id)
         document.leaves = []
-        self._send([document.grow(None, self._good())])
+        self._send([self.truth.grow(document, None, self._good())])
         self.counts["purge"] += 1
 
     def _send(self, changes: list[dict[str, Any]]) -> None:
@@ -165,7 +186,13 @@ class Writer:
         return bool(self._try(lambda: self.database.session.get(self.database.url, timeout=10)).ok)
 
     def _try(self, attempt: Callable[[], Any]) -> Any:
-        while True:
+        """Tries until it is done: the server may be being killed.
+
+        Raises:
+            TimeoutError: the server did not come back.
+        """
+        until = time.monotonic() + AWAY_SECONDS
+        while time.monotonic() < until:
             try:
                 return attempt()
             except requests.HTTPError as error:
@@ -176,6 +203,7 @@ class Writer:
                 gevent.sleep(0.2)  # it is being killed, or the database is
             except requests.RequestException:
                 gevent.sleep(0.2)  # the server is being killed
+        raise TimeoutError(f"{self.database.url} has been away for {AWAY_SECONDS:g} s")
 
 
 def fresh(server: Any, kind: str) -> CouchDatabase:

@@ -392,6 +392,25 @@ def test_a_purge_leaves_no_row(couch_db):
     ]
 
 
+def test_documents_are_purged_while_a_feed_is_read(couch_db):
+    couch_db.fill(300)
+    revs = {row["id"]: row["changes"][0]["rev"] for row in couch_db.changes()["results"]}
+
+    def purge():
+        for id, rev in list(revs.items())[:100]:
+            couch_db.request("POST", "/_purge", json={id: [rev]})
+
+    purging = gevent.spawn(purge)
+    with requests.Session() as reader:
+        reader.auth = couch_db.auth
+        while not purging.ready():
+            answer = reader.get(f"{couch_db.url}/_changes", params={"include_docs": "true"}, timeout=60)
+            assert len(answer.json()["results"]) >= 200
+    purging.get()
+
+    assert len(couch_db.changes()["results"]) == 200
+
+
 def test_views_find_and_attachments_work(couch_db):
     couch_db.bulk([{"_id": "a", "n": 1}, {"_id": "b", "n": 2}])
     couch_db.put(

@@ -19,7 +19,7 @@ class Database extends EventEmitter {
   constructor(name, pouch, meta, options) {
     super();
     this.setMaxListeners(0); // every open feed listens
-    Object.assign(this, { name, pouch, meta, gone: false, writes: 0, reading: 0 });
+    Object.assign(this, { name, pouch, meta, gone: false, writes: 0, reading: 0, purging: null });
     this.shards = new Shards(options['int-seq'] ? 1 : Number(options.shards || 1));
     const kinds = { integers: options['int-seq'], stable: options['stable-seq'] };
     this.sequences = new Sequences(meta.epoch, this.shards, kinds);
@@ -38,8 +38,10 @@ class Database extends EventEmitter {
     return this.shards.at((await this.pouch.info()).update_seq);
   }
 
-  // Runs one read that a deletion has to wait for: the store must not be closed under it.
+  // Runs one read that a deletion has to wait for: the store must not be closed under it. Nor may a purge go on
+  // meanwhile: PouchDB crashes when it has read a revision and does not find the document it belongs to.
   async read(work) {
+    while (this.purging) await this.purging;
     if (this.gone) throw notFound('Database does not exist.');
     this.reading += 1;
     try {
@@ -50,10 +52,29 @@ class Database extends EventEmitter {
     }
   }
 
+  // Runs what no read may see half done.
+  async alone(work) {
+    while (this.purging) await this.purging;
+    let end;
+    this.purging = new Promise((done) => { end = done; });
+    try {
+      await this.rest();
+      return await work();
+    } finally {
+      this.purging = null;
+      end();
+    }
+  }
+
+  // Waits until nothing is being read.
+  async rest() {
+    while (this.reading) await new Promise((done) => this.once('read', done));
+  }
+
   async destroy() {
     this.gone = true;
     this.emit('write');
-    while (this.reading) await new Promise((done) => this.once('read', done));
+    await this.rest();
     await this.pouch.destroy();
   }
 
@@ -196,7 +217,7 @@ class Databases extends EventEmitter {
     const leaves = await database.pouch.get(id, { open_revs: 'all' });
     const known = leaves.map(({ ok }) => ok._rev);
     if (known.some((rev) => !revs.includes(rev))) throw badRequest('couch-peer purges whole documents: name all leaves');
-    await this.storage.removeTraces(database.pouch, id, Object.values(metadata.rev_map));
+    await database.alone(() => this.storage.removeTraces(database.pouch, id, Object.values(metadata.rev_map)));
     await database.purged(id, known);
     return known;
   }

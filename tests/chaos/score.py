@@ -1,0 +1,61 @@
+"""What a run has seen."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from tests.chaos.oracle import Verdict
+
+_EVENT = re.compile(r'"event": ?"([^"]+)"')
+
+#: What must have been seen, or the faults did not do what they were for: in any run, and in a long one.
+SOMETIMES = ("retry", "dead_letter.added", "written again")
+SOMETIMES_LONG = (*SOMETIMES, "checkpoint.not_saved", "source.rewound", "pass.completed", "renames undone")
+
+
+class ChaosError(AssertionError):
+    """Something was lost, or did not come back."""
+
+
+@dataclass(slots=True)
+class Score:
+    """What a run has seen.
+
+    Attributes:
+        cycles: how many there were.
+        drawn, hit: how often each fault and end was drawn, and felt.
+        verdict: of the last comparison.
+        checks: how many comparisons there were.
+        replays: how many states were written again after each kill.
+        stop_replays: the same after each clean stop.
+        stop_seconds, recovery_seconds, probe_seconds: how long each took.
+        events: what the daemon has logged, by name, and what else should happen sometimes.
+        changes, documents: how many were written.
+        troubles: what else is wrong.
+    """
+
+    cycles: int = 0
+    drawn: Counter[str] = field(default_factory=Counter)
+    hit: Counter[str] = field(default_factory=Counter)
+    verdict: Verdict = field(default_factory=Verdict)
+    checks: int = 0
+    replays: list[int] = field(default_factory=list)
+    stop_replays: list[int] = field(default_factory=list)
+    stop_seconds: list[float] = field(default_factory=list)
+    recovery_seconds: list[float] = field(default_factory=list)
+    probe_seconds: list[float] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter)
+    changes: int = 0
+    documents: int = 0
+    troubles: list[str] = field(default_factory=list)
+
+    def logged(self, log: str) -> None:
+        """Counts what a run of the daemon has logged."""
+        self.events.update(_EVENT.findall(log))
+
+    def unseen(self, *, long: bool) -> list[str]:
+        """What should have been seen and was not."""
+        seen = self.events + Counter({"written again": sum(self.replays)})
+        return [name for name in (SOMETIMES_LONG if long else SOMETIMES) if not seen[name]]

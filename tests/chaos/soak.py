@@ -1,0 +1,77 @@
+"""One process under one fault after the other: does it grow?"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import gevent
+import psutil
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.run import Chaos
+
+#: How long a fault is in force, and how long there is none.
+FAULT_SECONDS, CALM_SECONDS = 2.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How large a process is."""
+
+    mib: float
+    descriptors: float
+    threads: float
+    greenlets: float
+
+    @classmethod
+    def median(cls, sizes: Sequence[Sizes]) -> Sizes:
+        at = len(sizes) // 2
+        return cls(*(sorted(column)[at] for column in zip(*map(astuple, sizes), strict=True)))
+
+
+def soak(chaos: Chaos, seed: int, minutes: float) -> tuple[Sizes, Sizes]:
+    """Runs one process under dense faults. Returns its sizes early, once it is warm, and late.
+
+    Raises:
+        ChaosError: something was lost, or did not come back.
+    """
+    stage, chance = chaos.stage, random.Random(seed)
+    stage.start({}, counting=True)
+    for writer in stage.writers.values():
+        writer.resume()
+    stage.ready()
+    sizes = []
+    end_at = time.monotonic() + minutes * 60
+    while time.monotonic() < end_at:
+        _strike(chaos, chance)
+        for line in stage.lines.values():
+            line.forget()
+        sizes.append(_size(chaos))
+    chaos.find_back()
+    warm = sizes[len(sizes) // 5 :]
+    return Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :])
+
+
+def _strike(chaos: Chaos, chance: random.Random) -> None:
+    """One fault that strikes a process that runs already, and soon ends."""
+    light = [
+        fault for fault in map(FAULTS.__getitem__, chaos.plan.faults) if not (fault.at_start or fault.rare)
+    ]
+    fault = chance.choice(light)
+    course = fault.course(chaos.stage, chance)
+    next(course), next(course)
+    gevent.sleep(FAULT_SECONDS)
+    felt = next(course) is True
+    chaos.stage.heal()
+    chaos.score.drawn[fault.name] += 1
+    chaos.score.hit[fault.name] += felt
+    gevent.sleep(CALM_SECONDS)
+
+
+def _size(chaos: Chaos) -> Sizes:
+    process = psutil.Process(chaos.stage.daemon.child.pid)
+    mib = process.memory_info().rss / 2**20
+    return Sizes(mib, process.num_fds(), process.num_threads(), chaos.stage.greenlets())
