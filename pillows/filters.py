@@ -6,6 +6,7 @@ rows in the target, so that one which has left the set does not stay as a phanto
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ from jmespath.exceptions import JMESPathError
 
 from pillows.errors import ConfigError
 from pillows.models import Change
+
+#: By its name, as one of all values, within the whole, or by its name in other letters (`\u0064oc`).
+_REACHES_DOCUMENT = re.compile(r"doc|[*@]|\\u")
 
 
 class Filter(ABC):
@@ -89,7 +93,7 @@ class JmespathFilter(Filter):
             self._expression = jmespath.compile(expression)
         except JMESPathError as error:
             raise ConfigError(f"Filter {expression!r} is no JMESPath: {error}") from error
-        self.needs_document = "doc" in expression
+        self.needs_document = _REACHES_DOCUMENT.search(expression) is not None
 
     def __call__(self, change: Change) -> bool:
         """Whether the expression's value is true."""
