@@ -129,11 +129,11 @@ def prepare(mirror: Mirror, choose: ChooseColumns | None, environ: Mapping[str, 
 
     Args:
         mirror: what is wanted.
-        choose: chooses a table's columns when the mirror has none yet; None for one column `doc`.
+        choose: chooses a table's columns when no earlier run did; None for the whole document alone.
         environ: where passwords are that stood not in the URLs.
 
     Raises:
-        ConfigError: a password is missing.
+        ConfigError: a password is missing; an earlier run chose columns, and this one is to have none.
         ConfigErrors: the settings contradict each other.
         OSError: a folder cannot be made.
     """
@@ -142,11 +142,14 @@ def prepare(mirror: Mirror, choose: ChooseColumns | None, environ: Mapping[str, 
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)
-    columns: Mapping[str, str] | None = {}
-    if choose is not None and mirror.target.is_sql:
-        columns = chosen_columns(mirror)
-        if columns is None:
-            columns = choose(_stored(mirror, None, known))
+    columns = chosen_columns(mirror) if mirror.target.is_sql else {}
+    if columns is None:
+        columns = choose(_stored(mirror, None, known)) if choose else {}
+    elif columns and not choose:
+        raise ConfigError(
+            f"The table {mirror.name} has columns already, which rows depend on.",
+            remedy="leave `--columns none` out, or copy into another table with --name",
+        )
     return _stored(mirror, columns, known)
 
 

@@ -195,6 +195,26 @@ def test_columns_come_from_the_documents_beside_the_whole_document(couch_db, sou
     assert json.loads(row[2])["nested"] == {"x": 1}
 
 
+def test_columns_that_were_chosen_once_stay(couch_db, source, tmp_path):
+    """To ask for none later is refused before anything is remembered of it, so the first command goes on."""
+    couch_db.put("a", {"name": "Ada"})
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
+    typed.to_the_end("--once")
+
+    refused = typed.to_the_end("--once", "--columns", "none")
+    couch_db.put("b", {"name": "Bob"})
+    done = typed.to_the_end("--once")
+
+    assert refused.returncode == 78
+    assert "leave `--columns none` out" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        assert database.execute(f"select name from {_name(couch_db)} order by _id").fetchall() == [
+            ("Ada",),
+            ("Bob",),
+        ]
+
+
 def test_a_pipe_gets_lines_instead_of_a_bar(couch_db, source, tmp_path):
     couch_db.fill(5)
     done = Typed(tmp_path, source, "jsonl:lines").to_the_end("--once")
