@@ -1,4 +1,4 @@
-"""Runs all tests as three pytest processes side by side: most of them wait for servers, not for the machine.
+"""Runs all tests as four pytest processes side by side: most of them wait for servers, not for the machine.
 
     python -m tests [PYTEST ARGUMENTS]
 
@@ -17,8 +17,8 @@ import time
 from contextlib import ExitStack, suppress
 from typing import BinaryIO, Self
 
-#: The parts; each starts servers of its own.
-PARTS = (["tests/unit", "tests/integration"], ["tests/acceptance"], ["tests/chaos"])
+#: The parts; each starts servers of its own, if it needs some.
+PARTS = (["tests/unit"], ["tests/integration"], ["tests/acceptance"], ["tests/chaos"])
 #: Twice as long as all takes on two busy cores.
 LIMIT_SECONDS = float(os.environ.get("PILLOWD_TEST_LIMIT_SECONDS") or 25 * 60)
 NEWS_SECONDS = 60.0
