@@ -124,7 +124,7 @@ def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear
     with monkeypatch.context() as killed:
         killed.setattr(made.letters, "clear", die)
         with pytest.raises(SystemError):
-            running(made).greenlet.get(timeout=5)
+            running(made).greenlet.get(timeout=60)
     assert target.target["checkpoint"].seq == Seq.of("1-a")
 
     again = running(made)
