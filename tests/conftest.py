@@ -31,8 +31,10 @@ from tests.servers.scripted import ScriptedServer
 from tests.servers.tcp_proxy import TcpProxy
 from tests.sizes import proving, soaking
 
-# A test is never timed: on a busy machine one example takes as long as it takes.
-hypothesis.settings.register_profile("pillowd", deadline=None)
+# A test is never timed: on a busy machine one example takes as long as it takes, and so does drawing it.
+hypothesis.settings.register_profile(
+    "pillowd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("pillowd")
 
 

@@ -43,7 +43,7 @@ def test_its_configuration_is_valid(tmp_path):
     environment = {"COUCHDB_PASSWORD": "secret", "PATH": "/usr/bin:/bin"}
 
     answer = subprocess.run(
-        command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+        command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
     )
 
     assert answer.returncode == 0, answer.stderr + answer.stdout
@@ -58,7 +58,7 @@ def test_its_commands_are_understood(line):
     options = [word for word in words if word.startswith("--")]
     command = [sys.executable, "-m", "daemon", *verb, "--help"]
 
-    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=True)
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=True)
 
     assert [option for option in options if option not in answer.stdout] == []
 

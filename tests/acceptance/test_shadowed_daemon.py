@@ -40,7 +40,7 @@ def run(*arguments: str, site: Path, cwd: Path) -> subprocess.CompletedProcess[s
         env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -104,7 +104,7 @@ def test_ours_alone_runs_whatever_else_is_installed_elsewhere(site: Path, tmp_pa
         env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{tmp_path / 'later'}"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

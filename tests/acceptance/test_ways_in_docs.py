@@ -60,7 +60,7 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
             env=environ,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
             check=False,
         )
     finally:
@@ -110,7 +110,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "docs"
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("commands.md", "configuration.md"))
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, str(source / "generate.py")], env=environ, check=True, timeout=60)
+    subprocess.run([sys.executable, str(source / "generate.py")], env=environ, check=True, timeout=120)
     done = subprocess.run(
         [
             sys.executable,
@@ -126,7 +126,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -167,7 +167,7 @@ def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDataba
         env=os.environ | {"COUCHDB_PASSWORD": couch.auth[1] if couch.auth else ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -197,7 +197,7 @@ def test_the_readme_s_pillow_and_its_commands_run(
 
     def ask(command: list[str], *codes: int) -> str:
         done = subprocess.run(
-            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode in (0, *codes), done.stderr
         return done.stdout

@@ -16,7 +16,7 @@ from tests.servers.couch_client import CouchDatabase
 
 def pillowd(folder: Path, *words: str) -> str:
     done = subprocess.run(
-        [*PILLOWD, *words], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [*PILLOWD, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

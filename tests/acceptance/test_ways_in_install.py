@@ -25,7 +25,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         env=os.environ | {"PIP_NO_COMPILE": "1"},  # half the time
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -42,12 +42,12 @@ def pillowd(root: Path, *words: str, **environ: str) -> subprocess.CompletedProc
         env={"PATH": os.environ["PATH"], **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_is_installed_runs_and_is_no_part_of_the_checkout(installed):
     done = pillowd(installed, "--version")
 

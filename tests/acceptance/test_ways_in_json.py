@@ -92,7 +92,7 @@ def ask(couch: Any, couch_db: CouchDatabase, folder: Path) -> Callable[..., Any]
 
     def run(*words: str) -> Any:
         done = subprocess.run(
-            [*PILLOWD, *words, "--json"], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+            [*PILLOWD, *words, "--json"], cwd=folder, capture_output=True, text=True, check=False, timeout=120
         )
         assert done.stdout, done.stderr
         return json.loads(done.stdout)

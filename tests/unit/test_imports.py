@@ -123,7 +123,7 @@ def side_effects(ours: list[str], foreign: list[str]) -> dict[str, list[object]]
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

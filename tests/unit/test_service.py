@@ -35,7 +35,7 @@ def test_exposure_is_at_most_1_5() -> None:
         ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     rated = re.search(r"Overall exposure level for pillowd.service: (\d+\.\d+)", done.stdout)

@@ -27,7 +27,7 @@ def test_the_tutorials_examples_print_what_it_says(tmp_path, block, printed):
         env={"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.stdout.strip(), done.stderr) == (printed, "")

@@ -236,7 +236,11 @@ SOME_KEYS = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.dictionaries(SOME_KEYS, JSON, max_size=5), st.dictionaries(SOME_KEYS, JSON, max_size=3))
 def test_p1_any_json_comes_back_as_it_was(tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("x")
