@@ -125,6 +125,7 @@ def build_plan(
             max_bytes=settings.batch.max_bytes,
             linger_seconds=settings.batch.linger,
         ),
+        max_in_flight=settings.batch.max_in_flight,
         checkpoints=checkpoints,
         max_consecutive=settings.errors.max_consecutive,
         write_timeouts_seconds={entry.name: entry.timeout for entry in settings.transport},

@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
-from zlib import crc32
 
 from gevent.event import Event
 
@@ -26,6 +26,7 @@ from pillows.bulk_couch import CouchBulkWriter
 from pillows.bulk_outcome import BulkDocument, BulkOutcome
 from pillows.clock import Clock, SystemClock
 from pillows.errors import PillowError, RetryableError
+from pillows.lanes import Lanes
 from pillows.observer import Observer
 from pillows.pusher import Pusher
 from pillows.retry import Backoff
@@ -133,7 +134,9 @@ class BulkPusher:
             linger_seconds=max_age_seconds,
             queue=math.ceil(jobsbuffersizemax / max_in_flight),
         )
-        self._lanes = [Pusher(self._write_bulk, policy, self._clock) for _ in range(max_in_flight)]
+        self._lanes = Lanes(
+            lambda: Pusher(self._write_bulk, policy, self._clock), max_in_flight, attrgetter("id")
+        )
 
     @property
     def waiting(self) -> int:
@@ -154,10 +157,9 @@ class BulkPusher:
         if self._closed:
             raise PusherClosed
         made = BulkDocument.of(document)
-        lane = self._lanes[crc32(made.id.encode()) % len(self._lanes) if made.id else 0]
         self._began()
         try:
-            lane.push(made, len(made.body))
+            self._lanes.push(made, len(made.body))
         except BaseException:
             self._ended(1)
             raise
@@ -169,8 +171,7 @@ class BulkPusher:
             The error that a bulk ended with.
         """
         while self._under_way and self._error is None:
-            for lane in self._lanes:
-                lane.hurry()
+            self._lanes.hurry()
             self._clock.wait(self._idle, 0.05)
         if self._error is not None:
             raise self._error
@@ -191,8 +192,7 @@ class BulkPusher:
         """Ends at once: what is under way may or may not be written. May be called twice."""
         self._closed = True
         self._stop.set()
-        for lane in self._lanes:
-            lane.kill()
+        self._lanes.kill()
         if self._couch is not None:
             self._couch.close()
 

@@ -18,10 +18,10 @@ import gevent
 
 from pillows.errors import FatalError, StoppedError
 from pillows.filters import Filter
+from pillows.lanes import Lanes
 from pillows.letter import letter_of
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
-from pillows.pusher import Pusher
 from pillows.transforms import ChunkedTransform, Transform
 from pillows.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
 from pillows.watermark import Segment, Watermark
@@ -86,7 +86,7 @@ class Pipeline:
         pillow: Pillow,
         *,
         trigger: DocumentTrigger,
-        pusher: Pusher[Item],
+        pusher: Lanes[Item],
         watermark: Watermark,
         observer: Observer,
         key: str,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,10 +22,11 @@ from pillows import start
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
-from pillows.errors import RetryableError, StateLostError, StoppedError
+from pillows.errors import ConfigError, RetryableError, StateLostError, StoppedError
 from pillows.fanout import FanOut
 from pillows.feed_contract import Feed, Identity
 from pillows.keeper import CheckpointPolicy, Keeper
+from pillows.lanes import Lanes
 from pillows.letter import LetterPolicy
 from pillows.models import Batch, ChangeBatch, Standing
 from pillows.observer import Observer
@@ -36,7 +37,7 @@ from pillows.transports.base import Transport
 from pillows.tries import Retrier
 from pillows.waiting import Waiter
 from pillows.watermark import Advance, Watermark
-from pillows.writer import Item, Writer
+from pillows.writer import Item, Writer, id_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ class Plan:
         source_digest, pipeline_digest: of the configuration (see `Digest`).
         reload_recreated: a recreated source is read from its beginning instead of refused.
         batch: how large batches grow.
+        max_in_flight: batches that are written at once, each with documents of its own.
         checkpoints: when checkpoints are saved.
         max_consecutive: so many dead letters in a row stop the tail.
         max_tries: how often the document of a dead letter is tried.
@@ -72,6 +74,7 @@ class Plan:
     observer: Observer
     reload_recreated: bool = False
     batch: BatchPolicy = field(default_factory=BatchPolicy)
+    max_in_flight: int = 1
     checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     max_consecutive: int = 1000
     max_tries: int = 5
@@ -150,6 +153,7 @@ class Run:
         for transport in self._transports:
             stack.callback(transport.close)
             transport.take_over(former)
+        refuse_lanes(self._transports, self._plan.max_in_flight)
         standings = {
             transport.name: self._retrier.tries(transport.name).until_done(transport.open)
             for transport in self._transports
@@ -266,7 +270,7 @@ class Run:
         with self._turn:
             keeper.save()
 
-    def _pipeline(self, pusher: Pusher[Item], watermark: Watermark) -> Pipeline:
+    def _pipeline(self, pusher: Lanes[Item], watermark: Watermark) -> Pipeline:
         """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
         return Pipeline(
             self._plan.pillow,
@@ -280,7 +284,7 @@ class Run:
             key=str(self._plan.key),
         )
 
-    def _redeliver(self, pipeline: Pipeline, pusher: Pusher[Item]) -> None:
+    def _redeliver(self, pipeline: Pipeline, pusher: Lanes[Item]) -> None:
         redelivery = Redelivery(
             str(self._plan.key),
             letters=self._plan.letters,
@@ -297,11 +301,14 @@ class Run:
             self._trouble = self._trouble or error
             self._halt.set()
 
-    def _pusher(self, keeper: Keeper, watermark: Watermark) -> Pusher[Item]:
+    def _pusher(self, keeper: Keeper, watermark: Watermark) -> Lanes[Item]:
         writer = Writer(
             str(self._plan.key),
             fanout=FanOut(
-                self._transports, self._retrier, timeouts_seconds=self._plan.write_timeouts_seconds
+                self._transports,
+                self._retrier,
+                timeouts_seconds=self._plan.write_timeouts_seconds,
+                max_parallel=len(self._transports) * self._plan.max_in_flight,
             ),
             source=self.feed,
             letters=self._plan.letters,
@@ -311,6 +318,7 @@ class Run:
             retrier=self._retrier,
             observer=self._observer,
             clock=self._plan.clock,
+            turn=self._turn,
             transactional=self._transactional,
             raise_epoch=self._raise_epoch,
             on_advance=self._advanced,
@@ -324,10 +332,14 @@ class Run:
 
         def write(items: Sequence[Item]) -> None:
             self._tick()
-            with self._turn:
+            # A single lane keeps the turn: the saver writes into a transactional target, too.
+            with self._turn if self._plan.max_in_flight == 1 else nullcontext():
                 writer.write(items)
 
-        return Pusher(write, self._plan.batch, self._plan.clock, tick=self._tick, on_error=self._halt.set)
+        def lane() -> Pusher[Item]:
+            return Pusher(write, self._plan.batch, self._plan.clock, tick=self._tick, on_error=self._halt.set)
+
+        return Lanes(lane, self._plan.max_in_flight, id_of)
 
     def _advanced(self, advance: Advance) -> None:
         if self.keeper is not None and advance.caught_up and not self.keeper.current.pass_done:
@@ -411,6 +423,20 @@ def identity_of(checkpoint: Checkpoint) -> Identity:
         instance_start_time=checkpoint.instance_start_time,
         purge_seq=checkpoint.purge_seq,
     )
+
+
+def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
+    """Refuses several batches in flight where a transport writes one after the other.
+
+    Raises:
+        ConfigError: one does.
+    """
+    ordered = [transport.name for transport in transports if not transport.concurrent]
+    if max_in_flight > 1 and ordered:
+        raise ConfigError(
+            f"{', '.join(ordered)} writes one batch after the other; max_in_flight is {max_in_flight}.",
+            remedy="set the pillow's `batch.max_in_flight` to 1",
+        )
 
 
 def outputs_digest(transports: Sequence[Transport]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -64,6 +65,7 @@ class Writer:
         transform: the pillow's; one that takes chunks is asked here.
         watermark: is told what was acknowledged.
         keeper: keeps the checkpoint.
+        turn: held while anything is touched that batches in flight share.
         transactional: the only transport saves the checkpoint with the rows.
         raise_epoch: raises the epoch by one, durably here and in every target.
         on_advance: called after each batch with how far the watermark moved.
@@ -84,6 +86,7 @@ class Writer:
         retrier: Retrier,
         observer: Observer,
         clock: Clock,
+        turn: AbstractContextManager[object],
         transactional: bool,
         raise_epoch: Callable[[], None],
         on_advance: Callable[[Advance], None],
@@ -100,6 +103,7 @@ class Writer:
         self._retrier = retrier
         self._observer = observer
         self._clock = clock
+        self._turn = turn
         self._transactional = transactional
         self._raise_epoch = raise_epoch
         self._on_advance = on_advance
@@ -112,6 +116,8 @@ class Writer:
     def write(self, items: Sequence[Item]) -> None:
         """Writes one batch and acknowledges its changes.
 
+        Called for several batches at once, if no document is in two of them.
+
         Raises:
             FatalError: the tail can't go on.
             StoppedError: a stop was asked for while a target was away; nothing is acknowledged.
@@ -120,9 +126,18 @@ class Writer:
         if self._chunked is not None:
             items = transformed(self._pillow, items, self._chunked)
         work = sort(items)
-        self._bury(work.failures, items)  # first: no target may save a checkpoint past them then
-        batch = self._batch(work)
+        with self._turn:
+            self._bury(work.failures, items)  # first: no target may save a checkpoint past them then
+            batch = self._batch(work)
         deliveries = self._fanout.deliver(batch) if batch.documents else {}
+        with self._turn:
+            self._settle(items, work, batch, deliveries)
+            self._tell(batch, deliveries, self._clock.monotonic() - began)
+
+    def _settle(
+        self, items: Sequence[Item], work: Sorted, batch: Batch, deliveries: Mapping[str, Delivery]
+    ) -> None:
+        """Does what is to be done before a batch is acknowledged, and acknowledges it."""
         letters = self._dead(batch, deliveries)
         self._bury(letters, items)
         self._tell_divergence(deliveries)
@@ -132,7 +147,6 @@ class Writer:
         self._letters.clear(self._pillow, batch.documents, _together(deliveries, again))
         self._outrank_purged(work.purge_seq, batch.epoch)
         self._acknowledge(work)
-        self._tell(batch, deliveries, self._clock.monotonic() - began)
 
     def _batch(self, work: Sorted) -> Batch:
         checkpoint = self._keeper.current
@@ -161,7 +175,12 @@ class Writer:
     def _bury(self, letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
         if not letters:
             return
-        behind = {outcome.id: str(segment.seq or "") for segment, outcome in items if outcome is not None}
+        ids = {letter.id for letter in letters}
+        behind = {
+            outcome.id: str(segment.seq or "")
+            for segment, outcome in items
+            if outcome is not None and outcome.id in ids
+        }
         located = [msgspec.structs.replace(letter, seq=behind.get(letter.id, "")) for letter in letters]
         self._letters.add(located, self._letter_policy)
         for letter in letters:
@@ -290,6 +309,11 @@ def _together(first: Mapping[str, Delivery], again: Mapping[str, Delivery]) -> M
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
         for name, each in first.items()
     }
+
+
+def id_of(item: Item) -> str:
+    """The document that an item is about; empty where nothing is to be done."""
+    return "" if item[1] is None else item[1].id
 
 
 def sort(items: Sequence[Item]) -> Sorted:

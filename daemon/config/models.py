@@ -123,11 +123,14 @@ class BatchOptions(Options):
         max_docs: documents.
         max_bytes: what they weigh.
         linger: how long to wait for more, for targets that charge per request.
+        max_in_flight: batches that are written at once, each with documents of its own; for targets
+            that answer late (`elasticsearch`). Documents are in order still, each by itself.
     """
 
     max_docs: int = Field(default=1000, ge=1, le=100_000)
     max_bytes: Size = Field(default=5 * 2**20, gt=0)
     linger: Duration = Field(default=0.0, ge=0, le=60)
+    max_in_flight: int = Field(default=1, ge=1, le=16)
 
 
 class ErrorOptions(Options):

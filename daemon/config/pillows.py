@@ -46,6 +46,7 @@ def _pillow(
         return None, claims
     _check_outputs(pillow, node, path, report)
     _check_pace(pillow, node, path, report)
+    _check_lanes(pillow, node, path, connections, report)
     _check_loop(pillow, node, path, report)
     return pillow, of_source(claims, f"{pillow.source.connection}/{pillow.source.database}")
 
@@ -153,6 +154,20 @@ def _check_pace(pillow: PillowConfig, node: Node, path: Path, report: Report) ->
         here = node.find(("transport", 0, "own_pace")) or node
         message = "no transport of the pillow is left to go by its name"
         report.wrong(here, (*path, "transport", 0, "own_pace"), message, "remove it from one transport")
+
+
+def _check_lanes(
+    pillow: PillowConfig, node: Node, path: Path, connections: Connections, report: Report
+) -> None:
+    """Several batches in flight need a target that takes them: many write one after the other."""
+    if pillow.batch.max_in_flight == 1:
+        return
+    here = node.find(("batch", "max_in_flight")) or node
+    at = (*path, "batch", "max_in_flight")
+    for name in dict.fromkeys(entry.connection for entry in pillow.transport):
+        if not connections.transports[name].concurrent:
+            message = f"`{name}` ({connections.types[name]}) writes one batch after the other"
+            report.wrong(here, at, message, "set it to 1")
 
 
 def _check_loop(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:

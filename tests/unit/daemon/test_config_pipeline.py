@@ -203,6 +203,21 @@ def test_w5_a_transport_at_its_own_pace_is_a_pillow_of_its_own(tmp_path):
     assert list(own.transform(document())) == ["cases"]
 
 
+def test_several_batches_in_flight_need_a_target_that_takes_them(tmp_path):
+    text = PACED + "    batch: { max_in_flight: 4 }\n"
+    (tmp_path / "pillowd.yaml").write_text(text)
+    with pytest.raises(ConfigErrors, match=r"batch.max_in_flight: `files` \(jsonl\) writes one batch after"):
+        load(tmp_path / "pillowd.yaml")
+
+    alone = text.replace("    - { connection: files, file: cases.jsonl }\n", "").replace(
+        ", own_pace: true", ""
+    )
+    (tmp_path / "pillowd.yaml").write_text(alone)
+    config = load(tmp_path / "pillowd.yaml")
+    (key,) = tail_keys(config)
+    assert config.tails[key.pillow].batch.max_in_flight == 4
+
+
 def test_one_transport_keeps_the_pillows_name(tmp_path):
     text = PACED.replace("    - { connection: files, file: cases.jsonl }\n", "")
     (tmp_path / "pillowd.yaml").write_text(text)
