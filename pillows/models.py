@@ -198,8 +198,10 @@ class Standing:
         epoch: the greatest epoch that this pillow wrote under; None where it never wrote.
         empty: whether no output holds a row of this pillow.
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
+        lost: outputs that are gone, or know nothing of this pillow, where the target does.
     """
 
     epoch: int | None = None
     empty: bool = True
     checkpoint: Checkpoint | None = None
+    lost: Sequence[str] = ()

@@ -62,8 +62,8 @@ def decide(situation: Situation) -> Start:
     checkpoint = _authoritative(situation, warnings)
     if checkpoint is None:
         return Start(checkpoint=None, warnings=warnings)
-    _refuse_lost_targets(situation, checkpoint)
     _refuse_changed_config(situation, checkpoint)
+    _refuse_lost_targets(situation, checkpoint)
     epoch = max([checkpoint.epoch, *_epochs(situation.standings)])
     if checkpoint.pass_epoch == PASS_TO_BEGIN:
         epoch = max([epoch, *(former.epoch for former in situation.former.values())])
@@ -152,9 +152,11 @@ def _refuse_lost_state(situation: Situation) -> None:
 def _refuse_lost_targets(situation: Situation, checkpoint: Checkpoint) -> None:
     """A target that knows nothing of this tail, though changes were acknowledged."""
     for name, standing in situation.standings.items():
-        if standing.epoch is None and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
+        forgetful = [name] if standing.epoch is None else standing.lost
+        if forgetful and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
+            what = name if forgetful == [name] else f"{', '.join(forgetful)} in {name}"
             raise StateLostError(
-                f"{name} knows nothing of {situation.key}, but the checkpoint says that "
+                f"{what} knows nothing of {situation.key}, but the checkpoint says that "
                 f"{checkpoint.changes} changes are there: it is new, or was emptied.",
                 remedy=f"`pillowd checkpoint reset {situation.key.pillow}` to read everything again",
             )

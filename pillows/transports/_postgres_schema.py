@@ -98,6 +98,11 @@ def missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> lis
     return statements
 
 
+def there(cursor: psycopg.Cursor, schema: str, name: str) -> bool:
+    """Whether there is a table of that name."""
+    return _exists(cursor, Name(schema, name))
+
+
 def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
     """Creates the staging tables of a new connection. EXTERNAL: no compression for a moment's stay."""
     for table in tables:

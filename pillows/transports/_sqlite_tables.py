@@ -104,6 +104,11 @@ class Table:
             if name.lower() not in found:
                 db.execute(f"ALTER TABLE {quoted(self.name)} ADD COLUMN {quoted(name)} {type}")
 
+    def is_there(self, db: sqlite3.Connection) -> bool:
+        """Whether something of its name is there."""
+        by_name = "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        return db.execute(by_name, (self.name,)).fetchone() is not None
+
     def is_empty(self, db: sqlite3.Connection) -> bool:
         """Whether it has no row."""
         return not db.execute(self._any).fetchone()[0]

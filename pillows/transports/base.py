@@ -182,6 +182,18 @@ class Transport(ABC):
     def close(self) -> None:
         """Closes every connection. May be called twice, and without `open`."""
 
+    def lost(self, absent: Sequence[str], known: Checkpoint | None) -> Sequence[str]:
+        """Which outputs that are not there were there, as the target's own checkpoint tells.
+
+        They are not created before an operator's reset: an empty one would hide that rows are lost.
+
+        Args:
+            absent: outputs that are not there.
+            known: the checkpoint in the target.
+        """
+        written = known is not None and known.changes and self.outputs_digest() in known.digest.outputs
+        return absent if written else ()
+
     @abstractmethod
     def outputs_digest(self) -> str:
         """A digest of what cannot change under written rows (index settings, the kind of table)."""

@@ -92,10 +92,11 @@ class CouchdbTransport(Transport):
         """Creates missing databases and reads the epochs; see `Transport.open`."""
         self.close()
         self._writers = {output: self._writer(output) for output in self.outputs}
-        found = [self._targets[o].open(create=options.create) for o, options in self.outputs.items()]
+        found = {o: self._targets[o].open(create=options.create) for o, options in self.outputs.items()}
         return Standing(
-            epoch=max((epoch for epoch, _ in found if epoch is not None), default=None),
-            empty=all(empty for _, empty in found),
+            epoch=max((epoch for epoch, _ in found.values() if epoch is not None), default=None),
+            empty=all(empty for _, empty in found.values()),
+            lost=[output for output, (epoch, _) in found.items() if epoch is None],
         )
 
     def claim(self, checkpoint: Checkpoint) -> None:

@@ -92,12 +92,14 @@ class ElasticsearchTransport(Transport):
         """
         self._refuse_shared()
         self._connect()
-        standings = [index.open() for index in self._indices.values()]
+        found = {output: index.open() for output, index in self._indices.items()}
+        standings = found.values()
         created = all(standing.created for standing in standings)
         self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
         return Standing(
             epoch=max((one.epoch for one in standings if one.epoch is not None), default=None),
             empty=all(standing.empty for standing in standings),
+            lost=[output for output, standing in found.items() if standing.epoch is None],
         )
 
     def claim(self, checkpoint: Checkpoint) -> None:

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -28,7 +29,7 @@ from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
 from pillows.transports._postgres_probe import create_probes
 from pillows.transports._postgres_rows import storable
-from pillows.transports._postgres_schema import create_stages, ensure, missing, shown
+from pillows.transports._postgres_schema import create_stages, ensure, missing, shown, there
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
 from pillows.transports._postgres_write import BatchWriter, encoded
@@ -111,20 +112,26 @@ class PostgresTransport(Transport):
         self._tables = self._new_tables()
         self._opened = False
         with self._session.transaction() as cursor:
-            ensure(cursor, self._tables, self.connection.schema_)
-            create_probes(cursor, self._tables)
-            self._opened = True
-            return self._checkpoint.standing(cursor, self._tables)
+            absent = [table.output for table in self._tables if not there(cursor, table.schema, table.name)]
+            known = self._checkpoint.known(cursor) if absent else Standing()
+            if lost := self.lost(absent, known.checkpoint):
+                return replace(known, empty=False, lost=lost)
+            self._ensure(cursor)
+            standing = self._checkpoint.standing(cursor, self._tables)
+        self._opened = True
+        return standing
 
     def claim(self, checkpoint: Checkpoint) -> None:
         """Stores the checkpoint and takes the fence; see `Transport.claim`."""
         with self._session.transaction() as cursor:
             if self._claimed:
                 self._checkpoint.hold(cursor)
+            if not self._opened:
+                self._ensure(cursor)
             self._checkpoint.claim(cursor, checkpoint)
             for table in self._tables:
                 table.tombstoned = _is(cursor, table.has_guards)
-        self._claimed = True
+        self._opened = self._claimed = True
         self._forget()
 
     def write(self, batch: Batch) -> WriteResult:
@@ -179,6 +186,10 @@ class PostgresTransport(Transport):
         if self._opened:
             create_probes(cursor, self._tables)
 
+    def _ensure(self, cursor: psycopg.Cursor) -> None:
+        ensure(cursor, self._tables, self.connection.schema_)
+        create_probes(cursor, self._tables)
+
     def _new_tables(self) -> list[Table]:
         schema = self.connection.schema_
         tables = [
@@ -226,8 +237,14 @@ class _Checkpoints:
 
     def __init__(self, key: TailKey, schema: str) -> None:
         self._key = key
-        self._table = Name(schema, "pillowd_checkpoint")
+        self._table_path = (schema, "pillowd_checkpoint")
+        self._table = Name(*self._table_path)
         self._fence = secrets.token_hex(8)
+
+    def known(self, cursor: psycopg.Cursor) -> Standing:
+        """What the row says, if it is there, and the table that it stands in."""
+        schema, name = self._table_path
+        return self.standing(cursor, ()) if there(cursor, schema, name) else Standing()
 
     def standing(self, cursor: psycopg.Cursor, tables: Sequence[Table]) -> Standing:
         """What the target remembers of the tail."""

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -88,6 +89,7 @@ class SqliteTransport(Transport):
         """The statements, as SQLite runs them where nothing is stored of the documents yet."""
         statements: list[str] = []
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+            self._create_own(db)
             self._create(db)
             db.set_trace_callback(statements.append)
             writer = BatchWriter(db, self._tables)
@@ -142,18 +144,26 @@ class SqliteTransport(Transport):
     def _open(self) -> Standing:
         self._session.open()
         with self._session.transaction() as db:
+            self._create_own(db)
+            absent = [output for output, table in self._tables.items() if not table.is_there(db)]
+            known = self._checkpoint.standing(db, ())
+            if lost := self.lost(absent, known.checkpoint):
+                return replace(known, empty=False, lost=lost)
             self._create(db)
             return self._checkpoint.standing(db, self._tables.values())
 
-    def _create(self, db: sqlite3.Connection) -> None:
+    def _create_own(self, db: sqlite3.Connection) -> None:
         for statement in OWN_TABLES.split(";"):
             db.execute(statement)
+
+    def _create(self, db: sqlite3.Connection) -> None:
         for table in self._tables.values():
             table.create(db)
             table.forget(db, time.time() - self.connection.tombstone_ttl)
 
     def _claim(self, checkpoint: Checkpoint) -> None:
         with self._session.transaction() as db:
+            self._create(db)  # those that were lost, and have been reset since
             self._checkpoint.claim(db, checkpoint)
 
     def _write(self, batch: Batch) -> WriteResult:

@@ -1,0 +1,43 @@
+"""Where a target has lost one output of several, the tail is refused until a reset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from checkpoints import Checkpoint, Digest, Seq
+from pillows.errors import ConfigError, StateLostError
+from pillows.models import Standing
+from pillows.start import Situation, decide
+from tests.unit.pipeline.parts import KEY
+
+STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=Digest(outputs="o"))
+
+
+def situation(stored: Checkpoint, *, outputs: str = "o") -> Situation:
+    return Situation(
+        key=KEY,
+        stored=stored,
+        standings={"search": Standing(epoch=3, empty=False, lost=["visits"])},
+        transactional=False,
+        digest=Digest(outputs=outputs),
+        now=0.0,
+    )
+
+
+def test_an_output_that_was_lost_is_named_with_the_remedy():
+    with pytest.raises(StateLostError, match=r"visits in search knows nothing.*checkpoint reset"):
+        decide(situation(STORED))
+
+
+def test_a_reset_fills_it_again_above_what_the_others_hold():
+    reset = replace(Checkpoint.reset(STORED), generation=1)
+    checkpoint = decide(situation(reset)).checkpoint
+    assert checkpoint is not None
+    assert (checkpoint.seq, checkpoint.epoch) == (Seq.BEGINNING, 4)
+
+
+def test_an_output_that_was_added_is_a_change_of_the_configuration():
+    with pytest.raises(ConfigError, match="outputs"):
+        decide(situation(STORED, outputs="o and visits"))
