@@ -14,6 +14,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,6 +57,12 @@ class HistoryEntry:
         return {"seq": self.seq.value, "saved_at": self.saved_at, "changes": self.changes}
 
 
+@lru_cache(maxsize=256)
+def _decoded(text: str) -> Checkpoint:
+    """What a stored text says. Every idle tail looks each few seconds whether an operator edited it."""
+    return Checkpoint.from_json(json.loads(text))
+
+
 class CheckpointStore:
     """The checkpoints of one state directory, owned by one process; any number may read.
 
@@ -90,12 +97,12 @@ class CheckpointStore:
             IntegrityError: there is one that cannot be read.
         """
         try:
-            stored = json.loads(self._pod.text(_checkpoint(key)))
+            text = self._pod.text(_checkpoint(key))
         except KeyError:
             self._refuse_lost(key)
             return None
         try:
-            return Checkpoint.from_json(stored)
+            return _decoded(text)
         except (KeyError, TypeError) as error:
             raise IntegrityError(
                 f"the checkpoint of {key} in {self._pod.path} cannot be read: {error}. "

