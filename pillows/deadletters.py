@@ -21,7 +21,14 @@ from checkpoints import Tracker
 from pillows.clock import Clock, SystemClock
 from pillows.errors import FatalError
 from pillows.fanout import Delivery
-from pillows.letter import MAX_ERROR_CHARACTERS, PIPELINE, DeadLetter, LetterPolicy, pause_seconds
+from pillows.letter import (
+    LONGEST_PAUSE_SECONDS,
+    MAX_ERROR_CHARACTERS,
+    PIPELINE,
+    DeadLetter,
+    LetterPolicy,
+    pause_seconds,
+)
 from pillows.models import DocumentRows
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -101,7 +108,9 @@ class DeadLetters:
         """
         known = self._known[pillow]
         now = self._clock.wall()
-        due = list(islice((letter for letter, at in known.due.items() if at <= now), at_most))
+        # No pause is longer, so a time beyond it was set by a clock that ran ahead.
+        ahead = now + LONGEST_PAUSE_SECONDS
+        due = list(islice((each for each, at in known.due.items() if at <= now or ahead < at < inf), at_most))
         for letter in due:
             known.handed_out[letter] = known.due[letter]
             known.due[letter] = inf
