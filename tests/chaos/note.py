@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.chaos.faults import FAULTS
 from tests.chaos.oracle import KINDS
 from tests.chaos.plan import ENDS, Plan
-from tests.chaos.score import SOMETIMES_LONG, Score
+from tests.chaos.score import Score
 from tests.chaos.stage import REPLAY_BOUND
 
 _BEGIN, _END = "<!-- run: begin -->", "<!-- run: end -->"
@@ -38,17 +38,13 @@ def table(score: Score, plan: Plan, *, seed: int, seconds: float) -> str:
         ("stop", f"{_seconds(score.stop_seconds)}, {len(score.stop_seconds)} stops, under faults too"),
         ("start until all is equal", _seconds(score.recovery_seconds)),
         ("fresh write visible everywhere", _seconds(score.probe_seconds)),
-        ("seen sometimes", ", ".join(f"{name} {score.events[name]}" for name in _EVENTS)),
+        ("seen sometimes", ", ".join(f"{name} {count}" for name, count in score.seen().items())),
     ]
     lines = ["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in facts), ""]
     lines += ["| fault or end | drawn | felt |", "|---|--:|--:|"]
     lines += [f"| {name} | {score.drawn[name]} | {score.hit[name]} |" for name in [*plan.faults, *ENDS]]
     lines += [f"| {name} | not on this machine | |" for name in FAULTS if name not in plan.faults]
     return "\n".join(lines)
-
-
-#: Counted by what the daemon logs, and by the harness.
-_EVENTS = [name for name in SOMETIMES_LONG if name != "written again"]
 
 
 def put(page: Path, text: str) -> None:

@@ -31,6 +31,9 @@ MAX_UNCHECKPOINTED, MAX_DOCS, PAGE, QUEUE_BYTES, INTERVAL = 50, 50, 100, 16_384,
 #: Acknowledged and not saved, up to a row with a position, and the batch in flight.
 REPLAY_BOUND = MAX_UNCHECKPOINTED + INTERVAL + MAX_DOCS
 
+#: A stop takes no longer, but for the moment that giving up takes: ten seconds in all.
+SHUTDOWN_SECONDS = 8
+
 _TRANSFORM = """
 def rows(document):
     if document.get("poison"):
@@ -177,9 +180,8 @@ class Stage:
         }
 
     def _table(self, name: str) -> Rows:
-        """As documents: PostgreSQL has no NUL, and what stands for it is said with `_postgres_rows`."""
         rows = stores.postgres(self.dsn(), name)
-        return {id: row._replace(body=_revealed(row.body)) for id, row in rows.items()}
+        return {id: row._replace(body=revealed(row.body)) for id, row in rows.items()}
 
     def written(self) -> dict[str, set[State]]:
         """Line -> the states that were sent to a target since this was last asked, but for those that are
@@ -236,7 +238,7 @@ class Stage:
                 [{"connection": "postgres-alone", "table": "again"}],
             ),
         }
-        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": "8s"}
+        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": f"{SHUTDOWN_SECONDS}s"}
         sections = {"checkpoints": {"interval": "1s", "max_uncheckpointed": MAX_UNCHECKPOINTED}}
         return Daemon(
             self.folder, pillows=pillows, connections=connections, daemon=settings, sections=sections
@@ -253,7 +255,8 @@ class Stage:
         }
 
 
-def _revealed(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def revealed(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A document as it was before PostgreSQL stored it (the way back is that of `_postgres_rows`)."""
     if "nul" not in body:
         return body
     return {**body, "nul": body["nul"].replace("\x010", "\x00").replace("\x011", "\x01")}

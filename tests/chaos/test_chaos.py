@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
@@ -25,10 +26,6 @@ from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.sizes import proving, size
-
-# Not in CI yet: what strikes at random moments must first have proven, over long runs, that it is red only
-# for a bug. CI has the model (`test_model.py`), the crashes and the random script of `tests/acceptance`.
-pytestmark = pytest.mark.proof
 
 #: Ends of a run that show a planted bug come so often at most.
 TRIES = 3
@@ -59,18 +56,23 @@ def staged(servers: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., St
         yield build
 
 
-@pytest.mark.timeout(size(ci=400, proof=3600))
+#: How long a machine that is busy with other tests may take for what is promised within 60 and 10 seconds.
+PATIENT = {"recovery_seconds": size(ci=300.0, proof=60.0), "probe_seconds": size(ci=120.0, proof=10.0)}
+
+
+@pytest.mark.timeout(size(ci=1200, proof=3600))
 def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable[..., Stage]) -> None:
     """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"\nCHAOS_SEED={seed}")
-    chaos = Chaos(staged(seed=seed), seed, pace_seconds=size(ci=0.3, proof=0.7))
+    chaos = Chaos(staged(seed=seed), seed, pace_seconds=size(ci=0.2, proof=0.7), **PATIENT)
 
-    score = chaos.run(size(ci=40, proof=300))
+    # A slow machine ends with fewer cycles, rather than late.
+    score = chaos.run(size(ci=40, proof=300), minutes=size(ci=2.5, proof=math.inf))
 
     assert not score.verdict
-    assert max(score.probe_seconds) <= 10
-    assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
+    if proving():
+        assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
 
 
 def drawn() -> list[str]:
@@ -82,7 +84,7 @@ def drawn() -> list[str]:
 
 
 def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -> None:
-    chaos = Chaos(staged(purges=False), seed=2, recovery_seconds=15, patience_seconds=3)
+    chaos = Chaos(staged(purges=False), seed=2, **PATIENT)
     chaos.insist(Cycle(FAULTS["elasticsearch: items busy"], "kill"), 1)
 
 
