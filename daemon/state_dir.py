@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints import CheckpointStore
+from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.pauses import Pauses
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
@@ -41,9 +41,21 @@ def opened(path: Path, clock: Clock) -> Iterator[StateDir]:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         CheckpointStore(path / "checkpoints") as store,
-        closing(DeadLetters(path / "dead-letters", clock=clock)) as letters,
+        closing(_letters(path / "dead-letters", clock)) as letters,
     ):
         yield StateDir(store=store, letters=letters, pauses=Pauses(path / "paused.json"))
+
+
+def _letters(path: Path, clock: Clock) -> DeadLetters:
+    try:
+        return DeadLetters(path, clock=clock)
+    except NewerFormat:
+        raise
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error} Put the copy in its place; then `pillowd verify KEY --repair` finds what is "
+            "missing in a target and has lost its dead letter."
+        ) from error
 
 
 @contextmanager

@@ -248,7 +248,10 @@ class Verifier:
             close()
 
     def _outputs(self, change: Change) -> int | None:
-        """A bit for each output that the document should have rows in; None if nobody can say."""
+        """A bit for each output that the document should have rows in; None if nobody can say.
+
+        All outputs where filter or transform raises: without a dead letter that is a difference.
+        """
         pillow = self._subject.pillow
         if change.deleted:
             return None if pillow.keep_deleted else 0
@@ -265,8 +268,8 @@ class Verifier:
             rows = {} if document.deleted else pillow.transform(document)
         except (RetryableError, FatalError):
             raise
-        except Exception:  # noqa: BLE001 - a user's code; the pillow has a dead letter of it
-            return None
+        except Exception:  # noqa: BLE001 - a user's code; if the pillow has a dead letter of it, it is left out
+            return (1 << len(pillow.outputs)) - 1
         return sum(1 << bit for bit, output in enumerate(pillow.outputs) if rows.get(output))
 
     def _report(self, on_their_way: int) -> Report:

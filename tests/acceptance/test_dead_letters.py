@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.process import Pillowd
+from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 
 PLUGIN = """
@@ -26,9 +27,7 @@ PLUGIN = """
 
 @pytest.fixture
 def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pillowd]:
-    server: dict[str, Any] = {"type": "couchdb", "url": couch.url}
-    if couch.auth:
-        server["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+    server = couchdb(couch.url, couch.auth)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "mill_rows.py").write_text(textwrap.dedent(PLUGIN))
     (tmp_path / "broken").touch()
@@ -78,3 +77,36 @@ def test_l6_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_pa
     pillowd.start()
     pillowd.wait_for(lambda: pillowd.status("cases")["dead_letters"] == 0)
     assert stored(tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_a_damaged_store_is_refused_and_the_remedy_that_is_told_loses_no_document(
+    pillowd: Pillowd, tmp_path: Path
+) -> None:
+    """What stood in the cut line is found by `verify`, which a start over it would have hidden."""
+    pillowd.start()
+    pillowd.wait_for(
+        lambda: pillowd.state("cases") == "live" and pillowd.status("cases")["dead_letters"] == 3
+    )
+    assert pillowd.stop() == 0
+    store = tmp_path / "state" / "dead-letters"
+    segment = store / "0.json"
+    segment.write_bytes(segment.read_bytes()[:-40])
+
+    pillowd.start(ready=False)
+    assert pillowd.ended() == 1
+    said = pillowd.log.read_text()
+    for part in ("0.json line 3", f"pillowd store repair {store} INTO", "pillowd verify KEY --repair"):
+        assert part in said, said
+
+    copy = tmp_path / "copy"
+    subprocess.run([*PILLOWD, "store", "repair", store, copy], capture_output=True, check=True, timeout=60)
+    store.rename(tmp_path / "damaged")
+    copy.rename(store)
+    pillowd.start()
+    pillowd.wait_for(lambda: pillowd.state("cases") == "live")
+    assert pillowd.status("cases")["dead_letters"] == 2
+    assert pillowd.command("verify", "cases").returncode == 3, "a document is missing, and nothing says why"
+    pillowd.command("verify", "cases", "--repair")
+    pillowd.wait_for(lambda: pillowd.status("cases")["dead_letters"] == 3)
+    assert pillowd.command("verify", "cases").returncode == 0
+    assert pillowd.stop() == 0
