@@ -96,7 +96,7 @@ def test_t17_faults_of_the_line_lose_nothing(couch, couch_db, tcp_proxy, kind, h
     proxy: TcpProxy = tcp_proxy(couch)
     for after_bytes in (0, 100, 5_000, 60_000, 150_000):
         proxy.fail(Fault(kind=kind, after_bytes=after_bytes))
-    timeouts = {"silence": 0.3}
+    timeouts = {"silence": 1.5}
     options = SourceOptions(connection="c", database=couch_db.name, documents=how, page=500, timeout="200ms")
     auth = BasicAuth(username=couch_db.auth[0], password=couch_db.auth[1]) if couch_db.auth else None
     connection = CouchConnection(url=proxy.url, auth=auth, timeouts=timeouts)

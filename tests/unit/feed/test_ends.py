@@ -25,6 +25,8 @@ from tests.servers.scripted import (
 from tests.sizes import size
 from tests.unit.feed.wire import closing, couchdb, feed_of, page, reply, row, taking
 
+#: Longer than a busy machine keeps server and feed, which share this process, from running.
+SILENCE_SECONDS = 0.6
 CHANGES = ("GET", "/db/_changes")
 TAIL_HEAD = head(chunked=True) + chunk(b"\n")
 SECOND_HEAD = b'HTTP/1.1 412 Precondition Failed\r\nServer: CouchDB\r\n\r\n{"error":"nodedown"}\r\n'
@@ -70,7 +72,7 @@ def test_t17_the_tail_goes_on_behind_the_last_whole_row(server: ScriptedServer, 
             else [TAIL_HEAD + chunk(row(4) + b"\n"), HANG]
         ),
     )
-    feed = feed_of(server.url, clock=clock, timeout="50ms", timeouts={"silence": 0.1})
+    feed = feed_of(server.url, clock=clock, timeout="50ms", timeouts={"silence": SILENCE_SECONDS})
     with taking(feed) as taken:
         taken.until(lambda: "doc-4" in taken.ids)
     assert taken.error is None
@@ -111,7 +113,9 @@ def test_t16_t17_a_page_that_is_not_whole_never_moves_the_position_beyond_its_ro
     server: ScriptedServer, clock: FakeClock, end: str
 ):
     server.on(*CHANGES, PAGE_ENDS[end], reply(PAGE), [TAIL_HEAD, HANG])
-    with taking(feed_of(server.url, clock=clock, timeout="50ms", timeouts={"silence": 0.1})) as taken:
+    with taking(
+        feed_of(server.url, clock=clock, timeout="50ms", timeouts={"silence": SILENCE_SECONDS})
+    ) as taken:
         taken.until(lambda: "5-tok" in taken.seqs)
     assert taken.error is None
     assert set(taken.seqs) <= {"1-tok", "5-tok"}
@@ -160,7 +164,7 @@ def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock
 
 def test_t20_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_behind(server):
     server.on(*CHANGES, reply(page([], "1-x")), [HANG])
-    feed = feed_of(server.url, clock=FakeClock(), timeout="50ms", timeouts={"silence": 0.1})
+    feed = feed_of(server.url, clock=FakeClock(), timeout="50ms", timeouts={"silence": SILENCE_SECONDS})
     with taking(feed) as taken:
         taken.until(lambda: feed.trouble)
         assert "timed out" in str(feed.trouble)
