@@ -233,12 +233,15 @@ class Writer:
         last = {d.id: d for d in arrived}
         gone_back = self._gone_back(refusals.suspects(batch, refused, last))
         equal = refusals.equal(batch, refused)
-        if equal and self._was_purged():
+        # By a batch beside this one: what is equal under the old epoch may be what was purged, then.
+        raised = self._keeper.current.epoch > batch.epoch
+        if equal and (raised or self._was_purged()):
             gone_back |= equal
         if not gone_back:
             return {}
         self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
-        self._raise_epoch()
+        if not raised:
+            self._raise_epoch()
         again = replace(
             batch,
             documents=refusals.rewritten(last, gone_back),
