@@ -30,7 +30,7 @@ soak: $(VENV)/.dev ## The tests that run for long
 
 chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write down what came out
 	@$(BIN)/python -m tests.servers install
-	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) --note docs/explanation/no-loss.md
+	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) --note docs/explanation/no-loss.md
 
 fuzz: $(VENV)/.dev ## Feed the line reader with garbage (SECONDS, 600 at default), guided by coverage
 	$(BIN)/python -m tests.fuzz.lines -max_total_time=$(or $(SECONDS),600)

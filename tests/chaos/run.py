@@ -22,8 +22,8 @@ from tests.chaos.score import ChaosError, Score
 from tests.chaos.shim import power_off
 from tests.chaos.stage import REPLAY_BOUND, SHUTDOWN_SECONDS, Stage
 
-#: How long everything may take to be equal again once the faults have stopped, and a fresh write to be
-#: visible everywhere.
+#: Once the faults have stopped, everything becomes equal again: for how long the same may be
+#: wrong meanwhile, and how long a fresh write may take to be visible everywhere.
 RECOVERY_SECONDS, PROBE_SECONDS = 60.0, 10.0
 
 #: A cycle takes some seconds. One that takes so long hangs, in the harness itself.
@@ -41,9 +41,9 @@ class Chaos:
         seed: of what is drawn.
         say: told of every cycle.
         pace_seconds: how long a fault is in force, about.
-        recovery_seconds: how long everything may take to be equal again.
+        recovery_seconds: for so long the same may be wrong before everything is equal again.
         probe_seconds: how long a fresh write may take to be visible.
-        patience_seconds: for so long the same is wrong in pillows that say they are live: it stays so.
+        patience_seconds: the same, of pillows that say they are live.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Chaos:
         pace_seconds: float = 0.7,
         recovery_seconds: float = RECOVERY_SECONDS,
         probe_seconds: float = PROBE_SECONDS,
-        patience_seconds: float = math.inf,
+        patience_seconds: float = RECOVERY_SECONDS,
     ) -> None:
         self.stage = stage
         self.score = Score()
@@ -288,20 +288,22 @@ class Chaos:
         self._probe()
 
     def _settled(self) -> Verdict:
-        until = time.monotonic() + self._recovery_seconds
-        before, since = Verdict(), time.monotonic()
+        """What is still wrong once nothing is, or once the same was wrong for too long."""
+        before, since = Verdict().counts, time.monotonic()
         while True:
             if self.stage.daemon.child.poll() is not None:
                 raise ChaosError(f"ended: {self.stage.daemon.log.read_text()[-2000:]}")
             done = self.stage.live()
-            late = time.monotonic() > until
-            if done or late:
+            waited = time.monotonic() - since
+            if done or waited > self._recovery_seconds:
                 verdict = self._judged()
-                if late and not verdict and not done:
-                    raise ChaosError(f"not live: {self.stage.states()}")
-                if verdict.counts != before.counts:
-                    before, since = verdict, time.monotonic()
-                if not verdict or late or time.monotonic() - since > self._patience_seconds:
+                if done and not verdict:
+                    return verdict
+                if verdict.counts != before:
+                    before, since = verdict.counts, time.monotonic()
+                elif waited > (self._patience_seconds if done else self._recovery_seconds):
+                    if not verdict:
+                        raise ChaosError(f"not live: {self.stage.states()}")
                     return verdict
             gevent.sleep(0.3)
 

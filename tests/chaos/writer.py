@@ -16,6 +16,9 @@ from gevent.event import Event
 from tests.chaos.truth import Document, Truth, is_bad
 from tests.servers.couch_client import CouchDatabase
 
+#: After so many changes a writer only trickles, until it is resumed: a slow machine is not to fall behind.
+AT_ONCE, TRICKLE_SECONDS = 400, 0.5
+
 #: A server that was killed is back long before.
 AWAY_SECONDS = 60.0
 
@@ -57,6 +60,7 @@ class Writer:
         self._pause_seconds = pause_seconds
         self._purges = purges
         self._ids: list[str] = []
+        self._left = AT_ONCE
         self._going = Event()
         self._idle = Event()
         self._idle.set()
@@ -69,6 +73,7 @@ class Writer:
             What has ended the writing.
         """
         self._look()
+        self._left = AT_ONCE
         self._going.set()
 
     def pause(self) -> None:
@@ -121,10 +126,14 @@ class Writer:
             if self._purges and self._random.random() < 0.05 and self.truth.documents:
                 self._purge()
             else:
-                count = self._random.randint(1, self._batch)
+                count = self._random.randint(1, self._batch if self._left > 0 else 1)
+                self._left -= count
                 self._send([change for _ in range(count) if (change := self._change())])
             self._idle.set()
-            gevent.sleep(self._random.random() * self._pause_seconds)
+            pause_seconds = (
+                self._pause_seconds if self._left > 0 else max(TRICKLE_SECONDS, self._pause_seconds)
+            )
+            gevent.sleep(self._random.random() * pause_seconds)
 
     def _change(self) -> dict[str, Any] | None:
         kind = self._random.choices(list(KINDS), list(KINDS.values()))[0]
