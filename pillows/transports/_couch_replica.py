@@ -22,9 +22,18 @@ from pillows.transports._couch_target import Leaf, TargetDatabase
 #: Documents per request to the source: with attachments they can be large.
 GROUP_DOCUMENTS = 50
 
+#: So long a copy of the source may lag behind the feed (as `join_overlap` has it); what is older for
+#: longer went back: purged and created anew, or restored.
+DOUBT_SECONDS = 60.0
+
+
+class _Error(msgspec.Struct):
+    error: str = ""
+
 
 class _Found(msgspec.Struct):
     ok: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: _Error | None = None
 
 
 class _Result(msgspec.Struct):
@@ -65,6 +74,7 @@ class Replica:
         self._target = target
         self._couch = couch
         self._database = database
+        self._doubted_at: dict[str, float] = {}
 
     def write(
         self,
@@ -86,7 +96,7 @@ class Replica:
             group = wanted[start : start + GROUP_DOCUMENTS]
             found = self._revisions([document.id for document in group])
             for document in group:
-                _check_not_older(document, found.get(document.id, []))
+                self._check_not_older(document, found.get(document.id, []))
             kept = {id: leaves for id, leaves in found.items() if id in with_rows or _is_deleted(leaves)}
             self._purge([document.id for document in group if document.id not in kept])
             sent = self._target.send(self._lacking(kept), new_edits=False)
@@ -115,6 +125,17 @@ class Replica:
             self._target.purge(there)
         return len(there)
 
+    def _check_not_older(self, document: DocumentRows, leaves: Sequence[Revision]) -> None:
+        """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
+        if not leaves or sum(generation(one.leaf.rev) for one in leaves) >= document.version:
+            self._doubted_at.pop(document.id, None)
+            return
+        now = self._couch.clock.monotonic()
+        if now - self._doubted_at.setdefault(document.id, now) < DOUBT_SECONDS:
+            raise RetryableError(
+                f"A copy of the source lags behind its feed: {document.id!r} is older there."
+            )
+
     def _lacking(self, found: dict[str, list[Revision]]) -> dict[str, list[bytes]]:
         """The bodies of those leaves that the target has not."""
         asked = {id: [one.leaf.rev for one in its] for id, its in found.items()}
@@ -134,20 +155,18 @@ class Replica:
         query = "?revs=true&attachments=true" if bodies else ""
         path = self._couch.path(self._database, "_bulk_get") + query
         results = all_leaves(self._couch, path, _Results, ids)
+        if untold := set(ids) - {result.id for result in results}:
+            raise RetryableError(f"The source said nothing of {min(untold)!r}.")
         return {result.id: its for result in results if (its := _revisions(result))}
 
 
 def _revisions(result: _Result) -> list[Revision]:
+    for found in result.docs:
+        if found.error is not None and found.error.error != "not_found":
+            raise RetryableError(f"The source cannot tell what it has of {result.id!r}: {found.error.error}.")
     bodies = [bytes(found.ok) for found in result.docs if isinstance(found.ok, msgspec.Raw)]
     return [Revision(msgspec.json.decode(body, type=Leaf), body) for body in bodies]
 
 
 def _is_deleted(leaves: Sequence[Revision]) -> bool:
     return all(one.leaf.deleted for one in leaves)
-
-
-def _check_not_older(document: DocumentRows, leaves: Sequence[Revision]) -> None:
-    """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
-    version = sum(generation(one.leaf.rev) for one in leaves)
-    if leaves and version < document.version:
-        raise RetryableError(f"A copy of the source lags behind its feed: {document.id!r} is older there.")
