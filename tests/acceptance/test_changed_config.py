@@ -47,8 +47,9 @@ def refused(daemon: Pillowd, *words: str) -> None:
 
 def reset(daemon: Pillowd) -> None:
     """Takes the remedy, and waits until the pass that it begins is complete."""
+    before = statuses(daemon)["cases"]["epoch"]
     call(daemon, "checkpoint.reset", key="cases")
-    daemon.wait_for(lambda: complete(daemon), seconds=60)
+    daemon.wait_for(lambda: statuses(daemon)["cases"]["epoch"] != before and complete(daemon))
 
 
 def complete(daemon: Pillowd) -> bool:
@@ -163,6 +164,7 @@ def test_l12_columns_that_can_be_added_are_and_others_are_refused_with_the_state
     changed(daemon, cases=pillow)
     daemon.start()
     world.couch.put("later", n=1, text="x")
+    daemon.wait_for(lambda: live(daemon))  # the column is there from then on
     daemon.wait_for(lambda: (1, "x") in _rows(world, "n, text"))
     assert _rows(world, "count(*)", "text is null") == [(DOCUMENTS,)], "what was written keeps its form"
     assert daemon.events("pipeline.changed")
