@@ -24,7 +24,8 @@ from checkpoints.scan import Finding
 from checkpoints.seq import Seq
 from checkpoints.server import Busy, ControlServer, Session
 from checkpoints.service import share
-from checkpoints.shared import SharedPOD, SharedTracker
+from checkpoints.shared import SharedPOD
+from checkpoints.shared_tracker import SharedTracker
 from checkpoints.store import CheckpointStore, HistoryEntry
 from checkpoints.tracker import Tracker
 

@@ -1,4 +1,4 @@
-"""SharedPOD and SharedTracker: one process owns the store, any number use it.
+"""SharedPOD: one process owns the store, any number use it.
 
     shared = SharedPOD("squares.pod")           # owns it; answers on squares.pod/.socket
     Process(target=work, args=(shared,)).start()
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,8 +28,6 @@ from checkpoints.keys import Key, as_key, check_key, encode_value
 from checkpoints.pod import POD, is_key, pairs
 from checkpoints.server import ControlServer
 from checkpoints.service import call_name, share
-from checkpoints.tasks import Fields, Tasks
-from checkpoints.tracker import Tracker
 
 SOCKET = ".socket"
 NAME = "store"
@@ -238,81 +236,9 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
         check_key(path[0])
-        steps = [
-            {"slice": [step.start, step.stop, step.step]} if isinstance(step, slice) else step
-            for step in path
-        ]
+        steps = [_step(step) for step in path]
         return self._call("apply", steps, operation, encode_value(path[0], arguments))
-
-
-class SharedTracker(SharedPOD, Tasks):
-    """A Tracker that any number of processes use: no two get the same try of a task."""
-
-    _kind = Tracker
-
-    @property
-    def max_tries(self) -> int:
-        """How often a task is tried; 0 for ever."""
-        return self._numbers()[3]
-
-    def num_done(self) -> int:
-        """How many tasks are done."""
-        return self._numbers()[0]
-
-    def num_tried(self) -> int:
-        """How many tasks were tried at least once."""
-        return self._numbers()[1]
-
-    def num_aborted(self) -> int:
-        """How many tasks are given up."""
-        return self._numbers()[2]
-
-    def add_many(self, keys: Iterable[Key]) -> None:
-        """Adds tasks, all or none."""
-        self._call("add_many", _checked(keys))
-
-    def add_many_if_absent(self, keys: Iterable[Key]) -> None:
-        """Adds those tasks that are not there."""
-        self._call("add_many_if_absent", _checked(keys))
-
-    def amend(self, key: Key, fields: Fields) -> None:
-        """Sets fields of a task."""
-        self._missing(key, "amend", key, encode_value(key, dict(fields)))
-
-    def add_tries(self, key: Key, count: int) -> None:
-        """Counts tries of a task up or down; never below 0."""
-        self._missing(key, "add_tries", key, count)
-
-    def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
-        """Whether a task should be done."""
-        return bool(self._missing(key, "should_do", key, allow_aborted, due))
-
-    def should_try(
-        self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
-    ) -> bool:
-        """Whether a task should be done; if so this counts as a try."""
-        return bool(self._missing(key, "should_try", key, allow_aborted, due, durable))
-
-    def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """The tasks that should be done, in order; those that are added meanwhile too."""
-        walk = self._walk("todo", allow_aborted, due)
-        return (key for key, should in walk if should)
-
-    def aborted_keys(self) -> Iterator[Key]:
-        """The tasks that are given up, in order."""
-        return (key for key, aborted in self._walk("aborted") if aborted)
-
-    def _numbers(self) -> tuple[int, int, int, int]:
-        done, tried, aborted, max_tries = self._call("numbers")
-        return done, tried, aborted, max_tries
 
 
 def _step(step: Any) -> Any:
     return {"slice": [step.start, step.stop, step.step]} if isinstance(step, slice) else step
-
-
-def _checked(keys: Iterable[Key]) -> list[Key]:
-    keys = list(keys)
-    for key in keys:
-        check_key(key)
-    return keys

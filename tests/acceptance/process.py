@@ -20,6 +20,12 @@ ROOT = Path(__file__).parents[2]
 PILLOWD = (sys.executable, str(ROOT / "pillowd.py"))
 
 
+def couchdb(url: str, login: tuple[str, str] | None) -> dict[str, Any]:
+    """The connection to a CouchDB server, as a configuration has it."""
+    auth = {"type": "basic", "username": login[0], "password": login[1]} if login else None
+    return {"type": "couchdb", "url": url} | ({"auth": auth} if auth else {})
+
+
 class Manager:
     """A service manager's notify socket.
 

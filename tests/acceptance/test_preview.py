@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.process import Pillowd
+from tests.acceptance.process import Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 
 PLUGIN = """
@@ -23,9 +23,7 @@ PLUGIN = """
 
 @pytest.fixture
 def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pillowd]:
-    server: dict[str, Any] = {"type": "couchdb", "url": couch.url}
-    if couch.auth:
-        server["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+    server = couchdb(couch.url, couch.auth)
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "preview_rows.py").write_text(textwrap.dedent(PLUGIN))
     connections = {
@@ -37,6 +35,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pil
         "files": {"type": "jsonl", "folder": str(tmp_path)},
         "hook": {"type": "http", "url": "http://127.0.0.1:9/hook", "secret": "hush"},
         "nothing": {"type": "null"},
+        "screen": {"type": "stdout"},
     }
     both = {
         "warehouse": {"case": {"table": "cases", "columns": {"n": "n integer"}},
@@ -46,6 +45,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pil
         "files": {"case": {"file": "cases.jsonl"}, "visit": {"file": "visits.jsonl"}},
         "hook": {"case": {}, "visit": {}},
         "nothing": {"case": {}, "visit": {}},
+        "screen": {"case": {}, "visit": {}},
     }  # fmt: skip
     transports = [{"connection": name, "outputs": outputs} for name, outputs in both.items()]
     transports.append({"connection": "search", "outputs": {"case": {"index": "cases"}}})
@@ -116,6 +116,8 @@ def test_it_shows_filter_document_rows_and_the_very_requests(pillowd: Pillowd, f
     assert json.loads(requests["files"].splitlines()[0])["doc"] == {"_id": "a", "n": 5}
     assert requests["copies"].startswith("POST /copy/_bulk_docs")
     assert requests["nothing"] == "nothing"
+    shown_rows = [json.loads(line) for line in requests["screen"].splitlines()]
+    assert [each["doc"] for each in shown_rows] == [{"_id": "a", "n": 5}, {"on": "mon"}, {"on": "tue"}]
 
 
 def test_it_tells_why_a_document_leaves_or_would_be_a_dead_letter(

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.acceptance.process import PILLOWD, Pillowd
+from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 from tests.sizes import size
 from tests.unit.test_service import COMMAND, values
@@ -55,9 +55,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Cal
             name: {"transport": [{"connection": "tables", "table": name}], **pillow}
             for name, pillow in (default if pillows is None else pillows).items()
         }
-        source: dict[str, Any] = {"type": "couchdb", "url": couch.url}
-        if couch.auth:
-            source["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+        source = couchdb(couch.url, couch.auth)
         connections = {"couch": source, "tables": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")}}
         daemon = {"plugins_path": [str(tmp_path)], **settings.pop("daemon", {})}
         folder = tmp_path / f"pillowd{len(built)}"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.process import Pillowd
+from tests.acceptance.process import Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.scripted import Request, ScriptedServer, head
 from tests.sizes import size
@@ -47,9 +47,7 @@ def hook() -> Iterator[Hook]:
 @pytest.fixture
 def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase, hook: Hook) -> Iterator[Pillowd]:
     """One pillow for each transport, all on one database."""
-    server: dict[str, Any] = {"type": "couchdb", "url": couch.url}
-    if couch.auth:
-        server["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+    server = couchdb(couch.url, couch.auth)
     connections = {
         "couch": server,
         "copies": server,

@@ -10,7 +10,7 @@ from typing import Any
 
 from checkpoints import ControlClient, StoreError
 from tests.acceptance import stores, wire
-from tests.acceptance.process import Pillowd
+from tests.acceptance.process import Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.tcp_proxy import TcpProxy
 
@@ -50,9 +50,7 @@ class World:
         self.sqlite_path = folder / "target.sqlite"
         self._prefix = prefix
         self._built: list[Pillowd] = []
-        source: dict[str, Any] = {"type": "couchdb", "url": proxy.url}
-        if couch.auth:
-            source["auth"] = {"type": "basic", "username": couch.auth[0], "password": couch.auth[1]}
+        source = couchdb(proxy.url, couch.auth)
         self.connections: dict[str, dict[str, Any]] = {
             "couch": source,
             "postgres": {"type": "postgres", "dsn": postgres_dsn},
