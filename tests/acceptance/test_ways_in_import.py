@@ -14,11 +14,11 @@ from tests.acceptance.process import PILLOWD
 from tests.servers.couch_client import CouchDatabase
 
 
-def pillowd(folder: Path, *words: str) -> str:
+def pillowd(folder: Path, *words: str, code: int = 0) -> str:
     done = subprocess.run(
         [*PILLOWD, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -48,3 +48,9 @@ def test_it_goes_on_from_the_imported_position(system, couch: Any, couch_db: Cou
     rows = stores.sqlite(tmp_path / "out.sqlite", "cases")
     assert set(rows) == {"later"}
     assert before.isdisjoint(rows)
+
+    config = ("--config", "pillowd.yaml", "--json")
+    (found,) = json.loads(pillowd(tmp_path, "verify", "cases", *config, code=3))["targets"]
+    assert set(found["examples"]["missing"]) == before, "which was chosen, as the page says"
+    pillowd(tmp_path, "verify", "cases", "--repair", *config)
+    assert set(stores.sqlite(tmp_path / "out.sqlite", "cases")) == before | {"later"}
