@@ -42,6 +42,10 @@ STALLED_SECONDS = 240.0
 QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
 
+#: CouchDB takes no request line beyond 8,000 characters; a token grows with the number of shards
+#: (3,248 with 256 of them).
+LONG_SEQ = 6000
+
 #: More changes than this in a second nobody writes: CouchDB takes some 4,000 in bulk.
 MOST_WRITES_PER_SECOND = 10_000
 
@@ -115,6 +119,7 @@ class CouchFeed:
         self._pulse = Pulse(self._clock)
         self._source = Source(self._couch, source, self._pulse, self._key)
         self._backlog: Backlog | None = None
+        self._told_long = False
         self._pace = Pace(connection.fetches)
         self._sizes = Sizes()
         self._documents = self._source.documents(self._pace)
@@ -195,6 +200,7 @@ class CouchFeed:
                         self.trouble = None
                         backoff.reset()
                         self._suspect_rewind(batch)
+                        self._tell_long(since)
                     yield batch
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
@@ -257,6 +263,11 @@ class CouchFeed:
             reason = f"{now.pending} changes are behind, {self._backlog.pending} were a moment ago"
             self._observer.rewind(self._key, reason=reason)
         self._backlog = replace(now, pending=batch.pending)
+
+    def _tell_long(self, since: Seq) -> None:
+        if len(since.query) > LONG_SEQ and not self._told_long:
+            self._told_long = True
+            self._warn("source.long_position", {"characters": len(since.query), "at_most": 8000})
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
         self._observer.warning(self._key, event=event, details=details)

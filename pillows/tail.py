@@ -5,14 +5,21 @@ The supervisor builds a fresh tail for each start, so nothing of a crashed one i
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import gevent
 from gevent.event import Event
 
 from checkpoints import Checkpoint, CheckpointMoved
-from pillows.errors import SourceChangedError, StoppedError
+from pillows.errors import PillowError, SourceChangedError, StoppedError
 from pillows.models import ChangeBatch
 from pillows.run import Plan, Run
 from pillows.state import State, TailStatus
 from pillows.watermark import Advance
+
+#: A feed that reads tells at least this often how much is behind it. One that is held up by its target,
+#: or waits for its source, does not: then the source is asked.
+LAG_SECONDS = 30.0
 
 
 class Tail:
@@ -36,6 +43,7 @@ class Tail:
         self._name = str(plan.key)
         self._caught_up = False
         self._pending: int | None = None
+        self._pending_at = self.ticked_at
         self._run: Run | None = None
 
     def run(self, stop: Event) -> None:
@@ -100,7 +108,20 @@ class Tail:
             on_batch=self._on_batch,
             on_advance=self._on_advance,
         )
-        self._run.execute()
+        asking = gevent.spawn(self._ask_for_lag, self._run, halt)
+        try:
+            self._run.execute()
+        finally:
+            asking.kill()
+
+    def _ask_for_lag(self, run: Run, halt: Event) -> None:
+        """Keeps `pending` true while the feed does not tell it."""
+        clock = self._plan.clock
+        while not clock.wait(halt, LAG_SECONDS):
+            if run.keeper is None or clock.monotonic() - self._pending_at < LAG_SECONDS:
+                continue
+            with suppress(PillowError):  # the feed meets it too, and tells
+                self._note_pending(run.feed.pending(run.keeper.current.seq))
 
     def _reload(self, error: SourceChangedError) -> None:
         """Reads a recreated database from its beginning, if that is what the operator chose."""
@@ -111,13 +132,16 @@ class Tail:
 
     def _on_batch(self, batch: ChangeBatch) -> None:
         self.tick()
-        if batch.pending is not None:
-            self._pending = batch.pending
+        self._note_pending(batch.pending)
         trouble = self._run.feed.trouble if self._run else None
         if trouble:
             self._enter(State.BACKING_OFF, trouble)
         elif self.state in (State.STARTING, State.BACKING_OFF):
             self._resume()
+
+    def _note_pending(self, pending: int | None) -> None:
+        if pending is not None:
+            self._pending, self._pending_at = pending, self._plan.clock.monotonic()
 
     def _on_retry(self, where: str, error: str) -> None:
         self._enter(State.BACKING_OFF, f"{where}: {error}")

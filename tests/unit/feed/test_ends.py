@@ -299,6 +299,21 @@ def test_a_backlog_that_nobody_can_have_written_is_told_as_a_rewind(server, cloc
     assert taken.seqs[-1] == "3-x"
 
 
+@pytest.mark.parametrize(("length", "told"), [(4000, []), (6001, ["source.long_position"])])
+def test_a_position_that_is_nearly_too_long_for_a_request_is_told_once(server, clock, length, told):
+    warnings = []
+
+    class Listener(Observer):
+        def warning(self, pillow, *, event, details):
+            warnings.append(event)
+
+    token = f"1-{'x' * (length - 2)}"
+    server.on(*CHANGES, reply(page([row(1)], token)), reply(closing(token)), [TAIL_HEAD, HANG])
+    with taking(feed_of(server.url, clock=clock, observer=Listener())) as taken:
+        taken.until(lambda: len(taken.seqs) >= 2)
+    assert warnings == told
+
+
 def test_a_backlog_that_was_written_while_we_were_away_is_none():
     before = Backlog(at=0.0, pending=0)
     assert not Backlog(at=100.0, pending=500_000).went_back_from(before)

@@ -25,6 +25,7 @@ from pillows.models import Change, Document, guard
 from pillows.pillow import Pillow
 from pillows.state import State
 from pillows.transforms import ChunkedTransform, PythonTransform
+from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 
 
@@ -431,6 +432,25 @@ def test_l12_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
 
     assert again.finish().pipeline_changed_at is not None
     assert "pipeline.changed" in [facts["event"] for facts in seen.of("warning")]
+
+
+def test_how_much_is_behind_is_asked_for_while_the_feed_does_not_tell(tmp_path, running):
+    """While a target is away nothing is read, and what was said last grows old."""
+
+    asked_for = []
+
+    class Behind(ListFeed):
+        def pending(self, since):
+            asked_for.append(str(since))
+            if len(asked_for) == 1:
+                raise RetryableError("away")
+            return 4711
+
+    feed = Behind([batch("1-a", change("a"), caught_up=True)])
+    run = running(plan(tmp_path, feed, MemoryTransport(), clock=FakeClock()))
+    run.until(lambda: run.tail.status().pending == 4711)
+    assert set(asked_for) == {"1-a"}
+    run.finish()
 
 
 def test_a_recreated_source_is_refused_or_reloaded(tmp_path, running):
