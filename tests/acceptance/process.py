@@ -168,7 +168,7 @@ class Pillowd:
             capture_output=True,
             text=True,
             cwd=self.folder,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -61,6 +61,7 @@ def test_documents_that_move_between_outputs_leave_nothing_behind(world: World) 
 
     write(steps[0])
     daemon = world.pillowd({"routed": pillow}).start()
+    daemon.wait_for(lambda: live(daemon))  # tables and indices are there from then on
     daemon.wait_for(everywhere)
     write(steps[1])
     world.couch.delete("d")
@@ -125,9 +126,8 @@ def test_attachments_are_stubs_or_come_along_up_to_a_limit(world: World) -> None
 
     attach(world, "doc", {"small.bin": b"changed"})
     attach(world, "late", {"one.txt": b"one"})
-    daemon.wait_for(lambda: "late" in _attachments(world, "whole"))
-    assert content(_attachments(world, "whole")["late"]["one.txt"]) == b"one"
-    assert content(_attachments(world, "whole")["doc"]["small.bin"]) == b"changed"
+    daemon.wait_for(lambda: _content(world, "late", "one.txt") == b"one")
+    daemon.wait_for(lambda: _content(world, "doc", "small.bin") == b"changed")
     world.couch.delete("doc")
     daemon.wait_for(lambda: "doc" not in _attachments(world, "whole"))
     assert daemon.stop() == 0
@@ -153,6 +153,11 @@ def content(attachment: dict[str, Any]) -> bytes:
     assert attachment["length"] == len(data)
     assert attachment["digest"] == f"md5-{base64.b64encode(hashlib.md5(data).digest()).decode()}"
     return data
+
+
+def _content(world: World, id: str, name: str) -> bytes | None:
+    found = _attachments(world, "whole").get(id, {})
+    return content(found[name]) if name in found else None
 
 
 def _attachments(world: World, table: str) -> dict[str, dict[str, Any]]:

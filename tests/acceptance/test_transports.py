@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.process import Pillowd, couchdb
+from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.scripted import Request, ScriptedServer, head
 from tests.sizes import size
@@ -114,6 +115,7 @@ def test_every_transport_has_what_the_source_has_after_a_kill_and_a_restart(
         couch_db.put(f"doc-{n:06}", {"n": -n})
         couch_db.delete(f"doc-{n + 1:06}")
     pillowd.start()
+    pillowd.wait_for(lambda: live(pillowd))  # every target is there from then on
     pillowd.wait_for(everywhere, seconds=size(ci=60, proof=100))
     pillowd.child.terminate()
     assert pillowd.child.wait(timeout=60) == 0
