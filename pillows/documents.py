@@ -142,10 +142,10 @@ class Documents:
         return filled
 
     def versions(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """The sum of the generations of all leaves; ids without a leaf are missing.
+        """The sum of the generations of all leaves; ids that the database does not know are missing.
 
         Raises:
-            RetryableError: as `fill`, and where a single document is too large.
+            RetryableError: as `fill`, and where a single document is too large, or cannot be read now.
         """
         try:
             leaves = self._leaves([{"id": id} for id in ids])
@@ -154,6 +154,9 @@ class Documents:
                 raise RetryableError(f"The document {ids[0]!r} is too large to be read.") from None
             middle = len(ids) // 2
             return {**self.versions(ids[:middle]), **self.versions(ids[middle:])}
+        unread = [id for id in ids if id not in leaves]
+        if unread and (known := set(unread) - self._unknown_ids(unread)):
+            raise RetryableError(f"The document {min(known)!r} cannot be read now.")
         return {id: _version(found) for id, found in leaves.items()}
 
     def _fill_by_rev(self, changes: Sequence[Change], filled: dict[Wanted, Change]) -> list[Change]:

@@ -188,7 +188,19 @@ def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server,
 def test_versions_are_the_sum_of_all_leaves_and_unknown_ids_are_missing(server, documents):
     leaves = [{"ok": document("a", "3-x", _deleted=True)}, {"ok": document("a", "2-b")}]
     server.on(*BULK, results({"id": "a", "docs": leaves}, not_found("b")))
+    server.on("POST", "/db/_all_docs", json_reply({"rows": [{"key": "b", "error": "not_found"}]}))
     assert documents.versions(["a", "b"]) == {"a": 5}
+
+
+@pytest.mark.parametrize("answer", ["nodedown", "timeout", "nothing"])
+def test_a_document_whose_leaves_cannot_be_read_now_is_not_taken_for_gone(server, documents, answer):
+    """Its rows were removed from the target while a shard was away: no leaf looked like no document."""
+    told = [{"id": "b", "docs": [{"error": {"id": "b", "rev": "undefined", "error": answer}}]}]
+    server.on(*BULK, results(ok("a", "1-a"), *([] if answer == "nothing" else told)))
+    known = {"rows": [{"key": "b", "id": "b", "value": {"rev": "1-b"}}]}
+    server.on("POST", "/db/_all_docs", json_reply(known))
+    with pytest.raises(RetryableError, match="'b'"):
+        documents.versions(["a", "b"])
 
 
 def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halves(

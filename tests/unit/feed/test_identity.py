@@ -74,6 +74,8 @@ def test_another_node_of_a_cluster_may_have_another_uuid(scripted_server, clock)
 def purged(server, *ids):
     server.on("GET", "/db", info(purge_seq="3-y"))
     infos = [{"id": id, "revs": ["2-b"]} for id in ids]
+    unknown = [{"key": id, "error": "not_found"} for id in ids]
+    server.on("POST", "/db/_all_docs", json_reply({"rows": unknown}))
     server.on("GET", "/db/_purged_infos", json_reply({"purged_infos": infos}))
     server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
 
