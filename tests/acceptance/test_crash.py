@@ -69,6 +69,9 @@ class Bounds:
         return self.max_uncheckpointed + INTERVAL + self.in_flight + self.read_ahead
 
 
+#: As long as a busy machine takes for all documents, and more.
+PATIENCE_SECONDS = size(ci=100, proof=500)
+
 #: In CI everything is smaller, so that several crashes fit into few documents.
 SMALL = Bounds(max_uncheckpointed=100, page=100, queue_bytes=32_768, max_docs=100, fetches=1)
 BOUNDS = Bounds() if proving() else SMALL
@@ -105,7 +108,7 @@ class Crashing:
         self.world.proxy.bytes_per_second = LINE_BYTES_PER_SECOND
         self.daemon.start()
         wanted = int(share * self.count)
-        self.daemon.wait_for(lambda: self.world.written("cases") >= wanted, seconds=100)
+        self.daemon.wait_for(lambda: self.world.written("cases") >= wanted, seconds=PATIENCE_SECONDS)
         yield self.daemon
         self.daemon.ended()
         self.runs.ended()
@@ -114,7 +117,7 @@ class Crashing:
         """Runs it until it is caught up, compares, and stops it; what each run was sent."""
         self.world.proxy.bytes_per_second = None
         self.daemon.start()
-        self.daemon.wait_for(lambda: live(self.daemon), seconds=100)
+        self.daemon.wait_for(lambda: live(self.daemon), seconds=PATIENCE_SECONDS)
         assert self.world.differences("cases", *self.targets) == {}
         assert self.world.written("cases") == self.count
         assert self.daemon.stop() == 0
@@ -131,7 +134,7 @@ def again(runs: Sequence[Sent]) -> list[tuple[int, int]]:
     return [run.again(runs[:number]) for number, run in enumerate(runs) if number]
 
 
-@pytest.mark.timeout(size(ci=300, proof=600))
+@pytest.mark.timeout(size(ci=300, proof=2000))
 @pytest.mark.parametrize("documents", ["bulk_get", "include_docs"])
 def test_three_kills_lose_nothing_and_little_is_sent_again(world: World, documents: str) -> None:
     """Into three targets at once. Each kill comes at another moment of the work."""
@@ -149,7 +152,7 @@ def test_three_kills_lose_nothing_and_little_is_sent_again(world: World, documen
     assert max(found for _, found in repeated) <= BOUNDS.again
 
 
-@pytest.mark.timeout(size(ci=300, proof=600))
+@pytest.mark.timeout(size(ci=300, proof=2000))
 @pytest.mark.parametrize("documents", ["bulk_get", "include_docs"])
 def test_a_stop_at_full_load_is_quick_and_nothing_is_sent_again(world: World, documents: str) -> None:
     crashing = Crashing(world, documents)
@@ -172,7 +175,7 @@ def test_a_stop_at_full_load_is_quick_and_nothing_is_sent_again(world: World, do
     assert [sum(part) for part in zip(*map(_totals, runs), strict=True)] == [crashing.count] * 2
 
 
-@pytest.mark.timeout(size(ci=300, proof=600))
+@pytest.mark.timeout(size(ci=300, proof=2000))
 @pytest.mark.parametrize("documents", ["bulk_get", pytest.param("include_docs", marks=pytest.mark.proof)])
 def test_after_a_kill_no_row_in_postgresql_is_written_twice(
     world: World, documents: str, wait_until: Callable[..., None]
