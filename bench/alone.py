@@ -26,7 +26,7 @@ from pillows.feed_file import FileFeed  # noqa: E402
 from pillows.filters import KeepAll  # noqa: E402
 from pillows.observer import Observer  # noqa: E402
 from pillows.pillow import Pillow  # noqa: E402
-from pillows.run import Plan  # noqa: E402
+from pillows.plan import Plan  # noqa: E402
 from pillows.state import State  # noqa: E402
 from pillows.tail import Tail  # noqa: E402
 from pillows.transforms import PassThrough  # noqa: E402

@@ -28,7 +28,7 @@ from pillows.keeper import CheckpointPolicy
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.pillow import Pillow
-from pillows.run import Plan
+from pillows.plan import Plan
 from pillows.steps import ChildRows, Step
 from pillows.tail import Tail
 from pillows.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform

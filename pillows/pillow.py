@@ -18,6 +18,7 @@ import gevent
 
 from pillows.errors import FatalError, StoppedError
 from pillows.filters import Filter
+from pillows.items import Item, Outcome
 from pillows.lanes import Lanes
 from pillows.letter import letter_of
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
@@ -25,7 +26,6 @@ from pillows.observer import Observer
 from pillows.transforms import ChunkedTransform, Transform
 from pillows.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
 from pillows.watermark import Segment, Watermark
-from pillows.writer import Item, Outcome
 
 #: The loop gives way to other greenlets after so much computing; a turn of the hub should never
 #: take 50 ms.

@@ -14,13 +14,13 @@ from gevent.event import Event
 from checkpoints import StoreWriteError
 from pillows.deadletters import DeadLetters
 from pillows.errors import PermanentError, RetryableError
+from pillows.items import Item, Outcome
 from pillows.letter import LONGEST_PAUSE_SECONDS, DeadLetter
 from pillows.models import Change, ChangeBatch
 from pillows.pillow import weight
 from pillows.refusals import Leaves, went_back
 from pillows.waiting import Waiter
 from pillows.watermark import Segment
-from pillows.writer import Item, Outcome
 
 #: How often is looked whether a letter is due.
 LOOK_SECONDS = 5.0

@@ -13,7 +13,8 @@ from gevent.event import Event
 from checkpoints import Checkpoint, CheckpointMoved
 from pillows.errors import PillowError, SourceChangedError, StoppedError
 from pillows.models import ChangeBatch
-from pillows.run import Plan, Run
+from pillows.plan import Plan
+from pillows.run import Run
 from pillows.state import State, TailStatus
 from pillows.watermark import Advance
 

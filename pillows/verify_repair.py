@@ -17,7 +17,8 @@ from gevent.event import Event
 from pillows.keeper import Keeper
 from pillows.models import ChangeBatch
 from pillows.pillow import Pipeline
-from pillows.run import Plan, Run
+from pillows.plan import Plan
+from pillows.run import Run
 from pillows.watermark import Watermark
 
 #: Documents that are fetched at once.

@@ -7,10 +7,9 @@ with the rows until they are); a refused document is looked at before; the check
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -20,33 +19,16 @@ from pillows.deadletters import DeadLetters
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut, diverged
 from pillows.feed_contract import Identity
+from pillows.items import Item, Sorted, consecutive, sort, transformed
 from pillows.keeper import Keeper
-from pillows.letter import DeadLetter, LetterPolicy, letter_of
-from pillows.models import Batch, Document, DocumentRows, Row
+from pillows.letter import DeadLetter, LetterPolicy
+from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.refusals import Leaves
 from pillows.transforms import ChunkedTransform, Transform
 from pillows.transports.base import newest
 from pillows.tries import Retrier
-from pillows.watermark import Advance, Segment, Watermark
-
-#: What the pipeline pushes for one change: its rows, the document where rows are made in chunks, a
-#: failure, or nothing to write.
-Outcome = DocumentRows | Document | DeadLetter | None
-
-#: A pushed change: the segment that waits for its acknowledgement, and what became of it.
-Item = tuple[Segment, Outcome]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sorted:
-    """The items of a batch, by what must be done with them."""
-
-    acks: Mapping[Segment, int]
-    documents: Sequence[DocumentRows]
-    failures: Sequence[DeadLetter]
-    purge_seq: str | None
-
+from pillows.watermark import Advance, Watermark
 
 #: So many documents in a row, of which so many were written before, look like a rewound source. More
 #: than a crash replays with the default `max_uncheckpointed` and the batches in flight.
@@ -312,62 +294,3 @@ def _together(first: Mapping[str, Delivery], again: Mapping[str, Delivery]) -> M
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
         for name, each in first.items()
     }
-
-
-def id_of(item: Item) -> str:
-    """The document that an item is about; empty where nothing is to be done."""
-    return "" if item[1] is None else item[1].id
-
-
-def sort(items: Sequence[Item]) -> Sorted:
-    """Sorts the items of a batch by what must be done with them."""
-    return Sorted(
-        acks=Counter(segment for segment, _ in items),
-        documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
-        failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
-        purge_seq=next((s.purge_seq for s, _ in reversed(items) if s.purge_seq), None),
-    )
-
-
-def consecutive(before: int, items: Sequence[Item], dead: Container[str]) -> int:
-    """How many documents in a row have failed by now.
-
-    A document without rows says nothing: a pillow that drops half of them can still be wrong.
-
-    Args:
-        before: how many had, before these.
-        items: a batch that was written.
-        dead: ids that a transport can never write.
-    """
-    count = before
-    for _, outcome in items:
-        if type(outcome) is DeadLetter or (type(outcome) is DocumentRows and outcome.id in dead):
-            count += 1
-        elif type(outcome) is DocumentRows and outcome.rows:
-            count = 0
-    return count
-
-
-def transformed(pillow: str, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
-    """The same items, with the rows of those documents that have none yet.
-
-    Args:
-        pillow: the tail's key as text.
-        items: a batch.
-        transform: makes the rows.
-    """
-    documents = [outcome for _, outcome in items if type(outcome) is Document]
-    made = iter(zip(documents, transform.many(documents), strict=True))
-    return [
-        (segment, _rows_of(pillow, *next(made)) if type(outcome) is Document else outcome)
-        for segment, outcome in items
-    ]
-
-
-def _rows_of(pillow: str, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
-    if isinstance(rows, Exception):
-        return letter_of(pillow, document, "transform", rows)
-    size_bytes = len(document.raw) if document.raw is not None else 0
-    return DocumentRows(
-        id=document.id, rev=document.rev, version=document.version, rows=rows, size_bytes=size_bytes
-    )

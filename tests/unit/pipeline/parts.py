@@ -18,7 +18,7 @@ from pillows.models import Batch, Change, ChangeBatch, Document, Standing, Write
 from pillows.observer import Observer
 from pillows.options import Options
 from pillows.pillow import Pillow
-from pillows.run import Plan
+from pillows.plan import Plan
 from pillows.transforms import PassThrough
 from pillows.transports.base import Transport
 
