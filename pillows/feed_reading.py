@@ -15,8 +15,9 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.couch import Answer
-from pillows.errors import RecreatedError, RetryableError
+from pillows.errors import RetryableError
 from pillows.feed_contract import Identity
+from pillows.feed_identity import IDENTITY_SECONDS, Recognition
 from pillows.feed_ids import GROUP_IDS, IdGroups
 from pillows.feed_loader import Loader, Sizes
 from pillows.feed_pages import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
@@ -36,16 +37,9 @@ SHORT_LIFE_SECONDS = 1.0
 #: A busy feed never ends by itself; a new request shows whether we still may read.
 MAX_LIFE_SECONDS = 1800.0
 
-#: How long the answer about the database's identity holds while page follows page.
-IDENTITY_SECONDS = 2.0
-
 #: After a short longpoll answer, so that a steady trickle does not cost a request a row.
 LINGER_SECONDS = 0.1
 LONGPOLL_ROWS = 1000
-
-#: The revision of a document that was purged: it has none, and any other is greater.
-PURGED_REV = "0-purged"
-PURGED_GROUP = 100
 
 #: A filtered feed is polled: at its head CouchDB would scan without ever telling a position.
 POLL_SECONDS = 10.0
@@ -88,7 +82,6 @@ class Reading:
         identity: the database that it belongs to; None: whichever is there.
 
     Attributes:
-        identity: the database that is read.
         following: whether the head is being followed; before, pages are read.
     """
 
@@ -99,17 +92,23 @@ class Reading:
         since: Seq,
         identity: Identity | None,
     ) -> None:
-        self.identity = identity
         self._put = put
         self.following = False
         self._hands = hands
         self._source = hands.source
         self._options = hands.source.options
         self._since = since
-        self._known_at: float | None = None
         self._documents = hands.source.documents(hands.pace)
+        self._recognition = Recognition(
+            hands.source, self._documents, identity, put=put, clock=hands.clock, warn=hands.warn
+        )
         ids = self._options.doc_ids or ()
         self._ids = IdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
+
+    @property
+    def identity(self) -> Identity | None:
+        """The database that is read."""
+        return self._recognition.identity
 
     def run(self) -> None:
         """Reads until a stop is asked for.
@@ -175,7 +174,7 @@ class Reading:
         asked_at = self._hands.clock.monotonic()
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
-                self._check_identity(known_for_seconds=IDENTITY_SECONDS)
+                self._recognition.check(known_for_seconds=IDENTITY_SECONDS)
                 for block in answer.blocks():
                     for change, size_bytes in reader.feed(block):
                         if (batch := cutter.add(change, size_bytes)) is not None:
@@ -226,7 +225,7 @@ class Reading:
         page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
         query = page_query(self._options, self._since, page)
         with self._source.changes(query, silent_seconds=self._options.timeout, ids=ids) as answer:
-            self._check_identity(known_for_seconds=IDENTITY_SECONDS)
+            self._recognition.check(known_for_seconds=IDENTITY_SECONDS)
             changes = [change for block in answer.blocks() for change, _ in reader.feed(block)]
         skip = "_design/" if self._options.skip_design else None
         return [c for c in changes if skip is None or not c.id.startswith(skip)], whole(reader)
@@ -285,7 +284,7 @@ class Reading:
         asked_at = self._hands.clock.monotonic()
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
-                self._check_identity()
+                self._recognition.check()
                 yield cutter, self._hand_on(answer, reader, cutter, loader)
             if reader.closing is not None:
                 closing = reader.closing
@@ -313,74 +312,6 @@ class Reading:
         loader.drain()
         if batch.seq is not None:
             self._since = batch.seq
-
-    # --- who is this
-
-    def _check_identity(self, known_for_seconds: float = 0.0) -> None:
-        """Makes sure that the response just opened comes from the database that we know.
-
-        Asked after the response has begun: a feed ends when its database is deleted, so nothing
-        of another database can come between.
-
-        Args:
-            known_for_seconds: for how long the last answer is good enough.
-
-        Raises:
-            RecreatedError: it is another one. CouchDB takes the position of any other database and
-                answers with everything from the start.
-        """
-        now = self._hands.clock.monotonic()
-        if self._known_at is not None and now - self._known_at < known_for_seconds:
-            return
-        known = self.identity
-        if known is None or self._known_at is None:
-            found = self._source.identify()
-        else:
-            found = self._source.info(known.server_uuid)
-        if known is not None and known.contradicts(found):
-            raise RecreatedError(
-                f"The database {self._options.database} was created at {found.instance_start_time}; "
-                f"the checkpoint belongs to the one created at {known.instance_start_time}.",
-                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
-            )
-        if known is not None:
-            self._check_mark()
-            self._note_changes(known, found)
-        self.identity = found
-        self._known_at = now
-
-    def _check_mark(self) -> None:
-        if self._options.identity_token and not self._source.marked():
-            raise RecreatedError(
-                f"The database {self._options.database} does not have the document that marks it.",
-                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
-            )
-
-    def _note_changes(self, known: Identity, found: Identity) -> None:
-        """Tells what is no reason to stop. Nodes behind one address may have different uuids."""
-        if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
-            details = {"before": known.server_uuid, "now": found.server_uuid}
-            self._hands.warn("source.other_server", details)
-        if found.purged_since(known.purge_seq):
-            self._put(ChangeBatch(changes=self._purged(), seq=None, purge_seq=found.purge_seq))
-
-    def _purged(self) -> Sequence[Change]:
-        """What was purged, as deleted at version 0: CouchDB's feed has no row for it.
-
-        A guarded target refuses that, the refusal is looked at, and what the source does not know
-        any more is removed. What is there again, or still has another leaf, is left out.
-        """
-        ids = self._source.purged_ids()
-        if ids is None:
-            self._hands.warn("source.purged", {"remedy": "`pillowd verify --repair`"})
-            return ()
-        gone: list[Change] = []
-        for begin in range(0, len(ids), PURGED_GROUP):
-            group = ids[begin : begin + PURGED_GROUP]
-            there = self._documents.versions(group)
-            gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in there]
-        self._hands.warn("source.purged", {"documents": len(gone)})
-        return gone
 
 
 class _BufferWatch:
