@@ -131,6 +131,11 @@ class JsonlTransport(Transport):
     def _open(self) -> Standing:
         self._close()
         manifest = self._manifest = self._file.open()
+        if manifest and (manifest.pillow, manifest.source) != (self.key.pillow, self.key.source):
+            raise ConfigError(
+                f"The files of {self.name} were written by {manifest.pillow}@{manifest.source}.",
+                remedy="choose another folder",
+            )
         for output, options in self.outputs.items():
             known = manifest.files.get(options.file, FileState()) if manifest else FileState()
             segments = self._segments[output] = SegmentedFile(
