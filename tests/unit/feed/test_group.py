@@ -10,8 +10,9 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch_options import CouchConnection
-from pillows.feed_group import GATHER_SECONDS, FeedGroup, GroupFeed, Held, Member
+from pillows.feed_group import GATHER_SECONDS, FeedGroup, GroupFeed
 from pillows.feed_groups import FeedGroups
+from pillows.feed_member import Held, Member
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
 from tests.clock import FakeClock
