@@ -16,6 +16,10 @@ from gevent.event import Event
 from pillows.clock import Clock
 from pillows.waiting import TICK_SECONDS
 
+#: A writer without work is woken by the first item, or by the end; seldom otherwise, since hundreds of
+#: idle pillows wait here.
+IDLE_SECONDS = 60.0
+
 Item = TypeVar("Item")
 
 
@@ -87,7 +91,7 @@ class Batcher(Generic[Item]):
             if self._closed.is_set():
                 return None
             self._some.clear()
-            self._clock.wait(self._some, TICK_SECONDS)
+            self._clock.wait(self._some, IDLE_SECONDS)
         if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
             self._clock.wait(self._full, self._policy.linger_seconds)
         if not self._ready:
