@@ -204,7 +204,8 @@ def seconds_of(folder: Path, place: Place, *, bad: bool, observer: Observer | No
     feed = ListFeed(batches(bad=bad))
     gc.collect()
     began = time.monotonic()
-    with tail_of(folder, feed, place, observer=observer) as (tail, _):
+    # One try: after a minute each would be tried again, and fail again.
+    with tail_of(folder, feed, place, observer=observer, max_tries=1) as (tail, _):
         until(lambda: tail.state is State.LIVE, tail, 1200)
         return time.monotonic() - began
 
