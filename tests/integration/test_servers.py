@@ -40,7 +40,7 @@ def test_couch_database_is_fresh_and_keeps_what_is_written(couch_db):
     couch_db.put("b")
     couch_db.delete("b")
 
-    rows = couch_db.changes(include_docs=True)["results"]
+    rows = sorted(couch_db.changes(include_docs=True)["results"], key=lambda row: row["id"])
 
     assert [(row["id"], row.get("deleted", False)) for row in rows] == [("a", False), ("b", True)]
     assert rows[0]["doc"]["n"] == 2
@@ -71,10 +71,10 @@ def test_proxy_cuts_after_bytes_then_lets_pass(couch, couch_db, tcp_proxy):
     url = f"{proxy.url}/{couch_db.name}/_changes"
 
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        requests.get(url, timeout=60)
+        requests.get(url, auth=couch.auth, timeout=60)
 
     assert len(proxy.received()) == 700
-    assert len(requests.get(url, timeout=60).json()["results"]) == 50
+    assert len(requests.get(url, auth=couch.auth, timeout=60).json()["results"]) == 50
     assert len(proxy.connections) == 2
     assert len(proxy.connections[1].to_client.split(b'"seq":')) == 51
 
@@ -85,7 +85,7 @@ def test_proxy_resets(couch, couch_db, tcp_proxy):
     proxy.fail(Fault(kind="reset", after_text=b'"doc-000010"'))
 
     with pytest.raises((requests.exceptions.ChunkedEncodingError, ConnectionError)) as failure:
-        requests.get(f"{proxy.url}/{couch_db.name}/_changes", timeout=60)
+        requests.get(f"{proxy.url}/{couch_db.name}/_changes", auth=couch.auth, timeout=60)
 
     assert "reset" in str(failure.value).lower()
     assert proxy.received().endswith(b'"doc-000010"')
@@ -116,7 +116,7 @@ def test_proxy_stalls_in_the_middle_of_a_line(couch, couch_db, tcp_proxy):
     proxy.fail(Fault(kind="stall", after_text=b'"doc-00000'))
 
     with pytest.raises(requests.exceptions.ConnectionError, match="Read timed out"):
-        requests.get(f"{proxy.url}/{couch_db.name}/_changes", timeout=0.3)
+        requests.get(f"{proxy.url}/{couch_db.name}/_changes", auth=couch.auth, timeout=0.3)
 
     assert proxy.received().endswith(b'"doc-00000')
 
@@ -126,7 +126,7 @@ def test_proxy_fails_a_request_before_the_server_sees_all_of_it(couch, couch_db,
     proxy.fail(Fault(kind="reset", direction="to_server", after_bytes=20))
 
     with pytest.raises(requests.exceptions.ConnectionError):
-        requests.put(f"{proxy.url}/{couch_db.name}/a", json={"n": 1}, timeout=60)
+        requests.put(f"{proxy.url}/{couch_db.name}/a", auth=couch.auth, json={"n": 1}, timeout=60)
 
     assert len(proxy.received("to_server")) == 20
     assert couch_db.changes()["results"] == []
@@ -135,7 +135,8 @@ def test_proxy_fails_a_request_before_the_server_sees_all_of_it(couch, couch_db,
 def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy, wait_until):
     proxy = tcp_proxy(couch)
     url = f"{proxy.url}/{couch_db.name}/_changes"
-    feed = requests.get(url, params={"feed": "continuous", "heartbeat": 60_000}, stream=True, timeout=60)
+    query = {"feed": "continuous", "heartbeat": 60_000}
+    feed = requests.get(url, params=query, auth=couch.auth, stream=True, timeout=60)
     wait_until(lambda: proxy.count(b"200 OK"))
     proxy.cut()
 
@@ -149,14 +150,14 @@ def test_proxy_slows_down(couch, couch_db, tcp_proxy):
     proxy.bytes_per_second = 20_000
     began = time.monotonic()
 
-    assert requests.get(f"{proxy.url}/{couch_db.name}/a", timeout=60).ok
+    assert requests.get(f"{proxy.url}/{couch_db.name}/a", auth=couch.auth, timeout=60).ok
     assert time.monotonic() - began > 0.15
 
 
 def test_proxy_keeps_what_passed(couch, couch_db, tcp_proxy):
     couch_db.fill(20)
     proxy = tcp_proxy(couch)
-    requests.get(f"{proxy.url}/{couch_db.name}/_changes", timeout=60)
+    requests.get(f"{proxy.url}/{couch_db.name}/_changes", auth=couch.auth, timeout=60)
 
     assert proxy.count(b'"id":') == 20
     assert proxy.count(b"GET /", "to_server") == 1
