@@ -34,6 +34,7 @@ class Fault:
         rereads: the feed gives what it gave before, or the disk does not keep it: replays are no measure.
         harmless: it keeps no target from acknowledging what it is sent.
         at_start: it strikes a daemon that is started with it.
+        on_line: it is felt when something passes a line.
         possible: whether this machine can have it.
     """
 
@@ -43,6 +44,7 @@ class Fault:
     rereads: bool = False
     harmless: bool = False
     at_start: bool = False
+    on_line: bool = False
     possible: Callable[[Stage], bool] = lambda _: True
 
 
@@ -260,7 +262,12 @@ def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
 def _on(pair: str) -> list[Fault]:
     kinds = {"reset": reset, "half-open": half_open, "slow": slow, "refused": refused}
     return [
-        Fault(f"{pair}: {name}", partial(course, pair), harmless=pair == "couch")
+        Fault(
+            f"{pair}: {name}",
+            partial(course, pair),
+            harmless=pair == "couch",
+            on_line=name in ("half-open", "slow"),
+        )
         for name, course in kinds.items()
     ]
 
@@ -281,14 +288,17 @@ FAULTS = {
         *_on("couch"),
         *_on("postgres"),
         *_on("elasticsearch"),
-        Fault("couch: cut mid-line", partial(cut, "line"), harmless=True, at_start=True),
-        Fault("couch: cut mid-chunk", partial(cut, "chunk"), harmless=True, at_start=True),
-        *(Fault(f"couch: {code}", partial(answers, code), harmless=True) for code in (401, 429, 500, 503)),
-        Fault("couch: rewound feed", rewind, rereads=True),
+        Fault("couch: cut mid-line", partial(cut, "line"), harmless=True, at_start=True, on_line=True),
+        Fault("couch: cut mid-chunk", partial(cut, "chunk"), harmless=True, at_start=True, on_line=True),
+        *(
+            Fault(f"couch: {code}", partial(answers, code), harmless=True, on_line=True)
+            for code in (401, 429, 500, 503)
+        ),
+        Fault("couch: rewound feed", rewind, rereads=True, on_line=True),
         Fault("couch: database recreated", recreated, harmless=True),
         Fault("couch: killed", partial(killed, "couch"), rare=True, harmless=True),
         *(
-            Fault(f"elasticsearch: {how}", partial(bulk, how))
+            Fault(f"elasticsearch: {how}", partial(bulk, how), on_line=True)
             for how in ("413", "items busy", "some items busy")
         ),
         Fault("elasticsearch: killed", partial(killed, "elasticsearch"), rare=True),

@@ -87,6 +87,10 @@ class Line(TcpProxy):
         self.felt += self.bytes_per_second is not None or not self._flowing.is_set()
         super()._pass_on(data, sink, passed, direction)
 
+    def _break(self, source: GeventSocket, sink: GeventSocket, passed: Passed) -> None:
+        self.felt += 1
+        super()._break(source, sink, passed)
+
     def _pump(self, source: GeventSocket, sink: GeventSocket, passed: Passed, direction: str) -> None:  # type: ignore[override]
         if direction == "to_client" or not self.interceptions:
             super()._pump(source, sink, passed, direction)  # type: ignore[arg-type]

@@ -6,9 +6,9 @@ import math
 import random
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import gevent
 import psutil
@@ -30,7 +30,7 @@ RECOVERY_SECONDS, PROBE_SECONDS = 60.0, 10.0
 HUNG_SECONDS = 300.0
 
 #: How long a place where the daemon is to die may take to be reached while the fault is in force, and then.
-UNDER_FAULT_SECONDS, CALM_SECONDS = 1.0, 4.0
+UNDER_FAULT_SECONDS, WAIT_SECONDS = 1.0, 4.0
 
 
 class Chaos:
@@ -43,6 +43,8 @@ class Chaos:
         pace_seconds: how long a fault is in force, about.
         recovery_seconds: for so long the same may be wrong before everything is equal again.
         probe_seconds: how long a fresh write may take to be visible.
+        wait_seconds: so long a fault on a line may take to be felt, and a place to be reached, before the
+            daemon is ended anyway.
         patience_seconds: the same, of pillows that say they are live.
     """
 
@@ -55,6 +57,7 @@ class Chaos:
         pace_seconds: float = 0.7,
         recovery_seconds: float = RECOVERY_SECONDS,
         probe_seconds: float = PROBE_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
         patience_seconds: float = RECOVERY_SECONDS,
     ) -> None:
         self.stage = stage
@@ -65,10 +68,12 @@ class Chaos:
         self._pace_seconds = pace_seconds
         self._recovery_seconds = recovery_seconds
         self._probe_seconds = probe_seconds
+        self._wait_seconds = wait_seconds
         self._patience_seconds = patience_seconds
         self._written: dict[str, set[State]] = {}
         self._stopped = self._ended_clean = False
         self._rereads = False
+        self._last = ""
         self._power = False
 
     def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf) -> Score:
@@ -87,7 +92,7 @@ class Chaos:
                 self.cycle(cycle)
             self.score.cycles = number
             taken = time.monotonic() - began
-            self._say(f"{number}/{cycles} {cycle.fault.name}; {cycle.end}; {taken:.1f} s{self._now()}")
+            self._say(f"{number}/{cycles} {cycle.fault.name}; {cycle.end}; {taken:.1f} s; {self._last}")
             if number % check_every == 0 and number < cycles:
                 self.check()
         self.check()
@@ -121,7 +126,7 @@ class Chaos:
         """
         stage, end = self.stage, cycle.end
         course = cycle.fault.course(stage, self._random)
-        environ: Mapping[str, str] = next(course)  # type: ignore[assignment]
+        environ = cast("Mapping[str, str]", next(course))
         # Between a rename and the directory's fsync the power makes a difference.
         place = "checkpoint-fsync" if end == "power" else end.removeprefix("at ") if " " in end else ""
         if place:
@@ -129,9 +134,12 @@ class Chaos:
         self.score.drawn.update([cycle.fault.name, end])
         self._start(environ, forgetful=end == "power")
         stage.ready()
+        self._wait(stage.writes)
         gevent.sleep(0.5 * self._random.random())
         alive = stage.daemon.child.poll() is None
         next(course)
+        if cycle.fault.on_line:
+            self._wait(lambda: any(line.felt for line in stage.lines.values()))
         gevent.sleep(self._pace_seconds * (0.3 + 1.4 * self._random.random()))
         if place:
             self._dies(UNDER_FAULT_SECONDS)
@@ -151,6 +159,8 @@ class Chaos:
         stage = self.stage
         stage.log_from = stage.daemon.log.stat().st_size if stage.daemon.log.exists() else 0
         stage.start(environ, forgetful=forgetful)
+        for line in stage.lines.values():
+            line.felt = 0
         for writer in stage.writers.values():
             writer.resume()
 
@@ -165,7 +175,7 @@ class Chaos:
         """Whether the daemon has died in its place."""
         if place == "drain" and self.stage.daemon.child.poll() is None:
             self.stage.daemon.signal(signal.SIGTERM)
-        died = self._dies(CALM_SECONDS if end != "power" else 0.5)
+        died = self._dies(self._wait_seconds if end != "power" else 0.5)
         self._kill()
         if end != "power":
             return died
@@ -174,10 +184,16 @@ class Chaos:
         return True
 
     def _dies(self, seconds: float) -> bool:
-        child, until = self.stage.daemon.child, time.monotonic() + seconds
-        while child.poll() is None and time.monotonic() < until:
-            gevent.sleep(0.02)
+        child = self.stage.daemon.child
+        self._wait(lambda: False, seconds)
         return bool(child.poll() == -signal.SIGKILL)
+
+    def _wait(self, holds: Callable[[], bool], seconds: float | None = None) -> None:
+        """Waits until something holds, or the daemon has died, or the time is up."""
+        child = self.stage.daemon.child
+        until = time.monotonic() + (self._wait_seconds if seconds is None else seconds)
+        while not holds() and child.poll() is None and time.monotonic() < until:
+            gevent.sleep(0.02)
 
     def _end(self, end: str, *, calm: bool) -> bool:
         """Ends the daemon; whether it went as meant."""
@@ -226,11 +242,13 @@ class Chaos:
         written again, however much it is, and so is all that a refusing disk did not keep.
         """
         found = self.stage.written()
+        self._last = f"{sum(map(len, found.values()))} written"
         again = {name: sorted(states & self._written.get(name, set())) for name, states in found.items()}
         for name, states in found.items():
             self._written.setdefault(name, set()).update(states)
         self._rereads = self._rereads or (cycle is not None and cycle.fault.rereads)
         if not self._rereads:
+            self._last += f", {sum(map(len, again.values()))} again"
             self._count(again)
         self._rereads = self._rereads and cycle is not None  # a check has seen all of it
         self._ended_clean = self._stopped and (cycle is None or cycle.fault.harmless)
@@ -327,7 +345,7 @@ class Chaos:
             stage.lines[name].reset()
         id = stage.writers["all"].write_one()
         began = time.monotonic()
-        while not all(id in rows for rows in stage.targets()["all"].values()):
+        while not stage.visible(id):
             if time.monotonic() - began > self._probe_seconds:
                 raise ChaosError(f"no fresh write within {self._probe_seconds:g} s: {stage.states()}")
             gevent.sleep(0.1)
@@ -355,12 +373,12 @@ class Chaos:
 
     @contextmanager
     def _not_hanging(self, what: object) -> Iterator[None]:
-        with gevent.Timeout(HUNG_SECONDS, False) as timeout:
-            yield
-            timeout.close()
-            return
-        print_run_info()
-        raise ChaosError(f"hangs: {what}")
-
-    def _now(self) -> str:
-        return f"; {self.score.replays[-1]} again" if self.score.replays else ""
+        hung = gevent.Timeout(HUNG_SECONDS)
+        try:
+            with hung:
+                yield
+        except gevent.Timeout as timeout:
+            if timeout is not hung:
+                raise
+            print_run_info()
+            raise ChaosError(f"hangs: {what}") from None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import requests
 
 from tests.acceptance import stores
 from tests.acceptance.process import ROOT, Pillowd
@@ -45,7 +47,7 @@ def rows(document):
 class Daemon(Pillowd):
     """The real process, or the same with a planted bug or a forgetful disk (`tests.chaos.shim`)."""
 
-    program = (sys.executable, str(ROOT / "pillowd.py"))
+    program: Sequence[str] = (sys.executable, str(ROOT / "pillowd.py"))
     shim = (sys.executable, "-m", "tests.chaos.shim")
 
 
@@ -153,6 +155,10 @@ class Stage:
         self.daemon.signal(signal.SIGKILL)
         self.daemon.child.wait()
 
+    def writes(self) -> bool:
+        """Whether the daemon has begun to write."""
+        return self.lines["elasticsearch"].count(b"/_bulk", "to_server") > 0
+
     def greenlets(self) -> int:
         """How many there are in a daemon that counts them."""
         file = self.folder / "greenlets"
@@ -178,6 +184,20 @@ class Stage:
             },
             "again": {"postgres again": self._table("again")},
         }
+
+    def visible(self, id: str) -> bool:
+        """Whether a document of the large database is in every target."""
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            for table in ("everything", "alone"):
+                if connection.execute(f"select 1 from {table} where _id = %s", [id]).fetchone() is None:
+                    return False
+        with closing(sqlite3.connect(self.sqlite_path)) as db:
+            if db.execute("select 1 from everything where _id = ?", [id]).fetchone() is None:
+                return False
+        requests.post(f"{self.elasticsearch.url}/{self.index}/_refresh", timeout=60).raise_for_status()
+        url = f"{self.elasticsearch.url}/{self.index}/_count"
+        answer = requests.post(url, json={"query": {"ids": {"values": [id]}}}, timeout=60)
+        return bool(answer.json()["count"] == 1)
 
     def _table(self, name: str) -> Rows:
         rows = stores.postgres(self.dsn(), name)

@@ -92,7 +92,9 @@ def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage]) -
 @pytest.mark.parametrize("mutant", drawn())
 def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> None:
     _, fault, end = MUTANTS[mutant]
-    chaos = Chaos(staged(mutant=mutant, purges=False), seed=2, recovery_seconds=15, patience_seconds=3)
+    # Each step of what shows a bug is waited for, however busy the machine is.
+    waits = {"pace_seconds": 1.5, "recovery_seconds": 15.0, "patience_seconds": 3.0, "wait_seconds": 60.0}
+    chaos = Chaos(staged(mutant=mutant, purges=False), seed=2, **waits)
     began = time.monotonic()
     with pytest.raises(ChaosError) as red:
         chaos.insist(Cycle(FAULTS[fault], end), TRIES)
