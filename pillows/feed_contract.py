@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from gevent.event import Event
@@ -38,6 +38,16 @@ class Identity:
     def tells(self) -> bool:
         """Whether it says when the database was created."""
         return self.instance_start_time not in {None, "", "0"}
+
+    def updated(self, found: Identity) -> Identity:
+        """What is known after a server said `found` of the same database.
+
+        While a cluster is upgraded to 3.3 its old nodes still say "0": that takes away nothing that a
+        new one has told.
+        """
+        if found.tells or not self.tells:
+            return found
+        return replace(found, instance_start_time=self.instance_start_time)
 
     def purged_since(self, purge_seq: str | None) -> bool:
         """Whether the database was purged since it was at that purge position, as far as it tells."""

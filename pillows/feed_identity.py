@@ -82,7 +82,7 @@ class Recognition:
         if known is not None:
             self._check_mark()
             self._note_changes(known, found)
-        self.identity = found
+        self.identity = found if known is None else known.updated(found)
         self._known_at = now
 
     def _check_mark(self) -> None:

@@ -61,6 +61,17 @@ def test_t22_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clo
     assert taken.error is None
 
 
+def test_t22_a_node_that_tells_no_time_does_not_make_us_forget_the_one_we_know(scripted_server, clock):
+    """While a cluster is upgraded to 3.3 some nodes say "0"; the database may be recreated just then."""
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), reply(closing("1-y")), [*TAIL])
+    server.on("GET", "/db", info("0"), info("0"), info("1800000000"))
+    with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, OLD) as taken:
+        taken.ended()
+    assert isinstance(taken.error, RecreatedError)
+    assert "created at 1700000000" in str(taken.error)
+
+
 def test_another_node_of_a_cluster_may_have_another_uuid(scripted_server, clock):
     server = couchdb(scripted_server())
     server.on("GET", "/", json_reply({"couchdb": "Welcome", "uuid": "u2"}))
