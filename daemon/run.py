@@ -36,6 +36,9 @@ _DRAIN_STEP_SECONDS = 0.1
 _KILL_SECONDS = 1.0
 #: What the service manager is asked to allow beyond the drain itself.
 _SPARE_SECONDS = 10.0
+#: How often all tails are looked at for the service manager: two hundred statuses with every tick were
+#: a twelfth of what an idle daemon did.
+_LOOK_SECONDS = 5.0
 
 _log = structlog.get_logger("pillowd.daemon")
 
@@ -62,7 +65,7 @@ class Daemon:
         clock: Clock,
         signals: Signals,
         logs: Logs,
-        watch: Callable[[Sequence[TailStatus]], None] = lambda _: None,
+        watch: Callable[[Sequence[TailStatus]], None] | None = None,
     ) -> None:
         self._config = config
         self._keys = keys
@@ -71,6 +74,7 @@ class Daemon:
         self._logs = logs
         self._watch = watch
         self._reloads = 0
+        self._look_at = 0.0
         self._notifier = Notifier(environ, clock)
         self._trimmer = Trimmer()
 
@@ -153,16 +157,21 @@ class Daemon:
 
     def _each_tick(self, supervisor: Supervisor) -> None:
         self._logs.flush()
-        statuses = supervisor.statuses()
-        self._trimmer.tick(statuses)
-        self._notifier.status(summary(statuses))
         self._notifier.alive()
-        self._watch(statuses)
+        if self._watch is not None or self._clock.monotonic() >= self._look_at:
+            self._look_at = self._clock.monotonic() + _LOOK_SECONDS
+            self._look(supervisor.statuses())
         if self._signals.reloads != self._reloads:
             self._reloads = self._signals.reloads
             _log.warning(
                 "reload.ignored", reason="reload is not there yet; restart to read the configuration"
             )
+
+    def _look(self, statuses: Sequence[TailStatus]) -> None:
+        self._trimmer.tick(statuses)
+        self._notifier.status(summary(statuses))
+        if self._watch is not None:
+            self._watch(statuses)
 
     def _drain(self, supervisor: Supervisor) -> int:
         """Stops all tails side by side. Whatever is not finished in time is killed."""
