@@ -198,10 +198,29 @@ class Standing:
         epoch: the greatest epoch that this pillow wrote under; None where it never wrote.
         empty: whether no output holds a row of this pillow.
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
+        unreadable: why that copy cannot be read; "" where it can.
         lost: outputs that are gone, or know nothing of this pillow, where the target does.
     """
 
     epoch: int | None = None
     empty: bool = True
     checkpoint: Checkpoint | None = None
+    unreadable: str = ""
     lost: Sequence[str] = ()
+
+    @classmethod
+    def of_row(cls, row: tuple[int, str] | None, *, empty: bool) -> Standing:
+        """What a transactional target's row of the tail says.
+
+        Args:
+            row: the epoch, and the checkpoint as JSON; None where there is no row.
+            empty: as the attribute.
+        """
+        if row is None:
+            return cls(empty=empty)
+        epoch, text = row
+        try:
+            checkpoint = Checkpoint.from_json(msgspec.json.decode(text))
+        except (KeyError, TypeError, ValueError) as error:
+            return cls(epoch=epoch, empty=empty, unreadable=repr(error))
+        return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)

@@ -59,6 +59,7 @@ def decide(situation: Situation) -> Start:
         ConfigError: the configuration does not fit the checkpoint.
     """
     warnings: dict[str, str] = {}
+    _refuse_unreadable(situation)
     checkpoint = _authoritative(situation, warnings)
     if checkpoint is None:
         return Start(checkpoint=None, warnings=warnings)
@@ -128,6 +129,20 @@ def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint
             f"`pillowd checkpoint reset {situation.key.pillow}`",
         )
     return copy
+
+
+def _refuse_unreadable(situation: Situation) -> None:
+    """A target's copy that cannot be read. The epoch beside it can: a reset goes above it."""
+    stored = situation.stored
+    if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
+        return
+    for name, standing in situation.standings.items():
+        if standing.unreadable:
+            raise StateLostError(
+                f"The checkpoint of {situation.key} in {name} cannot be read: {standing.unreadable}.",
+                remedy="start the pillowd that wrote it, or "
+                f"`pillowd checkpoint reset {situation.key.pillow}` to read everything again",
+            )
 
 
 def _copy(situation: Situation) -> Checkpoint | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import FencedError, StateLostError
+from pillows.errors import FencedError
 from pillows.models import Standing
 from pillows.transports._sqlite_tables import Table
 
@@ -29,20 +29,12 @@ class Checkpoints:
         self._fence = secrets.token_hex(8)
 
     def standing(self, db: sqlite3.Connection, tables: Iterable[Table]) -> Standing:
-        """What the file remembers of the tail.
-
-        Raises:
-            StateLostError: a newer pillowd wrote it, or nobody that can be trusted.
-        """
+        """What the file remembers of the tail."""
         found = db.execute(
             "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
             (self._key.pillow, self._key.source),
         ).fetchone()
-        return Standing(
-            epoch=found[0] if found else None,
-            empty=all(table.is_empty(db) for table in tables),
-            checkpoint=_decoded(found[1]) if found else None,
-        )
+        return Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
 
     def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it, and saves the checkpoint."""
@@ -84,13 +76,3 @@ class Checkpoints:
                 self._key.source,
             ),
         )
-
-
-def _decoded(text: str) -> Checkpoint:
-    try:
-        return Checkpoint.from_json(msgspec.json.decode(text))
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
-        raise StateLostError(
-            f"The checkpoint in table pillowd_checkpoint cannot be read: {error!r}.",
-            remedy="delete that row, or run a pillowd at least as new as the one that wrote it",
-        ) from error

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import sql
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import ConfigError, FencedError, PermanentError, StateLostError
+from pillows.errors import ConfigError, FencedError, PermanentError
 from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
@@ -114,7 +114,7 @@ class PostgresTransport(Transport):
         with self._session.transaction() as cursor:
             absent = [table.output for table in self._tables if not there(cursor, table.schema, table.name)]
             known = self._checkpoint.known(cursor) if absent else Standing()
-            if lost := self.lost(absent, known.checkpoint):
+            if (lost := self.lost(absent, known.checkpoint)) or known.unreadable:
                 return replace(known, empty=False, lost=lost)
             self._ensure(cursor)
             standing = self._checkpoint.standing(cursor, self._tables)
@@ -252,11 +252,7 @@ class _Checkpoints:
             cursor,
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
-        return Standing(
-            epoch=found[0] if found else None,
-            empty=all(_is(cursor, table.is_empty) for table in tables),
-            checkpoint=_decoded(found[1]) if found else None,
-        )
+        return Standing.of_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
 
     def claim(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it. An epoch is never lowered."""
@@ -326,13 +322,3 @@ class _Checkpoints:
 def _is(cursor: psycopg.Cursor, query: bytes) -> bool:
     found = cursor.execute(query, ()).fetchone()
     return bool(found and found[0])
-
-
-def _decoded(text: str) -> Checkpoint:
-    try:
-        return Checkpoint.from_json(msgspec.json.decode(text))
-    except (KeyError, TypeError, ValueError) as error:
-        raise StateLostError(
-            f"The checkpoint in PostgreSQL cannot be read: {error!r}.",
-            remedy="start the pillowd that wrote it, or `checkpoint reset` the pillow",
-        ) from error

@@ -147,7 +147,7 @@ class SqliteTransport(Transport):
             self._create_own(db)
             absent = [output for output, table in self._tables.items() if not table.is_there(db)]
             known = self._checkpoint.standing(db, ())
-            if lost := self.lost(absent, known.checkpoint):
+            if (lost := self.lost(absent, known.checkpoint)) or (absent and known.unreadable):
                 return replace(known, empty=False, lost=lost)
             self._create(db)
             return self._checkpoint.standing(db, self._tables.values())

@@ -1,4 +1,4 @@
-"""Where a target has lost one output of several, the tail is refused until a reset."""
+"""Where a target lost one output of several, or its copy of the checkpoint, it is refused until a reset."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ def test_a_reset_fills_it_again_above_what_the_others_hold():
 def test_an_output_that_was_added_is_a_change_of_the_configuration():
     with pytest.raises(ConfigError, match="outputs"):
         decide(situation(STORED, outputs="o and visits"))
+
+
+@pytest.mark.parametrize("stored", [STORED, None])
+def test_an_unreadable_copy_is_refused_with_the_remedy(stored: Checkpoint | None):
+    with pytest.raises(StateLostError, match=r"in w cannot be read: KeyError.*checkpoint reset"):
+        decide(unreadable(stored))
+
+
+def test_an_unreadable_copy_is_no_obstacle_to_a_reset():
+    checkpoint = decide(unreadable(Checkpoint.reset(STORED))).checkpoint
+    assert checkpoint is not None
+    assert (checkpoint.seq, checkpoint.epoch) == (Seq.BEGINNING, 4)
+
+
+def unreadable(stored: Checkpoint | None) -> Situation:
+    standing = Standing.of_row((3, '{"from": "the future"}'), empty=False)
+    return replace(situation(STORED), stored=stored, standings={"w": standing}, transactional=True)

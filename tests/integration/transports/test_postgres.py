@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import gevent
@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from checkpoints import TailKey
-from pillows.errors import ConfigError, StateLostError
+from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, guard
 from pillows.transports.postgres import PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows
@@ -296,11 +296,19 @@ def test_the_digest_changes_with_table_and_kind_but_not_with_columns(database: P
     assert len({one, *others}) == 5
 
 
-def test_a_checkpoint_that_cannot_be_read_is_refused(database: PostgresDatabase) -> None:
+def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_it(
+    database: PostgresDatabase,
+) -> None:
     check(database, docs=PostgresOutput(table="docs"))
     database.query("""update pillowd_checkpoint set checkpoint = '{"seq": "7-x", "from": "the future"}'""")
-    with pytest.raises(StateLostError, match="cannot be read"):
-        check(database, docs=PostgresOutput(table="docs"))
+    epoch = database.query("select epoch from pillowd_checkpoint")[0]["epoch"]
+    outputs = {"docs": PostgresOutput(table="docs")}
+    with closing(PostgresTransport("w", KEY, options(database.dsn), outputs)) as again:
+        standing = again.open()
+        assert (standing.checkpoint, standing.epoch) == (None, epoch)
+        assert "KeyError" in standing.unreadable
+        again.claim(at("0", epoch=epoch + 1))
+        assert again.open().checkpoint == at("0", epoch=epoch + 1)
 
 
 # ---------------------------------------------------------------------- the way straight into the tables

@@ -300,13 +300,20 @@ def test_a_file_that_vanishes_under_the_writer_is_noticed(path: Path, how: str) 
             sqlite.write(batch(document("b", 1, {"n": 1})))
 
 
-def test_an_unreadable_checkpoint_is_refused(path: Path) -> None:
+def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_it(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]):
         pass
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE pillowd_checkpoint SET checkpoint = '{\"format\": 9}'")
-    with pytest.raises(StateLostError, match="pillowd_checkpoint cannot be read"):
-        transport(path, docs=OUTPUTS["docs"]).open()
+        epoch = db.execute("SELECT epoch FROM pillowd_checkpoint").fetchone()[0]
+        db.execute("DROP TABLE docs")
+    with closing(transport(path, docs=OUTPUTS["docs"])) as sqlite:
+        standing = sqlite.open()
+        assert (standing.checkpoint, standing.epoch, standing.empty) == (None, epoch, False)
+        assert "KeyError" in standing.unreadable
+        assert not query(path, "SELECT 1 FROM sqlite_master WHERE name = 'docs'"), "it hides what is lost"
+        sqlite.claim(at("0", epoch=epoch + 1))
+        assert sqlite.open().checkpoint == at("0", epoch=epoch + 1)
 
 
 def test_a_dropped_table_is_fatal_and_not_retried(path: Path) -> None:
