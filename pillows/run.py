@@ -6,7 +6,7 @@ Every part is made here, used by this run alone, and closed here, whatever happe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -36,6 +36,9 @@ from pillows.tries import Retrier
 from pillows.waiting import Waiter
 from pillows.watermark import Advance, Watermark
 from pillows.writer import Writer
+
+#: So many documents are looked up in the source in one request.
+ASKED_AT_ONCE = 100
 
 
 class Run:
@@ -305,14 +308,15 @@ class Run:
     def _complete_pass(self, keeper: Keeper) -> None:
         """The pass has seen everything: what it did not write again is gone from the source.
 
-        But for the documents of dead letters, whose older rows stay until they are mended or deleted.
+        But for the documents of dead letters, whose older rows stay until they are mended or deleted. A
+        letter may be older than the pass, of a document that is gone, so the source is asked.
         Where rows outlive their documents nothing is swept: a pass cannot tell those from phantoms.
         """
         kept = self._plan.pillow.keep_departed or self._plan.pillow.keep_deleted
         epoch = 0 if kept else keeper.current.pass_epoch
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
-            older = self._plan.letters.ids(str(self._plan.key), transport.name)
+            older = self._still_there(self._plan.letters.ids(str(self._plan.key), transport.name))
             removed = tries.until_done(partial(transport.complete_pass, epoch, older))
             self._observer.notice(
                 str(self._plan.key),
@@ -321,6 +325,15 @@ class Run:
             )
         self._change(keeper, pass_done=True)
         self._publish(keeper.current)
+
+    def _still_there(self, ids: Collection[str]) -> set[str]:
+        """Those of the documents that the source knows."""
+        asked = sorted(ids)
+        found: set[str] = set()
+        for begin in range(0, len(asked), ASKED_AT_ONCE):
+            look = partial(self.feed.leaves, asked[begin : begin + ASKED_AT_ONCE])
+            found |= self._retrier.tries("source").until_done(look).keys()
+        return found
 
     def _raise_epoch(self) -> None:
         if self.keeper is not None:

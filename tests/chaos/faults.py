@@ -239,7 +239,7 @@ def disk(error: str, stage: Stage, chance: random.Random) -> Course:
 def full(stage: Stage, _: random.Random) -> Course:
     """The small disk of the state directory is full, for real."""
     yield {}
-    filler = stage.state_path / "filler"
+    filler = stage.disk_path / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))

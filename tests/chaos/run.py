@@ -179,7 +179,7 @@ class Chaos:
         self._kill()
         if end != "power":
             return died
-        undone = power_off(self.stage.folder / "undo")
+        undone = power_off(self.stage.undo_path)
         self.score.events["renames undone"] += undone
         return True
 

@@ -79,7 +79,9 @@ class Stage:
         self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
         self.mutant = mutant
         self.log_from = self.log_read = 0
-        self.state_path = folder / "state"
+        # One disk: what is renamed is kept by a link.
+        self.disk_path = folder / "disk"
+        self.state_path, self.undo_path = self.disk_path / "state", self.disk_path / "undo"
         self.small_disk = False
         self.lines = {
             "couch": Line(couch.address),
@@ -104,8 +106,8 @@ class Stage:
             admin.execute(f"create database {self._database} template template0")
         for line in self.lines.values():
             self._stack.enter_context(line)
-        self.state_path.mkdir()
-        self.small_disk = small_disk(self.state_path)
+        self.disk_path.mkdir()
+        self.small_disk = small_disk(self.disk_path)
         (self.folder / "chaosrows.py").write_text(_TRANSFORM)
         self.daemon = self._stack.enter_context(self._built())
         return self
@@ -134,7 +136,7 @@ class Stage:
         """
         more = {"PYTHONPATH": str(ROOT), "CHAOS_MUTANT": self.mutant}
         if forgetful:
-            more["CHAOS_UNDO"] = str(self.folder / "undo")
+            more["CHAOS_UNDO"] = str(self.undo_path)
         if counting:
             more["CHAOS_GREENLETS"] = str(self.folder / "greenlets")
         shimmed = self.mutant or forgetful or counting
@@ -258,7 +260,11 @@ class Stage:
                 [{"connection": "postgres-alone", "table": "again"}],
             ),
         }
-        settings = {"plugins_path": [str(self.folder)], "shutdown_timeout": f"{SHUTDOWN_SECONDS}s"}
+        settings = {
+            "state_dir": str(self.state_path),
+            "plugins_path": [str(self.folder)],
+            "shutdown_timeout": f"{SHUTDOWN_SECONDS}s",
+        }
         sections = {"checkpoints": {"interval": "1s", "max_uncheckpointed": MAX_UNCHECKPOINTED}}
         return Daemon(
             self.folder, pillows=pillows, connections=connections, daemon=settings, sections=sections

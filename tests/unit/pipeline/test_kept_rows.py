@@ -35,6 +35,7 @@ def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp
     (broken if where == "transform" else target.poison).add("bad")
     first.store.edit(KEY, Checkpoint.reset)
     feed = ListFeed([batch("1-b", *(change(id, n=1) for id in ("good", "bad")), caught_up=True)])
+    feed.sums = {"good": 1, "bad": 1}
     again = running(replaced(first, rows, feed))
     again.until(lambda: again.tail.state is State.LIVE)
     assert target.live().keys() == {"good", "bad"}
@@ -46,6 +47,36 @@ def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp
     again.until(lambda: not first.letters.count(str(KEY)), seconds=60)
     assert again.finish().epoch == 2
     assert target.target["rows"]["bad"][0] >> 40 == 2
+
+
+def test_a_letter_of_a_document_that_is_gone_keeps_no_row(tmp_path, running):
+    """As when its database is deleted and created anew: found by chaos, as a phantom."""
+    target, broken = MemoryTransport(), set()
+
+    def rows(doc):
+        if doc["_id"] in broken:
+            raise ValueError("poison")
+        return doc
+
+    feed = ListFeed([batch("1-a", change("good"), change("bad"), caught_up=True)])
+    first = replaced(plan(tmp_path, feed, target), rows)
+    run = running(first)
+    run.until(lambda: run.tail.state is State.LIVE and len(target.live()) == 2)
+    run.finish()
+
+    broken.add("bad")
+    run = running(replaced(first, rows, ListFeed([batch("2-a", change("bad", "2-b"), caught_up=True)])))
+    run.until(lambda: first.letters.count(str(KEY)) == 1)
+    run.finish()
+
+    first.store.edit(KEY, Checkpoint.reset)
+    feed = ListFeed([batch("1-b", change("good"), caught_up=True)])
+    feed.sums = {"good": 1}
+    again = running(replaced(first, rows, feed))
+    again.until(lambda: again.tail.state is State.LIVE)
+
+    assert target.live().keys() == {"good"}
+    again.finish()
 
 
 def replaced(made, rows, feed=None):
