@@ -25,6 +25,9 @@ from pillows.watermark import Segment
 #: How often is looked whether a letter is due.
 LOOK_SECONDS = 5.0
 
+#: One that could not be read by itself is asked for again after so long.
+UNREADABLE_SECONDS = 60.0
+
 #: Documents that are read at once; fewer where they are large.
 GROUP_DOCUMENTS = 100
 
@@ -96,8 +99,10 @@ class Redelivery:
         try:
             changes = self._read(newest)
         except RetryableError:
-            # The tail itself tells that the source is away; this was no try.
-            self._letters.postpone(letters, LOOK_SECONDS)
+            # The source is away, as the tail itself tells, or one of them cannot be read: this was no
+            # try. Fewer at a time find that one, which then waits alone.
+            self._letters.postpone(letters, LOOK_SECONDS if len(letters) > 1 else UNREADABLE_SECONDS)
+            self._group = max(1, len(letters) // 2)
             return 0
         except PermanentError:  # they are too large to be held together
             self._letters.postpone(letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)

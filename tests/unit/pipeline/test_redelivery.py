@@ -282,6 +282,27 @@ def test_a_source_that_is_away_is_no_try(tmp_path, running):
     assert made.letters.of(NAME)[0].tries == 2
 
 
+def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
+    class Unreadable(ListFeed):
+        def current(self, ids):
+            if "00" in ids:
+                raise RetryableError("The document '00' cannot be read now.")
+            return super().current(ids)
+
+    target = MemoryTransport()
+    ids = [f"{n:02}" for n in range(20)]
+    target.poison = set(ids)
+    feed = Unreadable([batch("1-a", *map(change, ids), caught_up=True)])
+    made = plan(tmp_path, feed, target, clock=FakeClock())
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME) == 20, greenlet)
+    target.poison = set()
+    until(lambda: made.letters.count(NAME) == 1, greenlet)
+
+    assert set(target.live()) == set(ids[1:])
+    assert (made.letters.of(NAME)[0].id, made.letters.of(NAME)[0].tries) == ("00", 1)
+
+
 def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
     target = MemoryTransport()
     target.fail = [RetryableError("away")] * 500
