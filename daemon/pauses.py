@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
+
 from checkpoints import IntegrityError, TailKey
 from checkpoints.directory import Directory
 from checkpoints.offhub import off_hub
@@ -48,7 +50,8 @@ class Pauses:
 def _read(path: Path) -> frozenset[str]:
     try:
         content = json.loads(path.read_bytes())
-        file_format, keys = content["format"], content["paused"]
+        file_format = content["format"]
+        keys = [] if file_format != FORMAT else msgspec.convert(content["paused"], list[str])
     except FileNotFoundError:
         return frozenset()
     except (ValueError, KeyError, TypeError) as error:

@@ -27,7 +27,11 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         Pauses(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', "\x00\x00"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"format": 1}', "\x00\x00"]
+    + [f'{{"format": 1, "paused": {no_list}}}' for no_list in ("5", "null", '"cases"', "[5]", "[[]]")],
+)
 def test_what_cannot_be_understood_is_refused_and_not_taken_for_empty(tmp_path: Path, content: str) -> None:
     path = tmp_path / "paused.json"
     path.write_text(content)
