@@ -92,7 +92,8 @@ class Tail:
             pass_number=saved.pass_epoch if saved and not saved.pass_done else None,
             dead_letters=self._plan.letters.count(self._name),
             last_byte_age_seconds=self._age(self._run.feed.last_byte_at if self._run else None),
-            checkpoint_age_seconds=self._plan.clock.wall() - saved.saved_at if saved else None,
+            # The wall clock may have been set back since.
+            checkpoint_age_seconds=max(0.0, self._plan.clock.wall() - saved.saved_at) if saved else None,
             pipeline_changed_at=saved.pipeline_changed_at if saved else None,
         )
 
