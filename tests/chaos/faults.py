@@ -32,7 +32,7 @@ class Fault:
         course: see `Course`.
         rare: it takes long, so it is drawn less often.
         rereads: the feed gives what it gave before, or the disk does not keep it: replays are no measure.
-        harmless: it keeps no target from acknowledging what it is sent.
+        harmless: it keeps no target from acknowledging, nor the source from sending the next position.
         at_start: it strikes a daemon that is started with it.
         on_line: it is felt when something passes a line.
         possible: whether this machine can have it.
@@ -265,7 +265,6 @@ def _on(pair: str) -> list[Fault]:
         Fault(
             f"{pair}: {name}",
             partial(course, pair),
-            harmless=pair == "couch",
             on_line=name in ("half-open", "slow"),
         )
         for name, course in kinds.items()
@@ -277,8 +276,13 @@ def _on_disk(error: str) -> Fault:
 
 
 def _of_clock(name: str, offset: str) -> Fault:
-    course = partial(clock_jump, offset)
-    return Fault(f"clock: {name}", course, at_start=True, possible=lambda _: library() is not None)
+    return Fault(
+        f"clock: {name}",
+        partial(clock_jump, offset),
+        harmless=True,
+        at_start=True,
+        possible=lambda _: library() is not None,
+    )
 
 
 FAULTS = {
@@ -288,15 +292,12 @@ FAULTS = {
         *_on("couch"),
         *_on("postgres"),
         *_on("elasticsearch"),
-        Fault("couch: cut mid-line", partial(cut, "line"), harmless=True, at_start=True, on_line=True),
-        Fault("couch: cut mid-chunk", partial(cut, "chunk"), harmless=True, at_start=True, on_line=True),
-        *(
-            Fault(f"couch: {code}", partial(answers, code), harmless=True, on_line=True)
-            for code in (401, 429, 500, 503)
-        ),
+        Fault("couch: cut mid-line", partial(cut, "line"), at_start=True, on_line=True),
+        Fault("couch: cut mid-chunk", partial(cut, "chunk"), at_start=True, on_line=True),
+        *(Fault(f"couch: {code}", partial(answers, code), on_line=True) for code in (401, 429, 500, 503)),
         Fault("couch: rewound feed", rewind, rereads=True, on_line=True),
-        Fault("couch: database recreated", recreated, harmless=True),
-        Fault("couch: killed", partial(killed, "couch"), rare=True, harmless=True),
+        Fault("couch: database recreated", recreated),
+        Fault("couch: killed", partial(killed, "couch"), rare=True),
         *(
             Fault(f"elasticsearch: {how}", partial(bulk, how), on_line=True)
             for how in ("413", "items busy", "some items busy")

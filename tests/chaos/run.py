@@ -272,7 +272,7 @@ class Chaos:
     # --- checks
 
     def check(self) -> None:
-        """Without faults: everything becomes equal, a fresh write is visible everywhere, a stop is clean.
+        """Without faults: everything becomes equal, a fresh write is visible, a stop under load is clean.
 
         Raises:
             ChaosError: it does not.
@@ -281,6 +281,9 @@ class Chaos:
             began = time.monotonic()
             self._start({})
             self.find_back()
+            for writer in self.stage.writers.values():
+                writer.resume()
+            gevent.sleep(self._pace_seconds)
             self._stop(calm=True)
             self._compare_writes()
             self.score.checks += 1

@@ -23,7 +23,7 @@ from tests.acceptance.world import statuses
 from tests.chaos.disk import small_disk
 from tests.chaos.lines import Line, State
 from tests.chaos.truth import MAPPING
-from tests.chaos.writer import Writer, fresh
+from tests.chaos.writer import AT_ONCE, Writer, fresh
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
@@ -60,7 +60,7 @@ class Stage:
         couch, postgres, elasticsearch: running servers, for this run alone.
         documents: in the large database, at most.
         mutant: a planted bug.
-        purges: see `Writer`.
+        at_once, pause_seconds, purges: see `Writer`.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class Stage:
         elasticsearch: Elasticsearch,
         documents: int,
         mutant: str = "",
+        at_once: int = AT_ONCE,
+        pause_seconds: float = 0.3,
         purges: bool = True,
     ) -> None:
         self.folder = folder
@@ -92,7 +94,14 @@ class Stage:
         }
         self.sqlite_path = folder / "target.sqlite"
         self.writers = {
-            "all": Writer(fresh(couch, "all"), seed, most=documents, purges=purges),
+            "all": Writer(
+                fresh(couch, "all"),
+                seed,
+                most=documents,
+                at_once=at_once,
+                pause_seconds=pause_seconds,
+                purges=purges,
+            ),
             "again": Writer(
                 fresh(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0, purges=purges
             ),

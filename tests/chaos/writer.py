@@ -16,7 +16,7 @@ from gevent.event import Event
 from tests.chaos.truth import Document, Truth, is_bad
 from tests.servers.couch_client import CouchDatabase
 
-#: After so many changes a writer only trickles, until it is resumed: a slow machine is not to fall behind.
+#: A writer's changes before it trickles, and its pause then.
 AT_ONCE, TRICKLE_SECONDS = 400, 0.5
 
 #: A server that was killed is back long before.
@@ -34,6 +34,8 @@ class Writer:
         most: documents at most.
         batch: changes in one request, at most.
         pause_seconds: between two requests, at most.
+        at_once: after so many changes it only trickles, until it is resumed: a slow machine is not to fall
+            behind.
         purges: documents are purged, too; pillowd takes seconds to believe that one went back.
 
     Attributes:
@@ -49,6 +51,7 @@ class Writer:
         most: int,
         batch: int = 40,
         pause_seconds: float = 0.3,
+        at_once: int = AT_ONCE,
         purges: bool = True,
     ) -> None:
         self.truth = Truth()
@@ -60,7 +63,7 @@ class Writer:
         self._pause_seconds = pause_seconds
         self._purges = purges
         self._ids: list[str] = []
-        self._left = AT_ONCE
+        self._at_once = self._left = at_once
         self._going = Event()
         self._idle = Event()
         self._idle.set()
@@ -73,7 +76,7 @@ class Writer:
             What has ended the writing.
         """
         self._look()
-        self._left = AT_ONCE
+        self._left = self._at_once
         self._going.set()
 
     def pause(self) -> None:
