@@ -7,7 +7,6 @@ document in CouchDB's chunks of 1.5 kB, so a faster one would gain nothing.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,10 +19,11 @@ import urllib3
 
 from pillows.access import Access, Tries, access
 from pillows.answers import RefusedError, classify
+from pillows.causes import unopened, untrusted
 from pillows.clock import Clock, SystemClock
 from pillows.couch_options import CouchConnection
 from pillows.couch_session import session
-from pillows.errors import AccessError, ConfigError, PermanentError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, PillowError, RetryableError
 
 T = TypeVar("T")
 
@@ -169,8 +169,9 @@ class Couch:
             pulse: is told of every byte.
 
         Raises:
-            RetryableError: the server is away, busy, or does not make sense; a subclass in
-                `pillows.answers` says what exactly.
+            AwayError: no connection to the server came about.
+            RetryableError: it is busy, or does not make sense; a subclass in `pillows.answers` says
+                what exactly.
             AccessError: it does not let us in.
             ConfigError: what was configured cannot work.
         """
@@ -306,32 +307,19 @@ class Couch:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise ConfigError(self._said(error), remedy="check the connection's url") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            if _untrusted(error):
+            if untrusted(error):
                 raise AccessError(
                     f"The server's certificate is not trusted: {self._said(error)}",
                     remedy="set the connection's `ca_bundle`",
                 ) from None
-            raise RetryableError(self._said(error)) from None
+            kind = AwayError if unopened(error) else RetryableError
+            raise kind(self._said(error)) from None
 
     def _said(self, error: BaseException) -> str:
         text = f"{type(error).__name__}: {error}"
         for secret in self._access.secrets():
             text = text.replace(secret, "***")
         return text[:500]
-
-
-def _untrusted(error: BaseException | None) -> bool:
-    """Whether a certificate is behind an error, however deep requests has wrapped it."""
-    seen = 0
-    while error is not None and seen < 10:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        reason = getattr(error, "reason", None) or next(
-            (part for part in error.args if isinstance(part, BaseException)), None
-        )
-        error = reason if isinstance(reason, BaseException) else error.__cause__ or error.__context__
-        seen += 1
-    return False
 
 
 __all__ = ["Answer", "Couch", "CouchConnection", "Pulse", "TooLargeError"]

@@ -28,7 +28,7 @@ from pillows.feed_source import Source
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
 from pillows.pace import Pace
-from pillows.retry import Backoff
+from pillows.retry import Backoff, Patience
 from pillows.source import SourceOptions
 
 #: While nothing comes, a sign of life is given as often as this.
@@ -187,7 +187,7 @@ class CouchFeed:
         self, since: Seq, identity: Identity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set."""
-        backoff, ends = Backoff(), Backoff()
+        patience, ends = Patience(), Backoff()
         purge_seq = identity.purge_seq if identity else None
         while not stop.is_set():
             reading = _Session(self._hands(ends, stop), since, identity, self._options.queue)
@@ -198,14 +198,14 @@ class CouchFeed:
                     if batch.seq is not None:
                         since = batch.seq
                         self.trouble = None
-                        backoff.reset()
+                        patience.reset()
                         self._suspect_rewind(batch)
                         self._tell_long(since)
                     yield batch
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
             except RetryableError as error:
-                yield from self._pause(error, backoff, stop)
+                yield from self._pause(error, patience, stop)
             finally:
                 reading.close()
                 identity = self.identity = _known(reading.identity, purge_seq)
@@ -229,15 +229,15 @@ class CouchFeed:
             max_life_seconds=self._max_life_seconds,
         )
 
-    def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
+    def _pause(self, error: RetryableError, patience: Patience, stop: Event) -> Iterator[ChangeBatch]:
         """Waits before the next try, with signs of life."""
-        delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
+        delay_seconds = patience.after(error)
         self.trouble = str(error)
         self._observer.retry(
             self._key,
             where="source",
             error=str(error),
-            attempt=backoff.attempts,
+            attempt=patience.attempts,
             delay_seconds=delay_seconds,
         )
         until = self._clock.monotonic() + delay_seconds

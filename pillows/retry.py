@@ -9,6 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from pillows.errors import AwayError, RetryableError
+
+#: What is away is asked at least this often, so that a pillow goes on within seconds once it is back.
+AWAY_SECONDS = 5.0
+
 #: Beyond this many doublings every bound is at its cap; keeps the power small.
 _MAX_DOUBLINGS = 32
 
@@ -55,3 +60,32 @@ class Backoff:
     def reset(self) -> None:
         """Forgets the failures: something succeeded."""
         self.attempts = 0
+
+
+class Patience:
+    """How long to wait after each failure of one thing: long for what is busy, shortly for what is away."""
+
+    __slots__ = ("_away", "_backoff")
+
+    def __init__(self) -> None:
+        self._backoff = Backoff()
+        self._away = False
+
+    @property
+    def attempts(self) -> int:
+        """Failures in a row, of the kind of the last one."""
+        return self._backoff.attempts
+
+    def after(self, error: RetryableError) -> float:
+        """Counts a failure and returns the seconds to wait before the next try."""
+        away = isinstance(error, AwayError)
+        if away is not self._away:  # what is back and busy was not busy all the time that it was away
+            self._backoff.reset()
+            self._away = away
+        return self._backoff.next(
+            at_least_seconds=error.retry_after_seconds, at_most_seconds=AWAY_SECONDS if away else None
+        )
+
+    def reset(self) -> None:
+        """Forgets the failures: something succeeded."""
+        self._backoff.reset()

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from checkpoints import StoreWriteError
-from pillows.errors import AwayError, RetryableError
+from pillows.errors import RetryableError
 from pillows.observer import Observer
-from pillows.retry import Backoff
+from pillows.retry import Patience
 from pillows.waiting import Waiter
 
 T = TypeVar("T")
-
-#: What is away is asked at least this often, so that a pillow goes on within seconds once it is back.
-AWAY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +42,7 @@ class Tries:
     def __init__(self, retrier: Retrier, where: str) -> None:
         self._retrier = retrier
         self._where = where
-        self._backoff = Backoff()
-        self._away = False
+        self._patience = Patience()
 
     def until_done(self, attempt: Callable[[], T]) -> T:
         """Calls `attempt` until it raises no `RetryableError`, and the disk takes what it saves.
@@ -68,18 +64,12 @@ class Tries:
         Raises:
             StoppedError: a stop was asked for.
         """
-        away = isinstance(error, AwayError)
-        if away is not self._away:  # what is back and busy was not busy all the time that it was away
-            self._backoff.reset()
-            self._away = away
-        delay_seconds = self._backoff.next(
-            at_least_seconds=error.retry_after_seconds, at_most_seconds=AWAY_SECONDS if away else None
-        )
+        delay_seconds = self._patience.after(error)
         self._retrier.observer.retry(
             self._retrier.pillow,
             where=self._where,
             error=str(error),
-            attempt=self._backoff.attempts,
+            attempt=self._patience.attempts,
             delay_seconds=delay_seconds,
         )
         self._retrier.on_retry(self._where, str(error))
@@ -87,4 +77,4 @@ class Tries:
 
     def progressed(self) -> None:
         """Something succeeded: the next failure waits shortly again."""
-        self._backoff.reset()
+        self._patience.reset()

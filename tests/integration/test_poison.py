@@ -26,11 +26,11 @@ from pillows.filters import KeepAll
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from pillows.pillow import Pillow
+from pillows.retry import AWAY_SECONDS
 from pillows.state import State
 from pillows.tail import Tail
 from pillows.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
-from pillows.tries import AWAY_SECONDS
 from tests.sizes import proving, size
 from tests.unit.pipeline.parts import ListFeed, Recorder, batch, change, plan
 

@@ -10,6 +10,7 @@ from checkpoints import Seq
 from pillows.errors import InvalidSeqError, SourceMissingError
 from pillows.feed import Backlog
 from pillows.observer import Observer
+from pillows.retry import AWAY_SECONDS
 from tests.clock import FakeClock
 from tests.servers.scripted import (
     CLOSE,
@@ -30,6 +31,14 @@ SILENCE_SECONDS = 0.6
 CHANGES = ("GET", "/db/_changes")
 TAIL_HEAD = head(chunked=True) + chunk(b"\n")
 SECOND_HEAD = b'HTTP/1.1 412 Precondition Failed\r\nServer: CouchDB\r\n\r\n{"error":"nodedown"}\r\n'
+
+
+class Retries(Observer):
+    def __init__(self) -> None:
+        self.delays_seconds: list[float] = []
+
+    def retry(self, pillow, *, where, error, attempt, delay_seconds):
+        self.delays_seconds.append(delay_seconds)
 
 
 def changes(server: ScriptedServer) -> list[Request]:
@@ -171,12 +180,24 @@ def test_t20_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_b
     assert taken.error is None
 
 
-def test_a_server_that_cannot_be_reached_is_tried_again_with_growing_delays(clock):
-    feed = feed_of("http://127.0.0.1:9", clock=clock)
+def test_a_server_that_cannot_be_reached_is_asked_every_few_seconds(clock):
+    """Seldom asked, a pillow stood still for up to a minute after the server was back."""
+    tries = Retries()
+    feed = feed_of("http://127.0.0.1:9", clock=clock, observer=tries)
     with taking(feed) as taken:
-        taken.until(lambda: taken.signs > 60)
+        taken.until(lambda: len(tries.delays_seconds) >= 60)
     assert "Connection" in str(feed.trouble)
+    assert max(tries.delays_seconds) <= AWAY_SECONDS
     assert max(clock.waited) <= 5, "signs of life come every 5 s"
+
+
+def test_a_server_that_fails_is_tried_again_with_growing_delays(server, clock):
+    server.on(*CHANGES, *[json_reply({"error": "unknown_error"}, 500)] * 60, reply(page([row(1)], "1-x")))
+    tries = Retries()
+    with taking(feed_of(server.url, clock=clock, observer=tries)) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert len(tries.delays_seconds) >= 60
+    assert max(tries.delays_seconds) > 2 * AWAY_SECONDS
 
 
 def test_a_missing_database_is_waited_for_and_asked_for_seldom(server, clock):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from gevent.event import Event
 
 from pillows.errors import AwayError, RetryableError
-from pillows.tries import AWAY_SECONDS, Retrier
+from pillows.retry import AWAY_SECONDS
+from pillows.tries import Retrier
 from pillows.waiting import Waiter
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import Recorder
