@@ -8,20 +8,23 @@ again in halves until the documents at fault are found. Redirects are not follow
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import gevent
 import requests
 import urllib3
 from pydantic import AfterValidator, Field
+from requests.utils import requote_uri
 
 from checkpoints import Checkpoint, TailKey
 from pillows.answers import retry_after
+from pillows.causes import causes, unopened
 from pillows.clock import SystemClock
-from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, RetryableError
 from pillows.models import Batch, Standing, WriteResult
 from pillows.options import Duration, Options, Secret, Size
 from pillows.transports._webhook import (
@@ -39,6 +42,9 @@ from pillows.transports.base import Transport, newest
 
 #: A longer answer is not read: what it says of single documents would be cut off.
 _ANSWER_BYTES = 16 * 2**20
+
+#: How much of an answer is looked at for a message.
+_COMPLAINT_BYTES = 16 * 2**10
 
 
 def _http_url(url: str) -> str:
@@ -96,6 +102,8 @@ class HttpTransport(Transport):
         self._secret = secret_bytes(connection.secret.get_secret_value()) if connection.secret else None
         self._clock = SystemClock()
         self._http = _session(connection)
+        self._place = _place(connection.url)
+        self._hidden = _hidden(connection.url)
 
     def preview(self, batch: Batch) -> str:
         """The messages, without a signature."""
@@ -125,7 +133,8 @@ class HttpTransport(Transport):
         """Posts the batch; see `Transport.write`.
 
         Raises:
-            RetryableError: the receiver is away or busy, and has taken nothing.
+            AwayError: no connection to the receiver came about.
+            RetryableError: it is busy, or did not answer, and has taken nothing that we know of.
             AccessError: it does not let us in.
             ConfigError: nothing is there that takes messages.
         """
@@ -191,11 +200,12 @@ class HttpTransport(Transport):
             ) from None
         except requests.exceptions.SSLError as error:
             raise AccessError(
-                f"The webhook's certificate is not trusted: {error}.",
+                f"The certificate of {self._place} is not trusted: {_innermost(error)}.",
                 remedy="set the connection's `ca_bundle`",
-            ) from error
+            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise RetryableError(f"The webhook cannot be reached: {error}.") from error
+            kind = AwayError if unopened(error) else RetryableError
+            raise kind(f"The webhook at {self._place} cannot be reached: {_innermost(error)}.") from None
         return self._meaning(status, found, content)
 
     def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
@@ -213,7 +223,8 @@ class HttpTransport(Transport):
             return response.status_code, response.headers, content
 
     def _meaning(self, status: int, found: Mapping[str, str], content: bytes) -> Reply:
-        said = f"The webhook answered {status}: {content[:200].decode(errors='replace').strip()}"
+        text = self._hidden.sub("/***", content[:_COMPLAINT_BYTES].decode(errors="replace"))
+        said = f"The webhook answered {status}: {text[:200].strip()}"
         decision = verdict(status)
         if decision is Verdict.TAKEN:
             return reply(content)
@@ -224,7 +235,7 @@ class HttpTransport(Transport):
         if decision is Verdict.LATER:
             wait_seconds = retry_after(found, now=self._clock.wall())
             raise RetryableError(said, retry_after_seconds=wait_seconds)
-        where = f" (it points to {found['Location']})" if "Location" in found else ""
+        where = f" (it points to {_place(found['Location'])})" if "Location" in found else ""
         raise ConfigError(said + where, remedy="check the connection's `url`")
 
 
@@ -233,6 +244,30 @@ class _OwnHeaders(requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
+
+
+def _innermost(error: BaseException) -> str:
+    """What happened. The errors around it quote the URL."""
+    *_, cause = causes(error)
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _place(url: str) -> str:
+    """What of a URL may be shown: a webhook's path or query often is its password."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        return "another path of the same place"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _hidden(url: str) -> re.Pattern[str]:
+    """Matches what else of a URL an answer may quote."""
+    found: set[str] = set()
+    for form in (url, requote_uri(url), unquote(url)):
+        parts = urlsplit(form)
+        found |= {f"{parts.path}?{parts.query}", parts.path, parts.query}
+    longest_first = sorted(found - {"", "/", "?", "/?"}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
 
 def _session(connection: HttpConnection) -> requests.Session:

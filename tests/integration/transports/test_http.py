@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import gevent
 import pytest
 from pydantic import ValidationError
 
-from pillows.errors import AccessError, ConfigError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
 from pillows.models import Standing, WriteResult, guard
 from pillows.transports.http import HttpConnection, HttpOutput, HttpTransport
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
@@ -299,7 +300,7 @@ def test_a_wrong_address_is_a_config_error_and_redirects_are_not_followed(
     receiver: Receiver, hook: Callable[..., HttpTransport], status: int
 ) -> None:
     receiver.server.on("POST", "/hook", json_reply({}, status, Location="http://127.0.0.1:1/x"))
-    with pytest.raises(ConfigError, match=r"points to http://127\.0\.0\.1:1/x"):
+    with pytest.raises(ConfigError, match=r"points to http://127\.0\.0\.1:1\)"):
         hook().write(batch(document("a", 1, {"n": 1})))
     assert len(receiver.requests) == 1
 
@@ -328,9 +329,44 @@ def test_a_missing_certificate_is_a_config_error(hook: Callable[..., HttpTranspo
 def test_a_receiver_that_is_down_is_retryable() -> None:
     connection = HttpConnection(url="http://127.0.0.1:1/hook", timeout="2s")
     http = HttpTransport("hook", KEY, connection, {"docs": HttpOutput()})
-    with pytest.raises(RetryableError, match="cannot be reached"):
+    with pytest.raises(AwayError, match=r"cannot be reached.*refused"):
         http.write(batch(document("a", 1, {"n": 1})))
     http.close()
+
+
+SHOWN = "/services/T0/s3cr%20et"
+TOKENS = f"{SHOWN}?token=abc%2Fdef"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [RESET],
+        json_reply({"error": f"Cannot POST {SHOWN}"}, 404),
+        json_reply({"error": f"Cannot POST {TOKENS}"}, 503),
+        json_reply({}, 401, Location=f"/login?from={TOKENS}"),
+        json_reply({}, 307, Location=f"https://other.example{TOKENS}"),
+    ],
+)
+def test_what_a_url_holds_beside_the_place_is_in_no_message(
+    receiver: Receiver, hook: Callable[..., HttpTransport], answer: Any
+) -> None:
+    """Many services give a webhook whose path or query is its password."""
+    receiver.server.on("POST", SHOWN, answer)
+    with pytest.raises((RetryableError, FatalError)) as caught:
+        hook(url=receiver.server.url + TOKENS).write(batch(document("a", 1, {"n": 1})))
+    shown(caught.value)
+
+
+def test_the_url_of_a_receiver_that_is_down_is_in_no_message(hook: Callable[..., HttpTransport]) -> None:
+    with pytest.raises(AwayError, match=r"http://127\.0\.0\.1:1 cannot be reached.*refused") as caught:
+        hook(url=f"http://127.0.0.1:1{TOKENS}").write(batch(document("a", 1, {"n": 1})))
+    shown(caught.value)
+
+
+def shown(error: BaseException) -> None:
+    text = "".join(traceback.format_exception(error))
+    assert not [part for part in ("s3cr", "T0", "abc", "def%", "%2Fdef") if part in text], text
 
 
 def test_a_kill_in_mid_write_leaves_the_transport_usable(
