@@ -29,6 +29,11 @@ from pillows.source import SourceOptions
 MISSING_SECONDS = 30.0
 
 
+#: A refusal without a word, of a request longer than this, is for its length: CouchDB's web server says
+#: 400 so where the request line does not fit into its buffer, and the smallest limit of proxies is 4,096.
+LONG_REQUEST = 4000
+
+
 class _Info(msgspec.Struct):
     instance_start_time: str | int | None = None
     purge_seq: str | int | None = None
@@ -144,7 +149,7 @@ class Source:
         path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
         method = "GET" if body is None else "POST"
         with (
-            self._understood(),
+            self._understood(len(path)),
             self.couch.open(
                 method, path, body=body, silent_seconds=silent_seconds, pulse=self.pulse
             ) as answer,
@@ -160,8 +165,8 @@ class Source:
         return whole(reader)
 
     @contextmanager
-    def _understood(self) -> Iterator[None]:
-        """Says what a rejection means for a feed."""
+    def _understood(self, length: int = 0) -> Iterator[None]:
+        """Says what a rejection means for a feed, of a request whose path had so many characters."""
         try:
             yield
         except MissingError as error:
@@ -169,11 +174,17 @@ class Source:
                 raise SourceMissingError(str(error), remedy="create the database") from None
             raise RetryableError(str(error), retry_after_seconds=MISSING_SECONDS) from None
         except RejectedError as error:
-            raise self._meaning(error) from None
+            raise self._meaning(error, length) from None
 
-    def _meaning(self, error: RejectedError) -> FatalError | RetryableError:
-        malformed = error.status == 400 and error.said.error == "bad_request"
-        if malformed or error.status in (414, 431):
+    def _meaning(self, error: RejectedError, length: int) -> FatalError | RetryableError:
+        wordless = error.status == 400 and not error.said.error
+        if error.status in (414, 431) or (wordless and length > LONG_REQUEST):
+            return InvalidSeqError(
+                f"The saved position is too long for a request, of {length} characters with it: {error}",
+                remedy="raise the limit of the proxy, or of CouchDB (`[chttpd] max_uri_length`); after "
+                "`pillowd checkpoint reset` positions grow as long again",
+            )
+        if error.status == 400 and error.said.error == "bad_request":
             return InvalidSeqError(
                 f"CouchDB does not take the saved position: {error}",
                 remedy="`pillowd checkpoint reset`, or set a position that it knows",

@@ -335,6 +335,27 @@ def test_a_position_that_is_nearly_too_long_for_a_request_is_told_once(server, c
     assert warnings == told
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", json_reply("long", 414)],
+)
+def test_t21_a_position_too_long_for_a_request_ends_the_feed(server, clock, answer):
+    """CouchDB answers without a word of its own: it was taken for what passes, and asked for ever."""
+    server.on(*CHANGES, [answer, CLOSE])
+    with taking(feed_of(server.url, clock=clock), Seq.of(f"1-{'x' * 8000}")) as taken:
+        taken.ended()
+    assert isinstance(taken.error, InvalidSeqError)
+    assert "too long" in str(taken.error)
+
+
+def test_a_wordless_400_to_a_short_request_may_pass(server, clock):
+    """Proxies and servers that are starting answer like this."""
+    refused = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    server.on(*CHANGES, [refused, CLOSE], reply(page([row(1)], "1-x")), [TAIL_HEAD, HANG])
+    with taking(feed_of(server.url, clock=clock), Seq.of("0-y")) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+
+
 def test_a_backlog_that_was_written_while_we_were_away_is_none():
     before = Backlog(at=0.0, pending=0)
     assert not Backlog(at=100.0, pending=500_000).went_back_from(before)
