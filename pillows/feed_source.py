@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 
 import msgspec
@@ -148,12 +148,11 @@ class Source:
         body = filter_body(self.options, ids)
         path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
         method = "GET" if body is None else "POST"
-        with (
-            self._understood(len(path)),
-            self.couch.open(
-                method, path, body=body, silent_seconds=silent_seconds, pulse=self.pulse
-            ) as answer,
-        ):
+        with ExitStack() as stack:
+            with self._understood(len(path)):  # not what else is asked while the answer is read
+                answer = stack.enter_context(
+                    self.couch.open(method, path, body=body, silent_seconds=silent_seconds, pulse=self.pulse)
+                )
             yield answer
 
     def probe(self, since: str) -> Closing:
