@@ -77,6 +77,7 @@ def mirror(
     Ctrl-C finishes what is in flight and saves; the same command then goes on from there.
     """
     wanted = read(url, target, name=name, state_dir=state_dir)
+    _warn_of_seen(wanted)
     config = prepare(wanted, _infer if columns == "auto" else None)
     if write_config is not None:
         return _write(wanted, write_config)
@@ -113,6 +114,14 @@ class Watch:
             self.caught_up = True
         if self.last.state is State.FAILED or (self.once and self.caught_up):
             self.asked.stop.set()
+
+
+def _warn_of_seen(wanted: Mirror) -> None:
+    if wanted.secrets:
+        variables = " and ".join(f"${name}" for name in wanted.secrets)
+        click.echo(
+            f"A password in a URL can be seen by others on this machine: better set {variables}.", err=True
+        )
 
 
 def _infer(config: Config) -> dict[str, str]:

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import psycopg
@@ -26,6 +27,8 @@ from tests.servers.couch_client import CouchDatabase
 DOCS = ROOT / "docs"
 #: What a page writes for the reader's own server.
 COUCH = "http://admin:s3cret@127.0.0.1:5984"
+#: The same where the password comes from the environment, and there.
+COUCH_USER, PASSWORD = "http://admin@127.0.0.1:5984", "COUCHDB_PASSWORD=s3cret"
 #: Databases that pages make.
 DATABASES = ("library",)
 
@@ -33,16 +36,20 @@ _BLOCK = re.compile(r"(?P<mark><!-- not run: (?P<why>[^\n]*) -->\n)?```sh\n(?P<t
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "```sh" in path.read_text())
 
 
-def script(page: Path, url: str) -> str:
+def script(page: Path, couch: Any) -> str:
     """All that a page has its reader type and that can run here."""
+    user, password = couch.auth or ("", "")
+    at = {COUCH: f"{user}:{password}@" if user else "", COUCH_USER: f"{user}@" if user else ""}
     texts = [found["text"] for found in _BLOCK.finditer(page.read_text()) if not found["mark"]]
-    return "\n".join(texts).replace(COUCH, url)
+    text = "\n".join(texts).replace(PASSWORD, f"COUCHDB_PASSWORD={quote(password)}")
+    for written, login in at.items():
+        text = text.replace(written, couch.url.replace("://", f"://{login}"))
+    return text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
-    login = f"{couch.auth[0]}:{couch.auth[1]}@" if couch.auth else ""
-    text = script(page, couch.url.replace("://", f"://{login}"))
+    text = script(page, couch)
     if not text.strip():
         pytest.skip("nothing of it can run here; every block says why")
     (tmp_path / "bin").mkdir()

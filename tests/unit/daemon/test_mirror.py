@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from daemon.mirror import command
 from daemon.mirror.columns import MAX_COLUMNS, infer
 from daemon.mirror.config import chosen_columns, prepare, read, write_config
 from daemon.mirror.places import plain_name, read_source, read_target
@@ -212,3 +214,23 @@ def test_write_config_overwrites_nothing_and_is_not_public(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
         write_config(wanted, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "named"),
+    [
+        (URL, "jsonl:lines", ["COUCHDB_PASSWORD"]),
+        (URL, "postgresql://me:pw@db/reports", ["COUCHDB_PASSWORD", "TARGET_PASSWORD"]),
+        ("http://couch.example/cases", "jsonl:lines", []),
+    ],
+)
+def test_a_password_that_others_can_see_is_warned_of_once_without_showing_it(
+    url, target, named, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [url, target, "--columns", "none", "--write-config", "-"]
+    done = CliRunner().invoke(command.mirror, arguments, standalone_mode=False)
+
+    assert (done.exception, len(done.stderr.splitlines())) == (None, 1 if named else 0)
+    assert [name for name in ("COUCHDB_PASSWORD", "TARGET_PASSWORD") if f"${name}" in done.stderr] == named
+    assert "s3cret" not in done.stderr
