@@ -46,7 +46,8 @@ class Keeper:
         policy: when to save.
         clock: measures the interval.
         observer: is told of every save, and of a disk that refuses one.
-        publish: called before each save with what will be saved: a transactional target's copy.
+        publish: called before each save with what will be saved: a transactional target's copy. Gives
+            whether that was made; it is tried again with the next save, though nothing has moved.
         settle: called before any position is saved: makes durable what it relies on beside the targets,
             the dead letters.
         unsettled: whether something of that is not durable yet.
@@ -65,7 +66,7 @@ class Keeper:
         policy: CheckpointPolicy,
         clock: Clock,
         observer: Observer,
-        publish: Callable[[Checkpoint], None] = lambda _: None,
+        publish: Callable[[Checkpoint], bool] = lambda _: True,
         settle: Callable[[], None] = lambda: None,
         unsettled: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -78,6 +79,7 @@ class Keeper:
         self._settle = settle
         self._unsettled = unsettled
         self._saved_at = clock.monotonic()
+        self._copied = True
         self._save_seconds = 0.0
         self.current = self.saved = checkpoint
 
@@ -118,14 +120,14 @@ class Keeper:
         """
         self._saved_at = began = self._clock.monotonic()
         self._refuse_edited()
-        if self.current == self.saved and not self._unsettled():
+        if self.current == self.saved and self._copied and not self._unsettled():
             return
         checkpoint = self.current
         try:
             self._settle()
-            if checkpoint == self.saved:
+            if checkpoint == self.saved and self._copied:
                 return
-            self._publish(checkpoint)
+            self._copied = self._publish(checkpoint)
             self._store.save(self._key, checkpoint)
         except StoreWriteError as error:
             details = {"error": str(error)}
@@ -146,6 +148,7 @@ class Keeper:
         changed = replace(self.current, saved_at=self._clock.wall(), **fields)
         self._store.save(self._key, changed)
         self.current = self.saved = changed
+        self._copied = False
 
     def _interval_seconds(self) -> float:
         longest = self._policy.interval_seconds

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import msgspec
@@ -56,6 +56,9 @@ class Run:
         feed: the open feed.
         keeper: the checkpoint; None until the run has begun.
     """
+
+    #: Whether a document that a target has in the same version is taken for a replay.
+    _believes_equal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -280,6 +283,7 @@ class Run:
             turn=self._turn,
             transactional=self._transactional,
             raise_epoch=self._raise_epoch,
+            believes_equal=self._believes_equal,
             on_advance=self._advanced,
             max_consecutive=self._plan.max_consecutive,
             letter_policy=LetterPolicy(
@@ -356,18 +360,21 @@ class Run:
             return self._plan.checkpoints
         return replace(self._plan.checkpoints, max_uncheckpointed=sys.maxsize)
 
-    def _publish(self, checkpoint: Checkpoint) -> None:
-        """Moves the copy in a transactional target too, when only the position has moved."""
+    def _publish(self, checkpoint: Checkpoint) -> bool:
+        """Moves the copy in a transactional target too, though no rows go with it; whether that is done."""
         if not self._transactional:
-            return
+            return True
         batch = Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint)
         try:
             self._transports[0].write(batch)
         except RetryableError as error:
-            # The state directory still gets it. The copy stays older, so a little more is read again.
+            # The state directory still gets it. Until the next try the copy, which counts, is older: after a
+            # crash a little more is read again.
             self._observer.warning(
                 str(self._plan.key), event="checkpoint.not_copied", details={"error": str(error)}
             )
+            return False
+        return True
 
     def _save_regularly(self, keeper: Keeper) -> None:
         while not self._plan.clock.wait(self._halt, self._plan.checkpoints.interval_seconds):
