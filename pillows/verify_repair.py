@@ -1,9 +1,11 @@
 """Sends documents again, as they are now, through the ordinary pipeline.
 
-The tail must not run meanwhile. The epoch goes up by one, so that a target takes what it is sent
-whatever it holds: a row that was altered, one of a higher version than the source has, one of a
-document that is not there any more. What changes in the source from now on has the raised epoch too,
-and a higher version, so nothing newer is overwritten.
+The tail must not run meanwhile. What a target does not have, or has in an older version, is written as
+the feed would have it written: copies of the source that lag cannot bring an older state over a newer one.
+What a target refuses is looked at as any refusal is (`pillows.refusals`): only what the source says three
+times to be older than the target has it is written under a raised epoch. So is what the target has in the
+very version of the source, since it differs all the same: a row that was altered, or one that was lost
+while the target remembers its version.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Repair(Run):
         halt: ends the tries at a place that is away.
     """
 
+    _believes_equal = False
+
     def __init__(self, plan: Plan, ids: Sequence[str], *, halt: Event) -> None:
         super().__init__(
             plan,
@@ -46,7 +50,6 @@ class Repair(Run):
         self._ids = ids
 
     def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
-        self._raise_epoch()
         watermark = Watermark()
         pusher = self._pusher(keeper, watermark)
         stack.callback(pusher.kill)

@@ -50,6 +50,8 @@ class Writer:
         turn: held while anything is touched that batches in flight share.
         transactional: the only transport saves the checkpoint with the rows.
         raise_epoch: raises the epoch by one, durably here and in every target.
+        believes_equal: takes what a target has in the same version for a replay. Without that it is
+            written anew, unless another target has it in a newer one.
         on_advance: called after each batch with how far the watermark moved.
         max_consecutive: so many dead letters in a row mean that the configuration is wrong.
         letter_policy: how letters are kept.
@@ -71,6 +73,7 @@ class Writer:
         turn: AbstractContextManager[object],
         transactional: bool,
         raise_epoch: Callable[[], None],
+        believes_equal: bool,
         on_advance: Callable[[Advance], None],
         max_consecutive: int,
         letter_policy: LetterPolicy,
@@ -88,6 +91,7 @@ class Writer:
         self._turn = turn
         self._transactional = transactional
         self._raise_epoch = raise_epoch
+        self._believes_equal = believes_equal
         self._on_advance = on_advance
         self._max_consecutive = max_consecutive
         self._letter_policy = letter_policy
@@ -213,12 +217,15 @@ class Writer:
         if not refused and len(arrived) == len(batch.documents):
             return {}
         last = {d.id: d for d in arrived}
-        gone_back = self._gone_back(refusals.suspects(batch, refused, last))
+        suspected = refusals.suspects(batch, refused, last)
+        gone_back = self._gone_back(suspected)
         equal = refusals.equal(batch, refused)
         # By a batch beside this one: what is equal under the old epoch may be what was purged, then.
         raised = self._keeper.current.epoch > batch.epoch
         if equal and (raised or self._was_purged()):
             gone_back |= equal
+        elif not self._believes_equal:
+            gone_back |= {id: version for id, version in equal.items() if id not in suspected}
         if not gone_back:
             return {}
         self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
