@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 import msgspec
@@ -56,6 +56,9 @@ class Run:
         feed: the open feed.
         keeper: the checkpoint; None until the run has begun.
     """
+
+    #: Whether a document that a target has in the same version is taken for a replay.
+    _believes_equal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -280,6 +283,7 @@ class Run:
             turn=self._turn,
             transactional=self._transactional,
             raise_epoch=self._raise_epoch,
+            believes_equal=self._believes_equal,
             on_advance=self._advanced,
             max_consecutive=self._plan.max_consecutive,
             letter_policy=LetterPolicy(
