@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import gevent
 from gevent.event import Event
@@ -83,8 +84,10 @@ class FeedGroup:
             return Held(self._clock.monotonic(), seq)  # it is the group
         old_enough = asked_at - self._overlap_seconds
         for held in reversed(self._held):
-            if held.at <= old_enough or held.seq == seq:
+            if held.at <= old_enough:
                 return held
+            if held.seq == seq:
+                return replace(held, exact=True)
         return None
 
     def join(self, held: Held, identity: Identity | None, wants: Callable[[Change], bool]) -> Member:
@@ -145,16 +148,24 @@ class FeedGroup:
         """Takes the joiners in, and returns the oldest position that anybody needs.
 
         Those who were taken in before need what their reading began at, until it has come to the head.
+        Who joins at an equal position may begin nowhere else, and reads on alone where another needs an
+        older one.
         """
         if self._joining:
             needed = [member.held for member in self._joining]
             self._began = min([*needed, self._began or needed[0]], key=lambda held: held.at)
             self._remember(self._began.seq)
-        self._members += self._joining
+        self._members = [m for m in [*self._members, *self._joining] if self._may_begin(m)]
         self._joining = []
         self._identity = next((m.identity for m in self._members if m.identity), self._identity)
         self._halt = Event()
         return self._held[-1].seq
+
+    def _may_begin(self, member: Member) -> bool:
+        if self._began is None or not member.held.exact or member.held.seq == self._began.seq:
+            return True
+        member.leave()
+        return False
 
     def _read_from(self, since: Seq, feed: CouchFeed) -> None:
         with closing(feed.batches(since, self._identity, self._halt)) as batches:
@@ -168,9 +179,15 @@ class FeedGroup:
         if batch.seq is not None:
             self._remember(batch.seq)
         if batch.asked_at is not None:
-            self._began = None
+            self._settle()
         if not self._members:
             self._halt.set()
+
+    def _settle(self) -> None:
+        """The reading has come to the head: its members have seen what every older position covers."""
+        self._began = None
+        for member in self._members:
+            member.held = replace(member.held, exact=False)
 
     def _remember(self, seq: Seq) -> None:
         """Keeps positions some seconds apart, and one that is old enough to join at."""

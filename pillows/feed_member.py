@@ -24,10 +24,13 @@ class Held:
     Attributes:
         at: monotonic seconds.
         seq: the position.
+        exact: whoever joins at it holds this very position, and may have seen less than an older one of
+            the group covers: that may come from another copy of the database, which was ahead.
     """
 
     at: float
     seq: Seq
+    exact: bool = False
 
 
 class Member:

@@ -69,3 +69,65 @@ def test_t13_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_i
     feeds[1].may_end.set()
     group.leave(second)
     assert group.size == 0
+
+
+class Copies:
+    """Reads a database of one change, of which the position `5-far` knows; `3-near` is a lagging copy's."""
+
+    identity = last_byte_at = trouble = None
+
+    def __init__(self) -> None:
+        self.since: list[str] = []
+
+    def batches(self, since: Seq, identity: object, stop: Event):
+        self.since.append(str(since))
+        while not stop.wait(0.001):
+            yield ChangeBatch(changes=(), seq=None)
+
+    def close(self) -> None:
+        pass
+
+
+def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_more():
+    """The group held what a fresh copy says, then what a lagging one says; a later position may cover less.
+
+    Whoever has only seen what the lagging copy has would never be told of what lies between the two.
+    """
+    clock = FakeClock(auto=False)
+    feed = Copies()
+    group = FeedGroup(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    founder = group.join(Held(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
+    until(lambda: feed.since == ["5-far"])
+    clock.advance(70)
+    group._hand_out(ChangeBatch(changes=(), seq=Seq.of("3-near"), asked_at=clock.monotonic()))
+
+    now = clock.monotonic()
+    equal = group.offer(Seq.of("3-near"), now)
+    old = group.offer(Seq.of("9-other"), now)
+    assert (str(equal.seq), str(old.seq)) == ("3-near", "5-far")
+    lagging = group.join(equal, None, lambda _: True)
+    other = group.join(old, None, lambda _: True)
+    group._halt.set()
+    until(lambda: feed.since == ["5-far", "5-far"])
+
+    assert (founder.left, other.left, lagging.left) == (False, False, True)
+    assert group.size == 2
+    for member in (founder, other):
+        group.leave(member)
+
+
+def test_t13_who_joins_at_an_equal_position_reads_on_from_there():
+    clock = FakeClock(auto=False)
+    feed = Copies()
+    group = FeedGroup(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    founder = group.join(Held(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
+    until(lambda: feed.since == ["5-far"])
+    clock.advance(10)
+    group._hand_out(ChangeBatch(changes=(), seq=Seq.of("6-next"), asked_at=clock.monotonic()))
+    joined = group.join(group.offer(Seq.of("6-next"), clock.monotonic()), None, lambda _: True)
+    group._halt.set()
+    until(lambda: feed.since == ["5-far", "6-next"])
+
+    assert (founder.left, joined.left, group.size) == (False, False, 2)
+    for member in (founder, joined):
+        group.leave(member)
