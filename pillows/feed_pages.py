@@ -170,12 +170,14 @@ def gathered(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
     """The same changes in fewer batches: a burst at the head comes in many small ones.
 
     None has many more than `INTERVAL` changes: what lies between two positions is seen again after a crash.
+    One at the head stays the last of its batch: what came since would hide that the head was reached, and
+    where somebody always writes a first pass would never be over.
     """
     whole: list[ChangeBatch] = []
     some: list[ChangeBatch] = []
     for batch in batches:
         some.append(batch)
-        if sum(len(each.changes) for each in some) >= INTERVAL:
+        if batch.caught_up or sum(len(each.changes) for each in some) >= INTERVAL:
             whole.append(merged(some))
             some = []
     return [*whole, merged(some)] if some else whole

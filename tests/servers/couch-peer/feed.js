@@ -11,7 +11,7 @@ const ROWS_PER_READ = 500;
 class Feed {
   constructor(exchange, source, since) {
     const { query, response } = exchange;
-    Object.assign(this, { response, source, position: since, sent: 0, closed: false });
+    Object.assign(this, { response, source, position: since, sent: 0, closed: false, atEnd: false });
     this.kind = readKind(query.feed);
     this.isStream = this.kind === 'continuous' || this.kind === 'eventsource';
     this.limit = readLimit(query.limit);
@@ -46,6 +46,7 @@ class Feed {
       const batch = await this.source.read(this.position, Math.min(ROWS_PER_READ, this.limit - this.sent));
       if (batch.rows.length) await this.put(batch.rows.map((row) => this.rowText(row)).join(''));
       this.position = batch.last;
+      this.atEnd = !batch.more;
       more = batch.more && this.sent < this.limit;
     }
   }
@@ -93,8 +94,9 @@ class Feed {
     });
   }
 
+  // CouchDB answers from a snapshot: what was written since the last read is not behind this answer.
   pending() {
-    return this.source.gone() ? 0 : this.source.pending(this.position);
+    return this.atEnd || this.source.gone() ? 0 : this.source.pending(this.position);
   }
 }
 

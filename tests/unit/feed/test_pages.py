@@ -180,3 +180,14 @@ def test_a_burst_is_gathered_without_losing_its_positions():
     assert [len(each.changes) for each in found] == [100] * 10 + [50]
     assert [str(each.seq) for each in found] == [f"{n}-x" for n in [*range(100, 1001, 100), 1050]]
     assert gathered([]) == []
+
+
+def test_the_head_is_not_hidden_by_what_came_since():
+    """A pass is over when the head was reached; where somebody always writes more is there at once."""
+    page_end = ChangeBatch(changes=[change_of(row(1))], seq=Seq.of("1-x"), caught_up=True, asked_at=3.0)
+    since = ChangeBatch(changes=[change_of(row(2))], seq=Seq.of("2-x"))
+    found = gathered([page_end, since, since])
+    assert [(str(each.seq), each.caught_up, each.asked_at) for each in found] == [
+        ("1-x", True, 3.0),
+        ("2-x", False, None),
+    ]
