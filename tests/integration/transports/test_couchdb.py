@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pillows.couch_options import CouchConnection
-from pillows.errors import ConfigError, RetryableError
+from pillows.errors import AwayError, ConfigError, RetryableError
 from pillows.models import WriteResult, guard
 from pillows.transports._couch_target import TargetDatabase
 from pillows.transports._couch_upsert import Upserts
@@ -126,6 +126,15 @@ def test_the_source_itself_is_refused_as_target(target: CouchTarget) -> None:
     couch.attach_source(target.connection(), "elsewhere")
     with pytest.raises(ConfigError, match="is the source itself"):
         couch.attach_source(target.connection(), target.prefix + "docs")
+    couch.close()
+
+
+def test_a_target_that_cannot_be_reached_is_away() -> None:
+    """And is asked every few seconds: what is busy is asked ever more seldom."""
+    connection = CouchConnection(url="http://127.0.0.1:1")
+    couch = CouchdbTransport("copy", KEY, connection, {"docs": CouchdbOutput(database="db")})
+    with pytest.raises(AwayError, match="refused"):
+        couch.open()
     couch.close()
 
 
