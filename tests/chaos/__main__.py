@@ -55,14 +55,15 @@ def main() -> int:
             try:
                 chaos.run(given.cycles, minutes=given.minutes)
             except ChaosError as error:
-                red = f"RED, seed {given.seed}, {folder}: {error}"
+                red = str(error)
             seconds = time.monotonic() - began
-            text = note.table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds)
-    print(text, red, sep="\n", flush=True)
-    if red:
-        return 1
+            text = note.table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds, red=red)
+    print(text, flush=True)
     if given.note:
         note.put(given.note, text)
+    if red:
+        print(f"RED, seed {given.seed}, {folder}", flush=True)
+        return 1
     if not given.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return 0

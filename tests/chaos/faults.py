@@ -32,7 +32,6 @@ class Fault:
         course: see `Course`.
         rare: it takes long, so it is drawn less often.
         rereads: the feed gives what it gave before, or the disk does not keep it: replays are no measure.
-        harmless: it keeps no target from acknowledging, nor the source from sending the next position.
         at_start: it strikes a daemon that is started with it.
         on_line: it is felt when something passes a line.
         possible: whether this machine can have it.
@@ -42,7 +41,6 @@ class Fault:
     course: Callable[[Stage, random.Random], Course]
     rare: bool = False
     rereads: bool = False
-    harmless: bool = False
     at_start: bool = False
     on_line: bool = False
     possible: Callable[[Stage], bool] = lambda _: True
@@ -279,7 +277,6 @@ def _of_clock(name: str, offset: str) -> Fault:
     return Fault(
         f"clock: {name}",
         partial(clock_jump, offset),
-        harmless=True,
         at_start=True,
         possible=lambda _: library() is not None,
     )
@@ -288,7 +285,7 @@ def _of_clock(name: str, offset: str) -> Fault:
 FAULTS = {
     fault.name: fault
     for fault in [
-        Fault("none", nothing, harmless=True),
+        Fault("none", nothing),
         *_on("couch"),
         *_on("postgres"),
         *_on("elasticsearch"),

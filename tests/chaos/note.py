@@ -17,12 +17,13 @@ from tests.chaos.stage import REPLAY_BOUND
 _BEGIN, _END = "<!-- run: begin -->", "<!-- run: end -->"
 
 
-def table(score: Score, plan: Plan, *, seed: int, seconds: float) -> str:
-    """A run in Markdown."""
+def table(score: Score, plan: Plan, *, seed: int, seconds: float, red: str = "") -> str:
+    """A run in Markdown; `red` says why it failed, if it did."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
     facts = [
+        *([("**red**", red)] if red else []),
         ("cycles", f"{score.cycles} in {seconds / 60:.1f} min, seed {seed}"),
         (
             "when, what, where",

@@ -61,7 +61,7 @@ class Writer:
         self._most = most
         self._batch = batch
         self._pause_seconds = pause_seconds
-        self._purges = purges
+        self._purges = self._may_purge = purges
         self._ids: list[str] = []
         self._at_once = self._left = at_once
         self._going = Event()
@@ -69,14 +69,18 @@ class Writer:
         self._idle.set()
         self._greenlet = gevent.spawn(self._run)
 
-    def resume(self) -> None:
+    def resume(self, *, purges: bool = True) -> None:
         """Writes (again).
+
+        Args:
+            purges: whether it may purge, if it ever does.
 
         Raises:
             What has ended the writing.
         """
         self._look()
         self._left = self._at_once
+        self._may_purge = self._purges and purges
         self._going.set()
 
     def pause(self) -> None:
@@ -126,7 +130,7 @@ class Writer:
             if not self._going.is_set():  # paused before it was our turn
                 continue
             self._idle.clear()
-            if self._purges and self._random.random() < 0.05 and self.truth.documents:
+            if self._may_purge and self._random.random() < 0.05 and self.truth.documents:
                 self._purge()
             else:
                 count = self._random.randint(1, self._batch if self._left > 0 else 1)
