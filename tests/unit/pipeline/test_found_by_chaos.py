@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pillows.errors import RetryableError
 from pillows.state import State
+from tests.clock import FakeClock
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 
 
@@ -31,7 +32,8 @@ def test_replay_after_a_clean_stop_a_copy_that_failed_once_is_made_with_the_next
     """Else the older copy counts at the next start, and what was written since is written again."""
     target = Copying()
     target.away, target.poison = 1, {"bad"}  # with a letter to bury, the rows bring no checkpoint along
-    run = running(plan(tmp_path, ListFeed([batch("1-a", change("good"), change("bad"))]), target))
+    feed = ListFeed([batch("1-a", change("good"), change("bad"))])
+    run = running(plan(tmp_path, feed, target, clock=FakeClock()))
     run.until(lambda: run.tail.state is State.LIVE or len(target.live()) == 1)
     run.until(lambda: not target.away)
 

@@ -9,6 +9,7 @@ import pytest
 from checkpoints import Checkpoint
 from pillows.state import State
 from pillows.transforms import PythonTransform
+from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 
 
@@ -26,6 +27,7 @@ def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp
         tmp_path,
         ListFeed([batch("1-a", *(change(id, n=1) for id in ("good", "bad", "gone")), caught_up=True)]),
         target,
+        clock=FakeClock(),
     )
     first = replaced(first, rows)
     run = running(first)
@@ -59,7 +61,7 @@ def test_a_letter_of_a_document_that_is_gone_keeps_no_row(tmp_path, running):
         return doc
 
     feed = ListFeed([batch("1-a", change("good"), change("bad"), caught_up=True)])
-    first = replaced(plan(tmp_path, feed, target), rows)
+    first = replaced(plan(tmp_path, feed, target, clock=FakeClock()), rows)
     run = running(first)
     run.until(lambda: run.tail.state is State.LIVE and len(target.live()) == 2)
     run.finish()
