@@ -19,6 +19,11 @@ def small_disk(folder: Path) -> bool:
     return _own_mounts() and _done("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder))
 
 
+def take_away(folder: Path) -> None:
+    """Unmounts it, with all that is on it."""
+    _done("umount", "--lazy", str(folder))
+
+
 @cache
 def _own_mounts() -> bool:
     unshared = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) == 0

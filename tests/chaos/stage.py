@@ -20,7 +20,7 @@ from tests.acceptance import stores
 from tests.acceptance.process import ROOT, Pillowd
 from tests.acceptance.stores import Rows
 from tests.acceptance.world import statuses
-from tests.chaos.disk import small_disk
+from tests.chaos.disk import small_disk, take_away
 from tests.chaos.lines import Line, State
 from tests.chaos.truth import MAPPING
 from tests.chaos.writer import AT_ONCE, Writer, fresh
@@ -116,7 +116,9 @@ class Stage:
         for line in self.lines.values():
             self._stack.enter_context(line)
         self.disk_path.mkdir()
-        self.small_disk = small_disk(self.disk_path)
+        if small_disk(self.disk_path):
+            self.small_disk = True
+            self._stack.callback(take_away, self.disk_path)
         (self.folder / "chaosrows.py").write_text(_TRANSFORM)
         self.daemon = self._stack.enter_context(self._built())
         return self
