@@ -6,27 +6,25 @@ Every part is made here, used by this run alone, and closed here, whatever happe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import gevent
-import msgspec
 from gevent.event import Event
 from gevent.lock import RLock
 
-from checkpoints import Checkpoint, CheckpointMoved, Digest, IntegrityError, TailKey
-from pillows import start
-from pillows.errors import ConfigError, RetryableError, StateLostError, StoppedError
+from checkpoints import Checkpoint
+from pillows.beginning import Beginning, claim, identity_of, is_transactional
+from pillows.errors import RetryableError, StoppedError
 from pillows.fanout import FanOut
-from pillows.feed_contract import Identity
 from pillows.items import Item, id_of
 from pillows.keeper import CheckpointPolicy, Keeper
 from pillows.lanes import Lanes
 from pillows.letter import LetterPolicy
-from pillows.models import Batch, ChangeBatch, Standing
+from pillows.models import Batch, ChangeBatch
 from pillows.pillow import Pipeline
 from pillows.plan import Plan
 from pillows.pusher import Pusher
@@ -93,51 +91,13 @@ class Run:
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self.feed))
-            former = self._former()
-            start.refuse_moved(self._plan.key, self._stored(self._plan.key), former)
-            standings = self._open_transports(stack, former)
-            keeper = self._begin(standings, former)
-            self._carry(stack, keeper)
+            beginning = Beginning(self._plan, self.feed, self._retrier)
+            self._transports, checkpoint = beginning.begin(stack)
+            self.keeper = self._keep(checkpoint)
+            self._carry(stack, self.keeper)
 
-    # --- beginning
-
-    def _former(self) -> Mapping[TailKey, Checkpoint]:
-        """The checkpoints that the pillow has on other sources."""
-        ours = self._plan.key
-        known = self._plan.store.keys()
-        keys = [key for key in known if key.pillow == ours.pillow and key != ours]
-        return {key: checkpoint for key in keys if (checkpoint := self._stored(key))}
-
-    def _open_transports(
-        self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]
-    ) -> Mapping[str, Standing]:
-        self._transports = self._plan.make_transports()
-        for transport in self._transports:
-            stack.callback(transport.close)
-            transport.take_over(former)
-        refuse_lanes(self._transports, self._plan.max_in_flight)
-        standings = {
-            transport.name: self._retrier.tries(transport.name).until_done(transport.open)
-            for transport in self._transports
-        }
-        return {t.name: standings[t.name] for t in self._transports if t.remembers}
-
-    def _begin(self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]) -> Keeper:
-        situation = self._situation(standings, former)
-        decision = start.decide(situation)
-        for event, detail in decision.warnings.items():
-            self._observer.warning(str(self._plan.key), event=event, details={"detail": detail})
-        checkpoint = decision.checkpoint or self._fresh(situation)
-        checkpoint = replace(self._identified(checkpoint), saved_at=self._plan.clock.wall())
-        saving = self._retrier.tries("checkpoint")
-        checkpoint = saving.until_done(partial(self._keep, checkpoint, situation.stored))
-        self._observer.notice(
-            str(self._plan.key),
-            event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
-            details={"seq": str(checkpoint.seq), "epoch": checkpoint.epoch, "changes": checkpoint.changes},
-        )
-        self._claim(checkpoint)
-        self.keeper = Keeper(
+    def _keep(self, checkpoint: Checkpoint) -> Keeper:
+        return Keeper(
             self._plan.store,
             self._plan.key,
             checkpoint,
@@ -148,67 +108,6 @@ class Run:
             settle=self._plan.letters.sync,
             unsettled=partial(self._plan.letters.unsynced, str(self._plan.key)),
         )
-        return self.keeper
-
-    def _stored(self, key: TailKey) -> Checkpoint | None:
-        try:
-            return self._plan.store.get(key)
-        except IntegrityError as error:
-            raise StateLostError(
-                f"The checkpoint of {key} can't be read: {error}",
-                remedy="put back a good copy of the state directory, or "
-                f"`pillowd checkpoint reset {key.pillow}`",
-            ) from error
-
-    def _situation(
-        self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]
-    ) -> start.Situation:
-        return start.Situation(
-            key=self._plan.key,
-            stored=self._stored(self._plan.key),
-            standings=standings,
-            transactional=self._transactional,
-            digest=Digest(
-                source=self._plan.source_digest,
-                outputs=outputs_digest(self._transports),
-                pipeline=self._plan.pipeline_digest,
-            ),
-            now=self._plan.clock.wall(),
-            former=former,
-        )
-
-    def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
-        """Saves the checkpoint that the run begins with; what was saved.
-
-        A copy from a target may have been edited before the state directory was lost. The store
-        takes an edited checkpoint only as another edit.
-        """
-        if stored is None and checkpoint.generation:
-            return self._plan.store.edit(self._plan.key, partial(_adopted, checkpoint))
-        self._plan.store.save(self._plan.key, checkpoint)
-        return checkpoint
-
-    def _fresh(self, situation: start.Situation) -> Checkpoint:
-        return start.fresh(situation, self._retrier.tries("source").until_done(self.feed.start))
-
-    def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with the identity of its database, asked for where it is not known.
-
-        Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
-        """
-        if identity_of(checkpoint).tells:
-            return checkpoint
-        identity = self._retrier.tries("source").until_done(self.feed.identify)
-        return replace(
-            checkpoint,
-            instance_start_time=identity.instance_start_time,
-            server_uuid=identity.server_uuid,
-            purge_seq=checkpoint.purge_seq or identity.purge_seq,
-        )
-
-    def _claim(self, checkpoint: Checkpoint) -> None:
-        for transport in self._transports:
-            self._retrier.tries(transport.name).until_done(partial(transport.claim, checkpoint))
 
     # --- carrying
 
@@ -281,7 +180,7 @@ class Run:
             observer=self._observer,
             clock=self._plan.clock,
             turn=self._turn,
-            transactional=self._transactional,
+            transactional=is_transactional(self._transports),
             raise_epoch=self._raise_epoch,
             believes_equal=self._believes_equal,
             on_advance=self._advanced,
@@ -342,7 +241,7 @@ class Run:
     def _raise_epoch(self) -> None:
         if self.keeper is not None:
             self._change(self.keeper, epoch=self.keeper.current.epoch + 1)
-            self._claim(self.keeper.current)
+            claim(self._transports, self._retrier, self.keeper.current)
 
     # --- saving
 
@@ -350,19 +249,15 @@ class Run:
         self._retrier.tries("checkpoint").until_done(partial(keeper.change, **fields))
 
     @property
-    def _transactional(self) -> bool:
-        return len(self._transports) == 1 and self._transports[0].transactional
-
-    @property
     def _policy(self) -> CheckpointPolicy:
         """A transactional target has the checkpoint that counts: the copy only follows the clock."""
-        if not self._transactional:
+        if not is_transactional(self._transports):
             return self._plan.checkpoints
         return replace(self._plan.checkpoints, max_uncheckpointed=sys.maxsize)
 
     def _publish(self, checkpoint: Checkpoint) -> bool:
         """Moves the copy in a transactional target too, though no rows go with it; whether that is done."""
-        if not self._transactional:
+        if not is_transactional(self._transports):
             return True
         batch = Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint)
         try:
@@ -384,38 +279,3 @@ class Run:
             except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
                 self._trouble = error
                 self._halt.set()
-
-
-def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
-    if stored is not None:
-        raise CheckpointMoved(f"an operator stored one of generation {stored.generation} meanwhile")
-    return copy
-
-
-def identity_of(checkpoint: Checkpoint) -> Identity:
-    """The identity of the database that a checkpoint belongs to."""
-    return Identity(
-        server_uuid=checkpoint.server_uuid,
-        instance_start_time=checkpoint.instance_start_time,
-        purge_seq=checkpoint.purge_seq,
-    )
-
-
-def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
-    """Refuses several batches in flight where a transport writes one after the other.
-
-    Raises:
-        ConfigError: one does.
-    """
-    ordered = [transport.name for transport in transports if not transport.concurrent]
-    if max_in_flight > 1 and ordered:
-        raise ConfigError(
-            f"{', '.join(ordered)} writes one batch after the other; max_in_flight is {max_in_flight}.",
-            remedy="set the pillow's `batch.max_in_flight` to 1",
-        )
-
-
-def outputs_digest(transports: Sequence[Transport]) -> str:
-    """What cannot change under written rows, over all transports in order."""
-    parts = [(t.name, type(t).__name__, t.outputs_digest()) for t in transports]
-    return msgspec.json.encode(parts).decode()
