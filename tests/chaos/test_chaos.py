@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -60,19 +59,16 @@ def staged(servers: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., St
 PATIENT = {"recovery_seconds": size(ci=300.0, proof=60.0), "probe_seconds": size(ci=120.0, proof=10.0)}
 
 
-@pytest.mark.timeout(size(ci=1200, proof=3600))
+@pytest.mark.proof  # random: what it finds is to be looked at, and not to hold up somebody's unrelated change
+@pytest.mark.timeout(3600)
 def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable[..., Stage]) -> None:
     """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"\nCHAOS_SEED={seed}")
-    chaos = Chaos(staged(seed=seed), seed, pace_seconds=size(ci=0.2, proof=0.7), **PATIENT)
-
-    # A slow machine ends with fewer cycles, rather than late.
-    score = chaos.run(size(ci=40, proof=300), minutes=size(ci=2.5, proof=math.inf))
+    score = Chaos(staged(seed=seed), seed, **PATIENT).run(300)
 
     assert not score.verdict
-    if proving():
-        assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
+    assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
 
 
 def drawn() -> list[str]:
