@@ -34,3 +34,10 @@ def world(
     )
     yield world
     world.close()
+
+
+@pytest.fixture
+def password_known(couch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A given server's password, where the configuration that a mirror wrote looks for it."""
+    if couch.auth:
+        monkeypatch.setenv("COUCHDB_PASSWORD", couch.auth[1])

@@ -22,6 +22,7 @@ def pillowd(folder: Path, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("password_known")
 @pytest.mark.parametrize("system", ["logstash", "couchdb-progress", "pillowtop"])
 def test_it_goes_on_from_the_imported_position(system, couch: Any, couch_db: CouchDatabase, tmp_path: Path):
     couch_db.fill(10)

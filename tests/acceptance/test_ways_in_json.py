@@ -100,6 +100,7 @@ def ask(couch: Any, couch_db: CouchDatabase, folder: Path) -> Callable[..., Any]
     return run
 
 
+@pytest.mark.usefixtures("password_known")
 def test_outputs_have_the_documented_form(couch, couch_db, ask, folder):
     couch_db.fill(20, n=1)
     login = f"{couch.auth[0]}:{couch.auth[1]}@" if couch.auth else ""
