@@ -99,75 +99,82 @@ def mended(doc: dict[str, Any]) -> dict[str, Any]:
     return {"n": doc["n"] if isinstance(doc["n"], int) else -1}
 
 
-@pytest.fixture
-def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], Place]:
-    def postgres(name: str) -> Place:
-        dsn = request.getfixturevalue("postgres_dsn")
-        kind = registry.transport("postgres")
+def in_postgres(name: str, dsn: str) -> Place:
+    kind = registry.transport("postgres")
 
-        def transport(type: str) -> Transport:
-            output = kind.Output(table=name, columns={"n": f"n {type}"})
-            return kind("warehouse", key_of(name), kind.Connection(dsn=dsn), {"cases": output})
+    def transport(type: str) -> Transport:
+        output = kind.Output(table=name, columns={"n": f"n {type}"})
+        return kind("warehouse", key_of(name), kind.Connection(dsn=dsn), {"cases": output})
 
-        def read() -> dict[str, Any]:
-            with psycopg.connect(dsn) as connection:
-                found = connection.execute(f"select _id, n::text from {name}").fetchall()
-            return {id: int(n) if n.isdigit() else n for id, n in found}
+    def read() -> dict[str, Any]:
+        with psycopg.connect(dsn) as connection:
+            found = connection.execute(f"select _id, n::text from {name}").fetchall()
+        return {id: int(n) if n.isdigit() else n for id, n in found}
 
-        def mend() -> Place:
-            with psycopg.connect(dsn) as connection:
-                connection.execute(f"alter table {name} alter column n type text")
-            return Place(lambda: transport("text"), read)
+    def mend() -> Place:
+        with psycopg.connect(dsn) as connection:
+            connection.execute(f"alter table {name} alter column n type text")
+        return Place(lambda: transport("text"), read)
 
-        return Place(lambda: transport("integer"), read, mended=mend)
+    return Place(lambda: transport("integer"), read, mended=mend)
 
-    def elasticsearch(name: str) -> Place:
-        url = request.getfixturevalue("elasticsearch_url")
-        index = request.getfixturevalue("es_prefix") + name
-        kind = registry.transport("elasticsearch")
-        output = kind.Output(index=index, mapping={"properties": {"n": {"type": "long"}}})
 
-        def read() -> dict[str, Any]:
-            client = Elasticsearch(url)
-            with closing(client):
-                client.indices.refresh(index=index)
-                found = scan(client, index=index, size=10_000, source_includes=["n"])
-                return {hit["_id"]: hit["_source"]["n"] for hit in found}
+def in_elasticsearch(name: str, url: str, index: str) -> Place:
+    kind = registry.transport("elasticsearch")
+    output = kind.Output(index=index, mapping={"properties": {"n": {"type": "long"}}})
 
-        def mend() -> Place:
-            mapping = {"properties": {"n": {"type": "long", "ignore_malformed": True}}}
-            requests.put(f"{url}/{index}/_mapping", json=mapping, timeout=60).raise_for_status()
-            return place
+    def read() -> dict[str, Any]:
+        client = Elasticsearch(url)
+        with closing(client):
+            client.indices.refresh(index=index)
+            found = scan(client, index=index, size=10_000, source_includes=["n"])
+            return {hit["_id"]: hit["_source"]["n"] for hit in found}
 
-        place = Place(
-            lambda: kind("search", key_of(name), kind.Connection(hosts=(url,)), {"cases": output}),
-            read,
-            mended=mend,
-        )
+    def mend() -> Place:
+        mapping = {"properties": {"n": {"type": "long", "ignore_malformed": True}}}
+        requests.put(f"{url}/{index}/_mapping", json=mapping, timeout=60).raise_for_status()
         return place
 
-    def raising(name: str) -> Place:
-        path = tmp_path / f"{name}.sqlite"
-        kind = registry.transport("sqlite")
-        output = kind.Output(table="cases", columns={"n": "n integer"})
+    place = Place(
+        lambda: kind("search", key_of(name), kind.Connection(hosts=(url,)), {"cases": output}),
+        read,
+        mended=mend,
+    )
+    return place
 
-        def read() -> dict[str, Any]:
-            with closing(sqlite3.connect(path)) as db:
-                return dict(db.execute("select _id, n from cases").fetchall())
 
-        def place(transform: Callable[[dict[str, Any]], dict[str, Any]]) -> Place:
-            return Place(
-                lambda: kind("local", key_of(name), kind.Connection(path=path), {"cases": output}),
-                read,
-                bad=-1,
-                transform=PythonTransform(transform, ("cases",)),
-                mended=lambda: place(mended),
-            )
+def raising(name: str, path: Path) -> Place:
+    kind = registry.transport("sqlite")
+    output = kind.Output(table="cases", columns={"n": "n integer"})
 
-        return place(refusing)
+    def read() -> dict[str, Any]:
+        with closing(sqlite3.connect(path)) as db:
+            return dict(db.execute("select _id, n from cases").fetchall())
 
-    makers = {"postgres": postgres, "elasticsearch": elasticsearch, "transform": raising}
-    return lambda target, name: makers[target](name)
+    def place(transform: Callable[[dict[str, Any]], dict[str, Any]]) -> Place:
+        return Place(
+            lambda: kind("local", key_of(name), kind.Connection(path=path), {"cases": output}),
+            read,
+            bad=-1,
+            transform=PythonTransform(transform, ("cases",)),
+            mended=lambda: place(mended),
+        )
+
+    return place(refusing)
+
+
+@pytest.fixture
+def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str], Place]:
+    given = request.getfixturevalue
+
+    def place(target: str, name: str) -> Place:
+        if target == "postgres":
+            return in_postgres(name, given("postgres_dsn"))
+        if target == "elasticsearch":
+            return in_elasticsearch(name, given("elasticsearch_url"), given("es_prefix") + name)
+        return raising(name, tmp_path / f"{name}.sqlite")
+
+    return place
 
 
 @contextmanager

@@ -88,16 +88,22 @@ class Copies:
         pass
 
 
-def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_more():
-    """The group held what a fresh copy says, then what a lagging one says; a later position may cover less.
-
-    Whoever has only seen what the lagging copy has would never be told of what lies between the two.
-    """
+def founded():
+    """A group that reads from a position of a copy that is ahead."""
     clock = FakeClock(auto=False)
     feed = Copies()
     group = FeedGroup(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     founder = group.join(Held(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
     until(lambda: feed.since == ["5-far"])
+    return clock, feed, group, founder
+
+
+def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_more():
+    """The group held what a fresh copy says, then what a lagging one says; a later position may cover less.
+
+    Whoever has only seen what the lagging copy has would never be told of what lies between the two.
+    """
+    clock, feed, group, founder = founded()
     clock.advance(70)
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("3-near"), asked_at=clock.monotonic()))
 
@@ -117,11 +123,7 @@ def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers
 
 
 def test_t13_who_joins_at_an_equal_position_reads_on_from_there():
-    clock = FakeClock(auto=False)
-    feed = Copies()
-    group = FeedGroup(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
-    founder = group.join(Held(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
-    until(lambda: feed.since == ["5-far"])
+    clock, feed, group, founder = founded()
     clock.advance(10)
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("6-next"), asked_at=clock.monotonic()))
     joined = group.join(group.offer(Seq.of("6-next"), clock.monotonic()), None, lambda _: True)

@@ -282,6 +282,16 @@ def test_a_source_that_is_away_is_no_try(tmp_path, running):
     assert made.letters.of(NAME)[0].tries == 2
 
 
+def poisoned(tmp_path, running, feed, target, ids):
+    """A tail with a letter for each of these documents, whose target takes them by now."""
+    target.poison = set(ids)
+    made = plan(tmp_path, feed, target, clock=FakeClock())
+    _, greenlet = running(made)
+    until(lambda: made.letters.count(NAME) == len(ids), greenlet)
+    target.poison = set()
+    return made, greenlet
+
+
 def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
     class Unreadable(ListFeed):
         def current(self, ids):
@@ -289,14 +299,9 @@ def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
                 raise RetryableError("The document '00' cannot be read now.")
             return super().current(ids)
 
-    target = MemoryTransport()
-    ids = [f"{n:02}" for n in range(20)]
-    target.poison = set(ids)
+    target, ids = MemoryTransport(), [f"{n:02}" for n in range(20)]
     feed = Unreadable([batch("1-a", *map(change, ids), caught_up=True)])
-    made = plan(tmp_path, feed, target, clock=FakeClock())
-    _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME) == 20, greenlet)
-    target.poison = set()
+    made, greenlet = poisoned(tmp_path, running, feed, target, ids)
     until(lambda: made.letters.count(NAME) == 1, greenlet)
 
     assert set(target.live()) == set(ids[1:])
@@ -393,14 +398,9 @@ def test_documents_that_are_too_large_together_are_read_fewer_at_a_time(tmp_path
                 raise PermanentError("too large")
             return super().current(ids)
 
-    target = MemoryTransport()
-    ids = [str(n) for n in range(20)]
-    target.poison = set(ids)
+    target, ids = MemoryTransport(), [str(n) for n in range(20)]
     feed = Large([batch("1-a", *map(change, ids), caught_up=True)])
-    made = plan(tmp_path, feed, target, clock=FakeClock())
-    _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME) == 20, greenlet)
-    target.poison = set()
+    made, greenlet = poisoned(tmp_path, running, feed, target, ids)
     until(lambda: not made.letters.count(NAME), greenlet)
 
     assert set(target.live()) == set(ids)

@@ -316,13 +316,19 @@ def test_a_document_that_went_back_is_written_under_a_raised_epoch(tmp_path, run
     assert guard(2, 1) == target.target["rows"]["a"][0]
 
 
-def test_an_equal_version_is_written_again_where_the_source_was_purged_since(tmp_path, running):
-    """Created anew at generation 1, where it was at generation 1 before."""
+def read_before_the_purge(tmp_path, running):
+    """A target that has the one document of a source from which nothing was purged yet."""
     target = MemoryTransport()
     feed = ListFeed([batch("1-a", change("a", "1-a", n="old"))], identity=purged("0-p"))
     run = running(plan(tmp_path, feed, target))
     run.until(target.live)
     run.finish()
+    return target
+
+
+def test_an_equal_version_is_written_again_where_the_source_was_purged_since(tmp_path, running):
+    """Created anew at generation 1, where it was at generation 1 before."""
+    target = read_before_the_purge(tmp_path, running)
 
     feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-b", n="new"))], identity=purged("1-p"))
     run = running(plan(tmp_path, feed, target))
@@ -332,11 +338,7 @@ def test_an_equal_version_is_written_again_where_the_source_was_purged_since(tmp
 
 
 def test_an_equal_version_is_a_replay_where_nothing_was_purged(tmp_path, running):
-    target = MemoryTransport()
-    feed = ListFeed([batch("1-a", change("a", "1-a", n="old"))], identity=purged("0-p"))
-    run = running(plan(tmp_path, feed, target))
-    run.until(target.live)
-    run.finish()
+    target = read_before_the_purge(tmp_path, running)
 
     feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-a", n="old"))], identity=purged("0-p"))
     run = running(plan(tmp_path, feed, target))
