@@ -45,6 +45,32 @@ class Signals:
 
 
 @contextmanager
+def interrupts() -> Iterator[Event]:
+    """SIGINT raises KeyboardInterrupt as ever, and is remembered inside the `with`.
+
+    The exception is lost where it comes while a destructor or a callback of the hub runs: Python prints
+    and ignores it there. Whoever loops until interrupted looks at the event as well.
+
+    Yields:
+        set once SIGINT has come.
+
+    Raises:
+        ValueError: not in the main thread, where Python handles signals.
+    """
+    came = Event()
+
+    def remember(signum: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(signum, frame)
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def handled() -> Iterator[Signals]:
     """Handles the signals inside the `with`, and puts back what was there before.
 

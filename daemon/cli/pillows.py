@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.live import Live
 
+from daemon import signals
 from daemon.cli import desk
 from daemon.cli.common import config_option, json_option, print_json
 from daemon.cli.exits import Exit
@@ -44,17 +45,21 @@ def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> E
         facts = look()
         print_json(facts) if as_json else show(report(facts))
         return Exit.UNREACHABLE if running and not facts["running"] else Exit.OK
-    if as_json:
-        with suppress(KeyboardInterrupt):
-            while True:
-                click.echo(json.dumps(look()))
-                time.sleep(_WATCH_SECONDS)
-    else:
-        with suppress(KeyboardInterrupt), Live(report(look()), auto_refresh=False, screen=True) as live:
-            while True:
-                live.update(report(look()), refresh=True)
-                time.sleep(_WATCH_SECONDS)
+    with signals.interrupts() as interrupted, suppress(KeyboardInterrupt), _shown(as_json=as_json) as show_it:
+        while not interrupted.is_set():
+            show_it(look())
+            interrupted.wait(_WATCH_SECONDS)
     return Exit.OK
+
+
+@contextmanager
+def _shown(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What shows one look after the other: a line each for programs, in one place for people."""
+    if as_json:
+        yield lambda facts: click.echo(json.dumps(facts))
+        return
+    with Live(auto_refresh=False, screen=True) as live:
+        yield lambda facts: live.update(report(facts), refresh=True)
 
 
 @click.command()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from daemon.signals import handled
+from daemon.signals import handled, interrupts
 
 
 def send(number: int) -> None:
@@ -57,3 +57,23 @@ def test_the_handlers_of_before_are_put_back_even_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         fail_inside()
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_an_interrupt_raises_as_ever_and_is_remembered() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts() as came:
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+        assert came.is_set()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it is what this is about
+def test_an_interrupt_is_remembered_where_python_ignores_the_exception() -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            send(signal.SIGINT)
+
+    with interrupts() as came:
+        Dropped()
+        assert came.is_set()
