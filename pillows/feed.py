@@ -19,6 +19,7 @@ from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.couch_options import CouchConnection
 from pillows.documents import wanted
 from pillows.errors import RetryableError
+from pillows.feed_choice import Choice
 from pillows.feed_contract import Feed, Identity
 from pillows.feed_loader import Sizes
 from pillows.feed_pages import BATCH_BYTES, gathered
@@ -121,6 +122,7 @@ class CouchFeed:
         self._backlog: Backlog | None = None
         self._told_long = False
         self._pace = Pace(connection.fetches)
+        self._choice = Choice()
         self._sizes = Sizes()
         self._documents = self._source.documents(self._pace)
 
@@ -225,6 +227,7 @@ class CouchFeed:
             warn=self._warn,
             sizes=self._sizes,
             pace=self._pace,
+            choice=self._choice,
             backoff=ends,
             max_life_seconds=self._max_life_seconds,
         )

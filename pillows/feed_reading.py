@@ -16,6 +16,7 @@ from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.couch import Answer
 from pillows.errors import RetryableError
+from pillows.feed_choice import Choice, Way
 from pillows.feed_contract import Identity
 from pillows.feed_identity import IDENTITY_SECONDS, Recognition
 from pillows.feed_ids import GROUP_IDS, IdGroups
@@ -27,8 +28,7 @@ from pillows.models import Change, ChangeBatch
 from pillows.pace import Pace
 from pillows.retry import Backoff
 
-#: So many changes behind, documents are fetched apart: two cores did 9.8-12.2 thousand a second
-#: that way, and 7-8 thousand with `include_docs`.
+#: So many changes behind, it is worth finding out how documents come faster (`feed_choice`).
 FAR_BEHIND = 10_000
 
 #: A response that ends sooner, and without a row, is a server in maintenance or worse.
@@ -57,6 +57,7 @@ class Hands:
         warn: tells the operator: an event and its details.
         sizes: how large documents are; outlives the reading.
         pace: how many fetches at a time; outlives the reading.
+        choice: how documents come while far behind; outlives the reading.
         backoff: for responses that end at once; outlives the reading.
         max_life_seconds: how long the head is followed before a page is read again.
     """
@@ -68,6 +69,7 @@ class Hands:
     warn: Callable[[str, Mapping[str, object]], None]
     sizes: Sizes
     pace: Pace
+    choice: Choice
     backoff: Backoff
     max_life_seconds: float = MAX_LIFE_SECONDS
 
@@ -134,12 +136,15 @@ class Reading:
         self.following = False
         pending = self._behind()
         loader = self._loader()
+        self._hands.choice.begin(self._hands.clock.monotonic())
         try:
             while not self._hands.stop.is_set():
                 page = self._plan(pending)
                 closing, rows = self._read_page(page, loader)
                 if self._at_head(page, closing, rows):
                     break
+                if self._chooses(pending):
+                    self._learn(rows, loader)
                 pending = closing.pending
             loader.drain()
         finally:
@@ -151,11 +156,22 @@ class Reading:
             return None
         return self._source.probe(self._since.query).pending
 
+    def _chooses(self, pending: int | None) -> bool:
+        """Whether how documents come is ours to choose, and worth it."""
+        return self._options.documents == "auto" and pending is not None and pending > FAR_BEHIND
+
     def _plan(self, pending: int | None) -> Page:
         options = self._options
-        far_behind = options.documents == "auto" and pending is not None and pending > FAR_BEHIND
-        apart = far_behind or options.documents == "bulk_get" or options.filtered
+        apart = options.documents == "bulk_get" or options.filtered
+        if self._chooses(pending):
+            apart = self._hands.choice.way is Way.APART
         return plan_page(options, self._hands.sizes.average_bytes, include_docs=not apart)
+
+    def _learn(self, rows: int, loader: Loader) -> None:
+        """After a lap waits for all that was asked for, so that its time is its own."""
+        if self._hands.choice.counts(rows):
+            loader.drain()
+            self._hands.choice.end(self._hands.clock.monotonic())
 
     def _at_head(self, page: Page, closing: Closing, rows: int) -> bool:
         """Whether nothing is behind a page: the server says so, or gave less than it was asked for.

@@ -22,8 +22,9 @@ class SourceOptions(Options):
         connection: name of a connection of type `couchdb`.
         database: name of the database.
         since: where a pillow without a checkpoint begins: `beginning`, `now`, or a token.
-        documents: `auto` fetches documents with `_bulk_get` while far behind and takes them along
-            with the feed at its head; the others do one of the two for good.
+        documents: `auto` takes documents along with the feed at its head; while far behind it also
+            tries fetching them with `_bulk_get`, and goes on with what is faster on that server.
+            The others do one of the two for good.
         mode: `continuous` keeps one response open; `longpoll` asks again after every answer, for
             Cloudant and for proxies that buffer; `auto` chooses.
         on_missing: what to do while the database does not exist.

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 
 from checkpoints import Seq
+from pillows import feed_choice, feed_reading
 from pillows.couch_options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError
 from pillows.feed import CouchFeed, Identity
 from pillows.feed_file import FileFeed
+from pillows.feed_pages import Page
 from pillows.models import ChangeBatch
 from pillows.source import SourceOptions
 from tests.clock import FakeClock
@@ -75,6 +77,31 @@ def test_a_database_is_read_and_followed(couch_db, how):
             couch_db.put(f"late-{n}", n=n)
         couch_db.delete("doc-000001", "3-ccc")
         until_equal(taken, couch_db)
+
+
+def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db, monkeypatch):
+    """Laps so short that the way changes on nearly every page."""
+    monkeypatch.setattr(feed_reading, "FAR_BEHIND", 200)
+    monkeypatch.setattr(feed_choice, "LAP_ROWS", 200)
+    monkeypatch.setattr(feed_choice, "FIRST_STRETCH_LAPS", 1)
+    monkeypatch.setattr(feed_choice, "LONGEST_STRETCH_LAPS", 1)
+    planned = []
+    plan_page = feed_reading.plan_page
+
+    def plan(options: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
+        planned.append(include_docs)
+        return plan_page(options, average_bytes, include_docs=include_docs)
+
+    monkeypatch.setattr(feed_reading, "plan_page", plan)
+    couch_db.fill(DOCS, pad="x" * 300)
+    for n in range(0, 300, 3):
+        couch_db.delete(f"doc-{n:06}")
+    with taking(feed(couch_db.server_url, couch_db, page=200)) as taken:
+        taken.until(lambda: caught_up(taken))
+        assert len(taken.ids) == DOCS
+        until_equal(taken, couch_db)
+    assert planned.count(True) >= 3
+    assert planned.count(False) >= 3
 
 
 def test_every_batch_ends_with_a_position_that_reads_on_without_gap_or_overlap(couch_db):
