@@ -9,27 +9,27 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import cProfile  # noqa: E402 - everything is imported patched, as in the daemon
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
+import cProfile
+import sys
+import tempfile
+import time
+from pathlib import Path
 
-import gevent  # noqa: E402
-from gevent.event import Event  # noqa: E402
+import gevent
+from gevent.event import Event
 
-from checkpoints import CheckpointStore, TailKey  # noqa: E402
-from pillows import registry  # noqa: E402
-from pillows.clock import SystemClock  # noqa: E402
-from pillows.deadletters import DeadLetters  # noqa: E402
-from pillows.feed_file import FileFeed  # noqa: E402
-from pillows.filters import KeepAll  # noqa: E402
-from pillows.observer import Observer  # noqa: E402
-from pillows.pillow import Pillow  # noqa: E402
-from pillows.plan import Plan  # noqa: E402
-from pillows.state import State  # noqa: E402
-from pillows.tail import Tail  # noqa: E402
-from pillows.transforms import PassThrough  # noqa: E402
+from checkpoints import CheckpointStore, TailKey
+from pillows import registry
+from pillows.clock import SystemClock
+from pillows.deadletters import DeadLetters
+from pillows.feed_file import FileFeed
+from pillows.filters import KeepAll
+from pillows.observer import Observer
+from pillows.pillow import Pillow
+from pillows.plan import Plan
+from pillows.state import State
+from pillows.tail import Tail
+from pillows.transforms import PassThrough
 
 
 def main(recorded: str) -> None:

@@ -8,7 +8,6 @@ and settings; they take turns, and of each the best round counts, since the node
 
 from __future__ import annotations
 
-# ruff: noqa: E402 - gevent patches before anything else is imported
 from gevent import monkey
 
 monkey.patch_all()

@@ -9,18 +9,18 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import time  # noqa: E402 - everything is imported patched, as in the daemon
+import time
 
-from gevent.event import Event  # noqa: E402
+from gevent.event import Event
 
-from checkpoints import TailKey  # noqa: E402
-from pillows import registry  # noqa: E402
-from pillows.clock import SystemClock  # noqa: E402
-from pillows.fanout import FanOut  # noqa: E402
-from pillows.models import Batch, DocumentRows  # noqa: E402
-from pillows.observer import Observer  # noqa: E402
-from pillows.tries import Retrier  # noqa: E402
-from pillows.waiting import Waiter  # noqa: E402
+from checkpoints import TailKey
+from pillows import registry
+from pillows.clock import SystemClock
+from pillows.fanout import FanOut
+from pillows.models import Batch, DocumentRows
+from pillows.observer import Observer
+from pillows.tries import Retrier
+from pillows.waiting import Waiter
 
 
 def microseconds_per_batch(batches: int, *, transports: int = 3) -> float:

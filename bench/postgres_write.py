@@ -13,24 +13,24 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import argparse  # noqa: E402 - the daemon patches first too
-import cProfile  # noqa: E402
-import os  # noqa: E402
-import pstats  # noqa: E402
-import random  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from contextlib import ExitStack, contextmanager  # noqa: E402
-from dataclasses import replace  # noqa: E402
+import argparse
+import cProfile
+import os
+import pstats
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
-import msgspec  # noqa: E402
-import psutil  # noqa: E402
-import psycopg  # noqa: E402
+import msgspec
+import psutil
+import psycopg
 
-from checkpoints import Checkpoint, Seq, TailKey  # noqa: E402
-from pillows.models import Batch, DocumentRows  # noqa: E402
-from pillows.transports.postgres import PostgresConnection, PostgresOutput, PostgresTransport  # noqa: E402
-from tests.servers.postgres import Postgres  # noqa: E402
+from checkpoints import Checkpoint, Seq, TailKey
+from pillows.models import Batch, DocumentRows
+from pillows.transports.postgres import PostgresConnection, PostgresOutput, PostgresTransport
+from tests.servers.postgres import Postgres
 
 KEY = TailKey("bench", "couch/bench")
 MAPPED = {

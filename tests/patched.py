@@ -9,12 +9,12 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import os  # noqa: E402 - whatever is imported is imported patched
-import signal  # noqa: E402
+import os
+import signal
 
-import pytest  # noqa: E402
-from gevent.hub import Hub  # noqa: E402
-from gevent.util import print_run_info  # noqa: E402
+import pytest
+from gevent.hub import Hub
+from gevent.util import print_run_info
 
 # Says where every greenlet is, past what pytest captures (`python -m tests` asks a part that hangs).
 _stderr = os.dup(2)

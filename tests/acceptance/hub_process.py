@@ -13,27 +13,27 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import collections  # noqa: E402 - everything is imported patched, as in the daemon
-import gc  # noqa: E402
-import json  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import FrameType  # noqa: E402
-from typing import Any  # noqa: E402
+import collections
+import gc
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
-import gevent  # noqa: E402
-import greenlet  # noqa: E402
-from gevent.event import Event  # noqa: E402
+import gevent
+import greenlet
+from gevent.event import Event
 
-from checkpoints import CheckpointStore  # noqa: E402
-from daemon.build import build_tails  # noqa: E402
-from daemon.config.load import load  # noqa: E402
-from pillows.clock import SystemClock  # noqa: E402
-from pillows.deadletters import DeadLetters  # noqa: E402
-from pillows.observer import Observer  # noqa: E402
-from pillows.state import State  # noqa: E402
+from checkpoints import CheckpointStore
+from daemon.build import build_tails
+from daemon.config.load import load
+from pillows.clock import SystemClock
+from pillows.deadletters import DeadLetters
+from pillows.observer import Observer
+from pillows.state import State
 
 #: Turns that are told of.
 LONG_SECONDS = 0.01

@@ -6,25 +6,25 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import argparse  # noqa: E402 - after the patch
-import secrets  # noqa: E402
-import shutil  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
+import argparse
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
 
-import gevent  # noqa: E402
-from gevent.util import print_run_info  # noqa: E402
+import gevent
+from gevent.util import print_run_info
 
-from tests.chaos import note  # noqa: E402
-from tests.chaos.run import Chaos  # noqa: E402
-from tests.chaos.score import ChaosError  # noqa: E402
-from tests.chaos.stage import Stage  # noqa: E402
-from tests.servers.couch_peer import CouchPeer  # noqa: E402
-from tests.servers.elasticsearch import Elasticsearch  # noqa: E402
-from tests.servers.postgres import Postgres  # noqa: E402
+from tests.chaos import note
+from tests.chaos.run import Chaos
+from tests.chaos.score import ChaosError
+from tests.chaos.stage import Stage
+from tests.servers.couch_peer import CouchPeer
+from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.postgres import Postgres
 
 
 def main() -> int:
