@@ -21,6 +21,8 @@ Path = tuple[str | int, ...]
 _PLACES = ("dsn", "url")
 # A password may hold an `@`, so it ends at the last one before the path.
 _USERINFO = re.compile(r"(?<=://)([^/\s:@?#]*):[^/\s?#]*@")
+# The address of a webhook often is its password: a query, or a part of the path that nobody could guess.
+_UNGUESSABLE = re.compile(r"(?<=[^/]/)[^/?#]{16,}|[?#].*")
 _SETTING = re.compile(r"(?i)(\b\w*(?:pass|pwd|token|api_?key|secret)\w*)\s*=\s*('(?:\\.|[^'])*'|[^\s&'\"]+)")
 
 
@@ -103,12 +105,15 @@ def mask(address: str) -> str:
 
 def is_public(secret: str, path: Path) -> bool:
     """Whether a value of a secret type gives nothing away: an address without a password."""
-    return path[-1] in _PLACES and mask(secret) == secret
+    return path[-1] in _PLACES and masked_secret(secret, path) == secret
 
 
 def masked_secret(secret: str, path: Path) -> str:
-    """How a value of a secret type is shown: of an address all but the password."""
-    return mask(secret) if path[-1] in _PLACES else MASK
+    """How a value of a secret type is shown: of an address what is not secret."""
+    if path[-1] not in _PLACES:
+        return MASK
+    shown = mask(secret)
+    return _UNGUESSABLE.sub(MASK, shown) if path[-1] == "url" else shown
 
 
 def printable(text: str) -> str:

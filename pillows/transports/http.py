@@ -47,8 +47,8 @@ _ANSWER_BYTES = 16 * 2**20
 _COMPLAINT_BYTES = 16 * 2**10
 
 
-def _http_url(url: str) -> str:
-    parts = urlsplit(url)
+def _http_url(url: Secret) -> Secret:
+    parts = urlsplit(url.get_secret_value())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("needs a URL such as https://example.org/hook")
     if parts.username is not None or parts.password is not None:
@@ -65,7 +65,7 @@ class HttpConnection(Options):
     """A webhook.
 
     Attributes:
-        url: where to post to.
+        url: where to post to; what of it could be a password is not shown.
         headers: sent with every message, such as `Authorization`.
         secret: signs the messages; `whsec_` and base64, or any text.
         timeout: how long a message may take, from connecting to the end of the answer.
@@ -74,7 +74,7 @@ class HttpConnection(Options):
         client_cert: our certificate with its key, in one PEM file.
     """
 
-    url: Annotated[str, AfterValidator(_http_url)]
+    url: Annotated[Secret, AfterValidator(_http_url)]
     headers: dict[str, Secret] = Field(default_factory=dict)
     secret: Annotated[Secret, AfterValidator(_secret)] | None = None
     timeout: Duration = Field(default=30.0, gt=0)
@@ -102,8 +102,9 @@ class HttpTransport(Transport):
         self._secret = secret_bytes(connection.secret.get_secret_value()) if connection.secret else None
         self._clock = SystemClock()
         self._http = _session(connection)
-        self._place = _place(connection.url)
-        self._hidden = _hidden(connection.url)
+        self._url = connection.url.get_secret_value()
+        self._place = _place(self._url)
+        self._hidden = _hidden(self._url)
 
     def preview(self, batch: Batch) -> str:
         """The messages, without a signature."""
@@ -111,7 +112,7 @@ class HttpTransport(Transport):
         if dead:
             raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
         return "\n".join(
-            f"POST {self.connection.url}\n{message.body.decode()}\n"
+            f"POST to {self._place}\n{message.body.decode()}\n"
             for message in messages(self.key, batch.epoch, texts, self.connection.max_bytes)
         )
 
@@ -210,7 +211,7 @@ class HttpTransport(Transport):
 
     def _exchange(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         with self._http.post(
-            self.connection.url,
+            self._url,
             data=body,
             headers=headers(body, self._secret, int(self._clock.wall())),
             timeout=self.connection.timeout,

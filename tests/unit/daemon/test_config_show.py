@@ -86,3 +86,21 @@ def test_an_address_is_shown_without_its_password(tmp_path, dsn, expected):
     config, _ = shown(tmp_path, text)
     assert effective(config)["connections"]["pg"]["dsn"] == expected
     assert bool(config.warnings) == ("***" in expected)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://example.org:8443/hook", "https://example.org:8443/hook"),
+        (
+            "https://hooks.example.org/services/T0/B0/Abcdefgh12345678",
+            "https://hooks.example.org/services/T0/B0/***",
+        ),
+        ("https://a-long-name.example.org/x?token=a%20b", "https://a-long-name.example.org/x***"),
+    ],
+)
+def test_of_a_webhooks_address_what_could_be_its_password_is_not_shown(tmp_path, url, expected):
+    text = GOOD.replace("pillows:", f'  hook: {{ type: http, url: "{url}" }}\npillows:')
+    config, _ = shown(tmp_path, text)
+    assert effective(config)["connections"]["hook"]["url"] == expected
+    assert bool(config.warnings) == ("***" in expected)
