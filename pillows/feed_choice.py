@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-#: A lap is so many rows: about a second, so that what is on its way at its ends weighs little.
+#: A lap is over after so many rows, or so long: what is on its way at its ends must weigh little, and
+#: a thousand large documents say as much as ten thousand small ones.
 LAP_ROWS = 10_000
+LAP_SECONDS = 2.0
 
 #: The better way is kept for so many laps before the other is tried again, then for twice as many.
 FIRST_STRETCH_LAPS = 8
@@ -18,6 +20,10 @@ LONGEST_STRETCH_LAPS = 128
 
 #: Another way must be so much faster: two laps of one way differ by less.
 CLEARLY = 1.2
+
+#: A way that so often in a row did not get through a lap is left for the other: a proxy may cut long
+#: responses, or refuse a POST.
+MOST_FAILURES = 3
 
 
 class Way(StrEnum):
@@ -47,6 +53,7 @@ class Choice:
         self._began_at = 0.0
         self._laps = 0
         self._stretch_laps = FIRST_STRETCH_LAPS
+        self._failures = 0
 
     def begin(self, at: float) -> None:
         """A lap begins; what was counted of one that did not end is forgotten.
@@ -57,10 +64,15 @@ class Choice:
         self._rows = 0
         self._began_at = at
 
-    def counts(self, rows: int) -> bool:
-        """Counts rows that were asked for; tells whether the lap is over once they have all come."""
+    def counts(self, rows: int, at: float) -> bool:
+        """Counts rows that were asked for; tells whether the lap is over once they have all come.
+
+        Args:
+            rows: how many.
+            at: monotonic seconds.
+        """
         self._rows += rows
-        return self._rows >= LAP_ROWS
+        return self._rows >= LAP_ROWS or at - self._began_at >= LAP_SECONDS
 
     def end(self, at: float) -> None:
         """All of a lap has come: chooses the way of the next, which begins.
@@ -69,6 +81,7 @@ class Choice:
             at: monotonic seconds.
         """
         self._rates[self.way] = self._rows / max(at - self._began_at, 1e-6)
+        self._failures = 0
         self.begin(at)
         if self.way is not self._kept:
             self._compare()
@@ -76,6 +89,16 @@ class Choice:
             self.way = self._kept.other
         else:
             self._laps += 1
+
+    def fail(self) -> None:
+        """A lap failed: a trial is given up, and so is a way that fails again and again."""
+        self._failures += 1
+        if self.way is not self._kept:
+            self._rates[self.way] = 0.0
+            self._compare()
+        elif self._failures >= MOST_FAILURES:
+            self._kept = self.way = self._kept.other
+            self._failures = 0
 
     def _compare(self) -> None:
         """The other way had its lap."""

@@ -143,10 +143,13 @@ class Reading:
                 closing, rows = self._read_page(page, loader)
                 if self._at_head(page, closing, rows):
                     break
-                if self._chooses(pending):
-                    self._learn(rows, loader)
+                self._learn(pending, rows, loader)
                 pending = closing.pending
             loader.drain()
+        except RetryableError:
+            if self._chooses(pending):
+                self._hands.choice.fail()
+            raise
         finally:
             loader.close()
 
@@ -167,11 +170,14 @@ class Reading:
             apart = self._hands.choice.way is Way.APART
         return plan_page(options, self._hands.sizes.average_bytes, include_docs=not apart)
 
-    def _learn(self, rows: int, loader: Loader) -> None:
+    def _learn(self, pending: int | None, rows: int, loader: Loader) -> None:
         """After a lap waits for all that was asked for, so that its time is its own."""
-        if self._hands.choice.counts(rows):
+        choice, clock = self._hands.choice, self._hands.clock
+        if not self._chooses(pending):
+            choice.begin(clock.monotonic())
+        elif choice.counts(rows, clock.monotonic()):
             loader.drain()
-            self._hands.choice.end(self._hands.clock.monotonic())
+            choice.end(clock.monotonic())
 
     def _at_head(self, page: Page, closing: Closing, rows: int) -> bool:
         """Whether nothing is behind a page: the server says so, or gave less than it was asked for.

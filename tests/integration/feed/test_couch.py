@@ -14,7 +14,7 @@ import pytest
 from checkpoints import Seq
 from pillows import feed_choice, feed_reading
 from pillows.couch_options import BasicAuth, CouchConnection
-from pillows.errors import InvalidSeqError, RecreatedError
+from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed import CouchFeed, Identity
 from pillows.feed_file import FileFeed
 from pillows.feed_pages import Page
@@ -102,6 +102,27 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
         until_equal(taken, couch_db)
     assert planned.count(True) >= 3
     assert planned.count(False) >= 3
+
+
+def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_db, monkeypatch):
+    """As behind a proxy that cuts long responses."""
+    monkeypatch.setattr(feed_reading, "FAR_BEHIND", 200)
+    monkeypatch.setattr(feed_choice, "LAP_ROWS", 200)
+    asked = []
+    read_page = feed_reading.Reading._read_page
+
+    def cut(self, page: Page, loader: Any) -> Any:
+        asked.append(page.include_docs)
+        if page.include_docs and asked.count(True) <= 2:
+            raise RetryableError("cut")
+        return read_page(self, page, loader)
+
+    monkeypatch.setattr(feed_reading.Reading, "_read_page", cut)
+    couch_db.fill(DOCS)
+    with taking(feed(couch_db.server_url, couch_db, page=200)) as taken:
+        taken.until(lambda: caught_up(taken))
+        until_equal(taken, couch_db)
+    assert asked[:5] == [False, True, False, False, False], "tried once, and then seldom"
 
 
 def test_every_batch_ends_with_a_position_that_reads_on_without_gap_or_overlap(couch_db):

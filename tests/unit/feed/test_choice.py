@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import itertools
 
-from pillows.feed_choice import FIRST_STRETCH_LAPS, LAP_ROWS, LONGEST_STRETCH_LAPS, Choice, Way
+from pillows.feed_choice import (
+    FIRST_STRETCH_LAPS,
+    LAP_ROWS,
+    LAP_SECONDS,
+    LONGEST_STRETCH_LAPS,
+    MOST_FAILURES,
+    Choice,
+    Way,
+)
 
 
 def laps(choice: Choice, count: int, rates: dict[Way, float]) -> list[Way]:
@@ -13,7 +21,7 @@ def laps(choice: Choice, count: int, rates: dict[Way, float]) -> list[Way]:
     choice.begin(at)
     for _ in range(count):
         went.append(choice.way)
-        assert choice.counts(LAP_ROWS)
+        assert choice.counts(LAP_ROWS, at)
         at += LAP_ROWS / rates[choice.way]
         choice.end(at)
     return went
@@ -46,14 +54,43 @@ def test_a_server_that_changes_is_noticed():
     assert went[-30:].count(Way.ALONG) >= 29
 
 
-def test_a_lap_is_over_once_it_has_its_rows_and_an_outage_is_no_part_of_it():
+def test_a_lap_is_over_once_it_has_its_rows_or_was_long():
     choice = Choice()
     choice.begin(0.0)
-    assert not choice.counts(LAP_ROWS - 1)
+    assert not choice.counts(LAP_ROWS - 1, 1.0)
+    assert choice.counts(1, 1.0)
+    choice.begin(10.0)
+    assert not choice.counts(50, 10.0 + LAP_SECONDS / 2)
+    assert choice.counts(50, 10.0 + LAP_SECONDS)
+
+
+def test_an_outage_is_no_part_of_a_lap():
+    choice = Choice()
+    choice.begin(0.0)
+    choice.counts(LAP_ROWS - 1, 0.5)
     choice.begin(3600.0)  # the source was away, and the reading began anew
-    assert not choice.counts(LAP_ROWS - 1)
-    assert choice.counts(1)
+    assert not choice.counts(LAP_ROWS - 1, 3600.5)
+    assert choice.counts(1, 3600.9)
     choice.end(3601.0)
-    choice.counts(LAP_ROWS)
+    choice.counts(LAP_ROWS, 3601.9)
     choice.end(3601.0 + 0.9)  # along: a ninth faster, which an hour would have hidden
     assert choice.way is Way.APART
+
+
+def test_a_trial_that_fails_is_given_up_and_made_again_more_seldom():
+    choice = Choice()
+    laps(choice, 1, {Way.APART: 1e4})
+    assert choice.way is Way.ALONG
+    choice.fail()
+    assert choice.way is Way.APART
+    assert set(laps(choice, FIRST_STRETCH_LAPS + 2, {Way.APART: 1e4})) == {Way.APART}
+
+
+def test_a_way_that_fails_again_and_again_is_left_for_the_other():
+    choice = Choice()
+    for _ in range(MOST_FAILURES):
+        assert choice.way is Way.APART
+        choice.fail()
+    assert choice.way is Way.ALONG
+    laps(choice, 1, {Way.ALONG: 1e4})
+    assert choice.way is Way.APART, "the way that failed is tried again like any other"
