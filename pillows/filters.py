@@ -14,8 +14,9 @@ from typing import Any
 import jmespath
 from jmespath.exceptions import JMESPathError
 
-from pillows.errors import ConfigError
+from pillows.errors import ConfigError, PermanentError
 from pillows.models import Change
+from pillows.paths import misfit
 
 #: By its name, as one of all values, within the whole, or by its name in other letters (`\u0064oc`).
 _REACHES_DOCUMENT = re.compile(r"doc|[*@]|\\u")
@@ -108,7 +109,10 @@ class JmespathFilter(Filter):
         facts = {"id": change.id, "rev": change.rev, "revs": list(change.revs), "deleted": change.deleted}
         if self.needs_document:
             facts["doc"] = change.document
-        return self._expression.search(facts)
+        try:
+            return self._expression.search(facts)
+        except JMESPathError as error:
+            raise PermanentError(misfit(self._expression.expression, error)) from None
 
 
 def _short(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pillows.models import Change, Document
+from pillows.origin import origin
 
 #: The transport of a letter whose document failed before any transport saw it.
 PIPELINE = "-"
@@ -42,7 +43,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         transport: which transport refused it; `PIPELINE` where filter or transform failed.
         id, rev, version: the document's.
         stage: `filter`, `trigger`, `transform` or `transport`.
-        error: why, in the words of whoever refused it.
+        error: why, in the words of whoever refused it, `MAX_ERROR_CHARACTERS` of them at most.
         seq: the position behind its change; empty where the feed gave none, or at a further try.
         config: as in `LetterPolicy`, of the last failure.
         at: wall-clock seconds of the last failure.
@@ -69,6 +70,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     aborted: bool = False
     next_retry_at: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Cuts the error here, so that no log and no store ever gets more of it."""
+        if len(self.error) > MAX_ERROR_CHARACTERS:
+            msgspec.structs.force_setattr(self, "error", self.error[:MAX_ERROR_CHARACTERS])
+
 
 def letter_of(pillow: str, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
     """The letter of a document that failed before any transport saw it."""
@@ -79,8 +85,16 @@ def letter_of(pillow: str, document: Change | Document, stage: str, error: Excep
         rev=document.rev,
         version=document.version,
         stage=stage,
-        error=f"{type(error).__name__}: {error}",
+        error=told(error),
     )
+
+
+def told(error: Exception) -> str:
+    """An error in words that fit into a letter, and the line of a user's code that it came from."""
+    where = origin(error)
+    place = f" ({where})" if where else ""
+    words = f"{type(error).__name__}: {error}"
+    return words[: max(0, MAX_ERROR_CHARACTERS - len(place))] + place
 
 
 def pause_seconds(tries: int) -> float:

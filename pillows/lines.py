@@ -6,6 +6,7 @@ are, and `str.splitlines` breaks a line at each of them, so only bytes are split
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ MAX_LINE_BYTES = 256 * 2**20
 _NULL = msgspec.Raw(b"null")
 _PADDING = b" \t\r,"
 _EXCERPT_BYTES = 120
+_DOCUMENT = re.compile(rb'"doc"\s*:')
 
 
 class GarbageError(RetryableError):
@@ -163,8 +165,10 @@ def _deep_change(line: bytes) -> Change:
 
 
 def excerpt(line: bytes) -> str:
-    """The beginning of a line that could not be read, for a message."""
-    return repr(line[:_EXCERPT_BYTES]) + ("..." if len(line) > _EXCERPT_BYTES else "")
+    """The beginning of a line that could not be read, for a message; nothing of a document in it."""
+    document = _DOCUMENT.search(line, 0, _EXCERPT_BYTES)
+    shown = line[: document.end() if document else _EXCERPT_BYTES]
+    return repr(shown) + ("..." if len(line) > len(shown) else "")
 
 
 class Reader:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.visitor import TreeInterpreter
 
 from pillows.errors import PermanentError
@@ -94,6 +94,17 @@ def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], 
     return copy
 
 
+def misfit(expression: str, error: JMESPathError) -> str:
+    """Why an expression does not fit a document, without a value of it."""
+    # Only this one quotes a value; the others name a function that is unknown or has too few arguments.
+    if isinstance(error, JMESPathTypeError):
+        wanted = ", ".join(error.expected_types)
+        reason = f"{error.function_name}() needs {wanted}, not {error.actual_type}"
+    else:
+        reason = str(error)
+    return f"{expression!r} does not fit the document: {reason}."
+
+
 def _top(name: str) -> Getter:
     def get(row: Mapping[str, Any]) -> Any:
         return row.get(name)
@@ -122,6 +133,6 @@ def _searched(path: str, parsed: Any) -> Getter:
         try:
             return visit(parsed, row)
         except JMESPathError as error:
-            raise PermanentError(f"{path!r} does not fit the document: {error}.") from error
+            raise PermanentError(misfit(path, error)) from None  # its own words quote the document
 
     return get

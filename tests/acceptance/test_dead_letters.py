@@ -57,7 +57,8 @@ def test_l6_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_pa
     letters = pillowd.ask("dead-letter", "list", "cases")
     assert {each["id"] for each in letters} == {"d1", "d3", "d5"}
     (shown,) = pillowd.ask("dead-letter", "show", "cases", "d3")
-    assert shown["error"] == "ValueError: the mill is broken"
+    where = tmp_path / "plugins" / "mill_rows.py"
+    assert shown["error"] == f"ValueError: the mill is broken ({where}:6, in rows)"
     assert (shown["stage"], shown["tries"], shown["aborted"]) == ("transform", 1, False)
     assert "given up" not in pillowd.command("dead-letter", "list", "cases").stdout
 

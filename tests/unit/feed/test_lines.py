@@ -112,6 +112,16 @@ def test_t16_garbage_in_a_tail_is_garbage(line: bytes):
         read(TailReader(), line + b"\n")
 
 
+@pytest.mark.parametrize("colon", [b":", b" : "])
+def test_what_is_told_of_garbage_shows_nothing_of_a_document(colon: bytes):
+    line = b'{"seq":"1-a","id":"x","changes":[],"doc"' + colon + b'{"diag":"HIV positive"}}'
+    opening = b'{"results":[' + line + b"\n"
+    for reader, body in ((PageReader(), PAGE_HEAD + line), (TailReader(), line), (PageReader(), opening)):
+        with pytest.raises(GarbageError, match='"doc"') as raised:
+            read(reader, body + b"\n")
+        assert "HIV" not in str(raised.value)
+
+
 def test_an_answer_written_anew_by_a_proxy_on_one_line_is_understood():
     reader = PageReader()
     body = json.dumps(json.loads(page([row(1), row(2, None)], [7, "g1A"], 5))).encode() + b"\n"
