@@ -58,6 +58,7 @@ class Checkpoint:
         instance_start_time: when the source database was created, as the source says; None unknown.
         server_uuid: which server it was on; None unknown.
         purge_seq: the source's purge position when last looked at; None unknown.
+        marked: whether the source database was marked with a document of the tail's own.
         digest: the configuration that it was made under.
         pipeline_changed_at: wall-clock seconds since when an older filter or transform's rows stand.
         changes: how many changes were taken over the tail's life.
@@ -73,6 +74,7 @@ class Checkpoint:
     instance_start_time: str | None = None
     server_uuid: str | None = None
     purge_seq: str | None = None
+    marked: bool = False
     digest: Digest = Digest()
     pipeline_changed_at: float | None = None
     changes: int = 0

@@ -116,7 +116,8 @@ class Beginning:
         return start.fresh(situation, self._retrier.tries("source").until_done(self._feed.start))
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
-        checkpoint = replace(self._identified(checkpoint), saved_at=self._plan.clock.wall())
+        checkpoint = self._marked(self._identified(checkpoint))
+        checkpoint = replace(checkpoint, saved_at=self._plan.clock.wall())
         return self._retrier.tries("checkpoint").until_done(partial(self._keep, checkpoint, stored))
 
     def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
@@ -144,6 +145,15 @@ class Beginning:
             server_uuid=identity.server_uuid,
             purge_seq=checkpoint.purge_seq or identity.purge_seq,
         )
+
+    def _marked(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint, with the note that its database is marked, where that was asked for.
+
+        A database that was marked once is never marked again: one that was created anew has no mark.
+        """
+        if checkpoint.marked:
+            return checkpoint
+        return replace(checkpoint, marked=self._retrier.tries("source").until_done(self._feed.mark))
 
 
 def claim(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:
@@ -174,6 +184,7 @@ def identity_of(checkpoint: Checkpoint) -> Identity:
         server_uuid=checkpoint.server_uuid,
         instance_start_time=checkpoint.instance_start_time,
         purge_seq=checkpoint.purge_seq,
+        marked=checkpoint.marked,
     )
 
 

@@ -132,11 +132,14 @@ class CouchFeed:
         return self._pulse.at
 
     def identify(self) -> Identity:
-        """Asks which database this is; one attempt. Marks it, where that was asked for."""
-        found = self._source.identify()
+        """Asks which database this is; one attempt."""
+        return self._source.identify()
+
+    def mark(self) -> bool:
+        """Marks the database, where that was asked for; one attempt."""
         if self._options.identity_token:
             self._source.mark()
-        return found
+        return self._options.identity_token
 
     def start(self) -> Seq:
         """Where a tail without a checkpoint begins; one attempt."""

@@ -21,11 +21,14 @@ class Identity:
         instance_start_time: when the database was created, in seconds since CouchDB 3.3; "0" before
             then, and None where a server says nothing: neither is evidence of anything.
         purge_seq: moves with every purge; see `purges`.
+        marked: whether it was marked (`Feed.mark`), so that one without the mark is another. Servers do
+            not tell: it is remembered.
     """
 
     server_uuid: str | None = None
     instance_start_time: str | None = None
     purge_seq: str | None = None
+    marked: bool = False
 
     def contradicts(self, other: Identity) -> bool:
         """Whether the two cannot be the same database.
@@ -45,6 +48,7 @@ class Identity:
         While a cluster is upgraded to 3.3 its old nodes still say "0": that takes away nothing that a
         new one has told.
         """
+        found = replace(found, marked=self.marked)
         if found.tells or not self.tells:
             return found
         return replace(found, instance_start_time=self.instance_start_time)
@@ -78,6 +82,18 @@ class Feed(Protocol):
                 (`on_missing: wait`).
             SourceMissingError: it does not exist (`on_missing: fail`).
             AccessError: the server does not let us in.
+        """
+
+    def mark(self) -> bool:
+        """Marks the database, where that was asked for; one attempt.
+
+        For a tail that has no mark yet: whichever database is there is taken for the tail's own.
+
+        Returns:
+            Whether it is marked.
+
+        Raises:
+            As `identify`.
         """
 
     def start(self) -> Seq:

@@ -43,6 +43,10 @@ class FileFeed:
         """Nothing is known of the database."""
         return Identity()
 
+    def mark(self) -> bool:
+        """A recording has no database to mark."""
+        return False
+
     def start(self) -> Seq:
         """The beginning."""
         return Seq.BEGINNING

@@ -233,6 +233,10 @@ class GroupFeed:
         """Asks which database this is; one attempt."""
         return self._own.identify()
 
+    def mark(self) -> bool:
+        """Marks the database, where that was asked for; one attempt."""
+        return self._own.mark()
+
     def start(self) -> Seq:
         """Where a tail without a checkpoint begins; one attempt."""
         return self._own.start()

@@ -80,13 +80,13 @@ class Recognition:
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
         if known is not None:
-            self._check_mark()
+            self._check_mark(known)
             self._note_changes(known, found)
         self.identity = found if known is None else known.updated(found)
         self._known_at = now
 
-    def _check_mark(self) -> None:
-        if self._source.options.identity_token and not self._source.marked():
+    def _check_mark(self, known: Identity) -> None:
+        if known.marked and self._source.options.identity_token and not self._source.marked():
             raise RecreatedError(
                 f"The database {self._source.options.database} does not have the document that marks it.",
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",

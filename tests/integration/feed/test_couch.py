@@ -237,7 +237,7 @@ def test_t23_a_database_without_the_token_is_another_one(couch_db):
     """Works with any server, however soon after its deletion it was created anew."""
     couch_db.fill(10)
     with closing(feed(couch_db.server_url, couch_db, identity_token=True)) as source:
-        identity = Identity(server_uuid=source.identify().server_uuid)
+        identity = Identity(server_uuid=source.identify().server_uuid, marked=source.mark())
     with taking(feed(couch_db.server_url, couch_db, identity_token=True), Seq.BEGINNING, identity) as taken:
         taken.until(lambda: caught_up(taken))
     assert (taken.error, len(taken.ids)) == (None, 10)

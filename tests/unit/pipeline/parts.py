@@ -57,6 +57,9 @@ class ListFeed:
     def identify(self) -> Identity:
         return self.identity
 
+    def mark(self) -> bool:
+        return False
+
     def start(self) -> Seq:
         return Seq.BEGINNING
 
