@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import (
     BaseModel,
@@ -39,6 +39,19 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:  # noqa: ARG002  # an output's
+        """What an output with these settings writes, spelled the same however it was configured.
+
+        Two outputs that have a place in common are one place, which only one pillow may write.
+
+        Args:
+            connection: validated settings of the server.
+
+        Returns:
+            its names (a cluster has one for each host); none where it can't be told.
+        """
+        return frozenset()
 
 
 def _measure(value: object, units: Mapping[str, float], examples: str) -> float:

@@ -18,12 +18,22 @@ _BY_SOURCE = "by its source"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """That an output of a pillow writes one place of a connection."""
+    """That an output of a pillow writes one place of a connection.
+
+    Attributes:
+        pillow: whose output it is.
+        path: where it is configured.
+        connection: the connection's name.
+        target: the place as it was written, by `TARGET_KEYS`.
+        places: the place by its own names, whichever connection leads there; see `places`.
+        at: where the place is named.
+    """
 
     pillow: str
     path: Path
     connection: str
     target: tuple[str, ...]
+    places: frozenset[tuple[str, ...]]
     at: Node
 
 
@@ -41,21 +51,41 @@ def target(output: str, options: Options, connection: Options | None) -> dict[st
     return place | {"shared": _BY_SOURCE} if values.get("shared") else place
 
 
+def places(
+    options: Options, connection: Options | None, spelled: Sequence[str]
+) -> frozenset[tuple[str, ...]]:
+    """The names of the place that an output writes; as it is spelled where nothing better is known.
+
+    Args:
+        options: the output's validated settings.
+        connection: those of its connection; None if invalid.
+        spelled: the connection's name and the target, as they were written.
+    """
+    known = options.written_places(connection) if connection else frozenset()
+    by_source = (_BY_SOURCE,) if _BY_SOURCE in spelled else ()
+    return frozenset((*place, *by_source) for place in known) or frozenset({tuple(spelled)})
+
+
 def of_source(claims: Sequence[Claim], source: str) -> list[Claim]:
     """A pillow's claims once its source is known: of a shared table it writes that source's part."""
+
+    def known(parts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(source if part == _BY_SOURCE else part for part in parts)
+
     return [
-        replace(claim, target=tuple(source if part == _BY_SOURCE else part for part in claim.target))
+        replace(claim, target=known(claim.target), places=frozenset(map(known, claim.places)))
         for claim in claims
     ]
 
 
 def compare(found: Sequence[Claim]) -> list[Mistake]:
     """A mistake for every place that is claimed twice, at the second claim, naming the first."""
-    first: dict[tuple[str, tuple[str, ...]], Claim] = {}
+    first: dict[tuple[str, ...], Claim] = {}
     mistakes = []
     for claim in found:
-        other = first.setdefault((claim.connection, claim.target), claim)
-        if other is not claim:
+        others = [first.setdefault(place, claim) for place in sorted(claim.places)]
+        other = next((other for other in others if other is not claim), None)
+        if other is not None:
             mistakes.append(_conflict(other, claim))
     return mistakes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from daemon.config.claims import Claim, target
+from daemon.config.claims import Claim, places, target
 from daemon.config.connections import Connections
 from daemon.config.errors import Path, suggest
 from daemon.config.models import TransportEntry
@@ -55,10 +55,17 @@ class Entry:
 
     def _claim(self, connection: str, output: str, options: Options, path: Path, node: Node) -> Claim:
         entry = self.connections.entries.get(connection)
-        place = target(output, options, entry.options if entry else None)
+        settings = entry.options if entry else None
+        place = target(output, options, settings)
         at = next((each for key in reversed(place) if (each := node.find((key,)))), node)
+        spelled = tuple(place.values())
         return Claim(
-            pillow=self.pillow, path=path, connection=connection, target=tuple(place.values()), at=at
+            pillow=self.pillow,
+            path=path,
+            connection=connection,
+            target=spelled,
+            places=places(options, settings, (connection, *spelled)),
+            at=at,
         )
 
     def _entry(self, connection: str, outputs: dict[str, Options]) -> TransportEntry | None:

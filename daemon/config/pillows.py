@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from daemon.config.claims import Claim, compare, of_source
+from daemon.config.claims import Claim, compare, of_source, places
 from daemon.config.connections import SOURCE_TYPE, Connections
 from daemon.config.entries import Entry
 from daemon.config.errors import Path, suggest
 from daemon.config.models import NAME, PillowConfig, TransportEntry
 from daemon.config.report import Report
 from daemon.config.yaml_lines import Node
+from pillows.options import Options
 
 
 def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:
@@ -47,7 +49,7 @@ def _pillow(
     _check_outputs(pillow, node, path, report)
     _check_pace(pillow, node, path, report)
     _check_lanes(pillow, node, path, connections, report)
-    _check_loop(pillow, node, path, report)
+    _check_loop(pillow, node, path, connections, report)
     return pillow, of_source(claims, f"{pillow.source.connection}/{pillow.source.database}")
 
 
@@ -170,15 +172,24 @@ def _check_lanes(
             report.wrong(here, at, message, "set it to 1")
 
 
-def _check_loop(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
+def _check_loop(
+    pillow: PillowConfig, node: Node, path: Path, connections: Connections, report: Report
+) -> None:
     """No output is the database that the pillow reads: it would read what it has written, for ever."""
-    source = (pillow.source.connection, pillow.source.database)
+    name = pillow.source.connection
+    model: Any = connections.transports[name].Output
+    read = model.model_construct(database=pillow.source.database)
     for index, entry in enumerate(pillow.transport):
         for output in entry.outputs.values():
-            if source == (entry.connection, getattr(output, "database", None)):
+            if _databases(name, read, connections) & _databases(entry.connection, output, connections):
                 at = (*path, "transport", index)
                 here = node.find(("transport", index)) or node
                 report.wrong(here, at, "writes the database that it reads", "name another database")
+
+
+def _databases(name: str, output: Options, connections: Connections) -> frozenset[tuple[str, ...]]:
+    entry = connections.entries.get(name)
+    return places(output, entry.options if entry else None, (name, str(getattr(output, "database", ""))))
 
 
 def _declared(name: str, node: Node) -> list[str]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from pillows.options import Duration, Options, Secret, Size
+from pillows.transports._places import server_place
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
 #: 255 bytes at most, of which our suffixes need 15.
@@ -96,6 +97,10 @@ class ElasticsearchOutput(Options):
     deletes: Literal["hard", "tombstone"] = "hard"
     tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
     many: bool = False
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The alias in the cluster, by each of its hosts; see `Options.written_places`."""
+        return frozenset(("elasticsearch", server_place(host), self.index) for host in connection.hosts)
 
     @field_validator("index")
     @classmethod

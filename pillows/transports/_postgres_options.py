@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret
 from pillows.transports._columns import TableOutput
+from pillows.transports._places import host_place
 
 #: Longer names are cut by the server (`NAMEDATALEN` - 1), so that two of ours could become one.
 NAME_BYTES = 63
@@ -80,8 +81,25 @@ class PostgresOutput(TableOutput):
     schema_: Name | None = Field(None, alias="schema")
     shared: bool = False
 
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The table in its database, by each of the hosts in the dsn; see `Options.written_places`."""
+        table = (self.schema_ or connection.schema_, self.table)
+        return frozenset((*database, *table) for database in _databases(connection))
+
     @model_validator(mode="after")
     def _leaves_source_alone(self) -> Self:
         if self.shared and "_source" in self.columns:
             raise ValueError("column '_source' is pillowd's own in a shared table; give yours another name")
         return self
+
+
+def _databases(connection: PostgresConnection) -> list[tuple[str, ...]]:
+    """Server, port and database of every host in a dsn, as far as it says them (libpq, 34.1.2)."""
+    given = conninfo_to_dict(connection.dsn.get_secret_value())
+    hosts = str(given.get("hostaddr") or given.get("host") or "").split(",")
+    ports = str(given.get("port") or "5432").split(",")
+    ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
+    name = str(given.get("dbname") or given.get("user") or "")
+    return [
+        ("postgres", host_place(host), port or "5432", name) for host, port in zip(hosts, ports, strict=True)
+    ]

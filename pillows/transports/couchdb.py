@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
@@ -24,6 +24,7 @@ from pillows.options import Options
 from pillows.transports._couch_replica import Replica
 from pillows.transports._couch_target import TargetDatabase
 from pillows.transports._couch_upsert import Upserts, edits
+from pillows.transports._places import server_place
 from pillows.transports.base import Stored, Transport, newest
 
 
@@ -39,6 +40,10 @@ class CouchdbOutput(Options):
     database: str = Field(min_length=1)
     mode: Literal["upsert", "replicate"] = "upsert"
     create: bool = True
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The database on its server; see `Options.written_places`."""
+        return frozenset({("couchdb", server_place(connection.url), self.database)})
 
 
 class CouchdbTransport(Transport):

@@ -14,7 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from pydantic import Field
@@ -25,7 +25,7 @@ from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
 from pillows.options import Options, Size
 from pillows.transports._json_lines import lines
 from pillows.transports._manifest import FileState, Manifest, ManifestFile
-from pillows.transports._places import check_folder
+from pillows.transports._places import check_folder, file_place
 from pillows.transports._segments import SegmentedFile
 from pillows.transports._threads import Turns
 from pillows.transports.base import Transport, newest
@@ -55,6 +55,11 @@ class JsonlOutput(Options):
     file: str = Field(pattern=r"^[^/]+$")
     segment_size: Size | None = Field(default=None, gt=0)
     gzip: bool = False
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The file, `.gz` included; see `Options.written_places`."""
+        name = f"{self.file}.gz" if self.gzip else self.file
+        return frozenset({("file", file_place(connection.folder / name))})
 
 
 class JsonlTransport(Transport):

@@ -25,6 +25,7 @@ from pillows.options import Duration, Options
 from pillows.transports._columns import TableOutput
 from pillows.transports._places import check_folder
 from pillows.transports._sqlite_checkpoint import Checkpoints
+from pillows.transports._sqlite_options import SqliteOutput
 from pillows.transports._sqlite_session import Session
 from pillows.transports._sqlite_tables import OWN_TABLES, Table
 from pillows.transports._sqlite_write import BatchWriter
@@ -55,7 +56,7 @@ class SqliteTransport(Transport):
     """Keeps tables of an SQLite file in step; see the module."""
 
     Connection: ClassVar[type[Options]] = SqliteConnection
-    Output: ClassVar[type[Options]] = TableOutput
+    Output: ClassVar[type[Options]] = SqliteOutput
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 
