@@ -61,10 +61,11 @@ class BulkCounts:
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, documents: int, outcome: BulkOutcome) -> None:
-        """Counts a bulk."""
-        self.conflict += len(outcome.conflicts)
-        self.failed += len(outcome.failures)
-        self.ok += documents - len(outcome.conflicts) - len(outcome.failures)
+        """Counts a bulk of so many documents, by its outcome's counts."""
+        conflict, failed = outcome.conflict or 0, outcome.failed or 0
+        self.conflict += conflict
+        self.failed += failed
+        self.ok += documents - conflict - failed
         for known, found in ((self.conflicts, outcome.conflicts), (self.failures, outcome.failures)):
             for id in found:
                 if len(known) < MAX_REMEMBERED:
@@ -221,7 +222,7 @@ class BulkPusher:
     def _write_bulk(self, documents: list[BulkDocument]) -> None:
         began = self._clock.monotonic()
         try:
-            outcome = self._until_done(documents) or BulkOutcome()
+            outcome = (self._until_done(documents) or BulkOutcome()).counted(documents)
         except Exception as error:
             self._error = self._error or error
             self._idle.set()
@@ -230,8 +231,8 @@ class BulkPusher:
         self._observer.batch(
             self._name,
             documents=len(documents),
-            refused=len(outcome.conflicts),
-            dead=len(outcome.failures),
+            refused=outcome.conflict or 0,
+            dead=outcome.failed or 0,
             seconds=self._clock.monotonic() - began,
         )
         self._ended(len(documents))

@@ -13,10 +13,13 @@ from pillows.answers import MissingError, RejectedError
 from pillows.bulk_outcome import BulkDocument, BulkOutcome
 from pillows.couch import Couch
 from pillows.couch_options import BasicAuth, CouchConnection
-from pillows.errors import ConfigError, PermanentError
+from pillows.errors import ConfigError, PermanentError, RetryableError
 
 #: With these CouchDB refuses a whole request for what one document is: a bad field, too large.
 _OF_A_DOCUMENT = {400, 413}
+
+#: What the row of a document says that was refused with its whole request.
+_REJECTED = "rejected"
 
 #: How often a document is written over what others write meanwhile.
 _OVERWRITES = 5
@@ -33,6 +36,14 @@ class _Written(msgspec.Struct):
     id: str = ""
     error: str = ""
     reason: str | None = None
+
+    @property
+    def is_conflict(self) -> bool:
+        return self.error == "conflict"
+
+    @property
+    def told(self) -> str:
+        return self.reason or "" if self.error == _REJECTED else f"{self.error}: {self.reason}"
 
 
 class _Value(msgspec.Struct):
@@ -78,14 +89,15 @@ class CouchBulkWriter:
         """
         if self._create:
             self._create_missing()
-        outcome = self._send(documents)
+        rows = self._send(documents)
         for _ in range(_OVERWRITES if self._on_conflict == "overwrite" else 0):
-            if not outcome.conflicts:
+            if not any(row.is_conflict for row in rows):
                 break
-            outcome = self._overwrite(documents, outcome)
-        if outcome.conflicts and self._on_conflict == "fail":
+            rows = self._overwrite(documents, rows)
+        outcome = outcome_of(documents, rows)
+        if outcome.conflict and self._on_conflict == "fail":
             id, why = next(iter(outcome.conflicts.items()))
-            raise ConflictError(f"{len(outcome.conflicts)} conflicts, such as of {id!r}: {why}")
+            raise ConflictError(f"{outcome.conflict} conflicts, such as of {id!r}: {why}")
         return outcome
 
     def close(self) -> None:
@@ -99,7 +111,8 @@ class CouchBulkWriter:
             self._couch.json("PUT", self._couch.path(self._database), dict[str, Any])
         self._create = False
 
-    def _send(self, documents: Sequence[BulkDocument]) -> BulkOutcome:
+    def _send(self, documents: Sequence[BulkDocument]) -> list[_Written]:
+        """What the database says of each document, in their order."""
         try:
             rows = self._couch.json(
                 "POST",
@@ -112,24 +125,34 @@ class CouchBulkWriter:
             if error.status not in _OF_A_DOCUMENT:
                 raise
             return self._send_halves(documents, error)
-        return outcome_of(rows)
+        if len(rows) != len(documents):
+            raise RetryableError(f"CouchDB answered {len(rows)} rows to {len(documents)} documents.")
+        return rows
 
-    def _send_halves(self, documents: Sequence[BulkDocument], error: RejectedError) -> BulkOutcome:
+    def _send_halves(self, documents: Sequence[BulkDocument], error: RejectedError) -> list[_Written]:
         if len(documents) == 1:
-            return BulkOutcome(failures={documents[0].id: str(error)})
+            return [_Written(error=_REJECTED, reason=str(error))]
         middle = len(documents) // 2
-        return _both(self._send(documents[:middle]), self._send(documents[middle:]))
+        return self._send(documents[:middle]) + self._send(documents[middle:])
 
-    def _overwrite(self, documents: Sequence[BulkDocument], outcome: BulkOutcome) -> BulkOutcome:
+    def _overwrite(self, documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> list[_Written]:
         """Writes what had a conflict once more, over the revision that is there now."""
-        ids = list(outcome.conflicts)
+        ids = {document.id for document, row in zip(documents, rows, strict=True) if row.is_conflict}
+        revs = self._revs(sorted(ids))
+        # Of several documents of one id in a bulk, the last is what should be there.
+        last = {document.id: document for document in documents if document.id in ids}
+        again = self._send([_over(document, revs.get(id, "")) for id, document in last.items()])
+        said = dict(zip(last, again, strict=True))
+        return [
+            said[document.id] if row.is_conflict else row
+            for document, row in zip(documents, rows, strict=True)
+        ]
+
+    def _revs(self, ids: Sequence[str]) -> dict[str, str]:
+        """The revisions that are there now."""
         path = self._couch.path(self._database, "_all_docs")
         found = self._couch.json("POST", path, _Rows, body={"keys": ids})
-        revs = {row.key: row.value.rev for row in found.rows if row.value is not None}
-        # Of several documents of one id in a bulk, the last is what should be there.
-        last = {document.id: document for document in documents if document.id in outcome.conflicts}
-        again = self._send([_over(document, revs.get(id, "")) for id, document in last.items()])
-        return BulkOutcome(conflicts=again.conflicts, failures={**outcome.failures, **again.failures})
+        return {row.key: row.value.rev for row in found.rows if row.value is not None}
 
 
 def connection_of(url: str) -> tuple[CouchConnection, str]:
@@ -151,22 +174,16 @@ def connection_of(url: str) -> tuple[CouchConnection, str]:
     return CouchConnection(url=server, auth=auth), unquote(database)
 
 
-def outcome_of(rows: Sequence[_Written]) -> BulkOutcome:
-    """What the rows of `_bulk_docs` say."""
-    errors = {row.id: row for row in rows if row.error}
+def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> BulkOutcome:
+    """What the rows of `_bulk_docs` say, each of the document in its place."""
+    said = list(zip(documents, rows, strict=True))
+    conflicts = [(document, row) for document, row in said if row.is_conflict]
+    failures = [(document, row) for document, row in said if row.error and not row.is_conflict]
     return BulkOutcome(
-        conflicts={id: _said(row) for id, row in errors.items() if row.error == "conflict"},
-        failures={id: _said(row) for id, row in errors.items() if row.error != "conflict"},
-    )
-
-
-def _said(row: _Written) -> str:
-    return f"{row.error}: {row.reason}"
-
-
-def _both(one: BulkOutcome, other: BulkOutcome) -> BulkOutcome:
-    return BulkOutcome(
-        conflicts={**one.conflicts, **other.conflicts}, failures={**one.failures, **other.failures}
+        conflicts={document.id or row.id: row.told for document, row in conflicts},
+        failures={document.id or row.id: row.told for document, row in failures},
+        conflict=len(conflicts),
+        failed=len(failures),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import msgspec
@@ -45,10 +45,30 @@ class _Named(msgspec.Struct):
 class BulkOutcome:
     """What became of a bulk. A document that is in neither was written.
 
+    The ids are for people. Where a bulk has several documents of one id, or some without an id, only
+    the counts can tell how many were not written: without them every document of a named id counts.
+
     Attributes:
         conflicts: id -> why, of documents that the target has in another revision.
         failures: id -> why, of documents that can never be written.
+        conflict: how many documents had a conflict.
+        failed: how many failed.
     """
 
     conflicts: Mapping[str, str] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    conflict: int | None = None
+    failed: int | None = None
+
+    def counted(self, documents: Sequence[BulkDocument]) -> Self:
+        """The same, with both counts, for the bulk that it is the outcome of."""
+        return replace(
+            self,
+            conflict=_count(documents, self.conflicts) if self.conflict is None else self.conflict,
+            failed=_count(documents, self.failures) if self.failed is None else self.failed,
+        )
+
+
+def _count(documents: Sequence[BulkDocument], named: Mapping[str, str]) -> int:
+    # The target may have named a document that came without an id.
+    return max(len(named), sum(document.id in named for document in documents))

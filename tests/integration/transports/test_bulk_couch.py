@@ -79,6 +79,25 @@ def test_m8_a_conflict_can_be_an_error(couch_db, pusher):
         pushing.finish()
 
 
+def test_m8_of_several_documents_of_one_id_each_counts(couch_db, pusher):
+    """One bulk writes one of them: what was not written is never told as written."""
+    with pusher(threshold=10) as pushing:
+        for n in range(3):
+            pushing.push({"_id": "same", "n": n})
+    assert (pushing.counts.ok, pushing.counts.conflict) == (1, 2)
+    assert list(pushing.counts.conflicts) == ["same"]
+    assert stored(couch_db) == {"same": 0}
+
+
+def test_m8_of_several_documents_of_one_id_the_last_is_there_when_they_overwrite(couch_db, pusher):
+    couch_db.request("PUT", "/same", json={"n": "theirs"})
+    with pusher(threshold=10, on_conflict="overwrite") as pushing:
+        for n in range(3):
+            pushing.push({"_id": "same", "n": n})
+    assert (pushing.counts.ok, pushing.counts.conflict) == (3, 0)
+    assert stored(couch_db) == {"same": 2}
+
+
 def test_m9_what_a_validation_function_forbids_is_listed_with_its_reason(scripted_server):
     server = scripted_server()
     answer = [
@@ -107,6 +126,38 @@ def test_m10_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_se
         for n in range(8):
             pushing.push({"_id": str(n), "huge": n == 5})
     assert (pushing.counts.ok, list(pushing.counts.failures)) == (7, ["5"])
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_m9_m10_documents_without_an_id_that_are_refused_are_all_counted(scripted_server, status):
+    server = scripted_server()
+    server.on("POST", "/people/_bulk_docs", lambda _: json_reply({"error": "no", "reason": "no"}, status))
+    with BulkPusher(f"{server.url}/people") as pushing:
+        for n in range(4):
+            pushing.push({"n": n})
+    assert (pushing.counts.ok, pushing.counts.failed) == (0, 4)
+
+
+def test_m9_documents_without_an_id_are_counted_by_their_place(scripted_server):
+    server = scripted_server()
+    bad = {"id": "", "error": "forbidden", "reason": "no"}
+    answer = [bad, {"ok": True, "id": "made", "rev": "1-x"}, bad]
+    server.on("POST", "/people/_bulk_docs", json_reply(answer, 201))
+    with BulkPusher(f"{server.url}/people") as pushing:
+        for n in range(3):
+            pushing.push({"n": n})
+    assert (pushing.counts.ok, pushing.counts.failed) == (1, 2)
+
+
+def test_m7_an_answer_to_fewer_documents_is_no_answer(scripted_server):
+    server = scripted_server()
+    row = {"ok": True, "id": "a", "rev": "1-x"}
+    server.on("POST", "/people/_bulk_docs", json_reply([row], 201), json_reply([row, row], 201))
+    with BulkPusher(f"{server.url}/people", clock=FakeClock()) as pushing:
+        pushing.push({"_id": "a"})
+        pushing.push({"_id": "b"})
+    assert pushing.counts.ok == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,23 @@ def test_m8_m9_conflicts_and_failures_are_listed_by_id_and_the_others_are_writte
     assert pushing.counts.failures == {"d0005": "forbidden: no"}
 
 
+@pytest.mark.parametrize(
+    ("outcome", "counts"),
+    [
+        (BulkOutcome(conflicts={"a": "conflict"}), (1, 3, 0)),
+        (BulkOutcome(conflicts={"a": "conflict"}, conflict=2), (2, 2, 0)),
+        (BulkOutcome(failures={"": "forbidden"}), (3, 0, 1)),
+        (BulkOutcome(failures={"made": "forbidden"}), (3, 0, 1)),
+    ],
+)
+def test_m8_m9_a_document_counts_as_written_only_where_that_is_sure(pusher, outcome, counts):
+    """Of one id there may be several in a bulk: a target that does not count names them all."""
+    with pusher(lambda documents: outcome, threshold=10) as pushing:
+        for document in ({"_id": "a"}, {"_id": "a"}, {"_id": "a"}, {"n": 1}):
+            pushing.push(document)
+    assert (pushing.counts.ok, pushing.counts.conflict, pushing.counts.failed) == counts
+
+
 def test_m11_a_document_is_written_as_it_was_when_it_was_pushed(target, pusher):
     doc = {"_id": "a", "n": 1}
     with pusher(threshold=10) as pushing:
