@@ -1,7 +1,8 @@
 """Makes values of the types that a target's columns want, or says clearly why one cannot be.
 
-null stays null. What is converted loses nothing: `12.5` is no integer and `maybe` no boolean; such a
-document becomes a dead letter that names the field and the type, never the value.
+null stays null. What cannot be converted without losing anything is refused: `12.5` is no integer and
+`maybe` no boolean; such a document becomes a dead letter that names the field and the type, never the
+value. Only a fraction in a text becomes the nearest double, which is what JSON has, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pillows.errors import PermanentError
 Conversion = Callable[[Any], Any]
 
 _WHOLE = re.compile(r"\s*[+-]?\d+\s*")
+_NO_FRACTION = re.compile(r"\s*([+-]?\d+)\.0*\s*")
+_DECIMAL = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 _TRUE = {"true", "t", "yes", "y", "1"}
 _FALSE = {"false", "f", "no", "n", "0"}
 
@@ -51,12 +54,24 @@ def integer(value: Any) -> int:
 
 
 def number(value: Any) -> int | float:
-    """A finite number: 12, 12.5, "12.5"; a whole one stays whole."""
+    """A finite number: 12, 12.5, "12.5", "1e3". A whole one stays exact; a fraction is the nearest double."""
     if isinstance(value, str):
-        value = int(value) if _WHOLE.fullmatch(value) else float(value)
+        value = _read(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError
     return value
+
+
+def _read(text: str) -> int | float:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError
+    nearest = float(text)
+    if whole := _NO_FRACTION.fullmatch(text):
+        exact = int(whole[1])
+        return nearest if nearest == exact else exact
+    return nearest
 
 
 def text(value: Any) -> str:

@@ -23,8 +23,6 @@ Getter = Callable[[Mapping[str, Any]], Any]
 # names with a hyphen are names here, though JMESPath would want them quoted.
 _DOTTED = re.compile(r"(?!@$)[^\s.\[\](){}|&'\"`*?,!<>=]+(\.[^\s.\[\](){}|&'\"`*?,!<>=]+)*")
 
-_MISSING = object()
-
 
 def getter(path: str) -> Getter:
     """What reads the value at a path.
@@ -50,20 +48,6 @@ def split(path: str) -> tuple[str, ...]:
     if not _DOTTED.fullmatch(path):
         raise ValueError(f"{path!r} is no name or dotted path")
     return tuple(path.split("."))
-
-
-def value_at(document: Any, names: Sequence[str], default: Any = _MISSING) -> Any:
-    """The value at a dotted path; `default` where there is none, as opposed to null."""
-    for name in names:
-        if not isinstance(document, dict) or name not in document:
-            return default
-        document = document[name]
-    return document
-
-
-def is_missing(value: Any) -> bool:
-    """Whether `value_at` found nothing."""
-    return value is _MISSING
 
 
 def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from pillows.conversions import CONVERSIONS, convert
 from pillows.errors import PermanentError
-from pillows.paths import Getter, changed, getter, is_missing, put, split, value_at
+from pillows.paths import Getter, changed, getter, put, split
 
 #: Changes a row of its own; gets the document too.
 Work = Callable[[dict[str, Any], Mapping[str, Any]], None]
+
+_MISSING = object()  # as opposed to null
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +50,15 @@ class Step:
         pick: names or dotted paths to keep; all unless given.
         drop: names or dotted paths to leave out; a list on the way means each of its elements.
         redact: name or dotted path -> what stands there instead of the value; lists as in `drop`.
-        rename: name or dotted path -> new name; a mapping that this empties goes too.
+        rename: name or dotted path -> new name, all at once; a mapping that this empties goes too, and so
+            does a field of the document that has the new name already.
         set: name -> constant.
         compute: name -> path or JMESPath over the document.
         types: name or dotted path -> one of `CONVERSIONS`.
         rows: output -> its rows.
 
     Raises:
-        ValueError: a path is none, or a type is unknown.
+        ValueError: a path is none, a type is unknown, or two fields are renamed to one name.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Step:
         self._work: list[Work] = [
             *map(_dropped, drop),
             *(_redacted(path, value) for path, value in (redact or {}).items()),
-            *(_renamed(old, new) for old, new in (rename or {}).items()),
+            *([_renamed(rename)] if rename else []),
             *([_constants(set)] if set else []),
             *(_computed(name, path) for name, path in (compute or {}).items()),
             *(_typed(path, type) for path, type in (types or {}).items()),
@@ -150,27 +154,48 @@ def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> Work:
     return work
 
 
-def _renamed(old: str, new: str) -> Work:
-    way, (last, names) = split(old)[:-1], (split(old)[-1], split(new))
+def _renamed(renames: Mapping[str, str]) -> Work:
+    """Takes all fields out before it puts any in, so that names can be swapped and passed on."""
+    _refuse_clashes(list(renames.values()))
+    # What stands within another field that moves is taken out before that.
+    deepest_first = sorted(renames.items(), key=lambda each: -len(split(each[0])))
+    moves = [(split(old), split(new)) for old, new in deepest_first]
 
     def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
-        if is_missing(value_at(row, (*way, last))):
-            return
-        inner, parents = row, []
-        for name in way:
-            parents.append((inner, name))
-            inner[name] = inner = dict(inner[name])
-        value = inner.pop(last)
-        for parent, name in reversed(parents):
-            if not parent[name]:  # what was flattened leaves no empty shell
-                del parent[name]
-        put(row, names, value) if len(names) > 1 else row.__setitem__(new, value)
+        for new, value in [(new, _taken(row, old)) for old, new in moves]:
+            if value is _MISSING:
+                continue
+            if len(new) == 1:
+                row[new[0]] = value
+            else:
+                put(row, new, value)
 
-    def simple(row: dict[str, Any], _: Mapping[str, Any]) -> None:
-        if old in row:
-            row[new] = row.pop(old)
+    return work
 
-    return work if way or len(names) > 1 else simple
+
+def _refuse_clashes(names: Sequence[str]) -> None:
+    for one, other in combinations(names, 2):
+        if split(one) == split(other):
+            raise ValueError(f"two fields are to be named {one!r}; one of them would be lost")
+        if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
+            raise ValueError(f"one field is to be named {one!r} and another {other!r}; one would be lost")
+
+
+def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
+    """Takes the value at a path out of a row of one's own; what that empties goes too."""
+    name = path[0]
+    if len(path) == 1:
+        return row.pop(name, _MISSING)
+    inner = row.get(name)
+    if not isinstance(inner, dict):
+        return _MISSING
+    inner = dict(inner)
+    value = _taken(inner, path[1:])
+    if inner:
+        row[name] = inner
+    elif value is not _MISSING:
+        del row[name]  # what was flattened leaves no empty shell
+    return value
 
 
 def _constants(constants: Mapping[str, Any]) -> Work:
