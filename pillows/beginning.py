@@ -113,7 +113,7 @@ class Beginning:
         )
 
     def _fresh(self, situation: start.Situation) -> Checkpoint:
-        return start.fresh(situation, self._retrier.tries("source").until_done(self._feed.start))
+        return start.fresh(situation, self._retrier.asks("source").until_done(self._feed.start))
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
         checkpoint = self._marked(self._identified(checkpoint))
@@ -138,7 +138,7 @@ class Beginning:
         """
         if identity_of(checkpoint).tells:
             return checkpoint
-        identity = self._retrier.tries("source").until_done(self._feed.identify)
+        identity = self._retrier.asks("source").until_done(self._feed.identify)
         return replace(
             checkpoint,
             instance_start_time=identity.instance_start_time,
@@ -153,7 +153,7 @@ class Beginning:
         """
         if checkpoint.marked:
             return checkpoint
-        return replace(checkpoint, marked=self._retrier.tries("source").until_done(self._feed.mark))
+        return replace(checkpoint, marked=self._retrier.asks("source").until_done(self._feed.mark))
 
 
 def claim(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:

@@ -136,8 +136,8 @@ class Run:
         return Pipeline(
             self._plan.pillow,
             trigger=self._plan.pillow.trigger(
-                lambda change: self._retrier.tries("source").until_done(partial(self.feed.fetch, change)),
-                lambda *what: self._retrier.tries("source").until_done(partial(self.feed.attachment, *what)),
+                lambda change: self._retrier.asks("source").until_done(partial(self.feed.fetch, change)),
+                lambda *what: self._retrier.asks("source").until_done(partial(self.feed.attachment, *what)),
             ),
             pusher=pusher,
             watermark=watermark,
@@ -235,7 +235,7 @@ class Run:
         found: set[str] = set()
         for begin in range(0, len(asked), ASKED_AT_ONCE):
             look = partial(self.feed.leaves, asked[begin : begin + ASKED_AT_ONCE])
-            found |= self._retrier.tries("source").until_done(look).keys()
+            found |= self._retrier.asks("source").until_done(look).keys()
         return found
 
     def _raise_epoch(self) -> None:

@@ -35,13 +35,24 @@ class Retrier:
         """Begins to try something at `where` (the source, or a transport's name)."""
         return Tries(self, where)
 
+    def asks(self, where: str) -> Tries:
+        """Begins to ask something of `where`: a stop ends an attempt too, not only the wait for the next."""
+        return Tries(self, where, given_up=True)
+
 
 class Tries:
-    """The tries at one thing."""
+    """The tries at one thing.
 
-    def __init__(self, retrier: Retrier, where: str) -> None:
+    Args:
+        retrier: what they share with others.
+        where: the source, or a transport's name.
+        given_up: whether a stop may end an attempt at any point; a write's own code protects its end.
+    """
+
+    def __init__(self, retrier: Retrier, where: str, *, given_up: bool = False) -> None:
         self._retrier = retrier
         self._where = where
+        self._given_up = given_up
         self._patience = Patience()
 
     def until_done(self, attempt: Callable[[], T]) -> T:
@@ -52,7 +63,7 @@ class Tries:
         """
         while True:
             try:
-                return attempt()
+                return self._retrier.waiter.attend(attempt) if self._given_up else attempt()
             except RetryableError as error:
                 self.failed(error)
             except StoreWriteError as error:

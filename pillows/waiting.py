@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
+import gevent
 from gevent.event import Event
 
 from pillows.clock import Clock
@@ -11,6 +13,11 @@ from pillows.errors import StoppedError
 
 #: A wait shows signs of life at least this often; a watcher restarts what is silent for a minute.
 TICK_SECONDS = 5.0
+
+#: An answer that is on its way when a stop comes may still take so long.
+LAST_SECONDS = 0.3
+
+T = TypeVar("T")
 
 
 class Waiter:
@@ -42,3 +49,33 @@ class Waiter:
             if left <= 0:
                 return
             self.clock.wait(self.stop, min(left, TICK_SECONDS))
+
+    def attend(self, attempt: Callable[[], T]) -> T:
+        """Does what may take long, in a greenlet of its own, which ends soon after a stop.
+
+        For what may be given up at any point: a request that only asks.
+
+        Raises:
+            StoppedError: it was given up.
+        """
+        done = Event()
+        doing = gevent.spawn(_outcome, attempt)
+        doing.rawlink(lambda _: done.set())
+        try:
+            gevent.wait([done, self.stop], count=1)
+            if not done.is_set() and not self.clock.wait(done, LAST_SECONDS):
+                raise StoppedError
+            result, error = doing.get()
+        finally:
+            doing.kill()
+        if error is not None:
+            raise error
+        return result[0]
+
+
+def _outcome(attempt: Callable[[], T]) -> tuple[tuple[T, ...], Exception | None]:
+    """What an attempt gives, or its error: gevent prints what a greenlet raises."""
+    try:
+        return (attempt(),), None
+    except Exception as error:  # noqa: BLE001 - raised again by whoever waits
+        return (), error

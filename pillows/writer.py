@@ -242,7 +242,7 @@ class Writer:
         return rewritten
 
     def _gone_back(self, suspected: Mapping[str, int]) -> dict[str, int]:
-        look = self._retrier.tries("source")
+        look = self._retrier.asks("source")
         return look.until_done(lambda: refusals.went_back(suspected, self._source, self._retrier.waiter))
 
     def _was_purged(self) -> bool:
@@ -250,7 +250,7 @@ class Writer:
 
         The checkpoint notes the purge only when the feed has told what was purged: see `_outrank_purged`.
         """
-        found = self._retrier.tries("source").until_done(self._source.identify)
+        found = self._retrier.asks("source").until_done(self._source.identify)
         if not found.purged_since(self._raised_for or self._keeper.current.purge_seq):
             return False
         self._raised_for = found.purge_seq

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import pytest
 from pillows.errors import RecreatedError
 from pillows.plan import Plan
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
-from tests.unit.feed.wire import couchdb, feed_of, page, reply, row
+from tests.unit.feed.wire import MARK, couchdb, feed_of, page, reply, row
 from tests.unit.pipeline.conftest import running
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
-
-MARK = f"/db/_local/pillowd-{sha256(b'').hexdigest()[:24]}"
 
 __all__ = ["running"]
 

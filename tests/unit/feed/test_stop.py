@@ -9,13 +9,21 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from pillows import feed as feed_module
+from pillows.errors import StoppedError
 from pillows.observer import Observer
+from pillows.tries import Retrier
+from pillows.waiting import LAST_SECONDS, Waiter
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.sizes import size
-from tests.unit.feed.wire import PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
+from tests.unit.feed.wire import MARK, PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
+from tests.unit.pipeline.conftest import running
+from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
+
+__all__ = ["running"]
 
 #: How soon a stop has ended a feed: a second is promised, and a busy machine gets more.
 SOON_SECONDS = size(ci=10, proof=1)
@@ -36,6 +44,13 @@ def open_sockets() -> int:
 def greenlets() -> int:
     gc.collect()
     return sum(isinstance(o, gevent.Greenlet) and not o.ready() for o in gc.get_objects())
+
+
+def until_nothing_is_left_open(sockets: int, running: int) -> None:
+    deadline = time.monotonic() + 60
+    while (open_sockets(), greenlets()) > (sockets, running) and time.monotonic() < deadline:
+        gevent.sleep(0.01)  # the server's own ends close when they notice
+    assert (open_sockets(), greenlets()) <= (sockets, running)
 
 
 STATES = {
@@ -67,10 +82,73 @@ def test_t19_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server
         taken.ended()
         assert time.monotonic() - began < SOON_SECONDS
     assert taken.error is None
-    deadline = time.monotonic() + 60
-    while (open_sockets(), greenlets()) > (sockets, running) and time.monotonic() < deadline:
-        gevent.sleep(0.01)  # the server's own ends close when they notice
-    assert (open_sockets(), greenlets()) <= (sockets, running)
+    until_nothing_is_left_open(sockets, running)
+
+
+ASKING = {
+    "who the server is": (("GET", "/"), {}),
+    "which database it is": (("GET", "/db"), {}),
+    "whether the database is marked": (("GET", MARK), {"identity_token": True}),
+    "where now is": (CHANGES, {"since": "now"}),
+}
+
+
+@pytest.mark.parametrize("asking", ASKING)
+def test_t19_a_stop_ends_a_pillow_whose_first_question_hangs(
+    server: ScriptedServer, tmp_path, running, asking
+):
+    """It waited for the answer: up to 15 s."""
+    route, source = ASKING[asking]
+    server.on(*route, [HANG])
+    sockets, greenlets_before = open_sockets(), greenlets()
+    made = plan(tmp_path, ListFeed(), MemoryTransport(), make_feed=lambda: feed_of(server.url, **source))
+    run = running(made)
+    run.until(lambda: server.requests_of(*route))
+    began = time.monotonic()
+    run.finish()
+    assert time.monotonic() - began < SOON_SECONDS
+    assert run.tail.state == "stopped"
+    until_nothing_is_left_open(sockets, greenlets_before)
+
+
+@pytest.mark.parametrize("set_before", [True, False])
+def test_t19_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long(set_before):
+    clock, stop, asked = FakeClock(auto=False), Event(), Event()
+    tries = Retrier("cases", Waiter(clock, stop), Observer()).asks("source")
+
+    def hang() -> None:
+        asked.set()
+        Event().wait()
+
+    if set_before:
+        stop.set()
+    assert tries.until_done(lambda: "an answer") == "an answer"
+    asking = gevent.spawn(tries.until_done, hang)
+    assert asked.wait(60)
+    stop.set()
+    with gevent.Timeout(60):
+        while not clock.waiting:
+            gevent.sleep(0.001)
+    assert not asking.ready()
+    clock.advance(LAST_SECONDS)
+    with pytest.raises(StoppedError):
+        asking.get(timeout=60)
+
+
+def test_what_is_asked_ends_with_whoever_asks():
+    left = []
+    tries = Retrier("cases", Waiter(FakeClock(), Event()), Observer()).asks("source")
+
+    def hang() -> None:
+        try:
+            Event().wait()
+        finally:
+            left.append(True)
+
+    asking = gevent.spawn(tries.until_done, hang)
+    gevent.idle()
+    asking.kill()
+    assert left
 
 
 def positions(first: int, last: int, limit: int) -> list[bytes]:

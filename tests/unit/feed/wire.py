@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import gevent
@@ -20,6 +21,9 @@ from pillows.source import SourceOptions
 from tests.servers.scripted import LAST_CHUNK, ScriptedServer, chunk, head, json_reply
 
 PAGE_HEAD = b'{"results":[\n'
+
+#: The document that marks a database for a feed without a key.
+MARK = f"/db/_local/pillowd-{sha256(b'').hexdigest()[:24]}"
 
 
 def row(n: int, seq: object = "same", *, rev: str | None = None, **fields: Any) -> bytes:

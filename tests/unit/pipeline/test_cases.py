@@ -265,7 +265,13 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
 
     from pillows.batcher import BatchPolicy
 
-    target = MemoryTransport()
+    class Slow(MemoryTransport):
+        def write(self, batch):
+            while len(feed.fetched) < 4:  # one is written, two wait, and there is no room for another
+                gevent.sleep(0)
+            return super().write(batch)
+
+    target = Slow()
     changes = [Change(id=str(n), revs=("1-a",), version=1) for n in range(20)]
     feed = Large([batch("1-a", *changes, caught_up=True)])
     run = started(plan(tmp_path, feed, target, batch=BatchPolicy(max_bytes=250_000)))
