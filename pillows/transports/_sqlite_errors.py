@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from pillows.conversions import JSON_KINDS
 from pillows.errors import AccessError, FatalError, PillowError, RetryableError
+from pillows.models import Row
+from pillows.transports._columns import decode
+from pillows.transports._sqlite_tables import Table
 
 # Result codes by what must be done (SQLite docs, "Result and Error Codes"); extended codes carry the
 # primary one in their lowest byte.
@@ -29,6 +35,37 @@ def is_of_the_row(error: sqlite3.Error) -> bool:
     # Without a code it was raised by Python's binding of a parameter (a list into a text column).
     code = getattr(error, "sqlite_errorcode", None)
     return code is None or code & 0xFF in _OF_THE_ROW
+
+
+def unbound(rows: Iterable[Row], table: Table) -> str:
+    """Which column is given what SQLite has no value for; empty where none is.
+
+    Python's own error only counts the parameters of a statement.
+    """
+    for row in map(decode, rows):
+        for column in table.columns:
+            if wrong := _wrong(column.value(row)):
+                return f"Column {column.name!r} of table {table.name!r} cannot take {wrong}."
+    return ""
+
+
+def _wrong(value: Any) -> str:
+    if isinstance(value, str):
+        return "" if _is_unicode(value) else "a text that is no Unicode"
+    if isinstance(value, int):
+        return "" if -(2**63) <= value < 2**63 else "a number of more than 64 bits"
+    if value is None or isinstance(value, float | bytes):
+        return ""
+    kind = JSON_KINDS.get(type(value), type(value).__name__)
+    return f"a value of the kind {kind} (a jsonb column can)"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def translated(error: sqlite3.Error, path: Path) -> PillowError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pillows.errors import PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, guard
-from pillows.transports._sqlite_errors import is_of_the_row
+from pillows.transports._sqlite_errors import is_of_the_row, unbound
 from pillows.transports._sqlite_tables import Guard, Table
 from pillows.transports.base import newest
 
@@ -72,11 +72,18 @@ class BatchWriter:
             if isinstance(error, sqlite3.Error) and not is_of_the_row(error):
                 raise
             self._db.execute("ROLLBACK TO document")
-            return str(error)
+            return self._reason(document, error)
         finally:
             if self._db.in_transaction:
                 self._db.execute("RELEASE document")
         return ""
+
+    def _reason(self, document: DocumentRows, error: Exception) -> str:
+        """What is wrong with a document's rows, with the column where there is one."""
+        if isinstance(error, PermanentError):
+            return str(error)
+        found = (unbound(document.rows.get(name, ()), table) for name, table in self._tables.items())
+        return next(filter(None, found), str(error))
 
     def _known(self, ids: Sequence[str]) -> dict[str, dict[str, Guard]]:
         """Document id -> output -> what is stored of it there."""
