@@ -200,6 +200,7 @@ class Standing:
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
         unreadable: why that copy cannot be read; "" where it can.
         lost: outputs that are gone, or know nothing of this pillow, where the target does.
+        foreign_epoch: the greatest epoch of rows that are there although this pillow never wrote.
     """
 
     epoch: int | None = None
@@ -207,6 +208,7 @@ class Standing:
     checkpoint: Checkpoint | None = None
     unreadable: str = ""
     lost: Sequence[str] = ()
+    foreign_epoch: int | None = None
 
     @classmethod
     def of_row(cls, row: tuple[int, str] | None, *, empty: bool) -> Standing:

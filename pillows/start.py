@@ -154,13 +154,21 @@ def _copy(situation: Situation) -> Checkpoint | None:
 
 def _refuse_lost_state(situation: Situation) -> None:
     """A target that was written before while nothing is remembered here: a lost state directory."""
+    pillow = situation.key.pillow
     for name, standing in situation.standings.items():
         if standing.epoch is not None:
             raise StateLostError(
                 f"{name} was written by {situation.key} before (epoch {standing.epoch}), "
                 "but its checkpoint is gone from the state directory.",
-                remedy=f"`pillowd checkpoint import FILE`, or `pillowd checkpoint reset "
-                f"{situation.key.pillow}` to read everything again",
+                remedy=f"`pillowd checkpoint import {pillow} FILE`, or `pillowd checkpoint reset "
+                f"{pillow}` to read everything again",
+            )
+        if standing.foreign_epoch is not None:
+            raise StateLostError(
+                f"{name} holds rows, but none that {situation.key} wrote: another pillow did, "
+                "or this one under another name.",
+                remedy="give it outputs of its own, or put the former name back, or "
+                f"`pillowd checkpoint reset {pillow}` to take them over and replace what is there",
             )
 
 
@@ -210,4 +218,6 @@ def _all_empty(situation: Situation) -> bool:
 
 
 def _epochs(standings: Mapping[str, Standing]) -> Sequence[int]:
-    return [standing.epoch for standing in standings.values() if standing.epoch is not None]
+    """Every epoch that anybody wrote under: under a lower one a target would refuse whatever comes."""
+    known = [(standing.epoch, standing.foreign_epoch) for standing in standings.values()]
+    return [epoch for epochs in known for epoch in epochs if epoch is not None]

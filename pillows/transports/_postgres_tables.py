@@ -121,6 +121,16 @@ class Table:
         return self.compose("select not exists (select from {table} where {mine} true)")
 
     @cached_property
+    def greatest_guard(self) -> bytes:
+        """The greatest guard of its documents, of those without rows too; null where there is none."""
+        if self.many:
+            return self.compose("select max(version) from {document} where output = {path}")
+        return self.compose(
+            "select greatest((select max(_version) from {table} where {mine} true),"
+            " (select max(version) from {document} where output = {path}))"
+        )
+
+    @cached_property
     def has_guards(self) -> bytes:
         """Whether `pillowd_document` has a guard of this table."""
         return self.compose("select exists (select from {document} where output = {path})")

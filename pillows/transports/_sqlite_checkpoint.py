@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import FencedError
-from pillows.models import Standing
+from pillows.models import VERSION_BITS, Standing
 from pillows.transports._sqlite_tables import Table
 
 
@@ -28,13 +29,17 @@ class Checkpoints:
         self._path = path
         self._fence = secrets.token_hex(8)
 
-    def standing(self, db: sqlite3.Connection, tables: Iterable[Table]) -> Standing:
+    def standing(self, db: sqlite3.Connection, tables: Collection[Table]) -> Standing:
         """What the file remembers of the tail."""
         found = db.execute(
             "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
             (self._key.pillow, self._key.source),
         ).fetchone()
-        return Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
+        standing = Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
+        if found:
+            return standing
+        guards = [guard for table in tables if (guard := table.greatest_guard(db)) is not None]
+        return replace(standing, foreign_epoch=max(guards) >> VERSION_BITS if guards else None)
 
     def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it, and saves the checkpoint."""

@@ -113,6 +113,13 @@ class Table:
         """Whether it has no row."""
         return not db.execute(self._any).fetchone()[0]
 
+    def greatest_guard(self, db: sqlite3.Connection) -> int | None:
+        """The greatest guard of its documents, of those without rows too; None where there is none."""
+        kept = "SELECT MAX(version) AS v FROM pillowd_document WHERE output = ?"
+        own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quoted(self.name)}"  # noqa: S608
+        found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.name,)).fetchone()[0]  # noqa: S608
+        return found
+
     def guards(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Guard]:
         """What is stored of these documents; an unknown one is missing."""
         found: dict[str, Guard] = {}

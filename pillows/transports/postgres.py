@@ -28,7 +28,7 @@ from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
 from pillows.options import Options
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
 from pillows.transports._postgres_probe import create_probes
-from pillows.transports._postgres_rows import storable
+from pillows.transports._postgres_rows import restored, storable
 from pillows.transports._postgres_schema import create_stages, ensure, missing, shown, there
 from pillows.transports._postgres_session import Session
 from pillows.transports._postgres_tables import Name, Table
@@ -157,15 +157,16 @@ class PostgresTransport(Transport):
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """The documents of a table, page by page in the order of its own index; see `Transport.stored`."""
         session = Session(self.connection, application=f"pillowd verify {self.key}", prepare=lambda _: None)
+        asked = None if ids is None else [storable(id) for id in ids]
         (table,) = (table for table in self._tables if table.output == output)
         with closing(session):
             after: str | None = ""
             while after is not None:
                 with session.transaction() as cursor:
-                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": ids and list(ids)}
+                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": asked}
                     found = cursor.execute(table.stored(some=ids is not None), parameters).fetchall()
                 if found:
-                    yield [Stored(id=id, rev=rev, guard=version) for id, rev, version in found]
+                    yield [Stored(id=restored(id), rev=rev, guard=version) for id, rev, version in found]
                 after = found[-1][0] if len(found) == SWEEP_PAGE and ids is None else None
 
     def close(self) -> None:
@@ -252,7 +253,8 @@ class _Checkpoints:
             cursor,
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
-        return Standing.of_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
+        standing = Standing.of_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
+        return standing if found else replace(standing, foreign_epoch=_foreign_epoch(cursor, tables))
 
     def claim(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it. An epoch is never lowered."""
@@ -317,6 +319,11 @@ class _Checkpoints:
                 "json": msgspec.json.encode(checkpoint.to_json()).decode(),
             }
         return cursor.execute(sql.SQL(statement).format(self._table), parameters)
+
+
+def _foreign_epoch(cursor: psycopg.Cursor, tables: Sequence[Table]) -> int | None:
+    found = [cursor.execute(table.greatest_guard, ()).fetchone() for table in tables]
+    return max((row[0] >> VERSION_BITS for row in found if row and row[0] is not None), default=None)
 
 
 def _is(cursor: psycopg.Cursor, query: bytes) -> bool:

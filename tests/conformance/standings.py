@@ -6,7 +6,7 @@ import pytest
 
 from pillows.errors import FencedError
 from tests.conformance.steps import assert_applied, only_transactional, opened, rows
-from tests.targets import Target, at, batch, document
+from tests.targets import OTHER_KEY, Target, at, batch, document
 
 
 class StandingConformance:
@@ -32,6 +32,23 @@ class StandingConformance:
             pass
         with opened(target, "docs", claim=False) as transport:
             assert (transport.standing.epoch, transport.standing.empty) == (4, True)
+
+    @pytest.mark.parametrize("output", ["docs", "lines"])
+    @pytest.mark.parametrize("gone", [False, True])
+    def test_rows_and_deletions_of_another_pillow_are_known_by_their_epoch(
+        self, target: Target, output: str, gone: bool
+    ) -> None:
+        """Under a lower one whatever comes would be taken for older than what is there."""
+        only_transactional(target)
+        with opened(target, output, epoch=3) as transport:
+            transport.write(batch(document("a", 1, {"l": 1}, output=output), epoch=3))
+            if gone:
+                transport.write(batch(document("a", 2, output=output), epoch=3))
+        with opened(target, output, claim=False, key=OTHER_KEY) as transport:
+            standing = transport.standing
+        assert (standing.epoch, standing.foreign_epoch, standing.empty) == (None, 3, gone)
+        with opened(target, output, claim=False) as transport:
+            assert (transport.standing.epoch, transport.standing.foreign_epoch) == (3, None)
 
     def test_the_checkpoint_is_saved_with_the_rows(self, target: Target) -> None:
         only_transactional(target)

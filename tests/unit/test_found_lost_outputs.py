@@ -58,3 +58,25 @@ def test_an_unreadable_copy_is_no_obstacle_to_a_reset():
 def unreadable(stored: Checkpoint | None) -> Situation:
     standing = Standing.of_row((3, '{"from": "the future"}'), empty=False)
     return replace(situation(STORED), stored=stored, standings={"w": standing}, transactional=True)
+
+
+FOREIGN = {"w": Standing(empty=False, foreign_epoch=3)}
+
+
+def test_a_pillow_under_a_new_name_is_refused_with_the_remedies():
+    with pytest.raises(StateLostError, match=r"none that .* wrote.*former name back.*checkpoint reset"):
+        decide(replace(situation(STORED), stored=None, standings=FOREIGN))
+
+
+def test_a_reset_takes_rows_of_another_pillow_over_above_their_epoch():
+    reset = Checkpoint.reset(None)
+    checkpoint = decide(replace(situation(STORED), stored=reset, standings=FOREIGN)).checkpoint
+    assert checkpoint is not None
+    assert (checkpoint.seq, checkpoint.epoch, checkpoint.first_pass) == (Seq.BEGINNING, 4, False)
+
+
+def test_an_imported_checkpoint_never_writes_below_rows_that_are_there():
+    imported = Checkpoint(seq=Seq.of("5-x"))
+    checkpoint = decide(replace(situation(STORED), stored=imported, standings=FOREIGN)).checkpoint
+    assert checkpoint is not None
+    assert checkpoint.epoch == 3
