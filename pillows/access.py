@@ -1,15 +1,9 @@
-"""Who we are to a CouchDB server, and how seldom we try when it says no.
-
-CouchDB 3.4 locks an account after five failures for some minutes, even for the right password, and
-checking a wrong password costs the server most of a second. So credentials that were refused are
-tried twice in five minutes at most, by everybody who shares them.
-"""
+"""Who we are to a CouchDB server: what each request carries, and where it comes from."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookies import CookieError, SimpleCookie
@@ -18,6 +12,7 @@ from typing import Protocol
 import requests
 from gevent.lock import RLock
 
+from pillows.answers import RefusedError
 from pillows.clock import Clock
 from pillows.couch_options import (
     Auth,
@@ -27,11 +22,8 @@ from pillows.couch_options import (
     JwtAuth,
     SessionAuth,
 )
-from pillows.errors import AccessError, RetryableError
-
-#: Refusals that end the trying, and for how long.
-MAX_REFUSALS = 2
-REFUSAL_SECONDS = 300.0
+from pillows.couch_tries import Tries
+from pillows.errors import RetryableError
 
 #: A token is renewed when this share of its life is over.
 RENEW_AT = 0.8
@@ -55,7 +47,7 @@ class Access(ABC):
         """The headers that say who we are; may ask a server for them.
 
         Raises:
-            AccessError: that server does not let us in.
+            AccessError: that server does not let us in; that is counted already.
             RetryableError: it is away.
         """
 
@@ -138,10 +130,11 @@ class Jwt(Access):
 class Session(Access):
     """A cookie session, renewed when 80 % of its life is over, by one greenlet for all."""
 
-    def __init__(self, options: SessionAuth, login: Login, clock: Clock) -> None:
+    def __init__(self, options: SessionAuth, login: Login, clock: Clock, tries: Tries) -> None:
         self._options = options
         self._login = login
         self._clock = clock
+        self._tries = tries
         self._lock = RLock()
         self._cookie = ""
         self._renew_at = 0.0
@@ -166,7 +159,8 @@ class Session(Access):
     def _renew(self) -> None:
         asked_at = self._clock.monotonic()
         password = self._options.password.get_secret_value()
-        response = self._login("/_session", {"name": self._options.username, "password": password})
+        with self._tries.logging_in():
+            response = self._login("/_session", {"name": self._options.username, "password": password})
         cookies = SimpleCookie()
         try:
             cookies.load(response.headers.get("Set-Cookie", ""))
@@ -181,7 +175,7 @@ class Session(Access):
 class Iam(Access):
     """IBM Cloud IAM: ibm_cloud_sdk_core fetches the token and renews it at 80 % of its life."""
 
-    def __init__(self, options: IamAuth) -> None:
+    def __init__(self, options: IamAuth, tries: Tries) -> None:
         # Imported only where it is used: it would cost every other daemon some MiB.
         from ibm_cloud_sdk_core.authenticators import (  # type: ignore[import-untyped]  # noqa: PLC0415 - has no types
             IAMAuthenticator,
@@ -189,6 +183,7 @@ class Iam(Access):
 
         self._apikey = options.apikey.get_secret_value()
         self._authenticator = IAMAuthenticator(self._apikey, url=options.url)
+        self._tries = tries
         self._lock = RLock()
 
     def headers(self) -> dict[str, str]:
@@ -198,21 +193,30 @@ class Iam(Access):
             AccessError: IAM does not take the API key.
             RetryableError: IAM is away.
         """
+        request: dict[str, dict[str, str]] = {"headers": {}}
+        with self._lock, self._tries.logging_in(), self._asking():
+            self._authenticator.authenticate(request)
+        return request["headers"]
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
         from ibm_cloud_sdk_core import (  # type: ignore[import-untyped]  # noqa: PLC0415 - as in __init__
             ApiException,
         )
 
-        request: dict[str, dict[str, str]] = {"headers": {}}
         try:
-            with self._lock:
-                self._authenticator.authenticate(request)
+            yield
         except ApiException as error:
             if error.status_code in (400, 401, 403):
-                raise AccessError("IAM does not take the API key.", remedy="check `auth.apikey`") from None
+                raise RefusedError("IAM does not take the API key.", remedy="check `auth.apikey`") from None
             raise RetryableError(f"IAM answered {error.status_code}.") from None
         except requests.RequestException as error:
             raise RetryableError(f"IAM is away: {type(error).__name__}.") from None
-        return request["headers"]
+        except Exception as error:  # noqa: BLE001 - the SDK takes an answer to pieces without looking
+            raise RetryableError(f"IAM's answer makes no sense: {type(error).__name__}.") from None
+        finally:
+            # Else the SDK would take a request that failed for one under way, and wait a minute for it.
+            self._authenticator.token_manager.request_time = 0
 
     def forget(self) -> bool:
         """Drops the token: the next request asks for another."""
@@ -226,13 +230,14 @@ class Iam(Access):
         return [self._apikey, token] if token else [self._apikey]
 
 
-def access(auth: Auth | None, login: Login, clock: Clock) -> Access:
+def access(auth: Auth | None, login: Login, clock: Clock, tries: Tries) -> Access:
     """The access method that was configured.
 
     Args:
         auth: the configured method; None for an open server.
         login: sends the request that gets a session.
         clock: tells when a token is old.
+        tries: how often that may be refused.
     """
     match auth:
         case None:
@@ -244,55 +249,6 @@ def access(auth: Auth | None, login: Login, clock: Clock) -> Access:
         case JwtAuth():
             return Jwt(auth)
         case SessionAuth():
-            return Session(auth, login, clock)
+            return Session(auth, login, clock, tries)
         case IamAuth():
-            return Iam(auth)
-
-
-class Tries:
-    """Counts refusals of one set of credentials, and lets few try while they are unproven.
-
-    Until the server has taken them once, and again after a refusal, one request at a time may
-    carry them: twenty pillows that start with a wrong password would lock the account otherwise.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._refused_at: deque[float] = deque(maxlen=MAX_REFUSALS)
-        self._proven = False
-        self._gate = RLock()
-
-    @contextmanager
-    def trying(self) -> Iterator[None]:
-        """Around one request with credentials; waits while another tries unproven ones.
-
-        Raises:
-            AccessError: they were refused too often just now; nothing may be sent.
-        """
-        if self._proven:
-            yield
-            return
-        with self._gate:
-            self._check()
-            yield
-
-    def refused(self) -> None:
-        """The server did not take the credentials."""
-        self._proven = False
-        self._refused_at.append(self._clock.monotonic())
-
-    def accepted(self) -> None:
-        """The server took the credentials."""
-        self._proven = True
-        self._refused_at.clear()
-
-    def _check(self) -> None:
-        if len(self._refused_at) < MAX_REFUSALS:
-            return
-        wait_seconds = self._refused_at[0] + REFUSAL_SECONDS - self._clock.monotonic()
-        if wait_seconds > 0:
-            raise AccessError(
-                f"The server refused our credentials {MAX_REFUSALS} times; "
-                f"no further try for {wait_seconds:.0f} s.",
-                remedy="check the user and password of the connection",
-            )
+            return Iam(auth, tries)

@@ -15,6 +15,12 @@ MAX_RETRY_AFTER_SECONDS = 120.0
 #: What CouchDB says of a database that is not there; 2.x and 3.x, and 1.x.
 _NO_DATABASE = {"Database does not exist.", "no_db_file"}
 
+#: What CouchDB says, with 403, of an account that failed too often, whatever its password; since 3.4.
+_LOCKED = "Account is temporarily locked"
+
+#: What CouchDB says, with 401, also to users whose password it took.
+_NO_ADMIN = "You are not a server admin."
+
 #: Client errors that are none: timeouts, "nodedown" (412), "too early".
 _PASSING = {408, 412, 425}
 
@@ -29,6 +35,10 @@ class MissingError(RetryableError):
 
 class RefusedError(AccessError):
     """The server did not take our credentials."""
+
+
+class ForbiddenError(AccessError):
+    """The server knows who we are, and that we may not do this."""
 
 
 class RejectedError(RetryableError):
@@ -96,7 +106,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
     said = complaint(body)
     text = f"The server answered {status}" + (f" ({said})." if said.error else ".")
     if status in (401, 403):
-        return RefusedError(text, remedy="check the user, its password, and that it may read the database")
+        return _unwelcome(status, said, text)
     if status == 429:
         return ThrottledError(text, retry_after_seconds=max(1.0, retry_after(headers, now=now) or 0.0))
     if status == 404 and said.reason in _NO_DATABASE:
@@ -104,6 +114,13 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
     if 400 <= status < 500 and status not in _PASSING:
         return RejectedError(text, status=status, said=said)
     return ServerError(text, status=status, retry_after_seconds=retry_after(headers, now=now))
+
+
+def _unwelcome(status: int, said: Complaint, text: str) -> AccessError:
+    reason = said.reason or ""
+    if reason == _NO_ADMIN or (status == 403 and not reason.startswith(_LOCKED)):
+        return ForbiddenError(text, remedy="let the user do that: see the database's `_security`")
+    return RefusedError(text, remedy="check the user, its password, and that it may read the database")
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:

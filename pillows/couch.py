@@ -17,12 +17,13 @@ import msgspec
 import requests
 import urllib3
 
-from pillows.access import Access, Tries, access
-from pillows.answers import RefusedError, classify
+from pillows.access import Access, access
+from pillows.answers import ForbiddenError, RefusedError, classify
 from pillows.causes import unopened, untrusted
 from pillows.clock import Clock, SystemClock
 from pillows.couch_options import CouchConnection
 from pillows.couch_session import session
+from pillows.couch_tries import Tries
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, PillowError, RetryableError
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ class Couch:
         self.tries = Tries(self.clock)
         self._users = 0
         self._http = session(connection)
-        self._access: Access = access(connection.auth, self._login, self.clock)
+        self._access: Access = access(connection.auth, self._login, self.clock, self.tries)
 
     def acquire(self) -> None:
         """Notes somebody who uses this client."""
@@ -221,21 +222,26 @@ class Couch:
                 return self._accepted(method, path, body, self._headers(), silent_seconds)
             except RefusedError:
                 if not self._access.forget():
-                    self.tries.refused()
+                    self._refused()
                     raise
-            # Logging in may be refused too; that is counted there, and is the end of it.
+            # Logging in may be refused too; that is the end of it.
             headers = self._headers()
             try:
                 return self._accepted(method, path, body, headers, silent_seconds)
             except RefusedError:
-                self.tries.refused()
+                self._refused()
                 raise
+
+    def _refused(self) -> None:
+        """Counts a refusal; who sends no credentials has none to lose."""
+        if self.connection.auth is not None:
+            self.tries.refused()
 
     def _headers(self) -> dict[str, str]:
         try:
             return self._access.headers()
         except RefusedError as error:
-            self.tries.refused()
+            # Already counted, and not to be taken for a refusal of the request itself.
             raise AccessError(error.args[0], remedy=error.remedy) from None
 
     def _accepted(
@@ -248,7 +254,11 @@ class Couch:
     ) -> requests.Response:
         if body is not None:
             headers["Content-Type"] = "application/json"
-        response = self._send(method, path, body, headers, silent_seconds)
+        try:
+            response = self._send(method, path, body, headers, silent_seconds)
+        except ForbiddenError:
+            self.tries.accepted()
+            raise
         self.tries.accepted()
         return response
 
@@ -307,6 +317,7 @@ class Couch:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise ConfigError(self._said(error), remedy="check the connection's url") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            self.tries.doubt()
             if untrusted(error):
                 raise AccessError(
                     f"The server's certificate is not trusted: {self._said(error)}",
