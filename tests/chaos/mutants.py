@@ -1,12 +1,13 @@
 """Planted bugs: each is one that somebody shipped, and each must turn a run red.
 
-`plant` changes the code of the process that calls it (`tests.chaos.shim`); `SHOWN_BY` names the fault
-and the end that show it.
+`plant` changes the code of the process that calls it (`tests.chaos.shim`); `MUTANTS` says what shows it, and
+how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -129,19 +130,39 @@ def recreated_ignored() -> None:
     Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
 
 
-#: Mutant -> what plants it, the fault and the end that show it.
-MUTANTS: dict[str, tuple[Callable[[], None], str, str]] = {
-    "checkpoint before ack": (checkpoint_before_ack, "none", "at before-elasticsearch"),
-    "no directory fsync": (no_directory_fsync, "none", "power"),
-    "swallowed item error": (swallowed_item_error, "elasticsearch: items busy", "kill"),
-    "generation as version": (generation_as_version, "none", "kill"),
-    "page cut is an end": (page_cut_is_an_end, "couch: cut mid-chunk", "kill"),
-    "batch dropped on stop": (batch_dropped_on_stop, "none", "stop"),
-    "failed batch later": (failed_batch_later, "elasticsearch: items busy", "kill"),
-    "recreated ignored": (recreated_ignored, "couch: database recreated", "kill"),
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A planted bug.
+
+    Attributes:
+        plant: changes the code.
+        fault, end: of the cycle that shows it.
+        shows: what the oracle finds then: one of these at least.
+    """
+
+    plant: Callable[[], None]
+    fault: str
+    end: str
+    shows: frozenset[str]
+
+
+#: Changes that no target was given: of new documents, changed ones, and deleted ones.
+LOST = frozenset({"missing", "stale", "resurrected"})
+
+MUTANTS = {
+    "checkpoint before ack": Mutant(checkpoint_before_ack, "none", "at before-elasticsearch", LOST),
+    "no directory fsync": Mutant(no_directory_fsync, "none", "power", LOST),
+    "swallowed item error": Mutant(swallowed_item_error, "elasticsearch: items busy", "kill", LOST),
+    "generation as version": Mutant(generation_as_version, "none", "kill", frozenset({"stale"})),
+    "page cut is an end": Mutant(page_cut_is_an_end, "couch: cut mid-chunk", "kill", LOST),
+    "batch dropped on stop": Mutant(batch_dropped_on_stop, "none", "stop", LOST),
+    "failed batch later": Mutant(failed_batch_later, "elasticsearch: items busy", "kill", LOST),
+    "recreated ignored": Mutant(
+        recreated_ignored, "couch: database recreated", "kill", frozenset({"phantom"})
+    ),
 }
 
 
 def plant(name: str) -> None:
     """Changes the code of this process."""
-    MUTANTS[name][0]()
+    MUTANTS[name].plant()

@@ -9,6 +9,8 @@ from tests.acceptance.stores import Rows
 from tests.chaos.truth import Truth, body
 
 KINDS = ("missing", "phantom", "resurrected", "stale", "corrupted")
+#: Nothing can be said of a target that can't be read.
+UNREADABLE = "unreadable"
 
 
 @dataclass(slots=True)

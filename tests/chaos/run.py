@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import gevent
-import psutil
 from gevent.util import print_run_info
 
+from tests.chaos.ends import freeze, starve
 from tests.chaos.faults import FAULTS
 from tests.chaos.lines import State
-from tests.chaos.oracle import Verdict, judge
+from tests.chaos.oracle import UNREADABLE, Verdict, judge
 from tests.chaos.plan import FULL_CYCLES, Cycle, Plan
 from tests.chaos.score import ChaosError, Score
 from tests.chaos.shim import power_off
@@ -26,7 +26,11 @@ from tests.chaos.stage import REPLAY_BOUND, SHUTDOWN_SECONDS, Stage
 #: wrong meanwhile, and how long a fresh write may take to be visible everywhere.
 RECOVERY_SECONDS, PROBE_SECONDS = 60.0, 10.0
 
-#: A cycle takes some seconds. One that takes so long hangs, in the harness itself.
+#: States in which nothing more is to be expected of a pillow.
+RESTING = {"live", "failed"}
+
+#: A cycle takes some seconds. One that takes so long, beside all that may be waited for, hangs, in the
+#: harness itself.
 HUNG_SECONDS = 300.0
 
 #: How long a place where the daemon is to die may take to be reached while the fault is in force, and then.
@@ -45,7 +49,7 @@ class Chaos:
         probe_seconds: how long a fresh write may take to be visible.
         wait_seconds: so long a fault on a line may take to be felt, and a place to be reached, before the
             daemon is ended anyway.
-        patience_seconds: the same, of pillows that say they are live.
+        patience_seconds: the same, of pillows that say they are live, or that they have failed.
     """
 
     def __init__(
@@ -70,21 +74,29 @@ class Chaos:
         self._probe_seconds = probe_seconds
         self._wait_seconds = wait_seconds
         self._patience_seconds = patience_seconds
+        self._hung_seconds = HUNG_SECONDS + recovery_seconds + probe_seconds + patience_seconds
         self._written: dict[str, set[State]] = {}
         self._stopped = self._ended_clean = False
         self._rereads = False
         self._last = ""
         self._power = False
 
-    def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf) -> Score:
+    def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf, least: int = 0) -> Score:
         """Runs so many cycles, or fewer when the time is up, with a check after some and at the end.
+
+        Args:
+            cycles: how many.
+            check_every: so many cycles, everything is compared.
+            minutes: when the time is up.
+            least: so many cycles there are, however long they take.
 
         Raises:
             ChaosError: something was lost, did not come back, was done again, or never happened.
         """
         end_at = time.monotonic() + minutes * 60
         for number in range(1, cycles + 1):
-            if time.monotonic() > end_at:
+            if time.monotonic() > end_at and number > least:
+                self._say(f"the time is up after {number - 1} of {cycles} cycles")
                 break
             cycle = self.plan.draw()
             began = time.monotonic()
@@ -153,6 +165,9 @@ class Chaos:
         self.score.hit.update({cycle.fault.name: int(felt), end: int(hit)})
         self.plan.happened(cycle, felt=felt, hit=hit)
         self._compare_writes(cycle)
+        self._last += "".join(
+            f", {name} in vain" for name, done in ((cycle.fault.name, felt), (end, hit)) if not done
+        )
 
     def _start(self, environ: Mapping[str, str], *, forgetful: bool = False, gently: bool = False) -> None:
         stage = self.stage
@@ -178,7 +193,7 @@ class Chaos:
         return {**environ, "PILLOWD_FAILPOINT": f"{given},{mine}" if given else mine}
 
     def _died(self, end: str, place: str) -> bool:
-        """Whether the daemon has died in its place."""
+        """Whether the daemon has died in its place; of a power failure, whether it took anything away."""
         if place == "drain" and self.stage.daemon.child.poll() is None:
             self.stage.daemon.signal(signal.SIGTERM)
         died = self._dies(self._wait_seconds if end != "power" else 0.5)
@@ -187,7 +202,7 @@ class Chaos:
             return died
         undone = power_off(self.stage.undo_path)
         self.score.events["renames undone"] += undone
-        return True
+        return undone > 0
 
     def _dies(self, seconds: float) -> bool:
         child = self.stage.daemon.child
@@ -202,32 +217,24 @@ class Chaos:
             gevent.sleep(0.02)
 
     def _end(self, end: str, *, calm: bool) -> bool:
-        """Ends the daemon; whether it went as meant."""
+        """Ends the daemon; whether the end was felt."""
         daemon, child = self.stage.daemon, self.stage.daemon.child
         if child.poll() is not None:
             self.score.troubles.append(f"ended by itself with {child.returncode} before {end}")
             return False
+        felt = True
         if end == "stop":
             self._stop(calm=calm)
         elif end == "hang":
-            daemon.signal(signal.SIGSTOP)
-            gevent.sleep(self._random.uniform(0.3, 1.2))
-            daemon.signal(signal.SIGCONT)
-            gevent.sleep(0.5 * self._random.random())
+            felt = freeze(daemon, self._random)
         elif end == "memory":
-            self._starve(child.pid)
+            felt = starve(daemon, self._random, seconds=self._wait_seconds)
         self._kill()
-        return True
+        return felt
 
     def _kill(self) -> None:
         if self.stage.daemon.child.poll() is None:
             self.stage.kill()
-
-    def _starve(self, pid: int) -> None:
-        """Takes all memory but what the process has; what then goes wrong ends with a kill."""
-        used = psutil.Process(pid).memory_info().vms
-        psutil.Process(pid).rlimit(psutil.RLIMIT_AS, (used, used))
-        gevent.sleep(1.0)
 
     def _stop(self, *, calm: bool) -> None:
         began = time.monotonic()
@@ -323,15 +330,16 @@ class Chaos:
         while True:
             if self.stage.daemon.child.poll() is not None:
                 raise ChaosError(f"ended: {self.stage.daemon.log.read_text()[-2000:]}")
-            done = self.stage.live()
+            said = self.stage.said()
+            live, resting = said == {"live"}, bool(said) and said <= RESTING
             waited = time.monotonic() - since
-            if done or waited > self._recovery_seconds:
+            if resting or waited > self._recovery_seconds:
                 verdict = self._judged()
-                if done and not verdict:
+                if live and not verdict:
                     return verdict
                 if verdict.counts != before:
                     before, since = verdict.counts, time.monotonic()
-                elif waited > (self._patience_seconds if done else self._recovery_seconds):
+                elif waited > (self._patience_seconds if resting else self._recovery_seconds):
                     if not verdict:
                         raise ChaosError(f"not live: {self.stage.states()}")
                     return verdict
@@ -342,7 +350,7 @@ class Chaos:
         try:
             held = self.stage.targets()
         except Exception as error:  # noqa: BLE001 - a table or an index that is not there yet
-            whole.add("missing", f"{type(error).__name__}: {error}")
+            whole.add(UNREADABLE, f"{type(error).__name__}: {error}")
             return whole
         for database, targets in held.items():
             verdict = judge(self.stage.writers[database].truth, targets)
@@ -353,11 +361,11 @@ class Chaos:
     def _probe(self) -> None:
         """After a last fault in this very process: it must find back by itself."""
         stage = self.stage
-        for name in ("couch", "postgres", "postgres alone", "elasticsearch"):
-            stage.lines[name].reset()
-        id = stage.writers["all"].write_one()
+        for line in stage.lines.values():
+            line.reset()
+        ids = {database: writer.write_one() for database, writer in stage.writers.items()}
         began = time.monotonic()
-        while not stage.visible(id):
+        while not stage.visible(ids):
             if time.monotonic() - began > self._probe_seconds:
                 raise ChaosError(f"no fresh write within {self._probe_seconds:g} s: {stage.states()}")
             gevent.sleep(0.1)
@@ -369,23 +377,22 @@ class Chaos:
             log.seek(stage.log_read)
             score.logged(log.read())
             stage.log_read = log.tell()
-        score.changes = sum(writer.truth.n for writer in stage.writers.values())
+        score.changes = sum(writer.sent for writer in stage.writers.values())
         score.documents = len(stage.writers["all"].truth.documents)
 
     # --- the run itself
 
     def _insist_on_enough(self) -> None:
         score = self.score
-        lacking = self.plan.lacking(score.hit)
-        lacking += [name for name, count in score.seen().items() if not count]
+        lacking = self.plan.lacking(score.hit) + score.lacking()
         if lacking and score.cycles >= FULL_CYCLES:
-            raise ChaosError(f"not often enough: {', '.join(lacking)}")
+            raise ChaosError(f"not enough: {', '.join(lacking)}")
         if score.troubles:
             raise ChaosError(f"troubles: {score.troubles}")
 
     @contextmanager
     def _not_hanging(self, what: object) -> Iterator[None]:
-        hung = gevent.Timeout(HUNG_SECONDS)
+        hung = gevent.Timeout(self._hung_seconds)
         try:
             with hung:
                 yield

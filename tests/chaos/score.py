@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.oracle import Verdict
@@ -19,7 +20,12 @@ SOMETIMES = (
     "source.rewound",
     "pass.completed",
     "renames undone",
+    "lap.bulk_get",
+    "lap.include_docs",
 )
+
+#: What is promised of a run of 300 cycles (`plan.FULL_CYCLES`) or more.
+CHANGES_PER_CYCLE, STOP_SECONDS = 200, 10.0
 
 
 class ChaosError(AssertionError):
@@ -39,7 +45,7 @@ class Score:
         stop_replays: the same after each clean stop.
         stop_seconds, recovery_seconds, probe_seconds: how long each took.
         events: what the daemon has logged, by name, and what else should happen sometimes.
-        changes, documents: how many were written.
+        changes, documents: how many the source was given, and of how many documents.
         troubles: what else is wrong.
     """
 
@@ -65,3 +71,17 @@ class Score:
     def seen(self) -> dict[str, int]:
         """How often what should be seen sometimes was."""
         return {name: self.events[name] for name in SOMETIMES} | {"written again": sum(self.replays)}
+
+    def lacking(self) -> list[str]:
+        """What of all that a long run must come to is not there."""
+        found = [f"{name}: never" for name, count in self.seen().items() if not count]
+        if self.changes < CHANGES_PER_CYCLE * self.cycles:
+            found.append(f"changes: {self.changes} in {self.cycles} cycles, {CHANGES_PER_CYCLE} each wanted")
+        if (slowest := p99(self.stop_seconds)) >= STOP_SECONDS:
+            found.append(f"stops: p99 {slowest:.2f} s, {STOP_SECONDS:g} promised")
+        return found
+
+
+def p99(taken: Sequence[float]) -> float:
+    """The time that 99 of 100 keep."""
+    return sorted(taken)[int(len(taken) * 0.99)] if taken else 0.0

@@ -1,5 +1,5 @@
-"""The daemon with a planted bug (CHAOS_MUTANT), or on a disk that forgets (CHAOS_UNDO), or counting its
-greenlets (CHAOS_GREENLETS).
+"""The daemon that soon counts as far behind; with a planted bug (CHAOS_MUTANT), or on a disk that forgets
+(CHAOS_UNDO), or counting its greenlets (CHAOS_GREENLETS).
 
 A process that is killed leaves what it wrote to the kernel; a power failure takes away what was not
 synced. So that a kill can stand for both, the old file of each rename is kept until the directory is
@@ -10,11 +10,35 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 #: What stands for a file that was not there before.
 _ABSENT = ".absent"
+
+
+#: So many changes are a page of the stage's pillows; ten thousand behind are none of its daemons.
+FAR_BEHIND = LAP_ROWS = 100
+
+
+def alternate() -> None:
+    """Ways of reading documents that take turns after a hundred rows, and tell: "lap.bulk_get".
+
+    Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
+    """
+    from pillows import feed_choice, feed_reading
+
+    feed_reading.FAR_BEHIND = FAR_BEHIND
+    feed_choice.LAP_ROWS = LAP_ROWS
+    feed_choice.FIRST_STRETCH_LAPS = feed_choice.LONGEST_STRETCH_LAPS = 1
+    end = feed_choice.Choice.end
+
+    def told(self: Any, at: float) -> None:
+        sys.stderr.write(f'{{"event": "lap.{self.way}"}}\n')
+        end(self, at)
+
+    feed_choice.Choice.end = told  # type: ignore[method-assign]
 
 
 def forget_renames(folder: Path) -> None:
@@ -79,6 +103,7 @@ def main() -> None:
     from gevent import monkey
 
     monkey.patch_all()
+    alternate()
     if counted := os.environ.get("CHAOS_GREENLETS"):
         count_greenlets(Path(counted))
     if undo := os.environ.get("CHAOS_UNDO"):

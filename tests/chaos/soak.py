@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass
 
 import gevent
 import psutil
@@ -32,8 +32,23 @@ class Sizes:
         return cls(*(sorted(column)[at] for column in zip(*map(astuple, sizes), strict=True)))
 
 
-def soak(chaos: Chaos, seed: int, minutes: float) -> tuple[Sizes, Sizes]:
-    """Runs one process under dense faults. Returns its sizes early, once it is warm, and late.
+@dataclass(frozen=True, slots=True)
+class Soaked:
+    """What came out: sizes early, once the process was warm, and late."""
+
+    minutes: float
+    early: Sizes
+    late: Sizes
+
+    def figures(self) -> Iterator[tuple[str, float, float]]:
+        """Name of a size, early, late."""
+        late = asdict(self.late)
+        for name, early in asdict(self.early).items():
+            yield "MiB" if name == "mib" else name, round(early, 1), round(late[name], 1)
+
+
+def soak(chaos: Chaos, seed: int, minutes: float) -> Soaked:
+    """Runs one process under dense faults.
 
     Raises:
         ChaosError: something was lost, or did not come back.
@@ -52,7 +67,7 @@ def soak(chaos: Chaos, seed: int, minutes: float) -> tuple[Sizes, Sizes]:
         sizes.append(_size(chaos))
     chaos.find_back()
     warm = sizes[len(sizes) // 5 :]
-    return Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :])
+    return Soaked(minutes, Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :]))
 
 
 def _strike(chaos: Chaos, chance: random.Random) -> None:

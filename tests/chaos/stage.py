@@ -45,7 +45,7 @@ def rows(document):
 
 
 class Daemon(Pillowd):
-    """The real process, or the same with a planted bug or a forgetful disk (`tests.chaos.shim`)."""
+    """The real process, or the same with something done to it (`tests.chaos.shim`)."""
 
     program: Sequence[str] = (sys.executable, str(ROOT / "pillowd.py"))
     shim = (sys.executable, "-m", "tests.chaos.shim")
@@ -80,7 +80,7 @@ class Stage:
         self.folder = folder
         self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
         self.mutant = mutant
-        self.log_from = self.log_read = 0
+        self.log_from = self.log_read = self._starts = 0
         # One disk: what is renamed is kept by a link.
         self.disk_path = folder / "disk"
         self.state_path, self.undo_path = self.disk_path / "state", self.disk_path / "undo"
@@ -140,6 +140,8 @@ class Stage:
     def start(self, environ: Mapping[str, str], *, forgetful: bool = False, counting: bool = False) -> None:
         """Starts the daemon; it may die before it is ready.
 
+        Every other time, and where something was done to it, it is the one of `tests.chaos.shim`.
+
         Args:
             environ: what is added to the environment.
             forgetful: what is renamed is kept, for `power_off`.
@@ -150,7 +152,8 @@ class Stage:
             more["CHAOS_UNDO"] = str(self.undo_path)
         if counting:
             more["CHAOS_GREENLETS"] = str(self.folder / "greenlets")
-        shimmed = self.mutant or forgetful or counting
+        self._starts += 1
+        shimmed = self.mutant or forgetful or counting or self._starts % 2
         self.daemon.program = self.daemon.shim if shimmed else Daemon.program
         self.daemon.start(environ=more | dict(environ), ready=False)
 
@@ -180,9 +183,9 @@ class Stage:
     def states(self) -> list[str]:
         return [f"{name}: {one['state']} {one['reason']}" for name, one in statuses(self.daemon).items()]
 
-    def live(self) -> bool:
-        said = statuses(self.daemon)
-        return bool(said) and all(one["state"] == "live" for one in said.values())
+    def said(self) -> set[str]:
+        """The states that the pillows say they are in."""
+        return {one["state"] for one in statuses(self.daemon).values()}
 
     # --- what is there
 
@@ -198,18 +201,23 @@ class Stage:
             "again": {"postgres again": self._table("again")},
         }
 
-    def visible(self, id: str) -> bool:
-        """Whether a document of the large database is in every target."""
+    def visible(self, ids: Mapping[str, str]) -> bool:
+        """Whether a document of each database is in every target of it.
+
+        Args:
+            ids: database -> the document's id.
+        """
+        tables = {"everything": ids["all"], "alone": ids["all"], "again": ids["again"]}
         with psycopg.connect(self.dsn(), autocommit=True) as connection:
-            for table in ("everything", "alone"):
+            for table, id in tables.items():
                 if connection.execute(f"select 1 from {table} where _id = %s", [id]).fetchone() is None:
                     return False
         with closing(sqlite3.connect(self.sqlite_path)) as db:
-            if db.execute("select 1 from everything where _id = ?", [id]).fetchone() is None:
+            if db.execute("select 1 from everything where _id = ?", [ids["all"]]).fetchone() is None:
                 return False
         requests.post(f"{self.elasticsearch.url}/{self.index}/_refresh", timeout=60).raise_for_status()
         url = f"{self.elasticsearch.url}/{self.index}/_count"
-        answer = requests.post(url, json={"query": {"ids": {"values": [id]}}}, timeout=60)
+        answer = requests.post(url, json={"query": {"ids": {"values": [ids["all"]]}}}, timeout=60)
         return bool(answer.json()["count"] == 1)
 
     def _table(self, name: str) -> Rows:

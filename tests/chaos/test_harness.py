@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
 
 from tests.acceptance.stores import Row
+from tests.chaos import note
+from tests.chaos.ends import says_short
 from tests.chaos.lines import Line
 from tests.chaos.oracle import judge
-from tests.chaos.plan import ENDS, FULL_CYCLES, Plan
+from tests.chaos.plan import ENDS, FULL_CYCLES, Cycle, Plan
+from tests.chaos.run import Chaos
+from tests.chaos.score import SOMETIMES, ChaosError, Score
+from tests.chaos.soak import Sizes, Soaked
 from tests.chaos.stage import revealed
 from tests.chaos.truth import NUL, Document, Truth, body
 from tests.servers.tcp_proxy import Passed
@@ -69,3 +79,106 @@ def test_what_is_written_is_read_off_the_line() -> None:
 
     line.forget()
     assert line.written() == set()
+
+
+class Unmoved(Chaos):
+    """A run whose cycles do nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("Any", SimpleNamespace(small_disk=True)), 1, say=lambda _: None)
+
+    def cycle(self, cycle: Cycle) -> None:
+        """Felt, whatever it is."""
+        self.score.hit.update([cycle.fault.name, cycle.end])
+        self.plan.happened(cycle, felt=True, hit=True)
+
+    def check(self) -> None:
+        """Nothing is compared."""
+
+    def calm_stop(self) -> None:
+        """Nothing is stopped."""
+
+
+def test_a_run_that_is_out_of_time_ends_but_does_as_many_cycles_as_it_must() -> None:
+    assert Unmoved().run(40, minutes=0).cycles == 0
+    assert Unmoved().run(40, minutes=0, least=20).cycles == 20
+    assert Unmoved().run(40, minutes=60).cycles == 40
+
+
+def enough(cycles: int) -> Unmoved:
+    """A run that has come to all that it must, after so many cycles."""
+    run = Unmoved()
+    run.score.events.update(SOMETIMES)
+    run.score.replays = [1]
+    run.score.changes = 200 * cycles
+    run.score.stop_seconds = [0.3] * 99 + [9.9]
+    return run
+
+
+def test_a_full_run_that_comes_to_all_it_must_is_green() -> None:
+    assert enough(FULL_CYCLES).run(FULL_CYCLES).cycles == FULL_CYCLES
+
+
+def test_a_full_run_with_too_few_changes_is_red() -> None:
+    run = enough(FULL_CYCLES)
+    run.score.changes -= 1
+    with pytest.raises(ChaosError, match="changes: 59999 in 300 cycles, 200 each wanted"):
+        run.run(FULL_CYCLES)
+
+
+def test_a_full_run_with_stops_that_take_too_long_is_red() -> None:
+    run = enough(FULL_CYCLES)
+    run.score.stop_seconds += [10.5, 12.0]
+    with pytest.raises(ChaosError, match=r"stops: p99 10.50 s, 10 promised"):
+        run.run(FULL_CYCLES)
+
+
+def test_a_full_run_that_never_changed_its_way_of_reading_is_red() -> None:
+    run = enough(FULL_CYCLES)
+    del run.score.events["lap.bulk_get"]
+    with pytest.raises(ChaosError, match=r"lap.bulk_get: never"):
+        run.run(FULL_CYCLES)
+
+
+def test_a_short_run_need_not_come_to_so_much() -> None:
+    run = enough(0)
+    run.score.stop_seconds = [12.0]
+    assert run.run(40).cycles == 40
+
+
+@pytest.mark.parametrize(
+    ("log", "short"),
+    [
+        ('{"reason": "MemoryError", "event": "pillow.crashed"}', True),
+        ("OSError: [Errno 12] Cannot allocate memory", True),
+        ("RuntimeError: can't start new thread", True),
+        ('{"reason": "the server has little memory", "event": "retry"}', False),
+        ("", False),
+    ],
+)
+def test_memory_was_short_if_the_log_says_so(log: str, short: bool) -> None:
+    assert says_short(log) is short
+
+
+def test_a_soak_is_written_beside_the_last_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    run = "<!-- run: begin -->\n1\n<!-- run: end -->\n"
+    page.write_text(f"a\n{run}<!-- soak: begin -->\n<!-- soak: end -->\nz\n")
+    soaked = Soaked(20, Sizes(81.25, 40, 7, 90), Sizes(82.0, 41, 7, 91))
+    score = Score(drawn=Counter(a=3), hit=Counter(a=2), changes=12_345, documents=99)
+
+    text = note.soak_table(soaked, score, seed=7)
+    note.put(page, text, mark="soak")
+
+    for line in (
+        "| soak | 20 min, seed 7 |",
+        "| changes | 12,345 to 99 documents |",
+        "| faults | 2 felt of 3 |",
+        "| MiB | 81.2 early, 82 late |",
+        "| descriptors | 40 early, 41 late |",
+        "| missing | 0 |",
+    ):
+        assert line in text.splitlines()
+    written = page.read_text()
+    assert f"<!-- soak: begin -->\n{text}\n<!-- soak: end -->\nz\n" in written
+    assert run in written

@@ -41,6 +41,7 @@ class Writer:
     Attributes:
         truth: what the database holds once no request is on its way.
         counts: how often each kind of change was made.
+        sent: how many changes the database was given.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Writer:
     ) -> None:
         self.truth = Truth()
         self.counts: Counter[str] = Counter()
+        self.sent = 0
         self.database = database
         self._random = random.Random(seed)
         self._most = most
@@ -197,6 +199,7 @@ class Writer:
             # As replication writes: revisions are ours, so the same request may come twice.
             body = {"docs": changes, "new_edits": False}
             self._try(lambda: self.database.request("POST", "/_bulk_docs", json=body, timeout=10))
+            self.sent += len(changes)
 
     def _try_exists(self) -> bool:
         return bool(self._try(lambda: self.database.session.get(self.database.url, timeout=10)).ok)
