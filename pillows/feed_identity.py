@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pillows.clock import Clock
 from pillows.documents import Documents
 from pillows.errors import RecreatedError
 from pillows.feed_contract import Identity
 from pillows.feed_source import Source
 from pillows.models import Change, ChangeBatch
-
-#: How long the answer about the database's identity holds while page follows page.
-IDENTITY_SECONDS = 2.0
 
 #: The revision of a document that was purged: it has none, and any other is greater.
 PURGED_REV = "0-purged"
@@ -27,7 +23,6 @@ class Recognition:
         documents: fetches its documents.
         identity: the database that is expected; None: whichever is there.
         put: takes what was purged.
-        clock: for the age of an answer.
         warn: tells the operator: an event and its details.
 
     Attributes:
@@ -41,35 +36,28 @@ class Recognition:
         identity: Identity | None,
         *,
         put: Callable[[ChangeBatch], None],
-        clock: Clock,
         warn: Callable[[str, Mapping[str, object]], None],
     ) -> None:
         self.identity = identity
         self._source = source
         self._documents = documents
         self._put = put
-        self._clock = clock
         self._warn = warn
-        self._known_at: float | None = None
+        self._asked = False
 
-    def check(self, known_for_seconds: float = 0.0) -> None:
+    def check(self) -> None:
         """Makes sure that the response just opened comes from the database that we know.
 
         Asked after the response has begun: a feed ends when its database is deleted, so nothing
-        of another database can come between.
-
-        Args:
-            known_for_seconds: for how long the last answer is good enough.
+        of another database can come between. Asked of every page, too: beside 2,000 rows it costs
+        nothing, and the answer of a moment ago says nothing of a database that was created since.
 
         Raises:
             RecreatedError: it is another one. CouchDB takes the position of any other database and
                 answers with everything from the start.
         """
-        now = self._clock.monotonic()
-        if self._known_at is not None and now - self._known_at < known_for_seconds:
-            return
         known = self.identity
-        if known is None or self._known_at is None:
+        if known is None or not self._asked:
             found = self._source.identify()
         else:
             found = self._source.info(known.server_uuid)
@@ -83,7 +71,7 @@ class Recognition:
             self._check_mark(known)
             self._note_changes(known, found)
         self.identity = found if known is None else known.updated(found)
-        self._known_at = now
+        self._asked = True
 
     def _check_mark(self, known: Identity) -> None:
         if known.marked and self._source.options.identity_token and not self._source.marked():

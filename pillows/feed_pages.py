@@ -69,7 +69,8 @@ def page_query(source: SourceOptions, since: Seq, page: Page) -> str:
 def tail_query(source: SourceOptions, since: Seq, *, feed: str, limit: int | None = None) -> str:
     """The query of a request at the head of the feed, which the server ends when it is idle."""
     timeout = round(source.timeout * 1000)
-    query = f"feed={feed}&style=all_docs&include_docs=true&timeout={timeout}&since={since.query}"
+    along = "" if source.documents == "bulk_get" else "&include_docs=true"
+    query = f"feed={feed}&style=all_docs{along}&timeout={timeout}&since={since.query}"
     return query if limit is None else f"{query}&limit={limit}"
 
 

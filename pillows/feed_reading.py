@@ -18,7 +18,7 @@ from pillows.couch import Answer
 from pillows.errors import RetryableError
 from pillows.feed_choice import Choice, Way
 from pillows.feed_contract import Identity
-from pillows.feed_identity import IDENTITY_SECONDS, Recognition
+from pillows.feed_identity import Recognition
 from pillows.feed_ids import GROUP_IDS, IdGroups
 from pillows.feed_loader import Loader, Sizes
 from pillows.feed_pages import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
@@ -31,7 +31,7 @@ from pillows.retry import Backoff
 #: So many changes behind, it is worth finding out how documents come faster (`feed_choice`).
 FAR_BEHIND = 10_000
 
-#: A response that ends sooner, and without a row, is a server in maintenance or worse.
+#: A response that ends sooner is a server in maintenance or worse.
 SHORT_LIFE_SECONDS = 1.0
 
 #: A busy feed never ends by itself; a new request shows whether we still may read.
@@ -101,9 +101,7 @@ class Reading:
         self._options = hands.source.options
         self._since = since
         self._documents = hands.source.documents(hands.pace)
-        self._recognition = Recognition(
-            hands.source, self._documents, identity, put=put, clock=hands.clock, warn=hands.warn
-        )
+        self._recognition = Recognition(hands.source, self._documents, identity, put=put, warn=hands.warn)
         ids = self._options.doc_ids or ()
         self._ids = IdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
 
@@ -196,7 +194,7 @@ class Reading:
         asked_at = self._hands.clock.monotonic()
         try:
             with self._source.changes(query, silent_seconds=self._options.timeout) as answer:
-                self._recognition.check(known_for_seconds=IDENTITY_SECONDS)
+                self._recognition.check()
                 for block in answer.blocks():
                     for change, size_bytes in reader.feed(block):
                         if (batch := cutter.add(change, size_bytes)) is not None:
@@ -247,7 +245,7 @@ class Reading:
         page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
         query = page_query(self._options, self._since, page)
         with self._source.changes(query, silent_seconds=self._options.timeout, ids=ids) as answer:
-            self._recognition.check(known_for_seconds=IDENTITY_SECONDS)
+            self._recognition.check()
             changes = [change for block in answer.blocks() for change, _ in reader.feed(block)]
         skip = "_design/" if self._options.skip_design else None
         return [c for c in changes if skip is None or not c.id.startswith(skip)], whole(reader)
@@ -262,14 +260,24 @@ class Reading:
         while not self._hands.stop.is_set():
             began_at = clock.monotonic()
             closing, rows = self._poll() if self._source.longpolls else self._stream()
-            if rows or clock.monotonic() - began_at > SHORT_LIFE_SECONDS:
-                self._hands.backoff.reset()
-            else:
-                # A server in maintenance ends every feed at once, in good order.
-                clock.wait(self._hands.stop, max(SHORT_LIFE_SECONDS, self._hands.backoff.next()))
+            self._rest(clock.monotonic() - began_at, rows)
             far_behind = closing is not None and (closing.pending or 0) > FAR_BEHIND
             if far_behind or clock.monotonic() > until:
                 return
+
+    def _rest(self, lasted_seconds: float, rows: int) -> None:
+        """Waits after a response that was short: a server in maintenance ends each at once, in good order.
+
+        While others write, each has a row or two; still no more than one a second is asked for. A longpoll
+        ends with its first rows by its nature: the next may follow, after the linger.
+        """
+        short_seconds = SHORT_LIFE_SECONDS - lasted_seconds
+        if not rows and short_seconds >= 0:
+            self._hands.clock.wait(self._hands.stop, max(SHORT_LIFE_SECONDS, self._hands.backoff.next()))
+            return
+        self._hands.backoff.reset()
+        if short_seconds > 0 and not self._source.longpolls:
+            self._hands.clock.wait(self._hands.stop, short_seconds)
 
     def _stream(self) -> tuple[Closing | None, int]:
         """One continuous response; returns how it ended, if it did in good order, and its rows."""

@@ -171,6 +171,35 @@ def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock
     assert max(clock.waited) <= 60
 
 
+def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom_while_others_write(server, clock):
+    """Each response has a row then: it was asked again at once, 174 times a second."""
+    count = 100
+    rows = iter(range(2, 10**6))
+
+    def tail(_: Request) -> bytes:
+        n = next(rows)
+        return reply(row(n) + b"\n" + closing(f"{n}-x"))
+
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), tail)
+    began = clock.monotonic()
+    with taking(feed_of(server.url, clock=clock)) as taken:
+        taken.until(lambda: len(changes(server)) > count)
+        seconds = clock.monotonic() - began
+    assert len(changes(server)) / seconds <= 1.1
+    assert taken.ids[: count - 1] == [f"doc-{n}" for n in range(1, count)]
+
+
+def test_longpoll_answers_with_rows_may_follow_one_another(server, clock):
+    """They end with their first rows by their nature: what is written meanwhile does not wait a second."""
+    rows = iter(range(2, 10**6))
+    server.on(*CHANGES, reply(page([row(1)], "1-x")), lambda _: reply(page([row(n := next(rows))], f"{n}-x")))
+    began = clock.monotonic()
+    with taking(feed_of(server.url, clock=clock, mode="longpoll")) as taken:
+        taken.until(lambda: len(changes(server)) > 50)
+        seconds = clock.monotonic() - began
+    assert seconds < 10
+
+
 def test_t20_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_behind(server):
     server.on(*CHANGES, reply(page([], "1-x")), [HANG])
     feed = feed_of(server.url, clock=FakeClock(), timeout="50ms", timeouts={"silence": SILENCE_SECONDS})
@@ -297,6 +326,27 @@ def test_far_behind_documents_are_fetched_apart_and_at_the_head_they_come_along(
     assert [change.body is not None for batch in taken.batches for change in batch.changes] == [True] * 3
     asked = [(r.query.get("feed", "probe"), "include_docs" in r.query) for r in changes(server)]
     assert asked == [("probe", False), ("normal", False), ("normal", True), ("continuous", True)]
+
+
+@pytest.mark.parametrize("mode", ["continuous", "longpoll"])
+def test_documents_that_are_to_be_fetched_apart_never_come_along(server, clock, mode):
+    """At the head they did, whatever was configured."""
+    bare = row(2, doc=None)
+    tail = [TAIL_HEAD + chunk(bare + b"\n"), HANG] if mode == "continuous" else reply(page([bare], "2-tok"))
+    server.on(*CHANGES, reply(page([row(1, doc=None)], "1-x")), tail, [HANG])
+    server.on("POST", "/db/_bulk_get", lambda request: json_reply({"results": fetched(request)}))
+    with taking(feed_of(server.url, clock=clock, documents="bulk_get", mode=mode)) as taken:
+        taken.until(lambda: len(taken.ids) == 2)
+    assert taken.ids == ["doc-1", "doc-2"]
+    assert all(change.body is not None for batch in taken.batches for change in batch.changes)
+    assert [r.query["feed"] for r in changes(server)][:2] == ["normal", mode]
+    assert not any("include_docs" in r.query for r in changes(server))
+
+
+def fetched(request: Request) -> list[dict]:
+    asked = request.json()["docs"]
+    docs = [{"_id": one["id"], "_rev": one["rev"], "n": 1} for one in asked]
+    return [{"id": doc["_id"], "docs": [{"ok": doc}]} for doc in docs]
 
 
 def test_a_backlog_that_nobody_can_have_written_is_told_as_a_rewind(server, clock):

@@ -49,6 +49,17 @@ def test_t21_a_database_recreated_under_a_running_feed_is_noticed(scripted_serve
     assert taken.seqs == ["1-x", "1-y"]
 
 
+def test_t21_a_database_recreated_between_two_pages_is_noticed_before_the_first_row(scripted_server, clock):
+    """Its identity was believed for 2 s while page followed page: the target got rows of both."""
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([row(1)], "1-x", 300)), reply(page([row(8)], "1-y", 299)))
+    server.on("GET", "/db", info(), info("1800000000"))
+    with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, OLD) as taken:
+        taken.ended()
+    assert isinstance(taken.error, RecreatedError)
+    assert (taken.ids, taken.seqs) == (["doc-1"], ["1-x"])
+
+
 @pytest.mark.parametrize(
     ("before", "now"), [("0", "1700000000"), ("1700000000", "0"), ("0", "0"), (None, "5"), ("5", None)]
 )

@@ -59,6 +59,8 @@ def test_t1_a_position_goes_into_the_query_as_it_came(seq: Any):
 def test_the_tail_ends_when_idle_and_asks_for_every_position():
     query = tail_query(source(timeout="20s"), Seq.of("1-x"), feed="continuous")
     assert query == "feed=continuous&style=all_docs&include_docs=true&timeout=20000&since=1-x"
+    apart = tail_query(source(timeout="20s", documents="bulk_get"), Seq.of("1-x"), feed="continuous")
+    assert apart == "feed=continuous&style=all_docs&timeout=20000&since=1-x"
 
 
 @pytest.mark.parametrize(
