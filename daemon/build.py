@@ -228,10 +228,15 @@ def repair(
 
 def build_transports(config: Config, key: TailKey) -> list[Transport]:
     """The transports of one tail, in configured order."""
-    return [_transport(config, key, entry) for entry in config.tails[key.pillow].transport]
+    return [build_transport(config, key, entry) for entry in config.tails[key.pillow].transport]
 
 
-def _transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
+def build_transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
+    """One transport of a tail.
+
+    Raises:
+        ConfigError: it refuses its settings.
+    """
     connection = config.connections[entry.connection]
     source = config.tails[key.pillow].source
     transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from pillows.options import Duration, Options, Secret
+
+# CouchDB docs, "/{db}": its own databases are the only ones that begin with `_`.
+_DATABASE = re.compile(r"[a-z][a-z0-9_$()+/-]*|_users|_replicator|_global_changes")
+
+
+def _database(name: str) -> str:
+    if not _DATABASE.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name of a CouchDB database; "
+            "begin with a lower-case letter, go on with those, digits and _ $ ( ) + - /"
+        )
+    return name
+
+
+#: The name of a database, as CouchDB takes it: it has none of another, so whoever waited would for ever.
+DatabaseName = Annotated[str, Field(min_length=1), AfterValidator(_database)]
 
 
 class BasicAuth(Options):

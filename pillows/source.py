@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from pillows.couch_options import DatabaseName
 from pillows.options import Duration, Options, Size
 
 #: How documents arrive: by the feed's length, along with the feed, or fetched apart.
@@ -45,7 +46,7 @@ class SourceOptions(Options):
     """
 
     connection: str
-    database: str = Field(min_length=1)
+    database: DatabaseName
     since: str | int | list[int | str] = "beginning"
     documents: Documents = "auto"
     mode: Mode = "auto"

@@ -14,7 +14,7 @@ import gevent
 from rich.markup import escape
 
 from checkpoints import TailKey
-from daemon.build import build_feed, build_transports, tail_keys
+from daemon.build import build_feed, build_transport, tail_keys
 from daemon.cases import check_cases
 from daemon.cli.common import config_option, json_option, print_json
 from daemon.cli.exits import Exit
@@ -23,12 +23,12 @@ from daemon.config.errors import ConfigErrors
 from daemon.config.imports import check_imports
 from daemon.config.load import load
 from daemon.config.masking import Mask, secrets_of
-from daemon.config.models import Config
+from daemon.config.models import Config, TransportEntry
+from daemon.makes import check_transports
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.filters import KeepAll
 from pillows.observer import Observer
-from pillows.transports.base import Transport
 
 #: How long one source or target may take to answer.
 _ANSWER_SECONDS = 30.0
@@ -58,11 +58,10 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
 
     It also runs the `tests` of the pillows.
     """
-    config = load(config_path)
+    config = load(config_path, looks=(check_imports, check_transports))
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
-    mistakes = check_imports(config) or check_cases(config)
-    if mistakes:
+    if mistakes := check_cases(config):
         raise ConfigErrors(mistakes)
     findings = list(connections(config)) if connect else []
     if as_json:
@@ -79,8 +78,8 @@ def connections(config: Config) -> Iterator[Finding]:
     mask = Mask(secrets_of(config))
     for key in tail_keys(config):
         yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), mask)
-        for transport in build_transports(config, key):
-            yield _try(f"{key.pillow}: transport {transport.name}", partial(_look, transport), mask)
+        for entry in config.tails[key.pillow].transport:
+            yield _try(f"{key.pillow}: transport {entry.name}", partial(_look, config, key, entry), mask)
 
 
 def exit_code(findings: list[Finding]) -> Exit:
@@ -108,8 +107,8 @@ def _identify(config: Config, key: TailKey) -> str:
     return f"database created at {identity.instance_start_time or 'a time the server does not tell'}"
 
 
-def _look(transport: Transport) -> str:
-    with closing(transport):
+def _look(config: Config, key: TailKey, entry: TransportEntry) -> str:
+    with closing(build_transport(config, key, entry)) as transport:
         return transport.check()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from daemon.config.connections import read_connections
@@ -23,12 +23,18 @@ SYSTEM_STATE = Path("/var/lib/pillowd")
 SYSTEM_RUNTIME = Path("/run/pillowd")
 
 
-def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: str | Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    looks: Sequence[Callable[[Config], list[Mistake]]] = (),
+) -> Config:
     """Loads a configuration file and all that it includes.
 
     Args:
         path: the main file.
         environ: what `${VAR}` and the default folders are taken from; the process's unless given.
+        looks: what else finds mistakes, in what is right where something is wrong already.
 
     Returns:
         The configuration, valid in itself; nothing was connected to or imported for it but the
@@ -42,6 +48,9 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Config:
     files = Files(environ, report)
     root = files.collect(Path(path))
     config = _read(root, report) if root else None
+    if root is not None and config is not None:
+        config = config.with_origin(root, ())
+        report.mistakes.extend(mistake for look in looks for mistake in look(config))
     if root is None or config is None or report.mistakes:
         raise ConfigErrors(report.mistakes, files.secrets)
     config = config.model_copy(update={"daemon": _with_default_folders(config.daemon, root, environ)})

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from daemon.config.claims import Claim, compare, of_source, places
+from daemon.config.claims import Claim, compare, of_source
 from daemon.config.connections import SOURCE_TYPE, Connections
 from daemon.config.entries import Entry
-from daemon.config.errors import Path, suggest
+from daemon.config.errors import Mistake, Path, dotted, suggest
 from daemon.config.models import NAME, PillowConfig, TransportEntry
 from daemon.config.report import Report
+from daemon.config.wholes import Whole
 from daemon.config.yaml_lines import Node
 from pillows.options import Options
+from pillows.source import SourceOptions
 
 
 def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:
-    """The section `pillows` of a merged tree; those with mistakes are left out."""
+    """The section `pillows` of a merged tree; of one with mistakes what is right, where that is enough."""
     found: dict[str, PillowConfig] = {}
     claims: list[Claim] = []
     for name, node in report.section(root, "pillows"):
@@ -41,16 +43,32 @@ def _pillow(
     given: dict[str, object] = {"transport": entries}
     if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
         given["outputs"] = declared
-    pillow = report.validated(PillowConfig, node, path, given)
+    pillow: Options | None = report.validated(PillowConfig, node, path, given)
+    broken = _broken(report.mistakes[before:], path)
     # An entry is missing without a mistake of its own where its connection has one.
-    complete = node.find(("transport", len(entries))) is None
-    if not isinstance(pillow, PillowConfig) or len(report.mistakes) > before or not complete:
-        return None, claims
-    _check_outputs(pillow, node, path, report)
-    _check_pace(pillow, node, path, report)
-    _check_lanes(pillow, node, path, connections, report)
-    _check_loop(pillow, node, path, connections, report)
-    return pillow, of_source(claims, f"{pillow.source.connection}/{pillow.source.database}")
+    if node.find(("transport", len(entries))) is not None:
+        broken.add("transport")
+    if broken:
+        pillow = _rest(node, path, given, broken)
+    source = f"the source of {name}"
+    if isinstance(pillow, PillowConfig):
+        Whole(pillow=pillow, node=node, path=path, connections=connections, report=report).look(broken)
+        if "source" not in broken:
+            source = f"{pillow.source.connection}/{pillow.source.database}"
+    return pillow if isinstance(pillow, PillowConfig) else None, of_source(claims, source)
+
+
+def _broken(mistakes: Sequence[Mistake], path: Path) -> set[str]:
+    """The keys of a pillow that have mistakes, right in them or below."""
+    rest = [mistake.path.removeprefix(dotted(path)).lstrip(".") for mistake in mistakes]
+    return {re.split(r"[.\[]", each)[0] for each in rest}
+
+
+def _rest(node: Node, path: Path, given: dict[str, object], broken: Collection[str]) -> Options | None:
+    """A pillow without the keys that have mistakes, so that the others can be looked at, too."""
+    source = SourceOptions.model_construct(connection="", database="")
+    stand_in: dict[str, object] = {"source": source} if "source" in broken else {}
+    return Report().validated(PillowConfig, node.without(*broken), path, given | stand_in)
 
 
 def _check_source(pillow: Node, path: Path, connections: Connections, report: Report) -> None:
@@ -102,94 +120,6 @@ def _check_names(entries: list[TransportEntry], listed: Node, path: Path, report
     for name in sorted({name for name in names if names.count(name) > 1}):
         remedy = "give them different names with `name:`"
         report.wrong(listed, path, f"two transports are called `{name}`", remedy)
-
-
-def _check_outputs(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
-    """Every declared output is declared once, gets rows from somewhere, and goes somewhere."""
-    written = {name for entry in pillow.transport for name in entry.outputs}
-    for index, name in enumerate(pillow.outputs):
-        at = (*path, "outputs", index)
-        here = node.find(("outputs", index)) or node
-        if name in pillow.outputs[:index]:
-            report.wrong(here, at, f"`{name}` is declared twice", "remove one of the two")
-        elif name not in written:
-            remedy = "add it to the `outputs` of a transport, or remove it here"
-            report.wrong(here, at, f"no transport writes the output `{name}`", remedy)
-        elif index and not _may_fill(pillow, name):
-            message = f"nothing fills `{name}`: without a transform, documents go into the first output"
-            if pillow.transform is not None:
-                message = f"nothing fills `{name}`: no step of the transform has `rows` for it"
-            report.wrong(here, at, message, "add a `transform`, or remove this output")
-    _check_steps(pillow, node, path, report)
-
-
-def _may_fill(pillow: PillowConfig, output: str) -> bool:
-    return any(output in step.rows for step in pillow.steps) or any(
-        step.is_python for step in pillow.steps[-1:]
-    )
-
-
-def _check_steps(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
-    """A step fills declared outputs, each output from one step; a chunked function stands alone."""
-    filled: set[str] = set()
-    for index, step in enumerate(pillow.steps):
-        at = (*path, "transform", index) if isinstance(pillow.transform, tuple) else (*path, "transform")
-        for output in step.rows:
-            here = node.find((*at[len(path) :], "rows", output)) or node
-            if output not in pillow.outputs:
-                remedy = suggest(output, pillow.outputs, "outputs of the pillow")
-                message = f"`{output}` is not declared in the pillow's `outputs`"
-                report.wrong(here, (*at, "rows", output), message, remedy, at_key=True)
-            elif output in filled:
-                message = f"`{output}` gets rows from two steps"
-                report.wrong(here, (*at, "rows", output), message, "leave one of them", at_key=True)
-            filled.add(output)
-        if step.chunk is not None and len(pillow.steps) > 1:
-            here = node.find((*at[len(path) :], "chunk")) or node
-            message = "a function that gets chunks is the only step"
-            report.wrong(here, (*at, "chunk"), message, "do the rest in the function, or leave out `chunk`")
-
-
-def _check_pace(pillow: PillowConfig, node: Node, path: Path, report: Report) -> None:
-    """One transport at least has the pillow's own name and checkpoint."""
-    if all(entry.own_pace for entry in pillow.transport):
-        here = node.find(("transport", 0, "own_pace")) or node
-        message = "no transport of the pillow is left to go by its name"
-        report.wrong(here, (*path, "transport", 0, "own_pace"), message, "remove it from one transport")
-
-
-def _check_lanes(
-    pillow: PillowConfig, node: Node, path: Path, connections: Connections, report: Report
-) -> None:
-    """Several batches in flight need a target that takes them: many write one after the other."""
-    if pillow.batch.max_in_flight == 1:
-        return
-    here = node.find(("batch", "max_in_flight")) or node
-    at = (*path, "batch", "max_in_flight")
-    for name in dict.fromkeys(entry.connection for entry in pillow.transport):
-        if not connections.transports[name].concurrent:
-            message = f"`{name}` ({connections.types[name]}) writes one batch after the other"
-            report.wrong(here, at, message, "set it to 1")
-
-
-def _check_loop(
-    pillow: PillowConfig, node: Node, path: Path, connections: Connections, report: Report
-) -> None:
-    """No output is the database that the pillow reads: it would read what it has written, for ever."""
-    name = pillow.source.connection
-    model: Any = connections.transports[name].Output
-    read = model.model_construct(database=pillow.source.database)
-    for index, entry in enumerate(pillow.transport):
-        for output in entry.outputs.values():
-            if _databases(name, read, connections) & _databases(entry.connection, output, connections):
-                at = (*path, "transport", index)
-                here = node.find(("transport", index)) or node
-                report.wrong(here, at, "writes the database that it reads", "name another database")
-
-
-def _databases(name: str, output: Options, connections: Connections) -> frozenset[tuple[str, ...]]:
-    entry = connections.entries.get(name)
-    return places(output, entry.options if entry else None, (name, str(getattr(output, "database", ""))))
 
 
 def _declared(name: str, node: Node) -> list[str]:

@@ -194,18 +194,32 @@ def _rows_shape(value: object) -> str:
 Row = Mapping[str, Any]
 
 
+class ChangeOptions(Options):
+    """What the feed says beside the document of a test.
+
+    Attributes:
+        revs: its leaf revisions, the winner first; the document's `_rev` alone unless given.
+        deleted: whether it is deleted; the document's `_deleted` unless given.
+    """
+
+    revs: tuple[str, ...] = ()
+    deleted: bool | None = None
+
+
 class CaseOptions(Options):
     """A test of the pillow, run by `pillowd check`: a document in, its rows out.
 
     Attributes:
         name: what it shows.
         doc: the document; `_id`, `_rev` and `_deleted` as in CouchDB.
+        change: what the feed says beside it, for a filter that looks at that; see `ChangeOptions`.
         rows: output -> the rows expected there; a list alone is the first output's. Empty: the
             document has left the set.
     """
 
     name: str = ""
     doc: Mapping[str, Any]
+    change: ChangeOptions = ChangeOptions()
     rows: Annotated[
         Annotated[tuple[Row, ...], Tag("list")] | Annotated[Mapping[str, tuple[Row, ...]], Tag("mapping")],
         Discriminator(_rows_shape),

@@ -13,11 +13,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
-from pydantic import Field
 
 from checkpoints import Checkpoint, TailKey
 from pillows.couch import Couch
-from pillows.couch_options import CouchConnection
+from pillows.couch_options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
 from pillows.models import Batch, Standing, WriteResult, guard
 from pillows.options import Options
@@ -37,7 +36,7 @@ class CouchdbOutput(Options):
         create: create the database when it is missing.
     """
 
-    database: str = Field(min_length=1)
+    database: DatabaseName
     mode: Literal["upsert", "replicate"] = "upsert"
     create: bool = True
 

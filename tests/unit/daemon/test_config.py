@@ -181,8 +181,8 @@ def test_variables_become_the_type_that_is_asked_for(config):
 def test_a_value_never_becomes_structure(config):
     """Text from outside is text, whatever YAML would make of it."""
     evil = "x, database: other }\nversion: 2\n# ${HOME} *a !!python/object:os.system"
-    loaded = config(GOOD.replace("database: cases", 'database: "${DB}"'), ENVIRON | {"DB": evil})
-    assert loaded.pillows["cases"].source.database == evil
+    loaded = config(GOOD.replace("table: cases", 'table: "${NAME}"'), ENVIRON | {"NAME": evil})
+    assert loaded.pillows["cases"].transport[0].outputs["cases"].table == evil
 
 
 def test_secrets_come_from_files_and_credentials_without_the_last_newline(config, tmp_path):

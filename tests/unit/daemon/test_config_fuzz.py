@@ -120,20 +120,20 @@ TEXTS = st.one_of(
 
 
 @settings(max_examples=size(ci=100, proof=3000), deadline=None)
-@given(user=TEXTS, database=TEXTS, table=TEXTS, seconds=st.integers(1, 10**9), bytes_=st.integers(1, 10**12))
-def test_what_is_shown_is_what_was_loaded(file, user, database, table, seconds, bytes_):
+@given(user=TEXTS, since=TEXTS, table=TEXTS, seconds=st.integers(1, 10**9), bytes_=st.integers(1, 10**12))
+def test_what_is_shown_is_what_was_loaded(file, user, since, table, seconds, bytes_):
     """Any text survives being shown and loaded again, and so does any duration and size."""
     plain = yaml.safe_load(GOOD)
     plain["connections"]["couch"]["auth"]["username"] = user.replace("${", "$${")
     pillow = plain["pillows"]["cases"]
-    pillow["source"]["database"] = database.replace("${", "$${")
+    pillow["source"]["since"] = since.replace("${", "$${")
     pillow["transport"][0]["table"] = table.replace("${", "$${")
     pillow["batch"] = {"max_bytes": f"{bytes_}B"}
     plain["daemon"]["restart"] = {"initial": "1ms", "max": f"{seconds}ms"}
     file.write_text(json.dumps(plain))  # JSON is YAML, with every text in quotes
     config = load(file, ENVIRON)
     assert config.connections["couch"].options.auth.username == user
-    assert config.pillows["cases"].source.database == database
+    assert config.pillows["cases"].source.since == since
     assert config.pillows["cases"].transport[0].outputs["cases"].table == table
     file.write_text(show(config))
     again = load(file, ENVIRON)

@@ -28,7 +28,7 @@ def test_every_default_is_filled_in(tmp_path):
 
 
 def test_what_is_shown_loads_again_and_means_the_same(tmp_path):
-    text = GOOD.replace("database: cases", "database: '1e5'") + "    enabled: no\n"
+    text = GOOD.replace("database: cases", "database: cases, since: '1e5'") + "    enabled: no\n"
     config, once = shown(tmp_path, text)
     again, twice = shown(tmp_path, once)
     assert once == twice
