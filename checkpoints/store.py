@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,12 +24,16 @@ from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.core import Settings
 from checkpoints.errors import CheckpointMoved, IntegrityError, NewerFormat, StoreWriteError
 from checkpoints.keys import Key
+from checkpoints.offhub import off_hub
 from checkpoints.pod import POD
 from checkpoints.rules import Rules
 from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
+
+_NEVER_DUE = math.nan  # no time is so many seconds after it
+_UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +56,18 @@ class HistoryEntry:
     def of(cls, checkpoint: Checkpoint) -> HistoryEntry:
         """The entry of a checkpoint."""
         return cls(seq=checkpoint.seq, saved_at=checkpoint.saved_at, changes=checkpoint.changes)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> HistoryEntry:
+        """The entry that `to_json` gave.
+
+        Raises:
+            KeyError, TypeError: it is none, or one of a newer format.
+        """
+        entry = cls(**value | {"seq": Seq.of(value["seq"])})
+        if not isinstance(entry.saved_at, int | float) or not isinstance(entry.changes, int):
+            raise TypeError(f"not when, and after how many changes: {entry.saved_at!r}, {entry.changes!r}")
+        return entry
 
     def to_json(self) -> dict[str, Any]:
         """The entry as JSON values."""
@@ -103,7 +120,7 @@ class CheckpointStore:
             return None
         try:
             return _decoded(text)
-        except (KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise IntegrityError(
                 f"the checkpoint of {key} in {self._pod.path} cannot be read: {error}. "
                 "It may be of a newer pillowd. `pillowd checkpoint set` or `reset` replaces it."
@@ -111,6 +128,9 @@ class CheckpointStore:
 
     def save(self, key: TailKey, checkpoint: Checkpoint) -> None:
         """Keeps a running tail's checkpoint; it is on disk when this returns.
+
+        A history that cannot be read is left as it is: nothing depends on it, and whoever wrote it can
+        still read it.
 
         Raises:
             CheckpointMoved: the stored one is of another generation (an operator's edit).
@@ -130,7 +150,7 @@ class CheckpointStore:
     def edit(self, key: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
         """An operator's edit: stores what `change` makes of the present one under a new generation.
 
-        Where the present one cannot be read, `change` gets None.
+        Where the present one cannot be read, `change` gets None. A history that cannot be read is replaced.
 
         Returns:
             What was stored.
@@ -168,9 +188,20 @@ class CheckpointStore:
         return sorted(TailKey(pillow, source) for kind, pillow, source in self._pod if kind == "checkpoint")
 
     def history(self, key: TailKey) -> list[HistoryEntry]:
-        """Where the tail was, newest first: at most 20 entries, a minute or more apart but for edits."""
+        """Where the tail was, newest first: at most 20 entries, a minute or more apart but for edits.
+
+        Raises:
+            IntegrityError: it cannot be read.
+        """
         entries = self._pod.get(_history(key), [])
-        return [HistoryEntry(**entry | {"seq": Seq.of(entry["seq"])}) for entry in entries]
+        try:
+            return [HistoryEntry.from_json(entry) for entry in entries]
+        except _UNREADABLE as error:
+            raise IntegrityError(
+                f"the history of {key} in {self._pod.path} cannot be read: {error}. "
+                "It may be of a newer pillowd. Its saves go on, and leave it as it is; "
+                "`pillowd checkpoint set`, `reset` or `rewind --beginning` begins another."
+            ) from error
 
     def close(self) -> None:
         """Lets the store go; safe to call twice."""
@@ -202,7 +233,9 @@ class CheckpointStore:
         self._pod[_checkpoint(key)] = checkpoint.to_json()
         if not edited and not self._is_due(key, checkpoint):
             return [_checkpoint(key)]
-        history = self.history(key)
+        history = self._past(key, edited=edited)
+        if history is None:
+            return [_checkpoint(key)]
         unrecorded = [each for each in replaced if not history or history[0].seq != each.seq]
         entries = [*map(HistoryEntry.of, [checkpoint, *unrecorded]), *history]
         self._pod[_history(key)] = [entry.to_json() for entry in entries[:HISTORY_LENGTH]]
@@ -212,12 +245,24 @@ class CheckpointStore:
     def _is_due(self, key: TailKey, checkpoint: Checkpoint) -> bool:
         """Whether a history entry is; the history itself, up to 80 kB, is read once."""
         if key not in self._recorded:
-            history = self.history(key)
-            if not history:
+            history = self._past(key, edited=False)
+            if history == []:
                 return True
-            self._recorded[key] = history[0].saved_at
+            if history:
+                self._recorded[key] = history[0].saved_at
         # abs: a clock that was set back must not stop the history
         return abs(checkpoint.saved_at - self._recorded[key]) >= HISTORY_SECONDS
+
+    def _past(self, key: TailKey, *, edited: bool) -> list[HistoryEntry] | None:
+        """The history that new entries are put before; None where it must stay as it is."""
+        try:
+            return self.history(key)
+        except IntegrityError as error:
+            if edited:
+                return []
+            _log.warning("%s", error)
+            self._recorded[key] = _NEVER_DUE
+            return None
 
     def _restore(self, key: TailKey, changed: Checkpoint, before: dict[Any, Any]) -> None:
         """Takes an edit back that is not on disk, unless somebody built on it."""
@@ -233,12 +278,12 @@ class CheckpointStore:
 def _opened(path: Path, *, readonly: bool) -> _Entries:
     if readonly:
         return _Entries(path, readonly=True)
-    finish(path)
+    off_hub(finish, path)
     try:
         return _Entries(path, readonly=False)
     except IntegrityError as error:
         try:
-            store = set_aside(path)
+            store = off_hub(set_aside, path)
         except (NewerFormat, OSError):
             raise error from None
         _log.error("%s: what can be read of it goes on; it was set aside", store)

@@ -204,6 +204,61 @@ def test_a_checkpoint_of_a_newer_pillowd_is_refused_and_can_be_replaced(tmp_path
         assert store.get(KEY) == edited
 
 
+ENTRY = {"seq": "1-x", "saved_at": 1.0, "changes": 0}
+
+
+NO_HISTORIES = [
+    [ENTRY | {"newer": 1}],
+    [{"seq": "1-x"}],
+    [ENTRY | {"seq": None}],
+    [ENTRY | {"seq": "\ud800"}],
+    [ENTRY | {"saved_at": "x"}],
+    [7],
+    None,
+]
+
+
+@pytest.mark.parametrize("stored", NO_HISTORIES, ids=ascii)
+def test_a_history_that_cannot_be_read_stops_nobody_and_can_be_replaced(tmp_path, caplog, stored):
+    """A tail goes on without it, and leaves it to whoever wrote it; an operator's edit begins another."""
+    with CheckpointStore(tmp_path) as store:
+        store._pod["history", KEY.pillow, KEY.source] = stored
+        for second in range(0, 300, 30):
+            store.save(KEY, at(f"{second}-x", saved_at=float(second)))
+        assert store.get(KEY).seq == Seq.of("270-x")
+        assert store._pod["history", KEY.pillow, KEY.source] == stored
+        assert caplog.text.count("the history of cases@couch/cases") == 1
+        with pytest.raises(IntegrityError, match=r"history of cases@couch/cases .*`pillowd checkpoint set`"):
+            store.history(KEY)
+        store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING, saved_at=500.0))
+        assert [str(entry.seq) for entry in store.history(KEY)] == ["0", "270-x"]
+        store.save(KEY, at("1-y", generation=1, saved_at=600.0))
+        assert [str(entry.seq) for entry in store.history(KEY)] == ["1-y", "0", "270-x"]
+
+
+def test_a_history_that_becomes_unreadable_stops_nobody_either(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        store.save(KEY, at("1-x", saved_at=0.0))
+        store._pod["history", KEY.pillow, KEY.source] = [7]
+        store.save(KEY, at("2-x", saved_at=100.0))
+        store.save(KEY, at("3-x", saved_at=200.0))
+        assert store.get(KEY).seq == Seq.of("3-x")
+        store.delete(KEY)
+        assert store.history(KEY) == []
+
+
+def test_an_edit_that_the_disk_refuses_keeps_an_unreadable_history(tmp_path, monkeypatch):
+    with CheckpointStore(tmp_path) as store:
+        store.save(KEY, at("1-x", saved_at=0.0))
+        store._pod["history", KEY.pillow, KEY.source] = [ENTRY | {"newer": 1}]
+        full = OSError(28, "No space left on device")
+        with monkeypatch.context() as patched:
+            patched.setattr(Directory, "_put", lambda *_: (_ for _ in ()).throw(full))
+            with pytest.raises(StoreWriteError):
+                store.edit(KEY, Checkpoint.reset)
+        assert store._pod["history", KEY.pillow, KEY.source] == [ENTRY | {"newer": 1}]
+
+
 def test_a_newer_format_of_the_store_is_refused_by_name(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("1-x"))
