@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gevent
-import msgspec
 from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.config.models import Config, PillowConfig, TransportEntry
 from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import add_plugins, find_function
+from daemon.digests import pipeline_digest, source_digest
 from pillows import registry
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
@@ -117,8 +116,8 @@ def build_plan(
             config, key, pillow.filter, clock=clock, observer=observer, groups=groups
         ),
         make_transports=lambda: build_transports(config, key),
-        source_digest=digest(_source_identity(settings)),
-        pipeline_digest=digest(_pipeline_identity(settings)),
+        source_digest=source_digest(settings),
+        pipeline_digest=pipeline_digest(settings),
         reload_recreated=settings.source.on_recreated == "reload",
         batch=BatchPolicy(
             max_docs=settings.batch.max_docs,
@@ -276,21 +275,3 @@ def _step(settings: StepOptions, folders: Sequence[Path]) -> Step | Callable[[An
         for output, child in settings.rows.items()
     }
     return Step(**{**settings.declared, "rows": rows})
-
-
-def digest(value: object) -> str:
-    """A short digest of settings, the same for equal ones whatever their order."""
-    text = msgspec.json.encode(value, order="deterministic")
-    return hashlib.sha256(text).hexdigest()[:16]
-
-
-def _source_identity(settings: PillowConfig) -> dict[str, object]:
-    """What makes a position meaningless when it changes. Not the URL: a server may move."""
-    fields = ("connection", "database", "selector", "doc_ids", "design")
-    return {field: getattr(settings.source, field) for field in fields}
-
-
-def _pipeline_identity(settings: PillowConfig) -> dict[str, object]:
-    """What shapes the rows."""
-    wanted = {"filter", "transform", "attachments", "transport", "outputs"}
-    return settings.model_dump(mode="json", include=wanted)
