@@ -29,6 +29,7 @@ _COPY_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\
 _SUSPECT = re.compile(rb"\\u000[01]")
 # Every backslash escape of a JSON text in turn, so that the second half of `\\` begins none.
 _ESCAPES = re.compile(rb"\\(?:u000([01])|.)", re.DOTALL)
+_STORED = re.compile("\x01([01])")
 
 
 def storable(text: str) -> str:
@@ -36,6 +37,13 @@ def storable(text: str) -> str:
     if "\0" in text or "\1" in text:
         return text.replace("\1", "\0011").replace("\0", "\0010")
     return text
+
+
+def restored(stored: str) -> str:
+    """A text as it was before `storable`."""
+    if "\1" in stored:
+        return _STORED.sub(lambda found: "\0" if found[1] == "0" else "\1", stored)
+    return stored
 
 
 def storable_json(raw: bytes) -> bytes:

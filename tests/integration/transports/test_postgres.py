@@ -171,6 +171,12 @@ def test_nul_characters_are_stored_so_that_they_can_be_restored(database: Postgr
         assert [restored(t) for t in (row["t"], row["j"][0], row["a"][0])] == [text] * 3
 
 
+OUTPUTS_FOR_VERIFY = {
+    "docs": PostgresOutput(table="docs"),
+    "lines": PostgresOutput(table="lines", many=True),
+}
+
+
 def test_an_id_with_a_nul_is_guarded_and_reported_by_its_own_name(database: PostgresDatabase) -> None:
     ids = ["nul\0id", "soh\x010id"]
     for first_pass in (False, True):
@@ -179,6 +185,25 @@ def test_an_id_with_a_nul_is_guarded_and_reported_by_its_own_name(database: Post
             older = batch(*(document(id, 2, {"n": 2}) for id in ids), first_pass=first_pass)
             assert transport.write(older) == WriteResult(refused=dict.fromkeys(ids, guard(1, 3)))
     assert {restored(id) for id in database.read("docs")} == set(ids)
+
+
+def test_verify_is_told_of_such_ids_by_their_own_names(
+    database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are read in the order of the stored ids, which is another one."""
+    monkeypatch.setattr("pillows.transports.postgres.SWEEP_PAGE", 2)
+    ids = {*NUL_TEXTS, "a\x010b"}
+    with running(database, **OUTPUTS_FOR_VERIFY) as transport:
+        written = [document(id, 1, {"n": 1}, lines=[{"n": 1}, {"n": 2}]) for id in ids]
+        assert_applied(transport.write(batch(*written)))
+        for output in OUTPUTS_FOR_VERIFY:
+            pages = list(transport.stored(output))
+            assert sorted(one.id for page in pages for one in page) == sorted(ids)
+            asked = transport.stored(output, ["a\0b", "a\x010b", "nobody"])
+            assert {one.id: one.guard for page in asked for one in page} == dict.fromkeys(
+                ("a\0b", "a\x010b"), guard(1, 1)
+            )
+            assert list(transport.stored(output, [])) == []
 
 
 def test_what_has_no_form_in_postgresql_is_dead_and_says_why(database: PostgresDatabase) -> None:

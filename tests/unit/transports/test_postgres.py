@@ -16,7 +16,7 @@ from pillows.models import DocumentRows
 from pillows.transports._columns import parse_columns
 from pillows.transports._postgres_errors import Verdict, translated, verdict
 from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
-from pillows.transports._postgres_rows import absent, header, lines, storable, storable_json
+from pillows.transports._postgres_rows import absent, header, lines, restored, storable, storable_json
 
 # Real SQLSTATEs (PostgreSQL docs, "PostgreSQL Error Codes").
 VERDICTS = {
@@ -68,11 +68,6 @@ def test_a_refused_connection_is_judged_by_what_was_traced() -> None:
 
 
 # ---------------------------------------------------------------------- U+0000
-
-
-def restored(stored: str) -> str:
-    parts = stored.split("\x01")
-    return parts[0] + "".join({"0": "\0", "1": "\x01"}[part[0]] + part[1:] for part in parts[1:])
 
 
 texts = st.text(st.sampled_from('\0\x01\x02\\u01"a\n\u2028é'), max_size=12) | st.text(max_size=12)
