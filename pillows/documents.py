@@ -7,7 +7,8 @@ newer document, an older one, or none. What is handed over is never older than i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -15,12 +16,13 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from pillows.answers import RejectedError, ServerError, ThrottledError
+from pillows.answers import RejectedError, ServerError
 from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.lines import MAX_LINE_BYTES
 from pillows.models import Change, generation
 from pillows.pace import Pace
+from pillows.throttle import Throttle, Throttled
 
 #: Documents per `_bulk_get`: below 100 the request costs more than the documents, above 500 CouchDB
 #: gets slower again (200-500 measured best).
@@ -96,14 +98,23 @@ class Documents:
         pace: how many requests at a time; told of being throttled.
         pulse: told of every byte.
         silent_seconds: how long the server may think before the first document.
+        on_throttled: called while a request waits because the server asked us to slow down, and with
+            None once it does not.
     """
 
     def __init__(
-        self, couch: Couch, database: str, *, pace: Pace, pulse: Pulse, silent_seconds: float = 25.0
+        self,
+        couch: Couch,
+        database: str,
+        *,
+        pace: Pace,
+        pulse: Pulse,
+        silent_seconds: float = 25.0,
+        on_throttled: Callable[[Throttled | None], None] = lambda _: None,
     ) -> None:
         self._couch = couch
         self._database = database
-        self._pace = pace
+        self._throttle = Throttle(pace, couch.clock, on_throttled)
         self._pulse = pulse
         self._silent_seconds = silent_seconds
         self._bulk = True
@@ -194,15 +205,7 @@ class Documents:
 
     def _leaves(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         """Leaves by id: the revisions asked for, or all of them where none was named."""
-        while True:
-            try:
-                found = self._ask(asked)
-            except ThrottledError as error:
-                self._pace.throttled()
-                self._couch.clock.wait(Event(), error.retry_after_seconds or 1.0)
-                continue
-            self._pace.went_well()
-            return found
+        return self._throttle.until_served(partial(self._ask, asked))
 
     def _ask(self, asked: list[dict[str, str]]) -> dict[str, list[Leaf]]:
         if not self._bulk:

@@ -31,6 +31,7 @@ from pillows.observer import Observer
 from pillows.pace import Pace
 from pillows.retry import Backoff, Patience
 from pillows.source import SourceOptions
+from pillows.throttle import Throttled
 
 #: While nothing comes, a sign of life is given as often as this.
 TICK_SECONDS = 5.0
@@ -105,11 +106,12 @@ class CouchFeed:
         couch: Couch | None = None,
         max_life_seconds: float = MAX_LIFE_SECONDS,
     ) -> None:
-        self.trouble: str | None = None
         self.identity: Identity | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._key = str(key)
+        self._failed: str | None = None
+        self._throttled: str | None = None
         self._couch = couch or Couch(connection, clock=self._clock)
         self._couch.acquire()
         self._open = True
@@ -118,7 +120,7 @@ class CouchFeed:
         self._options = source
         self._prefilter = prefilter
         self._pulse = Pulse(self._clock)
-        self._source = Source(self._couch, source, self._pulse, self._key)
+        self._source = Source(self._couch, source, self._pulse, self._key, self._on_throttled)
         self._backlog: Backlog | None = None
         self._told_long = False
         self._pace = Pace(connection.fetches)
@@ -130,6 +132,11 @@ class CouchFeed:
     def last_byte_at(self) -> float | None:
         """Monotonic seconds of the last good byte; None before the first."""
         return self._pulse.at
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the feed is waiting to try again; None while it is well."""
+        return self._failed or self._throttled
 
     def identify(self) -> Identity:
         """Asks which database this is; one attempt."""
@@ -202,7 +209,7 @@ class CouchFeed:
                     self.identity = _known(reading.identity, purge_seq)
                     if batch.seq is not None:
                         since = batch.seq
-                        self.trouble = None
+                        self._failed = None
                         patience.reset()
                         self._suspect_rewind(batch)
                         self._tell_long(since)
@@ -238,20 +245,25 @@ class CouchFeed:
     def _pause(self, error: RetryableError, patience: Patience, stop: Event) -> Iterator[ChangeBatch]:
         """Waits before the next try, with signs of life."""
         delay_seconds = patience.after(error)
-        self.trouble = str(error)
-        self._observer.retry(
-            self._key,
-            where="source",
-            error=str(error),
-            attempt=patience.attempts,
-            delay_seconds=delay_seconds,
-        )
+        self._failed = str(error)
+        self._tell_retry(self._failed, patience.attempts, delay_seconds)
         until = self._clock.monotonic() + delay_seconds
         yield _SIGN_OF_LIFE
         while (left := until - self._clock.monotonic()) > 0:
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
             yield _SIGN_OF_LIFE
+
+    def _on_throttled(self, told: Throttled | None) -> None:
+        """A fetch of documents waits, or waits no more."""
+        self._throttled = told.error if told else None
+        if told:
+            self._tell_retry(told.error, told.attempt, told.delay_seconds)
+
+    def _tell_retry(self, error: str, attempt: int, delay_seconds: float) -> None:
+        self._observer.retry(
+            self._key, where="source", error=error, attempt=attempt, delay_seconds=delay_seconds
+        )
 
     def _wants(self, change: Change) -> bool:
         """Whether a document must be fetched; if the filter cannot say, the pipeline will say why."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 
@@ -24,6 +24,7 @@ from pillows.feed_pages import filter_body
 from pillows.lines import Closing, PageReader, Reader
 from pillows.pace import Pace
 from pillows.source import SourceOptions
+from pillows.throttle import Throttled
 
 #: A database that is not there is asked for as seldom as this.
 MISSING_SECONDS = 30.0
@@ -60,17 +61,26 @@ class Source:
         options: the database, and how to read it.
         pulse: told of every byte.
         key: whose feed this is.
+        on_throttled: told while documents wait since the server asked us to slow down (`Documents`).
 
     Attributes:
         longpolls: whether the head is followed by one request after the other. Found out where the
             mode is `auto`: Cloudant ends continuous feeds as it likes, and some proxies buffer them.
     """
 
-    def __init__(self, couch: Couch, options: SourceOptions, pulse: Pulse, key: str = "") -> None:
+    def __init__(
+        self,
+        couch: Couch,
+        options: SourceOptions,
+        pulse: Pulse,
+        key: str = "",
+        on_throttled: Callable[[Throttled | None], None] = lambda _: None,
+    ) -> None:
         self._mark = f"pillowd-{sha256(key.encode()).hexdigest()[:24]}"
         self.couch = couch
         self.options = options
         self.pulse = pulse
+        self._on_throttled = on_throttled
         self.longpolls = options.mode == "longpoll"
 
     def documents(self, pace: Pace) -> Documents:
@@ -81,6 +91,7 @@ class Source:
             pace=pace,
             pulse=self.pulse,
             silent_seconds=self.options.timeout,
+            on_throttled=self._on_throttled,
         )
 
     def identify(self) -> Identity:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
+from pillows.clock import SystemClock
 from pillows.couch import Couch, Pulse, TooLargeError
 from pillows.couch_options import CouchConnection
 from pillows.documents import Documents, wanted
@@ -18,9 +19,10 @@ from pillows.errors import RetryableError
 from pillows.feed_loader import Loader, Sizes
 from pillows.lines import change_of
 from pillows.models import Change, ChangeBatch
+from pillows.observer import Observer
 from pillows.pace import Pace
-from tests.servers.scripted import ScriptedServer, json_reply
-from tests.unit.feed.wire import couchdb, row
+from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
+from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 BULK = ("POST", "/db/_bulk_get")
 MISSING = {"error": "not_found", "reason": "missing"}
@@ -183,6 +185,66 @@ def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server,
         documents.fill([change("a", "1-a")])
         widths.append(pace.width)
     assert (widths[5], widths[-1]) == (1, 4)
+
+
+class Told(Observer):
+    def __init__(self):
+        self.retries = []
+
+    def retry(self, pillow, *, where, error, attempt, delay_seconds):
+        self.retries.append((where, error, attempt, delay_seconds))
+
+
+def throttled_feed(server, clock, busy, **source):
+    """A feed whose documents are fetched apart, and whose server is `busy` at first."""
+    server.on("GET", "/db/_changes", reply(page([row(1, doc=None)], "1-x")), [HANG])
+    found = {"_id": "doc-1", "_rev": f"1-{1:032x}"}
+    server.on(*BULK, *busy, results({"id": "doc-1", "docs": [{"ok": found}]}))
+    told = Told()
+    return feed_of(server.url, clock=clock, observer=told, documents="bulk_get", **source), told
+
+
+def test_r48_being_throttled_is_told(server, clock):
+    """A pillow stood still for hours, and nothing said so."""
+    again, busy = Event(), json_reply({"error": "too_many_requests"}, 429, Retry_After="3")
+    feed, told = throttled_feed(server, clock, [busy, busy, [Pause(again), busy]])
+    with taking(feed) as taken:
+        taken.until(lambda: len(server.requests_of(*BULK)) == 3)
+        assert "429" in str(feed.trouble)
+        assert [(where, attempt) for where, _, attempt, _ in told.retries] == [("source", 1), ("source", 2)]
+        assert all(delay >= 3 for *_, delay in told.retries)
+        again.set()
+        taken.until(lambda: taken.ids == ["doc-1"])
+        assert feed.trouble is None
+
+
+def test_r48_a_server_that_throttles_for_minutes_fails_like_any_other(server, clock):
+    busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="30")
+    feed, _ = throttled_feed(server, clock, [busy] * 20)
+    with taking(feed) as taken:
+        taken.until(lambda: len(server.requests_of("GET", "/db/_changes")) == 2)
+        assert len(server.requests_of(*BULK)) == 7, "all three minutes, and no longer"
+        assert "429" in str(feed.trouble)
+    assert taken.error is None
+
+
+def test_r48_a_wait_that_is_given_up_is_no_trouble_any_more(server):
+    feed, told = throttled_feed(server, SystemClock(), [json_reply({}, 429, Retry_After="100")] * 2)
+    with taking(feed) as taken:
+        taken.until(lambda: told.retries)
+        taken.stop.set()
+        taken.ended()
+    assert feed.trouble is None
+
+
+def test_r48_a_server_without_a_number_is_left_alone_for_longer_and_longer(server, clock):
+    feed, told = throttled_feed(server, clock, [json_reply({}, 429)] * 8)
+    with taking(feed) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    delays = [delay for *_, delay in told.retries]
+    assert len(delays) == 8
+    assert min(delays) >= 1
+    assert all(delay <= max(1.0, 2.0**n) for n, delay in enumerate(delays))
 
 
 def test_versions_are_the_sum_of_all_leaves_and_unknown_ids_are_missing(server, documents):
