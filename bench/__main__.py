@@ -2,9 +2,9 @@
 
     python -m bench [--docs N] [--json FILE]
 
-PILLOWD_BENCH_COUCHDB_URL points it at a CouchDB server of yours; it creates the database
-`pillowd_bench` there. Its processes are not measured unless it runs on this machine and
-PILLOWD_BENCH_COUCHDB_PID names it.
+PILLOWD_BENCH_COUCHDB_URL points it at a CouchDB server of yours, `http://user:password@host:5984` if it
+wants to know who we are; it creates the database `pillowd_bench` there. Its processes are not measured
+unless it runs on this machine and PILLOWD_BENCH_COUCHDB_PID names it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from rich.table import Table
 
 from bench import corpus
 from bench.meter import Reading, measure
+from bench.source import Source, source
 from checkpoints import ControlClient, StoreError
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
@@ -39,7 +40,7 @@ version: 1
 daemon: {{ state_dir: {folder}/state, control: {{ listen: "unix:{folder}/control.sock" }} }}
 logging: {{ level: warning }}
 connections:
-  couch: {{ type: couchdb, url: "{couch}" }}
+  couch: {{ {couch} }}
   target: {target}
 pillows:
   bench:
@@ -62,21 +63,24 @@ class Bench:
         self.folder = folder
         self.servers: dict[str, int] = {}
         self.couch = self._couch(stack)
-        self.database = f"{self.couch}/pillowd_bench"
+        self.database = replace(self.couch, url=f"{self.couch.url}/pillowd_bench")
         self.postgres = stack.enter_context(Postgres(data_dir=folder / "postgres"))
         self.elastic = stack.enter_context(Elasticsearch(data_dir=folder / "elasticsearch"))
         self.servers |= {"postgres": self.postgres.pid, "elasticsearch": self.elastic.pid}
         self.recorded = folder / "changes.json"
+        self.curlrc = folder / "curlrc"
+        self.curlrc.touch(mode=0o600)
+        self.curlrc.write_text(self.couch.curl)
 
-    def _couch(self, stack: ExitStack) -> str:
+    def _couch(self, stack: ExitStack) -> Source:
         url = os.environ.get("PILLOWD_BENCH_COUCHDB_URL")
         if url:
             pid = os.environ.get("PILLOWD_BENCH_COUCHDB_PID")
             self.servers |= {"couchdb": int(pid)} if pid else {}
-            return url.rstrip("/")
+            return source(url)
         peer = stack.enter_context(CouchPeer(data_dir=self.folder / "couchdb"))
         self.servers["couchdb"] = peer.pid
-        return peer.url
+        return Source(url=peer.url)
 
     def run(self) -> list[Reading]:
         """Loads the documents, warms the servers, measures every participant."""
@@ -100,17 +104,19 @@ class Bench:
 
     def _record(self) -> None:
         """Warms CouchDB, and keeps a body of its feed for the reader alone."""
-        url = f"{self.database}/{FEED}&include_docs=true"
-        subprocess.run(["curl", "-sSf", "-o", str(self.recorded), url], check=True)
+        subprocess.run(self._curl(str(self.recorded)), check=True)
+
+    def _curl(self, file: str) -> list[str]:
+        url = f"{self.database.url}/{FEED}&include_docs=true"
+        return ["curl", "--config", str(self.curlrc), "-sSf", "-o", file, url]
 
     # --- what there is to beat
 
     def curl(self) -> Reading:
-        url = f"{self.database}/{FEED}&include_docs=true"
-        return self._measure("curl include_docs", ["curl", "-sSf", "-o", "/dev/null", url])
+        return self._measure("curl include_docs", self._curl("/dev/null"))
 
     def bulk_get(self) -> Reading:
-        return self._python("ids + 4 x _bulk_get", "bench.bulk_get", self.database)
+        return self._python("ids + 4 x _bulk_get", "bench.bulk_get", self.database.url)
 
     def copy(self) -> Reading:
         return self._python("COPY alone", "bench.targets", "copy", self.postgres.dsn, str(self.docs))
@@ -119,7 +125,8 @@ class Bench:
         return self._python("_bulk alone", "bench.targets", "bulk", self.elastic.url, str(self.docs))
 
     def follower(self) -> Reading:
-        return self._python("ChangesFollower + psycopg", "bench.follower", self.database, self.postgres.dsn)
+        arguments = (self.database.url, self.postgres.dsn)
+        return self._python("ChangesFollower + psycopg", "bench.follower", *arguments)
 
     # --- pillowd
 
@@ -139,7 +146,11 @@ class Bench:
         config = folder / "pillowd.yaml"
         config.write_text(
             CONFIG.format(
-                folder=folder, couch=self.couch, database="pillowd_bench", target=target, output=output
+                folder=folder,
+                couch=self.couch.settings,
+                database="pillowd_bench",
+                target=target,
+                output=output,
             )
         )
         command = [sys.executable, "-m", "daemon", "run", "--all", "--config", str(config)]
@@ -163,7 +174,7 @@ class Bench:
         return self._measure(name, [sys.executable, "-m", module, *arguments])
 
     def _measure(self, name: str, command: list[str], **options: Any) -> Reading:
-        return measure(name, self.docs, command, self.servers, **options)
+        return measure(name, self.docs, command, self.servers, env=self.couch.environ, **options)
 
 
 def ratios(readings: list[Reading], cores: int) -> dict[str, float]:

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import local
 from urllib.parse import urlsplit
 
+from bench.source import source
+
 DOCS_A_REQUEST = 300
 IN_FLIGHT = 4
 PAGE = 2000
@@ -20,24 +22,32 @@ _mine = local()
 
 
 def main(database_url: str) -> None:
-    parts = urlsplit(database_url)
+    database = source(database_url)
+    parts = urlsplit(database.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
 
     def connection() -> http.client.HTTPConnection:
         if not hasattr(_mine, "connection"):
-            _mine.connection = http.client.HTTPConnection(parts.netloc, timeout=300)
+            _mine.connection = kind(parts.netloc, timeout=300)
         return _mine.connection
+
+    def ask(method: str, path: str, body: str | None = None) -> bytes:
+        headers = database.headers | {"content-type": "application/json"}
+        connection().request(method, f"{parts.path}/{path}", body, headers)
+        answer = connection().getresponse()
+        text = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"the server answered {answer.status} {text[:200]!r}")
+        return text
 
     def page(since: str) -> tuple[list[tuple[str, str]], str]:
         query = f"style=all_docs&seq_interval=100&limit={PAGE}&since={since}"
-        connection().request("GET", f"{parts.path}/_changes?{query}")
-        answer = json.loads(connection().getresponse().read())
+        answer = json.loads(ask("GET", f"_changes?{query}"))
         return [(r["id"], r["changes"][0]["rev"]) for r in answer["results"]], answer["last_seq"]
 
     def fetch(rows: list[tuple[str, str]]) -> int:
         body = json.dumps({"docs": [{"id": id, "rev": rev} for id, rev in rows]})
-        headers = {"content-type": "application/json"}
-        connection().request("POST", f"{parts.path}/_bulk_get", body, headers)
-        return len(connection().getresponse().read())
+        return len(ask("POST", "_bulk_get", body))
 
     with ThreadPoolExecutor(IN_FLIGHT + 1) as pool:
         ahead = pool.submit(page, "0")

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import requests
 
+from bench.source import Source
+
 PAD = 330
 
 
@@ -31,15 +33,18 @@ def bodies(count: int) -> Iterator[bytes]:
         yield json.dumps(document(number), separators=(",", ":")).encode()
 
 
-def load(database_url: str, count: int) -> None:
+def load(database: Source, count: int) -> None:
     """Fills a fresh database, unless it holds as many documents already."""
-    present = requests.get(database_url, timeout=60)
+    session = requests.Session()
+    session.trust_env = False  # a password in ~/.netrc would go before ours
+    session.headers.update(database.headers)
+    present = session.get(database.url, timeout=60)
     if present.ok and present.json()["doc_count"] == count:
         return
-    requests.delete(database_url, timeout=60)
-    requests.put(database_url, timeout=60).raise_for_status()
+    session.delete(database.url, timeout=60)
+    session.put(database.url, timeout=60).raise_for_status()
     for start in range(0, count, 1000):
         docs = [document(number) for number in range(start, min(start + 1000, count))]
-        requests.post(f"{database_url}/_bulk_docs", json={"docs": docs}, timeout=300).raise_for_status()
+        session.post(f"{database.url}/_bulk_docs", json={"docs": docs}, timeout=300).raise_for_status()
         print(f"\rloading {start + len(docs):,} of {count:,}", end="", flush=True)
     print()

@@ -10,9 +10,11 @@ import sys
 from urllib.parse import urlsplit
 
 import psycopg
-from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
+from ibm_cloud_sdk_core.authenticators import BasicAuthenticator, NoAuthAuthenticator
 from ibmcloudant import ChangesFollower
 from ibmcloudant.cloudant_v1 import CloudantV1
+
+from bench.source import source
 
 BATCH = 1000
 UPSERT = (
@@ -22,8 +24,11 @@ UPSERT = (
 
 
 def main(database_url: str, dsn: str) -> None:
-    parts = urlsplit(database_url)
-    service = CloudantV1(authenticator=NoAuthAuthenticator())
+    database = source(database_url)
+    parts = urlsplit(database.url)
+    service = CloudantV1(
+        authenticator=BasicAuthenticator(*database.auth) if database.auth else NoAuthAuthenticator()
+    )
     service.set_service_url(f"{parts.scheme}://{parts.netloc}")
     follower = ChangesFollower(service, db=parts.path.strip("/"), include_docs=True, since="0")
     with psycopg.connect(dsn) as connection:
