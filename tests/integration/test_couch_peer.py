@@ -355,6 +355,27 @@ def test_a_reserved_id_refuses_the_whole_request(couch_db):
     assert couch_db.changes()["results"] == []
 
 
+@pytest.mark.parametrize("text", [r'"\ud800"', r'"a\uDC00\ud83d"', r'["\\\udfff"]', r'{"\ud800": 1}'])
+def test_half_of_a_surrogate_pair_is_no_json(couch_db, text):
+    for method, path, body in (("PUT", "/a", '{"t": %s}'), ("POST", "/_bulk_docs", '{"docs": [{"t": %s}]}')):
+        answer = requests.request(
+            method,
+            couch_db.url + path,
+            data=body % text,
+            headers={"Content-Type": "application/json"},
+            auth=couch_db.auth,
+            timeout=60,
+        )
+        assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+    assert couch_db.info()["doc_count"] == 0
+
+
+def test_surrogate_pairs_and_their_spelling_are_json(couch_db):
+    text = r'{"pair": "\ud83d\ude00", "spelt": "\\ud800"}'
+    couch_db.request("PUT", "/a", data=text, headers={"Content-Type": "application/json"})
+    assert couch_db.get("a") | {"pair": "\U0001f600", "spelt": r"\ud800"} == couch_db.get("a")
+
+
 def test_deleted_and_missing_are_told_apart(couch_db):
     couch_db.put("a")
     couch_db.delete("a")
