@@ -17,8 +17,8 @@ from pillows.models import DocumentRows, epoch_of, guard, version_of
 from pillows.transports import _elasticsearch_bulk as bulk
 from pillows.transports._elasticsearch_bulk import Operation, Outcome, Tally
 from pillows.transports._elasticsearch_client import GONE, cause_of, translated
-from pillows.transports._elasticsearch_index import VISIBLE, GuardedIndex
-from pillows.transports._elasticsearch_options import ElasticsearchConnection
+from pillows.transports._elasticsearch_index import VISIBLE, GuardedIndex, Plan
+from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
 
 #: All that is read of an answer.
 _NEEDED = "errors,items.*.status,items.*.error.type,items.*.error.reason"
@@ -30,6 +30,20 @@ _PAGE = 1_000
 _GZIP_LEVEL = 1
 
 Conflict = tuple[Operation, Mapping[str, Any]]
+
+
+def bulk_path(plan: Plan) -> str:
+    """Where the bulk requests for an index go."""
+    return f"/{quote(plan.write_alias, safe='')}/_bulk"
+
+
+def bulk_params(output: ElasticsearchOutput, connection: ElasticsearchConnection) -> dict[str, str]:
+    """The parameters of these requests."""
+    # The server gives up waiting for a shard before we give up waiting for the server: its
+    # answer says of each document what happened, a timeout of ours says nothing.
+    timeout = f"{int(connection.timeout * 500)}ms"
+    params = {"require_alias": "true", "filter_path": _NEEDED, "timeout": timeout}
+    return params | ({"pipeline": output.pipeline} if output.pipeline else {})
 
 
 class IndexWriter:
@@ -46,21 +60,14 @@ class IndexWriter:
     ) -> None:
         self._client = client
         self._index = index
-        self._alias = index.plan.write_alias
         self._max_request = connection.max_request
         self._headers = {"accept": "application/json", "content-type": "application/x-ndjson"}
         if connection.compress:
             self._headers["content-encoding"] = "gzip"
         self._tombstones = index.output.deletes == "tombstone"
-        # The server gives up waiting for a shard before we give up waiting for the server: its
-        # answer says of each document what happened, a timeout of ours says nothing.
-        self._params = {
-            "require_alias": "true",
-            "filter_path": _NEEDED,
-            "timeout": f"{int(connection.timeout * 500)}ms",
-        }
-        if index.output.pipeline:
-            self._params["pipeline"] = index.output.pipeline
+        self._alias = index.plan.write_alias
+        self._path = bulk_path(index.plan)
+        self._params = bulk_params(index.output, connection)
 
     def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, tally: Tally) -> None:
         """Makes the index hold exactly the rows of these documents, at most one entry an id.
@@ -130,7 +137,7 @@ class IndexWriter:
         try:
             answer = self._client.perform_request(
                 "POST",
-                f"/{quote(self._alias, safe='')}/_bulk",
+                self._path,
                 params=self._params,
                 headers=self._headers,
                 body=self._packed(b"".join([operation.body for operation in request])),

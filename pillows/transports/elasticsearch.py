@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from urllib.parse import quote, urlencode
 
 from elasticsearch import Elasticsearch
 
@@ -21,7 +22,7 @@ from pillows.transports._elasticsearch_bulk import Tally, operations
 from pillows.transports._elasticsearch_client import check_versions, connect
 from pillows.transports._elasticsearch_index import GuardedIndex, plan
 from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports._elasticsearch_writer import IndexWriter
+from pillows.transports._elasticsearch_writer import IndexWriter, bulk_params, bulk_path
 from pillows.transports.base import Stored, Transport, newest
 
 #: A request of a killed pillowd may still be on its way into an index that was there before. Until
@@ -74,7 +75,8 @@ class ElasticsearchTransport(Transport):
             if dead:
                 raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
             bodies = "".join(operation.body.decode() for operation in made)
-            texts.append(f"POST /{options.index}/_bulk\n{bodies}")
+            params = urlencode(bulk_params(options, self.connection), safe=",*", quote_via=quote)
+            texts.append(f"POST {bulk_path(plan(options))}?{params}\n{bodies}")
         return "\n".join(texts)
 
     def take_over(self, former: Collection[TailKey]) -> None:

@@ -87,10 +87,7 @@ class PostgresTransport(Transport):
         return f"PostgreSQL {version}, database {database}, as {user}; {start}"
 
     def preview(self, batch: Batch) -> str:
-        """What is copied into each table, and which documents lose their rows there.
-
-        The way leads over a temporary table, where the guards decide what is written.
-        """
+        """What is copied into each table, and which documents lose their rows there."""
         documents, dead = encoded(batch, self._tables)
         if dead:
             raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
@@ -98,7 +95,8 @@ class PostgresTransport(Transport):
         for number, table in enumerate(self._tables):
             rows = b"".join(line for one in documents for line in one.lines[number])
             if rows:
-                texts.append(f"{table.copy_direct.decode()};\n{rows.decode()}\\.\n")
+                way = f"in a first pass; later into pg_temp.{table.stage}, from where what is newer is moved"
+                texts.append(f"-- {way}\n{table.copy_direct.decode()};\n{rows.decode()}\\.\n")
             texts += [
                 f"-- {table.path}: the rows of {one.document.id!r} go\n"
                 for one in documents

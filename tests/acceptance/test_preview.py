@@ -104,7 +104,7 @@ def test_it_shows_filter_document_rows_and_the_very_requests(pillowd: Pillowd, f
     requests = shown["requests"]
     guard = (1 << 40) + 1
     action, source = requests["search"].splitlines()[1:]
-    assert requests["search"].startswith("POST /cases/_bulk\n")
+    assert "-write/_bulk?require_alias=true&" in requests["search"].splitlines()[0]
     assert json.loads(action) == {"index": {"_id": "a", "version": guard, "version_type": "external"}}
     assert json.loads(source) == {"n": 5}
     assert f"a\t{shown['rev']}\t{guard}\t5\n" in requests["warehouse"]

@@ -1,0 +1,59 @@
+"""A preview of Elasticsearch is the very request: the one that the writer sends, to the letter."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from elasticsearch._sync.client.utils import _quote_query
+
+from checkpoints import TailKey
+from pillows.models import Batch, DocumentRows
+from pillows.transports._elasticsearch_bulk import Tally
+from pillows.transports._elasticsearch_index import GuardedIndex
+from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
+from pillows.transports._elasticsearch_writer import IndexWriter
+from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.postgres import PostgresTransport
+
+KEY = TailKey("cases", "couch/cases")
+DOCUMENTS = [DocumentRows(id="a", rev="1-a", version=1, rows={"cases": [{"_id": "a", "n": 1}]})]
+
+
+class Client:
+    """Remembers what it is asked to send."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def perform_request(self, method: str, path: str, *, params: Any, headers: Any, body: bytes) -> Any:
+        self.sent.append(f"{method} {path}?{_quote_query(params)}\n{body.decode()}")
+        return SimpleNamespace(body={"errors": False, "items": [{"index": {"status": 201}}]})
+
+
+def test_elasticsearch_sends_what_the_preview_shows() -> None:
+    output = ElasticsearchOutput(index="cases", pipeline="clean up")
+    connection = ElasticsearchConnection(hosts=("http://127.0.0.1:9",), timeout=7.0)
+    shown = ElasticsearchTransport("search", KEY, connection, {"cases": output}).preview(
+        Batch(documents=DOCUMENTS, epoch=3)
+    )
+    client: Any = Client()
+    writer = IndexWriter(client, GuardedIndex(client, KEY, output), connection)
+    writer.replace(DOCUMENTS, "cases", 3, Tally())
+    assert client.sent == [shown]
+    assert shown.startswith("POST /cases-")
+    assert "-write/_bulk?require_alias=true&" in shown
+    assert "&timeout=3500ms&pipeline=clean%20up\n" in shown
+
+
+def test_postgresql_says_when_the_copy_goes_straight_into_the_table() -> None:
+    """Only a first pass copies there; later a batch goes by way of a staging table."""
+    connection = PostgresTransport.Connection(dsn="host=127.0.0.1 port=9")
+    outputs = {"cases": PostgresTransport.Output(table="cases")}
+    shown = PostgresTransport("warehouse", KEY, connection, outputs).preview(
+        Batch(documents=DOCUMENTS, epoch=3)
+    )
+    assert shown.startswith(
+        "-- in a first pass; later into pg_temp.pillowd_stage_0, from where what is newer is moved\n"
+        'copy "public"."cases"'
+    )
