@@ -61,19 +61,28 @@ class Recognition:
             found = self._source.identify()
         else:
             found = self._source.info(known.server_uuid)
-        if known is not None and known.contradicts(found):
+        if known is not None:
+            self._refuse_other(known, found)
+            self._note_changes(known, found)
+        self.identity = found if known is None else known.updated(found)
+        self._asked = True
+
+    def confirm(self) -> None:
+        """Makes sure that what was just fetched, by id, came from that database too.
+
+        Raises:
+            RecreatedError: it may be of another one, in which a document is gone, or starts anew.
+        """
+        if self.identity is not None:
+            self._refuse_other(self.identity, self._source.info(self.identity.server_uuid))
+
+    def _refuse_other(self, known: Identity, found: Identity) -> None:
+        if known.contradicts(found):
             raise RecreatedError(
                 f"The database {self._source.options.database} was created at {found.instance_start_time}; "
                 f"the checkpoint belongs to the one created at {known.instance_start_time}.",
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
-        if known is not None:
-            self._check_mark(known)
-            self._note_changes(known, found)
-        self.identity = found if known is None else known.updated(found)
-        self._asked = True
-
-    def _check_mark(self, known: Identity) -> None:
         if known.marked and self._source.options.identity_token and not self._source.marked():
             raise RecreatedError(
                 f"The database {self._source.options.database} does not have the document that marks it.",

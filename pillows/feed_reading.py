@@ -15,6 +15,7 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.couch import Answer
+from pillows.documents import Wanted, wanted
 from pillows.errors import RetryableError
 from pillows.feed_choice import Choice, Way
 from pillows.feed_contract import Identity
@@ -215,9 +216,16 @@ class Reading:
         return closing, cutter.rows
 
     def _loader(self) -> Loader:
-        fetch = self._documents.current if self._options.filtered else self._documents.fill
         hands = self._hands
-        return Loader(fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes)
+        return Loader(self._fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes)
+
+    def _fetch(self, changes: Sequence[Change]) -> dict[Wanted, Change]:
+        """Changes with their documents; what is not as its row says may be another database's."""
+        found = (self._documents.current if self._options.filtered else self._documents.fill)(changes)
+        now = (found[wanted(change)] for change in changes)
+        if any(one.deleted or one.revs != change.revs for one, change in zip(now, changes, strict=True)):
+            self._recognition.confirm()
+        return found
 
     # --- more ids than one request may name
 

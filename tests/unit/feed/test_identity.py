@@ -60,6 +60,35 @@ def test_t21_a_database_recreated_between_two_pages_is_noticed_before_the_first_
     assert (taken.ids, taken.seqs) == (["doc-1"], ["1-x"])
 
 
+@pytest.mark.parametrize("there", [None, "7-z"])
+def test_t21_a_database_recreated_before_a_pages_documents_are_fetched_is_noticed(
+    scripted_server, clock, there
+):
+    """The new one does not know them: they were taken for deleted, and their rows removed."""
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([row(1, doc=None)], "1-x")))
+    server.on("GET", "/db", info(), info("1800000000"))
+    known = {"id": "doc-1"} if there else {"error": "not_found"}
+    leaves = [{"ok": {"_id": "doc-1", "_rev": there}}] if there else []
+    server.on("POST", "/db/_all_docs", json_reply({"rows": [{"key": "doc-1", **known}]}))
+    server.on("POST", "/db/_bulk_get", json_reply({"results": [{"id": "doc-1", "docs": leaves}]}))
+    with taking(feed_of(server.url, clock=clock, documents="bulk_get"), Seq.BEGINNING, OLD) as taken:
+        taken.ended()
+    assert isinstance(taken.error, RecreatedError)
+    assert taken.batches == []
+
+
+def test_a_document_that_has_changed_since_its_row_is_no_alarm(scripted_server, clock):
+    server = couchdb(scripted_server())
+    server.on(*CHANGES, reply(page([row(1, doc=None)], "1-x")), TAIL)
+    leaves = [{"ok": {"_id": "doc-1", "_rev": "2-z"}}]
+    server.on("POST", "/db/_bulk_get", json_reply({"results": [{"id": "doc-1", "docs": leaves}]}))
+    with taking(feed_of(server.url, clock=clock, documents="bulk_get"), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: taken.ids == ["doc-1"])
+    assert taken.error is None
+    assert len(server.requests_of("GET", "/db")) >= 2
+
+
 @pytest.mark.parametrize(
     ("before", "now"), [("0", "1700000000"), ("1700000000", "0"), ("0", "0"), (None, "5"), ("5", None)]
 )
