@@ -21,9 +21,7 @@ from checkpoints.memory import Memory
 from checkpoints.offhub import off_hub
 from checkpoints.ondisk import OnDisk
 from checkpoints.rules import Rules
-from checkpoints.scan import Scan, scan
-
-_READ_ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
+from checkpoints.scan import Scan, scan, scan_beside_a_writer
 
 _log = logging.getLogger(__name__)
 
@@ -191,10 +189,8 @@ class Core:
         return loaded, restate, self.rules.read(loaded.layout)
 
     def _scan(self) -> Scan:
-        for attempt in range(_READ_ATTEMPTS):
-            loaded = scan(self.directory, file_size=self.settings.file_size, gzipped=self.settings.gzipped)
-            if not loaded.harm or not self.settings.readonly or attempt + 1 == _READ_ATTEMPTS:
-                break
+        read = scan_beside_a_writer if self.settings.readonly else scan
+        loaded = read(self.directory, file_size=self.settings.file_size, gzipped=self.settings.gzipped)
         if loaded.harm:
             raise _broken(self.directory, loaded)
         for finding in loaded.findings:
@@ -205,8 +201,8 @@ class Core:
         """Carries out what was requested. The disk is ours."""
         with self.memory.lock:
             covered, requests = self._ticket, None if self._everything else self._requests
+            taken = self.memory.take(requests, len(self._ondisk.bounds))  # or it raises: still requested
             self._everything, self._requests = False, set()
-            taken = self.memory.take(requests, len(self._ondisk.bounds))
         plan = self._ondisk.plan(taken)
         try:
             if plan:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints.directory import Directory
-from checkpoints.errors import IntegrityError, NewerFormat
+from checkpoints.errors import IntegrityError, NewerFormat, StoreError
 from checkpoints.layout import Layout
 from checkpoints.meta import META, Meta
 from checkpoints.plan import Plan
-from checkpoints.scan import Finding, Scan, scan
+from checkpoints.scan import Finding, Scan, is_store, scan_beside_a_writer
 
 _FILE_SIZE = 1000  # where neither `.meta` nor the files say
 
@@ -37,7 +37,8 @@ def check(path: str | Path) -> list[Finding]:
     """What is wrong with a store, by file and line; nothing if it is whole.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is no store.
+        FileNotFoundError, NotADirectoryError: there is no directory.
+        StoreError: there is nothing of a store in it.
         OSError: a file cannot be read.
     """
     return _scan(path).findings
@@ -55,6 +56,7 @@ def repair(path: str | Path, into: str | Path) -> Repair:
     Raises:
         FileExistsError: something is in `into`.
         NewerFormat: a newer pillowd has written it, and may mean something else by its lines.
+        StoreError: there is nothing of a store.
         OSError: a file cannot be read, or the copy not be written.
     """
     _refuse_newer(path)
@@ -73,7 +75,12 @@ def repair(path: str | Path, into: str | Path) -> Repair:
 def _scan(path: str | Path) -> Scan:
     directory = Directory(Path(path).expanduser())
     try:
-        return scan(directory, file_size=_FILE_SIZE, gzipped=False)
+        if not is_store(directory):
+            raise StoreError(
+                f"{path} is no store: it has neither a {META} nor a segment such as 0.json. "
+                "Name the store's own directory, as `checkpoints` in a state directory"
+            )
+        return scan_beside_a_writer(directory, file_size=_FILE_SIZE, gzipped=False)
     finally:
         directory.close()
 

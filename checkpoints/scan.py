@@ -12,11 +12,13 @@ import re
 import zlib
 from dataclasses import dataclass, field
 
-from checkpoints.directory import Directory
+from checkpoints.directory import LOCK, Directory
 from checkpoints.errors import IntegrityError
 from checkpoints.keys import parse_line
 from checkpoints.layout import Layout
 from checkpoints.meta import META, Meta
+
+_ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
 
 SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
 
@@ -96,6 +98,24 @@ def scan(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
         _take_segment(number, data, result)
     _check_counts(result)
     return result
+
+
+def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
+    """As `scan`, once more where something is wrong: what a writer was just doing is past then.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    for _ in range(_ATTEMPTS):
+        result = scan(directory, file_size=file_size, gzipped=gzipped)
+        if not result.harm:
+            break
+    return result
+
+
+def is_store(directory: Directory) -> bool:
+    """Whether there is anything of a store: of one that nothing was written to yet there is the lock."""
+    return any(name in {META, LOCK} or SEGMENT.match(name) for name in directory.names())
 
 
 def _read_meta(directory: Directory, result: Scan) -> Meta | None:
