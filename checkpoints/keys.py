@@ -10,23 +10,37 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
+from checkpoints.depth import MAX_DEPTH, TOO_DEEP, decode, is_too_deep
+
 Key: TypeAlias = Any  # str, int, or a tuple of keys: mypy knows no recursive type that dicts accept
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
+_encode_with_nan = json.JSONEncoder(separators=(", ", ": ")).encode
 
 
-def check_key(key: object) -> None:
+def check_key(key: object, *, levels: int = MAX_DEPTH) -> None:
     """Refuses what cannot be a key.
 
     Raises:
-        TypeError: it is neither `str`, `int` nor a tuple of those.
+        TypeError: it is neither `str`, `int` nor a tuple of those, or nested more than `levels` deep.
     """
     if isinstance(key, str) or (isinstance(key, int) and not isinstance(key, bool)):
         return
     if not isinstance(key, tuple):
         raise TypeError(f"a key is a str, an int or a tuple of them, not {key!r}")
+    if not levels:
+        raise TypeError(f"this cannot be a key: {TOO_DEEP}")
     for part in key:
-        check_key(part)
+        check_key(part, levels=levels - 1)
+
+
+def is_key(key: object) -> bool:
+    """Whether something can be a key."""
+    try:
+        check_key(key)
+    except TypeError:
+        return False
+    return True
 
 
 def encode_key(key: Key) -> str:
@@ -40,7 +54,7 @@ def decode_key(text: str) -> Key:
     Raises:
         ValueError, TypeError: it is none.
     """
-    key = as_key(json.loads(text.replace("\\\\", "\\")))
+    key = as_key(decode(text.replace("\\\\", "\\")))
     check_key(key)
     return key
 
@@ -50,18 +64,28 @@ def as_key(value: Any) -> Key:
     return tuple(as_key(part) for part in value) if isinstance(value, list) else value
 
 
-def encode_value(key: Key, value: Any) -> str:
+def encode_value(key: Key, value: Any, *, within: int = 0, stored: bool = False) -> str:
     """The value as JSON.
 
+    Args:
+        key: under which it is to be stored.
+        value: the whole value, or a part of it.
+        within: how deep in the whole value this part is.
+        stored: it has come from a store: there may be a NaN in it, from a file of tastypy's.
+
     Raises:
-        TypeError, ValueError: it is not JSON (a set, an object, NaN, a cycle); the key is named.
+        TypeError, ValueError: it is not JSON (a set, an object, NaN, a cycle), or nested too deeply; the
+            key is named.
     """
     try:
-        return _encode(value)
+        text = _encode_with_nan(value) if stored else _encode(value)
     except (TypeError, ValueError) as error:
         raise type(error)(f"the value of {key!r} cannot be stored: {error}") from None
     except RecursionError:
-        raise ValueError(f"the value of {key!r} is nested too deeply") from None
+        raise ValueError(f"the value of {key!r} cannot be stored: {TOO_DEEP}") from None
+    if is_too_deep(text, value, within=within):
+        raise ValueError(f"the value of {key!r} cannot be stored: {TOO_DEEP}")
+    return text
 
 
 def line_of(key: Key, text: str) -> bytes:
@@ -93,7 +117,7 @@ def parse_line(line: bytes) -> Key:
     except (ValueError, TypeError) as error:
         raise ValueError(f"not a key: {error}") from None
     try:
-        json.loads(value.decode())
+        decode(value.decode())
     except ValueError as error:
         raise ValueError(f"the value of {key!r} is not JSON: {error}") from None
     return key

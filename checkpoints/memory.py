@@ -115,7 +115,9 @@ class Memory:
 
         Raises:
             KeyError: there is none.
+            TypeError: it cannot be a key.
         """
+        check_key(key)
         with self.lock:
             self._write_down(key)
             return text_of(self._layout.line(key))
@@ -147,7 +149,8 @@ class Memory:
         pairs = list(pairs)
         with self.lock:
             self._refuse()
-            for key, line in [self._line_for(key, value) for key, value in pairs]:
+            lines = [self._line_for(key, value) for key, value in pairs]
+            for key, line in dict(lines).items():  # later ones win, in the place of the first
                 self._store(key, line)
         self._tell()
 
@@ -156,7 +159,9 @@ class Memory:
 
         Raises:
             KeyError: there is none.
+            TypeError: it cannot be a key.
         """
+        check_key(key)
         with self.lock:
             self._refuse()
             self._mark(key, self._layout.remove(key))
@@ -182,7 +187,9 @@ class Memory:
 
         Raises:
             KeyError: there is none.
+            TypeError: it cannot be a key.
         """
+        check_key(key)
         with self.lock:
             self._refuse()
             self._mark(key, self._layout.segment_of(key))
@@ -194,7 +201,9 @@ class Memory:
 
         Raises:
             KeyError: there is no such key, and none was removed.
+            TypeError: it cannot be a key.
         """
+        check_key(key)
         with self.lock:
             return self._layout.segment_of(key) if key in self._layout else self._dirty[key]
 
@@ -204,14 +213,18 @@ class Memory:
         Args:
             requests: segments.
             files: how many segments have a file; those before a written one must have one too.
+
+        Raises:
+            TypeError, ValueError: a value cannot be written (somebody went behind its back); the key is
+                named, and nothing was taken.
         """
         with self.lock:
+            for key in list(self._changed):
+                self._write_down(key)
             everything = requests is None or bool(self._stale)
             writes = self.writes if everything else 0
             if everything:
                 self._close_holes()
-            for key in list(self._changed):
-                self._write_down(key)
             wanted = self._wanted(None if everything else requests, files)
             dirty = {key: at for key, at in self._dirty.items() if everything or at in wanted}
             for key in dirty:
@@ -249,9 +262,10 @@ class Memory:
             self._stale |= segments
 
     def _write_down(self, key: Key) -> None:
-        root = self._changed.pop(key, None)
+        root = self._changed.get(key)
         if root is not None:
-            self._layout.put(key, line_of(key, encode_value(key, root)))
+            self._layout.put(key, line_of(key, encode_value(key, root, stored=True)))
+            del self._changed[key]  # not before: what cannot be written is still changed
 
     def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
         """The line that stores a value; None for the live value itself, which was changed in place."""

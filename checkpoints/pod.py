@@ -11,30 +11,22 @@ a whole store, reading never writes, and nobody's signal handlers are touched.
 
 from __future__ import annotations
 
-from collections.abc import (
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    Sequence,
-    ValuesView,
-)
-from contextlib import AbstractContextManager
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Sequence, ValuesView
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from checkpoints.core import Core, Settings
 from checkpoints.deep import Deep, apply
 from checkpoints.errors import StoreClosed
-from checkpoints.keys import Key, check_key
+from checkpoints.keys import Key, is_key
 from checkpoints.registry import registry
 from checkpoints.rules import Rules
+from checkpoints.views import Items, Pairs, Values, pairs
 
 PAGE = 1000  # keys that a walk takes at a time
 
-Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+NOTHING: Any = object()  # no default was given
 
 
 class POD(MutableMapping[Any, Any]):
@@ -98,9 +90,20 @@ class POD(MutableMapping[Any, Any]):
         self._core: Core = registry.acquire(self.path, settings, rules, close_at_exit=close_at_exit)
 
     def _begin_with(self, init: Pairs | None, *, overwrite: bool) -> None:
-        entries = [(key, value) for key, value in pairs(init or {}) if overwrite or key not in self]
-        if entries:
-            self.update(entries)
+        with self._or_given_up():
+            entries = [(key, value) for key, value in pairs(init or {}) if overwrite or key not in self]
+            if entries:
+                self.update(entries)
+
+    @contextmanager
+    def _or_given_up(self) -> Iterator[None]:
+        """Lets the store go when what is done inside fails: nobody has got it, who could close it."""
+        try:
+            yield
+        except BaseException:
+            self._closed = True
+            registry.give_up(self._core)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -168,11 +171,11 @@ class POD(MutableMapping[Any, Any]):
 
     def items(self) -> ItemsView[Key, Any]:
         """The keys in order with their values."""
-        return _Items(self)
+        return Items(self)
 
     def values(self) -> ValuesView[Any]:
         """The values in the order of the keys."""
-        return _Values(self)
+        return Values(self)
 
     def update(self, *others: Any, **fields: Any) -> None:
         """Stores the entries of mappings or pairs, all or none; later ones win, `fields` last.
@@ -182,6 +185,44 @@ class POD(MutableMapping[Any, Any]):
         """
         entries = [pair for other in others for pair in pairs(other)]
         self._opened.memory.put([*entries, *fields.items()])
+
+    def setdefault(self, key: Key, default: Any = None) -> Any:
+        """The value of a key, which is `default` from now on where there was none; one step.
+
+        Raises:
+            TypeError, ValueError: the key or `default` cannot be stored.
+        """
+        with self.together():
+            if key not in self:
+                self[key] = default
+            return self[key]
+
+    def pop(self, key: Key, default: Any = NOTHING) -> Any:
+        """Removes a key, and gives what its value was; one step.
+
+        Raises:
+            KeyError: there is none, and no default.
+        """
+        with self.together():
+            try:
+                value = self[key]
+            except KeyError:
+                if default is NOTHING:
+                    raise
+                return default
+            del self[key]
+            return value
+
+    def popitem(self) -> tuple[Key, Any]:
+        """Removes the first key, and gives it with its value; one step.
+
+        Raises:
+            KeyError: it is empty.
+        """
+        with self.together():
+            for key in self.iterkeys():
+                return key, self.pop(key)
+            raise KeyError("it is empty")
 
     def clear(self) -> None:
         """Removes everything."""
@@ -259,33 +300,3 @@ class POD(MutableMapping[Any, Any]):
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
         with self.together():
             return apply(self, path, operation, arguments)
-
-
-class _Items(ItemsView[Any, Any]):
-    _mapping: POD
-
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        return self._mapping.iteritems()
-
-
-class _Values(ValuesView[Any]):
-    _mapping: POD
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._mapping.itervalues()
-
-
-def pairs(other: Any) -> list[tuple[Any, Any]]:
-    """The entries of a mapping, of anything with `keys()`, or of pairs."""
-    if hasattr(other, "keys"):
-        other = [(key, other[key]) for key in list(other.keys())]
-    return [(key, value) for key, value in other]
-
-
-def is_key(key: object) -> bool:
-    """Whether something can be a key."""
-    try:
-        check_key(key)
-    except TypeError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from checkpoints.core import Core, Settings
 from checkpoints.directory import Directory
 from checkpoints.errors import StoreError
 from checkpoints.forks import abandon_in_children
+from checkpoints.offhub import off_hub
 from checkpoints.rules import Rules
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,17 @@ class Registry:
                 core.sync()
                 self._handles[path] -= 1
 
+    def give_up(self, core: Core) -> None:
+        """Lets go of a handle that was never given out, without a sync."""
+        path = core.directory.path
+        with self._guard:
+            if self._open.get(path) is core and self._handles[path] > 1:
+                self._handles[path] -= 1
+                return
+            core.discard()
+            if self._open.get(path) is core:
+                self._forget(path)
+
     def _present(self, path: Path) -> Core | None:
         core = self._open.get(path)
         if core is not None and core.directory.gone:
@@ -103,7 +115,7 @@ class Registry:
 
 
 def _locked(path: Path, settings: Settings) -> Directory:
-    directory = Directory.create(path, durable=settings.durable)
+    directory = off_hub(Directory.create, path, durable=settings.durable)
     try:
         directory.lock()
         directory.remove_leftovers()

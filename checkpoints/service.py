@@ -13,11 +13,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, TypeVar
 
+from checkpoints import wire
 from checkpoints.deep import apply
 from checkpoints.errors import StoreError
-from checkpoints.keys import Key, as_key
+from checkpoints.keys import Key, as_key, encode_key
 from checkpoints.pod import POD
 from checkpoints.server import Busy, ControlServer, Session
 from checkpoints.tracker import Tracker
@@ -25,6 +27,7 @@ from checkpoints.tracker import Tracker
 T = TypeVar("T")
 
 PAGE_BYTES = 256 * 1024  # about as much as one answer of a walk holds
+DIRTY_BYTES = 768 * 1024  # at most as much as one answer about dirty keys holds: all are sorted for each
 WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to ask again
 
 
@@ -147,6 +150,30 @@ class PodService:
     def _do_delete(self, key: Any) -> None:
         del self.pod[as_key(key)]
 
+    def _do_pop(self, key: Any) -> str | None:
+        """The text of a key that is removed; None where there is none."""
+        with self.pod.together():
+            return self._taken(as_key(key)) if as_key(key) in self.pod else None
+
+    def _do_popitem(self) -> tuple[Key, str] | None:
+        """The first key with its text; None where there is none."""
+        with self.pod.together():
+            for key in self.pod.iterkeys():
+                return key, self._taken(key)
+            return None
+
+    def _taken(self, key: Key) -> str:
+        text = self.pod.text(key)
+        wire.encode({"result": (key, text)})  # what does not fit into the answer stays here
+        del self.pod[key]
+        return text
+
+    def _do_setdefault(self, key: Any, text: str) -> str:
+        with self.pod.together():
+            if as_key(key) not in self.pod:
+                self.pod[as_key(key)] = json.loads(text)
+            return self.pod.text(as_key(key))
+
     def _do_contains(self, key: Any) -> bool:
         return as_key(key) in self.pod
 
@@ -189,8 +216,11 @@ class PodService:
     def _do_mark_dirty(self, key: Any) -> None:
         self.pod.mark_dirty(as_key(key))
 
-    def _do_dirty(self) -> list[Key]:
-        return list(self.pod.dirty())
+    def _do_dirty(self, last: str) -> list[str]:
+        """The next dirty keys, as they stand in lines, and in that order: removed ones have no other."""
+        texts = sorted(text for text in map(encode_key, self.pod.dirty()) if text > last)
+        sizes = accumulate(2 * len(text) + 3 for text in texts)  # escaped once more, in quotes
+        return [text for text, size in zip(texts, sizes, strict=True) if size <= DIRTY_BYTES] or texts[:1]
 
     def _do_hold(self) -> None:
         self.pod.hold()
@@ -209,6 +239,9 @@ class TrackerService(PodService):
     """What clients may ask of a Tracker: what SharedTracker's methods ask for."""
 
     pod: Tracker
+
+    def _do_add(self, key: Any, fields: str) -> None:
+        self.pod.add(as_key(key), json.loads(fields))
 
     def _do_add_many(self, keys: Sequence[Any]) -> None:
         self.pod.add_many([as_key(key) for key in keys])

@@ -24,10 +24,11 @@ from typing import Any, ClassVar, Self
 
 from checkpoints.client import ControlClient
 from checkpoints.deep import Deep
-from checkpoints.keys import Key, as_key, check_key, encode_value
-from checkpoints.pod import POD, is_key, pairs
+from checkpoints.keys import Key, as_key, check_key, decode_key, encode_value, is_key
+from checkpoints.pod import NOTHING, POD
 from checkpoints.server import ControlServer
 from checkpoints.service import call_name, share
+from checkpoints.views import pairs
 
 SOCKET = ".socket"
 NAME = "store"
@@ -57,7 +58,8 @@ class SharedPOD(MutableMapping[Any, Any]):
             server = stack.enter_context(ControlServer(address))
             share(server, NAME, pod)
             self._reach(address, NAME)
-            self._owned: ExitStack | None = stack.pop_all()
+            self._owned: tuple[ControlServer, POD] | None = (server, pod)
+            stack.pop_all()
 
     def _reach(self, address: str | Path, name: str) -> None:
         self._client = ControlClient(address)
@@ -92,7 +94,6 @@ class SharedPOD(MutableMapping[Any, Any]):
         return f"{type(self).__name__}.connect({str(self._client.path)!r}, {self._name!r})"
 
     def __getitem__(self, key: Key) -> Any:
-        check_key(key)
         return json.loads(self._missing(key, "get", key))
 
     def __setitem__(self, key: Key, value: Any) -> None:
@@ -113,7 +114,9 @@ class SharedPOD(MutableMapping[Any, Any]):
         return self.iterkeys()
 
     def iterkeys(self) -> Iterator[Key]:
-        """The keys in order; those that are added meanwhile too."""
+        """The keys in order, fetched in pages: those that are added meanwhile are given too, and those
+        that are removed meanwhile where they are in a page already.
+        """
         return (key for key, _ in self._walk("keys"))
 
     def iteritems(self) -> Iterator[tuple[Key, Any]]:
@@ -134,6 +137,38 @@ class SharedPOD(MutableMapping[Any, Any]):
             check_key(key)
         self._call("put", [(key, encode_value(key, value)) for key, value in entries])
 
+    def setdefault(self, key: Key, default: Any = None) -> Any:
+        """A copy of the value of a key, which is `default` from now on where there was none; one step."""
+        check_key(key)
+        return json.loads(self._call("setdefault", key, encode_value(key, default)))
+
+    def pop(self, key: Key, default: Any = NOTHING) -> Any:
+        """Removes a key, and gives what its value was; one step.
+
+        Raises:
+            KeyError: there is none, and no default.
+            MessageTooLarge: the value is over 1 MiB, and still there.
+        """
+        check_key(key)
+        text = self._call("pop", key)
+        if text is not None:
+            return json.loads(text)
+        if default is NOTHING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[Key, Any]:
+        """Removes the first key, and gives it with its value; one step.
+
+        Raises:
+            KeyError: it is empty.
+        """
+        item = self._call("popitem")
+        if item is None:
+            raise KeyError("it is empty")
+        key, text = item
+        return as_key(key), json.loads(text)
+
     def clear(self) -> None:
         """Removes everything."""
         self._call("clear")
@@ -144,8 +179,12 @@ class SharedPOD(MutableMapping[Any, Any]):
         return Deep(self._apply)
 
     def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
-        """The keys whose last change, or removal, is not on disk yet."""
-        return {as_key(key) for key in self._call("dirty")}
+        """The keys whose last change, or removal, is not on disk yet; asked for in pages."""
+        found, last = [], ""
+        while page := self._call("dirty", last):
+            found += page
+            last = page[-1]
+        return {decode_key(text) for text in found}
 
     def mark_dirty(self, key: Key) -> None:
         """Has a key written at the next sync."""
@@ -211,18 +250,24 @@ class SharedPOD(MutableMapping[Any, Any]):
         """Ends the connection; the owner also syncs and closes the store. Safe to call twice.
 
         Raises:
-            StoreWriteError: the owner's disk refused.
+            StoreWriteError: the owner's disk refused. Nothing is lost: close it again.
         """
         self._client.close()
-        owned, self._owned = self._owned, None
-        if owned is not None and self._pid == os.getpid():
-            owned.close()
+        if self._owned is None or self._pid != os.getpid():
+            return
+        server, pod = self._owned
+        try:
+            server.close()
+        finally:
+            pod.close()
+        self._owned = None  # not before: what the disk refused must be closed again
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._client.call(call_name(self._name), method=method, arguments=arguments)
 
     def _missing(self, key: Any, method: str, *arguments: Any) -> Any:
-        """A call whose KeyError names the key as it is here."""
+        """A call about a key, or several, whose KeyError names it as it is here."""
+        check_key(key)
         try:
             return self._call(method, *arguments)
         except KeyError:
@@ -237,7 +282,8 @@ class SharedPOD(MutableMapping[Any, Any]):
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
         check_key(path[0])
         steps = [_step(step) for step in path]
-        return self._call("apply", steps, operation, encode_value(path[0], arguments))
+        # Two less: a value stands in `arguments`, which may be those of a call. The owner looks closer.
+        return self._call("apply", steps, operation, encode_value(path[0], arguments, within=-2))
 
 
 def _step(step: Any) -> Any:

@@ -32,6 +32,11 @@ class SharedTracker(SharedPOD, Tasks):
         """How many tasks are given up."""
         return self._numbers()[2]
 
+    def add(self, key: Key, fields: Fields | None = None) -> None:
+        """Adds a task."""
+        check_key(key)
+        self._call("add", key, encode_value(key, dict(fields or {})))
+
     def add_many(self, keys: Iterable[Key]) -> None:
         """Adds tasks, all or none."""
         self._call("add_many", _checked(keys))
@@ -59,7 +64,7 @@ class SharedTracker(SharedPOD, Tasks):
         return bool(self._missing(key, "should_try", key, allow_aborted, due, durable))
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """The tasks that should be done, in order; those that are added meanwhile too."""
+        """The tasks that should be done, in order, as `iterkeys` walks."""
         walk = self._walk("todo", allow_aborted, due)
         return (key for key, should in walk if should)
 

@@ -33,6 +33,15 @@ class Tasks(Figures):
         """Whether there is such a task."""
 
     @abstractmethod
+    def add(self, key: Key, fields: Fields | None = None) -> None:
+        """Adds a task, with fields of its own.
+
+        Raises:
+            DuplicateKeyError: it is there already.
+            TypeError, ValueError: it cannot be stored with these fields, and is not added.
+        """
+
+    @abstractmethod
     def add_many(self, keys: Iterable[Key]) -> None:
         """Adds tasks, all or none.
 
@@ -93,16 +102,6 @@ class Tasks(Figures):
     @abstractmethod
     def aborted_keys(self) -> Iterator[Key]:
         """The tasks that are given up, in order."""
-
-    def add(self, key: Key, fields: Fields | None = None) -> None:
-        """Adds a task.
-
-        Raises:
-            DuplicateKeyError: it is there already.
-        """
-        self.add_many([key])
-        if fields:
-            self.amend(key, fields)
 
     def add_if_absent(self, key: Key) -> None:
         """Adds a task if it is not there."""
@@ -172,36 +171,48 @@ class Tasks(Figures):
         self, allow_aborted: bool = False, *, due: float | None = None
     ) -> Iterator[tuple[Key, Any]]:
         """The tasks that should be done, with their entries."""
-        return ((key, self[key]) for key in self.todo_keys(allow_aborted, due=due))
+        return self._with_entries(self.todo_keys(allow_aborted, due=due))
 
     def todo_values(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Any]:
         """The entries of the tasks that should be done."""
-        return (self[key] for key in self.todo_keys(allow_aborted, due=due))
+        return (entry for _, entry in self.todo_items(allow_aborted, due=due))
 
     def try_keys(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Key]:
         """The tasks that should be done, each counted as tried before it is given out."""
         for key in self.todo_keys(allow_aborted, due=due):
-            if self.should_try(key, allow_aborted, due=due, durable=durable):
+            try:
+                should = self.should_try(key, allow_aborted, due=due, durable=durable)
+            except KeyError:  # removed meanwhile
+                continue
+            if should:
                 yield key
 
     def try_items(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[tuple[Key, Any]]:
         """As `try_keys`, with the entries."""
-        return ((key, self[key]) for key in self.try_keys(allow_aborted, due=due, durable=durable))
+        return self._with_entries(self.try_keys(allow_aborted, due=due, durable=durable))
 
     def try_values(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Any]:
         """As `try_keys`, the entries alone."""
-        return (self[key] for key in self.try_keys(allow_aborted, due=due, durable=durable))
+        return (entry for _, entry in self.try_items(allow_aborted, due=due, durable=durable))
 
     def aborted_items(self) -> Iterator[tuple[Key, Any]]:
         """The tasks that are given up, with their entries."""
-        return ((key, self[key]) for key in self.aborted_keys())
+        return self._with_entries(self.aborted_keys())
 
     def aborted_values(self) -> Iterator[Any]:
         """The entries of the tasks that are given up."""
-        return (self[key] for key in self.aborted_keys())
+        return (entry for _, entry in self.aborted_items())
+
+    def _with_entries(self, keys: Iterator[Key]) -> Iterator[tuple[Key, Any]]:
+        for key in keys:
+            try:
+                entry = self[key]
+            except KeyError:  # removed meanwhile
+                continue
+            yield key, entry

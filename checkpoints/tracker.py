@@ -15,10 +15,11 @@ from typing import Any, Self, cast
 
 from checkpoints.core import Settings
 from checkpoints.errors import DuplicateKeyError
-from checkpoints.keys import Key
-from checkpoints.pod import POD, Pairs, pairs
+from checkpoints.keys import Key, check_key, encode_value
+from checkpoints.pod import POD
 from checkpoints.tally import NEW, Tally
 from checkpoints.tasks import Fields, Tasks
+from checkpoints.views import Pairs, pairs
 
 
 class Tracker(POD, Tasks):
@@ -77,10 +78,9 @@ class Tracker(POD, Tasks):
             settings: as of Tracker.
         """
         tracker = cls(path, **settings)
-        for key, value in source.iteritems():
-            fields = value if isinstance(value, dict) else {"value": value}
-            tracker[key] = NEW | fields
-        tracker.sync()
+        with tracker._or_given_up():
+            tracker._opened.memory.put([(key, _fields(value)) for key, value in source.iteritems()])
+            tracker.sync()
         return tracker
 
     @property
@@ -110,6 +110,13 @@ class Tracker(POD, Tasks):
                 merged[key] = {**(merged.get(key) or self.get(key) or NEW), **value}
             super().update(merged)
 
+    def add(self, key: Key, fields: Fields | None = None) -> None:
+        """Adds a task."""
+        with self.together():
+            if key in self:
+                raise DuplicateKeyError(f"{key!r} is there already")
+            self[key] = dict(fields or {})
+
     def add_many(self, keys: Iterable[Key]) -> None:
         """Adds tasks, all or none."""
         keys = list(keys)
@@ -131,7 +138,7 @@ class Tracker(POD, Tasks):
         """Sets fields of a task."""
         with self.together():
             entry = self[key]
-            if any(name not in entry or entry[name] != value for name, value in fields.items()):
+            if any(name not in entry or _differ(key, entry[name], value) for name, value in fields.items()):
                 entry.update(fields)
 
     def add_tries(self, key: Key, count: int) -> None:
@@ -141,7 +148,8 @@ class Tracker(POD, Tasks):
 
     def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
         """Whether a task should be done."""
-        return self._tally.should_do(key, allow_aborted=allow_aborted) and self._is_due(key, due)
+        check_key(key)
+        return self._should_do(self._tally, key, allow_aborted=allow_aborted, due=due)
 
     def should_try(
         self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
@@ -159,15 +167,17 @@ class Tracker(POD, Tasks):
         """The tasks that should be done, in order; those that are added meanwhile too."""
         tally = self._tally
         for key in self.iterkeys():
-            if key not in tally.marks or not tally.should_do(key, allow_aborted=allow_aborted):
+            try:
+                should = self._should_do(tally, key, allow_aborted=allow_aborted, due=due)
+            except KeyError:  # removed by another thread meanwhile
                 continue
-            if self._is_due(key, due):
+            if should:
                 yield key
 
     def aborted_keys(self) -> Iterator[Key]:
         """The tasks that are given up, in order."""
         tally = self._tally
-        return (key for key in self.iterkeys() if key in tally.marks and tally.marks[key].aborted)
+        return (key for key in self.iterkeys() if (marks := tally.marks.get(key)) and marks.aborted)
 
     @property
     def _tally(self) -> Tally:
@@ -176,5 +186,17 @@ class Tracker(POD, Tasks):
     def _add(self, keys: list[Key]) -> None:
         self._opened.memory.put([(key, NEW) for key in keys])
 
-    def _is_due(self, key: Key, due: float | None) -> bool:
+    def _should_do(self, tally: Tally, key: Key, *, allow_aborted: bool, due: float | None) -> bool:
+        if not tally.should_do(key, allow_aborted=allow_aborted):
+            return False
         return due is None or (self[key].get("next_retry_at") or 0) <= due
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """What a task's entry is that was a POD's."""
+    return NEW | (value if isinstance(value, dict) else {"value": value})
+
+
+def _differ(key: Key, present: Any, value: Any) -> bool:
+    """Whether two values do on disk, as 1 and True, which are equal."""
+    return encode_value(key, present, stored=True) != encode_value(key, value)

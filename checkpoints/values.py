@@ -56,9 +56,9 @@ def live(owner: Owner, key: Key, value: Any) -> Any:
     if not isinstance(value, dict | list):
         return value
     home = Home(owner, key)
-    root = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, None)
+    root = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, None, 1)
     home.live_in(root)
-    _fill(root, value, home, root)
+    _fill(root, value)
     return root
 
 
@@ -71,24 +71,26 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _bound(view: Any, home: Home, root: Any) -> Any:
+def _bound(view: Any, home: Home, root: Any, depth: int) -> Any:
     # A part holds its whole, so that what is stored stays one object while anybody holds a part of it.
-    view._home, view._root = home, root  # noqa: SLF001 - the module's own classes, which take no arguments
+    view._home, view._root, view._depth = home, root, depth  # noqa: SLF001 - own classes, without arguments
     return view
 
 
-def _fill(view: Any, value: Any, home: Home, root: Any) -> None:
+def _fill(view: Any, value: Any) -> None:
     if isinstance(value, dict):
-        dict.update(view, {name: _part(part, home, root) for name, part in value.items()})
+        dict.update(view, {name: _part(part, view) for name, part in value.items()})
     else:
-        list.extend(view, [_part(part, home, root) for part in value])
+        list.extend(view, [_part(part, view) for part in value])
 
 
-def _part(value: Any, home: Home, root: Any) -> Any:
+def _part(value: Any, of: Any) -> Any:
+    """A value as part of a live one."""
     if not isinstance(value, dict | list):
         return value
-    view = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, root)
-    _fill(view, value, home, root)
+    home, root, depth = of._home, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
+    view = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, root, depth)
+    _fill(view, value)
     return view
 
 
@@ -108,13 +110,14 @@ class _Live:
 
     _home: Home
     _root: Any
+    _depth: int  # 1 for the whole value
 
     def _adopt(self, value: Any, present: Any = None) -> Any:
         """A value as part of this one: a copy, unless it stands there already (`x[name] += ...`)."""
         if value is present:
             return value
-        normal = json.loads(encode_value(self._home.key, value))
-        return _part(normal, self._home, self._whole)
+        normal = json.loads(encode_value(self._home.key, value, within=self._depth))
+        return _part(normal, self)
 
     @property
     def _whole(self) -> Any:
@@ -134,7 +137,7 @@ class _Live:
 class LiveDict(_Live, dict[str, Any]):
     """A dict that reports its changes."""
 
-    __slots__ = ("__weakref__", "_home", "_root")
+    __slots__ = ("__weakref__", "_depth", "_home", "_root")
 
     def copy(self) -> dict[str, Any]:
         """A plain, shallow copy."""
@@ -181,7 +184,7 @@ class LiveDict(_Live, dict[str, Any]):
 class LiveList(_Live, list[Any]):
     """A list that reports its changes."""
 
-    __slots__ = ("__weakref__", "_home", "_root")
+    __slots__ = ("__weakref__", "_depth", "_home", "_root")
 
     def copy(self) -> list[Any]:
         """A plain, shallow copy."""

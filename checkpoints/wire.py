@@ -35,10 +35,21 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
         TypeError, ValueError: it is not JSON; nothing was sent.
         OSError: the connection is broken.
     """
+    body = encode(message)
+    connection.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """A message without its length.
+
+    Raises:
+        MessageTooLarge: it is over 1 MiB.
+        TypeError, ValueError: it is not JSON.
+    """
     body = _encode(message).encode()
     if len(body) > MAX_BYTES:
         raise MessageTooLarge(f"a message of {len(body)} bytes is over the limit of {MAX_BYTES}")
-    connection.sendall(len(body).to_bytes(_LENGTH_BYTES, "big") + body)
+    return body
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import shutil
 import gevent
 import pytest
 
-from checkpoints import POD, StoreWriteError, check
+from checkpoints import POD, SharedPOD, StoreWriteError, check
 from checkpoints.directory import Directory
 from tests.sizes import size
 from tests.unit.checkpoints.scripts import run
@@ -135,6 +135,46 @@ def test_p12_a_close_that_is_refused_leaves_the_store_open(tmp_path, faults):
     faults.fail("", times=0)
     pod.close()
     assert stored(tmp_path) == {"a": 1}
+
+
+def test_p12_a_shared_store_that_could_not_be_closed_is_closed_again(tmp_path, faults):
+    shared = SharedPOD(tmp_path, {"a": 1})
+    faults.fail("ENOSPC", times=1000)
+    for _ in range(2):
+        with pytest.raises(StoreWriteError):
+            shared.close()
+    faults.fail("", times=0)
+    shared.close()
+    shared.close()
+    assert stored(tmp_path) == {"a": 1}
+    with POD(tmp_path, durable=False):  # with other settings: nobody has it any more
+        pass
+
+
+def test_p12_p26_who_is_refused_by_the_disk_at_his_init_does_not_have_the_store(tmp_path, faults):
+    faults.fail("ENOSPC", times=1000)
+    with pytest.raises(StoreWriteError):
+        POD(tmp_path, {"a": 1}, sync_at=1)
+    faults.fail("", times=0)
+    with POD(tmp_path, durable=False) as pod:
+        assert dict(pod) == {}
+
+
+def test_p12_a_value_that_cannot_be_written_is_said_each_time_and_nothing_is_lost(tmp_path):
+    with POD(tmp_path, {"a": {}, "b": 0}, sync_at=None, sync_interval=None) as pod:
+        pod.sync()
+        value = pod["a"]
+        dict.__setitem__(value, "x", object())  # behind its back
+        value["y"] = 1
+        pod["b"] = 1
+        for sync in (pod.sync, lambda: pod.sync_key("b"), pod.sync):
+            with pytest.raises(TypeError, match="'a' cannot be stored"):
+                sync()
+        assert pod.dirty() == {"a", "b"}
+        dict.__delitem__(value, "x")
+        assert stored(tmp_path) == {"a": {}, "b": 0}
+        pod.sync()
+        assert stored(tmp_path) == {"a": {"y": 1}, "b": 1}
 
 
 def test_p12_a_full_file_system_is_no_success(tmp_path):

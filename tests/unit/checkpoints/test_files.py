@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import POD, IntegrityError, NewerFormat, StoreError, Tracker, check, repair
+from checkpoints import POD, IntegrityError, NewerFormat, StoreError, Tracker, check, depth, repair
+from checkpoints.directory import Directory
+from checkpoints.keys import parse_line
+from checkpoints.meta import META
+from daemon.cli.commands import run_command
 from tests.unit.checkpoints import tastypy_reader
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,6 +93,18 @@ def test_p6_files_are_read_as_utf_8_and_nan_of_old_is_kept(tmp_path):
         assert pod["é"] == "☃"
         pod["new"] = 1
     assert (tmp_path / "0.json").read_text() == '"é"\t"☃"\n"old"\tNaN\n"new"\t1\n'
+
+
+def test_p6_a_value_that_holds_a_nan_of_old_can_be_changed(tmp_path):
+    (tmp_path / "0.json").write_text('"k"\t{"x": NaN}\n"b"\t1\n')
+    with POD(tmp_path, sync_at=None, sync_interval=None) as pod:
+        pod["k"]["y"] = 1
+        pod["b"] = 2
+        pod.sync()
+        assert pod.dirty() == set()
+        assert (tmp_path / "0.json").read_text() == '"k"\t{"x": NaN, "y": 1}\n"b"\t2\n'
+        with pytest.raises(ValueError, match="'k' cannot be stored"):
+            pod["k"]["x"] += 1
 
 
 @pytest.fixture
@@ -210,6 +226,18 @@ def binary(path):
     (path / "1.json").write_bytes(b'"k3"\t3\n"k4"\t\xff\xfe\n"k5"\t5\n')
 
 
+def nest_value(path):
+    (path / "1.json").write_text(f'"k3"\t3\n"k4"\t{"[" * 340}{"]" * 340}\n"k5"\t5\n')
+
+
+def nest_value_deeply(path):
+    (path / "1.json").write_text('"k3"\t3\n"k4"\t' + '{"x":' * 100_000 + "0" + "}" * 100_000 + '\n"k5"\t5\n')
+
+
+def nest_key(path):
+    (path / "1.json").write_text(f'"k3"\t3\n{"[" * 400}{"]" * 400}\t4\n"k5"\t5\n')
+
+
 def shorten_middle(path):
     (path / "1.json").write_text('"k3"\t3\n')
 
@@ -247,6 +275,9 @@ BROKEN = {
     break_key: ("1.json line 2: not a key", [0, 1, 2, 3, 5, 6, 7]),
     blank: ("1.json line 2: no tab", [0, 1, 2, 3, 5, 6, 7]),
     binary: ("1.json line 2: the value of 'k4' is not JSON: 'utf-8' codec", [0, 1, 2, 3, 5, 6, 7]),
+    nest_value: ("1.json line 2: the value of 'k4' is not JSON: it is nested more", [0, 1, 2, 3, 5, 6, 7]),
+    nest_value_deeply: ("1.json line 2: the value of 'k4' is not JSON: it is nested", [0, 1, 2, 3, 5, 6, 7]),
+    nest_key: ("1.json line 2: not a key: it is nested more than 100 deep", [0, 1, 2, 3, 5, 6, 7]),
     shorten_middle: ("1.json: it has 1 lines of at least 3", [0, 1, 2, 3, 6, 7]),
     shorten_last: ("2.json: it has 1 lines of at least 2", [0, 1, 2, 3, 4, 5, 6]),
     empty_last: ("2.json: it has 0 lines of at least 2", [0, 1, 2, 3, 4, 5]),
@@ -276,6 +307,34 @@ def test_p16_p17_a_broken_store_is_refused_by_file_and_line_and_repaired_into_a_
         values = {f"k{number}": number for number in kept}
         assert {key: pod[key] for key in values} == values
         pod["new"] = 1
+
+
+def test_a_caller_who_is_too_deep_himself_is_no_broken_store(monkeypatch):
+    def full(_):
+        raise RecursionError
+
+    monkeypatch.setattr(depth.json, "loads", full)
+    with pytest.raises(RecursionError):
+        parse_line(b'"k"\t{"x": [1]}')
+    with pytest.raises(RecursionError):
+        parse_line(b'["k"]\t1')
+
+
+def test_p30_a_check_beside_a_writer_is_no_false_alarm(path, tmp_path, monkeypatch):
+    read = Directory.read
+    with POD(path, file_size=3) as pod:
+
+        def read_beside_a_writer(directory, name):
+            data = read(directory, name)
+            if name == META and len(pod) % 2 == 0:  # each first time: the bounds were read, and then lowered
+                pod.popitem()
+                pod.sync()
+            return data
+
+        monkeypatch.setattr(Directory, "read", read_beside_a_writer)
+        assert check(path) == []
+        del pod["k1"]
+        assert repair(path, tmp_path / "copy").findings == []
 
 
 def test_a_newer_format_is_refused_by_name_and_not_repaired(path, tmp_path):
@@ -441,6 +500,25 @@ def test_a_repair_never_writes_into_something(path, tmp_path):
         repair(path, path)
     with pytest.raises(FileNotFoundError):
         check(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("files", [[], ["file.txt"], ["checkpoints/.meta", "checkpoints/0.json"]])
+def test_what_is_no_store_is_not_called_a_whole_one(tmp_path, files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    for work in (lambda: check(tmp_path), lambda: repair(tmp_path, tmp_path / "copy")):
+        with pytest.raises(StoreError, match=r"is no store: .* Name the store's own directory"):
+            work()
+    assert not (tmp_path / "copy").exists()
+    assert run_command(["store", "check", str(tmp_path)]) == 1
+
+
+def test_a_store_that_nothing_was_written_to_is_whole(tmp_path):
+    with POD(tmp_path / "x"):
+        assert check(tmp_path / "x") == []
+    assert check(tmp_path / "x") == []
+    assert repair(tmp_path / "x", tmp_path / "copy").kept == 0
 
 
 def test_a_store_of_another_kind_is_refused_by_name(tmp_path):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from contextlib import contextmanager
 
 import gevent
 import greenlet
 import pytest
+from gevent import monkey
 
 from checkpoints import POD, Checkpoint, CheckpointStore, Seq, TailKey, Tracker
 
 SLOW_SECONDS = 0.3
+THREAD = monkey.get_original("threading", "get_ident")
 #: What waits for the disk does so every time; a turn that another process held up is short the next time.
 ATTEMPTS = 5
 
@@ -151,6 +154,33 @@ def test_p33_opening_a_large_store_is_no_turn_of_the_hub_either(tmp_path, kind):
         return turns.longest
 
     assert any(longest() < 0.05 for _ in range(ATTEMPTS))
+
+
+@pytest.fixture
+def syncing_threads(monkeypatch):
+    """The threads that waited for the disk."""
+    threads = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (threads.add(THREAD()), fsync(fd)))
+    return threads
+
+
+def test_p33_making_a_new_store_syncs_its_parents_off_the_hub(tmp_path, syncing_threads):
+    POD(tmp_path / "a" / "b").close()
+    assert syncing_threads
+    assert THREAD() not in syncing_threads
+
+
+def test_p33_setting_a_damaged_store_aside_is_off_the_hub_too(tmp_path, syncing_threads):
+    path = tmp_path / "x"
+    with CheckpointStore(path) as store:
+        store.save(TailKey("a", "b"), Checkpoint(seq=Seq.of("1-x")))
+    (path / "0.json").write_text("torn")
+    syncing_threads.clear()
+    CheckpointStore(path).close()
+    assert (tmp_path / "x.damaged-1").exists()
+    assert syncing_threads
+    assert THREAD() not in syncing_threads
 
 
 def test_the_trace_would_see_a_turn_that_waits(tmp_path):

@@ -60,6 +60,24 @@ def test_p4_what_cannot_be_a_key_is_a_type_error_that_names_it(pod, key):
     assert key not in pod
 
 
+@pytest.mark.parametrize("key", [True, 1.0, [1], (True,), (1.0,)])
+def test_p4_what_cannot_be_a_key_is_not_taken_for_one_that_is_equal(pod, key):
+    pod.update([(1, "one"), ((1,), "tuple")])
+    pod.sync()
+    for use in (
+        lambda: pod[key],
+        lambda: pod.__delitem__(key),
+        lambda: pod.pop(key, None),
+        lambda: pod.setdefault(key, "other"),
+        lambda: pod.mark_dirty(key),
+        lambda: pod.sync_key(key),
+    ):
+        with pytest.raises(TypeError, match="a key is a str, an int or a tuple"):
+            use()
+    assert dict(pod) == {1: "one", (1,): "tuple"}
+    assert pod.dirty() == set()
+
+
 def test_p7_a_value_is_the_same_before_and_after_reload(pod, tmp_path):
     pod["k"] = {1: (1, (2,)), None: {True: "é"}}
     assert pod["k"] == {"1": [1, [2]], "null": {"true": "é"}}
@@ -91,6 +109,46 @@ def test_p8_s10_what_cannot_be_stored_is_refused_at_the_assignment(pod, value, t
     pod.sync()
     with POD(tmp_path / "x.pod", readonly=True) as stored:
         assert dict(stored) == {"ok": {"a": 1}, "next": 1}
+
+
+def nested(depth, kind=list):
+    value = {"x": "[[[["} if kind is dict else ["[[[["]
+    for _ in range(depth - 1):
+        value = {"x": value} if kind is dict else [value]
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_p8_values_are_nested_100_deep_at_most(pod, tmp_path, kind):
+    pod["k"] = nested(100, kind)
+    pod["part"] = {"x": 1}
+    pod.set["part"]["x"] = nested(99, kind)
+    pod.sync()
+    for store in (
+        lambda: pod.__setitem__("k", nested(101, kind)),
+        lambda: pod.update(k=nested(400, kind)),
+        lambda: pod.setdefault("new", nested(5000, kind)),
+        lambda: pod.set["part"].__setitem__("x", nested(100, kind)),
+        lambda: pod.set["part"].update(y=nested(100, kind)),
+    ):
+        with pytest.raises(ValueError, match="cannot be stored: it is nested more than 100 deep"):
+            store()
+    expected = {"k": nested(100, kind), "part": {"x": nested(99, kind)}}
+    assert dict(pod) == expected
+    with POD(tmp_path / "x.pod", readonly=True) as stored:
+        assert dict(stored) == expected
+
+
+def test_p4_keys_are_nested_100_deep_at_most(pod, tmp_path):
+    key = "x"
+    for _ in range(100):
+        key = (key,)
+    pod[key] = 1
+    with pytest.raises(TypeError, match="nested more than 100 deep"):
+        pod[key,] = 1
+    pod.sync()
+    with POD(tmp_path / "x.pod", readonly=True) as stored:
+        assert dict(stored) == {key: 1}
 
 
 def test_p21_set_changes_deep_values_in_one_step(pod):
@@ -206,6 +264,26 @@ def test_p27_whatever_a_dict_does_works_and_persists(pod, tmp_path):
     pod.sync()
     with POD(tmp_path / "x.pod", readonly=True) as stored:
         assert dict(stored) == {}
+
+
+def test_p27_setdefault_gives_what_is_stored(pod):
+    assert pod.setdefault("k", (1, {2: 3})) == pod["k"] == [1, {"2": 3}]
+    assert pod.setdefault("k", "other") == [1, {"2": 3}]
+    assert pod.setdefault("none") is pod["none"] is None
+
+
+def test_p27_popitem_takes_the_first(pod):
+    pod.update([(("b", 1), [1]), ("a", None)])
+    assert [pod.popitem(), pod.popitem()] == [(("b", 1), [1]), ("a", None)]
+    with pytest.raises(KeyError):
+        pod.popitem()
+
+
+def test_p27_pop_gives_null_as_what_it_is(pod):
+    pod["a"] = None
+    assert pod.pop("a", 7) is None
+    with pytest.raises(KeyError, match="a"):
+        pod.pop("a")
 
 
 def test_iterators_go_in_order(pod):

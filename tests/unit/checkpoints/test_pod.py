@@ -8,12 +8,15 @@ import os
 import pickle
 import shutil
 import signal
+import threading
 import time
 
 import gevent
 import pytest
 
-from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked
+from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked, Tracker
+from checkpoints.directory import Directory
+from checkpoints.memory import Memory
 from tests.sizes import size
 from tests.unit.checkpoints.scripts import run, start
 
@@ -102,6 +105,36 @@ def test_p21_changes_in_place_are_persisted_by_keying(tmp_path):
         pod["d"]["deep"]["er"] += [{"x": 1}]
         pod["d"]["deep"]["er"][0]["x"] = 2
     assert stored(tmp_path) == {"k": [1], "d": {"a": 2, "deep": {"er": [{"x": 2}]}}}
+
+
+def test_p21_what_setdefault_gives_is_persisted_as_well(tmp_path):
+    with POD(tmp_path) as pod:
+        pod.setdefault("k", []).append(1)
+        pod.setdefault("k", ["other"]).append(2)
+    assert stored(tmp_path) == {"k": [1, 2]}
+
+
+def test_p21_a_value_that_grows_through_kept_references_is_nested_100_deep_at_most(tmp_path):
+    with POD(tmp_path) as pod:
+        pod["k"] = {}
+        part = pod["k"]
+        for _ in range(99):
+            part["x"] = {}
+            part = part["x"]
+        for grow in (lambda: part.update(x={}), lambda: part.setdefault("x", [])):
+            with pytest.raises(ValueError, match="'k' cannot be stored: it is nested more than 100 deep"):
+                grow()
+        part["x"] = 1
+    assert json.dumps(stored(tmp_path)["k"]).count("{") == 100
+
+
+def test_p26_a_live_value_among_others_of_its_key_counts_where_it_stands(tmp_path):
+    with POD(tmp_path, {"a": {"n": 1}, "b": {"n": 2}}) as pod:
+        a, b = pod["a"], pod["b"]
+        pod.update([("new", 1), ("a", 5), ("a", a), ("b", b), ("b", 5), ("new", 2)])
+        a["n"] += 2
+        assert list(pod.items()) == [("a", {"n": 3}), ("b", 5), ("new", 2)]
+    assert stored(tmp_path) == {"a": {"n": 3}, "b": 5, "new": 2}
 
 
 def test_p21_changes_through_a_kept_reference_are_persisted(tmp_path):
@@ -276,6 +309,40 @@ def test_p26_init_never_overwrites_unless_it_is_told_to(tmp_path):
         assert dict(pod) == {"a": 3, "b": 1}
 
 
+def is_free(path):
+    """Whether nobody has a store open for writing, this process neither."""
+    directory = Directory(path)
+    try:
+        directory.lock()
+    except StoreLocked:
+        return False
+    finally:
+        directory.close()
+    return True
+
+
+@pytest.mark.parametrize("kind", [POD, Tracker])
+def test_p26_p30_who_is_refused_for_his_init_does_not_have_the_store(tmp_path, kind):
+    with pytest.raises(TypeError):
+        kind(tmp_path, init={"a": {}, "b": object()})
+    assert is_free(tmp_path)
+    with kind(tmp_path) as store:
+        with pytest.raises(TypeError):
+            kind(tmp_path, init={"a": {}, "b": object()})
+        assert dict(store) == {}
+        assert not is_free(tmp_path)
+    assert is_free(tmp_path)
+
+
+def test_p26_a_reader_that_is_refused_for_its_init_harms_nobody(tmp_path):
+    with POD(tmp_path, {"a": 1}) as pod:
+        pod.sync()
+        with pytest.raises(StoreError, match="for reading only"):
+            POD(tmp_path, {"b": 1}, readonly=True)
+        pod["a"] = 2
+    assert stored(tmp_path) == {"a": 2}
+
+
 def test_p28_a_path_is_one_store_in_a_process(tmp_path):
     with POD(tmp_path / "x") as one, POD(tmp_path / "y" / ".." / "x") as other:
         one["a"] = [1]
@@ -325,11 +392,11 @@ began = time.monotonic()
 try:
     POD(sys.argv[1])
 except StoreLocked as error:
-    print(error, time.monotonic() - began < 30)
+    print(error, time.monotonic() - began < float(sys.argv[2]))
 """
     with POD(tmp_path, {"a": 1}) as pod:
         pod.sync()
-        lines = run(script, tmp_path).splitlines()
+        lines = run(script, tmp_path, size(ci=30, proof=1)).splitlines()
     assert lines[0] == "{'a': 1}"
     assert lines[1].endswith("is open for reading only")
     assert lines[2] == f"{tmp_path} is open for writing in process {os.getpid()} True"
@@ -535,6 +602,45 @@ def test_p32_greenlets_lose_nothing(tmp_path, slow_disk):
     assert stored(tmp_path) == {"shared": 10_000} | {
         f"{name} {number}": 180 + number for name in range(50) for number in range(20)
     }
+
+
+class Another:
+    """Another thread that wants to do something at one moment; waits a little whether it can."""
+
+    def __init__(self, wish):
+        self.got = []
+        self._threads = []
+        self._wish = wish
+
+    def now(self):
+        if not self._threads:
+            self._threads.append(threading.Thread(target=lambda: self.got.append(self._wish())))
+            self._threads[0].start()
+            self._threads[0].join(0.05)
+
+    def finish(self):
+        for thread in self._threads:
+            thread.join(60)
+
+
+def test_p32_what_is_popped_is_popped_once(tmp_path, monkeypatch):
+    with POD(tmp_path, {"a": 1}) as pod:
+        another = Another(lambda: pod.pop("a", None))
+        get = Memory.get
+        monkeypatch.setattr(Memory, "get", lambda self, key: (get(self, key), another.now())[0])
+        assert pod.pop("a", None) == 1
+        another.finish()
+        assert another.got == [None]
+
+
+def test_p32_everybody_gets_the_same_default(tmp_path, monkeypatch):
+    with POD(tmp_path) as pod:
+        another = Another(lambda: pod.setdefault("a", "another's"))
+        put = Memory.put
+        monkeypatch.setattr(Memory, "put", lambda self, pairs: (another.now(), put(self, pairs))[1])
+        assert pod.setdefault("a", "ours") == "ours"
+        another.finish()
+        assert another.got == [pod["a"]] == ["ours"]
 
 
 def test_p32_a_greenlet_that_is_killed_while_it_syncs_leaves_the_store_in_order(tmp_path, slow_disk):

@@ -145,7 +145,7 @@ def test_s4_the_lock_of_a_killed_client_is_free_at_once(shared, tmp_path, proces
     began = time.monotonic()
     holder.kill()
     assert waiting.get(timeout=60) == 1
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < size(ci=30, proof=2)
 
 
 def test_a_lock_that_is_not_held_cannot_be_let_go(shared):
@@ -168,7 +168,7 @@ def test_s5_clients_of_a_killed_server_are_told_and_a_new_one_has_the_last_sync(
         shared["a"]
     with pytest.raises(StoreUnavailable):
         shared.sync()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < size(ci=30, proof=2)
     processes(OWNER, tmp_path / "x", said="ready")
     assert shared["a"] == 1
     shared.close()
@@ -200,7 +200,7 @@ time.sleep(600)
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             shared["a"]
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < size(ci=30, proof=2)
     with POD(tmp_path / "x"):
         pass  # nor do they hold its lock
 
@@ -324,6 +324,36 @@ def test_s9_a_client_gets_what_the_owner_gets(tmp_path, closing):
     assert list(shared.try_keys()) == []
 
 
+def test_s9_dirty_keys_are_told_however_many(tmp_path, closing):
+    settings = {"sync_at": None, "sync_interval": None, "durable": False}
+    shared = closing(SharedPOD(tmp_path / "x", **settings))
+    own = closing(POD(tmp_path / "x", **settings))
+    own["gone"] = 1
+    own.sync()
+    del own["gone"]
+    own.update((f"{number} " + '"\\\t' * 200, number) for number in range(3000))
+    own.update([(1, 1), ("1", 1), (("a", 1), 1), ("\ud800", 1)])
+    assert len(own.dirty()) == 3005
+    assert shared.dirty() == own.dirty()
+
+
+def test_p32_what_is_one_step_is_one_message(shared, monkeypatch):
+    asked = []
+    call = ControlClient.call
+    monkeypatch.setattr(
+        ControlClient,
+        "call",
+        lambda self, name, **arguments: (asked.append(arguments["method"]), call(self, name, **arguments))[1],
+    )
+    assert shared.setdefault("a", [1]) == [1]
+    assert shared.setdefault("a", [2]) == [1]
+    assert shared.pop("a") == [1]
+    assert shared.pop("a", 7) == 7
+    assert shared.setdefault(("b", 1), 2) == 2
+    assert shared.popitem() == (("b", 1), 2)
+    assert asked == ["setdefault", "setdefault", "pop", "pop", "setdefault", "popitem"]
+
+
 def test_s9_no_two_processes_get_the_same_try(tmp_path, closing, processes):
     shared = closing(SharedTracker(tmp_path / "x", max_tries=1))
     shared.add_many(range(100))
@@ -350,6 +380,9 @@ METHODS = {
     "update": lambda s: s.update(a={}),
     "deep": lambda s: s.set["a"].clear(),
     "clear": lambda s: s.clear(),
+    "pop": lambda s: s.pop("a", None),
+    "popitem": lambda s: s.popitem(),
+    "setdefault": lambda s: s.setdefault("a", {}),
     "sync": lambda s: s.sync(),
     "sync_key": lambda s: s.sync_key("a"),
     "mark_dirty": lambda s: s.mark_dirty("a"),
@@ -460,6 +493,15 @@ def test_s16_a_value_over_the_limit_is_an_error_and_the_client_goes_on(shared, t
     with pytest.raises(MessageTooLarge):
         shared["big"]
     assert shared["a"] == 1
+
+
+def test_s16_a_value_over_the_limit_is_not_taken_out_and_lost(shared, tmp_path, closing):
+    own = closing(POD(tmp_path / "x"))
+    own["a"] = '"' * 600_000  # 1.2 MB in a message
+    for take in (lambda: shared.pop("a"), lambda: shared.pop("a", None), shared.popitem):
+        with pytest.raises(MessageTooLarge):
+            take()
+    assert len(own["a"]) == 600_000
 
 
 def test_a_call_to_a_store_that_is_not_shared_is_an_error(tmp_path, closing):

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker, core
+from checkpoints.tally import Tally
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_files import GOLDEN
 
@@ -50,6 +51,18 @@ def test_t2_adding_twice_is_an_error_unless_asked_for(tracker):
     assert tracker["a"] == NEW | {"note": "x"}
 
 
+@pytest.mark.parametrize(
+    "fields", [{"x": object()}, {"_tries": -1}, {"x": 1, "_done": None}], ids=["object", "tries", "done"]
+)
+def test_t2_a_task_is_added_with_all_its_fields_or_not(tracker, fields):
+    with pytest.raises(TypeError):
+        tracker.add("a", fields)
+    assert dict(tracker) == {}
+    tracker.add("a", {"x": [1], "_tries": 2})
+    assert tracker["a"] == NEW | {"x": [1], "_tries": 2}
+    assert tracker.num_tried() == 1
+
+
 @pytest.mark.parametrize("keys", [["x", "a", "y"], ["x", "y", "x"]])
 def test_t2_adding_many_with_a_duplicate_names_it_and_adds_none(tracker, keys):
     tracker.add("a")
@@ -77,6 +90,8 @@ def test_t3_what_is_missing(tracker):
     ):
         with pytest.raises(KeyError, match="missing"):
             method("missing")
+        with pytest.raises(TypeError, match="a key is a str"):
+            method(True)
     assert len(tracker) == 0
 
 
@@ -407,6 +422,18 @@ def test_t16_own_fields_survive(tracker, tmp_path):
         assert stored["a"] == tracker["a"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, True), (True, 1), (0, False), (1, 1.0), ([1], [True]), (0.0, -0.0)], ids=repr
+)
+def test_t16_a_field_is_set_to_what_is_equal_and_not_the_same(tracker, one, other):
+    tracker.add("a", {"f": one, "g": 1})
+    tracker.amend("a", {"f": other})
+    assert repr(tracker["a"]["f"]) == repr(other)
+    tracker.sync()
+    tracker.amend("a", {"f": other, "g": 1})
+    assert tracker.dirty() == set()
+
+
 def test_t17_looking_for_something_to_do_writes_nothing_and_is_quick(tmp_path):
     with Tracker(tmp_path) as tracker:
         tracker.add_many(range(20_000))
@@ -432,6 +459,44 @@ def test_t18_tasks_that_are_added_meanwhile_are_given_too(tracker):
             tracker.add(f"http://{len(seen)}")
         tracker.mark_done(key)
     assert seen == ["http://a", "http://1", "http://2", "http://3", "http://4"]
+
+
+WALKS = [
+    "todo_items",
+    "todo_values",
+    "try_keys",
+    "try_items",
+    "try_values",
+    "aborted_items",
+    "aborted_values",
+]
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_s9_what_is_removed_during_a_walk_is_left_out(tracker, name):
+    tracker.update((number, {"_aborted": name.startswith("aborted")}) for number in range(5))
+    given = 0
+    for _ in getattr(tracker, name)():
+        tracker.pop(2 * given + 1, None)  # the next one
+        given += 1
+    assert given == 3
+
+
+@pytest.mark.parametrize(
+    ("owner", "step"), [(Tally, "should_do"), (Tracker, "__getitem__"), (Tracker, "should_try")]
+)
+def test_s9_what_another_thread_removes_at_any_moment_is_left_out(tmp_path, monkeypatch, owner, step):
+    real = getattr(owner, step)
+
+    def meanwhile(self, key, *arguments, **options):
+        if key == "b" and key in tracker:
+            del tracker[key]
+        return real(self, key, *arguments, **options)
+
+    with Tracker(tmp_path) as tracker:
+        tracker.add_many("abc")
+        monkeypatch.setattr(owner, step, meanwhile)
+        assert list(tracker.try_items(due=1.0)) == [("a", NEW | {"_tries": 1}), ("c", NEW | {"_tries": 1})]
 
 
 def test_t19_max_tries_is_kept_and_another_one_wins_and_is_logged(tmp_path, caplog):
@@ -465,6 +530,15 @@ def test_t20_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
         Tracker(tmp_path / "pod")
     with Tracker(tmp_path / "tracker") as tracker:
         assert len(tracker) == tracker.max_tries == 3
+
+
+def test_t20_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
+    with POD(tmp_path / "pod", {"a": {"note": "x"}, "b": {"_done": 5}}) as pod:
+        with pytest.raises(TypeError, match="_done of 'b'"):
+            Tracker.from_pod(pod, tmp_path / "x")
+        del pod["b"]
+        with Tracker.from_pod(pod, tmp_path / "x", durable=False) as tracker:  # nobody had it
+            assert dict(tracker) == {"a": NEW | {"note": "x"}}
 
 
 def test_t20_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
