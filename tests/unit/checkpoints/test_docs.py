@@ -47,6 +47,21 @@ def test_the_reference_names_everything_that_is_exported():
     assert {name for name in checkpoints.__all__ if name not in text} - of_the_checkpoints == set()
 
 
+def test_each_difference_to_tastypy_has_its_reason():
+    text = (DOCS / "reference" / "stores.md").read_text()
+    table = text[text.index("| tastypy | here | because |") :].splitlines()
+    rows = [row.strip("|").split("|") for row in table]
+    assert len(rows) > 40
+    assert [row for row in rows if len(row) != 3 or not all(map(str.strip, row))] == []
+
+
+def test_what_tastypy_raises_is_named_with_what_is_raised_instead():
+    text = (DOCS / "reference" / "stores.md").read_text()
+    for name in ("Exception", "IntegrityError"):
+        assert f"`PersistentOrderedDict{name}`" in text
+    assert "`CalledClosedTrackerError`" in text
+
+
 @pytest.mark.parametrize(
     "page", ["tutorial/stores.md", "reference/stores.md", "explanation/what-can-be-lost.md"]
 )
