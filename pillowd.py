@@ -18,6 +18,8 @@ MARKER = 'DISTRIBUTION = "pillowd"'
 
 #: What sysexits(3) calls EX_CONFIG: starting again cannot help.
 EXIT_CONFIG = 78
+#: The exit code of whatever else went wrong.
+EXIT_FAILED = 1
 
 
 def claimants(origin: Path) -> list[str]:
@@ -52,13 +54,17 @@ def refusal() -> str | None:
 
 def main() -> None:
     """The console script: refuses a hidden `daemon`, else runs the command."""
-    reason = refusal()
-    if reason is not None:
-        sys.stderr.write(f"pillowd: {reason}\n")
-        sys.exit(EXIT_CONFIG)
-    from daemon.__main__ import start  # noqa: PLC0415  only now is it known to be ours
+    try:
+        reason = refusal()
+        if reason is not None:
+            sys.stderr.write(f"pillowd: {reason}\n")
+            sys.exit(EXIT_CONFIG)
+        from daemon.__main__ import start  # noqa: PLC0415  only now is it known to be ours
 
-    start()
+        start()
+    except KeyboardInterrupt:  # while it is still imported; from then on `run_command` answers
+        sys.stderr.write("pillowd: interrupted before it began; the same command goes on\n")
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Columns for documents that nobody has described: inferred from a sample.
 
-Every field that holds one kind of simple value in the whole sample becomes a column. Everything, also
-what the sample does not show, is in the column `doc`, so a field that was not guessed is not lost.
+Every field that holds one kind of simple value in the whole sample becomes a column: texts, numbers or
+booleans. All numbers are one kind, since a field that has had 10 a thousand times has 9.99 one day.
+Everything, also what the sample does not show, is in the column `doc`, so a field that was not guessed is
+not lost; and what fits no column later leaves that column empty (see `Fitting`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ WHOLE = "doc"
 
 #: Names that can be columns without quotes in the mind of whoever reads the table.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-_LARGEST = 2**63
+#: Columns that every table of PostgreSQL has for itself.
+_SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+#: Target -> kind of value -> the type that takes every such value, and keeps it exactly.
+_TYPES = {
+    "sqlite": {"text": "text", "number": "any", "boolean": "integer"},
+    "postgres": {"text": "text", "number": "numeric", "boolean": "boolean"},
+}
+#: What the transform puts the document into, and the column's definition.
+_WHOLE_COLUMN = f"{WHOLE} jsonb"
 
 
 class _Row(msgspec.Struct):
@@ -57,11 +67,15 @@ def sample(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
     return [each for id, each in found.items() if not id.startswith("_design/")]
 
 
-def infer(documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def infer(documents: Iterable[Mapping[str, Any]], target: str) -> dict[str, str]:
     """Column -> `"path type"` for a table of such documents, the most frequent fields first.
 
     Args:
         documents: a sample.
+        target: the type of the target's connection.
+
+    Returns:
+        The columns and the whole document; empty, which is the document alone, where there are none.
     """
     kinds: dict[str, set[str]] = defaultdict(set)
     counts: Counter[str] = Counter()
@@ -70,31 +84,38 @@ def infer(documents: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             if value is not None:
                 kinds[name].add(_kind(value))
                 counts[name] += 1
-    columns: dict[str, str] = {}
-    taken = {WHOLE}
+    types: dict[str, str] = {}
+    taken = {WHOLE, *_SYSTEM}
     for name, _ in counts.most_common():
-        type = _type(kinds[name])
+        type = _TYPES[target].get("".join(kinds[name]))  # several kinds have none
         # SQL does not tell `Name` from `name`.
-        if type and _NAME.fullmatch(name) and name.lower() not in taken and len(columns) < MAX_COLUMNS:
-            columns[name] = f"{name} {type}"
+        if type and _NAME.fullmatch(name) and name.lower() not in taken and len(types) < MAX_COLUMNS:
+            types[name] = type
             taken.add(name.lower())
-    return columns | {WHOLE: "@ jsonb"}
+    return described(types)
+
+
+def described(types: Mapping[str, str]) -> dict[str, str]:
+    """Column -> `"path type"` of columns that have their fields' names, and of the whole document.
+
+    Args:
+        types: column -> its type.
+    """
+    columns = {name: f"{name} {type}" for name, type in types.items()}
+    return columns | {WHOLE: _WHOLE_COLUMN} if columns else {}
+
+
+def fitting(columns: Mapping[str, str]) -> dict[str, Any]:
+    """The transform that such columns need; none for those of an earlier version, which had no such thing."""
+    if columns.get(WHOLE) != _WHOLE_COLUMN:
+        return {}
+    types = {name: text.partition(" ")[2] for name, text in columns.items() if name != WHOLE}
+    return {"transform": {"python": "daemon.mirror.rows:Fitting", "args": {"types": types}}}
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int):
-        return "integer" if -_LARGEST <= value < _LARGEST else "other"
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return "number"
     return "text" if isinstance(value, str) else "other"
-
-
-def _type(kinds: set[str]) -> str | None:
-    """The SQL type that takes all of these; None where none does."""
-    if kinds == {"integer"}:
-        return "bigint"
-    if kinds <= {"integer", "number"}:
-        return "double precision"
-    return kinds.copy().pop() if kinds in ({"text"}, {"boolean"}) else None

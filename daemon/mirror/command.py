@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +23,10 @@ from daemon.cli.exits import CommandError, Exit, UnreachableError
 from daemon.config.masking import Mask, secrets_of
 from daemon.config.models import Config
 from daemon.mirror.columns import infer, sample
-from daemon.mirror.config import LOG_FILE, SOURCE, Mirror, prepare, read, write_config
+from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, read, write_config
+from daemon.mirror.places import SQL_TYPES
 from daemon.mirror.progress import MirrorProgress
+from daemon.mirror.tables import standing_columns
 from daemon.run import Daemon
 from daemon.signals import Signals
 from pillows.clock import SystemClock
@@ -72,19 +76,31 @@ def mirror(
     URL is like https://etl@couch.example:6984/cases. TARGET is one of sqlite:///FILE,
     postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT and jsonl:FOLDER. Passwords may stand
     in the URLs; others on this machine can then see them, so better: leave them out, and set
-    $COUCHDB_PASSWORD and $TARGET_PASSWORD ($PGPASSWORD for PostgreSQL).
+    $COUCHDB_PASSWORD and $TARGET_PASSWORD (for PostgreSQL, $PGPASSWORD and ~/.pgpass serve as well).
 
-    Ctrl-C finishes what is in flight and saves; the same command then goes on from there.
+    Ctrl-C finishes what is in flight and saves; the same command then goes on from there. With --once it
+    ends with 3 when documents could not be written.
     """
     wanted = read(url, target, name=name, state_dir=state_dir)
     _warn_of_seen(wanted)
-    config = prepare(wanted, _infer if columns == "auto" else None)
-    if write_config is not None:
-        return _write(wanted, write_config)
-    _check(config)
-    summary = _run(wanted, config, once=once)
+    try:
+        config = prepare(wanted, _infer if columns == "auto" else None, find=_standing)
+        if write_config is not None:
+            return _write(wanted, write_config)
+        _check(config)
+        summary = _run(wanted, config, once=once)
+    except KeyboardInterrupt:  # while it runs, it is a stop like any other
+        raise CommandError("interrupted before it began; the same command goes on") from None
     print_json(summary) if as_json else click.echo(_told(summary))
-    return Exit.OK if summary["caught_up"] or not once else Exit.FAILED
+    return _exit_code(summary, once=once)
+
+
+def _exit_code(summary: Mapping[str, Any], *, once: bool) -> Exit:
+    if not once:
+        return Exit.OK
+    if not summary["caught_up"]:
+        return Exit.FAILED
+    return Exit.DIFFERENCES if summary["dead_letters"] else Exit.OK
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,19 +111,27 @@ class Watch:
         progress: shows it.
         asked: told to stop when there is nothing more to do.
         once: that is so when it has caught up.
+        config: the path of the configuration.
         last: how it was.
         caught_up: whether it has been caught up.
+        warned: of rows that other columns were used for.
     """
 
     progress: MirrorProgress
     asked: Signals
     once: bool
+    config: str
     last: TailStatus | None = field(default=None)
     caught_up: bool = False
+    warned: bool = False
 
     def __call__(self, statuses: Sequence[TailStatus]) -> None:
         """One tick."""
-        (self.last,) = statuses
+        (status,) = statuses
+        self.last = replace(status, reason=_with_config(status.reason, self.config))
+        if self.last.pipeline_changed_at is not None and not self.warned:
+            self.progress.say(_changed(self.last.pillow, self.config))
+            self.warned = True
         self.progress.update(self.last)
         # A pass ends with a sweep and a saved checkpoint: only then is it whole.
         if self.last.state is State.LIVE and self.last.seq is not None and self.last.pass_number is None:
@@ -128,7 +152,12 @@ def _infer(config: Config) -> dict[str, str]:
     _check(config)  # it says more of what is wrong than a failed sample
     (pillow,) = config.pillows.values()
     connection = cast("CouchConnection", config.connections[SOURCE].options)
-    return infer(sample(connection, pillow.source.database))
+    return infer(sample(connection, pillow.source.database), config.connections[TARGET].type)
+
+
+def _standing(config: Config) -> Mapping[str, str] | None:
+    _check(config)
+    return standing_columns(config, TARGET)
 
 
 def _check(config: Config) -> None:
@@ -167,7 +196,8 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         lines = stack.enter_context(
             logs.configured(format="json", level="info", stream=log, clock=clock, mask=mask)
         )
-        watch = Watch(progress=stack.enter_context(MirrorProgress(console, clock)), asked=asked, once=once)
+        progress = stack.enter_context(MirrorProgress(console, clock))
+        watch = Watch(progress=progress, asked=asked, once=once, config=str(wanted.config_path))
         daemon = Daemon(
             config,
             keys=tail_keys(config),
@@ -212,12 +242,30 @@ def _told(summary: dict[str, Any]) -> str:
     if summary["dead_letters"]:
         lines.append(
             f"{summary['dead_letters']} could not be written (dead letters); why: "
-            f"pillowd dead-letter list {summary['name']} --config {summary['config']}"
+            f"pillowd dead-letter list {summary['name']} --config {shlex.quote(summary['config'])}"
         )
+        if summary["target"] in SQL_TYPES:
+            lines.append(
+                "If a column is to blame: the same command with `--columns none --name OTHER` copies every "
+                "document whole into another table."
+            )
     lines.append(f"The same command goes on from here. {_others(summary['config'])}")
     return "\n".join(lines)
 
 
+def _changed(name: str, config: str) -> str:
+    text = (
+        "warning: the columns are not those that earlier rows were written with; they keep their old form "
+        f"until `pillowd checkpoint reset {name}`"
+    )
+    return _with_config(text, config)
+
+
+def _with_config(text: str, config: str) -> str:
+    """A text in which every command of ours can be pasted: with what it needs to find this mirror."""
+    return re.sub(r"`(pillowd [^`]+)`", lambda found: f"`{found[1]} --config {shlex.quote(config)}`", text)
+
+
 def _others(config: str) -> str:
     """How to give any other command what this one remembers."""
-    return f"Other commands, such as `pillowd status`, take\n  --config {config}"
+    return f"Other commands, such as `pillowd status`, take\n  --config {shlex.quote(config)}"

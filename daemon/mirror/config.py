@@ -12,16 +12,18 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from daemon.cli.exits import CommandError
 from daemon.config.interpolate import escaped
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.show import dumped
+from daemon.mirror.columns import fitting
 from daemon.mirror.places import SOURCE_PASSWORD, TARGET_PASSWORD, Place, plain_name, read_source, read_target
 from pillows.errors import ConfigError
 
@@ -40,6 +42,8 @@ _TOLERANT = {
 
 #: Chooses the columns of a table when there are none yet: given the configuration without them.
 ChooseColumns = Callable[[Config], Mapping[str, str]]
+#: Says what columns the table has; None where there is no table.
+FindColumns = Callable[[Config], Mapping[str, str] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,7 @@ class Mirror:
                         "database": escaped(self.database),
                         "on_missing": "fail",
                     },
+                    **fitting(columns or {}),
                     "transport": [{"connection": TARGET, **self._output(columns)}],
                 }
             },
@@ -117,40 +122,71 @@ def read(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
     chosen = plain_name(database) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", chosen):
         raise ConfigError(f"{chosen!r} cannot be a name.", remedy="use letters, digits, _ and -, 63 at most")
-    same = f"{source.connection['url']}\n{database}\n{sorted(place.connection.items(), key=str)}\n{chosen}"
+    # Wherever the password stands, it is the same place.
+    settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
+    same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
     key = f"{chosen}-{place.type}-{hashlib.sha256(same.encode()).hexdigest()[:8]}"
     return Mirror(
         source=source, database=database, target=place, name=chosen, folder=state_dir.absolute() / key
     )
 
 
-def prepare(mirror: Mirror, choose: ChooseColumns | None, environ: Mapping[str, str] = os.environ) -> Config:
+def prepare(
+    mirror: Mirror,
+    choose: ChooseColumns | None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    find: FindColumns = lambda _: None,
+) -> Config:
     """Writes the mirror's configuration into its folder, and makes the folders that it needs.
 
     Args:
         mirror: what is wanted.
         choose: chooses a table's columns when no earlier run did; None for the whole document alone.
         environ: where passwords are that stood not in the URLs.
+        find: says what columns the table has already.
 
     Raises:
-        ConfigError: a password is missing; an earlier run chose columns, and this one is to have none.
+        ConfigError: a password is missing; the table has columns, and is to have none.
         ConfigErrors: the settings contradict each other.
         OSError: a folder cannot be made.
     """
     known = {**environ, **mirror.secrets}
+    mirror = _with_target_password(mirror, known)
     _require_passwords(mirror, known)
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)
-    columns = chosen_columns(mirror) if mirror.target.is_sql else {}
-    if columns is None:
-        columns = choose(_stored(mirror, None, known)) if choose else {}
-    elif columns and not choose:
+    columns = _columns(mirror, choose, find, known) if mirror.target.is_sql else {}
+    return _stored(mirror, columns, known)
+
+
+def _with_target_password(mirror: Mirror, environ: Mapping[str, str]) -> Mirror:
+    """PostgreSQL has other places for a password, too: ours counts where it is set."""
+    connection = mirror.target.connection
+    if mirror.target.type != "postgres" or "password" in connection or TARGET_PASSWORD not in environ:
+        return mirror
+    target = replace(mirror.target, connection={**connection, "password": f"${{{TARGET_PASSWORD}}}"})
+    return replace(mirror, target=target)
+
+
+def _columns(
+    mirror: Mirror, choose: ChooseColumns | None, find: FindColumns, environ: Mapping[str, str]
+) -> Mapping[str, str]:
+    """What an earlier run chose, what the table has, or what is chosen now: the first that there is."""
+    chosen = chosen_columns(mirror)
+    if (choose and chosen is not None) or not (choose or chosen):
+        return chosen or {}
+    config = _stored(mirror, chosen, environ)
+    standing = find(config)
+    if choose:
+        return choose(config) if standing is None else standing
+    if standing:
         raise ConfigError(
             f"The table {mirror.name} has columns already, which rows depend on.",
             remedy="leave `--columns none` out, or copy into another table with --name",
         )
-    return _stored(mirror, columns, known)
+    return {}
 
 
 def _require_passwords(mirror: Mirror, environ: Mapping[str, str]) -> None:
@@ -180,24 +216,29 @@ def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | Non
         into: takes the text instead of the file.
 
     Raises:
-        FileExistsError: `path` is there.
+        CommandError: `path` is there.
     """
     text = mirror.config_path.read_text(encoding="utf-8")
     if into is not None:
         into(text)
         return
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    try:
+        fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise CommandError(f"{path} is there already. Remedy: remove it, or name another file") from None
+    with open(fresh, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
     """Writes the file so that a crash leaves the old or the new one, and loads it."""
+    text = dumped(mirror.settings(columns))
     head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
-    if mirror.secrets:
-        head += f"# The passwords are taken from {' and '.join(mirror.secrets)} in the environment.\n"
+    if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:
+        head += f"# The passwords are taken from {' and '.join(variables)} in the environment.\n"
     fresh = mirror.config_path.with_suffix(".new")
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(head + dumped(mirror.settings(columns)))
+        file.write(head + text)
         file.flush()
         os.fsync(file.fileno())
     load(fresh, environ)

@@ -20,6 +20,9 @@ _ELASTICSEARCH_PORT = 9200
 #: PostgreSQL cuts longer names off.
 _NAME_CHARACTERS = 63
 
+#: Connections that have tables with columns.
+SQL_TYPES = frozenset({"sqlite", "postgres"})
+
 _FORMS = "sqlite:///FILE, postgresql://HOST/DATABASE, elasticsearch+https://HOST:PORT or jsonl:FOLDER"
 
 
@@ -45,7 +48,7 @@ class Place:
     @property
     def is_sql(self) -> bool:
         """Whether it has tables with columns."""
-        return self.type in {"sqlite", "postgres"}
+        return self.type in SQL_TYPES
 
 
 def read_source(url: str) -> tuple[Place, str]:

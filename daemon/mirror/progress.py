@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from daemon.cli.tables import duration
 from pillows.clock import Clock
@@ -18,12 +18,35 @@ from pillows.state import State, TailStatus
 LINE_SECONDS = 5.0
 
 
-class RateColumn(ProgressColumn):
-    """Changes a second."""
+#: The bar's rate is that of the last seconds.
+PACE_SECONDS = 30.0
 
-    def render(self, task: Task) -> Text:
-        """The rate as the bar last measured it."""
-        return Text(rate(task.speed))
+
+class Pace:
+    """How fast a count grows. Rich measures it, too, but begins anew with every new total, and ours moves.
+
+    Args:
+        clock: for the time between two counts.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._counts: deque[tuple[float, int]] = deque()
+
+    def add(self, count: int) -> None:
+        """Takes the count as it is now."""
+        now = self._clock.monotonic()
+        self._counts.append((now, count))
+        while len(self._counts) > 1 and self._counts[1][0] <= now - PACE_SECONDS:
+            self._counts.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """The rate; None until a second has passed."""
+        if not self._counts:
+            return None
+        (began, first), (now, last) = self._counts[0], self._counts[-1]
+        return (last - first) / (now - began) if now - began >= 1 else None
 
 
 def rate(per_second: float | None) -> str:
@@ -36,12 +59,13 @@ class MirrorProgress:
 
     Args:
         console: where it is told.
-        clock: for the rate of the lines.
+        clock: for the rate.
     """
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
         self._clock = clock
+        self._pace = Pace(clock)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._said_at = clock.monotonic()
@@ -51,9 +75,9 @@ class MirrorProgress:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.completed:,.0f} done"),
-                RateColumn(),
+                TextColumn("{task.fields[rate]}"),
                 TextColumn("{task.fields[left]} left"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[to_go]} to go"),
                 console=console,
             )
 
@@ -73,21 +97,26 @@ class MirrorProgress:
         tell: Callable[[TailStatus], None] = self._line if self._bar is None else self._move
         tell(status)
 
+    def say(self, text: str) -> None:
+        """Writes a line for good; a bar goes on below it."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def _move(self, status: TailStatus) -> None:
         if self._bar is None:
             return
-        left = status.pending
-        total = None if left is None else status.changes + left
-        text = str(status.state) + (f" ({status.reason})" if status.reason else "")
+        # What an earlier run did is no work of this one: the rate begins at what is there.
+        self._pace.add(status.changes)
+        speed, left = self._pace.per_second, status.pending
         if self._task is None:
-            # What an earlier run did is no work of this one: the rate begins at what is there.
-            self._task = self._bar.add_task(text, total=total, completed=status.changes, left="-")
+            self._task = self._bar.add_task("", rate="", left="", to_go="")
         self._bar.update(
             self._task,
-            description=text,
-            total=total,
+            description=str(status.state) + (f" ({status.reason})" if status.reason else ""),
+            total=None if left is None else status.changes + left,
             completed=status.changes,
+            rate=rate(speed),
             left="-" if left is None else f"{left:,}",
+            to_go=duration(left / speed) if left is not None and speed else "-",
         )
 
     def _line(self, status: TailStatus) -> None:
@@ -103,10 +132,5 @@ class MirrorProgress:
         left = "" if status.pending is None else f", {status.pending:,} left"
         eta = f", {duration(status.pending / speed)} to go" if speed and status.pending else ""
         reason = f": {status.reason}" if status.reason and status.state is not State.LIVE else ""
-        self._console.print(
-            f"{text}: {status.changes:,} changes{pace}{left}{eta}{reason}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        self.say(f"{text}: {status.changes:,} changes{pace}{left}{eta}{reason}")
         self._said_at, self._said = now, (status.changes, text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -213,6 +216,111 @@ def test_columns_that_were_chosen_once_stay(couch_db, source, tmp_path):
             ("Ada",),
             ("Bob",),
         ]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def tables(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> tuple[str, Any]:
+    """An SQL target as it is typed, and what asks it."""
+    if request.param == "sqlite":
+
+        def ask(query: str) -> list[Any]:
+            with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+                return database.execute(query.format(_name(couch_db))).fetchall()
+
+        return "sqlite:///out.sqlite", ask
+    dsn = request.getfixturevalue("postgres_dsn")
+
+    def ask_postgres(query: str) -> list[Any]:
+        with psycopg.connect(dsn) as connection:
+            return connection.execute(query.format(_name(couch_db)).encode()).fetchall()
+
+    return dsn, ask_postgres
+
+
+def test_no_document_is_left_out_for_what_the_sample_did_not_show(couch_db, source, tables, tmp_path):
+    """Between the first and the newest 500: another number, and what is no number at all."""
+    target, ask = tables
+    odd = {"0600": 9.99, "0601": 2**53 - 1, "0602": "ten", "0603": [10], "0604": True, "0605": 2**80}
+    couch_db.bulk({"_id": f"{n:04}", "price": odd.get(f"{n:04}", 10), "xmin": "x"} for n in range(1200))
+
+    done = Typed(tmp_path, source, target).to_the_end("--once", "--json")
+
+    assert (done.returncode, json.loads(done.stdout)["dead_letters"]) == (0, 0), done.stderr
+    found = dict(ask("select _id, price from {} where _id between '0600' and '0606'"))
+    assert (found["0601"], found["0606"]) == (2**53 - 1, 10)
+    assert float(found["0600"]) == 9.99
+    assert [found[id] for id in ("0602", "0603", "0604")] == [None] * 3
+    whole = dict(ask("select _id, doc from {}"))
+    assert len(whole) == 1200
+    documents = {id: doc if isinstance(doc, dict) else json.loads(doc) for id, doc in whole.items()}
+    assert {id: documents[id]["price"] for id in ("0602", "0603")} == {"0602": "ten", "0603": [10]}
+
+
+def test_a_mirror_that_lost_its_state_keeps_the_columns_of_its_table(couch_db, source, tables, tmp_path):
+    """Inferred anew they would be others: half of the rows would have nothing in them."""
+    target, ask = tables
+    couch_db.put("a", {"name": "Ada", "age": 36, "ok": True})
+    Typed(tmp_path, source, target).to_the_end("--once")
+    couch_db.put("a", {"name": 1, "other": "x"})
+    couch_db.put("b", {"name": 2, "age": 0.5})
+
+    done = Typed(tmp_path, source, target, "--state-dir", "elsewhere").to_the_end("--once")
+
+    assert done.returncode == 0, done.stderr
+    assert "columns" not in done.stdout + done.stderr
+    rows = ask("select name, age, ok from {} order by _id")
+    assert [(name, age and float(age), ok) for name, age, ok in rows] == [
+        (None, None, None),
+        (None, 0.5, None),
+    ]
+
+
+def test_where_documents_are_missing_it_fails_and_the_way_out_works(couch_db, source, tmp_path):
+    """With columns that an earlier version chose, which refuse what does not fit them."""
+    couch_db.put("a", {"price": 10})
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
+    typed.to_the_end("--write-config", "unused.yaml")
+    (path,) = tmp_path.glob("pillowd-state/*/pillowd.yaml")
+    settings = yaml.safe_load(path.read_text())
+    (pillow,) = settings["pillows"].values()
+    del pillow["transform"]
+    pillow["transport"][0]["columns"] = {"price": "price bigint", "doc": "@ jsonb"}
+    path.write_text(yaml.safe_dump(settings))
+    couch_db.put("b", {"price": 9.99})
+
+    done = typed.to_the_end("--once")
+
+    assert done.returncode == 3
+    assert "1 could not be written" in done.stdout
+    assert "`--columns none --name OTHER`" in done.stdout
+    other = typed.to_the_end("--once", "--columns", "none", "--name", "other")
+    assert other.returncode == 0, other.stdout
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        assert database.execute("select count(*) from other").fetchone() == (2,)
+
+
+def test_a_failed_mirror_s_remedy_can_be_pasted(couch_db, source, tmp_path):
+    couch_db.put("a", {"price": 10})
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
+    typed.to_the_end("--once")
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        database.execute(f"drop table {_name(couch_db)}")
+
+    failed = typed.to_the_end("--once")
+    (remedy,) = set(re.findall(r"`(pillowd checkpoint reset [^`]*)`", failed.stderr))
+    mended = subprocess.run(
+        [*PILLOWD, *shlex.split(remedy)[1:]],
+        cwd=tmp_path,
+        env=typed.environ,
+        capture_output=True,
+        check=False,
+    )
+
+    assert failed.returncode == 1
+    assert mended.returncode == 0, mended.stderr
+    assert typed.to_the_end("--once").returncode == 0
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        assert database.execute(f"select price from {_name(couch_db)}").fetchall() == [(10,)]
 
 
 def test_a_pipe_gets_lines_instead_of_a_bar(couch_db, source, tmp_path):

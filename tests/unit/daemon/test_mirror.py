@@ -8,13 +8,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from daemon.cli.exits import CommandError
 from daemon.mirror import command
 from daemon.mirror.columns import MAX_COLUMNS, infer
 from daemon.mirror.config import chosen_columns, prepare, read, write_config
 from daemon.mirror.places import plain_name, read_source, read_target
+from daemon.mirror.rows import Fitting
 from pillows.errors import ConfigError
 
-URL = "http://etl:s3cret%40x@couch.example:5984/prefix/My%2Fcases"
+URL = "http://etl:s3cret%40x@couch.example:5984/prefix/org%2Fcases"
 
 
 def mirror(target: str, tmp_path: Path, url: str = URL):
@@ -24,7 +26,7 @@ def mirror(target: str, tmp_path: Path, url: str = URL):
 def test_the_source_is_split_and_its_password_is_named_not_written():
     place, database = read_source(URL)
 
-    assert database == "My/cases"
+    assert database == "org/cases"
     assert place.connection["url"] == "http://couch.example:5984/prefix"
     assert place.connection["auth"] == {
         "type": "basic",
@@ -106,25 +108,30 @@ def test_names_need_no_quotes(database, name):
     assert plain_name(database) == name
 
 
-def test_what_every_document_has_in_one_kind_becomes_a_column():
+@pytest.mark.parametrize(
+    ("target", "types"), [("postgres", ("numeric", "boolean")), ("sqlite", ("any", "integer"))]
+)
+def test_what_every_document_has_in_one_kind_becomes_a_column(target, types):
     documents = [
         {"_id": "a", "_rev": "1-x", "name": "x", "age": 3, "w": 1, "ok": True, "mixed": 1, "tags": []},
         {"_id": "b", "name": "y", "age": None, "w": 1.5, "mixed": "1", "big": 2**70, "a b": 1, "doc": 5},
     ]
 
-    assert infer(documents) == {
+    number, boolean = types
+    assert infer(documents, target) == {
         "name": "name text",
-        "w": "w double precision",
-        "age": "age bigint",
-        "ok": "ok boolean",
-        "doc": "@ jsonb",
+        "w": f"w {number}",
+        "age": f"age {number}",
+        "ok": f"ok {boolean}",
+        "big": f"big {number}",
+        "doc": "doc jsonb",
     }
 
 
 def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_document():
     documents = [{"Name": "x", "name": "y"}, {"Name": "z"}, {f"f{n}": 1 for n in range(500)}]
 
-    columns = infer(documents)
+    columns = infer(documents, "sqlite")
 
     assert "Name" in columns
     assert "name" not in columns
@@ -132,7 +139,56 @@ def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_docume
 
 
 def test_an_empty_database_has_only_the_document():
-    assert infer([]) == {"doc": "@ jsonb"}
+    assert infer([], "sqlite") == {}
+
+
+def test_columns_that_postgresql_has_for_itself_are_left_to_the_document():
+    documents = [{"xmin": 1, "xmax": 2, "CTID": "x", "cmin": 1, "cmax": 1, "tableoid": 1, "price": 3}]
+
+    assert infer(documents, "postgres") == {"price": "price numeric", "doc": "doc jsonb"}
+
+
+@pytest.mark.parametrize(
+    ("type", "fitting", "unfit"),
+    [
+        ("text", ["", "x"], [1, True, 1.5, [], {}]),
+        ("numeric", [0, -1, 9.99, 2**60 + 1, 2**70, 1e300], ["1", True, [1], {}, 10**2000]),
+        ("any", [0, -1, 9.99, 2**60 + 1, 1e300], ["1", True, [1], {}, 2**63]),
+        ("boolean", [True, False], [0, 1, "true", []]),
+        ("integer", [True, False, 3], [1.5, "true", 2**63]),
+        ("bigint", [0, 2**63 - 1], [1.5, True, "1", 2**63]),
+        ("double precision", [0, 1.5], [True, "1"]),
+    ],
+)
+def test_what_fits_no_column_leaves_it_empty_and_the_document_whole(type, fitting, unfit):
+    """A number that is no integer, a text where numbers are: the document is not left out for it."""
+    fit = Fitting(types={"field": type})
+
+    for value in [None, *fitting]:
+        document = {"_id": "a", "field": value}
+        assert fit(document) == {**document, "doc": document}
+    for value in unfit:
+        document = {"_id": "a", "field": value}
+        assert fit(document) == {"_id": "a", "field": None, "doc": {"_id": "a", "field": value}}
+
+
+def test_every_type_that_is_inferred_says_what_fits(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+
+    config = prepare(wanted, lambda _: infer([{"n": 1, "t": "x", "b": True}], "sqlite"), {})
+
+    (step,) = config.pillows["org_cases"].steps
+    assert step.python == "daemon.mirror.rows:Fitting"
+    assert step.args == {"types": {"n": "any", "t": "text", "b": "integer"}}
+    assert Fitting(**step.args)({"n": "x"})["n"] is None
+
+
+def test_columns_of_an_earlier_version_stay_as_they_are(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+
+    config = prepare(wanted, lambda _: {"n": "n bigint", "doc": "@ jsonb"}, {})
+
+    assert config.pillows["org_cases"].steps == ()
 
 
 @pytest.mark.parametrize(
@@ -154,8 +210,8 @@ def test_the_written_configuration_is_one_that_loads_and_holds_no_password(targe
     assert "${COUCHDB_PASSWORD}" in written
     assert wanted.config_path.stat().st_mode & 0o777 == 0o600
     assert config.connections["couch"].options.auth.password.get_secret_value() == "s3cret@x"  # type: ignore[attr-defined]
-    assert list(config.pillows) == ["my_cases"]
-    assert config.pillows["my_cases"].source.database == "My/cases"
+    assert list(config.pillows) == ["org_cases"]
+    assert config.pillows["org_cases"].source.database == "org/cases"
 
 
 def test_columns_are_chosen_once(tmp_path):
@@ -165,6 +221,25 @@ def test_columns_are_chosen_once(tmp_path):
     prepare(wanted, lambda _: pytest.fail("asked again"), {})
 
     assert chosen_columns(wanted) == {"first": "x text", "doc": "@ jsonb"}
+
+
+def test_a_mirror_without_memory_goes_on_with_the_columns_of_the_table(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+
+    prepare(wanted, lambda _: pytest.fail("inferred others"), {}, find=lambda _: {"n": "n any"})
+
+    assert chosen_columns(wanted) == {"n": "n any"}
+
+
+def test_to_ask_for_no_columns_is_refused_only_where_a_table_has_some(tmp_path):
+    wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
+    prepare(wanted, lambda _: {"xmin": "xmin text"}, {})
+
+    with pytest.raises(ConfigError, match="leave `--columns none` out"):
+        prepare(wanted, None, {}, find=lambda _: {"n": "n any"})
+    prepare(wanted, None, {}, find=lambda _: None)
+
+    assert chosen_columns(wanted) == {}
 
 
 def test_a_sample_that_failed_is_no_choice(tmp_path):
@@ -195,6 +270,34 @@ def test_the_same_places_have_the_same_folder_whatever_the_password(tmp_path):
     assert one.folder == two.folder != other.folder
 
 
+def test_the_same_table_has_the_same_folder_wherever_its_password_stands(tmp_path):
+    folders = {
+        mirror(f"postgresql://etl{password}@db/reports", tmp_path).folder for password in ("", ":a", ":b")
+    }
+
+    assert len(folders) == 1
+
+
+@pytest.mark.parametrize("target", ["postgresql://me@db/reports", "elasticsearch+http://me@search"])
+def test_the_advised_variable_is_the_target_s_password(target, tmp_path):
+    wanted = mirror(target, tmp_path)
+
+    config = prepare(wanted, None, {"TARGET_PASSWORD": "s3cret-t"})
+
+    options = config.connections["target"].options
+    password = options.password if target.startswith("postgres") else options.auth.password  # type: ignore[attr-defined]
+    assert password.get_secret_value() == "s3cret-t"
+    text = wanted.config_path.read_text()
+    assert "s3cret-t" not in text
+    assert "COUCHDB_PASSWORD and TARGET_PASSWORD in the environment" in text
+
+
+def test_other_places_for_postgresql_s_password_serve_where_ours_is_not_set(tmp_path):
+    config = prepare(mirror("postgresql://me@db/reports", tmp_path), None, {"PGPASSWORD": "x"})
+
+    assert config.connections["target"].options.password is None  # type: ignore[attr-defined]
+
+
 def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path):
     wanted = mirror(f"jsonl:{tmp_path}", tmp_path / ("x" * 120))
 
@@ -210,9 +313,9 @@ def test_write_config_overwrites_nothing_and_is_not_public(tmp_path):
 
     write_config(wanted, path)
 
-    assert yaml.safe_load(path.read_text())["pillows"]["my_cases"]
+    assert yaml.safe_load(path.read_text())["pillows"]["org_cases"]
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(FileExistsError):
+    with pytest.raises(CommandError, match=r"mine.yaml is there already. Remedy: remove it"):
         write_config(wanted, path)
 
 

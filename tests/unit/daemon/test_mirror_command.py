@@ -1,0 +1,112 @@
+"""What `pillowd mirror` ends with, and what it says then: each can be pasted, and works."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import pillowd
+from daemon import __main__ as daemon_main
+from daemon.cli.exits import CommandError
+from daemon.mirror import command
+from daemon.mirror.command import Watch
+from daemon.signals import Signals
+from pillows.state import State, TailStatus
+from tests.unit.daemon.test_mirror_progress import Said
+
+URL = "http://couch.example:5984/cases"
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Types a command line without servers; the summary is what the run is to have come to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "_check", lambda _: None)
+
+    def run(
+        summary: dict[str, Any] | BaseException, *words: str, target: str = "sqlite:///x.sqlite"
+    ) -> Result:
+        def finish(wanted: Any, _config: Any, *, once: bool) -> dict[str, Any]:
+            del once
+            if isinstance(summary, BaseException):
+                raise summary
+            config = {"name": wanted.name, "target": wanted.target.type, "config": str(wanted.config_path)}
+            return {"changes": 1400, "dead_letters": 0, "caught_up": True} | config | summary
+
+        monkeypatch.setattr(command, "_run", finish)
+        arguments = [URL, target, "--columns", "none", *words]
+        return CliRunner().invoke(command.mirror, arguments, standalone_mode=False)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("summary", "words", "code"),
+    [
+        ({}, ["--once"], 0),
+        ({"dead_letters": 1}, ["--once"], 3),
+        ({"dead_letters": 1, "caught_up": False}, ["--once"], 1),
+        ({"dead_letters": 1, "caught_up": False}, [], 0),
+    ],
+)
+def test_it_ends_with_what_it_came_to(typed, summary, words, code):
+    """`--once && next-step` must not go on where documents are missing."""
+    assert typed(summary, *words).return_value == code
+
+
+def test_documents_that_could_not_be_written_are_said_with_the_way_out(typed):
+    said = typed({"dead_letters": 1}, "--once").stdout
+
+    assert "1 could not be written" in said
+    assert "pillowd dead-letter list cases --config /" in said
+    assert "`--columns none --name OTHER`" in said
+
+
+def test_where_there_are_no_columns_none_are_blamed(typed):
+    assert "--columns" not in typed({"dead_letters": 1}, "--once", target="jsonl:lines").stdout
+
+
+def test_ctrl_c_before_it_runs_says_how_to_go_on(typed):
+    done = typed(KeyboardInterrupt())
+
+    assert isinstance(done.exception, CommandError)
+    assert "the same command goes on" in str(done.exception)
+
+
+def test_ctrl_c_while_it_is_imported_is_no_traceback(monkeypatch, capsys):
+    def start() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(daemon_main, "start", start)
+    with pytest.raises(SystemExit) as ended:
+        pillowd.main()
+
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "pillowd: interrupted before it began; the same command goes on\n"
+
+
+def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
+    text = "put the old value back, or `pillowd checkpoint reset drift`; see `doc`"
+    path = "/home/ada/my mirrors/pillowd.yaml"
+
+    shown = command._with_config(text, path)
+
+    (line,) = (part for part in shown.split("`") if part.startswith("pillowd"))
+    assert shlex.split(line) == ["pillowd", "checkpoint", "reset", "drift", "--config", path]
+    assert "see `doc`" in shown
+
+
+def test_rows_of_other_columns_are_warned_of_once():
+    told = Said()
+    watch = Watch(progress=told.progress(), asked=Signals(), once=False, config="/m/pillowd.yaml")
+    status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pipeline_changed_at=1.0)
+
+    for _ in range(2):
+        watch([status])
+
+    (line,) = (line for line in told.lines() if "columns" in line)
+    assert "`pillowd checkpoint reset cases --config /m/pillowd.yaml`" in line

@@ -1,0 +1,102 @@
+"""How far a mirror is, as it is told on a terminal and into a pipe."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from daemon.mirror.progress import PACE_SECONDS, MirrorProgress, Pace
+from pillows.state import State, TailStatus
+from tests.clock import FakeClock
+
+
+class Said:
+    """A console's text, and the clock of the progress that writes there."""
+
+    def __init__(self, *, terminal: bool = False) -> None:
+        self.clock = FakeClock(auto=False)
+        self._file = StringIO()
+        self._console = Console(
+            file=self._file, force_terminal=terminal, width=160, _environ={"TERM": "xterm"}, color_system=None
+        )
+
+    def progress(self) -> MirrorProgress:
+        return MirrorProgress(self._console, self.clock)
+
+    def lines(self) -> list[str]:
+        """Without what moves a terminal's cursor."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", self._file.getvalue()).splitlines()
+
+
+def status(changes: int, pending: int | None) -> TailStatus:
+    return TailStatus(
+        pillow="cases", source="couch/cases", state=State.CATCHING_UP, changes=changes, pending=pending
+    )
+
+
+@pytest.fixture
+def terminal() -> Said:
+    return Said(terminal=True)
+
+
+def test_the_bar_has_rate_rest_and_time_to_go_though_its_total_moves(terminal):
+    """The source grows while it is read, so every look has another total."""
+    with terminal.progress() as progress:
+        for second in range(11):
+            progress.update(status(5_000 + second * 500, 20_000 - second * 400))
+            terminal.clock.advance(1)
+
+    last = [line for line in terminal.lines() if "catching-up" in line][-1]
+    assert "10,000 done" in last
+    assert " 500/s " in last
+    assert "16,000 left" in last
+    assert "32s to go" in last
+
+
+def test_the_bar_begins_without_a_rate(terminal):
+    """What an earlier run did is no work of this one."""
+    with terminal.progress() as progress:
+        progress.update(status(5_000, None))
+
+    last = [line for line in terminal.lines() if "catching-up" in line][-1]
+    assert "-/s" in last
+    assert "- left" in last
+    assert "- to go" in last
+
+
+def test_a_line_for_good_stands_above_the_bar(terminal):
+    with terminal.progress() as progress:
+        progress.update(status(1, 1))
+        progress.say("mind this")
+
+    assert "mind this" in "\n".join(terminal.lines())
+
+
+def test_a_pipe_gets_a_line_with_rate_rest_and_time_to_go():
+    said = Said()
+    with said.progress() as progress:
+        for second in range(11):
+            progress.update(status(second * 500, 20_000))
+            said.clock.advance(1)
+
+    assert said.lines()[-1] == "catching-up: 5,000 changes, 500/s, 20,000 left, 40s to go"
+
+
+def test_the_rate_is_that_of_the_last_seconds():
+    clock = FakeClock(auto=False)
+    pace = Pace(clock)
+    pace.add(0)
+    assert pace.per_second is None
+
+    for _ in range(int(PACE_SECONDS) * 2):
+        clock.advance(1)
+        pace.add(0)
+    assert pace.per_second == 0
+
+    for second in range(1, int(PACE_SECONDS) + 1):
+        clock.advance(1)
+        pace.add(second * 100)
+    assert pace.per_second == 100
