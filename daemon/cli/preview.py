@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from gevent.event import Event
 
 from checkpoints import Seq
 from daemon import keys
@@ -22,6 +23,9 @@ from daemon.config.masking import Mask, secrets_of
 from daemon.config.models import Config
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
+from pillows.feed_contract import Feed
+from pillows.feed_file import FileFeed
+from pillows.lines import GarbageError
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.preview import Preview, next_changes, previews
@@ -33,19 +37,34 @@ from pillows.preview import Preview, next_changes, previews
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=1, show_default=True, help="The next N changes."
 )
+@click.option(
+    "--changes",
+    "recorded",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take recorded changes instead of the source's: what `_changes?style=all_docs&include_docs=true`"
+    " answered.",
+)
 @config_option
 @json_option
-def preview(key: str, ids: tuple[str, ...], limit: int, config_path: Path, as_json: bool) -> None:
+def preview(
+    key: str,
+    ids: tuple[str, ...],
+    limit: int,
+    *,
+    recorded: Path | None,
+    config_path: Path,
+    as_json: bool,
+) -> None:
     """Shows what the pillow KEY would do with real documents: filter, rows, and the requests sent.
 
-    Without --id it takes the next changes after the pillow's checkpoint. Nothing is written anywhere,
-    and no position moves.
+    Without --id it takes the next changes after the pillow's checkpoint, or the first of the file that
+    --changes names. Nothing is written anywhere, and no position moves.
     """
     config = load(config_path)
     mask = Mask(secrets_of(config))
     shown = []
-    with _unreachable(mask):
-        for each in look(config, key, ids, limit):
+    with _unreadable(recorded) if recorded else _unreachable(mask):
+        for each in look(config, key, ids, limit, recorded=recorded):
             shown.append(asdict(each))
             if not as_json:
                 _show(each, mask)
@@ -55,13 +74,28 @@ def preview(key: str, ids: tuple[str, ...], limit: int, config_path: Path, as_js
         click.echo("there are no further changes")
 
 
-def look(config: Config, key: str, ids: tuple[str, ...], limit: int) -> Iterator[Preview]:
-    """What the pillow would do with these documents, or with its next changes."""
+def look(
+    config: Config, key: str, ids: tuple[str, ...], limit: int, *, recorded: Path | None = None
+) -> Iterator[Preview]:
+    """What the pillow would do with these documents, or with its next changes.
+
+    Args:
+        config: a valid configuration.
+        key: the pillow.
+        ids: of the documents; none: the next changes.
+        limit: how many changes at most.
+        recorded: a file with an answer of `_changes`, to be taken from its beginning.
+    """
     tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
     tail = keys.find(key, tails)
     since, epoch = _position(config, str(tail))
     pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
-    feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
+    feed: Feed
+    if recorded is None:
+        feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
+    else:
+        feed = FileFeed(recorded, clock=_AtTheEnd(), skip_design=tails[tail].source.skip_design)
+        since = feed.start()
     with ExitStack() as stack:
         stack.enter_context(closing(feed))
         transports = build_transports(config, tail)
@@ -69,6 +103,8 @@ def look(config: Config, key: str, ids: tuple[str, ...], limit: int) -> Iterator
             stack.callback(transport.close)
         feed.identify()  # one try: whoever is waiting wants to hear that the source is away
         found = _named(list(feed.current(ids)), ids) if ids else next_changes(feed, since, limit)
+        if recorded is not None:
+            _check_documents(recorded, found)
         yield from previews(pillow, found, transports, feed, epoch=epoch)
 
 
@@ -79,6 +115,13 @@ def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
     return found
 
 
+def _check_documents(recorded: Path, found: Sequence[Change]) -> None:
+    """Refuses changes without their documents: a filter would see nothing, and leave them out."""
+    bare = [change.id for change in found if change.body is None and not change.deleted]
+    if bare:
+        raise CommandError(f"{recorded} has no document for {bare[0]!r}; record with include_docs=true")
+
+
 def _position(config: Config, key: str) -> tuple[Seq, int]:
     """Where the pillow stands, and the epoch that it writes under."""
     with desk.opened(config) as call:
@@ -87,6 +130,22 @@ def _position(config: Config, key: str) -> tuple[Seq, int]:
         except (CommandError, LookupError):
             return Seq.BEGINNING, 1
     return Seq.of(saved["seq"]), max(1, int(saved["epoch"]))
+
+
+class _AtTheEnd(SystemClock):
+    """Waits for nothing: behind the end of a file no change comes."""
+
+    def wait(self, event: Event, seconds: float) -> bool:  # noqa: ARG002  # the contract's
+        """Tells at once whether the event is set."""
+        return bool(event.is_set())
+
+
+@contextmanager
+def _unreadable(recorded: Path) -> Iterator[None]:
+    try:
+        yield
+    except GarbageError as error:
+        raise CommandError(f"{recorded} is no recorded answer of _changes: {error}") from error
 
 
 @contextmanager

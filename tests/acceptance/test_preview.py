@@ -190,3 +190,52 @@ def test_a_source_that_is_away_is_told_at_once(
     pillowd.config.write_text(text)
     proxy.refuse()
     assert pillowd.command("preview", "cases").returncode == 75
+
+
+def test_recorded_changes_are_shown_without_the_source(
+    pillowd: Pillowd, filled: CouchDatabase, couch: Any, tcp_proxy: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    """From the file's beginning, wherever the checkpoint stands, and with the source away."""
+    recorded = tmp_path / "changes.json"
+    asked = {"style": "all_docs", "include_docs": "true"}
+    recorded.write_bytes(filled.request("GET", "/_changes", params=asked).content)
+    live = _untimed(pillowd.ask("preview", "cases", "--limit", "10"))
+    proxy = tcp_proxy(couch)
+    pillowd.config.write_text(pillowd.config.read_text().replace(couch.url, f"http://127.0.0.1:{proxy.port}"))
+    proxy.refuse()
+    assert _untimed(pillowd.ask("preview", "cases", "--limit", "10", "--changes", str(recorded))) == live
+    (one,) = pillowd.ask("preview", "cases", "--id", "a", "--changes", str(recorded))
+    assert one["rows"]["case"] == [{"_id": "a", "n": 5}]
+    followed = tmp_path / "followed.json"
+    rows = json.loads(recorded.read_text())["results"]
+    followed.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert _untimed(pillowd.ask("preview", "cases", "--limit", "10", "--changes", str(followed))) == live
+
+
+def _untimed(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the requests that hold the time of a deletion."""
+    for each in shown:
+        each["requests"].pop("local", None)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{broken\n", "changes.json is no recorded answer of _changes"),
+        (
+            '{"results":[\n{"seq":"1-a","id":"a","changes":[{"rev":"1-a"}]}\n],\n"last_seq":"1-a"}',
+            "include_docs",
+        ),
+    ],
+)
+def test_a_recording_that_cannot_be_shown_is_told(
+    pillowd: Pillowd, tmp_path: Path, text: str, reason: str
+) -> None:
+    (tmp_path / "changes.json").write_text(text)
+    done = pillowd.command("preview", "cases", "--changes", str(tmp_path / "changes.json"))
+    assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
+
+
+def test_recorded_changes_that_are_no_file_are_a_usage_error(pillowd: Pillowd, tmp_path: Path) -> None:
+    assert pillowd.command("preview", "cases", "--changes", str(tmp_path / "none")).returncode == 2
