@@ -11,12 +11,17 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.operations.tails import Tails
+from daemon.supervisor import Supervisor
 from pillows.clock import Clock
+from pillows.state import State
 
 _log = structlog.get_logger("pillowd.operator")
 
 #: How long a tail may take to rest for a repair.
 _REST_SECONDS = 20.0
+
+#: In these states a tail without a greenlet gets none by itself.
+_RESTING = {State.PAUSED, State.FAILED, State.STOPPED}
 
 
 class RepairCalls:
@@ -51,10 +56,15 @@ class RepairCalls:
             self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
 
+    @staticmethod
+    def _may_run(supervisor: Supervisor, tail: TailKey) -> bool:
+        """Whether it runs, or is about to: it crashed, or an earlier repair had it start again."""
+        return tail in supervisor.running or supervisor.status(tail).state not in _RESTING
+
     @contextmanager
     def _resting(self, tail: TailKey) -> Iterator[None]:
-        """Stops a running tail for as long as the block takes."""
-        if self._supervisor is None or tail not in self._supervisor.running:
+        """Stops a tail that runs, or would run again, for as long as the block takes."""
+        if self._supervisor is None or not self._may_run(self._supervisor, tail):
             yield
             return
         self._supervisor.stop(tail)

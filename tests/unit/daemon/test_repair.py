@@ -1,0 +1,108 @@
+"""A repair has its tail to itself: what wrote beside it would take the fence of its targets away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from checkpoints import TailKey
+from daemon import state_dir
+from daemon.operations.repair import RepairCalls
+from daemon.operations.tails import Tails
+from daemon.pauses import Pauses
+from daemon.state_dir import StateDir
+from daemon.supervisor import Supervisor
+from pillows.observer import Observer
+from pillows.state import State
+from tests.clock import FakeClock
+from tests.unit.daemon.tails import Behaviour, Fleet, crashing, well
+
+MINUTE = 60
+
+
+class Yard:
+    """One supervised tail, and the calls that repair it.
+
+    Attributes:
+        quick: a repair is over before the supervisor looks at its tails.
+        repaired: the ids of each repair, and how often the tail was started beside it.
+    """
+
+    def __init__(self, folder: Path, state: StateDir, behaviour: Behaviour) -> None:
+        self.clock = FakeClock()
+        self.fleet = Fleet(self.clock, cases=behaviour)
+        self.key = self.fleet.key("cases")
+        self.supervisor = Supervisor(
+            self.fleet.factories, clock=self.clock, observer=Observer(), pauses=Pauses(folder / "paused.json")
+        )
+        tails = Tails([self.key], state=state, clock=self.clock, supervisor=self.supervisor)
+        self.calls = RepairCalls(tails, self._repair, clock=self.clock).calls
+        self.quick = False
+        self.repaired: list[tuple[Sequence[str], int]] = []
+
+    def repair(self, *ids: str) -> Any:
+        return self.calls["verify.repair"](key="cases", ids=list(ids))
+
+    def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.supervisor.tick()
+            gevent.sleep(0)
+
+    def state(self) -> State:
+        return self.supervisor.status(self.key).state
+
+    def _repair(self, key: TailKey, ids: Sequence[str]) -> None:
+        assert key not in self.supervisor.running
+        before = len(self.fleet.made["cases"])
+        if not self.quick:
+            self.clock.wait(Event(), MINUTE)
+            self.tick()
+        self.repaired.append((ids, len(self.fleet.made["cases"]) - before))
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Iterator[Callable[[Behaviour], Yard]]:
+    with state_dir.opened(tmp_path / "state", FakeClock()) as state:
+        yield lambda behaviour: Yard(tmp_path, state, behaviour)
+
+
+def test_a_second_repair_that_comes_before_the_tail_is_back_has_it_rest_on(
+    yard: Callable[[Behaviour], Yard],
+) -> None:
+    """After the first it was told to start, but its old greenlet had not been cleared away yet."""
+    made = yard(well)
+    made.supervisor.start_all()
+    gevent.sleep(0)
+    made.quick = True
+    assert made.repair("a", "b") == {"key": "cases@couch/cases", "sent": 2}
+    made.quick = False
+    assert made.repair("c")["sent"] == 1
+    assert made.repaired == [(["a", "b"], 0), (["c"], 0)]
+    made.tick()
+    assert made.key in made.supervisor.running
+
+
+def test_a_tail_that_is_to_start_again_after_a_crash_does_not_while_it_is_repaired(
+    yard: Callable[[Behaviour], Yard],
+) -> None:
+    made = yard(crashing)
+    made.supervisor.start_all()
+    gevent.sleep(0)
+    made.tick()
+    assert made.state() is State.BACKING_OFF
+    made.repair("a")
+    assert made.repaired == [(["a"], 0)]
+    assert made.state() is State.STARTING
+
+
+def test_a_paused_tail_stays_paused(yard: Callable[[Behaviour], Yard]) -> None:
+    made = yard(well)
+    made.supervisor.pause(made.key)
+    made.repair("a")
+    made.tick(3)
+    assert (made.repaired, made.state()) == ([(["a"], 0)], State.PAUSED)
