@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def dead_letter() -> None:
 def list_letters(key: str, config_path: Path, as_json: bool) -> None:
     """Lists the dead letters of the pillow KEY, oldest first."""
     with desk.opened(load(config_path)) as call:
-        letters = call("dead-letter.list", key=key)
+        letters = list(_all(call, key))
     if as_json:
         print_json(letters)
         return
@@ -46,6 +47,14 @@ def list_letters(key: str, config_path: Path, as_json: bool) -> None:
             escape(each["error"]),
         )
     show(made)
+
+
+def _all(call: desk.Call, key: str) -> Iterator[dict[str, Any]]:
+    """All letters of a pillow: together they may be too much for one answer."""
+    after: list[Any] | None = None
+    while letters := call("dead-letter.list", key=key, after=after):
+        yield from letters
+        after = [letters[-1][name] for name in ("first_at", "transport", "id")]
 
 
 @dead_letter.command("show")

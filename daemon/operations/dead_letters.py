@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
+from daemon.operations.pages import page
 from daemon.operations.tails import Tails
-from pillows.deadletters import DeadLetter
+from pillows.deadletters import DeadLetter, DeadLetters
 
 _log = structlog.get_logger("pillowd.operator")
 
@@ -22,20 +23,35 @@ class DeadLetterCalls:
 
     def __init__(self, tails: Tails) -> None:
         self._tails = tails
+        self._listing = Listing(tails.state.letters)
 
     @property
     def calls(self) -> Mapping[str, Callable[..., Any]]:
         """Every call by its name."""
         return {
             "dead-letter.list": self.list_letters,
+            "dead-letter.ids": self.ids,
             "dead-letter.show": self.show,
             "dead-letter.retry": self.retry,
             "dead-letter.discard": self.discard,
         }
 
-    def list_letters(self, key: str) -> list[dict[str, Any]]:
-        """The documents of a tail that could not be written, oldest first; never their bodies."""
-        return [_shown(letter) for letter in self._letters(key, None)]
+    def list_letters(self, key: str, after: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+        """The documents of a tail that could not be written, oldest first; never their bodies.
+
+        A page of them: those after the letter that was first written at, by the transport, and has the
+        id of `after`; empty at the end.
+        """
+        return self._listing.page(str(self._tails.known(key)), tuple(after) if after else None)
+
+    def ids(self, key: str, transport: str, after: str = "") -> list[str]:
+        """Documents that a transport may hold in an older state, in the order of their ids.
+
+        They have a letter of that transport, or failed before any transport saw them. A page of them:
+        those after `after`; empty at the end.
+        """
+        found = self._tails.state.letters.ids(str(self._tails.known(key)), transport)
+        return page(sorted(id for id in found if id > after))
 
     def show(self, key: str, id: str) -> list[dict[str, Any]]:
         """The letters of one document, one for each transport that refused it."""
@@ -65,6 +81,43 @@ class DeadLetterCalls:
         if missing:
             raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
         return letters
+
+
+#: Where a letter stands in the list: when it was first written, its transport, its id.
+Place = tuple[Any, ...]
+
+
+class Listing:
+    """The letters of a tail, oldest first, page by page.
+
+    To find the oldest of 100,000 takes seconds, in which nothing else is done. So what a page leaves over
+    is kept until its end, for whoever asks for the next one.
+
+    Args:
+        letters: of all tails.
+    """
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+        self._rest: list[DeadLetter] = []
+        self._at: tuple[str, Place | None] | None = None
+
+    def page(self, tail: str, after: Place | None) -> list[dict[str, Any]]:
+        """The letters of a tail behind a place, as many as one message takes; empty at the end."""
+        if after is None or self._at != (tail, after):
+            self._rest = self._behind(tail, after)
+        told = page(_shown(letter) for letter in self._rest)
+        self._at = (tail, _place(self._rest[len(told) - 1])) if told else None
+        self._rest = self._rest[len(told) :]
+        return told
+
+    def _behind(self, tail: str, after: Place | None) -> list[DeadLetter]:
+        found = sorted(self._letters.of(tail), key=_place)
+        return [letter for letter in found if after is None or _place(letter) > after]
+
+
+def _place(letter: DeadLetter) -> Place:
+    return letter.first_at, letter.transport, letter.id
 
 
 def _shown(letter: DeadLetter) -> dict[str, Any]:

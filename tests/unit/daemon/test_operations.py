@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
+from checkpoints.wire import MAX_BYTES
 from daemon import state_dir
 from daemon.operations.calls import Operations
 from daemon.state_dir import StateDir
 from pillows.deadletters import DeadLetter
+from pillows.letter import PIPELINE
 from tests.clock import FakeClock
 
 KEY = TailKey("cases", "couch/cases")
@@ -203,6 +207,52 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
     assert {"id": "b", "tries": 1, "aborted": False, "error": "no"}.items() <= shown.items()
     with pytest.raises(ValueError, match="no dead letter of nobody"):
         office.call("dead-letter.show", key="cases", id="nobody")
+
+
+def listed(office: Office, size: int = MAX_BYTES) -> Iterator[list[dict[str, Any]]]:
+    """All pages of the list, of `size` bytes at most."""
+    after = None
+    while page := office.call("dead-letter.list", key="cases", after=after):
+        assert len(json.dumps(page)) <= size
+        yield page
+        after = json.loads(json.dumps([page[-1][name] for name in ("first_at", "transport", "id")]))
+
+
+def test_more_dead_letters_than_fit_into_a_message_are_listed_page_by_page(office: Office) -> None:
+    """Oldest first, each once, however long an id is when it is written in ASCII."""
+    ids = [f"{number:04}-{'é' * 100}" for number in range(2000, 0, -1)]
+    for begin in (0, 1000):
+        office.state.letters.add([letter(id) for id in ids[begin : begin + 1000]])
+        office.clock.advance(1)
+    pages = list(listed(office))
+    assert len(pages) > 1
+    assert [each["id"] for page in pages for each in page] == [*sorted(ids[:1000]), *sorted(ids[1000:])]
+
+
+def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.operations.pages.PAGE_BYTES", 1000)
+    office.state.letters.add([letter(id) for id in "abcdefgh"])
+    told = []
+    for page in listed(office, 1000):
+        told += [each["id"] for each in page]
+        office.clock.advance(1)
+        if len(told) < 6:
+            assert sum(map(len, listed(office, 1000))) == 8
+            office.state.letters.discard(str(KEY), [("t", "a")])
+            office.state.letters.add([letter("a")])
+    assert told == [*"abcdefgh", "a"]
+
+
+def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that a transport may hold in an older state."""
+    monkeypatch.setattr("daemon.operations.pages.PAGE_BYTES", 12)
+    office.state.letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
+    office.state.letters.add([replace(letter("f"), transport=PIPELINE)])
+    pages = [office.call("dead-letter.ids", key="cases", transport="t", after=id) for id in ("", "c", "f")]
+    assert pages == [["a", "b", "c"], ["d", "e", "f"], []]
+    assert office.call("dead-letter.ids", key="cases", transport="u") == ["f", "other"]
 
 
 def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
