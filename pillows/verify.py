@@ -29,6 +29,7 @@ from pillows.pillow import Pillow
 from pillows.transforms import PassThrough
 from pillows.transports.base import Transport
 from pillows.triggers import DocumentTrigger
+from pillows.verify_patience import SourcePatience
 from pillows.verify_scratch import Scratch
 
 #: Documents that a target is asked for at once when it is looked at again.
@@ -70,10 +71,12 @@ class Found:
         stored: documents with rows in it.
         counts: kind of difference -> how many.
         examples: kind of difference -> some ids.
+        kept: documents with rows that outlived them in the source, as `ignore` has it.
     """
 
     target: str
     stored: int
+    kept: int
     counts: Mapping[str, int]
     examples: Mapping[str, Sequence[str]]
 
@@ -113,6 +116,7 @@ class Subject:
         dead: ids in the dead letters as of now.
         clock: for waits.
         wait_seconds: how long to wait for what is on its way; 0 where no pillow runs.
+        patience_seconds: how long to wait for a source that is away.
         progress: called with what is read, and how many documents so far.
     """
 
@@ -123,6 +127,7 @@ class Subject:
     dead: Callable[[], Sequence[str]]
     clock: Clock
     wait_seconds: float
+    patience_seconds: float = 60.0
     progress: Callable[[str, int], None] = field(default=lambda _what, _count: None)
 
 
@@ -156,6 +161,8 @@ class Verifier:
             raise ConfigError(
                 "No transport of this pillow can tell what it holds: append-only targets have no state."
             )
+        # As in `Run._complete_pass`: those cannot be told from phantoms.
+        self._outlive = subject.pillow.keep_deleted or subject.pillow.keep_departed
         self._identity: Identity | None = None
         self._read_to = Seq.BEGINNING
         self._trigger = DocumentTrigger(subject.feed.fetch)
@@ -164,7 +171,7 @@ class Verifier:
         """Reads both sides in whole, and looks again at what differs until it is settled.
 
         Raises:
-            RetryableError: source or target is away.
+            RetryableError: source or target is away; the source for longer than is waited for it.
             SourceChangedError: the source is another database than the checkpoint's.
             ConfigError: the pillow has no checkpoint yet.
         """
@@ -211,7 +218,7 @@ class Verifier:
 
     def _compare(self) -> None:
         self._scratch.leave_out(self._subject.dead())
-        self._scratch.compare([target.bit for target in self._targets])
+        self._scratch.compare([target.bit for target in self._targets], outlive=self._outlive)
 
     def _ask_again(self, number: int, target: Target) -> None:
         after: str | None = None
@@ -236,8 +243,10 @@ class Verifier:
         """All changes from a position to the head of the feed."""
         stop = Event()
         batches = self._subject.feed.batches(since, self._identity, stop)
+        patience = SourcePatience(self._subject.feed, self._subject.clock, self._subject.patience_seconds)
         try:
             for batch in batches:
+                patience.look()
                 if batch.changes or batch.seq is not None:
                     yield batch.changes, batch.seq
                 if batch.caught_up:
@@ -280,6 +289,7 @@ class Verifier:
                 Found(
                     target=target.name,
                     stored=scratch.size("stored", number),
+                    kept=scratch.kept(number) if self._outlive else 0,
                     counts=dict.fromkeys(KINDS, 0) | scratch.counts(number),
                     examples={kind: scratch.examples(number, kind, EXAMPLES) for kind in KINDS},
                 )

@@ -22,12 +22,19 @@ _SCHEMA = """
 pragma journal_mode = off;
 pragma synchronous = off;
 pragma cache_size = -{cache};
-create table source (id blob primary key, rev text, version integer, outputs integer) without rowid;
+create table source (id blob primary key, rev text, version integer, outputs integer,
+    dead integer default 0) without rowid;
 create table stored (target integer, id blob, rev text, version integer, primary key (target, id))
     without rowid;
 create table touched (id blob primary key) without rowid;
 create table doubted (id blob primary key) without rowid;
 create table open (target integer, id blob, kind text, primary key (target, id)) without rowid;
+-- What the source never told of. Without the design documents of a replica (it has revisions alone, no
+-- versions), which may be its own: a pass spares them, too.
+create view unknown as
+select t.target, t.id from stored t left join source s on s.id = t.id
+where s.id is null
+and not (t.version is null and t.rev is not null and substr(t.id, 1, 8) = cast('_design/' as blob));
 """
 
 # `outputs` has a bit for each output with rows; NULL where nobody can say what should be there.
@@ -35,14 +42,21 @@ _OPEN = """
 insert into open
 select :target, s.id, case when t.id is null then 'missing' else 'stale' end
 from source s left join stored t on t.target = :target and t.id = s.id
-where s.outputs & :bit and (
+where not s.dead and s.outputs & :bit and (
     t.id is null
     or (t.version is not null and t.version != s.version)
     or (t.rev is not null and t.rev != s.rev)
 )
 union all
-select :target, t.id, 'phantom' from stored t left join source s on s.id = t.id
-where t.target = :target and (s.id is null or s.outputs & :bit = 0)
+select target, id, 'phantom' from unknown where target = :target and not :outlive
+union all
+select :target, t.id, 'phantom' from stored t join source s on s.id = t.id
+where t.target = :target and not s.dead and s.outputs & :bit = 0
+"""
+
+_KEPT = """
+select (select count(*) from unknown where target = :target) + (select count(*)
+from stored t join source s on s.id = t.id where t.target = :target and not s.dead and s.outputs is null)
 """
 
 
@@ -72,7 +86,7 @@ class Scratch:
     def put_source(self, documents: Iterable[tuple[str, str, int, int | None]]) -> None:
         """Takes documents of the source: id, revision, version, bits of the outputs with rows."""
         rows = [(id.encode(), rev, version, outputs) for id, rev, version, outputs in documents]
-        self._many("replace into source values (?, ?, ?, ?)", rows)
+        self._many("replace into source (id, rev, version, outputs) values (?, ?, ?, ?)", rows)
 
     def put_stored(self, target: int, documents: Iterable[Stored]) -> None:
         """Takes what a target holds. Epochs are left out: they say nothing of the document's state."""
@@ -99,19 +113,24 @@ class Scratch:
         self._db.execute("delete from doubted")
         self._db.execute("insert into doubted select distinct id from open")
 
-    def compare(self, targets: Sequence[int]) -> None:
+    def compare(self, targets: Sequence[int], *, outlive: bool = False) -> None:
         """Finds what differs.
 
         Args:
             targets: for each target, which bit of `outputs` is its.
+            outlive: rows may outlive their documents, so what the source does not know is no phantom.
         """
         self._db.execute("delete from open")
         for target, bit in enumerate(targets):
-            self._db.execute(_OPEN, {"target": target, "bit": 1 << bit})
+            self._db.execute(_OPEN, {"target": target, "bit": 1 << bit, "outlive": outlive})
+
+    def kept(self, target: int) -> int:
+        """How many documents of a target have rows there that outlived them in the source."""
+        return int(self._db.execute(_KEPT, {"target": target}).fetchone()[0])
 
     def leave_out(self, ids: Iterable[str]) -> None:
         """Takes documents out of the comparison."""
-        self._many("update source set outputs = null where id = ?", [(id.encode(),) for id in ids])
+        self._many("update source set dead = 1 where id = ?", [(id.encode(),) for id in ids])
 
     def suspects(self, target: int, after: str | None, limit: int) -> list[str]:
         """Ids that differ in a target, in byte order, behind `after`."""
@@ -154,7 +173,7 @@ class Scratch:
     def size(self, table: str, target: int | None = None) -> int:
         """How many documents there are in the source, or in a target."""
         if table == "source":
-            query, values = "select count(*) from source where outputs is null or outputs != 0", ()
+            query, values = "select count(*) from source where dead or outputs is null or outputs != 0", ()
             return int(self._db.execute(query, values).fetchone()[0])
         query = "select count(*) from stored where target = ?"
         return int(self._db.execute(query, (target,)).fetchone()[0])

@@ -20,12 +20,15 @@ from daemon import keys as names
 from daemon.build import build_ids_feed, build_pillow, build_transports, tail_keys
 from daemon.cli import desk
 from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import Exit
+from daemon.cli.exits import Exit, UnreachableError
 from daemon.cli.tables import show, table
 from daemon.config.load import load
+from daemon.config.masking import Mask
 from daemon.config.models import Config
 from daemon.config.plugins import add_plugins
+from daemon.operations.pages import page
 from pillows.clock import SystemClock
+from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.state import State
 from pillows.verify import KINDS, Report, Subject, Verifier
@@ -47,19 +50,24 @@ _RESTING = {State.PAUSED, State.FAILED, State.STOPPED}
     "wait_seconds",
     default=60.0,
     metavar="SECONDS",
-    help="How long to wait until the running pillow has passed what differs.  [60]",
+    help="How long to wait until the running pillow has passed what differs; and for a source that is away."
+    "  [60]",
 )
 @json_option
 def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_json: bool) -> int:
     """Compares what the targets of the pillow KEY hold with what its source says they should.
 
     Compared are ids, versions and revisions, not columns. Safe beside the running pillow: only what it
-    has passed counts. Exit code 3: there are differences.
+    has passed counts. Exit code 3: there are differences; 75: the source or a target was away.
+
+    Where rows may outlive their documents (`deletes: ignore`, `on_filtered: ignore`), those that the source
+    no longer has are kept, and counted apart. A replica's own design documents are left alone.
     """
     config = load(config_path)
     tail = names.find(key, tail_keys(config))
     add_plugins(config.daemon.plugins_path)
     with ExitStack() as stack:
+        stack.enter_context(_reachable())
         call = stack.enter_context(desk.opened(config))
         subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
         verifier = Verifier(subject, stack.enter_context(Scratch()))
@@ -85,21 +93,57 @@ def _subject(
     wait_seconds: float,
     hidden: bool,
 ) -> Subject:
+    bar = stack.enter_context(_progress(hidden=hidden))
     clock = SystemClock()
     pillow = build_pillow(tail.pillow, config.tails[tail.pillow], config.daemon.plugins_path)
     feed = stack.enter_context(
-        closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Observer()))
+        closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Retries(bar)))
     )
+    transports = [stack.enter_context(closing(each)) for each in build_transports(config, tail)]
     return Subject(
         pillow=pillow,
         feed=feed,
-        transports=[stack.enter_context(closing(each)) for each in build_transports(config, tail)],
+        transports=transports,
         checkpoint=lambda: _checkpoint(call("checkpoint.get", key=str(tail))),
-        dead=lambda: [letter["id"] for letter in call("dead-letter.list", key=str(tail))],
+        dead=lambda: [id for each in transports for id in _dead(call, tail, each.name)],
         clock=clock,
         wait_seconds=wait_seconds if _passes(call("status"), tail) else 0.0,
-        progress=stack.enter_context(_progress(hidden=hidden)),
+        patience_seconds=wait_seconds,
+        progress=_counted(bar),
     )
+
+
+class Retries(Observer):
+    """Tells whoever waits what is tried again.
+
+    Args:
+        bar: what is shown meanwhile.
+    """
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+
+    def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002
+        """Says it on stderr."""
+        told = f"{where}: {Mask().text(error)}; trying again in {delay_seconds:.0f} s"
+        self._bar.console.print(escape(told), soft_wrap=True)
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """What is away, and may come back, makes the command end like any that cannot connect."""
+    try:
+        yield
+    except RetryableError as error:
+        raise UnreachableError(str(error)) from error
+
+
+def _dead(call: desk.Call, tail: TailKey, transport: str) -> Iterator[str]:
+    """Documents with a dead letter: all of their ids may be too much for one answer."""
+    after = ""
+    while ids := call("dead-letter.ids", key=str(tail), transport=transport, after=after):
+        yield from ids
+        after = ids[-1]
 
 
 def _checkpoint(facts: dict[str, Any]) -> Checkpoint:
@@ -114,7 +158,7 @@ def _passes(status: dict[str, Any], tail: TailKey) -> bool:
 
 def _repair(verifier: Verifier, send: Callable[..., Any]) -> None:
     after: str | None = None
-    while ids := verifier.differing(after, _REPAIRED):
+    while ids := page(verifier.differing(after, _REPAIRED)):
         send(ids=ids)
         after = ids[-1]
 
@@ -123,24 +167,26 @@ def _facts(report: Report) -> dict[str, Any]:
     return asdict(report) | {"equal": report.equal}
 
 
-@contextmanager
-def _progress(*, hidden: bool) -> Iterator[Callable[[str, int], None]]:
+def _progress(*, hidden: bool) -> Progress:
     """Shows what is read, and how fast; nothing where nobody looks."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[count]}"))
-    with Progress(
+    return Progress(
         *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True, disable=hidden
-    ) as bar:
-        tasks: dict[str, Any] = {}
-        began: dict[str, float] = {}
+    )
 
-        def told(what: str, count: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(escape(what), total=None, count="")
-                began[what] = time.monotonic()
-            rate = count / max(0.001, time.monotonic() - began[what])
-            bar.update(tasks[what], count=f"{count:,} documents, {rate:,.0f}/s")
 
-        yield told
+def _counted(bar: Progress) -> Callable[[str, int], None]:
+    tasks: dict[str, Any] = {}
+    began: dict[str, float] = {}
+
+    def told(what: str, count: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(escape(what), total=None, count="")
+            began[what] = time.monotonic()
+        rate = count / max(0.001, time.monotonic() - began[what])
+        bar.update(tasks[what], count=f"{count:,} documents, {rate:,.0f}/s")
+
+    return told
 
 
 def _show(tail: TailKey, report: Report, title: str) -> None:
@@ -155,6 +201,9 @@ def _show(tail: TailKey, report: Report, title: str) -> None:
         )
     click.echo(f"{tail}: {report.documents:,} documents in the source; {title}:")
     show(made)
+    for found in report.targets:
+        if found.kept:
+            click.echo(f"{found.kept:,} in {found.target} are kept, though the source no longer has them")
     if report.on_their_way:
         click.echo(f"{report.on_their_way:,} more are on their way: the pillow has not passed them yet")
     if report.dead:

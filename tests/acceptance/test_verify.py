@@ -17,6 +17,7 @@ import requests
 
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import TARGETS, World, live
+from tests.chaos.lines import FEED, Interception, Line, status
 from tests.servers.couch_client import CouchDatabase
 
 DOCUMENTS = 300
@@ -131,6 +132,108 @@ def test_planted_differences_in_couchdb_are_found_and_repaired(world: World, cop
         *(id for id in world.couch.documents() if not id.startswith("_design/")),
         "somebody else's",
     }
+
+
+@pytest.mark.parametrize("skip_design", [True, False])
+def test_a_replica_keeps_the_design_documents_that_the_source_does_not_tell_of(
+    world: World, copy: CouchDatabase, skip_design: bool
+) -> None:
+    """Its own, and with `skip_design` those of the source that a replication left there."""
+    world.couch.put("_design/views", {"views": {}})
+    copy.create()
+    copy.put("_design/own", {"views": {}})
+    copy.bulk([world.couch.get("_design/views")], new_edits=False)
+    replica = {"connection": "couch", "database": copy.name, "mode": "replicate"}
+    daemon = filled(world, source={"skip_design": skip_design}, transport=[replica])
+    copy.put("nobody's", {"n": 1})
+    if not skip_design:
+        copy.purge("_design/views")
+
+    code, facts = verify(daemon, "--repair")
+    differed = {"missing": int(not skip_design), "stale": 0, "phantom": 1}
+    assert (code, counts(facts["before_repair"])) == (0, {"couch": differed})
+    assert {"_design/own", "_design/views"} <= copy.documents().keys()
+    assert "nobody's" not in copy.documents()
+
+
+def test_rows_that_rightly_outlive_their_documents_are_counted_apart(world: World) -> None:
+    daemon = filled(world, "sqlite", source={"deletes": "ignore", "on_filtered": "ignore"})
+    world.couch.delete("doc-000002")
+    world.couch.purge("doc-000003")
+    code, facts = verify(daemon)
+    assert (code, counts(facts)) == (0, {"sqlite": NONE})
+    assert facts["targets"][0]["kept"] == 2
+    assert "2 in sqlite/cases are kept" in daemon.command("verify", "cases").stdout
+
+
+def test_what_left_a_server_s_selection_is_no_phantom(world: World) -> None:
+    world.couch.put("leaves", {"n": 1, "kind": "a"})
+    source = {"selector": {"kind": "a"}, "deletes": "ignore", "on_filtered": "ignore"}
+    daemon = filled(world, "sqlite", source=source)
+    world.couch.put("leaves", {"n": 2, "kind": "b"})
+    code, facts = verify(daemon)
+    assert (code, counts(facts), facts["targets"][0]["kept"]) == (0, {"sqlite": NONE}, 1)
+
+
+def test_an_id_that_postgresql_stores_otherwise_is_no_difference(world: World) -> None:
+    world.couch.bulk([{"_id": id, "n": 1} for id in ("a\u0001b", "a\u0000b")])
+    daemon = filled(world, "postgres")
+    code, facts = verify(daemon)
+    assert (code, counts(facts)) == (0, {"postgres": NONE})
+
+
+BROKEN = """
+def rows(doc):
+    if doc["n"] % 2:
+        raise ValueError("the mill is broken")
+    return doc
+"""
+
+
+def test_more_than_a_message_holds_is_verified_and_repaired_beside_the_daemon(world: World) -> None:
+    """1.1 MB of ids that are dead letters, and as much that is sent again."""
+    (world.folder / "broken_mill.py").write_text(BROKEN)
+    world.couch.bulk([{"_id": f"{n:05}-{'k' * 5500}", "n": n} for n in range(400)])
+    pillow = world.pillow("cases", "sqlite", transform={"python": "broken_mill:rows"})
+    daemon = world.pillowd({"cases": pillow}).start()
+    daemon.wait_for(lambda: live(daemon))
+    assert len(daemon.ask("dead-letter", "list", "cases")) == 200
+
+    with closing(sqlite3.connect(world.sqlite_path, isolation_level=None)) as db:
+        db.execute("delete from cases")
+    code, facts = verify(daemon, "--repair")
+    assert counts(facts["before_repair"]) == {"sqlite": NONE | {"missing": 200}}
+    assert (code, facts["dead"], counts(facts)) == (0, 200, {"sqlite": NONE})
+
+
+def test_a_source_that_stays_away_ends_it_as_what_cannot_be_connected_to(world: World) -> None:
+    """Its feed answers 503 for ever; before, everything was well."""
+    with Line(("127.0.0.1", world.proxy.port)) as line:
+        world.connections["couch"]["url"] = line.url
+        assert filled(world, "sqlite").stop() == 0
+        line.interceptions.append(Interception(FEED, 10**9, answer=status(503)))
+        done = world.pillowd({"cases": world.pillow("cases", "sqlite")}).command(
+            "verify", "cases", "--wait", "2"
+        )
+    assert done.returncode == 75, done.stderr
+    assert "The source was away for" in done.stderr
+    assert "503" in done.stderr
+    assert "trying again in" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("connection", "away"),
+    [
+        ("couch", {"url": "http://127.0.0.1:9"}),
+        ("postgres", {"dsn": "postgresql://nobody@127.0.0.1:9/nothing"}),
+    ],
+)
+def test_a_server_that_is_away_cannot_be_connected_to(
+    world: World, connection: str, away: dict[str, str]
+) -> None:
+    world.connections[connection] |= away
+    done = world.pillowd({"cases": world.pillow("cases", "postgres")}).command("verify", "cases")
+    assert done.returncode == 75, done.stderr
 
 
 def test_what_a_filter_keeps_out_is_a_phantom_when_it_is_there(world: World) -> None:

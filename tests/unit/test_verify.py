@@ -9,6 +9,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
+from pillows.errors import RetryableError
 from pillows.feed_contract import Identity
 from pillows.filters import KeepAll
 from pillows.models import Change, ChangeBatch, guard
@@ -50,6 +51,8 @@ class Scene:
         log: the source's changes; a position is how many there were.
         passed: where the pillow's checkpoint is.
         on_wait: what happens while `verify` waits, in order.
+        troubles: signs of life of the feed, 5 s apart, before it gives anything: why it is away.
+        kept: what of a pillow's rows may outlive its documents.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,9 @@ class Scene:
         self.target = Target()
         self.on_wait: list[Callable[[], None]] = []
         self.now = 0.0
+        self.trouble: str | None = None
+        self.troubles: list[str | None] = []
+        self.kept: dict[str, bool] = {}
 
     def put(self, id: str, version: int = 1, *, deleted: bool = False) -> None:
         """Changes a document in the source."""
@@ -72,7 +78,9 @@ class Scene:
         self.passed = len(self.log)
 
     def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, Found]:
-        pillow = Pillow(name="p", outputs=["cases"], filter=KeepAll(), transform=PassThrough(["cases"]))
+        pillow = Pillow(
+            name="p", outputs=["cases"], filter=KeepAll(), transform=PassThrough(["cases"]), **self.kept
+        )
         subject = Subject(
             pillow=pillow,
             feed=self,  # type: ignore[arg-type] # only what is asked for here
@@ -81,6 +89,7 @@ class Scene:
             dead=list,
             clock=self,  # type: ignore[arg-type] # no wall clock is needed
             wait_seconds=wait_seconds,
+            patience_seconds=30.0,
         )
         with Scratch() as scratch:
             report = Verifier(subject, scratch).verify()
@@ -92,6 +101,10 @@ class Scene:
         return Identity()
 
     def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+        for trouble in self.troubles:
+            self.trouble = trouble
+            self.now += 5
+            yield ChangeBatch(changes=(), seq=None)
         begin = int(str(since)) if since != Seq.BEGINNING else 0
         latest = {change.id: change for change in self.log[begin:]}
         yield ChangeBatch(changes=list(latest.values()), seq=Seq.of(len(self.log)), caught_up=True)
@@ -188,3 +201,38 @@ def test_a_source_that_is_written_to_all_the_time_is_not_waited_for(scene: Scene
     assert (found.counts, report.on_their_way) == (NONE | {"missing": 1}, 0)
     assert found.examples["missing"] == ["b"]
     assert scene.now <= 2.0
+
+
+def test_a_source_that_stays_away_ends_it_with_the_reason(scene: Scene) -> None:
+    """The feed by itself would try again for ever."""
+    scene.troubles = ["it answered 503"] * 1000
+    with pytest.raises(RetryableError, match="away for 30 s: it answered 503"):
+        scene.verify()
+    assert scene.now == 35.0
+
+
+def test_a_source_that_was_away_now_and_then_is_read_to_its_end(scene: Scene) -> None:
+    scene.troubles = [*["away"] * 6, None] * 20
+    _, found = scene.verify()
+    assert found.counts == NONE
+
+
+@pytest.mark.parametrize("kept", ["keep_deleted", "keep_departed"])
+def test_rows_that_may_outlive_their_documents_are_kept_and_no_phantoms(scene: Scene, kept: str) -> None:
+    """A purge, or a server's filter, tells of nothing: such rows cannot be told from phantoms."""
+    scene.log = [change for change in scene.log if change.id != "b"]
+    scene.kept = {kept: True}
+    report, found = scene.verify()
+    assert (report.equal, found.counts, found.kept, found.stored) == (True, NONE, 1, 3)
+
+
+def test_rows_of_deleted_documents_are_kept_where_deletions_are_ignored(scene: Scene) -> None:
+    scene.put("a", 2, deleted=True)
+    scene.passed = len(scene.log)
+    scene.kept = {"keep_deleted": True}
+    _, found = scene.verify()
+    assert (found.counts, found.kept) == (NONE, 1)
+
+    scene.kept = {"keep_departed": True}
+    _, found = scene.verify()
+    assert (found.counts, found.kept) == (NONE | {"phantom": 1}, 0)
