@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 PYTEST := $(BIN)/pytest -q
+CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=/path/to/it")
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -14,11 +15,15 @@ help: ## Show this list
 demo: $(VENV)/.runtime ## Set up and run the main job on this machine (SERVE=1 keeps it up)
 	$(BIN)/pillowd demo $(if $(SERVE),--serve)
 
-test: $(VENV)/.dev ## Set up and pass all tests, with real servers
-	@$(BIN)/python -m tests.servers check
+test: machine ## Set up and pass all tests, with real servers
+	@$(MAKE) --no-print-directory dev
 	@$(BIN)/python -m tests.servers install
 	@$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m tests $(ARGS)
+
+machine: ## Say what this machine lacks for the tests, before anything is installed
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	@$(PYTHON) -m tests.servers check
 
 proof: $(VENV)/.dev ## The tests at full size: every figure that is promised
 	@$(BIN)/python -m tests.servers install
@@ -72,8 +77,8 @@ lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --group dev -o requirements-dev.lock
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pillowd needs Python 3.11 or newer; set PYTHON=/path/to/it")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "Installing what pillowd needs into $(VENV)"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps -e .
@@ -85,4 +90,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo test proof soak chaos fuzz bench lint types format docs schema man install setup dev lock
+.PHONY: help demo test machine proof soak chaos fuzz bench lint types format docs schema man install setup dev lock

@@ -16,26 +16,32 @@ import signal
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
-from tests.servers import couch_peer, elasticsearch, postgres
 from tests.servers.packages import say
 from tests.servers.process import Server, ServerUnavailable
 from tests.servers.requirements import describe
 
-SERVERS: dict[str, type[Server]] = {
-    server.name: server for server in (couch_peer.CouchPeer, postgres.Postgres, elasticsearch.Elasticsearch)
-}
+NAMES = ("couch-peer", "postgres", "elasticsearch")
+
+
+def servers() -> dict[str, type[Server]]:
+    """The servers by name. They need what `check` runs without: it comes before anything is installed."""
+    modules = [import_module(f"tests.servers.{name.replace('-', '_')}") for name in NAMES]
+    classes = (modules[0].CouchPeer, modules[1].Postgres, modules[2].Elasticsearch)
+    return {server.name: server for server in classes}
 
 
 def install(names: list[str]) -> int:
     """Fetches what the servers are made of, all of them even if one fails."""
     failed = 0
-    for name in names or SERVERS:
+    known = servers()
+    for name in names or known:
         began = time.monotonic()
         say(f"{name} ...")
         try:
-            SERVERS[name].install()
+            known[name].install()
         except ServerUnavailable as unavailable:
             failed += 1
             say(f"{name} cannot be had: {unavailable}")
@@ -49,7 +55,7 @@ def start(name: str, port: int | None, data: Path | None) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    with SERVERS[name](port=port, data_dir=data) as server:
+    with servers()[name](port=port, data_dir=data) as server:
         print(f"{name}: {server.where} (log: {server.log_path}; Ctrl-C stops it)", flush=True)
         while not stop.wait(0.5):
             if server.pid is None:
@@ -65,9 +71,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("check")
     installing = commands.add_parser("install")
-    installing.add_argument("names", nargs="*", choices=[*SERVERS, []])
+    installing.add_argument("names", nargs="*", choices=[*NAMES, []])
     starting = commands.add_parser("start")
-    starting.add_argument("name", choices=SERVERS)
+    starting.add_argument("name", choices=NAMES)
     starting.add_argument("--port", type=int)
     starting.add_argument("--data", type=Path, help="kept, where a temporary directory would be removed")
     given = parser.parse_args()

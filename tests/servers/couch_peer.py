@@ -7,31 +7,18 @@ binary in that wheel is started: its ``bin/node`` wrapper leaves the real one be
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import requests
 
+from tests.servers.machine import installed_node
 from tests.servers.packages import cached, run, say, wheel
 from tests.servers.process import HttpServer
 
 SOURCE = Path(__file__).parent / "couch-peer"
-LEAST_NODE = 18
-
-
-@cache
-def installed_node() -> Path | None:
-    """Returns the machine's Node, if it has one that is new enough."""
-    node = shutil.which("node")
-    if node is None:
-        return None
-    answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)\.", answer)
-    return Path(node) if found and int(found[1]) >= LEAST_NODE else None
 
 
 @cache

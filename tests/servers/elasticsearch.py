@@ -11,18 +11,17 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import requests
 
+from tests.servers.machine import installed_jdk
 from tests.servers.packages import cached, run, say, wheel
 from tests.servers.process import HttpServer, ServerUnavailable
 
 SOURCE = Path(__file__).parent / "elasticsearch"
-LEAST_JDK = 21
-JVM_FOLDERS = (Path("/usr/lib/jvm"), Path("/Library/Java/JavaVirtualMachines"))
 COMPILER = "org.eclipse.jdt:ecj:3.33.0"  # for Java runtimes without javac
 ZSTD = ("/usr/lib/*/libzstd.so.1", "/usr/lib64/libzstd.so.1", "/usr/lib/libzstd.so.1")
 HEAP = "512m"
@@ -34,28 +33,6 @@ def version() -> str:
     if found is None:
         raise ServerUnavailable("pom.xml names no Elasticsearch version")
     return found[1]
-
-
-def _java_homes() -> Iterator[Path]:
-    if os.environ.get("JAVA_HOME"):
-        yield Path(os.environ["JAVA_HOME"])
-    for folder in JVM_FOLDERS:
-        yield from sorted(folder.glob("*"), reverse=True)
-        yield from sorted(folder.glob("*/Contents/Home"), reverse=True)
-    if java := shutil.which("java"):
-        yield Path(java).resolve().parents[1]
-
-
-def _java_version(home: Path) -> int:
-    release = home / "release"
-    found = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.exists() else None
-    return int(found[1]) if found and (home / "bin" / "java").exists() else 0
-
-
-@cache
-def installed_jdk() -> Path | None:
-    """Returns the machine's JDK, if it has one that is new enough."""
-    return next((home for home in _java_homes() if _java_version(home) >= LEAST_JDK), None)
 
 
 @cache

@@ -12,20 +12,11 @@ from pathlib import Path
 
 import psycopg
 
+from tests.servers.machine import installed_binaries
 from tests.servers.packages import cached, run, wheel
 from tests.servers.process import Server, ServerUnavailable
 
 USER = PASSWORD = DATABASE = "pillowd"
-DEBIAN = Path("/usr/lib/postgresql")
-
-
-def installed_binaries() -> Path | None:
-    """Returns the folder of the newest PostgreSQL server that is installed; Debian keeps it off the PATH."""
-    debian = sorted(DEBIAN.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    if debian:
-        return debian[-1].parent
-    initdb, postgres = shutil.which("initdb"), shutil.which("postgres")
-    return Path(postgres).parent if initdb and postgres else None
 
 
 @cache

