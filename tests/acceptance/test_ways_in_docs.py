@@ -1,7 +1,8 @@
 """The documentation can be followed: its commands run, its site builds, what is made from the code is whole.
 
-A block of `sh` is run, all of a page in one shell session, in an empty folder. One that needs root, systemd
-or Docker says so in a comment before it: `<!-- not run: why -->`.
+A block of `sh` or `shell` is run, all of a page in one shell session, in an empty folder, where blocks with
+`title=FILE` are such files. One that needs root, systemd or Docker says so in a comment before it:
+`<!-- not run: why -->`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from daemon.config.models import Config
+from daemon.mirror.columns import infer
+from daemon.mirror.config import read
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.acceptance.test_readme import block
@@ -29,10 +34,15 @@ DOCS = ROOT / "docs"
 COUCH = "http://admin:s3cret@127.0.0.1:5984"
 #: The same where the password comes from the environment, and there.
 COUCH_USER, PASSWORD = "http://admin@127.0.0.1:5984", "COUCHDB_PASSWORD=s3cret"
+#: Where our packages are, and those that they need.
+PATHS = (str(ROOT), sysconfig.get_path("purelib"))
 #: Databases that pages make.
 DATABASES = ("library",)
 
-_BLOCK = re.compile(r"(?P<mark><!-- not run: (?P<why>[^\n]*) -->\n)?```sh\n(?P<text>.*?)```", re.DOTALL)
+_BLOCK = re.compile(
+    r"(?P<mark><!-- not run: (?P<why>[^\n]*) -->\n)?```(?:sh|shell)\n(?P<text>.*?)```", re.DOTALL
+)
+_FILE = re.compile(r"```\w+ title=(?P<name>\S+)\n(?P<text>.*?)```", re.DOTALL)
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "```sh" in path.read_text())
 
 
@@ -59,7 +69,12 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
     (tmp_path / "bin" / "python").symlink_to(sys.executable)
     work = tmp_path / "work"
     work.mkdir()
-    environ = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    for file in _FILE.finditer(page.read_text()):
+        (work / file["name"]).write_text(file["text"])
+    environ = os.environ | {
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(PATHS),
+    }
     try:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
@@ -81,10 +96,34 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
         assert shown in done.stdout
 
 
+def test_every_command_of_a_page_is_seen():
+    """A fence that is written in another way would be a block that nobody runs."""
+    fences = re.compile(r"(?m)^```(?:sh|shell|bash|console)\b")
+    for page in DOCS.rglob("*.md"):
+        text = page.read_text()
+        assert len(fences.findall(text)) == len(_BLOCK.findall(text)), page
+
+
+def test_the_tutorial_s_service_has_what_write_config_writes_but_for_what_the_page_changes(tmp_path: Path):
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "tutorial/first-mirror.md").read_text(), re.DOTALL)
+    wanted = read(
+        "http://admin@127.0.0.1:5984/library", "sqlite:///library.sqlite", name=None, state_dir=tmp_path
+    )
+    books = [{"_id": "emma", "title": "Emma", "year": 1815}, {"_id": "faust", "year": 1808, "parts": [1, 2]}]
+    settings = wanted.settings(infer(books, "sqlite"))
+
+    del settings["daemon"]
+    settings["connections"]["target"]["path"] = "/var/lib/pillowd/library.sqlite"
+    settings["connections"]["couch"]["auth"]["password"] = "${credential:couchdb_password}"
+
+    assert yaml.safe_load(shown) == settings
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_what_is_not_run_says_why(page: Path):
     reasons = {found["why"].partition(";")[0] for found in _BLOCK.finditer(page.read_text()) if found["mark"]}
     known = {"root", "systemd", "docker", "logstash", "couch2pg", "pillowtop", "it is what the tests run in"}
+    known |= {"a server of your own"}
 
     assert reasons <= known
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.process import ROOT
+from tests.servers.couch_client import CouchDatabase
 
 PREFIX = "/opt/elsewhere"
 
@@ -60,6 +63,90 @@ def test_what_is_installed_runs_and_is_no_part_of_the_checkout(installed):
         check=True,
     )
     assert where.stdout.startswith(f"{installed}{PREFIX}/lib")
+
+
+def test_what_the_page_has_typed_works_in_its_order(
+    installed: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
+) -> None:
+    """On a fresh machine; of systemd, only the folder is played that it makes at the start."""
+    root = tmp_path / "root"
+    shutil.copytree(installed / "etc", root / "etc")
+    user, password = couch.auth or ("etl", "unused")
+    _change(
+        root / "etc/pillowd/pillowd.yaml",
+        {
+            "http://127.0.0.1:5984": couch.url,
+            "username: etl": f"username: {user}",
+            "database: cases": f"database: {couch_db.name}",
+            "/var/lib": f"{root}/var/lib",
+        },
+    )
+    typed = [line for line in _typed() if not line.startswith("make ")]
+
+    codes = {line: _type(line, installed, root, password) for line in typed}
+
+    assert codes == dict.fromkeys(typed, 0)
+    assert [line.split()[-1] for line in typed if line.endswith(("check", "--connect"))] == [
+        "check",
+        "--connect",
+    ]
+
+
+def _change(config: Path, replaced: dict[str, str]) -> None:
+    text = config.read_text()
+    for old, new in replaced.items():
+        assert old in text, f"the configuration to begin with has no {old} any more"
+        text = text.replace(old, new)
+    config.write_text(text)
+
+
+def _typed() -> list[str]:
+    """The lines for root, up to a service that runs."""
+    text = (ROOT / "docs" / "how-to" / "install-as-a-service.md").read_text()
+    text = text[: text.index("## 4.")]
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    return [line.removeprefix("sudo ") for line in lines if line.startswith("sudo ")]
+
+
+def _type(line: str, installed: Path, root: Path, password: str) -> int:
+    """Types a line of the page as if `root` were `/`. Returns its exit code."""
+    if line.startswith("systemctl "):
+        if "enable --now" in line:
+            unit = (root / "etc/systemd/system/pillowd.service").read_text()
+            (folder,) = re.findall(r"(?m)^StateDirectory=(\S+)$", unit)
+            (root / "var/lib" / folder).mkdir(parents=True)
+        return 0
+    command = line.replace("/etc/pillowd", f"{root}/etc/pillowd")
+    ours = f"{installed}{PREFIX}/bin/python -m pillowd"
+    done = subprocess.run(
+        ["bash", "-c", command.replace("/opt/pillowd/bin/pillowd", ours)],
+        cwd=installed / PREFIX[1:],
+        env={"PATH": os.environ["PATH"], "PILLOWD_CONFIG": f"{root}/etc/pillowd/pillowd.yaml"},
+        input=f"{password}\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode
+
+
+def test_a_broken_file_beside_the_first_configuration_is_told(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pillowd"
+    shutil.copytree(installed / "etc/pillowd", folder)
+    (folder / "credentials" / "couchdb_password").write_text("s3cret-x")
+    (folder / "pillows.d" / "more.yaml").write_text("pillows: {more: {sauce: 1}}\n")
+
+    done = pillowd(
+        installed,
+        "check",
+        "--config",
+        str(folder / "pillowd.yaml"),
+        CREDENTIALS_DIRECTORY=str(folder / "credentials"),
+    )
+
+    assert done.returncode == 78
+    assert "more.yaml:1" in done.stderr
 
 
 def test_scripts_and_unit_name_the_prefix_alone(installed):

@@ -37,6 +37,12 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_leads_to_a_page_that_a_checkout_lacks(page: Path) -> None:
+    """Who reads in the repository has no `make docs` behind him."""
+    assert [link for link in LINK.findall(page.read_text()) if Path(link).name in GENERATED] == []
+
+
 @pytest.mark.parametrize("page", SCRIPTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_module_that_is_to_be_run_exists(page: Path) -> None:
     missing = [name for name in named(page.read_text(), MODULE) if importlib.util.find_spec(name) is None]

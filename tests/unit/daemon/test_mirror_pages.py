@@ -74,6 +74,10 @@ def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
     recipe = (ROOT / "Makefile").read_text()
 
     assert recipe.count(f"config schema > {SCHEMA.relative_to(ROOT)}") == 2
+    listed = subprocess.run(
+        ["git", "ls-files", str(SCHEMA)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert listed.stdout == ""
 
 
 @pytest.mark.parametrize(
