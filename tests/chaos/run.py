@@ -20,7 +20,7 @@ from tests.chaos.oracle import UNREADABLE, Verdict, judge
 from tests.chaos.plan import FULL_CYCLES, Cycle, Plan
 from tests.chaos.score import ChaosError, Score
 from tests.chaos.shim import power_off
-from tests.chaos.stage import REPLAY_BOUND, SHUTDOWN_SECONDS, Stage
+from tests.chaos.stage import READY_SECONDS, REPLAY_BOUND, SHUTDOWN_SECONDS, Stage
 
 #: Once the faults have stopped, everything becomes equal again: for how long the same may be
 #: wrong meanwhile, and how long a fresh write may take to be visible everywhere.
@@ -238,7 +238,8 @@ class Chaos:
 
     def _stop(self, *, calm: bool) -> None:
         began = time.monotonic()
-        code = self.stage.daemon.stop()
+        self.stage.daemon.signal(signal.SIGTERM)
+        code = self.stage.daemon.ended(seconds=READY_SECONDS)
         taken = time.monotonic() - began
         self.score.stop_seconds.append(taken)
         self._stopped = code == 0

@@ -36,6 +36,9 @@ REPLAY_BOUND = MAX_UNCHECKPOINTED + INTERVAL + MAX_DOCS
 #: A stop takes no longer, but for the moment that giving up takes: ten seconds in all.
 SHUTDOWN_SECONDS = 8
 
+#: A start takes a second or two, but on a machine where twenty other processes want to start.
+READY_SECONDS = 240.0
+
 _TRANSFORM = """
 def rows(document):
     if document.get("poison"):
@@ -157,8 +160,8 @@ class Stage:
         self.daemon.program = self.daemon.shim if shimmed else Daemon.program
         self.daemon.start(environ=more | dict(environ), ready=False)
 
-    def ready(self, *, seconds: float = 20.0) -> bool:
-        """Waits until the daemon is ready, or has died."""
+    def ready(self, *, seconds: float = READY_SECONDS) -> bool:
+        """Waits until the daemon is ready, or has died: before, SIGTERM ends it as it ends any process."""
         before = time.monotonic()
         while time.monotonic() - before < seconds and self.daemon.child.poll() is None:
             if statuses(self.daemon):
