@@ -40,23 +40,30 @@ def compare(documents: Mapping[str, Document], database: Path, lines: Path) -> l
 def _patients(document: Document) -> list[tuple[Any, ...]]:
     if document["kind"] != "patient":
         return []
-    return [(document["_id"], document["name"], document["address"]["village"], document["phone"])]
+    place = document["address"]["village"]
+    return [(*_own(document), document["name"], document["born_on"], place, document["phone"])]
 
 
 def _visits(document: Document) -> list[tuple[Any, ...]]:
     if document["kind"] != "visit":
         return []
-    return [(document["_id"], document["patient_id"], document["reason"], document["weight_kg"])]
+    fields = ("patient_id", "visited_on", "reason", "weight_kg")
+    return [(*_own(document), *(document[field] for field in fields))]
 
 
 def _prescriptions(document: Document) -> list[tuple[Any, ...]]:
-    return [(document["_id"], p["drug"], p["days"]) for p in document.get("prescriptions", [])]
+    prescribed = document.get("prescriptions", [])
+    return [(document["_id"], number, p["drug"], p["days"]) for number, p in enumerate(prescribed)]
+
+
+def _own(document: Document) -> tuple[str, str]:
+    return document["_id"], document["_rev"]
 
 
 _EXPECTED = {
-    "patients": (_patients, "select _id, name, village, phone from patients"),
-    "visits": (_visits, "select _id, patient_id, reason, weight_kg from visits"),
-    "prescriptions": (_prescriptions, "select _id, drug, days from prescriptions"),
+    "patients": (_patients, "select _id, _rev, name, born_on, village, phone from patients"),
+    "visits": (_visits, "select _id, _rev, patient_id, visited_on, reason, weight_kg from visits"),
+    "prescriptions": (_prescriptions, "select _id, _row, drug, days from prescriptions"),
 }
 
 
@@ -73,12 +80,14 @@ def _difference(
 
 
 def _compare_lines(documents: Mapping[str, Document], folder: Path) -> list[Difference]:
-    """The last line of each id must be the document as it is now."""
-    last: dict[str, Any] = {}
+    """The line of each id that counts, the one of the highest version, must be the document as it is now."""
+    counts: dict[str, Any] = {}
     for file in sorted(folder.glob("clinic*")):
-        for line in file.read_text().splitlines():
+        for line in file.read_bytes().split(b"\n")[:-1]:  # the last may be half written
             entry = json.loads(line)
-            last[entry["_id"]] = None if entry.get("_deleted") else entry["_rev"]
-    wanted: dict[str, Any] = {id: document["_rev"] for id, document in documents.items()}
-    ids = {id for id in wanted.keys() | last.keys() if wanted.get(id) != last.get(id)}
+            if entry["_version"] >= counts.get(entry["_id"], entry)["_version"]:
+                counts[entry["_id"]] = entry
+    said = {id: (entry["_rev"], entry["doc"]) for id, entry in counts.items() if not entry.get("_deleted")}
+    wanted = {id: (document["_rev"], document) for id, document in documents.items()}
+    ids = {id for id in wanted.keys() | said.keys() if wanted.get(id) != said.get(id)}
     return [("lines", id) for id in sorted(ids)]
