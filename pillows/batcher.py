@@ -47,20 +47,27 @@ class Batcher(Generic[Item]):
         policy: how large a batch may grow.
         clock: measures the linger.
         tick: called while waiting, at least every `TICK_SECONDS`.
+        event: makes what is waited for.
     """
 
-    def __init__(self, policy: BatchPolicy, clock: Clock, tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        clock: Clock,
+        tick: Callable[[], None] = lambda: None,
+        event: Callable[[], Event] = Event,
+    ) -> None:
         self._policy = policy
         self._clock = clock
         self._tick = tick
         self._items: list[Item] = []
         self._bytes = 0
         self._ready: deque[list[Item]] = deque()
-        self._some = Event()
-        self._room = Event()
+        self._some = event()
+        self._room = event()
         self._room.set()
-        self._full = Event()
-        self._closed = Event()
+        self._full = event()
+        self._closed = event()
         self._error: Exception | None = None
 
     def add(self, item: Item, size_bytes: int) -> bool:
@@ -94,6 +101,8 @@ class Batcher(Generic[Item]):
             self._clock.wait(self._some, IDLE_SECONDS)
         if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
             self._clock.wait(self._full, self._policy.linger_seconds)
+        if not self._ready and not self._items:
+            return None  # it was abandoned meanwhile
         if not self._ready:
             self._set_growing_aside()
         self._room.set()

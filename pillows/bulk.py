@@ -8,6 +8,9 @@
 A document is serialised when it is pushed, so what the caller does with it afterwards changes nothing,
 and one that has no JSON form is refused at once. `push` waits while so much is under way that another
 batch may not wait, so memory is bounded by (jobsbuffersizemax + 2 x max_in_flight) batches.
+
+Bulks are written in greenlets where `gevent.monkey` has patched all, else in threads; in both, any
+number of them may push. A function that writes, and the observer, are called from there.
 """
 
 from __future__ import annotations
@@ -15,17 +18,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
-from gevent.event import Event
-
+from pillows.background import background
 from pillows.batcher import BatchPolicy
 from pillows.bulk_couch import CouchBulkWriter
 from pillows.bulk_outcome import BulkDocument, BulkOutcome
 from pillows.clock import Clock, SystemClock
-from pillows.errors import PillowError, RetryableError
+from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.lanes import Lanes
 from pillows.observer import Observer
 from pillows.pusher import Pusher
@@ -117,17 +120,12 @@ class BulkPusher:
         self._observer = observer or Observer()
         self._name = name
         self._max_tries = max_tries
-        self._couch: CouchBulkWriter | None = None
-        if isinstance(target, str):
-            self._couch = CouchBulkWriter(target, on_conflict, create)
-            self._write: _Write = self._couch.write
-        else:
-            self._write = target
+        self._background = background()
+        self._couches: list[CouchBulkWriter] = []
         self._closed = False
-        self._stop = Event()
+        self._stop = self._background.event()
         self._under_way = 0
-        self._idle = Event()
-        self._idle.set()
+        self._idle = self._background.event()
         self._error: Exception | None = None
         policy = BatchPolicy(
             max_docs=threshold,
@@ -135,9 +133,13 @@ class BulkPusher:
             linger_seconds=max_age_seconds,
             queue=math.ceil(jobsbuffersizemax / max_in_flight),
         )
-        self._lanes = Lanes(
-            lambda: Pusher(self._write_bulk, policy, self._clock), max_in_flight, attrgetter("id")
-        )
+
+        def lane() -> Pusher[BulkDocument]:
+            write = partial(self._write_bulk, self._writer(target, on_conflict, create))
+            return Pusher(write, policy, self._clock, background=self._background)
+
+        with self._background.turn():
+            self._lanes = Lanes(lane, max_in_flight, attrgetter("id"))
 
     @property
     def waiting(self) -> int:
@@ -155,15 +157,19 @@ class BulkPusher:
             PusherClosed: `finish` was called.
             The error that a bulk ended with: what was under way is not written, or not known to be.
         """
-        if self._closed:
-            raise PusherClosed
         made = BulkDocument.of(document)
-        self._began()
-        try:
-            self._lanes.push(made, len(made.body))
-        except BaseException:
-            self._ended(1)
-            raise
+        with self._background.turn():
+            if self._closed:
+                raise PusherClosed
+            self._began()
+            try:
+                self._lanes.push(made, len(made.body))
+            except StoppedError:
+                self._ended(1)
+                raise PusherClosed from None  # while this waited
+            except BaseException:
+                self._ended(1)
+                raise
 
     def flush(self) -> BulkCounts:
         """Waits until everything pushed is final; returns the counts of all so far.
@@ -171,9 +177,10 @@ class BulkPusher:
         Raises:
             The error that a bulk ended with.
         """
-        while self._under_way and self._error is None:
-            self._lanes.hurry()
-            self._clock.wait(self._idle, 0.05)
+        with self._background.turn():
+            while self._under_way and self._error is None:
+                self._lanes.hurry()
+                self._clock.wait(self._idle, 0.05)
         if self._error is not None:
             raise self._error
         return self.counts
@@ -191,11 +198,12 @@ class BulkPusher:
 
     def close(self) -> None:
         """Ends at once: what is under way may or may not be written. May be called twice."""
-        self._closed = True
-        self._stop.set()
-        self._lanes.kill()
-        if self._couch is not None:
-            self._couch.close()
+        with self._background.turn():
+            self._closed = True
+            self._stop.set()
+            self._lanes.kill()
+        for couch in self._couches:
+            couch.close()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -219,10 +227,17 @@ class BulkPusher:
         if not self._under_way:
             self._idle.set()
 
-    def _write_bulk(self, documents: list[BulkDocument]) -> None:
+    def _writer(self, target: str | _Write, on_conflict: str, create: bool) -> _Write:
+        """What writes for one lane: each has connections of its own, as threads must."""
+        if not isinstance(target, str):
+            return target
+        self._couches.append(CouchBulkWriter(target, on_conflict, create))
+        return self._couches[-1].write
+
+    def _write_bulk(self, write: _Write, documents: list[BulkDocument]) -> None:
         began = self._clock.monotonic()
         try:
-            outcome = (self._until_done(documents) or BulkOutcome()).counted(documents)
+            outcome = (self._until_done(write, documents) or BulkOutcome()).counted(documents)
         except Exception as error:
             self._error = self._error or error
             self._idle.set()
@@ -237,11 +252,12 @@ class BulkPusher:
         )
         self._ended(len(documents))
 
-    def _until_done(self, documents: Sequence[BulkDocument]) -> BulkOutcome | None:
+    def _until_done(self, write: _Write, documents: Sequence[BulkDocument]) -> BulkOutcome | None:
         backoff = Backoff()
         while True:
             try:
-                return self._write(documents)
+                with self._background.away():
+                    return write(documents)
             except RetryableError as error:
                 delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
                 if self._max_tries is not None and backoff.attempts >= self._max_tries:
@@ -253,7 +269,10 @@ class BulkPusher:
                     attempt=backoff.attempts,
                     delay_seconds=delay_seconds,
                 )
-                self._clock.wait(self._stop, delay_seconds)
+                if self._clock.wait(self._stop, delay_seconds):
+                    raise
+            except SystemExit as error:  # would end a thread without a word
+                raise RuntimeError(repr(error)) from error
 
 
 __all__ = ["BulkCounts", "BulkDocument", "BulkOutcome", "BulkPusher", "PusherClosed"]

@@ -4,21 +4,24 @@
         both.write(b"once, to both")
 
 Every attribute is the files' own: methods are called on all at once, and all are waited for, whatever
-the others do. Works with any file-like objects, reading and iterating included.
+the others do. Works with any file-like objects, reading and iterating included. The calls are made in
+greenlets where `gevent.monkey` has patched all, else in threads.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import gevent
 from gevent.lock import RLock
-from gevent.pool import Pool
 
+from pillows.background import is_patched
 from pillows.errors import PillowError
+from pillows.parallel_calls import GreenletCalls, ThreadCalls
 
 #: Methods whose results differ between files that are equal.
 DIFFERING = frozenset({"fileno", "seekable", "isatty", "readable", "writable"})
@@ -60,7 +63,8 @@ class ParallelWriter:
         max_parallel: so many are written at once; all of them unless given.
         ignore_diff: methods that may answer differently.
         timeout_seconds: a call on one file that takes longer is abandoned and counts as failed; what
-            it did is not known.
+            it did is not known. A thread can't be ended: there it goes on, and until it has ended every
+            further call on that file fails.
     """
 
     def __init__(
@@ -76,11 +80,11 @@ class ParallelWriter:
         if max_parallel is not None and max_parallel < 1:
             raise ValueError("max_parallel is at least 1")
         self._files = tuple(files)
-        self._max_parallel = max_parallel or len(files)
         self._ignore_diff = frozenset(ignore_diff)
-        self._timeout_seconds = timeout_seconds
         # Callers take turns, so that every file sees the calls in the same order.
-        self._turn = RLock()
+        self._turn: AbstractContextManager[Any] = RLock() if is_patched() else threading.RLock()
+        calls = GreenletCalls if is_patched() else ThreadCalls
+        self._made_all = calls(max_parallel or len(files), timeout_seconds)
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of all files: a method calls theirs, any other value must be the same.
@@ -103,11 +107,20 @@ class ParallelWriter:
             DivergenceError: they differ, or one has ended before the others.
         """
         iterators = [iter(file) for file in self._files]
-        while True:
-            lines = self._all("next", [partial(next, iterator, _END) for iterator in iterators])
-            if all(line is _END for line in lines):
-                return
-            yield self._agreed("next", lines)
+        while (line := self._next(iterators)) is not _END:
+            yield line
+
+    def __next__(self) -> Any:
+        """The next line of the files.
+
+        Raises:
+            StopIteration: all have ended.
+            DivergenceError: as of iterating.
+        """
+        line = self._next(self._files)
+        if line is _END:
+            raise StopIteration
+        return line
 
     def close(self) -> None:
         """Closes all files, whatever some of them say.
@@ -132,6 +145,9 @@ class ParallelWriter:
                 raise
             error.add_note(str(failed))
 
+    def _next(self, iterators: Sequence[Any]) -> Any:
+        return self._agreed("next", self._all("next", [partial(next, each, _END) for each in iterators]))
+
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         calls = [partial(getattr(file, name), *args, **kwargs) for file in self._files]
         return self._agreed(name, self._all(name, calls))
@@ -139,30 +155,13 @@ class ParallelWriter:
     def _all(self, name: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """What each call returned, once all have ended."""
         with self._turn:
-            pool = Pool(self._max_parallel)
-            greenlets = []
-            try:
-                for call in calls:
-                    greenlets.append(pool.spawn(self._caught, call))  # noqa: PERF401 - killed if this is
-                gevent.joinall(greenlets)  # gives them in the order of their ends
-            except BaseException:
-                pool.kill()  # who waited was stopped: no call begins after that
-                raise
-        outcomes = [greenlet.get() for greenlet in greenlets]
+            outcomes = self._made_all(calls)
         errors = {i: error for i, (_, error) in enumerate(outcomes) if error is not None}
         if errors:
             answered = {i: result for i, (result, error) in enumerate(outcomes) if error is None}
             told = "; ".join(f"file {i}: {type(e).__name__}: {e}" for i, e in errors.items())
             raise ParallelError(f"{name} failed: {told}", errors, answered) from next(iter(errors.values()))
         return [result for result, _ in outcomes]
-
-    def _caught(self, call: Callable[[], Any]) -> tuple[Any, Exception | None]:
-        error = TimeoutError(f"no answer within {self._timeout_seconds} s; what was done is not known")
-        try:
-            with gevent.Timeout(self._timeout_seconds, error):
-                return call(), None
-        except Exception as error:  # noqa: BLE001 - raised by `_all`, once all have ended
-            return None, error
 
     def _agreed(self, name: str, results: Sequence[Any]) -> Any:
         first, *others = results

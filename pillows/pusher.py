@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import gevent
-
+from pillows.background import Greenlets
 from pillows.batcher import Batcher, BatchPolicy
 from pillows.clock import Clock
 from pillows.errors import StoppedError
@@ -19,7 +18,7 @@ Item = TypeVar("Item")
 
 
 class Pusher(Generic[Item]):
-    """Writes what is pushed, in batches, in a greenlet of its own.
+    """Writes what is pushed, in batches, beside whoever pushes.
 
     Args:
         write: writes one batch and returns once every item of it is final.
@@ -27,6 +26,7 @@ class Pusher(Generic[Item]):
         clock: measures waits.
         tick: called while waiting, so that a watcher sees the pusher live.
         on_error: called once, when `write` has raised and the pusher has ended.
+        background: what the writer runs in.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class Pusher(Generic[Item]):
         *,
         tick: Callable[[], None] = lambda: None,
         on_error: Callable[[], None] = lambda: None,
+        background: Greenlets | None = None,
     ) -> None:
+        beside = background or Greenlets()
         self._write = write
-        self._batcher: Batcher[Item] = Batcher(policy, clock, tick)
+        self._batcher: Batcher[Item] = Batcher(policy, clock, tick, beside.event)
         self._on_error = on_error
         self._error: BaseException | None = None
-        self._writer = gevent.spawn(self._run)
+        self._writer = beside.spawn(self._run, self._leave)
 
     def push(self, item: Item, size_bytes: int) -> bool:
         """Hands over an item; waits while the growing batch is full. Returns whether it waited.
@@ -72,6 +74,10 @@ class Pusher(Generic[Item]):
     def kill(self) -> None:
         """Ends the writer at once. What it was writing may or may not be written."""
         self._writer.kill()
+
+    def _leave(self) -> None:
+        self._batcher.abandon(StoppedError())
+        self._batcher.close()
 
     def _run(self) -> None:
         try:

@@ -106,6 +106,15 @@ def test_w7_iterating_notices_a_file_that_ends_early():
         next(lines)
 
 
+def test_single_lines_are_read_as_of_any_file():
+    writer = ParallelWriter([io.BytesIO(b"a\nb\nc\n"), io.BytesIO(b"a\nb\n")])
+    assert next(writer) == b"a\n"
+    assert next(iter(writer)) == b"b\n"
+    with pytest.raises(DivergenceError, match="the end"):
+        next(writer)
+    assert next(writer, None) is None
+
+
 def test_w7_values_and_methods_that_may_differ_do(tmp_path):
     files = [(tmp_path / name).open("wb") for name in "ab"]
     with ParallelWriter(files) as writer:

@@ -1,0 +1,269 @@
+"""`BulkPusher` and `ParallelWriter` in an ordinary program, in which nothing is patched for gevent.
+
+Each test is a program of its own. It waits for what must happen, never for a time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+HEAD = """
+import io, threading
+from gevent import monkey
+from pillows import BulkPusher, ParallelWriter
+from pillows.bulk import BulkOutcome, PusherClosed
+from pillows.errors import RetryableError
+from pillows.parallel import ParallelError
+
+LONG = 60
+
+class File(io.BytesIO):
+    def __init__(self, before=lambda: None):
+        super().__init__()
+        self.before = before
+
+    def write(self, data):
+        self.before()
+        return super().write(data)
+
+def together(*calls):
+    threads = [threading.Thread(target=call, daemon=True) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG)
+        assert not thread.is_alive()
+
+def until(condition):
+    tick = threading.Event()
+    for _ in range(LONG * 100):
+        if condition():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it never came")
+"""
+
+TAIL = """
+assert not monkey.is_module_patched("threading")
+print("done")
+"""
+
+
+def run(program: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HEAD + dedent(program) + TAIL],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+# --- ParallelWriter
+
+
+def test_w1_files_are_written_at_the_same_time():
+    run("""
+        meet = threading.Barrier(3, timeout=LONG)
+        files = [File(meet.wait) for _ in range(3)]
+        assert ParallelWriter(files).write(b"abc") == 3
+        assert [file.getvalue() for file in files] == [b"abc"] * 3
+    """)
+
+
+def test_w3_w6_failures_are_told_with_their_files():
+    run("""
+        def fail(): raise OSError("full")
+        def leave(): raise SystemExit(3)
+        try:
+            ParallelWriter([File(fail), File(), File(leave)]).write(b"abc")
+        except ParallelError as error:
+            assert list(error.errors) == [0, 2] and error.results == {1: 3}, error
+            assert "file 0: OSError: full" in str(error)
+        else:
+            raise AssertionError
+    """)
+
+
+def test_w9_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanwhile():
+    run("""
+        go = threading.Event()
+        slow, calls = File(lambda: go.wait(LONG)), []
+        writer = ParallelWriter([slow], timeout_seconds=0.1)
+        for reason in ("what was done is not known", "this one was not made"):
+            try:
+                writer.write(b"abc")
+            except ParallelError as error:
+                assert isinstance(error.errors[0], TimeoutError) and reason in str(error), error
+            else:
+                raise AssertionError
+        go.set()
+        until(lambda: slow.getvalue() == b"abc")
+        until(lambda: threading.active_count() == 1)
+        assert ParallelWriter([slow]).write(b"d") == 1
+        assert slow.getvalue() == b"abcd"
+    """)
+
+
+def test_w11_threads_take_turns_and_every_file_sees_the_same_order():
+    run("""
+        files = [File(), File(), File()]
+        writer = ParallelWriter(files)
+        def write(letter):
+            for _ in range(50):
+                writer.write(letter)
+        together(*(lambda letter=letter: write(letter) for letter in (b"a", b"b", b"c", b"d")))
+        assert len(files[0].getvalue()) == 200
+        assert files[0].getvalue() == files[1].getvalue() == files[2].getvalue()
+    """)
+
+
+def test_w14_so_many_are_written_at_once():
+    run("""
+        lock, now, most = threading.Lock(), 0, 0
+        meet = threading.Barrier(2, timeout=LONG)
+        def enter():
+            global now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            meet.wait()
+            with lock:
+                now -= 1
+        assert ParallelWriter([File(enter) for _ in range(6)], max_parallel=2).write(b"x") == 1
+        assert most == 2, most
+    """)
+
+
+# --- BulkPusher
+
+
+@pytest.mark.parametrize(
+    "settings", ["threshold=10, max_age_seconds=0.05", "threshold=9, max_age_seconds=1000"]
+)
+def test_m3_m4_a_bulk_is_written_without_a_further_push(settings):
+    run(f"""
+        taken = []
+        pusher = BulkPusher(lambda documents: taken.extend(documents), {settings})
+        for n in range(9):
+            pusher.push({{"_id": str(n)}})
+        until(lambda: len(taken) == 9)
+        assert pusher.finish().ok == 9
+        until(lambda: threading.active_count() == 1)
+    """)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_m2_threads_push_and_the_order_of_each_id_is_kept(lanes):
+    run(f"""
+        taken = []
+        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={lanes})
+        def push(name):
+            for n in range(300):
+                pusher.push({{"_id": f"{{name}}{{n % 5}}", "n": n}})
+        together(*(lambda name=name: push(name) for name in "abcd"))
+        assert pusher.finish().ok == 1200 and pusher.waiting == 0
+        import json
+        seen = {{}}
+        for document in taken:
+            seen.setdefault(document.id, []).append(json.loads(document.body)["n"])
+        assert len(seen) == 20
+        assert all(numbers == sorted(numbers) for numbers in seen.values())
+    """)
+
+
+def test_m2_bulks_of_several_lanes_are_in_flight_at_the_same_time():
+    run("""
+        meet = threading.Barrier(2, timeout=LONG)
+        def write(documents):
+            meet.wait()
+        with BulkPusher(write, threshold=1, max_in_flight=2) as pusher:
+            for _ in range(20):
+                pusher.push({"_id": "a"})  # another lane than "d"
+                pusher.push({"_id": "d"})
+        assert pusher.counts.ok == 40
+    """)
+
+
+def test_m6_push_waits_while_no_more_bulks_may_wait():
+    run("""
+        most, go = 0, threading.Event()
+        def write(documents):
+            global most
+            go.wait(LONG)
+            most = max(most, pusher.waiting)
+        pusher = BulkPusher(write, threshold=10, jobsbuffersizemax=3, max_age_seconds=1000)
+        def push():
+            for n in range(300):
+                pusher.push({"_id": str(n)})
+        pushing = threading.Thread(target=push, daemon=True)
+        pushing.start()
+        until(lambda: pusher.waiting == 51)
+        go.set()
+        pushing.join(LONG)
+        assert pusher.finish().ok == 300
+        assert most <= 51, most
+    """)
+
+
+def test_m7_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
+    run("""
+        tried = threading.Event()
+        def away(documents):
+            tried.set()
+            raise RetryableError("away")
+        pusher = BulkPusher(away, threshold=1, max_tries=1)
+        pusher.push({"_id": "a"})
+        try:
+            pusher.finish()
+        except RetryableError:
+            assert pusher.counts.ok == 0
+        else:
+            raise AssertionError
+        tried.clear()
+        pusher = BulkPusher(away, threshold=1, max_tries=None)
+        pusher.push({"_id": "a"})
+        assert tried.wait(LONG)
+        pusher.close()
+        until(lambda: threading.active_count() == 1)
+        try:
+            pusher.push({"_id": "b"})
+        except PusherClosed:
+            pass
+        else:
+            raise AssertionError
+    """)
+
+
+def test_m7_a_function_that_would_end_the_thread_is_an_error_as_any_other():
+    run("""
+        import sys
+        pusher = BulkPusher(lambda documents: sys.exit(3), threshold=1)
+        pusher.push({"_id": "a"})
+        try:
+            pusher.finish()
+        except RuntimeError as error:
+            assert "SystemExit(3)" in str(error)
+        else:
+            raise AssertionError
+    """)
+
+
+def test_m13_flush_waits_for_all_acknowledgements():
+    run("""
+        with BulkPusher(lambda documents: None, threshold=10, max_age_seconds=1000) as pusher:
+            for n in range(13):
+                pusher.push({"_id": str(n)})
+            assert pusher.flush().ok == 13
+            pusher.push({"_id": "more"})
+        assert pusher.finish().ok == 14
+    """)
