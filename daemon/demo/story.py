@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import gevent
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,6 +31,7 @@ from rich.progress import (
 )
 
 from checkpoints import ControlClient, StoreError
+from daemon import signals
 from daemon.demo import data
 from daemon.demo.check import Difference, compare
 from pillows.errors import ConfigError
@@ -42,6 +44,8 @@ PILLOWS = ("patients", "visits", "archive")
 #: How long one step may take: a busy machine needs a few seconds.
 STEP_SECONDS = 120.0
 POLL_SECONDS = 0.1
+#: How often it is looked whether a signal came.
+SIGNAL_SECONDS = 0.2
 
 
 class DemoFailed(Exception):
@@ -62,18 +66,44 @@ class Demo:
         self.environment = os.environ | {"PILLOWD_DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
         self.daemon: subprocess.Popen[bytes] | None = None
         self.couch: Any = None
+        self.serving = False
         self.taken: dict[str, int] = {}
         self.now: dict[str, int] = {}
 
     def run(self, *, serve: bool) -> None:
-        """Runs the whole story; afterwards nothing is left running.
+        """Runs the whole story until it is told to stop; afterwards nothing is left running.
+
+        It runs in a greenlet: a handler that raised in the middle of whatever runs would be printed by
+        gevent, and could be lost.
 
         Args:
-            serve: keep server and daemon up until Ctrl-C.
+            serve: keep server and daemon up until Ctrl-C or SIGTERM.
 
         Raises:
-            DemoFailed: a step did not come true.
+            DemoFailed: a step did not come true, or the story was cut short.
         """
+        with signals.handled() as asked:
+            story = gevent.spawn(self._outcome, serve=serve)
+            while not story.ready() and not asked.stop.is_set() and not asked.reloads:
+                story.join(timeout=SIGNAL_SECONDS)
+            told = story.ready()
+            if not told:
+                self._tell("Stopping")
+                story.kill()
+        if not told and not self.serving:
+            raise DemoFailed("The demo was interrupted.")
+        if told and story.value is not None:
+            raise story.value
+
+    def _outcome(self, *, serve: bool) -> Exception | None:
+        """What the story failed of; gevent would print what a greenlet raises."""
+        try:
+            self._story(serve=serve)
+        except Exception as error:  # noqa: BLE001  it is raised in `run`
+            return error
+        return None
+
+    def _story(self, *, serve: bool) -> None:
         (self.folder / "lines").mkdir()
         with ExitStack() as stack:
             self.couch = stack.enter_context(self._source())
@@ -120,7 +150,12 @@ class Demo:
         log = (self.folder / "pillowd.log").open("ab")
         command = [sys.executable, "-m", "daemon", "run", "--all", "--config", str(CONFIG)]
         self.daemon = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
-            command, env=self.environment, stderr=log, stdout=log, cwd=ROOT
+            command,
+            env=self.environment,
+            stderr=log,
+            stdout=log,
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C at a terminal is for us: we stop it in order
         )
         log.close()
         self._tell(f"pillowd runs as pid {self.daemon.pid} with {CONFIG.relative_to(ROOT)}")
@@ -165,11 +200,11 @@ class Demo:
         self._tell(f"All {len(PILLOWS)} pillows resumed from their checkpoints")
 
     def _serve(self) -> None:
+        self.serving = True
         self._tell("Serving until Ctrl-C")
-        try:
-            self._running_daemon().wait()
-        except KeyboardInterrupt:
-            self._tell("Stopping")
+        code = self._running_daemon().wait()
+        if code:
+            raise DemoFailed(f"pillowd ended with exit code {code}; see {self.folder}/pillowd.log")
 
     # --- helpers
 
