@@ -419,6 +419,18 @@ def test_a_purge_leaves_no_row(couch_db):
     ]
 
 
+def test_a_purge_that_is_asked_for_again_while_it_goes_on_is_made_once_and_answered_twice(couch_db):
+    """As by a client that gave up and tries again."""
+    for n in range(20):
+        rev = couch_db.put(f"doc-{n}", n=n)
+        asked = [
+            gevent.spawn(requests.post, f"{couch_db.url}/_purge", json={f"doc-{n}": [rev]}, timeout=60)
+            for _ in range(4)
+        ]
+        assert {one.get().status_code for one in asked} == {201}
+    assert couch_db.documents() == {}
+
+
 def test_documents_are_purged_while_a_feed_is_read(couch_db):
     couch_db.fill(300)
     revs = {row["id"]: row["changes"][0]["rev"] for row in couch_db.changes()["results"]}

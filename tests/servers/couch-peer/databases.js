@@ -208,7 +208,12 @@ class Databases extends EventEmitter {
   }
 
   // Removes a document for good. Only whole documents: what a revision tree loses is PouchDB's own affair.
+  // One after the other, from the first look to the note: a client that gave up may already ask again.
   async purge(database, id, revs) {
+    return database.alone(() => this.purgeAlone(database, id, revs));
+  }
+
+  async purgeAlone(database, id, revs) {
     const found = await new Promise((done) => {
       database.pouch._getRevisionTree(id, (error, tree) => done(error ? null : tree));
     });
@@ -217,7 +222,7 @@ class Databases extends EventEmitter {
     const leaves = await database.pouch.get(id, { open_revs: 'all' });
     const known = leaves.map(({ ok }) => ok._rev);
     if (known.some((rev) => !revs.includes(rev))) throw badRequest('couch-peer purges whole documents: name all leaves');
-    await database.alone(() => this.storage.removeTraces(database.pouch, id, Object.values(metadata.rev_map)));
+    await this.storage.removeTraces(database.pouch, id, Object.values(metadata.rev_map));
     await database.purged(id, known);
     return known;
   }
