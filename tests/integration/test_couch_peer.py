@@ -424,10 +424,16 @@ def test_a_purge_that_is_asked_for_again_while_it_goes_on_is_made_once_and_answe
     for n in range(20):
         rev = couch_db.put(f"doc-{n}", n=n)
         asked = [
-            gevent.spawn(requests.post, f"{couch_db.url}/_purge", json={f"doc-{n}": [rev]}, timeout=60)
+            gevent.spawn(
+                requests.post,
+                f"{couch_db.url}/_purge",
+                json={f"doc-{n}": [rev]},
+                auth=couch_db.auth,
+                timeout=60,
+            )
             for _ in range(4)
         ]
-        assert {one.get().status_code for one in asked} == {201}
+        assert {one.get().status_code for one in asked} <= {201, 202}
     assert couch_db.documents() == {}
 
 
