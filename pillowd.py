@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from importlib import metadata
 from pathlib import Path
 
 #: The line by which `daemon/__init__.py` tells that it is ours.
@@ -24,6 +23,8 @@ EXIT_FAILED = 1
 
 def claimants(origin: Path) -> list[str]:
     """Names of the other distributions that installed `origin`, or a `daemon` beside it."""
+    from importlib import metadata  # noqa: PLC0415  slow: in here, Ctrl-C is answered meanwhile
+
     found = set()
     for distribution in metadata.distributions():
         if distribution.name.lower() == "pillowd":

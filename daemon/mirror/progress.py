@@ -73,7 +73,7 @@ class MirrorProgress:
         if console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 TextColumn("{task.completed:,.0f} done"),
                 TextColumn("{task.fields[rate]}"),
                 TextColumn("{task.fields[left]} left"),

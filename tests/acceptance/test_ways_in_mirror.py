@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -321,6 +322,25 @@ def test_a_failed_mirror_s_remedy_can_be_pasted(couch_db, source, tmp_path):
     assert typed.to_the_end("--once").returncode == 0
     with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
         assert database.execute(f"select price from {_name(couch_db)}").fetchall() == [(10,)]
+
+
+def test_a_password_that_the_warning_moved_into_the_environment_serves_and_nothing_is_forgotten(
+    couch_db: CouchDatabase, source: str, postgres_dsn: str, tmp_path: Path
+) -> None:
+    """In the URL at first; then as the warning advises: the same mirror goes on."""
+    parts = urlsplit(postgres_dsn)
+    assert parts.password, "the test's server wants a password"
+    couch_db.put("a", {"price": 10})
+    first = Typed(tmp_path, source, postgres_dsn).to_the_end("--once")
+    moved = postgres_dsn.replace(f":{parts.password}@", "@", 1)
+    couch_db.put("b", {"price": 0.5, "other": "x"})
+
+    done = Typed(tmp_path, source, moved, environ={"TARGET_PASSWORD": parts.password}).to_the_end("--once")
+
+    assert "better set $TARGET_PASSWORD" in first.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("pillowd-state/*"))) == 1
+    assert stores.postgres_count(postgres_dsn, _name(couch_db)) == 2
 
 
 def test_a_pipe_gets_lines_instead_of_a_bar(couch_db, source, tmp_path):
