@@ -24,6 +24,14 @@ def _database(name: str) -> str:
     return name
 
 
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of a port that is no number
+        return False
+
+
 #: The name of a database, as CouchDB takes it: it has none of another, so whoever waited would for ever.
 DatabaseName = Annotated[str, Field(min_length=1), AfterValidator(_database)]
 
@@ -111,9 +119,9 @@ class CouchConnection(Options):
     @field_validator("url")
     @classmethod
     def _a_plain_http_url(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_http(url):
             raise ValueError("needs a URL such as https://couch.example:6984")
+        parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
             raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
         if parts.query or parts.fragment:

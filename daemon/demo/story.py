@@ -31,9 +31,9 @@ from rich.progress import (
 )
 
 from checkpoints import ControlClient, StoreError
-from daemon import signals
 from daemon.demo import data
 from daemon.demo.check import Difference, compare
+from daemon.demo.stops import collected
 from pillows.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -82,9 +82,9 @@ class Demo:
         Raises:
             DemoFailed: a step did not come true, or the story was cut short.
         """
-        with signals.handled() as asked:
+        with collected() as asked:
             story = gevent.spawn(self._outcome, serve=serve)
-            while not story.ready() and not asked.stop.is_set() and not asked.reloads:
+            while not story.ready() and not asked:
                 story.join(timeout=SIGNAL_SECONDS)
             told = story.ready()
             if not told:

@@ -157,3 +157,10 @@ def test_two_places_belong_to_two_pillows(
 def test_a_pillow_does_not_write_what_it_reads_by_another_address(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match="writes the database that it reads"):
         loaded(tmp_path, COPIES, LITE, "connection: one, database: a", "connection: two, table: t")
+
+
+@pytest.mark.parametrize("url", ["http://localhost:59 84", "http://localhost:0", "http://[::1"])
+def test_an_address_without_a_right_port_is_a_mistake(tmp_path: Path, url: str) -> None:
+    copies = f"{{ type: couchdb, url: '{url}' }}"
+    with pytest.raises(ConfigErrors, match=r"connections\.one\.url: needs a URL"):
+        loaded(tmp_path, copies, LITE, "connection: one, database: c", "connection: two, table: t")
