@@ -8,7 +8,7 @@ document in CouchDB's chunks of 1.5 kB, so a faster one would gain nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -217,7 +217,7 @@ class Couch:
         self, method: str, path: str, body: bytes | None, silent_seconds: float
     ) -> requests.Response:
         """The response to a request that the server took, after logging in anew at most once."""
-        with self.tries.trying():
+        with self.tries.trying() if self.connection.auth is not None else nullcontext():
             try:
                 return self._accepted(method, path, body, self._headers(), silent_seconds)
             except RefusedError:

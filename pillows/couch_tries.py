@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from gevent.lock import RLock
+import gevent
+from gevent.lock import Semaphore
 
 from pillows.answers import RefusedError
 from pillows.clock import Clock
@@ -20,6 +21,9 @@ from pillows.errors import AccessError
 #: Refusals that end the trying, and for how long.
 MAX_REFUSALS = 2
 REFUSAL_SECONDS = 300.0
+
+#: A password is checked before anything else: who has no answer by then is not being refused.
+PATIENCE_SECONDS = 5.0
 
 
 class Tries:
@@ -35,7 +39,7 @@ class Tries:
         self._clock = clock
         self._refused_at: deque[float] = deque(maxlen=MAX_REFUSALS)
         self._proven = False
-        self._gate = RLock()
+        self._gate = Semaphore(1)
 
     @contextmanager
     def trying(self) -> Iterator[None]:
@@ -46,7 +50,7 @@ class Tries:
         """
         with ExitStack() as waited:
             if not self._proven:
-                waited.enter_context(self._gate)
+                waited.enter_context(self._turn())
                 self._check()
             if self._proven:  # by whoever was let in before
                 waited.close()
@@ -79,6 +83,18 @@ class Tries:
     def doubt(self) -> None:
         """A connection broke: what the server took before it may not take any more."""
         self._proven = False
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One after the other; whoever hears nothing for long lets the next one begin."""
+        self._gate.acquire()
+        patience = gevent.spawn_later(PATIENCE_SECONDS, self._gate.release)
+        try:
+            yield
+        finally:
+            if not patience.ready():
+                patience.kill(block=False)
+                self._gate.release()
 
     def _check(self) -> None:
         if len(self._refused_at) < MAX_REFUSALS:

@@ -6,11 +6,12 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from pillows import couch_tries
 from pillows.answers import ForbiddenError, RefusedError, classify
 from pillows.couch import Couch
-from pillows.couch_options import BasicAuth, CouchConnection, SessionAuth
+from pillows.couch_options import BasicAuth, CouchConnection, SessionAuth, Timeouts
 from pillows.errors import AccessError, RetryableError
-from tests.servers.scripted import RESET, Pause, Request, ScriptedServer, chunk, head, json_reply
+from tests.servers.scripted import HANG, RESET, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.unit.feed.wire import couchdb, feed_of, taking
 
 REFUSED = json_reply({"error": "unauthorized", "reason": "Name or password is incorrect."}, 401)
@@ -26,8 +27,15 @@ def server(scripted_server) -> ScriptedServer:
     return couchdb(scripted_server())
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a busy machine takes for an answer, it is waited for."""
+    monkeypatch.setattr(couch_tries, "PATIENCE_SECONDS", 600.0)
+
+
 def basic(server: ScriptedServer, clock: object) -> Couch:
-    return Couch(CouchConnection(url=server.url, auth=BasicAuth(username="j", password="x")), clock=clock)
+    auth, timeouts = BasicAuth(username="j", password="x"), Timeouts(silence=600.0)
+    return Couch(CouchConnection(url=server.url, auth=auth, timeouts=timeouts), clock=clock)
 
 
 def ask(couch: Couch, path: str = "/") -> object:
@@ -129,6 +137,22 @@ def test_readers_that_waited_for_the_first_one_go_on_all_at_once(server, clock):
         together(ask, basic(server, clock))
 
 
+def test_a_server_that_says_nothing_to_one_reader_holds_up_the_others_for_a_moment_only(
+    server, clock, monkeypatch
+):
+    """A password is checked before anything else, so silence is no refusal."""
+    monkeypatch.setattr(couch_tries, "PATIENCE_SECONDS", 0.01)
+    server.on("GET", "/silent", [HANG])
+    couch = basic(server, clock)
+    held_up = gevent.spawn(ask, couch, "/silent")
+    with gevent.Timeout(60):
+        while not server.requests:
+            gevent.sleep(0.01)
+        ask(couch)
+    assert not held_up.ready()
+    held_up.kill()
+
+
 def test_t44_a_feed_that_is_refused_ends_with_the_reason(server, clock):
     server.on(*CHANGES, REFUSED)
     with taking(feed_of(server.url, clock=clock, auth=BasicAuth(username="j", password="x"))) as taken:
@@ -193,3 +217,17 @@ def test_a_private_database_leaves_the_others_alone_where_no_credentials_are_sen
         with pytest.raises(AccessError, match="not authorized"):
             ask(couch, "/bad")
     ask(couch)
+
+
+def test_readers_without_credentials_wait_for_nobody(server, clock):
+    """Not for the first one, and not after a cut: there is nothing to prove."""
+    all_there = Event()
+
+    def answer(request: Request) -> object:
+        if len(server.requests) == READERS:
+            all_there.set()
+        return [Pause(all_there), json_reply({})]
+
+    server.on("GET", "/", answer)
+    with gevent.Timeout(60):
+        together(ask, Couch(CouchConnection(url=server.url), clock=clock))
