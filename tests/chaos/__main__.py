@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import gevent
@@ -56,6 +57,9 @@ def main() -> int:
                 chaos.run(given.cycles, minutes=given.minutes)
             except ChaosError as error:
                 red = str(error)
+            except Exception as error:  # noqa: BLE001 - what the run has seen up to here is told all the same
+                traceback.print_exc()
+                red = f"the harness broke: {type(error).__name__}: {error}"
             seconds = time.monotonic() - began
             text = note.table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds, red=red)
     print(text, flush=True)
