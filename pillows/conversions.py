@@ -83,7 +83,7 @@ def boolean(value: Any) -> bool:
     """True or false: also 1 and 0, and the words that PostgreSQL takes ("yes", "n", "true", ...)."""
     if isinstance(value, bool):
         return value
-    word = str(value).strip().lower() if isinstance(value, str | int) else ""
+    word = value.strip().lower() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
     if word in _TRUE:
         return True
     if word in _FALSE:
@@ -106,11 +106,11 @@ def timestamp(value: Any) -> str:
     Taken are ISO 8601 (without a zone it is UTC), and the milliseconds since 1970 of JavaScript's
     `Date.now()`.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError
     if isinstance(value, str):
         moment = datetime.fromisoformat(value.strip())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
     return datetime.fromtimestamp(value / 1000, UTC).isoformat()
 
 

@@ -217,7 +217,14 @@ def _computed(name: str, path: str) -> Work:
 def _typed(path: str, type: str) -> Work:
     if type not in CONVERSIONS:
         raise ValueError(f"{type!r} is no type; write one of {', '.join(CONVERSIONS)}")
-    return _at(path, lambda mapping, name: mapping.__setitem__(name, convert(path, type, mapping[name])))
+    if len(split(path)) > 1:
+        return _at(path, lambda mapping, name: mapping.__setitem__(name, convert(path, type, mapping[name])))
+
+    def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
+        if path in row:
+            row[path] = convert(path, type, row[path])
+
+    return work
 
 
 def _children(output: str, child: ChildRows) -> Callable[[Mapping[str, Any]], list[dict[str, Any]]]:
