@@ -117,6 +117,7 @@ def test_t2_t5_the_target_equals_the_source_under_shuffles_rewinds_stale_copies_
     example()
     assert median(documents for documents, _ in seen) >= 20
     assert median(one.rows for _, one in seen) >= 100
+    least = size(ci=0.1, proof=0.3)  # of few examples fewer may see it, by chance
     for name in ("rewinds", "stale", "cuts"):
         share = sum(bool(getattr(one, name)) for _, one in seen) / len(seen)
-        assert share >= 0.3, f"only {share:.0%} of the examples saw {name}"
+        assert share >= least, f"only {share:.0%} of the examples saw {name}"
