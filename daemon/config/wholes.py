@@ -130,6 +130,8 @@ class Whole:
     def _loop(self) -> None:
         """No output is the database that the pillow reads: it would read what it has written, for ever."""
         name = self.pillow.source.connection
+        if name not in self.connections.transports:  # it has a mistake, which is said there
+            return
         model: Any = self.connections.transports[name].Output
         read = self._places(name, model.model_construct(database=self.pillow.source.database))
         for index, entry in enumerate(self.pillow.transport):

@@ -164,3 +164,15 @@ def test_an_address_without_a_right_port_is_a_mistake(tmp_path: Path, url: str) 
     copies = f"{{ type: couchdb, url: '{url}' }}"
     with pytest.raises(ConfigErrors, match=r"connections\.one\.url: needs a URL"):
         loaded(tmp_path, copies, LITE, "connection: one, database: c", "connection: two, table: t")
+
+
+def test_a_source_of_no_known_type_is_one_mistake(tmp_path: Path) -> None:
+    """What depends on it is left alone."""
+    (tmp_path / "pillowd.yaml").write_text(
+        PILLOWS.format(
+            one=LITE, two=LITE, first="{ connection: one, table: t }", second="{ connection: two, table: u }"
+        ).replace("type: couchdb", "type: coach")
+    )
+    with pytest.raises(ConfigErrors) as raised:
+        load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
+    assert [each.path for each in raised.value.errors] == ["connections.couch.type"]
