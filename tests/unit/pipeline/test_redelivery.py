@@ -404,3 +404,11 @@ def test_documents_that_are_too_large_together_are_read_fewer_at_a_time(tmp_path
     until(lambda: not made.letters.count(NAME), greenlet)
 
     assert set(target.live()) == set(ids)
+
+
+def test_the_hub_turns_while_many_letters_are_listed_and_one_that_goes_meanwhile_is_left_out(letters):
+    letters.add([letter(f"d{n:04}") for n in range(1000)])
+    gone = gevent.spawn(letters.discard, NAME, [("t", "d0999")])
+    listed = letters.of(NAME)
+    gone.get()
+    assert [each.id for each in listed] == [f"d{n:04}" for n in range(999)]
