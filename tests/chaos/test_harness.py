@@ -21,6 +21,7 @@ from tests.chaos.score import SOMETIMES, ChaosError, Score
 from tests.chaos.soak import Sizes, Soaked
 from tests.chaos.stage import revealed
 from tests.chaos.truth import NUL, Document, Truth, body
+from tests.chaos.writer import Writer
 from tests.servers.tcp_proxy import Passed
 
 
@@ -64,6 +65,15 @@ def test_an_old_row_that_postgresql_keeps_in_disguise_is_stale_not_corrupted() -
     verdict = judge(truth, {"postgres": {"a": Row(old.rev, old.version, revealed(stored))}})
 
     assert dict(verdict.counts) == {"stale": 1}
+
+
+def test_a_writer_nearly_always_finds_something_to_change() -> None:
+    """What is drawn and cannot be done is drawn again: a run's changes are those that were sent."""
+    writer = Writer(cast("Any", SimpleNamespace(close=lambda: None)), 1, most=1_000)
+    try:
+        assert sum(writer._change() is not None for _ in range(2_000)) >= 1_950
+    finally:
+        writer.close()
 
 
 def test_what_is_written_is_read_off_the_line() -> None:

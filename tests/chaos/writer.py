@@ -22,6 +22,9 @@ AT_ONCE, TRICKLE_SECONDS = 400, 0.5
 #: A server that was killed is back long before, however busy the machine is.
 AWAY_SECONDS = 240.0
 
+#: So often a change is drawn: a deleted document cannot be deleted.
+DRAWS = 10
+
 KINDS = {"create": 12, "update": 40, "delete": 9, "revive": 6, "conflict": 6, "resolve": 4}
 
 
@@ -145,6 +148,14 @@ class Writer:
             gevent.sleep(self._random.random() * pause_seconds)
 
     def _change(self) -> dict[str, Any] | None:
+        """A change; nothing in the rare case that what was drawn again and again cannot be done."""
+        for _ in range(DRAWS):
+            if (change := self._drawn()) is not None:
+                return change
+        return None
+
+    def _drawn(self) -> dict[str, Any] | None:
+        """A change of a kind and a document that were drawn; nothing if they do not go together."""
         kind = self._random.choices(list(KINDS), list(KINDS.values()))[0]
         if kind == "create" or not self._ids:
             if len(self._ids) >= self._most:
