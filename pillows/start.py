@@ -206,7 +206,8 @@ def _with_digest(situation: Situation, checkpoint: Checkpoint, warnings: dict[st
     theirs = checkpoint.digest.pipeline
     if theirs and theirs != situation.digest.pipeline:
         warnings["pipeline.changed"] = (
-            "filter, transform or columns have changed: rows written before keep their old form until "
+            "filter, transform, columns or what becomes of deleted documents have changed: "
+            "rows written before keep their old form until "
             f"`pillowd checkpoint reset {situation.key.pillow}`"
         )
         checkpoint = replace(checkpoint, pipeline_changed_at=situation.now)
