@@ -38,6 +38,10 @@ REREADING_SECONDS = 300.0
 TRIES = 3
 
 
+# What a greenlet of the harness held when its server was killed is left to the collector.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, Any]]:
     """Of our own, to kill."""
@@ -70,24 +74,18 @@ PATIENT = {
     "probe_seconds": size(ci=120.0, proof=10.0),
 }
 
-#: Cycles, how long a fault is in force, and after how long no more cycles begin, once there were so many:
-#: with the last comparison, and the stops behind it, it is four minutes.
-CYCLES, PACE_SECONDS = size(ci=40, proof=300), size(ci=0.2, proof=0.7)
-MINUTES, LEAST = size(ci=3.3, proof=math.inf), 20
 
-
-@pytest.mark.timeout(size(ci=1500, proof=3600))
+@pytest.mark.proof  # beside three other parts of the tests it took five minutes of the four that there are
+@pytest.mark.timeout(3600)
 def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable[..., Stage]) -> None:
     """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"\nCHAOS_SEED={seed}")
-    chaos = Chaos(staged(seed=seed), seed, pace_seconds=PACE_SECONDS, **PATIENT)
-
-    score = chaos.run(CYCLES, minutes=MINUTES, least=LEAST)
+    score = Chaos(staged(seed=seed), seed, **PATIENT).run(300)
 
     print(f"{score.cycles} cycles, {score.changes:,} changes, {score.checks} comparisons")
     assert not score.verdict
-    assert max(score.stop_seconds) < size(ci=math.inf, proof=10), "under faults too: shutdown_timeout is 8 s"
+    assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
 
 
 def drawn() -> list[str]:
@@ -109,7 +107,7 @@ HASTY_PATIENCE_SECONDS = 5.0
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("mutant", drawn())
+@pytest.mark.parametrize("mutant", drawn()[: size(ci=1, proof=len(MUTANTS))])
 def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage], mutant: str) -> None:
     """With the same writers, the same fault and the same end, and as often."""
     chaos = Chaos(staged(**HASTY), seed=2, **INSISTENT, **PATIENT)
