@@ -111,7 +111,7 @@ def test_building_and_reading_never_hold_the_hub(node: Node, count: int) -> None
             gc.unfreeze()
         assert results[:2] == [WriteResult(), WriteResult()]
         assert len(results[2].refused) == count
-    assert longest < 0.05
+    assert longest < size(ci=0.2, proof=0.05), "a core that others use too is slower even by its own clock"
 
 
 # --- servers that are not what they should be

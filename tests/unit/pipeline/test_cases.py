@@ -88,8 +88,10 @@ def test_l1_the_four_steps_come_in_their_order(tmp_path, started):
     run.until(lambda: run.tail.state is State.LIVE)
     assert run.finish().changes == 2
 
-    at_the_end = ["transport a", "transport dropped"]
-    assert seen == ["filter a", "trigger a", "transform a", "filter dropped", *at_the_end]
+    # A batch of one may be written while the next change is fetched: each document has its own order.
+    told = [each.split() for each in seen]
+    assert [step for step, id in told if id == "a"] == ["filter", "trigger", "transform", "transport"]
+    assert [step for step, id in told if id == "dropped"] == ["filter", "transport"]
 
 
 @pytest.mark.parametrize(("keep", "left"), [(False, {"b"}), (True, {"a", "b"})])
