@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import requests
 
+from bench.source import source
 from tests.clock import FakeClock
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couch_peer import CouchPeer
@@ -85,17 +86,16 @@ def start_for_tests(stack: ExitStack, server: Server) -> None:
         pytest.skip(str(unavailable))
 
 
-def _split_credentials(url: str) -> CouchServer:
-    parts = urlsplit(url.rstrip("/"))
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return CouchServer(url=bare, auth=(parts.username, parts.password or "") if parts.username else None)
+def _given(url: str) -> CouchServer:
+    named = source(url, environ={})
+    return CouchServer(url=named.url, auth=named.auth)
 
 
 @pytest.fixture(scope="session")
 def couch() -> Iterator[CouchServer]:
     """A CouchDB server for the whole run; it is never stopped (take `couch_server` for that)."""
     if given := os.environ.get("PILLOWD_TEST_COUCHDB_URL"):
-        yield _split_credentials(given)
+        yield _given(given)
         return
     with ExitStack() as stack:
         server = CouchPeer()

@@ -81,21 +81,20 @@ class Chaos:
         self._last = ""
         self._power = False
 
-    def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf, least: int = 0) -> Score:
+    def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf) -> Score:
         """Runs so many cycles, or fewer when the time is up, with a check after some and at the end.
 
         Args:
             cycles: how many.
             check_every: so many cycles, everything is compared.
             minutes: when the time is up.
-            least: so many cycles there are, however long they take.
 
         Raises:
             ChaosError: something was lost, did not come back, was done again, or never happened.
         """
         end_at = time.monotonic() + minutes * 60
         for number in range(1, cycles + 1):
-            if time.monotonic() > end_at and number > least:
+            if time.monotonic() > end_at:
                 self._say(f"the time is up after {number - 1} of {cycles} cycles")
                 break
             cycle = self.plan.draw()

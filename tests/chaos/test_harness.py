@@ -109,9 +109,8 @@ class Unmoved(Chaos):
         """Nothing is stopped."""
 
 
-def test_a_run_that_is_out_of_time_ends_but_does_as_many_cycles_as_it_must() -> None:
+def test_a_run_that_is_out_of_time_ends() -> None:
     assert Unmoved().run(40, minutes=0).cycles == 0
-    assert Unmoved().run(40, minutes=0, least=20).cycles == 20
     assert Unmoved().run(40, minutes=60).cycles == 40
 
 
