@@ -10,7 +10,7 @@ has nothing that could ever wake it, and gevent ends such a wait at once with Lo
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -45,6 +45,21 @@ class Signals:
 
 
 @contextmanager
+def installed(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Has a handler handle signals inside the `with`, and puts back what was there before.
+
+    Raises:
+        ValueError: not in the main thread, where Python handles signals.
+    """
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+@contextmanager
 def interrupts() -> Iterator[Event]:
     """SIGINT raises KeyboardInterrupt as ever, and is remembered inside the `with`.
 
@@ -63,11 +78,8 @@ def interrupts() -> Iterator[Event]:
         came.set()
         signal.default_int_handler(signum, frame)
 
-    before = signal.signal(signal.SIGINT, remember)
-    try:
+    with installed(remember, signal.SIGINT):
         yield came
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -81,10 +93,5 @@ def handled() -> Iterator[Signals]:
         ValueError: not in the main thread, where Python handles signals.
     """
     signals = Signals()
-    numbers = (*_STOPPING, signal.SIGHUP)
-    before = {number: signal.signal(number, signals._received) for number in numbers}  # noqa: SLF001  one unit
-    try:
+    with installed(signals._received, *_STOPPING, signal.SIGHUP):  # noqa: SLF001  one unit
         yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -6,8 +6,8 @@ transform makes of it) -> `Batch` (what is written together) -> `WriteResult` (w
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -209,6 +209,15 @@ class Standing:
     unreadable: str = ""
     lost: Sequence[str] = ()
     foreign_epoch: int | None = None
+
+    def beside(self, guards: Iterable[int | None]) -> Standing:
+        """The same of a pillow that never wrote, where others have.
+
+        Args:
+            guards: the greatest one in each output; None where there is none.
+        """
+        epochs = [epoch_of(guard) for guard in guards if guard is not None]
+        return replace(self, foreign_epoch=max(epochs, default=None))
 
     @classmethod
     def of_row(cls, row: tuple[int, str] | None, *, empty: bool) -> Standing:

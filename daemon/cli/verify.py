@@ -123,7 +123,7 @@ class Retries(Observer):
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
 
-    def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002
+    def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Says it on stderr."""
         told = f"{where}: {Mask().text(error)}; trying again in {delay_seconds:.0f} s"
         self._bar.console.print(escape(told), soft_wrap=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Collection
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import FencedError
-from pillows.models import VERSION_BITS, Standing
+from pillows.models import Standing
 from pillows.transports._sqlite_tables import Table
 
 
@@ -36,10 +35,7 @@ class Checkpoints:
             (self._key.pillow, self._key.source),
         ).fetchone()
         standing = Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
-        if found:
-            return standing
-        guards = [guard for table in tables if (guard := table.greatest_guard(db)) is not None]
-        return replace(standing, foreign_epoch=max(guards) >> VERSION_BITS if guards else None)
+        return standing if found else standing.beside(table.greatest_guard(db) for table in tables)
 
     def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it, and saves the checkpoint."""

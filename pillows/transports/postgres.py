@@ -252,7 +252,7 @@ class _Checkpoints:
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
         standing = Standing.of_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
-        return standing if found else replace(standing, foreign_epoch=_foreign_epoch(cursor, tables))
+        return standing if found else standing.beside(_value(cursor, each.greatest_guard) for each in tables)
 
     def claim(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it. An epoch is never lowered."""
@@ -319,11 +319,10 @@ class _Checkpoints:
         return cursor.execute(sql.SQL(statement).format(self._table), parameters)
 
 
-def _foreign_epoch(cursor: psycopg.Cursor, tables: Sequence[Table]) -> int | None:
-    found = [cursor.execute(table.greatest_guard, ()).fetchone() for table in tables]
-    return max((row[0] >> VERSION_BITS for row in found if row and row[0] is not None), default=None)
+def _value(cursor: psycopg.Cursor, query: bytes) -> Any:
+    found = cursor.execute(query, ()).fetchone()
+    return found[0] if found else None
 
 
 def _is(cursor: psycopg.Cursor, query: bytes) -> bool:
-    found = cursor.execute(query, ()).fetchone()
-    return bool(found and found[0])
+    return bool(_value(cursor, query))
