@@ -56,8 +56,8 @@ def mirror(
     """
     try:
         # Loaded in here: Ctrl-C while it loads is answered like one a moment later.
-        from daemon.mirror import session  # noqa: PLC0415  slow: in here, Ctrl-C is answered
-        from daemon.mirror.config import read  # noqa: PLC0415  as above
+        from daemon.mirror import session  # noqa: PLC0415  see above
+        from daemon.mirror.config import read  # noqa: PLC0415  see above
 
         wanted = read(url, target, name=name, state_dir=state_dir)
         return session.follow(

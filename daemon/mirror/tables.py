@@ -66,7 +66,6 @@ def _sqlite(options: Any, output: Any) -> dict[str, str]:
 
 
 def _postgres(options: Any, output: Any) -> dict[str, str]:
-    # Loaded only for this target.
     from pillows.transports._postgres_connect import connect  # noqa: PLC0415  only where that is the target
 
     with closing(connect(options, "pillowd mirror")) as connection:
