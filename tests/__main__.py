@@ -1,11 +1,11 @@
-"""Runs all tests as four pytest processes side by side: most of them wait for servers, not for the machine.
+"""Runs all tests as pytest processes, three side by side: most of them wait for servers, not for the machine.
 
     python -m tests [PYTEST ARGUMENTS]
 
 With arguments it is one ordinary run of pytest. What a part says is printed when it has ended, those that
 failed last. A part that does not end says where it hangs, and is ended.
 
-Four parts on two cores are a busy machine. A test or two that failed on it are run again when it is quiet;
+Three parts on two cores are a busy machine. A test or two that failed on it are run again when it is quiet;
 one that passes then is told of as UNSTEADY at the very end, with what it said the first time, and is a
 defect like any other, to be mended; but it does not stop a change that has nothing to do with it. What the
 chaos harness finds, and more than two failures, get no second look.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,11 +24,20 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 from typing import BinaryIO, Self
 
-#: The parts; each starts servers of its own, if it needs some.
-PARTS = (["tests/unit"], ["tests/integration"], ["tests/acceptance"], ["tests/chaos"])
+#: The parts, those that take longest first; each starts servers of its own, if it needs some.
+PARTS = (
+    "tests/chaos",
+    "tests/acceptance/test_[q-z]*.py",
+    "tests/acceptance/test_[a-p]*.py",
+    "tests/integration",
+    "tests/unit",
+)
+#: So many run at once: a fourth would wait for the other three, and make them late.
+SIDE_BY_SIDE = 3
 #: Twice as long as all takes on two busy cores.
 LIMIT_SECONDS = float(os.environ.get("PILLOWD_TEST_LIMIT_SECONDS") or 25 * 60)
 NEWS_SECONDS = 60.0
@@ -48,26 +58,28 @@ class Part:
     """One process of pytest, the leader of all that it starts.
 
     Args:
-        paths: what it tests.
+        name: what it tests: a folder, or a pattern of files.
         more: arguments for pytest.
     """
 
-    def __init__(self, paths: list[str], *more: str) -> None:
-        self.paths = paths
-        self.name = " ".join(paths)
-        self._cache = Path(".pytest_cache", self.name.replace("/", "-")).absolute()
-        self._said: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the end of the block
+    def __init__(self, name: str, *more: str) -> None:
+        self.name = name
+        self._more = more
+        self._cache = Path(".pytest_cache", re.sub(r"\W+", "-", name)).absolute()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._said: BinaryIO = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [*COMMAND, "-o", f"cache_dir={self._cache}", *paths, *more],
+            [*COMMAND, "-o", f"cache_dir={self._cache}", *sorted(glob(self.name)), *self._more],
             stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        assert self._process
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -76,27 +88,34 @@ class Part:
     @property
     def ended(self) -> bool:
         """Whether it is over."""
-        return self._process.poll() is not None
+        return self._code is not None
 
     @property
     def failed(self) -> bool:
         """Whether it did anything but pass: a process that a signal ended has a code below zero."""
-        return self._process.returncode != 0
+        return self._code != 0
+
+    @property
+    def _code(self) -> int | None:
+        return self._process.poll() if self._process else None
 
     @cached_property
     def failures(self) -> list[str]:
         """The tests that failed, where that is all that went wrong."""
-        if self._process.returncode != TESTS_FAILED:
+        if self._code != TESTS_FAILED:
             return []
         return list(json.loads((self._cache / "v/cache/lastfailed").read_bytes()))
 
     def said(self) -> bytes:
         """All that it has printed so far; read without moving the place where it writes."""
+        if not self._process:
+            return b""
         file = self._said.fileno()
         return os.pread(file, os.fstat(file).st_size, 0)
 
     def hang_up(self) -> None:
         """Has it say where it is, and ends it."""
+        assert self._process
         for number in LAST_WORDS:
             self._process.send_signal(number)
             with suppress(subprocess.TimeoutExpired):
@@ -104,7 +123,9 @@ class Part:
 
     def verdict(self) -> str:
         """How it ended, in one line; pytest has said how long it took."""
-        return f"{self.name}: " + (f"FAILED with {self._process.returncode}" if self.failed else "passed")
+        if not self._process:
+            return f"{self.name}: NOT RUN, the time was up"
+        return f"{self.name}: " + (f"FAILED with {self._code}" if self.failed else "passed")
 
 
 def main(arguments: list[str]) -> int:
@@ -112,17 +133,17 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.call([*COMMAND, *arguments])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))  # and so in good order
+    parts = [Part(name, "--cache-clear") for name in PARTS]
+    again: dict[Part, Part] = {}
     with ExitStack() as processes, ExitStack() as last:
-        parts = [processes.enter_context(Part(paths, "--cache-clear")) for paths in PARTS]
-        again: dict[Part, Part] = {}
         last.callback(_show, parts, again)
-        _await(parts)
+        _run(parts, processes)
         failed = [part for part in parts if part.failed]
         if not worth_a_second_look(failed):
             return int(bool(failed))
         _tell("", "Once more, since the machine was busy:")
-        again |= {part: processes.enter_context(Part(part.paths, "--last-failed")) for part in failed}
-        _await(list(again.values()))
+        again |= {part: Part(part.name, "--last-failed") for part in failed}
+        _run(list(again.values()), processes)
         return int(any(part.failed for part in again.values()))
 
 
@@ -143,22 +164,29 @@ def _show(parts: list[Part], again: Mapping[Part, Part]) -> None:
         _tell(*(f"{word}: {test}" for test in first.failures))
 
 
-def _await(parts: list[Part]) -> None:
-    """Waits for all parts, and tells meanwhile how far they are."""
-    running, until = list(parts), time.monotonic() + LIMIT_SECONDS
-    news_at = time.monotonic() + NEWS_SECONDS
-    while running:
+def _run(parts: list[Part], processes: ExitStack) -> None:
+    """Runs the parts, or as many as there is time for, and tells meanwhile how far they are."""
+    waiting, running = list(parts), list[Part]()
+    until, news_at = time.monotonic() + LIMIT_SECONDS, time.monotonic() + NEWS_SECONDS
+    while waiting or running:
+        while waiting and len(running) < SIDE_BY_SIDE:
+            running.append(processes.enter_context(waiting.pop(0)))
         time.sleep(0.2)
         if time.monotonic() > until:
-            for part in running:
-                _tell(f"{part.name}: not over after {LIMIT_SECONDS:.0f} s")
-                part.hang_up()
+            waiting.clear()
+            _hang_up(running)
         if time.monotonic() > news_at:
             news_at += NEWS_SECONDS
             _tell(*(f"{part.name}: {_last_line(part)}" for part in running))
         for part in [part for part in running if part.ended]:
             running.remove(part)
             _tell(part.verdict())
+
+
+def _hang_up(running: list[Part]) -> None:
+    for part in running:
+        _tell(f"{part.name}: not over after {LIMIT_SECONDS:.0f} s")
+        part.hang_up()
 
 
 def _last_line(part: Part) -> str:

@@ -110,6 +110,19 @@ def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) ->
     yield line.faults_left() < 4
 
 
+def halved(name: str, stage: Stage, chance: random.Random) -> Course:
+    """Requests that arrive in part, and answers."""
+    yield {}
+    line = _line(stage, name, chance)
+    line.felt = 0
+    for _ in range(2):
+        line.fail(LineFault(kind="cut", direction="to_server", after_bytes=chance.randint(300, 30_000)))
+        line.fail(LineFault(kind="cut", after_bytes=chance.randint(100, 3_000)))
+    line.cut()
+    yield None
+    yield line.felt > 0
+
+
 # --- in the source
 
 
@@ -289,6 +302,10 @@ FAULTS = {
         *_on("couch"),
         *_on("postgres"),
         *_on("elasticsearch"),
+        *(
+            Fault(f"{target}: cut mid-message", partial(halved, target), on_line=True)
+            for target in ("postgres", "elasticsearch")
+        ),
         Fault("couch: cut mid-line", partial(cut, "line"), at_start=True, on_line=True),
         Fault("couch: cut mid-chunk", partial(cut, "chunk"), at_start=True, on_line=True),
         *(Fault(f"couch: {code}", partial(answers, code), on_line=True) for code in (401, 429, 500, 503)),

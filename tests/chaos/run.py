@@ -36,6 +36,12 @@ HUNG_SECONDS = 300.0
 #: How long a place where the daemon is to die may take to be reached while the fault is in force, and then.
 UNDER_FAULT_SECONDS, WAIT_SECONDS = 1.0, 4.0
 
+#: Where the daemon is to die it does so when a place is reached for the first time, or one of so many more
+#: times, that the fault is in force meanwhile more often than not. A power failure needs something to undo.
+REACHED = {"transform": 400, "checkpoint-write": 12, "checkpoint-rename": 12, "checkpoint-fsync": 12}
+REACHED |= {"dead-letter": 3, "drain": 1}
+REACHED_ELSE, REACHED_BY_POWER = 24, (8, 30)
+
 
 class Chaos:
     """A run.
@@ -151,11 +157,13 @@ class Chaos:
         if cycle.fault.on_line:
             self._wait(lambda: any(line.felt for line in stage.lines.values()))
         gevent.sleep(self._pace_seconds * (0.3 + 1.4 * self._random.random()))
+        if place == "drain" and alive:
+            stage.daemon.signal(signal.SIGTERM)
         if place:
             self._dies(UNDER_FAULT_SECONDS)
             felt = next(course) is True
             stage.heal()
-            hit = self._died(end, place)
+            hit = self._died(end)
         else:
             hit = self._end(end, calm=cycle.fault.name == "none")
             felt = next(course) is True
@@ -185,16 +193,13 @@ class Chaos:
             writer.resume(purges=not gently)
 
     def _armed(self, environ: Mapping[str, str], place: str, *, forgetful: bool) -> Mapping[str, str]:
-        most = 12 if place.startswith(("transform", "checkpoint")) else 3
-        most, least = (30, 8) if forgetful else (most, 1)
-        mine = f"{place}:{1 if place in ('drain', 'dead-letter') else self._random.randint(least, most)}"
+        least, most = REACHED_BY_POWER if forgetful else (1, REACHED.get(place, REACHED_ELSE))
+        mine = f"{place}:{self._random.randint(least, most)}"
         given = environ.get("PILLOWD_FAILPOINT")
         return {**environ, "PILLOWD_FAILPOINT": f"{given},{mine}" if given else mine}
 
-    def _died(self, end: str, place: str) -> bool:
+    def _died(self, end: str) -> bool:
         """Whether the daemon has died in its place; of a power failure, whether it took anything away."""
-        if place == "drain" and self.stage.daemon.child.poll() is None:
-            self.stage.daemon.signal(signal.SIGTERM)
         died = self._dies(self._wait_seconds if end != "power" else 0.5)
         self._kill()
         if end != "power":

@@ -75,17 +75,16 @@ PATIENT = {
 }
 
 
-@pytest.mark.proof  # beside three other parts of the tests it took five minutes of the four that there are
 @pytest.mark.timeout(3600)
 def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable[..., Stage]) -> None:
     """CHAOS_SEED replays a run; `make chaos` does a longer one and writes it down."""
     seed = int(os.environ.get("CHAOS_SEED") or secrets.randbelow(2**31))
     print(f"\nCHAOS_SEED={seed}")
-    score = Chaos(staged(seed=seed), seed, **PATIENT).run(300)
+    score = Chaos(staged(seed=seed), seed, **PATIENT).run(size(ci=40, proof=300))
 
     print(f"{score.cycles} cycles, {score.changes:,} changes, {score.checks} comparisons")
     assert not score.verdict
-    assert max(score.stop_seconds) < 10, "under faults too: shutdown_timeout is 8 s"
+    assert max(score.stop_seconds) < size(ci=60, proof=10), "under faults too: shutdown_timeout is 8 s"
 
 
 def drawn() -> list[str]:
