@@ -37,6 +37,8 @@ class Target(ABC):
     #: A row of `typed` that the target takes, and one that it refuses for good.
     good_row: ClassVar[Row] = {"n": 1}
     bad_row: ClassVar[Row] = {"n": "not a number"}
+    #: Tells under which epoch other pillows wrote; otherwise they are refused, or there is no epoch.
+    tells_others: bool = False
     #: Names of faults under which the target does nothing, but will later (`busy`).
     busy_faults: Sequence[str] = ()
     #: Names of places where the connection can be cut (`cut`), such as "before" and "after".

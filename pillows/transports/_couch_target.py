@@ -12,7 +12,7 @@ from checkpoints import TailKey
 from pillows.answers import MissingError, RejectedError
 from pillows.couch import Couch
 from pillows.errors import RetryableError
-from pillows.models import WriteResult, generation
+from pillows.models import Standing, WriteResult, generation
 from pillows.transports._couch_leaves import all_leaves
 
 #: Documents per request. Their bodies come along with a read, so it is not the batch's whole size.
@@ -93,7 +93,8 @@ class TargetDatabase:
     Args:
         couch: the server.
         database: its name.
-        key: the tail; its epoch is kept in a local document of the database.
+        key: the tail; its epoch is kept in a local document of the database, and the greatest epoch of all
+            tails that ever wrote there in another one.
     """
 
     def __init__(self, couch: Couch, database: str, key: TailKey) -> None:
@@ -101,14 +102,15 @@ class TargetDatabase:
         self.database = database
         self._key = key
         digest = hashlib.sha256(str(key).encode()).hexdigest()[:16]
-        self._local = f"{couch.path(database)}/_local/pillowd-{digest}"
+        self._ours = f"{couch.path(database)}/_local/pillowd-{digest}"
+        self._anybodys = f"{couch.path(database)}/_local/pillowd"
 
     def path(self, name: str) -> str:
         """The path of one of the database's own resources."""
         return self.couch.path(self.database, name)
 
-    def open(self, *, create: bool) -> tuple[int | None, bool]:
-        """The tail's epoch (None where it never wrote) and whether the database is empty.
+    def open(self, *, create: bool) -> Standing:
+        """What the database remembers; made if it is missing and may be.
 
         Raises:
             RetryableError, AccessError: as `Couch.json`; a missing database is retryable.
@@ -120,18 +122,23 @@ class TargetDatabase:
                 raise
             self.couch.json("PUT", self.couch.path(self.database), dict[str, Any])
             info = _Info(doc_count=0)
-        known = self._epoch()
-        return (known.epoch if known else None), info.doc_count == 0
+        ours, empty = self._epoch(self._ours), info.doc_count == 0
+        if ours is not None:
+            return Standing(epoch=ours.epoch, empty=empty)
+        anybodys = self._epoch(self._anybodys)
+        return Standing(empty=empty, foreign_epoch=anybodys.epoch if anybodys else None)
 
     def note_epoch(self, epoch: int) -> None:
-        """Stores the tail's epoch durably, if it is higher than the stored one."""
-        known = self._epoch()
-        if known is not None and known.epoch >= epoch:
-            return
-        body = {"pillow": self._key.pillow, "source": self._key.source, "epoch": epoch}
-        if known is not None:
-            body["_rev"] = known.rev
-        self.couch.json("PUT", self._local, dict[str, Any], body=body)
+        """Stores the tail's epoch durably, where it is higher than the stored one."""
+        # Anybody's first: once ours is there, nobody asks for theirs.
+        for path in (self._anybodys, self._ours):
+            known = self._epoch(path)
+            if known is not None and known.epoch >= epoch:
+                continue
+            body = {"pillow": self._key.pillow, "source": self._key.source, "epoch": epoch}
+            if known is not None:
+                body["_rev"] = known.rev
+            self.couch.json("PUT", path, dict[str, Any], body=body)
 
     def leaves(self, ids: Sequence[str]) -> dict[str, list[Leaf]]:
         """All leaf revisions of these documents, the winner first; unknown ids are missing.
@@ -193,9 +200,9 @@ class TargetDatabase:
             yield page
             after = page[-1].id
 
-    def _epoch(self) -> _Epoch | None:
+    def _epoch(self, path: str) -> _Epoch | None:
         try:
-            return self.couch.json("GET", self._local, _Epoch)
+            return self.couch.json("GET", path, _Epoch)
         except RejectedError as error:
             if error.status != 404:
                 raise

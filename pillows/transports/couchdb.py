@@ -9,7 +9,7 @@ replications alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -97,10 +97,13 @@ class CouchdbTransport(Transport):
         self.close()
         self._writers = {output: self._writer(output) for output in self.outputs}
         found = {o: self._targets[o].open(create=options.create) for o, options in self.outputs.items()}
+        upserts = [found[o] for o, options in self.outputs.items() if options.mode == "upsert"]
         return Standing(
-            epoch=max((epoch for epoch, _ in found.values() if epoch is not None), default=None),
-            empty=all(empty for _, empty in found.values()),
-            lost=[output for output, (epoch, _) in found.items() if epoch is None],
+            epoch=_greatest(each.epoch for each in found.values()),
+            empty=all(each.empty for each in found.values()),
+            lost=[output for output, each in found.items() if each.epoch is None],
+            # A replica goes by revisions: whoever filled it, none is taken for an older one.
+            foreign_epoch=_greatest(each.foreign_epoch for each in upserts),
         )
 
     def claim(self, checkpoint: Checkpoint) -> None:
@@ -160,6 +163,10 @@ class CouchdbTransport(Transport):
         connection, database = self._source
         self._source_couch = self._source_couch or Couch(connection)
         return Replica(self._targets[output], self._source_couch, database)
+
+
+def _greatest(epochs: Iterable[int | None]) -> int | None:
+    return max((epoch for epoch in epochs if epoch is not None), default=None)
 
 
 def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:

@@ -39,7 +39,8 @@ class StandingConformance:
         self, target: Target, output: str, gone: bool
     ) -> None:
         """Under a lower one whatever comes would be taken for older than what is there."""
-        only_transactional(target)
+        if not target.tells_others:
+            pytest.skip("this target does not tell of other pillows")
         with opened(target, output, epoch=3) as transport:
             transport.write(batch(document("a", 1, {"l": 1}, output=output), epoch=3))
             if gone:

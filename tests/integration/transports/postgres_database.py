@@ -68,6 +68,7 @@ class PostgresDatabase(Target):
     """
 
     transactional = True
+    tells_others = True
     busy_faults = ("locked", "away", *BUSY_STATES)
     cut_places = ("before", "in-copy", "before-commit", "after-commit", "reset")
 

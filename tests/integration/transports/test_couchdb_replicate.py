@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
 from pillows.models import DocumentRows, WriteResult, generation
 from pillows.transports.couchdb import CouchdbOutput, CouchdbTransport
@@ -16,7 +17,7 @@ from tests.conformance.steps import assert_applied
 from tests.integration.transports.couch_target import CouchTarget
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.tcp_proxy import TcpProxy
-from tests.targets import KEY, at, batch, document, gone
+from tests.targets import KEY, OTHER_KEY, at, batch, document, gone
 
 
 class Copy:
@@ -27,12 +28,12 @@ class Copy:
         self.source = source
 
     @contextmanager
-    def running(self) -> Iterator[CouchdbTransport]:
+    def running(self, key: TailKey = KEY) -> Iterator[CouchdbTransport]:
         output = CouchdbOutput(database=self.target.prefix + "docs", mode="replicate")
-        couch = CouchdbTransport("copy", KEY, self.target.connection(), {"docs": output})
+        couch = CouchdbTransport("copy", key, self.target.connection(), {"docs": output})
         couch.attach_source(self.target.connection(), self.source.name)
         try:
-            couch.open()
+            self.standing = couch.open()
             couch.claim(at("0"))
             yield couch
         finally:
@@ -154,3 +155,14 @@ def test_replicating_takes_a_couchdb_source(copy: Copy) -> None:
     couch = CouchdbTransport("copy", KEY, copy.target.connection(), {"docs": output})
     with pytest.raises(ConfigError, match="its source is no CouchDB server"):
         couch.open()
+
+
+def test_a_pillow_of_another_name_goes_on_where_revisions_tell_what_is_older(copy: Copy) -> None:
+    copy.source.bulk([{"_id": "a", "n": 1}])
+    with copy.running() as couch:
+        assert_applied(couch.write(batch(*copy.changed(), epoch=3)))
+    copy.source.bulk([{"_id": "b", "n": 1}])
+    with copy.running(OTHER_KEY) as couch:
+        assert (copy.standing.epoch, copy.standing.foreign_epoch) == (None, None)
+        couch.write(batch(*copy.changed()))
+    assert copy.equal()

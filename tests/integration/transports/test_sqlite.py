@@ -39,6 +39,7 @@ OUTPUTS = {
 
 class SqliteTarget(Target):
     transactional = True
+    tells_others = True
     busy_faults = ("locked", "full")
 
     def __init__(self, path: Path) -> None:
