@@ -69,9 +69,10 @@ class Part:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        paths = sorted(glob(self.name)) or [self.name]  # without one pytest would run all there is
         self._said: BinaryIO = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [*COMMAND, "-o", f"cache_dir={self._cache}", *sorted(glob(self.name)), *self._more],
+            [*COMMAND, "-o", f"cache_dir={self._cache}", *paths, *self._more],
             stdout=self._said,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -24,11 +24,14 @@ def test_now_and_then(n):
 """
 
 
-def run(folder: Path, *parts: str, no_second_look: str = "none") -> tuple[int, str]:
+def run(
+    folder: Path, *parts: str, no_second_look: str = "none", limit_seconds: float = 300.0
+) -> tuple[int, str]:
     """Runs folders as the parts; returns the exit code and what was printed."""
     program = (
         "import sys; from tests import __main__ as runner;"
-        f"runner.PARTS = {[[part] for part in parts]!r}; runner.NO_SECOND_LOOK = {no_second_look!r};"
+        f"runner.PARTS = {parts!r}; runner.NO_SECOND_LOOK = {no_second_look!r};"
+        f"runner.LIMIT_SECONDS = {limit_seconds}; runner.LAST_WORDS = (runner.signal.SIGKILL,);"
         "sys.exit(runner.main([]))"
     )
     root = Path(__file__).parents[2]
@@ -81,3 +84,19 @@ def test_a_part_that_cannot_run_fails(parts: Path) -> None:
     assert code == 1
     assert "FAILED with" in said
     assert f"FAILED with {TESTS_FAILED}\n" not in said
+
+
+def test_a_part_may_be_some_files_of_a_folder_and_waits_for_its_turn(parts: Path) -> None:
+    for name in ("calm_a", "calm_b", "calm_c", "calm_d"):
+        (parts / f"test_{name}.py").write_text("def test_calm(): pass")
+    patterns = ["test_calm_[a-b]*.py", "test_calm_c*.py", "test_calm_d*.py"]
+    code, said = run(parts, *patterns, "test_calm_a.py")
+    assert code == 0, said
+    assert [said.count(f"{pattern}: passed") for pattern in patterns] == [2, 2, 2]
+    assert "2 passed" in said
+
+
+def test_what_there_was_no_time_for_has_not_passed(parts: Path) -> None:
+    code, said = run(parts, "steady", "two", "many", "steady", limit_seconds=0.0)
+    assert code == 1
+    assert "steady: NOT RUN, the time was up" in said
