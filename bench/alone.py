@@ -22,7 +22,7 @@ from checkpoints import CheckpointStore, TailKey
 from pillows import registry
 from pillows.clock import SystemClock
 from pillows.deadletters import DeadLetters
-from pillows.feed_file import FileFeed
+from pillows.feed.file import FileFeed
 from pillows.filters import KeepAll
 from pillows.observer import Observer
 from pillows.pillow import Pillow

@@ -19,9 +19,9 @@ from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import RetryableError
-from pillows.feed import CouchFeed
-from pillows.feed_contract import Feed
-from pillows.feed_groups import FeedGroups
+from pillows.feed.contract import Feed
+from pillows.feed.couch import CouchFeed
+from pillows.feed.groups import FeedGroups
 from pillows.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change
@@ -32,8 +32,8 @@ from pillows.steps import ChildRows, Step
 from pillows.tail import Tail
 from pillows.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import Transport
-from pillows.verify import needs_documents
-from pillows.verify_repair import Repair
+from pillows.verify.repair import Repair
+from pillows.verify.verifier import needs_documents
 
 #: A repair that is not done by then is given up: whoever asked for it waits no longer.
 REPAIR_SECONDS = 25.0

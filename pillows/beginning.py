@@ -15,7 +15,7 @@ import msgspec
 from checkpoints import Checkpoint, CheckpointMoved, Digest, IntegrityError, TailKey
 from pillows import start
 from pillows.errors import ConfigError, StateLostError
-from pillows.feed_contract import Feed, Identity
+from pillows.feed.contract import Feed, Identity
 from pillows.models import Standing
 from pillows.plan import Plan
 from pillows.transports.base import Transport

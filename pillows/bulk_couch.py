@@ -9,10 +9,10 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import msgspec
 from pydantic import SecretStr
 
-from pillows.answers import MissingError, RejectedError
 from pillows.bulk_outcome import BulkDocument, BulkOutcome
-from pillows.couch import Couch
-from pillows.couch_options import BasicAuth, CouchConnection
+from pillows.couch.answers import MissingError, RejectedError
+from pillows.couch.client import Couch
+from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
 
 #: With these CouchDB refuses a whole request for what one document is: a bad field, too large.

@@ -9,7 +9,7 @@ from checkpoints import CheckpointStore, TailKey
 from pillows.batcher import BatchPolicy
 from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
-from pillows.feed_contract import Feed
+from pillows.feed.contract import Feed
 from pillows.keeper import CheckpointPolicy
 from pillows.observer import Observer
 from pillows.pillow import Pillow

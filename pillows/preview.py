@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.errors import FatalError
-from pillows.feed_contract import Feed
+from pillows.feed.contract import Feed
 from pillows.models import Batch, Change, Document, DocumentRows, Row
 from pillows.pillow import Pillow, gone
 from pillows.transports.base import Transport

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pillows.errors import FencedError
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
 from pillows.models import Batch, DocumentRows, epoch_of, guard, version_of
 from pillows.waiting import Waiter
 

@@ -18,7 +18,7 @@ from pillows.clock import Clock
 from pillows.deadletters import DeadLetters
 from pillows.errors import FatalError
 from pillows.fanout import Delivery, FanOut, diverged
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
 from pillows.items import Item, Sorted, consecutive, sort, transformed
 from pillows.keeper import Keeper
 from pillows.letter import DeadLetter, LetterPolicy

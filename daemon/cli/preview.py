@@ -23,9 +23,9 @@ from daemon.config.masking import Mask, secrets_of
 from daemon.config.models import Config
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
-from pillows.feed_contract import Feed
-from pillows.feed_file import FileFeed
-from pillows.lines import GarbageError
+from pillows.feed.contract import Feed
+from pillows.feed.file import FileFeed
+from pillows.feed.lines import GarbageError
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.preview import Preview, next_changes, previews

@@ -31,8 +31,8 @@ from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.state import State
-from pillows.verify import KINDS, Report, Subject, Verifier
-from pillows.verify_scratch import Scratch
+from pillows.verify.scratch import Scratch
+from pillows.verify.verifier import KINDS, Report, Subject, Verifier
 
 #: Documents that are sent again in one call: it must answer before its caller gives up.
 _REPAIRED = 1000

@@ -1,7 +1,7 @@
 """What a configuration holds: every key, its type, its default and its meaning.
 
 The settings of connections and outputs are declared beside the code that uses them
-(`pillows.couch_options`, `pillows.source`, each transport); what stands here is the rest.
+(`pillows.couch.options`, `pillows.feed.options`, each transport); what stands here is the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from daemon.config.errors import Mistake
 from daemon.config.errors import Path as KeyPath
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
 from daemon.config.yaml_lines import Node, Place
+from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, Size
-from pillows.source import SourceOptions
 
 #: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"

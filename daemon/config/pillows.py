@@ -13,8 +13,8 @@ from daemon.config.models import NAME, PillowConfig, TransportEntry
 from daemon.config.report import Report
 from daemon.config.wholes import Whole
 from daemon.config.yaml_lines import Node
+from pillows.feed.options import SourceOptions
 from pillows.options import Options
-from pillows.source import SourceOptions
 
 
 def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from pillows.couch import Couch
-from pillows.couch_options import CouchConnection
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection
 
 #: How many of the first and of the newest documents are looked at.
 SAMPLE = 500

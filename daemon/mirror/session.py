@@ -34,7 +34,7 @@ from daemon.mirror.tables import standing_columns
 from daemon.run import Daemon
 from daemon.signals import Signals
 from pillows.clock import SystemClock
-from pillows.couch_options import CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.state import State, TailStatus
 
 #: A log of an earlier run is begun anew when it has this size.

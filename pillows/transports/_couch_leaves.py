@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from pillows.couch import Couch, TooLargeError
+from pillows.couch.client import Couch, TooLargeError
 
 #: An answer that is larger is asked for in halves; that of one document may be so many times as large.
 _MAX_ANSWER_BYTES = 64 * 2**20

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from pillows.couch import Couch
+from pillows.couch.client import Couch
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, generation
 from pillows.transports._couch_leaves import all_leaves

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from checkpoints import TailKey
-from pillows.answers import MissingError, RejectedError
-from pillows.couch import Couch
+from pillows.couch.answers import MissingError, RejectedError
+from pillows.couch.client import Couch
 from pillows.errors import RetryableError
 from pillows.models import Standing, WriteResult, generation
 from pillows.transports._couch_leaves import all_leaves

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.couch import Couch
-from pillows.couch_options import CouchConnection, DatabaseName
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
 from pillows.models import Batch, Standing, WriteResult, guard
 from pillows.options import Options

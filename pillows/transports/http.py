@@ -21,9 +21,9 @@ from pydantic import AfterValidator, Field
 from requests.utils import requote_uri
 
 from checkpoints import Checkpoint, TailKey
-from pillows.answers import retry_after
 from pillows.causes import causes, unopened
 from pillows.clock import SystemClock
+from pillows.couch.answers import retry_after
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, RetryableError
 from pillows.models import Batch, Standing, WriteResult
 from pillows.options import Duration, Options, Secret, Size

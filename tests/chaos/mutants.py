@@ -52,7 +52,7 @@ def swallowed_item_error() -> None:
 
 def generation_as_version() -> None:
     """The winner's generation is taken for the document's version."""
-    from pillows import lines
+    from pillows.feed import lines
     from pillows.models import generation
 
     change = lines._change
@@ -68,7 +68,7 @@ def generation_as_version() -> None:
 def page_cut_is_an_end() -> None:
     """The last position of a page counts, though the page was not read to its end."""
     from pillows.errors import RetryableError
-    from pillows.feed_reading import Reading
+    from pillows.feed.reading import Reading
     from pillows.models import ChangeBatch
 
     read_page = Reading._read_page
@@ -125,7 +125,7 @@ def failed_batch_later() -> None:
 
 def recreated_ignored() -> None:
     """A database of the same name is taken for the same database."""
-    from pillows.feed_contract import Identity
+    from pillows.feed.contract import Identity
 
     Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
 

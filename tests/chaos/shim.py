@@ -27,18 +27,18 @@ def alternate() -> None:
 
     Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
     """
-    from pillows import feed_choice, feed_reading
+    from pillows.feed import choice, reading
 
-    feed_reading.FAR_BEHIND = FAR_BEHIND
-    feed_choice.LAP_ROWS = LAP_ROWS
-    feed_choice.FIRST_STRETCH_LAPS = feed_choice.LONGEST_STRETCH_LAPS = 1
-    end = feed_choice.Choice.end
+    reading.FAR_BEHIND = FAR_BEHIND
+    choice.LAP_ROWS = LAP_ROWS
+    choice.FIRST_STRETCH_LAPS = choice.LONGEST_STRETCH_LAPS = 1
+    end = choice.Choice.end
 
     def told(self: Any, at: float) -> None:
         sys.stderr.write(f'{{"event": "lap.{self.way}"}}\n')
         end(self, at)
 
-    feed_choice.Choice.end = told  # type: ignore[method-assign]
+    choice.Choice.end = told  # type: ignore[method-assign]
 
 
 def forget_renames(folder: Path) -> None:

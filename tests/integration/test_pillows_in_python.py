@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from pillows.couch_options import BasicAuth
+from pillows.couch.options import BasicAuth
 from pillows.registry import registered
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "pillows-in-python.md"

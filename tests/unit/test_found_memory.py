@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from checkpoints import Seq
-from pillows.documents import Wanted, wanted
-from pillows.feed_loader import Loader, Sizes
+from pillows.feed.documents import Wanted, wanted
+from pillows.feed.loader import Loader, Sizes
+from pillows.feed.pace import Pace
 from pillows.models import Change, ChangeBatch
-from pillows.pace import Pace
 
 
 def rare(number: int, *, seq: int) -> ChangeBatch:

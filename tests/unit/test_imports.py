@@ -32,6 +32,16 @@ DAEMON_MAY_IMPORT = {
     "mirror": {"config", "run", "cli", "mirror"},
     "demo": {"demo"},
 }
+#: What everything in `pillows` may import of it, and what its folders may import beyond that. The pipeline
+#: stands in no folder; of the source it knows the contract alone, and of targets their base.
+COMMON = {"causes", "clock", "errors", "models", "observer", "options", "retry"}
+PILLOWS_MAY_IMPORT = {
+    "couch": {"couch"},
+    "feed": {"couch", "feed"},
+    "transports": {"couch", "transports", "conversions", "paths"},
+    "": {"couch", "feed.contract", "transports.base"},
+    "verify": {"verify", "feed.contract", "transports.base"},
+}
 
 
 def modules(package: str) -> list[Path]:
@@ -75,6 +85,26 @@ def test_imports_within_the_daemon_go_one_way() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "daemon"
         if folder(node.module or "") not in DAEMON_MAY_IMPORT[folder(dotted(path))]
     ]
+    assert wrong == []
+
+
+def within(name: str, allowed: set[str]) -> bool:
+    """Whether a module of `pillows` is one of these, or stands in one of these folders."""
+    return any(name == each or name.startswith(f"{each}.") for each in allowed)
+
+
+def test_imports_within_the_pillows_go_one_way() -> None:
+    """Whoever talks to CouchDB knows nobody; a feed knows no pipeline; the pipeline knows no feed."""
+    flat = {path.stem for path in (ROOT / "pillows").glob("*.py")}
+    wrong = []
+    for path in modules("pillows"):
+        home = path.parent.name if path.parent.name in PILLOWS_MAY_IMPORT else ""
+        allowed = COMMON | PILLOWS_MAY_IMPORT[home] | (flat if home in ("", "verify") else set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            package, _, name = (getattr(node, "module", None) or "").partition(".")
+            names = [name] if name else [alias.name for alias in getattr(node, "names", ())]
+            if package == "pillows":
+                wrong += [(path.name, each) for each in names if not within(each, allowed)]
     assert wrong == []
 
 

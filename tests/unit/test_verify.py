@@ -10,14 +10,14 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from pillows.errors import RetryableError
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
 from pillows.filters import KeepAll
 from pillows.models import Change, ChangeBatch, guard
 from pillows.pillow import Pillow
 from pillows.transforms import PassThrough
 from pillows.transports.base import Stored
-from pillows.verify import Found, Report, Subject, Verifier
-from pillows.verify_scratch import Scratch
+from pillows.verify.scratch import Scratch
+from pillows.verify.verifier import Found, Report, Subject, Verifier
 from tests.unit.pipeline.parts import MemoryTransport
 
 NONE = {"missing": 0, "stale": 0, "phantom": 0}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pillows.transports.base import Stored
-from pillows.verify_scratch import Scratch
+from pillows.verify.scratch import Scratch
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from urllib.parse import quote
 
 import pytest
 
-from pillows.couch_options import BasicAuth, CouchConnection
-from pillows.feed import CouchFeed
-from pillows.source import SourceOptions
+from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.feed.couch import CouchFeed
+from pillows.feed.options import SourceOptions
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import psutil
 import requests
 
 from checkpoints import TailKey
-from pillows.couch_options import BasicAuth, CouchConnection, Timeouts
+from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
 from pillows.transports.couchdb import CouchdbOutput, CouchdbTransport
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.tcp_proxy import Fault, TcpProxy

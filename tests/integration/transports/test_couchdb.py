@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pillows.couch_options import CouchConnection
+from pillows.couch.options import CouchConnection
 from pillows.errors import AwayError, ConfigError, RetryableError
 from pillows.models import WriteResult, guard
 from pillows.transports._couch_target import TargetDatabase

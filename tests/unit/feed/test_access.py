@@ -13,9 +13,9 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from pydantic import ValidationError
 
-from pillows.answers import ThrottledError, classify, retry_after
-from pillows.couch import Couch
-from pillows.couch_options import (
+from pillows.couch.answers import ThrottledError, classify, retry_after
+from pillows.couch.client import Couch
+from pillows.couch.options import (
     BasicAuth,
     BearerAuth,
     CouchConnection,

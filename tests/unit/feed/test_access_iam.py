@@ -10,8 +10,8 @@ import jwt
 import pytest
 from ibm_cloud_sdk_core.token_managers import token_manager
 
-from pillows.couch import Couch
-from pillows.couch_options import CouchConnection, IamAuth
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection, IamAuth
 from pillows.errors import AccessError, RetryableError
 from tests.servers.scripted import HANG, RESET, ScriptedServer, json_reply
 from tests.unit.feed.wire import couchdb

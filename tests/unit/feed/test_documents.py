@@ -12,15 +12,15 @@ import pytest
 from gevent.event import Event
 
 from pillows.clock import SystemClock
-from pillows.couch import Couch, Pulse, TooLargeError
-from pillows.couch_options import CouchConnection
-from pillows.documents import Documents, wanted
+from pillows.couch.client import Couch, Pulse, TooLargeError
+from pillows.couch.options import CouchConnection
 from pillows.errors import RetryableError
-from pillows.feed_loader import Loader, Sizes
-from pillows.lines import change_of
+from pillows.feed.documents import Documents, wanted
+from pillows.feed.lines import change_of
+from pillows.feed.loader import Loader, Sizes
+from pillows.feed.pace import Pace
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
-from pillows.pace import Pace
 from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
 from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
 
@@ -269,7 +269,7 @@ def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halv
     server, documents, monkeypatch
 ):
     """A restored database sends back a whole batch, however large its documents are."""
-    monkeypatch.setattr("pillows.documents.MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("pillows.feed.documents.MAX_GROUP_BYTES", 1000)
     ids = [f"d{n}" for n in range(10)]
 
     def answer(request):

@@ -8,7 +8,7 @@ import pytest
 
 from checkpoints import Seq
 from pillows.errors import InvalidSeqError, SourceMissingError
-from pillows.feed import Backlog
+from pillows.feed.couch import Backlog
 from pillows.observer import Observer
 from pillows.retry import AWAY_SECONDS
 from tests.clock import FakeClock

@@ -9,12 +9,12 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.couch_options import CouchConnection
-from pillows.feed_group import GATHER_SECONDS, FeedGroup, GroupFeed
-from pillows.feed_groups import FeedGroups
-from pillows.feed_member import Held, Member
+from pillows.couch.options import CouchConnection
+from pillows.feed.group import GATHER_SECONDS, FeedGroup, GroupFeed
+from pillows.feed.groups import FeedGroups
+from pillows.feed.member import Held, Member
+from pillows.feed.options import SourceOptions
 from pillows.models import ChangeBatch
-from pillows.source import SourceOptions
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
 from tests.sizes import size

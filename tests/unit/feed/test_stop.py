@@ -11,8 +11,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows import feed as feed_module
 from pillows.errors import StoppedError
+from pillows.feed import couch as feed_module
 from pillows.observer import Observer
 from pillows.tries import Retrier
 from pillows.waiting import LAST_SECONDS, Waiter

@@ -13,11 +13,11 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.couch_options import CouchConnection, Timeouts
-from pillows.feed import CouchFeed, Identity
+from pillows.couch.options import CouchConnection, Timeouts
+from pillows.feed.couch import CouchFeed, Identity
+from pillows.feed.options import SourceOptions
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
-from pillows.source import SourceOptions
 from tests.servers.scripted import LAST_CHUNK, ScriptedServer, chunk, head, json_reply
 
 PAGE_HEAD = b'{"results":[\n'

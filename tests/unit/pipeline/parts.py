@@ -12,7 +12,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, CheckpointStore, Seq, TailKey
 from pillows.clock import Clock, SystemClock
 from pillows.deadletters import DeadLetters
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
 from pillows.filters import KeepAll
 from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, generation, guard
 from pillows.observer import Observer

@@ -6,7 +6,7 @@ import pytest
 from gevent.event import Event
 
 from pillows.models import guard
-from pillows.verify_repair import Repair
+from pillows.verify.repair import Repair
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 

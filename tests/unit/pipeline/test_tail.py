@@ -18,7 +18,7 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
 from pillows.filters import KeepAll, PythonFilter
 from pillows.keeper import CheckpointPolicy
 from pillows.models import Change, Document, guard

@@ -23,14 +23,14 @@ from gevent.event import Event
 from checkpoints import Checkpoint, Seq
 from pillows.clock import Clock
 from pillows.errors import ConfigError, FatalError, RetryableError
-from pillows.feed_contract import Feed, Identity
+from pillows.feed.contract import Feed, Identity
 from pillows.models import Change
 from pillows.pillow import Pillow
 from pillows.transforms import PassThrough
 from pillows.transports.base import Transport
 from pillows.triggers import DocumentTrigger
-from pillows.verify_patience import SourcePatience
-from pillows.verify_scratch import Scratch
+from pillows.verify.patience import SourcePatience
+from pillows.verify.scratch import Scratch
 
 #: Documents that a target is asked for at once when it is looked at again.
 _ASKED = 500

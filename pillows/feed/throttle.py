@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from gevent.event import Event
 
-from pillows.answers import ThrottledError
 from pillows.clock import Clock
-from pillows.pace import Pace
+from pillows.couch.answers import ThrottledError
+from pillows.feed.pace import Pace
 from pillows.retry import Backoff
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from pillows.couch_options import DatabaseName
+from pillows.couch.options import DatabaseName
 from pillows.options import Duration, Options, Size
 
 #: How documents arrive: by the feed's length, along with the feed, or fetched apart.

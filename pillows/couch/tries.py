@@ -14,8 +14,8 @@ from contextlib import ExitStack, contextmanager
 import gevent
 from gevent.lock import Semaphore
 
-from pillows.answers import RefusedError
 from pillows.clock import Clock
+from pillows.couch.answers import RefusedError
 from pillows.errors import AccessError
 
 #: Refusals that end the trying, and for how long.

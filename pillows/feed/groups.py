@@ -7,15 +7,15 @@ from collections.abc import Callable
 import msgspec
 
 from pillows.clock import Clock, SystemClock
-from pillows.couch import Couch
-from pillows.couch_options import CouchConnection
-from pillows.feed import CouchFeed
-from pillows.feed_contract import Feed
-from pillows.feed_group import ALONE_SECONDS, FeedGroup, GroupFeed
-from pillows.feed_reading import MAX_LIFE_SECONDS
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection
+from pillows.feed.contract import Feed
+from pillows.feed.couch import CouchFeed
+from pillows.feed.group import ALONE_SECONDS, FeedGroup, GroupFeed
+from pillows.feed.options import SourceOptions
+from pillows.feed.reading import MAX_LIFE_SECONDS
 from pillows.models import Change
 from pillows.observer import Observer
-from pillows.source import SourceOptions
 
 #: Settings that may differ between readers who share a connection.
 _OWN_SETTINGS = {"connection", "since", "on_recreated"}

@@ -1,6 +1,6 @@
 """Reads the changes of a CouchDB database, for ever, under everything a server and a network can do.
 
-Each reading (`pillows.feed_reading`) runs until something goes wrong; the next begins where the
+Each reading (`pillows.feed.reading`) runs until something goes wrong; the next begins where the
 last batch ended that was handed over. Nothing else is remembered, so nothing can be skipped.
 """
 
@@ -13,25 +13,25 @@ from urllib.parse import quote
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.answers import RejectedError
 from pillows.clock import Clock, SystemClock
-from pillows.couch import Couch, Pulse, TooLargeError
-from pillows.couch_options import CouchConnection
-from pillows.documents import wanted
+from pillows.couch.answers import RejectedError
+from pillows.couch.client import Couch, Pulse, TooLargeError
+from pillows.couch.options import CouchConnection
 from pillows.errors import RetryableError
-from pillows.feed_choice import Choice
-from pillows.feed_contract import Feed, Identity
-from pillows.feed_loader import Sizes
-from pillows.feed_pages import BATCH_BYTES, gathered
-from pillows.feed_pipe import Pipe, StalledError
-from pillows.feed_reading import MAX_LIFE_SECONDS, Hands, Reading
-from pillows.feed_source import Source
+from pillows.feed.choice import Choice
+from pillows.feed.contract import Feed, Identity
+from pillows.feed.documents import wanted
+from pillows.feed.loader import Sizes
+from pillows.feed.options import SourceOptions
+from pillows.feed.pace import Pace
+from pillows.feed.pages import BATCH_BYTES, gathered
+from pillows.feed.pipe import Pipe, StalledError
+from pillows.feed.reading import MAX_LIFE_SECONDS, Hands, Reading
+from pillows.feed.source import Source
+from pillows.feed.throttle import Throttled
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
-from pillows.pace import Pace
 from pillows.retry import Backoff, Patience
-from pillows.source import SourceOptions
-from pillows.throttle import Throttled
 
 #: While nothing comes, a sign of life is given as often as this.
 TICK_SECONDS = 5.0

@@ -10,8 +10,8 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed import TICK_SECONDS
-from pillows.feed_contract import Identity
+from pillows.feed.contract import Identity
+from pillows.feed.couch import TICK_SECONDS
 from pillows.models import Change, ChangeBatch
 
 _SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)

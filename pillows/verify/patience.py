@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pillows.clock import Clock
 from pillows.errors import RetryableError
-from pillows.feed_contract import Feed
+from pillows.feed.contract import Feed
 
 
 class SourcePatience:

@@ -12,9 +12,9 @@ from typing import Protocol
 import requests
 from gevent.lock import RLock
 
-from pillows.answers import RefusedError
 from pillows.clock import Clock
-from pillows.couch_options import (
+from pillows.couch.answers import RefusedError
+from pillows.couch.options import (
     Auth,
     BasicAuth,
     BearerAuth,
@@ -22,7 +22,7 @@ from pillows.couch_options import (
     JwtAuth,
     SessionAuth,
 )
-from pillows.couch_tries import Tries
+from pillows.couch.tries import Tries
 from pillows.errors import RetryableError
 
 #: A token is renewed when this share of its life is over.

@@ -3,7 +3,7 @@
 From 1,001 ids on CouchDB scans the whole database instead of looking them up
 (`changes_doc_ids_optimization_threshold`), so the ids are asked for in groups, all from one position.
 Each answer ends at a position of its own, and none of them can be compared. What may be saved is
-found by time, as shared feeds do it (`pillows.feed_group`): the position that the first group's
+found by time, as shared feeds do it (`pillows.feed.group`): the position that the first group's
 answer ended at, once every group was asked for again so much later that each copy has what that
 position covers. Until then rows come again; those that were handed on are left out.
 """

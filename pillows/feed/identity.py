@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pillows.documents import Documents
 from pillows.errors import RecreatedError
-from pillows.feed_contract import Identity
-from pillows.feed_source import Source
+from pillows.feed.contract import Identity
+from pillows.feed.documents import Documents
+from pillows.feed.source import Source
 from pillows.models import Change, ChangeBatch
 
 #: The revision of a document that was purged: it has none, and any other is greater.

@@ -14,8 +14,8 @@ from urllib.parse import quote
 import msgspec
 
 from checkpoints import Seq
+from pillows.feed.options import SourceOptions
 from pillows.models import Change, ChangeBatch
-from pillows.source import SourceOptions
 
 #: Rows between two positions.
 INTERVAL = 100

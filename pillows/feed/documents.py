@@ -16,13 +16,13 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from pillows.answers import RejectedError, ServerError
-from pillows.couch import Couch, Pulse, TooLargeError
+from pillows.couch.answers import RejectedError, ServerError
+from pillows.couch.client import Couch, Pulse, TooLargeError
 from pillows.errors import RetryableError
-from pillows.lines import MAX_LINE_BYTES
+from pillows.feed.lines import MAX_LINE_BYTES
+from pillows.feed.pace import Pace
+from pillows.feed.throttle import Throttle, Throttled
 from pillows.models import Change, generation
-from pillows.pace import Pace
-from pillows.throttle import Throttle, Throttled
 
 #: Documents per `_bulk_get`: below 100 the request costs more than the documents, above 500 CouchDB
 #: gets slower again (200-500 measured best).

@@ -9,9 +9,8 @@ from hashlib import sha256
 
 import msgspec
 
-from pillows.answers import MissingError, RejectedError
-from pillows.couch import Answer, Couch, Pulse
-from pillows.documents import Documents
+from pillows.couch.answers import MissingError, RejectedError
+from pillows.couch.client import Answer, Couch, Pulse
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -19,12 +18,13 @@ from pillows.errors import (
     RetryableError,
     SourceMissingError,
 )
-from pillows.feed_contract import Identity
-from pillows.feed_pages import filter_body
-from pillows.lines import Closing, PageReader, Reader
-from pillows.pace import Pace
-from pillows.source import SourceOptions
-from pillows.throttle import Throttled
+from pillows.feed.contract import Identity
+from pillows.feed.documents import Documents
+from pillows.feed.lines import Closing, PageReader, Reader
+from pillows.feed.options import SourceOptions
+from pillows.feed.pace import Pace
+from pillows.feed.pages import filter_body
+from pillows.feed.throttle import Throttled
 
 #: A database that is not there is asked for as seldom as this.
 MISSING_SECONDS = 30.0

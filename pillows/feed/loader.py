@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import gevent
 
-from pillows.couch import TooLargeError
-from pillows.documents import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
+from pillows.couch.client import TooLargeError
 from pillows.errors import RetryableError
+from pillows.feed.documents import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
+from pillows.feed.pace import Pace
 from pillows.models import Change, ChangeBatch
-from pillows.pace import Pace
 
 #: Weight of the newest group in the running average of document sizes.
 _NEWEST = 0.3

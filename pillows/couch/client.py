@@ -17,13 +17,13 @@ import msgspec
 import requests
 import urllib3
 
-from pillows.access import Access, access
-from pillows.answers import ForbiddenError, RefusedError, classify
 from pillows.causes import unopened, untrusted
 from pillows.clock import Clock, SystemClock
-from pillows.couch_options import CouchConnection
-from pillows.couch_session import session
-from pillows.couch_tries import Tries
+from pillows.couch.access import Access, access
+from pillows.couch.answers import ForbiddenError, RefusedError, classify
+from pillows.couch.options import CouchConnection
+from pillows.couch.session import session
+from pillows.couch.tries import Tries
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, PillowError, RetryableError
 
 T = TypeVar("T")
@@ -171,7 +171,7 @@ class Couch:
 
         Raises:
             AwayError: no connection to the server came about.
-            RetryableError: it is busy, or does not make sense; a subclass in `pillows.answers` says
+            RetryableError: it is busy, or does not make sense; a subclass in `pillows.couch.answers` says
                 what exactly.
             AccessError: it does not let us in.
             ConfigError: what was configured cannot work.

@@ -11,9 +11,9 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.errors import InvalidSeqError, PermanentError
-from pillows.feed_contract import Identity
-from pillows.feed_pages import Cutter
-from pillows.lines import PageReader, Reader, TailReader
+from pillows.feed.contract import Identity
+from pillows.feed.lines import PageReader, Reader, TailReader
+from pillows.feed.pages import Cutter
 from pillows.models import Change, ChangeBatch, Document
 
 _BLOCK_BYTES = 65536

@@ -21,9 +21,9 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.errors import FatalError
-from pillows.feed import CouchFeed
-from pillows.feed_contract import Identity
-from pillows.feed_member import Held, Member
+from pillows.feed.contract import Identity
+from pillows.feed.couch import CouchFeed
+from pillows.feed.member import Held, Member
 from pillows.models import Change, ChangeBatch, Document
 
 #: How far apart the positions are that a group remembers.

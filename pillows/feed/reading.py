@@ -1,6 +1,6 @@
 """One reading of a feed: who is this, catch up page by page, then follow the head.
 
-Runs in a greenlet of its own (`pillows.feed_pipe`) until something goes wrong, a stop is asked for,
+Runs in a greenlet of its own (`pillows.feed.pipe`) until something goes wrong, a stop is asked for,
 or the consumer is too slow; whoever started it begins another from the last position handed over.
 """
 
@@ -14,22 +14,22 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.clock import Clock
-from pillows.couch import Answer
-from pillows.documents import Wanted, wanted
+from pillows.couch.client import Answer
 from pillows.errors import RetryableError
-from pillows.feed_choice import Choice, Way
-from pillows.feed_contract import Identity
-from pillows.feed_identity import Recognition
-from pillows.feed_ids import GROUP_IDS, IdGroups
-from pillows.feed_loader import Loader, Sizes
-from pillows.feed_pages import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
-from pillows.feed_source import Source, whole
-from pillows.lines import Closing, GarbageError, PageReader, Reader, TailReader
+from pillows.feed.choice import Choice, Way
+from pillows.feed.contract import Identity
+from pillows.feed.documents import Wanted, wanted
+from pillows.feed.identity import Recognition
+from pillows.feed.ids import GROUP_IDS, IdGroups
+from pillows.feed.lines import Closing, GarbageError, PageReader, Reader, TailReader
+from pillows.feed.loader import Loader, Sizes
+from pillows.feed.pace import Pace
+from pillows.feed.pages import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
+from pillows.feed.source import Source, whole
 from pillows.models import Change, ChangeBatch
-from pillows.pace import Pace
 from pillows.retry import Backoff
 
-#: So many changes behind, it is worth finding out how documents come faster (`feed_choice`).
+#: So many changes behind, it is worth finding out how documents come faster (`pillows.feed.choice`).
 FAR_BEHIND = 10_000
 
 #: A response that ends sooner is a server in maintenance or worse.

@@ -1,4 +1,4 @@
-"""The HTTP session under `pillows.couch`: requests, with connections that may be interrupted.
+"""The HTTP session under `pillows.couch.client`: requests, with connections that may be interrupted.
 
 A feed is stopped by ending its greenlet, wherever it waits. urllib3 closes what it has opened on
 every way out but two: a greenlet that is interrupted while it connects, or while it looks whether a
@@ -20,7 +20,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from pillows.couch_options import CouchConnection
+from pillows.couch.options import CouchConnection
 
 #: Connections kept for short requests; streams beyond it are closed after use anyway.
 _POOL_CONNECTIONS = 32
@@ -38,7 +38,7 @@ def session(connection: CouchConnection) -> requests.Session:
     """A session for one server, without credentials and without cookies of its own."""
     http = requests.Session()
     http.auth = _NoAuth()
-    # Cookies are ours to send (`pillows.access`): a jar would keep a dead session's.
+    # Cookies are ours to send (`pillows.couch.access`): a jar would keep a dead session's.
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     http.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
