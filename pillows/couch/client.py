@@ -1,8 +1,6 @@
 """One CouchDB server over HTTP: requests in, typed answers or the error tree out.
 
-Bodies are read raw, block by block, as they arrive; nothing is retried here, since only the caller
-knows what must not be read twice. urllib3's own dechunking costs 0.8 microseconds per 500-byte
-document in CouchDB's chunks of 1.5 kB, so a faster one would gain nothing.
+Nothing is retried here, since only the caller knows what must not be read twice.
 """
 
 from __future__ import annotations
@@ -22,100 +20,18 @@ from pillows.clock import Clock, SystemClock
 from pillows.couch.access import Access, access
 from pillows.couch.answers import ForbiddenError, RefusedError, classify
 from pillows.couch.options import CouchConnection
+from pillows.couch.response import Answer, Pulse
 from pillows.couch.session import session
 from pillows.couch.tries import Tries
-from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 
 T = TypeVar("T")
-
-#: Most of one block; a greenlet gives way to the others after as many bytes.
-BLOCK_BYTES = 65536
 
 #: A larger answer is put together in one turn of the hub and decoded in another.
 _LARGE_BYTES = 4 * 2**20
 
 #: How much of an unwanted answer is read for its message.
 _COMPLAINT_BYTES = 4096
-
-
-class TooLargeError(PermanentError):
-    """The answer is larger than the caller wants to hold in memory."""
-
-
-class Pulse:
-    """When somebody's last good byte came.
-
-    Attributes:
-        at: monotonic seconds; None before the first.
-        beats: how many blocks have come.
-    """
-
-    __slots__ = ("_clock", "at", "beats")
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.at: float | None = None
-        self.beats = 0
-
-    def beat(self) -> None:
-        """A block came."""
-        self.at = self._clock.monotonic()
-        self.beats += 1
-
-
-class Answer:
-    """A response whose body is being read.
-
-    Attributes:
-        headers: the response's headers.
-    """
-
-    def __init__(self, response: requests.Response, couch: Couch, pulse: Pulse | None) -> None:
-        self.headers = response.headers
-        self._raw: urllib3.HTTPResponse = response.raw
-        self._couch = couch
-        self._pulse = pulse or Pulse(couch.clock)
-
-    def blocks(self) -> Iterator[bytes]:
-        """The body as it arrives, undone of chunking and compression.
-
-        Raises:
-            RetryableError: the connection broke, in whatever way, or fell silent.
-        """
-        unyielded_bytes = 0
-        with self._couch.translated():
-            for block in self._stream():
-                self._pulse.beat()
-                yield block
-                # A socket that always has more never switches greenlets by itself.
-                unyielded_bytes += len(block)
-                if unyielded_bytes >= BLOCK_BYTES:
-                    unyielded_bytes = 0
-                    gevent.sleep(0)
-
-    def _stream(self) -> Iterator[bytes]:
-        if self._raw.chunked:
-            yield from self._raw.stream(BLOCK_BYTES, decode_content=True)
-            return
-        # `stream` would wait for a full block here, and hold back what an idle feed has sent.
-        while block := self._raw.read1(BLOCK_BYTES, decode_content=True):
-            yield block
-
-    def body(self, max_bytes: int) -> bytes:
-        """The whole body.
-
-        Raises:
-            TooLargeError: it is larger than `max_bytes`.
-            RetryableError: as `blocks`.
-        """
-        parts: list[bytes] = []
-        size_bytes = 0
-        for block in self.blocks():
-            parts.append(block)
-            size_bytes += len(block)
-            if size_bytes > max_bytes:
-                raise TooLargeError(f"The answer is larger than {max_bytes} bytes.")
-        return b"".join(parts)
 
 
 class Couch:
@@ -178,7 +94,7 @@ class Couch:
         """
         response = self._admitted(method, path, body, silent_seconds)
         try:
-            yield Answer(response, self, pulse)
+            yield Answer(response, self.translated, pulse or Pulse(self.clock))
         finally:
             response.close()
 
@@ -292,7 +208,7 @@ class Couch:
 
     def _refusal(self, response: requests.Response) -> PillowError:
         try:
-            body = next(Answer(response, self, None).blocks(), b"")[:_COMPLAINT_BYTES]
+            body = next(Answer(response, self.translated, Pulse(self.clock)).blocks(), b"")[:_COMPLAINT_BYTES]
         except RetryableError:
             body = b""
         return classify(response.status_code, response.headers, body, now=self.clock.wall())
@@ -331,6 +247,3 @@ class Couch:
         for secret in self._access.secrets():
             text = text.replace(secret, "***")
         return text[:500]
-
-
-__all__ = ["Answer", "Couch", "CouchConnection", "Pulse", "TooLargeError"]

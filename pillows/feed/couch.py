@@ -15,8 +15,9 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.couch.answers import RejectedError
-from pillows.couch.client import Couch, Pulse, TooLargeError
+from pillows.couch.client import Couch
 from pillows.couch.options import CouchConnection
+from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.choice import Choice
 from pillows.feed.contract import Feed, Identity
@@ -24,25 +25,14 @@ from pillows.feed.documents import wanted
 from pillows.feed.loader import Sizes
 from pillows.feed.options import SourceOptions
 from pillows.feed.pace import Pace
-from pillows.feed.pages import BATCH_BYTES, gathered
-from pillows.feed.pipe import Pipe, StalledError
-from pillows.feed.reading import MAX_LIFE_SECONDS, Hands, Reading
+from pillows.feed.pipe import StalledError
+from pillows.feed.reading import MAX_LIFE_SECONDS, Hands
+from pillows.feed.session import SIGN_OF_LIFE, STALLED_SECONDS, TICK_SECONDS, Session
 from pillows.feed.source import Source
 from pillows.feed.throttle import Throttled
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
 from pillows.retry import Backoff, Patience
-
-#: While nothing comes, a sign of life is given as often as this.
-TICK_SECONDS = 5.0
-
-#: CouchDB gives up a reader that takes nothing for 300 s, and keeps nothing for it.
-STALLED_SECONDS = 240.0
-
-#: After a stop, a page is waited for while its bytes come at least this often; at the head of the
-#: feed, what has been sent already is taken along.
-QUIET_PAGE_SECONDS = 0.5
-QUIET_TAIL_SECONDS = 0.05
 
 #: CouchDB takes no request line beyond 8,000 characters; a token grows with the number of shards
 #: (3,248 with 256 of them).
@@ -50,8 +40,6 @@ LONG_SEQ = 6000
 
 #: More changes than this in a second nobody writes: CouchDB takes some 4,000 in bulk.
 MOST_WRITES_PER_SECOND = 10_000
-
-_SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +190,7 @@ class CouchFeed:
         patience, ends = Patience(), Backoff()
         purge_seq = identity.purge_seq if identity else None
         while not stop.is_set():
-            reading = _Session(self._hands(ends, stop), since, identity, self._options.queue)
+            reading = Session(self._hands(ends, stop), since, identity, self._options.queue)
             try:
                 for batch in reading.batches(self._drain_seconds):
                     purge_seq = batch.purge_seq or purge_seq
@@ -248,11 +236,11 @@ class CouchFeed:
         self._failed = str(error)
         self._tell_retry(self._failed, patience.attempts, delay_seconds)
         until = self._clock.monotonic() + delay_seconds
-        yield _SIGN_OF_LIFE
+        yield SIGN_OF_LIFE
         while (left := until - self._clock.monotonic()) > 0:
             if self._clock.wait(stop, min(left, TICK_SECONDS)):
                 return
-            yield _SIGN_OF_LIFE
+            yield SIGN_OF_LIFE
 
     def _on_throttled(self, told: Throttled | None) -> None:
         """A fetch of documents waits, or waits no more."""
@@ -294,57 +282,6 @@ class CouchFeed:
 def _known(found: Identity | None, purge_seq: str | None) -> Identity | None:
     """Which database this is, but no purge whose documents were not handed over: they are told again."""
     return replace(found, purge_seq=purge_seq) if found and purge_seq else found
-
-
-class _Session:
-    """One reading in a greenlet of its own, and the pipe to it."""
-
-    def __init__(self, hands: Hands, since: Seq, identity: Identity | None, max_bytes: int) -> None:
-        self._hands = hands
-        self._reading = Reading(hands, self._put, since, identity)
-        self._pipe: Pipe[ChangeBatch] = Pipe(
-            self._reading.run, max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS
-        )
-
-    @property
-    def identity(self) -> Identity | None:
-        """The database that was read."""
-        return self._reading.identity
-
-    def batches(self, drain_seconds: float) -> Iterator[ChangeBatch]:
-        """What the reading puts into the pipe, until its end, or until it was drained after a stop."""
-        self._hands.stop.rawlink(self._pipe.wake)
-        self._pipe.start()
-        while not self._hands.stop.is_set():
-            taken = self._pipe.take(TICK_SECONDS, max_bytes=BATCH_BYTES)
-            if taken is None:
-                return
-            yield from self._shaped(taken) if taken else (_SIGN_OF_LIFE,)
-        yield from self._drained(drain_seconds)
-
-    def _drained(self, drain_seconds: float) -> Iterator[ChangeBatch]:
-        """What had been asked for when the stop came, while it keeps coming."""
-        clock, pulse = self._hands.clock, self._hands.source.pulse
-        until = clock.monotonic() + drain_seconds
-        while clock.monotonic() <= until:
-            beats = pulse.beats
-            patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
-            taken = self._pipe.take(patience, max_bytes=BATCH_BYTES)
-            if taken is None or (not taken and pulse.beats == beats):
-                return
-            yield from self._shaped(taken)
-
-    def close(self) -> None:
-        """Ends the reading, whatever it waits for."""
-        self._hands.stop.unlink(self._pipe.wake)
-        self._pipe.close()
-
-    def _put(self, batch: ChangeBatch) -> None:
-        self._pipe.put(batch, batch.size_bytes)
-
-    def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
-        """At the head, what has gathered in fewer batches."""
-        return gathered(taken) if self._reading.following else taken
 
 
 __all__ = ["CouchFeed", "Feed", "Identity"]

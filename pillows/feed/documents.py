@@ -17,7 +17,8 @@ import msgspec
 from gevent.event import Event
 
 from pillows.couch.answers import RejectedError, ServerError
-from pillows.couch.client import Couch, Pulse, TooLargeError
+from pillows.couch.client import Couch
+from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.lines import MAX_LINE_BYTES
 from pillows.feed.pace import Pace

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import gevent
 
-from pillows.couch.client import TooLargeError
+from pillows.couch.response import TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.documents import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
 from pillows.feed.pace import Pace

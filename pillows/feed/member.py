@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.feed.contract import Identity
-from pillows.feed.couch import TICK_SECONDS
+from pillows.feed.session import TICK_SECONDS
 from pillows.models import Change, ChangeBatch
 
 _SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)

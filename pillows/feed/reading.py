@@ -14,8 +14,9 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.clock import Clock
-from pillows.couch.client import Answer
+from pillows.couch.response import Answer
 from pillows.errors import RetryableError
+from pillows.feed.buffering import BufferWatch
 from pillows.feed.choice import Choice, Way
 from pillows.feed.contract import Identity
 from pillows.feed.documents import Wanted, wanted
@@ -289,7 +290,7 @@ class Reading:
 
     def _stream(self) -> tuple[Closing | None, int]:
         """One continuous response; returns how it ended, if it did in good order, and its rows."""
-        watch = _BufferWatch(self._hands.clock, self._options.timeout)
+        watch = BufferWatch(self._hands.clock, self._options.timeout)
         reader = TailReader()
         query = tail_query(self._options, self._since, feed="continuous")
         with self._tail(query, reader) as (cutter, blocks):
@@ -350,32 +351,3 @@ class Reading:
         loader.drain()
         if batch.seq is not None:
             self._since = batch.seq
-
-
-class _BufferWatch:
-    """Notices a proxy that holds back a continuous feed until it ends.
-
-    CouchDB sends a line end at once, so a feed whose first byte comes with its end was held back.
-    """
-
-    def __init__(self, clock: Clock, timeout_seconds: float) -> None:
-        self._clock = clock
-        self._timeout_seconds = timeout_seconds
-        self._began_at = clock.monotonic()
-        self._first_seconds: float | None = None
-
-    def saw(self) -> None:
-        """A block came."""
-        if self._first_seconds is None:
-            self._first_seconds = self.age_seconds
-
-    @property
-    def age_seconds(self) -> float:
-        """Since the request was sent."""
-        return self._clock.monotonic() - self._began_at
-
-    @property
-    def buffered(self) -> bool:
-        """Whether the response was held back; asked at its end."""
-        late = 0.8 * self._timeout_seconds
-        return self._first_seconds is not None and self._first_seconds > max(late, self.age_seconds - 1.0)

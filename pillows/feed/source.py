@@ -10,7 +10,8 @@ from hashlib import sha256
 import msgspec
 
 from pillows.couch.answers import MissingError, RejectedError
-from pillows.couch.client import Answer, Couch, Pulse
+from pillows.couch.client import Couch
+from pillows.couch.response import Answer, Pulse
 from pillows.errors import (
     ConfigError,
     FatalError,

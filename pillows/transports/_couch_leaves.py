@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from pillows.couch.client import Couch, TooLargeError
+from pillows.couch.client import Couch
+from pillows.couch.response import TooLargeError
 
 #: An answer that is larger is asked for in halves; that of one document may be so many times as large.
 _MAX_ANSWER_BYTES = 64 * 2**20

@@ -12,8 +12,9 @@ import pytest
 from gevent.event import Event
 
 from pillows.clock import SystemClock
-from pillows.couch.client import Couch, Pulse, TooLargeError
+from pillows.couch.client import Couch
 from pillows.couch.options import CouchConnection
+from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.documents import Documents, wanted
 from pillows.feed.lines import change_of
