@@ -17,7 +17,7 @@ ENDS = {"kill": 5, "power": 3, "stop": 6, "hang": 2, "memory": 1, **{f"at {place
 FULL_CYCLES, LEAST, LEAST_RARE = 300, 5, 3
 
 #: What came to nothing counts so much, so that what never comes to anything is not drawn for ever.
-IN_VAIN = 0.2
+IN_VAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)

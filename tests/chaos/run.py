@@ -15,12 +15,12 @@ from gevent.util import print_run_info
 
 from tests.chaos.ends import freeze, starve
 from tests.chaos.faults import FAULTS
-from tests.chaos.lines import State
 from tests.chaos.oracle import UNREADABLE, Verdict, judge
 from tests.chaos.plan import FULL_CYCLES, Cycle, Plan
+from tests.chaos.replays import Replays
 from tests.chaos.score import ChaosError, Score
 from tests.chaos.shim import power_off
-from tests.chaos.stage import READY_SECONDS, REPLAY_BOUND, SHUTDOWN_SECONDS, Stage
+from tests.chaos.stage import READY_SECONDS, SHUTDOWN_SECONDS, Stage
 
 #: Once the faults have stopped, everything becomes equal again: for how long the same may be
 #: wrong meanwhile, and how long a fresh write may take to be visible everywhere.
@@ -81,11 +81,9 @@ class Chaos:
         self._wait_seconds = wait_seconds
         self._patience_seconds = patience_seconds
         self._hung_seconds = HUNG_SECONDS + recovery_seconds + probe_seconds + patience_seconds
-        self._written: dict[str, set[State]] = {}
-        self._stopped = self._ended_clean = False
-        self._rereads = False
+        self._replays = Replays(self.score)
+        self._stopped = False
         self._last = ""
-        self._power = False
 
     def run(self, cycles: int, *, check_every: int = 20, minutes: float = math.inf) -> Score:
         """Runs so many cycles, or fewer when the time is up, with a check after some and at the end.
@@ -171,7 +169,7 @@ class Chaos:
         felt = felt and (alive or cycle.fault.at_start)
         self.score.hit.update({cycle.fault.name: int(felt), end: int(hit)})
         self.plan.happened(cycle, felt=felt, hit=hit)
-        self._compare_writes(cycle)
+        self._count_replays(cycle)
         self._last += "".join(
             f", {name} in vain" for name, done in ((cycle.fault.name, felt), (end, hit)) if not done
         )
@@ -256,43 +254,11 @@ class Chaos:
         self._write(gently=True)
         gevent.sleep(self._pace_seconds)
         self._stop(calm=True)
-        self._compare_writes()
+        self._count_replays()
 
-    # --- what is written again
-
-    def _compare_writes(self, cycle: Cycle | None = None) -> None:
-        """Counts what this run wrote though an earlier one had written it.
-
-        What had not been acknowledged when a target failed or the feed was taken back is rightly
-        written again, however much it is, and so is all that a refusing disk did not keep.
-        """
-        found = self.stage.written()
-        self._last = f"{sum(map(len, found.values()))} written"
-        again = {name: sorted(states & self._written.get(name, set())) for name, states in found.items()}
-        for name, states in found.items():
-            self._written.setdefault(name, set()).update(states)
-        self._rereads = self._rereads or (cycle is not None and cycle.fault.rereads)
-        if not self._rereads:
-            self._last += f", {sum(map(len, again.values()))} again"
-            self._count(again)
-        self._rereads = self._rereads and cycle is not None  # a check has seen all of it
-        self._ended_clean = self._stopped and cycle is None
+    def _count_replays(self, cycle: Cycle | None = None) -> None:
+        self._last = self._replays.count(self.stage.written(), cycle=cycle, stopped=self._stopped)
         self._stopped = False
-        self._power = cycle is not None and cycle.end == "power"
-
-    def _count(self, again: Mapping[str, list[State]]) -> None:
-        if self._ended_clean:
-            count = sum(len(states) for states in again.values())
-            self.score.stop_replays.append(count)
-            if count:
-                examples = {name: states[:3] for name, states in again.items() if states}
-                self.score.troubles.append(f"after a clean stop {count} were written again: {examples}")
-            return
-        # Of PostgreSQL's lines nothing can be said: what was sent and not committed is sent again.
-        count = len(again["elasticsearch"])
-        self.score.replays.append(count)
-        if count > REPLAY_BOUND * (2 if self._power else 1):
-            self.score.troubles.append(f"{count} were written again after a kill, at most {REPLAY_BOUND} may")
 
     # --- checks
 

@@ -13,13 +13,15 @@ import pytest
 from tests.acceptance.stores import Row
 from tests.chaos import note
 from tests.chaos.ends import says_short
-from tests.chaos.lines import Line
+from tests.chaos.faults import FAULTS
+from tests.chaos.lines import Line, State
 from tests.chaos.oracle import judge
 from tests.chaos.plan import ENDS, FULL_CYCLES, Cycle, Plan
+from tests.chaos.replays import Replays
 from tests.chaos.run import Chaos
 from tests.chaos.score import SOMETIMES, ChaosError, Score
 from tests.chaos.soak import Sizes, Soaked
-from tests.chaos.stage import revealed
+from tests.chaos.stage import REPLAY_BOUND, revealed
 from tests.chaos.truth import NUL, Document, Truth, body
 from tests.chaos.writer import Writer
 from tests.servers.tcp_proxy import Passed
@@ -89,6 +91,41 @@ def test_what_is_written_is_read_off_the_line() -> None:
 
     line.forget()
     assert line.written() == set()
+
+
+def wrote(*numbers: int) -> dict[str, set[State]]:
+    return {"elasticsearch": {(f"doc-{n}", 1) for n in numbers}, "sqlite": set()}
+
+
+def test_what_is_written_again_after_a_clean_stop_is_trouble() -> None:
+    score = Score()
+    replays = Replays(score)
+    assert replays.count(wrote(1, 2), cycle=None, stopped=True) == "2 written, 0 again"
+    assert replays.count(wrote(2, 3), cycle=None, stopped=True) == "2 written, 1 again"
+    assert (score.stop_replays, score.replays) == ([1], [0])
+    (trouble,) = score.troubles
+    assert "after a clean stop 1 were written again: {'elasticsearch': [('doc-2', 1)]}" in trouble
+
+
+@pytest.mark.parametrize(("end", "most"), [("kill", REPLAY_BOUND), ("power", 2 * REPLAY_BOUND)])
+def test_more_than_a_kill_can_explain_is_trouble(end: str, most: int) -> None:
+    score = Score()
+    replays, cycle = Replays(score), Cycle(FAULTS["none"], end)
+    for count in (most + 1, most, most + 1):
+        replays.count(wrote(*range(count)), cycle=cycle, stopped=False)
+    assert score.replays == [0, most, most + 1]
+    assert score.troubles == [f"{most + 1} were written again after a kill, at most {most} may"]
+
+
+@pytest.mark.parametrize("fault", ["couch: rewound feed", "state: EIO"])
+def test_where_reading_again_is_right_nothing_is_counted_until_all_was_compared(fault: str) -> None:
+    score = Score()
+    replays = Replays(score)
+    for cycle in (Cycle(FAULTS["none"], "kill"), Cycle(FAULTS[fault], "kill"), None):
+        replays.count(wrote(1, 2, 3), cycle=cycle, stopped=False)
+    assert score.replays == [0]
+    replays.count(wrote(3, 4), cycle=Cycle(FAULTS["none"], "kill"), stopped=False)
+    assert score.replays == [0, 1]
 
 
 class Unmoved(Chaos):
