@@ -79,14 +79,21 @@ def of_source(claims: Sequence[Claim], source: str) -> list[Claim]:
 
 
 def compare(found: Sequence[Claim]) -> list[Mistake]:
-    """A mistake for every place that is claimed twice, at the second claim, naming the first."""
-    first: dict[tuple[str, ...], Claim] = {}
+    """A mistake for every place that is claimed twice, at the second claim, naming the first.
+
+    One source's part of a table lies within the whole table, and its name begins with the table's.
+    """
+    owners: dict[tuple[str, ...], Claim] = {}
+    within: dict[tuple[str, ...], Claim] = {}
     mistakes = []
     for claim in found:
-        others = [first.setdefault(place, claim) for place in sorted(claim.places)]
-        other = next((other for other in others if other is not claim), None)
-        if other is not None:
+        places = sorted(claim.places)
+        beginnings = [place[:length] for place in places for length in range(1, len(place) + 1)]
+        others = [*map(owners.get, beginnings), *map(within.get, places)]
+        if (other := next(filter(None, others), None)) is not None:
             mistakes.append(_conflict(other, claim))
+        owners |= {place: claim for place in places if place not in owners}
+        within |= {place: claim for place in beginnings if place not in within}
     return mistakes
 
 

@@ -20,12 +20,12 @@ pillows:
     transport: [{{ connection: warehouse, table: cases, shared: {first} }}]
   other:
     source: {{ connection: couch, database: {database} }}
-    transport: [{{ connection: warehouse, table: cases, shared: true }}]
+    transport: [{{ connection: warehouse, table: cases, shared: {second} }}]
 """
 
 
 def loaded(folder: Path, **values: str) -> object:
-    (folder / "pillowd.yaml").write_text(CONFIG.format(**values))
+    (folder / "pillowd.yaml").write_text(CONFIG.format(**{"second": "true", **values}))
     return load(folder / "pillowd.yaml", {"HOME": str(folder)})
 
 
@@ -36,3 +36,12 @@ def test_pillows_on_two_sources_may_share_a_table(tmp_path: Path) -> None:
 def test_pillows_on_one_source_may_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match=r"`public\.cases\.couch/london` of connection `warehouse`"):
         loaded(tmp_path, first="true", database="london")
+
+
+@pytest.mark.parametrize(("first", "second"), [("true", "false"), ("false", "true")])
+def test_a_table_that_one_pillow_has_for_itself_is_shared_by_nobody(
+    tmp_path: Path, first: str, second: str
+) -> None:
+    """Its key has no `_source`; the daemon would find out when the pillow starts."""
+    with pytest.raises(ConfigErrors, match=r"pillow `other` writes .* which belongs to `london`"):
+        loaded(tmp_path, first=first, second=second, database="paris")
