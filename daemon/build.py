@@ -10,6 +10,7 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
+from daemon.config.imports import code_digests
 from daemon.config.models import Config, PillowConfig, TransportEntry
 from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import add_plugins, find_function
@@ -117,7 +118,7 @@ def build_plan(
         ),
         make_transports=lambda: build_transports(config, key),
         source_digest=source_digest(settings),
-        pipeline_digest=pipeline_digest(settings),
+        pipeline_digest=pipeline_digest(settings, code_digests(settings, config.daemon.plugins_path)),
         reload_recreated=settings.source.on_recreated == "reload",
         batch=BatchPolicy(
             max_docs=settings.batch.max_docs,

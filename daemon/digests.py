@@ -7,6 +7,7 @@ source's settings only where they are no defaults: so an earlier pillowd's diges
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,13 +35,20 @@ def source_digest(settings: PillowConfig) -> str:
     return digest({field: getattr(settings.source, field) for field in fields})
 
 
-def pipeline_digest(settings: PillowConfig) -> str:
-    """Of what shapes the rows: change it, and those that were written keep their old form."""
+def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
+    """Of what shapes the rows: change it, and those that were written keep their old form.
+
+    Args:
+        settings: of the pillow.
+        code: digests of its own functions.
+    """
     shaped = settings.model_copy(update={"transport": tuple(map(_shaped, settings.transport))})
     wanted = {"filter", "transform", "attachments", "transport", "outputs"}
     source = {name: getattr(settings.source, name) for name in _SHAPING}
     chosen = {name: value for name, value in source.items() if value != _default(settings.source, name)}
-    return digest(shaped.model_dump(mode="json", include=wanted) | ({"source": chosen} if chosen else {}))
+    more = {"source": chosen, "code": list(code)}
+    shaping = shaped.model_dump(mode="json", include=wanted)
+    return digest(shaping | {name: value for name, value in more.items() if value})
 
 
 def _shaped(entry: TransportEntry) -> TransportEntry:

@@ -1,15 +1,16 @@
-"""Checks what loading a configuration must not do: importing the operator's python functions."""
+"""Does what loading a configuration must not do: importing the operator's python functions."""
 
 from __future__ import annotations
 
 import difflib
+import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from daemon.config.errors import Mistake, Path
 from daemon.config.models import Config, PillowConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
-from daemon.config.plugins import add_plugins, find_function
+from daemon.config.plugins import add_plugins, code_digest, find_function, find_named
 from pillows.errors import ConfigError
 
 
@@ -29,6 +30,23 @@ def check_imports(config: Config) -> list[Mistake]:
     return found
 
 
+def code_digests(pillow: PillowConfig, folders: Sequence[pathlib.Path]) -> list[str]:
+    """Digests of the modules that a pillow's functions stand in, in the order of its pipeline.
+
+    Raises:
+        ConfigError: a function can't be found.
+    """
+    found = (
+        find_named(_kind(part), python=part.python, name=part.name, folders=folders)
+        for _, part in _functions((), pillow)
+    )
+    return [code_digest(getattr(one, "__module__", None) or type(one).__module__) for one in found]
+
+
+def _kind(part: FilterOptions | StepOptions) -> str:
+    return "filter" if isinstance(part, FilterOptions) else "transform"
+
+
 def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterOptions | StepOptions]]:
     if pillow.filter is not None and pillow.filter.jmespath is None:
         yield (*path, "filter"), pillow.filter
@@ -40,10 +58,9 @@ def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterO
 
 def _imported(config: Config, path: Path, part: FilterOptions | StepOptions) -> Mistake | None:
     at = (*path, "python" if part.python is not None else "name")
-    kind = "filter" if isinstance(part, FilterOptions) else "transform"
     folders = config.daemon.plugins_path
     try:
-        find_function(kind, python=part.python, name=part.name, args=part.args, folders=folders)
+        find_function(_kind(part), python=part.python, name=part.name, args=part.args, folders=folders)
     except ConfigError as error:
         remedy = _similar(part.python) if part.python else ""
         return config.mistake(at, error.args[0], remedy or error.remedy or "correct it")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,33 @@ def find_function(
     Raises:
         ConfigError: there is no such function.
     """
-    add_plugins(folders)
-    found = import_function(python) if python is not None else _registered(kind, name or "", folders)
+    found = find_named(kind, python=python, name=name, folders=folders)
     if inspect.isclass(found):
         return _made(found, args)
     return partial(found, **args) if args else found
+
+
+def find_named(
+    kind: str, *, python: str | None, name: str | None, folders: Sequence[Path]
+) -> Callable[..., Any]:
+    """The function or class itself, without its arguments; see `find_function`."""
+    add_plugins(folders)
+    return import_function(python) if python is not None else _registered(kind, name or "", folders)
+
+
+@cache  # the file may change later, the code that runs does not
+def code_digest(module: str) -> str:
+    """A digest of an imported module's text, but for comments and blank lines; "" where it has none.
+
+    What the module imports is not part of it.
+    """
+    try:
+        text = inspect.getsource(sys.modules[module])
+    except (KeyError, OSError, TypeError):  # made at run time, or no Python
+        return ""
+    lines = (line.rstrip() for line in text.splitlines())
+    code = "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def _registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:

@@ -216,5 +216,27 @@ def test_l12_a_changed_transform_goes_on_with_one_warning_until_a_reset_rewrites
     assert daemon.stop() == 0
 
 
+def test_l12_changed_code_of_a_transform_is_a_changed_transform(world: World) -> None:
+    file = world.folder / "kind_rows.py"
+    file.write_text("def row(doc):\n    return doc\n")
+    pillow = world.pillow("cases", "sqlite", transform={"python": "kind_rows:row"})
+    daemon = run_once(world, pillow)
+
+    file.write_text("# the same\n\ndef row(doc):\n    return doc\n")
+    daemon.start()
+    daemon.wait_for(lambda: complete(daemon))
+    assert daemon.events("pipeline.changed") == []
+    assert daemon.stop() == 0
+
+    file.write_text("def row(doc):\n    return doc | {'kind': 'Case'}\n")
+    daemon.start()
+    daemon.wait_for(lambda: complete(daemon))
+    assert len(daemon.events("pipeline.changed")) == 1
+    assert "made by an older filter or transform" in daemon.command("status").stdout
+    reset(daemon)
+    assert _kinds(world, "sqlite") == set(world.couch.documents())
+    assert daemon.stop() == 0
+
+
 def _kinds(world: World, target: str) -> set[str]:
     return {id for id, row in world.read(target, "cases").items() if row.body.get("kind") == "Case"}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from daemon.config.imports import code_digests
 from daemon.config.load import load
 from daemon.config.models import PillowConfig
 from daemon.digests import digest, pipeline_digest
@@ -75,3 +78,47 @@ def test_a_checkpoint_of_before_is_no_change(tmp_path: Path) -> None:
     plain = settings(tmp_path)
     wanted = {"filter", "transform", "attachments", "transport", "outputs"}
     assert pipeline_digest(plain) == digest(plain.model_dump(mode="json", include=wanted))
+
+
+@pytest.fixture
+def code(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..., list[str]]]:
+    """Digests of the code of a pillow whose function stands in such a file."""
+
+    def digests(text: str, *, part: str = "transform") -> list[str]:
+        module = f"code_{len(list(tmp_path.glob('*.py')))}_{tmp_path.name}".replace("-", "_")
+        (tmp_path / f"{module}.py").write_text(text)
+        request.addfinalizer(lambda: sys.modules.pop(module, None))
+        step = f"    {part}: {{ python: '{module}:row' }}\n"
+        old, new = (
+            ("    transform: { pick: [a, b] }\n", step)
+            if part == "transform"
+            else ("    batch:", step + "    batch:")
+        )
+        return code_digests(settings(tmp_path, old, new), [tmp_path])
+
+    yield digests
+    sys.path.remove(str(tmp_path))
+
+
+ROW = "def row(doc):\n    return doc\n"
+
+
+@pytest.mark.parametrize("part", ["transform", "filter"])
+def test_another_text_of_a_functions_module_is_another_code(
+    code: Callable[..., list[str]], part: str
+) -> None:
+    before = code(ROW, part=part)
+    assert len(before) == 1
+    assert code("# why\n\n" + ROW.replace("\n", "  \n\n"), part=part) == before
+    assert code(ROW.replace("return doc", "return None"), part=part) != before
+    assert code("LIMIT = 3\n" + ROW, part=part) != before
+
+
+def test_a_function_without_a_text_has_no_code_of_its_own(code: Callable[..., list[str]]) -> None:
+    assert code("row = dict") == [""]
+
+
+def test_code_is_part_of_what_shapes_rows(tmp_path: Path) -> None:
+    plain = settings(tmp_path)
+    assert pipeline_digest(plain, ["a"]) != pipeline_digest(plain, ["b"])
+    assert pipeline_digest(plain, []) == pipeline_digest(plain)
