@@ -150,7 +150,7 @@ class Mutant:
 LOST = frozenset({"missing", "stale", "resurrected"})
 
 MUTANTS = {
-    "checkpoint before ack": Mutant(checkpoint_before_ack, "elasticsearch: half-open", "kill", LOST),
+    "checkpoint before ack": Mutant(checkpoint_before_ack, "none", "at before-elasticsearch", LOST),
     "no directory fsync": Mutant(no_directory_fsync, "none", "power", LOST),
     "swallowed item error": Mutant(swallowed_item_error, "elasticsearch: items busy", "kill", LOST),
     "generation as version": Mutant(generation_as_version, "none", "kill", frozenset({"stale"})),
