@@ -1,7 +1,8 @@
-"""Digests of a configuration, kept beside a checkpoint: what changed since, and does it matter?
+"""Digests of a configuration and the functions that it names, kept beside a checkpoint: what changed since?
 
 The digest of what shapes rows is that of what was set, with the defaults of what shapes none, and of the
-source's settings only where they are no defaults: so an earlier pillowd's digest mostly stays the same.
+source's settings only where they are no defaults: so an earlier pillowd's digest mostly stays the same
+(not that of a pillow with python functions).
 """
 
 from __future__ import annotations

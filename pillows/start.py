@@ -166,7 +166,7 @@ def _refuse_lost_state(situation: Situation) -> None:
         if standing.foreign_epoch is not None:
             raise StateLostError(
                 f"{name} holds rows, but none that {situation.key} wrote: another pillow did, "
-                "or this one under another name.",
+                "or this one under another name, or somebody else.",
                 remedy="give it outputs of its own, or put the former name back, or "
                 f"`pillowd checkpoint reset {pillow}` to take them over and replace what is there",
             )

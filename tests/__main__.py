@@ -124,8 +124,8 @@ class Part:
 
     def verdict(self) -> str:
         """How it ended, in one line; pytest has said how long it took."""
-        if not self._process:
-            return f"{self.name}: NOT RUN, the time was up"
+        if not self.ended:
+            return f"{self.name}: NOT RUN to its end"
         return f"{self.name}: " + (f"FAILED with {self._code}" if self.failed else "passed")
 
 
@@ -161,7 +161,8 @@ def _show(parts: list[Part], again: Mapping[Part, Part]) -> None:
         sys.stdout.buffer.write(part.said())
     _tell("", *(part.verdict() for part in parts))
     for first, second in again.items():
-        word = "FAILED twice" if second.failed else "UNSTEADY, passed when it was run again"
+        word = "FAILED, and not run again to the end" if not second.ended else "FAILED twice"
+        word = word if second.failed else "UNSTEADY, passed when it was run again"
         _tell(*(f"{word}: {test}" for test in first.failures))
 
 

@@ -92,6 +92,7 @@ def compare(found: Sequence[Claim]) -> list[Mistake]:
         others = [*map(owners.get, beginnings), *map(within.get, places)]
         if (other := next(filter(None, others), None)) is not None:
             mistakes.append(_conflict(other, claim))
+            continue  # what is wrong owns nothing
         owners |= {place: claim for place in places if place not in owners}
         within |= {place: claim for place in beginnings if place not in within}
     return mistakes

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from daemon.config.errors import Mistake, Path
 from daemon.config.models import Config, PillowConfig
@@ -36,11 +39,18 @@ def code_digests(pillow: PillowConfig, folders: Sequence[pathlib.Path]) -> list[
     Raises:
         ConfigError: a function can't be found.
     """
-    found = (
-        find_named(_kind(part), python=part.python, name=part.name, folders=folders)
-        for _, part in _functions((), pillow)
-    )
-    return [code_digest(getattr(one, "__module__", None) or type(one).__module__) for one in found]
+    return [code_digest(_module(part, folders)) for _, part in _functions((), pillow)]
+
+
+def _module(part: FilterOptions | StepOptions, folders: Sequence[pathlib.Path]) -> str:
+    """The module that was named; of a registered function the one that it was written in."""
+    found: Any = find_named(_kind(part), python=part.python, name=part.name, folders=folders)
+    if part.python is not None:
+        return part.python.partition(":")[0]
+    while isinstance(found, partial):
+        found = found.func
+    found = inspect.unwrap(found)
+    return str(getattr(found, "__module__", None) or type(found).__module__)
 
 
 def _kind(part: FilterOptions | StepOptions) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import io
 import pkgutil
 import sys
+import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -84,9 +86,19 @@ def code_digest(module: str) -> str:
         text = inspect.getsource(sys.modules[module])
     except (KeyError, OSError, TypeError):  # made at run time, or no Python
         return ""
-    lines = (line.rstrip() for line in text.splitlines())
-    code = "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
-    return hashlib.sha256(code.encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(_code(text)).encode()).hexdigest()[:16]
+
+
+def _code(text: str) -> list[str]:
+    """The lines of a module without its comments, and without those that are blank then."""
+    lines: dict[int, str] = dict(enumerate(text.splitlines(), 1))
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        row, column = token.start
+        if token.type == tokenize.COMMENT:
+            lines[row] = lines[row][:column].rstrip()
+        elif token.type == tokenize.NL and not lines.get(row, "").strip():
+            lines.pop(row, None)  # outside of any string: within one there are no such tokens
+    return list(lines.values())
 
 
 def _registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:

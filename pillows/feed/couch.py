@@ -20,7 +20,7 @@ from pillows.couch.options import CouchConnection
 from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.choice import Choice
-from pillows.feed.contract import Feed, Identity
+from pillows.feed.contract import Identity
 from pillows.feed.documents import wanted
 from pillows.feed.loader import Sizes
 from pillows.feed.options import SourceOptions
@@ -282,6 +282,3 @@ class CouchFeed:
 def _known(found: Identity | None, purge_seq: str | None) -> Identity | None:
     """Which database this is, but no purge whose documents were not handed over: they are told again."""
     return replace(found, purge_seq=purge_seq) if found and purge_seq else found
-
-
-__all__ = ["CouchFeed", "Feed", "Identity"]

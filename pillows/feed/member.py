@@ -11,10 +11,8 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.feed.contract import Identity
-from pillows.feed.session import TICK_SECONDS
+from pillows.feed.session import SIGN_OF_LIFE, TICK_SECONDS
 from pillows.models import Change, ChangeBatch
-
-_SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ class Member:
                         return
                 self._news.clear()
                 if not self._news.wait(TICK_SECONDS):
-                    yield _SIGN_OF_LIFE
+                    yield SIGN_OF_LIFE
         finally:
             stop.unlink(self._wake)
 

@@ -81,6 +81,7 @@ class _Rows(msgspec.Struct):
 class _Epoch(msgspec.Struct):
     epoch: int
     rev: str = msgspec.field(name="_rev")
+    source: str = ""
 
 
 class _Info(msgspec.Struct):
@@ -109,8 +110,13 @@ class TargetDatabase:
         """The path of one of the database's own resources."""
         return self.couch.path(self.database, name)
 
-    def open(self, *, create: bool) -> Standing:
+    def open(self, *, create: bool, by_revisions: bool = False) -> Standing:
         """What the database remembers; made if it is missing and may be.
+
+        Args:
+            create: whether it may be made.
+            by_revisions: it is written as a replica: there another pillow on the same source is no foreigner,
+                and whoever else wrote there is one, pillowd or not.
 
         Raises:
             RetryableError, AccessError: as `Couch.json`; a missing database is retryable.
@@ -122,15 +128,17 @@ class TargetDatabase:
                 raise
             self.couch.json("PUT", self.couch.path(self.database), dict[str, Any])
             info = _Info(doc_count=0)
-        ours, empty = self._epoch(self._ours), info.doc_count == 0
-        if ours is not None:
-            return Standing(epoch=ours.epoch, empty=empty)
-        anybodys = self._epoch(self._anybodys)
-        return Standing(empty=empty, foreign_epoch=anybodys.epoch if anybodys else None)
+        ours, anybodys = self._epoch(self._ours), self._epoch(self._anybodys)
+        foreign_epoch = anybodys.epoch if anybodys else None
+        if by_revisions:
+            known = anybodys.source == self._key.source if anybodys else not self._has_documents()
+            foreign_epoch = None if known else foreign_epoch or 0
+        return Standing(
+            epoch=ours.epoch if ours else None, empty=info.doc_count == 0, foreign_epoch=foreign_epoch
+        )
 
     def note_epoch(self, epoch: int) -> None:
         """Stores the tail's epoch durably, where it is higher than the stored one."""
-        # Anybody's first: once ours is there, nobody asks for theirs.
         for path in (self._anybodys, self._ours):
             known = self._epoch(path)
             if known is not None and known.epoch >= epoch:
@@ -199,6 +207,15 @@ class TargetDatabase:
                 return
             yield page
             after = page[-1].id
+
+    def _has_documents(self) -> bool:
+        """Whether there are any but design documents, which a replica may have of its own."""
+        sides = {"endkey": "_design/", "inclusive_end": False}, {"startkey": "_design0"}
+        found = (
+            self.couch.json("POST", self.path("_all_docs"), _Rows, body={"limit": 1, **side})
+            for side in sides
+        )
+        return any(each.rows for each in found)
 
     def _epoch(self, path: str) -> _Epoch | None:
         try:

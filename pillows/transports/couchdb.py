@@ -96,14 +96,15 @@ class CouchdbTransport(Transport):
         """Creates missing databases and reads the epochs; see `Transport.open`."""
         self.close()
         self._writers = {output: self._writer(output) for output in self.outputs}
-        found = {o: self._targets[o].open(create=options.create) for o, options in self.outputs.items()}
-        upserts = [found[o] for o, options in self.outputs.items() if options.mode == "upsert"]
+        found = {
+            o: self._targets[o].open(create=options.create, by_revisions=options.mode == "replicate")
+            for o, options in self.outputs.items()
+        }
         return Standing(
             epoch=_greatest(each.epoch for each in found.values()),
             empty=all(each.empty for each in found.values()),
             lost=[output for output, each in found.items() if each.epoch is None],
-            # A replica goes by revisions: whoever filled it, none is taken for an older one.
-            foreign_epoch=_greatest(each.foreign_epoch for each in upserts),
+            foreign_epoch=_greatest(each.foreign_epoch for each in found.values()),
         )
 
     def claim(self, checkpoint: Checkpoint) -> None:

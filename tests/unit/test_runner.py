@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.__main__ import TESTS_FAILED
+from tests.__main__ import PARTS, TESTS_FAILED
 
 STEADY = "def test_good(): pass\ndef test_bad(): assert False, 'as ever'\n"
 UNSTEADY = """
@@ -99,4 +99,11 @@ def test_a_part_may_be_some_files_of_a_folder_and_waits_for_its_turn(parts: Path
 def test_what_there_was_no_time_for_has_not_passed(parts: Path) -> None:
     code, said = run(parts, "steady", "two", "many", "steady", limit_seconds=0.0)
     assert code == 1
-    assert "steady: NOT RUN, the time was up" in said
+    assert "steady: NOT RUN to its end" in said
+
+
+def test_every_test_is_in_one_part() -> None:
+    root = Path(__file__).parents[2]
+    tests = {path.relative_to(root) for path in (root / "tests").rglob("test_*.py")}
+    found = [path for part in PARTS for path in tests if path.match(part) or Path(part) in path.parents]
+    assert sorted(found) == sorted(tests)

@@ -15,7 +15,8 @@ from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed import choice, reading
-from pillows.feed.couch import CouchFeed, Identity
+from pillows.feed.contract import Identity
+from pillows.feed.couch import CouchFeed
 from pillows.feed.file import FileFeed
 from pillows.feed.options import SourceOptions
 from pillows.feed.pages import Page

@@ -18,7 +18,7 @@ from tests.conformance.steps import assert_applied, opened
 from tests.integration.transports.couch_target import CouchTarget
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
-from tests.targets import KEY, at, batch, document, gone
+from tests.targets import KEY, OTHER_KEY, at, batch, document, gone
 
 
 @pytest.fixture
@@ -190,3 +190,13 @@ def test_a_document_that_cannot_be_read_now_is_retryable(
     with pytest.raises(RetryableError, match="cannot tell what it has of 'a'"):
         couch.write(batch(document("a", 1, {"n": 1})))
     couch.close()
+
+
+def test_who_comes_back_under_a_former_name_hears_of_the_epoch_that_came_after(target: CouchTarget) -> None:
+    """Its own is over: under that all would be refused as older."""
+    with opened(target, "docs", epoch=3):
+        pass
+    with opened(target, "docs", epoch=6, key=OTHER_KEY):
+        pass
+    with opened(target, "docs", claim=False) as couch:
+        assert (couch.standing.epoch, couch.standing.foreign_epoch) == (3, 6)

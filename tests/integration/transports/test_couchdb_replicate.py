@@ -157,12 +157,34 @@ def test_replicating_takes_a_couchdb_source(copy: Copy) -> None:
         couch.open()
 
 
-def test_a_pillow_of_another_name_goes_on_where_revisions_tell_what_is_older(copy: Copy) -> None:
+def test_a_pillow_of_another_name_on_the_same_source_is_no_foreigner(copy: Copy) -> None:
+    """Revisions tell what is older, and what the sweep purges is the same."""
     copy.source.bulk([{"_id": "a", "n": 1}])
     with copy.running() as couch:
         assert_applied(couch.write(batch(*copy.changed(), epoch=3)))
     copy.source.bulk([{"_id": "b", "n": 1}])
-    with copy.running(OTHER_KEY) as couch:
+    with copy.running(TailKey("renamed", KEY.source)) as couch:
         assert (copy.standing.epoch, copy.standing.foreign_epoch) == (None, None)
         couch.write(batch(*copy.changed()))
     assert copy.equal()
+
+
+@pytest.mark.parametrize("id", ["_design/view", "a", "Z"])
+def test_design_documents_of_its_own_are_no_documents_of_others(copy: Copy, id: str) -> None:
+    copy.target.request("PUT", "docs")
+    copy.target.request("POST", "docs", "/_bulk_docs", json={"docs": [{"_id": id, "views": {}}]})
+    with copy.running():
+        assert copy.standing.foreign_epoch == (None if id == "_design/view" else 0)
+
+
+@pytest.mark.parametrize("writer", ["a replica of another source", "somebody"])
+def test_a_database_with_documents_of_others_is_no_empty_replica(copy: Copy, writer: str) -> None:
+    """The sweep would purge them."""
+    with copy.running(OTHER_KEY):
+        assert copy.standing.foreign_epoch is None
+    if writer == "somebody":
+        copy.target.request("DELETE", "docs")
+        copy.target.request("PUT", "docs")
+        copy.target.request("POST", "docs", "/_bulk_docs", json={"docs": [{"_id": "theirs"}]})
+    with copy.running():
+        assert (copy.standing.epoch, copy.standing.foreign_epoch) == (None, int(writer != "somebody"))

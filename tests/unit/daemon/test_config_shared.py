@@ -45,3 +45,16 @@ def test_a_table_that_one_pillow_has_for_itself_is_shared_by_nobody(
     """Its key has no `_source`; the daemon would find out when the pillow starts."""
     with pytest.raises(ConfigErrors, match=r"pillow `other` writes .* which belongs to `london`"):
         loaded(tmp_path, first=first, second=second, database="paris")
+
+
+def test_a_pillow_that_shares_with_its_like_is_not_blamed_for_a_third(tmp_path: Path) -> None:
+    third = """
+  third:
+    source: { connection: couch, database: rome }
+    transport: [{ connection: warehouse, table: cases, shared: true }]
+"""
+    text = CONFIG.format(first="true", second="false", database="paris") + third.strip("\n")
+    (tmp_path / "pillowd.yaml").write_text(text)
+    with pytest.raises(ConfigErrors) as raised:
+        load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
+    assert [mistake.path for mistake in raised.value.errors] == ["pillows.other.transport[0]"]

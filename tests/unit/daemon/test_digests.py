@@ -11,6 +11,7 @@ import pytest
 from daemon.config.imports import code_digests
 from daemon.config.load import load
 from daemon.config.models import PillowConfig
+from daemon.config.plugins import code_digest
 from daemon.digests import digest, pipeline_digest
 
 CONFIG = """\
@@ -109,13 +110,38 @@ def test_another_text_of_a_functions_module_is_another_code(
 ) -> None:
     before = code(ROW, part=part)
     assert len(before) == 1
-    assert code("# why\n\n" + ROW.replace("\n", "  \n\n"), part=part) == before
+    assert code("# why\n\n" + ROW.replace(":\n", ":  # because\n\n"), part=part) == before
     assert code(ROW.replace("return doc", "return None"), part=part) != before
     assert code("LIMIT = 3\n" + ROW, part=part) != before
 
 
-def test_a_function_without_a_text_has_no_code_of_its_own(code: Callable[..., list[str]]) -> None:
-    assert code("row = dict") == [""]
+def test_what_looks_like_a_comment_in_a_text_is_code(code: Callable[..., list[str]]) -> None:
+    text = ROW + 'PAGE = """\n# one\n\nend\n"""\n'
+    assert code(text) != code(text.replace("# one", "# two"))
+    assert code(text) != code(text.replace("\n\nend", "\nend"))
+
+
+def test_the_file_that_was_named_counts_whatever_made_the_function(code: Callable[..., list[str]]) -> None:
+    text = "from functools import partial\ndef row(doc, n):\n    return doc\nrow = partial(row, n=1)\n"
+    assert code(text) != code(text.replace("n=1", "n=2"))
+
+
+def test_the_file_counts_in_which_a_registered_function_was_written(tmp_path: Path) -> None:
+    name = f"rows_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(
+        "from functools import partial\nfrom pillows.registry import register\n"
+        f"@partial(register('transform', '{name}'))\ndef row(doc):\n    return doc\n"
+    )
+    chosen = settings(tmp_path, "transform: { pick: [a, b] }", f"transform: {{ name: {name} }}")
+    try:
+        assert code_digests(chosen, [tmp_path]) == [code_digest(name)]
+        assert code_digest(name)
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_what_has_no_text_has_no_digest() -> None:
+    assert code_digest("builtins") == code_digest("no.such") == ""
 
 
 def test_code_is_part_of_what_shapes_rows(tmp_path: Path) -> None:
