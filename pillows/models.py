@@ -200,7 +200,8 @@ class Standing:
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
         unreadable: why that copy cannot be read; "" where it can.
         lost: outputs that are gone, or know nothing of this pillow, where the target does.
-        foreign_epoch: the greatest epoch of rows that are there although this pillow never wrote.
+        foreign_epoch: the greatest epoch that others wrote under; None where nobody did, and where that is
+            asked only if this pillow never wrote.
     """
 
     epoch: int | None = None
@@ -216,8 +217,22 @@ class Standing:
         Args:
             guards: the greatest one in each output; None where there is none.
         """
-        epochs = [epoch_of(guard) for guard in guards if guard is not None]
-        return replace(self, foreign_epoch=max(epochs, default=None))
+        epochs = (None if guard is None else epoch_of(guard) for guard in guards)
+        return replace(self, foreign_epoch=_greatest(epochs))
+
+    @classmethod
+    def of_outputs(cls, found: Mapping[str, Standing]) -> Standing:
+        """What all outputs of a target remember, where each has a memory of its own.
+
+        Args:
+            found: output -> what it remembers.
+        """
+        return cls(
+            epoch=_greatest(each.epoch for each in found.values()),
+            empty=all(each.empty for each in found.values()),
+            lost=[output for output, each in found.items() if each.epoch is None],
+            foreign_epoch=_greatest(each.foreign_epoch for each in found.values()),
+        )
 
     @classmethod
     def of_row(cls, row: tuple[int, str] | None, *, empty: bool) -> Standing:
@@ -235,3 +250,7 @@ class Standing:
         except (KeyError, TypeError, ValueError) as error:
             return cls(epoch=epoch, empty=empty, unreadable=repr(error))
         return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)
+
+
+def _greatest(epochs: Iterable[int | None]) -> int | None:
+    return max((epoch for epoch in epochs if epoch is not None), default=None)

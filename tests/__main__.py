@@ -161,9 +161,13 @@ def _show(parts: list[Part], again: Mapping[Part, Part]) -> None:
         sys.stdout.buffer.write(part.said())
     _tell("", *(part.verdict() for part in parts))
     for first, second in again.items():
-        word = "FAILED, and not run again to the end" if not second.ended else "FAILED twice"
-        word = word if second.failed else "UNSTEADY, passed when it was run again"
-        _tell(*(f"{word}: {test}" for test in first.failures))
+        _tell(*(f"{_word(second)}: {test}" for test in first.failures))
+
+
+def _word(second: Part) -> str:
+    if not second.ended:
+        return "FAILED, and not run again to the end"
+    return "FAILED twice" if second.failed else "UNSTEADY, passed when it was run again"
 
 
 def _run(parts: list[Part], processes: ExitStack) -> None:

@@ -93,8 +93,9 @@ def compare(found: Sequence[Claim]) -> list[Mistake]:
         if (other := next(filter(None, others), None)) is not None:
             mistakes.append(_conflict(other, claim))
             continue  # what is wrong owns nothing
-        owners |= {place: claim for place in places if place not in owners}
-        within |= {place: claim for place in beginnings if place not in within}
+        owners.update(dict.fromkeys(places, claim))
+        for place in beginnings:
+            within.setdefault(place, claim)
     return mistakes
 
 

@@ -11,6 +11,12 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.models import Change, ChangeBatch, Document
 
+#: While nothing comes, a sign of life is given as often as this.
+TICK_SECONDS = 5.0
+
+#: Tells the consumer that nothing came, and that somebody is there.
+SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:

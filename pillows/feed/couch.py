@@ -20,14 +20,14 @@ from pillows.couch.options import CouchConnection
 from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.choice import Choice
-from pillows.feed.contract import Identity
+from pillows.feed.contract import SIGN_OF_LIFE, TICK_SECONDS, Identity
 from pillows.feed.documents import wanted
 from pillows.feed.loader import Sizes
 from pillows.feed.options import SourceOptions
 from pillows.feed.pace import Pace
 from pillows.feed.pipe import StalledError
 from pillows.feed.reading import MAX_LIFE_SECONDS, Hands
-from pillows.feed.session import SIGN_OF_LIFE, STALLED_SECONDS, TICK_SECONDS, Session
+from pillows.feed.session import STALLED_SECONDS, Session
 from pillows.feed.source import Source
 from pillows.feed.throttle import Throttled
 from pillows.models import Change, ChangeBatch, Document

@@ -11,13 +11,12 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.errors import InvalidSeqError, PermanentError
-from pillows.feed.contract import Identity
+from pillows.feed.contract import SIGN_OF_LIFE, TICK_SECONDS, Identity
 from pillows.feed.lines import PageReader, Reader, TailReader
 from pillows.feed.pages import Cutter
 from pillows.models import Change, ChangeBatch, Document
 
 _BLOCK_BYTES = 65536
-_TICK_SECONDS = 5.0
 
 
 class FileFeed:
@@ -67,8 +66,8 @@ class FileFeed:
             found = found or batch.seq == since
         if not found:
             raise InvalidSeqError(f"The recording has no position {since}.", remedy="begin at 0")
-        while not self._clock.wait(stop, _TICK_SECONDS):
-            yield ChangeBatch(changes=(), seq=None)
+        while not self._clock.wait(stop, TICK_SECONDS):
+            yield SIGN_OF_LIFE
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """The versions that the recording ends with."""

@@ -10,8 +10,7 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.contract import Identity
-from pillows.feed.session import SIGN_OF_LIFE, TICK_SECONDS
+from pillows.feed.contract import SIGN_OF_LIFE, TICK_SECONDS, Identity
 from pillows.models import Change, ChangeBatch
 
 

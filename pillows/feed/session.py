@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from checkpoints import Seq
-from pillows.feed.contract import Identity
+from pillows.feed.contract import SIGN_OF_LIFE, TICK_SECONDS, Identity
 from pillows.feed.pages import BATCH_BYTES, gathered
 from pillows.feed.pipe import Pipe
 from pillows.feed.reading import Hands, Reading
 from pillows.models import ChangeBatch
-
-#: While nothing comes, a sign of life is given as often as this.
-TICK_SECONDS = 5.0
 
 #: CouchDB gives up a reader that takes nothing for 300 s, and keeps nothing for it.
 STALLED_SECONDS = 240.0
@@ -21,9 +18,6 @@ STALLED_SECONDS = 240.0
 #: feed, what has been sent already is taken along.
 QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
-
-#: Tells the consumer that nothing came, and that somebody is there.
-SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
 class Session:

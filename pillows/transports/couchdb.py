@@ -9,7 +9,7 @@ replications alone.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -100,12 +100,7 @@ class CouchdbTransport(Transport):
             o: self._targets[o].open(create=options.create, by_revisions=options.mode == "replicate")
             for o, options in self.outputs.items()
         }
-        return Standing(
-            epoch=_greatest(each.epoch for each in found.values()),
-            empty=all(each.empty for each in found.values()),
-            lost=[output for output, each in found.items() if each.epoch is None],
-            foreign_epoch=_greatest(each.foreign_epoch for each in found.values()),
-        )
+        return Standing.of_outputs(found)
 
     def claim(self, checkpoint: Checkpoint) -> None:
         """Stores the epoch in each database; see `Transport.claim`."""
@@ -164,10 +159,6 @@ class CouchdbTransport(Transport):
         connection, database = self._source
         self._source_couch = self._source_couch or Couch(connection)
         return Replica(self._targets[output], self._source_couch, database)
-
-
-def _greatest(epochs: Iterable[int | None]) -> int | None:
-    return max((epoch for epoch in epochs if epoch is not None), default=None)
 
 
 def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:

@@ -95,14 +95,10 @@ class ElasticsearchTransport(Transport):
         self._refuse_shared()
         self._connect()
         found = {output: index.open() for output, index in self._indices.items()}
-        standings = found.values()
-        created = all(standing.created for standing in standings)
+        created = all(one.created for one in found.values())
         self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
-        return Standing(
-            epoch=max((one.epoch for one in standings if one.epoch is not None), default=None),
-            empty=all(standing.empty for standing in standings),
-            lost=[output for output, standing in found.items() if standing.epoch is None],
-        )
+        standings = {output: Standing(epoch=one.epoch, empty=one.empty) for output, one in found.items()}
+        return Standing.of_outputs(standings)
 
     def claim(self, checkpoint: Checkpoint) -> None:
         """Notes epoch and generation in the `_meta` of every index; there is no fence."""

@@ -83,11 +83,10 @@ def test_imports_within_the_daemon_go_one_way() -> None:
     """Configuration knows nobody; the process knows no command; a command knows both."""
     paths = [path for path in modules("daemon") if path.name != "__main__.py"]
     wrong = [
-        (str(path.relative_to(ROOT)), node.module)
+        (str(path.relative_to(ROOT)), name)
         for path in paths
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "daemon"
-        if folder(node.module or "") not in DAEMON_MAY_IMPORT[folder(dotted(path))]
+        for name in imported_from("daemon", path)
+        if folder(f"daemon.{name}") not in DAEMON_MAY_IMPORT[folder(dotted(path))]
     ]
     assert wrong == []
 

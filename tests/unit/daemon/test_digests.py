@@ -90,12 +90,8 @@ def code(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..
         (tmp_path / f"{module}.py").write_text(text)
         request.addfinalizer(lambda: sys.modules.pop(module, None))
         step = f"    {part}: {{ python: '{module}:row' }}\n"
-        old, new = (
-            ("    transform: { pick: [a, b] }\n", step)
-            if part == "transform"
-            else ("    batch:", step + "    batch:")
-        )
-        return code_digests(settings(tmp_path, old, new), [tmp_path])
+        old = "    transform: { pick: [a, b] }\n"
+        return code_digests(settings(tmp_path, old, step + old * (part == "filter")), [tmp_path])
 
     yield digests
     sys.path.remove(str(tmp_path))
