@@ -21,15 +21,15 @@ from gevent.event import Event
 from checkpoints import CheckpointStore, TailKey
 from pillows import registry
 from pillows.clock import SystemClock
-from pillows.deadletters import DeadLetters
-from pillows.feed.file import FileFeed
-from pillows.filters import KeepAll
+from pillows.dead_letters.store import DeadLetters
+from pillows.feed.recorded import FileFeed
 from pillows.observer import Observer
 from pillows.pillow import Pillow
-from pillows.plan import Plan
-from pillows.state import State
-from pillows.tail import Tail
-from pillows.transforms import PassThrough
+from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
+from pillows.runtime.tail_settings import Plan
+from pillows.stages.filters import KeepAll
+from pillows.stages.transforms import PassThrough
 
 
 def main(recorded: str) -> None:

@@ -22,8 +22,8 @@ import urllib3
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows, WriteResult
-from pillows.transports import _elasticsearch_bulk as bulk
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch import bulk
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.servers.elasticsearch import Elasticsearch
 
 MAPPING = {"dynamic": False, "properties": {"name": {"type": "keyword"}, "n": {"type": "integer"}}}

@@ -16,11 +16,11 @@ from gevent.event import Event
 from checkpoints import TailKey
 from pillows import registry
 from pillows.clock import SystemClock
-from pillows.fanout import FanOut
+from pillows.delivery.fanout import FanOut
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
-from pillows.tries import Retrier
-from pillows.waiting import Waiter
+from pillows.retry.cancellable import Waiter
+from pillows.retry.retrier import Retrier
 
 
 def microseconds_per_batch(batches: int, *, transports: int = 3) -> float:

@@ -29,7 +29,7 @@ import psycopg
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows
-from pillows.transports.postgres import PostgresConnection, PostgresOutput, PostgresTransport
+from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
 from tests.servers.postgres import Postgres
 
 KEY = TailKey("bench", "couch/bench")

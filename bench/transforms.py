@@ -10,8 +10,8 @@ import time
 import msgspec
 
 from pillows.models import Document
-from pillows.steps import Step
-from pillows.transforms import Chain
+from pillows.stages.declarative import Step
+from pillows.stages.transforms import Chain
 
 _FORM = {
     "_id": "0a6f1c52b0d1437fa4f1c6ac7c00c3b1",

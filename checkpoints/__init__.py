@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from checkpoints.checkpoint import PASS_TO_BEGIN, Checkpoint, Digest, TailKey
-from checkpoints.client import ControlClient
+from checkpoints.checkpoint_store import CheckpointStore, HistoryEntry
 from checkpoints.errors import (
     CheckpointMoved,
     DuplicateKeyError,
@@ -18,16 +18,16 @@ from checkpoints.errors import (
     StoreUnavailable,
     StoreWriteError,
 )
-from checkpoints.pod import POD
-from checkpoints.repair import Repair, check, repair
-from checkpoints.scan import Finding
+from checkpoints.pod.maintenance import Repair, check, repair
+from checkpoints.pod.pod import POD
+from checkpoints.pod.segments import Finding
+from checkpoints.rpc.client import ControlClient
+from checkpoints.rpc.server import Busy, ControlServer, Session
 from checkpoints.seq import Seq
-from checkpoints.server import Busy, ControlServer, Session
-from checkpoints.service import share
-from checkpoints.shared import SharedPOD
-from checkpoints.shared_tracker import SharedTracker
-from checkpoints.store import CheckpointStore, HistoryEntry
-from checkpoints.tracker import Tracker
+from checkpoints.shared.pod import SharedPOD
+from checkpoints.shared.service import share
+from checkpoints.shared.tracker import SharedTracker
+from checkpoints.tracker.tracker import Tracker
 
 PersistentOrderedDict = POD
 ProgressTracker = Tracker

@@ -14,7 +14,7 @@ def start() -> None:
     from gevent import monkey  # noqa: PLC0415  nothing may be imported before the patch
 
     monkey.patch_all()
-    from daemon.cli.commands import run_command  # noqa: PLC0415  after the patch
+    from daemon.cli.main import run_command  # noqa: PLC0415  after the patch
 
     sys.exit(run_command(sys.argv[1:]))
 

@@ -8,7 +8,7 @@ import structlog
 
 from checkpoints import Checkpoint
 from pillows.observer import Observer
-from pillows.state import State
+from pillows.runtime.status import State
 
 _log = structlog.get_logger("pillowd.pillow")
 

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import gevent
 import structlog
 
-from daemon.config.masking import Mask
+from daemon.config.redaction import Mask
 from pillows.clock import Clock
 
 #: How long a repeated warning or error is held back.

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
-from daemon.pauses import Pauses
+from daemon.paused_pillows import Pauses
 from pillows.clock import Clock
-from pillows.deadletters import DeadLetters
+from pillows.dead_letters.store import DeadLetters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

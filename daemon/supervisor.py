@@ -9,12 +9,12 @@ import structlog
 from gevent.event import Event
 
 from checkpoints import TailKey
-from daemon.pauses import Pauses
-from daemon.restarts import RestartPolicy, Restarts
-from daemon.supervised import Runnable, Supervised
+from daemon.paused_pillows import Pauses
+from daemon.restart_policy import RestartPolicy, Restarts
+from daemon.supervised_tail import Runnable, Supervised
 from pillows.clock import Clock
 from pillows.observer import Observer
-from pillows.state import State, TailStatus
+from pillows.runtime.status import State, TailStatus
 
 #: How often the supervisor looks at its tails.
 TICK_SECONDS = 1.0

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemon.cli.command_tree import CommandPage, pages
+from daemon.cli.introspect import CommandPage, pages
 from daemon.config.models import Config
 from daemon.config.schema import INCLUDED, json_schema
 from pillows import registry

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pillows.bulk import BulkPusher
-    from pillows.parallel import ParallelWriter
+    from pillows.standalone.bulk_pusher import BulkPusher
+    from pillows.standalone.parallel_writer import ParallelWriter
 
 __all__ = ["BulkPusher", "ParallelWriter"]
 
-_HOMES = {"BulkPusher": "pillows.bulk", "ParallelWriter": "pillows.parallel"}
+_HOMES = {
+    "BulkPusher": "pillows.standalone.bulk_pusher",
+    "ParallelWriter": "pillows.standalone.parallel_writer",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,16 +16,16 @@ from time import perf_counter
 
 import gevent
 
+from pillows.dead_letters.dead_letter import letter_of
+from pillows.delivery.items import Item, Outcome
+from pillows.delivery.partitioned_pusher import Lanes
 from pillows.errors import FatalError, StoppedError
-from pillows.filters import Filter
-from pillows.items import Item, Outcome
-from pillows.lanes import Lanes
-from pillows.letter import letter_of
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
-from pillows.transforms import ChunkedTransform, Transform
-from pillows.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
-from pillows.watermark import Segment, Watermark
+from pillows.progress.watermark import Segment, Watermark
+from pillows.stages.filters import Filter
+from pillows.stages.transforms import ChunkedTransform, Transform
+from pillows.stages.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
 
 #: The loop gives way to other greenlets after so much computing; a turn of the hub should never
 #: take 50 ms.

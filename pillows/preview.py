@@ -11,11 +11,11 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.errors import FatalError
-from pillows.feed.contract import Feed
+from pillows.feed.base import Feed
 from pillows.models import Batch, Change, Document, DocumentRows, Row
 from pillows.pillow import Pillow, gone
+from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import Transport
-from pillows.triggers import DocumentTrigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,13 +92,15 @@ def transport(type: str) -> type[Transport]:
 
 def _files() -> list[str]:
     found = pkgutil.iter_modules(pillows.transports.__path__)
-    return [module.name for module in found if "_" not in module.name and module.name != "base"]
+    return [module.name for module in found if module.name not in ("base", "common")]
 
 
 def _from_file(name: str) -> type[Transport] | None:
     if name not in _files():
         return None
     module = importlib.import_module(f"pillows.transports.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{module.__name__}.transport")
     own = [
         thing
         for _, thing in inspect.getmembers(module, inspect.isclass)

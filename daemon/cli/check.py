@@ -14,21 +14,21 @@ import gevent
 from rich.markup import escape
 
 from checkpoints import TailKey
-from daemon.build import build_feed, build_transport, tail_keys
-from daemon.cases import check_cases
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import Exit
-from daemon.cli.tables import show, table
+from daemon.assembly import build_feed, build_transport, tail_keys
+from daemon.checks.functions import check_imports
+from daemon.checks.pillow_tests import check_cases
+from daemon.checks.transports import check_transports
+from daemon.cli.exit_codes import Exit
+from daemon.cli.formatting import show, table
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.errors import ConfigErrors
-from daemon.config.imports import check_imports
 from daemon.config.load import load
-from daemon.config.masking import Mask, secrets_of
 from daemon.config.models import Config, TransportEntry
-from daemon.makes import check_transports
+from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
-from pillows.filters import KeepAll
 from pillows.observer import Observer
+from pillows.stages.filters import KeepAll
 
 #: How long one source or target may take to answer.
 _ANSWER_SECONDS = 30.0

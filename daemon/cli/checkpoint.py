@@ -10,11 +10,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from daemon.cli import desk
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import CommandError
-from daemon.cli.old_positions import SYSTEMS, old_position, token
-from daemon.cli.tables import moment, short_seq, show, table
+from daemon.cli import control_client
+from daemon.cli.exit_codes import CommandError
+from daemon.cli.formatting import moment, short_seq, show, table
+from daemon.cli.legacy_checkpoints import SYSTEMS, old_position, token
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from pillows.options import seconds
 
@@ -143,12 +143,12 @@ def import_(
 
 
 def _call(name: str, config_path: Path, **arguments: Any) -> Any:
-    with desk.opened(load(config_path)) as call:
+    with control_client.opened(load(config_path)) as call:
         return call(name, **arguments)
 
 
 def _edit(name: str, config_path: Path, **arguments: Any) -> Any:
-    with desk.opened(load(config_path), writes=True) as call:
+    with control_client.opened(load(config_path), writes=True) as call:
         return call(name, **arguments)
 
 

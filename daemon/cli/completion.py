@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from daemon.cli.exits import CommandError
+from daemon.cli.exit_codes import CommandError
 
 #: click asks for completions through this variable.
 VARIABLE = "_PILLOWD_COMPLETE"

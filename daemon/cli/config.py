@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from daemon.cli.common import config_option, json_option, print_json
+from daemon.cli.options import config_option, json_option, print_json
+from daemon.config.dump import effective
+from daemon.config.dump import show as shown
 from daemon.config.load import load
 from daemon.config.schema import json_schema
-from daemon.config.show import effective
-from daemon.config.show import show as shown
 
 
 @click.group()

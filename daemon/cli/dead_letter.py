@@ -10,9 +10,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from daemon.cli import desk
-from daemon.cli.common import Command, config_option, json_option, print_json
-from daemon.cli.tables import moment, show, table
+from daemon.cli import control_client
+from daemon.cli.formatting import moment, show, table
+from daemon.cli.options import Command, config_option, json_option, print_json
 from daemon.config.load import load
 
 
@@ -30,7 +30,7 @@ def dead_letter() -> None:
 @json_option
 def list_letters(key: str, config_path: Path, as_json: bool) -> None:
     """Lists the dead letters of the pillow KEY, oldest first."""
-    with desk.opened(load(config_path)) as call:
+    with control_client.opened(load(config_path)) as call:
         letters = list(_all(call, key))
     if as_json:
         print_json(letters)
@@ -49,7 +49,7 @@ def list_letters(key: str, config_path: Path, as_json: bool) -> None:
     show(made)
 
 
-def _all(call: desk.Call, key: str) -> Iterator[dict[str, Any]]:
+def _all(call: control_client.Call, key: str) -> Iterator[dict[str, Any]]:
     """All letters of a pillow: together they may be too much for one answer."""
     after: list[Any] | None = None
     while letters := call("dead-letter.list", key=key, after=after):
@@ -64,7 +64,7 @@ def _all(call: desk.Call, key: str) -> Iterator[dict[str, Any]]:
 @json_option
 def show_letter(key: str, id: str, config_path: Path, as_json: bool) -> None:
     """Shows all that is known of the document ID."""
-    with desk.opened(load(config_path)) as call:
+    with control_client.opened(load(config_path)) as call:
         letters = call("dead-letter.show", key=key, id=id)
     if as_json:
         print_json(letters)
@@ -117,7 +117,7 @@ def _done(
 ) -> None:
     if bool(ids) == every:
         raise click.UsageError("Name documents, or give --all.")
-    with desk.opened(load(config_path), writes=True) as call:
+    with control_client.opened(load(config_path), writes=True) as call:
         done = call(f"dead-letter.{what}", key=key, ids=None if every else list(ids))
     if as_json:
         print_json(done)

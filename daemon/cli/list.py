@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from daemon.build import tail_key
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.tables import show, table
+from daemon.assembly import tail_key
+from daemon.cli.formatting import show, table
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 
 

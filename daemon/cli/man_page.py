@@ -10,8 +10,8 @@ from importlib.metadata import version
 
 import click
 
-from daemon.cli.command_tree import CommandPage, pages
-from daemon.cli.common import PLACES
+from daemon.cli.introspect import CommandPage, pages
+from daemon.cli.options import PLACES
 
 _FILES = {
     ", ".join(map(str, PLACES)): "the configuration, unless --config or $PILLOWD_CONFIG names another",

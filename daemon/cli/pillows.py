@@ -13,12 +13,12 @@ import click
 from rich.live import Live
 
 from daemon import signals
-from daemon.cli import desk
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import Exit
-from daemon.cli.tables import report, show
+from daemon.cli import control_client
+from daemon.cli.exit_codes import Exit
+from daemon.cli.formatting import report, show
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
-from pillows.state import State
+from pillows.runtime.status import State
 
 #: How often `status --watch` looks again.
 _WATCH_SECONDS = 1.0
@@ -37,7 +37,7 @@ def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> E
     config = load(config_path)
 
     def look() -> dict[str, Any]:
-        with desk.opened(config) as call:
+        with control_client.opened(config) as call:
             facts: dict[str, Any] = call("status")
         return facts
 
@@ -90,7 +90,7 @@ def restart(key: str, config_path: Path, as_json: bool) -> None:
 
 
 def _tell(what: str, key: str, config_path: Path, *, as_json: bool) -> None:
-    with desk.opened(load(config_path), writes=True) as call:
+    with control_client.opened(load(config_path), writes=True) as call:
         facts = call(what, key=key)
         give_up_at = time.monotonic() + _SETTLE_SECONDS
         while not _settled(what, facts) and time.monotonic() < give_up_at:

@@ -13,19 +13,19 @@ import click
 from gevent.event import Event
 
 from checkpoints import Seq
-from daemon import keys
-from daemon.build import build_feed, build_pillow, build_transports, tail_key
-from daemon.cli import desk
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import CommandError, UnreachableError
+from daemon import tail_lookup
+from daemon.assembly import build_feed, build_pillow, build_transports, tail_key
+from daemon.cli import control_client
+from daemon.cli.exit_codes import CommandError, UnreachableError
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
-from daemon.config.masking import Mask, secrets_of
 from daemon.config.models import Config
+from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
-from pillows.feed.contract import Feed
-from pillows.feed.file import FileFeed
-from pillows.feed.lines import GarbageError
+from pillows.feed.base import Feed
+from pillows.feed.changes_parser import GarbageError
+from pillows.feed.recorded import FileFeed
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.preview import Preview, next_changes, previews
@@ -87,7 +87,7 @@ def look(
         recorded: a file with an answer of `_changes`, to be taken from its beginning.
     """
     tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
-    tail = keys.find(key, tails)
+    tail = tail_lookup.find(key, tails)
     since, epoch = _position(config, str(tail))
     pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
     feed: Feed
@@ -124,7 +124,7 @@ def _check_documents(recorded: Path, found: Sequence[Change]) -> None:
 
 def _position(config: Config, key: str) -> tuple[Seq, int]:
     """Where the pillow stands, and the epoch that it writes under."""
-    with desk.opened(config) as call:
+    with control_client.opened(config) as call:
         try:
             saved: dict[str, Any] = call("checkpoint.get", key=key)
         except (CommandError, LookupError):

@@ -11,16 +11,14 @@ import click
 import structlog
 
 from checkpoints import StoreError
-from daemon import keys as names
-from daemon import logs, signals
-from daemon.build import tail_keys
-from daemon.cli.common import config_option
+from daemon import failpoints, logs, signals, tail_lookup
+from daemon.app import Daemon
+from daemon.assembly import tail_keys
+from daemon.checks.functions import check_imports
+from daemon.cli.options import config_option
 from daemon.config.errors import ConfigErrors
-from daemon.config.imports import check_imports
 from daemon.config.load import load
-from daemon.config.masking import Mask, secrets_of
-from daemon.run import Daemon
-from pillows import failpoints
+from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
 
@@ -38,7 +36,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         raise click.UsageError("--all and --pillow-key exclude each other.")
     config = load(config_path)
     known = tail_keys(config)
-    keys = [names.find(text, known) for text in dict.fromkeys(chosen)] or known
+    keys = [tail_lookup.find(text, known) for text in dict.fromkeys(chosen)] or known
     if not chosen and (mistakes := check_imports(config)):
         raise ConfigErrors(mistakes)
     failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))

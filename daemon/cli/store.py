@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 import checkpoints
-from daemon.cli.common import json_option, print_json
-from daemon.cli.exits import Exit
+from daemon.cli.exit_codes import Exit
+from daemon.cli.options import json_option, print_json
 
 _PATH = click.Path(path_type=Path)
 

@@ -16,22 +16,22 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from checkpoints import Checkpoint, TailKey
-from daemon import keys as names
-from daemon.build import build_ids_feed, build_pillow, build_transports, tail_keys
-from daemon.cli import desk
-from daemon.cli.common import config_option, json_option, print_json
-from daemon.cli.exits import Exit, UnreachableError
-from daemon.cli.tables import show, table
+from daemon import tail_lookup
+from daemon.assembly import build_ids_feed, build_pillow, build_transports, tail_keys
+from daemon.cli import control_client
+from daemon.cli.exit_codes import Exit, UnreachableError
+from daemon.cli.formatting import show, table
+from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
-from daemon.config.masking import Mask
 from daemon.config.models import Config
 from daemon.config.plugins import add_plugins
-from daemon.operations.pages import page
+from daemon.config.redaction import Mask
+from daemon.control.paging import page
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
-from pillows.state import State
-from pillows.verify.scratch import Scratch
+from pillows.runtime.status import State
+from pillows.verify.comparison_table import Scratch
 from pillows.verify.verifier import KINDS, Report, Subject, Verifier
 
 #: Documents that are sent again in one call: it must answer before its caller gives up.
@@ -64,11 +64,11 @@ def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_js
     no longer has are kept, and counted apart. A replica's own design documents are left alone.
     """
     config = load(config_path)
-    tail = names.find(key, tail_keys(config))
+    tail = tail_lookup.find(key, tail_keys(config))
     add_plugins(config.daemon.plugins_path)
     with ExitStack() as stack:
         stack.enter_context(_reachable())
-        call = stack.enter_context(desk.opened(config))
+        call = stack.enter_context(control_client.opened(config))
         subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
         verifier = Verifier(subject, stack.enter_context(Scratch()))
         before = report = verifier.verify()
@@ -89,7 +89,7 @@ def _subject(
     config: Config,
     tail: TailKey,
     *,
-    call: desk.Call,
+    call: control_client.Call,
     wait_seconds: float,
     hidden: bool,
 ) -> Subject:
@@ -138,7 +138,7 @@ def _reachable() -> Iterator[None]:
         raise UnreachableError(str(error)) from error
 
 
-def _dead(call: desk.Call, tail: TailKey, transport: str) -> Iterator[str]:
+def _dead(call: control_client.Call, tail: TailKey, transport: str) -> Iterator[str]:
     """Documents with a dead letter: all of their ids may be too much for one answer."""
     after = ""
     while ids := call("dead-letter.ids", key=str(tail), transport=transport, after=after):

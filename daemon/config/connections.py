@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 from daemon.config.errors import Path, suggest
 from daemon.config.models import ConnectionEntry
 from daemon.config.plugins import import_plugins
-from daemon.config.report import Report
-from daemon.config.yaml_lines import Node
+from daemon.config.problems import Report
+from daemon.config.yaml_nodes import Node
 from pillows import registry
 from pillows.errors import ConfigError
 from pillows.options import Options

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from daemon.config.masking import MASK, Mask
+from daemon.config.redaction import MASK, Mask
 from pillows.errors import ConfigError
 
 #: Where a value stands: keys of mappings and indices of lists, from the root.

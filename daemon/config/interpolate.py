@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
 from daemon.config.errors import Mistake, Path
-from daemon.config.yaml_lines import Node
+from daemon.config.yaml_nodes import Node
 
 #: A secret or a certificate; more is a wrong path such as /dev/zero.
 MAX_FILE_BYTES = 1_000_000

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from daemon.config.connections import read_connections
 from daemon.config.errors import ConfigErrors, Mistake, is_public
-from daemon.config.files import Files
+from daemon.config.includes import Files
+from daemon.config.model_introspection import secrets
 from daemon.config.models import Config, DaemonOptions
 from daemon.config.pillows import read_pillows
-from daemon.config.report import Report
-from daemon.config.shapes import secrets
-from daemon.config.yaml_lines import Node
+from daemon.config.problems import Report
+from daemon.config.yaml_nodes import Node
 
 __all__ = ["Config", "ConfigErrors", "Mistake", "load"]
 

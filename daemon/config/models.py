@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_
 from daemon.config.errors import Mistake
 from daemon.config.errors import Path as KeyPath
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
-from daemon.config.yaml_lines import Node, Place
+from daemon.config.yaml_nodes import Node, Place
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, Size
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from daemon.config.claims import Claim, compare, of_source
 from daemon.config.connections import SOURCE_TYPE, Connections
-from daemon.config.entries import Entry
+from daemon.config.cross_checks import Whole
 from daemon.config.errors import Mistake, Path, dotted, suggest
 from daemon.config.models import NAME, PillowConfig, TransportEntry
-from daemon.config.report import Report
-from daemon.config.wholes import Whole
-from daemon.config.yaml_lines import Node
+from daemon.config.output_ownership import Claim, compare, of_source
+from daemon.config.problems import Report
+from daemon.config.transport_entries import Entry
+from daemon.config.yaml_nodes import Node
 from pillows.feed.options import SourceOptions
 from pillows.options import Options
 

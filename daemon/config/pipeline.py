@@ -10,7 +10,7 @@ from jmespath.exceptions import JMESPathError
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pillows.options import Options, Size
-from pillows.paths import getter, split
+from pillows.stages.document_paths import getter, split
 
 _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 

@@ -110,7 +110,7 @@ def fitting(columns: Mapping[str, str]) -> dict[str, Any]:
     if columns.get(WHOLE) != _WHOLE_COLUMN:
         return {}
     types = {name: text.partition(" ")[2] for name, text in columns.items() if name != WHOLE}
-    return {"transform": {"python": "daemon.mirror.rows:Fitting", "args": {"types": types}}}
+    return {"transform": {"python": "daemon.mirror.fit_columns:Fitting", "args": {"types": types}}}
 
 
 def _kind(value: Any) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from daemon.cli.common import json_option
-from daemon.cli.exits import CommandError
+from daemon.cli.exit_codes import CommandError
+from daemon.cli.options import json_option
 
 
 @click.command()
@@ -56,11 +56,11 @@ def mirror(
     """
     try:
         # Loaded in here: Ctrl-C while it loads is answered like one a moment later.
-        from daemon.mirror import session  # noqa: PLC0415  see above
+        from daemon.mirror import run  # noqa: PLC0415  see above
         from daemon.mirror.config import read  # noqa: PLC0415  see above
 
         wanted = read(url, target, name=name, state_dir=state_dir)
-        return session.follow(
+        return run.follow(
             wanted,
             once=once,
             with_columns=columns == "auto",

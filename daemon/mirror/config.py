@@ -18,13 +18,20 @@ from typing import Any
 
 import yaml
 
-from daemon.cli.exits import CommandError
+from daemon.cli.exit_codes import CommandError
+from daemon.config.dump import dumped
 from daemon.config.interpolate import escaped
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.config.show import dumped
 from daemon.mirror.columns import fitting
-from daemon.mirror.places import SOURCE_PASSWORD, TARGET_PASSWORD, Place, plain_name, read_source, read_target
+from daemon.mirror.targets import (
+    SOURCE_PASSWORD,
+    TARGET_PASSWORD,
+    Place,
+    plain_name,
+    read_source,
+    read_target,
+)
 from pillows.errors import ConfigError
 
 #: Names of the two connections.

@@ -10,9 +10,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from daemon.cli.tables import duration
+from daemon.cli.formatting import duration
 from pillows.clock import Clock
-from pillows.state import State, TailStatus
+from pillows.runtime.status import State, TailStatus
 
 #: How often a line is written where there is no terminal.
 LINE_SECONDS = 5.0

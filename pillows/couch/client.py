@@ -15,14 +15,14 @@ import msgspec
 import requests
 import urllib3
 
-from pillows.causes import unopened, untrusted
 from pillows.clock import Clock, SystemClock
-from pillows.couch.access import Access, access
-from pillows.couch.answers import ForbiddenError, RefusedError, classify
+from pillows.couch.auth import Access, access
+from pillows.couch.errors import ForbiddenError, RefusedError, classify
+from pillows.couch.exception_chain import unopened, untrusted
+from pillows.couch.http_session import session
+from pillows.couch.login_throttle import Tries
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import Answer, Pulse
-from pillows.couch.session import session
-from pillows.couch.tries import Tries
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Couch:
 
         Raises:
             AwayError: no connection to the server came about.
-            RetryableError: it is busy, or does not make sense; a subclass in `pillows.couch.answers` says
+            RetryableError: it is busy, or does not make sense; a subclass in `pillows.couch.errors` says
                 what exactly.
             AccessError: it does not let us in.
             ConfigError: what was configured cannot work.

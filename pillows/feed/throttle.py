@@ -9,9 +9,9 @@ from typing import TypeVar
 from gevent.event import Event
 
 from pillows.clock import Clock
-from pillows.couch.answers import ThrottledError
-from pillows.feed.pace import Pace
-from pillows.retry import Backoff
+from pillows.couch.errors import ThrottledError
+from pillows.feed.concurrency_limit import Pace
+from pillows.retry.backoff import Backoff
 
 T = TypeVar("T")
 

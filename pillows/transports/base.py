@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 from checkpoints import Checkpoint, TailKey
 from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
 from pillows.options import Options
-from pillows.transports._json_lines import lines
+from pillows.transports.common.json_lines import lines
 
 
 def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:

@@ -14,9 +14,9 @@ from checkpoints import Checkpoint, TailKey
 from pillows.errors import FatalError, PermanentError
 from pillows.models import Batch, Standing, WriteResult, guard
 from pillows.options import Options
-from pillows.transports._json_lines import lines
-from pillows.transports._threads import Turns
 from pillows.transports.base import Transport, newest
+from pillows.transports.common.blocking import Turns
+from pillows.transports.common.json_lines import lines
 
 
 class StdoutConnection(Options):

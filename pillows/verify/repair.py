@@ -2,10 +2,10 @@
 
 The tail must not run meanwhile. What a target does not have, or has in an older version, is written as
 the feed would have it written: copies of the source that lag cannot bring an older state over a newer one.
-What a target refuses is looked at as any refusal is (`pillows.refusals`): only what the source says three
-times to be older than the target has it is written under a raised epoch. So is what the target has in the
-very version of the source, since it differs all the same: a row that was altered, or one that was lost
-while the target remembers its version.
+What a target refuses is looked at as any refusal is (`pillows.delivery.stale_writes`): only what the
+source says three times to be older than the target has it is written under a raised epoch. So is
+what the target has in the very version of the source, since it differs all the same: a row
+that was altered, or one that was lost while the target remembers its version.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from functools import partial
 
 from gevent.event import Event
 
-from pillows.keeper import Keeper
 from pillows.models import ChangeBatch
 from pillows.pillow import Pipeline
-from pillows.plan import Plan
-from pillows.run import Run
-from pillows.watermark import Watermark
+from pillows.progress.checkpointer import Keeper
+from pillows.progress.watermark import Watermark
+from pillows.runtime.tail_run import Run
+from pillows.runtime.tail_settings import Plan
 
 #: Documents that are fetched at once.
 _FETCHED = 200

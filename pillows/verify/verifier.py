@@ -23,14 +23,14 @@ from gevent.event import Event
 from checkpoints import Checkpoint, Seq
 from pillows.clock import Clock
 from pillows.errors import ConfigError, FatalError, RetryableError
-from pillows.feed.contract import Feed, Identity
+from pillows.feed.base import Feed, Identity
 from pillows.models import Change
 from pillows.pillow import Pillow
-from pillows.transforms import PassThrough
+from pillows.stages.transforms import PassThrough
+from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import Transport
-from pillows.triggers import DocumentTrigger
-from pillows.verify.patience import SourcePatience
-from pillows.verify.scratch import Scratch
+from pillows.verify.comparison_table import Scratch
+from pillows.verify.source_timeout import SourcePatience
 
 #: Documents that a target is asked for at once when it is looked at again.
 _ASKED = 500

@@ -28,12 +28,12 @@ import greenlet
 from gevent.event import Event
 
 from checkpoints import CheckpointStore
-from daemon.build import build_tails
+from daemon.assembly import build_tails
 from daemon.config.load import load
 from pillows.clock import SystemClock
-from pillows.deadletters import DeadLetters
+from pillows.dead_letters.store import DeadLetters
 from pillows.observer import Observer
-from pillows.state import State
+from pillows.runtime.status import State
 
 #: Turns that are told of.
 LONG_SECONDS = 0.01

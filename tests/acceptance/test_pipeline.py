@@ -169,7 +169,7 @@ def _attachments(world: World, table: str) -> dict[str, dict[str, Any]]:
 
 
 INSTALLED = """
-    from pillows.transports.jsonl import JsonlTransport
+    from pillows.transports.jsonl.transport import JsonlTransport
 
     def adults(doc, age):
         return doc.get("age", 0) >= age

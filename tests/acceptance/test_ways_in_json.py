@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.cli.command_tree import pages
+from daemon.cli.introspect import pages
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.servers.couch_client import CouchDatabase
 

@@ -13,28 +13,28 @@ from typing import Any
 
 def checkpoint_before_ack() -> None:
     """The checkpoint moves when a batch is taken, not when it is written."""
-    from pillows import writer
+    from pillows.delivery import batch_writer
 
-    write, acknowledge = writer.Writer.write, writer.Writer._acknowledge
+    write, acknowledge = batch_writer.Writer.write, batch_writer.Writer._acknowledge
 
     def early(self: Any, items: Any) -> None:
-        acknowledge(self, writer.sort(items))
+        acknowledge(self, batch_writer.sort(items))
         write(self, items)
 
-    writer.Writer._acknowledge = lambda self, work: None  # type: ignore[method-assign]
-    writer.Writer.write = early  # type: ignore[method-assign]
+    batch_writer.Writer._acknowledge = lambda self, work: None  # type: ignore[method-assign]
+    batch_writer.Writer.write = early  # type: ignore[method-assign]
 
 
 def no_directory_fsync() -> None:
     """A rename is believed to be on the disk."""
-    from checkpoints.directory import Directory
+    from checkpoints.files.directory import Directory
 
     Directory.sync = lambda self: None  # type: ignore[method-assign]
 
 
 def swallowed_item_error() -> None:
     """A bulk request that was answered counts as written."""
-    from pillows import fanout
+    from pillows.delivery import fanout
     from pillows.models import WriteResult
 
     deliver = fanout.FanOut._deliver
@@ -52,23 +52,23 @@ def swallowed_item_error() -> None:
 
 def generation_as_version() -> None:
     """The winner's generation is taken for the document's version."""
-    from pillows.feed import lines
+    from pillows.feed import changes_parser
     from pillows.models import generation
 
-    change = lines._change
+    change = changes_parser._change
 
     def winning(row: Any) -> Any:
         made = change(row)
         made.version = generation(made.rev)
         return made
 
-    lines._change = winning
+    changes_parser._change = winning
 
 
 def page_cut_is_an_end() -> None:
     """The last position of a page counts, though the page was not read to its end."""
     from pillows.errors import RetryableError
-    from pillows.feed.reading import Reading
+    from pillows.feed.reader import Reading
     from pillows.models import ChangeBatch
 
     read_page = Reading._read_page
@@ -87,7 +87,7 @@ def page_cut_is_an_end() -> None:
 
 def batch_dropped_on_stop() -> None:
     """A stop empties the batcher, and what was in it counts as done."""
-    from pillows.batcher import Batcher
+    from pillows.delivery.batcher import Batcher
 
     close = Batcher.close
 
@@ -102,7 +102,7 @@ def failed_batch_later() -> None:
     """A failed batch is put aside and retried after the ones behind it."""
     import gevent
 
-    from pillows import fanout
+    from pillows.delivery import fanout
     from pillows.errors import RetryableError
 
     deliver = fanout.FanOut._deliver
@@ -125,7 +125,7 @@ def failed_batch_later() -> None:
 
 def recreated_ignored() -> None:
     """A database of the same name is taken for the same database."""
-    from pillows.feed.contract import Identity
+    from pillows.feed.base import Identity
 
     Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
 

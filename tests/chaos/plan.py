@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pillows.failpoints import PLACES
+from daemon.failpoints import PLACES
 from tests.chaos.faults import FAULTS, Fault
 
 #: How the daemon's runs end, and how often beside each other.

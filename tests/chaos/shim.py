@@ -27,23 +27,23 @@ def alternate() -> None:
 
     Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
     """
-    from pillows.feed import choice, reading
+    from pillows.feed import fetch_mode, reader
 
-    reading.FAR_BEHIND = FAR_BEHIND
-    choice.LAP_ROWS = LAP_ROWS
-    choice.FIRST_STRETCH_LAPS = choice.LONGEST_STRETCH_LAPS = 1
-    end = choice.Choice.end
+    reader.FAR_BEHIND = FAR_BEHIND
+    fetch_mode.LAP_ROWS = LAP_ROWS
+    fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
+    end = fetch_mode.Choice.end
 
     def told(self: Any, at: float) -> None:
         sys.stderr.write(f'{{"event": "lap.{self.way}"}}\n')
         end(self, at)
 
-    choice.Choice.end = told  # type: ignore[method-assign]
+    fetch_mode.Choice.end = told  # type: ignore[method-assign]
 
 
 def forget_renames(folder: Path) -> None:
     """Keeps, in `folder`, what every unsynced rename has replaced."""
-    from checkpoints.directory import Directory
+    from checkpoints.files.directory import Directory
 
     rename, fsync = Directory._rename, Directory._fsync
     folder.mkdir(exist_ok=True)

@@ -62,7 +62,7 @@ def test_an_old_row_that_postgresql_keeps_in_disguise_is_stale_not_corrupted() -
     truth.grow(document, None, NUL + 5)
     old = truth.rows()["a"]
     truth.grow(document, document.winner, NUL + 6)
-    stored = {**body("a", NUL + 5), "nul": "\x010\x011"}  # as `pillows.transports._postgres_rows` does
+    stored = {**body("a", NUL + 5), "nul": "\x010\x011"}  # as `pillows.transports.postgres.encoder` does
 
     verdict = judge(truth, {"postgres": {"a": Row(old.rev, old.version, revealed(stored))}})
 

@@ -23,14 +23,14 @@ from hypothesis.stateful import (
 )
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError, TailKey
+from pillows.delivery.fanout import FanOut
 from pillows.errors import RetryableError, StoppedError
-from pillows.fanout import FanOut
-from pillows.keeper import CheckpointPolicy, Keeper
 from pillows.models import Batch, Change, ChangeBatch, DocumentRows, WriteResult
 from pillows.observer import Observer
-from pillows.tries import Retrier
-from pillows.waiting import Waiter
-from pillows.watermark import Segment, Watermark
+from pillows.progress.checkpointer import CheckpointPolicy, Keeper
+from pillows.progress.watermark import Segment, Watermark
+from pillows.retry.cancellable import Waiter
+from pillows.retry.retrier import Retrier
 from tests.clock import FakeClock
 from tests.sizes import size
 

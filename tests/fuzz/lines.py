@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-from pillows.feed.lines import GarbageError, LineSplitter, PageReader, Reader, TailReader
+from pillows.feed.changes_parser import GarbageError, LineSplitter, PageReader, Reader, TailReader
 
 MAX_LINE_BYTES = 10_000
 

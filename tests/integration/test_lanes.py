@@ -14,9 +14,9 @@ from elasticsearch.helpers import scan
 from gevent.event import Event
 
 from pillows import registry
-from pillows.batcher import BatchPolicy
-from pillows.state import State
-from pillows.tail import Tail
+from pillows.delivery.batcher import BatchPolicy
+from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
 from tests.servers.tcp_proxy import TcpProxy
 from tests.sizes import size
 from tests.unit.pipeline.parts import KEY, ListFeed, batch, change, plan

@@ -22,14 +22,14 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from pillows import registry
-from pillows.filters import KeepAll
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from pillows.pillow import Pillow
-from pillows.retry import AWAY_SECONDS
-from pillows.state import State
-from pillows.tail import Tail
-from pillows.transforms import PassThrough, PythonTransform
+from pillows.retry.backoff import AWAY_SECONDS
+from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
+from pillows.stages.filters import KeepAll
+from pillows.stages.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
 from tests.sizes import proving, size
 from tests.unit.pipeline.parts import ListFeed, Recorder, batch, change, plan

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cases import check_cases
-from daemon.config.imports import check_imports
+from daemon.checks.functions import check_imports
+from daemon.checks.pillow_tests import check_cases
 from daemon.config.load import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "transforms.md").read_text()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from daemon.cli.commands import pillowd
+from daemon.cli.main import pillowd
 from daemon.config.load import load
 
 ROOT = Path(__file__).parents[2]

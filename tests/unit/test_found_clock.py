@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pillows.deadletters import DeadLetters
-from pillows.letter import DeadLetter, LetterPolicy
+from pillows.dead_letters.dead_letter import DeadLetter, LetterPolicy
+from pillows.dead_letters.store import DeadLetters
 from tests.clock import FakeClock
 
 YEAR_SECONDS = 365 * 86400.0

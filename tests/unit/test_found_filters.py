@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pillows.filters import JmespathFilter
 from pillows.models import Change
+from pillows.stages.filters import JmespathFilter
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.jsonl import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.targets import at, batch, document
 
 

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import Checkpoint, Digest, Seq
 from pillows.errors import ConfigError, StateLostError
 from pillows.models import Standing
-from pillows.start import Situation, decide
+from pillows.runtime.start_decision import Situation, decide
 from tests.unit.pipeline.parts import KEY
 
 STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=Digest(outputs="o"))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from checkpoints import Seq
-from pillows.feed.documents import Wanted, wanted
-from pillows.feed.loader import Loader, Sizes
-from pillows.feed.pace import Pace
+from pillows.feed.concurrency_limit import Pace
+from pillows.feed.document_fetcher import Wanted, wanted
+from pillows.feed.document_loader import Loader, Sizes
 from pillows.models import Change, ChangeBatch
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, WriteResult
-from pillows.transports._couch_replica import DOUBT_SECONDS, Replica
+from pillows.transports.couchdb.replica_writer import DOUBT_SECONDS, Replica
 from tests.clock import FakeClock
 
 DOCUMENT = DocumentRows(id="a", rev="9-x", version=9, rows={"copy": ({},)})

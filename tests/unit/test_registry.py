@@ -53,7 +53,10 @@ def test_listing_and_importing_the_registry_loads_no_transport() -> None:
         "print([m for m in sys.modules if m.startswith('pillows.transports.') and '._' not in m])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == "['pillows.transports.base']"
+    assert (
+        shown.stdout.strip()
+        == "['pillows.transports.common', 'pillows.transports.common.columns', 'pillows.transports.common.json_lines', 'pillows.transports.base']"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click import Context
 
-from daemon.cli.commands import pillowd
+from daemon.cli.main import pillowd
 
 UNIT = Path(__file__).parents[2] / "etc" / "pillowd.service"
 COMMAND = "/opt/pillowd/bin/pillowd"
@@ -66,7 +66,7 @@ def test_it_is_stopped_later_than_the_drain_may_take() -> None:
 
 
 def test_a_wrong_configuration_is_not_started_again() -> None:
-    from daemon.cli.exits import Exit
+    from daemon.cli.exit_codes import Exit
 
     assert values("RestartPreventExitStatus") == [str(int(Exit.CONFIG))]
     assert values("Type") == ["notify"]

@@ -10,13 +10,13 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from pillows.errors import RetryableError
-from pillows.feed.contract import Identity
-from pillows.filters import KeepAll
+from pillows.feed.base import Identity
 from pillows.models import Change, ChangeBatch, guard
 from pillows.pillow import Pillow
-from pillows.transforms import PassThrough
+from pillows.stages.filters import KeepAll
+from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Stored
-from pillows.verify.scratch import Scratch
+from pillows.verify.comparison_table import Scratch
 from pillows.verify.verifier import Found, Report, Subject, Verifier
 from tests.unit.pipeline.parts import MemoryTransport
 

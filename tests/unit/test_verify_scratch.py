@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pillows.transports.base import Stored
-from pillows.verify.scratch import Scratch
+from pillows.verify.comparison_table import Scratch
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from pillows.couch.options import BasicAuth, CouchConnection
-from pillows.feed.couch import CouchFeed
+from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 
 

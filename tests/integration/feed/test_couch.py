@@ -14,12 +14,12 @@ import pytest
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed import choice, reading
-from pillows.feed.contract import Identity
-from pillows.feed.couch import CouchFeed
-from pillows.feed.file import FileFeed
+from pillows.feed import fetch_mode, reader
+from pillows.feed.base import Identity
+from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
-from pillows.feed.pages import Page
+from pillows.feed.recorded import FileFeed
+from pillows.feed.requests import Page
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 from tests.servers.tcp_proxy import Fault, TcpProxy
@@ -82,18 +82,18 @@ def test_a_database_is_read_and_followed(couch_db, how):
 
 def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db, monkeypatch):
     """Laps so short that the way changes on nearly every page."""
-    monkeypatch.setattr(reading, "FAR_BEHIND", 200)
-    monkeypatch.setattr(choice, "LAP_ROWS", 200)
-    monkeypatch.setattr(choice, "FIRST_STRETCH_LAPS", 1)
-    monkeypatch.setattr(choice, "LONGEST_STRETCH_LAPS", 1)
+    monkeypatch.setattr(reader, "FAR_BEHIND", 200)
+    monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
+    monkeypatch.setattr(fetch_mode, "FIRST_STRETCH_LAPS", 1)
+    monkeypatch.setattr(fetch_mode, "LONGEST_STRETCH_LAPS", 1)
     planned = []
-    plan_page = reading.plan_page
+    plan_page = reader.plan_page
 
     def plan(options: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
         planned.append(include_docs)
         return plan_page(options, average_bytes, include_docs=include_docs)
 
-    monkeypatch.setattr(reading, "plan_page", plan)
+    monkeypatch.setattr(reader, "plan_page", plan)
     couch_db.fill(DOCS, pad="x" * 300)
     for n in range(0, 300, 3):
         couch_db.delete(f"doc-{n:06}")
@@ -107,10 +107,10 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
 
 def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_db, monkeypatch):
     """As behind a proxy that cuts long responses."""
-    monkeypatch.setattr(reading, "FAR_BEHIND", 200)
-    monkeypatch.setattr(choice, "LAP_ROWS", 200)
+    monkeypatch.setattr(reader, "FAR_BEHIND", 200)
+    monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
     asked = []
-    read_page = reading.Reading._read_page
+    read_page = reader.Reading._read_page
 
     def cut(self, page: Page, loader: Any) -> Any:
         asked.append(page.include_docs)
@@ -118,7 +118,7 @@ def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_d
             raise RetryableError("cut")
         return read_page(self, page, loader)
 
-    monkeypatch.setattr(reading.Reading, "_read_page", cut)
+    monkeypatch.setattr(reader.Reading, "_read_page", cut)
     couch_db.fill(DOCS)
     with taking(feed(couch_db.server_url, couch_db, page=200)) as taken:
         taken.until(lambda: caught_up(taken))

@@ -12,7 +12,7 @@ import requests
 
 from checkpoints import TailKey
 from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
-from pillows.transports.couchdb import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.targets import KEY, Target

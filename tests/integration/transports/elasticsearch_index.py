@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from checkpoints import TailKey
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.targets import KEY, at, document
 
 #: Takes any JSON object.

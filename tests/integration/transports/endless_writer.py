@@ -9,10 +9,10 @@ import sys
 from dataclasses import replace
 from itertools import count
 
-from pillows.transports._columns import TableOutput
 from pillows.transports.base import Transport
-from pillows.transports.jsonl import JsonlConnection, JsonlOutput, JsonlTransport
-from pillows.transports.sqlite import SqliteConnection, SqliteTransport
+from pillows.transports.common.columns import TableOutput
+from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
 from tests.targets import KEY, at, batch, document
 
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from pillows import BulkPusher
-from pillows.bulk_couch import ConflictError, connection_of
 from pillows.errors import AccessError, ConfigError, RetryableError
+from pillows.standalone.bulk_couch import ConflictError, connection_of
 from tests.clock import FakeClock
 from tests.servers.scripted import json_reply
 

@@ -10,9 +10,9 @@ import pytest
 from pillows.couch.options import CouchConnection
 from pillows.errors import AwayError, ConfigError, RetryableError
 from pillows.models import WriteResult, guard
-from pillows.transports._couch_target import TargetDatabase
-from pillows.transports._couch_upsert import Upserts
-from pillows.transports.couchdb import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.target import TargetDatabase
+from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.upsert_writer import Upserts
 from tests.conformance import TransportConformance
 from tests.conformance.steps import assert_applied, opened
 from tests.integration.transports.couch_target import CouchTarget

@@ -12,7 +12,7 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
 from pillows.models import DocumentRows, WriteResult, generation
-from pillows.transports.couchdb import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.conformance.steps import assert_applied
 from tests.integration.transports.couch_target import CouchTarget
 from tests.servers.couch_client import CouchDatabase

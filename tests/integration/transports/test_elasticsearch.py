@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from checkpoints import TailKey
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.integration.transports.elasticsearch_index import Node, aside

@@ -18,8 +18,8 @@ from gevent.pywsgi import WSGIServer
 
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, guard
-from pillows.transports._elasticsearch_client import CONNECT_SECONDS
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.integration.transports.elasticsearch_index import Node, many, node, running
 from tests.servers.elasticsearch import Elasticsearch

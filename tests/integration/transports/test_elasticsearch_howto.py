@@ -12,7 +12,7 @@ import msgspec
 
 from checkpoints import TailKey
 from daemon.config.load import load
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied
 from tests.integration.transports.elasticsearch_index import Node, node
 from tests.targets import at, batch, document

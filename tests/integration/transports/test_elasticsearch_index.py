@@ -11,8 +11,8 @@ import pytest
 
 from pillows.errors import ConfigError, FatalError
 from pillows.models import Batch, guard
-from pillows.transports import _elasticsearch_bulk as bulk
-from pillows.transports import elasticsearch as module
+from pillows.transports.elasticsearch import bulk
+from pillows.transports.elasticsearch import transport as module
 from tests.conformance.steps import assert_applied
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, node, running
 from tests.sizes import size

@@ -12,8 +12,8 @@ import pytest
 
 from checkpoints import Digest
 from pillows.transports.base import Transport
-from pillows.transports.postgres import PostgresOutput, PostgresTransport
-from pillows.transports.sqlite import SqliteConnection, SqliteTransport, TableOutput
+from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
+from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport, TableOutput
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, node
 from tests.integration.transports.postgres_database import options
 from tests.targets import KEY, at, batch, document

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
 from pillows.models import Standing, WriteResult, guard
-from pillows.transports.http import HttpConnection, HttpOutput, HttpTransport
+from pillows.transports.http.transport import HttpConnection, HttpOutput, HttpTransport
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
 from tests.targets import KEY, at, batch, document, gone
 
@@ -201,7 +201,7 @@ def test_every_document_that_an_answer_names_counts_however_long_it_is(
 def test_an_answer_that_is_too_long_to_be_read_takes_nothing(
     receiver: Receiver, hook: Callable[..., HttpTransport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pillows.transports.http._ANSWER_BYTES", 1000)
+    monkeypatch.setattr("pillows.transports.http.transport._ANSWER_BYTES", 1000)
     receiver.server.on("POST", "/hook", json_reply({"retry": {"a": "locked " * 1000}}))
     with pytest.raises(RetryableError, match="longer than 1000 bytes"):
         hook().write(batch(document("a", 1, {"n": 1})))

@@ -13,7 +13,7 @@ import pytest
 
 from pillows.errors import AccessError, RetryableError
 from pillows.models import WriteResult
-from pillows.transports.http import HttpConnection, HttpOutput, HttpTransport
+from pillows.transports.http.transport import HttpConnection, HttpOutput, HttpTransport
 from tests.servers.scripted import CLOSE, Request, ScriptedServer, head, json_reply
 from tests.targets import KEY, batch, document
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError, StateLostError
 from pillows.models import WriteResult, guard
-from pillows.transports.jsonl import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.conformance.steps import assert_applied
 from tests.targets import KEY, at, batch, document, gone
 

@@ -15,7 +15,7 @@ import pytest
 
 from checkpoints import Checkpoint
 from pillows.errors import RetryableError
-from pillows.transports.jsonl import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.targets import KEY, at, batch, document
 
 BATCHES = 4

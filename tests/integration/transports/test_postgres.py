@@ -14,7 +14,7 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, guard
-from pillows.transports.postgres import PostgresOutput, PostgresTransport
+from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows
 from tests.integration.transports.postgres_database import PostgresDatabase, options
 from tests.sizes import size
@@ -191,7 +191,7 @@ def test_verify_is_told_of_such_ids_by_their_own_names(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages are read in the order of the stored ids, which is another one."""
-    monkeypatch.setattr("pillows.transports.postgres.SWEEP_PAGE", 2)
+    monkeypatch.setattr("pillows.transports.postgres.transport.SWEEP_PAGE", 2)
     ids = {*NUL_TEXTS, "a\x010b"}
     with running(database, **OUTPUTS_FOR_VERIFY) as transport:
         written = [document(id, 1, {"n": 1}, lines=[{"n": 1}, {"n": 2}]) for id in ids]
@@ -418,7 +418,7 @@ def test_tombstones_are_forgotten_after_their_time(database: PostgresDatabase) -
 def test_a_sweep_goes_through_a_table_of_many_pages(
     database: PostgresDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pillows.transports.postgres.SWEEP_PAGE", 7)
+    monkeypatch.setattr("pillows.transports.postgres.transport.SWEEP_PAGE", 7)
     with opened(database, "docs", "lines") as transport:
         transport.write(batch(*(document(f"d{n}", 1, {"n": n}, lines=[{}, {}]) for n in range(50))))
         transport.claim(at("0", epoch=2))

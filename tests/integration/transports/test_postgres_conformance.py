@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pillows.transports.postgres import PostgresOutput
+from pillows.transports.postgres.transport import PostgresOutput
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, opened, rows

@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, RetryableError
 from pillows.models import DocumentRows, guard
-from pillows.transports.postgres import PostgresConnection, PostgresOutput, PostgresTransport
+from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, wait_until, write_until_answered
 from tests.integration.transports.postgres_database import PostgresDatabase, address, options
 from tests.servers.tcp_proxy import TcpProxy

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from checkpoints import TailKey
-from daemon.build import add_plugins, build_pillow, build_transports
+from daemon.assembly import add_plugins, build_pillow, build_transports
 from daemon.config.load import load
 from pillows.models import Document, DocumentRows
 from tests.conformance.steps import assert_applied

@@ -20,8 +20,8 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, StateLostError
 from pillows.models import guard
-from pillows.transports._columns import TableOutput
-from pillows.transports.sqlite import SqliteConnection, SqliteTransport
+from pillows.transports.common.columns import TableOutput
+from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, write_until_answered

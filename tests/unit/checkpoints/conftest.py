@@ -8,7 +8,7 @@ import pytest
 from gevent import monkey
 
 from checkpoints import POD, SharedPOD, SharedTracker, Tracker
-from checkpoints.directory import Directory
+from checkpoints.files.directory import Directory
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from checkpoints.core import Core, Settings
-from checkpoints.directory import Directory
 from checkpoints.errors import StoreWriteError
-from checkpoints.rules import Rules
+from checkpoints.files.directory import Directory
+from checkpoints.pod.engine import Core, Settings
+from checkpoints.pod.hooks import Rules
 
 ABSENT = None
 

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from checkpoints import POD, SharedPOD, StoreWriteError, check
-from checkpoints.directory import Directory
+from checkpoints.files.directory import Directory
 from tests.sizes import size
 from tests.unit.checkpoints.scripts import run
 

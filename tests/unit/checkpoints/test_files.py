@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import POD, IntegrityError, NewerFormat, StoreError, Tracker, check, depth, repair
-from checkpoints.directory import Directory
-from checkpoints.keys import parse_line
-from checkpoints.meta import META
-from daemon.cli.commands import run_command
+from checkpoints import POD, IntegrityError, NewerFormat, StoreError, Tracker, check, repair
+from checkpoints.files.directory import Directory
+from checkpoints.pod import depth
+from checkpoints.pod.codec import parse_line
+from checkpoints.pod.metadata import META
+from daemon.cli.main import run_command
 from tests.unit.checkpoints import tastypy_reader
 
 GOLDEN = Path(__file__).parent / "golden"

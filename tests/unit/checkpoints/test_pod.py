@@ -15,8 +15,8 @@ import gevent
 import pytest
 
 from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked, Tracker
-from checkpoints.directory import Directory
-from checkpoints.memory import Memory
+from checkpoints.files.directory import Directory
+from checkpoints.pod.memtable import Memory
 from tests.sizes import size
 from tests.unit.checkpoints.scripts import run, start
 
@@ -565,7 +565,7 @@ def test_p32_threads_lose_nothing(tmp_path):
     script = """
 import sys, threading, time
 from checkpoints import POD
-from checkpoints.directory import Directory
+from checkpoints.files.directory import Directory
 real = Directory._fsync
 Directory._fsync = lambda self, fd: (time.sleep(0.002), real(self, fd))
 pod = POD(sys.argv[1], sync_at=500, file_size=100)

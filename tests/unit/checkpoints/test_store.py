@@ -21,7 +21,7 @@ from checkpoints import (
     StoreWriteError,
     TailKey,
 )
-from checkpoints.directory import Directory
+from checkpoints.files.directory import Directory
 
 KEY = TailKey("cases", "couch/cases")
 

@@ -14,8 +14,9 @@ from gevent import monkey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker, core
-from checkpoints.tally import Tally
+from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
+from checkpoints.pod import engine
+from checkpoints.tracker.index import Tally
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_files import GOLDEN
 
@@ -295,8 +296,8 @@ def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monke
     with Tracker(tmp_path, sync_at=None, sync_interval=None) as tracker:
         tracker.add_many(range(100))
         tracker.sync()
-        scan = core.scan
-        monkeypatch.setattr(core, "scan", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
+        scan = engine.scan
+        monkeypatch.setattr(engine, "scan", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
 
         def mark():
             while True:

@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from pillows.clock import Clock
-from pillows.state import State, TailStatus
+from pillows.runtime.status import State, TailStatus
 
 Behaviour = Callable[["ScriptedTail", Event], None]
 

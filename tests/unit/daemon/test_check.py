@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.cli.check import connections
-from daemon.cli.commands import run_command
+from daemon.cli.main import run_command
 from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
 from pillows import registry

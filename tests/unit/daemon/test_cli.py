@@ -13,12 +13,12 @@ import click
 import pytest
 
 from checkpoints import IntegrityError, RemoteError, StoreLocked, StoreUnavailable
-from daemon.cli import commands as cli
-from daemon.cli.commands import run_command
-from daemon.cli.common import find_config
-from daemon.cli.exits import CommandError, NotConfiguredError, UnreachableError
+from daemon.cli import main as cli
+from daemon.cli.exit_codes import CommandError, NotConfiguredError, UnreachableError
+from daemon.cli.main import run_command
+from daemon.cli.options import find_config
 from daemon.config.errors import ConfigErrors, Mistake
-from daemon.keys import UnknownPillowError
+from daemon.tail_lookup import UnknownPillowError
 from pillows.errors import AccessError, ConfigError, RetryableError
 
 ROOT = Path(__file__).parents[3]
@@ -112,7 +112,7 @@ def test_every_command_of_the_table_loads_and_has_help(capsys: pytest.CaptureFix
 def test_help_needs_none_of_what_the_commands_need() -> None:
     """`pillowd --help` answers at once: no client library, no configuration is loaded."""
     code = (
-        "import sys, daemon.cli.commands as cli; assert cli.run_command(['--help']) == 0\n"
+        "import sys, daemon.cli.main as cli; assert cli.run_command(['--help']) == 0\n"
         "heavy = ('requests', 'yaml', 'elasticsearch', 'psycopg', 'rich', 'structlog')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
@@ -136,7 +136,7 @@ def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
 def test_the_configuration_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PILLOWD_CONFIG", raising=False)
-    monkeypatch.setattr("daemon.cli.common.PLACES", (Path("pillowd.yaml"),))
+    monkeypatch.setattr("daemon.cli.options.PLACES", (Path("pillowd.yaml"),))
     with pytest.raises(NotConfiguredError, match=r"pillowd\.yaml"):
         find_config(None)
 
@@ -179,6 +179,6 @@ def test_store_check_and_repair(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_a_token_is_taken_as_it_is_typed(text: str, value: Any) -> None:
-    from daemon.cli.old_positions import token
+    from daemon.cli.legacy_checkpoints import token
 
     assert token(text) == value

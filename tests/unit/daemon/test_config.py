@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from daemon.checks.functions import check_imports
 from daemon.config.errors import ConfigErrors
-from daemon.config.imports import check_imports
 from daemon.config.load import default_folders, load
-from daemon.config.yaml_lines import parse
+from daemon.config.yaml_nodes import parse
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
 

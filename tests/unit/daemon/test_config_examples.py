@@ -11,9 +11,9 @@ import pytest
 from pydantic import BaseModel
 
 from daemon.config.load import load
+from daemon.config.model_introspection import alternatives, is_model
 from daemon.config.models import CheckpointOptions as Checkpoints
 from daemon.config.models import Config, DaemonOptions, LoggingOptions, PillowConfig
-from daemon.config.shapes import alternatives, is_model
 from pillows import registry
 
 ETC = Path(__file__).parents[3] / "etc"

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from daemon.config.dump import show
 from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
-from daemon.config.show import show
 from tests.sizes import size
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 

@@ -7,10 +7,10 @@ import textwrap
 
 import pytest
 
-from daemon.build import build_pillow, build_transports, tail_keys
-from daemon.cases import check_cases
+from daemon.assembly import build_pillow, build_transports, tail_keys
+from daemon.checks.functions import check_imports
+from daemon.checks.pillow_tests import check_cases
 from daemon.config.errors import ConfigErrors
-from daemon.config.imports import check_imports
 from daemon.config.load import load
 from pillows.models import Change, Document
 from tests.unit.pipeline.test_steps import CASE, document

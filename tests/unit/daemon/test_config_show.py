@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from daemon.config.dump import effective, show
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.config.show import effective, show
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
 

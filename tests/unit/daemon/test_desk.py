@@ -13,8 +13,8 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import ControlServer
-from daemon.cli import desk
-from daemon.cli.exits import UnreachableError
+from daemon.cli import control_client
+from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
 from tests.clock import FakeClock
@@ -75,7 +75,7 @@ def test_who_holds_the_state_and_stays_silent_is_named_after_five_seconds(config
 
 
 def answer(config: Config, clock: FakeClock) -> object:
-    with desk.opened(config, clock=clock) as call:
+    with control_client.opened(config, clock=clock) as call:
         return call("ping")
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.imports import code_digests
+from daemon.checks.functions import code_digests
 from daemon.config.load import load
 from daemon.config.models import PillowConfig
 from daemon.config.plugins import code_digest
-from daemon.digests import digest, pipeline_digest
+from daemon.config_digests import digest, pipeline_digest
 
 CONFIG = """\
 version: 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import TailKey
-from daemon.keys import UnknownPillowError, find
+from daemon.tail_lookup import UnknownPillowError, find
 
 CASES, FORMS = TailKey("cases", "couch/cases"), TailKey("forms", "couch/forms")
 

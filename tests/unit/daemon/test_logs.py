@@ -12,7 +12,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from checkpoints import Checkpoint, Seq
-from daemon.config.masking import Mask
+from daemon.config.redaction import Mask
 from daemon.log_observer import LogObserver
 from daemon.logs import LineWriter, Logs, configured
 from pillows.observer import Observer

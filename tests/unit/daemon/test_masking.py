@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from daemon.config.masking import Mask, secrets_of
+from daemon.config.redaction import Mask, secrets_of
 from pillows.options import Options, Secret
 
 

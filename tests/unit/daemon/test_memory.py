@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.memory import Trimmer, trim
-from pillows.state import State, TailStatus
+from daemon.malloc_trim import Trimmer, trim
+from pillows.runtime.status import State, TailStatus
 
 
 def statuses(*states: State) -> list[TailStatus]:

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from daemon.cli.exits import CommandError
+from daemon.cli.exit_codes import CommandError
 from daemon.mirror import command
 from daemon.mirror.columns import MAX_COLUMNS, infer
 from daemon.mirror.config import chosen_columns, prepare, read, write_config
-from daemon.mirror.places import plain_name, read_source, read_target
-from daemon.mirror.rows import Fitting
+from daemon.mirror.fit_columns import Fitting
+from daemon.mirror.targets import plain_name, read_source, read_target
 from pillows.errors import ConfigError
 
 URL = "http://etl:s3cret%40x@couch.example:5984/prefix/org%2Fcases"
@@ -178,7 +178,7 @@ def test_every_type_that_is_inferred_says_what_fits(tmp_path):
     config = prepare(wanted, lambda _: infer([{"n": 1, "t": "x", "b": True}], "sqlite"), {})
 
     (step,) = config.pillows["org_cases"].steps
-    assert step.python == "daemon.mirror.rows:Fitting"
+    assert step.python == "daemon.mirror.fit_columns:Fitting"
     assert step.args == {"types": {"n": "any", "t": "text", "b": "integer"}}
     assert Fitting(**step.args)({"n": "x"})["n"] is None
 

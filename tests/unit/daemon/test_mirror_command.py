@@ -11,11 +11,12 @@ from click.testing import CliRunner, Result
 
 import pillowd
 from daemon import __main__ as daemon_main
-from daemon.cli.exits import CommandError
-from daemon.mirror import command, session
-from daemon.mirror.session import Watch
+from daemon.cli.exit_codes import CommandError
+from daemon.mirror import command
+from daemon.mirror import run as mirror_run
+from daemon.mirror.run import Watch
 from daemon.signals import Signals
-from pillows.state import State, TailStatus
+from pillows.runtime.status import State, TailStatus
 from tests.unit.daemon.test_mirror_progress import Said
 
 URL = "http://couch.example:5984/cases"
@@ -25,7 +26,7 @@ URL = "http://couch.example:5984/cases"
 def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Types a command line without servers; the summary is what the run is to have come to."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(session, "_check", lambda _: None)
+    monkeypatch.setattr(mirror_run, "_check", lambda _: None)
 
     def run(
         summary: dict[str, Any] | BaseException, *words: str, target: str = "sqlite:///x.sqlite"
@@ -37,7 +38,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             config = {"name": wanted.name, "target": wanted.target.type, "config": str(wanted.config_path)}
             return {"changes": 1400, "dead_letters": 0, "caught_up": True} | config | summary
 
-        monkeypatch.setattr(session, "_run", finish)
+        monkeypatch.setattr(mirror_run, "_run", finish)
         arguments = [URL, target, "--columns", "none", *words]
         return CliRunner().invoke(command.mirror, arguments, standalone_mode=False)
 
@@ -93,7 +94,7 @@ def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
     text = "put the old value back, or `pillowd checkpoint reset drift`; see `doc`"
     path = "/home/ada/my mirrors/pillowd.yaml"
 
-    shown = session._with_config(text, path)
+    shown = mirror_run._with_config(text, path)
 
     (line,) = (part for part in shown.split("`") if part.startswith("pillowd"))
     assert shlex.split(line) == ["pillowd", "checkpoint", "reset", "drift", "--config", path]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.cli.exits import CommandError
-from daemon.cli.old_positions import old_position
+from daemon.cli.exit_codes import CommandError
+from daemon.cli.legacy_checkpoints import old_position
 
 TOKEN = "61-g1AAAACReJzLYWBgYMpgTmHgz8tPSTV0MDQy1zMAQsMckEQiQ1L9____szKYE5lygQLsJubJyebmqdg0"
 

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from daemon.cli.command_tree import pages
+from daemon.cli.introspect import pages
 from daemon.cli.man_page import escaped, man_page
 from daemon.config.schema import json_schema
 from tests.acceptance.process import PILLOWD, ROOT

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from daemon.mirror.progress import PACE_SECONDS, MirrorProgress, Pace
-from pillows.state import State, TailStatus
+from pillows.runtime.status import State, TailStatus
 from tests.clock import FakeClock
 
 

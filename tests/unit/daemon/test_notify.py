@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify import Notifier
+from daemon.systemd import Notifier
 from tests.clock import FakeClock
 
 

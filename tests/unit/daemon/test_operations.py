@@ -11,12 +11,12 @@ import pytest
 from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
-from checkpoints.wire import MAX_BYTES
+from checkpoints.rpc.framing import MAX_BYTES
 from daemon import state_dir
-from daemon.operations.calls import Operations
+from daemon.control.api import Operations
 from daemon.state_dir import StateDir
-from pillows.deadletters import DeadLetter
-from pillows.letter import PIPELINE
+from pillows.dead_letters.dead_letter import PIPELINE
+from pillows.dead_letters.store import DeadLetter
 from tests.clock import FakeClock
 
 KEY = TailKey("cases", "couch/cases")
@@ -232,7 +232,7 @@ def test_more_dead_letters_than_fit_into_a_message_are_listed_page_by_page(offic
 def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.operations.pages.PAGE_BYTES", 1000)
+    monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 1000)
     office.state.letters.add([letter(id) for id in "abcdefgh"])
     told = []
     for page in listed(office, 1000):
@@ -247,7 +247,7 @@ def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
 
 def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a transport may hold in an older state."""
-    monkeypatch.setattr("daemon.operations.pages.PAGE_BYTES", 12)
+    monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 12)
     office.state.letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
     office.state.letters.add([replace(letter("f"), transport=PIPELINE)])
     pages = [office.call("dead-letter.ids", key="cases", transport="t", after=id) for id in ("", "c", "f")]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from checkpoints import IntegrityError, TailKey
-from checkpoints.directory import Directory
-from daemon.pauses import Pauses
+from checkpoints.files.directory import Directory
+from daemon.paused_pillows import Pauses
 
 KEY = TailKey("cases", "couch/cases")
 

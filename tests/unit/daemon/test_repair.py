@@ -12,13 +12,13 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon import state_dir
-from daemon.operations.repair import RepairCalls
-from daemon.operations.tails import Tails
-from daemon.pauses import Pauses
+from daemon.control.repair import RepairCalls
+from daemon.control.tails import Tails
+from daemon.paused_pillows import Pauses
 from daemon.state_dir import StateDir
 from daemon.supervisor import Supervisor
 from pillows.observer import Observer
-from pillows.state import State
+from pillows.runtime.status import State
 from tests.clock import FakeClock
 from tests.unit.daemon.tails import Behaviour, Fleet, crashing, well
 

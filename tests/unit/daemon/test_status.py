@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from daemon.cli.tables import duration, moment, report, short_seq
-from daemon.run import summary
-from pillows.state import State, TailStatus
+from daemon.app import summary
+from daemon.cli.formatting import duration, moment, report, short_seq
+from pillows.runtime.status import State, TailStatus
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from gevent.event import Event
 from structlog.testing import capture_logs
 
 from checkpoints import CheckpointMoved
-from daemon.pauses import Pauses
-from daemon.restarts import RestartPolicy
+from daemon.paused_pillows import Pauses
+from daemon.restart_policy import RestartPolicy
 from daemon.supervisor import Supervisor
 from pillows.errors import AccessError, ConfigError
 from pillows.observer import Observer
-from pillows.state import State
+from pillows.runtime.status import State
 from tests.clock import FakeClock
 from tests.unit.daemon.tails import Behaviour, Fleet, ScriptedTail, crashing, deaf, silent, unkillable, well
 

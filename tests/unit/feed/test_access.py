@@ -13,8 +13,8 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from pydantic import ValidationError
 
-from pillows.couch.answers import ThrottledError, classify, retry_after
 from pillows.couch.client import Couch
+from pillows.couch.errors import ThrottledError, classify, retry_after
 from pillows.couch.options import (
     BasicAuth,
     BearerAuth,

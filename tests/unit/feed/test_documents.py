@@ -16,10 +16,10 @@ from pillows.couch.client import Couch
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import Pulse, TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.documents import Documents, wanted
-from pillows.feed.lines import change_of
-from pillows.feed.loader import Loader, Sizes
-from pillows.feed.pace import Pace
+from pillows.feed.changes_parser import change_of
+from pillows.feed.concurrency_limit import Pace
+from pillows.feed.document_fetcher import Documents, wanted
+from pillows.feed.document_loader import Loader, Sizes
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
@@ -270,7 +270,7 @@ def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halv
     server, documents, monkeypatch
 ):
     """A restored database sends back a whole batch, however large its documents are."""
-    monkeypatch.setattr("pillows.feed.documents.MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("pillows.feed.document_fetcher.MAX_GROUP_BYTES", 1000)
     ids = [f"d{n}" for n in range(10)]
 
     def answer(request):

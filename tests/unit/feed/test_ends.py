@@ -8,9 +8,9 @@ import pytest
 
 from checkpoints import Seq
 from pillows.errors import InvalidSeqError, SourceMissingError
-from pillows.feed.couch import Backlog
+from pillows.feed.couch_feed import Backlog
 from pillows.observer import Observer
-from pillows.retry import AWAY_SECONDS
+from pillows.retry.backoff import AWAY_SECONDS
 from tests.clock import FakeClock
 from tests.servers.scripted import (
     CLOSE,

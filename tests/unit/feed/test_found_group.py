@@ -6,8 +6,8 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.group import FeedGroup
-from pillows.feed.member import Held
+from pillows.feed.shared.shared_feed import FeedGroup
+from pillows.feed.shared.subscriber import Held
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 

@@ -10,10 +10,10 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch.options import CouchConnection
-from pillows.feed.group import GATHER_SECONDS, FeedGroup, GroupFeed
-from pillows.feed.groups import FeedGroups
-from pillows.feed.member import Held, Member
 from pillows.feed.options import SourceOptions
+from pillows.feed.shared.pool import FeedGroups
+from pillows.feed.shared.shared_feed import GATHER_SECONDS, FeedGroup, GroupFeed
+from pillows.feed.shared.subscriber import Held, Member
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head

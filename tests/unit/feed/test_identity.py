@@ -8,7 +8,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.errors import RecreatedError, SourceChangedError
-from pillows.feed.contract import Identity
+from pillows.feed.base import Identity
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, chunk, head, json_reply
 from tests.unit.feed.wire import closing, couchdb, feed_of, info, page, reply, row, taking

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from checkpoints import Seq
-from pillows.feed.ids import GROUP_IDS, IdGroups
+from pillows.feed.doc_id_groups import GROUP_IDS, IdGroups
 from pillows.models import Change
 from tests.clock import FakeClock
 from tests.servers.scripted import Request, ScriptedServer, json_reply

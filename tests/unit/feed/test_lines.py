@@ -9,7 +9,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pillows.errors import RetryableError
-from pillows.feed.lines import GarbageError, LineSplitter, PageReader, Reader, TailReader, change_of
+from pillows.feed.changes_parser import GarbageError, LineSplitter, PageReader, Reader, TailReader, change_of
 from tests.sizes import size
 from tests.unit.feed.wire import PAGE_HEAD, closing, page, row
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pillows.errors import RecreatedError
-from pillows.plan import Plan
+from pillows.runtime.tail_settings import Plan
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
 from tests.unit.feed.wire import MARK, couchdb, feed_of, page, reply, row
 from tests.unit.pipeline.conftest import running

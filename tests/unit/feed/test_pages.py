@@ -8,9 +8,18 @@ import pytest
 from pydantic import ValidationError
 
 from checkpoints import Seq
-from pillows.feed.lines import change_of
+from pillows.feed.changes_parser import change_of
 from pillows.feed.options import SourceOptions
-from pillows.feed.pages import Cutter, Page, filter_body, gathered, merged, page_query, plan_page, tail_query
+from pillows.feed.requests import (
+    Cutter,
+    Page,
+    filter_body,
+    gathered,
+    merged,
+    page_query,
+    plan_page,
+    tail_query,
+)
 from pillows.models import ChangeBatch
 from tests.unit.feed.wire import row
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pillows.retry import Backoff
+from pillows.retry.backoff import Backoff
 
 
 def test_the_bound_doubles_from_the_initial_delay_up_to_the_cap():

@@ -12,10 +12,10 @@ import pytest
 from gevent.event import Event
 
 from pillows.errors import StoppedError
-from pillows.feed import session
+from pillows.feed import reader_task
 from pillows.observer import Observer
-from pillows.tries import Retrier
-from pillows.waiting import LAST_SECONDS, Waiter
+from pillows.retry.cancellable import LAST_SECONDS, Waiter
+from pillows.retry.retrier import Retrier
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.sizes import size
@@ -204,7 +204,7 @@ def test_a_page_that_does_not_end_is_left_when_the_time_for_it_is_over(server):
 
 
 def test_a_consumer_that_takes_nothing_costs_a_connection_but_no_row(server, monkeypatch):
-    monkeypatch.setattr(session, "STALLED_SECONDS", 0.1)
+    monkeypatch.setattr(reader_task, "STALLED_SECONDS", 0.1)
     warnings = []
 
     class Listener(Observer):
@@ -244,7 +244,7 @@ def test_what_waits_between_the_server_and_the_consumer_is_bounded(server):
 
 
 def test_signs_of_life_come_while_nothing_else_does(server, monkeypatch):
-    monkeypatch.setattr(session, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(reader_task, "TICK_SECONDS", 0.05)
     server.on(*CHANGES, reply(page([], "1-x")), TAIL)
     with taking(feed_of(server.url)) as taken:
         taken.until(lambda: taken.signs >= 5)

@@ -14,8 +14,8 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch.options import CouchConnection, Timeouts
-from pillows.feed.contract import Identity
-from pillows.feed.couch import CouchFeed
+from pillows.feed.base import Identity
+from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer

@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.tail import Tail
+from pillows.runtime.tail import Tail
 from tests.unit.pipeline.parts import KEY
 
 

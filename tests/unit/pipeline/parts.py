@@ -11,15 +11,15 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, CheckpointStore, Seq, TailKey
 from pillows.clock import Clock, SystemClock
-from pillows.deadletters import DeadLetters
-from pillows.feed.contract import Identity
-from pillows.filters import KeepAll
+from pillows.dead_letters.store import DeadLetters
+from pillows.feed.base import Identity
 from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, generation, guard
 from pillows.observer import Observer
 from pillows.options import Options
 from pillows.pillow import Pillow
-from pillows.plan import Plan
-from pillows.transforms import PassThrough
+from pillows.runtime.tail_settings import Plan
+from pillows.stages.filters import KeepAll
+from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Transport
 
 KEY = TailKey("cases", "couch/cases")

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from pillows.models import Change
-from pillows.triggers import AttachmentTrigger
+from pillows.stages.triggers import AttachmentTrigger
 
 
 def change(**body):

@@ -14,8 +14,8 @@ import pytest
 from gevent.event import Event
 
 from pillows import BulkPusher
-from pillows.bulk import BulkOutcome, PusherClosed
 from pillows.errors import RetryableError
+from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
 from tests.clock import FakeClock
 from tests.sizes import size
 from tests.unit.pipeline.parts import Recorder

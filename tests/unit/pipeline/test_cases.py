@@ -9,13 +9,13 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.filters import Filter, PythonFilter
-from pillows.keeper import CheckpointPolicy
 from pillows.models import Change, Document, generation
 from pillows.pillow import Pillow
-from pillows.state import State
-from pillows.tail import Tail
-from pillows.transforms import PassThrough, PythonTransform
+from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
+from pillows.stages.filters import Filter, PythonFilter
+from pillows.stages.transforms import PassThrough, PythonTransform
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 
 
@@ -265,7 +265,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
             body = {**found.body, "text": "x" * 100_000}
             return Document(id=found.id, rev=found.rev, version=1, deleted=False, raw=_raw(body))
 
-    from pillows.batcher import BatchPolicy
+    from pillows.delivery.batcher import BatchPolicy
 
     class Slow(MemoryTransport):
         def write(self, batch):

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from checkpoints.directory import Directory
-from pillows import failpoints
+from checkpoints.files.directory import Directory
+from daemon import failpoints
 from pillows.errors import ConfigError
 
 
@@ -44,7 +44,7 @@ def test_an_error_is_raised_as_often_as_was_asked_for(tmp_path, monkeypatch: pyt
 
 def test_a_failpoint_without_an_error_kills_at_its_count() -> None:
     code = (
-        "from pillows import failpoints; from pillows.watermark import Watermark\n"
+        "from daemon import failpoints; from pillows.progress.watermark import Watermark\n"
         "failpoints.arm('ack:3'); w = Watermark()\n"
         "for n in range(5): w.ack({}); print(n, flush=True)"
     )

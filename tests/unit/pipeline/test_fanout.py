@@ -11,12 +11,12 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
+from pillows.delivery.fanout import Delivery, FanOut, diverged
 from pillows.errors import FatalError, RetryableError, StoppedError
-from pillows.fanout import Delivery, FanOut, diverged
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
-from pillows.tries import Retrier
-from pillows.waiting import Waiter
+from pillows.retry.cancellable import Waiter
+from pillows.retry.retrier import Retrier
 from tests.sizes import best_of, size
 from tests.unit.pipeline.parts import MemoryTransport, Recorder
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pillows.errors import RetryableError
-from pillows.state import State
+from pillows.runtime.status import State
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 

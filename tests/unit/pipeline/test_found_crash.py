@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillows.feed.contract import Identity
+from pillows.feed.base import Identity
 from pillows.models import Change, ChangeBatch, guard
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 

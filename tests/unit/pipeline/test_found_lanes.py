@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gevent
 
-from pillows.feed.contract import Identity
+from pillows.feed.base import Identity
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 
 

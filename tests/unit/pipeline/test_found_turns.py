@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event
 
-from pillows.keeper import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointPolicy
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from checkpoints import Checkpoint
-from pillows.state import State
-from pillows.transforms import PythonTransform
+from pillows.runtime.status import State
+from pillows.stages.transforms import PythonTransform
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpoints import Checkpoint, Seq
-from pillows.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchPolicy
 from pillows.errors import ConfigError, FatalError, RetryableError
-from pillows.keeper import CheckpointPolicy
 from pillows.models import Batch, WriteResult, guard
-from pillows.state import State
+from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.runtime.status import State
 from tests.clock import FakeClock
 from tests.sizes import size
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan

@@ -7,14 +7,14 @@ import re
 import msgspec
 import pytest
 
+from pillows.dead_letters.dead_letter import MAX_ERROR_CHARACTERS, DeadLetter, letter_of
 from pillows.errors import PermanentError
-from pillows.filters import JmespathFilter, KeepAll, PythonFilter
-from pillows.letter import MAX_ERROR_CHARACTERS, DeadLetter, letter_of
 from pillows.models import Document
-from pillows.paths import getter
 from pillows.pillow import Pillow
-from pillows.steps import Step
-from pillows.transforms import Chain, ChunkedTransform, PythonTransform
+from pillows.stages.declarative import Step
+from pillows.stages.document_paths import getter
+from pillows.stages.filters import JmespathFilter, KeepAll, PythonFilter
+from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, Recorder, batch, change, plan
 
 PRIVATE = "HIV positive"

@@ -8,7 +8,7 @@ import pytest
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError
-from pillows.state import State
+from pillows.runtime.status import State
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 
 

@@ -8,14 +8,14 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from checkpoints.directory import Directory
+from checkpoints.files.directory import Directory
+from pillows.dead_letters.dead_letter import letter_of
 from pillows.errors import FencedError, RetryableError, StateLostError
-from pillows.filters import KeepAll, PythonFilter
-from pillows.letter import letter_of
 from pillows.models import Change, Standing, guard
 from pillows.pillow import Pillow
-from pillows.state import State
-from pillows.transforms import PassThrough, PythonTransform
+from pillows.runtime.status import State
+from pillows.stages.filters import KeepAll, PythonFilter
+from pillows.stages.transforms import PassThrough, PythonTransform
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 
 

@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 from pillows import ParallelWriter
-from pillows.parallel import DivergenceError, ParallelError
+from pillows.standalone.parallel_writer import DivergenceError, ParallelError
 
 
 class Slow(io.BytesIO):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pillows.keeper import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointPolicy
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 
 

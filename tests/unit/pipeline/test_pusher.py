@@ -6,10 +6,10 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.batcher import Batcher, BatchPolicy
 from pillows.clock import SystemClock
+from pillows.delivery.batcher import Batcher, BatchPolicy
+from pillows.delivery.pusher import Pusher
 from pillows.errors import StoppedError
-from pillows.pusher import Pusher
 
 
 class Target:

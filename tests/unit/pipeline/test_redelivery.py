@@ -6,15 +6,15 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.deadletters import DeadLetters
+from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, LetterPolicy, pause_seconds
+from pillows.dead_letters.store import DeadLetters
 from pillows.errors import FatalError, PermanentError, RetryableError
-from pillows.filters import KeepAll, PythonFilter
-from pillows.letter import PIPELINE, DeadLetter, LetterPolicy, pause_seconds
 from pillows.pillow import Pillow
-from pillows.redelivery import GROUP_DOCUMENTS
-from pillows.state import State
-from pillows.tail import Tail
-from pillows.transforms import PythonTransform
+from pillows.runtime.redelivery import GROUP_DOCUMENTS
+from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
+from pillows.stages.filters import KeepAll, PythonFilter
+from pillows.stages.transforms import PythonTransform
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 

@@ -8,11 +8,11 @@ from functools import partial
 import msgspec
 import pytest
 
-from pillows.conversions import CONVERSIONS, convert
 from pillows.errors import FatalError, PermanentError
 from pillows.models import Document
-from pillows.steps import ChildRows, Step
-from pillows.transforms import Chain, ChunkedTransform, PythonTransform
+from pillows.stages.conversions import CONVERSIONS, convert
+from pillows.stages.declarative import ChildRows, Step
+from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
 from tests.sizes import best_of, size
 
 CASE = {

@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchPolicy
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -18,13 +18,13 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
-from pillows.feed.contract import Identity
-from pillows.filters import KeepAll, PythonFilter
-from pillows.keeper import CheckpointPolicy
+from pillows.feed.base import Identity
 from pillows.models import Change, Document, guard
 from pillows.pillow import Pillow
-from pillows.state import State
-from pillows.transforms import ChunkedTransform, PythonTransform
+from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.runtime.status import State
+from pillows.stages.filters import KeepAll, PythonFilter
+from pillows.stages.transforms import ChunkedTransform, PythonTransform
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
 
@@ -491,7 +491,7 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
 
 
 def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
-    monkeypatch.setattr("pillows.writer.STALE_RUN", 20)
+    monkeypatch.setattr("pillows.delivery.batch_writer.STALE_RUN", 20)
     documents = [change(f"d{n}") for n in range(10)]
     written = {d.id: (guard(1, 1), {"cases": ({},)}) for d in documents}
     target = MemoryTransport(target={"rows": written, "epoch": None})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from gevent.event import Event
 
 from pillows.errors import AwayError, RetryableError
-from pillows.retry import AWAY_SECONDS
-from pillows.tries import Retrier
-from pillows.waiting import Waiter
+from pillows.retry.backoff import AWAY_SECONDS
+from pillows.retry.cancellable import Waiter
+from pillows.retry.retrier import Retrier
 from tests.clock import FakeClock
 from tests.unit.pipeline.parts import Recorder
 

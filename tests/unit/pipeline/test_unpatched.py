@@ -18,9 +18,9 @@ HEAD = """
 import io, threading
 from gevent import monkey
 from pillows import BulkPusher, ParallelWriter
-from pillows.bulk import BulkOutcome, PusherClosed
+from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
 from pillows.errors import RetryableError
-from pillows.parallel import ParallelError
+from pillows.standalone.parallel_writer import ParallelError
 
 LONG = 60
 

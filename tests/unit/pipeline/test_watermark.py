@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from checkpoints import Seq
 from pillows.models import ChangeBatch
-from pillows.watermark import Watermark
+from pillows.progress.watermark import Watermark
 from tests.unit.pipeline.parts import batch, change
 
 

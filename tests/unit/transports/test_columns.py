@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pillows.errors import PermanentError
-from pillows.transports._columns import TableOutput, decode, encode, parse_columns, pick
+from pillows.transports.common.columns import TableOutput, decode, encode, parse_columns, pick
 
 ROW = {
     "name": "Ada",

@@ -16,12 +16,12 @@ from urllib3.exceptions import ConnectTimeoutError
 from checkpoints import TailKey
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.models import WriteResult, guard
-from pillows.transports import _elasticsearch_bulk as bulk
-from pillows.transports._elasticsearch_bulk import Outcome, Tally, classify
-from pillows.transports._elasticsearch_client import cause_of, meaning
-from pillows.transports._elasticsearch_index import plan
-from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput, dotted
-from pillows.transports.elasticsearch import ElasticsearchTransport
+from pillows.transports.elasticsearch import bulk
+from pillows.transports.elasticsearch.bulk import Outcome, Tally, classify
+from pillows.transports.elasticsearch.connection import cause_of, meaning
+from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput, dotted
+from pillows.transports.elasticsearch.schema import plan
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.targets import document, gone
 
 # --- the format

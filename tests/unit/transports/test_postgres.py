@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
 from pillows.models import DocumentRows
-from pillows.transports._columns import parse_columns
-from pillows.transports._postgres_errors import Verdict, translated, verdict
-from pillows.transports._postgres_options import PostgresConnection, PostgresOutput
-from pillows.transports._postgres_rows import absent, header, lines, restored, storable, storable_json
+from pillows.transports.common.columns import parse_columns
+from pillows.transports.postgres.encoder import absent, header, lines, restored, storable, storable_json
+from pillows.transports.postgres.errors import Verdict, translated, verdict
+from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
 
 # Real SQLSTATEs (PostgreSQL docs, "PostgreSQL Error Codes").
 VERDICTS = {

@@ -9,12 +9,12 @@ from elasticsearch._sync.client.utils import _quote_query
 
 from checkpoints import TailKey
 from pillows.models import Batch, DocumentRows
-from pillows.transports._elasticsearch_bulk import Tally
-from pillows.transports._elasticsearch_index import GuardedIndex
-from pillows.transports._elasticsearch_options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports._elasticsearch_writer import IndexWriter
-from pillows.transports.elasticsearch import ElasticsearchTransport
-from pillows.transports.postgres import PostgresTransport
+from pillows.transports.elasticsearch.bulk import Tally
+from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
+from pillows.transports.elasticsearch.schema import GuardedIndex
+from pillows.transports.elasticsearch.transport import ElasticsearchTransport
+from pillows.transports.elasticsearch.writer import IndexWriter
+from pillows.transports.postgres.transport import PostgresTransport
 
 KEY = TailKey("cases", "couch/cases")
 DOCUMENTS = [DocumentRows(id="a", rev="1-a", version=1, rows={"cases": [{"_id": "a", "n": 1}]})]

@@ -1,0 +1,1 @@
+"""Files and processes: durable replacement, blocking calls, forks."""

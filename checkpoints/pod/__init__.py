@@ -1,0 +1,1 @@
+"""The persistent ordered dictionary: its engine, its files and its dict API."""

@@ -1,0 +1,228 @@
+"""Values that tell their store when they are changed in place.
+
+What a store gives out are dicts and lists like any other, equal to plain ones and serialised like
+them, that report a change to the key under which they (or what they are part of) are stored. A value
+that was overwritten, deleted or reverted since is an ordinary dict or list: it reports to nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+from checkpoints.pod.codec import Key, encode_value
+
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """Where values live."""
+
+    def change(self, home: Home, view: Any, change: Callable[[], T]) -> T:
+        """Carries out a change of `view`, and keeps it if the value is still the stored one."""
+
+
+class Home:
+    """Where one stored value lives.
+
+    Attributes:
+        owner: the store.
+        key: the value's key.
+        root: the whole value, while anybody holds it.
+    """
+
+    __slots__ = ("_root", "key", "owner")
+
+    def __init__(self, owner: Owner, key: Key) -> None:
+        self.owner = owner
+        self.key = key
+        self._root: weakref.ref[Any] | None = None
+
+    @property
+    def root(self) -> Any:
+        """The whole value; None when nobody holds it."""
+        return None if self._root is None else self._root()
+
+    def live_in(self, root: Any) -> None:
+        """Makes `root` the whole value."""
+        self._root = weakref.ref(root)
+
+
+def live(owner: Owner, key: Key, value: Any) -> Any:
+    """A decoded JSON value as one that reports its changes; scalars as they are."""
+    if not isinstance(value, dict | list):
+        return value
+    home = Home(owner, key)
+    root = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, None, 1)
+    home.live_in(root)
+    _fill(root, value)
+    return root
+
+
+def plain(value: Any) -> Any:
+    """A value as plain dicts and lists that belong to nobody."""
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value
+
+
+def _bound(view: Any, home: Home, root: Any, depth: int) -> Any:
+    # A part holds its whole, so that what is stored stays one object while anybody holds a part of it.
+    view._home, view._root, view._depth = home, root, depth  # noqa: SLF001 - own classes, without arguments
+    return view
+
+
+def _fill(view: Any, value: Any) -> None:
+    if isinstance(value, dict):
+        dict.update(view, {name: _part(part, view) for name, part in value.items()})
+    else:
+        list.extend(view, [_part(part, view) for part in value])
+
+
+def _part(value: Any, of: Any) -> Any:
+    """A value as part of a live one."""
+    if not isinstance(value, dict | list):
+        return value
+    home, root, depth = of._home, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
+    view = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, root, depth)
+    _fill(view, value)
+    return view
+
+
+def _mutates(method: Any) -> Any:
+    """A method that changes its dict or list, carried out by the owner. Any: builtins' own signatures."""
+
+    @wraps(method)
+    def mutator(self: Any, *args: Any, **kwargs: Any) -> Any:
+        home: Home = self._home
+        return home.owner.change(home, self, lambda: method(self, *args, **kwargs))
+
+    return mutator
+
+
+class _Live:
+    """What live dicts and lists share."""
+
+    _home: Home
+    _root: Any
+    _depth: int  # 1 for the whole value
+
+    def _adopt(self, value: Any, present: Any = None) -> Any:
+        """A value as part of this one: a copy, unless it stands there already (`x[name] += ...`)."""
+        if value is present:
+            return value
+        normal = json.loads(encode_value(self._home.key, value, within=self._depth))
+        return _part(normal, self)
+
+    @property
+    def _whole(self) -> Any:
+        return self if self._root is None else self._root
+
+    def __reduce_ex__(self, _protocol: Any) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        return plain, (plain(self),)
+
+    def __copy__(self) -> Any:
+        return self.copy()
+
+    def copy(self) -> Any:
+        """A plain, shallow copy."""
+        raise NotImplementedError
+
+
+class LiveDict(_Live, dict[str, Any]):
+    """A dict that reports its changes."""
+
+    __slots__ = ("__weakref__", "_depth", "_home", "_root")
+
+    def copy(self) -> dict[str, Any]:
+        """A plain, shallow copy."""
+        return dict(self)
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        self._assign({name: value})
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """As of any dict."""
+        self._assign(dict(*others, **fields))
+
+    def __ior__(self, other: Any) -> LiveDict:  # type: ignore[override,misc]  # `|` gives a plain dict
+        self._assign(dict(other))
+        return self
+
+    def setdefault(self, name: Any, default: Any = None) -> Any:
+        """As of any dict."""
+        if name not in self:
+            self._assign({name: default})
+        return self[name]
+
+    def _assign(self, fields: dict[Any, Any]) -> None:
+        named = {self._name(name): value for name, value in fields.items()}
+        self._store({name: self._adopt(value, self.get(name)) for name, value in named.items()})
+
+    def _name(self, name: Any) -> str:
+        """A name as it is after JSON: 1 is "1"."""
+        if isinstance(name, str):
+            return name
+        [text] = json.loads(encode_value(self._home.key, {name: None}))
+        return str(text)
+
+    @_mutates
+    def _store(self, parts: dict[str, Any]) -> None:
+        dict.update(self, parts)
+
+    __delitem__ = _mutates(dict.__delitem__)
+    clear = _mutates(dict.clear)
+    pop = _mutates(dict.pop)
+    popitem = _mutates(dict.popitem)
+
+
+class LiveList(_Live, list[Any]):
+    """A list that reports its changes."""
+
+    __slots__ = ("__weakref__", "_depth", "_home", "_root")
+
+    def copy(self) -> list[Any]:
+        """A plain, shallow copy."""
+        return list(self)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice):
+            self._set(index, [self._adopt(part) for part in value])
+        else:
+            self._set(index, self._adopt(value, self[index]))
+
+    def append(self, value: Any) -> None:
+        """As of any list."""
+        self._extend([self._adopt(value)])
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """As of any list."""
+        self._extend([self._adopt(value) for value in list(values)])
+
+    def insert(self, index: Any, value: Any) -> None:
+        """As of any list."""
+        self._insert(index, self._adopt(value))
+
+    def __iadd__(self, values: Iterable[Any]) -> LiveList:  # type: ignore[misc]  # `+` gives a plain list
+        self.extend(values)
+        return self
+
+    def __imul__(self, times: Any) -> LiveList:  # type: ignore[misc]  # `*` gives a plain list
+        copies = [part for _ in range(times - 1) for part in plain(self)]
+        self.extend(copies) if times > 0 else self.clear()
+        return self
+
+    _set = _mutates(list.__setitem__)
+    _extend = _mutates(list.extend)
+    _insert = _mutates(list.insert)
+    __delitem__ = _mutates(list.__delitem__)
+    pop = _mutates(list.pop)
+    remove = _mutates(list.remove)
+    clear = _mutates(list.clear)
+    sort = _mutates(list.sort)
+    reverse = _mutates(list.reverse)

@@ -1,0 +1,336 @@
+"""A store's entries in memory, and what of them is not on disk yet.
+
+Values are kept as their lines. Only those that somebody holds exist as objects, and only as long
+(`checkpoints.pod.live_values`); one that was changed in place is held here until its line is written.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from checkpoints.pod.codec import Key, check_key, encode_value, line_of, text_of, value_of
+from checkpoints.pod.hooks import Rules
+from checkpoints.pod.live_values import Home, live
+from checkpoints.pod.segment_map import Layout
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What was taken out to be written.
+
+    Attributes:
+        segments: the lines of each segment that is to be written, by number.
+        length: how many segments there are.
+        dirty: the keys that are on disk then, with the segment of each.
+        writes: how many writes that were.
+        moved: whether keys moved from one segment to another, so that the order of writing counts.
+    """
+
+    segments: dict[int, list[bytes]] = field(default_factory=dict)
+    length: int = 0
+    dirty: dict[Key, int] = field(default_factory=dict)
+    writes: int = 0
+    moved: bool = False
+
+
+class Memory:
+    """The entries of an open store. Every method may be called from any thread or greenlet.
+
+    Args:
+        rules: what the kind of store asks of its entries.
+        refuse: called before each change; raises where none may be made.
+        written: called after each change, without the lock.
+
+    Attributes:
+        lock: held during each call; reentrant.
+        writes: how many changes were made since everything was written last.
+    """
+
+    def __init__(self, rules: Rules, *, refuse: Callable[[], None], written: Callable[[], None]) -> None:
+        self.lock = threading.RLock()
+        self._rules = rules
+        self._refuse = refuse
+        self._written = written
+        self._inside = 0
+        self._begin(Layout(1))
+
+    def replace(self, layout: Layout, read: Any) -> None:
+        """Takes what is on disk for what is here. Values that somebody holds are nobody's then."""
+        with self.lock:
+            self._begin(layout)
+            self._rules.begin(read)
+
+    def _begin(self, layout: Layout) -> None:
+        self._layout = layout
+        self.writes = 0
+        self._live: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
+        self._changed: dict[Key, Any] = {}
+        self._dirty: dict[Key, int] = {}
+        self._in_flight: dict[Key, int] = {}
+        self._stale: set[int] = set()
+        self._moved = False
+
+    def __len__(self) -> int:
+        return len(self._layout)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._layout
+
+    @property
+    def inside(self) -> bool:
+        """Whether somebody is in `together`; who holds the lock sees whether it is himself."""
+        return self._inside > 0
+
+    @property
+    def dirty(self) -> set[Key]:
+        """The keys whose last change, or removal, is not on disk yet."""
+        with self.lock:
+            return {*self._dirty, *self._in_flight}
+
+    def get(self, key: Key) -> Any:
+        """The value of a key: a live dict or list, or a scalar.
+
+        Raises:
+            KeyError: there is none.
+            TypeError: it cannot be a key (True would be found as 1).
+        """
+        check_key(key)
+        with self.lock:
+            value = self._live.get(key)
+            if value is None:
+                value = live(self, key, value_of(self._layout.line(key)))
+                if isinstance(value, dict | list):
+                    self._live[key] = value
+            return value
+
+    def text(self, key: Key) -> str:
+        """The value of a key as JSON.
+
+        Raises:
+            KeyError: there is none.
+            TypeError: it cannot be a key.
+        """
+        check_key(key)
+        with self.lock:
+            self._write_down(key)
+            return text_of(self._layout.line(key))
+
+    def after(self, ordinal: int, count: int) -> list[tuple[int, Key]]:
+        """The next keys of a walk (`Layout.after`)."""
+        with self.lock:
+            return self._layout.after(ordinal, count)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Lets nobody in between what is done inside, nor the disk: a sync that falls due waits."""
+        try:
+            with self.lock:
+                self._inside += 1
+                try:
+                    yield
+                finally:
+                    self._inside -= 1
+        finally:
+            self._tell()
+
+    def put(self, pairs: Iterable[tuple[Key, Any]]) -> None:
+        """Stores values by key, all or none.
+
+        Raises:
+            TypeError, ValueError: a key or value cannot be stored; it is named.
+        """
+        pairs = list(pairs)
+        with self.lock:
+            self._refuse()
+            lines = [self._line_for(key, value) for key, value in pairs]
+            for key, line in dict(lines).items():  # later ones win, in the place of the first
+                self._store(key, line)
+        self._tell()
+
+    def remove(self, key: Key) -> None:
+        """Removes a key.
+
+        Raises:
+            KeyError: there is none.
+            TypeError: it cannot be a key.
+        """
+        check_key(key)
+        with self.lock:
+            self._refuse()
+            self._mark(key, self._layout.remove(key))
+            self._forget_live(key)
+            self._rules.removed(key)
+            self.writes += 1
+        self._tell()
+
+    def change(self, home: Home, view: Any, change: Callable[[], T]) -> T:
+        """Carries out a change that is made in place, through a live value."""
+        with self.lock:
+            if self._live.get(home.key) is not home.root:
+                return change()  # overwritten or removed since: it is nobody's
+            self._refuse()
+            result = self._checked(home, view, change) if self._rules.checks else change()
+            self._touch(home.key)
+            self._rules.changed(home.key, home.root)
+        self._tell()
+        return result
+
+    def mark_dirty(self, key: Key) -> None:
+        """Has a key written.
+
+        Raises:
+            KeyError: there is none.
+            TypeError: it cannot be a key.
+        """
+        check_key(key)
+        with self.lock:
+            self._refuse()
+            self._mark(key, self._layout.segment_of(key))
+            self.writes += 1
+        self._tell()
+
+    def segment_of(self, key: Key) -> int:
+        """The segment in which the last change of a key is to be written.
+
+        Raises:
+            KeyError: there is no such key, and none was removed.
+            TypeError: it cannot be a key.
+        """
+        check_key(key)
+        with self.lock:
+            return self._layout.segment_of(key) if key in self._layout else self._dirty[key]
+
+    def take(self, requests: set[int] | None, files: int) -> Taken:
+        """Takes out what is to be written: the requested segments, or everything (None).
+
+        Args:
+            requests: segments.
+            files: how many segments have a file; those before a written one must have one too.
+
+        Raises:
+            TypeError, ValueError: a value cannot be written (somebody went behind its back); the key is
+                named, and nothing was taken.
+        """
+        with self.lock:
+            for key in list(self._changed):
+                self._write_down(key)
+            everything = requests is None or bool(self._stale)
+            writes = self.writes if everything else 0
+            if everything:
+                self._close_holes()
+            wanted = self._wanted(None if everything else requests, files)
+            dirty = {key: at for key, at in self._dirty.items() if everything or at in wanted}
+            for key in dirty:
+                del self._dirty[key]
+            self._in_flight = dirty
+            self.writes -= writes
+            return Taken(
+                segments={number: list(self._layout.segments[number].values()) for number in wanted},
+                length=len(self._layout.segments),
+                dirty=dirty,
+                writes=writes,
+                moved=self._moved,
+            )
+
+    def written(self, taken: Taken) -> None:
+        """What was taken is on disk."""
+        with self.lock:
+            self._in_flight = {}
+            self._stale.difference_update(taken.segments)
+            self._stale = {number for number in self._stale if number < taken.length}
+            self._moved = bool(self._stale) and self._moved
+
+    def give_back(self, taken: Taken) -> None:
+        """What was taken is not, or not surely, on disk."""
+        with self.lock:
+            self._in_flight = {}
+            self._stale.update(taken.segments)
+            self.writes += taken.writes
+            for key, number in taken.dirty.items():
+                self._dirty.setdefault(key, number)
+
+    def rewrite(self, segments: set[int]) -> None:
+        """Has segments written at the next commit, whatever that is for."""
+        with self.lock:
+            self._stale |= segments
+
+    def _write_down(self, key: Key) -> None:
+        root = self._changed.get(key)
+        if root is not None:
+            self._layout.put(key, line_of(key, encode_value(key, root, stored=True)))
+            del self._changed[key]  # not before: what cannot be written is still changed
+
+    def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
+        """The line that stores a value; None for the live value itself, which was changed in place."""
+        check_key(key)
+        if isinstance(value, dict | list) and self._live.get(key) is value:
+            return key, None
+        if self._rules.checks:
+            present = self.get(key) if key in self._layout else None
+            value = self._rules.complete(key, value, present)
+        return key, line_of(key, encode_value(key, value))
+
+    def _store(self, key: Key, line: bytes | None) -> None:
+        if line is None:
+            self._touch(key)
+            return
+        self._forget_live(key)
+        self._mark(key, self._layout.put(key, line))
+        self.writes += 1
+        if self._rules.checks:
+            self._rules.changed(key, value_of(line))
+
+    def _forget_live(self, key: Key) -> None:
+        self._live.pop(key, None)
+        self._changed.pop(key, None)
+
+    def _touch(self, key: Key) -> None:
+        self._changed[key] = self._live[key]
+        self._mark(key, self._layout.segment_of(key))
+        self.writes += 1
+
+    def _mark(self, key: Key, number: int) -> None:
+        before = self._dirty.get(key, number)
+        if before != number:  # removed from there and added here since: both must be written
+            self._stale.add(before)
+        self._dirty[key] = number
+
+    def _checked(self, home: Home, view: Any, change: Callable[[], T]) -> T:
+        """Carries out a change, and undoes it if the entry is none any more."""
+        if view is not home.root:
+            return change()
+        before = dict(view)
+        result = change()
+        try:
+            self._rules.check(home.key, view)
+        except TypeError:
+            dict.clear(view)
+            dict.update(view, before)
+            raise
+        return result
+
+    def _close_holes(self) -> None:
+        self._layout.trim()
+        if self._layout.holed:
+            self._stale |= self._layout.compact()
+            self._moved = True
+            here = [key for key in self._dirty if key in self._layout]
+            self._dirty.update({key: self._layout.segment_of(key) for key in here})
+
+    def _wanted(self, requests: set[int] | None, files: int) -> list[int]:
+        length = len(self._layout.segments)
+        wanted = {number for number in {*self._dirty.values(), *self._stale} if number < length}
+        if requests is not None:
+            wanted &= requests
+        return sorted(wanted | set(range(files, max(wanted, default=-1) + 1)))
+
+    def _tell(self) -> None:
+        if not self._inside:
+            self._written()

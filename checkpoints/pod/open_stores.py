@@ -1,0 +1,136 @@
+"""The stores that this process has open: one path is one store, however often it is opened."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from pathlib import Path
+
+from checkpoints.errors import StoreError
+from checkpoints.files.blocking import off_hub
+from checkpoints.files.directory import Directory
+from checkpoints.files.fork_safety import abandon_in_children
+from checkpoints.pod.engine import Core, Settings
+from checkpoints.pod.hooks import Rules
+
+_log = logging.getLogger(__name__)
+
+
+class Registry:
+    """Open stores by path, each with how many handles it has."""
+
+    def __init__(self) -> None:
+        self._guard = threading.RLock()
+        self._open: dict[Path, Core] = {}
+        self._handles: dict[Path, int] = {}
+        self._at_exit: set[Path] = set()
+        self._watching = False
+
+    def acquire(self, path: Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> Core:
+        """Opens a store, or gives the one that is open already.
+
+        Raises:
+            ValueError: it is open with other settings.
+            StoreLocked: another process has it.
+            IntegrityError: it is not whole.
+        """
+        if settings.readonly:
+            return _open(Directory(path), settings, rules)
+        with self._guard:
+            core = self._present(path)
+            if core is None:
+                self._watch()
+                core = self._open[path] = _open(_locked(path, settings), settings, rules)
+                self._handles[path] = 0
+            elif core.settings != settings or core.rules.kind != rules.kind:
+                raise ValueError(f"{path} is open as a {core.rules.kind} with {core.settings}")
+            self._handles[path] += 1
+            if close_at_exit:
+                self._at_exit.add(path)
+            return core
+
+    def release(self, core: Core) -> None:
+        """Closes a store when this was its last handle.
+
+        Raises:
+            StoreWriteError: the disk refused; the handle still stands.
+        """
+        path = core.directory.path
+        with self._guard:
+            if self._open.get(path) is not core:
+                core.close()
+                return
+            if self._handles[path] == 1:
+                core.close()
+                self._forget(path)
+            else:
+                core.sync()
+                self._handles[path] -= 1
+
+    def give_up(self, core: Core) -> None:
+        """Lets go of a handle that was never given out, without a sync."""
+        path = core.directory.path
+        with self._guard:
+            if self._open.get(path) is core and self._handles[path] > 1:
+                self._handles[path] -= 1
+                return
+            core.discard()
+            if self._open.get(path) is core:
+                self._forget(path)
+
+    def _present(self, path: Path) -> Core | None:
+        core = self._open.get(path)
+        if core is not None and core.directory.gone:
+            core.discard()  # removed under us: what it held belongs to the directory that is gone
+            self._forget(path)
+            return None
+        return core
+
+    def _forget(self, path: Path) -> None:
+        del self._open[path], self._handles[path]
+        self._at_exit.discard(path)
+
+    def _watch(self) -> None:
+        """From the first store on: none leaks into a fork, and those that are left at the end are closed."""
+        if not self._watching:
+            self._watching = True
+            abandon_in_children(self)
+            atexit.register(self._close_all)
+
+    def abandon(self) -> None:
+        """In a forked child: it starts with no store open, and with a free lock."""
+        for core in self._open.values():
+            core.abandon()
+        self._guard = threading.RLock()
+        self._open, self._handles, self._at_exit = {}, {}, set()
+        abandon_in_children(self)
+
+    def _close_all(self) -> None:
+        for path in sorted(self._at_exit):
+            try:
+                self._open[path].close()
+            except StoreError:  # said, and the others are closed all the same
+                _log.exception("%s could not be closed at the end", path)
+
+
+def _locked(path: Path, settings: Settings) -> Directory:
+    directory = off_hub(Directory.create, path, durable=settings.durable)
+    try:
+        directory.lock()
+        directory.remove_leftovers()
+    except BaseException:
+        directory.close()
+        raise
+    return directory
+
+
+def _open(directory: Directory, settings: Settings, rules: Rules) -> Core:
+    try:
+        return Core(directory, settings, rules)
+    except BaseException:
+        directory.close()
+        raise
+
+
+registry = Registry()

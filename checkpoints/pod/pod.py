@@ -1,0 +1,302 @@
+"""POD, the persistent ordered dictionary: a dict that is on disk.
+
+    with POD("visited.pod") as pod:
+        pod["https://example.org"] = {"seen": 1, "links": []}
+        pod["https://example.org"]["links"].append("/about")    # persisted as well
+
+It keeps tastypy's interface and files. Where it behaves otherwise, docs/reference/stores.md says so
+and why; above all: it counts writes rather than keys until the next sync, a crash at any moment leaves
+a whole store, reading never writes, and nobody's signal handlers are touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Sequence, ValuesView
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from checkpoints.errors import StoreClosed
+from checkpoints.pod.atomic_update import Deep, apply
+from checkpoints.pod.codec import Key, is_key
+from checkpoints.pod.engine import Core, Settings
+from checkpoints.pod.hooks import Rules
+from checkpoints.pod.open_stores import registry
+from checkpoints.pod.views import Items, Pairs, Values, pairs
+
+PAGE = 1000  # keys that a walk takes at a time
+
+NOTHING: Any = object()  # no default was given
+
+
+class POD(MutableMapping[Any, Any]):
+    """A dictionary that is on disk.
+
+    Keys are str, int or tuples of them, values what JSON can hold; both are refused with a TypeError or
+    ValueError when they cannot be stored, at the assignment. A value is stored as JSON gives it back:
+    tuples are lists, int names in dicts are str. Dicts and lists that come out report changes to the
+    key that they are stored under, so changing them in place is enough.
+
+    A path that this process has open already gives the same store. All handles must be closed.
+
+    Args:
+        path: a directory, made if it is missing.
+        init: entries to begin with; those that are there stay as they are, unless `overwrite`.
+        gzipped: compress the files of a new store; one that exists stays as it is.
+        file_size: lines a file of a new store; one that exists stays as it is.
+        sync_at: sync after so many writes; None for never.
+        sync_interval: sync so many seconds after a write at the latest; None for never.
+        durable: wait for the disk in each sync. Without it a sync survives a crash of the process,
+            not of the machine.
+        readonly: read what is on disk now, also while another process writes.
+        overwrite: let `init` replace what is there.
+        close_at_exit: close it when the interpreter ends and nobody has.
+
+    Raises:
+        StoreLocked: another process has it open for writing.
+        IntegrityError: what is on disk is not whole.
+        ValueError: this process has it open with other settings.
+        NotADirectoryError: something else is there.
+    """
+
+    def __init__(  # noqa: PLR0917 - tastypy's order of arguments
+        self,
+        path: str | Path,
+        init: Pairs | None = None,
+        gzipped: bool = False,
+        file_size: int = 1000,
+        sync_at: int | None = 100,
+        sync_interval: float | None = 5.0,
+        *,
+        durable: bool = True,
+        readonly: bool = False,
+        overwrite: bool = False,
+        close_at_exit: bool = True,
+    ) -> None:
+        settings = Settings(
+            file_size=file_size,
+            gzipped=gzipped,
+            sync_at=sync_at,
+            sync_interval=sync_interval,
+            durable=durable,
+            readonly=readonly,
+        )
+        self._open(path, settings, Rules(), close_at_exit=close_at_exit)
+        self._begin_with(init, overwrite=overwrite)
+
+    def _open(self, path: str | Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self._closed = False
+        self._core: Core = registry.acquire(self.path, settings, rules, close_at_exit=close_at_exit)
+
+    def _begin_with(self, init: Pairs | None, *, overwrite: bool) -> None:
+        with self._or_given_up():
+            entries = [(key, value) for key, value in pairs(init or {}) if overwrite or key not in self]
+            if entries:
+                self.update(entries)
+
+    @contextmanager
+    def _or_given_up(self) -> Iterator[None]:
+        """Lets the store go when what is done inside fails: nobody has got it, who could close it."""
+        try:
+            yield
+        except BaseException:
+            self._closed = True
+            registry.give_up(self._core)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def __getitem__(self, key: Key) -> Any:
+        return self._opened.memory.get(key)
+
+    def __setitem__(self, key: Key, value: Any) -> None:
+        self._opened.memory.put([(key, value)])
+
+    def __delitem__(self, key: Key) -> None:
+        self._opened.memory.remove(key)
+
+    def __contains__(self, key: object) -> bool:
+        return is_key(key) and key in self._opened.memory
+
+    def __len__(self) -> int:
+        return len(self._opened.memory)
+
+    def __iter__(self) -> Iterator[Key]:
+        return self.iterkeys()
+
+    def iterkeys(self) -> Iterator[Key]:
+        """The keys in order; those that are added meanwhile too, those that are removed not."""
+        ordinal = -1
+        while page := self.after(ordinal):
+            for ordinal, key in page:  # noqa: B007 - where the next page begins
+                if key in self._core.memory:
+                    yield key
+
+    def after(self, ordinal: int, count: int = PAGE) -> list[tuple[int, Key]]:
+        """The next keys of a walk in pages, each with its ordinal; the first page is after -1."""
+        return self._opened.memory.after(ordinal, count)
+
+    def text(self, key: Key) -> str:
+        """The value of a key as JSON.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return self._opened.memory.text(key)
+
+    def iteritems(self) -> Iterator[tuple[Key, Any]]:
+        """The keys in order with their values."""
+        for key in self.iterkeys():
+            try:
+                value = self[key]
+            except KeyError:  # removed by another thread between the two
+                continue
+            yield key, value
+
+    def itervalues(self) -> Iterator[Any]:
+        """The values in the order of the keys."""
+        return (value for _, value in self.iteritems())
+
+    def keys(self) -> KeysView[Key]:
+        """The keys in order."""
+        return KeysView(self)
+
+    def items(self) -> ItemsView[Key, Any]:
+        """The keys in order with their values."""
+        return Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """The values in the order of the keys."""
+        return Values(self)
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """Stores the entries of mappings or pairs, all or none; later ones win, `fields` last.
+
+        Raises:
+            TypeError, ValueError: a key or value cannot be stored.
+        """
+        entries = [pair for other in others for pair in pairs(other)]
+        self._opened.memory.put([*entries, *fields.items()])
+
+    def setdefault(self, key: Key, default: Any = None) -> Any:
+        """The value of a key, which is `default` from now on where there was none; one step.
+
+        Raises:
+            TypeError, ValueError: the key or `default` cannot be stored.
+        """
+        with self.together():
+            if key not in self:
+                self[key] = default
+            return self[key]
+
+    def pop(self, key: Key, default: Any = NOTHING) -> Any:
+        """Removes a key, and gives what its value was; one step.
+
+        Raises:
+            KeyError: there is none, and no default.
+        """
+        with self.together():
+            try:
+                value = self[key]
+            except KeyError:
+                if default is NOTHING:
+                    raise
+                return default
+            del self[key]
+            return value
+
+    def popitem(self) -> tuple[Key, Any]:
+        """Removes the first key, and gives it with its value; one step.
+
+        Raises:
+            KeyError: it is empty.
+        """
+        with self.together():
+            for key in self.iterkeys():
+                return key, self.pop(key)
+            raise KeyError("it is empty")
+
+    def clear(self) -> None:
+        """Removes everything."""
+        with self.together():
+            for key in self.iterkeys():
+                del self[key]
+
+    @property
+    def set(self) -> Deep:
+        """The place from which deep changes are one step: `pod.set["a"]["n"] += 1`."""
+        return Deep(self._apply)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Lets no other thread or greenlet in between what is done inside. It must not wait."""
+        return self._opened.memory.together()
+
+    def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
+        """The keys whose last change, or removal, is not on disk yet."""
+        return self._opened.memory.dirty
+
+    def mark_dirty(self, key: Key) -> None:
+        """Has a key written at the next sync.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._opened.memory.mark_dirty(key)
+
+    def sync(self) -> None:
+        """Everything that was stored before is on disk when this returns.
+
+        Raises:
+            StoreWriteError: the disk refused. Nothing is lost: what is not on disk is still dirty.
+        """
+        self._opened.sync()
+
+    def sync_key(self, *keys: Key) -> None:
+        """The files that keys stand in are on disk when this returns; other keys may stay dirty.
+
+        Raises:
+            KeyError: there is no such key.
+            StoreWriteError: the disk refused.
+        """
+        self._opened.sync(keys)
+
+    def hold(self) -> None:
+        """No automatic sync from now on; `sync` still does one."""
+        self._opened.hold()
+
+    def unhold(self) -> None:
+        """Automatic syncs again; one is made now if it is due."""
+        self._opened.unhold()
+
+    def revert(self) -> None:
+        """Forgets what is not on disk. Values that were taken out before are ordinary ones then."""
+        self._opened.revert()
+
+    def close(self) -> None:
+        """Syncs, and lets the store go if this was its last handle; safe to call twice.
+
+        Raises:
+            StoreWriteError: the disk refused. It is still open, and nothing is lost: close it again.
+        """
+        if not self._closed:
+            registry.release(self._core)
+            self._closed = True
+
+    @property
+    def _opened(self) -> Core:
+        if self._closed:
+            raise StoreClosed(f"{self.path} is closed")
+        self._core.refuse_closed()
+        return self._core
+
+    def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
+        with self.together():
+            return apply(self, path, operation, arguments)

@@ -1,0 +1,1 @@
+"""Remote calls over a unix socket: framing, server and client."""

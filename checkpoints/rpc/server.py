@@ -1,0 +1,255 @@
+"""The control socket: one process answers calls of others over a unix socket that only its user may open.
+
+The owner of the state serves, everybody else asks. Shared stores sit on it, and so do the daemon's
+commands:
+
+    server = ControlServer("/run/pillowd/control.sock", {"status": status})
+    server.register("pause", pause)             # at any time, before or after start()
+    server.start()                              # or: with ControlServer(...) as server:
+    ...
+    server.close()                              # ends every connection, removes the socket
+
+    def pause(key: str) -> dict: ...            # called with the client's arguments by keyword;
+                                                # returns what JSON can hold
+
+    client = ControlClient("/run/pillowd/control.sock")      # checkpoints.client; connects when called
+    client.call("pause", key="cases")           # what the handler returned
+                                                # StoreUnavailable: nobody answers
+
+An error that a handler raises is raised again at the client: `KeyError`, `ValueError`, `TypeError` and
+the errors of `checkpoints.errors` as what they are, any other as `RemoteError(message, kind=ITS NAME)`;
+the server and its other clients go on.
+
+Each client is served by a thread of its own, which is a greenlet where the standard library is
+patched. A handler may block; one that waits for a person or another client for more than about a
+second should raise `Busy` instead, upon which the client calls again.
+
+Handlers that need to know who asks (locks that must die with their holder) are registered with
+`register_session` and get the connection's `Session` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError, StoreLocked
+from checkpoints.files.fork_safety import abandon_in_children
+from checkpoints.rpc import framing
+
+Handler = Callable[..., Any]
+
+_CLOSE_SECONDS = 2.0  # how long close() waits for the handlers that are still answering
+_PROBE_SECONDS = 1.0
+_ACCEPT_SECONDS = 0.1  # between attempts, where accepting fails
+_TURN_CALLS = 16  # after so many a client lets others in: one that asks fast enough never has to wait
+
+_log = logging.getLogger(__name__)
+
+
+class Busy(StoreError):
+    """Ask again: somebody else holds it."""
+
+
+class Session(ExitStack):
+    """One client's connection; what is put on this stack is undone when the connection ends."""
+
+
+class ControlServer:
+    """Answers calls on a unix socket.
+
+    Args:
+        path: where the socket is made, with mode 0600; a stale one of a crashed process is replaced.
+        handlers: by the name of the call.
+    """
+
+    def __init__(self, path: str | Path, handlers: Mapping[str, Handler] | None = None) -> None:
+        self.path = Path(path)
+        self._handlers: dict[str, Handler] = {}
+        self._listener: socket.socket | None = None
+        self._guard = threading.Lock()
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        self._accepting: threading.Thread | None = None
+        self._closed = threading.Event()
+        for name, handler in (handlers or {}).items():
+            self.register(name, handler)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def register(self, name: str, handler: Handler) -> None:
+        """Answers calls of `name` with `handler(**arguments)`."""
+        self._handlers[name] = lambda _session, **arguments: handler(**arguments)
+
+    def register_session(self, name: str, handler: Handler) -> None:
+        """Answers calls of `name` with `handler(session, **arguments)`."""
+        self._handlers[name] = handler
+
+    def start(self) -> None:
+        """Listens from now on.
+
+        Raises:
+            StoreLocked: another process answers on this path.
+            OSError: the socket cannot be made there (a path is 107 bytes at most).
+        """
+        self._listener = _listen(self.path)
+        self._closed.clear()
+        abandon_in_children(self)
+        self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
+        self._accepting.start()
+
+    def close(self) -> None:
+        """Ends every connection and removes the socket; safe to call twice."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        self._closed.set()
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        _shut(listener)
+        if self._accepting is not None:
+            self._accepting.join(_CLOSE_SECONDS)
+        listener.close()
+        with self._guard:
+            connections = dict(self._connections)
+        for connection in connections:
+            _shut(connection)
+        for thread in connections.values():
+            if thread is not threading.current_thread():
+                thread.join(_CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: lets the parent's sockets go, so that they end when the parent does."""
+        listener, self._listener = self._listener, None
+        for inherited in [listener, *self._connections]:
+            if inherited is not None:
+                os.close(inherited.detach())
+        self._connections = {}
+
+    def _accept(self) -> None:
+        listener = self._listener
+        while listener is not None and self._listener is listener:
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if self._listener is not listener:
+                    return
+                _log.warning("the control socket cannot accept: %s", error)  # too many open files, say
+                self._closed.wait(_ACCEPT_SECONDS)
+                continue
+            thread = threading.Thread(target=self._serve, args=(connection,), name="client", daemon=True)
+            with self._guard:
+                self._connections[connection] = thread
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with Session() as session:
+                for count in itertools.count(1):
+                    if not self._answer(session, connection):
+                        return
+                    if not count % _TURN_CALLS:
+                        time.sleep(0)
+        except OSError as error:
+            _log.debug("a client went away: %s", error)
+        finally:
+            with self._guard:
+                del self._connections[connection]
+            connection.close()
+
+    def _answer(self, session: Session, connection: socket.socket) -> bool:
+        """Reads one call and answers it. Returns whether there may be another."""
+        try:
+            request = framing.receive(connection)
+        except MessageTooLarge as error:
+            framing.send(connection, _failure(error))
+            return True
+        except MalformedMessage as error:
+            _log.warning("a client was cut off: %s", error)
+            return False
+        if request is None:
+            return False
+        try:
+            framing.send(connection, self._dispatch(session, request))
+        except (MessageTooLarge, TypeError, ValueError) as error:  # the answer; what was asked has been done
+            framing.send(connection, _failure(error))
+        return True
+
+    def _dispatch(self, session: Session, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            name, arguments = _parse(request)
+            handler = self._handlers.get(name)
+            if handler is None:
+                raise StoreError(f"there is no call {name!r}")  # noqa: TRY301 - answered like any other
+            return {"result": handler(session, **arguments)}
+        except Busy:
+            return {"busy": True}
+        except Exception as error:  # noqa: BLE001 - one call's failure is that client's, not the server's
+            if not isinstance(error, StoreError | LookupError | TypeError | ValueError):
+                _log.exception("the call %r failed", request.get("call"))
+            return _failure(error)
+
+
+def _parse(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if request.get("version") != framing.VERSION:
+        raise StoreError(f"the caller speaks version {request.get('version')}, this is {framing.VERSION}")
+    name, arguments = request.get("call"), request.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise StoreError("a call has a name and arguments")
+    return name, arguments
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    message = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
+    return {"error": type(error).__name__, "message": message}
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The mode of the socket's own descriptor becomes the file's; a chmod after bind() would
+        # leave a moment in which others may connect, and umask() would touch the whole process.
+        os.fchmod(listener.fileno(), 0o600)
+        _make_room(path)
+        listener.bind(str(path))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _make_room(path: Path) -> None:
+    """Removes a socket that nobody answers on.
+
+    Raises:
+        StoreLocked: somebody does.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise StoreLocked(f"another process answers on {path}")
+
+
+def _shut(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has ended by itself
+        connection.shutdown(socket.SHUT_RDWR)

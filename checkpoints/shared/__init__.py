@@ -1,0 +1,1 @@
+"""Stores used by many processes through one that owns them."""

@@ -1,0 +1,290 @@
+"""SharedPOD: one process owns the store, any number use it.
+
+    shared = SharedPOD("squares.pod")           # owns it; answers on squares.pod/.socket
+    Process(target=work, args=(shared,)).start()
+
+    def work(shared):                           # pickled, it is only the address
+        shared["total"] = 0
+        shared.set["total"] += 1                # one step in the owner: no lock needed
+        with shared.locked():                   # for what takes several
+            shared["total"] = shared["total"] * 2
+
+What `shared[key]` gives is a copy: changing it changes nothing; `shared.set[key]` does. Nothing is lost
+when a client is killed; a lock that it held is free again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from checkpoints.pod.atomic_update import Deep
+from checkpoints.pod.codec import Key, as_key, check_key, decode_key, encode_value, is_key
+from checkpoints.pod.pod import NOTHING, POD
+from checkpoints.pod.views import pairs
+from checkpoints.rpc.client import ControlClient
+from checkpoints.rpc.server import ControlServer
+from checkpoints.shared.service import call_name, share
+
+SOCKET = ".socket"
+NAME = "store"
+
+
+class SharedPOD(MutableMapping[Any, Any]):
+    """A POD that any number of processes use.
+
+    Whoever makes it owns the store and must close it; copies that were pickled to, or forked into, other
+    processes, and those that `connect` gives, are addresses.
+
+    Args:
+        path: the POD's directory; its socket is `.socket` in it.
+        settings: as of POD.
+
+    Raises:
+        StoreLocked: another process owns it: use `connect`.
+        OSError: the socket cannot be made (its path is 107 bytes at most).
+    """
+
+    _kind: ClassVar[type[POD]] = POD
+
+    def __init__(self, path: str | Path, *args: Any, **settings: Any) -> None:
+        with ExitStack() as stack:
+            pod = stack.enter_context(self._kind(path, *args, **settings))
+            address = pod.path / SOCKET
+            server = stack.enter_context(ControlServer(address))
+            share(server, NAME, pod)
+            self._reach(address, NAME)
+            self._owned: tuple[ControlServer, POD] | None = (server, pod)
+            stack.pop_all()
+
+    def _reach(self, address: str | Path, name: str) -> None:
+        self._client = ControlClient(address)
+        self._name = name
+        self._depth = 0
+        self._owned = None
+        self._pid = os.getpid()
+
+    @classmethod
+    def connect(cls, address: str | Path, name: str = NAME) -> Self:
+        """A store that another process owns.
+
+        Args:
+            address: its socket, or the directory of a store that was made by this class.
+            name: which store, where the owner shares several on one socket.
+        """
+        path = Path(address).expanduser().resolve()
+        shared = cls.__new__(cls)
+        shared._reach(path / SOCKET if path.is_dir() else path, name)  # noqa: SLF001 - an own method
+        return shared
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return type(self).connect, (str(self._client.path), self._name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.connect({str(self._client.path)!r}, {self._name!r})"
+
+    def __getitem__(self, key: Key) -> Any:
+        return json.loads(self._missing(key, "get", key))
+
+    def __setitem__(self, key: Key, value: Any) -> None:
+        check_key(key)
+        self._call("replace", key, encode_value(key, value))
+
+    def __delitem__(self, key: Key) -> None:
+        self._missing(key, "delete", key)
+
+    def __contains__(self, key: object) -> bool:
+        there = self._call("contains", key if is_key(key) else "")  # asked in any case: it may be closed
+        return bool(there) and is_key(key)
+
+    def __len__(self) -> int:
+        return int(self._call("len"))
+
+    def __iter__(self) -> Iterator[Key]:
+        return self.iterkeys()
+
+    def iterkeys(self) -> Iterator[Key]:
+        """The keys in order, fetched in pages: those that are added meanwhile are given too, and those
+        that are removed meanwhile where they are in a page already.
+        """
+        return (key for key, _ in self._walk("keys"))
+
+    def iteritems(self) -> Iterator[tuple[Key, Any]]:
+        """The keys in order with their values, fetched in pages."""
+        return ((key, json.loads(text)) for key, text in self._walk("items"))
+
+    def itervalues(self) -> Iterator[Any]:
+        """The values in the order of the keys, fetched in pages."""
+        return (value for _, value in self.iteritems())
+
+    items: Any = POD.items
+    values: Any = POD.values
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """Stores entries, all or none; 1 MiB at most at a time."""
+        entries = [*(pair for other in others for pair in pairs(other)), *fields.items()]
+        for key, _ in entries:
+            check_key(key)
+        self._call("put", [(key, encode_value(key, value)) for key, value in entries])
+
+    def setdefault(self, key: Key, default: Any = None) -> Any:
+        """A copy of the value of a key, which is `default` from now on where there was none; one step."""
+        check_key(key)
+        return json.loads(self._call("setdefault", key, encode_value(key, default)))
+
+    def pop(self, key: Key, default: Any = NOTHING) -> Any:
+        """Removes a key, and gives what its value was; one step.
+
+        Raises:
+            KeyError: there is none, and no default.
+            MessageTooLarge: the value is over 1 MiB, and still there.
+        """
+        check_key(key)
+        text = self._call("pop", key)
+        if text is not None:
+            return json.loads(text)
+        if default is NOTHING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[Key, Any]:
+        """Removes the first key, and gives it with its value; one step.
+
+        Raises:
+            KeyError: it is empty.
+        """
+        item = self._call("popitem")
+        if item is None:
+            raise KeyError("it is empty")
+        key, text = item
+        return as_key(key), json.loads(text)
+
+    def clear(self) -> None:
+        """Removes everything."""
+        self._call("clear")
+
+    @property
+    def set(self) -> Deep:
+        """The place from which deep changes are one step in the owner: `shared.set["a"]["n"] += 1`."""
+        return Deep(self._apply)
+
+    def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
+        """The keys whose last change, or removal, is not on disk yet; asked for in pages."""
+        found, last = [], ""
+        while page := self._call("dirty", last):
+            found += page
+            last = page[-1]
+        return {decode_key(text) for text in found}
+
+    def mark_dirty(self, key: Key) -> None:
+        """Has a key written at the next sync."""
+        self._missing(key, "mark_dirty", key)
+
+    def sync(self) -> None:
+        """Everything that was stored before, by anybody, is on disk when this returns."""
+        self._call("sync")
+
+    def sync_key(self, *keys: Key) -> None:
+        """The files that keys stand in are on disk when this returns."""
+        self._missing(keys, "sync_key", keys)
+
+    def hold(self) -> None:
+        """No automatic sync from now on, for anybody."""
+        self._call("hold")
+
+    def unhold(self) -> None:
+        """Automatic syncs again."""
+        self._call("unhold")
+
+    def revert(self) -> None:
+        """Forgets what is not on disk, whoever stored it."""
+        self._call("revert")
+
+    def lock(self) -> None:
+        """Keeps everybody else out until `unlock`, or until this process ends; may be nested."""
+        self._client.turn.acquire()
+        try:
+            self._call("lock")
+        except BaseException:
+            self._client.turn.release()
+            raise
+        self._depth += 1
+        self._client.pinned = True
+
+    def unlock(self) -> None:
+        """Lets the others in again.
+
+        Raises:
+            StoreError: it is not locked by this object.
+            StoreUnavailable: the owner went away meanwhile, and the lock with it.
+        """
+        with self._client.turn:
+            try:
+                self._call("unlock")
+            finally:
+                if self._depth:
+                    self._depth -= 1
+                    self._client.pinned = self._depth > 0
+                    self._client.turn.release()
+
+    @contextmanager
+    def locked(self) -> Iterator[Self]:
+        """Keeps everybody else out meanwhile."""
+        self.lock()
+        try:
+            yield self
+        finally:
+            self.unlock()
+
+    def close(self) -> None:
+        """Ends the connection; the owner also syncs and closes the store. Safe to call twice.
+
+        Raises:
+            StoreWriteError: the owner's disk refused. Nothing is lost: close it again.
+        """
+        self._client.close()
+        if self._owned is None or self._pid != os.getpid():
+            return
+        server, pod = self._owned
+        try:
+            server.close()
+        finally:
+            pod.close()
+        self._owned = None  # not before: what the disk refused must be closed again
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        return self._client.call(call_name(self._name), method=method, arguments=arguments)
+
+    def _missing(self, key: Any, method: str, *arguments: Any) -> Any:
+        """A call about a key, or several, whose KeyError names it as it is here."""
+        check_key(key)
+        try:
+            return self._call(method, *arguments)
+        except KeyError:
+            raise KeyError(key) from None
+
+    def _walk(self, method: str, *options: Any) -> Iterator[tuple[Key, Any]]:
+        ordinal = -1
+        while page := self._call(method, ordinal, *options):
+            for ordinal, key, about in page:  # noqa: B007 - where the next page begins
+                yield as_key(key), about
+
+    def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
+        check_key(path[0])
+        steps = [_step(step) for step in path]
+        # Two less: a value stands in `arguments`, which may be those of a call. The owner looks closer.
+        return self._call("apply", steps, operation, encode_value(path[0], arguments, within=-2))
+
+
+def _step(step: Any) -> Any:
+    return {"slice": [step.start, step.stop, step.step]} if isinstance(step, slice) else step

@@ -1,0 +1,1 @@
+"""Progress of tasks, kept in a POD."""

@@ -1,0 +1,218 @@
+"""What one can do with tasks, wherever the tracker is: here (`Tracker`) or elsewhere (`SharedTracker`).
+
+Everything rests on a few steps that the store carries out as one (`Steps`), so that two processes
+that ask for the same task never both get it as new.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from checkpoints.pod.codec import Key
+from checkpoints.tracker.figures import Figures
+
+Fields = Mapping[str, Any]
+
+
+class Tasks(Figures):
+    """Tasks by key, each with `_done`, `_tries`, `_aborted` and fields of its own.
+
+    A task *should be done* when it is not done, has tries left, and is not aborted (or
+    `allow_aborted`); with `due` (wall-clock seconds) also only if its field `next_retry_at` is absent
+    or not after it.
+    """
+
+    @abstractmethod
+    def __getitem__(self, key: Key) -> Any:
+        """The task's entry."""
+
+    @abstractmethod
+    def __contains__(self, key: object) -> bool:
+        """Whether there is such a task."""
+
+    @abstractmethod
+    def add(self, key: Key, fields: Fields | None = None) -> None:
+        """Adds a task, with fields of its own.
+
+        Raises:
+            DuplicateKeyError: it is there already.
+            TypeError, ValueError: it cannot be stored with these fields, and is not added.
+        """
+
+    @abstractmethod
+    def add_many(self, keys: Iterable[Key]) -> None:
+        """Adds tasks, all or none.
+
+        Raises:
+            DuplicateKeyError: one is there already, or twice among them; it is named.
+        """
+
+    @abstractmethod
+    def add_many_if_absent(self, keys: Iterable[Key]) -> None:
+        """Adds those tasks that are not there."""
+
+    @abstractmethod
+    def amend(self, key: Key, fields: Fields) -> None:
+        """Sets fields of a task.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+
+    @abstractmethod
+    def add_tries(self, key: Key, count: int) -> None:
+        """Counts tries of a task up or down; never below 0.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+
+    @abstractmethod
+    def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
+        """Whether a task should be done.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+
+    @abstractmethod
+    def should_try(
+        self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
+    ) -> bool:
+        """Whether a task should be done; if so this counts as a try.
+
+        Args:
+            key: the task.
+            allow_aborted: also if it is aborted.
+            due: see `Tasks`.
+            durable: the try is on disk before this returns, so that a task which kills the process
+                has been tried when it comes up again.
+
+        Raises:
+            KeyError: there is no such task.
+            StoreWriteError: the disk refused.
+        """
+
+    @abstractmethod
+    def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
+        """The tasks that should be done, in order; those that are added meanwhile too."""
+
+    @abstractmethod
+    def aborted_keys(self) -> Iterator[Key]:
+        """The tasks that are given up, in order."""
+
+    def add_if_absent(self, key: Key) -> None:
+        """Adds a task if it is not there."""
+        self.add_many_if_absent([key])
+
+    def done(self, key: Key) -> bool:
+        """Whether a task is done; False if there is none."""
+        return bool(self._marks(key)["_done"])
+
+    def aborted(self, key: Key) -> bool:
+        """Whether a task is given up; False if there is none."""
+        return bool(self._marks(key)["_aborted"])
+
+    def _marks(self, key: Key) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return {"_done": False, "_aborted": False}
+
+    def tries(self, key: Key) -> int:
+        """How often a task was tried.
+
+        Raises:
+            KeyError: there is no such task.
+        """
+        return int(self[key]["_tries"])
+
+    def mark_done(self, key: Key) -> None:
+        """The task is done."""
+        self.amend(key, {"_done": True})
+
+    def mark_not_done(self, key: Key) -> None:
+        """The task is not done."""
+        self.amend(key, {"_done": False})
+
+    def abort(self, key: Key) -> None:
+        """The task is given up."""
+        self.amend(key, {"_aborted": True})
+
+    def unabort(self, key: Key) -> None:
+        """The task is not given up."""
+        self.amend(key, {"_aborted": False})
+
+    def increment_tries(self, key: Key) -> None:
+        """One try more."""
+        self.add_tries(key, 1)
+
+    def decrement_tries(self, key: Key) -> None:
+        """One try less; 0 stays 0."""
+        self.add_tries(key, -1)
+
+    def reset_tries(self, key: Key) -> None:
+        """As if it had never been tried."""
+        self.amend(key, {"_tries": 0})
+
+    def should_do_add(self, key: Key, allow_aborted: bool = False) -> bool:
+        """As `should_do`; a task that is not there is added."""
+        self.add_if_absent(key)
+        return self.should_do(key, allow_aborted)
+
+    def should_try_add(self, key: Key, allow_aborted: bool = False, *, durable: bool = True) -> bool:
+        """As `should_try`; a task that is not there is added."""
+        self.add_if_absent(key)
+        return self.should_try(key, allow_aborted, durable=durable)
+
+    def todo_items(
+        self, allow_aborted: bool = False, *, due: float | None = None
+    ) -> Iterator[tuple[Key, Any]]:
+        """The tasks that should be done, with their entries."""
+        return self._with_entries(self.todo_keys(allow_aborted, due=due))
+
+    def todo_values(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Any]:
+        """The entries of the tasks that should be done."""
+        return (entry for _, entry in self.todo_items(allow_aborted, due=due))
+
+    def try_keys(
+        self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
+    ) -> Iterator[Key]:
+        """The tasks that should be done, each counted as tried before it is given out."""
+        for key in self.todo_keys(allow_aborted, due=due):
+            try:
+                should = self.should_try(key, allow_aborted, due=due, durable=durable)
+            except KeyError:  # removed meanwhile
+                continue
+            if should:
+                yield key
+
+    def try_items(
+        self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
+    ) -> Iterator[tuple[Key, Any]]:
+        """As `try_keys`, with the entries."""
+        return self._with_entries(self.try_keys(allow_aborted, due=due, durable=durable))
+
+    def try_values(
+        self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
+    ) -> Iterator[Any]:
+        """As `try_keys`, the entries alone."""
+        return (entry for _, entry in self.try_items(allow_aborted, due=due, durable=durable))
+
+    def aborted_items(self) -> Iterator[tuple[Key, Any]]:
+        """The tasks that are given up, with their entries."""
+        return self._with_entries(self.aborted_keys())
+
+    def aborted_values(self) -> Iterator[Any]:
+        """The entries of the tasks that are given up."""
+        return (entry for _, entry in self.aborted_items())
+
+    def _with_entries(self, keys: Iterator[Key]) -> Iterator[tuple[Key, Any]]:
+        for key in keys:
+            try:
+                entry = self[key]
+            except KeyError:  # removed meanwhile
+                continue
+            yield key, entry

@@ -1,0 +1,202 @@
+"""Tracker, the progress tracker: a POD of tasks that survives the crash of what works on them.
+
+with Tracker("urls.tracker", max_tries=3) as tracker:
+tracker.add_if_absent("https://example.org")
+for url in tracker.try_keys():          # counted as tried, on disk, before it is given out
+fetch(url)
+tracker.mark_done(url)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self, cast
+
+from checkpoints.errors import DuplicateKeyError
+from checkpoints.pod.codec import Key, check_key, encode_value
+from checkpoints.pod.engine import Settings
+from checkpoints.pod.pod import POD
+from checkpoints.pod.views import Pairs, pairs
+from checkpoints.tracker.api import Fields, Tasks
+from checkpoints.tracker.index import NEW, Tally
+
+
+class Tracker(POD, Tasks):
+    """Tasks by key, on disk.
+
+    Each entry is `{"_tries": 0, "_done": False, "_aborted": False}` and fields of its own. The three
+    marks cannot be removed or given another type, and may be changed in any way: counts always equal
+    a recount.
+
+    Args:
+        path: a directory, made if it is missing.
+        max_tries: how often a task is tried, 0 for ever. It is kept in the store; None takes that.
+        init: entries to begin with; those that are there stay as they are, unless `overwrite`.
+        gzipped, file_size, sync_at, sync_interval, durable, readonly, overwrite, close_at_exit:
+            as of POD.
+
+    Raises:
+        StoreError: what is there is no tracker (`from_pod` makes one), or as of POD.
+    """
+
+    def __init__(  # noqa: PLR0917 - tastypy's order of arguments
+        self,
+        path: str | Path,
+        max_tries: int | None = None,
+        init: Pairs | None = None,
+        gzipped: bool = False,
+        file_size: int = 1000,
+        sync_at: int | None = 100,
+        sync_interval: float | None = 5.0,
+        *,
+        durable: bool = True,
+        readonly: bool = False,
+        overwrite: bool = False,
+        close_at_exit: bool = True,
+    ) -> None:
+        settings = Settings(
+            file_size=file_size,
+            gzipped=gzipped,
+            sync_at=sync_at,
+            sync_interval=sync_interval,
+            durable=durable,
+            readonly=readonly,
+        )
+        self._open(path, settings, Tally(max_tries), close_at_exit=close_at_exit)
+        if max_tries is not None and self._tally.limit(max_tries, self.max_tries):
+            self._core.restate()
+        self._begin_with(init, overwrite=overwrite)
+
+    @classmethod
+    def from_pod(cls, source: POD, path: str | Path, **settings: Any) -> Self:
+        """Makes a tracker of a POD: the fields of its dicts become the tasks' own, other values `value`.
+
+        Args:
+            source: it stays as it is.
+            path: where the tracker is made.
+            settings: as of Tracker.
+        """
+        tracker = cls(path, **settings)
+        with tracker._or_given_up():
+            tracker._opened.memory.put([(key, _fields(value)) for key, value in source.iteritems()])
+            tracker.sync()
+        return tracker
+
+    @property
+    def max_tries(self) -> int:
+        """How often a task is tried; 0 for ever."""
+        return self._tally.max_tries or 0
+
+    def num_done(self) -> int:
+        """How many tasks are done."""
+        return self._tally.done
+
+    def num_tried(self) -> int:
+        """How many tasks were tried at least once."""
+        return self._tally.tried
+
+    def num_aborted(self) -> int:
+        """How many tasks are given up."""
+        return self._tally.aborted
+
+    def update(self, *others: Any, **fields: Any) -> None:
+        """Sets fields of tasks, and adds those that are not there; all or none, later ones win."""
+        merged: dict[Key, dict[str, Any]] = {}
+        with self.together():
+            for key, value in [*(pair for other in others for pair in pairs(other)), *fields.items()]:
+                if not isinstance(value, dict):
+                    raise TypeError(f"the task {key!r} is a dict of fields, not {value!r}")
+                merged[key] = {**(merged.get(key) or self.get(key) or NEW), **value}
+            super().update(merged)
+
+    def add(self, key: Key, fields: Fields | None = None) -> None:
+        """Adds a task."""
+        with self.together():
+            if key in self:
+                raise DuplicateKeyError(f"{key!r} is there already")
+            self[key] = dict(fields or {})
+
+    def add_many(self, keys: Iterable[Key]) -> None:
+        """Adds tasks, all or none."""
+        keys = list(keys)
+        with self.together():
+            seen: set[Key] = set()
+            for key in keys:
+                if key in self or key in seen:
+                    raise DuplicateKeyError(f"{key!r} is there already")
+                seen.add(key)
+            self._add(keys)
+
+    def add_many_if_absent(self, keys: Iterable[Key]) -> None:
+        """Adds those tasks that are not there."""
+        keys = list(dict.fromkeys(keys))
+        with self.together():
+            self._add([key for key in keys if key not in self])
+
+    def amend(self, key: Key, fields: Fields) -> None:
+        """Sets fields of a task."""
+        with self.together():
+            entry = self[key]
+            if any(name not in entry or _differ(key, entry[name], value) for name, value in fields.items()):
+                entry.update(fields)
+
+    def add_tries(self, key: Key, count: int) -> None:
+        """Counts tries of a task up or down; never below 0."""
+        with self.together():
+            self.amend(key, {"_tries": max(self.tries(key) + count, 0)})
+
+    def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
+        """Whether a task should be done."""
+        check_key(key)
+        return self._should_do(self._tally, key, allow_aborted=allow_aborted, due=due)
+
+    def should_try(
+        self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
+    ) -> bool:
+        """Whether a task should be done; if so this counts as a try."""
+        with self.together():
+            should = self.should_do(key, allow_aborted, due=due)
+            if should:
+                self.increment_tries(key)
+        if should and durable:
+            self.sync_key(key)
+        return should
+
+    def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
+        """The tasks that should be done, in order; those that are added meanwhile too."""
+        tally = self._tally
+        for key in self.iterkeys():
+            try:
+                should = self._should_do(tally, key, allow_aborted=allow_aborted, due=due)
+            except KeyError:  # removed by another thread meanwhile
+                continue
+            if should:
+                yield key
+
+    def aborted_keys(self) -> Iterator[Key]:
+        """The tasks that are given up, in order."""
+        tally = self._tally
+        return (key for key in self.iterkeys() if (marks := tally.marks.get(key)) and marks.aborted)
+
+    @property
+    def _tally(self) -> Tally:
+        return cast("Tally", self._opened.rules)
+
+    def _add(self, keys: list[Key]) -> None:
+        self._opened.memory.put([(key, NEW) for key in keys])
+
+    def _should_do(self, tally: Tally, key: Key, *, allow_aborted: bool, due: float | None) -> bool:
+        if not tally.should_do(key, allow_aborted=allow_aborted):
+            return False
+        return due is None or (self[key].get("next_retry_at") or 0) <= due
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """What a task's entry is that was a POD's."""
+    return NEW | (value if isinstance(value, dict) else {"value": value})
+
+
+def _differ(key: Key, present: Any, value: Any) -> bool:
+    """Whether two values do on disk, as 1 and True, which are equal."""
+    return encode_value(key, present, stored=True) != encode_value(key, value)

@@ -1,0 +1,1 @@
+"""Checks that run user code: functions, transports, test cases of pillows."""

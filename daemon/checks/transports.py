@@ -1,0 +1,35 @@
+"""Makes every transport once, without opening it: what one refuses then is a mistake like any other."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from daemon.assembly import build_transport, tail_key
+from daemon.config.errors import Mistake
+from daemon.config.models import Config, TransportEntry
+from pillows.errors import ConfigError
+
+
+def check_transports(config: Config) -> list[Mistake]:
+    """A mistake for every transport of an enabled pillow that cannot be made, at its place."""
+    found = []
+    for name, pillow in config.pillows.items():
+        known = pillow.source.connection in config.connections
+        for index, entry in enumerate(pillow.transport):
+            if pillow.enabled and known and entry.connection in config.connections:
+                refused = _refusal(config, name, entry)
+                if refused is not None:
+                    at = ("pillows", name, "transport", index)
+                    found.append(config.mistake(at, *refused))
+    return found
+
+
+def _refusal(config: Config, name: str, entry: TransportEntry) -> tuple[str, str] | None:
+    """What is wrong, and what to do; None where nothing is."""
+    try:
+        with closing(build_transport(config, tail_key(name, config.pillows[name]), entry)):
+            return None
+    except ConfigError as error:
+        return str(error.args[0]), error.remedy or "correct it"
+    except Exception as error:  # noqa: BLE001 - a transport of the operator's own may raise anything
+        return f"can't be made: {type(error).__name__}: {error}", "correct the transport"

@@ -1,0 +1,113 @@
+"""Where older systems kept how far they had read a CouchDB database, as a position that we can start from.
+
+Each keeps CouchDB's own token, so nothing is converted: it is only found. The formats are those of
+
+* Logstash's input plugin couchdb_changes 3.x: the file at `sequence_path`, the token as text;
+* couch2pg and cht-sync: the table `couchdb_progress` with the columns `seq` and `source`, and in newer
+  versions `pending` and `updated_at`, as CSV with a header or as a JSON list of rows;
+* pillowtop: a checkpoint document of CouchDB with `seq`, or rows of the table
+  `pillowtop_djangopillowcheckpoint` with `checkpoint_id`, `sequence` and `sequence_format`, as CSV, as a JSON
+  list, or as Django's `dumpdata` writes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from daemon.cli.exit_codes import CommandError
+
+#: A row or document of an older system.
+Entry = Mapping[str, Any]
+
+
+def old_position(system: str, text: str, entry: str | None) -> Any:
+    """The token in what an older system wrote.
+
+    Args:
+        system: one of `SYSTEMS`.
+        text: its file, table or document.
+        entry: which of several: a `source`, or a checkpoint's id.
+
+    Raises:
+        CommandError: there is none, or more than one.
+    """
+    position = SYSTEMS[system](text.removeprefix("\ufeff").strip(), entry)
+    if position in (None, "", []):
+        raise CommandError(f"there is no position in this; is it what {system} wrote?")
+    return position
+
+
+def token(text: str) -> Any:
+    """A token as it is typed: a number or a list is one, anything else is text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if type(value) in (int, list, str) else text
+
+
+def _logstash(text: str, entry: str | None) -> Any:
+    if entry is not None:
+        raise CommandError("Logstash's file has one position, and no entries. Remedy: leave out --entry")
+    if len(text.split("\n")) > 1:
+        raise CommandError("this has several lines; Logstash's file has one, which is the position")
+    return token(text)
+
+
+def _couchdb_progress(text: str, entry: str | None) -> Any:
+    chosen = _chosen(_entries(text), ("source",), entry)
+    return _token_of(chosen.get("seq"))
+
+
+def _pillowtop(text: str, entry: str | None) -> Any:
+    chosen = _chosen(_entries(text), ("_id", "checkpoint_id"), entry)
+    sequence = chosen.get("seq", chosen.get("sequence"))
+    if chosen.get("sequence_format") == "json" or isinstance(sequence, dict):
+        raise CommandError(
+            "this checkpoint counts Kafka's offsets, which say nothing about CouchDB's feed. "
+            "Remedy: let the pillow begin at the beginning"
+        )
+    return _token_of(sequence)
+
+
+#: System -> what reads its file.
+SYSTEMS: Mapping[str, Callable[[str, str | None], Any]] = {
+    "logstash": _logstash,
+    "couchdb-progress": _couchdb_progress,
+    "pillowtop": _pillowtop,
+}
+
+
+def _token_of(value: Any) -> Any:
+    return token(value.strip()) if isinstance(value, str) else value
+
+
+def _entries(text: str) -> list[Entry]:
+    """The rows of a CSV file with a header, or the objects of a JSON document."""
+    if not text.startswith(("[", "{")):
+        return list(csv.DictReader(io.StringIO(text)))
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"this is no JSON: {error}") from error
+    found = value if isinstance(value, list) else [value]
+    if not all(isinstance(each, dict) for each in found):
+        raise CommandError("this JSON has no rows, which are objects")
+    # Django's dumpdata: {"model": ..., "pk": ..., "fields": {...}}
+    return [{"checkpoint_id": each["pk"], **each["fields"]} if "fields" in each else each for each in found]
+
+
+def _chosen(entries: Sequence[Entry], names: Sequence[str], wanted: str | None) -> Entry:
+    def name(each: Entry) -> str:
+        return str(next((each[key] for key in names if each.get(key)), ""))
+
+    found = [each for each in entries if wanted is None or name(each) == wanted]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(sorted(map(name, entries))) or "nothing"
+    what = f"no entry {wanted!r}" if not found and wanted else f"{len(found)} entries"
+    raise CommandError(f"there are {what}; there is {there}. Remedy: name one with --entry")

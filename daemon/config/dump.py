@@ -1,0 +1,93 @@
+"""Shows a configuration as it is in effect: defaults filled in, secrets masked, ready to load again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import SecretStr
+
+from daemon.config.errors import Path, mask, masked_secret
+from daemon.config.interpolate import escaped, holds_secret, shown
+from daemon.config.model_introspection import secrets
+from daemon.config.models import Config
+from daemon.config.redaction import MASK, Mask
+from daemon.config.yaml_nodes import Loader, Node
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text in quotes where our loader, or one of YAML 1.1, would read something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the same value is written twice
+        """True: an alias would couple what only happens to be equal."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds the line breaks of YAML 1.1 (NEL and the like) away outside of double quotes.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
+_OURS, _YAML_1_1 = Loader.yaml_implicit_resolvers, yaml.SafeDumper.yaml_implicit_resolvers
+_Dumper.yaml_implicit_resolvers = {
+    first: Loader.yaml_implicit_resolvers.get(first, [])
+    + yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
+    for first in {*Loader.yaml_implicit_resolvers, *yaml.SafeDumper.yaml_implicit_resolvers}
+}
+
+
+def show(config: Config) -> str:
+    """The configuration as YAML text.
+
+    Every default is filled in. A secret that was written as `${...}` is shown as it was written, any
+    other one is masked, also where it is part of a URL. The text loads again; a masked secret is
+    then the mask.
+    """
+    return dumped(effective(config))
+
+
+def dumped(plain: Mapping[str, Any]) -> str:
+    """Plain values as YAML text that loads as the same values."""
+    text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+def effective(config: Config) -> dict[str, Any]:
+    """What `show` shows, as plain values."""
+    plain = config.model_dump(mode="json", by_alias=True, exclude={"include"})
+    for path, secret in secrets(config):
+        _put(plain, path, SecretStr(secret))
+    for name, entry in plain["connections"].items():
+        plain["connections"][name] = {"type": entry["type"], **entry["options"]}
+    hidden: dict[str, Any] = _hide(plain, (), config.root)
+    return hidden
+
+
+def _put(plain: Any, path: Path, value: object) -> None:
+    for part in path[:-1]:
+        plain = plain[part]
+    plain[path[-1]] = value
+
+
+def _hide(value: Any, path: Path, root: Node) -> Any:
+    if isinstance(value, dict):
+        return {key: _hide(child, (*path, key), root) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_hide(child, (*path, index), root) for index, child in enumerate(value)]
+    if not isinstance(value, str | SecretStr):
+        return value
+    node = _written_at(path, root)
+    written = node.written if node else None
+    if isinstance(value, SecretStr):
+        return (written and shown(written)) or escaped(masked_secret(value.get_secret_value(), path))
+    if written and holds_secret(written):
+        return shown(written) or MASK
+    return escaped(Mask().text(mask(value)))
+
+
+def _written_at(path: Path, root: Node) -> Node | None:
+    """Where a value was written; an entry that has no `outputs` holds its one output's settings itself."""
+    shorthand = path[2:3] == ("transport",) and path[4:5] == ("outputs",)
+    return root.find(path) or (root.find((*path[:4], *path[6:])) if shorthand else None)

@@ -1,0 +1,1 @@
+"""Documents that could not be delivered, and where user code failed."""

@@ -1,0 +1,102 @@
+"""One dead letter: what failed where and why, never what the document holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from pillows.dead_letters.user_code_location import origin
+from pillows.models import Change, Document
+
+#: The transport of a letter whose document failed before any transport saw it.
+PIPELINE = "-"
+
+#: Longer reasons are cut: an error may quote the document.
+MAX_ERROR_CHARACTERS = 500
+
+#: The pause before the first further try; it doubles with every one.
+FIRST_PAUSE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterPolicy:
+    """How one tail keeps its letters.
+
+    Attributes:
+        max_letters: so many are kept; one more stops the tail, since none is ever dropped.
+        max_tries: how often a document is tried, the first time included.
+        config: digest of the filter, transform and transports that failed.
+    """
+
+    max_letters: int = 100_000
+    max_tries: int = 5
+    config: str = ""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One document that could not be written.
+
+    Attributes:
+        pillow: the tail's key as text.
+        transport: which transport refused it; `PIPELINE` where filter or transform failed.
+        id, rev, version: the document's.
+        stage: `filter`, `trigger`, `transform` or `transport`.
+        error: why, in the words of whoever refused it, `MAX_ERROR_CHARACTERS` of them at most.
+        seq: the position behind its change; empty where the feed gave none, or at a further try.
+        config: as in `LetterPolicy`, of the last failure.
+        at: wall-clock seconds of the last failure.
+        first_at: wall-clock seconds of the first.
+        failures: how often the document failed, in whatever version.
+        tries: how often this version was tried since the last `retry` of an operator.
+        aborted: it is not tried again by itself.
+        next_retry_at: wall-clock seconds of the next try.
+    """
+
+    pillow: str
+    transport: str
+    id: str
+    rev: str
+    version: int
+    stage: str
+    error: str
+    seq: str = ""
+    config: str = ""
+    at: float = 0.0
+    first_at: float = 0.0
+    failures: int = 1
+    tries: int = 1
+    aborted: bool = False
+    next_retry_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Cuts the error here, so that no log and no store ever gets more of it."""
+        if len(self.error) > MAX_ERROR_CHARACTERS:
+            msgspec.structs.force_setattr(self, "error", self.error[:MAX_ERROR_CHARACTERS])
+
+
+def letter_of(pillow: str, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
+    """The letter of a document that failed before any transport saw it."""
+    return DeadLetter(
+        pillow=pillow,
+        transport=PIPELINE,
+        id=document.id,
+        rev=document.rev,
+        version=document.version,
+        stage=stage,
+        error=told(error),
+    )
+
+
+def told(error: Exception) -> str:
+    """An error in words that fit into a letter, and the line of a user's code that it came from."""
+    where = origin(error)
+    place = f" ({where})" if where else ""
+    words = f"{type(error).__name__}: {error}"
+    return words[: max(0, MAX_ERROR_CHARACTERS - len(place))] + place
+
+
+def pause_seconds(tries: int) -> float:
+    """How long to wait before another try, after so many."""
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 30))

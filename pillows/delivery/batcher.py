@@ -1,0 +1,145 @@
+"""Group commit: while the writer is busy the next batch grows; when it is free it takes what there is.
+
+So a slow target gets large batches and an idle one gets each change at once, with nothing to tune
+(as databases group commits). `linger` waits a little for company, for targets that charge per request.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from gevent.event import Event
+
+from pillows.clock import Clock
+from pillows.retry.cancellable import TICK_SECONDS
+
+#: A writer without work is woken by the first item, or by the end; seldom otherwise, since hundreds of
+#: idle pillows wait here.
+IDLE_SECONDS = 60.0
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPolicy:
+    """How large a batch may grow.
+
+    Attributes:
+        max_docs: items in a batch.
+        max_bytes: bytes in a batch; a single larger item goes alone.
+        linger_seconds: how long a first item waits for company.
+        queue: full batches that may wait for the writer, beside the one that grows.
+    """
+
+    max_docs: int = 1000
+    max_bytes: int = 5 * 2**20
+    linger_seconds: float = 0.0
+    queue: int = 0
+
+
+class Batcher(Generic[Item]):
+    """Collects items until the writer takes them; holds one batch, and those that may wait, at most.
+
+    Args:
+        policy: how large a batch may grow.
+        clock: measures the linger.
+        tick: called while waiting, at least every `TICK_SECONDS`.
+        event: makes what is waited for.
+    """
+
+    def __init__(
+        self,
+        policy: BatchPolicy,
+        clock: Clock,
+        tick: Callable[[], None] = lambda: None,
+        event: Callable[[], Event] = Event,
+    ) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._tick = tick
+        self._items: list[Item] = []
+        self._bytes = 0
+        self._ready: deque[list[Item]] = deque()
+        self._some = event()
+        self._room = event()
+        self._room.set()
+        self._full = event()
+        self._closed = event()
+        self._error: Exception | None = None
+
+    def add(self, item: Item, size_bytes: int) -> bool:
+        """Adds an item; waits while the batch that is collected is full. Returns whether it waited.
+
+        Raises:
+            The error that the writer abandoned the batcher with.
+        """
+        waited = False
+        while not self._fits(size_bytes) and not self._set_aside():
+            waited = True
+            self._room.clear()
+            self._clock.wait(self._room, TICK_SECONDS)
+            self._tick()
+        if self._error is not None:
+            raise self._error
+        self._items.append(item)
+        self._bytes += size_bytes
+        if len(self._items) == 1:
+            self._some.set()
+        if len(self._items) >= self._policy.max_docs or self._bytes >= self._policy.max_bytes:
+            self._full.set()
+        return waited
+
+    def take(self) -> list[Item] | None:
+        """The next batch; waits for a first item. None when closed and empty."""
+        while not self._items and not self._ready:
+            if self._closed.is_set():
+                return None
+            self._some.clear()
+            self._clock.wait(self._some, IDLE_SECONDS)
+        if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
+            self._clock.wait(self._full, self._policy.linger_seconds)
+        if not self._ready and not self._items:
+            return None  # it was abandoned meanwhile
+        if not self._ready:
+            self._set_growing_aside()
+        self._room.set()
+        return self._ready.popleft()
+
+    def hurry(self) -> None:
+        """What has been added lingers no longer."""
+        if self._items:
+            self._full.set()
+
+    def close(self) -> None:
+        """No more items will come: `take` gives what is left, then None."""
+        self._closed.set()
+        self._full.set()
+        self._some.set()
+
+    def abandon(self, error: Exception) -> None:
+        """The writer has ended: what is held is dropped, and every later `add` raises `error`."""
+        self._error = error
+        self._items, self._bytes = [], 0
+        self._ready.clear()
+        self._room.set()
+
+    def _set_aside(self) -> bool:
+        """Makes room by letting the full batch wait, if another one may."""
+        if len(self._ready) >= self._policy.queue:
+            self._full.set()
+            return False
+        self._set_growing_aside()
+        return True
+
+    def _set_growing_aside(self) -> None:
+        self._ready.append(self._items)
+        self._items, self._bytes = [], 0
+        self._full.clear()
+
+    def _fits(self, size_bytes: int) -> bool:
+        if not self._items:
+            return True
+        return len(self._items) < self._policy.max_docs and self._bytes + size_bytes <= self._policy.max_bytes

@@ -1,0 +1,141 @@
+"""One batch to all transports at once.
+
+Every transport gets the batch in a greenlet of its own and keeps trying until each document is
+final there; all results are awaited. A failing transport is retried alone: writing again to the
+good ones would turn one bad output into duplicates in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from pillows.errors import PillowError, RetryableError, StoppedError
+from pillows.models import Batch, WriteResult
+from pillows.retry.retrier import Retrier
+from pillows.transports.base import Transport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of a batch in one transport, once every document of it is final.
+
+    Attributes:
+        refused: id -> the stored guard, for documents that the target had in this or a newer state.
+        dead: id -> why it can never be written there.
+    """
+
+    refused: Mapping[str, int]
+    dead: Mapping[str, str]
+
+
+class FanOut:
+    """Delivers batches to the transports of one tail.
+
+    Args:
+        transports: open transports, in configured order.
+        retrier: backs off between tries.
+        timeouts_seconds: by a transport's name: a write that takes longer is abandoned, as if it was
+            killed: its result is not known, so it is tried again, which is idempotent. Where none is
+            given the transport's own timeouts do.
+        max_parallel: so many write at once; all of them unless given.
+    """
+
+    def __init__(
+        self,
+        transports: Sequence[Transport],
+        retrier: Retrier,
+        *,
+        timeouts_seconds: Mapping[str, float] | None = None,
+        max_parallel: int | None = None,
+    ) -> None:
+        self._transports = transports
+        self._retrier = retrier
+        self._timeouts_seconds = timeouts_seconds or {}
+        self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
+
+    def deliver(self, batch: Batch) -> Mapping[str, Delivery]:
+        """Delivers a batch everywhere: transport's name -> what became of it.
+
+        Raises:
+            FatalError: a transport can't go on; raised after all others have ended.
+            StoppedError: a stop was asked for while a transport waited for another try.
+        """
+        if len(self._transports) == 1:
+            only = self._transports[0]
+            return {only.name: self._deliver(only, batch)}
+        writers = [gevent.spawn(self._catch, transport, batch) for transport in self._transports]
+        try:
+            gevent.joinall(writers)
+        finally:
+            gevent.killall(writers)  # of a tail that is killed none may write on
+        results = [writer.get() for writer in writers]
+        raise_worst([result for result in results if isinstance(result, Exception)])
+        named = zip(self._transports, results, strict=True)
+        return {t.name: result for t, result in named if isinstance(result, Delivery)}
+
+    def _catch(self, transport: Transport, batch: Batch) -> Delivery | Exception:
+        try:
+            return self._deliver(transport, batch)
+        except Exception as error:  # noqa: BLE001 - raised by `deliver`, once all have ended
+            return error
+
+    def _deliver(self, transport: Transport, batch: Batch) -> Delivery:
+        refused: dict[str, int] = {}
+        dead: dict[str, str] = {}
+        tries = self._retrier.tries(transport.name)
+        while True:
+            result = tries.until_done(partial(self._write, transport, batch))
+            refused.update(result.refused)
+            dead.update(result.dead)
+            if not result.retry:
+                return Delivery(refused=refused, dead=dead)
+            if len(result.retry) < len(batch.documents):
+                tries.progressed()
+            batch = batch.only(result.retry)
+            tries.failed(RetryableError(next(iter(result.retry.values()))))
+
+    def _write(self, transport: Transport, batch: Batch) -> WriteResult:
+        with self._turns:
+            seconds = self._timeouts_seconds.get(transport.name)
+            if seconds is None:
+                return transport.write(batch)
+            late = RetryableError(f"No answer within {seconds:g} s; whether it was written is not known.")
+            with gevent.Timeout(seconds, late):
+                return transport.write(batch)
+
+
+def diverged(deliveries: Mapping[str, Delivery]) -> dict[str, list[str]]:
+    """The documents on which the transports disagree: id -> those that can never write it.
+
+    What was applied in one and refused as not newer in another agrees.
+    """
+    dead: dict[str, list[str]] = {}
+    for name, delivery in deliveries.items():
+        for id in delivery.dead:
+            dead.setdefault(id, []).append(name)
+    return {id: names for id, names in dead.items() if len(names) < len(deliveries)}
+
+
+def raise_worst(errors: Sequence[Exception]) -> None:
+    """Raises the error that asks for most: a bug before a reason to fail before a stop.
+
+    The others are told in its notes.
+    """
+    if not errors:
+        return
+    worst = max(errors, key=_severity)
+    for other in errors:
+        if other is not worst:
+            worst.add_note(f"At the same time: {other!r}")
+    raise worst
+
+
+def _severity(error: Exception) -> int:
+    if isinstance(error, StoppedError):
+        return 0
+    return 1 if isinstance(error, PillowError) else 2

@@ -1,0 +1,88 @@
+"""What the pipeline hands to the writer, change by change, and what a batch of that comes to. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+from pillows.dead_letters.dead_letter import DeadLetter, letter_of
+from pillows.models import Document, DocumentRows, Row
+from pillows.progress.watermark import Segment
+from pillows.stages.transforms import ChunkedTransform
+
+#: What the pipeline pushes for one change: its rows, the document where rows are made in chunks, a
+#: failure, or nothing to write.
+Outcome = DocumentRows | Document | DeadLetter | None
+
+#: A pushed change: the segment that waits for its acknowledgement, and what became of it.
+Item = tuple[Segment, Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sorted:
+    """The items of a batch, by what must be done with them."""
+
+    acks: Mapping[Segment, int]
+    documents: Sequence[DocumentRows]
+    failures: Sequence[DeadLetter]
+    purge_seq: str | None
+
+
+def id_of(item: Item) -> str:
+    """The document that an item is about; empty where nothing is to be done."""
+    return "" if item[1] is None else item[1].id
+
+
+def sort(items: Sequence[Item]) -> Sorted:
+    """Sorts the items of a batch by what must be done with them."""
+    return Sorted(
+        acks=Counter(segment for segment, _ in items),
+        documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
+        failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
+        purge_seq=next((s.purge_seq for s, _ in reversed(items) if s.purge_seq), None),
+    )
+
+
+def consecutive(before: int, items: Sequence[Item], dead: Container[str]) -> int:
+    """How many documents in a row have failed by now.
+
+    A document without rows says nothing: a pillow that drops half of them can still be wrong.
+
+    Args:
+        before: how many had, before these.
+        items: a batch that was written.
+        dead: ids that a transport can never write.
+    """
+    count = before
+    for _, outcome in items:
+        if type(outcome) is DeadLetter or (type(outcome) is DocumentRows and outcome.id in dead):
+            count += 1
+        elif type(outcome) is DocumentRows and outcome.rows:
+            count = 0
+    return count
+
+
+def transformed(pillow: str, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
+    """The same items, with the rows of those documents that have none yet.
+
+    Args:
+        pillow: the tail's key as text.
+        items: a batch.
+        transform: makes the rows.
+    """
+    documents = [outcome for _, outcome in items if type(outcome) is Document]
+    made = iter(zip(documents, transform.many(documents), strict=True))
+    return [
+        (segment, _rows_of(pillow, *next(made)) if type(outcome) is Document else outcome)
+        for segment, outcome in items
+    ]
+
+
+def _rows_of(pillow: str, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
+    if isinstance(rows, Exception):
+        return letter_of(pillow, document, "transform", rows)
+    size_bytes = len(document.raw) if document.raw is not None else 0
+    return DocumentRows(
+        id=document.id, rev=document.rev, version=document.version, rows=rows, size_bytes=size_bytes
+    )

@@ -1,0 +1,65 @@
+"""Several writers beside each other, each with documents of its own.
+
+What an item is about decides on its lane, so that all versions of a document are written one after the
+other, by one writer; documents of different lanes overtake each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+from zlib import crc32
+
+from pillows.delivery.fanout import raise_worst
+from pillows.delivery.pusher import Pusher
+
+Item = TypeVar("Item")
+
+
+class Lanes(Generic[Item]):
+    """Pushes items to one of several pushers; looks like one.
+
+    Args:
+        make: makes a pusher.
+        count: how many.
+        id_of: the document that an item is about; empty where it is about none.
+    """
+
+    def __init__(self, make: Callable[[], Pusher[Item]], count: int, id_of: Callable[[Item], str]) -> None:
+        self._lanes = [make() for _ in range(count)]
+        self._id_of = id_of
+
+    def push(self, item: Item, size_bytes: int) -> bool:
+        """Hands over an item; waits while its lane is full. Returns whether it waited.
+
+        Raises:
+            The error of the lane's writer, if it has ended with one.
+        """
+        lanes = self._lanes
+        number = crc32(self._id_of(item).encode()) % len(lanes) if len(lanes) > 1 else 0
+        return lanes[number].push(item, size_bytes)
+
+    def hurry(self) -> None:
+        """What was pushed waits for no company any more."""
+        for lane in self._lanes:
+            lane.hurry()
+
+    def finish(self) -> None:
+        """Waits until everything pushed is written, and ends the writers.
+
+        Raises:
+            The worst error of a writer, once all have ended.
+        """
+        self.hurry()
+        errors: list[Exception] = []
+        for lane in self._lanes:
+            try:
+                lane.finish()
+            except Exception as error:  # noqa: BLE001 - raised below, once all lanes have ended
+                errors.append(error)
+        raise_worst(errors)
+
+    def kill(self) -> None:
+        """Ends the writers at once. What they were writing may or may not be written."""
+        for lane in self._lanes:
+            lane.kill()

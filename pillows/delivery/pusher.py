@@ -1,0 +1,89 @@
+"""One writer behind the reader: while a batch is written, the next is read and transformed.
+
+Bounded (one batch in flight, one growing), ordered (batches are written in the order of their
+items), and loud (an error of the writer reaches whoever pushes or finishes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from pillows.clock import Clock
+from pillows.delivery.batcher import Batcher, BatchPolicy
+from pillows.errors import StoppedError
+from pillows.standalone.backends import Greenlets
+
+Item = TypeVar("Item")
+
+
+class Pusher(Generic[Item]):
+    """Writes what is pushed, in batches, beside whoever pushes.
+
+    Args:
+        write: writes one batch and returns once every item of it is final.
+        policy: how large a batch may grow.
+        clock: measures waits.
+        tick: called while waiting, so that a watcher sees the pusher live.
+        on_error: called once, when `write` has raised and the pusher has ended.
+        background: what the writer runs in.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[list[Item]], None],
+        policy: BatchPolicy,
+        clock: Clock,
+        *,
+        tick: Callable[[], None] = lambda: None,
+        on_error: Callable[[], None] = lambda: None,
+        background: Greenlets | None = None,
+    ) -> None:
+        beside = background or Greenlets()
+        self._write = write
+        self._batcher: Batcher[Item] = Batcher(policy, clock, tick, beside.event)
+        self._on_error = on_error
+        self._error: BaseException | None = None
+        self._writer = beside.spawn(self._run, self._leave)
+
+    def push(self, item: Item, size_bytes: int) -> bool:
+        """Hands over an item; waits while the growing batch is full. Returns whether it waited.
+
+        Raises:
+            The error of the writer, if it has ended with one.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._batcher.add(item, size_bytes)
+
+    def hurry(self) -> None:
+        """What was pushed waits for no company any more."""
+        self._batcher.hurry()
+
+    def finish(self) -> None:
+        """Waits until everything pushed is written, and ends the writer.
+
+        Raises:
+            The error of the writer; a `StoppedError` is none: what it left is read again.
+        """
+        self._batcher.close()
+        self._writer.join()
+        if self._error is not None and not isinstance(self._error, StoppedError):
+            raise self._error
+
+    def kill(self) -> None:
+        """Ends the writer at once. What it was writing may or may not be written."""
+        self._writer.kill()
+
+    def _leave(self) -> None:
+        self._batcher.abandon(StoppedError())
+        self._batcher.close()
+
+    def _run(self) -> None:
+        try:
+            while (items := self._batcher.take()) is not None:
+                self._write(items)
+        except Exception as error:  # noqa: BLE001 - handed to whoever pushes or finishes
+            self._error = error
+            self._batcher.abandon(error)
+            self._on_error()

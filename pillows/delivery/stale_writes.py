@@ -1,0 +1,119 @@
+"""A refused write is looked at, not believed.
+
+A guarded target refuses what is not newer than what it has. Mostly that is a replay, and right. But
+the same answer comes when the source went back (a document purged and created again starts at
+generation 1; a database restored from a backup), and then believing it would leave an old state in
+the target for ever. So the source is asked for the document's leaves: only if their generations sum
+up to at least the stored version is the refusal right.
+
+An equal version is a replay, unless the source was purged since: a document that was at generation 1
+and was created anew is at generation 1 again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pillows.errors import FencedError
+from pillows.feed.base import Identity
+from pillows.models import Batch, DocumentRows, epoch_of, guard, version_of
+from pillows.retry.cancellable import Waiter
+
+#: A copy in a cluster may lag behind the one that the feed was read from: the leaves are read this
+#: often, so far apart, before a document counts as gone back (the replicator waits 2 s as well:
+#: couch_replicator's `missing_doc_retry_msec`).
+LOOKS = 3
+LOOK_AGAIN_SECONDS = 2.0
+
+
+class Leaves(Protocol):
+    """Reads the present versions of documents from the source."""
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Id -> the sum of the generations of its leaves; ids that are not there are missing."""
+
+    def identify(self) -> Identity:
+        """Which database this is, and how far it was purged."""
+
+
+def goes_back(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
+    """Whether an older state of a document came behind the newest one, in one batch.
+
+    Args:
+        documents: the newest state of each.
+        arrived: all that came, in order.
+    """
+    last = {d.id: d.version for d in arrived}
+    return any(d.version > last[d.id] for d in documents)
+
+
+def suspects(
+    batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
+) -> dict[str, int]:
+    """The documents that something newer stands for than what came last: id -> the guard of that.
+
+    Either a target refused the document for it, or it came before in the same batch.
+
+    Args:
+        batch: what was written.
+        refused: for each transport, id -> the guard that it stores.
+        last: id -> what came last of each document.
+
+    Raises:
+        FencedError: a target stores a later epoch than ours.
+    """
+    ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
+    above = {d.id: ours[d.id] for d in batch.documents if d.version > last[d.id].version}
+    for answers in refused:
+        for id, stored in answers.items():
+            if epoch_of(stored) > batch.epoch:
+                raise FencedError(
+                    f"The target holds {id!r} of epoch {epoch_of(stored)}, ours is {batch.epoch}: "
+                    "another pillowd has begun a later pass.",
+                    remedy="stop the other one, or restart this pillow to take the later epoch over",
+                )
+            if stored > ours[id]:
+                above[id] = max(stored, above.get(id, 0))
+    return above
+
+
+def equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The documents that a target refused because it has their version: id -> that version."""
+    ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
+    same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
+    return {id: version_of(ours[id]) for id in same}
+
+
+def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> dict[str, int]:
+    """Which of the suspected documents have gone back in the source: id -> present version.
+
+    A version of 0 means that the document is not there at all.
+
+    Args:
+        suspected: id -> the guard that a target stores.
+        source: where the leaves are read.
+        waiter: waits between looks.
+    """
+    behind = dict(suspected)
+    present: Mapping[str, int] = {}
+    for look in range(LOOKS):
+        if not behind:
+            break
+        if look:
+            waiter.wait(LOOK_AGAIN_SECONDS)
+        present = source.leaves(list(behind))
+        behind = {id: stored for id, stored in behind.items() if present.get(id, 0) < version_of(stored)}
+    return {id: present.get(id, 0) for id in behind}
+
+
+def rewritten(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
+    """The documents that have gone back, to be written again under a raised epoch.
+
+    What is not in the source any more loses its rows.
+    """
+    return [
+        d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, version=d.version, rows={})
+        for d in last.values()
+        if d.id in gone_back
+    ]

@@ -1,0 +1,1 @@
+"""One `_changes` connection that several pillows read."""

@@ -1,0 +1,98 @@
+"""Which feeds read the same: those of one database of one server, read in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from pillows.clock import Clock, SystemClock
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection
+from pillows.feed.base import Feed
+from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.options import SourceOptions
+from pillows.feed.reader import MAX_LIFE_SECONDS
+from pillows.feed.shared.shared_feed import ALONE_SECONDS, FeedGroup, GroupFeed
+from pillows.models import Change
+from pillows.observer import Observer
+
+#: Settings that may differ between readers who share a connection.
+_OWN_SETTINGS = {"connection", "since", "on_recreated"}
+
+
+class FeedGroups:
+    """Makes feeds that share clients, and connections where they can. Made once for a daemon.
+
+    Args:
+        clock: for waits and ages.
+        observer: told of retries and warnings.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._observer = observer or Observer()
+        self._clients: dict[CouchConnection, Couch] = {}
+        self._groups: dict[tuple[CouchConnection, bytes], FeedGroup] = {}
+
+    def feed(
+        self,
+        connection: CouchConnection,
+        source: SourceOptions,
+        *,
+        prefilter: Callable[[Change], bool] | None = None,
+        key: object = "",
+    ) -> Feed:
+        """A feed of one pillow; arguments as for `CouchFeed`.
+
+        One with a filter, or with a token of its own in the database, reads alone.
+        """
+        couch = self._client(connection)
+
+        def own(wants: Callable[[Change], bool] | None, life_seconds: float, whose: object) -> CouchFeed:
+            return CouchFeed(
+                connection,
+                source,
+                prefilter=wants,
+                clock=self._clock,
+                observer=self._observer,
+                key=whose,
+                couch=couch,
+                max_life_seconds=life_seconds,
+            )
+
+        if source.filtered or source.identity_token:
+            return own(prefilter, ALONE_SECONDS, key)
+        group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, source.database))
+        return GroupFeed(own(prefilter, ALONE_SECONDS, key), group, prefilter or _everything)
+
+    def close(self) -> None:
+        """Closes every connection."""
+        for couch in self._clients.values():
+            couch.close()
+
+    def _client(self, connection: CouchConnection) -> Couch:
+        if connection not in self._clients:
+            self._clients[connection] = Couch(connection, clock=self._clock)
+        return self._clients[connection]
+
+    def _group(
+        self,
+        connection: CouchConnection,
+        source: SourceOptions,
+        make_feed: Callable[[Callable[[Change], bool]], CouchFeed],
+    ) -> FeedGroup:
+        settings = msgspec.json.encode(source.model_dump(mode="json", exclude=_OWN_SETTINGS), order="sorted")
+        key = (connection, settings)
+        if key not in self._groups:
+            self._groups[key] = FeedGroup(
+                make_feed,
+                clock=self._clock,
+                overlap_seconds=source.join_overlap,
+                max_lag_bytes=source.queue,
+            )
+        return self._groups[key]
+
+
+def _everything(_: Change) -> bool:
+    return True

@@ -1,0 +1,1 @@
+"""How far a pillow got: watermark and checkpoint."""

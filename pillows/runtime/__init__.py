@@ -1,0 +1,1 @@
+"""One running tail, from its start to its end."""

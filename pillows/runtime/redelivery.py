@@ -1,0 +1,144 @@
+"""Tries dead letters again: the document's state of now, through the ordinary path.
+
+Beside the live tail this is safe: the guard of the target lets no older state pass, and of two changes
+of one id in a batch the newer is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from gevent.event import Event
+
+from checkpoints import StoreWriteError
+from pillows.dead_letters.dead_letter import LONGEST_PAUSE_SECONDS, DeadLetter
+from pillows.dead_letters.store import DeadLetters
+from pillows.delivery.items import Item, Outcome
+from pillows.delivery.stale_writes import Leaves, went_back
+from pillows.errors import PermanentError, RetryableError
+from pillows.models import Change, ChangeBatch
+from pillows.pillow import weight
+from pillows.progress.watermark import Segment
+from pillows.retry.cancellable import Waiter
+
+#: How often is looked whether a letter is due.
+LOOK_SECONDS = 5.0
+
+#: One that could not be read by itself is asked for again after so long.
+UNREADABLE_SECONDS = 60.0
+
+#: Documents that are read at once; fewer where they are large.
+GROUP_DOCUMENTS = 100
+
+
+class Source(Leaves, Protocol):
+    """Reads documents by id."""
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """The state of now of each id, in that order; one that is not there is deleted, of version 0.
+
+        Raises:
+            RetryableError: it is away.
+            PermanentError: they are too large together.
+        """
+
+
+class Redelivery:
+    """Redelivers the dead letters of one tail.
+
+    Args:
+        pillow: the tail's key as text.
+        letters: where they are.
+        source: where the documents are read.
+        outcome: what becomes of a change: filter, trigger, transform.
+        push: hands it to the writer, which clears the letter or stores it anew.
+        waiter: for waits.
+    """
+
+    def __init__(
+        self,
+        pillow: str,
+        *,
+        letters: DeadLetters,
+        source: Source,
+        outcome: Callable[[Change], Outcome],
+        push: Callable[[Item, int], object],
+        waiter: Waiter,
+    ) -> None:
+        self._group = GROUP_DOCUMENTS
+        self._pillow = pillow
+        self._letters = letters
+        self._source = source
+        self._outcome = outcome
+        self._push = push
+        self._waiter = waiter
+
+    def run(self, halt: Event) -> None:
+        """Redelivers whatever becomes due, until `halt` is set.
+
+        Raises:
+            FatalError: the tail can't go on.
+        """
+        self._letters.take_back(self._pillow)  # what an earlier run of the tail was trying when it ended
+        while not halt.is_set():
+            try:
+                found = self.once()
+            except StoreWriteError:  # nothing is lost; whoever writes next writes this, too
+                self._letters.take_back(self._pillow)
+                found = 0
+            if not found:
+                self._waiter.clock.wait(halt, LOOK_SECONDS)
+
+    def once(self) -> int:
+        """Redelivers what is due now. Returns how many letters that were."""
+        letters = self._letters.due(self._pillow, at_most=self._group)
+        if not letters:
+            return 0
+        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.version)}
+        try:
+            changes = self._read(newest)
+        except RetryableError:
+            # The source is away, as the tail itself tells, or one of them cannot be read: this was no
+            # try. Fewer at a time find that one, which then waits alone.
+            self._letters.postpone(letters, LOOK_SECONDS if len(letters) > 1 else UNREADABLE_SECONDS)
+            self._group = max(1, len(letters) // 2)
+            return 0
+        except PermanentError:  # they are too large to be held together
+            self._letters.postpone(letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)
+            self._group = max(1, self._group // 2)
+            return len(letters)
+        self._group = min(GROUP_DOCUMENTS, 2 * self._group)
+        self._note_versions(letters, changes)
+        for id, change in changes.items():
+            self._redeliver(_known_as(change, newest[id]))
+        return len(letters)
+
+    def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
+        """The state of now of documents, but for those that a lagging copy has in an older one."""
+        changes = {change.id: change for change in self._source.current(list(newest))}
+        older = {id: newest[id].version for id in newest if changes[id].version < newest[id].version}
+        gone_back = went_back(older, self._source, self._waiter)
+        return {id: change for id, change in changes.items() if id not in older or id in gone_back}
+
+    def _note_versions(self, letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
+        self._letters.postpone([letter for letter in letters if letter.id not in changes], LOOK_SECONDS)
+        for letter in letters:
+            if letter.id in changes and 0 < changes[letter.id].version < letter.version:
+                self._letters.lower(letter, changes[letter.id].version)
+
+    def _redeliver(self, change: Change) -> None:
+        outcome = self._outcome(change)
+        if outcome is None:  # it has left the set, and what has left keeps its rows
+            self._letters.forget(self._pillow, change.id)
+            return
+        # A segment that the watermark has never seen moves nothing.
+        segment = Segment(ChangeBatch(changes=(change,), seq=None))
+        self._push((segment, outcome), weight(change, outcome))
+
+
+def _known_as(change: Change, letter: DeadLetter) -> Change:
+    """A document that is gone without a trace, as the deletion of the version that was seen last."""
+    if change.version:
+        return change
+    return Change(id=letter.id, revs=(letter.rev,), version=letter.version, deleted=True)

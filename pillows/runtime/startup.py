@@ -1,0 +1,208 @@
+"""The beginning of a run: opens the targets, decides where to start, and makes that known to all.
+
+What is decided from is collected here; the decision itself is `pillows.runtime.start_decision`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import msgspec
+
+from checkpoints import Checkpoint, CheckpointMoved, Digest, IntegrityError, TailKey
+from pillows.errors import ConfigError, StateLostError
+from pillows.feed.base import Feed, Identity
+from pillows.models import Standing
+from pillows.retry.retrier import Retrier
+from pillows.runtime import start_decision
+from pillows.runtime.tail_settings import Plan
+from pillows.transports.base import Transport
+
+
+class Beginning:
+    """Opens what a run needs, and says where it starts.
+
+    Args:
+        plan: what is run.
+        feed: its feed.
+        retrier: tries again what is away.
+    """
+
+    def __init__(self, plan: Plan, feed: Feed, retrier: Retrier) -> None:
+        self._plan = plan
+        self._feed = feed
+        self._retrier = retrier
+        self._transports: Sequence[Transport] = ()
+
+    def begin(self, stack: ExitStack) -> tuple[Sequence[Transport], Checkpoint]:
+        """Opens the targets, decides, saves the decision, and tells it to the targets.
+
+        Args:
+            stack: closes the targets.
+
+        Returns:
+            The open transports, and the checkpoint to go on from, as it is stored.
+
+        Raises:
+            StateLostError: state directory and targets contradict each other.
+            ConfigError: the configuration does not fit the checkpoint.
+            CheckpointMoved: an operator edited the checkpoint meanwhile.
+        """
+        former = self._former()
+        start_decision.refuse_moved(self._plan.key, self._stored(self._plan.key), former)
+        situation = self._situation(self._open(stack, former), former)
+        decision = start_decision.decide(situation)
+        for event, detail in decision.warnings.items():
+            self._plan.observer.warning(str(self._plan.key), event=event, details={"detail": detail})
+        checkpoint = self._saved(decision.checkpoint or self._fresh(situation), situation.stored)
+        self._plan.observer.notice(
+            str(self._plan.key),
+            event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
+            details={"seq": str(checkpoint.seq), "epoch": checkpoint.epoch, "changes": checkpoint.changes},
+        )
+        claim(self._transports, self._retrier, checkpoint)
+        return self._transports, checkpoint
+
+    def _former(self) -> Mapping[TailKey, Checkpoint]:
+        """The checkpoints that the pillow has on other sources."""
+        ours = self._plan.key
+        known = self._plan.store.keys()
+        keys = [key for key in known if key.pillow == ours.pillow and key != ours]
+        return {key: checkpoint for key in keys if (checkpoint := self._stored(key))}
+
+    def _open(self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]) -> Mapping[str, Standing]:
+        self._transports = self._plan.make_transports()
+        for transport in self._transports:
+            stack.callback(transport.close)
+            transport.take_over(former)
+        refuse_lanes(self._transports, self._plan.max_in_flight)
+        standings = {
+            transport.name: self._retrier.tries(transport.name).until_done(transport.open)
+            for transport in self._transports
+        }
+        return {t.name: standings[t.name] for t in self._transports if t.remembers}
+
+    def _stored(self, key: TailKey) -> Checkpoint | None:
+        try:
+            return self._plan.store.get(key)
+        except IntegrityError as error:
+            raise StateLostError(
+                f"The checkpoint of {key} can't be read: {error}",
+                remedy="put back a good copy of the state directory, or "
+                f"`pillowd checkpoint reset {key.pillow}`",
+            ) from error
+
+    def _situation(
+        self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]
+    ) -> start_decision.Situation:
+        return start_decision.Situation(
+            key=self._plan.key,
+            stored=self._stored(self._plan.key),
+            standings=standings,
+            transactional=is_transactional(self._transports),
+            digest=Digest(
+                source=self._plan.source_digest,
+                outputs=outputs_digest(self._transports),
+                pipeline=self._plan.pipeline_digest,
+            ),
+            now=self._plan.clock.wall(),
+            former=former,
+        )
+
+    def _fresh(self, situation: start_decision.Situation) -> Checkpoint:
+        return start_decision.fresh(situation, self._retrier.asks("source").until_done(self._feed.start))
+
+    def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
+        checkpoint = self._marked(self._identified(checkpoint))
+        checkpoint = replace(checkpoint, saved_at=self._plan.clock.wall())
+        return self._retrier.tries("checkpoint").until_done(partial(self._keep, checkpoint, stored))
+
+    def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
+        """Saves the checkpoint that the run begins with; what was saved.
+
+        A copy from a target may have been edited before the state directory was lost. The store
+        takes an edited checkpoint only as another edit.
+        """
+        if stored is None and checkpoint.generation:
+            return self._plan.store.edit(self._plan.key, partial(_adopted, checkpoint))
+        self._plan.store.save(self._plan.key, checkpoint)
+        return checkpoint
+
+    def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with the identity of its database, asked for where it is not known.
+
+        Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
+        """
+        if identity_of(checkpoint).tells:
+            return checkpoint
+        identity = self._retrier.asks("source").until_done(self._feed.identify)
+        return replace(
+            checkpoint,
+            instance_start_time=identity.instance_start_time,
+            server_uuid=identity.server_uuid,
+            purge_seq=checkpoint.purge_seq or identity.purge_seq,
+        )
+
+    def _marked(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint, with the note that its database is marked, where that was asked for.
+
+        A database that was marked once is never marked again: one that was created anew has no mark.
+        """
+        if checkpoint.marked:
+            return checkpoint
+        return replace(checkpoint, marked=self._retrier.asks("source").until_done(self._feed.mark))
+
+
+def claim(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:
+    """Tells the targets under which epoch is written from now on, each until it knows.
+
+    Raises:
+        FatalError: a target cannot take it.
+        StoppedError: the run was halted meanwhile.
+    """
+    for transport in transports:
+        retrier.tries(transport.name).until_done(partial(transport.claim, checkpoint))
+
+
+def is_transactional(transports: Sequence[Transport]) -> bool:
+    """Whether the only target has rows and checkpoint in one transaction."""
+    return len(transports) == 1 and transports[0].transactional
+
+
+def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
+    if stored is not None:
+        raise CheckpointMoved(f"an operator stored one of generation {stored.generation} meanwhile")
+    return copy
+
+
+def identity_of(checkpoint: Checkpoint) -> Identity:
+    """The identity of the database that a checkpoint belongs to."""
+    return Identity(
+        server_uuid=checkpoint.server_uuid,
+        instance_start_time=checkpoint.instance_start_time,
+        purge_seq=checkpoint.purge_seq,
+        marked=checkpoint.marked,
+    )
+
+
+def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
+    """Refuses several batches in flight where a transport writes one after the other.
+
+    Raises:
+        ConfigError: one does.
+    """
+    ordered = [transport.name for transport in transports if not transport.concurrent]
+    if max_in_flight > 1 and ordered:
+        raise ConfigError(
+            f"{', '.join(ordered)} writes one batch after the other; max_in_flight is {max_in_flight}.",
+            remedy="set the pillow's `batch.max_in_flight` to 1",
+        )
+
+
+def outputs_digest(transports: Sequence[Transport]) -> str:
+    """What cannot change under written rows, over all transports in order."""
+    parts = [(t.name, type(t).__name__, t.outputs_digest()) for t in transports]
+    return msgspec.json.encode(parts).decode()

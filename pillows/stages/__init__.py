@@ -1,0 +1,1 @@
+"""The pure steps of a pipeline: filter, trigger, transform."""

@@ -1,0 +1,252 @@
+"""One declarative step of a transform: a document is reshaped, and rows for child tables taken from it.
+
+    Step(pick=["_id", "name", "address.city"], rename={"address.city": "city"},
+         compute={"visits": "length(visits)"}, types={"born": "date"},
+         rows={"visit": ChildRows(each="visits", fields={"day": "on"}, parent={"case_id": "_id"})})
+
+Within a step this is the order: pick, drop and redact speak of the document's own names; rename, set,
+compute and types of the row's; expressions in `compute` and `rows` see the document as it came into
+the step, whatever was picked. Everything is compiled once, and a document that others may be reading
+is never changed: the row is a copy, and so is every mapping on the way to what changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from pillows.errors import PermanentError
+from pillows.stages.conversions import CONVERSIONS, convert
+from pillows.stages.document_paths import Getter, changed, getter, put, split
+
+#: Changes a row of its own; gets the document too.
+Work = Callable[[dict[str, Any], Mapping[str, Any]], None]
+
+_MISSING = object()  # as opposed to null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildRows:
+    """Rows of an output from the elements of an array.
+
+    Attributes:
+        each: path or JMESPath of the array in the document; missing or null means no rows.
+        fields: column -> path or JMESPath in the element (`@` where it is a plain value); none: all
+            of the element.
+        parent: column -> path or JMESPath in the document.
+    """
+
+    each: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    parent: Mapping[str, str] = field(default_factory=dict)
+
+
+class Step:
+    """A compiled declarative step.
+
+    Args:
+        pick: names or dotted paths to keep; all unless given.
+        drop: names or dotted paths to leave out; a list on the way means each of its elements.
+        redact: name or dotted path -> what stands there instead of the value; lists as in `drop`.
+        rename: name or dotted path -> new name, all at once; a mapping that this empties goes too, and so
+            does a field of the document that has the new name already.
+        set: name -> constant.
+        compute: name -> path or JMESPath over the document.
+        types: name or dotted path -> one of `CONVERSIONS`.
+        rows: output -> its rows.
+
+    Raises:
+        ValueError: a path is none, a type is unknown, or two fields are renamed to one name.
+    """
+
+    def __init__(
+        self,
+        *,
+        pick: Sequence[str] | None = None,
+        drop: Sequence[str] = (),
+        redact: Mapping[str, Any] | None = None,
+        rename: Mapping[str, str] | None = None,
+        set: Mapping[str, Any] | None = None,  # noqa: A002 - as configuration calls it
+        compute: Mapping[str, str] | None = None,
+        types: Mapping[str, str] | None = None,
+        rows: Mapping[str, ChildRows] | None = None,
+    ) -> None:
+        self._begin = _picked(pick) if pick is not None else dict
+        self._work: list[Work] = [
+            *map(_dropped, drop),
+            *(_redacted(path, value) for path, value in (redact or {}).items()),
+            *([_renamed(rename)] if rename else []),
+            *([_constants(set)] if set else []),
+            *(_computed(name, path) for name, path in (compute or {}).items()),
+            *(_typed(path, type) for path, type in (types or {}).items()),
+        ]
+        self._rows = {output: _children(output, child) for output, child in (rows or {}).items()}
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """The outputs that get rows from arrays."""
+        return tuple(self._rows)
+
+    def reshape(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The document's own row.
+
+        Raises:
+            PermanentError: an expression or a type does not fit it.
+        """
+        row = self._begin(document)
+        for work in self._work:
+            work(row, document)
+        return row
+
+    def children(self, document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+        """Output -> the rows from its array.
+
+        Raises:
+            PermanentError: what should be an array of rows is none.
+        """
+        return {output: make(document) for output, make in self._rows.items()}
+
+
+def _picked(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What keeps these paths: whole values by name, and what to keep within others."""
+    whole = [path for path in paths if len(split(path)) == 1]
+    inner: dict[str, list[str]] = {}
+    for path in paths:
+        name, *rest = split(path)
+        if rest and name not in whole:
+            inner.setdefault(name, []).append(".".join(rest))
+    nested = [(name, _picked(rest)) for name, rest in inner.items()]
+
+    def pick(document: Mapping[str, Any]) -> dict[str, Any]:
+        row = {name: document[name] for name in whole if name in document}
+        for name, pick_inner in nested:
+            value = document.get(name)
+            if isinstance(value, dict) and (kept := pick_inner(value)):
+                row[name] = kept
+            elif isinstance(value, list):
+                row[name] = [pick_inner(each) for each in value if isinstance(each, dict)]
+        return row
+
+    return pick
+
+
+def _dropped(path: str) -> Work:
+    return _at(path, lambda mapping, name: mapping.__delitem__(name))
+
+
+def _redacted(path: str, value: Any) -> Work:
+    return _at(path, lambda mapping, name: mapping.__setitem__(name, value))
+
+
+def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> Work:
+    first, *rest = split(path)
+
+    def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
+        if first not in row:
+            return
+        if rest:
+            row[first] = changed(row[first], rest, change)
+        else:
+            change(row, first)
+
+    return work
+
+
+def _renamed(renames: Mapping[str, str]) -> Work:
+    """Takes all fields out before it puts any in, so that names can be swapped and passed on."""
+    _refuse_clashes(list(renames.values()))
+    # What stands within another field that moves is taken out before that.
+    deepest_first = sorted(renames.items(), key=lambda each: -len(split(each[0])))
+    moves = [(split(old), split(new)) for old, new in deepest_first]
+
+    def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
+        for new, value in [(new, _taken(row, old)) for old, new in moves]:
+            if value is _MISSING:
+                continue
+            if len(new) == 1:
+                row[new[0]] = value
+            else:
+                put(row, new, value)
+
+    return work
+
+
+def _refuse_clashes(names: Sequence[str]) -> None:
+    for one, other in combinations(names, 2):
+        if split(one) == split(other):
+            raise ValueError(f"two fields are to be named {one!r}; one of them would be lost")
+        if f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}."):
+            raise ValueError(f"one field is to be named {one!r} and another {other!r}; one would be lost")
+
+
+def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
+    """Takes the value at a path out of a row of one's own; what that empties goes too."""
+    name = path[0]
+    if len(path) == 1:
+        return row.pop(name, _MISSING)
+    inner = row.get(name)
+    if not isinstance(inner, dict):
+        return _MISSING
+    inner = dict(inner)
+    value = _taken(inner, path[1:])
+    if inner:
+        row[name] = inner
+    elif value is not _MISSING:
+        del row[name]  # what was flattened leaves no empty shell
+    return value
+
+
+def _constants(constants: Mapping[str, Any]) -> Work:
+    return lambda row, _: row.update(constants)
+
+
+def _computed(name: str, path: str) -> Work:
+    get, names = getter(path), split(name)
+
+    def work(row: dict[str, Any], document: Mapping[str, Any]) -> None:
+        put(row, names, get(document))
+
+    def simple(row: dict[str, Any], document: Mapping[str, Any]) -> None:
+        row[name] = get(document)
+
+    return simple if len(names) == 1 else work
+
+
+def _typed(path: str, type: str) -> Work:
+    if type not in CONVERSIONS:
+        raise ValueError(f"{type!r} is no type; write one of {', '.join(CONVERSIONS)}")
+    if len(split(path)) > 1:
+        return _at(path, lambda mapping, name: mapping.__setitem__(name, convert(path, type, mapping[name])))
+
+    def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
+        if path in row:
+            row[path] = convert(path, type, row[path])
+
+    return work
+
+
+def _children(output: str, child: ChildRows) -> Callable[[Mapping[str, Any]], list[dict[str, Any]]]:
+    array = getter(child.each)
+    fields, parent = _getters(child.fields), _getters(child.parent)
+    plain = set(child.fields.values()) == {"@"}  # a list of plain values: `@` is the element itself
+
+    def make(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+        elements = array(document)
+        if elements is None:
+            return []
+        if not isinstance(elements, list):
+            raise PermanentError(f"The rows of {output!r} need an array at {child.each!r}.")
+        if not plain and not all(isinstance(element, Mapping) for element in elements):
+            raise PermanentError(f"The rows of {output!r} need objects in their array.")
+        shared = {name: get(document) for name, get in parent}
+        if not fields:
+            return [{**shared, **element} for element in elements]
+        return [{**shared, **{name: get(element) for name, get in fields}} for element in elements]
+
+    return make
+
+
+def _getters(paths: Mapping[str, str]) -> list[tuple[str, Getter]]:
+    return [(name, getter(path)) for name, path in paths.items()]

@@ -1,0 +1,1 @@
+"""Parts that are useful without the daemon: bulk pusher and parallel writer."""

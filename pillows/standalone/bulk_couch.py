@@ -1,0 +1,192 @@
+"""Writes bulks of documents to a CouchDB database with `_bulk_docs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+import msgspec
+from pydantic import SecretStr
+
+from pillows.couch.client import Couch
+from pillows.couch.errors import MissingError, RejectedError
+from pillows.couch.options import BasicAuth, CouchConnection
+from pillows.errors import ConfigError, PermanentError, RetryableError
+from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
+
+#: With these CouchDB refuses a whole request for what one document is: a bad field, too large.
+_OF_A_DOCUMENT = {400, 413}
+
+#: What the row of a document says that was refused with its whole request.
+_REJECTED = "rejected"
+
+#: How often a document is written over what others write meanwhile.
+_OVERWRITES = 5
+
+#: How long the server may work before the first byte of its answer.
+_SILENT_SECONDS = 60.0
+
+
+class ConflictError(PermanentError):
+    """The database has another revision of a document."""
+
+
+class _Written(msgspec.Struct):
+    id: str = ""
+    error: str = ""
+    reason: str | None = None
+
+    @property
+    def is_conflict(self) -> bool:
+        return self.error == "conflict"
+
+    @property
+    def told(self) -> str:
+        return self.reason or "" if self.error == _REJECTED else f"{self.error}: {self.reason}"
+
+
+class _Value(msgspec.Struct):
+    rev: str = ""
+
+
+class _Row(msgspec.Struct):
+    key: str
+    value: _Value | None = None
+
+
+class _Rows(msgspec.Struct):
+    rows: list[_Row]
+
+
+class CouchBulkWriter:
+    """Writes to one database. It is neither created, unless asked for, nor ever deleted.
+
+    Args:
+        url: of the database, with user and password if need be.
+        on_conflict: `skip`, `overwrite` or `fail`.
+        create: create the database with the first write, if it is missing.
+
+    Raises:
+        ConfigError: the URL names no database, or `on_conflict` is none of the three.
+    """
+
+    def __init__(self, url: str, on_conflict: str = "skip", create: bool = False) -> None:
+        if on_conflict not in ("skip", "overwrite", "fail"):
+            raise ConfigError(f"on_conflict cannot be {on_conflict!r}.", remedy="skip, overwrite or fail")
+        connection, self._database = connection_of(url)
+        self._couch = Couch(connection)
+        self._on_conflict = on_conflict
+        self._create = create
+
+    def write(self, documents: Sequence[BulkDocument]) -> BulkOutcome:
+        """Writes a bulk.
+
+        Raises:
+            RetryableError: the server is away or busy; nothing is known of the bulk.
+            AccessError: it does not let us in.
+            ConflictError: there is a conflict, and `on_conflict` is `fail`.
+        """
+        if self._create:
+            self._create_missing()
+        rows = self._send(documents)
+        for _ in range(_OVERWRITES if self._on_conflict == "overwrite" else 0):
+            if not any(row.is_conflict for row in rows):
+                break
+            rows = self._overwrite(documents, rows)
+        outcome = outcome_of(documents, rows)
+        if outcome.conflict and self._on_conflict == "fail":
+            id, why = next(iter(outcome.conflicts.items()))
+            raise ConflictError(f"{outcome.conflict} conflicts, such as of {id!r}: {why}")
+        return outcome
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._couch.close()
+
+    def _create_missing(self) -> None:
+        try:
+            self._couch.json("GET", self._couch.path(self._database), dict[str, Any])
+        except MissingError:
+            self._couch.json("PUT", self._couch.path(self._database), dict[str, Any])
+        self._create = False
+
+    def _send(self, documents: Sequence[BulkDocument]) -> list[_Written]:
+        """What the database says of each document, in their order."""
+        try:
+            rows = self._couch.json(
+                "POST",
+                self._couch.path(self._database, "_bulk_docs"),
+                list[_Written],
+                body={"docs": [msgspec.Raw(document.body) for document in documents]},
+                silent_seconds=_SILENT_SECONDS,
+            )
+        except RejectedError as error:
+            if error.status not in _OF_A_DOCUMENT:
+                raise
+            return self._send_halves(documents, error)
+        if len(rows) != len(documents):
+            raise RetryableError(f"CouchDB answered {len(rows)} rows to {len(documents)} documents.")
+        return rows
+
+    def _send_halves(self, documents: Sequence[BulkDocument], error: RejectedError) -> list[_Written]:
+        if len(documents) == 1:
+            return [_Written(error=_REJECTED, reason=str(error))]
+        middle = len(documents) // 2
+        return self._send(documents[:middle]) + self._send(documents[middle:])
+
+    def _overwrite(self, documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> list[_Written]:
+        """Writes what had a conflict once more, over the revision that is there now."""
+        ids = {document.id for document, row in zip(documents, rows, strict=True) if row.is_conflict}
+        revs = self._revs(sorted(ids))
+        # Of several documents of one id in a bulk, the last is what should be there.
+        last = {document.id: document for document in documents if document.id in ids}
+        again = self._send([_over(document, revs.get(id, "")) for id, document in last.items()])
+        said = dict(zip(last, again, strict=True))
+        return [
+            said[document.id] if row.is_conflict else row
+            for document, row in zip(documents, rows, strict=True)
+        ]
+
+    def _revs(self, ids: Sequence[str]) -> dict[str, str]:
+        """The revisions that are there now."""
+        path = self._couch.path(self._database, "_all_docs")
+        found = self._couch.json("POST", path, _Rows, body={"keys": ids})
+        return {row.key: row.value.rev for row in found.rows if row.value is not None}
+
+
+def connection_of(url: str) -> tuple[CouchConnection, str]:
+    """Connection and database of a URL such as `http://user:password@host:5984/name`.
+
+    Raises:
+        ConfigError: it names no database on a server.
+    """
+    parts = urlsplit(url)
+    way, _, database = parts.path.rstrip("/").rpartition("/")
+    if not database or not parts.hostname:
+        raise ConfigError("The URL names no database.", remedy="write http://host:5984/database")
+    auth = None
+    if parts.username is not None:
+        password = SecretStr(unquote(parts.password or ""))
+        auth = BasicAuth(username=unquote(parts.username), password=password)
+    host = parts.netloc.rpartition("@")[2]
+    server = urlunsplit((parts.scheme, host, quote(unquote(way)), "", ""))
+    return CouchConnection(url=server, auth=auth), unquote(database)
+
+
+def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> BulkOutcome:
+    """What the rows of `_bulk_docs` say, each of the document in its place."""
+    said = list(zip(documents, rows, strict=True))
+    conflicts = [(document, row) for document, row in said if row.is_conflict]
+    failures = [(document, row) for document, row in said if row.error and not row.is_conflict]
+    return BulkOutcome(
+        conflicts={document.id or row.id: row.told for document, row in conflicts},
+        failures={document.id or row.id: row.told for document, row in failures},
+        conflict=len(conflicts),
+        failed=len(failures),
+    )
+
+
+def _over(document: BulkDocument, rev: str) -> BulkDocument:
+    body: Mapping[str, Any] = {k: v for k, v in msgspec.json.decode(document.body).items() if k != "_rev"}
+    return BulkDocument.of({**body, "_rev": rev} if rev else body)

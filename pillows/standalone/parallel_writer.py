@@ -1,0 +1,176 @@
+"""One writer in front of several: what is done to it is done to all of them, and they must agree.
+
+    with ParallelWriter([open("a.bin", "wb"), open("b.bin", "wb")]) as both:
+        both.write(b"once, to both")
+
+Every attribute is the files' own: methods are called on all at once, and all are waited for, whatever
+the others do. Works with any file-like objects, reading and iterating included. The calls are made in
+greenlets where `gevent.monkey` has patched all, else in threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from gevent.lock import RLock
+
+from pillows.errors import PillowError
+from pillows.standalone.backends import is_patched
+from pillows.standalone.parallel_calls import GreenletCalls, ThreadCalls
+
+#: Methods whose results differ between files that are equal.
+DIFFERING = frozenset({"fileno", "seekable", "isatty", "readable", "writable"})
+
+_END = object()
+
+
+class DivergenceError(PillowError):
+    """The files answered differently.
+
+    Attributes:
+        results: what each answered, in their order.
+    """
+
+    def __init__(self, message: str, results: Sequence[object]) -> None:
+        super().__init__(message)
+        self.results = list(results)
+
+
+class ParallelError(PillowError):
+    """Some of the files failed.
+
+    Attributes:
+        errors: index of the file -> its error.
+        results: index of the file -> what it answered, of those that did not fail.
+    """
+
+    def __init__(self, message: str, errors: Mapping[int, Exception], results: Mapping[int, object]) -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
+        self.results = dict(results)
+
+
+class ParallelWriter:
+    """Proxies several file-like objects.
+
+    Args:
+        files: the objects; they are closed with this one.
+        max_parallel: so many are written at once; all of them unless given.
+        ignore_diff: methods that may answer differently.
+        timeout_seconds: a call on one file that takes longer is abandoned and counts as failed; what
+            it did is not known. A thread can't be ended: there it goes on, and until it has ended every
+            further call on that file fails.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Any],
+        *,
+        max_parallel: int | None = None,
+        ignore_diff: Collection[str] = DIFFERING,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        if not files:
+            raise ValueError("a ParallelWriter needs at least one file")
+        if max_parallel is not None and max_parallel < 1:
+            raise ValueError("max_parallel is at least 1")
+        self._files = tuple(files)
+        self._ignore_diff = frozenset(ignore_diff)
+        # Callers take turns, so that every file sees the calls in the same order.
+        self._turn: AbstractContextManager[Any] = RLock() if is_patched() else threading.RLock()
+        calls = GreenletCalls if is_patched() else ThreadCalls
+        self._made_all = calls(max_parallel or len(files), timeout_seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of all files: a method calls theirs, any other value must be the same.
+
+        Raises:
+            AttributeError: the first has none of that name.
+            DivergenceError: the values differ.
+        """
+        if name.startswith("_"):  # also while a copy of this object is only being made
+            raise AttributeError(name)
+        values = [getattr(file, name) for file in self._files]
+        if callable(values[0]):
+            return partial(self._call, name)
+        return self._agreed(name, values)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The lines of the files.
+
+        Raises:
+            DivergenceError: they differ, or one has ended before the others.
+        """
+        iterators = [iter(file) for file in self._files]
+        while (line := self._next(iterators)) is not _END:
+            yield line
+
+    def __next__(self) -> Any:
+        """The next line of the files.
+
+        Raises:
+            StopIteration: all have ended.
+            DivergenceError: as of iterating.
+        """
+        line = self._next(self._files)
+        if line is _END:
+            raise StopIteration
+        return line
+
+    def close(self) -> None:
+        """Closes all files, whatever some of them say.
+
+        Raises:
+            ParallelError: some could not be closed; all others are.
+        """
+        self._all("close", [file.close for file in self._files])
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes all files; an error that is under way goes before theirs."""
+        try:
+            self.close()
+        except PillowError as failed:
+            if error is None:
+                raise
+            error.add_note(str(failed))
+
+    def _next(self, iterators: Sequence[Any]) -> Any:
+        return self._agreed("next", self._all("next", [partial(next, each, _END) for each in iterators]))
+
+    def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        calls = [partial(getattr(file, name), *args, **kwargs) for file in self._files]
+        return self._agreed(name, self._all(name, calls))
+
+    def _all(self, name: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What each call returned, once all have ended."""
+        with self._turn:
+            outcomes = self._made_all(calls)
+        errors = {i: error for i, (_, error) in enumerate(outcomes) if error is not None}
+        if errors:
+            answered = {i: result for i, (result, error) in enumerate(outcomes) if error is None}
+            told = "; ".join(f"file {i}: {type(e).__name__}: {e}" for i, e in errors.items())
+            raise ParallelError(f"{name} failed: {told}", errors, answered) from next(iter(errors.values()))
+        return [result for result, _ in outcomes]
+
+    def _agreed(self, name: str, results: Sequence[Any]) -> Any:
+        first, *others = results
+        if name not in self._ignore_diff and any(other != first for other in others):
+            shown = ", ".join(_shown(result) for result in results)
+            raise DivergenceError(f"{name} answered differently: {shown}", results)
+        return first
+
+
+def _shown(result: object) -> str:
+    text = "the end" if result is _END else repr(result)
+    return text if len(text) <= 60 else f"{text[:57]}..."

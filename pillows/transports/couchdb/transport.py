@@ -1,0 +1,181 @@
+"""Writes to CouchDB databases: documents made of rows, or copies with their revisions.
+
+`upsert` (`_couch_upsert`) writes what the transform made, as ordinary edits. `replicate`
+(`_couch_replica`) copies documents as replication does, conflicts and attachments included; the
+transform then only decides whether a document has a row, and the database is for pillowd and
+replications alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from checkpoints import Checkpoint, TailKey
+from pillows.couch.client import Couch
+from pillows.couch.options import CouchConnection, DatabaseName
+from pillows.errors import ConfigError
+from pillows.models import Batch, Standing, WriteResult, guard
+from pillows.options import Options
+from pillows.transports.base import Stored, Transport, newest
+from pillows.transports.common.addresses import server_place
+from pillows.transports.couchdb.replica_writer import Replica
+from pillows.transports.couchdb.target import TargetDatabase
+from pillows.transports.couchdb.upsert_writer import Upserts, edits
+
+
+class CouchdbOutput(Options):
+    """One database.
+
+    Attributes:
+        database: its name.
+        mode: `upsert` writes rows, `replicate` copies documents with their revisions.
+        create: create the database when it is missing.
+    """
+
+    database: DatabaseName
+    mode: Literal["upsert", "replicate"] = "upsert"
+    create: bool = True
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The database on its server; see `Options.written_places`."""
+        return frozenset({("couchdb", server_place(connection.url), self.database)})
+
+
+class CouchdbTransport(Transport):
+    """Writes to CouchDB; see the module."""
+
+    Connection: ClassVar[type[Options]] = CouchConnection
+    Output: ClassVar[type[Options]] = CouchdbOutput
+    verifiable: ClassVar[bool] = True
+
+    def __init__(
+        self, name: str, key: TailKey, connection: CouchConnection, outputs: Mapping[str, CouchdbOutput]
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        databases = [options.database for options in outputs.values()]
+        if len(set(databases)) < len(databases):
+            raise ConfigError(f"Two outputs of {name} name the same database.")
+        self._couch = Couch(connection)
+        self._source: tuple[CouchConnection, str] | None = None
+        self._source_couch: Couch | None = None
+        self._targets = {
+            output: TargetDatabase(self._couch, options.database, key) for output, options in outputs.items()
+        }
+        self._writers: dict[str, Upserts | Replica] = {}
+
+    def attach_source(self, connection: Options, database: str) -> None:
+        """Remembers where the documents come from: `replicate` reads there."""
+        if not isinstance(connection, CouchConnection):
+            return
+        for output, options in self.outputs.items():
+            if (connection.url, database) == (self.connection.url, options.database):
+                raise ConfigError(
+                    f"Output {output!r} is the source itself.", remedy="name another database to write to"
+                )
+        self._source = (connection, database)
+
+    def preview(self, batch: Batch) -> str:
+        """The documents as they would be written where the database has none of them yet."""
+        texts = []
+        for output, options in self.outputs.items():
+            for document in newest(batch.documents):
+                rows = document.rows.get(output, ())
+                if options.mode == "replicate":
+                    what = "all revisions are copied" if rows else "it is taken away"
+                    texts.append(f"-- {options.database}: {document.id!r}: {what}\n")
+                    continue
+                bodies = edits(document, rows, guard(batch.epoch, document.version), ())
+                texts += [f"POST /{options.database}/_bulk_docs\n{body.decode()}\n" for body in bodies]
+        return "".join(texts)
+
+    def open(self) -> Standing:
+        """Creates missing databases and reads the epochs; see `Transport.open`."""
+        self.close()
+        self._writers = {output: self._writer(output) for output in self.outputs}
+        found = {
+            o: self._targets[o].open(create=options.create, by_revisions=options.mode == "replicate")
+            for o, options in self.outputs.items()
+        }
+        return Standing.of_outputs(found)
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Stores the epoch in each database; see `Transport.claim`."""
+        for target in self._targets.values():
+            target.note_epoch(checkpoint.epoch)
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Writes to one database after the other; see `Transport.write`."""
+        documents = newest(batch.documents)
+        results = [
+            writer.write(
+                [(document, document.rows.get(output, ())) for document in documents],
+                batch.epoch,
+                first_pass=batch.first_pass,
+            )
+            for output, writer in self._writers.items()
+        ]
+        return _together(results, {d.id: guard(batch.epoch, d.version) for d in documents})
+
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Removes what the pass did not meet; see `Transport.complete_pass`."""
+        return sum(writer.sweep(epoch, frozenset(kept)) for writer in self._writers.values())
+
+    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
+        """The documents of a database, page by page; of a replica their revisions are compared."""
+        target = self._targets[output]
+        replica = self.outputs[output].mode == "replicate"
+        found = target.pages() if ids is None else iter([[its[0] for its in target.leaves(ids).values()]])
+        for page in found:
+            yield [
+                Stored(id=leaf.id, rev=leaf.rev) if replica else Stored(id=leaf.id, guard=leaf.guard)
+                for leaf in page
+                if not leaf.deleted and (replica or isinstance(leaf.guard, int))
+            ]
+
+    def close(self) -> None:
+        """Closes every connection."""
+        self._couch.close()
+        if self._source_couch is not None:
+            self._source_couch.close()
+            self._source_couch = None
+
+    def outputs_digest(self) -> str:
+        """Digest of the databases and modes."""
+        kinds = sorted((output, options.database, options.mode) for output, options in self.outputs.items())
+        return hashlib.sha256(msgspec.json.encode(kinds)).hexdigest()
+
+    def _writer(self, output: str) -> Upserts | Replica:
+        if self.outputs[output].mode == "upsert":
+            return Upserts(self._targets[output])
+        if self._source is None:
+            raise ConfigError(
+                f"Output {output!r} replicates, but its source is no CouchDB server.",
+                remedy="use mode: upsert",
+            )
+        connection, database = self._source
+        self._source_couch = self._source_couch or Couch(connection)
+        return Replica(self._targets[output], self._source_couch, database)
+
+
+def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:
+    """What all databases together say.
+
+    A document that some refused for an equal guard, and the others took, was written there before a
+    failure: it is applied. A guard above ours anywhere is for the caller to look at.
+    """
+    dead = {id: why for result in results for id, why in result.dead.items()}
+    retry = {id: why for result in results for id, why in result.retry.items() if id not in dead}
+    refusals: dict[str, list[int]] = {}
+    for result in results:
+        for id, stored in result.refused.items():
+            refusals.setdefault(id, []).append(stored)
+    refused = {
+        id: max(stored)
+        for id, stored in refusals.items()
+        if id not in dead and id not in retry and (len(stored) == len(results) or max(stored) > ours[id])
+    }
+    return WriteResult(refused=refused, dead=dead, retry=retry)

@@ -1,0 +1,155 @@
+"""Settings of an Elasticsearch server, and of one index there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from pillows.options import Duration, Options, Secret, Size
+from pillows.transports.common.addresses import server_place
+
+#: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
+#: 255 bytes at most, of which our suffixes need 15.
+_ALIAS = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>| ,#:\x00-\x1f]{1,240}")
+
+
+class ElasticsearchAuth(Options):
+    """Who we are: an API key, or a name and password.
+
+    Attributes:
+        api_key: the encoded key, as Elasticsearch gave it.
+        username: with `password`, instead of a key.
+        password: see `username`.
+    """
+
+    api_key: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ElasticsearchAuth:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("has only one of username and password; give both")
+        if (self.api_key is None) == (self.username is None):
+            raise ValueError("is no way in; give either api_key, or username and password")
+        return self
+
+
+class ElasticsearchConnection(Options):
+    """An Elasticsearch 9 cluster.
+
+    Attributes:
+        hosts: base URLs of one or several nodes, with their ports.
+        auth: who we are; none for an open cluster.
+        ca_bundle: certificates to trust instead of the system's.
+        timeout: for one request; a bulk request that takes longer may still be applied.
+        max_request: bytes of one bulk request; a single larger document goes alone.
+        connections_per_node: requests in flight to one node.
+        compress: gzip what we send; worth it over a network, not on one machine.
+    """
+
+    type: Literal["elasticsearch"] = "elasticsearch"
+    hosts: tuple[str, ...] = Field(min_length=1)
+    auth: ElasticsearchAuth | None = None
+    ca_bundle: Path | None = None
+    timeout: Duration = Field(default=60.0, gt=0)
+    max_request: Size = Field(default=10 * 2**20, gt=0)
+    connections_per_node: int = Field(default=4, ge=1)
+    compress: bool = False
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_urls(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            parts = urlsplit(host)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
+                raise ValueError("needs scheme, host and port, such as https://es.example:9200")
+            if parts.username is not None:
+                raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
+        return hosts
+
+
+class ElasticsearchOutput(Options):
+    """One index.
+
+    Attributes:
+        index: the alias to search. The index behind it has a digest of mapping and settings at the
+            end of its name, so a changed mapping is another index.
+        mapping: as in "Create index", without `mappings` around it.
+        settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
+        pipeline: an ingest pipeline that every document goes through.
+        deletes: what a deleted document leaves. `hard`: nothing, and its version is remembered for
+            `index.gc_deletes`, not over a restart of the server. `tombstone`: its version under its
+            id, hidden from searches through the alias.
+        tombstone_ttl: when tombstones are removed.
+        many: only there to say that it can't be.
+    """
+
+    index: str
+    mapping: Mapping[str, Any] = {}
+    settings: Mapping[str, Any] = {}
+    pipeline: str | None = None
+    deletes: Literal["hard", "tombstone"] = "hard"
+    tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
+    many: bool = False
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The alias in the cluster, by each of its hosts; see `Options.written_places`."""
+        return frozenset(("elasticsearch", server_place(host), self.index) for host in connection.hosts)
+
+    @field_validator("index")
+    @classmethod
+    def _can_be_a_name(cls, index: str) -> str:
+        if not _ALIAS.fullmatch(index):
+            raise ValueError(
+                'is no index name; write it in lower case, without spaces and \\ / * ? " < > | , # :'
+            )
+        return index
+
+    @field_validator("mapping")
+    @classmethod
+    def _is_the_mapping_itself(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "mappings" in mapping:
+            raise ValueError("holds a key `mappings`; give what is under it, and its settings as `settings`")
+        return mapping
+
+    @model_validator(mode="after")
+    def _tombstones_can_be_hidden(self) -> ElasticsearchOutput:
+        if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
+            raise ValueError(
+                "with `deletes: tombstone` needs an indexed field; remove `enabled: false` from the mapping"
+            )
+        return self
+
+    @field_validator("many")
+    @classmethod
+    def _one_row(cls, many: bool) -> bool:
+        if many:
+            raise ValueError(
+                "a document has at most one row in an Elasticsearch index; leave arrays inside the document"
+            )
+        return many
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in the one form of the many that Elasticsearch takes: `index.number_of_shards`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[key] = value
+    return {key if key.startswith("index.") else f"index.{key}": value for key, value in flat.items()}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): v for name, v in inner.items()}
+    return flat

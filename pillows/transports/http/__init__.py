@@ -1,0 +1,1 @@
+"""A webhook as a target."""

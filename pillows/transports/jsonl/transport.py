@@ -1,0 +1,218 @@
+"""Appends JSON lines to files: one line a row, and one for each row set that became empty.
+
+The lines are described in `_json_lines`. The files hold exactly the acknowledged lines: a manifest
+beside them says how far they go and which checkpoint that is, and both move in one step, so a crash
+costs nothing and doubles nothing. What the feed itself delivers twice stands there twice: this is an
+append-only target, and `_version` tells which line counts.
+
+All file work runs in a thread (`_threads`), fsync included: it waits for the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from pydantic import Field
+
+from checkpoints import Checkpoint, TailKey
+from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
+from pillows.options import Options, Size
+from pillows.transports.base import Transport, newest
+from pillows.transports.common.addresses import check_folder, file_place
+from pillows.transports.common.blocking import Turns
+from pillows.transports.common.json_lines import lines
+from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile
+from pillows.transports.jsonl.segments import SegmentedFile
+
+_Result = TypeVar("_Result")
+
+
+class JsonlConnection(Options):
+    """Where the files are.
+
+    Attributes:
+        folder: the folder of the files; it must be there.
+    """
+
+    folder: Path
+
+
+class JsonlOutput(Options):
+    """One output's file.
+
+    Attributes:
+        file: its name in the folder; a compressed one gets `.gz` behind it.
+        segment_size: finish a file when it has this size and begin the next, numbered; none: one file.
+        gzip: compress.
+    """
+
+    file: str = Field(pattern=r"^[^/]+$")
+    segment_size: Size | None = Field(default=None, gt=0)
+    gzip: bool = False
+
+    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The file, `.gz` included; see `Options.written_places`."""
+        name = f"{self.file}.gz" if self.gzip else self.file
+        return frozenset({("file", file_place(connection.folder / name))})
+
+
+class JsonlTransport(Transport):
+    """Appends to files; see the module."""
+
+    Connection: ClassVar[type[Options]] = JsonlConnection
+    Output: ClassVar[type[Options]] = JsonlOutput
+    guarded: ClassVar[bool] = False
+    transactional: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        name: str,
+        key: TailKey,
+        connection: JsonlConnection,
+        outputs: Mapping[str, JsonlOutput],
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        names = [options.file for options in outputs.values()]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Two outputs of {name} name the same file.")
+        self._folder = connection.folder
+        self._file = ManifestFile(self._folder / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', str(key))}.manifest")
+        self._manifest: Manifest | None = None
+        self._segments: dict[str, SegmentedFile] = {}
+        self._turns = Turns()
+
+    def check(self) -> str:
+        """Looks at the folder; see `Transport.check`."""
+        check_folder(self._folder)
+        return f"{self._folder} can be written to"
+
+    def open(self) -> Standing:
+        """Locks and reads the manifest, and cuts off what was never acknowledged."""
+        return self._in_thread(self._open)
+
+    def claim(self, checkpoint: Checkpoint) -> None:
+        """Stores the checkpoint; the lock keeps other writers out."""
+        self._in_thread(lambda: self._save(checkpoint))
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Appends the batch's lines and moves the checkpoint with them."""
+        return self._in_thread(lambda: self._write(batch))
+
+    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
+        """Removes nothing: what was appended stays, and its lower `_version` tells its age."""
+        return 0
+
+    def close(self) -> None:
+        """Closes the files once a call that is still running has let go of them."""
+        self._in_thread(self._close)
+
+    def outputs_digest(self) -> str:
+        """Digest of the files' names and kinds."""
+        kinds = sorted(
+            (output, options.file, options.gzip, options.segment_size is not None)
+            for output, options in self.outputs.items()
+        )
+        return hashlib.sha256(msgspec.json.encode(kinds)).hexdigest()
+
+    def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        try:
+            return self._turns.run(work)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise AccessError(
+                f"The files of {self.name} cannot be written: {error}.",
+                remedy="make the folder, and let the daemon's user write to it",
+            ) from error
+        except OSError as error:  # no space, quota, I/O error
+            raise RetryableError(f"The files of {self.name} cannot be written now: {error}.") from error
+
+    # -- what runs in the thread
+
+    def _open(self) -> Standing:
+        self._close()
+        manifest = self._manifest = self._file.open()
+        if manifest and (manifest.pillow, manifest.source) != (self.key.pillow, self.key.source):
+            raise ConfigError(
+                f"The files of {self.name} were written by {manifest.pillow}@{manifest.source}.",
+                remedy="choose another folder",
+            )
+        for output, options in self.outputs.items():
+            known = manifest.files.get(options.file, FileState()) if manifest else FileState()
+            segments = self._segments[output] = SegmentedFile(
+                self._folder / options.file,
+                segment_size=options.segment_size,
+                compressed=options.gzip,
+                number=known.segment,
+                length=known.length_bytes,
+            )
+            self._refuse_foreign(options.file, segments)
+            segments.open()
+        return Standing(
+            epoch=manifest.epoch if manifest else None,
+            empty=all(s.number == 1 and not s.length for s in self._segments.values()),
+            checkpoint=manifest.position if manifest else None,
+        )
+
+    def _refuse_foreign(self, file: str, segments: SegmentedFile) -> None:
+        """Where nothing tells how much of a file was acknowledged, cutting would destroy it."""
+        if self._manifest is not None and file in self._manifest.files:
+            return
+        for path in (segments.written_path, segments.finished_path):
+            if path.exists() and path.stat().st_size:
+                raise ConfigError(
+                    f"{path} is there already, and was not written by {self.key}.",
+                    remedy="choose another file, or move it away",
+                )
+
+    def _write(self, batch: Batch) -> WriteResult:
+        texts: dict[str, list[bytes]] = {output: [] for output in self.outputs}
+        dead: dict[str, str] = {}
+        for document in newest(batch.documents):
+            try:
+                for output, text in self._lines(document, batch).items():
+                    texts[output].append(text)
+            except PermanentError as error:
+                dead[document.id] = str(error)
+        appended = self._append({output: b"".join(some) for output, some in texts.items() if some})
+        checkpoint = None if dead else batch.checkpoint
+        if appended or checkpoint:
+            self._save(checkpoint)
+        return WriteResult(dead=dead)
+
+    def _append(self, texts: Mapping[str, bytes]) -> bool:
+        self._file.take_back()
+        for segments in self._segments.values():
+            segments.discard()  # what a write appended that failed half way
+        for output, text in texts.items():
+            self._segments[output].append(text)
+        return bool(texts)
+
+    def _lines(self, document: DocumentRows, batch: Batch) -> dict[str, bytes]:
+        ours = guard(batch.epoch, document.version)
+        # In a first pass too a document without rows gets its line: nothing here tells whether it had
+        # some before it was deleted.
+        return {
+            output: lines(output, document, document.rows.get(output, ()), ours) for output in self.outputs
+        }
+
+    def _save(self, checkpoint: Checkpoint | None) -> None:
+        """Makes what was appended count, and the checkpoint with it if one is given."""
+        known = self._manifest or Manifest.new(self.key)
+        files = {self.outputs[o].file: FileState(*s.written) for o, s in self._segments.items()}
+        manifest = known.moved(checkpoint, files)
+        self._file.save(manifest)
+        self._manifest = manifest
+        for segments in self._segments.values():
+            segments.acknowledge()
+
+    def _close(self) -> None:
+        for segments in self._segments.values():
+            segments.close()
+        self._segments = {}
+        self._manifest = None
+        self._file.close()

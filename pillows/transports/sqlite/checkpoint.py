@@ -1,0 +1,79 @@
+"""The tail's row of `pillowd_checkpoint` in an SQLite file: its checkpoint, and who may write."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Collection
+from pathlib import Path
+
+import msgspec
+
+from checkpoints import Checkpoint, TailKey
+from pillows.errors import FencedError
+from pillows.models import Standing
+from pillows.transports.sqlite.statements import Table
+
+
+class Checkpoints:
+    """Reads and writes the row, in transactions of the caller's.
+
+    Args:
+        key: of the tail.
+        path: the file, for messages.
+    """
+
+    def __init__(self, key: TailKey, path: Path) -> None:
+        self._key = key
+        self._path = path
+        self._fence = secrets.token_hex(8)
+
+    def standing(self, db: sqlite3.Connection, tables: Collection[Table]) -> Standing:
+        """What the file remembers of the tail."""
+        found = db.execute(
+            "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
+            (self._key.pillow, self._key.source),
+        ).fetchone()
+        standing = Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
+        return standing if found else standing.beside(table.greatest_guard(db) for table in tables)
+
+    def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+        """Takes the fence, whoever had it, and saves the checkpoint."""
+        db.execute(
+            "INSERT INTO pillowd_checkpoint (pillow, source, fence, generation, epoch, seq, checkpoint)"
+            " VALUES (?, ?, ?, 0, 0, '', '')"
+            " ON CONFLICT (pillow, source) DO UPDATE SET fence = excluded.fence",
+            (self._key.pillow, self._key.source, self._fence),
+        )
+        self.save(db, checkpoint)
+
+    def check_fence(self, db: sqlite3.Connection) -> None:
+        """Makes sure that the fence is ours; it stays so until the end of the transaction.
+
+        Raises:
+            FencedError: somebody else has it, or nobody ever took it.
+        """
+        found = db.execute(
+            "SELECT fence FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
+            (self._key.pillow, self._key.source),
+        ).fetchone()
+        if found is None or found[0] != self._fence:
+            raise FencedError(
+                f"Another pillowd writes {self._key} to {self._path}.",
+                remedy="run each pillow in one daemon only, then restart this pillow",
+            )
+
+    def save(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+        """Saves the checkpoint with the transaction. An epoch is never lowered."""
+        db.execute(
+            "UPDATE pillowd_checkpoint SET generation = ?, epoch = max(epoch, ?), seq = ?, checkpoint = ?"
+            " WHERE pillow = ? AND source = ?",
+            (
+                checkpoint.generation,
+                checkpoint.epoch,
+                checkpoint.seq.json,
+                msgspec.json.encode(checkpoint.to_json()).decode(),
+                self._key.pillow,
+                self._key.source,
+            ),
+        )

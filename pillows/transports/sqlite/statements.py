@@ -1,0 +1,274 @@
+"""The tables of the SQLite transport: their definitions, their checks, and a document's way into them.
+
+An output with one row a document is a table `(_id primary key, _rev, _version, columns ...)`, whose
+`_version` is the document's guard. A child table (`many`) is `(_id, _row, columns ...)`; the guards of
+its documents, and of every document without a row, are in `pillowd_document`.
+
+Tables are STRICT (SQLite 3.37), so a value that does not fit its column is an error that names both,
+where an ordinary table would store `'abc'` in an integer column.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from pillows.errors import ConfigError, PermanentError
+from pillows.models import DocumentRows, Row
+from pillows.transports.common.columns import Column, TableOutput, encode, pick
+
+#: What the types of `columns` are in a STRICT table. Dates stay as the text that JSON has.
+TYPES = {
+    **dict.fromkeys(("text", "varchar", "date", "time", "timestamp", "timestamptz", "uuid"), "TEXT"),
+    **dict.fromkeys(("json", "jsonb"), "TEXT"),
+    **dict.fromkeys(("integer", "int", "bigint", "smallint", "boolean", "bool"), "INTEGER"),
+    **dict.fromkeys(("real", "float", "double", "double precision"), "REAL"),
+    "any": "ANY",
+}
+
+#: pillowd's own tables. `fence` is random per start: a write under another's fence fails.
+OWN_TABLES = """
+CREATE TABLE IF NOT EXISTS pillowd_document (
+    output TEXT NOT NULL,
+    _id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    deleted_at INTEGER,
+    PRIMARY KEY (output, _id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pillowd_checkpoint (
+    pillow TEXT NOT NULL,
+    source TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    fence TEXT NOT NULL,
+    seq TEXT NOT NULL,
+    checkpoint TEXT NOT NULL,
+    PRIMARY KEY (pillow, source)
+) WITHOUT ROWID
+"""
+
+_SINGLE = {"_id": "TEXT", "_rev": "TEXT", "_version": "INTEGER"}
+_MANY = {"_id": "TEXT", "_row": "INTEGER"}
+
+# SQLite took 999 parameters a statement before 3.32; 500 ids a look-up cost no more than 5,000.
+_IDS_PER_QUERY = 500
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class Table:
+    """One output's table.
+
+    Args:
+        output: its settings.
+
+    Raises:
+        ConfigError: a column has a type that SQLite has not, or the name is one of pillowd's own.
+    """
+
+    def __init__(self, output: TableOutput) -> None:
+        if output.table.lower().startswith(("sqlite_", "pillowd_")):
+            raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are taken.")
+        self.name = output.table
+        self.many = output.many
+        self.columns = output.parsed
+        own = _MANY if self.many else _SINGLE
+        self._wanted = own | ({c.name: _type(self.name, c) for c in self.columns} or {"doc": "TEXT"})
+        table, names = quoted(self.name), ", ".join(map(quoted, self._wanted))
+        # Table and column names come from the configuration and are quoted; values are always bound.
+        self._insert = f"REPLACE INTO {table} ({names}) VALUES ({', '.join('?' * len(self._wanted))})"  # noqa: S608
+        self._delete = f"DELETE FROM {table} WHERE _id = ?"  # noqa: S608
+        self._any = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608
+        self._guards = f"SELECT _id, _version FROM {table} WHERE _id IN "  # noqa: S608
+
+    def create(self, db: sqlite3.Connection) -> None:
+        """Creates the table, or adds what it lacks.
+
+        Raises:
+            ConfigError: what stands there is not this table, and cannot become it.
+        """
+        by_name = "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        kind = db.execute(by_name, (self.name,)).fetchone()
+        if kind is None:
+            db.execute(self._definition())
+            return
+        columns = db.execute(f"PRAGMA table_info({quoted(self.name)})").fetchall()
+        found = {column[1].lower(): column[2].upper() for column in columns}
+        self._check(kind[0], found, {column[1] for column in columns if column[5]})
+        for name, type in self._wanted.items():
+            if name.lower() not in found:
+                db.execute(f"ALTER TABLE {quoted(self.name)} ADD COLUMN {quoted(name)} {type}")
+
+    def is_there(self, db: sqlite3.Connection) -> bool:
+        """Whether something of its name is there."""
+        by_name = "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE"
+        return db.execute(by_name, (self.name,)).fetchone() is not None
+
+    def is_empty(self, db: sqlite3.Connection) -> bool:
+        """Whether it has no row."""
+        return not db.execute(self._any).fetchone()[0]
+
+    def greatest_guard(self, db: sqlite3.Connection) -> int | None:
+        """The greatest guard of its documents, of those without rows too; None where there is none."""
+        kept = "SELECT MAX(version) AS v FROM pillowd_document WHERE output = ?"
+        own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quoted(self.name)}"  # noqa: S608
+        found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.name,)).fetchone()[0]  # noqa: S608
+        return found
+
+    def guards(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Guard]:
+        """What is stored of these documents; an unknown one is missing."""
+        found: dict[str, Guard] = {}
+        for some in _slices(ids):
+            marks = f"({', '.join('?' * len(some))})"
+            kept = "SELECT _id, version FROM pillowd_document WHERE output = ? AND _id IN "
+            for id, version in db.execute(kept + marks, (self.name, *some)):
+                found[id] = Guard(version, has_record=True, has_rows=self.many)
+            if not self.many:
+                for id, version in db.execute(self._guards + marks, some):
+                    found[id] = Guard(version, has_record=id in found, has_rows=True)
+        return found
+
+    def stored(
+        self, db: sqlite3.Connection, after: str, limit: int, ids: Sequence[str] | None
+    ) -> list[tuple[str, str | None, int | None]]:
+        """Id, revision and guard of the documents that have rows: of `ids`, or a page behind `after`."""
+        table = quoted(self.name)
+        which, values = (
+            ("_id > ? ORDER BY _id LIMIT ?", (after, limit))
+            if ids is None
+            else (f"_id IN ({', '.join('?' * len(ids))})", tuple(ids))
+        )
+        if not self.many:
+            return db.execute(f"SELECT _id, _rev, _version FROM {table} WHERE {which}", values).fetchall()  # noqa: S608
+        return db.execute(
+            "SELECT t._id, NULL, d.version"  # noqa: S608 - names are quoted
+            f" FROM (SELECT DISTINCT _id FROM {table} WHERE {which}) t LEFT JOIN pillowd_document d"
+            " ON d.output = ? AND d._id = t._id ORDER BY t._id",
+            (*values, self.name),
+        ).fetchall()
+
+    def put(
+        self,
+        db: sqlite3.Connection,
+        document: DocumentRows,
+        rows: Sequence[Row],
+        guard: int,
+        known: Guard | None,
+        *,
+        first_pass: bool,
+    ) -> None:
+        """Makes the table hold exactly these rows of a document.
+
+        Args:
+            db: a connection in a transaction.
+            document: whose rows they are.
+            rows: all of them, as the transform gave them.
+            guard: what to store for the document.
+            known: what is stored of it so far.
+            first_pass: leave no record of a document that has no rows and never had.
+
+        Raises:
+            PermanentError: the rows are not what this output can hold.
+            sqlite3.Error: a value does not fit its column, or something else is wrong.
+        """
+        if len(rows) > 1 and not self.many:
+            raise PermanentError(
+                f"Table {self.name!r} takes one row a document, not {len(rows)} (many: true)."
+            )
+        if known and known.has_rows and (self.many or not rows):
+            db.execute(self._delete, (document.id,))
+        for number, row in enumerate(rows):
+            own = (document.id, number) if self.many else (document.id, document.rev, guard)
+            db.execute(self._insert, (*own, *self._values(row)))
+        if self.many or not rows:
+            if rows or known or not first_pass:
+                db.execute(
+                    "REPLACE INTO pillowd_document VALUES (?, ?, ?, ?)",
+                    (self.name, document.id, guard, None if rows else int(time.time())),
+                )
+        elif known and known.has_record:
+            db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
+
+    def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
+        """Removes every row and record whose guard is below `floor`, but for documents that are `kept`.
+
+        Returns:
+            How many rows that were.
+        """
+        db.create_function("pillowd_kept", 1, frozenset(kept).__contains__, deterministic=True)
+        table, lower = quoted(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
+        if self.many:
+            old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
+            swept = db.execute(f"DELETE FROM {table} WHERE _id IN ({old})", (self.name, floor))  # noqa: S608
+        else:
+            old = "_version < ? AND NOT pillowd_kept(_id)"
+            swept = db.execute(f"DELETE FROM {table} WHERE {old}", (floor,))  # noqa: S608
+        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.name, floor))  # noqa: S608
+        return swept.rowcount
+
+    def forget(self, db: sqlite3.Connection, before: float) -> None:
+        """Removes records of documents that were deleted before that wall-clock second."""
+        forget = "DELETE FROM pillowd_document WHERE output = ? AND deleted_at < ?"
+        db.execute(forget, (self.name, int(before)))
+
+    def _values(self, row: Row) -> tuple[Any, ...]:
+        return pick(row, self.columns) if self.columns else (encode(row).decode(),)
+
+    def _definition(self) -> str:
+        columns = [f"{quoted(name)} {type}" for name, type in self._wanted.items()]
+        key = "_id, _row" if self.many else "_id"
+        return f"CREATE TABLE {quoted(self.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
+
+    def _check(self, kind: str, found: dict[str, str], key: set[str]) -> None:
+        own = _MANY if self.many else _SINGLE
+        expected_key = {"_id", "_row"} if self.many else {"_id"}
+        if kind != "table" or not own.keys() <= found.keys() or key != expected_key:
+            raise ConfigError(
+                f"{kind} {self.name!r} is there already, but not as this output needs it"
+                f" (columns {', '.join(own)}; primary key {', '.join(sorted(expected_key))}).",
+                remedy=f"choose another name, or run: DROP {kind.upper()} {quoted(self.name)};",
+            )
+        for name, type in self._wanted.items():
+            if (stands := found.get(name.lower(), type)) != type:
+                raise ConfigError(
+                    f"Column {name!r} of table {self.name!r} is {stands}, and is now to be {type}.",
+                    remedy=f"run: ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(name)};"
+                    " then `pillowd checkpoint reset` fills it anew",
+                )
+
+
+class Guard:
+    """What a table knows of a document.
+
+    Args:
+        version: the stored guard.
+        has_record: it stands in `pillowd_document`.
+        has_rows: the table may hold rows of it.
+    """
+
+    __slots__ = ("has_record", "has_rows", "version")
+
+    def __init__(self, version: int, *, has_record: bool, has_rows: bool) -> None:
+        self.version = version
+        self.has_record = has_record
+        self.has_rows = has_rows
+
+
+def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), _IDS_PER_QUERY):
+        yield ids[start : start + _IDS_PER_QUERY]
+
+
+def _type(table: str, column: Column) -> str:
+    try:
+        return TYPES[column.type.lower()]
+    except KeyError:
+        raise ConfigError(
+            f"Column {column.name!r} of table {table!r}: SQLite has no type {column.type!r}.",
+            remedy=f"use one of {', '.join(TYPES)}",
+        ) from None

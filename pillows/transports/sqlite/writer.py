@@ -1,0 +1,94 @@
+"""One batch into an SQLite file: which documents are newer than what is stored, and their rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+
+from pillows.errors import PermanentError
+from pillows.models import Batch, DocumentRows, WriteResult, guard
+from pillows.transports.base import newest
+from pillows.transports.sqlite.errors import is_of_the_row, unbound
+from pillows.transports.sqlite.statements import Guard, Table
+
+
+class BatchWriter:
+    """Writes documents within a transaction of the caller's.
+
+    Args:
+        db: the connection, in that transaction.
+        tables: output -> its table.
+        check_cancelled: called before each document; raises when nobody waits any more.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        tables: Mapping[str, Table],
+        check_cancelled: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._db = db
+        self._tables = tables
+        self._check_cancelled = check_cancelled
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Writes the newest entry of each document; tells which were refused, and which never can be."""
+        documents = newest(batch.documents)
+        known = self._known([document.id for document in documents])
+        refused: dict[str, int] = {}
+        dead: dict[str, str] = {}
+        for document in documents:
+            self._check_cancelled()
+            ours = guard(batch.epoch, document.version)
+            theirs = known.get(document.id, {})
+            stored = max((found.version for found in theirs.values()), default=-1)
+            if stored >= ours:
+                refused[document.id] = stored
+            elif reason := self.put(document, ours, theirs, first_pass=batch.first_pass):
+                dead[document.id] = reason
+        return WriteResult(refused=refused, dead=dead)
+
+    def put(self, document: DocumentRows, ours: int, known: Mapping[str, Guard], *, first_pass: bool) -> str:
+        """Writes one document into every table, or into none.
+
+        Args:
+            document: with its rows.
+            ours: its guard.
+            known: output -> what is stored of it there.
+            first_pass: leave no record of a document that has no rows and never had.
+
+        Returns:
+            Why it never can be written; empty when it was.
+
+        Raises:
+            sqlite3.Error: something is wrong that is not the document's fault.
+        """
+        self._db.execute("SAVEPOINT document")
+        try:
+            for output, table in self._tables.items():
+                rows = document.rows.get(output, ())
+                table.put(self._db, document, rows, ours, known.get(output), first_pass=first_pass)
+        except (PermanentError, sqlite3.Error, OverflowError, ValueError) as error:
+            if isinstance(error, sqlite3.Error) and not is_of_the_row(error):
+                raise
+            self._db.execute("ROLLBACK TO document")
+            return self._reason(document, error)
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("RELEASE document")
+        return ""
+
+    def _reason(self, document: DocumentRows, error: Exception) -> str:
+        """What is wrong with a document's rows, with the column where there is one."""
+        if isinstance(error, PermanentError):
+            return str(error)
+        found = (unbound(document.rows.get(name, ()), table) for name, table in self._tables.items())
+        return next(filter(None, found), str(error))
+
+    def _known(self, ids: Sequence[str]) -> dict[str, dict[str, Guard]]:
+        """Document id -> output -> what is stored of it there."""
+        known: dict[str, dict[str, Guard]] = {}
+        for output, table in self._tables.items():
+            for id, found in table.guards(self._db, ids).items():
+                known.setdefault(id, {})[output] = found
+        return known
