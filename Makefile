@@ -44,8 +44,8 @@ bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
 
-lint: $(VENV)/.dev ## Check style
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+lint: $(VENV)/.dev ## Check style and the direction of imports
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
 types: $(VENV)/.dev ## Check types
 	$(BIN)/mypy

@@ -35,6 +35,7 @@ PARTS = (
     "tests/acceptance/test_[a-p]*.py",
     "tests/integration",
     "tests/unit",
+    "tests/tooling",
 )
 #: So many run at once: a fourth would wait for the other three, and make them late.
 SIDE_BY_SIDE = 3
