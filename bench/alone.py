@@ -22,7 +22,7 @@ from checkpoints import CheckpointStore, TailKey
 from pillows import registry
 from pillows.clock import SystemClock
 from pillows.dead_letters.store import DeadLetters
-from pillows.feed.recorded import FileFeed
+from pillows.feed.recorded import RecordedFeed
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
@@ -44,7 +44,7 @@ def main(recorded: str) -> None:
                 pillow=Pillow(
                     name="bench", outputs=("bench",), filter=KeepAll(), transform=PassThrough(("bench",))
                 ),
-                make_feed=lambda: FileFeed(Path(recorded)),
+                make_feed=lambda: RecordedFeed(Path(recorded)),
                 make_transports=lambda: [null("null", key, null.Connection(), {"bench": null.Output()})],
                 source_digest="",
                 pipeline_digest="",

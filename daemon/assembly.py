@@ -22,7 +22,7 @@ from pillows.delivery.batcher import BatchPolicy
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.feed.couch_feed import CouchFeed
-from pillows.feed.shared.pool import FeedGroups
+from pillows.feed.shared.pool import FeedPool
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.pillow import Pillow
@@ -74,7 +74,7 @@ def build_tails(
     """
     add_plugins(config.daemon.plugins_path)
     wanted = tail_keys(config) if keys is None else keys
-    groups = FeedGroups(clock=clock, observer=observer)
+    groups = FeedPool(clock=clock, observer=observer)
 
     def factory(plan: Plan) -> Callable[[], Tail]:
         return lambda: Tail(plan)
@@ -97,7 +97,7 @@ def build_plan(
     letters: DeadLetters,
     clock: Clock,
     observer: Observer,
-    groups: FeedGroups | None = None,
+    groups: FeedPool | None = None,
 ) -> Plan:
     """Everything that one tail is made of.
 
@@ -168,7 +168,7 @@ def build_feed(
     *,
     clock: Clock,
     observer: Observer,
-    groups: FeedGroups | None = None,
+    groups: FeedPool | None = None,
 ) -> Feed:
     """The feed of one tail; with `groups` it shares a connection with others on its database."""
     settings = config.tails[key.pillow]

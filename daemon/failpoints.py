@@ -45,7 +45,7 @@ def _write(transport: str) -> str:
 #: Every failpoint, in the order of the data path.
 PLACES = {
     "read": Place(method="pillows.progress.watermark:Watermark.begin"),
-    "fetch": Place(method="pillows.feed.document_fetcher:Documents.fill"),
+    "fetch": Place(method="pillows.feed.document_fetcher:DocumentFetcher.fill"),
     "transform": Place(method="pillows.pillow:Pipeline.outcome"),
     **{f"before-{name}": Place(method=_write(name), before=True) for name in _TRANSPORTS},
     **{f"after-{name}": Place(method=_write(name)) for name in _TRANSPORTS},

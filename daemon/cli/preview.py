@@ -24,8 +24,8 @@ from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
-from pillows.feed.changes_parser import GarbageError
-from pillows.feed.recorded import FileFeed
+from pillows.feed.changes_parser import MalformedFeedError
+from pillows.feed.recorded import RecordedFeed
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.preview import Preview, next_changes, previews
@@ -94,7 +94,7 @@ def look(
     if recorded is None:
         feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
     else:
-        feed = FileFeed(recorded, clock=_AtTheEnd(), skip_design=tails[tail].source.skip_design)
+        feed = RecordedFeed(recorded, clock=_AtTheEnd(), skip_design=tails[tail].source.skip_design)
         since = feed.start()
     with ExitStack() as stack:
         stack.enter_context(closing(feed))
@@ -144,7 +144,7 @@ class _AtTheEnd(SystemClock):
 def _unreadable(recorded: Path) -> Iterator[None]:
     try:
         yield
-    except GarbageError as error:
+    except MalformedFeedError as error:
         raise CommandError(f"{recorded} is no recorded answer of _changes: {error}") from error
 
 

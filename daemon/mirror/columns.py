@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 
 #: How many of the first and of the newest documents are looked at.
@@ -59,7 +59,7 @@ def sample(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
         ("_changes", f"limit={SAMPLE}&include_docs=true&descending=true"),
     )
     found: dict[str, dict[str, Any]] = {}
-    with closing(Couch(connection)) as couch:
+    with closing(CouchClient(connection)) as couch:
         for view, query in queries:
             answer = couch.json("GET", f"{couch.path(database, view)}?{query}", _Rows)
             documents = [row.doc for row in (*answer.rows, *answer.results) if row.doc]

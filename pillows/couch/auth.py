@@ -14,7 +14,7 @@ from gevent.lock import RLock
 
 from pillows.clock import Clock
 from pillows.couch.errors import RefusedError
-from pillows.couch.login_throttle import Tries
+from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import (
     Auth,
     BasicAuth,
@@ -39,7 +39,7 @@ class Login(Protocol):
         """POSTs JSON to a path of the server without credentials."""
 
 
-class Access(ABC):
+class Authenticator(ABC):
     """Puts credentials on requests. Shared by everybody who uses them."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Access(ABC):
             RetryableError: it is away.
         """
 
-    def forget(self) -> bool:
+    def invalidate(self) -> bool:
         """Drops a token that was refused. Returns whether another try could be better."""
         return False
 
@@ -60,7 +60,7 @@ class Access(ABC):
         return []
 
 
-class Open(Access):
+class NoAuthenticator(Authenticator):
     """A server that asks nobody."""
 
     def headers(self) -> dict[str, str]:
@@ -68,14 +68,14 @@ class Open(Access):
         return {}
 
 
-class Basic(Access):
+class BasicAuthenticator(Authenticator):
     """Name and password with every request."""
 
     def __init__(self, options: BasicAuth) -> None:
         self._options = options
 
     def headers(self) -> dict[str, str]:
-        """`Authorization: Basic`."""
+        """`Authorization: BasicAuthenticator`."""
         # In UTF-8, as CouchDB reads it; requests' own would take Latin-1.
         pair = f"{self._options.username}:{self._options.password.get_secret_value()}"
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
@@ -85,14 +85,14 @@ class Basic(Access):
         return [self._options.password.get_secret_value(), self.headers()["Authorization"].split()[1]]
 
 
-class Bearer(Access):
+class BearerAuthenticator(Authenticator):
     """A fixed token."""
 
     def __init__(self, options: BearerAuth) -> None:
         self._token = options.token.get_secret_value()
 
     def headers(self) -> dict[str, str]:
-        """`Authorization: Bearer`."""
+        """`Authorization: BearerAuthenticator`."""
         return {"Authorization": f"Bearer {self._token}"}
 
     def secrets(self) -> list[str]:
@@ -100,7 +100,7 @@ class Bearer(Access):
         return [self._token]
 
 
-class Jwt(Access):
+class JwtAuthenticator(Authenticator):
     """A token in a file that somebody else keeps fresh; read for every request, it is small."""
 
     def __init__(self, options: JwtAuth) -> None:
@@ -108,11 +108,11 @@ class Jwt(Access):
         self._sent = ""
 
     def headers(self) -> dict[str, str]:
-        """`Authorization: Bearer`."""
+        """`Authorization: BearerAuthenticator`."""
         self._sent = self._read()
         return {"Authorization": f"Bearer {self._sent}"}
 
-    def forget(self) -> bool:
+    def invalidate(self) -> bool:
         """Whether the file holds another token by now."""
         return self._read() != self._sent
 
@@ -127,14 +127,16 @@ class Jwt(Access):
             raise RetryableError(f"The token file {self._path} cannot be read: {error}") from error
 
 
-class Session(Access):
+class CookieAuthenticator(Authenticator):
     """A cookie session, renewed when 80 % of its life is over, by one greenlet for all."""
 
-    def __init__(self, options: SessionAuth, login: Login, clock: Clock, tries: Tries) -> None:
+    def __init__(
+        self, options: SessionAuth, login: Login, clock: Clock, login_throttle: LoginThrottle
+    ) -> None:
         self._options = options
         self._login = login
         self._clock = clock
-        self._tries = tries
+        self._tries = login_throttle
         self._lock = RLock()
         self._cookie = ""
         self._renew_at = 0.0
@@ -146,7 +148,7 @@ class Session(Access):
                 self._renew()
             return {"Cookie": f"AuthSession={self._cookie}"}
 
-    def forget(self) -> bool:
+    def invalidate(self) -> bool:
         """Drops the cookie: the next request logs in again."""
         self._cookie = ""
         return True
@@ -172,10 +174,10 @@ class Session(Access):
         self._renew_at = asked_at + RENEW_AT * life_seconds
 
 
-class Iam(Access):
+class IamAuthenticator(Authenticator):
     """IBM Cloud IAM: ibm_cloud_sdk_core fetches the token and renews it at 80 % of its life."""
 
-    def __init__(self, options: IamAuth, tries: Tries) -> None:
+    def __init__(self, options: IamAuth, login_throttle: LoginThrottle) -> None:
         # Imported only where it is used: it would cost every other daemon some MiB.
         from ibm_cloud_sdk_core.authenticators import (  # type: ignore[import-untyped]  # noqa: PLC0415 - has no types
             IAMAuthenticator,
@@ -183,11 +185,11 @@ class Iam(Access):
 
         self._apikey = options.apikey.get_secret_value()
         self._authenticator = IAMAuthenticator(self._apikey, url=options.url)
-        self._tries = tries
+        self._tries = login_throttle
         self._lock = RLock()
 
     def headers(self) -> dict[str, str]:
-        """`Authorization: Bearer`.
+        """`Authorization: BearerAuthenticator`.
 
         Raises:
             AccessError: IAM does not take the API key.
@@ -218,7 +220,7 @@ class Iam(Access):
             # Else the SDK would take a request that failed for one under way, and wait a minute for it.
             self._authenticator.token_manager.request_time = 0
 
-    def forget(self) -> bool:
+    def invalidate(self) -> bool:
         """Drops the token: the next request asks for another."""
         with self._lock:
             self._authenticator.token_manager.expire_time = 0
@@ -230,25 +232,27 @@ class Iam(Access):
         return [self._apikey, token] if token else [self._apikey]
 
 
-def access(auth: Auth | None, login: Login, clock: Clock, tries: Tries) -> Access:
+def create_authenticator(
+    auth: Auth | None, login: Login, clock: Clock, login_throttle: LoginThrottle
+) -> Authenticator:
     """The access method that was configured.
 
     Args:
         auth: the configured method; None for an open server.
         login: sends the request that gets a session.
         clock: tells when a token is old.
-        tries: how often that may be refused.
+        login_throttle: how often that may be refused.
     """
     match auth:
         case None:
-            return Open()
+            return NoAuthenticator()
         case BasicAuth():
-            return Basic(auth)
+            return BasicAuthenticator(auth)
         case BearerAuth():
-            return Bearer(auth)
+            return BearerAuthenticator(auth)
         case JwtAuth():
-            return Jwt(auth)
+            return JwtAuthenticator(auth)
         case SessionAuth():
-            return Session(auth, login, clock, tries)
+            return CookieAuthenticator(auth, login, clock, login_throttle)
         case IamAuth():
-            return Iam(auth, tries)
+            return IamAuthenticator(auth, login_throttle)

@@ -16,13 +16,13 @@ import requests
 import urllib3
 
 from pillows.clock import Clock, SystemClock
-from pillows.couch.auth import Access, access
+from pillows.couch.auth import Authenticator, create_authenticator
 from pillows.couch.errors import ForbiddenError, RefusedError, classify
-from pillows.couch.exception_chain import unopened, untrusted
+from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
 from pillows.couch.http_session import session
-from pillows.couch.login_throttle import Tries
+from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import Answer, Pulse
+from pillows.couch.response import ActivityMonitor, StreamingResponse
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _LARGE_BYTES = 4 * 2**20
 _COMPLAINT_BYTES = 4096
 
 
-class Couch:
+class CouchClient:
     """A client of one server, shared by every feed that reads from it.
 
     Proxies and `REQUESTS_CA_BUNDLE` come from the environment, as requests reads them.
@@ -47,10 +47,12 @@ class Couch:
     def __init__(self, connection: CouchConnection, *, clock: Clock | None = None) -> None:
         self.connection = connection
         self.clock = clock or SystemClock()
-        self.tries = Tries(self.clock)
+        self.login_throttle = LoginThrottle(self.clock)
         self._users = 0
         self._http = session(connection)
-        self._access: Access = access(connection.auth, self._login, self.clock, self.tries)
+        self._access: Authenticator = create_authenticator(
+            connection.auth, self._login, self.clock, self.login_throttle
+        )
 
     def acquire(self) -> None:
         """Notes somebody who uses this client."""
@@ -74,8 +76,8 @@ class Couch:
         *,
         body: bytes | None = None,
         silent_seconds: float = 0.0,
-        pulse: Pulse | None = None,
-    ) -> Iterator[Answer]:
+        pulse: ActivityMonitor | None = None,
+    ) -> Iterator[StreamingResponse]:
         """Sends a request and gives its answer, to be read while the context is open.
 
         Args:
@@ -94,7 +96,7 @@ class Couch:
         """
         response = self._admitted(method, path, body, silent_seconds)
         try:
-            yield Answer(response, self.translated, pulse or Pulse(self.clock))
+            yield StreamingResponse(response, self.translate_errors, pulse or ActivityMonitor(self.clock))
         finally:
             response.close()
 
@@ -107,7 +109,7 @@ class Couch:
         body: Any = None,
         max_bytes: int = 64 * 2**20,
         silent_seconds: float = 0.0,
-        pulse: Pulse | None = None,
+        pulse: ActivityMonitor | None = None,
     ) -> T:
         """Sends a request and returns its whole answer, decoded.
 
@@ -133,11 +135,11 @@ class Couch:
         self, method: str, path: str, body: bytes | None, silent_seconds: float
     ) -> requests.Response:
         """The response to a request that the server took, after logging in anew at most once."""
-        with self.tries.trying() if self.connection.auth is not None else nullcontext():
+        with self.login_throttle.trying() if self.connection.auth is not None else nullcontext():
             try:
                 return self._accepted(method, path, body, self._headers(), silent_seconds)
             except RefusedError:
-                if not self._access.forget():
+                if not self._access.invalidate():
                     self._refused()
                     raise
             # Logging in may be refused too; that is the end of it.
@@ -151,7 +153,7 @@ class Couch:
     def _refused(self) -> None:
         """Counts a refusal; who sends no credentials has none to lose."""
         if self.connection.auth is not None:
-            self.tries.refused()
+            self.login_throttle.refused()
 
     def _headers(self) -> dict[str, str]:
         try:
@@ -173,9 +175,9 @@ class Couch:
         try:
             response = self._send(method, path, body, headers, silent_seconds)
         except ForbiddenError:
-            self.tries.accepted()
+            self.login_throttle.accepted()
             raise
-        self.tries.accepted()
+        self.login_throttle.accepted()
         return response
 
     def _send(
@@ -187,7 +189,7 @@ class Couch:
         silent_seconds: float,
     ) -> requests.Response:
         timeouts = self.connection.timeouts
-        with self.translated():
+        with self.translate_errors():
             response = self._http.request(
                 method,
                 self.connection.url + path,
@@ -208,7 +210,9 @@ class Couch:
 
     def _refusal(self, response: requests.Response) -> PillowError:
         try:
-            body = next(Answer(response, self.translated, Pulse(self.clock)).blocks(), b"")[:_COMPLAINT_BYTES]
+            body = next(
+                StreamingResponse(response, self.translate_errors, ActivityMonitor(self.clock)).blocks(), b""
+            )[:_COMPLAINT_BYTES]
         except RetryableError:
             body = b""
         return classify(response.status_code, response.headers, body, now=self.clock.wall())
@@ -221,7 +225,7 @@ class Couch:
         return response
 
     @contextmanager
-    def translated(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turns whatever requests, urllib3 or the socket raise into the error tree.
 
         The secrets are cut out of the texts, although none of these libraries puts them in.
@@ -233,13 +237,13 @@ class Couch:
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise ConfigError(self._said(error), remedy="check the connection's url") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self.tries.doubt()
-            if untrusted(error):
+            self.login_throttle.doubt()
+            if is_untrusted_certificate(error):
                 raise AccessError(
                     f"The server's certificate is not trusted: {self._said(error)}",
                     remedy="set the connection's `ca_bundle`",
                 ) from None
-            kind = AwayError if unopened(error) else RetryableError
+            kind = AwayError if is_connect_failure(error) else RetryableError
             raise kind(self._said(error)) from None
 
     def _said(self, error: BaseException) -> str:

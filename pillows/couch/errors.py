@@ -52,7 +52,7 @@ class RejectedError(RetryableError):
         said: CouchDB's own words; empty where the answer is not CouchDB's.
     """
 
-    def __init__(self, message: str, *, status: int, said: Complaint) -> None:
+    def __init__(self, message: str, *, status: int, said: ErrorBody) -> None:
         super().__init__(message)
         self.status = status
         self.said = said
@@ -70,7 +70,7 @@ class ServerError(RetryableError):
         self.status = status
 
 
-class Complaint(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True):
     """A body in which CouchDB says what is wrong.
 
     Attributes:
@@ -86,12 +86,12 @@ class Complaint(msgspec.Struct, frozen=True):
         return f"{self.error}: {self.reason}" if self.reason else self.error
 
 
-def complaint(body: bytes) -> Complaint:
+def parse_error_body(body: bytes) -> ErrorBody:
     """CouchDB's own words in a body; empty where the body is not CouchDB's."""
     try:
-        return msgspec.json.decode(body, type=Complaint)
+        return msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return Complaint()
+        return ErrorBody()
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> PillowError:
@@ -103,7 +103,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
         body: its beginning.
         now: wall-clock seconds, for a `Retry-After` that is a date.
     """
-    said = complaint(body)
+    said = parse_error_body(body)
     text = f"The server answered {status}" + (f" ({said})." if said.error else ".")
     if status in (401, 403):
         return _unwelcome(status, said, text)
@@ -116,7 +116,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
     return ServerError(text, status=status, retry_after_seconds=retry_after(headers, now=now))
 
 
-def _unwelcome(status: int, said: Complaint, text: str) -> AccessError:
+def _unwelcome(status: int, said: ErrorBody, text: str) -> AccessError:
     reason = said.reason or ""
     if reason == _NO_ADMIN or (status == 403 and not reason.startswith(_LOCKED)):
         return ForbiddenError(text, remedy="let the user do that: see the database's `_security`")

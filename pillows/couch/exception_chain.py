@@ -11,7 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 _DEEPEST = 10
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def walk_causes(error: BaseException) -> Iterator[BaseException]:
     """The error itself, and what is behind it, from the outside in."""
     behind: BaseException | None = error
     for _ in range(_DEEPEST):
@@ -24,11 +24,11 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         behind = reason if isinstance(reason, BaseException) else behind.__cause__ or behind.__context__
 
 
-def untrusted(error: BaseException) -> bool:
+def is_untrusted_certificate(error: BaseException) -> bool:
     """Whether a certificate that is not trusted is behind an error."""
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes(error))
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in walk_causes(error))
 
 
-def unopened(error: BaseException) -> bool:
+def is_connect_failure(error: BaseException) -> bool:
     """Whether no connection came about, so that nothing was asked of anybody."""
-    return any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in causes(error))
+    return any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in walk_causes(error))

@@ -26,7 +26,7 @@ REFUSAL_SECONDS = 300.0
 PATIENCE_SECONDS = 5.0
 
 
-class Tries:
+class LoginThrottle:
     """Counts refusals of one set of credentials, and lets few try while they are unproven.
 
     Until the server has taken them once, and again after a refusal or a broken connection, one

@@ -24,7 +24,7 @@ class TooLargeError(PermanentError):
     """The answer is larger than the caller wants to hold in memory."""
 
 
-class Pulse:
+class ActivityMonitor:
     """When somebody's last good byte came.
 
     Attributes:
@@ -39,13 +39,13 @@ class Pulse:
         self.at: float | None = None
         self.beats = 0
 
-    def beat(self) -> None:
+    def record(self) -> None:
         """A block came."""
         self.at = self._clock.monotonic()
         self.beats += 1
 
 
-class Answer:
+class StreamingResponse:
     """A response whose body is being read.
 
     Args:
@@ -60,12 +60,12 @@ class Answer:
     def __init__(
         self,
         response: requests.Response,
-        translated: Callable[[], AbstractContextManager[None]],
-        pulse: Pulse,
+        translate_errors: Callable[[], AbstractContextManager[None]],
+        pulse: ActivityMonitor,
     ) -> None:
         self.headers = response.headers
         self._raw: urllib3.HTTPResponse = response.raw
-        self._translated = translated
+        self._translated = translate_errors
         self._pulse = pulse
 
     def blocks(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class Answer:
         unyielded_bytes = 0
         with self._translated():
             for block in self._stream():
-                self._pulse.beat()
+                self._pulse.record()
                 yield block
                 # A socket that always has more never switches greenlets by itself.
                 unyielded_bytes += len(block)

@@ -21,7 +21,7 @@ from pillows.delivery.fanout import Delivery, FanOut, diverged
 from pillows.delivery.items import Item, Sorted, consecutive, sort, transformed
 from pillows.delivery.stale_writes import Leaves
 from pillows.errors import FatalError
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.progress.checkpointer import Keeper
@@ -258,7 +258,7 @@ class Writer:
 
     def _outrank_purged(self, purge_seq: str | None, epoch: int) -> None:
         """Raises the epoch once what was purged is gone: what is created anew may have its version."""
-        if Identity(purge_seq=purge_seq).purged_since(self._keeper.current.purge_seq):
+        if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._keeper.current.purge_seq):
             self._raised_for = purge_seq
             if self._keeper.current.epoch == epoch:
                 self._raise_epoch()

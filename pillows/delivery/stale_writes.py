@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pillows.errors import FencedError
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, DocumentRows, epoch_of, guard, version_of
 from pillows.retry.cancellable import Waiter
 
@@ -33,7 +33,7 @@ class Leaves(Protocol):
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Id -> the sum of the generations of its leaves; ids that are not there are missing."""
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Which database this is, and how far it was purged."""
 
 

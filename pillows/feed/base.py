@@ -19,7 +19,7 @@ SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class DatabaseIdentity:
     """Which database this is, as far as a server tells.
 
     Attributes:
@@ -36,7 +36,7 @@ class Identity:
     purge_seq: str | None = None
     marked: bool = False
 
-    def contradicts(self, other: Identity) -> bool:
+    def contradicts(self, other: DatabaseIdentity) -> bool:
         """Whether the two cannot be the same database.
 
         An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is no alarm.
@@ -48,7 +48,7 @@ class Identity:
         """Whether it says when the database was created."""
         return self.instance_start_time not in {None, "", "0"}
 
-    def updated(self, found: Identity) -> Identity:
+    def updated(self, found: DatabaseIdentity) -> DatabaseIdentity:
         """What is known after a server said `found` of the same database.
 
         While a cluster is upgraded to 3.3 its old nodes still say "0": that takes away nothing that a
@@ -80,7 +80,7 @@ class Feed(Protocol):
     def trouble(self) -> str | None:
         """Why the feed is waiting to try again; None while it is well."""
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Asks which database this is; one attempt.
 
         Raises:
@@ -110,7 +110,7 @@ class Feed(Protocol):
         """
 
     def batches(
-        self, since: Seq, identity: Identity | None, stop: Event
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set.
 

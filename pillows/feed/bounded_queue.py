@@ -22,7 +22,7 @@ class StalledError(Exception):
     """The consumer has not taken anything for so long that the server would cut the connection."""
 
 
-class Pipe(Generic[T]):
+class BoundedQueue(Generic[T]):
     """A queue from one producer to one consumer.
 
     Args:

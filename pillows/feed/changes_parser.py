@@ -25,7 +25,7 @@ _EXCERPT_BYTES = 120
 _DOCUMENT = re.compile(rb'"doc"\s*:')
 
 
-class GarbageError(RetryableError):
+class MalformedFeedError(RetryableError):
     """What the server sent is no `_changes` response."""
 
 
@@ -76,7 +76,7 @@ class LineSplitter:
         self._parts.append(fragment)
         self._size_bytes += len(fragment)
         if self._size_bytes > self._max_line_bytes:
-            raise GarbageError(f"The feed sent a line longer than {self._max_line_bytes} bytes.")
+            raise MalformedFeedError(f"The feed sent a line longer than {self._max_line_bytes} bytes.")
 
 
 class _Leaf(msgspec.Struct, gc=False):
@@ -91,7 +91,7 @@ class _Row(msgspec.Struct, gc=False):
     doc: msgspec.Raw = _NULL
 
 
-class Closing(msgspec.Struct, frozen=True):
+class ResponseEnd(msgspec.Struct, frozen=True):
     """How a response ends.
 
     Attributes:
@@ -115,7 +115,7 @@ class _Page(msgspec.Struct):
 
 
 _decode_row = msgspec.json.Decoder(_Row).decode
-_decode_closing = msgspec.json.Decoder(Closing).decode
+_decode_closing = msgspec.json.Decoder(ResponseEnd).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
@@ -138,7 +138,7 @@ def _change(row: _Row) -> Change:
     )
 
 
-def change_of(line: bytes) -> Change:
+def parse_change(line: bytes) -> Change:
     """The change in one row.
 
     Raises:
@@ -149,7 +149,7 @@ def change_of(line: bytes) -> Change:
     except RecursionError:
         return _deep_change(line)
     except (msgspec.DecodeError, ValueError):
-        raise GarbageError(f"The feed sent what is no row: {excerpt(line)}") from None
+        raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}") from None
 
 
 def _deep_change(line: bytes) -> Change:
@@ -160,7 +160,7 @@ def _deep_change(line: bytes) -> Change:
     except (msgspec.DecodeError, ValueError, RecursionError):
         found = b""
     if not found:
-        raise GarbageError(f"The feed sent what is no row: {excerpt(line)}")
+        raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}")
     return change if change.deleted else msgspec.structs.replace(change, body=msgspec.Raw(doc[:-1]))
 
 
@@ -171,7 +171,7 @@ def excerpt(line: bytes) -> str:
     return repr(shown) + ("..." if len(line) > len(shown) else "")
 
 
-class Reader:
+class ChangesParser:
     """Reads one response: give it blocks of bytes, it gives changes.
 
     Attributes:
@@ -179,7 +179,7 @@ class Reader:
     """
 
     def __init__(self, splitter: LineSplitter | None = None) -> None:
-        self.closing: Closing | None = None
+        self.closing: ResponseEnd | None = None
         self._splitter = splitter or LineSplitter()
 
     def feed(self, block: bytes) -> Iterator[tuple[Change, int]]:
@@ -193,7 +193,7 @@ class Reader:
             if not line:
                 continue
             if self._is_row(line):
-                yield change_of(line), len(line)
+                yield parse_change(line), len(line)
             else:
                 yield from self._frame(line)
 
@@ -207,14 +207,14 @@ class Reader:
 
     def _close(self, line: bytes) -> None:
         if self.closing is not None:
-            raise GarbageError(f"The feed went on after its end: {excerpt(line)}")
+            raise MalformedFeedError(f"The feed went on after its end: {excerpt(line)}")
         try:
             self.closing = _decode_closing(line)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise GarbageError(f"The feed sent what is no row: {excerpt(line)}") from None
+            raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}") from None
 
 
-class TailReader(Reader):
+class ContinuousParser(ChangesParser):
     """Reads `feed=continuous`: a row a line, blank lines between them, the closing line at the end."""
 
     def _is_row(self, line: bytes) -> bool:
@@ -225,7 +225,7 @@ class TailReader(Reader):
         return iter(())
 
 
-class PageReader(Reader):
+class PageParser(ChangesParser):
     """Reads `feed=normal` and `feed=longpoll`: a line that opens, a row a line, lines that close."""
 
     def __init__(self, splitter: LineSplitter | None = None) -> None:
@@ -254,6 +254,6 @@ class PageReader(Reader):
             page = _decode_page(line)
             changes = [(_change(row), len(row.doc)) for row in page.results]
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise GarbageError(f"The answer is no list of changes: {excerpt(line)}") from None
+            raise MalformedFeedError(f"The answer is no list of changes: {excerpt(line)}") from None
         yield from changes
-        self.closing = Closing(page.last_seq, page.pending)
+        self.closing = ResponseEnd(page.last_seq, page.pending)

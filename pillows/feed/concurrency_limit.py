@@ -6,7 +6,7 @@ from __future__ import annotations
 _RECOVERY = 10
 
 
-class Pace:
+class ConcurrencyLimit:
     """Additive increase, multiplicative decrease (RFC 5681, section 3.1).
 
     Args:

@@ -14,21 +14,21 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import Pulse, TooLargeError
+from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, Identity
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.bounded_queue import StalledError
-from pillows.feed.concurrency_limit import Pace
+from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.document_fetcher import wanted
-from pillows.feed.document_loader import Sizes
-from pillows.feed.fetch_mode import Choice
+from pillows.feed.document_loader import AverageSize
+from pillows.feed.fetch_mode import FetchModeTuner
 from pillows.feed.options import SourceOptions
 from pillows.feed.reader import MAX_LIFE_SECONDS, Hands
 from pillows.feed.reader_task import STALLED_SECONDS, Session
-from pillows.feed.source_database import Source
+from pillows.feed.source_database import SourceDatabase
 from pillows.feed.throttle import Throttled
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
@@ -91,29 +91,29 @@ class CouchFeed:
         clock: Clock | None = None,
         observer: Observer | None = None,
         key: object = "",
-        couch: Couch | None = None,
+        couch: CouchClient | None = None,
         max_life_seconds: float = MAX_LIFE_SECONDS,
     ) -> None:
-        self.identity: Identity | None = None
+        self.identity: DatabaseIdentity | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._key = str(key)
         self._failed: str | None = None
         self._throttled: str | None = None
-        self._couch = couch or Couch(connection, clock=self._clock)
+        self._couch = couch or CouchClient(connection, clock=self._clock)
         self._couch.acquire()
         self._open = True
         self._max_life_seconds = max_life_seconds
         self._drain_seconds = connection.timeouts.drain
         self._options = source
         self._prefilter = prefilter
-        self._pulse = Pulse(self._clock)
-        self._source = Source(self._couch, source, self._pulse, self._key, self._on_throttled)
+        self._pulse = ActivityMonitor(self._clock)
+        self._source = SourceDatabase(self._couch, source, self._pulse, self._key, self._on_throttled)
         self._backlog: Backlog | None = None
         self._told_long = False
-        self._pace = Pace(connection.fetches)
-        self._choice = Choice()
-        self._sizes = Sizes()
+        self._pace = ConcurrencyLimit(connection.fetches)
+        self._choice = FetchModeTuner()
+        self._sizes = AverageSize()
         self._documents = self._source.documents(self._pace)
 
     @property
@@ -126,7 +126,7 @@ class CouchFeed:
         """Why the feed is waiting to try again; None while it is well."""
         return self._failed or self._throttled
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Asks which database this is; one attempt."""
         return self._source.identify()
 
@@ -184,7 +184,7 @@ class CouchFeed:
         return self._source.probe(since.query).pending
 
     def batches(
-        self, since: Seq, identity: Identity | None, stop: Event
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever, until `stop` is set."""
         patience, ends = Patience(), Backoff()
@@ -279,6 +279,6 @@ class CouchFeed:
         self._observer.warning(self._key, event=event, details=details)
 
 
-def _known(found: Identity | None, purge_seq: str | None) -> Identity | None:
+def _known(found: DatabaseIdentity | None, purge_seq: str | None) -> DatabaseIdentity | None:
     """Which database this is, but no purge whose documents were not handed over: they are told again."""
     return replace(found, purge_seq=purge_seq) if found and purge_seq else found

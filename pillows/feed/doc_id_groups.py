@@ -20,7 +20,7 @@ from pillows.models import Change
 GROUP_IDS = 1000
 
 
-class IdGroups:
+class DocIdGroups:
     """What rounds of requests for many ids have in common.
 
     Args:

@@ -16,12 +16,12 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError, ServerError
-from pillows.couch.response import Pulse, TooLargeError
+from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import MAX_LINE_BYTES
-from pillows.feed.concurrency_limit import Pace
+from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.throttle import Throttle, Throttled
 from pillows.models import Change, generation
 
@@ -90,7 +90,7 @@ class Leaf(msgspec.Struct, frozen=True):
 _head = msgspec.json.Decoder(_Head).decode
 
 
-class Documents:
+class DocumentFetcher:
     """Fetches documents of one database.
 
     Args:
@@ -105,11 +105,11 @@ class Documents:
 
     def __init__(
         self,
-        couch: Couch,
+        couch: CouchClient,
         database: str,
         *,
-        pace: Pace,
-        pulse: Pulse,
+        pace: ConcurrencyLimit,
+        pulse: ActivityMonitor,
         silent_seconds: float = 25.0,
         on_throttled: Callable[[Throttled | None], None] = lambda _: None,
     ) -> None:

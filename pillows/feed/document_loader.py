@@ -10,7 +10,7 @@ import gevent
 
 from pillows.couch.response import TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.concurrency_limit import Pace
+from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.document_fetcher import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
 from pillows.models import Change, ChangeBatch
 
@@ -21,7 +21,7 @@ _NEWEST = 0.3
 FIRST_AVERAGE_BYTES = 4 * 2**10
 
 
-class Sizes:
+class AverageSize:
     """How large documents are, as a running average.
 
     Attributes:
@@ -68,13 +68,13 @@ class _Group:
         return sum(len(piece.changes) for piece in self.pieces)
 
 
-class Loader:
+class DocumentLoader:
     """Fetches the documents of batches and hands the batches on, in the order in which they came.
 
     A batch may be handed on in several pieces; the last one has its position.
 
     Args:
-        fetch: fetches documents (`Documents.fill` or `Documents.current`).
+        fetch: fetches documents (`DocumentFetcher.fill` or `DocumentFetcher.current`).
         put: takes a piece with its documents; may block.
         wants: whether a change's document is needed at all.
         pace: how many requests at a time.
@@ -87,8 +87,8 @@ class Loader:
         put: Callable[[ChangeBatch], None],
         *,
         wants: Callable[[Change], bool],
-        pace: Pace,
-        sizes: Sizes,
+        pace: ConcurrencyLimit,
+        sizes: AverageSize,
     ) -> None:
         self._fetch = fetch
         self._put = put

@@ -26,19 +26,19 @@ CLEARLY = 1.2
 MOST_FAILURES = 3
 
 
-class Way(StrEnum):
+class FetchMode(StrEnum):
     """How documents are read while far behind."""
 
-    APART = "bulk_get"
-    ALONG = "include_docs"
+    BULK_GET = "bulk_get"
+    INCLUDE_DOCS = "include_docs"
 
     @property
-    def other(self) -> Way:
+    def other(self) -> FetchMode:
         """Not this one."""
-        return Way.ALONG if self is Way.APART else Way.APART
+        return FetchMode.INCLUDE_DOCS if self is FetchMode.BULK_GET else FetchMode.BULK_GET
 
 
-class Choice:
+class FetchModeTuner:
     """Tries both ways for a lap each, goes on with the faster one, and looks again from time to time.
 
     Attributes:
@@ -46,9 +46,9 @@ class Choice:
     """
 
     def __init__(self) -> None:
-        self.way = Way.APART
-        self._kept = Way.APART
-        self._rates: dict[Way, float] = {}
+        self.way = FetchMode.BULK_GET
+        self._kept = FetchMode.BULK_GET
+        self._rates: dict[FetchMode, float] = {}
         self._rows = 0
         self._began_at = 0.0
         self._laps = 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from pillows.errors import RecreatedError
-from pillows.feed.base import Identity
-from pillows.feed.document_fetcher import Documents
-from pillows.feed.source_database import Source
+from pillows.feed.base import DatabaseIdentity
+from pillows.feed.document_fetcher import DocumentFetcher
+from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 
 #: The revision of a document that was purged: it has none, and any other is greater.
@@ -15,7 +15,7 @@ PURGED_REV = "0-purged"
 PURGED_GROUP = 100
 
 
-class Recognition:
+class IdentityCheck:
     """Recognises one database over the requests of one reading.
 
     Args:
@@ -31,9 +31,9 @@ class Recognition:
 
     def __init__(
         self,
-        source: Source,
-        documents: Documents,
-        identity: Identity | None,
+        source: SourceDatabase,
+        documents: DocumentFetcher,
+        identity: DatabaseIdentity | None,
         *,
         put: Callable[[ChangeBatch], None],
         warn: Callable[[str, Mapping[str, object]], None],
@@ -76,7 +76,7 @@ class Recognition:
         if self.identity is not None:
             self._refuse_other(self.identity, self._source.info(self.identity.server_uuid))
 
-    def _refuse_other(self, known: Identity, found: Identity) -> None:
+    def _refuse_other(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         if known.contradicts(found):
             raise RecreatedError(
                 f"The database {self._source.options.database} was created at {found.instance_start_time}; "
@@ -89,7 +89,7 @@ class Recognition:
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
 
-    def _note_changes(self, known: Identity, found: Identity) -> None:
+    def _note_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         """Tells what is no reason to stop. Nodes behind one address may have different uuids."""
         if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
             details = {"before": known.server_uuid, "now": found.server_uuid}

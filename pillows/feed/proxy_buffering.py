@@ -5,7 +5,7 @@ from __future__ import annotations
 from pillows.clock import Clock
 
 
-class BufferWatch:
+class ProxyBufferingDetector:
     """Notices a proxy that holds back a continuous feed until it ends.
 
     CouchDB sends a line end at once, so a feed whose first byte comes with its end was held back.

@@ -14,19 +14,25 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.clock import Clock
-from pillows.couch.response import Answer
+from pillows.couch.response import StreamingResponse
 from pillows.errors import RetryableError
-from pillows.feed.base import Identity
-from pillows.feed.changes_parser import Closing, GarbageError, PageReader, Reader, TailReader
-from pillows.feed.concurrency_limit import Pace
-from pillows.feed.doc_id_groups import GROUP_IDS, IdGroups
+from pillows.feed.base import DatabaseIdentity
+from pillows.feed.changes_parser import (
+    ChangesParser,
+    ContinuousParser,
+    MalformedFeedError,
+    PageParser,
+    ResponseEnd,
+)
+from pillows.feed.concurrency_limit import ConcurrencyLimit
+from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
 from pillows.feed.document_fetcher import Wanted, wanted
-from pillows.feed.document_loader import Loader, Sizes
-from pillows.feed.fetch_mode import Choice, Way
-from pillows.feed.identity_check import Recognition
-from pillows.feed.proxy_buffering import BufferWatch
-from pillows.feed.requests import INTERVAL, Cutter, Page, page_query, plan_page, tail_query
-from pillows.feed.source_database import Source, whole
+from pillows.feed.document_loader import AverageSize, DocumentLoader
+from pillows.feed.fetch_mode import FetchMode, FetchModeTuner
+from pillows.feed.identity_check import IdentityCheck
+from pillows.feed.proxy_buffering import ProxyBufferingDetector
+from pillows.feed.requests import INTERVAL, BatchCutter, Page, page_query, plan_page, tail_query
+from pillows.feed.source_database import SourceDatabase, whole
 from pillows.models import Change, ChangeBatch
 from pillows.retry.backoff import Backoff
 
@@ -64,14 +70,14 @@ class Hands:
         max_life_seconds: how long the head is followed before a page is read again.
     """
 
-    source: Source
+    source: SourceDatabase
     stop: Event
     clock: Clock
     prefilter: Callable[[Change], bool]
     warn: Callable[[str, Mapping[str, object]], None]
-    sizes: Sizes
-    pace: Pace
-    choice: Choice
+    sizes: AverageSize
+    pace: ConcurrencyLimit
+    choice: FetchModeTuner
     backoff: Backoff
     max_life_seconds: float = MAX_LIFE_SECONDS
 
@@ -94,7 +100,7 @@ class Reading:
         hands: Hands,
         put: Callable[[ChangeBatch], None],
         since: Seq,
-        identity: Identity | None,
+        identity: DatabaseIdentity | None,
     ) -> None:
         self._put = put
         self.following = False
@@ -103,12 +109,12 @@ class Reading:
         self._options = hands.source.options
         self._since = since
         self._documents = hands.source.documents(hands.pace)
-        self._recognition = Recognition(hands.source, self._documents, identity, put=put, warn=hands.warn)
+        self._recognition = IdentityCheck(hands.source, self._documents, identity, put=put, warn=hands.warn)
         ids = self._options.doc_ids or ()
-        self._ids = IdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
+        self._ids = DocIdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
 
     @property
-    def identity(self) -> Identity | None:
+    def identity(self) -> DatabaseIdentity | None:
         """The database that is read."""
         return self._recognition.identity
 
@@ -167,10 +173,10 @@ class Reading:
         options = self._options
         apart = options.documents == "bulk_get" or options.filtered
         if self._chooses(pending):
-            apart = self._hands.choice.way is Way.APART
+            apart = self._hands.choice.way is FetchMode.BULK_GET
         return plan_page(options, self._hands.sizes.average_bytes, include_docs=not apart)
 
-    def _learn(self, pending: int | None, rows: int, loader: Loader) -> None:
+    def _learn(self, pending: int | None, rows: int, loader: DocumentLoader) -> None:
         """After a lap waits for all that was asked for, so that its time is its own."""
         choice, clock = self._hands.choice, self._hands.clock
         if not self._chooses(pending):
@@ -179,7 +185,7 @@ class Reading:
             loader.drain()
             choice.end(clock.monotonic())
 
-    def _at_head(self, page: Page, closing: Closing, rows: int) -> bool:
+    def _at_head(self, page: Page, closing: ResponseEnd, rows: int) -> bool:
         """Whether nothing is behind a page: the server says so, or gave less than it was asked for.
 
         With a filter `pending` counts what the filter leaves out, so it says nothing.
@@ -188,10 +194,10 @@ class Reading:
             return rows < page.limit
         return closing.pending == 0 or (rows < page.limit and closing.pending is None)
 
-    def _read_page(self, page: Page, loader: Loader) -> tuple[Closing, int]:
+    def _read_page(self, page: Page, loader: DocumentLoader) -> tuple[ResponseEnd, int]:
         """Reads one page to its end; returns how it ended and how many rows it had."""
-        cutter = Cutter(skip_design=self._options.skip_design)
-        reader = PageReader()
+        cutter = BatchCutter(skip_design=self._options.skip_design)
+        reader = PageParser()
         query = page_query(self._options, self._since, page)
         asked_at = self._hands.clock.monotonic()
         try:
@@ -216,9 +222,11 @@ class Reading:
         self._since = closing.seq
         return closing, cutter.rows
 
-    def _loader(self) -> Loader:
+    def _loader(self) -> DocumentLoader:
         hands = self._hands
-        return Loader(self._fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes)
+        return DocumentLoader(
+            self._fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes
+        )
 
     def _fetch(self, changes: Sequence[Change]) -> dict[Wanted, Change]:
         """Changes with their documents; what is not as its row says may be another database's."""
@@ -230,7 +238,7 @@ class Reading:
 
     # --- more ids than one request may name
 
-    def _read_groups(self, ids: IdGroups) -> None:
+    def _read_groups(self, ids: DocIdGroups) -> None:
         """Asks for each group of ids from the same position, and moves that when it may move."""
         clock, loader = self._hands.clock, self._loader()
         began_at = clock.monotonic()
@@ -248,9 +256,9 @@ class Reading:
         finally:
             loader.close()
 
-    def _read_group(self, ids: Sequence[str]) -> tuple[list[Change], Closing]:
+    def _read_group(self, ids: Sequence[str]) -> tuple[list[Change], ResponseEnd]:
         """All that the feed has of some ids: each has one row at most, so one answer holds them."""
-        reader = PageReader()
+        reader = PageParser()
         page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
         query = page_query(self._options, self._since, page)
         with self._source.changes(query, silent_seconds=self._options.timeout, ids=ids) as answer:
@@ -288,10 +296,10 @@ class Reading:
         if short_seconds > 0 and not self._source.longpolls:
             self._hands.clock.wait(self._hands.stop, short_seconds)
 
-    def _stream(self) -> tuple[Closing | None, int]:
+    def _stream(self) -> tuple[ResponseEnd | None, int]:
         """One continuous response; returns how it ended, if it did in good order, and its rows."""
-        watch = BufferWatch(self._hands.clock, self._options.timeout)
-        reader = TailReader()
+        watch = ProxyBufferingDetector(self._hands.clock, self._options.timeout)
+        reader = ContinuousParser()
         query = tail_query(self._options, self._since, feed="continuous")
         with self._tail(query, reader) as (cutter, blocks):
             for _ in blocks:
@@ -303,9 +311,9 @@ class Reading:
             self._source.longpolls = self._options.mode == "auto"
         return reader.closing, cutter.rows
 
-    def _poll(self) -> tuple[Closing | None, int]:
+    def _poll(self) -> tuple[ResponseEnd | None, int]:
         """One longpoll response, and a moment for the next changes to gather."""
-        reader = PageReader()
+        reader = PageParser()
         query = tail_query(self._options, self._since, feed="longpoll", limit=LONGPOLL_ROWS)
         with self._tail(query, reader) as (cutter, blocks):
             for _ in blocks:
@@ -316,9 +324,9 @@ class Reading:
         return reader.closing, cutter.rows
 
     @contextmanager
-    def _tail(self, query: str, reader: Reader) -> Iterator[tuple[Cutter, Iterator[None]]]:
+    def _tail(self, query: str, reader: ChangesParser) -> Iterator[tuple[BatchCutter, Iterator[None]]]:
         """A response at the head, whose rows are handed on block by block as it is iterated."""
-        cutter = Cutter(skip_design=self._options.skip_design)
+        cutter = BatchCutter(skip_design=self._options.skip_design)
         loader = self._loader()
         asked_at = self._hands.clock.monotonic()
         try:
@@ -332,7 +340,9 @@ class Reading:
         finally:
             loader.close()
 
-    def _hand_on(self, answer: Answer, reader: Reader, cutter: Cutter, loader: Loader) -> Iterator[None]:
+    def _hand_on(
+        self, answer: StreamingResponse, reader: ChangesParser, cutter: BatchCutter, loader: DocumentLoader
+    ) -> Iterator[None]:
         try:
             for block in answer.blocks():
                 for change, size_bytes in reader.feed(block):
@@ -341,12 +351,12 @@ class Reading:
                 if (batch := cutter.cut()) is not None:
                     self._give(batch, loader)
                 yield
-        except GarbageError:
+        except MalformedFeedError:
             if (batch := cutter.cut()) is not None:
                 self._give(batch, loader)
             raise
 
-    def _give(self, batch: ChangeBatch, loader: Loader) -> None:
+    def _give(self, batch: ChangeBatch, loader: DocumentLoader) -> None:
         loader.add(batch)
         loader.drain()
         if batch.seq is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from checkpoints import Seq
-from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, Identity
-from pillows.feed.bounded_queue import Pipe
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
+from pillows.feed.bounded_queue import BoundedQueue
 from pillows.feed.reader import Hands, Reading
-from pillows.feed.requests import BATCH_BYTES, gathered
+from pillows.feed.requests import BATCH_BYTES, coalesce
 from pillows.models import ChangeBatch
 
 #: CouchDB gives up a reader that takes nothing for 300 s, and keeps nothing for it.
@@ -30,15 +30,15 @@ class Session:
         max_bytes: so much may wait in the pipe.
     """
 
-    def __init__(self, hands: Hands, since: Seq, identity: Identity | None, max_bytes: int) -> None:
+    def __init__(self, hands: Hands, since: Seq, identity: DatabaseIdentity | None, max_bytes: int) -> None:
         self._hands = hands
         self._reading = Reading(hands, self._put, since, identity)
-        self._pipe: Pipe[ChangeBatch] = Pipe(
+        self._pipe: BoundedQueue[ChangeBatch] = BoundedQueue(
             self._reading.run, max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS
         )
 
     @property
-    def identity(self) -> Identity | None:
+    def identity(self) -> DatabaseIdentity | None:
         """The database that was read."""
         return self._reading.identity
 
@@ -75,4 +75,4 @@ class Session:
 
     def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
         """At the head, what has gathered in fewer batches."""
-        return gathered(taken) if self._reading.following else taken
+        return coalesce(taken) if self._reading.following else taken

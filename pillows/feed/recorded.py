@@ -11,15 +11,15 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.errors import InvalidSeqError, PermanentError
-from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, Identity
-from pillows.feed.changes_parser import PageReader, Reader, TailReader
-from pillows.feed.requests import Cutter
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
+from pillows.feed.changes_parser import ChangesParser, ContinuousParser, PageParser
+from pillows.feed.requests import BatchCutter
 from pillows.models import Change, ChangeBatch, Document
 
 _BLOCK_BYTES = 65536
 
 
-class FileFeed:
+class RecordedFeed:
     """Recorded answers, one after the other, as if they were pages of one database.
 
     Bodies of `feed=normal`, `longpoll` and `continuous` are told apart by their first line. Every
@@ -38,9 +38,9 @@ class FileFeed:
         self._clock = clock or SystemClock()
         self._skip_design = skip_design
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Nothing is known of the database."""
-        return Identity()
+        return DatabaseIdentity()
 
     def mark(self) -> bool:
         """A recording has no database to mark."""
@@ -53,7 +53,7 @@ class FileFeed:
     def batches(
         self,
         since: Seq,
-        identity: Identity | None,  # noqa: ARG002 - there is none to compare
+        identity: DatabaseIdentity | None,  # noqa: ARG002 - there is none to compare
         stop: Event,
     ) -> Generator[ChangeBatch, None, None]:
         """The recorded changes after `since`, then signs of life until `stop` is set."""
@@ -109,9 +109,9 @@ class FileFeed:
             yield from self._file(path, last=number == len(self._paths))
 
     def _file(self, path: Path, *, last: bool) -> Iterator[ChangeBatch]:
-        cutter = Cutter(skip_design=self._skip_design)
+        cutter = BatchCutter(skip_design=self._skip_design)
         with path.open("rb") as file:
-            reader: Reader = PageReader() if file.read(10) == b'{"results"' else TailReader()
+            reader: ChangesParser = PageParser() if file.read(10) == b'{"results"' else ContinuousParser()
             file.seek(0)
             while block := file.read(_BLOCK_BYTES):
                 self.last_byte_at = self._clock.monotonic()

@@ -97,7 +97,7 @@ def filter_body(source: SourceOptions, ids: Sequence[str] | None = None) -> byte
     return None
 
 
-class Cutter:
+class BatchCutter:
     """Collects changes and cuts batches right after a row with a position.
 
     Args:
@@ -167,7 +167,7 @@ class Cutter:
         )
 
 
-def gathered(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
+def coalesce(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
     """The same changes in fewer batches: a burst at the head comes in many small ones.
 
     None has many more than `INTERVAL` changes: what lies between two positions is seen again after a crash.
@@ -179,12 +179,12 @@ def gathered(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
     for batch in batches:
         some.append(batch)
         if batch.caught_up or sum(len(each.changes) for each in some) >= INTERVAL:
-            whole.append(merged(some))
+            whole.append(merge_batches(some))
             some = []
-    return [*whole, merged(some)] if some else whole
+    return [*whole, merge_batches(some)] if some else whole
 
 
-def merged(batches: Sequence[ChangeBatch]) -> ChangeBatch:
+def merge_batches(batches: Sequence[ChangeBatch]) -> ChangeBatch:
     """Several batches in a row as one."""
     if len(batches) == 1:
         return batches[0]

@@ -9,9 +9,9 @@ from hashlib import sha256
 
 import msgspec
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
-from pillows.couch.response import Answer, Pulse
+from pillows.couch.response import ActivityMonitor, StreamingResponse
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -19,10 +19,10 @@ from pillows.errors import (
     RetryableError,
     SourceMissingError,
 )
-from pillows.feed.base import Identity
-from pillows.feed.changes_parser import Closing, PageReader, Reader
-from pillows.feed.concurrency_limit import Pace
-from pillows.feed.document_fetcher import Documents
+from pillows.feed.base import DatabaseIdentity
+from pillows.feed.changes_parser import ChangesParser, PageParser, ResponseEnd
+from pillows.feed.concurrency_limit import ConcurrencyLimit
+from pillows.feed.document_fetcher import DocumentFetcher
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import filter_body
 from pillows.feed.throttle import Throttled
@@ -54,7 +54,7 @@ class _Welcome(msgspec.Struct):
     vendor: dict[str, object] = {}
 
 
-class Source:
+class SourceDatabase:
     """One database of one server, and the requests that a feed sends to it.
 
     Args:
@@ -62,7 +62,7 @@ class Source:
         options: the database, and how to read it.
         pulse: told of every byte.
         key: whose feed this is.
-        on_throttled: told while documents wait since the server asked us to slow down (`Documents`).
+        on_throttled: told while documents wait since the server asked us to slow down (`DocumentFetcher`).
 
     Attributes:
         longpolls: whether the head is followed by one request after the other. Found out where the
@@ -71,9 +71,9 @@ class Source:
 
     def __init__(
         self,
-        couch: Couch,
+        couch: CouchClient,
         options: SourceOptions,
-        pulse: Pulse,
+        pulse: ActivityMonitor,
         key: str = "",
         on_throttled: Callable[[Throttled | None], None] = lambda _: None,
     ) -> None:
@@ -84,9 +84,9 @@ class Source:
         self._on_throttled = on_throttled
         self.longpolls = options.mode == "longpoll"
 
-    def documents(self, pace: Pace) -> Documents:
+    def documents(self, pace: ConcurrencyLimit) -> DocumentFetcher:
         """Fetches this database's documents, at the given pace."""
-        return Documents(
+        return DocumentFetcher(
             self.couch,
             self.options.database,
             pace=pace,
@@ -95,19 +95,19 @@ class Source:
             on_throttled=self._on_throttled,
         )
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Asks the server and the database who they are."""
         welcome = self.couch.json("GET", "/", _Welcome, pulse=self.pulse)
         if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
             self.longpolls = True
         return self.info(welcome.uuid)
 
-    def info(self, server_uuid: str | None) -> Identity:
+    def info(self, server_uuid: str | None) -> DatabaseIdentity:
         """Asks the database alone."""
         with self._understood():
             info = self.couch.json("GET", self.couch.path(self.options.database), _Info, pulse=self.pulse)
         start, purge = info.instance_start_time, info.purge_seq
-        return Identity(
+        return DatabaseIdentity(
             server_uuid=server_uuid,
             instance_start_time=None if start is None else str(start),
             purge_seq=None if purge is None else str(purge),
@@ -149,7 +149,7 @@ class Source:
     @contextmanager
     def changes(
         self, query: str, *, silent_seconds: float, ids: Sequence[str] | None = None
-    ) -> Iterator[Answer]:
+    ) -> Iterator[StreamingResponse]:
         """Opens `_changes`.
 
         Args:
@@ -167,9 +167,9 @@ class Source:
                 )
             yield answer
 
-    def probe(self, since: str) -> Closing:
+    def probe(self, since: str) -> ResponseEnd:
         """The position of `since` (encoded) as the server has it now, and what is behind it."""
-        reader = PageReader()
+        reader = PageParser()
         with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as answer:
             for block in answer.blocks():
                 deque(reader.feed(block), maxlen=0)
@@ -205,7 +205,7 @@ class Source:
         return error
 
 
-def whole(reader: Reader) -> Closing:
+def whole(reader: ChangesParser) -> ResponseEnd:
     """How a response ended that must be whole.
 
     Raises:

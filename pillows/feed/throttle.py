@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from pillows.clock import Clock
 from pillows.couch.errors import ThrottledError
-from pillows.feed.concurrency_limit import Pace
+from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.retry.backoff import Backoff
 
 T = TypeVar("T")
@@ -46,7 +46,9 @@ class Throttle:
         tell: told before each wait; None once the request waits no more.
     """
 
-    def __init__(self, pace: Pace, clock: Clock, tell: Callable[[Throttled | None], None]) -> None:
+    def __init__(
+        self, pace: ConcurrencyLimit, clock: Clock, tell: Callable[[Throttled | None], None]
+    ) -> None:
         self._pace = pace
         self._clock = clock
         self._tell = tell

@@ -14,7 +14,7 @@ import msgspec
 
 from checkpoints import Checkpoint, CheckpointMoved, Digest, IntegrityError, TailKey
 from pillows.errors import ConfigError, StateLostError
-from pillows.feed.base import Feed, Identity
+from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import Standing
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
@@ -178,9 +178,9 @@ def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
     return copy
 
 
-def identity_of(checkpoint: Checkpoint) -> Identity:
+def identity_of(checkpoint: Checkpoint) -> DatabaseIdentity:
     """The identity of the database that a checkpoint belongs to."""
-    return Identity(
+    return DatabaseIdentity(
         server_uuid=checkpoint.server_uuid,
         instance_start_time=checkpoint.instance_start_time,
         purge_seq=checkpoint.purge_seq,

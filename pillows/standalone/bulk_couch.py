@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import msgspec
 from pydantic import SecretStr
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
@@ -75,7 +75,7 @@ class CouchBulkWriter:
         if on_conflict not in ("skip", "overwrite", "fail"):
             raise ConfigError(f"on_conflict cannot be {on_conflict!r}.", remedy="skip, overwrite or fail")
         connection, self._database = connection_of(url)
-        self._couch = Couch(connection)
+        self._couch = CouchClient(connection)
         self._on_conflict = on_conflict
         self._create = create
 

@@ -23,7 +23,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, Seq
 from pillows.clock import Clock
 from pillows.errors import ConfigError, FatalError, RetryableError
-from pillows.feed.base import Feed, Identity
+from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import Change
 from pillows.pillow import Pillow
 from pillows.stages.transforms import PassThrough
@@ -163,7 +163,7 @@ class Verifier:
             )
         # As in `Run._complete_pass`: those cannot be told from phantoms.
         self._outlive = subject.pillow.keep_deleted or subject.pillow.keep_departed
-        self._identity: Identity | None = None
+        self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING
         self._trigger = DocumentTrigger(subject.feed.fetch)
 

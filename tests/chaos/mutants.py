@@ -125,9 +125,9 @@ def failed_batch_later() -> None:
 
 def recreated_ignored() -> None:
     """A database of the same name is taken for the same database."""
-    from pillows.feed.base import Identity
+    from pillows.feed.base import DatabaseIdentity
 
-    Identity.contradicts = lambda self, other: False  # type: ignore[method-assign]
+    DatabaseIdentity.contradicts = lambda self, other: False  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True, slots=True)

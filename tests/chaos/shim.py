@@ -32,13 +32,13 @@ def alternate() -> None:
     reader.FAR_BEHIND = FAR_BEHIND
     fetch_mode.LAP_ROWS = LAP_ROWS
     fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
-    end = fetch_mode.Choice.end
+    end = fetch_mode.FetchModeTuner.end
 
     def told(self: Any, at: float) -> None:
         sys.stderr.write(f'{{"event": "lap.{self.way}"}}\n')
         end(self, at)
 
-    fetch_mode.Choice.end = told  # type: ignore[method-assign]
+    fetch_mode.FetchModeTuner.end = told  # type: ignore[method-assign]
 
 
 def forget_renames(folder: Path) -> None:

@@ -13,7 +13,13 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-from pillows.feed.changes_parser import GarbageError, LineSplitter, PageReader, Reader, TailReader
+from pillows.feed.changes_parser import (
+    ChangesParser,
+    ContinuousParser,
+    LineSplitter,
+    MalformedFeedError,
+    PageParser,
+)
 
 MAX_LINE_BYTES = 10_000
 
@@ -48,13 +54,13 @@ def one(data: bytes) -> None:
         return
     step, kind = data[-1], data[-2] % 2
     splitter = LineSplitter(max_line_bytes=MAX_LINE_BYTES)
-    reader: Reader = TailReader(splitter) if kind else PageReader(splitter)
+    reader: ChangesParser = ContinuousParser(splitter) if kind else PageParser(splitter)
     try:
         for block in blocks(data[:-2], step):
             for change, size_bytes in reader.feed(block):
                 if change.version <= 0 or not change.revs or size_bytes > len(data):
                     raise AssertionError(f"a change that is none: {change}")
-    except GarbageError:
+    except MalformedFeedError:
         pass
     if splitter.held_bytes > MAX_LINE_BYTES + 1500:
         raise AssertionError("more is held than a line may have")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from checkpoints import Seq
-from pillows.feed.concurrency_limit import Pace
+from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.document_fetcher import Wanted, wanted
-from pillows.feed.document_loader import Loader, Sizes
+from pillows.feed.document_loader import AverageSize, DocumentLoader
 from pillows.models import Change, ChangeBatch
 
 
@@ -28,7 +28,13 @@ def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a
         raw = msgspec.Raw(b"{}")
         return {wanted(change): msgspec.structs.replace(change, body=raw) for change in changes}
 
-    loader = Loader(fetch, given.append, wants=lambda change: change.id == "0-0", pace=Pace(4), sizes=Sizes())
+    loader = DocumentLoader(
+        fetch,
+        given.append,
+        wants=lambda change: change.id == "0-0",
+        pace=ConcurrencyLimit(4),
+        sizes=AverageSize(),
+    )
     for number in range(1000):
         loader.add(rare(number, seq=number + 1))
         held = 100 * (number + 1) - sum(len(batch.changes) for batch in given)

@@ -10,7 +10,7 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from pillows.errors import RetryableError
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, ChangeBatch, guard
 from pillows.pillow import Pillow
 from pillows.stages.filters import KeepAll
@@ -97,10 +97,10 @@ class Scene:
 
     # What `verify` asks of a feed.
 
-    def identify(self) -> Identity:
-        return Identity()
+    def identify(self) -> DatabaseIdentity:
+        return DatabaseIdentity()
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def batches(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
         for trouble in self.troubles:
             self.trouble = trouble
             self.now += 5

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import msgspec
 
 from pillows.clock import Clock, SystemClock
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.feed.base import Feed
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 from pillows.feed.reader import MAX_LIFE_SECONDS
-from pillows.feed.shared.shared_feed import ALONE_SECONDS, FeedGroup, GroupFeed
+from pillows.feed.shared.shared_feed import ALONE_SECONDS, SharedFeed, SubscribedFeed
 from pillows.models import Change
 from pillows.observer import Observer
 
@@ -21,7 +21,7 @@ from pillows.observer import Observer
 _OWN_SETTINGS = {"connection", "since", "on_recreated"}
 
 
-class FeedGroups:
+class FeedPool:
     """Makes feeds that share clients, and connections where they can. Made once for a daemon.
 
     Args:
@@ -32,8 +32,8 @@ class FeedGroups:
     def __init__(self, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
-        self._clients: dict[CouchConnection, Couch] = {}
-        self._groups: dict[tuple[CouchConnection, bytes], FeedGroup] = {}
+        self._clients: dict[CouchConnection, CouchClient] = {}
+        self._groups: dict[tuple[CouchConnection, bytes], SharedFeed] = {}
 
     def feed(
         self,
@@ -64,16 +64,16 @@ class FeedGroups:
         if source.filtered or source.identity_token:
             return own(prefilter, ALONE_SECONDS, key)
         group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, source.database))
-        return GroupFeed(own(prefilter, ALONE_SECONDS, key), group, prefilter or _everything)
+        return SubscribedFeed(own(prefilter, ALONE_SECONDS, key), group, prefilter or _everything)
 
     def close(self) -> None:
         """Closes every connection."""
         for couch in self._clients.values():
             couch.close()
 
-    def _client(self, connection: CouchConnection) -> Couch:
+    def _client(self, connection: CouchConnection) -> CouchClient:
         if connection not in self._clients:
-            self._clients[connection] = Couch(connection, clock=self._clock)
+            self._clients[connection] = CouchClient(connection, clock=self._clock)
         return self._clients[connection]
 
     def _group(
@@ -81,11 +81,11 @@ class FeedGroups:
         connection: CouchConnection,
         source: SourceOptions,
         make_feed: Callable[[Callable[[Change], bool]], CouchFeed],
-    ) -> FeedGroup:
+    ) -> SharedFeed:
         settings = msgspec.json.encode(source.model_dump(mode="json", exclude=_OWN_SETTINGS), order="sorted")
         key = (connection, settings)
         if key not in self._groups:
-            self._groups[key] = FeedGroup(
+            self._groups[key] = SharedFeed(
                 make_feed,
                 clock=self._clock,
                 overlap_seconds=source.join_overlap,

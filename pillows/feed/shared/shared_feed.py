@@ -21,9 +21,9 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.errors import FatalError
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
-from pillows.feed.shared.subscriber import Held, Member
+from pillows.feed.shared.subscriber import JoinPoint, Subscriber
 from pillows.models import Change, ChangeBatch, Document
 
 #: How far apart the positions are that a group remembers.
@@ -36,7 +36,7 @@ GATHER_SECONDS = 5.0
 ALONE_SECONDS = 30.0
 
 
-class FeedGroup:
+class SharedFeed:
     """One connection for many readers of one database.
 
     Args:
@@ -58,11 +58,11 @@ class FeedGroup:
         self._clock = clock
         self._overlap_seconds = overlap_seconds
         self._max_lag_bytes = max_lag_bytes
-        self._members: list[Member] = []
-        self._joining: list[Member] = []
-        self._held: deque[Held] = deque()
-        self._began: Held | None = None
-        self._identity: Identity | None = None
+        self._members: list[Subscriber] = []
+        self._joining: list[Subscriber] = []
+        self._held: deque[JoinPoint] = deque()
+        self._began: JoinPoint | None = None
+        self._identity: DatabaseIdentity | None = None
         self._halt = Event()
         self._ending = False
         self._reader: gevent.Greenlet[[], None] | None = None
@@ -73,7 +73,7 @@ class FeedGroup:
         """How many readers it has, those that are about to join included."""
         return len(self._members) + len(self._joining)
 
-    def offer(self, seq: Seq, asked_at: float) -> Held | None:
+    def offer(self, seq: Seq, asked_at: float) -> JoinPoint | None:
         """The position at which a reader may join; None: not yet.
 
         Args:
@@ -81,7 +81,7 @@ class FeedGroup:
             asked_at: when it sent a request whose whole answer it has taken.
         """
         if not self.size:
-            return Held(self._clock.monotonic(), seq)  # it is the group
+            return JoinPoint(self._clock.monotonic(), seq)  # it is the group
         old_enough = asked_at - self._overlap_seconds
         for held in reversed(self._held):
             if held.at <= old_enough:
@@ -90,9 +90,11 @@ class FeedGroup:
                 return replace(held, exact=True)
         return None
 
-    def join(self, held: Held, identity: Identity | None, wants: Callable[[Change], bool]) -> Member:
+    def join(
+        self, held: JoinPoint, identity: DatabaseIdentity | None, wants: Callable[[Change], bool]
+    ) -> Subscriber:
         """Takes a reader in, with the next request."""
-        member = Member(held, identity, wants, self._max_lag_bytes)
+        member = Subscriber(held, identity, wants, self._max_lag_bytes)
         self._joining.append(member)
         if self._reader is None:
             self._ending = False
@@ -111,7 +113,7 @@ class FeedGroup:
         self._halt.set()
         return True
 
-    def leave(self, member: Member) -> None:
+    def leave(self, member: Subscriber) -> None:
         """Lets a reader go; the last one ends the group's connection."""
         for members in (self._members, self._joining):
             if member in members:
@@ -161,7 +163,7 @@ class FeedGroup:
         self._halt = Event()
         return self._held[-1].seq
 
-    def _may_begin(self, member: Member) -> bool:
+    def _may_begin(self, member: Subscriber) -> bool:
         if self._began is None or not member.held.exact or member.held.seq == self._began.seq:
             return True
         member.leave()
@@ -194,12 +196,12 @@ class FeedGroup:
         now = self._clock.monotonic()
         if len(self._held) > 1 and self._held[-1].at - self._held[-2].at < STEP_SECONDS:
             self._held.pop()
-        self._held.append(Held(now, seq))
+        self._held.append(JoinPoint(now, seq))
         while len(self._held) > 1 and self._held[1].at <= now - self._overlap_seconds - ALONE_SECONDS:
             self._held.popleft()
 
 
-class GroupFeed:
+class SubscribedFeed:
     """A feed that joins its group as soon as it is at the head. See `Feed` for the methods.
 
     Args:
@@ -208,11 +210,11 @@ class GroupFeed:
         wants: whether a change's document is wanted.
     """
 
-    def __init__(self, own: CouchFeed, group: FeedGroup, wants: Callable[[Change], bool]) -> None:
+    def __init__(self, own: CouchFeed, group: SharedFeed, wants: Callable[[Change], bool]) -> None:
         self._own = own
         self._group = group
         self._wants = wants
-        self._member: Member | None = None
+        self._member: Subscriber | None = None
 
     @property
     def last_byte_at(self) -> float | None:
@@ -229,7 +231,7 @@ class GroupFeed:
         """Whether it reads with others now."""
         return self._member is not None
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         """Asks which database this is; one attempt."""
         return self._own.identify()
 
@@ -262,7 +264,7 @@ class GroupFeed:
         return self._own.pending(since)
 
     def batches(
-        self, since: Seq, identity: Identity | None, stop: Event
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Changes after `since`, for ever: alone first, then with the group, alone when it falls behind."""
         while not stop.is_set():
@@ -287,10 +289,10 @@ class GroupFeed:
         self._own.close()
 
     def _alone(
-        self, since: Seq, identity: Identity | None, stop: Event
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Changes until it has joined the group; at last the position at which it did."""
-        held: Held | None = None
+        held: JoinPoint | None = None
         with closing(self._own.batches(since, identity, stop)) as alone:
             for batch in alone:
                 since = batch.seq or since

@@ -10,12 +10,12 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, Identity
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.models import Change, ChangeBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class JoinPoint:
     """A position, and when the group held it.
 
     Attributes:
@@ -30,7 +30,7 @@ class Held:
     exact: bool = False
 
 
-class Member:
+class Subscriber:
     """A reader in a group: what waits for it.
 
     Args:
@@ -44,7 +44,11 @@ class Member:
     """
 
     def __init__(
-        self, held: Held, identity: Identity | None, wants: Callable[[Change], bool], max_bytes: int
+        self,
+        held: JoinPoint,
+        identity: DatabaseIdentity | None,
+        wants: Callable[[Change], bool],
+        max_bytes: int,
     ) -> None:
         self.held = held
         self.identity = identity

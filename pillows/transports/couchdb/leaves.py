@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.response import TooLargeError
 
 #: An answer that is larger is asked for in halves; that of one document may be so many times as large.
@@ -27,7 +27,7 @@ class Answer(Protocol[_Result_co]):
 
 
 def all_leaves(
-    couch: Couch, path: str, kind: type[Answer[_Result_co]], ids: Sequence[str]
+    couch: CouchClient, path: str, kind: type[Answer[_Result_co]], ids: Sequence[str]
 ) -> list[_Result_co]:
     """What `_bulk_get` tells of these documents.
 
@@ -39,7 +39,7 @@ def all_leaves(
 
     Raises:
         TooLargeError: one document alone is too large.
-        PillowError: as `Couch.json`.
+        PillowError: as `CouchClient.json`.
     """
     try:
         answer = couch.json(

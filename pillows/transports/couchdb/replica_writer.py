@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, generation
 from pillows.transports.couchdb.leaves import all_leaves
@@ -70,7 +70,7 @@ class Replica:
         database: the source.
     """
 
-    def __init__(self, target: TargetDatabase, couch: Couch, database: str) -> None:
+    def __init__(self, target: TargetDatabase, couch: CouchClient, database: str) -> None:
         self._target = target
         self._couch = couch
         self._database = database

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from checkpoints import TailKey
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.errors import RetryableError
 from pillows.models import Standing, WriteResult, generation
@@ -98,7 +98,7 @@ class TargetDatabase:
             tails that ever wrote there in another one.
     """
 
-    def __init__(self, couch: Couch, database: str, key: TailKey) -> None:
+    def __init__(self, couch: CouchClient, database: str, key: TailKey) -> None:
         self.couch = couch
         self.database = database
         self._key = key
@@ -119,7 +119,7 @@ class TargetDatabase:
                 and whoever else wrote there is one, pillowd or not.
 
         Raises:
-            RetryableError, AccessError: as `Couch.json`; a missing database is retryable.
+            RetryableError, AccessError: as `CouchClient.json`; a missing database is retryable.
         """
         try:
             info = self.couch.json("GET", self.couch.path(self.database), _Info)
@@ -188,7 +188,7 @@ class TargetDatabase:
         """Removes documents without a trace.
 
         Raises:
-            RetryableError, AccessError: as `Couch.json`; purging takes an administrator.
+            RetryableError, AccessError: as `CouchClient.json`; purging takes an administrator.
         """
         ids = list(leaves)
         for start in range(0, len(ids), 100):  # `[purge] max_document_id_number`

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
 from pillows.models import Batch, Standing, WriteResult, guard
@@ -59,9 +59,9 @@ class CouchdbTransport(Transport):
         databases = [options.database for options in outputs.values()]
         if len(set(databases)) < len(databases):
             raise ConfigError(f"Two outputs of {name} name the same database.")
-        self._couch = Couch(connection)
+        self._couch = CouchClient(connection)
         self._source: tuple[CouchConnection, str] | None = None
-        self._source_couch: Couch | None = None
+        self._source_couch: CouchClient | None = None
         self._targets = {
             output: TargetDatabase(self._couch, options.database, key) for output, options in outputs.items()
         }
@@ -157,7 +157,7 @@ class CouchdbTransport(Transport):
                 remedy="use mode: upsert",
             )
         connection, database = self._source
-        self._source_couch = self._source_couch or Couch(connection)
+        self._source_couch = self._source_couch or CouchClient(connection)
         return Replica(self._targets[output], self._source_couch, database)
 
 

@@ -23,7 +23,7 @@ from requests.utils import requote_uri
 from checkpoints import Checkpoint, TailKey
 from pillows.clock import SystemClock
 from pillows.couch.errors import retry_after
-from pillows.couch.exception_chain import causes, unopened
+from pillows.couch.exception_chain import is_connect_failure, walk_causes
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, RetryableError
 from pillows.models import Batch, Standing, WriteResult
 from pillows.options import Duration, Options, Secret, Size
@@ -205,7 +205,7 @@ class HttpTransport(Transport):
                 remedy="set the connection's `ca_bundle`",
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            kind = AwayError if unopened(error) else RetryableError
+            kind = AwayError if is_connect_failure(error) else RetryableError
             raise kind(f"The webhook at {self._place} cannot be reached: {_innermost(error)}.") from None
         return self._meaning(status, found, content)
 
@@ -249,7 +249,7 @@ class _OwnHeaders(requests.auth.AuthBase):
 
 def _innermost(error: BaseException) -> str:
     """What happened. The errors around it quote the URL."""
-    *_, cause = causes(error)
+    *_, cause = walk_causes(error)
     return f"{type(cause).__name__}: {cause}"
 
 

@@ -15,16 +15,16 @@ from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
 from pillows.feed import fetch_mode, reader
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
-from pillows.feed.recorded import FileFeed
+from pillows.feed.recorded import RecordedFeed
 from pillows.feed.requests import Page
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.sizes import size
-from tests.unit.feed.wire import Taking, taking
+from tests.unit.pillows.feed.wire import Taking, taking
 
 DOCS = size(ci=3000, proof=50_000)
 HOW = ["include_docs", "bulk_get", "auto"]
@@ -238,7 +238,7 @@ def test_t23_a_database_without_the_token_is_another_one(couch_db):
     """Works with any server, however soon after its deletion it was created anew."""
     couch_db.fill(10)
     with closing(feed(couch_db.server_url, couch_db, identity_token=True)) as source:
-        identity = Identity(server_uuid=source.identify().server_uuid, marked=source.mark())
+        identity = DatabaseIdentity(server_uuid=source.identify().server_uuid, marked=source.mark())
     with taking(feed(couch_db.server_url, couch_db, identity_token=True), Seq.BEGINNING, identity) as taken:
         taken.until(lambda: caught_up(taken))
     assert (taken.error, len(taken.ids)) == (None, 10)
@@ -350,10 +350,10 @@ def test_a_recorded_answer_replays_as_the_feed_it_was(couch_db, tmp_path, kind):
     file = tmp_path / "changes"
     query = {key: json.dumps(v) if isinstance(v, bool) else v for key, v in params.items()}
     file.write_bytes(couch_db.request("GET", "/_changes", params=query).content)
-    with taking(FileFeed(file, clock=FakeClock())) as taken:
+    with taking(RecordedFeed(file, clock=FakeClock())) as taken:
         taken.until(lambda: caught_up(taken))
         assert state(taken.batches) == couch_db.documents()
         middle = taken.batches[0].seq
-    with taking(FileFeed(file, clock=FakeClock()), middle) as rest:
+    with taking(RecordedFeed(file, clock=FakeClock()), middle) as rest:
         rest.until(lambda: caught_up(rest))
     assert taken.ids == [c.id for c in taken.batches[0].changes] + rest.ids

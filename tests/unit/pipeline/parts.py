@@ -12,7 +12,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, CheckpointStore, Seq, TailKey
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.store import DeadLetters
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, generation, guard
 from pillows.observer import Observer
 from pillows.options import Options
@@ -42,9 +42,11 @@ def batch(seq: object, *changes: Change, caught_up: bool = False) -> ChangeBatch
 class ListFeed:
     """Hands over batches from a list that a test may still extend; each is read once per run."""
 
-    def __init__(self, batches: Sequence[ChangeBatch] = (), *, identity: Identity | None = None) -> None:
+    def __init__(
+        self, batches: Sequence[ChangeBatch] = (), *, identity: DatabaseIdentity | None = None
+    ) -> None:
         self.queue = list(batches)
-        self.identity = identity or Identity(server_uuid="u", instance_start_time="1700000000")
+        self.identity = identity or DatabaseIdentity(server_uuid="u", instance_start_time="1700000000")
         self.sums: dict[str, int] = {}
         self.asked: list[Seq] = []
         self.fetched: list[str] = []
@@ -54,7 +56,7 @@ class ListFeed:
         self.trouble: str | None = None
         self.closed = 0
 
-    def identify(self) -> Identity:
+    def identify(self) -> DatabaseIdentity:
         return self.identity
 
     def mark(self) -> bool:
@@ -63,7 +65,7 @@ class ListFeed:
     def start(self) -> Seq:
         return Seq.BEGINNING
 
-    def batches(self, since: Seq, identity: Identity | None, stop: Event) -> Iterator[ChangeBatch]:
+    def batches(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
         self.asked.append(since)
         todo = list(self.queue)
         if any(b.seq == since for b in todo):

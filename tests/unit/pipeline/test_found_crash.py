@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, ChangeBatch, guard
 from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
 
@@ -60,7 +60,7 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
 
 
 def purged(purge_seq):
-    return Identity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
+    return DatabaseIdentity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
 
 
 def once(tmp_path, running, feed, memory, until):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gevent
 
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 
 
@@ -23,7 +23,7 @@ class Late(MemoryTransport):
 
 
 def purged(purge_seq):
-    return Identity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
+    return DatabaseIdentity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
 
 
 def test_what_was_in_flight_when_the_epoch_was_raised_is_written_again_too(tmp_path, running):

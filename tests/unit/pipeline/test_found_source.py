@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
 
 
@@ -12,18 +12,20 @@ from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, 
 def test_t22_a_server_that_is_upgraded_tells_when_its_database_was_created(tmp_path, running, before):
     """Up to 3.2 it is "0"; kept for ever, no database that is created anew would be noticed."""
     memory = MemoryTransport()
-    feed = ListFeed([batch(1, change("a"), caught_up=True)], identity=Identity(instance_start_time=before))
+    feed = ListFeed(
+        [batch(1, change("a"), caught_up=True)], identity=DatabaseIdentity(instance_start_time=before)
+    )
     run = running(plan(tmp_path, feed, memory))
     run.until(lambda: run.tail.status().changes == 1)
     assert run.finish().instance_start_time == before
 
-    feed.identity = Identity(instance_start_time="1700000000", server_uuid="u", purge_seq="0-p")
+    feed.identity = DatabaseIdentity(instance_start_time="1700000000", server_uuid="u", purge_seq="0-p")
     again = running(run.plan)
     again.until(lambda: again.tail.status().seq is not None)
     checkpoint = again.finish()
     assert (checkpoint.instance_start_time, checkpoint.purge_seq) == ("1700000000", "0-p")
 
-    feed.identity = Identity(instance_start_time="1800000000", server_uuid="v", purge_seq="5-p")
+    feed.identity = DatabaseIdentity(instance_start_time="1800000000", server_uuid="v", purge_seq="5-p")
     again = running(run.plan)
     again.until(lambda: again.tail.status().seq is not None)
     assert again.finish().instance_start_time == "1700000000"  # the feed is to find that out

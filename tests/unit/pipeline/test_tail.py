@@ -18,7 +18,7 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, Document, guard
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointPolicy
@@ -356,8 +356,8 @@ def test_a_document_that_went_back_within_one_batch_ends_as_it_came_last(tmp_pat
     assert run.finish().epoch == 2
 
 
-def purged(purge_seq: str) -> Identity:
-    return Identity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
+def purged(purge_seq: str) -> DatabaseIdentity:
+    return DatabaseIdentity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
 
 
 def test_a_later_epoch_in_the_target_fences_us_out(tmp_path, running):

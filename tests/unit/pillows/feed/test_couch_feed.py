@@ -24,7 +24,7 @@ from tests.servers.scripted import (
     json_reply,
 )
 from tests.sizes import size
-from tests.unit.feed.wire import closing, couchdb, feed_of, page, reply, row, taking
+from tests.unit.pillows.feed.wire import closing, couchdb, feed_of, page, reply, row, taking
 
 #: Longer than a busy machine keeps server and feed, which share this process, from running.
 SILENCE_SECONDS = 0.6

@@ -12,18 +12,18 @@ import pytest
 from gevent.event import Event
 
 from pillows.clock import SystemClock
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import Pulse, TooLargeError
+from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.changes_parser import change_of
-from pillows.feed.concurrency_limit import Pace
-from pillows.feed.document_fetcher import Documents, wanted
-from pillows.feed.document_loader import Loader, Sizes
+from pillows.feed.changes_parser import parse_change
+from pillows.feed.concurrency_limit import ConcurrencyLimit
+from pillows.feed.document_fetcher import DocumentFetcher, wanted
+from pillows.feed.document_loader import AverageSize, DocumentLoader
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
-from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
+from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 BULK = ("POST", "/db/_bulk_get")
 MISSING = {"error": "not_found", "reason": "missing"}
@@ -47,7 +47,7 @@ def results(*found: dict[str, Any]) -> bytes:
 
 def change(id: str, *revs: str, **fields: Any) -> Change:
     line = row(1, None, id=id, changes=[{"rev": rev} for rev in revs], doc=None, **fields)
-    return change_of(line)
+    return parse_change(line)
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def server(scripted_server) -> ScriptedServer:
 
 
 @pytest.fixture
-def documents(server, clock) -> Documents:
-    couch = Couch(CouchConnection(url=server.url), clock=clock)
-    return Documents(couch, "db", pace=Pace(4), pulse=Pulse(clock))
+def documents(server, clock) -> DocumentFetcher:
+    couch = CouchClient(CouchConnection(url=server.url), clock=clock)
+    return DocumentFetcher(couch, "db", pace=ConcurrencyLimit(4), pulse=ActivityMonitor(clock))
 
 
 def bodies(filled: dict[Any, Change]) -> dict[str, dict[str, Any]]:
@@ -172,9 +172,9 @@ def test_a_database_that_is_missing_is_no_server_without_bulk_get(server, docume
 
 
 def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server, clock):
-    couch = Couch(CouchConnection(url=server.url), clock=clock)
-    pace = Pace(4)
-    documents = Documents(couch, "db", pace=pace, pulse=Pulse(clock))
+    couch = CouchClient(CouchConnection(url=server.url), clock=clock)
+    pace = ConcurrencyLimit(4)
+    documents = DocumentFetcher(couch, "db", pace=pace, pulse=ActivityMonitor(clock))
     busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="3")
     server.on(*BULK, busy, busy, results(ok("a", "1-a")))
     began = clock.monotonic()
@@ -291,7 +291,7 @@ def batch(*ids: str, seq: bool = True, **fields: Any) -> ChangeBatch:
 
 
 class Fetching:
-    """A stand-in for `Documents.fill`: slow, unordered, and it notes what was asked for."""
+    """A stand-in for `DocumentFetcher.fill`: slow, unordered, and it notes what was asked for."""
 
     def __init__(self, size_bytes: int = 10, largest: int = 10**9, fail_at: str = ""):
         self.asked: list[list[str]] = []
@@ -314,7 +314,9 @@ class Fetching:
 
 def load(fetch: Fetching, batches: list[ChangeBatch], wants=lambda _: True, sizes=None) -> list[ChangeBatch]:
     given: list[ChangeBatch] = []
-    loader = Loader(fetch, given.append, wants=wants, pace=Pace(4), sizes=sizes or Sizes())
+    loader = DocumentLoader(
+        fetch, given.append, wants=wants, pace=ConcurrencyLimit(4), sizes=sizes or AverageSize()
+    )
     try:
         for one in batches:
             loader.add(one)
@@ -351,7 +353,9 @@ def test_a_slow_answer_holds_back_only_so_much_behind_it():
         return fetching(changes)
 
     given: list[ChangeBatch] = []
-    loader = Loader(fetch, given.append, wants=lambda _: True, pace=Pace(4), sizes=Sizes())
+    loader = DocumentLoader(
+        fetch, given.append, wants=lambda _: True, pace=ConcurrencyLimit(4), sizes=AverageSize()
+    )
     batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 9000, 100)]
     reader = gevent.spawn(lambda: [loader.add(one) for one in batches] and loader.drain())
     reader.join(0.2)
@@ -372,7 +376,7 @@ def test_unwanted_and_deleted_changes_pass_without_document_and_cost_no_request(
 
 
 def test_large_documents_come_in_small_groups_and_the_position_with_the_last_piece():
-    sizes = Sizes()
+    sizes = AverageSize()
     sizes.saw(1, 2 * 2**20)
     given = load(Fetching(size_bytes=2 * 2**20), [batch(*"abcdefg")], sizes=sizes)
     assert [(ids([b]), b.seq is not None) for b in given] == [

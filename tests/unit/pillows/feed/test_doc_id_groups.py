@@ -7,11 +7,11 @@ import json
 import pytest
 
 from checkpoints import Seq
-from pillows.feed.doc_id_groups import GROUP_IDS, IdGroups
+from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
 from pillows.models import Change
 from tests.clock import FakeClock
 from tests.servers.scripted import Request, ScriptedServer, json_reply
-from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
+from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 CHANGES = ("GET", "/db/_changes")
 POSTED = ("POST", "/db/_changes")
@@ -108,7 +108,7 @@ def test_t30_no_change_is_missed_when_a_copy_lags_and_the_position_moves(databas
 
 
 def test_t30_a_position_is_taken_once_every_copy_has_what_it_covers():
-    groups = IdGroups(ids(GROUP_IDS + 1), overlap_seconds=60.0)
+    groups = DocIdGroups(ids(GROUP_IDS + 1), overlap_seconds=60.0)
     for at in (0, 10, 20):
         groups.hold(at, Seq.of(f"{at}-x"))
     assert groups.covered(59.0) is None
@@ -118,7 +118,7 @@ def test_t30_a_position_is_taken_once_every_copy_has_what_it_covers():
 
 
 def test_t30_what_was_handed_on_comes_again_only_in_another_state():
-    groups = IdGroups(ids(2), overlap_seconds=60.0)
+    groups = DocIdGroups(ids(2), overlap_seconds=60.0)
     first, second = Change("doc-1", ("1-a",), 1), Change("doc-1", ("2-b",), 2)
     assert groups.news([first]) == [first]
     assert groups.news([first]) == []

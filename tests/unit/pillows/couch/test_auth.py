@@ -13,7 +13,7 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from pydantic import ValidationError
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import ThrottledError, classify, retry_after
 from pillows.couch.options import (
     BasicAuth,
@@ -25,7 +25,7 @@ from pillows.couch.options import (
 from pillows.errors import AccessError, PillowError, RetryableError
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head, json_reply
-from tests.unit.feed.wire import couchdb, feed_of, page, reply, row, taking
+from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 SECRET = "s3cr3t-pä$$:word"
 REFUSED = json_reply({"error": "unauthorized", "reason": "Name or password is incorrect."}, 401)
@@ -37,7 +37,7 @@ def server(scripted_server) -> ScriptedServer:
     return couchdb(scripted_server())
 
 
-def welcome(couch: Couch) -> object:
+def welcome(couch: CouchClient) -> object:
     return couch.json("GET", "/", dict)
 
 
@@ -47,20 +47,22 @@ def sent(server: ScriptedServer, header: str) -> list[str | None]:
 
 def test_basic_sends_name_and_password_in_utf8(server, clock):
     auth = BasicAuth(username="ümit", password=SECRET)
-    welcome(Couch(CouchConnection(url=server.url, auth=auth), clock=clock))
+    welcome(CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock))
     assert sent(server, "authorization") == ["Basic " + b64encode(f"ümit:{SECRET}".encode()).decode()]
 
 
 def test_bearer_sends_its_token(server, clock):
     auth = BearerAuth(type="bearer", token="abc.def")
-    welcome(Couch(CouchConnection(url=server.url, auth=auth), clock=clock))
+    welcome(CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock))
     assert sent(server, "authorization") == ["Bearer abc.def"]
 
 
 def test_a_token_file_is_read_again(server, clock, tmp_path):
     file = tmp_path / "token"
     file.write_text("one\n")
-    couch = Couch(CouchConnection(url=server.url, auth=JwtAuth(type="jwt", token_file=file)), clock=clock)
+    couch = CouchClient(
+        CouchConnection(url=server.url, auth=JwtAuth(type="jwt", token_file=file)), clock=clock
+    )
     welcome(couch)
     file.write_text("two\n")
     welcome(couch)
@@ -73,7 +75,7 @@ def test_a_token_file_is_read_again(server, clock, tmp_path):
 def test_netrc_and_environment_never_lend_credentials(server, clock, tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login joe password pw")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    welcome(Couch(CouchConnection(url=server.url), clock=clock))
+    welcome(CouchClient(CouchConnection(url=server.url), clock=clock))
     assert sent(server, "authorization") == [None]
 
 
@@ -83,7 +85,7 @@ def test_a_proxy_of_the_environment_is_used(server, clock, monkeypatch):
     monkeypatch.delenv("NO_PROXY", raising=False)
     server.on("GET", "http://couch.invalid:5984/", json_reply({}))
     server.on("GET", "/", json_reply({}))
-    welcome(Couch(CouchConnection(url="http://couch.invalid:5984"), clock=clock))
+    welcome(CouchClient(CouchConnection(url="http://couch.invalid:5984"), clock=clock))
     assert server.requests[0].raw_target == "http://couch.invalid:5984/"
 
 
@@ -101,9 +103,9 @@ def session_server(server: ScriptedServer, max_age: int = 600) -> ScriptedServer
     return server.on("POST", "/_session", login)
 
 
-def session(server: ScriptedServer, clock: object) -> Couch:
+def session(server: ScriptedServer, clock: object) -> CouchClient:
     auth = SessionAuth(type="session", username="joe", password=SECRET)
-    return Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    return CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
 
 
 def test_a_session_is_renewed_before_it_ends(server, clock):
@@ -212,20 +214,20 @@ def tls_server(tmp_path):
 def test_t46_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_its_bundle(tls_server, clock):
     url, certificate, key = tls_server
     with pytest.raises(AccessError, match="ca_bundle"):
-        welcome(Couch(CouchConnection(url=url), clock=clock))
+        welcome(CouchClient(CouchConnection(url=url), clock=clock))
     trusting = CouchConnection(url=url, ca_bundle=certificate, client_cert=certificate, client_key=key)
-    assert welcome(Couch(trusting, clock=clock)) == {}
+    assert welcome(CouchClient(trusting, clock=clock)) == {}
 
 
 @pytest.mark.parametrize("files", ["one", "two"])
 def test_t46_our_certificate_is_shown_to_a_server_that_wants_one(tls_server, clock, tmp_path, files):
     url, certificate, key = tls_server
     with pytest.raises(PillowError):
-        welcome(Couch(CouchConnection(url=url, ca_bundle=certificate), clock=clock))
+        welcome(CouchClient(CouchConnection(url=url, ca_bundle=certificate), clock=clock))
     both = tmp_path / "both.pem"
     both.write_text(certificate.read_text() + key.read_text())
     ours = {"client_cert": both} if files == "one" else {"client_cert": certificate, "client_key": key}
-    assert welcome(Couch(CouchConnection(url=url, ca_bundle=certificate, **ours), clock=clock)) == {}
+    assert welcome(CouchClient(CouchConnection(url=url, ca_bundle=certificate, **ours), clock=clock)) == {}
 
 
 # --- nothing is shown
@@ -292,11 +294,11 @@ def test_t47_no_message_holds_a_secret(server, clock, kind, auth_of):
 @pytest.mark.parametrize("kind", KINDS)
 def test_t47_a_secret_in_a_librarys_message_is_cut_out(server, clock, kind, auth_of):
     auth, secrets = auth_of(kind)
-    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
     welcome(couch)
     sent_now = [secret for secret in secrets if secret != "cookie2"]
     for secret in sent_now:
-        with pytest.raises(RetryableError) as raised, couch.translated():
+        with pytest.raises(RetryableError) as raised, couch.translate_errors():
             raise OSError(f"cannot send {secret}")
         assert secret not in str(raised.value)
         assert "***" in str(raised.value)

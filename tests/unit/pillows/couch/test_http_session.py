@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from pillows.couch import http_session
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.errors import RetryableError
 
@@ -32,7 +32,7 @@ def test_class_crash_a_line_that_fails_while_it_is_connected_is_tried_again(
         raise error
 
     monkeypatch.setattr(http_session, "_connect", failing)
-    couch = Couch(CouchConnection(url="http://127.0.0.1:1"))
+    couch = CouchClient(CouchConnection(url="http://127.0.0.1:1"))
     with pytest.raises(RetryableError):
         couch.json("GET", "/", dict)
     couch.close()

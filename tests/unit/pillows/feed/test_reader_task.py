@@ -19,7 +19,7 @@ from pillows.retry.retrier import Retrier
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.sizes import size
-from tests.unit.feed.wire import MARK, PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
+from tests.unit.pillows.feed.wire import MARK, PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
 from tests.unit.pipeline.conftest import running
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
 

@@ -6,8 +6,8 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.shared.shared_feed import FeedGroup
-from pillows.feed.shared.subscriber import Held
+from pillows.feed.shared.shared_feed import SharedFeed
+from pillows.feed.shared.subscriber import JoinPoint
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 
@@ -48,13 +48,13 @@ def test_t13_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_i
         return feeds[-1]
 
     clock = FakeClock(auto=False)
-    group = FeedGroup(make_feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
-    first = group.join(Held(clock.monotonic(), Seq.of("1-first")), None, lambda _: True)
+    group = SharedFeed(make_feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    first = group.join(JoinPoint(clock.monotonic(), Seq.of("1-first")), None, lambda _: True)
     until(lambda: feeds and feeds[0].since)
     leaving = gevent.spawn(group.leave, first)
     until(lambda: not group.size)
 
-    second = group.join(Held(clock.monotonic(), Seq.of("2-second")), None, lambda _: True)
+    second = group.join(JoinPoint(clock.monotonic(), Seq.of("2-second")), None, lambda _: True)
     until(lambda: len(feeds) == 2 and feeds[1].since)
     feeds[0].may_end.set()
     leaving.get(timeout=60)
@@ -92,8 +92,8 @@ def founded():
     """A group that reads from a position of a copy that is ahead."""
     clock = FakeClock(auto=False)
     feed = Copies()
-    group = FeedGroup(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
-    founder = group.join(Held(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
+    group = SharedFeed(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    founder = group.join(JoinPoint(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
     until(lambda: feed.since == ["5-far"])
     return clock, feed, group, founder
 

@@ -7,12 +7,12 @@ import pytest
 from gevent.event import Event
 
 from pillows.couch import login_throttle
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.errors import ForbiddenError, RefusedError, classify
 from pillows.couch.options import BasicAuth, CouchConnection, SessionAuth, Timeouts
 from pillows.errors import AccessError, RetryableError
 from tests.servers.scripted import HANG, RESET, Pause, Request, ScriptedServer, chunk, head, json_reply
-from tests.unit.feed.wire import couchdb, feed_of, taking
+from tests.unit.pillows.feed.wire import couchdb, feed_of, taking
 
 REFUSED = json_reply({"error": "unauthorized", "reason": "Name or password is incorrect."}, 401)
 LOCK = "Account is temporarily locked due to multiple authentication failures"
@@ -33,16 +33,16 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_throttle, "PATIENCE_SECONDS", 600.0)
 
 
-def basic(server: ScriptedServer, clock: object) -> Couch:
+def basic(server: ScriptedServer, clock: object) -> CouchClient:
     auth, timeouts = BasicAuth(username="j", password="x"), Timeouts(silence=600.0)
-    return Couch(CouchConnection(url=server.url, auth=auth, timeouts=timeouts), clock=clock)
+    return CouchClient(CouchConnection(url=server.url, auth=auth, timeouts=timeouts), clock=clock)
 
 
-def ask(couch: Couch, path: str = "/") -> object:
+def ask(couch: CouchClient, path: str = "/") -> object:
     return couch.json("GET", path, dict)
 
 
-def is_refused(couch: Couch) -> None:
+def is_refused(couch: CouchClient) -> None:
     with pytest.raises(AccessError):
         ask(couch)
 
@@ -59,7 +59,7 @@ def together(work, *arguments: object) -> None:
 def test_t44_a_wrong_password_is_tried_twice_in_five_minutes(server, clock, kind, refusal):
     server.on("GET", "/", refusal).on("POST", "/_session", refusal)
     auth = {"type": kind, "username": "joe", "password": "x"}
-    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
     for _ in range(100):
         is_refused(couch)
         clock.advance(2.9)
@@ -115,7 +115,7 @@ def test_t44_a_session_that_ends_under_twenty_readers_tries_a_changed_password_t
     cookie = "AuthSession=c1; Version=1; Max-Age=600"
     server.on("POST", "/_session", json_reply({"ok": True}, Set_Cookie=cookie), [Pause(0.05), REFUSED])
     auth = SessionAuth(type="session", username="joe", password="x")
-    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
     ask(couch)
     clock.advance(600)
     together(is_refused, couch)
@@ -163,7 +163,7 @@ def test_t44_a_feed_that_is_refused_ends_with_the_reason(server, clock):
 
 
 def test_a_server_that_is_away_is_no_refusal(clock):
-    couch = Couch(
+    couch = CouchClient(
         CouchConnection(url="http://127.0.0.1:9", auth=BasicAuth(username="j", password="x")), clock=clock
     )
     for _ in range(5):
@@ -199,7 +199,7 @@ def test_a_forbidden_database_leaves_the_others_alone(server, clock, kind):
     server.on("POST", "/_session", json_reply({"ok": True}, Set_Cookie=cookie))
     server.on("GET", "/good", json_reply({})).on("GET", "/bad", NOT_ALLOWED)
     auth = {"type": kind, "username": "joe", "password": "x"}
-    couch = Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
     for _ in range(5):
         with pytest.raises(ForbiddenError, match=r"not allowed to access this db.*Remedy: .*_security"):
             ask(couch, "/bad")
@@ -212,7 +212,7 @@ def test_a_private_database_leaves_the_others_alone_where_no_credentials_are_sen
         {"error": "unauthorized", "reason": "You are not authorized to access this db."}, 401
     )
     server.on("GET", "/bad", private)
-    couch = Couch(CouchConnection(url=server.url), clock=clock)
+    couch = CouchClient(CouchConnection(url=server.url), clock=clock)
     for _ in range(5):
         with pytest.raises(AccessError, match="not authorized"):
             ask(couch, "/bad")
@@ -230,4 +230,4 @@ def test_readers_without_credentials_wait_for_nobody(server, clock):
 
     server.on("GET", "/", answer)
     with gevent.Timeout(60):
-        together(ask, Couch(CouchConnection(url=server.url), clock=clock))
+        together(ask, CouchClient(CouchConnection(url=server.url), clock=clock))

@@ -10,11 +10,11 @@ import jwt
 import pytest
 from ibm_cloud_sdk_core.token_managers import token_manager
 
-from pillows.couch.client import Couch
+from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, IamAuth
 from pillows.errors import AccessError, RetryableError
 from tests.servers.scripted import HANG, RESET, ScriptedServer, json_reply
-from tests.unit.feed.wire import couchdb
+from tests.unit.pillows.feed.wire import couchdb
 
 TOKEN = ("POST", "/identity/token")
 BUSY = json_reply({"errorMessage": "busy"}, 503)
@@ -45,12 +45,12 @@ def given(token: str) -> bytes:
     return json_reply({"access_token": token, "token_type": "Bearer"})
 
 
-def couch_of(server: ScriptedServer, clock: object) -> Couch:
+def couch_of(server: ScriptedServer, clock: object) -> CouchClient:
     auth = IamAuth(type="iam", apikey="key", url=server.url)
-    return Couch(CouchConnection(url=server.url, auth=auth), clock=clock)
+    return CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
 
 
-def welcome(couch: Couch) -> object:
+def welcome(couch: CouchClient) -> object:
     return couch.json("GET", "/", dict)
 
 
@@ -109,7 +109,7 @@ def test_an_api_key_that_is_revoked_under_twenty_readers_is_tried_twice_together
     server.on(*TOKEN, given(fresh_token()), REFUSED)
     couch = couch_of(server, clock)
     welcome(couch)
-    couch._access.forget()
+    couch._access.invalidate()
 
     def is_refused() -> None:
         with pytest.raises(AccessError):

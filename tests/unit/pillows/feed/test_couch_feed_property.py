@@ -22,8 +22,8 @@ from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 from tests.servers.scripted import ScriptedServer
 from tests.sizes import size
-from tests.unit.feed.fake_couch import FakeCouch, Nuisance, version, winner
-from tests.unit.feed.wire import feed_of
+from tests.unit.pillows.feed.fake_couch import FakeCouch, Nuisance, version, winner
+from tests.unit.pillows.feed.wire import feed_of
 
 EXAMPLES = size(ci=60, proof=2000)
 SHARES = st.sampled_from([0.05, 0.0, 0.1, 0.3])

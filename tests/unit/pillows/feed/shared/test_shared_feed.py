@@ -11,14 +11,14 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.couch.options import CouchConnection
 from pillows.feed.options import SourceOptions
-from pillows.feed.shared.pool import FeedGroups
-from pillows.feed.shared.shared_feed import GATHER_SECONDS, FeedGroup, GroupFeed
-from pillows.feed.shared.subscriber import Held, Member
+from pillows.feed.shared.pool import FeedPool
+from pillows.feed.shared.shared_feed import GATHER_SECONDS, SharedFeed, SubscribedFeed
+from pillows.feed.shared.subscriber import JoinPoint, Subscriber
 from pillows.models import ChangeBatch
 from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
 from tests.sizes import size
-from tests.unit.feed.wire import Taking, closing, couchdb, info, page, reply, row
+from tests.unit.pillows.feed.wire import Taking, closing, couchdb, info, page, reply, row
 
 LAG_SECONDS = 30.0
 MEMBERS = size(ci=8, proof=20)
@@ -98,12 +98,12 @@ def clock():
 
 @pytest.fixture
 def groups(clock):
-    made = FeedGroups(clock=clock)
+    made = FeedPool(clock=clock)
     yield made
     made.close()
 
 
-def start(groups: FeedGroups, url: str, since: int, **options) -> tuple[object, Taking]:
+def start(groups: FeedPool, url: str, since: int, **options) -> tuple[object, Taking]:
     source = SourceOptions(connection="c", database="db", documents="include_docs", **options)
     feed = groups.feed(CouchConnection(url=url), source)
     return feed, Taking(feed, Seq.of(f"{since}-start{since}"), None, 0)
@@ -137,7 +137,7 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
     """
     couch = TwoCopies(clock, written=100)
     couch.serve(server)
-    groups = FeedGroups(clock=clock)
+    groups = FeedPool(clock=clock)
     readers = [start(groups, server.url, since) for since in range(MEMBERS)]
     until(lambda: all(taken.batches for _, taken in readers))
     began, writing = clock.monotonic(), Event()
@@ -174,8 +174,8 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
 def offered(overlap_seconds: float) -> list[str | None]:
     """A group that holds another position every 10 s; what it offers after a minute, for each age."""
     clock = FakeClock(auto=False)
-    group = FeedGroup(None, clock=clock, overlap_seconds=overlap_seconds, max_lag_bytes=1)
-    group._members = [Member(Held(0, Seq.BEGINNING), None, bool, 1)]
+    group = SharedFeed(None, clock=clock, overlap_seconds=overlap_seconds, max_lag_bytes=1)
+    group._members = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
     for n in range(8):
         group._remember(Seq.of(f"{n}-x"))
         clock.advance(10)
@@ -191,16 +191,16 @@ def test_t13_a_position_is_offered_once_every_copy_has_what_it_covers():
 
 
 def test_t13_who_holds_a_position_of_the_group_joins_at_it_at_once():
-    group = FeedGroup(None, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
+    group = SharedFeed(None, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
     assert group.offer(Seq.of("mine"), 0).seq == Seq.of("mine"), "the first is the group"
-    group._members = [Member(Held(0, Seq.BEGINNING), None, bool, 1)]
+    group._members = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
     group._remember(Seq.of("ours"))
     assert group.offer(Seq.of("mine"), 0) is None
     assert group.offer(Seq.of("ours"), 0).seq == Seq.of("ours")
 
 
 def test_a_reader_that_is_too_far_behind_leaves_with_what_it_has():
-    member = Member(Held(0, Seq.BEGINNING), None, bool, max_bytes=100)
+    member = Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, max_bytes=100)
     for n in range(5):
         member.put(ChangeBatch(changes=(), seq=Seq.of(n), size_bytes=40))
     assert member.left
@@ -227,7 +227,7 @@ def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_s
 
 
 def test_the_last_reader_takes_what_has_been_sent_when_it_stops(scripted_server):
-    groups = FeedGroups()
+    groups = FeedPool()
     server = couchdb(scripted_server())
     burst = b"".join(row(n) + b"\n" for n in range(2, 402))
     # Sent with one call, so that all of it is on the line as soon as its first row is here.
@@ -316,12 +316,12 @@ def test_t13_nobody_founds_a_group_while_another_does():
     """The second one's position may be behind the first one's: it would miss what lies between."""
     clock = FakeClock(auto=False)
     shared = Ending()
-    group = FeedGroup(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     stop = Event()
     readers = []
     for token in ("9-later", "5-earlier"):
         answer = ChangeBatch(changes=(), seq=Seq.of(token), asked_at=clock.monotonic())
-        feed = GroupFeed(Ending(answer), group, lambda _: True)
+        feed = SubscribedFeed(Ending(answer), group, lambda _: True)
         readers.append((feed, gevent.spawn(lambda feed=feed: list(feed.batches(Seq.BEGINNING, None, stop)))))
     until(lambda: readers[0][0].shared and shared.since)
     gevent.sleep(0.1)  # whoever would found another one has had the time for it
@@ -337,10 +337,10 @@ def test_t13_nobody_founds_a_group_while_another_does():
 
 def test_a_reading_is_closed_with_the_feed_that_began_it():
     """Not when the garbage collector finds it, which may be at exit: it has a connection to end."""
-    group = FeedGroup(
+    group = SharedFeed(
         lambda _: Ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
     )
-    feed = GroupFeed(Ending(), group, lambda _: True)
+    feed = SubscribedFeed(Ending(), group, lambda _: True)
     begin, begun = feed._alone, []
 
     def alone(*arguments):
@@ -372,12 +372,12 @@ def test_t13_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     """It needs what the reading began at until that has come to the head, however new the next one is."""
     clock = FakeClock(auto=False)
     shared = Shared()
-    group = FeedGroup(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
+    group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
 
-    def held(token: str) -> Held:
-        return Held(clock.monotonic(), Seq.of(token))
+    def held(token: str) -> JoinPoint:
+        return JoinPoint(clock.monotonic(), Seq.of(token))
 
-    def join(at: Held) -> None:
+    def join(at: JoinPoint) -> None:
         begun = len(shared.since)
         group.join(at, None, lambda _: True)
         until(lambda: clock.waiting or len(shared.since) > begun)  # only those who come later gather

@@ -11,7 +11,7 @@ import pytest
 from pillows.errors import RecreatedError
 from pillows.runtime.tail_settings import Plan
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
-from tests.unit.feed.wire import MARK, couchdb, feed_of, page, reply, row
+from tests.unit.pillows.feed.wire import MARK, couchdb, feed_of, page, reply, row
 from tests.unit.pipeline.conftest import running
 from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
 

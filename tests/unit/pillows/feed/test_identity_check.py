@@ -8,13 +8,13 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.errors import RecreatedError, SourceChangedError
-from pillows.feed.base import Identity
+from pillows.feed.base import DatabaseIdentity
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, chunk, head, json_reply
-from tests.unit.feed.wire import closing, couchdb, feed_of, info, page, reply, row, taking
+from tests.unit.pillows.feed.wire import closing, couchdb, feed_of, info, page, reply, row, taking
 
 CHANGES = ("GET", "/db/_changes")
-OLD = Identity(server_uuid="u1", instance_start_time="1700000000", purge_seq="0-x")
+OLD = DatabaseIdentity(server_uuid="u1", instance_start_time="1700000000", purge_seq="0-x")
 TAIL = [head(chunked=True) + chunk(b"\n"), HANG]
 
 
@@ -95,7 +95,7 @@ def test_a_document_that_has_changed_since_its_row_is_no_alarm(scripted_server, 
 def test_t22_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clock, before, now):
     server = couchdb(scripted_server(), start=now)
     server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
-    identity = Identity(instance_start_time=before)
+    identity = DatabaseIdentity(instance_start_time=before)
     with taking(feed_of(server.url, clock=clock), Seq.BEGINNING, identity) as taken:
         taken.until(lambda: taken.ids == ["doc-1"])
     assert taken.error is None

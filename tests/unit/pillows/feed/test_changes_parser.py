@@ -9,9 +9,16 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from pillows.errors import RetryableError
-from pillows.feed.changes_parser import GarbageError, LineSplitter, PageReader, Reader, TailReader, change_of
+from pillows.feed.changes_parser import (
+    ChangesParser,
+    ContinuousParser,
+    LineSplitter,
+    MalformedFeedError,
+    PageParser,
+    parse_change,
+)
 from tests.sizes import size
-from tests.unit.feed.wire import PAGE_HEAD, closing, page, row
+from tests.unit.pillows.feed.wire import PAGE_HEAD, closing, page, row
 
 ODD_IDS = [
     "a\u2028b",
@@ -27,7 +34,7 @@ ODD_IDS = [
 ]
 
 
-def read(reader: Reader, body: bytes, cuts: list[int] | None = None) -> list[str]:
+def read(reader: ChangesParser, body: bytes, cuts: list[int] | None = None) -> list[str]:
     """Feeds a body in blocks cut where `cuts` says, and returns the ids that came out."""
     edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts or []), len(body)]
     ids = []
@@ -38,7 +45,7 @@ def read(reader: Reader, body: bytes, cuts: list[int] | None = None) -> list[str
 
 @given(st.lists(st.integers(0, 10_000), max_size=40))
 def test_t11_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
-    reader = PageReader()
+    reader = PageParser()
     assert read(reader, page([row(n) for n in range(7)], "7-x"), cuts) == [f"doc-{n}" for n in range(7)]
     assert reader.closing is not None
     assert reader.closing.last_seq == "7-x"
@@ -48,7 +55,7 @@ def test_t11_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
 def test_t11_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end: bytes):
     body = b"\n\n" + end.join([row(1), row(2), row(3)]) + end + closing("3-x")
     for cut in range(len(body)):
-        reader = TailReader()
+        reader = ContinuousParser()
         assert read(reader, body, [cut]) == ["doc-1", "doc-2", "doc-3"]
         assert reader.closing is not None
 
@@ -56,17 +63,17 @@ def test_t11_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end
 def test_t11_one_row_over_many_blocks_and_many_rows_in_one():
     long = row(1, doc={"_id": "doc-1", "text": "x" * 300_000})
     body = long + b"\n" + b"".join(row(n) + b"\n" for n in range(2, 500))
-    assert len(read(TailReader(), body, list(range(0, len(long), 1000)))) == 499
+    assert len(read(ContinuousParser(), body, list(range(0, len(long), 1000)))) == 499
 
 
 @pytest.mark.parametrize("id", ODD_IDS)
 def test_t14_ids_with_unicode_line_ends_stay_whole(id: str):
-    assert read(TailReader(), row(1, id=id) + b"\n") == [id]
-    assert read(PageReader(), page([row(1, id=id), row(2)], "2-x")) == [id, "doc-2"]
+    assert read(ContinuousParser(), row(1, id=id) + b"\n") == [id]
+    assert read(PageParser(), page([row(1, id=id), row(2)], "2-x")) == [id, "doc-2"]
 
 
 def test_t15_a_last_line_without_its_end_is_dropped():
-    reader = TailReader()
+    reader = ContinuousParser()
     assert read(reader, row(1) + b"\n" + row(2)) == ["doc-1"]
     assert reader.closing is None
 
@@ -74,7 +81,7 @@ def test_t15_a_last_line_without_its_end_is_dropped():
 def test_t15_a_page_without_its_closing_is_not_whole():
     whole = page([row(1), row(2)], "2-x")
     for end in range(len(whole)):
-        reader = PageReader()
+        reader = PageParser()
         read(reader, whole[:end])
         assert reader.closing is None, whole[:end]
 
@@ -99,8 +106,8 @@ def test_t15_a_page_without_its_closing_is_not_whole():
     ],
 )
 def test_t16_what_is_no_list_of_changes_is_garbage_to_be_asked_for_again(body: bytes):
-    with pytest.raises(GarbageError) as raised:
-        read(PageReader(), body)
+    with pytest.raises(MalformedFeedError) as raised:
+        read(PageParser(), body)
     assert isinstance(raised.value, RetryableError)
 
 
@@ -108,22 +115,26 @@ def test_t16_what_is_no_list_of_changes_is_garbage_to_be_asked_for_again(body: b
     "line", [b'{"last_seq":null}', b'{"error":"nodedown"}', b"HTTP/1.1 412 Precondition Failed", b"{", b"]"]
 )
 def test_t16_garbage_in_a_tail_is_garbage(line: bytes):
-    with pytest.raises(GarbageError):
-        read(TailReader(), line + b"\n")
+    with pytest.raises(MalformedFeedError):
+        read(ContinuousParser(), line + b"\n")
 
 
 @pytest.mark.parametrize("colon", [b":", b" : "])
 def test_what_is_told_of_garbage_shows_nothing_of_a_document(colon: bytes):
     line = b'{"seq":"1-a","id":"x","changes":[],"doc"' + colon + b'{"diag":"HIV positive"}}'
     opening = b'{"results":[' + line + b"\n"
-    for reader, body in ((PageReader(), PAGE_HEAD + line), (TailReader(), line), (PageReader(), opening)):
-        with pytest.raises(GarbageError, match='"doc"') as raised:
+    for reader, body in (
+        (PageParser(), PAGE_HEAD + line),
+        (ContinuousParser(), line),
+        (PageParser(), opening),
+    ):
+        with pytest.raises(MalformedFeedError, match='"doc"') as raised:
             read(reader, body + b"\n")
         assert "HIV" not in str(raised.value)
 
 
 def test_an_answer_written_anew_by_a_proxy_on_one_line_is_understood():
-    reader = PageReader()
+    reader = PageParser()
     body = json.dumps(json.loads(page([row(1), row(2, None)], [7, "g1A"], 5))).encode() + b"\n"
     assert read(reader, body) == ["doc-1", "doc-2"]
     assert reader.closing is not None
@@ -131,26 +142,30 @@ def test_an_answer_written_anew_by_a_proxy_on_one_line_is_understood():
 
 
 def test_a_row_without_position_has_none_and_a_row_with_one_keeps_its_type():
-    assert change_of(row(1, None)).seq is None
-    assert [change_of(row(1, seq)).seq.value for seq in (7, "7-g1A", [7, "g1A"])] == [7, "7-g1A", [7, "g1A"]]
+    assert parse_change(row(1, None)).seq is None
+    assert [parse_change(row(1, seq)).seq.value for seq in (7, "7-g1A", [7, "g1A"])] == [
+        7,
+        "7-g1A",
+        [7, "g1A"],
+    ]
 
 
 def test_the_version_is_the_sum_of_the_generations_of_all_leaves():
-    change = change_of(row(1, changes=[{"rev": "3-a"}, {"rev": "2-b"}, {"rev": "12-c"}]))
+    change = parse_change(row(1, changes=[{"rev": "3-a"}, {"rev": "2-b"}, {"rev": "12-c"}]))
     assert (change.version, change.revs, change.rev) == (17, ("3-a", "2-b", "12-c"), "3-a")
 
 
 def test_a_body_stays_the_bytes_that_were_sent_and_a_deletion_has_none():
-    assert change_of(row(1, doc={"b": 1, "a": [1.0]})).body == msgspec.Raw(b'{"b": 1, "a": [1.0]}')
-    gone = change_of(row(1, deleted=True, doc={"_id": "doc-1", "_deleted": True}))
+    assert parse_change(row(1, doc={"b": 1, "a": [1.0]})).body == msgspec.Raw(b'{"b": 1, "a": [1.0]}')
+    gone = parse_change(row(1, deleted=True, doc={"_id": "doc-1", "_deleted": True}))
     assert (gone.deleted, gone.body) == (True, None)
-    assert change_of(row(1, doc=None)).body is None
+    assert parse_change(row(1, doc=None)).body is None
 
 
 def test_a_document_that_nests_too_deep_is_handed_on_unread():
     doc = b'{"_id":"doc-1","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     line = b'{"seq":"1-x","id":"doc-1","changes":[{"rev":"1-a"}],"doc":' + doc + b"}"
-    change = change_of(line)
+    change = parse_change(line)
     assert (change.id, change.version) == ("doc-1", 1)
     assert change.body == msgspec.Raw(doc)
 
@@ -159,7 +174,7 @@ def test_a_line_longer_than_allowed_is_refused_before_it_fills_the_memory():
     splitter = LineSplitter(max_line_bytes=1000)
     for _ in range(10):
         splitter.feed(b"x" * 100)
-    with pytest.raises(GarbageError, match="longer than 1000 bytes"):
+    with pytest.raises(MalformedFeedError, match="longer than 1000 bytes"):
         splitter.feed(b"x")
 
 
@@ -174,13 +189,13 @@ def test_a_line_longer_than_allowed_is_refused_before_it_fills_the_memory():
     st.booleans(),
 )
 def test_any_bytes_in_any_blocks_end_in_changes_or_in_garbage(blocks: list[bytes], tail: bool):
-    reader: Reader = TailReader() if tail else PageReader()
+    reader: ChangesParser = ContinuousParser() if tail else PageParser()
     try:
         for block in blocks:
             for change, _ in reader.feed(block):
                 assert change.version > 0
                 event("a change")
-    except GarbageError:
+    except MalformedFeedError:
         event("garbage")
 
 
