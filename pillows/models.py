@@ -51,8 +51,8 @@ class Change(msgspec.Struct, gc=False):
             where the winner's generation does not (266 of 266 random changes against 118).
         deleted: whether the winner is a deletion.
         seq: the row's position, where the server gave one (`seq_interval`).
-        body: the winner's JSON, where the feed brought it along.
-        parsed: the parsed body, once somebody has asked for `document`.
+        raw: the winner's JSON, where the feed brought it along.
+        parsed: the parsed document, once `doc` was asked for.
 
     The one value here that is not frozen: it remembers what it has parsed, so that a filter and a
     transform of one pillow parse a document once.
@@ -63,14 +63,14 @@ class Change(msgspec.Struct, gc=False):
     version: int
     deleted: bool = False
     seq: Seq | None = None
-    body: msgspec.Raw | None = None
+    raw: msgspec.Raw | None = None
     parsed: dict[str, Any] | None = None
 
     @property
-    def document(self) -> dict[str, Any]:
+    def doc(self) -> dict[str, Any]:
         """The parsed document; empty where the feed brought none."""
         if self.parsed is None:
-            self.parsed = msgspec.json.decode(self.body) if self.body is not None else {}
+            self.parsed = msgspec.json.decode(self.raw) if self.raw is not None else {}
         return self.parsed
 
     @property
@@ -109,7 +109,7 @@ class Document(msgspec.Struct, gc=False):
     Attributes:
         id, rev, version, deleted: as in the `Change`.
         raw: the document's JSON as CouchDB sent it; None where it is gone.
-        parsed: the parsed document, once somebody has asked for `body`.
+        parsed: the parsed document, once `doc` was asked for.
     """
 
     id: str
@@ -120,7 +120,7 @@ class Document(msgspec.Struct, gc=False):
     parsed: dict[str, Any] | None = None
 
     @property
-    def body(self) -> dict[str, Any]:
+    def doc(self) -> dict[str, Any]:
         """The parsed document; a pass-through pillow never asks for it."""
         if self.parsed is None:
             self.parsed = msgspec.json.decode(self.raw) if self.raw is not None else {}

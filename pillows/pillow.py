@@ -191,7 +191,7 @@ def gone(change: Change | Document) -> DocumentRows:
 
 def weight(change: Change, outcome: Outcome) -> int:
     """Bytes that a change and what became of it hold in memory, nearly."""
-    size_bytes = len(change.body) if change.body is not None else len(change.id)
+    size_bytes = len(change.raw) if change.raw is not None else len(change.id)
     if type(outcome) is DocumentRows:
         return max(size_bytes, outcome.size_bytes)  # fetched apart, or with attachments
     if type(outcome) is Document and outcome.raw is not None:

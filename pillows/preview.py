@@ -93,7 +93,7 @@ class _Look:
             version=self._change.version,
             deleted=self._change.deleted,
             filter=self._said,
-            document=document.body if document is not None and not document.deleted else None,
+            document=document.doc if document is not None and not document.deleted else None,
             rows={o: [_plain(row) for row in rows] for o, rows in made.rows.items()} if made else {},
             requests={name: text for name, text in requests.items() if text},
             errors=self._errors,

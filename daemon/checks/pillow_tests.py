@@ -74,7 +74,7 @@ def _change(case: CaseOptions) -> Change:
         revs=change.revs or (str(doc.get("_rev", "1-test")),),
         version=1,
         deleted=deleted,
-        body=None if deleted else msgspec.Raw(msgspec.json.encode(doc)),
+        raw=None if deleted else msgspec.Raw(msgspec.json.encode(doc)),
     )
 
 
@@ -83,7 +83,7 @@ def _rows(pillow: Pillow, change: Change, *, skip_design: bool) -> dict[str, lis
         return {}
     if change.deleted or not pillow.filter(change):
         return {}
-    document = Document(id=change.id, rev=change.rev, version=1, deleted=False, raw=change.body)
+    document = Document(id=change.id, rev=change.rev, version=1, deleted=False, raw=change.raw)
     made = pillow.transform(document)
     # As JSON, since that is what a configuration can say.
     return {output: [json.loads(msgspec.json.encode(row)) for row in rows] for output, rows in made.items()}

@@ -117,7 +117,7 @@ def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
 
 def _check_documents(recorded: Path, found: Sequence[Change]) -> None:
     """Refuses changes without their documents: a filter would see nothing, and leave them out."""
-    bare = [change.id for change in found if change.body is None and not change.deleted]
+    bare = [change.id for change in found if change.raw is None and not change.deleted]
     if bare:
         raise CommandError(f"{recorded} has no document for {bare[0]!r}; record with include_docs=true")
 

@@ -161,7 +161,7 @@ def _deep_change(line: bytes) -> Change:
         found = b""
     if not found:
         raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}")
-    return change if change.deleted else msgspec.structs.replace(change, body=msgspec.Raw(doc[:-1]))
+    return change if change.deleted else msgspec.structs.replace(change, raw=msgspec.Raw(doc[:-1]))
 
 
 def excerpt(line: bytes) -> str:

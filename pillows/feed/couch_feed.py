@@ -163,7 +163,7 @@ class CouchFeed:
         """Fetches the document of a change that came without one; one attempt."""
         (found,) = self._documents.fill([change]).values()
         return Document(
-            id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.body
+            id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.raw
         )
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:

@@ -180,7 +180,7 @@ class DocumentFetcher:
             if body is None:
                 missing.append(change)
             else:
-                filled[wanted(change)] = msgspec.structs.replace(change, body=body)
+                filled[wanted(change)] = msgspec.structs.replace(change, raw=body)
         return missing
 
     def _fill_with_current(self, changes: Sequence[Change], filled: dict[Wanted, Change]) -> None:
@@ -189,7 +189,7 @@ class DocumentFetcher:
         gone = self._unknown_ids([change.id for change in unknown]) if unknown else set()
         for change in changes:
             if change.id in gone:
-                filled[wanted(change)] = msgspec.structs.replace(change, deleted=True, body=None)
+                filled[wanted(change)] = msgspec.structs.replace(change, deleted=True, raw=None)
                 continue
             fresh = _winning(change, leaves.get(change.id, []))
             if fresh is None:
@@ -289,7 +289,7 @@ def _winning(change: Change, leaves: list[Leaf]) -> Change | None:
         revs=tuple(leaf.rev for leaf in ranked),
         version=version,
         deleted=winner.deleted,
-        body=None if winner.deleted else winner.body,
+        raw=None if winner.deleted else winner.body,
     )
 
 

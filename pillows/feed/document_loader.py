@@ -107,7 +107,7 @@ class DocumentLoader:
         """
         begin = 0
         for index, change in enumerate(batch.changes):
-            if change.body is None and not change.deleted and self._wants(change):
+            if change.raw is None and not change.deleted and self._wants(change):
                 self._open.wanted.append(change)
                 if len(self._open.wanted) >= self._sizes.group:
                     self._open.pieces.append(_piece(batch, begin, index + 1))
@@ -181,7 +181,7 @@ class DocumentLoader:
             # Whatever is behind it must never be handed on: a position would cover the gap.
             self._failure = found
             raise found
-        self._sizes.saw(len(found), sum(len(c.body) for c in found.values() if c.body is not None))
+        self._sizes.saw(len(found), sum(len(c.raw) for c in found.values() if c.raw is not None))
         for piece in pieces:
             self._put(_with_documents(piece, found))
 
@@ -223,5 +223,5 @@ def _with_documents(batch: ChangeBatch, found: dict[Wanted, Change]) -> ChangeBa
     if not found:
         return batch
     changes = [found.get(wanted(change), change) for change in batch.changes]
-    size_bytes = sum(len(c.body) if c.body is not None else len(c.id) for c in changes)
+    size_bytes = sum(len(c.raw) if c.raw is not None else len(c.id) for c in changes)
     return replace(batch, changes=changes, size_bytes=size_bytes)

@@ -68,11 +68,11 @@ class PythonFilter(Filter):
 
     def __call__(self, change: Change) -> bool:
         """What the function says."""
-        return bool(self._function(change.document if self.needs_document else change))
+        return bool(self._function(change.doc if self.needs_document else change))
 
     def explain(self, change: Change) -> str:
         """What the function returned."""
-        returned = self._function(change.document if self.needs_document else change)
+        returned = self._function(change.doc if self.needs_document else change)
         name = getattr(self._function, "__qualname__", type(self._function).__qualname__)
         return f"{name} returned {_short(returned)}"
 
@@ -108,7 +108,7 @@ class JmespathFilter(Filter):
     def _value(self, change: Change) -> Any:
         facts = {"id": change.id, "rev": change.rev, "revs": list(change.revs), "deleted": change.deleted}
         if self.needs_document:
-            facts["doc"] = change.document
+            facts["doc"] = change.doc
         try:
             return self._expression.search(facts)
         except JMESPathError as error:

@@ -44,10 +44,10 @@ class PassThrough(Transform):
         return {self._output: (document.raw,)} if document.raw is not None else {}
 
 
-def own_body(document: Document) -> dict[str, Any]:
+def copy_doc(document: Document) -> dict[str, Any]:
     """The parsed document, for whoever may change it."""
     if document.raw is None:
-        return dict(document.body)
+        return dict(document.doc)
     body: dict[str, Any] = msgspec.json.decode(document.raw)
     return body
 
@@ -66,7 +66,7 @@ class PythonTransform(Transform):
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
         """What the function makes of the document."""
-        return routed(self._function(own_body(document)), self._outputs)
+        return routed(self._function(copy_doc(document)), self._outputs)
 
 
 class Chain(Transform):
@@ -94,7 +94,7 @@ class Chain(Transform):
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
         """What comes out at the end."""
         # A function may change what it gets, so the body that a filter has parsed is not for it.
-        value: Any = own_body(document) if self._calls_python else document.body
+        value: Any = copy_doc(document) if self._calls_python else document.doc
         children: dict[str, Sequence[Row]] = {}
         for step in self._steps:
             if isinstance(step, Step):
@@ -168,7 +168,7 @@ class ChunkedTransform(Transform):
             return [result for document in documents for result in self._chunk([document])]
 
     def _asked(self, documents: Sequence[Document]) -> list[Mapping[str, Sequence[Row]] | Exception]:
-        answers = list(self._function([own_body(document) for document in documents]))
+        answers = list(self._function([copy_doc(document) for document in documents]))
         if len(answers) != len(documents):
             raise PermanentError(
                 f"The transform returned {len(answers)} results for {len(documents)} documents"

@@ -26,14 +26,14 @@ class DocumentTrigger:
 
     def __call__(self, change: Change) -> Document:
         """The winning document of a change. One that was deleted has no body."""
-        if change.body is None and not change.deleted:
+        if change.raw is None and not change.deleted:
             return self._fetch(change)
         return Document(
             id=change.id,
             rev=change.rev,
             version=change.version,
             deleted=change.deleted,
-            raw=None if change.deleted else change.body,
+            raw=None if change.deleted else change.raw,
             parsed=change.parsed,
         )
 

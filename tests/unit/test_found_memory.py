@@ -26,7 +26,7 @@ def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a
 
     def fetch(changes: Sequence[Change]) -> dict[Wanted, Change]:
         raw = msgspec.Raw(b"{}")
-        return {wanted(change): msgspec.structs.replace(change, body=raw) for change in changes}
+        return {wanted(change): msgspec.structs.replace(change, raw=raw) for change in changes}
 
     loader = DocumentLoader(
         fetch,
@@ -43,4 +43,4 @@ def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a
 
     assert most <= 20_000
     assert [batch.seq for batch in given] == [Seq.of(number + 1) for number in range(1000)]
-    assert given[0].changes[0].body is not None
+    assert given[0].changes[0].raw is not None

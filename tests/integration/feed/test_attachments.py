@@ -36,4 +36,4 @@ def test_an_attachment_is_read_up_to_a_limit(couch_db, feed, name):
     assert feed.attachment("doc", made, name, len(content) - 1) is None
     assert feed.attachment("doc", made, "another.txt", 1000) is None
     (current,) = feed.current(["doc"])
-    assert current.document["_attachments"][name]["length"] == len(content)
+    assert current.doc["_attachments"][name]["length"] == len(content)

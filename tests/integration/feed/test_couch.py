@@ -45,7 +45,7 @@ def state(batches: list[ChangeBatch]) -> dict[str, dict]:
             versions[change.id] = change.version
             docs.pop(change.id, None)
             if not change.deleted:
-                docs[change.id] = msgspec.json.decode(change.body)
+                docs[change.id] = msgspec.json.decode(change.raw)
     return docs
 
 
@@ -295,9 +295,9 @@ def test_one_document_is_fetched_for_its_change(couch_db):
     couch_db.fill(3)
     with taking(feed(couch_db.server_url, couch_db, documents="include_docs")) as taken:
         taken.until(lambda: caught_up(taken))
-        change = msgspec.structs.replace(taken.batches[0].changes[0], body=None)
+        change = msgspec.structs.replace(taken.batches[0].changes[0], raw=None)
         document = feed(couch_db.server_url, couch_db).fetch(change)
-    assert document.body == couch_db.get(change.id)
+    assert document.doc == couch_db.get(change.id)
 
 
 def test_unwanted_documents_are_not_fetched(couch, couch_db, tcp_proxy):
@@ -313,7 +313,7 @@ def test_unwanted_documents_are_not_fetched(couch, couch_db, tcp_proxy):
     )
     with taking(source) as taken:
         taken.until(lambda: caught_up(taken))
-    bodies = {c.id: c.body is not None for b in taken.batches for c in b.changes}
+    bodies = {c.id: c.raw is not None for b in taken.batches for c in b.changes}
     assert bodies == {f"doc-{n:06}": n % 10 == 7 for n in range(200)}
 
 

@@ -29,7 +29,7 @@ def change(id: str, *revs: str, deleted: bool = False, **body: Any) -> Change:
     """A change whose document is `body`."""
     revs = revs or ("1-a",)
     raw = None if deleted else msgspec.Raw(msgspec.json.encode({"_id": id, "_rev": revs[0]} | body))
-    return Change(id=id, revs=revs, version=sum(map(generation, revs)), deleted=deleted, body=raw)
+    return Change(id=id, revs=revs, version=sum(map(generation, revs)), deleted=deleted, raw=raw)
 
 
 def batch(seq: object, *changes: Change, caught_up: bool = False) -> ChangeBatch:

@@ -13,7 +13,7 @@ from pillows.stages.triggers import AttachmentTrigger
 
 def change(**body):
     return Change(
-        id="a", revs=("2-b",), version=2, body=msgspec.Raw(msgspec.json.encode({"_id": "a", **body}))
+        id="a", revs=("2-b",), version=2, raw=msgspec.Raw(msgspec.json.encode({"_id": "a", **body}))
     )
 
 
@@ -45,13 +45,13 @@ def test_a_small_attachment_comes_with_its_content_and_a_large_one_stays_a_stub(
     attachments = {"small.txt": stub(5), "large.bin": stub(101), "vanished.txt": stub(7)}
     document = trigger(change(n=1, _attachments=attachments))
 
-    found = document.body["_attachments"]
+    found = document.doc["_attachments"]
     assert base64.b64decode(found["small.txt"]["data"]) == b"hello"
     assert "stub" not in found["small.txt"]
     assert found["small.txt"]["content_type"] == "text/plain"
     assert (found["large.bin"], found["vanished.txt"]) == (stub(101), stub(7))
     assert trigger.asked == [("a", "2-b", "small.txt", 100), ("a", "2-b", "vanished.txt", 100)]
-    assert document.body["n"] == 1
+    assert document.doc["n"] == 1
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_small_attachment_comes_with_its_content_and_a_large_one_stays_a_stub(
 )
 def test_a_document_without_attachments_stays_the_bytes_that_came(trigger, body):
     came = change(**body)
-    assert trigger(came).raw is came.body
+    assert trigger(came).raw is came.raw
     assert trigger.asked == []
 
 

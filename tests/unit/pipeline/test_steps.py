@@ -281,9 +281,9 @@ def test_no_function_changes_the_document_that_others_see():
         ChunkedTransform(lambda docs: [spoil(doc) for doc in docs], ("a",), chunk=5),
     ):
         shared = document()
-        assert shared.body["address"]["city"] == "London"
+        assert shared.doc["address"]["city"] == "London"
         assert transform(shared)["a"][0]["address"] == {}
-        assert shared.body == CASE
+        assert shared.doc == CASE
 
 
 # --- chunks

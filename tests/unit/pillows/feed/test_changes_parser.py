@@ -156,10 +156,10 @@ def test_the_version_is_the_sum_of_the_generations_of_all_leaves():
 
 
 def test_a_body_stays_the_bytes_that_were_sent_and_a_deletion_has_none():
-    assert parse_change(row(1, doc={"b": 1, "a": [1.0]})).body == msgspec.Raw(b'{"b": 1, "a": [1.0]}')
+    assert parse_change(row(1, doc={"b": 1, "a": [1.0]})).raw == msgspec.Raw(b'{"b": 1, "a": [1.0]}')
     gone = parse_change(row(1, deleted=True, doc={"_id": "doc-1", "_deleted": True}))
-    assert (gone.deleted, gone.body) == (True, None)
-    assert parse_change(row(1, doc=None)).body is None
+    assert (gone.deleted, gone.raw) == (True, None)
+    assert parse_change(row(1, doc=None)).raw is None
 
 
 def test_a_document_that_nests_too_deep_is_handed_on_unread():
@@ -167,7 +167,7 @@ def test_a_document_that_nests_too_deep_is_handed_on_unread():
     line = b'{"seq":"1-x","id":"doc-1","changes":[{"rev":"1-a"}],"doc":' + doc + b"}"
     change = parse_change(line)
     assert (change.id, change.version) == ("doc-1", 1)
-    assert change.body == msgspec.Raw(doc)
+    assert change.raw == msgspec.Raw(doc)
 
 
 def test_a_line_longer_than_allowed_is_refused_before_it_fills_the_memory():

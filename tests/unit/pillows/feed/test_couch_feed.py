@@ -323,7 +323,7 @@ def test_far_behind_documents_are_fetched_apart_and_at_the_head_they_come_along(
     server.on("POST", "/db/_bulk_get", json_reply({"results": found}))
     with taking(feed_of(server.url, clock=clock, documents="auto")) as taken:
         taken.until(lambda: len(changes(server)) == 4)
-    assert [change.body is not None for batch in taken.batches for change in batch.changes] == [True] * 3
+    assert [change.raw is not None for batch in taken.batches for change in batch.changes] == [True] * 3
     asked = [(r.query.get("feed", "probe"), "include_docs" in r.query) for r in changes(server)]
     assert asked == [("probe", False), ("normal", False), ("normal", True), ("continuous", True)]
 
@@ -338,7 +338,7 @@ def test_documents_that_are_to_be_fetched_apart_never_come_along(server, clock, 
     with taking(feed_of(server.url, clock=clock, documents="bulk_get", mode=mode)) as taken:
         taken.until(lambda: len(taken.ids) == 2)
     assert taken.ids == ["doc-1", "doc-2"]
-    assert all(change.body is not None for batch in taken.batches for change in batch.changes)
+    assert all(change.raw is not None for batch in taken.batches for change in batch.changes)
     assert [r.query["feed"] for r in changes(server)][:2] == ["normal", mode]
     assert not any("include_docs" in r.query for r in changes(server))
 

@@ -44,7 +44,7 @@ class Target:
             if change.deleted:
                 self.docs.pop(change.id, None)
             else:
-                self.docs[change.id] = msgspec.json.decode(change.body)
+                self.docs[change.id] = msgspec.json.decode(change.raw)
 
 
 def run(couch: FakeCouch, random: Random, url: str, *, crashes: int, **options) -> Target:

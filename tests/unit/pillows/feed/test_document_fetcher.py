@@ -62,7 +62,7 @@ def documents(server, clock) -> DocumentFetcher:
 
 
 def bodies(filled: dict[Any, Change]) -> dict[str, dict[str, Any]]:
-    return {c.id: msgspec.json.decode(c.body) for c in filled.values() if c.body is not None}
+    return {c.id: msgspec.json.decode(c.raw) for c in filled.values() if c.raw is not None}
 
 
 def test_t28_answers_are_matched_by_id_and_revision_in_whatever_order(server, documents):
@@ -77,7 +77,7 @@ def test_t28_answers_are_matched_by_id_and_revision_in_whatever_order(server, do
 def test_t28_two_revisions_of_one_id_get_their_own_documents(server, documents):
     server.on(*BULK, results(ok("a", "2-b", n=2), ok("a", "1-a", n=1)))
     filled = documents.fill([change("a", "1-a"), change("a", "2-b")])
-    assert {key: msgspec.json.decode(c.body)["n"] for key, c in filled.items()} == {
+    assert {key: msgspec.json.decode(c.raw)["n"] for key, c in filled.items()} == {
         ("a", "1-a", 1): 1,
         ("a", "2-b", 2): 2,
     }
@@ -113,7 +113,7 @@ def test_t28_a_document_that_has_moved_on_is_taken_as_it_is_now(server, document
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": leaves}))
     (fresh,) = documents.fill([change("a", "1-a")]).values()
     assert (fresh.revs, fresh.version, fresh.deleted) == (("2-c", "2-b", "3-x"), 7, False)
-    assert msgspec.json.decode(fresh.body)["n"] == 3
+    assert msgspec.json.decode(fresh.raw)["n"] == 3
     assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
 
 
@@ -121,7 +121,7 @@ def test_t28_a_document_that_was_deleted_since_is_gone(server, documents):
     leaf = {"ok": document("a", "2-b", _deleted=True)}
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": [leaf]}))
     (fresh,) = documents.fill([change("a", "1-a")]).values()
-    assert (fresh.deleted, fresh.body, fresh.version) == (True, None, 2)
+    assert (fresh.deleted, fresh.raw, fresh.version) == (True, None, 2)
 
 
 def test_a_leaf_that_is_listed_twice_counts_once(server, documents):
@@ -146,7 +146,7 @@ def test_not_found_is_a_delete_only_when_the_database_does_not_know_the_id(serve
     with pytest.raises(RetryableError, match="'b'"):
         documents.fill([change("a", "1-a"), change("b", "1-b")])
     (gone,) = documents.fill([change("a", "1-a")]).values()
-    assert (gone.deleted, gone.body, gone.version) == (True, None, 1)
+    assert (gone.deleted, gone.raw, gone.version) == (True, None, 1)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
@@ -309,7 +309,7 @@ class Fetching:
         if len(changes) * self._size_bytes > self._largest:
             raise TooLargeError
         body = msgspec.Raw(b'"' + b"x" * self._size_bytes + b'"')
-        return {wanted(c): msgspec.structs.replace(c, body=body) for c in changes}
+        return {wanted(c): msgspec.structs.replace(c, raw=body) for c in changes}
 
 
 def load(fetch: Fetching, batches: list[ChangeBatch], wants=lambda _: True, sizes=None) -> list[ChangeBatch]:
@@ -337,7 +337,7 @@ def test_the_order_stays_and_every_position_comes_right_behind_its_rows():
     fetch = Fetching()
     given = load(fetch, batches)
     assert ids(given) == [f"d{n}" for n in range(3000)]
-    assert all(c.body is not None for b in given for c in b.changes)
+    assert all(c.raw is not None for b in given for c in b.changes)
     assert [str(b.seq) for b in given if b.seq] == [f"after-d{n}" for n in range(99, 3000, 100)]
     assert all(str(b.seq) == f"after-{b.changes[-1].id}" for b in given if b.seq)
     assert fetch.most == 4
@@ -371,7 +371,7 @@ def test_unwanted_and_deleted_changes_pass_without_document_and_cost_no_request(
     batches = [batch("a", "b"), batch("c", "d", deleted=True), batch("e")]
     given = load(fetch, batches, wants=lambda c: c.id == "e")
     assert ids(given) == ["a", "b", "c", "d", "e"]
-    assert [c.body is not None for b in given for c in b.changes] == [False] * 4 + [True]
+    assert [c.raw is not None for b in given for c in b.changes] == [False] * 4 + [True]
     assert fetch.asked == [["e"]]
 
 

@@ -282,8 +282,8 @@ def test_a_transform_that_alters_its_document_alters_it_for_itself_alone(scripte
     couch.write()
     until(lambda: all("doc-2" in taken.ids for _, taken in readers))
     changes = [next(c for b in t.batches for c in b.changes if c.id == "doc-2") for _, t in readers]
-    changes[0].document["n"] = "altered"
-    assert changes[1].document["n"] == 2
+    changes[0].doc["n"] = "altered"
+    assert changes[1].doc["n"] == 2
     for _, taken in readers:
         taken.stop.set()
         taken.ended()
