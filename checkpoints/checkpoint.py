@@ -43,13 +43,18 @@ class Digest:
     pipeline: str = ""
 
 
+#: Fields that have another name in JSON, and the reverse. State directories and targets hold these names.
+_JSON_NAMES = {"edits": "generation"}
+_FIELD_NAMES = {name: field for field, name in _JSON_NAMES.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """How far a tail got.
 
     Attributes:
         seq: the position with every earlier change acknowledged.
-        generation: counts the operator's edits.
+        edits: how many times an operator edited it; `generation` in JSON.
         epoch: outranks the version of every document written before it was raised.
         pass_epoch: the epoch that began the running or last pass from the beginning;
             `PASS_TO_BEGIN` after a reset, until the tail starts.
@@ -66,7 +71,7 @@ class Checkpoint:
     """
 
     seq: Seq
-    generation: int = 0
+    edits: int = 0
     epoch: int = 1
     pass_epoch: int = 1
     pass_done: bool = False
@@ -82,7 +87,7 @@ class Checkpoint:
 
     def to_json(self) -> dict[str, Any]:
         """The checkpoint as JSON values, the token with its own type."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
         fields["seq"] = self.seq.value
         fields["digest"] = {name: getattr(self.digest, name) for name in Digest.__slots__}
         return fields
@@ -94,7 +99,8 @@ class Checkpoint:
         Raises:
             KeyError, TypeError: it is none, or one of a newer format.
         """
-        return cls(**value | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
+        fields = {_FIELD_NAMES.get(name, name): each for name, each in value.items()}
+        return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
 
     @classmethod
     def reset(cls, stored: Checkpoint | None) -> Checkpoint:
@@ -103,8 +109,8 @@ class Checkpoint:
         The epoch of that pass is chosen when the tail starts, above every epoch that its targets
         know. Identity and digests are forgotten, so a changed source is taken as it is then.
         """
-        epoch, generation = (stored.epoch, stored.generation) if stored else (0, 0)
-        return cls(seq=Seq.BEGINNING, generation=generation, epoch=epoch, pass_epoch=PASS_TO_BEGIN)
+        epoch, edits = (stored.epoch, stored.edits) if stored else (0, 0)
+        return cls(seq=Seq.BEGINNING, edits=edits, epoch=epoch, pass_epoch=PASS_TO_BEGIN)
 
     def begin_pass(self, *, epoch: int, first_pass: bool) -> Checkpoint:
         """The new pass begins, under an epoch above all earlier ones."""

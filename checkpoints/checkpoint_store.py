@@ -1,7 +1,7 @@
 """Where the checkpoints are kept: a POD with a file for each pillow and source.
 
-A running pillow saves, an operator edits; each edit raises the checkpoint's generation, and a save
-under another generation is refused (`CheckpointMoved`), so that the pillow reads again and starts
+A running pillow saves, an operator edits; each edit counts up the checkpoint's edits, and a save
+    with another count is refused (`CheckpointMoved`), so that the pillow reads again and starts
 from where the operator put it.
 
 Saves that fall due together are one commit. The history stands in a file of its own, which is written
@@ -133,22 +133,21 @@ class CheckpointStore:
         still read it.
 
         Raises:
-            CheckpointMoved: the stored one is of another generation (an operator's edit).
+            CheckpointMoved: the stored one is of another count of edits (an operator's edit).
             StoreWriteError: the disk refused. What was saved before is still on disk.
         """
         with self._pod.together():
             present = self.get(key)
-            generation = 0 if present is None else present.generation
-            if generation != checkpoint.generation:
+            edits = 0 if present is None else present.edits
+            if edits != checkpoint.edits:
                 raise CheckpointMoved(
-                    f"the checkpoint of {key} was edited: it has generation {generation}, "
-                    f"not {checkpoint.generation}"
+                    f"the checkpoint of {key} was edited: {edits} times, not {checkpoint.edits}"
                 )
             keys = self._put(key, checkpoint)
         self._pod.sync_key(*keys)
 
     def edit(self, key: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
-        """An operator's edit: stores what `change` makes of the present one under a new generation.
+        """An operator's edit: stores what `change` makes of the present one with the next count of edits.
 
         Where the present one cannot be read, `change` gets None. A history that cannot be read is replaced.
 
@@ -159,9 +158,9 @@ class CheckpointStore:
             StoreWriteError: the disk refused; nothing was changed.
         """
         with self._pod.together():
-            present, generation = self._readable(key)
+            present, edits = self._readable(key)
             changed = change(present)
-            changed = replace(changed, generation=max(changed.generation, generation) + 1)
+            changed = replace(changed, edits=max(changed.edits, edits) + 1)
             before = {part: self._pod[part] for part in _parts(key) if part in self._pod}
             keys = self._put(key, changed, *([present] if present else []), edited=True)
         try:
@@ -217,14 +216,14 @@ class CheckpointStore:
                 )
 
     def _readable(self, key: TailKey) -> tuple[Checkpoint | None, int]:
-        """The present checkpoint, if it can be read, and its generation, which may be readable alone."""
+        """The present checkpoint, if it can be read, and its count of edits, which may be readable alone."""
         try:
             present = self.get(key)
         except IntegrityError:
             stored = self._pod.get(_checkpoint(key))
-            generation = stored.get("generation") if isinstance(stored, dict) else None
-            return None, generation if isinstance(generation, int) else 0
-        return present, present.generation if present else 0
+            edits = stored.get("generation") if isinstance(stored, dict) else None
+            return None, edits if isinstance(edits, int) else 0
+        return present, present.edits if present else 0
 
     def _put(
         self, key: TailKey, checkpoint: Checkpoint, *replaced: Checkpoint, edited: bool = False

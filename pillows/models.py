@@ -21,8 +21,8 @@ VERSION_BITS = 40
 Row = Mapping[str, Any] | msgspec.Raw
 
 
-def generation(rev: str) -> int:
-    """The generation of a revision: `"12-abc"` has 12 (CouchDB docs, "Document revisions")."""
+def revision_number(rev: str) -> int:
+    """Return the number of a revision: 12 of `"12-abc"` (CouchDB docs, "Document revisions")."""
     return int(rev.partition("-")[0])
 
 

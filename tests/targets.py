@@ -103,6 +103,6 @@ def batch(
     return Batch(documents=documents, epoch=epoch, first_pass=first_pass, checkpoint=checkpoint)
 
 
-def at(seq: str, *, epoch: int = 1, generation: int = 0) -> Checkpoint:
+def at(seq: str, *, epoch: int = 1, edits: int = 0) -> Checkpoint:
     """A checkpoint at that position."""
-    return Checkpoint(seq=Seq.of(seq), epoch=epoch, pass_epoch=epoch, generation=generation)
+    return Checkpoint(seq=Seq.of(seq), epoch=epoch, pass_epoch=epoch, edits=edits)

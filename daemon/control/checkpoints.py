@@ -119,7 +119,7 @@ class CheckpointCalls:
                 return changed
             # How often it was edited before is lost. A target's own copy must not outrank this edit,
             # and nobody edits once a minute for ever.
-            return replace(changed, generation=max(changed.generation, int(changed.saved_at // 60)))
+            return replace(changed, edits=max(changed.edits, int(changed.saved_at // 60)))
 
         edited = self._tails.state.store.edit(tail, noted)
         _log.warning("checkpoint.edited", pillow=str(tail), how=what, before=before[0], seq=str(edited.seq))

@@ -23,7 +23,7 @@ from pillows.errors import RetryableError
 from pillows.feed.changes_parser import MAX_LINE_BYTES
 from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.throttle import Throttle, Throttled
-from pillows.models import Change, generation
+from pillows.models import Change, revision_number
 
 #: Documents per `_bulk_get`: below 100 the request costs more than the documents, above 500 CouchDB
 #: gets slower again (200-500 measured best).
@@ -274,7 +274,7 @@ def _by_id(results: Iterable[_Result]) -> dict[str, list[Leaf]]:
 
 
 def _version(leaves: Iterable[Leaf]) -> int:
-    return sum(generation(leaf.rev) for leaf in leaves)
+    return sum(revision_number(leaf.rev) for leaf in leaves)
 
 
 def _winning(change: Change, leaves: list[Leaf]) -> Change | None:
@@ -295,4 +295,4 @@ def _winning(change: Change, leaves: list[Leaf]) -> Change | None:
 
 def _rank(leaf: Leaf) -> tuple[Any, ...]:
     """CouchDB's choice of the winner: live before deleted, then generation, then the revision's id."""
-    return (not leaf.deleted, generation(leaf.rev), leaf.rev.partition("-")[2])
+    return (not leaf.deleted, revision_number(leaf.rev), leaf.rev.partition("-")[2])

@@ -158,5 +158,5 @@ class Keeper:
 
     def _refuse_edited(self) -> None:
         stored = self._store.get(self._key)
-        if stored is None or stored.generation != self.current.generation:
+        if stored is None or stored.edits != self.current.edits:
             raise CheckpointMoved

@@ -119,12 +119,12 @@ def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint
     if stored is None:
         _refuse_lost_state(situation)
         return None
-    if copy is None or copy.generation < stored.generation or stored.pass_epoch == PASS_TO_BEGIN:
+    if copy is None or copy.edits < stored.edits or stored.pass_epoch == PASS_TO_BEGIN:
         return stored  # a reset counts whatever the target says: it is the remedy where they contradict
-    if copy.generation > stored.generation:
+    if copy.edits > stored.edits:
         raise StateLostError(
-            f"The target's checkpoint of {situation.key} was edited {copy.generation} times, the state "
-            f"directory knows of {stored.generation}: this is an old state directory.",
+            f"The target's checkpoint of {situation.key} was edited {copy.edits} times, the state "
+            f"directory knows of {stored.edits}: this is an old state directory.",
             remedy="put the newer state directory back, or "
             f"`pillowd checkpoint reset {situation.key.pillow}`",
         )

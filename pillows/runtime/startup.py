@@ -126,7 +126,7 @@ class Beginning:
         A copy from a target may have been edited before the state directory was lost. The store
         takes an edited checkpoint only as another edit.
         """
-        if stored is None and checkpoint.generation:
+        if stored is None and checkpoint.edits:
             return self._plan.store.edit(self._plan.key, partial(_adopted, checkpoint))
         self._plan.store.save(self._plan.key, checkpoint)
         return checkpoint
@@ -174,7 +174,7 @@ def is_transactional(transports: Sequence[Transport]) -> bool:
 
 def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
     if stored is not None:
-        raise CheckpointMoved(f"an operator stored one of generation {stored.generation} meanwhile")
+        raise CheckpointMoved(f"an operator edited the checkpoint meanwhile ({stored.edits} edits)")
     return copy
 
 

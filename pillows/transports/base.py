@@ -134,7 +134,7 @@ class Transport(ABC):
 
     @abstractmethod
     def claim(self, checkpoint: Checkpoint) -> None:
-        """Durably notes the checkpoint's epoch and generation in the target and takes the fence.
+        """Durably notes the checkpoint's epoch and number of edits in the target and takes the fence.
 
         A stored epoch is only ever raised. A transactional target stores the whole checkpoint.
 

@@ -53,13 +53,13 @@ def swallowed_item_error() -> None:
 def generation_as_version() -> None:
     """The winner's generation is taken for the document's version."""
     from pillows.feed import changes_parser
-    from pillows.models import generation
+    from pillows.models import revision_number
 
     change = changes_parser._change
 
     def winning(row: Any) -> Any:
         made = change(row)
-        made.version = generation(made.rev)
+        made.version = revision_number(made.rev)
         return made
 
     changes_parser._change = winning

@@ -71,7 +71,7 @@ class Store:
     def save(self, key: TailKey, checkpoint: Checkpoint) -> None:
         if self.full:
             raise StoreWriteError("full")
-        if checkpoint.generation != self.saved.generation:
+        if checkpoint.edits != self.saved.edits:
             raise CheckpointMoved
         self.saved = checkpoint
 
@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
         position = data.draw(st.integers(0, self.end))
         saved = self.store.saved
         self.waived |= set(range(int(str(saved.seq)) + 1, position + 1))
-        self.store.saved = replace(saved, seq=Seq.of(position), generation=saved.generation + 1)
+        self.store.saved = replace(saved, seq=Seq.of(position), edits=saved.edits + 1)
 
     def moves(self, call: Any) -> None:
         try:
@@ -181,7 +181,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_saved_is_no_further_than_what_is_acknowledged(self) -> None:
-        if self.store.saved.generation == self.keeper.current.generation:
+        if self.store.saved.edits == self.keeper.current.edits:
             assert int(str(self.store.saved.seq)) <= int(str(self.keeper.current.seq))
 
 

@@ -63,9 +63,9 @@ class StandingConformance:
         only_transactional(target)
         with opened(target, "docs") as transport:
             transport.write(batch(checkpoint=at("7-x")))
-            transport.claim(at("3-x", generation=1))
+            transport.claim(at("3-x", edits=1))
         with opened(target, "docs", claim=False) as transport:
-            assert transport.standing.checkpoint == at("3-x", generation=1)
+            assert transport.standing.checkpoint == at("3-x", edits=1)
 
     @pytest.mark.parametrize("trouble", ["dead", "newer-stored", "same-stored"])
     def test_no_checkpoint_past_a_document_in_trouble(self, target: Target, trouble: str) -> None:

@@ -32,7 +32,7 @@ def test_an_output_that_was_lost_is_named_with_the_remedy():
 
 
 def test_a_reset_fills_it_again_above_what_the_others_hold():
-    reset = replace(Checkpoint.reset(STORED), generation=1)
+    reset = replace(Checkpoint.reset(STORED), edits=1)
     checkpoint = decide(situation(reset)).checkpoint
     assert checkpoint is not None
     assert (checkpoint.seq, checkpoint.epoch) == (Seq.BEGINNING, 4)

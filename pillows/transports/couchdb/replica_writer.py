@@ -15,7 +15,7 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.errors import RetryableError
-from pillows.models import DocumentRows, Row, WriteResult, generation
+from pillows.models import DocumentRows, Row, WriteResult, revision_number
 from pillows.transports.couchdb.leaves import all_leaves
 from pillows.transports.couchdb.target import Leaf, TargetDatabase
 
@@ -127,7 +127,7 @@ class Replica:
 
     def _check_not_older(self, document: DocumentRows, leaves: Sequence[Revision]) -> None:
         """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
-        if not leaves or sum(generation(one.leaf.rev) for one in leaves) >= document.version:
+        if not leaves or sum(revision_number(one.leaf.rev) for one in leaves) >= document.version:
             self._doubted_at.pop(document.id, None)
             return
         now = self._couch.clock.monotonic()

@@ -12,7 +12,7 @@ from checkpoints import TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.errors import RetryableError
-from pillows.models import Standing, WriteResult, generation
+from pillows.models import Standing, WriteResult, revision_number
 from pillows.transports.couchdb.leaves import all_leaves
 
 #: Documents per request. Their bodies come along with a read, so it is not the batch's whole size.
@@ -41,7 +41,7 @@ class Leaf(msgspec.Struct, frozen=True):
     @property
     def rank(self) -> tuple[bool, int, str]:
         """CouchDB's choice of the winner: live before deleted, then generation, then hash."""
-        return (not self.deleted, generation(self.rev), self.rev.partition("-")[2])
+        return (not self.deleted, revision_number(self.rev), self.rev.partition("-")[2])
 
 
 class _Error(msgspec.Struct):

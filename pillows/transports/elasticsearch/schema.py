@@ -146,8 +146,8 @@ class GuardedIndex:
                 epoch=max(epochs, default=None), empty=created or self._is_empty(), created=created
             )
 
-    def claim(self, *, epoch: int, generation: int) -> None:
-        """Notes epoch and generation durably. An epoch is never lowered.
+    def claim(self, *, epoch: int, edits: int) -> None:
+        """Notes epoch and number of edits durably. An epoch is never lowered.
 
         Raises:
             FatalError: the index is gone.
@@ -157,7 +157,7 @@ class GuardedIndex:
             mapping = self._client.indices.get_mapping(index=self.plan.name)[self.plan.name]["mappings"]
             meta = mapping.get("_meta", {})
             epoch = max(epoch, meta.get(_OWNER, {}).get("epoch", 0))
-            owner = {**self._ownership(), "epoch": epoch, "generation": generation}
+            owner = {**self._ownership(), "epoch": epoch, "generation": edits}
             _acknowledged(
                 self._client.indices.put_mapping(index=self.plan.name, meta={**meta, _OWNER: owner})
             )

@@ -101,9 +101,9 @@ class ElasticsearchTransport(Transport):
         return Standing.of_outputs(standings)
 
     def claim(self, checkpoint: Checkpoint) -> None:
-        """Notes epoch and generation in the `_meta` of every index; there is no fence."""
+        """Notes epoch and number of edits in the `_meta` of every index; there is no fence."""
         for index in self._opened().values():
-            index.claim(epoch=checkpoint.epoch, generation=checkpoint.generation)
+            index.claim(epoch=checkpoint.epoch, edits=checkpoint.edits)
 
     def write(self, batch: Batch) -> WriteResult:
         """Writes a batch, an output after the other.

@@ -311,7 +311,7 @@ class _Checkpoints:
         }
         if checkpoint is not None:
             parameters |= {
-                "generation": checkpoint.generation,
+                "generation": checkpoint.edits,
                 "epoch": checkpoint.epoch,
                 "seq": str(checkpoint.seq),
                 "json": msgspec.json.encode(checkpoint.to_json()).decode(),

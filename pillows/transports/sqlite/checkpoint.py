@@ -69,7 +69,7 @@ class Checkpoints:
             "UPDATE pillowd_checkpoint SET generation = ?, epoch = max(epoch, ?), seq = ?, checkpoint = ?"
             " WHERE pillow = ? AND source = ?",
             (
-                checkpoint.generation,
+                checkpoint.edits,
                 checkpoint.epoch,
                 checkpoint.seq.json,
                 msgspec.json.encode(checkpoint.to_json()).decode(),

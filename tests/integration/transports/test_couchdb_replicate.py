@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
-from pillows.models import DocumentRows, WriteResult, generation
+from pillows.models import DocumentRows, WriteResult, revision_number
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.conformance.steps import assert_applied
 from tests.integration.transports.couch_target import CouchTarget
@@ -45,9 +45,9 @@ class Copy:
         revs = {row["id"]: [one["rev"] for one in row["changes"]] for row in rows}
         deleted = {row["id"] for row in rows if row.get("deleted")}
         return [
-            gone(id, sum(map(generation, revs[id])))
+            gone(id, sum(map(revision_number, revs[id])))
             if id in deleted
-            else document(id, sum(map(generation, revs[id])), {"n": 1}, rev=revs[id][0])
+            else document(id, sum(map(revision_number, revs[id])), {"n": 1}, rev=revs[id][0])
             for id in ids or revs
         ]
 

@@ -126,7 +126,7 @@ def test_a_lost_alias_comes_back_at_the_next_start(node: Node) -> None:
 
 def test_the_operators_meta_stays(node: Node) -> None:
     with running(node, docs={"mapping": {"_meta": {"team": "search"}}}) as one:
-        one.claim(at("0", epoch=2, generation=7))
+        one.claim(at("0", epoch=2, edits=7))
     (index,) = node.indices("docs")
     meta = node.ask("GET", f"{index}/_mapping")[index]["mappings"]["_meta"]
     assert meta["team"] == "search"

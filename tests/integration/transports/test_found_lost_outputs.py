@@ -39,7 +39,7 @@ def goes_on_after_a_reset_alone(make: Callable[[], Transport], drop: Callable[[]
 
     transport = make()
     transport.open()
-    transport.claim(replace(at("0", epoch=2), generation=1))
+    transport.claim(replace(at("0", epoch=2), edits=1))
     transport.write(batch(document("a", 1, {"n": 1}, output="visits"), epoch=2))
     transport.close()
     assert make_and_close(make) == []

@@ -119,10 +119,10 @@ def test_the_standing_survives_reopening(tmp_path: Path) -> None:
     with running(tmp_path) as jsonl:
         assert (jsonl.standing.epoch, jsonl.standing.empty) == (3, False)
         assert jsonl.standing.checkpoint == at("7-x", epoch=3)
-        jsonl.claim(at("0", epoch=2, generation=1))
+        jsonl.claim(at("0", epoch=2, edits=1))
     with running(tmp_path) as jsonl:
         assert jsonl.standing.epoch == 3, "an epoch is never lowered"
-        assert jsonl.standing.checkpoint == at("0", epoch=2, generation=1)
+        assert jsonl.standing.checkpoint == at("0", epoch=2, edits=1)
 
 
 @pytest.mark.parametrize("torn", [b'{"output":"docs","_id', b'{"_id":"unacked"}\n', b"\0" * 5000])

@@ -431,7 +431,7 @@ def test_a_sweep_goes_through_a_table_of_many_pages(
 
 def test_the_row_tells_an_operator_where_the_tail_is(database: PostgresDatabase) -> None:
     with opened(database, "docs") as transport:
-        transport.write(batch(document("a", 1, {}), checkpoint=at("7-g1AAA", generation=3)))
+        transport.write(batch(document("a", 1, {}), checkpoint=at("7-g1AAA", edits=3)))
     [row] = database.query("select pillow, source, generation, epoch, seq from pillowd_checkpoint")
     assert row == {"pillow": KEY.pillow, "source": KEY.source, "generation": 3, "epoch": 1, "seq": "7-g1AAA"}
 

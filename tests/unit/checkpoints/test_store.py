@@ -26,8 +26,8 @@ from checkpoints.files.directory import Directory
 KEY = TailKey("cases", "couch/cases")
 
 
-def at(seq, *, generation=0, saved_at=0.0, changes=0):
-    return Checkpoint(seq=Seq.of(seq), generation=generation, saved_at=saved_at, changes=changes)
+def at(seq, *, edits=0, saved_at=0.0, changes=0):
+    return Checkpoint(seq=Seq.of(seq), edits=edits, saved_at=saved_at, changes=changes)
 
 
 def test_an_absent_checkpoint_is_none(tmp_path):
@@ -50,17 +50,17 @@ def test_an_operators_edit_is_noticed_by_the_running_pillow(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("5-x"))
         edited = store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING))
-        assert edited.generation == 1
+        assert edited.edits == 1
         with pytest.raises(CheckpointMoved):
             store.save(KEY, at("6-x"))
         assert store.get(KEY) == edited
-        store.save(KEY, at("6-x", generation=1))
+        store.save(KEY, at("6-x", edits=1))
         assert store.get(KEY).seq == Seq.of("6-x")
 
 
 def test_an_edit_may_create_and_always_outranks_what_it_was_made_from(tmp_path):
     with CheckpointStore(tmp_path) as store:
-        assert store.edit(KEY, lambda present: at(1, generation=4)).generation == 5
+        assert store.edit(KEY, lambda present: at(1, edits=4)).edits == 5
 
 
 def test_a_deleted_checkpoint_is_gone_and_the_running_pillow_notices(tmp_path):
@@ -70,7 +70,7 @@ def test_a_deleted_checkpoint_is_gone_and_the_running_pillow_notices(tmp_path):
         assert store.get(KEY) is None
         assert store.keys() == []
         with pytest.raises(CheckpointMoved):
-            store.save(KEY, at(2, generation=1))
+            store.save(KEY, at(2, edits=1))
 
 
 def test_history_has_twenty_entries_a_minute_apart_newest_first(tmp_path):
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_a_newer_pillowd_is_refused_and_can_be_replaced(tmp_path
             store.save(KEY, at("2-x"))
         assert store.get(other).seq == Seq.of("5-x")
         edited = store.edit(KEY, lambda present: at("9-x") if present is None else present)
-        assert edited.generation == 8
+        assert edited.edits == 8
         assert store.get(KEY) == edited
 
 
@@ -232,7 +232,7 @@ def test_a_history_that_cannot_be_read_stops_nobody_and_can_be_replaced(tmp_path
             store.history(KEY)
         store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING, saved_at=500.0))
         assert [str(entry.seq) for entry in store.history(KEY)] == ["0", "270-x"]
-        store.save(KEY, at("1-y", generation=1, saved_at=600.0))
+        store.save(KEY, at("1-y", edits=1, saved_at=600.0))
         assert [str(entry.seq) for entry in store.history(KEY)] == ["1-y", "0", "270-x"]
 
 

@@ -34,9 +34,9 @@ class Office:
 
     def save(self, seq: Any, **fields: Any) -> None:
         stored = self.state.store.get(KEY)
-        generation = stored.generation if stored else 0
+        edits = stored.edits if stored else 0
         self.state.store.save(
-            KEY, Checkpoint(seq=Seq.of(seq), saved_at=self.clock.wall(), generation=generation, **fields)
+            KEY, Checkpoint(seq=Seq.of(seq), saved_at=self.clock.wall(), edits=edits, **fields)
         )
 
     def call(self, name: str, **arguments: Any) -> Any:
@@ -150,7 +150,7 @@ def test_an_export_comes_back_by_import(office: Office) -> None:
     office.call("checkpoint.reset", key="cases")
     imported = office.call("checkpoint.import", key="cases", exported=exported)
 
-    assert imported["generation"] == office.state.store.get(KEY).generation > 1
+    assert imported["generation"] == office.state.store.get(KEY).edits > 1
     assert office.call("checkpoint.get", key="cases")["seq"] == [7, "g1A"]
 
 

@@ -13,7 +13,7 @@ from checkpoints import Checkpoint, CheckpointStore, Seq, TailKey
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.store import DeadLetters
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, generation, guard
+from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, guard, revision_number
 from pillows.observer import Observer
 from pillows.options import Options
 from pillows.pillow import Pillow
@@ -29,7 +29,7 @@ def change(id: str, *revs: str, deleted: bool = False, **body: Any) -> Change:
     """A change whose document is `body`."""
     revs = revs or ("1-a",)
     raw = None if deleted else msgspec.Raw(msgspec.json.encode({"_id": id, "_rev": revs[0]} | body))
-    return Change(id=id, revs=revs, version=sum(map(generation, revs)), deleted=deleted, raw=raw)
+    return Change(id=id, revs=revs, version=sum(map(revision_number, revs)), deleted=deleted, raw=raw)
 
 
 def batch(seq: object, *changes: Change, caught_up: bool = False) -> ChangeBatch:

@@ -9,7 +9,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.models import Change, Document, generation
+from pillows.models import Change, Document, revision_number
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.status import State
@@ -207,7 +207,7 @@ STATES = [
 
 
 def winner(leaves: dict[str, bool]) -> str:
-    return max(leaves, key=lambda rev: (leaves[rev], generation(rev), rev))
+    return max(leaves, key=lambda rev: (leaves[rev], revision_number(rev), rev))
 
 
 def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list[str | None]:
@@ -233,13 +233,13 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
 
 def test_t25_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, started):
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
-    assert played(tmp_path, started, lambda leaves: sum(map(generation, leaves))) == expected
+    assert played(tmp_path, started, lambda leaves: sum(map(revision_number, leaves))) == expected
 
 
 def test_t25_with_the_winners_generation_it_would_not(tmp_path, started):
     """Keeps the test above honest."""
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
-    assert played(tmp_path, started, lambda leaves: generation(winner(leaves))) != expected
+    assert played(tmp_path, started, lambda leaves: revision_number(winner(leaves))) != expected
 
 
 def test_l14_a_position_is_handed_back_as_it_came(tmp_path, started):
@@ -262,7 +262,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
     class Large(ListFeed):
         def fetch(self, change):
             found = super().fetch(change)
-            body = {**found.body, "text": "x" * 100_000}
+            body = {**found.doc, "text": "x" * 100_000}
             return Document(id=found.id, rev=found.rev, version=1, deleted=False, raw=_raw(body))
 
     from pillows.delivery.batcher import BatchPolicy

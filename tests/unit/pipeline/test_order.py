@@ -156,7 +156,7 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
 def test_after_an_old_state_directory_was_put_back_a_reset_is_enough(tmp_path, running):
     """The remedy that the refusal names, although the target counts more edits."""
     target = Transactional()
-    target.target |= {"epoch": 7, "checkpoint": Checkpoint(seq=Seq.of("9-z"), generation=5, epoch=7)}
+    target.target |= {"epoch": 7, "checkpoint": Checkpoint(seq=Seq.of("9-z"), edits=5, epoch=7)}
     made = plan(tmp_path, ListFeed([batch("1-a", change("a"), caught_up=True)]), target)
     made.store.edit(KEY, lambda _: Checkpoint(seq=Seq.of("3-c"), epoch=2))
     with pytest.raises(StateLostError):
