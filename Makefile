@@ -13,7 +13,7 @@ help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime ## Set up and run the main job on this machine (SERVE=1 keeps it up)
-	$(BIN)/pillowd demo $(if $(SERVE),--serve)
+	$(BIN)/python -m tests.demo $(if $(SERVE),--serve)
 
 test: machine ## Set up and pass all tests, with real servers
 	@$(MAKE) --no-print-directory dev

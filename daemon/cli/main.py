@@ -39,7 +39,6 @@ COMMANDS = {
     "verify": ("daemon.cli.verify:verify", "Compares targets with the source, and repairs them."),
     "store": ("daemon.cli.store:store", "Checks and repairs stores on disk."),
     "completion": ("daemon.cli.completion:completion", "Prints a script for your shell's completion."),
-    "demo": ("daemon.demo.command:demo", "Shows the whole path on this machine."),
 }
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from daemon.demo import data
-from daemon.demo.check import compare
+from tests.demo import data
+from tests.demo.comparison import compare
 
 PATIENT, VISIT, REPORT = "patient:00001", "visit:00002", "stock:00003"
 

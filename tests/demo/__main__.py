@@ -1,4 +1,7 @@
-"""`pillowd demo`."""
+"""`make demo`: show the whole path on this machine, with nothing to configure.
+
+python -m tests.demo [--serve] [--dir FOLDER]
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from daemon.demo.story import Demo, DemoFailed
+from tests.demo.story import Demo, DemoError
 
-#: Says that a folder is the demo's own, so that it may be emptied.
+#: Marks a folder that the demo made, and may therefore empty.
 MARK = ".pillowd-demo"
 
 
@@ -22,17 +25,21 @@ MARK = ".pillowd-demo"
     type=click.Path(path_type=Path),
     default=Path("demo-data"),
     show_default=True,
-    help="Where everything is kept; emptied first.",
+    help="Folder for all files; emptied first.",
 )
-def demo(folder: Path, *, serve: bool) -> None:
-    """Shows the whole path on this machine, with nothing to configure."""
+def main(folder: Path, *, serve: bool) -> None:
+    """Copy a clinic's CouchDB database into SQLite and JSON lines."""
     folder = folder.absolute()
     if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
-        raise click.UsageError(f"{folder} is not empty and not the demo's; give another --dir")
+        raise click.UsageError(f"{folder} is not empty, and the demo did not make it; give another --dir")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
     try:
         Demo(folder, Console()).run(serve=serve)
-    except DemoFailed as failure:
-        raise click.ClickException(str(failure)) from failure
+    except DemoError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

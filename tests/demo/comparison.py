@@ -1,4 +1,4 @@
-"""Compares the demo's target with its source, without going through pillowd."""
+"""Compare the demo's target with its source, without going through pillowd."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 Document = Mapping[str, Any]
 
-#: What differs: table or file, and the id.
+#: Table or file, and the id.
 Difference = tuple[str, str]
 
 
 def compare(documents: Mapping[str, Document], database: Path, lines: Path) -> list[Difference]:
-    """What is missing, stale or too much in the tables and in the JSON lines.
+    """Return what is missing, stale or unexpected in the tables and in the JSON lines.
 
     Args:
         documents: the live documents of the source, by id.
@@ -80,7 +80,7 @@ def _difference(
 
 
 def _compare_lines(documents: Mapping[str, Document], folder: Path) -> list[Difference]:
-    """The line of each id that counts, the one of the highest version, must be the document as it is now."""
+    """Compare each document with the line of its highest version."""
     counts: dict[str, Any] = {}
     for file in sorted(folder.glob("clinic*")):
         for line in file.read_bytes().split(b"\n")[:-1]:  # the last may be half written

@@ -1,4 +1,4 @@
-"""The transform of the demo: what an operator would write in a module of his own."""
+"""The transform of the demo, as an operator would write it in a module of his own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def visit_rows(visit: dict[str, Any]) -> dict[str, Any]:
-    """A visit's row, and a row for each prescription in it."""
+    """Return the row of a visit, and a row for each of its prescriptions."""
     fields = ("patient_id", "visited_on", "reason", "weight_kg")
     return {
         "visits": {field: visit.get(field) for field in fields},

@@ -54,7 +54,7 @@ Document = dict[str, Any]
 
 def documents() -> list[Document]:
     """All documents as they are first written."""
-    draw = random.Random(1)  # noqa: S311 - it must be the same at every run
+    draw = random.Random(1)
     patients = [_patient(draw, number) for number in range(PATIENTS)]
     visits = [_visit(draw, number) for number in range(VISITS)]
     reports = [_stock_report(draw, number) for number in range(STOCK_REPORTS)]
@@ -69,7 +69,7 @@ def edits(documents: list[Document], seed: int, share: float) -> Iterator[Docume
         seed: which edits.
         share: of the documents that is edited.
     """
-    draw = random.Random(seed)  # noqa: S311 - it must be the same at every run
+    draw = random.Random(seed)
     for document in draw.sample(documents, round(len(documents) * share)):
         if draw.random() < 0.25:
             yield {"_id": document["_id"], "_rev": document["_rev"], "_deleted": True}
@@ -79,7 +79,7 @@ def edits(documents: list[Document], seed: int, share: float) -> Iterator[Docume
 
 def conflicts(documents: list[Document], seed: int, count: int) -> Iterator[Document]:
     """Conflicting branches, as two offline phones would make them: written with `new_edits=false`."""
-    draw = random.Random(seed)  # noqa: S311 - it must be the same at every run
+    draw = random.Random(seed)
     for document in draw.sample(documents, count):
         other = _edited(draw, document)
         digest = hashlib.sha256(f"{seed}/{document['_id']}".encode()).hexdigest()[:32]

@@ -12,16 +12,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 #: The demo with a server and a daemon that only tell what is done to them.
 STORY = """\
-from gevent import monkey; monkey.patch_all()
 import sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from rich.console import Console
-from daemon.demo.story import Demo, DemoFailed
+from tests.demo.story import Demo, DemoError
 
 folder = Path({folder!r})
 
@@ -46,7 +45,7 @@ class Quick(Demo):
 sys.executable = {daemon!r}
 try:
     Quick(folder, Console()).run(serve=True)
-except DemoFailed as failure:
+except DemoError as failure:
     sys.exit(str(failure))
 """
 DAEMON = """\
