@@ -15,8 +15,8 @@ from typing import Any, TextIO
 import gevent
 import structlog
 
-from daemon.config.redaction import Mask
 from pillows.clock import Clock
+from pillows.redaction import Redactor
 
 #: How long a repeated warning or error is held back.
 REPEAT_SECONDS = 10.0
@@ -128,7 +128,9 @@ class Logs:
 
 
 @contextmanager
-def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: Mask) -> Iterator[Logs]:
+def configured(
+    *, format: str, level: str, stream: TextIO, clock: Clock, redactor: Redactor
+) -> Iterator[Logs]:
     """Sets up the log inside the `with`: structlog, and the standard library's root logger.
 
     Args:
@@ -136,14 +138,14 @@ def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: M
         level: the least important level that is written.
         stream: where to.
         clock: for the limit of repeats.
-        mask: what must not be seen.
+        redactor: what must not be seen.
 
     Yields:
         the log, to be flushed with every tick.
     """
     limit = RepeatLimit(clock)
     structlog.configure(
-        processors=[*_processors(limit, mask), _renderer(format, stream)],
+        processors=[*_processors(limit, redactor), _renderer(format, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: LineWriter(stream),
         cache_logger_on_first_use=False,
@@ -162,9 +164,9 @@ def configured(*, format: str, level: str, stream: TextIO, clock: Clock, mask: M
         structlog.reset_defaults()
 
 
-def _processors(limit: RepeatLimit, mask: Mask) -> list[Any]:
+def _processors(limit: RepeatLimit, redactor: Redactor) -> list[Any]:
     def masked(_logger: object, _method: str, event: Event) -> Mapping[str, Any]:
-        return {name: mask.named(name, value) for name, value in event.items()}
+        return {name: redactor.redact_item(name, value) for name, value in event.items()}
 
     return [
         limit,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from checkpoints import TailKey
+from pillows.suggest import find_similar
 
 
 class UnknownPillowError(ValueError):
@@ -29,7 +29,7 @@ def find(text: str, keys: Iterable[TailKey]) -> TailKey:
 
 def _remedy(text: str, known: list[TailKey]) -> str:
     names = sorted({key.pillow for key in known})
-    close = difflib.get_close_matches(text.partition("@")[0], names, n=1)
-    if close:
-        return f"did you mean `{close[0]}`?"
+    similar = find_similar(text.partition("@")[0], names)
+    if similar:
+        return f"did you mean `{similar}`?"
     return f"one of {', '.join(names)}" if names else "configure one"

@@ -19,6 +19,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from pillows.redaction import MASK, redact_address
+
 _UNITS_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS_BYTES = {
     "B": 1,
@@ -29,6 +31,8 @@ _UNITS_BYTES = {
     "MB": 10**6,
     "GB": 10**9,
 }
+#: A part of a path of at least 16 characters; a query or fragment.
+_UNGUESSABLE = re.compile(r"(?<=[^/]/)[^/?#]{16,}|[?#].*")
 _UNITS_SHOWN = {unit: _UNITS_BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")}
 
 
@@ -132,3 +136,19 @@ Size = Annotated[
 
 #: A value that must never be shown.
 Secret = SecretStr
+
+
+class SecretAddress(SecretStr):
+    """A URL or connection string that may hold a password; everything else of it may be shown."""
+
+    def redacted(self) -> str:
+        """Return the address without its password."""
+        return redact_address(self.get_secret_value())
+
+
+class SecretUrl(SecretAddress):
+    """The URL of a webhook: its query, or a part of the path that nobody could guess, often is a password."""
+
+    def redacted(self) -> str:
+        """Return the URL without password, query and long parts of the path."""
+        return _UNGUESSABLE.sub(MASK, super().redacted())

@@ -13,7 +13,6 @@ for, so a daemon that writes to SQLite never loads Elasticsearch's client.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -23,6 +22,7 @@ from typing import Any, TypeVar
 
 import pillows.transports
 from pillows.errors import ConfigError
+from pillows.suggest import suggest
 from pillows.transports.base import Transport
 
 _Named = TypeVar("_Named")
@@ -84,7 +84,9 @@ def transport(type: str) -> type[Transport]:
     """
     found = _registered.get(("transport", type)) or _from_file(type) or registered("transport", type)
     if found is None:
-        raise ConfigError(f"There is no transport of type {type!r}.", remedy=_suggest(type))
+        raise ConfigError(
+            f"There is no transport of type {type!r}.", remedy=suggest(type, transport_types(), "types")
+        )
     if not (inspect.isclass(found) and issubclass(found, Transport)):
         raise ConfigError(f"{_place(found)} is named as transport {type!r} but is no Transport class.")
     return found
@@ -120,13 +122,6 @@ def _load(kind: str, point: EntryPoint) -> Any:
         raise ConfigError(
             f"The {kind} {point.name!r} is declared as {point.value}, which cannot be imported: {error}."
         ) from error
-
-
-def _suggest(type: str) -> str:
-    known = transport_types()
-    close = difflib.get_close_matches(type, known, n=1)
-    listed = f"known types are {', '.join(known)}"
-    return f"did you mean {close[0]!r}? ({listed})" if close else listed
 
 
 def _place(thing: Any) -> str:

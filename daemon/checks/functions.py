@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from daemon.config.models import Config, PillowConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import add_plugins, code_digest, find_function, find_named
 from pillows.errors import ConfigError
+from pillows.suggest import find_similar
 
 
 def check_imports(config: Config) -> list[Mistake]:
@@ -85,5 +85,5 @@ def _similar(function: str) -> str:
     module_name, _, name = function.partition(":")
     module = sys.modules.get(module_name)
     names = [each for each in vars(module) if callable(vars(module)[each])] if module else []
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean `{module_name}:{close[0]}`?" if close else ""
+    similar = find_similar(name, names)
+    return f"did you mean `{module_name}:{similar}`?" if similar else ""

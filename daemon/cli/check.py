@@ -24,10 +24,10 @@ from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
 from daemon.config.models import Config, TransportEntry
-from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
+from pillows.redaction import Redactor
 from pillows.stages.filters import KeepAll
 
 #: How long one source or target may take to answer.
@@ -75,11 +75,11 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
 
 def connections(config: Config) -> Iterator[Finding]:
     """Connects to every source and target of every enabled pillow, and changes nothing there."""
-    mask = Mask(secrets_of(config))
+    redactor = Redactor.of_settings(config)
     for key in tail_keys(config):
-        yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), mask)
+        yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), redactor)
         for entry in config.tails[key.pillow].transport:
-            yield _try(f"{key.pillow}: transport {entry.name}", partial(_look, config, key, entry), mask)
+            yield _try(f"{key.pillow}: transport {entry.name}", partial(_look, config, key, entry), redactor)
 
 
 def exit_code(findings: list[Finding]) -> Exit:
@@ -90,14 +90,16 @@ def exit_code(findings: list[Finding]) -> Exit:
     return Exit.UNREACHABLE if "unreachable" in results else Exit.OK
 
 
-def _try(place: str, look: Callable[[], str], mask: Mask) -> Finding:
+def _try(place: str, look: Callable[[], str], redactor: Redactor) -> Finding:
     try:
         with gevent.Timeout(_ANSWER_SECONDS, TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s")):
             return Finding(place=place, result="ok", text=look())
     except (RetryableError, OSError) as error:
-        return Finding(place=place, result="unreachable", text=mask.text(str(error)))
+        return Finding(place=place, result="unreachable", text=redactor.redact(str(error)))
     except Exception as error:  # noqa: BLE001  whatever is wrong with one place, the others are looked at
-        return Finding(place=place, result="refused", text=mask.text(str(error) or type(error).__name__))
+        return Finding(
+            place=place, result="refused", text=redactor.redact(str(error) or type(error).__name__)
+        )
 
 
 def _identify(config: Config, key: TailKey) -> str:

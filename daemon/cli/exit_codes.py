@@ -8,9 +8,9 @@ import click
 
 from checkpoints import StoreError, StoreUnavailable
 from daemon.config.errors import ConfigErrors
-from daemon.config.redaction import Mask
 from daemon.tail_lookup import UnknownPillowError
 from pillows.errors import ConfigError, PillowError
+from pillows.redaction import Redactor
 
 
 class Exit(IntEnum):
@@ -63,7 +63,7 @@ def outcome(error: BaseException) -> tuple[int, str]:
     """
     code, text = _outcome(error)
     # Mistakes were masked when they were collected, and `auth.password: is missing` tells no secret.
-    return int(code), text if isinstance(error, ConfigErrors) else Mask().text(text)
+    return int(code), text if isinstance(error, ConfigErrors) else Redactor().redact(text)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:

@@ -20,7 +20,6 @@ from daemon.cli.exit_codes import CommandError, UnreachableError
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
@@ -29,6 +28,7 @@ from pillows.feed.recorded import RecordedFeed
 from pillows.models import Change
 from pillows.observer import Observer
 from pillows.preview import Preview, next_changes, previews
+from pillows.redaction import Redactor
 
 
 @click.command()
@@ -61,15 +61,15 @@ def preview(
     --changes names. Nothing is written anywhere, and no position moves.
     """
     config = load(config_path)
-    mask = Mask(secrets_of(config))
+    redactor = Redactor.of_settings(config)
     shown = []
-    with _unreadable(recorded) if recorded else _unreachable(mask):
+    with _unreadable(recorded) if recorded else _unreachable(redactor):
         for each in look(config, key, ids, limit, recorded=recorded):
             shown.append(asdict(each))
             if not as_json:
-                _show(each, mask)
+                _show(each, redactor)
     if as_json:
-        print_json(json.loads(mask.text(json.dumps(shown))))
+        print_json(json.loads(redactor.redact(json.dumps(shown))))
     elif not shown:
         click.echo("there are no further changes")
 
@@ -149,14 +149,14 @@ def _unreadable(recorded: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _unreachable(mask: Mask) -> Iterator[None]:
+def _unreachable(redactor: Redactor) -> Iterator[None]:
     try:
         yield
     except RetryableError as error:
-        raise UnreachableError(mask.text(str(error))) from error
+        raise UnreachableError(redactor.redact(str(error))) from error
 
 
-def _show(each: Preview, mask: Mask) -> None:
+def _show(each: Preview, redactor: Redactor) -> None:
     lines = [f"{each.id} {each.rev}, version {each.version}", f"  filter: {each.filter}"]
     if each.document is not None:
         lines.append(f"  document: {json.dumps(each.document, ensure_ascii=False)}")
@@ -167,4 +167,4 @@ def _show(each: Preview, mask: Mask) -> None:
     lines += [f"  dead letter in {stage}: {why}" for stage, why in each.errors.items()]
     for transport, request in each.requests.items():
         lines += [f"  {transport} would be sent:", *(f"    {line}" for line in request.splitlines())]
-    click.echo("\n".join(mask.text(line) for line in lines))
+    click.echo("\n".join(redactor.redact(line) for line in lines))

@@ -18,9 +18,9 @@ from daemon.checks.functions import check_imports
 from daemon.cli.options import config_option
 from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
-from daemon.config.redaction import Mask, secrets_of
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
+from pillows.redaction import Redactor
 
 
 @click.command()
@@ -48,7 +48,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
             level=config.logging.level,
             stream=sys.stderr,
             clock=clock,
-            mask=Mask(secrets_of(config)),
+            redactor=Redactor.of_settings(config),
         ) as log,
     ):
         for warning in config.warnings:

@@ -25,11 +25,11 @@ from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.plugins import add_plugins
-from daemon.config.redaction import Mask
 from daemon.control.paging import page
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
+from pillows.redaction import Redactor
 from pillows.runtime.status import State
 from pillows.verify.comparison_table import Scratch
 from pillows.verify.verifier import KINDS, Report, Subject, Verifier
@@ -125,7 +125,7 @@ class Retries(Observer):
 
     def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Says it on stderr."""
-        told = f"{where}: {Mask().text(error)}; trying again in {delay_seconds:.0f} s"
+        told = f"{where}: {Redactor().redact(error)}; trying again in {delay_seconds:.0f} s"
         self._bar.console.print(escape(told), soft_wrap=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 
-from daemon.config.errors import Path, suggest
+from daemon.config.errors import Path
 from daemon.config.models import ConnectionEntry
 from daemon.config.plugins import import_plugins
 from daemon.config.problems import Report
@@ -13,6 +13,7 @@ from daemon.config.yaml_nodes import Node
 from pillows import registry
 from pillows.errors import ConfigError
 from pillows.options import Options
+from pillows.suggest import suggest
 from pillows.transports.base import Transport
 
 #: The type of a source's connection; it can be written to as well.

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.config.connections import Connections
-from daemon.config.errors import Path, suggest
+from daemon.config.errors import Path
 from daemon.config.models import PillowConfig
 from daemon.config.output_ownership import places
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node
 from pillows.options import Options
+from pillows.suggest import suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

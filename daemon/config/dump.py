@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 
-from daemon.config.errors import Path, mask, masked_secret
+from daemon.config.errors import Path
 from daemon.config.interpolate import escaped, holds_secret, shown
-from daemon.config.model_introspection import secrets
 from daemon.config.models import Config
-from daemon.config.redaction import MASK, Mask
 from daemon.config.yaml_nodes import Loader, Node
+from pillows.options import SecretAddress
+from pillows.redaction import MASK, Redactor, find_secrets, redact_address
 
 
 class _Dumper(yaml.SafeDumper):
@@ -57,8 +57,8 @@ def dumped(plain: Mapping[str, Any]) -> str:
 def effective(config: Config) -> dict[str, Any]:
     """What `show` shows, as plain values."""
     plain = config.model_dump(mode="json", by_alias=True, exclude={"include"})
-    for path, secret in secrets(config):
-        _put(plain, path, SecretStr(secret))
+    for path, secret in find_secrets(config):
+        _put(plain, path, secret)
     for name, entry in plain["connections"].items():
         plain["connections"][name] = {"type": entry["type"], **entry["options"]}
     hidden: dict[str, Any] = _hide(plain, (), config.root)
@@ -81,10 +81,12 @@ def _hide(value: Any, path: Path, root: Node) -> Any:
     node = _written_at(path, root)
     written = node.written if node else None
     if isinstance(value, SecretStr):
-        return (written and shown(written)) or escaped(masked_secret(value.get_secret_value(), path))
+        return (written and shown(written)) or escaped(
+            value.redacted() if isinstance(value, SecretAddress) else MASK
+        )
     if written and holds_secret(written):
         return shown(written) or MASK
-    return escaped(Mask().text(mask(value)))
+    return escaped(Redactor().redact(redact_address(value)))
 
 
 def _written_at(path: Path, root: Node) -> Node | None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 
-from daemon.config.errors import Path, suggest
+from daemon.config.errors import Path
 from daemon.config.interpolate import Interpolator
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node, Place, read
+from pillows.suggest import suggest
 
 #: The sections that an included file may hold.
 INCLUDED = ("version", "connections", "pillows")

@@ -11,7 +11,6 @@ It works on values after YAML was parsed, never on text, so no value can change 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from pathlib import Path as FilePath
 
 from daemon.config.errors import Mistake, Path
 from daemon.config.yaml_nodes import Node
+from pillows.suggest import find_similar
 
 #: A secret or a certificate; more is a wrong path such as /dev/zero.
 MAX_FILE_BYTES = 1_000_000
@@ -97,9 +97,9 @@ class Interpolator:
         return default
 
     def _similar(self, name: str) -> str:
-        close = difflib.get_close_matches(name, list(self.environ), n=1, cutoff=0.75)
+        similar = find_similar(name, self.environ, cutoff=0.75)
         otherwise = f"set it, or give a default: `${{{name}:default}}`"
-        return f"did you mean `${{{close[0]}}}`? Otherwise {otherwise}" if close else otherwise
+        return f"did you mean `${{{similar}}}`? Otherwise {otherwise}" if similar else otherwise
 
     def _credential(self, name: str) -> str:
         folder = self.environ.get("CREDENTIALS_DIRECTORY")

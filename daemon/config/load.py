@@ -7,14 +7,17 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from daemon.config.connections import read_connections
-from daemon.config.errors import ConfigErrors, Mistake, is_public
+from daemon.config.errors import ConfigErrors, Mistake
 from daemon.config.includes import Files
-from daemon.config.model_introspection import secrets
 from daemon.config.models import Config, DaemonOptions
 from daemon.config.pillows import read_pillows
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node
+from pillows.options import SecretAddress
+from pillows.redaction import find_secrets
 
 __all__ = ["Config", "ConfigErrors", "Mistake", "load"]
 
@@ -104,9 +107,9 @@ def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
     """Warnings for secrets that stand in a file which every user of the machine can read."""
     for name, entry in config.connections.items():
         at = ("connections", name)
-        for path, _ in secrets(entry.options, at):
+        for path, secret in find_secrets(entry.options, at):
             node = root.find(path)
-            if node is None or node.written is not None or is_public(node.value, path):
+            if node is None or node.written is not None or _is_public(secret):
                 continue
             if _world_readable(node.place.file):
                 yield node.mistake(
@@ -114,6 +117,11 @@ def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
                     f"a secret stands in {node.place.file}, which every user of this machine can read",
                     f"chmod o-r {node.place.file}, or use `${{credential:name}}` or `${{file:/path}}`",
                 )
+
+
+def _is_public(secret: SecretStr) -> bool:
+    """Return whether a secret is an address without a password."""
+    return isinstance(secret, SecretAddress) and secret.redacted() == secret.get_secret_value()
 
 
 def _world_readable(file: str) -> bool:

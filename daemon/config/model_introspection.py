@@ -1,15 +1,15 @@
-"""Looks into models: which keys a place has, which of them are paths, which are secret."""
+"""Looks into models: which keys a place has, which of them are paths."""
 
 from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from daemon.config.errors import Mistake, Path
@@ -97,21 +97,6 @@ def prepare(node: Node, annotations: Sequence[Any], path: Path) -> tuple[Node, l
             mistakes += wrong
         value = pairs if isinstance(value, dict) else list(pairs.values())
     return replace(node, value=value), mistakes
-
-
-def secrets(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every secret in a model's values, with its path."""
-    if isinstance(value, SecretStr):
-        yield path, value.get_secret_value()
-    elif isinstance(value, BaseModel):
-        for name, field in type(value).model_fields.items():
-            yield from secrets(getattr(value, name), (*path, field.alias or name))
-    elif isinstance(value, Mapping):
-        for key, child in value.items():
-            yield from secrets(child, (*path, key))
-    elif isinstance(value, list | tuple):
-        for index, child in enumerate(value):
-            yield from secrets(child, (*path, index))
 
 
 def _is_mapping(annotation: Any) -> bool:

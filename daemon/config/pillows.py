@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from daemon.config.connections import SOURCE_TYPE, Connections
 from daemon.config.cross_checks import Whole
-from daemon.config.errors import Mistake, Path, dotted, suggest
+from daemon.config.errors import Mistake, Path, dotted
 from daemon.config.models import NAME, PillowConfig, TransportEntry
 from daemon.config.output_ownership import Claim, compare, of_source
 from daemon.config.problems import Report
@@ -15,6 +15,7 @@ from daemon.config.transport_entries import Entry
 from daemon.config.yaml_nodes import Node
 from pillows.feed.options import SourceOptions
 from pillows.options import Options
+from pillows.suggest import suggest
 
 
 def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from daemon.config.connections import Connections
-from daemon.config.errors import Path, suggest
+from daemon.config.errors import Path
 from daemon.config.model_introspection import fields
 from daemon.config.models import TransportEntry
 from daemon.config.output_ownership import Claim, places, target
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node
 from pillows.options import Options
+from pillows.suggest import suggest
 
 #: What an entry holds beside the settings of its output.
 KEYS = ("connection", "name", "timeout", "own_pace", "outputs")

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from daemon.config.errors import Mistake, Path, suggest
+from daemon.config.errors import Mistake, Path
 from daemon.config.model_introspection import choices_at, keys_at
 from daemon.config.yaml_nodes import Node
 from pillows.options import WRITTEN, Options
+from pillows.suggest import suggest
 
 _SECRET_KEY = re.compile(r"(?i)pass|secret|token|key|dsn")
 #: Kind of error -> what is wrong, and what to do.

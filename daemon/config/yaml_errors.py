@@ -7,7 +7,8 @@ from pathlib import Path as FilePath
 
 import yaml
 
-from daemon.config.errors import Mistake, suggest
+from daemon.config.errors import Mistake
+from pillows.suggest import suggest
 
 #: What PyYAML says, what that means to who wrote the file, and what to do; the first match counts.
 _WORDS = (

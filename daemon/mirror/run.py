@@ -26,7 +26,6 @@ from daemon.cli.check import connections
 from daemon.cli.exit_codes import CommandError, Exit, UnreachableError
 from daemon.cli.options import print_json
 from daemon.config.models import Config
-from daemon.config.redaction import Mask, secrets_of
 from daemon.mirror.columns import infer, sample
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
 from daemon.mirror.existing_table import standing_columns
@@ -35,6 +34,7 @@ from daemon.mirror.targets import SQL_TYPES
 from daemon.signals import Signals
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
+from pillows.redaction import Redactor
 from pillows.runtime.status import State, TailStatus
 
 #: A log of an earlier run is begun anew when it has this size.
@@ -166,9 +166,9 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
     with ExitStack() as stack:
         asked = stack.enter_context(signals.handled())
         log = stack.enter_context(_log_file(wanted.folder / LOG_FILE))
-        mask = Mask(secrets_of(config))
+        redactor = Redactor.of_settings(config)
         lines = stack.enter_context(
-            logs.configured(format="json", level="info", stream=log, clock=clock, mask=mask)
+            logs.configured(format="json", level="info", stream=log, clock=clock, redactor=redactor)
         )
         progress = stack.enter_context(MirrorProgress(console, clock))
         watch = Watch(progress=progress, asked=asked, once=once, config=str(wanted.config_path))
@@ -184,7 +184,7 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         code = daemon.run()
     if watch.last is not None and watch.last.state is State.FAILED:
         raise CommandError(
-            f"{wanted.name}: {mask.text(watch.last.reason)}. {_others(str(wanted.config_path))}"
+            f"{wanted.name}: {redactor.redact(watch.last.reason)}. {_others(str(wanted.config_path))}"
         )
     return _summary(wanted, config, cut=code != Exit.OK, caught_up=watch.caught_up)
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from pillows.errors import ConfigError
+from pillows.redaction import redact_address
 
 #: The variables that hold the passwords of source and target in a written configuration.
 SOURCE_PASSWORD = "COUCHDB_PASSWORD"  # noqa: S105  the variable's name
@@ -64,7 +65,8 @@ def read_source(url: str) -> tuple[Place, str]:
     way, _, database = parts.path.rstrip("/").rpartition("/")
     if parts.scheme not in {"http", "https"} or not parts.hostname or not database:
         raise ConfigError(
-            f"{_shown(url)} is no database's URL.", remedy="write it like https://couch.example:6984/cases"
+            f"{redact_address(url)} is no database's URL.",
+            remedy="write it like https://couch.example:6984/cases",
         )
     server = urlunsplit((parts.scheme, _host(parts), way, "", ""))
     connection: dict[str, Any] = {"type": "couchdb", "url": server}
@@ -83,7 +85,7 @@ def read_target(text: str) -> Place:
     scheme = text.partition(":")[0]
     read = _TARGETS.get(scheme)
     if read is None:
-        raise ConfigError(f"{_shown(text)} is no target.", remedy=f"write {_FORMS}")
+        raise ConfigError(f"{redact_address(text)} is no target.", remedy=f"write {_FORMS}")
     return read(text)
 
 
@@ -119,7 +121,7 @@ def _postgres(text: str) -> Place:
         parts = conninfo.conninfo_to_dict(text)
     except ProgrammingError as error:
         raise ConfigError(
-            f"{_shown(text)}: {str(error).strip()}.", remedy="write postgresql://HOST/DATABASE"
+            f"{redact_address(text)}: {str(error).strip()}.", remedy="write postgresql://HOST/DATABASE"
         ) from None
     password = parts.pop("password", None)
     connection = {"type": "postgres", "dsn": conninfo.make_conninfo("", **parts)}
@@ -133,7 +135,7 @@ def _elasticsearch(text: str) -> Place:
     parts = _split(text.removeprefix("elasticsearch+"))
     if not parts.hostname or parts.path.strip("/"):
         raise ConfigError(
-            f"{_shown(text)} names no server.",
+            f"{redact_address(text)} names no server.",
             remedy="write elasticsearch+https://HOST:PORT; the index is named by --name",
         )
     host = _host(parts) if parts.port else f"{_host(parts)}:{_ELASTICSEARCH_PORT}"
@@ -159,7 +161,7 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # is only looked at now
     except ValueError as error:
-        raise ConfigError(f"{_shown(url)}: {error}.", remedy="correct the URL") from None
+        raise ConfigError(f"{redact_address(url)}: {error}.", remedy="correct the URL") from None
     return parts
 
 
@@ -173,8 +175,3 @@ def _login(parts: SplitResult, variable: str) -> tuple[dict[str, str], dict[str,
         return {}, {}
     auth = {"username": unquote(parts.username), "password": f"${{{variable}}}"}
     return auth, {} if parts.password is None else {variable: unquote(parts.password)}
-
-
-def _shown(url: str) -> str:
-    """A URL without a password."""
-    return re.sub(r"(?<=://)[^/\s]*@", "***@", url)

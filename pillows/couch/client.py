@@ -24,6 +24,7 @@ from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, StreamingResponse
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
+from pillows.redaction import Redactor
 
 T = TypeVar("T")
 
@@ -247,7 +248,4 @@ class CouchClient:
             raise kind(self._said(error)) from None
 
     def _said(self, error: BaseException) -> str:
-        text = f"{type(error).__name__}: {error}"
-        for secret in self._access.secrets():
-            text = text.replace(secret, "***")
-        return text[:500]
+        return Redactor(self._access.secrets()).redact(f"{type(error).__name__}: {error}")[:500]

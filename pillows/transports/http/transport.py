@@ -26,7 +26,7 @@ from pillows.couch.errors import retry_after
 from pillows.couch.exception_chain import is_connect_failure, walk_causes
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, RetryableError
 from pillows.models import Batch, Standing, WriteResult
-from pillows.options import Duration, Options, Secret, Size
+from pillows.options import Duration, Options, Secret, SecretUrl, Size
 from pillows.transports.base import Transport, newest
 from pillows.transports.http.receiver import (
     Message,
@@ -47,7 +47,7 @@ _ANSWER_BYTES = 16 * 2**20
 _COMPLAINT_BYTES = 16 * 2**10
 
 
-def _http_url(url: Secret) -> Secret:
+def _http_url(url: SecretUrl) -> SecretUrl:
     parts = urlsplit(url.get_secret_value())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("needs a URL such as https://example.org/hook")
@@ -74,7 +74,7 @@ class HttpConnection(Options):
         client_cert: our certificate with its key, in one PEM file.
     """
 
-    url: Annotated[Secret, AfterValidator(_http_url)]
+    url: Annotated[SecretUrl, AfterValidator(_http_url)]
     headers: dict[str, Secret] = Field(default_factory=dict)
     secret: Annotated[Secret, AfterValidator(_secret)] | None = None
     timeout: Duration = Field(default=30.0, gt=0)

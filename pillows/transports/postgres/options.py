@@ -8,7 +8,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, model_validator
 
-from pillows.options import Duration, Options, Secret
+from pillows.options import Duration, Options, Secret, SecretAddress
 from pillows.transports.common.addresses import host_place
 from pillows.transports.common.columns import TableOutput
 
@@ -16,7 +16,7 @@ from pillows.transports.common.columns import TableOutput
 NAME_BYTES = 63
 
 
-def _connection_string(dsn: Secret) -> Secret:
+def _connection_string(dsn: SecretAddress) -> SecretAddress:
     try:
         conninfo_to_dict(dsn.get_secret_value())
     except psycopg.ProgrammingError:
@@ -57,7 +57,7 @@ class PostgresConnection(Options):
         tombstone_ttl: how long a deleted document's version is remembered.
     """
 
-    dsn: Annotated[Secret, AfterValidator(_connection_string)]
+    dsn: Annotated[SecretAddress, AfterValidator(_connection_string)]
     password: Secret | None = None
     schema_: Name = Field("public", alias="schema")
     connect_timeout: Duration = 10.0

@@ -12,10 +12,10 @@ import structlog
 from structlog.testing import capture_logs
 
 from checkpoints import Checkpoint, Seq
-from daemon.config.redaction import Mask
 from daemon.log_observer import LogObserver
 from daemon.logs import LineWriter, Logs, configured
 from pillows.observer import Observer
+from pillows.redaction import Redactor
 from tests.clock import FakeClock
 
 PILLOW = "cases@couch/cases"
@@ -38,7 +38,7 @@ class Sink:
 def sink() -> Iterator[Sink]:
     sink = Sink()
     with configured(
-        format="json", level="info", stream=sink.stream, clock=sink.clock, mask=Mask(["hunter2"])
+        format="json", level="info", stream=sink.stream, clock=sink.clock, redactor=Redactor(["hunter2"])
     ) as sink.logs:
         yield sink
 
@@ -116,7 +116,7 @@ def test_an_error_that_ends_a_greenlet_is_an_event_like_any_other(
 def test_the_set_up_is_undone() -> None:
     before = list(logging.getLogger().handlers)
     with configured(
-        format="console", level="info", stream=io.StringIO(), clock=FakeClock(auto=False), mask=Mask()
+        format="console", level="info", stream=io.StringIO(), clock=FakeClock(auto=False), redactor=Redactor()
     ):
         assert logging.getLogger().handlers != before
     assert logging.getLogger().handlers == before
@@ -125,7 +125,9 @@ def test_the_set_up_is_undone() -> None:
 
 def test_console_lines_are_for_people() -> None:
     stream = io.StringIO()
-    with configured(format="console", level="info", stream=stream, clock=FakeClock(auto=False), mask=Mask()):
+    with configured(
+        format="console", level="info", stream=stream, clock=FakeClock(auto=False), redactor=Redactor()
+    ):
         LogObserver().state(PILLOW, state="live", reason="")
     assert "pillow.state" in stream.getvalue()
     assert "pillow=cases@couch/cases" in stream.getvalue()

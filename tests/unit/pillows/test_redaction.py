@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from daemon.config.redaction import Mask, secrets_of
 from pillows.options import Options, Secret
+from pillows.redaction import Redactor, find_secrets
 
 
 @pytest.mark.parametrize(
@@ -22,27 +22,27 @@ from pillows.options import Options, Secret
     ],
 )
 def test_secrets_are_masked_by_their_form(text: str, masked: str) -> None:
-    assert Mask().text(text) == masked
+    assert Redactor().redact(text) == masked
 
 
 def test_known_secrets_are_masked_wherever_they_stand() -> None:
-    mask = Mask(["hunter2", "hunter2-longer", "abc"])
-    assert mask.text("tried hunter2-longer, then hunter2, abc") == "tried ***, then ***, abc"
+    redactor = Redactor(["hunter2", "hunter2-longer", "abc"])
+    assert redactor.redact("tried hunter2-longer, then hunter2, abc") == "tried ***, then ***, abc"
 
 
 @pytest.mark.parametrize("name", ["password", "api_key", "couch_password", "Authorization", "dsn"])
 def test_secrets_are_masked_by_their_name(name: str) -> None:
-    assert Mask().named(name, {"anything": 1}) == "***"
+    assert Redactor().redact_item(name, {"anything": 1}) == "***"
 
 
 @pytest.mark.parametrize("name", ["seq", "token_count", "passes", "pass_number", "secretary"])
 def test_innocent_names_are_not_masked(name: str) -> None:
-    assert Mask().named(name, "7-x") == "7-x"
+    assert Redactor().redact_item(name, "7-x") == "7-x"
 
 
 def test_values_of_any_shape_are_searched() -> None:
     value = {"a": ["http://u:p@h/", {"password": "x", "n": 3, "none": None}], "e": ValueError("password=x")}
-    assert Mask().value(value) == {
+    assert Redactor().redact_value(value) == {
         "a": ["http://***@h/", {"password": "***", "n": 3, "none": None}],
         "e": "password=***",
     }
@@ -58,4 +58,5 @@ def test_every_secret_in_settings_is_found() -> None:
         keys: tuple[Secret, ...] = ()
 
     root = Root(auths={"a": Auth(password=SecretStr("one"))}, keys=(SecretStr("two"),))
-    assert secrets_of(root) == {"one", "two"}
+    found = {path: secret.get_secret_value() for path, secret in find_secrets(root)}
+    assert found == {("auths", "a", "password"): "one", ("keys", 0): "two"}

@@ -1,0 +1,34 @@
+"""Suggest the name that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def find_similar(wrong: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known name that is most like a wrong one; None if none is similar.
+
+    Args:
+        wrong: what was written; upper and lower case count as the same.
+        known: what could have been written.
+        cutoff: the least similarity, from 0 to 1 (difflib's ratio).
+    """
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(wrong.lower(), list(by_lower), n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def suggest(wrong: str, known: Sequence[str], what: str) -> str:
+    """Return the remedy for an unknown name: a similar one, and the list of all.
+
+    Args:
+        wrong: what was written.
+        known: what could have been written.
+        what: the plural of what is named, such as `keys here`.
+    """
+    if not known:
+        return f"there are no {what}"
+    listed = f"{what}: {', '.join(known)}"
+    similar = find_similar(wrong, known)
+    return f"did you mean `{similar}`? ({listed})" if similar else listed
