@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checkpoints.checkpoint import PASS_TO_BEGIN, Checkpoint, Digest, TailKey
+from checkpoints.checkpoint import PASS_TO_BEGIN, Checkpoint, ConfigDigest, TailKey
 from checkpoints.checkpoint_store import CheckpointStore, HistoryEntry
 from checkpoints.errors import (
     CheckpointMoved,
@@ -22,10 +22,10 @@ from checkpoints.pod.maintenance import Repair, check, repair
 from checkpoints.pod.pod import POD
 from checkpoints.pod.segments import Finding
 from checkpoints.rpc.client import ControlClient
-from checkpoints.rpc.server import Busy, ControlServer, Session
+from checkpoints.rpc.server import Connection, ControlServer, TryAgain
 from checkpoints.seq import Seq
 from checkpoints.shared.pod import SharedPOD
-from checkpoints.shared.service import share
+from checkpoints.shared.service import export_store
 from checkpoints.shared.tracker import SharedTracker
 from checkpoints.tracker.tracker import Tracker
 
@@ -37,13 +37,13 @@ SharedProgressTracker = SharedTracker
 __all__ = [
     "PASS_TO_BEGIN",
     "POD",
-    "Busy",
     "Checkpoint",
     "CheckpointMoved",
     "CheckpointStore",
+    "ConfigDigest",
+    "Connection",
     "ControlClient",
     "ControlServer",
-    "Digest",
     "DuplicateKeyError",
     "Finding",
     "HistoryEntry",
@@ -56,7 +56,6 @@ __all__ = [
     "RemoteError",
     "Repair",
     "Seq",
-    "Session",
     "SharedPOD",
     "SharedPersistentOrderedDict",
     "SharedProgressTracker",
@@ -68,7 +67,8 @@ __all__ = [
     "StoreWriteError",
     "TailKey",
     "Tracker",
+    "TryAgain",
     "check",
+    "export_store",
     "repair",
-    "share",
 ]

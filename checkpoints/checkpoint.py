@@ -29,7 +29,7 @@ class TailKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Digest:
+class ConfigDigest:
     """Digests of the configuration that a checkpoint was made under.
 
     Attributes:
@@ -80,7 +80,7 @@ class Checkpoint:
     server_uuid: str | None = None
     purge_seq: str | None = None
     marked: bool = False
-    digest: Digest = Digest()
+    digest: ConfigDigest = ConfigDigest()
     pipeline_changed_at: float | None = None
     changes: int = 0
     saved_at: float = 0.0
@@ -89,7 +89,7 @@ class Checkpoint:
         """The checkpoint as JSON values, the token with its own type."""
         fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
         fields["seq"] = self.seq.value
-        fields["digest"] = {name: getattr(self.digest, name) for name in Digest.__slots__}
+        fields["digest"] = {name: getattr(self.digest, name) for name in ConfigDigest.__slots__}
         return fields
 
     @classmethod
@@ -100,7 +100,7 @@ class Checkpoint:
             KeyError, TypeError: it is none, or one of a newer format.
         """
         fields = {_FIELD_NAMES.get(name, name): each for name, each in value.items()}
-        return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": Digest(**value["digest"])})
+        return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": ConfigDigest(**value["digest"])})
 
     @classmethod
     def reset(cls, stored: Checkpoint | None) -> Checkpoint:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.errors import CheckpointMoved, IntegrityError, NewerFormat, StoreWriteError
-from checkpoints.files.blocking import off_hub
+from checkpoints.files.blocking import run_blocking
 from checkpoints.pod.codec import Key
 from checkpoints.pod.engine import Settings
 from checkpoints.pod.hooks import Rules
@@ -277,12 +277,12 @@ class CheckpointStore:
 def _opened(path: Path, *, readonly: bool) -> _Entries:
     if readonly:
         return _Entries(path, readonly=True)
-    off_hub(finish, path)
+    run_blocking(finish, path)
     try:
         return _Entries(path, readonly=False)
     except IntegrityError as error:
         try:
-            store = off_hub(set_aside, path)
+            store = run_blocking(set_aside, path)
         except (NewerFormat, OSError):
             raise error from None
         _log.error("%s: what can be read of it goes on; it was set aside", store)

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from checkpoints import IntegrityError, TailKey
-from checkpoints.files.blocking import off_hub
+from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
@@ -43,7 +43,7 @@ class Pauses:
 
     def _change(self, keys: frozenset[str]) -> None:
         if keys != self._keys:
-            off_hub(_write, self._path, keys)
+            run_blocking(_write, self._path, keys)
             self._keys = keys
 
 

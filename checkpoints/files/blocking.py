@@ -15,7 +15,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def off_hub(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Calls `function` in the hub's thread pool where the standard library is patched, else here.
 
     The call is always waited for, even when the calling greenlet is killed meanwhile: two commits

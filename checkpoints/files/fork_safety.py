@@ -37,4 +37,4 @@ class _Forks:
             thing.abandon()
 
 
-abandon_in_children = _Forks().watch
+register_for_fork = _Forks().watch

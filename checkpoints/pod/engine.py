@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints.errors import IntegrityError, StoreClosed, StoreError, StoreWriteError
-from checkpoints.files.blocking import off_hub
+from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 from checkpoints.pod.codec import Key
 from checkpoints.pod.disk_state import OnDisk
@@ -168,7 +168,7 @@ class Core:
             raise StoreError("the disk cannot be waited for within together()")
 
     def _load(self) -> None:
-        loaded, restate, read = off_hub(self._read)
+        loaded, restate, read = run_blocking(self._read)
         self._ondisk = OnDisk(loaded, self.rules)
         self.memory.replace(loaded.layout, read)
         if restate:
@@ -206,7 +206,7 @@ class Core:
         plan = self._ondisk.plan(taken)
         try:
             if plan:
-                off_hub(plan.carry_out, self.directory)
+                run_blocking(plan.carry_out, self.directory)
                 self.commits += 1
         except BaseException as error:
             self._ondisk.failed(plan)

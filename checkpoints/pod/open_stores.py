@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 from checkpoints.errors import StoreError
-from checkpoints.files.blocking import off_hub
+from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
-from checkpoints.files.fork_safety import abandon_in_children
+from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.pod.engine import Core, Settings
 from checkpoints.pod.hooks import Rules
 
@@ -95,7 +95,7 @@ class Registry:
         """From the first store on: none leaks into a fork, and those that are left at the end are closed."""
         if not self._watching:
             self._watching = True
-            abandon_in_children(self)
+            register_for_fork(self)
             atexit.register(self._close_all)
 
     def abandon(self) -> None:
@@ -104,7 +104,7 @@ class Registry:
             core.abandon()
         self._guard = threading.RLock()
         self._open, self._handles, self._at_exit = {}, {}, set()
-        abandon_in_children(self)
+        register_for_fork(self)
 
     def _close_all(self) -> None:
         for path in sorted(self._at_exit):
@@ -115,7 +115,7 @@ class Registry:
 
 
 def _locked(path: Path, settings: Settings) -> Directory:
-    directory = off_hub(Directory.create, path, durable=settings.durable)
+    directory = run_blocking(Directory.create, path, durable=settings.durable)
     try:
         directory.lock()
         directory.remove_leftovers()

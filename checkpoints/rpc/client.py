@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from checkpoints import errors
 from checkpoints.errors import MalformedMessage, RemoteError, StoreClosed, StoreError, StoreUnavailable
-from checkpoints.files.fork_safety import abandon_in_children
+from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.rpc import framing
 
 _RAISED: dict[str, type[Exception]] = {
@@ -51,7 +51,7 @@ class ControlClient:
         self.pinned = False
         self._connection: socket.socket | None = None
         self._closed = False
-        abandon_in_children(self)
+        register_for_fork(self)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _client, (str(self.path), self.timeout_seconds)
@@ -94,7 +94,7 @@ class ControlClient:
         if connection is not None:
             os.close(connection.detach())
         self.turn, self.pinned = threading.RLock(), False
-        abandon_in_children(self)
+        register_for_fork(self)
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._closed:

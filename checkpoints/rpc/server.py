@@ -22,10 +22,10 @@ the server and its other clients go on.
 
 Each client is served by a thread of its own, which is a greenlet where the standard library is
 patched. A handler may block; one that waits for a person or another client for more than about a
-second should raise `Busy` instead, upon which the client calls again.
+second should raise `TryAgain` instead, upon which the client calls again.
 
 Handlers that need to know who asks (locks that must die with their holder) are registered with
-`register_session` and get the connection's `Session` first.
+`register_session` and get the connection's `Connection` first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError, StoreLocked
-from checkpoints.files.fork_safety import abandon_in_children
+from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.rpc import framing
 
 Handler = Callable[..., Any]
@@ -56,11 +56,11 @@ _TURN_CALLS = 16  # after so many a client lets others in: one that asks fast en
 _log = logging.getLogger(__name__)
 
 
-class Busy(StoreError):
+class TryAgain(StoreError):
     """Ask again: somebody else holds it."""
 
 
-class Session(ExitStack):
+class Connection(ExitStack):
     """One client's connection; what is put on this stack is undone when the connection ends."""
 
 
@@ -107,7 +107,7 @@ class ControlServer:
         """
         self._listener = _listen(self.path)
         self._closed.clear()
-        abandon_in_children(self)
+        register_for_fork(self)
         self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
         self._accepting.start()
 
@@ -157,7 +157,7 @@ class ControlServer:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with Session() as session:
+            with Connection() as session:
                 for count in itertools.count(1):
                     if not self._answer(session, connection):
                         return
@@ -170,7 +170,7 @@ class ControlServer:
                 del self._connections[connection]
             connection.close()
 
-    def _answer(self, session: Session, connection: socket.socket) -> bool:
+    def _answer(self, session: Connection, connection: socket.socket) -> bool:
         """Reads one call and answers it. Returns whether there may be another."""
         try:
             request = framing.receive(connection)
@@ -188,14 +188,14 @@ class ControlServer:
             framing.send(connection, _failure(error))
         return True
 
-    def _dispatch(self, session: Session, request: dict[str, Any]) -> dict[str, Any]:
+    def _dispatch(self, session: Connection, request: dict[str, Any]) -> dict[str, Any]:
         try:
             name, arguments = _parse(request)
             handler = self._handlers.get(name)
             if handler is None:
                 raise StoreError(f"there is no call {name!r}")  # noqa: TRY301 - answered like any other
             return {"result": handler(session, **arguments)}
-        except Busy:
+        except TryAgain:
             return {"busy": True}
         except Exception as error:  # noqa: BLE001 - one call's failure is that client's, not the server's
             if not isinstance(error, StoreError | LookupError | TypeError | ValueError):

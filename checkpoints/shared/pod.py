@@ -28,7 +28,7 @@ from checkpoints.pod.pod import NOTHING, POD
 from checkpoints.pod.views import pairs
 from checkpoints.rpc.client import ControlClient
 from checkpoints.rpc.server import ControlServer
-from checkpoints.shared.service import call_name, share
+from checkpoints.shared.service import export_store, method_name
 
 SOCKET = ".socket"
 NAME = "store"
@@ -56,7 +56,7 @@ class SharedPOD(MutableMapping[Any, Any]):
             pod = stack.enter_context(self._kind(path, *args, **settings))
             address = pod.path / SOCKET
             server = stack.enter_context(ControlServer(address))
-            share(server, NAME, pod)
+            export_store(server, NAME, pod)
             self._reach(address, NAME)
             self._owned: tuple[ControlServer, POD] | None = (server, pod)
             stack.pop_all()
@@ -263,7 +263,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         self._owned = None  # not before: what the disk refused must be closed again
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        return self._client.call(call_name(self._name), method=method, arguments=arguments)
+        return self._client.call(method_name(self._name), method=method, arguments=arguments)
 
     def _missing(self, key: Any, method: str, *arguments: Any) -> Any:
         """A call about a key, or several, whose KeyError names it as it is here."""

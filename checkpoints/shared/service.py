@@ -21,7 +21,7 @@ from checkpoints.pod.atomic_update import apply
 from checkpoints.pod.codec import Key, as_key, encode_key
 from checkpoints.pod.pod import POD
 from checkpoints.rpc import framing
-from checkpoints.rpc.server import Busy, ControlServer, Session
+from checkpoints.rpc.server import Connection, ControlServer, TryAgain
 from checkpoints.tracker.tracker import Tracker
 
 T = TypeVar("T")
@@ -31,13 +31,13 @@ DIRTY_BYTES = 768 * 1024  # at most as much as one answer about dirty keys holds
 WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to ask again
 
 
-def share(server: ControlServer, name: str, pod: POD) -> None:
+def export_store(server: ControlServer, name: str, pod: POD) -> None:
     """Answers for a store on `server` from now on, under `name`; the caller still owns and closes it."""
     service = TrackerService(pod) if isinstance(pod, Tracker) else PodService(pod)
-    server.register_session(call_name(name), service.answer)
+    server.register_session(method_name(name), service.answer)
 
 
-def call_name(name: str) -> str:
+def method_name(name: str) -> str:
     """The name of the call that reaches a shared store."""
     return f"store {name}"
 
@@ -47,13 +47,13 @@ class Gate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._owner: Session | None = None
+        self._owner: Connection | None = None
         self._depth = 0
         self._active = 0
         self._waiting = 0
 
     @contextmanager
-    def passing(self, session: Session) -> Iterator[None]:
+    def passing(self, session: Connection) -> Iterator[None]:
         """Lets an operation through.
 
         Raises:
@@ -61,7 +61,7 @@ class Gate:
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_open(session), WAIT_SECONDS):
-                raise Busy
+                raise TryAgain
             self._active += 1
         try:
             yield
@@ -70,7 +70,7 @@ class Gate:
                 self._active -= 1
                 self._changed.notify_all()
 
-    def lock(self, session: Session) -> None:
+    def lock(self, session: Connection) -> None:
         """Takes the lock, once more if `session` has it; it is let go when the connection ends.
 
         Raises:
@@ -80,7 +80,7 @@ class Gate:
             self._waiting += 1
             try:
                 if not self._changed.wait_for(lambda: self._is_free(session), WAIT_SECONDS):
-                    raise Busy
+                    raise TryAgain
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
@@ -89,7 +89,7 @@ class Gate:
                 session.callback(self._let_go, session)
             self._depth += 1
 
-    def unlock(self, session: Session) -> None:
+    def unlock(self, session: Connection) -> None:
         """Lets the lock go, if it was taken no more often.
 
         Raises:
@@ -102,14 +102,14 @@ class Gate:
             if not self._depth:
                 self._let_go(session)
 
-    def _is_open(self, session: Session) -> bool:
+    def _is_open(self, session: Connection) -> bool:
         # Those who wait for the lock go before new operations, or a busy store would never be locked.
         return self._owner is session or (self._owner is None and not self._waiting)
 
-    def _is_free(self, session: Session) -> bool:
+    def _is_free(self, session: Connection) -> bool:
         return self._owner is session or (self._owner is None and not self._active)
 
-    def _let_go(self, session: Session) -> None:
+    def _let_go(self, session: Connection) -> None:
         with self._changed:
             if self._owner is session:
                 self._owner, self._depth = None, 0
@@ -126,7 +126,7 @@ class PodService:
         self.pod = pod
         self.gate = Gate()
 
-    def answer(self, session: Session, method: str, arguments: Sequence[Any]) -> Any:
+    def answer(self, session: Connection, method: str, arguments: Sequence[Any]) -> Any:
         """Answers one request."""
         if method == "lock":
             return self.gate.lock(session)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from checkpoints import PASS_TO_BEGIN, Checkpoint, Digest, Seq, TailKey
+from checkpoints import PASS_TO_BEGIN, Checkpoint, ConfigDigest, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.models import Standing
 
@@ -33,7 +33,7 @@ class Situation:
     stored: Checkpoint | None
     standings: Mapping[str, Standing]
     transactional: bool
-    digest: Digest
+    digest: ConfigDigest
     now: float
     former: Mapping[TailKey, Checkpoint] = field(default_factory=dict)
 

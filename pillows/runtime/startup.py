@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from checkpoints import Checkpoint, CheckpointMoved, Digest, IntegrityError, TailKey
+from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import Standing
@@ -103,7 +103,7 @@ class Beginning:
             stored=self._stored(self._plan.key),
             standings=standings,
             transactional=is_transactional(self._transports),
-            digest=Digest(
+            digest=ConfigDigest(
                 source=self._plan.source_digest,
                 outputs=outputs_digest(self._transports),
                 pipeline=self._plan.pipeline_digest,

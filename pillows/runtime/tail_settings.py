@@ -25,7 +25,7 @@ class Plan:
         pillow: the pipeline.
         make_feed: makes the feed; closed by the run.
         make_transports: makes the transports, in configured order; closed by the run.
-        source_digest, pipeline_digest: of the configuration (see `Digest`).
+        source_digest, pipeline_digest: of the configuration (see `ConfigDigest`).
         reload_recreated: a recreated source is read from its beginning instead of refused.
         batch: how large batches grow.
         max_in_flight: batches that are written at once, each with documents of its own.

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from checkpoints import Checkpoint, Digest, Seq
+from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.errors import ConfigError, StateLostError
 from pillows.models import Standing
 from pillows.runtime.start_decision import Situation, decide
 from tests.unit.pipeline.parts import KEY
 
-STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=Digest(outputs="o"))
+STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=ConfigDigest(outputs="o"))
 
 
 def situation(stored: Checkpoint, *, outputs: str = "o") -> Situation:
@@ -21,7 +21,7 @@ def situation(stored: Checkpoint, *, outputs: str = "o") -> Situation:
         stored=stored,
         standings={"search": Standing(epoch=3, empty=False, lost=["visits"])},
         transactional=False,
-        digest=Digest(outputs=outputs),
+        digest=ConfigDigest(outputs=outputs),
         now=0.0,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from checkpoints import Digest
+from checkpoints import ConfigDigest
 from pillows.transports.base import Transport
 from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
 from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport, TableOutput
@@ -26,7 +26,7 @@ def goes_on_after_a_reset_alone(make: Callable[[], Transport], drop: Callable[[]
     transport = make()
     transport.open()
     written = replace(
-        at("5-x"), changes=5, digest=Digest(outputs=f'[["t","T","{transport.outputs_digest()}"]]')
+        at("5-x"), changes=5, digest=ConfigDigest(outputs=f'[["t","T","{transport.outputs_digest()}"]]')
     )
     transport.claim(written)
     transport.write(batch(document("a", 1, {"n": 1}, output="visits")))
@@ -100,6 +100,6 @@ def test_a_table_that_is_new_in_the_configuration_was_not_lost(tmp_path: Path, a
     connection = SqliteConnection(path=tmp_path / "cases.db")
     transport = SqliteTransport("db", KEY, connection, before)
     transport.open()
-    transport.claim(replace(at("5-x"), changes=5, digest=Digest(outputs=transport.outputs_digest())))
+    transport.claim(replace(at("5-x"), changes=5, digest=ConfigDigest(outputs=transport.outputs_digest())))
     transport.close()
     assert make_and_close(lambda: SqliteTransport("db", KEY, connection, after)) == []

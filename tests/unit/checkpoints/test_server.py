@@ -11,7 +11,6 @@ import threading
 import pytest
 
 from checkpoints import (
-    Busy,
     ControlClient,
     ControlServer,
     MessageTooLarge,
@@ -19,6 +18,7 @@ from checkpoints import (
     StoreClosed,
     StoreLocked,
     StoreUnavailable,
+    TryAgain,
 )
 
 
@@ -71,12 +71,12 @@ def test_an_unknown_call_and_wrong_arguments_are_errors_of_the_caller(client):
 
 
 def test_a_busy_handler_is_asked_again(server, client):
-    answers = iter([Busy, Busy, 7])
+    answers = iter([TryAgain, TryAgain, 7])
 
     def sometimes():
         answer = next(answers)
-        if answer is Busy:
-            raise Busy
+        if answer is TryAgain:
+            raise TryAgain
         return answer
 
     server.register("sometimes", sometimes)

@@ -34,7 +34,7 @@ from checkpoints import (
     StoreUnavailable,
     TailKey,
     Tracker,
-    share,
+    export_store,
 )
 from tests.sizes import proving, size
 from tests.unit.checkpoints.scripts import kill, run, start
@@ -258,7 +258,7 @@ def test_s7_a_write_is_answered_when_it_was_applied_and_a_sync_when_it_is_on_dis
 ):
     pod = closing(POD(tmp_path / "x", sync_interval=None))
     server = closing(ControlServer(tmp_path / "s"))
-    share(server, "x", pod)
+    export_store(server, "x", pod)
     shared = closing(SharedPOD.connect(tmp_path / "s", "x"))
     shared["a"] = 1
     assert pod["a"] == 1
@@ -295,7 +295,7 @@ while True:
 def test_s9_a_client_gets_what_the_owner_gets(tmp_path, closing):
     tracker = closing(Tracker(tmp_path / "x", max_tries=2))
     server = closing(ControlServer(tmp_path / "s"))
-    share(server, "x", tracker)
+    export_store(server, "x", tracker)
     shared = closing(SharedTracker.connect(tmp_path / "s", "x"))
     tracker.add_many([("a", 1), "b", "c", 7])
     tracker.mark_done("b")
@@ -434,7 +434,7 @@ shared.close()
 def test_s13_two_stores_have_locks_of_their_own(tmp_path, closing):
     server = closing(ControlServer(tmp_path / "s"))
     for name in ("one", "other"):
-        share(server, name, closing(POD(tmp_path / name)))
+        export_store(server, name, closing(POD(tmp_path / name)))
     one, other = (closing(SharedPOD.connect(tmp_path / "s", name)) for name in ("one", "other"))
     with one.locked(), other.locked():
         one["a"] = 1
@@ -508,7 +508,7 @@ def test_a_call_to_a_store_that_is_not_shared_is_an_error(tmp_path, closing):
     server = closing(ControlServer(tmp_path / "s"))
     with pytest.raises(StoreError, match="no call 'store nothing'"):
         SharedPOD.connect(server.path, "nothing")["a"]
-    share(server, "x", closing(POD(tmp_path / "x")))
+    export_store(server, "x", closing(POD(tmp_path / "x")))
     with ControlClient(server.path) as client, pytest.raises(StoreError, match="no method 'rm'"):
         client.call("store x", method="rm", arguments=[])
 
