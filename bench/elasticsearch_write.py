@@ -92,7 +92,7 @@ class Bench:
             },
         )
         one.open()
-        one.claim(Checkpoint(seq=Seq.BEGINNING))
+        one.acquire(Checkpoint(seq=Seq.BEGINNING))
 
         def write() -> None:
             results = [one.write(batch) for batch in batches]

@@ -135,7 +135,7 @@ def opened(dsn: str, **outputs: PostgresOutput) -> Iterator[tuple[PostgresTransp
     transport = PostgresTransport("bench", KEY, PostgresConnection(dsn=dsn), outputs)
     try:
         transport.open()
-        transport.claim(Checkpoint(seq=Seq.BEGINNING))
+        transport.acquire(Checkpoint(seq=Seq.BEGINNING))
         yield transport, process_of(backend_of(dsn))
     finally:
         transport.close()

@@ -32,7 +32,7 @@ from pillows.runtime.tail_settings import Plan
 from pillows.stages.declarative import ChildRows, Step
 from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
-from pillows.transports.base import Transport
+from pillows.transports.base import KeyedTransport, Transport
 from pillows.verify.repair import Repair
 from pillows.verify.verifier import needs_documents
 
@@ -240,7 +240,8 @@ def build_transport(config: Config, key: TailKey, entry: TransportEntry) -> Tran
     connection = config.connections[entry.connection]
     source = config.tails[key.pillow].source
     transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
-    transport.attach_source(config.connections[source.connection].options, source.database)
+    if isinstance(transport, KeyedTransport):
+        transport.set_source(config.connections[source.connection].options, source.database)
     return transport
 
 

@@ -6,8 +6,8 @@ transform makes of it) -> `Batch` (what is written together) -> `WriteResult` (w
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -188,69 +188,3 @@ class WriteResult:
     refused: Mapping[str, int] = field(default_factory=dict)
     dead: Mapping[str, str] = field(default_factory=dict)
     retry: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What a target remembers of a pillow when it is opened.
-
-    Attributes:
-        epoch: the greatest epoch that this pillow wrote under; None where it never wrote.
-        empty: whether no output holds a row of this pillow.
-        checkpoint: the copy that a transactional transport keeps; None elsewhere.
-        unreadable: why that copy cannot be read; "" where it can.
-        lost: outputs that are gone, or know nothing of this pillow, where the target does.
-        foreign_epoch: the greatest epoch that others wrote under; None where nobody did, and where that is
-            asked only if this pillow never wrote.
-    """
-
-    epoch: int | None = None
-    empty: bool = True
-    checkpoint: Checkpoint | None = None
-    unreadable: str = ""
-    lost: Sequence[str] = ()
-    foreign_epoch: int | None = None
-
-    def beside(self, guards: Iterable[int | None]) -> Standing:
-        """The same of a pillow that never wrote, where others have.
-
-        Args:
-            guards: the greatest one in each output; None where there is none.
-        """
-        epochs = (None if guard is None else epoch_of(guard) for guard in guards)
-        return replace(self, foreign_epoch=_greatest(epochs))
-
-    @classmethod
-    def of_outputs(cls, found: Mapping[str, Standing]) -> Standing:
-        """What all outputs of a target remember, where each has a memory of its own.
-
-        Args:
-            found: output -> what it remembers.
-        """
-        return cls(
-            epoch=_greatest(each.epoch for each in found.values()),
-            empty=all(each.empty for each in found.values()),
-            lost=[output for output, each in found.items() if each.epoch is None],
-            foreign_epoch=_greatest(each.foreign_epoch for each in found.values()),
-        )
-
-    @classmethod
-    def of_row(cls, row: tuple[int, str] | None, *, empty: bool) -> Standing:
-        """What a transactional target's row of the tail says.
-
-        Args:
-            row: the epoch, and the checkpoint as JSON; None where there is no row.
-            empty: as the attribute.
-        """
-        if row is None:
-            return cls(empty=empty)
-        epoch, text = row
-        try:
-            checkpoint = Checkpoint.from_json(msgspec.json.decode(text))
-        except (KeyError, TypeError, ValueError) as error:
-            return cls(epoch=epoch, empty=empty, unreadable=repr(error))
-        return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)
-
-
-def _greatest(epochs: Iterable[int | None]) -> int | None:
-    return max((epoch for epoch in epochs if epoch is not None), default=None)

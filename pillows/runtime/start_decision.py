@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, ConfigDigest, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
-from pillows.models import Standing
+from pillows.transports.base import TargetState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Situation:
 
     key: TailKey
     stored: Checkpoint | None
-    standings: Mapping[str, Standing]
+    standings: Mapping[str, TargetState]
     transactional: bool
     digest: ConfigDigest
     now: float
@@ -175,7 +175,7 @@ def _refuse_lost_state(situation: Situation) -> None:
 def _refuse_lost_targets(situation: Situation, checkpoint: Checkpoint) -> None:
     """A target that knows nothing of this tail, though changes were acknowledged."""
     for name, standing in situation.standings.items():
-        forgetful = [name] if standing.epoch is None else standing.lost
+        forgetful = [name] if standing.epoch is None else standing.missing_outputs
         if forgetful and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
             what = name if forgetful == [name] else f"{', '.join(forgetful)} in {name}"
             raise StateLostError(
@@ -218,7 +218,7 @@ def _all_empty(situation: Situation) -> bool:
     return all(standing.empty for standing in situation.standings.values())
 
 
-def _epochs(standings: Mapping[str, Standing]) -> Sequence[int]:
+def _epochs(standings: Mapping[str, TargetState]) -> Sequence[int]:
     """Every epoch that anybody wrote under: under a lower one a target would refuse whatever comes."""
     known = [(standing.epoch, standing.foreign_epoch) for standing in standings.values()]
     return [epoch for epochs in known for epoch in epochs if epoch is not None]

@@ -15,11 +15,10 @@ import msgspec
 from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
-from pillows.models import Standing
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
 from pillows.runtime.tail_settings import Plan
-from pillows.transports.base import Transport
+from pillows.transports.base import KeyedTransport, TargetState, Transport
 
 
 class Beginning:
@@ -73,11 +72,12 @@ class Beginning:
         keys = [key for key in known if key.pillow == ours.pillow and key != ours]
         return {key: checkpoint for key in keys if (checkpoint := self._stored(key))}
 
-    def _open(self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]) -> Mapping[str, Standing]:
+    def _open(self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]) -> Mapping[str, TargetState]:
         self._transports = self._plan.make_transports()
         for transport in self._transports:
             stack.callback(transport.close)
-            transport.take_over(former)
+            if isinstance(transport, KeyedTransport):
+                transport.set_predecessors(former)
         refuse_lanes(self._transports, self._plan.max_in_flight)
         standings = {
             transport.name: self._retrier.tries(transport.name).until_done(transport.open)
@@ -96,7 +96,7 @@ class Beginning:
             ) from error
 
     def _situation(
-        self, standings: Mapping[str, Standing], former: Mapping[TailKey, Checkpoint]
+        self, standings: Mapping[str, TargetState], former: Mapping[TailKey, Checkpoint]
     ) -> start_decision.Situation:
         return start_decision.Situation(
             key=self._plan.key,
@@ -164,7 +164,7 @@ def claim(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpo
         StoppedError: the run was halted meanwhile.
     """
     for transport in transports:
-        retrier.tries(transport.name).until_done(partial(transport.claim, checkpoint))
+        retrier.tries(transport.name).until_done(partial(transport.acquire, checkpoint))
 
 
 def is_transactional(transports: Sequence[Transport]) -> bool:

@@ -220,7 +220,7 @@ class Run:
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
             older = self._still_there(self._plan.letters.ids(str(self._plan.key), transport.name))
-            removed = tries.until_done(partial(transport.complete_pass, epoch, older))
+            removed = tries.until_done(partial(transport.finish_pass, epoch, older))
             self._observer.notice(
                 str(self._plan.key),
                 event="pass.completed",

@@ -1,41 +1,44 @@
 """The contract of a transport: where rows go.
 
-A new transport is one file in this folder plus one test class that inherits
-`tests.conformance.TransportConformance`. It declares its settings (`Connection` for the server,
-`Output` for one index or table), registers itself by its file's name, and keeps these promises:
+A new transport is one file or folder here (or an entry point of another distribution, see
+`pillows.registry`) plus one test class that inherits `tests.conformance.TransportConformance`. It
+declares its settings (`Connection` for the server, `Output` for one index or table) and keeps these
+promises:
 
-1. **Whole rows.** `write` makes every output of each document hold exactly the rows given, in one
-   step a document: afterwards neither an old row nor a half-written set is visible.
-2. **Guarded.** A keyed target stores `guard(epoch, version)` per document and output, survives a
-   delete with it, and refuses what is not newer; a refused document comes back in `refused` with
-   the stored guard: an equal version too (a replay; nothing is written), and one of a higher epoch.
-   Of several entries of one id in a batch only the newest counts (`newest`).
-3. **Per-document outcomes.** One document that can never be written is in `dead`, the rest of the
-   batch is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
+1. **Whole rows.** `write` makes every output of each document hold exactly the given rows, in one
+   step per document: readers see the old rows or the new ones, never a mix.
+2. **Guarded.** A keyed target stores `guard(epoch, version)` per document and output, keeps it after
+   a delete, and refuses what is not newer. A refused document comes back in `refused` with the stored
+   guard, whether that is equal (a replay; nothing is written) or higher. Of several entries of one id
+   in a batch only the newest counts (`newest`).
+3. **Per-document outcomes.** A document that can never be written is in `dead`; the rest of the batch
+   is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
 4. **Idempotent.** The same batch may come again, after any failure, in whole or in part.
 5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout. A greenlet killed in
    `write` leaves whole documents only, and the next call works.
 6. **No checkpoint past trouble.** A transactional target saves `Batch.checkpoint` only together with
-   a batch whose every document was applied. Otherwise the caller first looks at what was refused (an
-   equal guard may be another document, where the source was purged), puts what is dead where it is
-   safe (dead letters), then saves it with an empty batch.
+   a batch whose every document was applied. Otherwise the caller first examines what was refused (an
+   equal guard may be another document, where the source was purged), stores the dead letters, then
+   saves the checkpoint with an empty batch.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import msgspec
+
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
+from pillows.models import Batch, DocumentRows, WriteResult, epoch_of
 from pillows.options import Options
-from pillows.transports.common.json_lines import lines
 
 
 def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
-    """One entry per id: the one of the highest version, of equal ones the last."""
+    """Return one entry per id: the one with the highest version, the last of equal ones."""
     chosen: dict[str, DocumentRows] = {}
     for document in documents:
         if (known := chosen.get(document.id)) is None or document.version >= known.version:
@@ -45,7 +48,7 @@ def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What an output holds of one document.
+    """One document as an output holds it.
 
     Attributes:
         id: the document's id.
@@ -58,12 +61,77 @@ class Stored:
     rev: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetState:
+    """What a target remembers of a pillow when it is opened.
+
+    Attributes:
+        epoch: the greatest epoch that this pillow wrote under; None if it never wrote.
+        empty: whether no output holds a row of this pillow.
+        checkpoint: the copy that a transactional transport keeps; None elsewhere.
+        unreadable: why that copy cannot be read; "" if it can.
+        missing_outputs: outputs that are gone, or know nothing of this pillow, where the target does.
+        foreign_epoch: the greatest epoch that others wrote under; None if nobody did. Looked up only
+            if this pillow never wrote.
+    """
+
+    epoch: int | None = None
+    empty: bool = True
+    checkpoint: Checkpoint | None = None
+    unreadable: str = ""
+    missing_outputs: Sequence[str] = ()
+    foreign_epoch: int | None = None
+
+    def with_foreign_guards(self, guards: Iterable[int | None]) -> TargetState:
+        """Return the state of a pillow that never wrote, where others have.
+
+        Args:
+            guards: the greatest one of each output; None for an output without any.
+        """
+        epochs = (None if guard is None else epoch_of(guard) for guard in guards)
+        return replace(self, foreign_epoch=_get_greatest(epochs))
+
+    @classmethod
+    def merge(cls, states: Mapping[str, TargetState]) -> TargetState:
+        """Return the state of a target whose outputs remember separately.
+
+        Args:
+            states: output name -> what it remembers.
+        """
+        return cls(
+            epoch=_get_greatest(each.epoch for each in states.values()),
+            empty=all(each.empty for each in states.values()),
+            missing_outputs=[output for output, each in states.items() if each.epoch is None],
+            foreign_epoch=_get_greatest(each.foreign_epoch for each in states.values()),
+        )
+
+    @classmethod
+    def from_row(cls, row: tuple[int, str] | None, *, empty: bool) -> TargetState:
+        """Return the state in a transactional target's row of the tail.
+
+        Args:
+            row: the epoch, and the checkpoint as JSON; None if there is no row.
+            empty: as the attribute.
+        """
+        if row is None:
+            return cls(empty=empty)
+        epoch, text = row
+        try:
+            checkpoint = Checkpoint.from_json(msgspec.json.decode(text))
+        except (KeyError, TypeError, ValueError) as error:
+            return cls(epoch=epoch, empty=empty, unreadable=repr(error))
+        return cls(epoch=epoch, empty=empty, checkpoint=checkpoint)
+
+
 class Transport(ABC):
     """Writes the rows of one tail into one target.
 
+    Inherit `KeyedTransport` for a target that holds documents by id, `AppendOnlyTransport` for one
+    that only ever receives more.
+
     Args:
-        name: the transport's name within its pillow; the connection's name unless given.
-        key: the pillow and source whose rows these are.
+        name: the transport's name within its pillow; the connection's name unless configured.
+        key: the pillow and source of the rows.
         connection: validated settings of the server, of the class's `Connection`.
         outputs: output name -> validated settings, of the class's `Output`.
     """
@@ -72,16 +140,12 @@ class Transport(ABC):
     Connection: ClassVar[type[Options]]
     #: Settings of one output: an index, a table, a file.
     Output: ClassVar[type[Options]]
-    #: Keyed and guarded: it converges. False for append-only targets.
-    guarded: ClassVar[bool] = True
-    #: Remembers its standing over restarts. False where nothing can be kept (`null`, `stdout`).
+    #: Remembers its state over restarts. False if nothing can be kept (`null`, `stdout`).
     remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.
     transactional: ClassVar[bool] = False
-    #: `write` may be called for several batches at once, none of which has a document of another.
+    #: `write` may be called for several batches at once, if no document is in two of them.
     concurrent: ClassVar[bool] = False
-    #: Can tell what it holds (`stored`), so `pillowd verify` can compare it with the source.
-    verifiable: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name
@@ -90,41 +154,30 @@ class Transport(ABC):
         self.outputs = outputs
 
     def check(self) -> str:
-        """Connects and tells in a few words what is there. Creates and changes nothing.
+        """Connect, change nothing, and return a few words about the target.
 
         Raises:
             RetryableError: the target is away.
             AccessError: it does not let us in.
-            ConfigError: what is configured cannot work there.
+            ConfigError: the configuration cannot work there.
         """
         return "not looked at: this transport has no check"
 
     def preview(self, batch: Batch) -> str:
-        """The very request that `write` would send for a batch, as text. Connects to nothing.
+        """Return the request that `write` would send for a batch, as text. Connects to nothing.
 
         Raises:
             PermanentError: a document of it can't be written.
         """
         return "".join(
-            lines(o, d, d.rows.get(o, ()), guard(batch.epoch, d.version)).decode()
-            for d in newest(batch.documents)
-            for o in self.outputs
+            f"{output} {document.id}: {msgspec.json.encode(list(document.rows.get(output, ()))).decode()}\n"
+            for document in newest(batch.documents)
+            for output in self.outputs
         )
 
-    def attach_source(self, connection: Options, database: str) -> None:  # noqa: B027  # few need it
-        """Tells which server and database the documents come from, once, before `open`."""
-
-    def take_over(self, former: Collection[TailKey]) -> None:  # noqa: B027  # few note whose rows these are
-        """Tells whose outputs are this tail's now, once, before `open`.
-
-        Args:
-            former: tails of the same pillow, on sources that it had before. An operator's reset
-                lets a new pass replace what they wrote.
-        """
-
     @abstractmethod
-    def open(self) -> Standing:
-        """Connects, creates what is missing, and tells what the target remembers of this tail.
+    def open(self) -> TargetState:
+        """Connect, create what is missing, and return what the target remembers of this tail.
 
         Raises:
             RetryableError: the target is away.
@@ -133,8 +186,8 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Durably notes the checkpoint's epoch and number of edits in the target and takes the fence.
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Store the checkpoint's epoch and number of edits durably in the target and take the fence.
 
         A stored epoch is only ever raised. A transactional target stores the whole checkpoint.
 
@@ -144,56 +197,109 @@ class Transport(ABC):
 
     @abstractmethod
     def write(self, batch: Batch) -> WriteResult:
-        """Writes a batch; see the promises above.
+        """Write a batch; see the promises above.
 
         Raises:
             RetryableError: nothing is known of the whole batch, or the target is busy or away.
-            FencedError: another owner has claimed the target.
+            FencedError: another owner has acquired the target.
         """
 
     @abstractmethod
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Ends a pass: removes this tail's rows of an epoch below `epoch`, publishes new outputs.
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """End a pass: remove this tail's rows of an epoch below `epoch`, publish new outputs.
 
         Args:
             epoch: of the pass.
-            kept: documents whose rows stay, whatever their epoch: the pass met them, and could not
-                write them.
+            kept: documents whose rows stay at any epoch: the pass met them and could not write them.
 
         Returns:
-            How many rows were removed.
+            The number of rows removed.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection. May be called twice, and without `open`."""
+
+    def outputs_digest(self) -> str:
+        """Return a digest of what cannot change under written rows; see `output_kinds`."""
+        return hash_json(sorted(self.output_kinds()))
+
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return what cannot change under written rows (names, index settings, kind of table).
+
+        One tuple of JSON values per output, the output's name first.
+        """
+        return [(output,) for output in self.outputs]
+
+
+class KeyedTransport(Transport):
+    """A transport whose target holds documents by id, with their guards: it converges."""
+
+    #: Can list what it holds (`stored`), so `pillowd verify` can compare it with the source.
+    verifiable: ClassVar[bool] = False
+
+    def set_source(self, connection: Options, database: str) -> None:  # few need it
+        """Set the server and database that the documents come from, once, before `open`."""
+
+    def set_predecessors(self, tails: Collection[TailKey]) -> None:  # few record owners
+        """Set the tails whose outputs belong to this one now, once, before `open`.
+
+        Args:
+            tails: the same pillow on its earlier sources. After an operator's reset a new pass
+                replaces their rows.
         """
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
-        """The documents that have rows in an output, some at a time, in any order.
+        """Yield pages of the documents that have rows in an output, in any order.
 
-        Called after `attach_source`, without `open`: it only reads.
+        Called after `set_source`, without `open`: it only reads.
 
         Args:
             output: its name.
-            ids: only these documents, few enough for one question; all unless given.
+            ids: only these documents, few enough for one query; all unless given.
 
         Raises:
             RetryableError, AccessError, ConfigError: as `check`.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot tell what {output} holds")
+        raise NotImplementedError(f"{type(self).__name__} cannot list what {output} holds")
 
-    @abstractmethod
-    def close(self) -> None:
-        """Closes every connection. May be called twice, and without `open`."""
-
-    def lost(self, absent: Sequence[str], known: Checkpoint | None) -> Sequence[str]:
-        """Which outputs that are not there were there, as the target's own checkpoint tells.
+    def find_missing_outputs(self, absent: Sequence[str], known: Checkpoint | None) -> Sequence[str]:
+        """Return the missing outputs that existed when the target's checkpoint was saved.
 
         They are not created before an operator's reset: an empty one would hide that rows are lost.
 
         Args:
-            absent: outputs that are not there.
+            absent: outputs that do not exist.
             known: the checkpoint in the target.
         """
         written = known is not None and known.changes and self.outputs_digest() in known.digest.outputs
         return absent if written else ()
 
-    @abstractmethod
-    def outputs_digest(self) -> str:
-        """A digest of what cannot change under written rows (index settings, the kind of table)."""
+
+class AppendOnlyTransport(Transport):
+    """A transport whose target only ever receives more: nothing can be acquired or removed."""
+
+    remembers: ClassVar[bool] = False
+
+    def open(self) -> TargetState:
+        """Return an empty state: nothing is remembered."""
+        return TargetState()
+
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Do nothing: there is no owner."""
+
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
+        """Remove nothing: what was appended stays, and its lower version tells its age."""
+        return 0
+
+    def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+def hash_json(value: object) -> str:
+    """Return the SHA-256 of a value's JSON, in hex."""
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+
+
+def _get_greatest(epochs: Iterable[int | None]) -> int | None:
+    return max((epoch for epoch in epochs if epoch is not None), default=None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, Standing, WriteResult
+from checkpoints import TailKey
+from pillows.models import Batch, WriteResult
 from pillows.options import Options
-from pillows.transports.base import Transport
+from pillows.transports.base import AppendOnlyTransport
 
 
 class NullConnection(Options):
@@ -19,7 +19,7 @@ class NullOutput(Options):
     """There is nothing to choose."""
 
 
-class NullTransport(Transport):
+class NullTransport(AppendOnlyTransport):
     """Takes everything.
 
     Attributes:
@@ -28,8 +28,6 @@ class NullTransport(Transport):
 
     Connection: ClassVar[type[Options]] = NullConnection
     Output: ClassVar[type[Options]] = NullOutput
-    guarded: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
     concurrent: ClassVar[bool] = True
 
     def __init__(
@@ -42,16 +40,9 @@ class NullTransport(Transport):
         """Nothing can be wrong; see `Transport.check`."""
         return "counts and discards"
 
-    def open(self) -> Standing:
-        """Nothing is remembered."""
-        return Standing()
-
     def preview(self, batch: Batch) -> str:  # noqa: ARG002  # the contract's
         """Nothing is sent."""
         return "nothing"
-
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Nothing can be claimed."""
 
     def write(self, batch: Batch) -> WriteResult:
         """Counts the batch."""
@@ -60,14 +51,3 @@ class NullTransport(Transport):
         for document in batch.documents:
             self.rows += sum(len(rows) for rows in document.rows.values())
         return WriteResult()
-
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
-        """Nothing is there to be removed."""
-        return 0
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def outputs_digest(self) -> str:
-        """Nothing can change."""
-        return ""

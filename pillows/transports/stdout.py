@@ -7,16 +7,16 @@ the write waits in a thread. A line counts once the pipe or terminal has taken i
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from checkpoints import Checkpoint, TailKey
-from pillows.errors import FatalError, PermanentError
-from pillows.models import Batch, Standing, WriteResult, guard
+from checkpoints import TailKey
+from pillows.errors import FatalError
+from pillows.models import Batch, WriteResult
 from pillows.options import Options
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import AppendOnlyTransport
 from pillows.transports.common.blocking import Turns
-from pillows.transports.common.json_lines import lines
+from pillows.transports.common.json_lines import encode_batch, preview_batch
 
 
 class StdoutConnection(Options):
@@ -27,13 +27,11 @@ class StdoutOutput(Options):
     """There is nothing to choose."""
 
 
-class StdoutTransport(Transport):
+class StdoutTransport(AppendOnlyTransport):
     """Prints; see the module."""
 
     Connection: ClassVar[type[Options]] = StdoutConnection
     Output: ClassVar[type[Options]] = StdoutOutput
-    guarded: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
 
     def __init__(
         self, name: str, key: TailKey, connection: StdoutConnection, outputs: Mapping[str, StdoutOutput]
@@ -45,40 +43,21 @@ class StdoutTransport(Transport):
         """Standard output is always there; see `Transport.check`."""
         return "standard output"
 
-    def open(self) -> Standing:
-        """Nothing is remembered."""
-        return Standing()
-
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Nothing can be claimed."""
+    def preview(self, batch: Batch) -> str:
+        """Return the lines; see `Transport.preview`."""
+        return preview_batch(batch, self.outputs)
 
     def write(self, batch: Batch) -> WriteResult:
-        """Prints the batch's lines; see `Transport.write`.
+        """Print the batch's lines; see `Transport.write`.
 
         Raises:
-            FatalError: the reader of the pipe has gone.
+            FatalError: the reader of the pipe is gone.
         """
-        dead: dict[str, str] = {}
-        texts: list[bytes] = []
-        for document in newest(batch.documents):
-            ours = guard(batch.epoch, document.version)
-            try:
-                texts += [lines(o, document, document.rows.get(o, ()), ours) for o in self.outputs]
-            except PermanentError as error:
-                dead[document.id] = str(error)
-        self._turns.run(lambda: _print(b"".join(texts)))
+        encoded, dead = encode_batch(batch, self.outputs)
+        self._turns.run(
+            lambda: _print(b"".join(lines for document in encoded for lines in document.values()))
+        )
         return WriteResult(dead=dead)
-
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
-        """Nothing can be taken back."""
-        return 0
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def outputs_digest(self) -> str:
-        """Nothing can change."""
-        return ""
 
 
 def _print(text: bytes) -> None:

@@ -28,7 +28,7 @@ from pillows.models import Change
 from pillows.pillow import Pillow
 from pillows.stages.transforms import PassThrough
 from pillows.stages.triggers import DocumentTrigger
-from pillows.transports.base import Transport
+from pillows.transports.base import KeyedTransport, Transport
 from pillows.verify.comparison_table import Scratch
 from pillows.verify.source_timeout import SourcePatience
 
@@ -52,7 +52,7 @@ class Target:
         bit: which bit of a document's `outputs` is this one's.
     """
 
-    transport: Transport
+    transport: KeyedTransport
     output: str
     bit: int
 
@@ -154,7 +154,7 @@ class Verifier:
         self._targets = [
             Target(transport=transport, output=output, bit=outputs.index(output))
             for transport in subject.transports
-            if transport.verifiable
+            if isinstance(transport, KeyedTransport) and transport.verifiable
             for output in transport.outputs
         ]
         if not self._targets:

@@ -107,7 +107,7 @@ class FailureConformance:
         many = [document(f"d{n}", 1, {"n": n}) for n in range(500)]
         transport = target.transport("docs")
         transport.open()
-        transport.claim(at("0"))
+        transport.acquire(at("0"))
         writer = gevent.spawn(transport.write, batch(*many))
         gevent.sleep(0.005)
         writer.kill(timeout=60)
@@ -120,7 +120,7 @@ class FailureConformance:
         before = target.open_connections()
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 1, {"n": 1})))
-            transport.complete_pass(1)
+            transport.finish_pass(1)
         transport.close()
         target.transport("docs").close()
         del transport

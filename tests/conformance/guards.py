@@ -87,7 +87,7 @@ class GuardConformance:
     def test_a_raised_epoch_outranks_every_version(self, target: Target) -> None:
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 90, {"n": 90})))
-            transport.claim(at("0", epoch=2))
+            transport.acquire(at("0", epoch=2))
             assert_applied(transport.write(batch(document("a", 1, {"n": 1}), epoch=2)))
         assert rows(target) == {"a": [{"n": 1}]}
         assert target.guard("docs", "a") == guard(2, 1)
@@ -105,12 +105,12 @@ class GuardConformance:
             phantoms = [document(f"p{n}", 1, {"n": n}) for n in range(3)]
             transport.write(batch(*phantoms, document("kept", 1, {"n": 1}), gone("was", 1)))
             transport.write(batch(document("there", 1, {"n": 1}, output="other")))
-            transport.claim(at("0", epoch=2))
+            transport.acquire(at("0", epoch=2))
             transport.write(batch(document("kept", 1, {"n": 1}), document("p2", 2, {"n": 2}), epoch=2))
             transport.write(batch(gone("p2", 3), epoch=2))
             assert set(rows(target)) == {"kept", "p0", "p1"}, "until then they stay visible"
-            assert transport.complete_pass(2) == 3
-            assert transport.complete_pass(2) == 0
+            assert transport.finish_pass(2) == 3
+            assert transport.finish_pass(2) == 0
         assert rows(target) == {"kept": [{"n": 1}]}
         assert rows(target, "other") == {}
         assert target.guard("docs", "p2") == guard(2, 3)
@@ -121,9 +121,9 @@ class GuardConformance:
         with opened(target, "lines") as transport:
             two = [{"line": 1}, {"line": 2}]
             transport.write(batch(*(document(id, 1, *two, output="lines") for id in ("old", "kept"))))
-            transport.claim(at("0", epoch=2))
+            transport.acquire(at("0", epoch=2))
             transport.write(batch(document("kept", 1, *two, output="lines"), epoch=2))
-            assert transport.complete_pass(2) == 2
+            assert transport.finish_pass(2) == 2
         assert rows(target, "lines") == {"kept": two}
 
     def test_completing_a_pass_leaves_the_rows_of_documents_that_it_could_not_write(
@@ -135,8 +135,8 @@ class GuardConformance:
         with opened(target, "docs", *many) as transport:
             lines: dict[str, Any] = {"lines": [{"line": 1}, {"line": 2}]} if many else {}
             transport.write(batch(*(document(id, 1, {"n": 1}, **lines) for id in ("a", odd, "gone"))))
-            transport.claim(at("0", epoch=2))
-            assert transport.complete_pass(2, {"a", odd, "unknown"}) == 1 + 2 * len(many)
+            transport.acquire(at("0", epoch=2))
+            assert transport.finish_pass(2, {"a", odd, "unknown"}) == 1 + 2 * len(many)
             assert list(rows(target).values()) == [[{"n": 1}]] * 2
             if many:
                 assert list(rows(target, "lines").values()) == [lines["lines"]] * 2
@@ -148,8 +148,8 @@ class GuardConformance:
         with opened(target, "docs") as mine, opened(target, "other", key=OTHER_KEY) as theirs:
             mine.write(batch(document("a", 1, {"n": 1})))
             theirs.write(batch(document("a", 7, {"n": 7}, output="other"), gone("b", 7)))
-            mine.claim(at("0", epoch=2))
-            assert mine.complete_pass(2) == 1
+            mine.acquire(at("0", epoch=2))
+            assert mine.finish_pass(2) == 1
             assert rows(target, "other") == {"a": [{"n": 7}]}
             again = theirs.write(batch(document("b", 6, {"n": 6}, output="other")))
         assert again.refused == {"b": guard(1, 7)}

@@ -40,7 +40,7 @@ class History:
             written = self.random.choice(self.past)
         elif kind < 0.3:
             self.epoch += 1
-            transport.claim(at("0", epoch=self.epoch))
+            transport.acquire(at("0", epoch=self.epoch))
             return
         else:
             written = self._new_batch()

@@ -10,7 +10,7 @@ from tests.targets import OTHER_KEY, Target, at, batch, document
 
 
 class StandingConformance:
-    """Standing, checkpoint, fence."""
+    """Target state, checkpoint, fence."""
 
     def test_a_new_target_is_empty_and_knows_no_epoch(self, target: Target) -> None:
         transport = target.transport("docs")
@@ -23,7 +23,7 @@ class StandingConformance:
             transport.write(batch(document("a", 1, {"n": 1}), epoch=3))
         with opened(target, "docs", claim=False) as transport:
             assert (transport.standing.epoch, transport.standing.empty) == (3, False)
-            transport.claim(at("0", epoch=2))
+            transport.acquire(at("0", epoch=2))
         with opened(target, "docs", claim=False) as transport:
             assert transport.standing.epoch == 3, "an epoch is never lowered"
 
@@ -63,7 +63,7 @@ class StandingConformance:
         only_transactional(target)
         with opened(target, "docs") as transport:
             transport.write(batch(checkpoint=at("7-x")))
-            transport.claim(at("3-x", edits=1))
+            transport.acquire(at("3-x", edits=1))
         with opened(target, "docs", claim=False) as transport:
             assert transport.standing.checkpoint == at("3-x", edits=1)
 
@@ -94,6 +94,6 @@ class StandingConformance:
                 with pytest.raises(FencedError):
                     earlier.write(batch(document("a", 2, {"n": 2}), checkpoint=at("9-x")))
                 with pytest.raises(FencedError):
-                    earlier.complete_pass(2)
+                    earlier.finish_pass(2)
                 assert_applied(later.write(batch(document("a", 3, {"n": 3}))))
         assert rows(target) == {"a": [{"n": 3}]}

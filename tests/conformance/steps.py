@@ -22,7 +22,7 @@ def opened(target: Target, *outputs: str, epoch: int = 1, claim: bool = True, **
     try:
         transport.standing = transport.open()
         if claim:
-            transport.claim(at("0", epoch=epoch))
+            transport.acquire(at("0", epoch=epoch))
         yield transport
     finally:
         transport.close()

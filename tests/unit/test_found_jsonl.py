@@ -23,7 +23,7 @@ def test_a_tail_does_not_take_the_files_and_the_checkpoint_of_another_for_its_ow
     """`a+b` and `a$b` are two databases; both are `a_b` in the name of a file."""
     first = transport(tmp_path, "a+b")
     first.open()
-    first.claim(at("7-x"))
+    first.acquire(at("7-x"))
     first.write(batch(document("a", 1, {"n": 1})))
     first.close()
 

@@ -8,8 +8,8 @@ import pytest
 
 from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.errors import ConfigError, StateLostError
-from pillows.models import Standing
 from pillows.runtime.start_decision import Situation, decide
+from pillows.transports.base import TargetState
 from tests.unit.pipeline.parts import KEY
 
 STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=ConfigDigest(outputs="o"))
@@ -19,7 +19,7 @@ def situation(stored: Checkpoint, *, outputs: str = "o") -> Situation:
     return Situation(
         key=KEY,
         stored=stored,
-        standings={"search": Standing(epoch=3, empty=False, lost=["visits"])},
+        standings={"search": TargetState(epoch=3, empty=False, missing_outputs=["visits"])},
         transactional=False,
         digest=ConfigDigest(outputs=outputs),
         now=0.0,
@@ -56,11 +56,11 @@ def test_an_unreadable_copy_is_no_obstacle_to_a_reset():
 
 
 def unreadable(stored: Checkpoint | None) -> Situation:
-    standing = Standing.of_row((3, '{"from": "the future"}'), empty=False)
+    standing = TargetState.from_row((3, '{"from": "the future"}'), empty=False)
     return replace(situation(STORED), stored=stored, standings={"w": standing}, transactional=True)
 
 
-FOREIGN = {"w": Standing(empty=False, foreign_epoch=3)}
+FOREIGN = {"w": TargetState(empty=False, foreign_epoch=3)}
 
 
 def test_a_pillow_under_a_new_name_is_refused_with_the_remedies():

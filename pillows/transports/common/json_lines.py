@@ -1,33 +1,67 @@
-r"""The lines that append-only targets write: one JSON object a row, ended by `\n`.
+r"""The lines that append-only targets write: one JSON object per row, ended by `\n`.
 
     {"output":"cases","_id":"a","_rev":"3-x","_version":1099511627779,"doc":{"name":"Ada"}}
     {"output":"cases","_id":"b","_rev":"2-y","_version":1099511627778,"_deleted":true}
 
-`_version` is the guard (`epoch << 40 | version`): of several lines of one output and id the highest
-counts, the others are its past or were written again after a failure. A document with any other
-number of rows than one has a line for each, numbered: `"_row":0,"_rows":2`. A line with `_deleted`
-says that the document has no row in that output (any more, or never had).
+`_version` is the guard (`epoch << 40 | version`): of all lines of one output and id the highest
+counts; the others are older states or repetitions after a failure. A document with several rows has a
+line for each, numbered: `"_row":0,"_rows":2`. A line with `_deleted` says that the document has no
+row in that output: it lost them, or never had any.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from pillows.errors import PermanentError
-from pillows.models import DocumentRows, Row
+from pillows.models import Batch, DocumentRows, Row, guard
+from pillows.transports.base import newest
 from pillows.transports.common.columns import encode
 
 
-def lines(output: str, document: DocumentRows, rows: Sequence[Row], guard: int) -> bytes:
-    """The lines of one document in one output.
+def encode_batch(batch: Batch, outputs: Iterable[str]) -> tuple[list[Mapping[str, bytes]], Mapping[str, str]]:
+    """Return the lines of each document that can be written, and why the others cannot.
+
+    A document without rows has its line in a first pass too: nothing here remembers whether it had
+    rows before it was deleted.
+
+    Returns:
+        For each document output name -> its lines; and id -> reason of the others.
+    """
+    encoded: list[Mapping[str, bytes]] = []
+    dead: dict[str, str] = {}
+    for document in newest(batch.documents):
+        version = guard(batch.epoch, document.version)
+        try:
+            encoded.append({output: encode_document(output, document, version) for output in outputs})
+        except PermanentError as error:
+            dead[document.id] = str(error)
+    return encoded, dead
+
+
+def preview_batch(batch: Batch, outputs: Iterable[str]) -> str:
+    """Return the lines of a batch as text.
 
     Raises:
         PermanentError: a row has no JSON form.
     """
+    encoded, dead = encode_batch(batch, outputs)
+    if dead:
+        raise PermanentError("; ".join(f"{id}: {reason}" for id, reason in dead.items()))
+    return "".join(lines.decode() for document in encoded for lines in document.values())
+
+
+def encode_document(output: str, document: DocumentRows, version: int) -> bytes:
+    """Return the lines of one document in one output.
+
+    Raises:
+        PermanentError: a row has no JSON form.
+    """
+    rows: Sequence[Row] = document.rows.get(output, ())
     head = msgspec.json.encode(
-        {"output": output, "_id": document.id, "_rev": document.rev, "_version": guard}
+        {"output": output, "_id": document.id, "_rev": document.rev, "_version": version}
     )[:-1]
     if not rows:
         return head + b',"_deleted":true}\n'
@@ -43,9 +77,9 @@ def _on_one_line(row: Row) -> bytes:
     text = encode(row)
     if b"\n" not in text and b"\r" not in text:
         return text
-    # A source may hand over documents that were laid out for people; within strings a line break is
-    # always escaped, so what stands here is white space.
+    # A source may send indented documents. Within strings a line break is always escaped, so these
+    # are white space.
     try:
         return msgspec.json.format(text, indent=-1)
     except msgspec.DecodeError as error:
-        raise PermanentError(f"The document is no JSON: {error}.") from error
+        raise PermanentError(f"The document is not valid JSON: {error}.") from error

@@ -12,7 +12,8 @@ from checkpoints import TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.errors import RetryableError
-from pillows.models import Standing, WriteResult, revision_number
+from pillows.models import WriteResult, revision_number
+from pillows.transports.base import TargetState
 from pillows.transports.couchdb.leaves import all_leaves
 
 #: Documents per request. Their bodies come along with a read, so it is not the batch's whole size.
@@ -110,7 +111,7 @@ class TargetDatabase:
         """The path of one of the database's own resources."""
         return self.couch.path(self.database, name)
 
-    def open(self, *, create: bool, by_revisions: bool = False) -> Standing:
+    def open(self, *, create: bool, by_revisions: bool = False) -> TargetState:
         """What the database remembers; made if it is missing and may be.
 
         Args:
@@ -133,7 +134,7 @@ class TargetDatabase:
         if by_revisions:
             known = anybodys.source == self._key.source if anybodys else not self._has_documents()
             foreign_epoch = None if known else foreign_epoch or 0
-        return Standing(
+        return TargetState(
             epoch=ours.epoch if ours else None, empty=info.doc_count == 0, foreign_epoch=foreign_epoch
         )
 

@@ -8,19 +8,16 @@ replications alone.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
-
-import msgspec
 
 from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
-from pillows.models import Batch, Standing, WriteResult, guard
+from pillows.models import Batch, WriteResult, guard
 from pillows.options import Options
-from pillows.transports.base import Stored, Transport, newest
+from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import server_place
 from pillows.transports.couchdb.replica_writer import Replica
 from pillows.transports.couchdb.target import TargetDatabase
@@ -45,7 +42,7 @@ class CouchdbOutput(Options):
         return frozenset({("couchdb", server_place(connection.url), self.database)})
 
 
-class CouchdbTransport(Transport):
+class CouchdbTransport(KeyedTransport):
     """Writes to CouchDB; see the module."""
 
     Connection: ClassVar[type[Options]] = CouchConnection
@@ -67,7 +64,7 @@ class CouchdbTransport(Transport):
         }
         self._writers: dict[str, Upserts | Replica] = {}
 
-    def attach_source(self, connection: Options, database: str) -> None:
+    def set_source(self, connection: Options, database: str) -> None:
         """Remembers where the documents come from: `replicate` reads there."""
         if not isinstance(connection, CouchConnection):
             return
@@ -92,7 +89,7 @@ class CouchdbTransport(Transport):
                 texts += [f"POST /{options.database}/_bulk_docs\n{body.decode()}\n" for body in bodies]
         return "".join(texts)
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Creates missing databases and reads the epochs; see `Transport.open`."""
         self.close()
         self._writers = {output: self._writer(output) for output in self.outputs}
@@ -100,10 +97,10 @@ class CouchdbTransport(Transport):
             o: self._targets[o].open(create=options.create, by_revisions=options.mode == "replicate")
             for o, options in self.outputs.items()
         }
-        return Standing.of_outputs(found)
+        return TargetState.merge(found)
 
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Stores the epoch in each database; see `Transport.claim`."""
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Stores the epoch in each database; see `Transport.acquire`."""
         for target in self._targets.values():
             target.note_epoch(checkpoint.epoch)
 
@@ -120,8 +117,8 @@ class CouchdbTransport(Transport):
         ]
         return _together(results, {d.id: guard(batch.epoch, d.version) for d in documents})
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Removes what the pass did not meet; see `Transport.complete_pass`."""
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Removes what the pass did not meet; see `Transport.finish_pass`."""
         return sum(writer.sweep(epoch, frozenset(kept)) for writer in self._writers.values())
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
@@ -143,10 +140,9 @@ class CouchdbTransport(Transport):
             self._source_couch.close()
             self._source_couch = None
 
-    def outputs_digest(self) -> str:
-        """Digest of the databases and modes."""
-        kinds = sorted((output, options.database, options.mode) for output, options in self.outputs.items())
-        return hashlib.sha256(msgspec.json.encode(kinds)).hexdigest()
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return the databases and modes."""
+        return ((output, options.database, options.mode) for output, options in self.outputs.items())
 
     def _writer(self, output: str) -> Upserts | Replica:
         if self.outputs[output].mode == "upsert":

@@ -146,7 +146,7 @@ class GuardedIndex:
                 epoch=max(epochs, default=None), empty=created or self._is_empty(), created=created
             )
 
-    def claim(self, *, epoch: int, edits: int) -> None:
+    def acquire(self, *, epoch: int, edits: int) -> None:
         """Notes epoch and number of edits durably. An epoch is never lowered.
 
         Raises:

@@ -8,17 +8,17 @@ its errors), `_elasticsearch_options` (settings).
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from elasticsearch import Elasticsearch
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FatalError, PermanentError
-from pillows.models import Batch, DocumentRows, Standing, WriteResult
-from pillows.transports.base import Stored, Transport, newest
+from pillows.models import Batch, DocumentRows, WriteResult
+from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.elasticsearch.bulk import Tally, operations
 from pillows.transports.elasticsearch.connection import check_versions, connect
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
@@ -34,7 +34,7 @@ _SETTLE_SECONDS = 120.0
 _PURGE_SECONDS = 60.0
 
 
-class ElasticsearchTransport(Transport):
+class ElasticsearchTransport(KeyedTransport):
     """Writes into Elasticsearch. See `Transport` for the arguments and the promises."""
 
     Connection = ElasticsearchConnection
@@ -79,11 +79,11 @@ class ElasticsearchTransport(Transport):
             texts.append(f"POST {bulk_path(plan(options))}?{params}\n{bodies}")
         return "\n".join(texts)
 
-    def take_over(self, former: Collection[TailKey]) -> None:
-        """Takes the indices of these tails for its own; see `Transport.take_over`."""
+    def set_predecessors(self, former: Collection[TailKey]) -> None:
+        """Takes the indices of these tails for its own; see `Transport.set_predecessors`."""
         self._heir_of = former
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Connects, creates missing indices, and tells what they remember of this tail.
 
         Raises:
@@ -97,13 +97,13 @@ class ElasticsearchTransport(Transport):
         found = {output: index.open() for output, index in self._indices.items()}
         created = all(one.created for one in found.values())
         self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
-        standings = {output: Standing(epoch=one.epoch, empty=one.empty) for output, one in found.items()}
-        return Standing.of_outputs(standings)
+        standings = {output: TargetState(epoch=one.epoch, empty=one.empty) for output, one in found.items()}
+        return TargetState.merge(standings)
 
-    def claim(self, checkpoint: Checkpoint) -> None:
+    def acquire(self, checkpoint: Checkpoint) -> None:
         """Notes epoch and number of edits in the `_meta` of every index; there is no fence."""
         for index in self._opened().values():
-            index.claim(epoch=checkpoint.epoch, edits=checkpoint.edits)
+            index.acquire(epoch=checkpoint.epoch, edits=checkpoint.edits)
 
     def write(self, batch: Batch) -> WriteResult:
         """Writes a batch, an output after the other.
@@ -122,7 +122,7 @@ class ElasticsearchTransport(Transport):
             writer.replace(needed, output, batch.epoch, tally)
         return tally.result()
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Removes documents of lower epochs but for the kept ones, then points each alias to its index.
 
         Raises:
@@ -148,11 +148,12 @@ class ElasticsearchTransport(Transport):
         if client is not None:
             client.close()
 
-    def outputs_digest(self) -> str:
-        """A digest of every output's alias, mapping and settings."""
-        plans = [(name, plan(output)) for name, output in sorted(self.outputs.items())]
-        text = "\n".join(f"{name} {planned.alias} {planned.digest}" for name, planned in plans)
-        return hashlib.sha256(text.encode()).hexdigest()
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return every output's alias, and the digest of its mapping and settings."""
+        return (
+            (output, planned.alias, planned.digest)
+            for output, planned in ((output, plan(options)) for output, options in self.outputs.items())
+        )
 
     def _refuse_shared(self) -> None:
         aliases = [output.index for output in self.outputs.values()]

@@ -7,9 +7,8 @@ again in halves until the documents at fault are found. Redirects are not follow
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import unquote, urlsplit
@@ -20,14 +19,14 @@ import urllib3
 from pydantic import AfterValidator, Field
 from requests.utils import requote_uri
 
-from checkpoints import Checkpoint, TailKey
+from checkpoints import TailKey
 from pillows.clock import SystemClock
 from pillows.couch.errors import retry_after
 from pillows.couch.exception_chain import is_connect_failure, walk_causes
 from pillows.errors import AccessError, AwayError, ConfigError, PermanentError, RetryableError
-from pillows.models import Batch, Standing, WriteResult
+from pillows.models import Batch, WriteResult
 from pillows.options import Duration, Options, Secret, SecretUrl, Size
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import AppendOnlyTransport, TargetState, newest
 from pillows.transports.http.receiver import (
     Message,
     Reply,
@@ -87,13 +86,11 @@ class HttpOutput(Options):
     """There is nothing to choose: all outputs are in the same messages."""
 
 
-class HttpTransport(Transport):
+class HttpTransport(AppendOnlyTransport):
     """Posts batches; see the module."""
 
     Connection: ClassVar[type[Options]] = HttpConnection
     Output: ClassVar[type[Options]] = HttpOutput
-    guarded: ClassVar[bool] = False
-    remembers: ClassVar[bool] = False
 
     def __init__(
         self, name: str, key: TailKey, connection: HttpConnection, outputs: Mapping[str, HttpOutput]
@@ -116,7 +113,7 @@ class HttpTransport(Transport):
             for message in messages(self.key, batch.epoch, texts, self.connection.max_bytes)
         )
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Nothing is remembered, and nothing can be asked without sending something.
 
         Raises:
@@ -125,10 +122,7 @@ class HttpTransport(Transport):
         for path in (self.connection.ca_bundle, self.connection.client_cert):
             if path is not None and not path.is_file():
                 raise ConfigError(f"There is no file {path}.", remedy="check the connection's certificates")
-        return Standing()
-
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Nothing can be claimed."""
+        return super().open()
 
     def write(self, batch: Batch) -> WriteResult:
         """Posts the batch; see `Transport.write`.
@@ -164,17 +158,9 @@ class HttpTransport(Transport):
             retry |= {id: why for id, why in answer.retry.items() if id in message.ids}
         return WriteResult(dead=dead, retry=retry)
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
-        """Nothing is known of what the receiver holds."""
-        return 0
-
     def close(self) -> None:
         """Closes every idle connection."""
         self._http.close()
-
-    def outputs_digest(self) -> str:
-        """Digest of the outputs' names: they are part of the messages."""
-        return hashlib.sha256("\n".join(sorted(self.outputs)).encode()).hexdigest()
 
     def _encoded(self, batch: Batch) -> tuple[dict[str, bytes], dict[str, str]]:
         texts: dict[str, bytes] = {}

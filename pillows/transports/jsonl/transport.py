@@ -10,23 +10,21 @@ All file work runs in a thread (`_threads`), fsync included: it waits for the di
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import msgspec
 from pydantic import Field
 
 from checkpoints import Checkpoint, TailKey
-from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
-from pillows.models import Batch, DocumentRows, Standing, WriteResult, guard
+from pillows.errors import AccessError, ConfigError, RetryableError
+from pillows.models import Batch, WriteResult
 from pillows.options import Options, Size
-from pillows.transports.base import Transport, newest
+from pillows.transports.base import AppendOnlyTransport, TargetState
 from pillows.transports.common.addresses import check_folder, file_place
 from pillows.transports.common.blocking import Turns
-from pillows.transports.common.json_lines import lines
+from pillows.transports.common.json_lines import encode_batch, preview_batch
 from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile
 from pillows.transports.jsonl.segments import SegmentedFile
 
@@ -62,12 +60,12 @@ class JsonlOutput(Options):
         return frozenset({("file", file_place(connection.folder / name))})
 
 
-class JsonlTransport(Transport):
+class JsonlTransport(AppendOnlyTransport):
     """Appends to files; see the module."""
 
     Connection: ClassVar[type[Options]] = JsonlConnection
     Output: ClassVar[type[Options]] = JsonlOutput
-    guarded: ClassVar[bool] = False
+    remembers: ClassVar[bool] = True
     transactional: ClassVar[bool] = True
 
     def __init__(
@@ -92,33 +90,32 @@ class JsonlTransport(Transport):
         check_folder(self._folder)
         return f"{self._folder} can be written to"
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Locks and reads the manifest, and cuts off what was never acknowledged."""
         return self._in_thread(self._open)
 
-    def claim(self, checkpoint: Checkpoint) -> None:
+    def acquire(self, checkpoint: Checkpoint) -> None:
         """Stores the checkpoint; the lock keeps other writers out."""
         self._in_thread(lambda: self._save(checkpoint))
+
+    def preview(self, batch: Batch) -> str:
+        """Return the lines; see `Transport.preview`."""
+        return preview_batch(batch, self.outputs)
 
     def write(self, batch: Batch) -> WriteResult:
         """Appends the batch's lines and moves the checkpoint with them."""
         return self._in_thread(lambda: self._write(batch))
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
-        """Removes nothing: what was appended stays, and its lower `_version` tells its age."""
-        return 0
-
     def close(self) -> None:
         """Closes the files once a call that is still running has let go of them."""
         self._in_thread(self._close)
 
-    def outputs_digest(self) -> str:
-        """Digest of the files' names and kinds."""
-        kinds = sorted(
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return the files' names and kinds."""
+        return (
             (output, options.file, options.gzip, options.segment_size is not None)
             for output, options in self.outputs.items()
         )
-        return hashlib.sha256(msgspec.json.encode(kinds)).hexdigest()
 
     def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         try:
@@ -133,7 +130,7 @@ class JsonlTransport(Transport):
 
     # -- what runs in the thread
 
-    def _open(self) -> Standing:
+    def _open(self) -> TargetState:
         self._close()
         manifest = self._manifest = self._file.open()
         if manifest and (manifest.pillow, manifest.source) != (self.key.pillow, self.key.source):
@@ -152,7 +149,7 @@ class JsonlTransport(Transport):
             )
             self._refuse_foreign(options.file, segments)
             segments.open()
-        return Standing(
+        return TargetState(
             epoch=manifest.epoch if manifest else None,
             empty=all(s.number == 1 and not s.length for s in self._segments.values()),
             checkpoint=manifest.position if manifest else None,
@@ -170,15 +167,12 @@ class JsonlTransport(Transport):
                 )
 
     def _write(self, batch: Batch) -> WriteResult:
-        texts: dict[str, list[bytes]] = {output: [] for output in self.outputs}
-        dead: dict[str, str] = {}
-        for document in newest(batch.documents):
-            try:
-                for output, text in self._lines(document, batch).items():
-                    texts[output].append(text)
-            except PermanentError as error:
-                dead[document.id] = str(error)
-        appended = self._append({output: b"".join(some) for output, some in texts.items() if some})
+        encoded, dead = encode_batch(batch, self.outputs)
+        appended = self._append(
+            {output: b"".join(lines[output] for lines in encoded) for output in self.outputs}
+            if encoded
+            else {}
+        )
         checkpoint = None if dead else batch.checkpoint
         if appended or checkpoint:
             self._save(checkpoint)
@@ -191,14 +185,6 @@ class JsonlTransport(Transport):
         for output, text in texts.items():
             self._segments[output].append(text)
         return bool(texts)
-
-    def _lines(self, document: DocumentRows, batch: Batch) -> dict[str, bytes]:
-        ours = guard(batch.epoch, document.version)
-        # In a first pass too a document without rows gets its line: nothing here tells whether it had
-        # some before it was deleted.
-        return {
-            output: lines(output, document, document.rows.get(output, ()), ours) for output in self.outputs
-        }
 
     def _save(self, checkpoint: Checkpoint | None) -> None:
         """Makes what was appended count, and the checkpoint with it if one is given."""

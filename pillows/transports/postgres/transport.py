@@ -10,10 +10,9 @@ It stays on all the same: beside another transport it would, and one flush a bat
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -24,9 +23,9 @@ from psycopg import sql
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FencedError, PermanentError
-from pillows.models import VERSION_BITS, Batch, Standing, WriteResult
+from pillows.models import VERSION_BITS, Batch, WriteResult
 from pillows.options import Options
-from pillows.transports.base import Stored, Transport
+from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.postgres.encoder import restored, storable
 from pillows.transports.postgres.misfit_probe import create_probes
 from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
@@ -46,7 +45,7 @@ _WHERE_AM_I = """
 """
 
 
-class PostgresTransport(Transport):
+class PostgresTransport(KeyedTransport):
     """Keeps tables of a PostgreSQL database in step; see the module."""
 
     Connection: ClassVar[type[Options]] = PostgresConnection
@@ -104,29 +103,29 @@ class PostgresTransport(Transport):
             ]
         return "".join(texts)
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Connects, creates and checks the tables; see `Transport.open`."""
         self._session.close()
         self._tables = self._new_tables()
         self._opened = False
         with self._session.transaction() as cursor:
             absent = [table.output for table in self._tables if not there(cursor, table.schema, table.name)]
-            known = self._checkpoint.known(cursor) if absent else Standing()
-            if (lost := self.lost(absent, known.checkpoint)) or known.unreadable:
-                return replace(known, empty=False, lost=lost)
+            known = self._checkpoint.known(cursor) if absent else TargetState()
+            if (missing := self.find_missing_outputs(absent, known.checkpoint)) or known.unreadable:
+                return replace(known, empty=False, missing_outputs=missing)
             self._ensure(cursor)
             standing = self._checkpoint.standing(cursor, self._tables)
         self._opened = True
         return standing
 
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Stores the checkpoint and takes the fence; see `Transport.claim`."""
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Stores the checkpoint and takes the fence; see `Transport.acquire`."""
         with self._session.transaction() as cursor:
             if self._claimed:
                 self._checkpoint.hold(cursor)
             if not self._opened:
                 self._ensure(cursor)
-            self._checkpoint.claim(cursor, checkpoint)
+            self._checkpoint.acquire(cursor, checkpoint)
             for table in self._tables:
                 table.tombstoned = _is(cursor, table.has_guards)
         self._opened = self._claimed = True
@@ -145,8 +144,8 @@ class PostgresTransport(Transport):
         self._forget()
         return result
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Removes the rows of lower epochs; see `Transport.complete_pass`."""
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Removes the rows of lower epochs; see `Transport.finish_pass`."""
         stored_as = [storable(id) for id in kept]
         removed = sum(self._sweep(table, epoch << VERSION_BITS, stored_as) for table in self._tables)
         self._forget(floor=epoch << VERSION_BITS)
@@ -171,13 +170,12 @@ class PostgresTransport(Transport):
         """Closes the connection, and ends what it still runs."""
         self._session.close()
 
-    def outputs_digest(self) -> str:
-        """Digest of which tables there are and of their kinds; columns can be added, and are checked."""
-        kinds = [
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return the tables and their kinds; columns can be added, and are checked."""
+        return (
             (table.output, table.path, table.many, table.shared, bool(table.columns))
             for table in self._tables
-        ]
-        return hashlib.sha256(msgspec.json.encode(sorted(kinds))).hexdigest()
+        )
 
     def _prepare(self, cursor: psycopg.Cursor) -> None:
         """Makes on a new connection what lives as long as it does."""
@@ -240,21 +238,25 @@ class _Checkpoints:
         self._table = Name(*self._table_path)
         self._fence = secrets.token_hex(8)
 
-    def known(self, cursor: psycopg.Cursor) -> Standing:
+    def known(self, cursor: psycopg.Cursor) -> TargetState:
         """What the row says, if it is there, and the table that it stands in."""
         schema, name = self._table_path
-        return self.standing(cursor, ()) if there(cursor, schema, name) else Standing()
+        return self.standing(cursor, ()) if there(cursor, schema, name) else TargetState()
 
-    def standing(self, cursor: psycopg.Cursor, tables: Sequence[Table]) -> Standing:
+    def standing(self, cursor: psycopg.Cursor, tables: Sequence[Table]) -> TargetState:
         """What the target remembers of the tail."""
         found = self._execute(
             cursor,
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
-        standing = Standing.of_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
-        return standing if found else standing.beside(_value(cursor, each.greatest_guard) for each in tables)
+        standing = TargetState.from_row(found, empty=all(_is(cursor, table.is_empty) for table in tables))
+        return (
+            standing
+            if found
+            else standing.with_foreign_guards(_value(cursor, each.greatest_guard) for each in tables)
+        )
 
-    def claim(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
+    def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it. An epoch is never lowered."""
         self._execute(
             cursor,

@@ -11,7 +11,7 @@ import msgspec
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import FencedError
-from pillows.models import Standing
+from pillows.transports.base import TargetState
 from pillows.transports.sqlite.statements import Table
 
 
@@ -28,16 +28,18 @@ class Checkpoints:
         self._path = path
         self._fence = secrets.token_hex(8)
 
-    def standing(self, db: sqlite3.Connection, tables: Collection[Table]) -> Standing:
+    def standing(self, db: sqlite3.Connection, tables: Collection[Table]) -> TargetState:
         """What the file remembers of the tail."""
         found = db.execute(
             "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
             (self._key.pillow, self._key.source),
         ).fetchone()
-        standing = Standing.of_row(found, empty=all(table.is_empty(db) for table in tables))
-        return standing if found else standing.beside(table.greatest_guard(db) for table in tables)
+        state = TargetState.from_row(found, empty=all(table.is_empty(db) for table in tables))
+        if found is not None:
+            return state
+        return state.with_foreign_guards(table.greatest_guard(db) for table in tables)
 
-    def claim(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
+    def acquire(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it, and saves the checkpoint."""
         db.execute(
             "INSERT INTO pillowd_checkpoint (pillow, source, fence, generation, epoch, seq, checkpoint)"

@@ -6,23 +6,20 @@ saves the checkpoint. So after any crash the rows are those of the checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
-
-import msgspec
+from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, Standing, WriteResult, guard
+from pillows.models import VERSION_BITS, Batch, WriteResult, guard
 from pillows.options import Duration, Options
-from pillows.transports.base import Stored, Transport, newest
+from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.sqlite.checkpoint import Checkpoints
@@ -52,7 +49,7 @@ class SqliteConnection(Options):
     tombstone_ttl: Duration = 30 * 86400.0
 
 
-class SqliteTransport(Transport):
+class SqliteTransport(KeyedTransport):
     """Keeps tables of an SQLite file in step; see the module."""
 
     Connection: ClassVar[type[Options]] = SqliteConnection
@@ -102,20 +99,20 @@ class SqliteTransport(Transport):
             f"{each};\n" for each in statements if "SAVEPOINT" not in each and "RELEASE" not in each
         )
 
-    def open(self) -> Standing:
+    def open(self) -> TargetState:
         """Opens the file, creates and checks the tables; see `Transport.open`."""
         return self._session.run(self._open)
 
-    def claim(self, checkpoint: Checkpoint) -> None:
-        """Stores the checkpoint and takes the fence; see `Transport.claim`."""
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Stores the checkpoint and takes the fence; see `Transport.acquire`."""
         self._session.run(lambda: self._claim(checkpoint))
 
     def write(self, batch: Batch) -> WriteResult:
         """Writes a batch and its checkpoint in one transaction; see `Transport.write`."""
         return self._session.run(lambda: self._write(batch))
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Removes the rows of lower epochs; see `Transport.complete_pass`."""
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Removes the rows of lower epochs; see `Transport.finish_pass`."""
         return self._session.run(lambda: self._sweep(epoch << VERSION_BITS, kept))
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
@@ -133,23 +130,24 @@ class SqliteTransport(Transport):
         """Closes the file once a cancelled call has let go of it."""
         self._session.run(self._session.close)
 
-    def outputs_digest(self) -> str:
-        """Digest of which tables there are and of their kinds; columns can be added, and are checked."""
-        kinds = [
+    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
+        """Return the tables and their kinds; columns can be added, and are checked."""
+        return (
             (output, table.name, table.many, bool(table.columns)) for output, table in self._tables.items()
-        ]
-        return hashlib.sha256(msgspec.json.encode(sorted(kinds))).hexdigest()
+        )
 
     # -- what runs in the session's thread
 
-    def _open(self) -> Standing:
+    def _open(self) -> TargetState:
         self._session.open()
         with self._session.transaction() as db:
             self._create_own(db)
             absent = [output for output, table in self._tables.items() if not table.is_there(db)]
             known = self._checkpoint.standing(db, ())
-            if (lost := self.lost(absent, known.checkpoint)) or (absent and known.unreadable):
-                return replace(known, empty=False, lost=lost)
+            if (missing := self.find_missing_outputs(absent, known.checkpoint)) or (
+                absent and known.unreadable
+            ):
+                return replace(known, empty=False, missing_outputs=missing)
             self._create(db)
             return self._checkpoint.standing(db, self._tables.values())
 
@@ -165,7 +163,7 @@ class SqliteTransport(Transport):
     def _claim(self, checkpoint: Checkpoint) -> None:
         with self._session.transaction() as db:
             self._create(db)  # those that were lost, and have been reset since
-            self._checkpoint.claim(db, checkpoint)
+            self._checkpoint.acquire(db, checkpoint)
 
     def _write(self, batch: Batch) -> WriteResult:
         with self._fenced() as db:

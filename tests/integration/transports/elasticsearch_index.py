@@ -133,7 +133,7 @@ def running(
     one = node.transport(outputs or {"docs": ANYTHING}, url=url, **(connection or {}))
     try:
         one.open()
-        one.claim(at("0", epoch=epoch))
+        one.acquire(at("0", epoch=epoch))
         yield one
     finally:
         one.close()

@@ -27,7 +27,7 @@ def transport(kind: str, place: str) -> Transport:
 
 def write(target: Transport) -> None:
     checkpoint = target.open().checkpoint or at("0")
-    target.claim(checkpoint)
+    target.acquire(checkpoint)
     print("writing", flush=True)
     for number in count(checkpoint.changes + 1):
         checkpoint = replace(checkpoint, changes=number)

@@ -68,8 +68,8 @@ def test_somebody_elses_document_is_replaced_and_never_swept(target: CouchTarget
     with opened(target, "docs") as couch:
         target.request("POST", "docs", "/_bulk_docs", json={"docs": [{"_id": "a"}, {"_id": "theirs"}]})
         assert_applied(couch.write(batch(document("a", 1, {"n": 1}))))
-        couch.claim(at("0", epoch=2))
-        assert couch.complete_pass(2) == 1
+        couch.acquire(at("0", epoch=2))
+        assert couch.finish_pass(2) == 1
     assert set(rows(target)) == {"theirs"}
 
 
@@ -123,9 +123,9 @@ def test_two_outputs_cannot_share_a_database(target: CouchTarget) -> None:
 
 def test_the_source_itself_is_refused_as_target(target: CouchTarget) -> None:
     couch = target.transport("docs")
-    couch.attach_source(target.connection(), "elsewhere")
+    couch.set_source(target.connection(), "elsewhere")
     with pytest.raises(ConfigError, match="is the source itself"):
-        couch.attach_source(target.connection(), target.prefix + "docs")
+        couch.set_source(target.connection(), target.prefix + "docs")
     couch.close()
 
 

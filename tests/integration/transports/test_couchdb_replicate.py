@@ -31,10 +31,10 @@ class Copy:
     def running(self, key: TailKey = KEY) -> Iterator[CouchdbTransport]:
         output = CouchdbOutput(database=self.target.prefix + "docs", mode="replicate")
         couch = CouchdbTransport("copy", key, self.target.connection(), {"docs": output})
-        couch.attach_source(self.target.connection(), self.source.name)
+        couch.set_source(self.target.connection(), self.source.name)
         try:
             self.standing = couch.open()
-            couch.claim(at("0"))
+            couch.acquire(at("0"))
             yield couch
         finally:
             couch.close()
@@ -140,7 +140,7 @@ def test_a_pass_purges_what_the_source_does_not_know(copy: Copy) -> None:
         theirs = {"_id": "_design/theirs", "views": {}}
         target = [{"_id": "phantom"}, theirs]
         copy.target.request("POST", "docs", "/_bulk_docs", json={"docs": target})
-        assert couch.complete_pass(2) == 1
+        assert couch.finish_pass(2) == 1
     assert set(copy.target.read("docs")) == set(copy.source.documents()) | {"_design/theirs"}
 
 

@@ -78,7 +78,7 @@ def _restarts_are_survived(server: Elasticsearch, node: Node, one: Elasticsearch
     with pytest.raises(RetryableError):
         one.write(batch(document("during", 1, {"n": 1})))
     with pytest.raises(RetryableError):
-        one.complete_pass(1)
+        one.finish_pass(1)
     server.start()
     assert_applied(write_until_answered(one, batch(document("during", 1, {"n": 1}), gone("d00000", 2))))
     assert "during" in node.read("docs")

@@ -42,7 +42,7 @@ def configured(folder: Path, node: Node, mapping: str, epoch: int) -> Iterator[E
     assert isinstance(options, ElasticsearchTransport.Connection)
     one = ElasticsearchTransport(entry.name, TailKey("cases", "couch/cases"), options, dict(entry.outputs))
     one.open()
-    one.claim(at("0", epoch=epoch))
+    one.acquire(at("0", epoch=epoch))
     yield one
     one.close()
 
@@ -63,7 +63,7 @@ def test_the_steps_of_the_page_work(node: Node, tmp_path: Path) -> None:
     with configured(tmp_path, node, changed, 2) as one:
         assert_applied(one.write(batch(case, epoch=2)))
         assert node.behind("cases") == [old]
-        one.complete_pass(2)
+        one.finish_pass(2)
     (new,) = node.behind("cases")
     assert sorted([old, new]) == node.indices("cases")
     by_name = {"sort": ["name.sort"]}

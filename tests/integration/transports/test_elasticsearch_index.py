@@ -46,17 +46,17 @@ def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_i
     changed = node.transport({"docs": STRICT})
     standing = changed.open()
     assert (standing.epoch, standing.empty) == (1, True), "the epoch of the old index counts too"
-    changed.claim(at("0", epoch=2))
+    changed.acquire(at("0", epoch=2))
     assert_applied(changed.write(batch(document("a", 5, {"n": 3}), epoch=2, first_pass=True)))
     assert node.behind("docs") == [old]
     assert node.read("docs") == {"a": {"n": 1}, "gone-meanwhile": {"n": 2}}, "the old rows are still shown"
-    assert changed.complete_pass(2) == 0
+    assert changed.finish_pass(2) == 0
     (new,) = set(node.indices("docs")) - {old}
     assert node.behind("docs") == [new]
     assert node.read("docs") == {"a": {"n": 3}}
     changed.close()
     with running(node, epoch=2, docs=STRICT) as again:
-        assert again.complete_pass(2) == 0
+        assert again.finish_pass(2) == 0
     assert node.behind("docs") == [new]
 
 
@@ -126,7 +126,7 @@ def test_a_lost_alias_comes_back_at_the_next_start(node: Node) -> None:
 
 def test_the_operators_meta_stays(node: Node) -> None:
     with running(node, docs={"mapping": {"_meta": {"team": "search"}}}) as one:
-        one.claim(at("0", epoch=2, edits=7))
+        one.acquire(at("0", epoch=2, edits=7))
     (index,) = node.indices("docs")
     meta = node.ask("GET", f"{index}/_mapping")[index]["mappings"]["_meta"]
     assert meta["team"] == "search"
@@ -141,7 +141,7 @@ def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_gue
         with pytest.raises(FatalError, match=r"is gone.*checkpoint reset"):
             one.write(batch(document("b", 1, {"n": 1}), gone("a", 2)))
         with pytest.raises(FatalError, match="checkpoint reset"):
-            one.claim(at("0", epoch=2))
+            one.acquire(at("0", epoch=2))
     assert node.indices() == []
 
 
@@ -224,7 +224,7 @@ def test_a_refusal_by_a_deleted_document_is_never_taken_for_older(
         one.write(batch(gone("a", 5), gone("b", 5)))
         result = one.write(batch(document("a", 4, {"n": 1}), gone("b", 5), epoch=1))
         assert result.refused == {"a": guard(1, 5), "b": guard(1, 5)}
-        one.claim(at("0", epoch=3))
+        one.acquire(at("0", epoch=3))
         one.write(batch(gone("a", 1), epoch=3))
         (stored,) = one.write(batch(document("a", 9, {"n": 1}), epoch=2)).refused.values()
         assert stored >> 40 == 3
@@ -237,7 +237,7 @@ def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> 
         one.write(batch(gone("deleted", 8), document("live", 8, {"n": 8})))
         again = batch(document("deleted", 1, {"n": 1}), document("live", 1, {"n": 1}))
         assert one.write(again).refused == {"deleted": guard(1, 8), "live": guard(1, 8)}
-        one.claim(at("0", epoch=2))
+        one.acquire(at("0", epoch=2))
         assert_applied(one.write(Batch(documents=again.documents, epoch=2)))
     assert node.read("docs") == {"deleted": {"n": 1}, "live": {"n": 1}}
 
@@ -270,10 +270,10 @@ def test_tombstones_are_hidden_and_removed_after_their_time(
 def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> None:
     with running(node, docs=ANYTHING | {"deletes": "tombstone"}) as one:
         one.write(batch(*many(5), gone("was", 3)))
-        one.claim(at("0", epoch=2))
+        one.acquire(at("0", epoch=2))
         one.write(batch(document("d00000", 1, {"n": 1}), epoch=2))
-        assert one.complete_pass(2) == 4
-        assert one.complete_pass(2) == 0
+        assert one.finish_pass(2) == 4
+        assert one.finish_pass(2) == 0
         assert one.write(batch(document("was", 2, {"n": 1}))).refused == {"was": guard(1, 3)}
         assert one.write(batch(document("d00001", 9, {"n": 1}))).refused == {"d00001": guard(2, 0)}
     assert set(node.read("docs")) == {"d00000"}
@@ -282,8 +282,8 @@ def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> No
 def test_a_pass_without_tombstones_sweeps_documents_that_look_like_some(node: Node) -> None:
     with running(node) as one:
         one.write(batch(document("a", 1, {"pillowd_deleted_at": 1})))
-        one.claim(at("0", epoch=2))
-        assert one.complete_pass(2) == 1
+        one.acquire(at("0", epoch=2))
+        assert one.finish_pass(2) == 1
     assert node.read("docs") == {}
 
 
@@ -310,10 +310,10 @@ def test_a_sweep_takes_many_pages_and_leaves_what_is_new(node: Node) -> None:
     with running(node) as one:
         for start in range(0, count, 2000):
             one.write(batch(*many(count)[start : start + 2000]))
-        one.claim(at("0", epoch=2))
+        one.acquire(at("0", epoch=2))
         kept = many(count)[::500]
         one.write(batch(*kept, epoch=2))
-        assert one.complete_pass(2) == count - len(kept)
+        assert one.finish_pass(2) == count - len(kept)
     assert set(node.read("docs")) == {d.id for d in kept}
 
 

@@ -28,7 +28,7 @@ def goes_on_after_a_reset_alone(make: Callable[[], Transport], drop: Callable[[]
     written = replace(
         at("5-x"), changes=5, digest=ConfigDigest(outputs=f'[["t","T","{transport.outputs_digest()}"]]')
     )
-    transport.claim(written)
+    transport.acquire(written)
     transport.write(batch(document("a", 1, {"n": 1}, output="visits")))
     transport.close()
     assert make_and_close(make) == []
@@ -39,7 +39,7 @@ def goes_on_after_a_reset_alone(make: Callable[[], Transport], drop: Callable[[]
 
     transport = make()
     transport.open()
-    transport.claim(replace(at("0", epoch=2), edits=1))
+    transport.acquire(replace(at("0", epoch=2), edits=1))
     transport.write(batch(document("a", 1, {"n": 1}, output="visits"), epoch=2))
     transport.close()
     assert make_and_close(make) == []
@@ -51,7 +51,7 @@ def make_and_close(make: Callable[[], Transport]) -> list[str]:
     try:
         standing = transport.open()
         assert standing.epoch is not None
-        return list(standing.lost)
+        return list(standing.missing_outputs)
     finally:
         transport.close()
 
@@ -100,6 +100,6 @@ def test_a_table_that_is_new_in_the_configuration_was_not_lost(tmp_path: Path, a
     connection = SqliteConnection(path=tmp_path / "cases.db")
     transport = SqliteTransport("db", KEY, connection, before)
     transport.open()
-    transport.claim(replace(at("5-x"), changes=5, digest=ConfigDigest(outputs=transport.outputs_digest())))
+    transport.acquire(replace(at("5-x"), changes=5, digest=ConfigDigest(outputs=transport.outputs_digest())))
     transport.close()
     assert make_and_close(lambda: SqliteTransport("db", KEY, connection, after)) == []

@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
-from pillows.models import Standing, WriteResult, guard
+from pillows.models import WriteResult, guard
+from pillows.transports.base import TargetState
 from pillows.transports.http.transport import HttpConnection, HttpOutput, HttpTransport
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
 from tests.targets import KEY, at, batch, document, gone
@@ -73,8 +74,8 @@ def test_a_message_holds_every_documents_complete_rows(
     receiver: Receiver, hook: Callable[..., HttpTransport]
 ) -> None:
     http = hook()
-    assert http.open() == Standing()
-    http.claim(at("0"))
+    assert http.open() == TargetState()
+    http.acquire(at("0"))
     raw = document("a/\u2028", 3, b'{"n": 1.0}', rev="3-x")
     written = batch(
         raw, document("b", 1, {"n": 1}, {"n": 2}, output="other", rev="1-y"), gone("c", 2), epoch=2

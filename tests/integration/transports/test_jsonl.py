@@ -39,7 +39,7 @@ def running(folder: Path, **outputs: JsonlOutput) -> Iterator[JsonlTransport]:
     one = transport(folder, **outputs)
     try:
         one.standing = one.open()
-        one.claim(one.standing.checkpoint or at("0"))
+        one.acquire(one.standing.checkpoint or at("0"))
         yield one
     finally:
         one.close()
@@ -114,12 +114,12 @@ def test_a_row_without_a_json_form_is_dead_and_the_others_are_written(tmp_path: 
 def test_the_standing_survives_reopening(tmp_path: Path) -> None:
     with running(tmp_path) as jsonl:
         assert (jsonl.standing.epoch, jsonl.standing.empty, jsonl.standing.checkpoint) == (None, True, None)
-        jsonl.claim(at("0", epoch=3))
+        jsonl.acquire(at("0", epoch=3))
         assert_applied(jsonl.write(batch(document("a", 1, {"n": 1}), checkpoint=at("7-x", epoch=3))))
     with running(tmp_path) as jsonl:
         assert (jsonl.standing.epoch, jsonl.standing.empty) == (3, False)
         assert jsonl.standing.checkpoint == at("7-x", epoch=3)
-        jsonl.claim(at("0", epoch=2, edits=1))
+        jsonl.acquire(at("0", epoch=2, edits=1))
     with running(tmp_path) as jsonl:
         assert jsonl.standing.epoch == 3, "an epoch is never lowered"
         assert jsonl.standing.checkpoint == at("0", epoch=2, edits=1)

@@ -74,7 +74,7 @@ def on(disk: Disk, folder: Path) -> Iterator[tuple[JsonlTransport, Checkpoint]]:
         one = JsonlTransport("files", KEY, JsonlConnection(folder=folder), OUTPUTS)
         try:
             checkpoint = _until_done(one.open).checkpoint or at("0")
-            _until_done(lambda: one.claim(checkpoint))
+            _until_done(lambda: one.acquire(checkpoint))
             yield one, checkpoint
         finally:
             one.close()  # what the system does for a dead process: it writes nothing

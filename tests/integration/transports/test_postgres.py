@@ -32,7 +32,7 @@ def running(database: PostgresDatabase, **outputs: PostgresOutput) -> Iterator[P
     transport = PostgresTransport("warehouse", KEY, options(database.dsn), outputs)
     try:
         transport.open()
-        transport.claim(at("0"))
+        transport.acquire(at("0"))
         yield transport
     finally:
         transport.close()
@@ -65,7 +65,7 @@ def test_names_may_be_any_text(database: PostgresDatabase) -> None:
         both = document("a", 1, row, lines=[{"end": "1"}, {"end": "2"}])
         assert_applied(transport.write(batch(both, document("b", 1, row))))
         assert_applied(transport.write(batch(document("a", 2, row, lines=[{"end": "3"}]), gone("b", 2))))
-        assert transport.complete_pass(1) == 0
+        assert transport.finish_pass(1) == 0
     check(database, docs=output, lines=child)
     found = database.query('select * from "order"."select ""%%d"" {x}"')
     assert [(r["_id"], r["user"], r['a"b'], r["per cent %s %"], r["Größe {0}"]) for r in found] == [
@@ -332,7 +332,7 @@ def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_i
         standing = again.open()
         assert (standing.checkpoint, standing.epoch) == (None, epoch)
         assert "KeyError" in standing.unreadable
-        again.claim(at("0", epoch=epoch + 1))
+        again.acquire(at("0", epoch=epoch + 1))
         assert again.open().checkpoint == at("0", epoch=epoch + 1)
 
 
@@ -408,7 +408,7 @@ def test_tombstones_are_forgotten_after_their_time(database: PostgresDatabase) -
         database.query(
             "update pillowd_document set deleted_at = now() - interval '31 days' where _id = 'old'"
         )
-        transport.complete_pass(1)
+        transport.finish_pass(1)
     assert database.guard("docs", "old") is None
     assert database.guard("lines", "old") is None
     assert database.guard("docs", "new") == database.guard("lines", "new") == guard(1, 1)
@@ -421,11 +421,11 @@ def test_a_sweep_goes_through_a_table_of_many_pages(
     monkeypatch.setattr("pillows.transports.postgres.transport.SWEEP_PAGE", 7)
     with opened(database, "docs", "lines") as transport:
         transport.write(batch(*(document(f"d{n}", 1, {"n": n}, lines=[{}, {}]) for n in range(50))))
-        transport.claim(at("0", epoch=2))
+        transport.acquire(at("0", epoch=2))
         transport.write(
             batch(*(document(f"d{n}", 1, {"n": n}, lines=[{}]) for n in range(0, 50, 10)), epoch=2)
         )
-        assert transport.complete_pass(2) == 45 + 90
+        assert transport.finish_pass(2) == 45 + 90
     assert set(rows(database)) == set(rows(database, "lines")) == {f"d{n}" for n in range(0, 50, 10)}
 
 
@@ -485,7 +485,7 @@ def sharing(database: PostgresDatabase, source: str) -> Iterator[PostgresTranspo
     transport = PostgresTransport("w", TailKey("cases", source), options(database.dsn), SHARED)
     try:
         transport.standing = transport.open()
-        transport.claim(at("0"))
+        transport.acquire(at("0"))
         yield transport
     finally:
         transport.close()
@@ -505,8 +505,8 @@ def test_sources_that_share_a_table_leave_each_others_rows_alone(database: Postg
                 assert_applied(transport.write(batch(written, first_pass=first_pass)))
         assert paris.write(batch(document("same-True", 1, {"v": 0}))).refused == {"same-True": guard(1, 1)}
         assert_applied(paris.write(batch(gone("same-True", 2))))
-        london.claim(at("0", epoch=2))
-        assert london.complete_pass(2) == 2 + 4
+        london.acquire(at("0", epoch=2))
+        assert london.finish_pass(2) == 2 + 4
         assert stored("docs", "doc->'v'") == [("couch/paris", "same-False", 1)]
         assert stored("lines", "l") == [("couch/paris", "same-False", 1), ("couch/paris", "same-False", 1)]
         again = paris.write(batch(document("same-True", 1, {"v": 1})))

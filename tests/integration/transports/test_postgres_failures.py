@@ -75,7 +75,7 @@ def test_t37_of_two_owners_the_second_fences_the_first_out(database: PostgresDat
         with pytest.raises(FencedError):
             first.write(batch(document("a", 1, {"n": 1}), checkpoint=at("5-x")))
         with pytest.raises(FencedError):
-            first.claim(at("0", epoch=9))
+            first.acquire(at("0", epoch=9))
         with pytest.raises(FencedError):
             first.write(batch(gone("b", 1), first_pass=True))
         assert_applied(second.write(batch(document("a", 1, {"n": 2}), checkpoint=at("6-x"))))
@@ -91,7 +91,7 @@ def test_t37_a_claim_waits_for_a_write_and_then_outranks_it(database: PostgresDa
         with closing(second), sleeping_on(database, "docs", seconds=1):
             writing = gevent.spawn(first.write, batch(document("a", 1, {"n": 1}), checkpoint=at("5-x")))
             wait_until(lambda: writing.ready() or is_running(database, "insert into"))
-            second.claim(at("0"))
+            second.acquire(at("0"))
             assert rows(database) == {"a": [{"n": 1}]}
             assert_applied(writing.get(timeout=60))
             with pytest.raises(FencedError):

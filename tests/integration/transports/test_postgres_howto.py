@@ -53,7 +53,7 @@ def test_the_steps_of_the_page_work(
 
     order = json.loads(example)
     transport.open()
-    transport.claim(at("0"))
+    transport.acquire(at("0"))
     with psycopg.connect(postgres_dsn, autocommit=True) as reader:
         assert_applied(transport.write(batch(rows(2, order))))
         assert [(id, name, str(amount)) for id, name, amount in reader.execute(total.encode())] == [

@@ -121,7 +121,7 @@ def running(path: Path, epoch: int = 1, **outputs: TableOutput) -> Iterator[Sqli
     one = transport(path, **outputs)
     try:
         one.open()
-        one.claim(at("0", epoch=epoch))
+        one.acquire(at("0", epoch=epoch))
         yield one
     finally:
         one.close()
@@ -316,7 +316,7 @@ def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_i
         assert (standing.checkpoint, standing.epoch, standing.empty) == (None, epoch, False)
         assert "KeyError" in standing.unreadable
         assert not query(path, "SELECT 1 FROM sqlite_master WHERE name = 'docs'"), "it hides what is lost"
-        sqlite.claim(at("0", epoch=epoch + 1))
+        sqlite.acquire(at("0", epoch=epoch + 1))
         assert sqlite.open().checkpoint == at("0", epoch=epoch + 1)
 
 
@@ -349,7 +349,7 @@ def test_two_pillows_write_one_file_at_once(path: Path) -> None:
     second = transport(path, TailKey("forms", "couch/forms"), other=OUTPUTS["other"])
     for one in (first, second):
         one.open()
-        one.claim(at("0"))
+        one.acquire(at("0"))
 
     def load(one: SqliteTransport, output: str) -> None:
         for n in range(20):
@@ -366,7 +366,7 @@ def test_two_pillows_write_one_file_at_once(path: Path) -> None:
 def test_a_long_sweep_is_interrupted_by_a_kill(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]) as sqlite:
         sqlite.write(batch(*(document(f"d{n}", 1, {"n": n}) for n in range(5000))))
-        sweep = gevent.spawn(sqlite.complete_pass, 2)
+        sweep = gevent.spawn(sqlite.finish_pass, 2)
         gevent.sleep(0.001)
         sweep.kill(timeout=60)
         sqlite.write(batch(document("d0", 2, {"n": 0})))

@@ -13,14 +13,14 @@ from checkpoints import Checkpoint, CheckpointStore, Seq, TailKey
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.store import DeadLetters
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Batch, Change, ChangeBatch, Document, Standing, WriteResult, guard, revision_number
+from pillows.models import Batch, Change, ChangeBatch, Document, WriteResult, guard, revision_number
 from pillows.observer import Observer
 from pillows.options import Options
 from pillows.pillow import Pillow
 from pillows.runtime.tail_settings import Plan
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
-from pillows.transports.base import Transport
+from pillows.transports.base import KeyedTransport, TargetState, Transport
 
 KEY = TailKey("cases", "couch/cases")
 
@@ -101,7 +101,7 @@ class ListFeed:
         self.closed += 1
 
 
-class MemoryTransport(Transport):
+class MemoryTransport(KeyedTransport):
     """Keeps rows in a dictionary that outlives it, under the same guard as a real keyed target.
 
     Attributes:
@@ -124,10 +124,10 @@ class MemoryTransport(Transport):
         self.claims: list[Checkpoint] = []
         self.closed = 0
 
-    def open(self) -> Standing:
-        return Standing(epoch=self.target["epoch"], empty=not self.live())
+    def open(self) -> TargetState:
+        return TargetState(epoch=self.target["epoch"], empty=not self.live())
 
-    def claim(self, checkpoint: Checkpoint) -> None:
+    def acquire(self, checkpoint: Checkpoint) -> None:
         self.claims.append(checkpoint)
         self.target["epoch"] = checkpoint.epoch
 
@@ -150,7 +150,7 @@ class MemoryTransport(Transport):
                 self.target["rows"][document.id] = (ours, document.rows)
         return WriteResult(refused=refused, dead=dead, retry=retry)
 
-    def complete_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         rows = self.target["rows"]
         old = [id for id, (stored, _) in rows.items() if stored < guard(epoch, 0) and id not in kept]
         for id in old:

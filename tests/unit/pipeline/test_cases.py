@@ -172,8 +172,8 @@ def test_m14_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tm
         def open(self):
             return target.open()
 
-        def claim(self, checkpoint):
-            target.claim(checkpoint)
+        def acquire(self, checkpoint):
+            target.acquire(checkpoint)
 
     feed = ListFeed([batch(f"{n}-a", *(change(f"{n}-{i}") for i in range(10))) for n in range(5)])
     feed.queue.append(batch("9-z", caught_up=True))

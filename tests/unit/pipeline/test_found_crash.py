@@ -29,13 +29,13 @@ def test_a_letter_is_kept_until_a_document_that_went_back_was_written_again(tmp_
     def crash(checkpoint):
         raise CrashError
 
-    memory.claim = crash  # the epoch was raised in the state directory, and next would be in the target
+    memory.acquire = crash  # the epoch was raised in the state directory, and next would be in the target
     run.plan.letters.retry(NAME, [("memory", "a")])
     with pytest.raises(CrashError):
         run.until(lambda: False)
     assert run.plan.letters.count(NAME) == 1
 
-    del memory.claim
+    del memory.acquire
     again = running(run.plan)
     again.until(lambda: memory.live()["a"]["n"] == 2)
     again.until(lambda: run.plan.letters.count(NAME) == 0)
@@ -46,13 +46,13 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     feed.sums = {"a": 2}
     memory = MemoryTransport()
     memory.target["rows"]["a"] = (guard(1, 5), {"cases": ({"n": 5},)})
-    claim = memory.claim
+    claim = memory.acquire
 
     def spoil(checkpoint):
         claim(checkpoint)
         memory.poison = {"a"} if checkpoint.epoch > 1 else set()
 
-    memory.claim = spoil
+    memory.acquire = spoil
     run = running(plan(tmp_path, feed, memory, clock=clock, max_tries=1))
     run.until(lambda: run.tail.status().changes == 1)
     run.finish()

@@ -13,7 +13,7 @@ from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, cha
 
 
 class Heir(MemoryTransport):
-    def take_over(self, former):
+    def set_predecessors(self, former):
         self.heir_of = list(former)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from errno import ENOSPC
 
 import pytest
@@ -11,7 +12,7 @@ from checkpoints import Checkpoint, Seq
 from checkpoints.files.directory import Directory
 from pillows.dead_letters.dead_letter import letter_of
 from pillows.errors import FencedError, RetryableError, StateLostError
-from pillows.models import Change, Standing, guard
+from pillows.models import Change, guard
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
@@ -25,11 +26,10 @@ class Transactional(MemoryTransport):
     transactional = True
 
     def open(self):
-        standing = super().open()
-        return Standing(epoch=standing.epoch, empty=standing.empty, checkpoint=self.target.get("checkpoint"))
+        return replace(super().open(), checkpoint=self.target.get("checkpoint"))
 
-    def claim(self, checkpoint):
-        super().claim(checkpoint)
+    def acquire(self, checkpoint):
+        super().acquire(checkpoint)
         self.target["checkpoint"] = checkpoint
 
     def write(self, batch):
@@ -213,7 +213,7 @@ class Disk:
         monkeypatch.setattr(Directory, "replace", refusing)
 
 
-@pytest.mark.parametrize("when", ["open", "write", "complete_pass"])
+@pytest.mark.parametrize("when", ["open", "write", "finish_pass"])
 def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkeypatch, when):
     """At the start, at a dead letter and a raised epoch, and at the end of a pass."""
     disk = Disk(monkeypatch)

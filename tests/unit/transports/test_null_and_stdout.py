@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from pillows.errors import FatalError
-from pillows.models import Standing, WriteResult, guard
+from pillows.models import WriteResult, guard
+from pillows.transports.base import TargetState
 from pillows.transports.null import NullConnection, NullOutput, NullTransport
 from pillows.transports.stdout import StdoutConnection, StdoutOutput, StdoutTransport
 from tests.targets import KEY, at, batch, document, gone
@@ -19,13 +20,12 @@ from tests.targets import KEY, at, batch, document, gone
 
 def test_null_counts_and_takes_everything() -> None:
     null = NullTransport("null", KEY, NullConnection(), {"docs": NullOutput()})
-    assert null.open() == Standing()
-    null.claim(at("0"))
+    assert null.open() == TargetState()
+    null.acquire(at("0"))
     assert null.write(batch(document("a", 1, {"n": 1}, {"n": 2}), gone("b", 1))) == WriteResult()
     assert (null.batches, null.documents, null.rows) == (1, 2, 2)
-    assert null.complete_pass(1) == 0
+    assert null.finish_pass(1) == 0
     null.close()
-    assert not null.guarded
     assert not null.remembers
 
 
@@ -45,7 +45,7 @@ def test_stdout_prints_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Out(taken))
     out = stdout()
     out.open()
-    out.claim(at("0"))
+    out.acquire(at("0"))
     result = out.write(batch(document("a", 1, {"n": 1}), gone("b", 2), document("c", 1, {"n": object()})))
     assert set(result.dead) == {"c"}
     a, b = [msgspec.json.decode(line) for line in taken.getvalue().splitlines()]
