@@ -37,7 +37,7 @@ _KEEPALIVE = [
 def session(connection: CouchConnection) -> requests.Session:
     """A session for one server, without credentials and without cookies of its own."""
     http = requests.Session()
-    http.auth = _NoAuth()
+    http.auth = IgnoreNetrc()
     # Cookies are ours to send (`pillows.couch.auth`): a jar would keep a dead session's.
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     http.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
@@ -50,10 +50,11 @@ def session(connection: CouchConnection) -> requests.Session:
     return http
 
 
-class _NoAuth(requests.auth.AuthBase):
-    """Keeps requests from looking into ~/.netrc: credentials come from the configuration alone."""
+class IgnoreNetrc(requests.auth.AuthBase):
+    """Keeps requests from reading ~/.netrc: credentials come from the configuration alone."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Return the request as it is."""
         return request
 
 

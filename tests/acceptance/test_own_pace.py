@@ -29,7 +29,7 @@ def test_w5_a_slow_transport_at_its_own_pace_holds_nobody_and_goes_on_from_its_o
         return [*slow, json_reply({})]
 
     server = scripted_server().on("POST", "/hook", webhook)
-    world.connections["hook"] = {"type": "http", "url": f"{server.url}/hook", "timeout": "5m"}
+    world.connections["hook"] = {"type": "webhook", "url": f"{server.url}/hook", "timeout": "5m"}
     world.fill(COUNT)
     cases = world.pillow("cases", "postgres", batch={"max_docs": 200})
     cases["transport"].append({"connection": "hook", "own_pace": True})

@@ -33,7 +33,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pil
         "warehouse": {"type": "postgres", "dsn": "postgresql://nobody:s3cret@127.0.0.1:9/none"},
         "local": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")},
         "files": {"type": "jsonl", "folder": str(tmp_path)},
-        "hook": {"type": "http", "url": "http://127.0.0.1:9/hook", "secret": "hush"},
+        "hook": {"type": "webhook", "url": "http://127.0.0.1:9/hook", "secret": "hush"},
         "nothing": {"type": "null"},
         "screen": {"type": "stdout"},
     }

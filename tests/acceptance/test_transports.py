@@ -54,7 +54,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase, hook: Hook) -> 
         "copies": server,
         "tables": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")},
         "files": {"type": "jsonl", "folder": str(tmp_path)},
-        "hook": {"type": "http", "url": hook.url, "secret": "s3cret"},
+        "hook": {"type": "webhook", "url": hook.url, "secret": "s3cret"},
         "nothing": {"type": "null"},
         "screen": {"type": "stdout"},
     }

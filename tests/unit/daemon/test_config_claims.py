@@ -139,8 +139,8 @@ TWO_PLACES = {
         "connection: two, index: cases",
     ),
     "a webhook, which nobody owns": (
-        "{ type: http, url: 'http://hook' }",
-        "{ type: http, url: 'http://hook' }",
+        "{ type: webhook, url: 'http://hook' }",
+        "{ type: webhook, url: 'http://hook' }",
         "connection: one",
         "connection: two",
     ),

@@ -100,7 +100,7 @@ def test_an_address_is_shown_without_its_password(tmp_path, dsn, expected):
     ],
 )
 def test_of_a_webhooks_address_what_could_be_its_password_is_not_shown(tmp_path, url, expected):
-    text = GOOD.replace("pillows:", f'  hook: {{ type: http, url: "{url}" }}\npillows:')
+    text = GOOD.replace("pillows:", f'  hook: {{ type: webhook, url: "{url}" }}\npillows:')
     config, _ = shown(tmp_path, text)
     assert effective(config)["connections"]["hook"]["url"] == expected
     assert bool(config.warnings) == ("***" in expected)

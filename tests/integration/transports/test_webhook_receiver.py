@@ -13,7 +13,7 @@ import pytest
 
 from pillows.errors import AccessError, RetryableError
 from pillows.models import WriteResult
-from pillows.transports.http.transport import HttpConnection, HttpOutput, HttpTransport
+from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
 from tests.servers.scripted import CLOSE, Request, ScriptedServer, head, json_reply
 from tests.targets import KEY, batch, document
 
@@ -68,9 +68,9 @@ def careful(scripted_server: Callable[[], ScriptedServer]) -> Careful:
     return Careful(scripted_server())
 
 
-def hook(careful: Careful, **options: Any) -> HttpTransport:
-    connection = HttpConnection(**{"url": careful.url, "timeout": "30s"} | options)
-    return HttpTransport("hook", KEY, connection, {"docs": HttpOutput()})
+def hook(careful: Careful, **options: Any) -> WebhookTransport:
+    connection = WebhookConnection(**{"url": careful.url, "timeout": "30s"} | options)
+    return WebhookTransport("hook", KEY, connection, {"docs": WebhookOutput()})
 
 
 def test_a_lost_answer_is_asked_for_again_and_the_message_is_applied_once(careful: Careful) -> None:

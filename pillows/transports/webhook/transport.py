@@ -1,0 +1,131 @@
+"""Posts batches as JSON to a webhook, signed; see `encoder` for the messages.
+
+At least once, in order: the next message is sent when this one was accepted. An answer of 2xx accepts
+a message; its body may name documents as `dead` or `retry`. With 400, 413 or 422 the message is sent
+again in halves until the documents at fault are found. Redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import ClassVar
+
+from checkpoints import TailKey
+from pillows.couch.errors import retry_after
+from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.models import Batch, WriteResult
+from pillows.options import Options
+from pillows.transports.base import AppendOnlyTransport, TargetState, newest
+from pillows.transports.webhook.connection import WebhookClient, get_server
+from pillows.transports.webhook.encoder import Message, encode_document, to_messages
+from pillows.transports.webhook.errors import Reply, Verdict, classify_status, parse_reply
+from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
+
+#: The part of an answer that is searched for hidden parts of the URL before it is quoted.
+_QUOTED_BYTES = 16 * 2**10
+
+
+class WebhookTransport(AppendOnlyTransport):
+    """Posts batches; see the module."""
+
+    Connection: ClassVar[type[Options]] = WebhookConnection
+    Output: ClassVar[type[Options]] = WebhookOutput
+
+    def __init__(
+        self, name: str, key: TailKey, connection: WebhookConnection, outputs: Mapping[str, WebhookOutput]
+    ) -> None:
+        super().__init__(name, key, connection, outputs)
+        self._client = WebhookClient(connection)
+
+    def preview(self, batch: Batch) -> str:
+        """Return the messages, without a signature."""
+        texts, dead = self._encode(batch)
+        if dead:
+            raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
+        return "\n".join(
+            f"POST to {self._client.server}\n{message.body.decode()}\n"
+            for message in to_messages(self.key, batch.epoch, texts, self.connection.max_bytes)
+        )
+
+    def open(self) -> TargetState:
+        """Check the certificates' files. Nothing is remembered, and nothing can be asked.
+
+        Raises:
+            ConfigError: a certificate's file does not exist.
+        """
+        for path in (self.connection.ca_bundle, self.connection.client_cert):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"There is no file {path}.", remedy="check the connection's certificates")
+        return super().open()
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Post the batch; see `Transport.write`.
+
+        Raises:
+            AwayError: no connection to the receiver could be opened.
+            RetryableError: it is busy, or did not answer; as far as we know it accepted nothing.
+            AccessError: it does not let us in.
+            ConfigError: nothing there accepts messages.
+        """
+        texts, dead = self._encode(batch)
+        unsent = list(to_messages(self.key, batch.epoch, texts, self.connection.max_bytes))[::-1]
+        retry: dict[str, str] = {}
+        accepted = 0
+        while unsent:
+            message = unsent.pop()
+            try:
+                reply = self._post(message)
+            except RetryableError as error:
+                if not accepted:
+                    raise
+                retry |= {id: str(error) for each in (message, *unsent) for id in each.ids}
+                break
+            except PermanentError as error:
+                if len(message.ids) == 1:
+                    dead[message.ids[0]] = str(error)
+                else:
+                    unsent += list(message.halve())[::-1]
+                continue
+            accepted += 1
+            dead |= {id: why for id, why in reply.dead.items() if id in message.ids}
+            retry |= {id: why for id, why in reply.retry.items() if id in message.ids}
+        return WriteResult(dead=dead, retry=retry)
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self._client.close()
+
+    def _encode(self, batch: Batch) -> tuple[dict[str, bytes], dict[str, str]]:
+        texts: dict[str, bytes] = {}
+        dead: dict[str, str] = {}
+        for document in newest(batch.documents):
+            try:
+                texts[document.id] = encode_document(document, list(self.outputs), batch.epoch)
+            except PermanentError as error:
+                dead[document.id] = str(error)
+        return texts, dead
+
+    def _post(self, message: Message) -> Reply:
+        """Post a message.
+
+        Raises:
+            PermanentError: a document of it is at fault.
+            RetryableError, AccessError, ConfigError: as `write`.
+        """
+        status, headers, content = self._client.post(message.body)
+        text = self._client.redact(content[:_QUOTED_BYTES].decode(errors="replace"))
+        answer = f"The webhook answered {status}: {text[:200].strip()}"
+        match classify_status(status):
+            case Verdict.ACCEPTED:
+                return parse_reply(content)
+            case Verdict.SPLIT:
+                raise PermanentError(answer)
+            case Verdict.NO_ACCESS:
+                raise AccessError(
+                    answer, remedy="check the connection's `headers`, `secret` and `client_cert`"
+                )
+            case Verdict.RETRY:
+                raise RetryableError(answer, retry_after_seconds=retry_after(headers, now=time.time()))
+        where = f" (it points to {get_server(headers['Location'])})" if "Location" in headers else ""
+        raise ConfigError(answer + where, remedy="check the connection's `url`")
