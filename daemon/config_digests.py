@@ -20,8 +20,6 @@ _Settings = TypeVar("_Settings", bound=Options)
 
 #: Of a source, what decides which documents have rows.
 _SHAPING = ("deletes", "on_filtered", "skip_design")
-#: Of a transport or an output, what no row depends on.
-_SHAPELESS = ("timeout", "tombstone_ttl", "create", "segment_size")
 
 
 def digest(value: object) -> str:
@@ -58,8 +56,7 @@ def _shaped(entry: TransportEntry) -> TransportEntry:
 
 
 def _with_defaults(options: _Settings) -> _Settings:
-    present = [name for name in _SHAPELESS if name in type(options).model_fields]
-    return options.model_copy(update={name: _default(options, name) for name in present})
+    return options.model_copy(update={name: _default(options, name) for name in options.NOT_SHAPING})
 
 
 def _default(options: Options, name: str) -> Any:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from pillows import registry
 from pillows.errors import ConfigError
 
 _DIRECTORY = "checkpoints.files.directory:Directory"
-_TRANSPORTS = ("postgres", "elasticsearch", "sqlite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,26 +29,21 @@ class Place:
     """Where a failpoint is.
 
     Attributes:
-        method: `module:Class.method`.
+        method: `module:Class.method`; of a transport `write`, of the class for its type.
+        transport: the type of a transport.
         before: reached before the method does its work, rather than once it has returned.
     """
 
-    method: str
+    method: str = "write"
+    transport: str = ""
     before: bool = False
 
 
-def _write(transport: str) -> str:
-    """The method that writes."""
-    return f"pillows.transports.{transport}.transport:{transport.capitalize()}Transport.write"
-
-
-#: Every failpoint, in the order of the data path.
+#: Failpoints in the order of the data path; those of transports are found by `find_place`.
 PLACES = {
     "read": Place(method="pillows.progress.watermark:Watermark.begin"),
     "fetch": Place(method="pillows.feed.document_fetcher:DocumentFetcher.fill"),
     "transform": Place(method="pillows.pillow:Pipeline.outcome"),
-    **{f"before-{name}": Place(method=_write(name), before=True) for name in _TRANSPORTS},
-    **{f"after-{name}": Place(method=_write(name)) for name in _TRANSPORTS},
     "dead-letter": Place(method="pillows.dead_letters.store:DeadLetters.add"),
     "ack": Place(method="pillows.progress.watermark:Watermark.ack"),
     "checkpoint-write": Place(method=f"{_DIRECTORY}._put"),
@@ -88,6 +83,17 @@ class Failpoint:
             raise OSError(self.error, f"{os.strerror(self.error)} (failpoint {self.name})")
 
 
+def find_place(name: str) -> Place | None:
+    """Return the place of a failpoint; None if there is none of that name.
+
+    Each type of transport has two, before and after a batch is written: `before-sqlite`, `after-sqlite`.
+    """
+    when, _, type = name.partition("-")
+    if when in ("before", "after") and type in registry.transport_types():
+        return Place(transport=type, before=when == "before")
+    return PLACES.get(name)
+
+
 def parse(setting: str) -> Sequence[Failpoint]:
     """The failpoints that a setting names.
 
@@ -102,10 +108,11 @@ def _parsed(text: str) -> Failpoint:
     count, _, rest = rest.partition(":")
     error, _, times = rest.partition(":")
     known = not error or isinstance(getattr(errno, error, None), int)
-    if name not in PLACES or not count.isdigit() or not known or not (times or "1").isdigit():
+    if find_place(name) is None or not count.isdigit() or not known or not (times or "1").isdigit():
         raise ConfigError(
             f"PILLOWD_FAILPOINT: {text!r} is no failpoint.",
-            remedy=f"NAME:COUNT or NAME:COUNT:ERROR:TIMES, NAME one of {', '.join(PLACES)}",
+            remedy="write NAME:COUNT or NAME:COUNT:ERROR:TIMES, NAME one of before-TYPE and after-TYPE"
+            f" of a transport's type, {', '.join(PLACES)}",
         )
     number = getattr(errno, error) if error else None
     return Failpoint(name=name, count=int(count), error=number, times=int(times or 1))
@@ -118,7 +125,8 @@ def arm(setting: str) -> None:
         ConfigError: see `parse`.
     """
     for failpoint in parse(setting):
-        _wrap(PLACES[failpoint.name], failpoint.reached)
+        if (place := find_place(failpoint.name)) is not None:
+            _wrap(place, failpoint.reached)
 
 
 def _wrap(place: Place, reached: Callable[[int], None]) -> None:
@@ -140,6 +148,8 @@ def _wrap(place: Place, reached: Callable[[int], None]) -> None:
 
 def find(place: Place) -> tuple[type, str]:
     """The class of a place, and the name of its method."""
+    if place.transport:
+        return registry.transport(place.transport), place.method
     module, _, path = place.method.partition(":")
     owner, _, name = path.partition(".")
     return getattr(importlib.import_module(module), owner), name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import (
     BaseModel,
@@ -44,16 +44,32 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:  # noqa: ARG002  # an output's
-        """What an output with these settings writes, spelled the same however it was configured.
+    #: Settings that no row depends on: changing one is not a changed pipeline.
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset()
 
-        Two outputs that have a place in common are one place, which only one pillow may write.
+
+class OutputOptions(Options):
+    """Base class of a transport's `Output`: the settings of one index, table or file."""
+
+    #: The settings that name the output's address within its connection, the widest first. A setting
+    #: that is empty is taken from the connection's setting of that name, else from the output's name.
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def is_per_source(self) -> bool:
+        """Whether pillows on other sources may write to the same address."""
+        return False
+
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:  # noqa: ARG002  # for those who can
+        """Return the output's addresses, equal for equal places however they were configured.
+
+        Two outputs with a common address are one place, which only one pillow may write.
 
         Args:
             connection: validated settings of the server.
 
         Returns:
-            its names (a cluster has one for each host); none where it can't be told.
+            One address for each host of a cluster; none if they cannot be known.
         """
         return frozenset()
 

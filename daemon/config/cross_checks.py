@@ -12,7 +12,7 @@ from daemon.config.models import PillowConfig
 from daemon.config.output_ownership import places
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node
-from pillows.options import Options
+from pillows.options import OutputOptions
 from pillows.suggest import suggest
 
 
@@ -141,7 +141,7 @@ class Whole:
                     message = "writes the database that it reads"
                     self._wrong(("transport", index), message, "name another database")
 
-    def _places(self, name: str, output: Options) -> frozenset[tuple[str, ...]]:
+    def _places(self, name: str, output: OutputOptions) -> frozenset[tuple[str, ...]]:
         entry = self.connections.entries.get(name)
         spelled = (name, str(getattr(output, "database", "")))
         return places(output, entry.options if entry else None, spelled)

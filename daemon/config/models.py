@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
@@ -17,7 +17,7 @@ from daemon.config.errors import Path as KeyPath
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
 from daemon.config.yaml_nodes import Node, Place
 from pillows.feed.options import SourceOptions
-from pillows.options import Duration, Options, Size
+from pillows.options import Duration, Options, OutputOptions, Size
 
 #: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -160,11 +160,13 @@ class TransportEntry(Options):
         outputs: output name -> settings of the transport's `Output` model.
     """
 
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"timeout"})
+
     name: str = Field(pattern=NAME)
     connection: str
     timeout: Duration = Field(default=600.0, gt=0)
     own_pace: bool = False
-    outputs: Mapping[str, SerializeAsAny[Options]]
+    outputs: Mapping[str, SerializeAsAny[OutputOptions]]
 
 
 class PillowConfig(Options):

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 
 from daemon.config.errors import Mistake, Path
 from daemon.config.yaml_nodes import Node
-from pillows.options import Options
-
-#: The settings of an output that say which place of its connection it writes.
-TARGET_KEYS = ("schema", "index", "table", "file", "database")
+from pillows.options import Options, OutputOptions
 
 # Stands in a claim for the source, which is part of the key of a `shared` table.
 _BY_SOURCE = "by its source"
@@ -24,7 +21,7 @@ class Claim:
         pillow: whose output it is.
         path: where it is configured.
         connection: the connection's name.
-        target: the place as it was written, by `TARGET_KEYS`.
+        target: the place as it was written, by its `ADDRESS_KEYS`.
         places: the place by its own names, whichever connection leads there; see `places`.
         at: where the place is named.
     """
@@ -37,7 +34,7 @@ class Claim:
     at: Node
 
 
-def target(output: str, options: Options, connection: Options | None) -> dict[str, str]:
+def target(output: str, options: OutputOptions, connection: Options | None) -> dict[str, str]:
     """The place that an output writes, by the keys that say so; empty where its transport knows none.
 
     Args:
@@ -47,12 +44,12 @@ def target(output: str, options: Options, connection: Options | None) -> dict[st
     """
     values = options.model_dump(by_alias=True)
     defaults = connection.model_dump(by_alias=True) if connection else {}
-    place = {key: str(values[key] or defaults.get(key) or output) for key in TARGET_KEYS if key in values}
-    return place | {"shared": _BY_SOURCE} if values.get("shared") else place
+    place = {key: str(values[key] or defaults.get(key) or output) for key in options.ADDRESS_KEYS}
+    return place | {"shared": _BY_SOURCE} if options.is_per_source else place
 
 
 def places(
-    options: Options, connection: Options | None, spelled: Sequence[str]
+    options: OutputOptions, connection: Options | None, spelled: Sequence[str]
 ) -> frozenset[tuple[str, ...]]:
     """The names of the place that an output writes; as it is spelled where nothing better is known.
 
@@ -61,7 +58,7 @@ def places(
         connection: those of its connection; None if invalid.
         spelled: the connection's name and the target, as they were written.
     """
-    known = options.written_places(connection) if connection else frozenset()
+    known = options.addresses(connection) if connection else frozenset()
     by_source = (_BY_SOURCE,) if _BY_SOURCE in spelled else ()
     return frozenset((*place, *by_source) for place in known) or frozenset({tuple(spelled)})
 

@@ -11,7 +11,7 @@ from daemon.config.models import TransportEntry
 from daemon.config.output_ownership import Claim, places, target
 from daemon.config.problems import Report
 from daemon.config.yaml_nodes import Node
-from pillows.options import Options
+from pillows.options import OutputOptions
 from pillows.suggest import suggest
 
 #: What an entry holds beside the settings of its output.
@@ -45,16 +45,16 @@ class Entry:
             return None, []
         written = self._outputs()
         model = self.connections.transports[connection].Output
-        outputs: dict[str, Options] = {}
+        outputs: dict[str, OutputOptions] = {}
         for name, (path, node) in written.items():
             options = self.report.validated(model, self._known_only(node, path, model), path)
-            if options is not None:
+            if isinstance(options, OutputOptions):
                 outputs[name] = options
         entry = self._entry(connection, outputs) if len(outputs) == len(written) else None
         found = [self._claim(connection, name, options, *written[name]) for name, options in outputs.items()]
         return entry, [each for each in found if each.target]
 
-    def _claim(self, connection: str, output: str, options: Options, path: Path, node: Node) -> Claim:
+    def _claim(self, connection: str, output: str, options: OutputOptions, path: Path, node: Node) -> Claim:
         entry = self.connections.entries.get(connection)
         settings = entry.options if entry else None
         place = target(output, options, settings)
@@ -69,7 +69,7 @@ class Entry:
             at=at,
         )
 
-    def _entry(self, connection: str, outputs: dict[str, Options]) -> TransportEntry | None:
+    def _entry(self, connection: str, outputs: dict[str, OutputOptions]) -> TransportEntry | None:
         name = self.node.find(("name",))
         given = {"connection": connection, "name": name.value if name else connection, "outputs": outputs}
         entry = self.report.validated(
@@ -121,7 +121,7 @@ class Entry:
             self.report.wrong(node, (*path, name), message, remedy, at_key=True)
         return replace(node, value={}) if node.value is None else node
 
-    def _known_only(self, node: Node, path: Path, model: type[Options]) -> Node:
+    def _known_only(self, node: Node, path: Path, model: type[OutputOptions]) -> Node:
         """The settings without the keys that are none; those are noted, with an entry's own keys in mind."""
         if path != self.path:
             return node

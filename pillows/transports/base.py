@@ -34,7 +34,7 @@ import msgspec
 
 from checkpoints import Checkpoint, TailKey
 from pillows.models import Batch, DocumentRows, WriteResult, epoch_of
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 
 
 def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
@@ -139,7 +139,7 @@ class Transport(ABC):
     #: Settings of the server or place that is written to.
     Connection: ClassVar[type[Options]]
     #: Settings of one output: an index, a table, a file.
-    Output: ClassVar[type[Options]]
+    Output: ClassVar[type[OutputOptions]]
     #: Remembers its state over restarts. False if nothing can be kept (`null`, `stdout`).
     remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.

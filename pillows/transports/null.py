@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from checkpoints import TailKey
 from pillows.models import Batch, WriteResult
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport
 
 
@@ -15,7 +15,7 @@ class NullConnection(Options):
     """There is nothing to connect to."""
 
 
-class NullOutput(Options):
+class NullOutput(OutputOptions):
     """There is nothing to choose."""
 
 
@@ -27,7 +27,7 @@ class NullTransport(AppendOnlyTransport):
     """
 
     Connection: ClassVar[type[Options]] = NullConnection
-    Output: ClassVar[type[Options]] = NullOutput
+    Output: ClassVar[type[OutputOptions]] = NullOutput
     concurrent: ClassVar[bool] = True
 
     def __init__(

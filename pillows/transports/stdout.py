@@ -13,7 +13,7 @@ from typing import ClassVar
 from checkpoints import TailKey
 from pillows.errors import FatalError
 from pillows.models import Batch, WriteResult
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport
 from pillows.transports.common.blocking import Turns
 from pillows.transports.common.json_lines import encode_batch, preview_batch
@@ -23,7 +23,7 @@ class StdoutConnection(Options):
     """There is only one standard output."""
 
 
-class StdoutOutput(Options):
+class StdoutOutput(OutputOptions):
     """There is nothing to choose."""
 
 
@@ -31,7 +31,7 @@ class StdoutTransport(AppendOnlyTransport):
     """Prints; see the module."""
 
     Connection: ClassVar[type[Options]] = StdoutConnection
-    Output: ClassVar[type[Options]] = StdoutOutput
+    Output: ClassVar[type[OutputOptions]] = StdoutOutput
 
     def __init__(
         self, name: str, key: TailKey, connection: StdoutConnection, outputs: Mapping[str, StdoutOutput]

@@ -10,8 +10,18 @@ from dataclasses import dataclass
 from daemon.failpoints import PLACES
 from tests.chaos.faults import FAULTS, Fault
 
+_WRITES = [
+    f"{when}-{target}" for target in ("postgres", "elasticsearch", "sqlite") for when in ("before", "after")
+]
 #: How the daemon's runs end, and how often beside each other.
-ENDS = {"kill": 5, "power": 3, "stop": 6, "hang": 2, "memory": 1, **{f"at {place}": 1 for place in PLACES}}
+ENDS = {
+    "kill": 5,
+    "power": 3,
+    "stop": 6,
+    "hang": 2,
+    "memory": 1,
+    **{f"at {place}": 1 for place in (*PLACES, *_WRITES)},
+}
 
 #: From so many cycles on, everything must have been felt so often; what takes a server's restart less often.
 FULL_CYCLES, LEAST, LEAST_RARE = 300, 5, 3

@@ -14,14 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from pydantic import AfterValidator, Field
 
 from pillows.errors import PermanentError
 from pillows.models import Row
-from pillows.options import Options
+from pillows.options import OutputOptions
 from pillows.stages.document_paths import Getter, getter
 
 #: Columns that pillowd itself keeps in every table it writes.
@@ -113,7 +113,7 @@ def _parsed(columns: dict[str, str]) -> dict[str, str]:
     return columns
 
 
-class TableOutput(Options):
+class TableOutput(OutputOptions):
     """One output that is an SQL table.
 
     Attributes:
@@ -121,6 +121,8 @@ class TableOutput(Options):
         columns: column name -> `"path type"`. None: one JSON column `doc` with the whole row.
         many: a child table: a document has any number of rows in it, numbered in `_row`.
     """
+
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("table",)
 
     table: str = Field(min_length=1)
     columns: Annotated[dict[str, str], AfterValidator(_parsed)] = Field(default_factory=dict)

@@ -16,7 +16,7 @@ from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, guard
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import server_place
 from pillows.transports.couchdb.replica_writer import Replica
@@ -24,7 +24,7 @@ from pillows.transports.couchdb.target import TargetDatabase
 from pillows.transports.couchdb.upsert_writer import Upserts, edits
 
 
-class CouchdbOutput(Options):
+class CouchdbOutput(OutputOptions):
     """One database.
 
     Attributes:
@@ -33,12 +33,15 @@ class CouchdbOutput(Options):
         create: create the database when it is missing.
     """
 
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("database",)
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"create"})
+
     database: DatabaseName
     mode: Literal["upsert", "replicate"] = "upsert"
     create: bool = True
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The database on its server; see `Options.written_places`."""
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The database on its server; see `OutputOptions.addresses`."""
         return frozenset({("couchdb", server_place(connection.url), self.database)})
 
 
@@ -46,7 +49,7 @@ class CouchdbTransport(KeyedTransport):
     """Writes to CouchDB; see the module."""
 
     Connection: ClassVar[type[Options]] = CouchConnection
-    Output: ClassVar[type[Options]] = CouchdbOutput
+    Output: ClassVar[type[OutputOptions]] = CouchdbOutput
     verifiable: ClassVar[bool] = True
 
     def __init__(

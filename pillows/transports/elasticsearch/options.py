@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from pillows.options import Duration, Options, Secret, Size
+from pillows.options import Duration, Options, OutputOptions, Secret, Size
 from pillows.transports.common.addresses import server_place
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
@@ -74,7 +74,7 @@ class ElasticsearchConnection(Options):
         return hosts
 
 
-class ElasticsearchOutput(Options):
+class ElasticsearchOutput(OutputOptions):
     """One index.
 
     Attributes:
@@ -90,6 +90,9 @@ class ElasticsearchOutput(Options):
         many: only there to say that it can't be.
     """
 
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("index",)
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl"})
+
     index: str
     mapping: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
@@ -98,8 +101,8 @@ class ElasticsearchOutput(Options):
     tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
     many: bool = False
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The alias in the cluster, by each of its hosts; see `Options.written_places`."""
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The alias in the cluster, by each of its hosts; see `OutputOptions.addresses`."""
         return frozenset(("elasticsearch", server_place(host), self.index) for host in connection.hosts)
 
     @field_validator("index")

@@ -20,7 +20,7 @@ from pydantic import Field
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.models import Batch, WriteResult
-from pillows.options import Options, Size
+from pillows.options import Options, OutputOptions, Size
 from pillows.transports.base import AppendOnlyTransport, TargetState
 from pillows.transports.common.addresses import check_folder, file_place
 from pillows.transports.common.blocking import Turns
@@ -41,7 +41,7 @@ class JsonlConnection(Options):
     folder: Path
 
 
-class JsonlOutput(Options):
+class JsonlOutput(OutputOptions):
     """One output's file.
 
     Attributes:
@@ -50,12 +50,15 @@ class JsonlOutput(Options):
         gzip: compress.
     """
 
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("file",)
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"segment_size"})
+
     file: str = Field(pattern=r"^[^/]+$")
     segment_size: Size | None = Field(default=None, gt=0)
     gzip: bool = False
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The file, `.gz` included; see `Options.written_places`."""
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The file, `.gz` included; see `OutputOptions.addresses`."""
         name = f"{self.file}.gz" if self.gzip else self.file
         return frozenset({("file", file_place(connection.folder / name))})
 
@@ -64,7 +67,7 @@ class JsonlTransport(AppendOnlyTransport):
     """Appends to files; see the module."""
 
     Connection: ClassVar[type[Options]] = JsonlConnection
-    Output: ClassVar[type[Options]] = JsonlOutput
+    Output: ClassVar[type[OutputOptions]] = JsonlOutput
     remembers: ClassVar[bool] = True
     transactional: ClassVar[bool] = True
 

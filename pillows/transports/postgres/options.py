@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -76,13 +76,20 @@ class PostgresOutput(TableOutput):
         shared: pillows on other sources write to the table too: `_source` becomes part of its key.
     """
 
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("schema", "table")
+
     table: Name
     columns: Annotated[dict[str, str], AfterValidator(_names)] = Field(default_factory=dict)
     schema_: Name | None = Field(None, alias="schema")
     shared: bool = False
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The table in its database, by each of the hosts in the dsn; see `Options.written_places`."""
+    @property
+    def is_per_source(self) -> bool:
+        """Whether the table is shared; see `OutputOptions.is_per_source`."""
+        return self.shared
+
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """The table in its database, by each of the hosts in the dsn; see `OutputOptions.addresses`."""
         table = (self.schema_ or connection.schema_, self.table)
         return frozenset((*database, *table) for database in _databases(connection))
 

@@ -24,7 +24,7 @@ from psycopg import sql
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FencedError, PermanentError
 from pillows.models import VERSION_BITS, Batch, WriteResult
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.postgres.encoder import restored, storable
 from pillows.transports.postgres.misfit_probe import create_probes
@@ -49,7 +49,7 @@ class PostgresTransport(KeyedTransport):
     """Keeps tables of a PostgreSQL database in step; see the module."""
 
     Connection: ClassVar[type[Options]] = PostgresConnection
-    Output: ClassVar[type[Options]] = PostgresOutput
+    Output: ClassVar[type[OutputOptions]] = PostgresOutput
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 

@@ -48,6 +48,6 @@ class SqliteOutput(TableOutput):
         default_factory=dict
     )
 
-    def written_places(self, connection: Any) -> frozenset[tuple[str, ...]]:
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """The table in its file; names that differ in case only are one to SQLite."""
         return frozenset({("sqlite", file_place(connection.path), self.table.lower())})

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
 from pillows.models import VERSION_BITS, Batch, WriteResult, guard
-from pillows.options import Duration, Options
+from pillows.options import Duration, Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.columns import TableOutput
@@ -53,7 +53,7 @@ class SqliteTransport(KeyedTransport):
     """Keeps tables of an SQLite file in step; see the module."""
 
     Connection: ClassVar[type[Options]] = SqliteConnection
-    Output: ClassVar[type[Options]] = SqliteOutput
+    Output: ClassVar[type[OutputOptions]] = SqliteOutput
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 

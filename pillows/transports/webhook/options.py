@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from pillows.options import Duration, Options, Secret, SecretUrl, Size
+from pillows.options import Duration, Options, OutputOptions, Secret, SecretUrl, Size
 from pillows.transports.webhook.encoder import decode_secret
 
 
@@ -48,5 +48,5 @@ class WebhookConnection(Options):
     client_cert: Path | None = None
 
 
-class WebhookOutput(Options):
+class WebhookOutput(OutputOptions):
     """An output has no settings: all outputs are in the same messages."""

@@ -15,7 +15,7 @@ from checkpoints import TailKey
 from pillows.couch.errors import retry_after
 from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
 from pillows.models import Batch, WriteResult
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport, TargetState, newest
 from pillows.transports.webhook.connection import WebhookClient, get_server
 from pillows.transports.webhook.encoder import Message, encode_document, to_messages
@@ -30,7 +30,7 @@ class WebhookTransport(AppendOnlyTransport):
     """Posts batches; see the module."""
 
     Connection: ClassVar[type[Options]] = WebhookConnection
-    Output: ClassVar[type[Options]] = WebhookOutput
+    Output: ClassVar[type[OutputOptions]] = WebhookOutput
 
     def __init__(
         self, name: str, key: TailKey, connection: WebhookConnection, outputs: Mapping[str, WebhookOutput]

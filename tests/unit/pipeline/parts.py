@@ -15,7 +15,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, Change, ChangeBatch, Document, WriteResult, guard, revision_number
 from pillows.observer import Observer
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.pillow import Pillow
 from pillows.runtime.tail_settings import Plan
 from pillows.stages.filters import KeepAll
@@ -112,7 +112,7 @@ class MemoryTransport(KeyedTransport):
     """
 
     Connection = Options
-    Output = Options
+    Output = OutputOptions
 
     def __init__(self, name: str = "memory", target: dict[str, Any] | None = None) -> None:
         super().__init__(name, KEY, None, {"cases": None})

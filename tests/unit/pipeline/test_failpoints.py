@@ -13,9 +13,11 @@ from daemon import failpoints
 from pillows.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", failpoints.PLACES)
+@pytest.mark.parametrize("name", [*failpoints.PLACES, "before-sqlite", "after-jsonl"])
 def test_every_place_is_a_method_that_is_there(name: str) -> None:
-    owner, method = failpoints.find(failpoints.PLACES[name])
+    place = failpoints.find_place(name)
+    assert place is not None
+    owner, method = failpoints.find(place)
     assert callable(getattr(owner, method))
 
 
