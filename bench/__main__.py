@@ -27,11 +27,11 @@ from rich.table import Table
 
 from bench import corpus
 from bench.meter import Reading, measure
-from bench.source import Source, source
 from checkpoints import ControlClient, StoreError
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
+from tests.servers.source import Source, source
 
 FEED = "_changes?style=all_docs&seq_interval=100"
 

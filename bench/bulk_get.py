@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import local
 from urllib.parse import urlsplit
 
-from bench.source import source
+from tests.servers.source import source
 
 DOCS_A_REQUEST = 300
 IN_FLIGHT = 4

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import requests
 
-from bench.source import Source
+from tests.servers.source import Source
 
 PAD = 330
 

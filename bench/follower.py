@@ -14,7 +14,7 @@ from ibm_cloud_sdk_core.authenticators import BasicAuthenticator, NoAuthAuthenti
 from ibmcloudant import ChangesFollower
 from ibmcloudant.cloudant_v1 import CloudantV1
 
-from bench.source import source
+from tests.servers.source import source
 
 BATCH = 1000
 UPSERT = (

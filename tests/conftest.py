@@ -21,7 +21,6 @@ import psycopg
 import pytest
 import requests
 
-from bench.source import source
 from tests.clock import FakeClock
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couch_peer import CouchPeer
@@ -29,6 +28,7 @@ from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.servers.process import Server, ServerUnavailable
 from tests.servers.scripted import ScriptedServer
+from tests.servers.source import source
 from tests.servers.tcp_proxy import TcpProxy
 from tests.sizes import proving, soaking
 

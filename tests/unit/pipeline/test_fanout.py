@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from itertools import accumulate
 
 import gevent
@@ -17,7 +16,6 @@ from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.retry.cancellable import Waiter
 from pillows.retry.retrier import Retrier
-from tests.sizes import best_of, size
 from tests.unit.pipeline.parts import MemoryTransport, Recorder
 
 
@@ -260,11 +258,3 @@ def test_w14_so_many_write_at_once(clock):
     retrier = Retrier("t", Waiter(clock, Event()), Observer())
     FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
     assert max(accumulate(steps)) == 2
-
-
-def test_w15_the_fan_out_itself_costs_little():
-    """100 microseconds a batch are promised for three transports (`bench/fanout.py`)."""
-    from bench.fanout import microseconds_per_batch
-
-    limit = 100 * size(ci=20, proof=1)
-    assert best_of(partial(microseconds_per_batch, 300), below=limit) < limit

@@ -11,8 +11,8 @@ import pytest
 
 from bench import corpus
 from bench.__main__ import CONFIG
-from bench.source import PASSWORD, USER, Source, source
 from daemon.config.load import load
+from tests.servers.source import PASSWORD, USER, Source, source
 
 ROOT = Path(__file__).parents[2]
 ODD = 'p@ss:/ "w\\'

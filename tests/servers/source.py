@@ -1,4 +1,4 @@
-"""The CouchDB server of a bench: its URL may hold user and password, which are shown nowhere.
+"""A CouchDB server given by its URL, which may hold user and password; neither is ever shown.
 
 Participants get the URL without them on their command lines, and the credentials in their environment.
 """
