@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.checks.functions import code_digests
-from daemon.config.models import Config, PillowConfig, TransportEntry
+from daemon.config.models import Config, PillowConfig, TransportConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import add_plugins, find_function
 from daemon.config_digests import pipeline_digest, source_digest
@@ -231,7 +231,7 @@ def build_transports(config: Config, key: TailKey) -> list[Transport]:
     return [build_transport(config, key, entry) for entry in config.tails[key.pillow].transport]
 
 
-def build_transport(config: Config, key: TailKey, entry: TransportEntry) -> Transport:
+def build_transport(config: Config, key: TailKey, entry: TransportConfig) -> Transport:
     """One transport of a tail.
 
     Raises:

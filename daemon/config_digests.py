@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from daemon.config.models import PillowConfig, TransportEntry
+from daemon.config.models import PillowConfig, TransportConfig
 from pillows.options import Options
 
 _Settings = TypeVar("_Settings", bound=Options)
@@ -50,7 +50,7 @@ def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
     return digest(shaping | {name: value for name, value in more.items() if value})
 
 
-def _shaped(entry: TransportEntry) -> TransportEntry:
+def _shaped(entry: TransportConfig) -> TransportConfig:
     outputs = {name: _with_defaults(options) for name, options in entry.outputs.items()}
     return _with_defaults(entry).model_copy(update={"outputs": outputs})
 

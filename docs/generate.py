@@ -18,7 +18,7 @@ from pillows.options import seconds_text, size_text
 
 REFERENCE = Path(__file__).parent / "reference"
 #: Definitions that are shown within others.
-_INSIDE = {"ConnectionEntry", "TransportEntry", INCLUDED}
+_INSIDE = {"ConnectionConfig", "TransportConfig", INCLUDED}
 
 #: JSON's words -> ours.
 _KINDS = {

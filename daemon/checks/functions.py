@@ -9,16 +9,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from daemon.config.errors import Mistake, Path
 from daemon.config.models import Config, PillowConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import add_plugins, code_digest, find_function, find_named
+from daemon.config.problems import ConfigProblem, KeyPath
 from pillows.errors import ConfigError
 from pillows.suggest import find_similar
 
 
-def check_imports(config: Config) -> list[Mistake]:
-    """A mistake for every function of an enabled pillow that cannot be found.
+def check_imports(config: Config) -> list[ConfigProblem]:
+    """A problem for every function of an enabled pillow that cannot be found.
 
     Imports the modules, so it is for `check` and the start of the daemon.
     """
@@ -27,9 +27,9 @@ def check_imports(config: Config) -> list[Mistake]:
     enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
     for name, pillow in enabled.items():
         for path, part in _functions(("pillows", name), pillow):
-            mistake = _imported(config, path, part)
-            if mistake:
-                found.append(mistake)
+            problem = _imported(config, path, part)
+            if problem:
+                found.append(problem)
     return found
 
 
@@ -57,7 +57,7 @@ def _kind(part: FilterOptions | StepOptions) -> str:
     return "filter" if isinstance(part, FilterOptions) else "transform"
 
 
-def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterOptions | StepOptions]]:
+def _functions(path: KeyPath, pillow: PillowConfig) -> Iterator[tuple[KeyPath, FilterOptions | StepOptions]]:
     if pillow.filter is not None and pillow.filter.jmespath is None:
         yield (*path, "filter"), pillow.filter
     for index, step in enumerate(pillow.steps):
@@ -66,17 +66,17 @@ def _functions(path: Path, pillow: PillowConfig) -> Iterator[tuple[Path, FilterO
             yield at, step
 
 
-def _imported(config: Config, path: Path, part: FilterOptions | StepOptions) -> Mistake | None:
+def _imported(config: Config, path: KeyPath, part: FilterOptions | StepOptions) -> ConfigProblem | None:
     at = (*path, "python" if part.python is not None else "name")
     folders = config.daemon.plugins_path
     try:
         find_function(_kind(part), python=part.python, name=part.name, args=part.args, folders=folders)
     except ConfigError as error:
         remedy = _similar(part.python) if part.python else ""
-        return config.mistake(at, error.args[0], remedy or error.remedy or "correct it")
+        return config.problem(at, error.args[0], remedy or error.remedy or "correct it")
     except Exception as error:  # noqa: BLE001 - a module of the operator's may raise anything
         message = f"{part.python or part.name!r} can't be imported: {type(error).__name__}: {error}"
-        return config.mistake(at, message, "correct the module")
+        return config.problem(at, message, "correct the module")
     return None
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from daemon.assembly import build_pillow
-from daemon.config.errors import Mistake
 from daemon.config.models import Config
 from daemon.config.pipeline import CaseOptions
+from daemon.config.problems import ConfigProblem
 from pillows.models import Change, Document
 from pillows.pillow import Pillow
 
@@ -19,8 +19,8 @@ from pillows.pillow import Pillow
 _SHOWN_CHARACTERS = 300
 
 
-def check_cases(config: Config) -> list[Mistake]:
-    """A mistake for every test of an enabled pillow that fails, at its place.
+def check_cases(config: Config) -> list[ConfigProblem]:
+    """A problem for every test of an enabled pillow that fails, at its place.
 
     Raises:
         ConfigError: a function can't be found; `check_imports` tells where.
@@ -35,7 +35,7 @@ def check_cases(config: Config) -> list[Mistake]:
             if message:
                 path = ("pillows", name, "tests", index)
                 told = f"the test {case.name!r} fails: {message}" if case.name else f"fails: {message}"
-                found.append(config.mistake(path, told, "correct the pillow, or what the test expects"))
+                found.append(config.problem(path, told, "correct the pillow, or what the test expects"))
     return found
 
 

@@ -1,17 +1,17 @@
-"""Makes every transport once, without opening it: what one refuses then is a mistake like any other."""
+"""Makes every transport once, without opening it: what one refuses then is a problem like any other."""
 
 from __future__ import annotations
 
 from contextlib import closing
 
 from daemon.assembly import build_transport, tail_key
-from daemon.config.errors import Mistake
-from daemon.config.models import Config, TransportEntry
+from daemon.config.models import Config, TransportConfig
+from daemon.config.problems import ConfigProblem
 from pillows.errors import ConfigError
 
 
-def check_transports(config: Config) -> list[Mistake]:
-    """A mistake for every transport of an enabled pillow that cannot be made, at its place."""
+def check_transports(config: Config) -> list[ConfigProblem]:
+    """A problem for every transport of an enabled pillow that cannot be made, at its place."""
     found = []
     for name, pillow in config.pillows.items():
         known = pillow.source.connection in config.connections
@@ -20,11 +20,11 @@ def check_transports(config: Config) -> list[Mistake]:
                 refused = _refusal(config, name, entry)
                 if refused is not None:
                     at = ("pillows", name, "transport", index)
-                    found.append(config.mistake(at, *refused))
+                    found.append(config.problem(at, *refused))
     return found
 
 
-def _refusal(config: Config, name: str, entry: TransportEntry) -> tuple[str, str] | None:
+def _refusal(config: Config, name: str, entry: TransportConfig) -> tuple[str, str] | None:
     """What is wrong, and what to do; None where nothing is."""
     try:
         with closing(build_transport(config, tail_key(name, config.pillows[name]), entry)):

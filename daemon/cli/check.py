@@ -21,9 +21,9 @@ from daemon.checks.transports import check_transports
 from daemon.cli.exit_codes import Exit
 from daemon.cli.formatting import show, table
 from daemon.cli.options import config_option, json_option, print_json
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
-from daemon.config.models import Config, TransportEntry
+from daemon.config.models import Config, TransportConfig
+from daemon.config.problems import ConfigErrors
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
@@ -58,7 +58,7 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
 
     It also runs the `tests` of the pillows.
     """
-    config = load(config_path, looks=(check_imports, check_transports))
+    config = load(config_path, checks=(check_imports, check_transports))
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
     if mistakes := check_cases(config):
@@ -109,7 +109,7 @@ def _identify(config: Config, key: TailKey) -> str:
     return f"database created at {identity.instance_start_time or 'a time the server does not tell'}"
 
 
-def _look(config: Config, key: TailKey, entry: TransportEntry) -> str:
+def _look(config: Config, key: TailKey, entry: TransportConfig) -> str:
     with closing(build_transport(config, key, entry)) as transport:
         return transport.check()
 

@@ -7,7 +7,7 @@ from enum import IntEnum
 import click
 
 from checkpoints import StoreError, StoreUnavailable
-from daemon.config.errors import ConfigErrors
+from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import UnknownPillowError
 from pillows.errors import ConfigError, PillowError
 from pillows.redaction import Redactor

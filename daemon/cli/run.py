@@ -16,8 +16,8 @@ from daemon.app import Daemon
 from daemon.assembly import tail_keys
 from daemon.checks.functions import check_imports
 from daemon.cli.options import config_option
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
 from pillows.redaction import Redactor

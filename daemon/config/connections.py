@@ -1,14 +1,15 @@
-"""Puts together the connections, whose settings depend on their type."""
+"""Validate the connections, whose settings depend on their type."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path as FilePath
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
-from daemon.config.errors import Path
-from daemon.config.models import ConnectionEntry
+from daemon.config.models import ConnectionConfig
 from daemon.config.plugins import import_plugins
-from daemon.config.problems import Report
+from daemon.config.problems import KeyPath, ProblemCollector
+from daemon.config.validation import validate, validate_section
 from daemon.config.yaml_nodes import Node
 from pillows import registry
 from pillows.errors import ConfigError
@@ -21,94 +22,123 @@ SOURCE_TYPE = "couchdb"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KnownConnection:
+    """A connection of a known type.
+
+    Attributes:
+        its_type: the type.
+        transport: the transport of that type.
+        config: its settings; None if they are not valid.
+    """
+
+    its_type: str
+    transport: type[Transport]
+    config: ConnectionConfig | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
     """The connections of a configuration.
 
     Attributes:
-        written: all names, whatever stands there.
-        types: the type of every connection that has a known one, its settings valid or not.
-        transports: the transports of these.
-        entries: the valid ones.
+        names: the names of all, known and valid or not.
+        known: those of a known type.
     """
 
-    written: frozenset[str]
-    types: dict[str, str] = field(default_factory=dict)
-    transports: dict[str, type[Transport]] = field(default_factory=dict)
-    entries: dict[str, ConnectionEntry] = field(default_factory=dict)
+    names: frozenset[str]
+    known: Mapping[str, KnownConnection]
 
     @property
     def sources(self) -> list[str]:
         """The names of those that can be read from."""
-        return sorted(name for name, its_type in self.types.items() if its_type == SOURCE_TYPE)
+        return sorted(name for name, each in self.known.items() if each.its_type == SOURCE_TYPE)
+
+    @property
+    def valid(self) -> dict[str, ConnectionConfig]:
+        """Those whose settings are valid."""
+        return {name: each.config for name, each in self.known.items() if each.config is not None}
+
+    def get_settings(self, name: str) -> Options | None:
+        """Return the settings of a connection; None if they are not valid."""
+        found = self.known.get(name)
+        return found.config.options if found and found.config else None
 
 
-def read_connections(root: Node, report: Report) -> Connections:
-    """The section `connections` of a merged tree."""
+def validate_connections(root: Node) -> tuple[Connections, ProblemCollector]:
+    """Validate the section `connections` of a merged tree."""
     section = root.find(("connections",))
     names = section.value if section and isinstance(section.value, dict) else ()
-    found = Connections(written=frozenset(names))
-    _import_types(root, report)
-    known = registry.transport_types()
-    for name, node in report.section(root, "connections"):
-        _read(name, node, found, known, report)
-    return found
+    problems = _import_types(root)
+    types = registry.transport_types()
+    entries, more = validate_section(root, "connections")
+    problems += more
+    known: dict[str, KnownConnection] = {}
+    for name, node in entries.items():
+        connection, more = _validate_connection(("connections", name), node, types)
+        problems += more
+        if connection is not None:
+            known[name] = connection
+    return Connections(names=frozenset(names), known=known), problems
 
 
-def _import_types(root: Node, report: Report) -> None:
-    """Where a type is not known, a module of `daemon.plugins_path` may register it."""
+def _import_types(root: Node) -> ProblemCollector:
+    """Import the modules of `daemon.plugins_path`, which may register a type, if a type is not known."""
+    problems = ProblemCollector()
     section, listed = root.find(("connections",)), root.find(("daemon", "plugins_path"))
     types = [node.find(("type",)) for _, node in section.children()] if section else []
     known = registry.transport_types()
-    if listed is None or all(its is None or its.value in known for its in types):
-        return
-    folders = [FilePath(node.place.file).parent / str(node.value) for _, node in listed.children()]
+    if listed is None or all(type is None or type.value in known for type in types):
+        return problems
+    folders = [Path(node.place.file).parent / str(node.value) for _, node in listed.children()]
     try:
         import_plugins([folder.absolute() for folder in folders])
     except ConfigError as error:
-        report.wrong(listed, ("daemon", "plugins_path"), error.args[0], error.remedy or "correct it")
+        path = ("daemon", "plugins_path")
+        problems.add(listed.shown_at, path, error.args[0], error.remedy or "correct it")
+    return problems
 
 
-def _read(name: str, node: Node, found: Connections, known: list[str], report: Report) -> None:
-    path = ("connections", name)
-    its_type = _type(node, (*path, "type"), known, report)
-    if its_type is None:
-        return
-    transport = _transport(its_type, node, (*path, "type"), report)
-    if transport is None:
-        return
-    found.types[name] = its_type
-    found.transports[name] = transport
+def _validate_connection(
+    path: KeyPath, node: Node, types: list[str]
+) -> tuple[KnownConnection | None, ProblemCollector]:
+    problems = ProblemCollector()
+    its_type = _validate_type(node, (*path, "type"), types, problems)
+    transport = _find_transport(its_type, node, (*path, "type"), problems) if its_type else None
+    if its_type is None or transport is None:
+        return None, problems
     model = transport.Connection
-    options = report.validated(model, _settings(node, model), path)
-    if options is not None:
-        found.entries[name] = ConnectionEntry(type=its_type, options=options)
+    settings = node if "type" in model.model_fields else node.without("type")
+    options, more = validate(model, settings, path)
+    config = None if options is None else ConnectionConfig(type=its_type, options=options)
+    return KnownConnection(its_type=its_type, transport=transport, config=config), ProblemCollector(
+        [*problems, *more]
+    )
 
 
-def _type(node: Node, path: Path, known: list[str], report: Report) -> str | None:
+def _validate_type(node: Node, path: KeyPath, types: list[str], problems: ProblemCollector) -> str | None:
     written = node.find(("type",))
+    listed = ", ".join(types)
     if written is None:
-        report.wrong(node, path, "is missing", f"add `type:`, one of {', '.join(known)}")
+        problems.add(node.shown_at, path, "is missing", f"add `type:`, one of {listed}")
     elif written.value is None:
-        remedy = f'write one of {", ".join(known)}; "null" in quotes, since YAML takes it for nothing'
-        report.wrong(written, path, "is empty", remedy)
-    elif written.value in known:
+        remedy = f'write one of {listed}; "null" in quotes, since YAML takes it for nothing'
+        problems.add(written.shown_at, path, "is empty", remedy)
+    elif written.value in types:
         return str(written.value)
     elif not written.broken:
-        remedy = suggest(str(written.value), known, "types")
-        report.wrong(written, path, f"there is no type `{written.value}`", remedy)
+        remedy = suggest(str(written.value), types, "types")
+        problems.add(written.shown_at, path, f"there is no type `{written.value}`", remedy)
     return None
 
 
-def _transport(its_type: str, node: Node, path: Path, report: Report) -> type[Transport] | None:
-    at = node.find(("type",)) or node
+def _find_transport(
+    its_type: str, node: Node, path: KeyPath, problems: ProblemCollector
+) -> type[Transport] | None:
+    place = (node.find(("type",)) or node).shown_at
     try:
         return registry.transport(its_type)
     except ConfigError as error:
-        report.wrong(at, path, error.args[0], error.remedy or "use another type")
+        problems.add(place, path, error.args[0], error.remedy or "use another type")
     except ImportError as error:
-        report.wrong(at, path, f"needs {error.name}, which is not installed", "install it")
+        problems.add(place, path, f"needs {error.name}, which is not installed", "install it")
     return None
-
-
-def _settings(node: Node, model: type[Options]) -> Node:
-    return node if "type" in model.model_fields else node.without("type")

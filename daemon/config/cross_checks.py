@@ -1,147 +1,151 @@
-"""Looks at a pillow as a whole: do its outputs, transform, transports and source fit together?"""
+"""Check each pillow as a whole: its outputs, transform, transports and source must fit together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from daemon.config.connections import Connections
-from daemon.config.errors import Path
 from daemon.config.models import PillowConfig
-from daemon.config.output_ownership import places
-from daemon.config.problems import Report
-from daemon.config.yaml_nodes import Node
+from daemon.config.output_ownership import check_ownership, get_addresses
+from daemon.config.pillows import PillowEntry
+from daemon.config.problems import KeyPath, ProblemCollector
 from pillows.options import OutputOptions
 from pillows.suggest import suggest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """A pillow and what was written of it.
+def cross_check(pillows: Iterable[PillowEntry], connections: Connections) -> ProblemCollector:
+    """Return the problems of pillows that are right key by key, and of all pillows together."""
+    pillows = list(pillows)
+    problems = ProblemCollector()
+    for pillow in pillows:
+        if pillow.config is not None:
+            problems += PillowCrossChecks(pillow, pillow.config, connections).run()
+    return ProblemCollector([*problems, *check_ownership(pillows, connections)])
 
-    Attributes:
-        pillow: the pillow, each key right by itself.
-        node: what was written.
-        path: its key path.
-        connections: what it refers to.
-        report: takes what is wrong.
+
+class PillowCrossChecks:
+    """The checks of one pillow.
+
+    Args:
+        entry: what was written of it.
+        pillow: its settings.
+        connections: the connections that it names.
     """
 
-    pillow: PillowConfig
-    node: Node
-    path: Path
-    connections: Connections
-    report: Report
+    def __init__(self, entry: PillowEntry, pillow: PillowConfig, connections: Connections) -> None:
+        self._entry = entry
+        self._pillow = pillow
+        self._connections = connections
+        self._problems = ProblemCollector()
 
-    def look(self, broken: Collection[str]) -> None:
-        """Notes what does not fit together.
-
-        Args:
-            broken: keys that had mistakes; what cannot be said without them is left.
-        """
-        looks = (
-            (self._outputs, {"outputs"}),
-            (self._filled, {"outputs", "transform"}),
-            (self._steps, {"outputs", "transform"}),
-            (self._pace, {"transport"}),
-            (self._lanes, {"batch", "transport"}),
-            (self._loop, {"source", "transport"}),
+    def run(self) -> ProblemCollector:
+        """Return the problems; a check is left out if a key that it needs has problems itself."""
+        checks = (
+            (self._check_outputs_written, {"outputs"}),
+            (self._check_outputs_filled, {"outputs", "transform"}),
+            (self._check_steps, {"outputs", "transform"}),
+            (self._check_pace, {"transport"}),
+            (self._check_in_flight, {"batch", "transport"}),
+            (self._check_loop, {"source", "transport"}),
         )
-        for look, needed in looks:
-            if needed.isdisjoint(broken):
-                look()
+        for check, needed in checks:
+            if needed.isdisjoint(self._entry.broken):
+                check()
+        return self._problems
 
-    def _wrong(self, at: Path, message: str, remedy: str, *, at_key: bool = False) -> None:
-        here = self.node.find(at) or self.node
-        self.report.wrong(here, (*self.path, *at), message, remedy, at_key=at_key)
+    def _add(self, at: KeyPath, message: str, remedy: str, *, at_key: bool = False) -> None:
+        node = self._entry.node.find(at) or self._entry.node
+        place = node.key_at if at_key else node.shown_at
+        self._problems.add(place, (*self._entry.path, *at), message, remedy)
 
-    def _outputs(self) -> None:
-        """Every declared output is declared once, and goes somewhere."""
-        outputs, written = self.pillow.outputs, self._written()
+    def _check_outputs_written(self) -> None:
+        """Check that every output is declared once, and written by a transport."""
+        outputs, written = self._pillow.outputs, self._list_written()
         for index, name in enumerate(outputs):
             if name in outputs[:index]:
-                self._wrong(("outputs", index), f"`{name}` is declared twice", "remove one of the two")
+                self._add(("outputs", index), f"`{name}` is declared twice", "remove one of the two")
             elif name not in written:
                 remedy = "add it to the `outputs` of a transport, or remove it here"
-                self._wrong(("outputs", index), f"no transport writes the output `{name}`", remedy)
+                self._add(("outputs", index), f"no transport writes the output `{name}`", remedy)
 
-    def _written(self) -> set[str]:
-        """The outputs that transports name, right or wrong otherwise; all where that can't be told."""
-        declared = set(self.pillow.outputs)
-        listed = self.node.find(("transport",))
+    def _list_written(self) -> set[str]:
+        """Return the outputs that transports name, valid or not; all if that is not certain."""
+        declared = set(self._pillow.outputs)
+        listed = self._entry.node.find(("transport",))
         if listed is None or not listed.value or not isinstance(listed.value, list):
             return declared
         found: set[str] = set()
         for entry in listed.value:
             named = entry.find(("outputs",))
-            found |= {str(key) for key, _ in named.children()} if named else {*self.pillow.outputs[:1]}
-        return found if found <= declared else declared  # a name that is none may be meant for any
+            found |= {str(key) for key, _ in named.children()} if named else {*self._pillow.outputs[:1]}
+        return found if found <= declared else declared  # an unknown name may be meant for any of them
 
-    def _filled(self) -> None:
-        """Every output beside the first gets rows from somewhere."""
-        outputs, written = self.pillow.outputs, self._written()
+    def _check_outputs_filled(self) -> None:
+        """Check that every output beside the first gets rows."""
+        outputs, written = self._pillow.outputs, self._list_written()
         for index, name in enumerate(outputs):
             if not index or name in outputs[:index] or name not in written or self._may_fill(name):
                 continue
             message = f"nothing fills `{name}`: without a transform, documents go into the first output"
-            if self.pillow.transform is not None:
+            if self._pillow.transform is not None:
                 message = f"nothing fills `{name}`: no step of the transform has `rows` for it"
-            self._wrong(("outputs", index), message, "add a `transform`, or remove this output")
+            self._add(("outputs", index), message, "add a `transform`, or remove this output")
 
     def _may_fill(self, output: str) -> bool:
-        steps = self.pillow.steps
+        steps = self._pillow.steps
         return any(output in step.rows for step in steps) or any(step.is_python for step in steps[-1:])
 
-    def _steps(self) -> None:
-        """A step fills declared outputs, each output from one step; a chunked function stands alone."""
+    def _check_steps(self) -> None:
+        """Check that each output is declared and filled by one step; `chunk` allows one step only."""
         filled: set[str] = set()
-        for index, step in enumerate(self.pillow.steps):
-            at: Path = ("transform", index) if isinstance(self.pillow.transform, tuple) else ("transform",)
+        for index, step in enumerate(self._pillow.steps):
+            at: KeyPath = (
+                ("transform", index) if isinstance(self._pillow.transform, tuple) else ("transform",)
+            )
             for output in step.rows:
-                self._step_output((*at, "rows", output), output, filled)
+                self._check_step_output((*at, "rows", output), output, filled)
                 filled.add(output)
-            if step.chunk is not None and len(self.pillow.steps) > 1:
-                message = "a function that gets chunks is the only step"
-                self._wrong((*at, "chunk"), message, "do the rest in the function, or leave out `chunk`")
+            if step.chunk is not None and len(self._pillow.steps) > 1:
+                message = "a function with `chunk` must be the only step"
+                self._add((*at, "chunk"), message, "do the rest in the function, or leave out `chunk`")
 
-    def _step_output(self, at: Path, output: str, filled: Collection[str]) -> None:
-        if output not in self.pillow.outputs:
-            remedy = suggest(output, self.pillow.outputs, "outputs of the pillow")
+    def _check_step_output(self, at: KeyPath, output: str, filled: Collection[str]) -> None:
+        if output not in self._pillow.outputs:
+            remedy = suggest(output, self._pillow.outputs, "outputs of the pillow")
             message = f"`{output}` is not declared in the pillow's `outputs`"
-            self._wrong(at, message, remedy, at_key=True)
+            self._add(at, message, remedy, at_key=True)
         elif output in filled:
-            self._wrong(at, f"`{output}` gets rows from two steps", "leave one of them", at_key=True)
+            self._add(at, f"`{output}` gets rows from two steps", "leave one of them", at_key=True)
 
-    def _pace(self) -> None:
-        """One transport at least has the pillow's own name and checkpoint."""
-        if all(entry.own_pace for entry in self.pillow.transport):
-            message = "no transport of the pillow is left to go by its name"
-            self._wrong(("transport", 0, "own_pace"), message, "remove it from one transport")
+    def _check_pace(self) -> None:
+        """Check that a transport is left for the pillow's own name and checkpoint."""
+        if all(entry.own_pace for entry in self._pillow.transport):
+            message = "every transport of the pillow has `own_pace`, so none is left for the pillow itself"
+            self._add(("transport", 0, "own_pace"), message, "remove it from one transport")
 
-    def _lanes(self) -> None:
-        """Several batches in flight need a target that takes them: many write one after the other."""
-        if self.pillow.batch.max_in_flight == 1:
+    def _check_in_flight(self) -> None:
+        """Check that targets take several batches at once; many write one after the other."""
+        if self._pillow.batch.max_in_flight == 1:
             return
-        for name in dict.fromkeys(entry.connection for entry in self.pillow.transport):
-            if not self.connections.transports[name].concurrent:
-                message = f"`{name}` ({self.connections.types[name]}) writes one batch after the other"
-                self._wrong(("batch", "max_in_flight"), message, "set it to 1")
+        for name in dict.fromkeys(entry.connection for entry in self._pillow.transport):
+            if not self._connections.known[name].transport.concurrent:
+                message = f"`{name}` ({self._connections.known[name].its_type}) writes one batch at a time"
+                self._add(("batch", "max_in_flight"), message, "set it to 1")
 
-    def _loop(self) -> None:
-        """No output is the database that the pillow reads: it would read what it has written, for ever."""
-        name = self.pillow.source.connection
-        if name not in self.connections.transports:  # it has a mistake, which is said there
+    def _check_loop(self) -> None:
+        """Check that the pillow does not write the database that it reads, which would never end."""
+        name = self._pillow.source.connection
+        if name not in self._connections.known:  # reported with the source
             return
-        model: Any = self.connections.transports[name].Output
-        read = self._places(name, model.model_construct(database=self.pillow.source.database))
-        for index, entry in enumerate(self.pillow.transport):
+        model: Any = self._connections.known[name].transport.Output
+        read = self._get_addresses(name, model.model_construct(database=self._pillow.source.database))
+        for index, entry in enumerate(self._pillow.transport):
             for output in entry.outputs.values():
-                if read & self._places(entry.connection, output):
+                if read & self._get_addresses(entry.connection, output):
                     message = "writes the database that it reads"
-                    self._wrong(("transport", index), message, "name another database")
+                    self._add(("transport", index), message, "name another database")
 
-    def _places(self, name: str, output: OutputOptions) -> frozenset[tuple[str, ...]]:
-        entry = self.connections.entries.get(name)
-        spelled = (name, str(getattr(output, "database", "")))
-        return places(output, entry.options if entry else None, spelled)
+    def _get_addresses(self, connection: str, output: OutputOptions) -> frozenset[tuple[str, ...]]:
+        written = (connection, str(getattr(output, "database", "")))
+        return get_addresses(output, self._connections.get_settings(connection), written)

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 
-from daemon.config.errors import Path
-from daemon.config.interpolate import escaped, holds_secret, shown
+from daemon.config.interpolate import escape, get_public_text, holds_secret
 from daemon.config.models import Config
+from daemon.config.problems import KeyPath
 from daemon.config.yaml_nodes import Loader, Node
 from pillows.options import SecretAddress
 from pillows.redaction import MASK, Redactor, find_secrets, redact_address
@@ -65,13 +65,13 @@ def effective(config: Config) -> dict[str, Any]:
     return hidden
 
 
-def _put(plain: Any, path: Path, value: object) -> None:
+def _put(plain: Any, path: KeyPath, value: object) -> None:
     for part in path[:-1]:
         plain = plain[part]
     plain[path[-1]] = value
 
 
-def _hide(value: Any, path: Path, root: Node) -> Any:
+def _hide(value: Any, path: KeyPath, root: Node) -> Any:
     if isinstance(value, dict):
         return {key: _hide(child, (*path, key), root) for key, child in value.items()}
     if isinstance(value, list):
@@ -81,15 +81,15 @@ def _hide(value: Any, path: Path, root: Node) -> Any:
     node = _written_at(path, root)
     written = node.written if node else None
     if isinstance(value, SecretStr):
-        return (written and shown(written)) or escaped(
+        return (written and get_public_text(written)) or escape(
             value.redacted() if isinstance(value, SecretAddress) else MASK
         )
     if written and holds_secret(written):
-        return shown(written) or MASK
-    return escaped(Redactor().redact(redact_address(value)))
+        return get_public_text(written) or MASK
+    return escape(Redactor().redact(redact_address(value)))
 
 
-def _written_at(path: Path, root: Node) -> Node | None:
+def _written_at(path: KeyPath, root: Node) -> Node | None:
     """Where a value was written; an entry that has no `outputs` holds its one output's settings itself."""
     shorthand = path[2:3] == ("transport",) and path[4:5] == ("outputs",)
     return root.find(path) or (root.find((*path[:4], *path[6:])) if shorthand else None)

@@ -1,4 +1,13 @@
-"""Loads a configuration: files to one tree, the tree to validated values, or every mistake at once."""
+"""Load a configuration: valid settings, or every problem at once.
+
+The phases, each a function that returns `(value, problems)`:
+
+1. load, include and interpolate: files to one filled tree (`includes`, `yaml_nodes`, `interpolate`);
+2. validate: connections, then pillows, then the rest (`connections`, `pillows`, `validation`);
+3. cross-check: what takes more than one key, or more than one pillow (`cross_checks`).
+
+Each phase goes on with the parts that are right.
+"""
 
 from __future__ import annotations
 
@@ -9,120 +18,93 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from daemon.config.connections import read_connections
-from daemon.config.errors import ConfigErrors, Mistake
-from daemon.config.includes import Files
-from daemon.config.models import Config, DaemonOptions
-from daemon.config.pillows import read_pillows
-from daemon.config.problems import Report
+from daemon.config.connections import Connections, validate_connections
+from daemon.config.cross_checks import cross_check
+from daemon.config.default_folders import with_default_folders
+from daemon.config.includes import load_tree
+from daemon.config.models import Config
+from daemon.config.pillows import PillowEntry, validate_pillows
+from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
+from daemon.config.validation import validate
 from daemon.config.yaml_nodes import Node
 from pillows.options import SecretAddress
 from pillows.redaction import find_secrets
 
-__all__ = ["Config", "ConfigErrors", "Mistake", "load"]
-
-#: Where a service keeps its state and its socket (Filesystem Hierarchy Standard 3.0, 5.8 and 3.15).
-SYSTEM_STATE = Path("/var/lib/pillowd")
-SYSTEM_RUNTIME = Path("/run/pillowd")
+__all__ = ["Config", "ConfigErrors", "ConfigProblem", "load"]
 
 
 def load(
     path: str | Path,
     environ: Mapping[str, str] | None = None,
     *,
-    looks: Sequence[Callable[[Config], list[Mistake]]] = (),
+    checks: Sequence[Callable[[Config], list[ConfigProblem]]] = (),
 ) -> Config:
-    """Loads a configuration file and all that it includes.
+    """Load a configuration file and all that it includes.
+
+    Nothing is connected to. Only the modules of the transports are imported, and those in
+    `daemon.plugins_path` if the type of a connection is not known otherwise.
 
     Args:
         path: the main file.
-        environ: what `${VAR}` and the default folders are taken from; the process's unless given.
-        looks: what else finds mistakes, in what is right where something is wrong already.
-
-    Returns:
-        The configuration, valid in itself; nothing was connected to or imported for it but the
-        transports' own files, and the plugins where a connection's type is known by nothing else.
+        environ: the environment for `${VAR}` and the default folders; the process's unless given.
+        checks: further checks; they see the valid parts of a configuration that has problems.
 
     Raises:
-        ConfigErrors: it has mistakes; all of them are in `errors`.
+        ConfigErrors: it has problems; `problems` has all of them.
     """
     environ = os.environ if environ is None else environ
-    report = Report()
-    files = Files(environ, report)
-    root = files.collect(Path(path))
-    config = _read(root, report) if root else None
-    if root is not None and config is not None:
-        config = config.with_origin(root, ())
-        report.mistakes.extend(mistake for look in looks for mistake in look(config))
-    if root is None or config is None or report.mistakes:
-        raise ConfigErrors(report.mistakes, files.secrets)
-    config = config.model_copy(update={"daemon": _with_default_folders(config.daemon, root, environ)})
-    return config.with_origin(root, tuple(_exposed_secrets(config, root)))
+    tree, problems = load_tree(Path(path), environ)
+    if tree is None:
+        raise ConfigErrors(problems)
+    config, more = _validate_tree(tree.node)
+    problems += more
+    if config is not None:
+        for check in checks:
+            problems += check(config)
+    if config is None or problems:
+        raise ConfigErrors(problems, tree.secrets)
+    config = with_default_folders(config, environ)
+    return config.with_origin(tree.node, tuple(_find_exposed_secrets(config)))
 
 
-def _read(root: Node, report: Report) -> Config | None:
-    connections = read_connections(root, report)
-    pillows = read_pillows(root, connections, report)
-    given: dict[str, object] = {"connections": connections.entries, "pillows": pillows}
-    config = report.validated(Config, root.without("connections", "pillows"), (), given)
-    return config if isinstance(config, Config) else None
+def _validate_tree(root: Node) -> tuple[Config | None, ProblemCollector]:
+    connections, problems = validate_connections(root)
+    pillows, more = validate_pillows(root, connections)
+    problems += more
+    problems += cross_check(pillows, connections)
+    config, more = _validate_rest(root, connections, pillows)
+    problems += more
+    return config, problems
 
 
-def default_folders(environ: Mapping[str, str], *, uid: int) -> tuple[Path, Path]:
-    """Where state and socket are kept when the configuration does not say.
-
-    systemd's $STATE_DIRECTORY and $RUNTIME_DIRECTORY win; else root has the system's folders and
-    anybody else those of the XDG base directory specification.
-
-    Returns:
-        The folder of the state, and that of the control socket.
-    """
-    state = environ.get("STATE_DIRECTORY", "").split(":")[0]
-    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    home = environ.get("HOME", "")
-    state_dir = SYSTEM_STATE
-    if state:
-        state_dir = Path(state)
-    elif uid != 0 and home:
-        state_dir = Path(environ.get("XDG_STATE_HOME") or Path(home, ".local", "state")) / "pillowd"
-    if runtime:
-        return state_dir, Path(runtime)
-    if uid == 0 or not home:
-        return state_dir, SYSTEM_RUNTIME
-    xdg = environ.get("XDG_RUNTIME_DIR")
-    return state_dir, Path(xdg) / "pillowd" if xdg else state_dir
+def _validate_rest(
+    root: Node, connections: Connections, pillows: Sequence[PillowEntry]
+) -> tuple[Config | None, ProblemCollector]:
+    given = {
+        "connections": connections.valid,
+        "pillows": {pillow.name: pillow.config for pillow in pillows if pillow.config is not None},
+    }
+    config, problems = validate(Config, root.without("connections", "pillows"), (), given)
+    return config and config.with_origin(root, ()), problems
 
 
-def _with_default_folders(daemon: DaemonOptions, root: Node, environ: Mapping[str, str]) -> DaemonOptions:
-    state_dir, runtime_dir = default_folders(environ, uid=os.getuid())
-    if root.find(("daemon", "state_dir")) is None:
-        daemon = daemon.model_copy(update={"state_dir": state_dir})
-    if root.find(("daemon", "control", "listen")) is None:
-        listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
-        daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})
-    return daemon
-
-
-def _exposed_secrets(config: Config, root: Node) -> Iterator[Mistake]:
-    """Warnings for secrets that stand in a file which every user of the machine can read."""
-    for name, entry in config.connections.items():
-        at = ("connections", name)
-        for path, secret in find_secrets(entry.options, at):
-            node = root.find(path)
+def _find_exposed_secrets(config: Config) -> Iterator[ConfigProblem]:
+    """Yield a problem for each secret in a file that every user of the machine can read."""
+    for name, connection in config.connections.items():
+        for path, secret in find_secrets(connection.options, ("connections", name)):
+            node = config.root.find(path)
             if node is None or node.written is not None or _is_public(secret):
                 continue
-            if _world_readable(node.place.file):
-                yield node.mistake(
-                    path,
-                    f"a secret stands in {node.place.file}, which every user of this machine can read",
-                    f"chmod o-r {node.place.file}, or use `${{credential:name}}` or `${{file:/path}}`",
+            file = node.place.file
+            if Path(file).stat().st_mode & stat.S_IROTH:
+                yield ConfigProblem(
+                    place=node.shown_at,
+                    path=path,
+                    message=f"a secret is in {file}, which every user of this machine can read",
+                    remedy=f"chmod o-r {file}, or use `${{credential:name}}` or `${{file:/path}}`",
                 )
 
 
 def _is_public(secret: SecretStr) -> bool:
     """Return whether a secret is an address without a password."""
     return isinstance(secret, SecretAddress) and secret.redacted() == secret.get_secret_value()
-
-
-def _world_readable(file: str) -> bool:
-    return bool(Path(file).stat().st_mode & stat.S_IROTH)

@@ -7,15 +7,15 @@ The settings of connections and outputs are declared beside the code that uses t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
-from daemon.config.errors import Mistake
-from daemon.config.errors import Path as KeyPath
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
-from daemon.config.yaml_nodes import Node, Place
+from daemon.config.problems import ConfigProblem, KeyPath, Place
+from daemon.config.yaml_nodes import Node
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, OutputOptions, Size
 
@@ -148,7 +148,7 @@ class ErrorOptions(Options):
     max_dead_letters: int = Field(default=100_000, ge=1)
 
 
-class TransportEntry(Options):
+class TransportConfig(Options):
     """One target of a pillow.
 
     Attributes:
@@ -192,7 +192,7 @@ class PillowConfig(Options):
     filter: FilterOptions | None = None
     transform: Steps | None = None
     attachments: AttachmentOptions = AttachmentOptions()
-    transport: tuple[TransportEntry, ...]
+    transport: tuple[TransportConfig, ...]
     batch: BatchOptions = BatchOptions()
     errors: ErrorOptions = ErrorOptions()
     tests: tuple[CaseOptions, ...] = ()
@@ -205,7 +205,7 @@ class PillowConfig(Options):
         return self.transform if isinstance(self.transform, tuple) else (self.transform,)
 
 
-class ConnectionEntry(Options):
+class ConnectionConfig(Options):
     """One server or place that is read from or written to.
 
     Attributes:
@@ -242,20 +242,25 @@ class Config(Options):
     daemon: DaemonOptions = DaemonOptions()
     logging: LoggingOptions = LoggingOptions()
     checkpoints: CheckpointOptions = CheckpointOptions()
-    connections: Mapping[str, ConnectionEntry] = {}
+    connections: Mapping[str, ConnectionConfig] = {}
     pillows: Mapping[str, PillowConfig] = {}
 
     _root: Node = PrivateAttr(default=Node(value={}, place=Place(file="")))
-    _warnings: tuple[Mistake, ...] = PrivateAttr(default=())
+    _warnings: tuple[ConfigProblem, ...] = PrivateAttr(default=())
 
     @property
     def root(self) -> Node:
-        """What was written, merged from all files, with the place of everything."""
+        """The tree that was written, merged from all files."""
         return self._root
 
     @property
-    def tails(self) -> dict[str, PillowConfig]:
-        """The pillows as they run: a transport at its own pace is one of its own, `pillow.transport`."""
+    def warnings(self) -> tuple[ConfigProblem, ...]:
+        """The problems that do not keep the configuration from working."""
+        return self._warnings
+
+    @cached_property
+    def tails(self) -> Mapping[str, PillowConfig]:
+        """The pillows as they run: a transport with `own_pace` is a pillow of its own, `pillow.transport`."""
         found: dict[str, PillowConfig] = {}
         for name, pillow in self.pillows.items():
             apart = [entry for entry in pillow.transport if entry.own_pace]
@@ -265,19 +270,14 @@ class Config(Options):
                 found[f"{name}.{entry.name}"] = pillow.model_copy(update={"transport": (entry,)})
         return found
 
-    @property
-    def warnings(self) -> tuple[Mistake, ...]:
-        """What an operator should know, although it can work."""
-        return self._warnings
+    def with_origin(self, root: Node, warnings: tuple[ConfigProblem, ...]) -> Self:
+        """Return the same configuration with the tree it was made from."""
+        copy = self.model_copy()
+        copy._root, copy._warnings = root, warnings  # noqa: SLF001 - an own copy of this class
+        return copy
 
-    def with_origin(self, root: Node, warnings: tuple[Mistake, ...]) -> Self:
-        """The same configuration, knowing where it was written."""
-        known = self.model_copy()
-        known._root, known._warnings = root, warnings  # noqa: SLF001 - an own copy of this class
-        return known
-
-    def mistake(self, path: KeyPath, message: str, remedy: str) -> Mistake:
-        """A mistake at the place of `path`, or of the nearest thing above it that was written."""
-        depth = next(n for n in range(len(path), -1, -1) if self._root.find(path[:n]))
-        node = self._root.find(path[:depth]) or self._root
-        return node.mistake(path, message, remedy)
+    def problem(self, path: KeyPath, message: str, remedy: str) -> ConfigProblem:
+        """Return a problem at the place of `path`, or of the nearest thing above it that was written."""
+        written = (self._root.find(path[:depth]) for depth in range(len(path), -1, -1))
+        node = next(filter(None, written), self._root)
+        return ConfigProblem(place=node.shown_at, path=path, message=message, remedy=remedy)

@@ -1,107 +1,126 @@
-"""Who writes where: an output belongs to one pillow, since a pillow removes what is not its own."""
+"""Check that every output belongs to one pillow, since a pillow removes rows that are not its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from daemon.config.errors import Mistake, Path
-from daemon.config.yaml_nodes import Node
+from daemon.config.connections import Connections
+from daemon.config.pillows import PillowEntry
+from daemon.config.problems import KeyPath, Place, ProblemCollector
+from daemon.config.transport_entries import OutputEntry
 from pillows.options import Options, OutputOptions
-
-# Stands in a claim for the source, which is part of the key of a `shared` table.
-_BY_SOURCE = "by its source"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """That an output of a pillow writes one place of a connection.
+    """The claim of a pillow's output to a place of a connection.
 
     Attributes:
-        pillow: whose output it is.
-        path: where it is configured.
+        pillow: the pillow's name.
+        path: the key path of the output's settings.
         connection: the connection's name.
         target: the place as it was written, by its `ADDRESS_KEYS`.
-        places: the place by its own names, whichever connection leads there; see `places`.
-        at: where the place is named.
+        addresses: the place by its own names, whichever connection leads there; see `get_addresses`.
+        place: the line that names the place.
     """
 
     pillow: str
-    path: Path
+    path: KeyPath
     connection: str
     target: tuple[str, ...]
-    places: frozenset[tuple[str, ...]]
-    at: Node
+    addresses: frozenset[tuple[str, ...]]
+    place: Place
 
 
-def target(output: str, options: OutputOptions, connection: Options | None) -> dict[str, str]:
-    """The place that an output writes, by the keys that say so; empty where its transport knows none.
+def check_ownership(pillows: Iterable[PillowEntry], connections: Connections) -> ProblemCollector:
+    """Return a problem for every place that is claimed twice, at the second claim, naming the first.
 
-    Args:
-        output: the output's name, which is the place's where none is set.
-        options: its validated settings.
-        connection: those of its connection, which may hold a default (a schema); None if invalid.
-    """
-    values = options.model_dump(by_alias=True)
-    defaults = connection.model_dump(by_alias=True) if connection else {}
-    place = {key: str(values[key] or defaults.get(key) or output) for key in options.ADDRESS_KEYS}
-    return place | {"shared": _BY_SOURCE} if options.is_per_source else place
-
-
-def places(
-    options: OutputOptions, connection: Options | None, spelled: Sequence[str]
-) -> frozenset[tuple[str, ...]]:
-    """The names of the place that an output writes; as it is spelled where nothing better is known.
-
-    Args:
-        options: the output's validated settings.
-        connection: those of its connection; None if invalid.
-        spelled: the connection's name and the target, as they were written.
-    """
-    known = options.addresses(connection) if connection else frozenset()
-    by_source = (_BY_SOURCE,) if _BY_SOURCE in spelled else ()
-    return frozenset((*place, *by_source) for place in known) or frozenset({tuple(spelled)})
-
-
-def of_source(claims: Sequence[Claim], source: str) -> list[Claim]:
-    """A pillow's claims once its source is known: of a shared table it writes that source's part."""
-
-    def known(parts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(source if part == _BY_SOURCE else part for part in parts)
-
-    return [
-        replace(claim, target=known(claim.target), places=frozenset(map(known, claim.places)))
-        for claim in claims
-    ]
-
-
-def compare(found: Sequence[Claim]) -> list[Mistake]:
-    """A mistake for every place that is claimed twice, at the second claim, naming the first.
-
-    One source's part of a table lies within the whole table, and its name begins with the table's.
+    A shared table belongs to the source that a row comes from: one source's part lies within the whole
+    table, and its address begins with the table's. A disabled pillow claims nothing: it may be kept beside
+    the one that took over its outputs.
     """
     owners: dict[tuple[str, ...], Claim] = {}
     within: dict[tuple[str, ...], Claim] = {}
-    mistakes = []
-    for claim in found:
-        places = sorted(claim.places)
-        beginnings = [place[:length] for place in places for length in range(1, len(place) + 1)]
-        others = [*map(owners.get, beginnings), *map(within.get, places)]
+    problems = ProblemCollector()
+    for claim in _list_claims(pillows, connections):
+        addresses = sorted(claim.addresses)
+        beginnings = [each[:length] for each in addresses for length in range(1, len(each) + 1)]
+        others = [*map(owners.get, beginnings), *map(within.get, addresses)]
         if (other := next(filter(None, others), None)) is not None:
-            mistakes.append(_conflict(other, claim))
-            continue  # what is wrong owns nothing
-        owners.update(dict.fromkeys(places, claim))
-        for place in beginnings:
-            within.setdefault(place, claim)
-    return mistakes
+            _add_conflict(problems, other, claim)
+            continue  # a second claim owns nothing
+        owners.update(dict.fromkeys(addresses, claim))
+        for beginning in beginnings:
+            within.setdefault(beginning, claim)
+    return problems
 
 
-def _conflict(first: Claim, second: Claim) -> Mistake:
-    place = first.at.shown_at
-    what = f"`{'.'.join(second.target)}` of connection `{second.connection}`"
-    who = f"`{first.pillow}` ({place.file} line {place.line})"
-    return second.at.mistake(
-        second.path,
-        f"pillow `{second.pillow}` writes {what}, which belongs to {who}",
-        "give one of the two another place",
+def get_addresses(
+    options: OutputOptions, connection: Options | None, written: Sequence[str]
+) -> frozenset[tuple[str, ...]]:
+    """Return the addresses of the place that an output writes.
+
+    Args:
+        options: the output's validated settings.
+        connection: those of its connection; None if they are not valid.
+        written: the connection's name and the target, as they were written; the only address if the
+            transport knows none.
+    """
+    known = options.addresses(connection) if connection else frozenset()
+    return known or frozenset({tuple(written)})
+
+
+def _list_claims(pillows: Iterable[PillowEntry], connections: Connections) -> Iterable[Claim]:
+    for pillow in pillows:
+        if pillow.config is not None and not pillow.config.enabled:
+            continue
+        for transport in pillow.transports:
+            settings = connections.get_settings(transport.connection)
+            for output in transport.outputs:
+                claim = _make_claim(pillow, transport.connection, settings, output)
+                if claim.target:
+                    yield claim
+
+
+def _make_claim(pillow: PillowEntry, connection: str, settings: Options | None, output: OutputEntry) -> Claim:
+    target = _get_target(output, settings)
+    named = next((node for key in reversed(target) if (node := output.node.find((key,)))), output.node)
+    written = tuple(target.values())
+    addresses = get_addresses(output.options, settings, (connection, *written))
+    if output.options.is_per_source:
+        part = (_get_source(pillow),)
+        written += part
+        addresses = frozenset((*address, *part) for address in addresses)
+    return Claim(
+        pillow=pillow.name,
+        path=output.path,
+        connection=connection,
+        target=written,
+        addresses=addresses,
+        place=named.shown_at,
     )
+
+
+def _get_target(output: OutputEntry, connection: Options | None) -> dict[str, str]:
+    """Return the place that an output writes, by key; empty if its transport has no places.
+
+    A missing value is the connection's default (such as its schema), else the output's name.
+    """
+    values = output.options.model_dump(by_alias=True)
+    defaults = connection.model_dump(by_alias=True) if connection else {}
+    return {key: str(values[key] or defaults.get(key) or output.name) for key in output.options.ADDRESS_KEYS}
+
+
+def _get_source(pillow: PillowEntry) -> str:
+    """Return a name of the pillow's source, which is part of the key of a shared table."""
+    if pillow.config is None or "source" in pillow.broken:
+        return f"the source of {pillow.name}"
+    return f"{pillow.config.source.connection}/{pillow.config.source.database}"
+
+
+def _add_conflict(problems: ProblemCollector, first: Claim, second: Claim) -> None:
+    owner = f"`{first.pillow}` ({first.place.file} line {first.place.line})"
+    target = f"`{'.'.join(second.target)}` of connection `{second.connection}`"
+    message = f"pillow `{second.pillow}` writes {target}, which belongs to {owner}"
+    problems.add(second.place, second.path, message, "give one of the two another place")

@@ -1,132 +1,126 @@
-"""Puts together the pillows."""
+"""Validate the pillows, each by itself."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from daemon.config.connections import SOURCE_TYPE, Connections
-from daemon.config.cross_checks import Whole
-from daemon.config.errors import Mistake, Path, dotted
-from daemon.config.models import NAME, PillowConfig, TransportEntry
-from daemon.config.output_ownership import Claim, compare, of_source
-from daemon.config.problems import Report
-from daemon.config.transport_entries import Entry
+from daemon.config.models import NAME, PillowConfig
+from daemon.config.problems import KeyPath, ProblemCollector
+from daemon.config.transport_entries import TransportEntry, validate_transport
+from daemon.config.validation import validate, validate_section
 from daemon.config.yaml_nodes import Node
 from pillows.feed.options import SourceOptions
-from pillows.options import Options
 from pillows.suggest import suggest
 
 
-def read_pillows(root: Node, connections: Connections, report: Report) -> dict[str, PillowConfig]:
-    """The section `pillows` of a merged tree; of one with mistakes what is right, where that is enough."""
-    found: dict[str, PillowConfig] = {}
-    claims: list[Claim] = []
-    for name, node in report.section(root, "pillows"):
-        pillow, its_claims = _pillow(name, node, connections, report)
-        if pillow is not None:
-            found[name] = pillow
-        # A disabled pillow may stand beside the one that took over its outputs.
-        if pillow is None or pillow.enabled:
-            claims += its_claims
-    report.mistakes.extend(compare(claims))
-    return found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PillowEntry:
+    """A pillow as far as it is valid, for the checks that look at it as a whole.
+
+    Attributes:
+        name: its name.
+        node: what was written.
+        config: its settings, stand-ins or defaults for the broken keys; None if that is not enough.
+        broken: its keys that have problems, in themselves or below.
+        transports: its entries of `transport` whose connection is known.
+    """
+
+    name: str
+    node: Node
+    config: PillowConfig | None
+    broken: frozenset[str]
+    transports: Sequence[TransportEntry]
+
+    @property
+    def path(self) -> KeyPath:
+        """Its key path."""
+        return ("pillows", self.name)
 
 
-def _pillow(
-    name: str, node: Node, connections: Connections, report: Report
-) -> tuple[PillowConfig | None, list[Claim]]:
+def validate_pillows(root: Node, connections: Connections) -> tuple[list[PillowEntry], ProblemCollector]:
+    """Validate the section `pillows` of a merged tree."""
+    entries, problems = validate_section(root, "pillows")
+    pillows = []
+    for name, node in entries.items():
+        pillow, more = _validate_pillow(name, node, connections)
+        pillows.append(pillow)
+        problems += more
+    return pillows, problems
+
+
+def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[PillowEntry, ProblemCollector]:
     path = ("pillows", name)
-    before = len(report.mistakes)
-    _check_source(node, path, connections, report)
-    declared = _declared(name, node)
-    entries, claims = _transports(name, node, declared, connections, report)
-    given: dict[str, object] = {"transport": entries}
+    declared = _list_declared_outputs(name, node)
+    problems = _check_source(node, path, connections)
+    transports, more = _validate_transports((*path, "transport"), node, declared, connections)
+    problems += more
+    configs = [each.config for each in transports if each.config is not None]
+    given: dict[str, object] = {"transport": configs}
     if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
         given["outputs"] = declared
-    pillow: Options | None = report.validated(PillowConfig, node, path, given)
-    broken = _broken(report.mistakes[before:], path)
-    # An entry is missing without a mistake of its own where its connection has one.
-    if node.find(("transport", len(entries))) is not None:
+    config, more = validate(PillowConfig, node, path, given)
+    problems += more
+    broken = {str(next(iter(problem.path[len(path) :]), "")) for problem in problems}
+    # An entry is missing without a problem of its own if its connection has one.
+    if node.find(("transport", len(configs))) is not None:
         broken.add("transport")
     if broken:
-        pillow = _rest(node, path, given, broken)
-    source = f"the source of {name}"
-    if isinstance(pillow, PillowConfig):
-        Whole(pillow=pillow, node=node, path=path, connections=connections, report=report).look(broken)
-        if "source" not in broken:
-            source = f"{pillow.source.connection}/{pillow.source.database}"
-    return pillow if isinstance(pillow, PillowConfig) else None, of_source(claims, source)
+        if "source" in broken:
+            given["source"] = SourceOptions.model_construct(connection="", database="")
+        config, _ = validate(PillowConfig, node.without(*broken), path, given)
+    entry = PillowEntry(name=name, node=node, config=config, broken=frozenset(broken), transports=transports)
+    return entry, problems
 
 
-def _broken(mistakes: Sequence[Mistake], path: Path) -> set[str]:
-    """The keys of a pillow that have mistakes, right in them or below."""
-    rest = [mistake.path.removeprefix(dotted(path)).lstrip(".") for mistake in mistakes]
-    return {re.split(r"[.\[]", each)[0] for each in rest}
-
-
-def _rest(node: Node, path: Path, given: dict[str, object], broken: Collection[str]) -> Options | None:
-    """A pillow without the keys that have mistakes, so that the others can be looked at, too."""
-    source = SourceOptions.model_construct(connection="", database="")
-    stand_in: dict[str, object] = {"source": source} if "source" in broken else {}
-    return Report().validated(PillowConfig, node.without(*broken), path, given | stand_in)
-
-
-def _check_source(pillow: Node, path: Path, connections: Connections, report: Report) -> None:
-    node = pillow.find(("source", "connection"))
-    if node is None or node.broken or not isinstance(node.value, str) or node.value in connections.sources:
-        return
-    if node.value in connections.types:
-        message = f"`{node.value}` is of type {connections.types[node.value]}, not a source"
-    elif node.value not in connections.written:
-        message = f"there is no connection `{node.value}`"
-    else:
-        return
-    remedy = suggest(node.value, connections.sources, f"connections of type {SOURCE_TYPE}")
-    report.wrong(node, (*path, "source", "connection"), message, remedy)
-
-
-def _transports(
-    name: str, pillow: Node, declared: list[str], connections: Connections, report: Report
-) -> tuple[list[TransportEntry], list[Claim]]:
-    path: Path = ("pillows", name, "transport")
-    listed = pillow.find(("transport",))
-    if listed is None or listed.value in (None, []):
-        remedy = "add `transport:` with an entry such as `- { connection: search, index: cases }`"
-        report.wrong(listed or pillow, path, "the pillow has no transport", remedy, at_key=True)
-        return [], []
-    if not isinstance(listed.value, list):
-        report.wrong(listed, path, "needs a list", "write one `- { connection: ... }` per transport")
-        return [], []
-    entries: list[TransportEntry] = []
-    claims: list[Claim] = []
-    for index, node in enumerate(listed.value):
-        entry, its_claims = Entry(
-            pillow=name,
-            path=(*path, index),
-            node=node,
-            declared=declared,
-            connections=connections,
-            report=report,
-        ).read()
-        claims += its_claims
-        if entry is not None:
-            entries.append(entry)
-    _check_names(entries, listed, path, report)
-    return entries, claims
-
-
-def _check_names(entries: list[TransportEntry], listed: Node, path: Path, report: Report) -> None:
-    names = [entry.name for entry in entries]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        remedy = "give them different names with `name:`"
-        report.wrong(listed, path, f"two transports are called `{name}`", remedy)
-
-
-def _declared(name: str, node: Node) -> list[str]:
-    """The outputs that a pillow declares; what is wrong with them is said when it is validated."""
+def _list_declared_outputs(name: str, node: Node) -> list[str]:
+    """Return the outputs that a pillow declares; the model reports what is wrong with them."""
     listed = node.find(("outputs",))
-    names = listed.plain() if listed else None
+    names = listed.to_plain() if listed else None
     if not names or not isinstance(names, list):
         return [name]
     return [each for each in names if isinstance(each, str)]
+
+
+def _check_source(pillow: Node, path: KeyPath, connections: Connections) -> ProblemCollector:
+    problems = ProblemCollector()
+    node = pillow.find(("source", "connection"))
+    if node is None or node.broken or not isinstance(node.value, str) or node.value in connections.sources:
+        return problems
+    if node.value in connections.known:
+        message = f"`{node.value}` is of type {connections.known[node.value].its_type}, not a source"
+    elif node.value not in connections.names:
+        message = f"there is no connection `{node.value}`"
+    else:
+        return problems
+    remedy = suggest(node.value, connections.sources, f"connections of type {SOURCE_TYPE}")
+    problems.add(node.shown_at, (*path, "source", "connection"), message, remedy)
+    return problems
+
+
+def _validate_transports(
+    path: KeyPath, pillow: Node, declared: list[str], connections: Connections
+) -> tuple[list[TransportEntry], ProblemCollector]:
+    problems = ProblemCollector()
+    listed = pillow.find(("transport",))
+    if listed is None or listed.value in (None, []):
+        remedy = "add `transport:` with an entry such as `- { connection: search, index: cases }`"
+        problems.add((listed or pillow).key_at, path, "the pillow has no transport", remedy)
+        return [], problems
+    if not isinstance(listed.value, list):
+        remedy = "write one `- { connection: ... }` per transport"
+        problems.add(listed.shown_at, path, "needs a list", remedy)
+        return [], problems
+    entries: list[TransportEntry] = []
+    for index, node in enumerate(listed.value):
+        entry, more = validate_transport((*path, index), node, declared, connections)
+        problems += more
+        if entry is not None:
+            entries.append(entry)
+    names = [each.config.name for each in entries if each.config is not None]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        remedy = "give them different names with `name:`"
+        problems.add(listed.shown_at, path, f"two transports are called `{name}`", remedy)
+    return entries, problems

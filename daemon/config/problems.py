@@ -1,63 +1,102 @@
-"""Collects mistakes while a configuration is put together, so that all of them are said at once."""
+"""The problems of a configuration, each with its place and a remedy.
+
+Who corrects a file wants to see every problem at once. So each phase of loading returns
+`(value, problems)`, and `load` raises the problems of all phases together.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from daemon.config.errors import Mistake, Path
-from daemon.config.model_introspection import prepare
-from daemon.config.models import NAME
-from daemon.config.validation_messages import validate
-from daemon.config.yaml_nodes import Node
-from pillows.options import Options
+from pillows.errors import ConfigError
+from pillows.redaction import Redactor, redact_address
+
+#: The keys of mappings and indices of lists that lead to a value, from the root.
+KeyPath = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What is wrong so far.
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Place:
+    """A place in a file.
 
     Attributes:
-        mistakes: all of it, in the order it was found.
+        file: the file, as the operator named it.
+        line: from 1; 0 for the whole file.
+        column: from 1; 0 for the whole file or line.
     """
 
-    mistakes: list[Mistake] = field(default_factory=list)
+    file: str
+    line: int = 0
+    column: int = 0
 
-    def wrong(self, node: Node, path: Path, message: str, remedy: str, *, at_key: bool = False) -> None:
-        """Notes a mistake at a node."""
-        self.mistakes.append(node.mistake(path, message, remedy, at_key=at_key))
 
-    def validated(
-        self, model: type[Options], node: Node, path: Path, given: dict[str, object] | None = None
-    ) -> Options | None:
-        """What was written as an instance of a model; None where that has mistakes, which are noted.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigProblem:
+    """One problem of a configuration.
 
-        Args:
-            model: what it must be.
-            node: what was written.
-            path: its key path.
-            given: values that replace what was written, already validated.
-        """
-        prepared, wrong = prepare(node, [model], path)
-        options, more = validate(model, prepared, path, given)
-        self.mistakes.extend([*wrong, *more])
-        return None if wrong else options
+    Attributes:
+        place: where to correct it.
+        path: the keys that lead there; empty for the whole file.
+        message: what is wrong.
+        remedy: what to do about it.
+    """
 
-    def section(self, root: Node, section: str) -> Iterator[tuple[str, Node]]:
-        """Name and node of every entry of a section that holds a mapping; the others are noted."""
-        found = root.find((section,))
-        if found is None or found.value is None:
-            return
-        if not isinstance(found.value, dict):
-            self.wrong(found, (section,), "needs a mapping", "write one `name:` per entry, its keys below")
-            return
-        for name, node in found.value.items():
-            path = (section, name)
-            if not re.fullmatch(NAME, name):
-                remedy = "use letters, digits, `_` and `-`, at most 63 of them"
-                self.wrong(node, path, f"{name!r} is no name", remedy)
-            if isinstance(node.value, dict):
-                yield name, node
-            elif not node.broken:
-                self.wrong(node, path, "needs a mapping", "write `key: value` lines below it")
+    place: Place
+    path: KeyPath = ()
+    message: str
+    remedy: str
+
+    @property
+    def key(self) -> str:
+        """The key path as text; see `format_path`."""
+        return format_path(self.path)
+
+    def __str__(self) -> str:
+        """Return `file:line: key.path: message; remedy`."""
+        place = f"{self.place.file}:{self.place.line}" if self.place.line else self.place.file
+        message = f"{self.key}: {self.message}" if self.path else self.message
+        return _to_printable(f"{place}: {message}; {self.remedy}")
+
+
+class ProblemCollector(list[ConfigProblem]):
+    """The problems that a phase has found so far."""
+
+    def add(self, place: Place, path: KeyPath, message: str, remedy: str) -> None:
+        """Add a problem; see `ConfigProblem`."""
+        self.append(ConfigProblem(place=place, path=path, message=message, remedy=remedy))
+
+
+class ConfigErrors(ConfigError):
+    """The configuration has problems.
+
+    Args:
+        problems: all of them.
+        secrets: texts that no message may show.
+
+    Attributes:
+        problems: the distinct problems by file and line, with every secret masked.
+    """
+
+    def __init__(self, problems: Iterable[ConfigProblem], secrets: Iterable[str] = ()) -> None:
+        redactor = Redactor(secrets)
+        masked = {replace(p, message=redactor.redact(redact_address(p.message))) for p in problems}
+        self.problems = sorted(masked, key=lambda p: (p.place, p.key, p.message))
+        count = len(self.problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''} in the configuration:")
+
+    def __str__(self) -> str:
+        """Return a heading, then one line for each problem."""
+        return "\n".join([self.args[0], *(f"  {problem}" for problem in self.problems)])
+
+
+def format_path(path: KeyPath) -> str:
+    """Return a key path as operators read it: `pillows.cases.transport[0].index`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def _to_printable(text: str) -> str:
+    """Return text without what a terminal or log cannot take: lone surrogates and control characters."""
+    encoded = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in encoded)

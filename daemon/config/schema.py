@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from daemon.config.models import NAME, Config, TransportEntry
+from daemon.config.models import NAME, Config, TransportConfig
 from pillows import registry
 from pillows.options import Options
 
@@ -43,8 +43,8 @@ def json_schema() -> _Schema:
         definitions[f"connection.{its_type}"] = _connection(its_type, definitions[names[model]])
     for output in outputs:
         definitions[f"entry.{names[output]}"] = _entry(names[output], definitions[names[output]])
-    definitions["ConnectionEntry"] = _any(f"connection.{its_type}" for its_type in connections)
-    definitions["TransportEntry"] = _any(f"entry.{names[output]}" for output in dict.fromkeys(outputs))
+    definitions["ConnectionConfig"] = _any(f"connection.{its_type}" for its_type in connections)
+    definitions["TransportConfig"] = _any(f"entry.{names[output]}" for output in dict.fromkeys(outputs))
     _complete(definitions)
     definitions[INCLUDED] = _included(definitions["Config"])
     schema: _Schema = _fillable({"$defs": definitions})
@@ -81,7 +81,7 @@ def _connection(its_type: str, model: _Schema) -> _Schema:
 def _entry(name: str, output: _Schema) -> _Schema:
     """An entry of `transport`: it holds the settings of its one output itself, or has `outputs`."""
     own: _Schema = {"connection": {"type": "string"}, "name": {"type": "string", "pattern": NAME}}
-    common = TransportEntry.model_json_schema()["properties"]
+    common = TransportConfig.model_json_schema()["properties"]
     own |= {"timeout": common["timeout"], "own_pace": common["own_pace"]}
     outputs = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/{name}"}, "minProperties": 1}
     short = {"properties": own | output.get("properties", {}), "required": ["connection"]}

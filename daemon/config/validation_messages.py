@@ -1,22 +1,21 @@
-"""Says in plain words, with place and remedy, what pydantic found wrong."""
+"""Turn pydantic's errors into problems: plain words, a place and a remedy."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from daemon.config.errors import Mistake, Path
 from daemon.config.model_introspection import choices_at, keys_at
+from daemon.config.problems import ConfigProblem, KeyPath, Place
 from daemon.config.yaml_nodes import Node
-from pillows.options import WRITTEN, Options
 from pillows.suggest import suggest
 
 _SECRET_KEY = re.compile(r"(?i)pass|secret|token|key|dsn")
-#: Kind of error -> what is wrong, and what to do.
+#: The first word of an error's type -> message and remedy.
 _NEEDS = {
     "bool": ("needs true or false", "write `true` or `false`"),
     "int": ("needs a whole number", "write digits, such as `1000`"),
@@ -41,60 +40,63 @@ _BOUNDS = {
     "too_short": ("has fewer than {min_length} entries", "add one"),
     "too_long": ("has more than {max_length} entries", "remove some"),
 }
-#: What a pattern means, for patterns that an operator should not have to read.
+#: Message and remedy for the two patterns, which no operator should have to read.
 _PATTERNS: dict[str, tuple[str, str]] = {
-    "module:function": ("is no `module:function`", "write it as `package.module:function`"),
-    "name": ("is no name", "use letters, digits, `_` and `-`, at most 63 of them"),
+    "module:function": ("is not a valid `module:function`", "write it as `package.module:function`"),
+    "name": ("is not a valid name", "use letters, digits, `_` and `-`, at most 63 of them"),
 }
 
 
-def validate(
-    model: type[Options], node: Node, path: Path, given: dict[str, Any] | None = None
-) -> tuple[Options | None, list[Mistake]]:
-    """Validates what was written against a model.
+def to_problems(
+    error: ValidationError, model: type[BaseModel], node: Node, path: KeyPath
+) -> list[ConfigProblem]:
+    """Return the problems for pydantic's errors, at most one for each place.
 
     Args:
-        model: what it must be.
-        node: what was written.
-        path: its key path from the root.
-        given: values that replace what was written, already validated.
-
-    Returns:
-        The model's instance, None with mistakes; and the mistakes.
+        error: all errors of one validation.
+        model: the model.
+        node: what was validated; a value in it that is `broken` has been reported.
+        path: its key path.
     """
-    plain = node.plain()
-    data = plain | given if given and isinstance(plain, dict) else plain
-    try:
-        return model.model_validate(data, context=WRITTEN), []
-    except ValidationError as error:
-        found = [translate(each, model, node, path) for each in error.errors(include_url=False)]
-        return None, _without_doubles([mistake for mistake in found if mistake])
+    by_place: dict[tuple[Place, KeyPath], ConfigProblem] = {}
+    for each in error.errors(include_url=False):
+        problem = _to_problem(each, model, node, path)
+        if problem is not None:  # each member of a union has its own complaint about one value
+            by_place.setdefault((replace(problem.place, column=0), problem.path), problem)
+    return list(by_place.values())
 
 
-def translate(error: ErrorDetails, model: type[BaseModel], node: Node, path: Path) -> Mistake | None:
-    """The mistake for one of pydantic's errors; None where another mistake has said it already."""
+def _to_problem(
+    error: ErrorDetails, model: type[BaseModel], node: Node, path: KeyPath
+) -> ConfigProblem | None:
+    """Return the problem for one of pydantic's errors; None if it has been reported already."""
     location = error["loc"]
-    inner, at, unknown = _locate(node, location)
-    here = (*path, *inner)
+    inner, at, is_unknown = _locate(node, location)
+    path = (*path, *inner)
     kind = error["type"]
     if at.broken:
         return None
     if kind == "extra_forbidden":
-        keys = keys_at(model, location[:-1])
-        return at.mistake(here, "is no known key", suggest(str(location[-1]), keys, "keys here"), at_key=True)
+        remedy = suggest(str(location[-1]), keys_at(model, location[:-1]), "keys here")
+        return ConfigProblem(place=at.key_at, path=path, message="is not a known key", remedy=remedy)
     if kind == "missing":
-        missing = (*here, location[-1])
-        remedy = "add `version: 1`" if missing == ("version",) else f"add `{location[-1]}:`"
-        return at.mistake(missing, "is missing", remedy, at_key=True)
+        path = (*path, location[-1])
+        remedy = "add `version: 1`" if path == ("version",) else f"add `{location[-1]}:`"
+        return ConfigProblem(place=at.key_at, path=path, message="is missing", remedy=remedy)
     if kind.startswith("union_tag"):
         key = error["ctx"]["discriminator"].strip("'")
-        return _tag(at, here, key, choices_at(model, location, key))
-    message, remedy = _words(error, at, here)
-    return at.mistake(here, message, remedy, at_key=unknown)
+        return _explain_tag(at, (*path, key), choices_at(model, location, key))
+    message, remedy = _explain(error, at, path)
+    place = at.key_at if is_unknown else at.shown_at
+    return ConfigProblem(place=place, path=path, message=message, remedy=remedy)
 
 
-def _locate(node: Node, location: Sequence[str | int]) -> tuple[Path, Node, bool]:
-    """Follows an error's location; names of union members in it are no keys and are left out."""
+def _locate(node: Node, location: Sequence[str | int]) -> tuple[KeyPath, Node, bool]:
+    """Follow an error's location, leaving out names of union members, which are not keys.
+
+    Returns:
+        The path that was found, its node, and whether the last part was not found.
+    """
     path: list[str | int] = []
     missed = False
     for part in location:
@@ -106,35 +108,38 @@ def _locate(node: Node, location: Sequence[str | int]) -> tuple[Path, Node, bool
     return tuple(path), node, missed
 
 
-def _tag(at: Node, path: Path, key: str, known: Sequence[str]) -> Mistake | None:
-    """The key that chooses between several models is missing, or chooses none."""
-    written = at.child(key)
+def _explain_tag(at: Node, path: KeyPath, known: Sequence[str]) -> ConfigProblem | None:
+    """Return the problem of a key that chooses between models, if it is missing or chooses none."""
+    written = at.child(path[-1])
     if written is None:
-        remedy = f"add `{key}:`, one of {', '.join(known)}"
-        return at.mistake((*path, key), "is missing", remedy, at_key=True)
-    return None if written.broken else written.mistake((*path, key), *_choice(written, path, known))
+        remedy = f"add `{path[-1]}:`, one of {', '.join(known)}"
+        return ConfigProblem(place=at.key_at, path=path, message="is missing", remedy=remedy)
+    if written.broken:
+        return None
+    message, remedy = _explain_choice(written, path, known)
+    return ConfigProblem(place=written.shown_at, path=path, message=message, remedy=remedy)
 
 
 def _expected(error: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", error["ctx"]["expected"]) or [error["ctx"]["expected"]]
 
 
-def _choice(at: Node, path: Path, known: Sequence[str]) -> tuple[str, str]:
+def _explain_choice(at: Node, path: KeyPath, known: Sequence[str]) -> tuple[str, str]:
     hidden = at.written is not None or _SECRET_KEY.search(str(path[-1:]))
     wrong = "this" if hidden or isinstance(at.value, dict | list) else f"`{at.value}`"
-    return f"{wrong} is none of the values it can have", suggest(str(at.value), known, "values")
+    return f"{wrong} is not one of the allowed values", suggest(str(at.value), known, "values")
 
 
-def _words(error: ErrorDetails, at: Node, path: Path) -> tuple[str, str]:
-    """What is wrong with a value, and what to do."""
+def _explain(error: ErrorDetails, at: Node, path: KeyPath) -> tuple[str, str]:
+    """Return message and remedy for a value."""
     kind = error["type"]
     context = error.get("ctx", {})
     if kind in ("literal_error", "enum"):
-        return _choice(at, path, _expected(error))
+        return _explain_choice(at, path, _expected(error))
     if kind.endswith("_type"):
-        return _type(kind, at)
+        return _explain_type(kind, at)
     if kind == "value_error":
-        return _own_words(str(context.get("error", error["msg"])))
+        return _split_message(str(context.get("error", error["msg"])))
     if kind in _BOUNDS:
         message, remedy = _BOUNDS[kind]
         return message.format(**context), remedy
@@ -143,7 +148,7 @@ def _words(error: ErrorDetails, at: Node, path: Path) -> tuple[str, str]:
     return _NEEDS.get(kind.partition("_")[0], (error["msg"][:1].lower() + error["msg"][1:], "correct it"))
 
 
-def _type(kind: str, at: Node) -> tuple[str, str]:
+def _explain_type(kind: str, at: Node) -> tuple[str, str]:
     if at.value is None:
         return "is empty", "give it a value, or remove the key"
     if kind == "string_type" and isinstance(at.value, dict | list):
@@ -151,18 +156,10 @@ def _type(kind: str, at: Node) -> tuple[str, str]:
     return _NEEDS.get(kind.partition("_")[0], ("has the wrong type", "correct it"))
 
 
-def _own_words(text: str) -> tuple[str, str]:
-    """A validator's own message, which says `what is wrong; what to do` or gives an example."""
+def _split_message(text: str) -> tuple[str, str]:
+    """Split the text of our own validators: `message; remedy`, or `message such as example`."""
     message, _, remedy = text.partition("; ")
     if not remedy and " such as " in text:
         message, _, example = text.partition(" such as ")
         remedy = f"write one such as {example}"
     return message.rstrip(" ,"), remedy or "correct it"
-
-
-def _without_doubles(mistakes: list[Mistake]) -> list[Mistake]:
-    """One mistake per place: each member of a union has its own complaint about one value."""
-    by_place: dict[tuple[str, int, str], Mistake] = {}
-    for mistake in mistakes:
-        by_place.setdefault((mistake.file, mistake.line, mistake.path), mistake)
-    return list(by_place.values())

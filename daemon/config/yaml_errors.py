@@ -1,25 +1,25 @@
-"""Says in plain words, with line and column, why a file is no YAML."""
+"""Explain why a file cannot be read as YAML, with line, column and remedy."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import yaml
 
-from daemon.config.errors import Mistake
+from daemon.config.problems import ConfigProblem, Place
 from pillows.suggest import suggest
 
-#: What PyYAML says, what that means to who wrote the file, and what to do; the first match counts.
-_WORDS = (
+#: Pattern of PyYAML's message, our message, and the remedy; the first match counts.
+_MESSAGES = (
     (
         r"found character '\\t'",
-        "a tab stands where YAML allows only spaces",
+        "a tab is used where YAML allows only spaces",
         "replace tabs by spaces",
     ),
     (
         r"mapping values are not allowed",
-        "a `:` stands where no key can be",
+        "a `:` is used where no key can be",
         "check the indentation of this line and the one above, or put a value that holds `: ` into quotes",
     ),
     (
@@ -40,7 +40,7 @@ _WORDS = (
     (
         r"flow (mapping|sequence)",
         "a `{` or `[` is not closed, or a `,` is missing",
-        "close it, or put what stands between into quotes",
+        "close it, or put the text between them into quotes",
     ),
     (
         r"found undefined alias",
@@ -50,7 +50,7 @@ _WORDS = (
     (
         r"single document",
         "a second YAML document begins",
-        "remove the `---` line, or move what follows into a file of its own",
+        "remove the `---` line, or move the rest into a file of its own",
     ),
     (
         r"cannot start any token|could not determine a constructor|expected alphabetic or numeric",
@@ -59,48 +59,65 @@ _WORDS = (
     ),
     (
         r"unknown escape character|expected escape sequence",
-        "a backslash in double quotes begins no known escape",
+        "a backslash in double quotes begins an unknown escape",
         "write `\\\\` for a backslash, or use single quotes",
     ),
 )
 
 
-def no_yaml(file: str, text: str, error: Exception) -> Mistake:
-    """The mistake for whatever PyYAML raises on a text."""
+def explain_unparsable(file: str, text: str, error: Exception) -> ConfigProblem:
+    """Return the problem for an exception that PyYAML raised on a text."""
     if isinstance(error, yaml.MarkedYAMLError):
-        return _syntax(file, text, error)
+        return _explain_syntax(file, text, error)
     if isinstance(error, yaml.reader.ReaderError):
-        return _character(file, text, error)
+        return _explain_character(file, text, error)
+    whole = Place(file=file)
     if isinstance(error, RecursionError):
-        return Mistake(file=file, message="is nested too deeply", remedy="make it flatter")
-    remedy = "look for a backslash escape in double quotes that is no character"
-    return Mistake(file=file, message=f"holds an impossible character: {error}", remedy=remedy)
+        return ConfigProblem(place=whole, message="is nested too deeply", remedy="make it flatter")
+    remedy = "look for a backslash escape in double quotes that is not a character"
+    return ConfigProblem(place=whole, message=f"holds an impossible character: {error}", remedy=remedy)
 
 
-def unreadable(file: str, path: FilePath, error: OSError | ValueError) -> Mistake:
-    """The mistake for a file that cannot be read at all."""
+def explain_unreadable(path: Path, error: OSError | ValueError) -> ConfigProblem:
+    """Return the problem for a file that cannot be read at all."""
     if isinstance(error, UnicodeDecodeError):
-        line = error.object[: error.start].count(b"\n") + 1
-        message = f"byte 0x{error.object[error.start]:02x} is no UTF-8"
-        return Mistake(file=file, line=line, message=message, remedy="save the file as UTF-8")
+        place = Place(file=str(path), line=error.object[: error.start].count(b"\n") + 1)
+        message = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        return ConfigProblem(place=place, message=message, remedy="save the file as UTF-8")
+    message, remedy = _explain_os_error(path, error)
+    return ConfigProblem(place=Place(file=str(path)), message=message, remedy=remedy)
+
+
+def _explain_os_error(path: Path, error: OSError | ValueError) -> tuple[str, str]:
     if isinstance(error, FileNotFoundError):
-        return Mistake(file=file, message="there is no such file", remedy=_neighbours(path))
+        return "there is no such file", suggest_file(path)
     if isinstance(error, IsADirectoryError):
-        return Mistake(file=file, message="is a directory", remedy=_inside(path))
+        known = _list_files(path)
+        return "is a directory", f"name a file in it, such as {path / known[0]}" if known else "name a file"
     if isinstance(error, PermissionError):
-        remedy = "let the user that pillowd runs as read it (chgrp, chmod g+r)"
-        return Mistake(file=file, message="may not be read", remedy=remedy)
+        return "may not be read", "let the user that pillowd runs as read it (chgrp, chmod g+r)"
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    return Mistake(file=file, message=f"cannot be read: {reason}", remedy="name a readable file")
+    return f"cannot be read: {reason}", "name a readable file"
 
 
-def _syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> Mistake:
-    """The mistake for what PyYAML's scanner, parser or composer refused."""
+def suggest_file(path: Path) -> str:
+    """Return the remedy for a file that does not exist: one of a similar name, or a list."""
+    if not path.parent.is_dir():
+        return f"the directory {path.parent} does not exist either; check the path"
+    known = _list_files(path.parent)
+    return suggest(path.name, known, f"files in {path.parent}") if known else "check the path"
+
+
+def _list_files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
+
+
+def _explain_syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> ConfigProblem:
     mark = error.problem_mark or error.context_mark
     said = f"{error.context or ''} {error.problem or ''}".strip()
     message, remedy = next(
-        ((m, r) for pattern, m, r in _WORDS if re.search(pattern, said)),
-        (f"is no YAML: {said}", "check the YAML on this line and the one above"),
+        ((m, r) for pattern, m, r in _MESSAGES if re.search(pattern, said)),
+        (f"is not valid YAML: {said}", "check the YAML on this line and the one above"),
     )
     line = mark.line if mark else 0
     lines = text.splitlines()
@@ -108,29 +125,15 @@ def _syntax(file: str, text: str, error: yaml.MarkedYAMLError) -> Mistake:
         remedy = "put `${...}` into quotes: between `{ }` and `[ ]` YAML takes its braces for its own"
     if "never closed" in message and error.context_mark:
         message = f"a quote that is opened on line {error.context_mark.line + 1} is never closed"
-    column = mark.column + 1 if mark else 0
-    return Mistake(file=file, line=line + 1, column=column, message=message, remedy=remedy)
+    place = Place(file=file, line=line + 1, column=mark.column + 1 if mark else 0)
+    return ConfigProblem(place=place, message=message, remedy=remedy)
 
 
-def _character(file: str, text: str, error: yaml.reader.ReaderError) -> Mistake:
-    """The mistake for a character that YAML does not allow, such as a control character."""
+def _explain_character(file: str, text: str, error: yaml.reader.ReaderError) -> ConfigProblem:
     before = text[: error.position]
-    return Mistake(
-        file=file,
-        line=before.count("\n") + 1,
-        column=len(before) - (before.rfind("\n") + 1) + 1,
+    column = len(before) - (before.rfind("\n") + 1) + 1
+    return ConfigProblem(
+        place=Place(file=file, line=before.count("\n") + 1, column=column),
         message=f"the character U+{ord(text[error.position]):04X} is not allowed in YAML",
         remedy="remove it, or write it as an escape in double quotes",
     )
-
-
-def _neighbours(path: FilePath) -> str:
-    if not path.parent.is_dir():
-        return f"the directory {path.parent} does not exist either; check the path"
-    known = sorted(p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml", ".json"))
-    return suggest(path.name, known, f"files in {path.parent}") if known else "check the path"
-
-
-def _inside(path: FilePath) -> str:
-    known = sorted(p.name for p in path.iterdir() if p.suffix in (".yaml", ".yml"))
-    return f"name a file in it, such as {path / known[0]}" if known else "name a file"

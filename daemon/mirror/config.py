@@ -20,7 +20,7 @@ import yaml
 
 from daemon.cli.exit_codes import CommandError
 from daemon.config.dump import dumped
-from daemon.config.interpolate import escaped
+from daemon.config.interpolate import escape
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.mirror.columns import fitting
@@ -86,15 +86,15 @@ class Mirror:
         return {
             "version": 1,
             "daemon": {
-                "state_dir": escaped(str(self.folder)),
-                "control": {"listen": escaped(f"unix:{_socket(self.folder)}")},
+                "state_dir": escape(str(self.folder)),
+                "control": {"listen": escape(f"unix:{_socket(self.folder)}")},
             },
             "connections": {SOURCE: _written(self.source), TARGET: _written(self.target)},
             "pillows": {
                 self.name: {
                     "source": {
                         "connection": SOURCE,
-                        "database": escaped(self.database),
+                        "database": escape(self.database),
                         "on_missing": "fail",
                     },
                     **fitting(columns or {}),
@@ -261,7 +261,7 @@ def _written(place: Place) -> dict[str, Any]:
             return {key: text(key, inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [text(name, inner) for inner in value]
-        return value if name == "password" else escaped(value)
+        return value if name == "password" else escape(value)
 
     return {name: text(name, value) for name, value in place.connection.items()}
 

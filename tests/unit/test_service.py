@@ -73,7 +73,7 @@ def test_a_wrong_configuration_is_not_started_again() -> None:
 
 
 def test_the_folders_are_the_configuration_s_defaults() -> None:
-    from daemon.config.load import SYSTEM_RUNTIME, SYSTEM_STATE
+    from daemon.config.default_folders import SYSTEM_RUNTIME, SYSTEM_STATE
 
     assert [f"/var/lib/{values('StateDirectory')[0]}", f"/run/{values('RuntimeDirectory')[0]}"] == [
         str(SYSTEM_STATE),

@@ -10,8 +10,8 @@ import pytest
 
 from daemon.cli.check import connections
 from daemon.cli.main import run_command
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 from pillows import registry
 
 GOOD = """\
@@ -44,7 +44,7 @@ def mistakes(folder: Path, text: str) -> list[tuple[int, str, str]]:
     (folder / "pillowd.yaml").write_text(text)
     with pytest.raises(ConfigErrors) as raised:
         load(folder / "pillowd.yaml", {"HOME": str(folder)})
-    return [(each.line, each.path, each.message) for each in raised.value.errors]
+    return [(each.place.line, each.key, each.message) for each in raised.value.problems]
 
 
 def test_the_configuration_that_the_tests_break_is_valid(

@@ -17,7 +17,7 @@ from daemon.cli import main as cli
 from daemon.cli.exit_codes import CommandError, NotConfiguredError, UnreachableError
 from daemon.cli.main import run_command
 from daemon.cli.options import find_config
-from daemon.config.errors import ConfigErrors, Mistake
+from daemon.config.problems import ConfigErrors, ConfigProblem, Place
 from daemon.tail_lookup import UnknownPillowError
 from pillows.errors import AccessError, ConfigError, RetryableError
 
@@ -46,7 +46,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ConfigErrors([Mistake(file="a.yaml", line=3, message="is wrong", remedy="mend it")]), 78),
+        (
+            ConfigErrors(
+                [ConfigProblem(place=Place(file="a.yaml", line=3), message="is wrong", remedy="mend it")]
+            ),
+            78,
+        ),
         (ConfigError("no such function", remedy="write one"), 78),
         (NotConfiguredError("no configuration"), 78),
         (UnreachableError("nobody there"), 75),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from daemon.checks.functions import check_imports
-from daemon.config.errors import ConfigErrors
-from daemon.config.load import default_folders, load
-from daemon.config.yaml_nodes import parse
+from daemon.config.default_folders import find_default_folders
+from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
+from daemon.config.yaml_nodes import parse_yaml
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
 
@@ -130,15 +131,15 @@ def test_sizes_have_units(config):
     ],
 )
 def test_scalars_are_what_yaml_1_2_says(text, value):
-    node, mistakes = parse(f"key: {text}", "x.yaml")
+    node, mistakes = parse_yaml(f"key: {text}", "x.yaml")
     assert not mistakes
-    assert node.plain() == {"key": value}
+    assert node.to_plain() == {"key": value}
 
 
 def test_merge_keys_and_aliases_work():
-    node, mistakes = parse("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n", "x.yaml")
+    node, mistakes = parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n", "x.yaml")
     assert not mistakes
-    assert node.plain() == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}
+    assert node.to_plain() == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 2}}
 
 
 def test_a_path_starts_at_the_file_that_names_it(config, tmp_path):
@@ -217,11 +218,11 @@ def test_interpolation(config, written, value):
     ("written", "message"),
     [
         ("${A", "`${` is not closed"),
-        ("${}", "`${}` names no variable"),
-        ("${a b}", "`${a b}` names no variable"),
-        ("${A:${B}}", "stands inside"),
+        ("${}", "`${}` does not name a variable"),
+        ("${a b}", "`${a b}` does not name a variable"),
+        ("${A:${B}}", "is inside another"),
         ("${A:-x}", "write `${A:x}`, without it"),
-        ("${credential:../x}", "no name of a credential"),
+        ("${credential:../x}", "is not a valid credential name"),
         ("${credential:}", "no credential"),
         ("${file:/}", "Is a directory"),
         ("${file:/dev/zero}", "larger than"),
@@ -231,9 +232,9 @@ def test_a_wrong_interpolation_is_a_mistake(config, written, message):
     environ = ENVIRON if ":}" in written else ENVIRON | {"CREDENTIALS_DIRECTORY": "/tmp"}
     with pytest.raises(ConfigErrors) as raised:
         config(GOOD.replace("username: etl", f"username: '{written}'"), environ)
-    (error,) = raised.value.errors
+    (error,) = raised.value.problems
     assert message in str(error)
-    assert (error.line, error.path) == (10, "connections.couch.auth.username")
+    assert (error.place.line, error.key) == (10, "connections.couch.auth.username")
 
 
 # -- defaults, warnings, functions ---------------------------------------------------------------
@@ -242,13 +243,13 @@ def test_a_wrong_interpolation_is_a_mistake(config, written, message):
 def test_default_folders():
     home = {"HOME": "/home/ann"}
     unit = {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "RUNTIME_DIRECTORY": "/run/a"}
-    assert default_folders(home, uid=0) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
-    assert default_folders(home | unit, uid=1000) == (Path("/var/lib/a"), Path("/run/a"))
+    assert find_default_folders(home, uid=0) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
+    assert find_default_folders(home | unit, uid=1000) == (Path("/var/lib/a"), Path("/run/a"))
     state = Path("/home/ann/.local/state/pillowd")
-    assert default_folders(home, uid=1000) == (state, state)
+    assert find_default_folders(home, uid=1000) == (state, state)
     xdg = home | {"XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/run/user/1000"}
-    assert default_folders(xdg, uid=1000) == (Path("/s/pillowd"), Path("/run/user/1000/pillowd"))
-    assert default_folders({}, uid=1000) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
+    assert find_default_folders(xdg, uid=1000) == (Path("/s/pillowd"), Path("/run/user/1000/pillowd"))
+    assert find_default_folders({}, uid=1000) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
 
 
 def test_systemds_folders_are_the_defaults_and_what_is_written_wins(config):
@@ -264,7 +265,7 @@ def test_a_literal_secret_in_a_file_that_everybody_reads_is_a_warning(config, tm
     literal = GOOD.replace("${COUCH_PASSWORD}", "hunter2hunter2")
     (tmp_path / "pillowd.yaml").touch(mode=0o644)
     (warning,) = config(literal).warnings
-    assert (warning.line, warning.path) == (10, "connections.couch.auth.password")
+    assert (warning.place.line, warning.key) == (10, "connections.couch.auth.password")
     assert "every user of this machine can read" in warning.message
     assert f"chmod o-r {tmp_path}/pillowd.yaml" in warning.remedy
     assert "hunter2" not in str(warning)
@@ -281,9 +282,9 @@ def test_python_functions_are_imported_by_check_only(config, tmp_path):
     text = text.replace("{ jmespath: \"doc.doc_type == 'Case'\" }", "{ python: acme_broken:keep }")
     text += "    transform: { python: acme_rows:row }\n"
     wrong, similar = check_imports(config(text))
-    assert (wrong.line, wrong.path) == (17, "pillows.cases.filter.python")
+    assert (wrong.place.line, wrong.key) == (17, "pillows.cases.filter.python")
     assert "RuntimeError: boom" in wrong.message
-    assert (similar.line, similar.path) == (20, "pillows.cases.transform.python")
+    assert (similar.place.line, similar.key) == (20, "pillows.cases.transform.python")
     assert similar.remedy == "did you mean `acme_rows:rows`?"
     assert check_imports(config(text + "    enabled: false\n")) == []
     right = text.replace("acme_broken:keep", "acme_rows:rows").replace("rows:row }", "rows:rows }")
@@ -292,5 +293,5 @@ def test_python_functions_are_imported_by_check_only(config, tmp_path):
 
 def test_a_later_mistake_can_name_the_line_of_what_was_written(config):
     loaded = config(GOOD)
-    mistake = loaded.mistake(("pillows", "cases", "source", "page"), "is odd", "mend it")
-    assert (mistake.line, mistake.path) == (16, "pillows.cases.source.page")
+    mistake = loaded.problem(("pillows", "cases", "source", "page"), "is odd", "mend it")
+    assert (mistake.place.line, mistake.key) == (16, "pillows.cases.source.page")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 
 PILLOWS = """
 version: 1
@@ -102,9 +102,9 @@ def test_one_place_is_refused_by_whatever_names(
     (tmp_path / "link.sqlite").symlink_to(tmp_path / "t.sqlite")
     with pytest.raises(ConfigErrors) as raised:
         loaded(tmp_path, one, two, first, second)
-    (mistake,) = raised.value.errors
-    assert mistake.line == 13
-    assert mistake.path == "pillows.second.transport[0]"
+    (mistake,) = raised.value.problems
+    assert mistake.place.line == 13
+    assert mistake.key == "pillows.second.transport[0]"
     assert "pillow `second` writes `" in mistake.message
     assert f"which belongs to `first` ({tmp_path}/pillowd.yaml line 10)" in mistake.message
     assert "secret" not in mistake.message
@@ -175,4 +175,4 @@ def test_a_source_of_no_known_type_is_one_mistake(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigErrors) as raised:
         load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
-    assert [each.path for each in raised.value.errors] == ["connections.couch.type"]
+    assert [each.key for each in raised.value.problems] == ["connections.couch.type"]

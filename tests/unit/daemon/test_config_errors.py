@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 
 #: A configuration that is valid; the tests break one thing each. Line numbers count from 1.
 GOOD = """\
@@ -43,7 +43,7 @@ def broken(tmp_path: Path, text: str | bytes, **more: str) -> list[tuple[int, st
         (tmp_path / f"{name}.yaml").write_text(content)
     with pytest.raises(ConfigErrors) as raised:
         load(file, ENVIRON)
-    return [(e.line, e.path, e.message, e.remedy) for e in raised.value.errors]
+    return [(e.place.line, e.key, e.message, e.remedy) for e in raised.value.problems]
 
 
 def test_the_configuration_that_the_tests_break_is_valid(tmp_path):
@@ -54,11 +54,11 @@ def test_the_configuration_that_the_tests_break_is_valid(tmp_path):
 CASES = {
     "unknown key with a similar one": (
         ("shutdown_timeout:", "shutdown_timout:"),
-        (3, "daemon.shutdown_timout", "is no known key", "did you mean `shutdown_timeout`?"),
+        (3, "daemon.shutdown_timout", "is not a known key", "did you mean `shutdown_timeout`?"),
     ),
     "unknown section": (
         ("logging:", "loging:"),
-        (4, "loging", "is no known key", "did you mean `logging`?"),
+        (4, "loging", "is not a known key", "did you mean `logging`?"),
     ),
     "key given twice": (
         ("  format: json\n", "  format: json\n  format: console\n"),
@@ -66,7 +66,7 @@ CASES = {
     ),
     "value that is none of the choices": (
         ("format: json", "format: jsno"),
-        (5, "logging.format", "`jsno` is none of the values it can have", "did you mean `json`?"),
+        (5, "logging.format", "`jsno` is not one of the allowed values", "did you mean `json`?"),
     ),
     "duration without a unit": (
         ("30s", "30"),
@@ -95,7 +95,12 @@ CASES = {
     ),
     "tag of a union that chooses nothing": (
         ("type: session", "type: sesion"),
-        (10, "connections.couch.auth.type", "`sesion` is none of the values", "did you mean `session`?"),
+        (
+            10,
+            "connections.couch.auth.type",
+            "`sesion` is not one of the allowed values",
+            "did you mean `session`?",
+        ),
     ),
     "tag of a union that is missing": (
         ("type: session, ", ""),
@@ -119,7 +124,7 @@ CASES = {
     ),
     "unknown setting of a connection": (
         ("    path:", "    pth: x\n    path:"),
-        (13, "connections.lite.pth", "is no known key", "did you mean `path`?"),
+        (13, "connections.lite.pth", "is not a known key", "did you mean `path`?"),
     ),
     "unknown connection of a source": (
         ("connection: couch,", "connection: coach,"),
@@ -139,7 +144,7 @@ CASES = {
     ),
     "unknown setting of an output": (
         ("table: cases }", "table: cases, colums: {} }"),
-        (19, "pillows.cases.transport[0].colums", "is no known key", "did you mean `columns`?"),
+        (19, "pillows.cases.transport[0].colums", "is not a known key", "did you mean `columns`?"),
     ),
     "output without its place": (
         (", table: cases }", " }"),
@@ -155,7 +160,7 @@ CASES = {
     ),
     "name that cannot be one": (
         ("  cases:", "  my cases:"),
-        (15, "pillows.my cases", "'my cases' is no name", "use letters"),
+        (15, "pillows.my cases", "'my cases' is not a valid name", "use letters"),
     ),
     "version that is too new": (
         ("version: 1", "version: 2"),
@@ -171,11 +176,11 @@ CASES = {
     ),
     "tab": (
         ("  shutdown_timeout", "\tshutdown_timeout"),
-        (3, "", "a tab stands where YAML allows only spaces", "replace tabs by spaces"),
+        (3, "", "a tab is used where YAML allows only spaces", "replace tabs by spaces"),
     ),
     "indentation": (
         ("  shutdown_timeout: 30s", "  shutdown_timeout: 30s\n    state_dir: /x"),
-        (4, "", "a `:` stands where no key can be", "check the indentation"),
+        (4, "", "a `:` is used where no key can be", "check the indentation"),
     ),
     "quote that is never closed": (
         ("table: cases }", "table: 'cases }"),
@@ -223,7 +228,7 @@ CASES = {
     ),
     "function that is none": (
         ("jmespath: \"doc.doc_type == 'Case'\"", "python: acme.keep"),
-        (17, "pillows.cases.filter.python", "is no `module:function`", "write it as"),
+        (17, "pillows.cases.filter.python", "is not a valid `module:function`", "write it as"),
     ),
     "filter in the server that would lose deletes": (
         ("database: cases", "database: cases, doc_ids: [a]"),
@@ -357,7 +362,7 @@ def test_two_transports_of_one_name(tmp_path):
 
 def test_a_file_that_is_not_utf8_names_the_line(tmp_path):
     (error,) = broken(tmp_path, GOOD.encode().replace(b"etl", b"\xe9tl"))
-    assert error == (10, "", "byte 0xe9 is no UTF-8", "save the file as UTF-8")
+    assert error == (10, "", "byte 0xe9 is not UTF-8", "save the file as UTF-8")
 
 
 def test_a_control_character_names_the_line(tmp_path):
@@ -376,7 +381,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     (tmp_path / "pillowd.yaml").write_text(GOOD)
     with pytest.raises(ConfigErrors) as raised:
         load(tmp_path / "pilowd.yaml", ENVIRON)
-    (error,) = raised.value.errors
+    (error,) = raised.value.problems
     assert str(error).startswith(
         f"{tmp_path}/pilowd.yaml: there is no such file; did you mean `pillowd.yaml`?"
     )
@@ -404,7 +409,7 @@ def test_aliases_that_unfold_into_billions_are_refused(tmp_path):
 def test_an_alias_inside_itself_is_refused(tmp_path):
     errors = broken(tmp_path, "daemon: &a { x: *a }")
     assert errors[0][:2] == (1, "daemon.x")
-    assert "stands inside what it names" in errors[0][2]
+    assert "is inside the value that it names" in errors[0][2]
 
 
 def test_deep_nesting_is_refused(tmp_path):
@@ -423,7 +428,7 @@ def test_an_error_shows_no_secret(tmp_path):
     with pytest.raises(ConfigErrors) as raised:
         load(file, ENVIRON)
     said = str(raised.value)
-    assert len(raised.value.errors) == 3
+    assert len(raised.value.problems) == 3
     assert not any(word in said for word in ("hunter2", "s3kr1t", "correct horse"))
 
 
@@ -432,8 +437,8 @@ def test_the_text_has_one_line_for_each_mistake(tmp_path):
     with pytest.raises(ConfigErrors) as raised:
         load(tmp_path / "x.yaml", ENVIRON)
     heading, first, second = str(raised.value).splitlines()
-    assert heading == "2 mistakes in the configuration:"
+    assert heading == "2 problems in the configuration:"
     assert first.startswith(
         f"  {tmp_path}/x.yaml:3: daemon.shutdown_timeout: needs a number with a unit; write"
     )
-    assert second.startswith(f"  {tmp_path}/x.yaml:5: logging.format: `jsno` is none of")
+    assert second.startswith(f"  {tmp_path}/x.yaml:5: logging.format: `jsno` is not one of")

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from daemon.config.load import load
-from daemon.config.model_introspection import alternatives, is_model
+from daemon.config.model_introspection import is_model, list_alternatives
 from daemon.config.models import CheckpointOptions as Checkpoints
 from daemon.config.models import Config, DaemonOptions, LoggingOptions, PillowConfig
 from pillows import registry
@@ -51,7 +51,7 @@ def keys_of(model: type[BaseModel]) -> Iterator[str]:
     """Every key of a model and of the models in it."""
     for name, field in model.model_fields.items():
         yield field.alias or name
-        for each in alternatives(field.annotation):
+        for each in list_alternatives(field.annotation):
             if is_model(each):
                 yield from keys_of(each)
 
@@ -72,7 +72,7 @@ def assert_defaults(shown: BaseModel, written: dict[str, Any]) -> None:
 )
 def test_the_sections_of_the_process_are_at_their_defaults(config, section, model):
     assert getattr(config, section) == model()
-    assert_defaults(getattr(config, section), config.root.find((section,)).plain())
+    assert_defaults(getattr(config, section), config.root.find((section,)).to_plain())
     text = block((ETC / "pillowd.yaml").read_text(), f"\n{section}:".lstrip("\n"))
     assert set(keys_of(model)) <= written_keys(text)
 
@@ -82,13 +82,13 @@ def test_every_key_of_every_connection_is_shown(config, its_type):
     name = next(name for name, entry in config.connections.items() if entry.type == its_type)
     options = config.connections[name].options
     assert isinstance(options, registry.transport(its_type).Connection)
-    assert_defaults(options, config.root.find(("connections", name)).plain())
+    assert_defaults(options, config.root.find(("connections", name)).to_plain())
     text = block((ETC / "pillowd.yaml").read_text(), f"  {name}:\n")
     assert set(keys_of(type(options))) <= written_keys(text)
 
 
 def test_every_key_of_a_pillow_is_shown(config):
-    written = config.root.find(("pillows", "reference")).plain()
+    written = config.root.find(("pillows", "reference")).to_plain()
     pillow = config.pillows["reference"]
     assert pillow.outputs == ("reference",)
     for name in PillowConfig.model_fields:
@@ -107,7 +107,7 @@ def test_every_key_of_every_output_is_shown(config, its_type):
     entries = [config.connections[entry.connection].type for entry in pillow.transport]
     index = entries.index(its_type)
     (output,) = pillow.transport[index].outputs.values()
-    written = config.root.find(("pillows", "reference", "transport", index)).plain()
+    written = config.root.find(("pillows", "reference", "transport", index)).to_plain()
     assert_defaults(output, written)
 
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.config.dump import show
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 from tests.sizes import size
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
@@ -30,9 +30,9 @@ def loads_or_explains(file, content: bytes) -> None:
         raised = errors
     else:
         return
-    assert raised.errors
-    assert all(error.message and error.remedy for error in raised.errors)
-    assert len(str(raised).encode().splitlines()) == len(raised.errors) + 1
+    assert raised.problems
+    assert all(error.message and error.remedy for error in raised.problems)
+    assert len(str(raised).encode().splitlines()) == len(raised.problems) + 1
 
 
 SCALARS = st.one_of(

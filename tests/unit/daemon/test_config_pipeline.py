@@ -10,8 +10,8 @@ import pytest
 from daemon.assembly import build_pillow, build_transports, tail_keys
 from daemon.checks.functions import check_imports
 from daemon.checks.pillow_tests import check_cases
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 from pillows.models import Change, Document
 from tests.unit.pipeline.test_steps import CASE, document
 
@@ -121,7 +121,7 @@ def test_a_step_may_be_a_function_among_others_or_take_chunks(loaded):
         ("transform:\n- { python: 'a:b', chunk: 5 }\n- { pick: [a] }", 12, "transform[0].chunk", "only step"),
         ("transform:\n  compute:\n    n: 'length('", 12, "transform.compute", "is no path"),
         ("transform: { rename: { 'a[0]': b } }", 11, "transform.rename", "dotted path"),
-        ("transform:\n  types: { a: float }", 12, "transform.types.a", "none of the values"),
+        ("transform:\n  types: { a: float }", 12, "transform.types.a", "not one of the allowed values"),
         ("transform:\n  rows: { visits: { each: v } }", 12, "transform.rows.visits", "did you mean `visit`"),
         ("transform:\n- rows: { visit: { each: v } }\n- rows: { visit: { each: v } }", 13,
          "transform[1].rows.visit", "two steps"),
@@ -134,9 +134,9 @@ def test_a_step_may_be_a_function_among_others_or_take_chunks(loaded):
 def test_mistakes_are_told_with_their_place(loaded, pillow, line, path, message):
     with pytest.raises(ConfigErrors) as raised:
         loaded(pillow)
-    told = [each for each in raised.value.errors if each.path == f"pillows.cases.{path}"]
+    told = [each for each in raised.value.problems if each.key == f"pillows.cases.{path}"]
     assert told, str(raised.value)
-    assert told[0].line == line
+    assert told[0].place.line == line
     assert message in f"{told[0].message}; {told[0].remedy}"
 
 
@@ -151,7 +151,7 @@ def test_mistakes_are_told_with_their_place(loaded, pillow, line, path, message)
 )
 def test_functions_that_are_not_there_are_told_with_their_place(loaded, pillow, path, message):
     (mistake,) = check_imports(loaded(pillow, PLUGIN))
-    assert mistake.path == f"pillows.cases.{path}"
+    assert mistake.key == f"pillows.cases.{path}"
     assert message in f"{mistake.message}; {mistake.remedy}"
 
 
@@ -206,7 +206,9 @@ def test_w5_a_transport_at_its_own_pace_is_a_pillow_of_its_own(tmp_path):
 def test_several_batches_in_flight_need_a_target_that_takes_them(tmp_path):
     text = PACED + "    batch: { max_in_flight: 4 }\n"
     (tmp_path / "pillowd.yaml").write_text(text)
-    with pytest.raises(ConfigErrors, match=r"batch.max_in_flight: `files` \(jsonl\) writes one batch after"):
+    with pytest.raises(
+        ConfigErrors, match=r"batch.max_in_flight: `files` \(jsonl\) writes one batch at a time"
+    ):
         load(tmp_path / "pillowd.yaml")
 
     alone = text.replace("    - { connection: files, file: cases.jsonl }\n", "").replace(
@@ -221,7 +223,7 @@ def test_several_batches_in_flight_need_a_target_that_takes_them(tmp_path):
 def test_one_transport_keeps_the_pillows_name(tmp_path):
     text = PACED.replace("    - { connection: files, file: cases.jsonl }\n", "")
     (tmp_path / "pillowd.yaml").write_text(text)
-    with pytest.raises(ConfigErrors, match=r"transport\[0\].own_pace: no transport .* is left"):
+    with pytest.raises(ConfigErrors, match=r"transport\[0\].own_pace: every transport .* so none is left"):
         load(tmp_path / "pillowd.yaml")
 
 
@@ -256,9 +258,9 @@ def test_the_tests_of_a_pillow_pass(loaded):
 )  # fmt: skip
 def test_a_failing_test_is_told_with_its_line_and_both_rows(loaded, old, new, index, line, message):
     (mistake,) = check_cases(loaded(CASES.replace(old, new)))
-    assert mistake.path == f"pillows.cases.tests[{index}]"
+    assert mistake.key == f"pillows.cases.tests[{index}]"
     assert message in mistake.message
-    assert mistake.line == line
+    assert mistake.place.line == line
 
 
 TRANSPORT_PLUGIN = """

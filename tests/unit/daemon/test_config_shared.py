@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.errors import ConfigErrors
 from daemon.config.load import load
+from daemon.config.problems import ConfigErrors
 
 CONFIG = """
 version: 1
@@ -57,4 +57,4 @@ def test_a_pillow_that_shares_with_its_like_is_not_blamed_for_a_third(tmp_path: 
     (tmp_path / "pillowd.yaml").write_text(text)
     with pytest.raises(ConfigErrors) as raised:
         load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
-    assert [mistake.path for mistake in raised.value.errors] == ["pillows.other.transport[0]"]
+    assert [mistake.key for mistake in raised.value.problems] == ["pillows.other.transport[0]"]
