@@ -30,11 +30,6 @@ WHOLE = "doc"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 #: Columns that every table of PostgreSQL has for itself.
 _SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-#: Target -> kind of value -> the type that takes every such value, and keeps it exactly.
-_TYPES = {
-    "sqlite": {"text": "text", "number": "any", "boolean": "integer"},
-    "postgres": {"text": "text", "number": "numeric", "boolean": "boolean"},
-}
 #: What the transform puts the document into, and the column's definition.
 _WHOLE_COLUMN = f"{WHOLE} jsonb"
 
@@ -67,12 +62,12 @@ def sample(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
     return [each for id, each in found.items() if not id.startswith("_design/")]
 
 
-def infer(documents: Iterable[Mapping[str, Any]], target: str) -> dict[str, str]:
+def infer(documents: Iterable[Mapping[str, Any]], column_types: Mapping[str, str]) -> dict[str, str]:
     """Column -> `"path type"` for a table of such documents, the most frequent fields first.
 
     Args:
         documents: a sample.
-        target: the type of the target's connection.
+        column_types: of the target; see `MirrorSupport.COLUMN_TYPES`.
 
     Returns:
         The columns and the whole document; empty, which is the document alone, where there are none.
@@ -87,7 +82,7 @@ def infer(documents: Iterable[Mapping[str, Any]], target: str) -> dict[str, str]
     types: dict[str, str] = {}
     taken = {WHOLE, *_SYSTEM}
     for name, _ in counts.most_common():
-        type = _TYPES[target].get("".join(kinds[name]))  # several kinds have none
+        type = column_types.get("".join(kinds[name]))  # several kinds have none
         # SQL does not tell `Name` from `name`.
         if type and _NAME.fullmatch(name) and name.lower() not in taken and len(types) < MAX_COLUMNS:
             types[name] = type

@@ -26,13 +26,13 @@ from daemon.config.models import Config
 from daemon.mirror.columns import fitting
 from daemon.mirror.targets import (
     SOURCE_PASSWORD,
-    TARGET_PASSWORD,
-    Place,
     plain_name,
     read_source,
     read_target,
 )
+from pillows import registry
 from pillows.errors import ConfigError
+from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 
 #: Names of the two connections.
 SOURCE, TARGET = "couch", "target"
@@ -41,12 +41,6 @@ CONFIG_FILE, LOG_FILE = "pillowd.yaml", "pillowd.log"
 
 #: A unix socket's path has 107 bytes at most (unix(7)).
 _SOCKET_BYTES = 107
-#: Documents of any shape: what does not fit a field's type is kept, but not searched for.
-_TOLERANT = {
-    "index.mapping.ignore_malformed": True,
-    "index.mapping.total_fields.ignore_dynamic_beyond_limit": True,
-}
-
 #: Chooses the columns of a table when there are none yet: given the configuration without them.
 ChooseColumns = Callable[[Config], Mapping[str, str]]
 #: Says what columns the table has; None where there is no table.
@@ -65,9 +59,9 @@ class Mirror:
         folder: configuration and state.
     """
 
-    source: Place
+    source: Endpoint
     database: str
-    target: Place
+    target: Endpoint
     name: str
     folder: Path
 
@@ -75,6 +69,13 @@ class Mirror:
     def config_path(self) -> Path:
         """The mirror's own configuration."""
         return self.folder / CONFIG_FILE
+
+    @property
+    def support(self) -> MirrorSupport:
+        """How the target's transport is used."""
+        support = registry.transport(self.target.type).mirror
+        assert support is not None  # noqa: S101  # else `read_target` had refused the target
+        return support
 
     @property
     def secrets(self) -> Mapping[str, str]:
@@ -104,12 +105,11 @@ class Mirror:
         }
 
     def _output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
-        if self.target.type == "elasticsearch":
-            return {"index": self.name, "mapping": {"date_detection": False}, "settings": _TOLERANT}
-        if self.target.type == "jsonl":
-            return {"file": f"{self.name}.jsonl"}
-        # `columns` stands there even when it is empty: it says that they were chosen.
-        return {"table": self.name, **({} if columns is None else {"columns": dict(columns)})}
+        settings = self.support.make_output(self.name)
+        if columns is None or not self.support.COLUMN_TYPES:
+            return dict(settings)
+        # `columns` is written even when it is empty: it says that they were chosen.
+        return {**settings, "columns": dict(columns)}
 
 
 def read(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
@@ -164,14 +164,14 @@ def prepare(
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)
-    columns = _columns(mirror, choose, find, known) if mirror.target.is_sql else {}
+    columns = _columns(mirror, choose, find, known) if mirror.support.COLUMN_TYPES else {}
     return _stored(mirror, columns, known)
 
 
 def _with_target_password(mirror: Mirror, environ: Mapping[str, str]) -> Mirror:
-    """PostgreSQL has other places for a password, too: ours counts where it is set."""
+    """Use `$TARGET_PASSWORD` if it is set: a target may have other places for a password, too."""
     connection = mirror.target.connection
-    if mirror.target.type != "postgres" or "password" in connection or TARGET_PASSWORD not in environ:
+    if not mirror.support.HAS_PASSWORD or "password" in connection or TARGET_PASSWORD not in environ:
         return mirror
     target = replace(mirror.target, connection={**connection, "password": f"${{{TARGET_PASSWORD}}}"})
     return replace(mirror, target=target)
@@ -253,7 +253,7 @@ def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[
     return load(mirror.config_path, environ)
 
 
-def _written(place: Place) -> dict[str, Any]:
+def _written(place: Endpoint) -> dict[str, Any]:
     """A connection as it must be written: only our own `${VARIABLE}` is one."""
 
     def text(name: str, value: Any) -> Any:

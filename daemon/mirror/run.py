@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +31,6 @@ from daemon.mirror.columns import infer, sample
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
 from daemon.mirror.existing_table import standing_columns
 from daemon.mirror.progress import MirrorProgress
-from daemon.mirror.targets import SQL_TYPES
 from daemon.signals import Signals
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
@@ -60,12 +60,14 @@ def follow(
         CommandError, PillowError, OSError: it cannot be done.
     """
     _warn_of_seen(wanted)
-    config = prepare(wanted, _infer if with_columns else None, find=_standing)
+    column_types = wanted.support.COLUMN_TYPES
+    infer_columns = partial(_infer, column_types=column_types)
+    config = prepare(wanted, infer_columns if with_columns else None, find=_standing)
     if write_config_to is not None:
         return _write(wanted, write_config_to)
     _check(config)
     summary = _run(wanted, config, once=once)
-    print_json(summary) if as_json else click.echo(_told(summary))
+    print_json(summary) if as_json else click.echo(_told(summary, has_columns=bool(column_types)))
     return _exit_code(summary, once=once)
 
 
@@ -122,11 +124,11 @@ def _warn_of_seen(wanted: Mirror) -> None:
         )
 
 
-def _infer(config: Config) -> dict[str, str]:
+def _infer(config: Config, column_types: Mapping[str, str]) -> dict[str, str]:
     _check(config)  # it says more of what is wrong than a failed sample
     (pillow,) = config.pillows.values()
     connection = cast("CouchConnection", config.connections[SOURCE].options)
-    return infer(sample(connection, pillow.source.database), config.connections[TARGET].type)
+    return infer(sample(connection, pillow.source.database), column_types)
 
 
 def _standing(config: Config) -> Mapping[str, str] | None:
@@ -209,7 +211,7 @@ def _summary(wanted: Mirror, config: Config, *, cut: bool, caught_up: bool) -> d
     }
 
 
-def _told(summary: dict[str, Any]) -> str:
+def _told(summary: dict[str, Any], *, has_columns: bool) -> str:
     """The summary for people: how far it is, and how to go on."""
     how = "caught up" if summary["caught_up"] else "stopped before it was caught up"
     lines = [f"{summary['name']}: {how}, {summary['changes']:,} changes so far"]
@@ -218,7 +220,7 @@ def _told(summary: dict[str, Any]) -> str:
             f"{summary['dead_letters']} could not be written (dead letters); why: "
             f"pillowd dead-letter list {summary['name']} --config {shlex.quote(summary['config'])}"
         )
-        if summary["target"] in SQL_TYPES:
+        if has_columns:
             lines.append(
                 "If a column is to blame: the same command with `--columns none --name OTHER` copies every "
                 "document whole into another table."

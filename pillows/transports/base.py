@@ -35,6 +35,7 @@ import msgspec
 from checkpoints import Checkpoint, TailKey
 from pillows.models import Batch, DocumentRows, WriteResult, epoch_of
 from pillows.options import Options, OutputOptions
+from pillows.transports.common.mirroring import MirrorSupport
 
 
 def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
@@ -140,6 +141,8 @@ class Transport(ABC):
     Connection: ClassVar[type[Options]]
     #: Settings of one output: an index, a table, a file.
     Output: ClassVar[type[OutputOptions]]
+    #: How `pillowd mirror` uses it; None if it cannot be a mirror's target.
+    mirror: ClassVar[MirrorSupport | None] = None
     #: Remembers its state over restarts. False if nothing can be kept (`null`, `stdout`).
     remembers: ClassVar[bool] = True
     #: Saves `Batch.checkpoint` in the transaction that writes the rows.

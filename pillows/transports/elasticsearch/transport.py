@@ -21,6 +21,7 @@ from pillows.models import Batch, DocumentRows, WriteResult
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.elasticsearch.bulk import Tally, operations
 from pillows.transports.elasticsearch.connection import check_versions, connect
+from pillows.transports.elasticsearch.mirror import ElasticsearchMirror
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
 from pillows.transports.elasticsearch.schema import GuardedIndex, plan
 from pillows.transports.elasticsearch.writer import IndexWriter, bulk_params, bulk_path
@@ -39,6 +40,7 @@ class ElasticsearchTransport(KeyedTransport):
 
     Connection = ElasticsearchConnection
     Output = ElasticsearchOutput
+    mirror = ElasticsearchMirror()
     concurrent = True
     verifiable = True
 

@@ -25,7 +25,9 @@ from pillows.transports.base import AppendOnlyTransport, TargetState
 from pillows.transports.common.addresses import check_folder, file_place
 from pillows.transports.common.blocking import Turns
 from pillows.transports.common.json_lines import encode_batch, preview_batch
+from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile
+from pillows.transports.jsonl.mirror import JsonlMirror
 from pillows.transports.jsonl.segments import SegmentedFile
 
 _Result = TypeVar("_Result")
@@ -68,6 +70,7 @@ class JsonlTransport(AppendOnlyTransport):
 
     Connection: ClassVar[type[Options]] = JsonlConnection
     Output: ClassVar[type[OutputOptions]] = JsonlOutput
+    mirror: ClassVar[MirrorSupport | None] = JsonlMirror()
     remembers: ClassVar[bool] = True
     transactional: ClassVar[bool] = True
 

@@ -26,7 +26,9 @@ from pillows.errors import ConfigError, FencedError, PermanentError
 from pillows.models import VERSION_BITS, Batch, WriteResult
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
+from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.postgres.encoder import restored, storable
+from pillows.transports.postgres.mirror import PostgresMirror
 from pillows.transports.postgres.misfit_probe import create_probes
 from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
 from pillows.transports.postgres.schema import create_stages, ensure, missing, shown, there
@@ -50,6 +52,7 @@ class PostgresTransport(KeyedTransport):
 
     Connection: ClassVar[type[Options]] = PostgresConnection
     Output: ClassVar[type[OutputOptions]] = PostgresOutput
+    mirror: ClassVar[MirrorSupport | None] = PostgresMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 

@@ -22,8 +22,10 @@ from pillows.options import Duration, Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.columns import TableOutput
+from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.sqlite.checkpoint import Checkpoints
 from pillows.transports.sqlite.connection import Session
+from pillows.transports.sqlite.mirror import SqliteMirror
 from pillows.transports.sqlite.options import SqliteOutput
 from pillows.transports.sqlite.statements import OWN_TABLES, Table
 from pillows.transports.sqlite.writer import BatchWriter
@@ -54,6 +56,7 @@ class SqliteTransport(KeyedTransport):
 
     Connection: ClassVar[type[Options]] = SqliteConnection
     Output: ClassVar[type[OutputOptions]] = SqliteOutput
+    mirror: ClassVar[MirrorSupport | None] = SqliteMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 

@@ -14,9 +14,17 @@ from daemon.mirror.columns import MAX_COLUMNS, infer
 from daemon.mirror.config import chosen_columns, prepare, read, write_config
 from daemon.mirror.fit_columns import Fitting
 from daemon.mirror.targets import plain_name, read_source, read_target
+from pillows import registry
 from pillows.errors import ConfigError
 
 URL = "http://etl:s3cret%40x@couch.example:5984/prefix/org%2Fcases"
+
+
+def column_types(type: str):
+    return registry.transport(type).mirror.COLUMN_TYPES
+
+
+SQLITE = column_types("sqlite")
 
 
 def mirror(target: str, tmp_path: Path, url: str = URL):
@@ -118,7 +126,7 @@ def test_what_every_document_has_in_one_kind_becomes_a_column(target, types):
     ]
 
     number, boolean = types
-    assert infer(documents, target) == {
+    assert infer(documents, column_types(target)) == {
         "name": "name text",
         "w": f"w {number}",
         "age": f"age {number}",
@@ -131,7 +139,7 @@ def test_what_every_document_has_in_one_kind_becomes_a_column(target, types):
 def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_document():
     documents = [{"Name": "x", "name": "y"}, {"Name": "z"}, {f"f{n}": 1 for n in range(500)}]
 
-    columns = infer(documents, "sqlite")
+    columns = infer(documents, SQLITE)
 
     assert "Name" in columns
     assert "name" not in columns
@@ -139,13 +147,13 @@ def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_docume
 
 
 def test_an_empty_database_has_only_the_document():
-    assert infer([], "sqlite") == {}
+    assert infer([], SQLITE) == {}
 
 
 def test_columns_that_postgresql_has_for_itself_are_left_to_the_document():
     documents = [{"xmin": 1, "xmax": 2, "CTID": "x", "cmin": 1, "cmax": 1, "tableoid": 1, "price": 3}]
 
-    assert infer(documents, "postgres") == {"price": "price numeric", "doc": "doc jsonb"}
+    assert infer(documents, column_types("postgres")) == {"price": "price numeric", "doc": "doc jsonb"}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +183,7 @@ def test_what_fits_no_column_leaves_it_empty_and_the_document_whole(type, fittin
 def test_every_type_that_is_inferred_says_what_fits(tmp_path):
     wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
 
-    config = prepare(wanted, lambda _: infer([{"n": 1, "t": "x", "b": True}], "sqlite"), {})
+    config = prepare(wanted, lambda _: infer([{"n": 1, "t": "x", "b": True}], SQLITE), {})
 
     (step,) = config.pillows["org_cases"].steps
     assert step.python == "daemon.mirror.fit_columns:Fitting"

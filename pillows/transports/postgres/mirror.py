@@ -1,0 +1,53 @@
+"""PostgreSQL as a mirror's target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, ClassVar
+
+from psycopg import ProgrammingError, conninfo
+
+from pillows.errors import ConfigError
+from pillows.redaction import redact_address
+from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
+from pillows.transports.postgres.connection import connect
+
+_COLUMNS = """
+    select attname, format_type(atttypid, atttypmod) from pg_attribute
+    where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped order by attnum
+"""
+
+
+class PostgresMirror(MirrorSupport):
+    """A table in a PostgreSQL database."""
+
+    SCHEMES: ClassVar[tuple[str, ...]] = ("postgresql", "postgres")
+    FORM: ClassVar[str] = "postgresql://HOST/DATABASE"
+    COLUMN_TYPES: ClassVar[Mapping[str, str]] = {"text": "text", "number": "numeric", "boolean": "boolean"}
+    HAS_PASSWORD: ClassVar[bool] = True
+
+    def parse(self, text: str) -> Endpoint:
+        """Return the database; see `MirrorSupport.parse`. libpq's own parser knows every form of its URLs."""
+        try:
+            parts = conninfo.conninfo_to_dict(text)
+        except ProgrammingError as error:
+            raise ConfigError(
+                f"{redact_address(text)}: {str(error).strip()}.", remedy=f"write {self.FORM}"
+            ) from None
+        password = parts.pop("password", None)
+        connection = {"type": "postgres", "dsn": conninfo.make_conninfo("", **parts)}
+        if password is None:
+            return Endpoint(connection=connection)
+        connection["password"] = f"${{{TARGET_PASSWORD}}}"
+        return Endpoint(connection=connection, secrets={TARGET_PASSWORD: str(password)})
+
+    def make_output(self, name: str) -> Mapping[str, Any]:
+        """Return a table of that name."""
+        return {"table": name}
+
+    def read_columns(self, connection: Any, output: Any) -> Mapping[str, str]:
+        """Return the table's columns; see `MirrorSupport.read_columns`."""
+        with closing(connect(connection, "pillowd mirror")) as database:
+            path = f'"{connection.schema_}"."{output.table}"'  # a mirror's names need no escaping
+            return dict(database.execute(_COLUMNS, (path,)).fetchall())
