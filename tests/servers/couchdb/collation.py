@@ -1,0 +1,69 @@
+"""The order of JSON values in views: by type, and texts as ICU orders them, nearly.
+
+ICU is not in Python. Punctuation comes before digits and digits before letters, small letters before capital
+ones, an accent only decides between texts that are otherwise equal. That holds for the letters of Europe.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import cmp_to_key
+from typing import Any
+
+from tests.servers.couchdb.jsontext import OddFloat
+
+RANKS = {bool: 1, int: 3, float: 3, OddFloat: 3, str: 4, list: 5, dict: 6}
+
+
+def rank(value: Any) -> int:
+    """Return the place of a value's type."""
+    if value is None:
+        return 0
+    return 2 if value is True else RANKS[type(value)]
+
+
+def compare(left: Any, right: Any) -> int:
+    """Return a number below, at or above zero."""
+    place, other = rank(left), rank(right)
+    if place != other or place <= 2:  # noqa: PLR2004 - null, false and true are equal to themselves only
+        return place - other
+    if place == RANKS[str]:
+        return _order(text_key(left), text_key(right))
+    if place == RANKS[list]:
+        return _compare_all(left, right)
+    if place == RANKS[dict]:
+        return _compare_all([part for pair in left.items() for part in pair], [p for q in right.items() for p in q])
+    return _order(_number(left), _number(right))
+
+
+def _compare_all(left: list[Any], right: list[Any]) -> int:
+    for one, other in zip(left, right, strict=False):
+        if order := compare(one, other):
+            return order
+    return len(left) - len(right)
+
+
+def _order(left: Any, right: Any) -> int:
+    return (left > right) - (left < right)
+
+
+def _number(value: Any) -> float:
+    return value.value if isinstance(value, OddFloat) else value
+
+
+def text_key(text: str) -> tuple[object, ...]:
+    """Return what texts are ordered by."""
+    letters = unicodedata.normalize("NFD", text)
+    bases = [letter for letter in letters if not unicodedata.combining(letter)]
+    primary = [(_class(letter), letter.casefold()) for letter in bases]
+    marks = [letter for letter in letters if unicodedata.combining(letter)]
+    return (primary, marks, [letter != letter.lower() for letter in bases], text)
+
+
+def _class(letter: str) -> int:
+    if letter.isalpha():
+        return 2
+    return 1 if letter.isdigit() else 0
+
+
+key = cmp_to_key(compare)
