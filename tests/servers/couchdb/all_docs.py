@@ -67,7 +67,7 @@ def check_partitioned(database: Database) -> None:
 
 
 def partition_info(database: Database, partition: str) -> dict[str, Any]:
-    """Return what `GET /{db}/_partition/{partition}` shows."""
+    """Return the answer of `GET /{db}/_partition/{partition}`."""
     check_partitioned(database)
     shard = database.shard_of(f"{partition}:")
     packed = [data for doc_id, data in shard.packed.items() if doc_id.startswith(f"{partition}:")]
@@ -101,7 +101,7 @@ def list_documents(database: Database, arguments: Arguments) -> Iterator[bytes]:
     total = database.live
     if arguments.keys is not None:
         keys = arguments.keys[::-1] if arguments.descending else arguments.keys
-        extra = {"update_seq": None} if arguments.update_seq else {}
+        extra: dict[str, Any] = {"update_seq": None} if arguments.update_seq else {}
         return _list(total, None, _cut(keys, arguments), row, extra)
     extra = {"update_seq": database.update_seq()} if arguments.update_seq else {}
     window, before = _window(database.ids(), arguments)

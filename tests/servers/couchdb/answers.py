@@ -70,7 +70,7 @@ def find_revision(request: Request, database: Database, doc_id: str) -> tuple[Tr
 
 
 def live(revision: Revision) -> Revision:
-    """Return a revision that is no tombstone."""
+    """Return a revision; refuse a tombstone."""
     if revision.deleted:
         raise missing("deleted")
     return revision
@@ -81,7 +81,8 @@ def open_revisions(tree: Tree | None, keys: tuple[Key, ...] | None, *, latest: b
     if tree is None:
         return list(keys or ())
     if keys is None:
-        return list(sorted(tree.leaves(), key=lambda leaf: leaf.key))
+        leaves = sorted(tree.leaves(), key=lambda leaf: leaf.key)
+        return [*leaves]
     found: dict[Key, Revision] = {}
     lost: list[Key] = []
     for key in keys:

@@ -48,7 +48,7 @@ class Sent:
     """The attachments that a document was sent with.
 
     Args:
-        members: what `_attachments` says.
+        members: the value of `_attachments`.
         largest: how large one may be.
         take: returns the content of one that follows in a multipart body.
     """
@@ -81,12 +81,12 @@ class Sent:
         Args:
             doc_id: for the error's text.
             generation: of the new revision.
-            before: what the revision has on which it stands.
+            before: the attachments of the parent revision.
             keep_revpos: whether they come from a replication, with the generations that brought them.
-            lenient: leave out stubs of what is not there.
+            lenient: leave out stubs that name nothing.
 
         Raises:
-            Refusal: a stub names what is not there.
+            Refusal: a stub names nothing.
         """
         known = {attachment.name: attachment for attachment in before}
         found: list[Attachment] = []
@@ -130,7 +130,7 @@ def _check_digest(digest: Any) -> None:
 def describe(
     attachment: Attachment, *, inline: bool = False, follows: bool = False, encoding_info: bool = False
 ) -> dict[str, Any]:
-    """Return what a document says about an attachment."""
+    """Return an attachment's entry in `_attachments`."""
     shown: dict[str, Any] = {
         "content_type": attachment.content_type,
         "revpos": attachment.revpos,

@@ -1,4 +1,4 @@
-"""Who asks, and what they may: passwords, sessions, lockout, administrators and members."""
+"""Passwords, sessions, lockout, administrators and members."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Auth:
         self._failures: dict[tuple[str, str], list[float]] = {}
 
     def identify(self, request: Request) -> User:
-        """Return who asks.
+        """Return the user of a request.
 
         Raises:
             Refusal: the password is wrong, the account is locked, or the header is malformed.
@@ -171,7 +171,7 @@ class Auth:
 
 
 def derive(password: str, salt: str) -> str:
-    """Return what is kept of a password."""
+    """Return the key that is stored for a password."""
     return hashlib.pbkdf2_hmac("sha256", password.encode(), salt.encode(), ITERATIONS).hex()
 
 
@@ -198,7 +198,7 @@ def hide_password(doc_id: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_server_admin(user: User) -> None:
-    """Refuse whoever is no administrator of the server."""
+    """Refuse everyone but administrators of the server."""
     if not user.is_admin:
         raise unauthorized("You are not a server admin.")
 
@@ -230,7 +230,7 @@ def check_member(user: User, database: Database) -> None:
 
 
 def check_security(value: Any) -> None:
-    """Refuse what is no security object; CouchDB then fails to find a majority for it."""
+    """Refuse a malformed security object, for which CouchDB finds no majority."""
     groups = [value.get(name, {}) for name in ("admins", "members")] if isinstance(value, dict) else [None]
     for group in groups:
         if not isinstance(group, dict) or not all(

@@ -1,4 +1,4 @@
-"""`_bulk_docs`, `_bulk_get`, `_revs_diff`, `_missing_revs`, `_purge` and what it leaves behind."""
+"""`_bulk_docs`, `_bulk_get`, `_revs_diff`, `_missing_revs`, `_purge` and `_purged_infos`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _unsupported(edit: Edit) -> dict[str, Any]:
 
 
 def _check_stubs(database: Database, edits: list[Edit]) -> None:
-    """Refuse the whole request where a stub names what is not there."""
+    """Refuse the whole request where a stub names nothing."""
     for edit in edits:
         if edit.sent and edit.sent.stubs:
             tree = database.tree(edit.id)
@@ -128,7 +128,7 @@ def _as_parts(kind: str, results: list[_Result]) -> Response:
 
 
 class _Result:
-    """What `_bulk_get` finds for one entry."""
+    """The result of one entry of `_bulk_get`."""
 
     def __init__(self, database: Database, entry: Any, shown: Shown, *, latest: bool) -> None:
         self._id: str | None = None

@@ -1,20 +1,23 @@
 """`_changes`: normal, longpoll, continuous and eventsource feeds.
 
-Rows are made in blocks, each of which is one piece of the answer. A plain document's row is cut from its bytes;
-only others are unpacked. Shards are merged at random, so the order differs from request to request, but each
-shard's own order holds.
+Rows are made in blocks, and each block is one chunk of the answer. A plain document's row is cut from its
+bytes; only trees are unpacked. Shards are merged at random: the order differs from request to request, while
+the order within a shard holds.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from gevent.event import Event
 
 from tests.servers.couchdb.database import Database
 from tests.servers.couchdb.documents import Shown, meta_of, write_document
 from tests.servers.couchdb.errors import Refusal, bad_request
+from tests.servers.couchdb.failpoints import rewound
 from tests.servers.couchdb.filters import Filter, make_filter
 from tests.servers.couchdb.http import Request, Response
 from tests.servers.couchdb.jsontext import dumps, loads, text_of
@@ -35,12 +38,12 @@ NO_NUMBER = "Invalid heartbeat value. Expecting a positive integer value (in mil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a request says about its feed.
+    """The parameters of a feed.
 
     Attributes:
         feed: one of `FEEDS`.
         all_leaves: whether rows name all leaves.
-        docs: what is shown of the documents; None is nothing.
+        docs: the parts of the documents that are shown; None shows no documents.
         conflicts: whether the documents name theirs.
         descending: whether the last row comes first; `since` does not count then.
         limit: how many rows at most.
@@ -65,7 +68,7 @@ class Asked:
 
 
 def read_asked(request: Request) -> Asked:
-    """Return what a request asks for.
+    """Return the parameters of a request.
 
     Raises:
         Refusal: it makes no sense.
@@ -136,16 +139,14 @@ def get_changes(request: Request, node: Node, database: Database) -> Response:
         body = request.json_object() if request.body() else {}
     asked = read_asked(request)
     since = _since(request, asked.feed)
-    positions = start_positions(database, since)
-    if any(point.does == "rewind" for point in request.faults):
-        positions = [0] * len(positions)
+    positions = rewound(request.faults, start_positions(database, since))
     lags = any(point.does == "lag" for point in request.faults)
     changes = Changes(database, asked, make_filter(request, database, body), positions, lags=lags)
     return respond(request, node, database, asked, changes)
 
 
 def respond(request: Request, node: Node, database: Database, asked: Asked, changes: Changes) -> Response:
-    """Return the answer that a feed's rows make."""
+    """Return the answer with a feed's rows."""
     if asked.feed == "normal":
         headers = {"ETag": database.etag()}
         if request.headers.get("if-none-match") == headers["ETag"]:
@@ -180,7 +181,7 @@ class Changes:
 
     Args:
         database: whose.
-        asked: what the request says.
+        asked: its parameters.
         chosen: the filter.
         positions: where each shard begins.
         lags: whether the copies that are read have not seen the last write of each document.
@@ -242,7 +243,7 @@ class Changes:
     def _ended(self, node: Node) -> bool:
         return self._left == 0 or self._database.deleted or bool(node.config.maintenance_mode)
 
-    def _wait(self, changed: Any) -> Iterator[bytes]:
+    def _wait(self, changed: Event) -> Generator[bytes, None, bool]:
         """Wait for a write, with signs of life; return whether the feed goes on."""
         beat = b"event: heartbeat\ndata: \n\n" if self._asked.feed == "eventsource" else b"\n"
         while not changed.wait(self._asked.heartbeat or self._asked.timeout):
@@ -297,7 +298,7 @@ class Changes:
         return before + self._join.join(rows)
 
     def _go_to_the_end(self) -> None:
-        """Move past what a filter left out."""
+        """Move past the rows that a filter left out."""
         if not self._asked.descending:
             for number, end in enumerate(self._ends):
                 if self._tokens.positions[number] < end:
@@ -393,4 +394,3 @@ class Changes:
             return text
         document = loads(text)
         return dumps({name: document[name] for name in self._filter.fields if name in document})
-

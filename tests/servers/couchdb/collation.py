@@ -24,16 +24,21 @@ def rank(value: Any) -> int:
 
 def compare(left: Any, right: Any) -> int:
     """Return a number below, at or above zero."""
-    place, other = rank(left), rank(right)
-    if place != other or place <= 2:  # noqa: PLR2004 - null, false and true are equal to themselves only
+    place: int = rank(left)
+    other: int = rank(right)
+    if place != other or place <= 2:
         return place - other
     if place == RANKS[str]:
         return _order(text_key(left), text_key(right))
     if place == RANKS[list]:
         return _compare_all(left, right)
     if place == RANKS[dict]:
-        return _compare_all([part for pair in left.items() for part in pair], [p for q in right.items() for p in q])
+        return _compare_all(_parts(left), _parts(right))
     return _order(_number(left), _number(right))
+
+
+def _parts(value: dict[str, Any]) -> list[Any]:
+    return [part for pair in value.items() for part in pair]
 
 
 def _compare_all(left: list[Any], right: list[Any]) -> int:
@@ -44,15 +49,16 @@ def _compare_all(left: list[Any], right: list[Any]) -> int:
 
 
 def _order(left: Any, right: Any) -> int:
-    return (left > right) - (left < right)
+    return int(left > right) - int(left < right)
 
 
-def _number(value: Any) -> float:
-    return value.value if isinstance(value, OddFloat) else value
+def _number(value: Any) -> float | int:
+    number: float | int = value.value if isinstance(value, OddFloat) else value
+    return number
 
 
 def text_key(text: str) -> tuple[object, ...]:
-    """Return what texts are ordered by."""
+    """Return the sort key of a text."""
     letters = unicodedata.normalize("NFD", text)
     bases = [letter for letter in letters if not unicodedata.combining(letter)]
     primary = [(_class(letter), letter.casefold()) for letter in bases]

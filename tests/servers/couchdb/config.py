@@ -18,7 +18,7 @@ class Config:
         return self.sections.get(section, {}).get(key, default)
 
     def set(self, section: str, key: str, value: str | None) -> str:
-        """Change a setting, or forget it; return what it was."""
+        """Change a setting, or remove it; return its former value."""
         before = self.get(section, key)
         if value is None:
             self.sections.get(section, {}).pop(key, None)

@@ -1,4 +1,4 @@
-"""A database: its shards, local documents, settings, and those who wait for a write."""
+"""A database: its shards, local documents, settings, and the event of the next write."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Database:
         local: revision number and JSON text of the local documents by their ids.
         security: the JSON text of `_security`.
         revs_limit: how many revisions of a branch are remembered.
-        purged: what `_purged_infos` tells, the oldest first.
-        deleted: whether it was deleted while somebody waits.
-        code: functions of design documents, by what they are of; forgotten when one of those changes.
+        purged: ids and revisions of the purges, the oldest first.
+        deleted: whether it was deleted; open feeds look at it.
+        code: compiled functions of design documents; cleared when a design document changes.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Database:
         self.commit()
 
     def compact(self) -> None:
-        """Forget what compaction forgets."""
+        """Drop the bodies of old revisions, and old purges."""
         for shard in self.shards:
             for doc_id, packed in shard.packed.items():
                 tree = Tree.unpack(packed)
@@ -167,7 +167,7 @@ class Database:
         self.journal.rewrite(self._everything())
 
     def commit(self) -> None:
-        """Make what was stored last, and wake those who wait."""
+        """Write the journal, and wake the feeds."""
         self.journal.flush()
         self._wake()
 
@@ -208,7 +208,7 @@ class Database:
         return Tokens(self.shards, [shard.seq for shard in self.shards]).token().decode()
 
     def info(self) -> dict[str, Any]:
-        """Return what `GET /{db}` shows."""
+        """Return the answer of `GET /{db}`."""
         size = sum(len(shard.packed) for shard in self.shards) * 1000
         purge_token = Tokens(self.shards, [self.purges, *[0] * (len(self.shards) - 1)]).token().decode()
         return {

@@ -1,4 +1,4 @@
-"""Documents as they are sent and shown: which members are CouchDB's, and how a revision is written as JSON."""
+"""Documents as JSON: how they are read, with the members that are CouchDB's, and how they are written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Edit:
 
     Attributes:
         id: empty where none was sent.
-        path: the revision named and its ancestors: the base of an edit, or with `new_edits=false` the new one.
+        path: the revision that is named, and its ancestors; with `new_edits=false` the new revision.
         body: the members that are not CouchDB's.
         text: their JSON text without braces.
         deleted: whether it is a tombstone.
@@ -48,7 +48,7 @@ class Edit:
 
 
 def check_id(doc_id: object, database: Database | None = None) -> str:
-    """Refuse what is no id; return it."""
+    """Return an id; refuse a value that no id may have."""
     if not isinstance(doc_id, str):
         raise illegal_id("Document id must be a string")
     if not doc_id:
@@ -80,14 +80,14 @@ def parse_document(
     """Return the edit that a JSON value stands for.
 
     Args:
-        value: what was sent.
+        value: the JSON value.
         database: for which it is.
         limits: how large it may be.
         known_id: the id that the path names; `_id` does not count then.
         take: returns the content of an attachment that follows.
 
     Raises:
-        Refusal: it is no document.
+        Refusal: it is not a document.
     """
     if not isinstance(value, dict):
         raise bad_request("Document must be a JSON object")
@@ -132,7 +132,7 @@ def _revisions(value: dict[str, Any]) -> list[Key]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a reader wants to see of a document.
+    """The parts of a document that a reader asks for.
 
     Attributes:
         revs: `_revisions`.
@@ -158,7 +158,7 @@ class Shown:
 
 
 def shown_by(request: Request) -> Shown:
-    """Return what a request's query asks for."""
+    """Return the parts that a request's query asks for."""
     meta = request.is_true("meta")
     since = request.value("atts_since")
     return Shown(

@@ -1,4 +1,4 @@
-"""How an edit changes a document: which edits are conflicts, and what a revision is called."""
+"""Edits: which of them are conflicts, and which revision each makes."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def replicate_document(database: Database, edit: Edit, validate: Validate) -> Re
     before = parent.attachments if parent else ()
     known = tree.revisions.get(edit.path[0])
     generation, digest = edit.path[0]
-    files = ()
+    files: tuple[Attachment, ...] = ()
     if edit.sent:
         held = known.attachments if known else before
         files = edit.sent.resolve(edit.id, generation, held, keep_revpos=True)

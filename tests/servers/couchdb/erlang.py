@@ -39,7 +39,9 @@ def revision_hash(
         content = _term(body)
     except RecursionError:  # real ones have another hash here
         content = dumps(body)
-    digests = [tuple(part if isinstance(part, bytes) else part.encode() for part in one) for one in attachments]
+    digests = [
+        tuple(part if isinstance(part, bytes) else part.encode() for part in one) for one in attachments
+    ]
     head = b"\x83l\0\0\0\5" + ATOMS[deleted] + _term(start) + _term(previous)
     return hashlib.md5(head + content + _term(digests) + b"j", usedforsecurity=False).hexdigest()
 
@@ -56,7 +58,7 @@ def _term(value: Any) -> bytes:
     kind = type(value)
     if kind is str:
         data = value.encode(errors="replace")
-        return b"m" + struct.pack(">I", len(data)) + data
+        return _binary(data)
     if kind is bool or value is None:
         return ATOMS[value]
     if kind is int:
@@ -71,7 +73,11 @@ def _term(value: Any) -> bytes:
         return bytes((104, len(value))) + b"".join(map(_term, value))
     if kind is OddFloat:
         return struct.pack(">cd", b"F", value.value)
-    return b"m" + struct.pack(">I", len(value)) + bytes(value)
+    return _binary(bytes(value))
+
+
+def _binary(data: bytes) -> bytes:
+    return b"m" + struct.pack(">I", len(data)) + data
 
 
 def _members(value: dict[str, Any]) -> bytes:

@@ -50,22 +50,22 @@ def bad_request(reason: str) -> Refusal:
 
 
 def invalid_json() -> Refusal:
-    """Return the error of a text that is no JSON."""
+    """Return the error of a text that is not JSON."""
     return bad_request("invalid UTF-8 JSON")
 
 
 def invalid_rev() -> Refusal:
-    """Return the error of a text that is no revision."""
+    """Return the error of a malformed revision."""
     return bad_request("Invalid rev format")
 
 
 def illegal_id(reason: str) -> Refusal:
-    """Return the error of an id that no document may have."""
+    """Return the error of an illegal document id."""
     return Refusal(400, "illegal_docid", reason)
 
 
 def missing(reason: str = "missing") -> Refusal:
-    """Return the error of a thing that is not there."""
+    """Return the error of a missing document, database or page."""
     return Refusal(404, "not_found", reason)
 
 

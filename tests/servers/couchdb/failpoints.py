@@ -1,15 +1,20 @@
-"""Faults that a test orders: what the nodes of a cluster do, and what proxies make of it.
+"""Faults that a test orders: those of a cluster's nodes, and those of proxies.
 
-`PUT /_failpoints` takes a list of them, `GET` shows what is left, `DELETE` clears them; `--failpoint` sets one
-at the start. Each is an object:
+`PUT /_failpoints` takes a list of faults, `GET` shows the ones that are not used up, `DELETE` clears them;
+`--failpoint` sets one at the start. A fault is an object:
 
-* `does`: `second_head` (a second HTTP head in the open chunked body, then silence, as when a worker's node
-  dies), `bare_end` (the connection ends without a last chunk, as when the coordinator's node dies), `clean_cut`
-  (a proxy ends the body in order, in the middle of a row), `silence` (no head for `seconds`, then 500, as when a
-  range has no live copy), `answer` (`status`, `error`, `reason`), `rewind` (a feed begins again at 0, as after
-  the loss of a copy's disk), `lag` (rows show what documents were before their last write).
-* `method` and `path`: regular expressions that the whole of each must match; without them all requests do.
-* `times`: how many requests it meets, 1 if not said; 0 is all of them.
+* `does` is one of
+
+  * `second_head`: a second HTTP head in the open chunked body, then silence (a worker's node dies);
+  * `bare_end`: the connection closes without a last chunk (the coordinator's node dies);
+  * `clean_cut`: the body ends in order, in the middle of a row (a proxy cuts it);
+  * `silence`: nothing for `seconds`, then 500 (a range has no live copy);
+  * `answer`: `status`, `error` and `reason` (412, 500 `nodedown` and others);
+  * `rewind`: a feed begins again at 0, or only one `shard` of it does (a copy's disk is lost);
+  * `lag`: rows show documents as they were before their last write (a copy lags).
+
+* `method` and `path`: regular expressions that the whole of each must match; by default all requests do.
+* `times`: how many requests it meets, 1 by default; 0 meets all.
 * `after`: how many bytes of the body come before it.
 """
 
@@ -49,6 +54,7 @@ class Failpoint:
     status: int = 500
     error: str = "nodedown"
     reason: str = "progress not possible"
+    shard: int | None = None
 
     def meets(self, request: Request) -> bool:
         """Return whether a request has this fault."""
@@ -78,10 +84,10 @@ class Failpoints:
 
     def add(self, value: dict[str, Any]) -> None:
         """Add a fault."""
-        self.set([*self.list(), value])
+        self.set([*self.left(), value])
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return what is left."""
+    def left(self) -> list[dict[str, Any]]:
+        """Return the faults that are not used up."""
         return [asdict(point) for point in self._points]
 
     def meeting(self, request: Request) -> list[Failpoint]:
@@ -95,7 +101,7 @@ class Failpoints:
 
 
 def before_answer(points: list[Failpoint]) -> None:
-    """Do what comes instead of an answer."""
+    """Delay the request or refuse it, as its faults demand."""
     for point in points:
         if point.does == "silence":
             gevent.sleep(point.seconds)
@@ -122,6 +128,14 @@ def _cut(pieces: Iterator[bytes], after: int, end: Raw) -> Iterator[bytes]:
         after -= len(piece)
         yield piece
     yield end
+
+
+def rewound(points: list[Failpoint], positions: list[int]) -> list[int]:
+    """Return where a feed begins."""
+    for point in points:
+        if point.does == "rewind":
+            positions = [0 if point.shard in (None, shard) else at for shard, at in enumerate(positions)]
+    return positions
 
 
 class Silent(Raw):

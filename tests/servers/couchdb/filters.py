@@ -18,12 +18,12 @@ Keeps = Callable[[str, Revision], bool]
 
 
 class Filter:
-    """What a feed leaves out.
+    """The choice of a feed's rows.
 
     Attributes:
         keeps: whether a revision passes; None lets all pass.
         ids: the only documents that are looked at; None is all.
-        fields: what is shown of a document; None is all.
+        fields: the members of a document that are shown; None shows all.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ def make_filter(request: Request, database: Database, body: dict[str, Any]) -> F
     """Return the filter that a request asks for.
 
     Raises:
-        Refusal: there is no such filter.
+        Refusal: the filter does not exist.
     """
     name = request.value("filter")
     if not name:

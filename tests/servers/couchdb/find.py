@@ -41,7 +41,7 @@ def find(request: Request, database: Database) -> Response:
     found = [document for document in _documents(database) if matches(document)]
     for field in reversed(order):
         (name, direction), *_ = field.items()
-        found.sort(key=lambda document: key(document.get(name)), reverse=direction == "desc")  # noqa: B023
+        found.sort(key=lambda document: key(document.get(name)), reverse=direction == "desc")
     skip, limit = body.get("skip", 0), body.get("limit", LIMIT)
     shown = [_fields(document, body.get("fields")) for document in found[skip : skip + limit]]
     answer = {"docs": shown, "bookmark": dumps(shown[-1:]).hex() if shown else "nil"}
@@ -64,7 +64,7 @@ def _fields(document: dict[str, Any], names: list[str] | None) -> dict[str, Any]
 
 
 def _is_indexed(database: Database, selector: Any, order: list[dict[str, str]]) -> bool:
-    """Return whether an index has all its fields in the selector or the order, which must be its beginning."""
+    """Return whether an index has all its fields in the query, and its first ones in the order."""
     sorted_by = [name for one in order for name in one]
     for index in _indexes(database):
         fields = [name for one in index["def"]["fields"] for name in one]
@@ -96,7 +96,9 @@ def create_index(request: Request, node: Node, database: Database) -> Response:
     body = request.json_object()
     given = _required(_required(body, "index"), "fields")
     fields = {
-        name: order for one in given for name, order in (one if isinstance(one, dict) else {one: "asc"}).items()
+        name: order
+        for one in given
+        for name, order in (one if isinstance(one, dict) else {one: "asc"}).items()
     }
     doc_id = f"_design/{str(body.get('ddoc', 'index')).removeprefix('_design/')}"
     name = str(body.get("name", "-".join(fields)))

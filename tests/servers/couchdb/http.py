@@ -1,7 +1,6 @@
 """HTTP as CouchDB's mochiweb speaks it: requests, answers, and the loop of a connection.
 
-It is written for the tests: it keeps to what clients of CouchDB see, and it lets a test write into the middle
-of an answer what no library would.
+A library would not let a test write arbitrary bytes into the middle of an answer; this module does.
 """
 
 from __future__ import annotations
@@ -13,8 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
-from io import BufferedReader
-from typing import Any
+from typing import Any, BinaryIO
 
 import gevent
 from gevent.socket import socket as GeventSocket  # noqa: N812 - it is a class
@@ -31,7 +29,7 @@ REPHRASED = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Request Entity Too Large"}
 
 @dataclass(slots=True, kw_only=True)
 class Request:
-    """What a client sent.
+    """A request.
 
     Attributes:
         method: as it counts: HEAD is GET.
@@ -43,8 +41,8 @@ class Request:
         content: the body as it came.
         address: the client's.
         too_large: whether the body was refused unread.
-        user: name and roles of who asks, and how that is known.
-        faults: what a test ordered for it.
+        user: the authenticated user.
+        faults: the failpoints that meet it.
     """
 
     method: str
@@ -82,7 +80,7 @@ class Request:
         return self.content
 
     def json(self) -> Any:
-        """Return what the body says."""
+        """Return the body's JSON value."""
         body = self.body()
         if not body:
             raise invalid_json()
@@ -114,7 +112,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What is answered.
+    """An answer.
 
     Attributes:
         status: HTTP status.
@@ -134,7 +132,7 @@ def json_response(value: Any, status: int = 200, **headers: str) -> Response:
 
 
 def decode(text: bytes) -> str:
-    """Return a part of a path or query as mochiweb decodes it; what is no percent code stays."""
+    """Return a part of a path or query as mochiweb decodes it: malformed percent codes stay."""
     data = PERCENT.sub(lambda found: bytes((int(found[1], 16),)), text.replace(b"+", b" "))
     return data.decode(errors="surrogateescape") if b"\xed" not in data else _with_halves(data)
 
@@ -153,10 +151,10 @@ def parse_query(text: str) -> list[tuple[str, str]]:
 
 
 class Malformed(Exception):
-    """The bytes are no request that mochiweb would pass on."""
+    """The bytes are not a request that mochiweb passes on."""
 
 
-def read_request(reader: BufferedReader, connection: GeventSocket, address: str, largest: int) -> Request | None:
+def read_request(reader: BinaryIO, connection: GeventSocket, address: str, largest: int) -> Request | None:
     """Read one request; return None at the end of the connection."""
     line = reader.readline(LONGEST_LINE + 1)
     while line in (b"\r\n", b"\n"):
@@ -164,7 +162,7 @@ def read_request(reader: BufferedReader, connection: GeventSocket, address: str,
     if not line:
         return None
     words = line.decode("latin-1").split()
-    if len(line) > LONGEST_LINE or len(words) != 3:  # noqa: PLR2004 - method, target, version
+    if len(line) > LONGEST_LINE or len(words) != 3:
         raise Malformed
     headers = _read_headers(reader)
     if headers.get("expect", "").lower() == "100-continue":
@@ -189,7 +187,7 @@ def read_request(reader: BufferedReader, connection: GeventSocket, address: str,
     )
 
 
-def _read_headers(reader: BufferedReader) -> dict[str, str]:
+def _read_headers(reader: BinaryIO) -> dict[str, str]:
     headers: dict[str, str] = {}
     while line := reader.readline(LONGEST_LINE * 8).strip():
         name, _, text = line.decode("latin-1").partition(":")
@@ -197,7 +195,7 @@ def _read_headers(reader: BufferedReader) -> dict[str, str]:
     return headers
 
 
-def _read_content(reader: BufferedReader, headers: dict[str, str], largest: int) -> tuple[bytes, bool]:
+def _read_content(reader: BinaryIO, headers: dict[str, str], largest: int) -> tuple[bytes, bool]:
     """Return the body, or nothing and True where it is too large."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         pieces: list[bytes] = []
@@ -239,23 +237,25 @@ class Connection:
 
     def serve(self) -> None:
         """Answer requests until the client leaves."""
-        reader = self._socket.makefile("rb", 65536)
+        reader: BinaryIO = self._socket.makefile("rb", 65536)  # type: ignore[assignment]
         try:
             while (request := self._next(reader)) is not None:
                 self.send(request, self._answer(request))
                 if request.headers.get("connection", "").lower() == "close":
                     break
         except (OSError, ValueError):
-            pass  # the client left, or sent what is no HTTP
+            pass  # the client left, or sent something else than HTTP
         finally:
             reader.close()
             self._socket.close()
 
-    def _next(self, reader: BufferedReader) -> Request | None:
+    def _next(self, reader: BinaryIO) -> Request | None:
         try:
             return read_request(reader, self._socket, self._address, self._largest())
         except Malformed:
-            self._socket.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            self._socket.sendall(
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
             return None
 
     def send(self, request: Request, response: Response) -> None:
@@ -287,7 +287,7 @@ class Raw(bytes):
     """Bytes that break out of an answer's chunks; nothing of the answer follows them."""
 
     def afterwards(self, connection: GeventSocket) -> None:
-        """Do with the connection what the fault does; this one ends it."""
+        """Treat the connection as the fault does; this one closes it."""
         connection.close()
         raise OSError("the connection was ended on purpose")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import quickjs
+import quickjs  # type: ignore[import-untyped]
 
 from tests.servers.couchdb.errors import Refusal, forbidden, unauthorized
 
@@ -15,7 +15,8 @@ PRELUDE = """
     function toJSON(value) { return JSON.stringify(value); }
     function isArray(value) { return Array.isArray(value); }
     function sum(values) { return values.reduce(function(a, b) { return a + b; }, 0); }
-    function emit(key, value) { __rows.push([key === undefined ? null : key, value === undefined ? null : value]); }
+    function orNull(value) { return value === undefined ? null : value; }
+    function emit(key, value) { __rows.push([orNull(key), orNull(value)]); }
     function __thrown(error) {
         if (error instanceof Error) return {error: error.name, reason: error.message};
         if (typeof error === 'object' && error !== null)

@@ -1,4 +1,4 @@
-"""What a database keeps on disk: a file of records that is appended to, and read when the server starts.
+"""A database on disk: a file of records that is appended to, and read when the server starts.
 
 A record is written before its request is answered, so a killed server has all that it confirmed. Nothing is
 synced: the machine itself does not die in a test.
@@ -28,13 +28,13 @@ class Journal:
         self._file = path.open("ab", buffering=0) if path else None
 
     def add(self, *record: Any) -> None:
-        """Take note of a record, to be written with the next `flush`."""
+        """Add a record, which the next `flush` writes."""
         if self._file is not None:
             data = marshal.dumps(record)
             self._waiting += (LENGTH.pack(len(data)), data)
 
     def flush(self) -> None:
-        """Write what was noted."""
+        """Write the records that were added."""
         if self._file is not None and self._waiting:
             self._file.write(b"".join(self._waiting))
         self._waiting.clear()

@@ -1,8 +1,8 @@
 """JSON as CouchDB reads and writes it: strict UTF-8, integers of any length, floats in jiffy's form.
 
-Python's C scanner and encoder do the work. What they cannot do, they are kept from doing: a float that Python
-would write otherwise is read as an `OddFloat`, which the C encoder does not know, and lists in lists beyond
-Python's limit go through the two slow functions at the end.
+Python's C scanner and encoder do the work. A float that Python would write otherwise is read as an
+`OddFloat`, which the C encoder refuses. Such values, and lists nested beyond Python's limit, go through the
+slow functions at the end.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class OddFloat:
 
 
 def loads(data: bytes) -> Any:
-    """Return what a JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
-        Refusal: it is no JSON, or not UTF-8.
+        Refusal: it is not JSON, or not UTF-8.
     """
     try:
         text = data.decode()
@@ -187,7 +187,7 @@ def _tokens(text: str) -> Iterator[str]:
 
 
 def _write_deep(value: Any) -> Iterator[str]:
-    """Write without recursion: a stack of iterators, with what closes each."""
+    """Write without recursion: a stack of iterators, each with its closing bracket."""
     stack: list[tuple[Iterator[tuple[str, Any]], str]] = [(iter([("", value)]), "")]
     while stack:
         for before, item in stack[-1][0]:

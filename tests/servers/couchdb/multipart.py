@@ -12,7 +12,7 @@ from tests.servers.couchdb.jsontext import loads
 
 
 def read_related(content_type: str, body: bytes) -> tuple[Any, Take]:
-    """Return the document, and what gives the content of its attachments by their names.
+    """Return the document, and a function that returns an attachment's content by its name.
 
     Attachments that are not named come in the order in which the document has them.
     """

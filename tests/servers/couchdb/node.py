@@ -77,9 +77,7 @@ class Node:
             reason = f"At least one path segment of `{name}` is too long."
             raise Refusal(400, "database_name_too_long", reason)
         if name in self.databases:
-            raise Refusal(
-                412, "file_exists", "The database could not be created, the file already exists."
-            )
+            raise Refusal(412, "file_exists", "The database could not be created, the file already exists.")
         database = self._create(name, q=q or self.shards, partitioned=partitioned)
         self.tell("created", name)
         self.tell("updated", "_dbs")
@@ -93,7 +91,7 @@ class Node:
         self.tell("updated", "_dbs")
 
     def tell(self, event: str, name: str) -> None:
-        """Take note of an event; `_db_updates` shows it a little later, once."""
+        """Record an event, which `_db_updates` shows half a second later, once."""
         if name == EVENTS:
             return
         if not self._events:
@@ -127,7 +125,7 @@ def whole_number(text: str | None, name: str) -> int | None:
     """Return a parameter of a database's creation.
 
     Raises:
-        Refusal: it is no positive number.
+        Refusal: it is not a positive number.
     """
     if text is None:
         return None

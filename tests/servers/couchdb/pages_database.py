@@ -1,4 +1,4 @@
-"""`/{db}` and its pages that are no documents."""
+"""`/{db}` and its special pages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from tests.servers.couchdb.jsontext import dumps
 from tests.servers.couchdb.node import Node, whole_number
 from tests.servers.couchdb.pages_documents import location
 
-WITH_REV = (
-    "You tried to DELETE a database with a ?=rev parameter. Did you mean to DELETE a document instead?"
-)
-NOT_DATABASE_ADMIN = "{error,{forbidden,<<\"You are not a db or server admin.\">>}}"
+WITH_REV = "You tried to DELETE a database with a ?=rev parameter. Did you mean to DELETE a document instead?"
+NOT_DATABASE_ADMIN = '{error,{forbidden,<<"You are not a db or server admin.">>}}'
 
 
 def create(request: Request, node: Node, name: str) -> Response:

@@ -16,8 +16,7 @@ from tests.servers.couchdb.documents import (
     write_document,
 )
 from tests.servers.couchdb.editing import check_history
-from tests.servers.couchdb.errors import bad_request, conflict, invalid_rev, missing
-from tests.servers.couchdb.errors import Refusal as Refused
+from tests.servers.couchdb.errors import Refusal, bad_request, conflict, invalid_rev, missing
 from tests.servers.couchdb.http import Request, Response, json_response
 from tests.servers.couchdb.jsontext import loads
 from tests.servers.couchdb.multipart import read_related
@@ -183,7 +182,7 @@ def _part(attachment: Attachment, found: re.Match[str], headers: dict[str, str])
     else:
         first, last = max(size - int(found[2] or 0), 0), size - 1
     if first > last:
-        raise Refused(416, "requested_range_not_satisfiable", "Requested range not satisfiable")
+        raise Refusal(416, "requested_range_not_satisfiable", "Requested range not satisfiable")
     return Response(
         206, attachment.data[first : last + 1], {**headers, "Content-Range": f"bytes {first}-{last}/{size}"}
     )

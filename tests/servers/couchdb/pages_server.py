@@ -180,7 +180,7 @@ def delete_session(request: Request, node: Node) -> Response:
 
 
 def config(request: Request, node: Node) -> Response:
-    """Answer `/_node/{node}/_config/{section}/{key}` and what is above it."""
+    """Answer `/_node/{node}/_config/{section}/{key}` and the levels above it."""
     check_server_admin(request.user)
     match request.path[2:]:
         case ["_config"]:
@@ -213,4 +213,4 @@ def failpoints(request: Request, node: Node) -> Response:
         node.failpoints.set(request.json())
     elif request.method == "DELETE":
         node.failpoints.set([])
-    return json_response(node.failpoints.list())
+    return json_response(node.failpoints.left())

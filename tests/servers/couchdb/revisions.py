@@ -18,7 +18,7 @@ PLAIN_DELETED = 2
 TREE = 3
 HEAD = struct.Struct(">BQ")  # kind, sequence
 PLAIN_HEAD = struct.Struct(">BQI16s")  # kind, sequence, generation, hash
-BODIES_KEPT = 100  # of revisions that are no leaves; real ones lose them in an automatic compaction
+BODIES_KEPT = 100  # of older revisions; CouchDB's automatic compaction drops them
 LARGEST_PLAIN = 2**32
 
 Key = tuple[int, str]
@@ -52,7 +52,7 @@ class Revision:
 
     Attributes:
         generation: the number before the hyphen.
-        hash: what stands behind it.
+        hash: the text after the hyphen.
         parent: the revision on which it stands, if that is known.
         body: the JSON text without braces; None where it is not known any more.
         deleted: whether it is a tombstone.
@@ -68,7 +68,7 @@ class Revision:
 
     @property
     def key(self) -> Key:
-        """What it is found by, and what decides between leaves."""
+        """Generation and hash, which identify it and decide between leaves."""
         return (self.generation, self.hash)
 
     @property
@@ -135,7 +135,7 @@ class Tree:
         return is_new
 
     def stem(self, limit: int) -> None:
-        """Forget ancestors that are further than the limit from every leaf."""
+        """Drop ancestors that are further than the limit from every leaf."""
         if len(self.revisions) <= limit:
             return
         kept: dict[Key, Revision] = {}
@@ -147,9 +147,11 @@ class Tree:
         self.revisions = {key: revision for key, revision in self.revisions.items() if key in kept}
 
     def compact(self, kept: int = 0) -> None:
-        """Forget the content of revisions that are no leaves, but for some of the youngest."""
+        """Drop the bodies of all revisions but the leaves and some of the youngest."""
         leaves = {leaf.key for leaf in self.leaves()}
-        inner = sorted(key for key, one in self.revisions.items() if key not in leaves and one.body is not None)
+        inner = sorted(
+            key for key, one in self.revisions.items() if key not in leaves and one.body is not None
+        )
         for key in inner[: len(inner) - kept]:
             self.revisions[key].body = None
             self.revisions[key].attachments = ()

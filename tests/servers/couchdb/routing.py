@@ -24,7 +24,7 @@ from tests.servers.couchdb.node import Node
 ServerPage = Callable[[Request, Node], Response]
 DatabasePage = Callable[[Request, Node, Database], Response]
 
-# What the server has: the methods as CouchDB names them, and the page of each.
+# The methods as CouchDB lists them, and the function of each.
 SERVER_PAGES: dict[str, tuple[str, dict[str, ServerPage]]] = {
     "_up": ("GET,HEAD", {"GET": pages_server.up}),
     "_all_dbs": ("GET,HEAD", {"GET": pages_server.all_dbs}),
@@ -195,7 +195,7 @@ def _route_document(request: Request, node: Node, database: Database, rest: list
     elif doc_id.startswith("_design/") and request.method == "GET":
         where = pages_documents.location(request, database.name, "_design", doc_id.removeprefix("_design/"))
         return Response(301, b"", {"Location": where, "Content-Type": "", "Cache-Control": ""})
-    if doc_id.startswith("_design/") and len(names) == 2 and names[0] == "_view":  # noqa: PLR2004
+    if doc_id.startswith("_design/") and len(names) == 2 and names[0] == "_view":
         return views.get_view(request, database, doc_id.removeprefix("_design/"), names[1])
     if names:
         return _attachment(request, node, database, doc_id, "/".join(names))

@@ -23,7 +23,7 @@ class InvalidOperator(Exception):
 
 
 def matcher(selector: Any) -> Test:
-    """Return what tells whether a value matches a selector."""
+    """Return a function that tells whether a value matches a selector."""
     if not isinstance(selector, dict):
         return _equal(selector)
     tests = [_test(name, given) for name, given in selector.items()]

@@ -1,8 +1,8 @@
 """The tokens of a feed: opaque, of another text at each request, and good for one database only.
 
-A token is `N-` and base64 letters: a head with a salt, and for each shard its uuid and a sequence, hidden by the
-salt. Blocks are of 12 bytes, which are 16 letters, so that a row encodes one block and joins the others. The
-number before the hyphen means nothing.
+A token is `N-` and base64 letters: a head with a salt, and for each shard a block with its uuid and a
+sequence, masked by the salt. A block is 12 bytes, thus 16 letters, so a row encodes one block anew and joins
+the others. The number before the hyphen is ignored when a token is read.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_token(text: str, shards: Sequence[Shard]) -> list[int]:
     """Return the positions that a token names; 0 for a shard that it does not know.
 
     Raises:
-        Refusal: it is no token.
+        Refusal: it is malformed.
     """
     found = TOKEN.fullmatch(text)
     if not found or len(found[1]) % 4:

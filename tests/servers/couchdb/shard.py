@@ -14,7 +14,7 @@ ENOUGH_HOLES = 1000
 class Shard:
     """The documents whose ids fall into one range of hashes.
 
-    Every write gives its document the next sequence; what it had before leaves a hole, and the holes are closed
+    Every write gives its document the next sequence. The former place becomes a hole, and holes are closed
     when they are many.
 
     Attributes:
@@ -23,7 +23,7 @@ class Shard:
         seq: the last sequence that was given.
         live: how many documents are there.
         dead: how many tombstones are there.
-        before: what the documents were before their last write, for copies that lag.
+        before: the documents as they were before their last write, for copies that lag.
     """
 
     def __init__(self, number: int, uuid: int | None = None) -> None:
@@ -66,7 +66,7 @@ class Shard:
         self._count(packed, 1)
 
     def remove(self, doc_id: str) -> None:
-        """Forget a document."""
+        """Remove a document."""
         packed = self.packed.pop(doc_id, None)
         if packed is None:
             return

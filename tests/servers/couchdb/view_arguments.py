@@ -27,7 +27,7 @@ NUMBERS = ("limit", "skip", "group_level")
 
 @dataclass(slots=True, kw_only=True)
 class Arguments:
-    """What a reader wants of an ordered list.
+    """The parameters of a view.
 
     Attributes:
         startkey, endkey: the range; `ABSENT` leaves an end open.
@@ -35,9 +35,9 @@ class Arguments:
         limit, skip: how many rows, and from which on.
         descending: whether the last one comes first.
         inclusive_end: whether the range has its end.
-        include_docs, conflicts, attachments: what is shown of documents.
+        include_docs, conflicts, attachments: which parts of documents are shown.
         update_seq: whether the state's token is shown.
-        reduce, group: what a view's rows become.
+        reduce, group, group_level: whether and how rows are reduced.
     """
 
     startkey: Any = ABSENT

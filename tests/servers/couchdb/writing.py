@@ -1,4 +1,4 @@
-"""What all writers of documents share: validation, and the place where an edit goes."""
+"""The steps that all writes of documents share: authorization, validation, storage."""
 
 from __future__ import annotations
 
