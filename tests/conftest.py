@@ -21,7 +21,6 @@ import psycopg
 import pytest
 import requests
 
-from tests.clock import FakeClock
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
@@ -30,7 +29,8 @@ from tests.servers.process import Server, ServerUnavailable
 from tests.servers.scripted import ScriptedServer
 from tests.servers.source import source
 from tests.servers.tcp_proxy import TcpProxy
-from tests.sizes import proving, soaking
+from tests.support.clock import FakeClock
+from tests.support.sizes import proving, soaking
 
 # A test is never timed: on a busy machine one example takes as long as it takes, and so does drawing it.
 hypothesis.settings.register_profile(

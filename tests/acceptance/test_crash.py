@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.process import Pillowd
 from tests.acceptance.wire import Sent
 from tests.acceptance.world import Runs, World, live
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 
 #: One of our documents weighs at least as much, alone and with the frame of its row.
 DOCUMENT_BYTES = 450

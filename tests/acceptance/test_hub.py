@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.process import ROOT
 from tests.acceptance.world import World
-from tests.sizes import size
+from tests.support.sizes import size
 
 #: What a turn computes at most, on a machine of its own; caches that are shared make it slower.
 MOST_SECONDS = size(ci=0.2, proof=0.05)

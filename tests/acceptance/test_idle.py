@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.world import TARGETS, World, live
-from tests.sizes import size
+from tests.support.sizes import size
 
 MOST_MB = 100
 

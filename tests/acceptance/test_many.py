@@ -15,7 +15,7 @@ import pytest
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 
 DATABASES, PILLOWS = size(ci=5, proof=50), size(ci=20, proof=200)
 MOST_MIB, MOST_CPU, MOST_SECONDS = 250, 0.03, 2.0

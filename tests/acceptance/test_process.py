@@ -19,8 +19,8 @@ import pytest
 
 from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import size
-from tests.unit.test_service import COMMAND, values
+from tests.support.sizes import size
+from tests.tooling.test_service import COMMAND, values
 
 #: Plugins of the tests: a transform that takes its time, one that hogs the hub.
 PLUGINS = """

@@ -13,7 +13,7 @@ from tests.acceptance.process import Pillowd
 from tests.acceptance.stores import Rows, couchdb, differences
 from tests.acceptance.world import TARGETS, World, live
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import size
+from tests.support.sizes import size
 
 #: Few documents, so that much happens to each; names that paths and JSON must take care of.
 IDS = [*(f"d{n}" for n in range(40)), "a/b+c d", "q?x=1&y#z%2F", "lin\ne", "\u2028é", "x" * 300]

@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import TARGETS, World, live, statuses
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import size
+from tests.support.sizes import size
 
 #: How long a filtered pillow is watched, how often its checkpoint must move at the least.
 WATCH_SECONDS, MOST_SECONDS = size(ci=0.0, proof=180.0), 60.0

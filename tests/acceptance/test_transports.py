@@ -16,7 +16,7 @@ from tests.acceptance.process import Pillowd, couchdb
 from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.scripted import Request, ScriptedServer, head
-from tests.sizes import size
+from tests.support.sizes import size
 
 DOCUMENTS = size(ci=2000, proof=50_000)
 

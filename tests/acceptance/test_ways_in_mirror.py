@@ -24,7 +24,7 @@ from checkpoints import ControlClient, StoreError
 from tests.acceptance import stores
 from tests.acceptance.process import PILLOWD
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import size
+from tests.support.sizes import size
 
 #: Slow enough that both interruptions come while it is at work.
 BYTES_PER_SECOND = 800_000

@@ -26,7 +26,7 @@ from tests.conftest import start_for_tests
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 
 #: A soak of so many minutes is written down.
 NOTED_MINUTES = 20

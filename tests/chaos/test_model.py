@@ -31,8 +31,8 @@ from pillows.progress.checkpointer import CheckpointPolicy, Keeper
 from pillows.progress.watermark import Segment, Watermark
 from pillows.retry.cancellable import Waiter
 from pillows.retry.retrier import Retrier
-from tests.clock import FakeClock
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.sizes import size
 
 KEY = TailKey("pillow", "couch/db")
 

@@ -17,7 +17,7 @@ from tests.acceptance.process import PILLOWD, Pillowd
 from tests.chaos.holders import Held, Holder, InCouchdb, InElasticsearch, InPostgres, InSqlite, parts
 from tests.conftest import CouchServer
 from tests.servers.couch_client import CouchDatabase
-from tests.sizes import size
+from tests.support.sizes import size
 
 DOCUMENTS = size(ci=3_000, proof=1_000_000)
 MAX_MIB = 150

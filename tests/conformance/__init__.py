@@ -1,6 +1,6 @@
 """The suite that every keyed transport passes against its real target.
 
-A transport's test class inherits it and gives one fixture, `target` (see `tests.targets.Target`):
+A transport's test class inherits it and gives one fixture, `target` (see `tests.conformance.target.Target`):
 
     class TestSqlite(TransportConformance):
         @pytest.fixture

@@ -21,8 +21,8 @@ from tests.conformance.steps import (
     wait_until,
     write_until_answered,
 )
-from tests.sizes import size
-from tests.targets import Target, at, batch, document, gone
+from tests.conformance.target import Target, at, batch, document, gone
+from tests.support.sizes import size
 
 
 class FailureConformance:

@@ -9,7 +9,7 @@ import pytest
 
 from pillows.models import WriteResult, guard
 from tests.conformance.steps import assert_applied, opened, rows, write_until_answered
-from tests.targets import OTHER_KEY, Target, at, batch, document, gone
+from tests.conformance.target import OTHER_KEY, Target, at, batch, document, gone
 
 
 class GuardConformance:

@@ -8,7 +8,7 @@ from typing import Any
 from pillows.models import Batch, guard
 from pillows.transports.base import Transport
 from tests.conformance.steps import opened, rows
-from tests.targets import Target, at, batch, document, gone
+from tests.conformance.target import Target, at, batch, document, gone
 
 
 class History:

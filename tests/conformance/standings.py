@@ -6,7 +6,7 @@ import pytest
 
 from pillows.errors import FencedError
 from tests.conformance.steps import assert_applied, only_transactional, opened, rows
-from tests.targets import OTHER_KEY, Target, at, batch, document
+from tests.conformance.target import OTHER_KEY, Target, at, batch, document
 
 
 class StandingConformance:

@@ -12,7 +12,7 @@ import pytest
 from pillows.errors import RetryableError
 from pillows.models import Batch, WriteResult
 from pillows.transports.base import Transport
-from tests.targets import Target, at, document
+from tests.conformance.target import Target, at, document
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from pillows.models import guard
 from tests.conformance.steps import assert_applied, opened, rows
-from tests.targets import Target, batch, document, gone
+from tests.conformance.target import Target, batch, document, gone
 
 #: Ids that CouchDB takes and careless writers break on.
 AWKWARD_IDS = [

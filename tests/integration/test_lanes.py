@@ -18,8 +18,10 @@ from pillows.delivery.batcher import BatchPolicy
 from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
 from tests.servers.tcp_proxy import TcpProxy
-from tests.sizes import size
-from tests.unit.pipeline.parts import KEY, ListFeed, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY
+from tests.support.sizes import size
+from tests.support.tails import plan
 
 COUNT = size(ci=2_000, proof=100_000)
 DOCUMENTS = COUNT // 20

@@ -31,8 +31,10 @@ from pillows.runtime.tail import Tail
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
-from tests.sizes import proving, size
-from tests.unit.pipeline.parts import ListFeed, Recorder, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.recorder import Recorder
+from tests.support.sizes import proving, size
+from tests.support.tails import plan
 
 #: One document in a hundred can never be written.
 EVERY = 100

@@ -31,7 +31,7 @@ from tests.servers.scripted import (
     json_reply,
 )
 from tests.servers.tcp_proxy import Fault
-from tests.sizes import size
+from tests.support.sizes import size
 
 
 def test_couch_database_is_fresh_and_keeps_what_is_written(couch_db):

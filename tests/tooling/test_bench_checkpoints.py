@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.checkpoints import KEYS, measure
-from tests.sizes import proving
+from tests.support.sizes import proving
 
 RATIO = 0.7  # of the bare loop of write, fsync, rename and fsync of the directory
 CORE = 0.10  # of a core, for 200 pillows with tokens of 4 kB at a commit a second each

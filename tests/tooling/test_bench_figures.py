@@ -6,7 +6,7 @@ from functools import partial
 
 from bench.fanout import microseconds_per_batch
 from bench.transforms import microseconds_per_document
-from tests.sizes import best_of, size
+from tests.support.sizes import best_of, size
 
 
 def test_w15_the_fan_out_takes_100_microseconds_for_a_batch_to_three_transports():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pillows.dead_letters.dead_letter import DeadLetter, LetterPolicy
 from pillows.dead_letters.store import DeadLetters
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 YEAR_SECONDS = 365 * 86400.0
 

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import ConfigError
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
-from tests.targets import at, batch, document
+from tests.conformance.target import at, batch, document
 
 
 def transport(folder: Path, database: str) -> JsonlTransport:

@@ -10,7 +10,7 @@ from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.errors import ConfigError, StateLostError
 from pillows.runtime.start_decision import Situation, decide
 from pillows.transports.base import TargetState
-from tests.unit.pipeline.parts import KEY
+from tests.support.memory_transport import KEY
 
 STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=ConfigDigest(outputs="o"))
 

@@ -10,7 +10,7 @@ import pytest
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, WriteResult
 from pillows.transports.couchdb.replica_writer import DOUBT_SECONDS, Replica
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 DOCUMENT = DocumentRows(id="a", rev="9-x", version=9, rows={"copy": ({},)})
 

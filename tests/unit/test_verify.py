@@ -18,7 +18,7 @@ from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Stored
 from pillows.verify.comparison_table import Scratch
 from pillows.verify.verifier import Found, Report, Subject, Verifier
-from tests.unit.pipeline.parts import MemoryTransport
+from tests.support.memory_transport import MemoryTransport
 
 NONE = {"missing": 0, "stale": 0, "phantom": 0}
 

@@ -21,9 +21,9 @@ from pillows.feed.options import SourceOptions
 from pillows.feed.recorded import RecordedFeed
 from pillows.feed.requests import Page
 from pillows.models import ChangeBatch
-from tests.clock import FakeClock
 from tests.servers.tcp_proxy import Fault, TcpProxy
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import Taking, taking
 
 DOCS = size(ci=3000, proof=50_000)

@@ -13,9 +13,9 @@ import requests
 from checkpoints import TailKey
 from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
+from tests.conformance.target import KEY, Target
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.tcp_proxy import Fault, TcpProxy
-from tests.targets import KEY, Target
 
 #: Where the connection of a write is lost: its request not yet whole, or its answer.
 CUTS = {

@@ -14,7 +14,7 @@ import requests
 
 from checkpoints import TailKey
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
-from tests.targets import KEY, at, document
+from tests.conformance.target import KEY, at, document
 
 #: Takes any JSON object.
 ANYTHING: Mapping[str, Any] = {"mapping": {"dynamic": False}}

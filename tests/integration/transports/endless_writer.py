@@ -13,7 +13,7 @@ from pillows.transports.base import Transport
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
-from tests.targets import KEY, at, batch, document
+from tests.conformance.target import KEY, at, batch, document
 
 
 def transport(kind: str, place: str) -> Transport:

@@ -12,9 +12,9 @@ from psycopg.rows import dict_row
 
 from checkpoints import TailKey
 from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
+from tests.conformance.target import KEY, Target
 from tests.servers.postgres import Postgres
 from tests.servers.tcp_proxy import Fault, TcpProxy
-from tests.targets import KEY, Target
 
 OUTPUTS = {
     "docs": PostgresOutput(table="docs"),

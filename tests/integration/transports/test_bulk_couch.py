@@ -10,8 +10,8 @@ import pytest
 from pillows import BulkPusher
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.standalone.bulk_couch import ConflictError, connection_of
-from tests.clock import FakeClock
 from tests.servers.scripted import json_reply
+from tests.support.clock import FakeClock
 
 
 def url_of(couch, name):

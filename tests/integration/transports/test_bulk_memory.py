@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from pillows import BulkPusher
-from tests.sizes import size
+from tests.support.sizes import size
 
 THRESHOLD = 500
 BUFFERED = 2

@@ -15,10 +15,10 @@ from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from pillows.transports.couchdb.upsert_writer import Upserts
 from tests.conformance import TransportConformance
 from tests.conformance.steps import assert_applied, opened
+from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.couch_target import CouchTarget
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
-from tests.targets import KEY, OTHER_KEY, at, batch, document, gone
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from pillows.errors import ConfigError, RetryableError
 from pillows.models import DocumentRows, WriteResult, revision_number
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.conformance.steps import assert_applied
+from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.couch_target import CouchTarget
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.tcp_proxy import TcpProxy
-from tests.targets import KEY, OTHER_KEY, at, batch, document, gone
 
 
 class Copy:

@@ -14,10 +14,10 @@ from checkpoints import TailKey
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
+from tests.conformance.target import KEY, Target
 from tests.integration.transports.elasticsearch_index import Node, aside
 from tests.servers.tcp_proxy import Fault, TcpProxy
-from tests.sizes import size
-from tests.targets import KEY, Target
+from tests.support.sizes import size
 
 #: Takes any JSON: `dynamic: false` also lets through names that Elasticsearch could not index, such as "".
 ANYTHING = {"dynamic": False}

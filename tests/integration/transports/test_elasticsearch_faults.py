@@ -21,12 +21,12 @@ from pillows.models import WriteResult, guard
 from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
+from tests.conformance.target import batch, document, gone
 from tests.integration.transports.elasticsearch_index import Node, many, node, running
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
-from tests.sizes import size
-from tests.targets import batch, document, gone
+from tests.support.sizes import size
 
 __all__ = ["node"]
 

@@ -14,8 +14,8 @@ from checkpoints import TailKey
 from daemon.config.load import load
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied
+from tests.conformance.target import at, batch, document
 from tests.integration.transports.elasticsearch_index import Node, node
-from tests.targets import at, batch, document
 
 __all__ = ["node"]
 

@@ -14,9 +14,9 @@ from pillows.models import Batch, guard
 from pillows.transports.elasticsearch import bulk
 from pillows.transports.elasticsearch import transport as module
 from tests.conformance.steps import assert_applied
+from tests.conformance.target import OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, node, running
-from tests.sizes import size
-from tests.targets import OTHER_KEY, at, batch, document, gone
+from tests.support.sizes import size
 
 __all__ = ["node"]
 

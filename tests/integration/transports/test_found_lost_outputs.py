@@ -14,9 +14,9 @@ from checkpoints import ConfigDigest
 from pillows.transports.base import Transport
 from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
 from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport, TableOutput
+from tests.conformance.target import KEY, at, batch, document
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, node
 from tests.integration.transports.postgres_database import options
-from tests.targets import KEY, at, batch, document
 
 __all__ = ["node"]
 

@@ -23,7 +23,7 @@ from pillows.errors import AccessError, ConfigError, FatalError, RetryableError,
 from pillows.models import WriteResult, guard
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.conformance.steps import assert_applied
-from tests.targets import KEY, at, batch, document, gone
+from tests.conformance.target import KEY, at, batch, document, gone
 
 ROOT = Path(__file__).parents[3]
 MANIFEST = "cases@couch_cases.manifest"

@@ -16,7 +16,7 @@ import pytest
 from checkpoints import Checkpoint
 from pillows.errors import RetryableError
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
-from tests.targets import KEY, at, batch, document
+from tests.conformance.target import KEY, at, batch, document
 
 BATCHES = 4
 #: The first output's segments are full after two batches, the second's never are.

@@ -16,9 +16,9 @@ from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, guard
 from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows
+from tests.conformance.target import KEY, at, batch, document, gone
 from tests.integration.transports.postgres_database import PostgresDatabase, options
-from tests.sizes import size
-from tests.targets import KEY, at, batch, document, gone
+from tests.support.sizes import size
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pillows.transports.postgres.transport import PostgresOutput
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, opened, rows
+from tests.conformance.target import batch, document, gone
 from tests.integration.transports.postgres_database import OUTPUTS, PostgresDatabase, address
 from tests.servers.tcp_proxy import TcpProxy
-from tests.sizes import size
-from tests.targets import batch, document, gone
+from tests.support.sizes import size
 
 
 class TestPostgresConformance(TransportConformance):

@@ -17,10 +17,10 @@ from pillows.errors import AccessError, AwayError, ConfigError, FencedError, Ret
 from pillows.models import DocumentRows, guard
 from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, wait_until, write_until_answered
+from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.postgres_database import PostgresDatabase, address, options
 from tests.servers.tcp_proxy import TcpProxy
-from tests.sizes import size
-from tests.targets import KEY, OTHER_KEY, at, batch, document, gone
+from tests.support.sizes import size
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from daemon.assembly import add_plugins, build_pillow, build_transports
 from daemon.config.load import load
 from pillows.models import Document, DocumentRows
 from tests.conformance.steps import assert_applied
-from tests.targets import at, batch, gone
+from tests.conformance.target import at, batch, gone
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/nested-documents.md").read_text()
 

@@ -25,8 +25,8 @@ from pillows.transports.sqlite.transport import SqliteConnection, SqliteTranspor
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, write_until_answered
-from tests.sizes import size
-from tests.targets import KEY, Target, at, batch, document, gone
+from tests.conformance.target import KEY, Target, at, batch, document, gone
+from tests.support.sizes import size
 
 ROOT = Path(__file__).parents[3]
 OUTPUTS = {

@@ -18,8 +18,8 @@ from pillows.errors import AccessError, AwayError, ConfigError, FatalError, Retr
 from pillows.models import WriteResult, guard
 from pillows.transports.base import TargetState
 from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
+from tests.conformance.target import KEY, at, batch, document, gone
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
-from tests.targets import KEY, at, batch, document, gone
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 

@@ -14,8 +14,8 @@ import pytest
 from pillows.errors import AccessError, RetryableError
 from pillows.models import WriteResult
 from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
+from tests.conformance.target import KEY, batch, document
 from tests.servers.scripted import CLOSE, Request, ScriptedServer, head, json_reply
-from tests.targets import KEY, batch, document
 
 RAW_KEY = b"0123456789abcdef0123456789abcdef"
 SECRET = "whsec_" + base64.b64encode(RAW_KEY).decode()

@@ -13,7 +13,7 @@ import pytest
 
 from checkpoints import POD, SharedPOD, StoreWriteError, check
 from checkpoints.files.directory import Directory
-from tests.sizes import size
+from tests.support.sizes import size
 from tests.unit.checkpoints.scripts import run
 
 PRIMITIVES = ("_put", "_fsync", "_rename", "_unlink")
@@ -255,7 +255,7 @@ def test_p12_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(
 KILLED = """
 import json, os, random, select, signal, sys, time
 from checkpoints import POD, check
-from tests.sizes import size
+from tests.support.sizes import size
 
 def write(path, settings, seed, acknowledge):
     luck = random.Random(seed)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.sizes import size
+from tests.support.sizes import size
 from tests.unit.checkpoints.scripts import run
 
 LARGE = """

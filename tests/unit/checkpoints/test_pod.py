@@ -17,7 +17,7 @@ import pytest
 from checkpoints import POD, PersistentOrderedDict, StoreClosed, StoreError, StoreLocked, Tracker
 from checkpoints.files.directory import Directory
 from checkpoints.pod.memtable import Memory
-from tests.sizes import size
+from tests.support.sizes import size
 from tests.unit.checkpoints.scripts import run, start
 
 
@@ -708,7 +708,7 @@ def test_at_the_end_one_store_that_cannot_be_written_keeps_no_other_from_it(tmp_
     script = """
 import shutil, sys
 from checkpoints import POD
-from tests.sizes import size
+from tests.support.sizes import size
 for name in "abc":
     POD(f"{sys.argv[1]}/{name}")["k"] = 1
 shutil.rmtree(f"{sys.argv[1]}/b")

@@ -36,7 +36,7 @@ from checkpoints import (
     Tracker,
     export_store,
 )
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_tracker import recount
 

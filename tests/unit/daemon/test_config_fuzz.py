@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daemon.config.dump import show
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
-from tests.sizes import size
+from tests.support.sizes import size
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 
 

@@ -17,7 +17,7 @@ from daemon.cli import control_client
 from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture

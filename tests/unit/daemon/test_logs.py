@@ -16,7 +16,7 @@ from daemon.log_observer import LogObserver
 from daemon.logs import LineWriter, Logs, configured
 from pillows.observer import Observer
 from pillows.redaction import Redactor
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 PILLOW = "cases@couch/cases"
 

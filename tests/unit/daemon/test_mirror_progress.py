@@ -10,7 +10,7 @@ from rich.console import Console
 
 from daemon.mirror.progress import PACE_SECONDS, MirrorProgress, Pace
 from pillows.runtime.status import State, TailStatus
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 
 class Said:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from daemon.systemd import Notifier
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture(params=["path", "abstract"])

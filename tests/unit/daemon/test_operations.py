@@ -17,7 +17,7 @@ from daemon.control.api import Operations
 from daemon.state_dir import StateDir
 from pillows.dead_letters.dead_letter import PIPELINE
 from pillows.dead_letters.store import DeadLetter
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 KEY = TailKey("cases", "couch/cases")
 OLD = TailKey("old", "couch/old")

@@ -19,7 +19,7 @@ from daemon.state_dir import StateDir
 from daemon.supervisor import Supervisor
 from pillows.observer import Observer
 from pillows.runtime.status import State
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 from tests.unit.daemon.tails import Behaviour, Fleet, crashing, well
 
 MINUTE = 60

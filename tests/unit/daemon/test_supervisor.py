@@ -18,7 +18,7 @@ from daemon.supervisor import Supervisor
 from pillows.errors import AccessError, ConfigError
 from pillows.observer import Observer
 from pillows.runtime.status import State
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 from tests.unit.daemon.tails import Behaviour, Fleet, ScriptedTail, crashing, deaf, silent, unkillable, well
 
 

@@ -16,9 +16,9 @@ from gevent.event import Event
 from pillows import BulkPusher
 from pillows.errors import RetryableError
 from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
-from tests.clock import FakeClock
-from tests.sizes import size
-from tests.unit.pipeline.parts import Recorder
+from tests.support.clock import FakeClock
+from tests.support.recorder import Recorder
+from tests.support.sizes import size
 
 
 class Target:

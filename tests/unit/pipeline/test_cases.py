@@ -16,7 +16,10 @@ from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
 from pillows.stages.filters import Filter, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.recorder import Recorder
+from tests.support.tails import plan
 
 
 class Started:

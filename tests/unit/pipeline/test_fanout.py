@@ -16,7 +16,8 @@ from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.retry.cancellable import Waiter
 from pillows.retry.retrier import Retrier
-from tests.unit.pipeline.parts import MemoryTransport, Recorder
+from tests.support.memory_transport import MemoryTransport
+from tests.support.recorder import Recorder
 
 
 def rows(*ids: str, version: int = 1) -> Batch:

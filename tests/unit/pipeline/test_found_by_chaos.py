@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pillows.errors import RetryableError
 from pillows.runtime.status import State
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import MemoryTransport
+from tests.support.tails import plan
 
 
 class Copying(MemoryTransport):

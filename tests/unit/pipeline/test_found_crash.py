@@ -6,7 +6,9 @@ import pytest
 
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, ChangeBatch, guard
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.tails import plan
 
 NAME = str(KEY)
 
@@ -23,22 +25,22 @@ def test_a_letter_is_kept_until_a_document_that_went_back_was_written_again(tmp_
     memory.target["rows"]["a"] = (guard(1, 5), {"cases": ({"n": 5},)})
     memory.poison = {"a"}
     run = running(plan(tmp_path, feed, memory, clock=clock))
-    run.until(lambda: run.plan.letters.count(NAME) == 1 and run.tail.status().changes == 1)
+    run.until(lambda: run.settings.letters.count(NAME) == 1 and run.tail.status().changes == 1)
     memory.poison.clear()
 
     def crash(checkpoint):
         raise CrashError
 
     memory.acquire = crash  # the epoch was raised in the state directory, and next would be in the target
-    run.plan.letters.retry(NAME, [("memory", "a")])
+    run.settings.letters.retry(NAME, [("memory", "a")])
     with pytest.raises(CrashError):
         run.until(lambda: False)
-    assert run.plan.letters.count(NAME) == 1
+    assert run.settings.letters.count(NAME) == 1
 
     del memory.acquire
-    again = running(run.plan)
+    again = running(run.settings)
     again.until(lambda: memory.live()["a"]["n"] == 2)
-    again.until(lambda: run.plan.letters.count(NAME) == 0)
+    again.until(lambda: run.settings.letters.count(NAME) == 0)
 
 
 def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_path, running, clock):
@@ -56,7 +58,7 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     run = running(plan(tmp_path, feed, memory, clock=clock, max_tries=1))
     run.until(lambda: run.tail.status().changes == 1)
     run.finish()
-    assert [(letter.id, letter.version) for letter in run.plan.letters.of(NAME)] == [("a", 2)]
+    assert [(letter.id, letter.version) for letter in run.settings.letters.of(NAME)] == [("a", 2)]
 
 
 def purged(purge_seq):
@@ -68,8 +70,8 @@ def once(tmp_path, running, feed, memory, until):
     run = running(plan(tmp_path, feed, memory))
     run.until(lambda: until(run))
     checkpoint = run.finish()
-    run.plan.store.close()
-    run.plan.letters.close()
+    run.settings.store.close()
+    run.settings.letters.close()
     return checkpoint
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gevent
 
 from pillows.feed.base import DatabaseIdentity
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import MemoryTransport
+from tests.support.tails import plan
 
 
 class Late(MemoryTransport):
@@ -37,7 +39,7 @@ def test_what_was_in_flight_when_the_epoch_was_raised_is_written_again_too(tmp_p
     memory.late = "d"
     feed.identity = purged("2-p")
     feed.queue = [batch(1), batch(2, change("a", "1-b", n="new"), change("d", "1-b", n="new"))]
-    again = running(first.plan)
+    again = running(first.settings)
     again.until(lambda: again.tail.status().changes == 4)
     assert {id: row["n"] for id, row in memory.live().items()} == {"a": "new", "d": "new"}
     assert again.finish().epoch == 2

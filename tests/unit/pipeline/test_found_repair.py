@@ -7,8 +7,10 @@ from gevent.event import Event
 
 from pillows.models import guard
 from pillows.verify.repair import Repair
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.tails import plan
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import MemoryTransport
+from tests.support.tails import plan
 
 
 def test_a_checkpoint_is_never_younger_than_now_though_the_clock_was_set_back(tmp_path, running):

@@ -6,7 +6,9 @@ import gevent
 from gevent.event import Event
 
 from pillows.progress.checkpointer import CheckpointPolicy
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import MemoryTransport
+from tests.support.tails import plan
 
 
 class OneLine(MemoryTransport):

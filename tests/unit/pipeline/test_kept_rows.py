@@ -9,8 +9,10 @@ import pytest
 from checkpoints import Checkpoint
 from pillows.runtime.status import State
 from pillows.stages.transforms import PythonTransform
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.tails import plan
 
 
 @pytest.mark.parametrize("where", ["transform", "transport"])

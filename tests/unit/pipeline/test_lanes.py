@@ -17,9 +17,11 @@ from pillows.errors import ConfigError, FatalError, RetryableError
 from pillows.models import Batch, WriteResult, guard
 from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.status import State
-from tests.clock import FakeClock
-from tests.sizes import size
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.sizes import size
+from tests.support.tails import plan
 
 LANES = 4
 SMALL = BatchPolicy(max_docs=3)

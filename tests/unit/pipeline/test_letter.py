@@ -15,7 +15,10 @@ from pillows.stages.declarative import Step
 from pillows.stages.document_paths import getter
 from pillows.stages.filters import JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, Recorder, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import MemoryTransport
+from tests.support.recorder import Recorder
+from tests.support.tails import plan
 
 PRIVATE = "HIV positive"
 

@@ -9,7 +9,9 @@ import pytest
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError
 from pillows.runtime.status import State
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.tails import plan
 
 
 class Heir(MemoryTransport):

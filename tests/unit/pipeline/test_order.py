@@ -17,7 +17,10 @@ from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.recorder import Recorder
+from tests.support.tails import plan
 
 
 class Transactional(MemoryTransport):

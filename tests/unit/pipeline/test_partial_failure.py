@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pillows.progress.checkpointer import CheckpointPolicy
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, batch, change, plan
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.tails import plan
 
 
 def test_t36_a_partial_failure_does_not_advance_the_token(tmp_path, running, clock):
@@ -15,7 +17,7 @@ def test_t36_a_partial_failure_does_not_advance_the_token(tmp_path, running, clo
     run = running(made)
     run.until(lambda: len(target.batches) > 20)
     assert target.live().keys() >= {"a", "b", "d"}
-    saved = run.plan.store.get(KEY)
+    saved = run.settings.store.get(KEY)
     assert (saved.seq.value, saved.changes) == (0, 0), "not even after many tries"
     run.greenlet.kill()
 

@@ -15,8 +15,11 @@ from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PythonTransform
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.recorder import Recorder
+from tests.support.tails import plan
 
 NAME = str(KEY)
 

@@ -25,8 +25,11 @@ from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import ChunkedTransform, PythonTransform
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import KEY, ListFeed, MemoryTransport, Recorder, batch, change, plan
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed, batch, change
+from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.recorder import Recorder
+from tests.support.tails import plan
 
 
 def test_changes_arrive_in_every_target_and_the_checkpoint_follows(tmp_path, running):
@@ -124,7 +127,7 @@ def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, runn
 
     assert max(chunks) == 4
     assert set(target.live()) == {*map(str, range(9)), "last"}
-    (letter,) = run.plan.letters.of(str(KEY))
+    (letter,) = run.settings.letters.of(str(KEY))
     assert (letter.id, letter.stage, letter.error[:17]) == ("bad", "transform", "ZeroDivisionError")
 
 
@@ -250,9 +253,9 @@ def test_l6_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp
     feed = ListFeed([batch("1-a", change("bad", n=0), change("p", n=1), change("good", n=1))])
     run = running(plan(tmp_path, feed, target, pillow=pillow))
     run.until(target.live)
-    run.until(lambda: run.plan.letters.count(str(KEY)) == 2)
+    run.until(lambda: run.settings.letters.count(str(KEY)) == 2)
 
-    letters = {letter.id: letter for letter in run.plan.letters.of(str(KEY))}
+    letters = {letter.id: letter for letter in run.settings.letters.of(str(KEY))}
     assert (letters["bad"].stage, letters["bad"].transport) == ("transform", "-")
     assert "ZeroDivisionError" in letters["bad"].error
     assert (letters["p"].stage, letters["p"].transport, letters["p"].error) == (

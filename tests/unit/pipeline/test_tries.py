@@ -8,8 +8,8 @@ from pillows.errors import AwayError, RetryableError
 from pillows.retry.backoff import AWAY_SECONDS
 from pillows.retry.cancellable import Waiter
 from pillows.retry.retrier import Retrier
-from tests.clock import FakeClock
-from tests.unit.pipeline.parts import Recorder
+from tests.support.clock import FakeClock
+from tests.support.recorder import Recorder
 
 
 def delays(errors):

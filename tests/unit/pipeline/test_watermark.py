@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from checkpoints import Seq
 from pillows.models import ChangeBatch
 from pillows.progress.watermark import Watermark
-from tests.unit.pipeline.parts import batch, change
+from tests.support.list_feed import batch, change
 
 
 def arrived(watermark: Watermark, *counts: int, seqs: bool = True):

@@ -22,7 +22,7 @@ from pillows.transports.elasticsearch.connection import cause_of, meaning
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput, dotted
 from pillows.transports.elasticsearch.schema import plan
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
-from tests.targets import document, gone
+from tests.conformance.target import document, gone
 
 # --- the format
 

@@ -15,7 +15,7 @@ from pillows.models import WriteResult, guard
 from pillows.transports.base import TargetState
 from pillows.transports.null import NullConnection, NullOutput, NullTransport
 from pillows.transports.stdout import StdoutConnection, StdoutOutput, StdoutTransport
-from tests.targets import KEY, at, batch, document, gone
+from tests.conformance.target import KEY, at, batch, document, gone
 
 
 def test_null_counts_and_takes_everything() -> None:

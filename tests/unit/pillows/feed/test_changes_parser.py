@@ -17,7 +17,7 @@ from pillows.feed.changes_parser import (
     PageParser,
     parse_change,
 )
-from tests.sizes import size
+from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import PAGE_HEAD, closing, page, row
 
 ODD_IDS = [

@@ -11,7 +11,6 @@ from pillows.errors import InvalidSeqError, SourceMissingError
 from pillows.feed.couch_feed import Backlog
 from pillows.observer import Observer
 from pillows.retry.backoff import AWAY_SECONDS
-from tests.clock import FakeClock
 from tests.servers.scripted import (
     CLOSE,
     HANG,
@@ -23,7 +22,8 @@ from tests.servers.scripted import (
     head,
     json_reply,
 )
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import closing, couchdb, feed_of, page, reply, row, taking
 
 #: Longer than a busy machine keeps server and feed, which share this process, from running.

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from checkpoints import Seq
 from pillows.models import ChangeBatch
-from tests.clock import FakeClock
 from tests.servers.scripted import ScriptedServer
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.sizes import size
 from tests.unit.pillows.feed.fake_couch import FakeCouch, Nuisance, version, winner
 from tests.unit.pillows.feed.wire import feed_of
 

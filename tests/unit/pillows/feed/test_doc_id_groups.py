@@ -9,8 +9,8 @@ import pytest
 from checkpoints import Seq
 from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
 from pillows.models import Change
-from tests.clock import FakeClock
 from tests.servers.scripted import Request, ScriptedServer, json_reply
+from tests.support.clock import FakeClock
 from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 CHANGES = ("GET", "/db/_changes")

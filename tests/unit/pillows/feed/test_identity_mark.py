@@ -11,11 +11,10 @@ import pytest
 from pillows.errors import RecreatedError
 from pillows.runtime.tail_settings import Plan
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
+from tests.support.list_feed import ListFeed
+from tests.support.memory_transport import MemoryTransport
+from tests.support.tails import plan
 from tests.unit.pillows.feed.wire import MARK, couchdb, feed_of, page, reply, row
-from tests.unit.pipeline.conftest import running
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
-
-__all__ = ["running"]
 
 
 class OldCouch:

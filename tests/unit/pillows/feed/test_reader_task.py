@@ -16,14 +16,13 @@ from pillows.feed import reader_task
 from pillows.observer import Observer
 from pillows.retry.cancellable import LAST_SECONDS, Waiter
 from pillows.retry.retrier import Retrier
-from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.list_feed import ListFeed
+from tests.support.memory_transport import MemoryTransport
+from tests.support.sizes import size
+from tests.support.tails import plan
 from tests.unit.pillows.feed.wire import MARK, PAGE_HEAD, couchdb, feed_of, page, reply, row, taking
-from tests.unit.pipeline.conftest import running
-from tests.unit.pipeline.parts import ListFeed, MemoryTransport, plan
-
-__all__ = ["running"]
 
 #: How soon a stop has ended a feed: a second is promised, and a busy machine gets more.
 SOON_SECONDS = size(ci=10, proof=1)

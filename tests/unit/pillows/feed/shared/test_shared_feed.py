@@ -15,9 +15,9 @@ from pillows.feed.shared.pool import FeedPool
 from pillows.feed.shared.shared_feed import GATHER_SECONDS, SharedFeed, SubscribedFeed
 from pillows.feed.shared.subscriber import JoinPoint, Subscriber
 from pillows.models import ChangeBatch
-from tests.clock import FakeClock
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
-from tests.sizes import size
+from tests.support.clock import FakeClock
+from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import Taking, closing, couchdb, info, page, reply, row
 
 LAG_SECONDS = 30.0

@@ -9,7 +9,7 @@ from checkpoints import Seq
 from pillows.feed.shared.shared_feed import SharedFeed
 from pillows.feed.shared.subscriber import JoinPoint
 from pillows.models import ChangeBatch
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 
 class Slow:

@@ -18,7 +18,7 @@ PAGES = [
 ]
 SCRIPTS = [*PAGES, *(ROOT / name for name in ("Makefile", "Dockerfile", "etc/install.sh", ".ci/run"))]
 
-#: A path from the repository's root: `daemon/config/`, `tests/sizes.py`; not `/etc/pillowd.yaml`.
+#: A path from the repository's root: `daemon/config/`, `tests/support/sizes.py`; not `/etc/pillowd.yaml`.
 PATH = re.compile(r"(?<![\w/.~-])((?:checkpoints|pillows|daemon|tests|bench|docs|etc)/[\w./*-]*[\w*/])")
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)]*)?\)")
 MODULE = re.compile(r"-m ((?:daemon|tests|bench|pillows|checkpoints)[\w.]*\w)")

@@ -7,7 +7,7 @@ import time
 import gevent
 from gevent.event import Event
 
-from tests.clock import FakeClock
+from tests.support.clock import FakeClock
 
 
 def test_an_hour_passes_at_once(clock):

@@ -1,0 +1,27 @@
+"""Tails that end, and stores that are closed, with the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pillows.runtime.tail_settings import Plan
+from tests.support.tails import RunningTail
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[[Plan], RunningTail]]:
+    """Start tails: `running(plan(folder, feed, transport))`."""
+    opened: list[RunningTail] = []
+
+    def start(settings: Plan) -> RunningTail:
+        opened.append(RunningTail(settings))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.kill()
+    stores = [part for each in opened for part in (each.settings.store, each.settings.letters)]
+    for store in {id(store): store for store in stores}.values():
+        store.close()
