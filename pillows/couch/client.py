@@ -77,7 +77,7 @@ class CouchClient:
         *,
         body: bytes | None = None,
         silent_seconds: float = 0.0,
-        pulse: ActivityMonitor | None = None,
+        activity: ActivityMonitor | None = None,
     ) -> Iterator[StreamingResponse]:
         """Sends a request and gives its answer, to be read while the context is open.
 
@@ -86,7 +86,7 @@ class CouchClient:
             path: encoded, with the query.
             body: JSON.
             silent_seconds: how long the server itself may say nothing.
-            pulse: is told of every byte.
+            activity: is told of every byte.
 
         Raises:
             AwayError: no connection to the server came about.
@@ -97,7 +97,7 @@ class CouchClient:
         """
         response = self._admitted(method, path, body, silent_seconds)
         try:
-            yield StreamingResponse(response, self.translate_errors, pulse or ActivityMonitor(self.clock))
+            yield StreamingResponse(response, self.translate_errors, activity or ActivityMonitor(self.clock))
         finally:
             response.close()
 
@@ -110,7 +110,7 @@ class CouchClient:
         body: Any = None,
         max_bytes: int = 64 * 2**20,
         silent_seconds: float = 0.0,
-        pulse: ActivityMonitor | None = None,
+        activity: ActivityMonitor | None = None,
     ) -> T:
         """Sends a request and returns its whole answer, decoded.
 
@@ -119,7 +119,7 @@ class CouchClient:
             TooLargeError: the answer is larger than `max_bytes`.
         """
         sent = None if body is None else msgspec.json.encode(body)
-        with self.open(method, path, body=sent, silent_seconds=silent_seconds, pulse=pulse) as answer:
+        with self.open(method, path, body=sent, silent_seconds=silent_seconds, activity=activity) as answer:
             text = answer.body(max_bytes)
         if len(text) > _LARGE_BYTES:
             gevent.sleep(0)

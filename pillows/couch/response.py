@@ -29,20 +29,20 @@ class ActivityMonitor:
 
     Attributes:
         at: monotonic seconds; None before the first.
-        beats: how many blocks have come.
+        blocks: how many blocks have come.
     """
 
-    __slots__ = ("_clock", "at", "beats")
+    __slots__ = ("_clock", "at", "blocks")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.at: float | None = None
-        self.beats = 0
+        self.blocks = 0
 
     def record(self) -> None:
         """A block came."""
         self.at = self._clock.monotonic()
-        self.beats += 1
+        self.blocks += 1
 
 
 class StreamingResponse:
@@ -51,7 +51,7 @@ class StreamingResponse:
     Args:
         response: of requests, unread.
         translated: a context that turns what reading raises into the error tree.
-        pulse: is told of every block.
+        activity: is told of every block.
 
     Attributes:
         headers: the response's headers.
@@ -61,12 +61,12 @@ class StreamingResponse:
         self,
         response: requests.Response,
         translate_errors: Callable[[], AbstractContextManager[None]],
-        pulse: ActivityMonitor,
+        activity: ActivityMonitor,
     ) -> None:
         self.headers = response.headers
         self._raw: urllib3.HTTPResponse = response.raw
         self._translated = translate_errors
-        self._pulse = pulse
+        self._activity = activity
 
     def blocks(self) -> Iterator[bytes]:
         """The body as it arrives, undone of chunking and compression.
@@ -77,7 +77,7 @@ class StreamingResponse:
         unyielded_bytes = 0
         with self._translated():
             for block in self._stream():
-                self._pulse.record()
+                self._activity.record()
                 yield block
                 # A socket that always has more never switches greenlets by itself.
                 unyielded_bytes += len(block)

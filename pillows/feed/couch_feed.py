@@ -21,15 +21,14 @@ from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.bounded_queue import StalledError
-from pillows.feed.concurrency_limit import ConcurrencyLimit
-from pillows.feed.document_fetcher import wanted
+from pillows.feed.document_fetcher import fetch_key
 from pillows.feed.document_loader import AverageSize
 from pillows.feed.fetch_mode import FetchModeTuner
 from pillows.feed.options import SourceOptions
 from pillows.feed.reader import MAX_LIFE_SECONDS, Hands
 from pillows.feed.reader_task import STALLED_SECONDS, Session
 from pillows.feed.source_database import SourceDatabase
-from pillows.feed.throttle import Throttled
+from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff, Patience
@@ -107,19 +106,19 @@ class CouchFeed:
         self._drain_seconds = connection.timeouts.drain
         self._options = source
         self._prefilter = prefilter
-        self._pulse = ActivityMonitor(self._clock)
-        self._source = SourceDatabase(self._couch, source, self._pulse, self._key, self._on_throttled)
+        self._activity = ActivityMonitor(self._clock)
+        self._source = SourceDatabase(self._couch, source, self._activity, self._key, self._on_throttled)
         self._backlog: Backlog | None = None
         self._told_long = False
-        self._pace = ConcurrencyLimit(connection.fetches)
+        self._limit = ConcurrencyLimit(connection.fetches)
         self._choice = FetchModeTuner()
         self._sizes = AverageSize()
-        self._documents = self._source.documents(self._pace)
+        self._documents = self._source.documents(self._limit)
 
     @property
     def last_byte_at(self) -> float | None:
         """Monotonic seconds of the last good byte; None before the first."""
-        return self._pulse.at
+        return self._activity.at
 
     @property
     def trouble(self) -> str | None:
@@ -148,7 +147,7 @@ class CouchFeed:
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """A fresh read of documents' versions, by a quorum."""
-        return self._documents.versions(ids)
+        return self._documents.read_versions(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
         """The documents' state of now, with their bodies; one attempt.
@@ -156,8 +155,8 @@ class CouchFeed:
         An id that the database does not know is a deleted document of version 0.
         """
         asked = [Change(id=id, revs=("0-",), version=0) for id in ids]
-        found = self._documents.current(asked)
-        return [found[wanted(change)] for change in asked]
+        found = self._documents.read_current(asked)
+        return [found[fetch_key(change)] for change in asked]
 
     def fetch(self, change: Change) -> Document:
         """Fetches the document of a change that came without one; one attempt."""
@@ -170,7 +169,7 @@ class CouchFeed:
         """Reads an attachment; one attempt. No more than `max_bytes` are taken from the line."""
         path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
         try:
-            with self._couch.open("GET", path, pulse=self._pulse) as answer:
+            with self._couch.open("GET", path, activity=self._activity) as answer:
                 return answer.body(max_bytes)
         except TooLargeError:
             return None
@@ -224,7 +223,7 @@ class CouchFeed:
             prefilter=self._wants,
             warn=self._warn,
             sizes=self._sizes,
-            pace=self._pace,
+            limit=self._limit,
             choice=self._choice,
             backoff=ends,
             max_life_seconds=self._max_life_seconds,
@@ -242,7 +241,7 @@ class CouchFeed:
                 return
             yield SIGN_OF_LIFE
 
-    def _on_throttled(self, told: Throttled | None) -> None:
+    def _on_throttled(self, told: ThrottleWait | None) -> None:
         """A fetch of documents waits, or waits no more."""
         self._throttled = told.error if told else None
         if told:

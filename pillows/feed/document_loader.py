@@ -10,8 +10,8 @@ import gevent
 
 from pillows.couch.response import TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.concurrency_limit import ConcurrencyLimit
-from pillows.feed.document_fetcher import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, Wanted, wanted
+from pillows.feed.document_fetcher import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, FetchKey, fetch_key
+from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 
 #: Weight of the newest group in the running average of document sizes.
@@ -48,7 +48,7 @@ class AverageSize:
 MAX_CHANGES = 2000
 
 #: What became of a request: an error is a value, since gevent prints what a greenlet raises.
-Fetched = dict[Wanted, Change] | Exception
+Fetched = dict[FetchKey, Change] | Exception
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class _Group:
     """Pieces of batches whose documents are fetched with one request."""
 
     pieces: list[ChangeBatch]
-    wanted: list[Change]
+    fetch_key: list[Change]
     request: gevent.Greenlet[[Sequence[Change]], Fetched] | None = None
 
     @property
@@ -77,25 +77,25 @@ class DocumentLoader:
         fetch: fetches documents (`DocumentFetcher.fill` or `DocumentFetcher.current`).
         put: takes a piece with its documents; may block.
         wants: whether a change's document is needed at all.
-        pace: how many requests at a time.
+        limit: how many requests at a time.
         sizes: how large documents are; told of those that came.
     """
 
     def __init__(
         self,
-        fetch: Callable[[Sequence[Change]], dict[Wanted, Change]],
+        fetch: Callable[[Sequence[Change]], dict[FetchKey, Change]],
         put: Callable[[ChangeBatch], None],
         *,
         wants: Callable[[Change], bool],
-        pace: ConcurrencyLimit,
+        limit: ConcurrencyLimit,
         sizes: AverageSize,
     ) -> None:
         self._fetch = fetch
         self._put = put
         self._wants = wants
-        self._pace = pace
+        self._limit = limit
         self._sizes = sizes
-        self._open = _Group(pieces=[], wanted=[])
+        self._open = _Group(pieces=[], fetch_key=[])
         self._groups: deque[_Group] = deque()
         self._failure: Exception | None = None
 
@@ -108,14 +108,14 @@ class DocumentLoader:
         begin = 0
         for index, change in enumerate(batch.changes):
             if change.raw is None and not change.deleted and self._wants(change):
-                self._open.wanted.append(change)
-                if len(self._open.wanted) >= self._sizes.group:
+                self._open.fetch_key.append(change)
+                if len(self._open.fetch_key) >= self._sizes.group:
                     self._open.pieces.append(_piece(batch, begin, index + 1))
                     self._request()
                     begin = index + 1
         if begin < len(batch.changes) or not batch.changes:
             self._open.pieces.append(_piece(batch, begin, len(batch.changes)))
-        if not self._open.wanted or self._open.changes >= MAX_CHANGES:
+        if not self._open.fetch_key or self._open.changes >= MAX_CHANGES:
             self._request()  # nothing to wait for, or enough that waits
         self._hand_on()
 
@@ -147,16 +147,16 @@ class DocumentLoader:
         """Sends the open group's request, once there are few enough others."""
         if self._failure is not None:
             raise self._failure
-        group, self._open = self._open, _Group(pieces=[], wanted=[])
+        group, self._open = self._open, _Group(pieces=[], fetch_key=[])
         while self._crowded():
             self._deliver_first()
-        if group.wanted:
-            group.request = gevent.spawn(self._attempt, group.wanted)
+        if group.fetch_key:
+            group.request = gevent.spawn(self._attempt, group.fetch_key)
         self._groups.append(group)
 
     def _crowded(self) -> bool:
         """Whether enough is asked for; also what waits for an earlier answer, which may be slow."""
-        width = self._pace.width
+        width = self._limit.requests
         return len(self._groups) >= 2 * width or sum(not other.ready for other in self._groups) >= width
 
     def _hand_on(self) -> None:
@@ -169,7 +169,7 @@ class DocumentLoader:
 
     def _deliver(self, group: _Group) -> None:
         found = group.request.get() if group.request is not None else {}
-        self._give(group.pieces, group.wanted, found)
+        self._give(group.pieces, group.fetch_key, found)
 
     def _give(self, pieces: Sequence[ChangeBatch], asked: Sequence[Change], found: Fetched) -> None:
         if isinstance(found, TooLargeError) and len(asked) > 1:
@@ -189,8 +189,8 @@ class DocumentLoader:
         """Documents grew: half as many at a time, so that memory stays bounded."""
         self._sizes.saw(len(asked), MAX_GROUP_BYTES)
         for half in _halves(pieces):
-            names = {wanted(change) for piece in half for change in piece.changes}
-            missing = [change for change in asked if wanted(change) in names]
+            names = {fetch_key(change) for piece in half for change in piece.changes}
+            missing = [change for change in asked if fetch_key(change) in names]
             self._give(half, missing, self._attempt(missing) if missing else {})
 
     def _attempt(self, changes: Sequence[Change]) -> Fetched:
@@ -219,9 +219,9 @@ def _halves(pieces: Sequence[ChangeBatch]) -> tuple[list[ChangeBatch], list[Chan
     return [_piece(batch, 0, half)], [_piece(batch, half, len(batch.changes))]
 
 
-def _with_documents(batch: ChangeBatch, found: dict[Wanted, Change]) -> ChangeBatch:
+def _with_documents(batch: ChangeBatch, found: dict[FetchKey, Change]) -> ChangeBatch:
     if not found:
         return batch
-    changes = [found.get(wanted(change), change) for change in batch.changes]
+    changes = [found.get(fetch_key(change), change) for change in batch.changes]
     size_bytes = sum(len(c.raw) if c.raw is not None else len(c.id) for c in changes)
     return replace(batch, changes=changes, size_bytes=size_bytes)

@@ -110,7 +110,7 @@ class IdentityCheck:
         gone: list[Change] = []
         for begin in range(0, len(ids), PURGED_GROUP):
             group = ids[begin : begin + PURGED_GROUP]
-            there = self._documents.versions(group)
+            there = self._documents.read_versions(group)
             gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in there]
         self._warn("source.purged", {"documents": len(gone)})
         return gone

@@ -24,15 +24,15 @@ from pillows.feed.changes_parser import (
     PageParser,
     ResponseEnd,
 )
-from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
-from pillows.feed.document_fetcher import Wanted, wanted
+from pillows.feed.document_fetcher import FetchKey, fetch_key
 from pillows.feed.document_loader import AverageSize, DocumentLoader
 from pillows.feed.fetch_mode import FetchMode, FetchModeTuner
 from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.proxy_buffering import ProxyBufferingDetector
 from pillows.feed.requests import INTERVAL, BatchCutter, Page, page_query, plan_page, tail_query
 from pillows.feed.source_database import SourceDatabase, whole
+from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 from pillows.retry.backoff import Backoff
 
@@ -64,7 +64,7 @@ class Hands:
         prefilter: whether a change's document is wanted.
         warn: tells the operator: an event and its details.
         sizes: how large documents are; outlives the reading.
-        pace: how many fetches at a time; outlives the reading.
+        limit: how many fetches at a time; outlives the reading.
         choice: how documents come while far behind; outlives the reading.
         backoff: for responses that end at once; outlives the reading.
         max_life_seconds: how long the head is followed before a page is read again.
@@ -76,7 +76,7 @@ class Hands:
     prefilter: Callable[[Change], bool]
     warn: Callable[[str, Mapping[str, object]], None]
     sizes: AverageSize
-    pace: ConcurrencyLimit
+    limit: ConcurrencyLimit
     choice: FetchModeTuner
     backoff: Backoff
     max_life_seconds: float = MAX_LIFE_SECONDS
@@ -108,7 +108,7 @@ class Reading:
         self._source = hands.source
         self._options = hands.source.options
         self._since = since
-        self._documents = hands.source.documents(hands.pace)
+        self._documents = hands.source.documents(hands.limit)
         self._recognition = IdentityCheck(hands.source, self._documents, identity, put=put, warn=hands.warn)
         ids = self._options.doc_ids or ()
         self._ids = DocIdGroups(ids, self._options.join_overlap) if len(ids) > GROUP_IDS else None
@@ -225,13 +225,13 @@ class Reading:
     def _loader(self) -> DocumentLoader:
         hands = self._hands
         return DocumentLoader(
-            self._fetch, self._put, wants=hands.prefilter, pace=hands.pace, sizes=hands.sizes
+            self._fetch, self._put, wants=hands.prefilter, limit=hands.limit, sizes=hands.sizes
         )
 
-    def _fetch(self, changes: Sequence[Change]) -> dict[Wanted, Change]:
+    def _fetch(self, changes: Sequence[Change]) -> dict[FetchKey, Change]:
         """Changes with their documents; what is not as its row says may be another database's."""
-        found = (self._documents.current if self._options.filtered else self._documents.fill)(changes)
-        now = (found[wanted(change)] for change in changes)
+        found = (self._documents.read_current if self._options.filtered else self._documents.fill)(changes)
+        now = (found[fetch_key(change)] for change in changes)
         if any(one.deleted or one.revs != change.revs for one, change in zip(now, changes, strict=True)):
             self._recognition.confirm()
         return found

@@ -55,13 +55,13 @@ class Session:
 
     def _drained(self, drain_seconds: float) -> Iterator[ChangeBatch]:
         """What had been asked for when the stop came, while it keeps coming."""
-        clock, pulse = self._hands.clock, self._hands.source.pulse
+        clock, activity = self._hands.clock, self._hands.source.activity
         until = clock.monotonic() + drain_seconds
         while clock.monotonic() <= until:
-            beats = pulse.beats
+            blocks = activity.blocks
             patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
             taken = self._pipe.take(patience, max_bytes=BATCH_BYTES)
-            if taken is None or (not taken and pulse.beats == beats):
+            if taken is None or (not taken and activity.blocks == blocks):
                 return
             yield from self._shaped(taken)
 

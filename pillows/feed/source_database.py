@@ -21,11 +21,10 @@ from pillows.errors import (
 )
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.changes_parser import ChangesParser, PageParser, ResponseEnd
-from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.feed.document_fetcher import DocumentFetcher
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import filter_body
-from pillows.feed.throttle import Throttled
+from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 
 #: A database that is not there is asked for as seldom as this.
 MISSING_SECONDS = 30.0
@@ -60,7 +59,7 @@ class SourceDatabase:
     Args:
         couch: the server.
         options: the database, and how to read it.
-        pulse: told of every byte.
+        activity: told of every byte.
         key: whose feed this is.
         on_throttled: told while documents wait since the server asked us to slow down (`DocumentFetcher`).
 
@@ -73,31 +72,31 @@ class SourceDatabase:
         self,
         couch: CouchClient,
         options: SourceOptions,
-        pulse: ActivityMonitor,
+        activity: ActivityMonitor,
         key: str = "",
-        on_throttled: Callable[[Throttled | None], None] = lambda _: None,
+        on_throttled: Callable[[ThrottleWait | None], None] = lambda _: None,
     ) -> None:
         self._mark = f"pillowd-{sha256(key.encode()).hexdigest()[:24]}"
         self.couch = couch
         self.options = options
-        self.pulse = pulse
+        self.activity = activity
         self._on_throttled = on_throttled
         self.longpolls = options.mode == "longpoll"
 
-    def documents(self, pace: ConcurrencyLimit) -> DocumentFetcher:
-        """Fetches this database's documents, at the given pace."""
+    def documents(self, limit: ConcurrencyLimit) -> DocumentFetcher:
+        """Fetches this database's documents, at the given limit."""
         return DocumentFetcher(
             self.couch,
             self.options.database,
-            pace=pace,
-            pulse=self.pulse,
+            limit=limit,
+            activity=self.activity,
             silent_seconds=self.options.timeout,
             on_throttled=self._on_throttled,
         )
 
     def identify(self) -> DatabaseIdentity:
         """Asks the server and the database who they are."""
-        welcome = self.couch.json("GET", "/", _Welcome, pulse=self.pulse)
+        welcome = self.couch.json("GET", "/", _Welcome, activity=self.activity)
         if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
             self.longpolls = True
         return self.info(welcome.uuid)
@@ -105,7 +104,9 @@ class SourceDatabase:
     def info(self, server_uuid: str | None) -> DatabaseIdentity:
         """Asks the database alone."""
         with self._understood():
-            info = self.couch.json("GET", self.couch.path(self.options.database), _Info, pulse=self.pulse)
+            info = self.couch.json(
+                "GET", self.couch.path(self.options.database), _Info, activity=self.activity
+            )
         start, purge = info.instance_start_time, info.purge_seq
         return DatabaseIdentity(
             server_uuid=server_uuid,
@@ -117,13 +118,13 @@ class SourceDatabase:
         """Leaves a document in the database that replication does not carry, nor the feed show."""
         if not self.marked():
             with self._understood():
-                self.couch.json("PUT", self._mark_path, dict, body={}, pulse=self.pulse)
+                self.couch.json("PUT", self._mark_path, dict, body={}, activity=self.activity)
 
     def marked(self) -> bool:
         """Whether the document is there: a database that was created anew has none."""
         try:
             with self._understood():
-                self.couch.json("GET", self._mark_path, dict, pulse=self.pulse)
+                self.couch.json("GET", self._mark_path, dict, activity=self.activity)
         except RejectedError as error:
             if error.status != 404:
                 raise
@@ -141,7 +142,7 @@ class SourceDatabase:
         """
         path = self.couch.path(self.options.database, "_purged_infos")
         try:
-            told = self.couch.json("GET", path, _PurgedInfos, pulse=self.pulse)
+            told = self.couch.json("GET", path, _PurgedInfos, activity=self.activity)
         except RejectedError:
             return None
         return list({info.id: None for info in told.purged_infos})
@@ -163,7 +164,9 @@ class SourceDatabase:
         with ExitStack() as stack:
             with self._understood(len(path)):  # not what else is asked while the answer is read
                 answer = stack.enter_context(
-                    self.couch.open(method, path, body=body, silent_seconds=silent_seconds, pulse=self.pulse)
+                    self.couch.open(
+                        method, path, body=body, silent_seconds=silent_seconds, activity=self.activity
+                    )
                 )
             yield answer
 

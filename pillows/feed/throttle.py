@@ -1,4 +1,4 @@
-"""Asking a server that says 429: as late as it wants, told to the operator, and not for ever."""
+"""Send requests as a throttling server wants them: fewer at a time, later, but not forever."""
 
 from __future__ import annotations
 
@@ -10,26 +10,56 @@ from gevent.event import Event
 
 from pillows.clock import Clock
 from pillows.couch.errors import ThrottledError
-from pillows.feed.concurrency_limit import ConcurrencyLimit
 from pillows.retry.backoff import Backoff
 
 T = TypeVar("T")
 
-#: A server that says 429 without a number is left alone for a second or so, then for longer.
+#: Answers in a row before one more request at a time is sent.
+RECOVERY_ANSWERS = 10
+
+#: Shortest wait after a 429 without `Retry-After`.
 FIRST_SECONDS = 1.0
 
-#: One that says nothing else for so long fails like any other: what it is asked for is asked anew.
-LONGEST_SECONDS = 180.0
+#: A request that is throttled for longer fails like any other, and is sent again from the start.
+GIVE_UP_SECONDS = 180.0
+
+
+class ConcurrencyLimit:
+    """Additive increase, multiplicative decrease (RFC 5681, section 3.1).
+
+    Args:
+        max_requests: requests at a time while the server is not overrun.
+
+    Attributes:
+        requests: requests at a time now; at least 1.
+    """
+
+    def __init__(self, max_requests: int) -> None:
+        self.requests = max_requests
+        self._max_requests = max_requests
+        self._answers = 0
+
+    def decrease(self) -> None:
+        """Halve the limit: the server throttled a request."""
+        self.requests = max(1, self.requests // 2)
+        self._answers = 0
+
+    def record_answer(self) -> None:
+        """Count an answer; raise the limit by one after `RECOVERY_ANSWERS` in a row."""
+        self._answers += 1
+        if self._answers >= RECOVERY_ANSWERS and self.requests < self._max_requests:
+            self.requests += 1
+            self._answers = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Throttled:
-    """A request waits, since the server asked us to slow down.
+class ThrottleWait:
+    """A request waits because the server throttled it.
 
     Attributes:
-        error: its answer.
-        attempt: how often it gave that in a row.
-        delay_seconds: how long is waited now.
+        error: the server's answer.
+        attempt: consecutive answers of this kind.
+        delay_seconds: how long the request waits now.
     """
 
     error: str
@@ -38,51 +68,46 @@ class Throttled:
 
 
 class Throttle:
-    """Asks until the server serves.
+    """Sends a request until the server does not throttle it.
 
     Args:
-        pace: told of each answer.
+        limit: lowered and raised by the answers.
         clock: for waits.
-        tell: told before each wait; None once the request waits no more.
+        on_wait: called before each wait, and with None once the request waits no longer.
     """
 
     def __init__(
-        self, pace: ConcurrencyLimit, clock: Clock, tell: Callable[[Throttled | None], None]
+        self, limit: ConcurrencyLimit, clock: Clock, on_wait: Callable[[ThrottleWait | None], None]
     ) -> None:
-        self._pace = pace
+        self._limit = limit
         self._clock = clock
-        self._tell = tell
+        self._on_wait = on_wait
 
-    def until_served(self, ask: Callable[[], T]) -> T:
-        """What `ask` gives, once the server does not throttle it.
+    def send(self, request: Callable[[], T]) -> T:
+        """Return the answer to a request.
 
         Raises:
-            ThrottledError: it did for `LONGEST_SECONDS`.
+            ThrottledError: the server throttled it for `GIVE_UP_SECONDS`.
         """
         backoff = Backoff(initial_seconds=FIRST_SECONDS)
-        give_up_at = self._clock.monotonic() + LONGEST_SECONDS
+        give_up_at = self._clock.monotonic() + GIVE_UP_SECONDS
         try:
-            while (served := self._attempt(ask, backoff, give_up_at)) is None:
-                pass
+            while True:
+                try:
+                    answer = request()
+                except ThrottledError as error:
+                    self._limit.decrease()
+                    if self._clock.monotonic() >= give_up_at:
+                        raise
+                    self._wait(error, backoff)
+                else:
+                    self._limit.record_answer()
+                    return answer
         finally:
             if backoff.attempts:
-                self._tell(None)
-        return served[0]
-
-    def _attempt(self, ask: Callable[[], T], backoff: Backoff, give_up_at: float) -> tuple[T] | None:
-        """The answer; None after a wait, where there was none."""
-        try:
-            answer = ask()
-        except ThrottledError as error:
-            self._pace.throttled()
-            if self._clock.monotonic() >= give_up_at:
-                raise
-            self._wait(error, backoff)
-            return None
-        self._pace.went_well()
-        return (answer,)
+                self._on_wait(None)
 
     def _wait(self, error: ThrottledError, backoff: Backoff) -> None:
         seconds = backoff.next(at_least_seconds=error.retry_after_seconds or FIRST_SECONDS)
-        self._tell(Throttled(error=str(error), attempt=backoff.attempts, delay_seconds=seconds))
+        self._on_wait(ThrottleWait(error=str(error), attempt=backoff.attempts, delay_seconds=seconds))
         self._clock.wait(Event(), seconds)

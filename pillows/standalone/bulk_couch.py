@@ -9,41 +9,19 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import msgspec
 from pydantic import SecretStr
 
+from pillows.couch.bulk_docs import WrittenRow, bulk_docs
 from pillows.couch.client import CouchClient
-from pillows.couch.errors import MissingError, RejectedError
+from pillows.couch.errors import MissingError
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
 from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
 
-#: With these CouchDB refuses a whole request for what one document is: a bad field, too large.
-_OF_A_DOCUMENT = {400, 413}
-
-#: What the row of a document says that was refused with its whole request.
-_REJECTED = "rejected"
-
 #: How often a document is written over what others write meanwhile.
 _OVERWRITES = 5
-
-#: How long the server may work before the first byte of its answer.
-_SILENT_SECONDS = 60.0
 
 
 class ConflictError(PermanentError):
     """The database has another revision of a document."""
-
-
-class _Written(msgspec.Struct):
-    id: str = ""
-    error: str = ""
-    reason: str | None = None
-
-    @property
-    def is_conflict(self) -> bool:
-        return self.error == "conflict"
-
-    @property
-    def told(self) -> str:
-        return self.reason or "" if self.error == _REJECTED else f"{self.error}: {self.reason}"
 
 
 class _Value(msgspec.Struct):
@@ -111,31 +89,15 @@ class CouchBulkWriter:
             self._couch.json("PUT", self._couch.path(self._database), dict[str, Any])
         self._create = False
 
-    def _send(self, documents: Sequence[BulkDocument]) -> list[_Written]:
-        """What the database says of each document, in their order."""
-        try:
-            rows = self._couch.json(
-                "POST",
-                self._couch.path(self._database, "_bulk_docs"),
-                list[_Written],
-                body={"docs": [msgspec.Raw(document.body) for document in documents]},
-                silent_seconds=_SILENT_SECONDS,
-            )
-        except RejectedError as error:
-            if error.status not in _OF_A_DOCUMENT:
-                raise
-            return self._send_halves(documents, error)
+    def _send(self, documents: Sequence[BulkDocument]) -> list[WrittenRow]:
+        """Return the row of each document, in their order."""
+        edits = [(document.id, [document.body]) for document in documents]
+        rows = bulk_docs(self._couch, self._database, edits)
         if len(rows) != len(documents):
             raise RetryableError(f"CouchDB answered {len(rows)} rows to {len(documents)} documents.")
         return rows
 
-    def _send_halves(self, documents: Sequence[BulkDocument], error: RejectedError) -> list[_Written]:
-        if len(documents) == 1:
-            return [_Written(error=_REJECTED, reason=str(error))]
-        middle = len(documents) // 2
-        return self._send(documents[:middle]) + self._send(documents[middle:])
-
-    def _overwrite(self, documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> list[_Written]:
+    def _overwrite(self, documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> list[WrittenRow]:
         """Writes what had a conflict once more, over the revision that is there now."""
         ids = {document.id for document, row in zip(documents, rows, strict=True) if row.is_conflict}
         revs = self._revs(sorted(ids))
@@ -174,14 +136,14 @@ def connection_of(url: str) -> tuple[CouchConnection, str]:
     return CouchConnection(url=server, auth=auth), unquote(database)
 
 
-def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[_Written]) -> BulkOutcome:
+def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> BulkOutcome:
     """What the rows of `_bulk_docs` say, each of the document in its place."""
     said = list(zip(documents, rows, strict=True))
     conflicts = [(document, row) for document, row in said if row.is_conflict]
     failures = [(document, row) for document, row in said if row.error and not row.is_conflict]
     return BulkOutcome(
-        conflicts={document.id or row.id: row.told for document, row in conflicts},
-        failures={document.id or row.id: row.told for document, row in failures},
+        conflicts={document.id or row.id: str(row) for document, row in conflicts},
+        failures={document.id or row.id: str(row) for document, row in failures},
         conflict=len(conflicts),
         failed=len(failures),
     )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from checkpoints import Seq
-from pillows.feed.concurrency_limit import ConcurrencyLimit
-from pillows.feed.document_fetcher import Wanted, wanted
+from pillows.feed.document_fetcher import FetchKey, fetch_key
 from pillows.feed.document_loader import AverageSize, DocumentLoader
+from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 
 
@@ -24,15 +24,15 @@ def test_what_no_filter_wants_is_not_held_until_there_are_documents_enough_for_a
     given: list[ChangeBatch] = []
     held, most = 0, 0
 
-    def fetch(changes: Sequence[Change]) -> dict[Wanted, Change]:
+    def fetch(changes: Sequence[Change]) -> dict[FetchKey, Change]:
         raw = msgspec.Raw(b"{}")
-        return {wanted(change): msgspec.structs.replace(change, raw=raw) for change in changes}
+        return {fetch_key(change): msgspec.structs.replace(change, raw=raw) for change in changes}
 
     loader = DocumentLoader(
         fetch,
         given.append,
         wants=lambda change: change.id == "0-0",
-        pace=ConcurrencyLimit(4),
+        limit=ConcurrencyLimit(4),
         sizes=AverageSize(),
     )
     for number in range(1000):

@@ -17,9 +17,9 @@ from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import parse_change
-from pillows.feed.concurrency_limit import ConcurrencyLimit
-from pillows.feed.document_fetcher import DocumentFetcher, wanted
+from pillows.feed.document_fetcher import DocumentFetcher, fetch_key
 from pillows.feed.document_loader import AverageSize, DocumentLoader
+from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
@@ -58,7 +58,7 @@ def server(scripted_server) -> ScriptedServer:
 @pytest.fixture
 def documents(server, clock) -> DocumentFetcher:
     couch = CouchClient(CouchConnection(url=server.url), clock=clock)
-    return DocumentFetcher(couch, "db", pace=ConcurrencyLimit(4), pulse=ActivityMonitor(clock))
+    return DocumentFetcher(couch, "db", limit=ConcurrencyLimit(4), activity=ActivityMonitor(clock))
 
 
 def bodies(filled: dict[Any, Change]) -> dict[str, dict[str, Any]]:
@@ -173,18 +173,18 @@ def test_a_database_that_is_missing_is_no_server_without_bulk_get(server, docume
 
 def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server, clock):
     couch = CouchClient(CouchConnection(url=server.url), clock=clock)
-    pace = ConcurrencyLimit(4)
-    documents = DocumentFetcher(couch, "db", pace=pace, pulse=ActivityMonitor(clock))
+    limit = ConcurrencyLimit(4)
+    documents = DocumentFetcher(couch, "db", limit=limit, activity=ActivityMonitor(clock))
     busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="3")
     server.on(*BULK, busy, busy, results(ok("a", "1-a")))
     began = clock.monotonic()
     documents.fill([change("a", "1-a")])
     assert clock.monotonic() - began >= 6
-    assert pace.width == 1
+    assert limit.requests == 1
     widths = []
     for _ in range(40):
         documents.fill([change("a", "1-a")])
-        widths.append(pace.width)
+        widths.append(limit.requests)
     assert (widths[5], widths[-1]) == (1, 4)
 
 
@@ -252,7 +252,7 @@ def test_versions_are_the_sum_of_all_leaves_and_unknown_ids_are_missing(server, 
     leaves = [{"ok": document("a", "3-x", _deleted=True)}, {"ok": document("a", "2-b")}]
     server.on(*BULK, results({"id": "a", "docs": leaves}, not_found("b")))
     server.on("POST", "/db/_all_docs", json_reply({"rows": [{"key": "b", "error": "not_found"}]}))
-    assert documents.versions(["a", "b"]) == {"a": 5}
+    assert documents.read_versions(["a", "b"]) == {"a": 5}
 
 
 @pytest.mark.parametrize("answer", ["nodedown", "timeout", "nothing"])
@@ -263,7 +263,7 @@ def test_a_document_whose_leaves_cannot_be_read_now_is_not_taken_for_gone(server
     known = {"rows": [{"key": "b", "id": "b", "value": {"rev": "1-b"}}]}
     server.on("POST", "/db/_all_docs", json_reply(known))
     with pytest.raises(RetryableError, match="'b'"):
-        documents.versions(["a", "b"])
+        documents.read_versions(["a", "b"])
 
 
 def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halves(
@@ -277,7 +277,7 @@ def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halv
         return results(*(ok(one["id"], "3-c", text="x" * 300) for one in request.json()["docs"]))
 
     server.on(*BULK, answer)
-    assert documents.versions(ids) == dict.fromkeys(ids, 3)
+    assert documents.read_versions(ids) == dict.fromkeys(ids, 3)
 
 
 # --- the loader
@@ -309,13 +309,13 @@ class Fetching:
         if len(changes) * self._size_bytes > self._largest:
             raise TooLargeError
         body = msgspec.Raw(b'"' + b"x" * self._size_bytes + b'"')
-        return {wanted(c): msgspec.structs.replace(c, raw=body) for c in changes}
+        return {fetch_key(c): msgspec.structs.replace(c, raw=body) for c in changes}
 
 
 def load(fetch: Fetching, batches: list[ChangeBatch], wants=lambda _: True, sizes=None) -> list[ChangeBatch]:
     given: list[ChangeBatch] = []
     loader = DocumentLoader(
-        fetch, given.append, wants=wants, pace=ConcurrencyLimit(4), sizes=sizes or AverageSize()
+        fetch, given.append, wants=wants, limit=ConcurrencyLimit(4), sizes=sizes or AverageSize()
     )
     try:
         for one in batches:
@@ -354,7 +354,7 @@ def test_a_slow_answer_holds_back_only_so_much_behind_it():
 
     given: list[ChangeBatch] = []
     loader = DocumentLoader(
-        fetch, given.append, wants=lambda _: True, pace=ConcurrencyLimit(4), sizes=AverageSize()
+        fetch, given.append, wants=lambda _: True, limit=ConcurrencyLimit(4), sizes=AverageSize()
     )
     batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 9000, 100)]
     reader = gevent.spawn(lambda: [loader.add(one) for one in batches] and loader.drain())

@@ -237,7 +237,7 @@ def test_what_waits_between_the_server_and_the_consumer_is_bounded(server):
     with taking(feed, pause=30) as taken:
         taken.until(lambda: taken.batches)
         gevent.sleep(0.3)
-        read_bytes = feed._pulse.beats * 65536
+        read_bytes = feed._activity.blocks * 65536
         taken.greenlet.kill()
     assert read_bytes < 6 * 2**20, "of 100 MB: the queue, a batch in hand, and one on its way"
 
