@@ -204,5 +204,5 @@ def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
 
 def outputs_digest(transports: Sequence[Transport]) -> str:
     """What cannot change under written rows, over all transports in order."""
-    parts = [(t.name, type(t).__name__, t.outputs_digest()) for t in transports]
+    parts = [(t.name, t.TYPE or type(t).__name__, t.outputs_digest()) for t in transports]
     return msgspec.json.encode(parts).decode()

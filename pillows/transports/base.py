@@ -137,6 +137,8 @@ class Transport(ABC):
         outputs: output name -> validated settings, of the class's `Output`.
     """
 
+    #: The type in digests, which must never change; the class's name unless given.
+    TYPE: ClassVar[str] = ""
     #: Settings of the server or place that is written to.
     Connection: ClassVar[type[Options]]
     #: Settings of one output: an index, a table, a file.

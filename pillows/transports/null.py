@@ -26,6 +26,7 @@ class NullTransport(AppendOnlyTransport):
         batches, documents, rows: how many it was given since it was made.
     """
 
+    TYPE: ClassVar[str] = "null"
     Connection: ClassVar[type[Options]] = NullConnection
     Output: ClassVar[type[OutputOptions]] = NullOutput
     concurrent: ClassVar[bool] = True

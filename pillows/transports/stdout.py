@@ -30,6 +30,7 @@ class StdoutOutput(OutputOptions):
 class StdoutTransport(AppendOnlyTransport):
     """Prints; see the module."""
 
+    TYPE: ClassVar[str] = "stdout"
     Connection: ClassVar[type[Options]] = StdoutConnection
     Output: ClassVar[type[OutputOptions]] = StdoutOutput
 

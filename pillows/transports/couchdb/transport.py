@@ -48,6 +48,7 @@ class CouchdbOutput(OutputOptions):
 class CouchdbTransport(KeyedTransport):
     """Writes to CouchDB; see the module."""
 
+    TYPE: ClassVar[str] = "couchdb"
     Connection: ClassVar[type[Options]] = CouchConnection
     Output: ClassVar[type[OutputOptions]] = CouchdbOutput
     verifiable: ClassVar[bool] = True

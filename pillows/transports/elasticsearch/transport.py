@@ -38,6 +38,7 @@ _PURGE_SECONDS = 60.0
 class ElasticsearchTransport(KeyedTransport):
     """Writes into Elasticsearch. See `Transport` for the arguments and the promises."""
 
+    TYPE = "elasticsearch"
     Connection = ElasticsearchConnection
     Output = ElasticsearchOutput
     mirror = ElasticsearchMirror()

@@ -68,6 +68,7 @@ class JsonlOutput(OutputOptions):
 class JsonlTransport(AppendOnlyTransport):
     """Appends to files; see the module."""
 
+    TYPE: ClassVar[str] = "jsonl"
     Connection: ClassVar[type[Options]] = JsonlConnection
     Output: ClassVar[type[OutputOptions]] = JsonlOutput
     mirror: ClassVar[MirrorSupport | None] = JsonlMirror()

@@ -50,6 +50,7 @@ _WHERE_AM_I = """
 class PostgresTransport(KeyedTransport):
     """Keeps tables of a PostgreSQL database in step; see the module."""
 
+    TYPE: ClassVar[str] = "postgres"
     Connection: ClassVar[type[Options]] = PostgresConnection
     Output: ClassVar[type[OutputOptions]] = PostgresOutput
     mirror: ClassVar[MirrorSupport | None] = PostgresMirror()

@@ -54,6 +54,7 @@ class SqliteConnection(Options):
 class SqliteTransport(KeyedTransport):
     """Keeps tables of an SQLite file in step; see the module."""
 
+    TYPE: ClassVar[str] = "sqlite"
     Connection: ClassVar[type[Options]] = SqliteConnection
     Output: ClassVar[type[OutputOptions]] = SqliteOutput
     mirror: ClassVar[MirrorSupport | None] = SqliteMirror()

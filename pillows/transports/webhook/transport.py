@@ -29,6 +29,7 @@ _QUOTED_BYTES = 16 * 2**10
 class WebhookTransport(AppendOnlyTransport):
     """Posts batches; see the module."""
 
+    TYPE: ClassVar[str] = "webhook"
     Connection: ClassVar[type[Options]] = WebhookConnection
     Output: ClassVar[type[OutputOptions]] = WebhookOutput
 
