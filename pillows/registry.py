@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import pillows.transports
 from pillows.errors import ConfigError
+from pillows.options import OutputOptions
 from pillows.suggest import suggest
 from pillows.transports.base import Transport
 
@@ -89,6 +90,8 @@ def transport(type: str) -> type[Transport]:
         )
     if not (inspect.isclass(found) and issubclass(found, Transport)):
         raise ConfigError(f"{_place(found)} is named as transport {type!r} but is no Transport class.")
+    if not issubclass(found.Output, OutputOptions):
+        raise ConfigError(f"{_place(found)}.Output does not inherit from OutputOptions.")
     return found
 
 
