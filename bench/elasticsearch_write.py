@@ -43,7 +43,7 @@ def documents(count: int) -> list[DocumentRows]:
         )
         body = start + b"lorem ipsum " * ((497 - len(start)) // 12) + b'"}'
         rows = {"out": [msgspec.Raw(body)]}
-        made.append(DocumentRows(id=id, rev=f"1-{n:032x}", version=1, rows=rows, size_bytes=len(body)))
+        made.append(DocumentRows(id=id, rev=f"1-{n:032x}", leaf_version=1, rows=rows, size_bytes=len(body)))
     return made
 
 

@@ -30,7 +30,7 @@ def microseconds_per_batch(batches: int, *, transports: int = 3) -> float:
     made = [null(f"t{n}", key, null.Connection(), {"bench": null.Output()}) for n in range(transports)]
     retrier = Retrier("bench", Waiter(SystemClock(), Event()), Observer())
     fanout = FanOut(made, retrier, timeouts_seconds={each.name: 600.0 for each in made})
-    batch = Batch(documents=[DocumentRows(id="a", rev="1-a", version=1, rows={})], epoch=1)
+    batch = Batch(documents=[DocumentRows(id="a", rev="1-a", leaf_version=1, rows={})], epoch=1)
     began = time.thread_time()
     for _ in range(batches):
         fanout.deliver(batch)

@@ -62,7 +62,7 @@ def documents(count: int, version: int = 1) -> list[DocumentRows]:
         raw = msgspec.json.encode(body | {"pad": "x" * max(0, 490 - len(msgspec.json.encode(body)))})
         made.append(
             DocumentRows(
-                id=id, rev=rev, version=version, rows={"docs": [msgspec.Raw(raw)]}, size_bytes=len(raw)
+                id=id, rev=rev, leaf_version=version, rows={"docs": [msgspec.Raw(raw)]}, size_bytes=len(raw)
             )
         )
     return made
@@ -170,7 +170,7 @@ def scenarios(
     dsn: str, batches: list[list[DocumentRows]], count: int
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and work of what is measured, in this order on the same tables."""
-    later = [[msgspec.structs.replace(d, version=2) for d in batch] for batch in batches]
+    later = [[msgspec.structs.replace(d, leaf_version=2) for d in batch] for batch in batches]
 
     def run(name: str, output: PostgresOutput, batches: list[list[DocumentRows]], **more: object) -> None:
         with opened(dsn, docs=output) as (transport, process), Meter(count, process).measured(name):

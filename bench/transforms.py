@@ -40,7 +40,7 @@ def microseconds_per_document(documents: int) -> float:
     """Microseconds of CPU that one document of 500 bytes takes, from its bytes to its row."""
     raw = msgspec.Raw(msgspec.json.encode(_FORM))
     chain = Chain([STEP], ("case",))
-    fresh = [Document(id="a", rev="1-a", version=1, deleted=False, raw=raw) for _ in range(documents)]
+    fresh = [Document(id="a", rev="1-a", leaf_version=1, deleted=False, raw=raw) for _ in range(documents)]
     began = time.thread_time()
     for document in fresh:
         chain(document)

@@ -14,7 +14,7 @@ import msgspec
 
 from checkpoints import Checkpoint, Seq
 
-#: Bits that the version of a document has below the epoch in a stored guard.
+#: Bits of the leaf version, below the epoch, in a write version.
 VERSION_BITS = 40
 
 #: One row of an output: named values, or a JSON object still as the bytes that CouchDB sent.
@@ -26,19 +26,19 @@ def revision_number(rev: str) -> int:
     return int(rev.partition("-")[0])
 
 
-def guard(epoch: int, version: int) -> int:
-    """What a guarded target stores to refuse older states: the epoch outranks the version."""
-    return epoch << VERSION_BITS | version
+def write_version(epoch: int, leaf_version: int) -> int:
+    """Return what a keyed target stores to reject older states: the epoch outranks the leaf version."""
+    return epoch << VERSION_BITS | leaf_version
 
 
-def epoch_of(stored: int) -> int:
-    """The epoch in a stored guard."""
-    return stored >> VERSION_BITS
+def epoch_of(write_version: int) -> int:
+    """Return the epoch of a write version."""
+    return write_version >> VERSION_BITS
 
 
-def version_of(stored: int) -> int:
-    """The version in a stored guard."""
-    return stored & ((1 << VERSION_BITS) - 1)
+def leaf_version_of(write_version: int) -> int:
+    """Return the leaf version of a write version."""
+    return write_version & ((1 << VERSION_BITS) - 1)
 
 
 class Change(msgspec.Struct, gc=False):
@@ -47,8 +47,8 @@ class Change(msgspec.Struct, gc=False):
     Attributes:
         id: the document's id.
         revs: all leaf revisions, the winner first, deleted ones included.
-        version: the sum of the generations of all leaves. It grows with every change of state,
-            where the winner's generation does not (266 of 266 random changes against 118).
+        leaf_version: the sum of the revision numbers of all leaves. It grows with every change of state,
+            where the winner's number does not (266 of 266 random changes against 118).
         deleted: whether the winner is a deletion.
         seq: the row's position, where the server gave one (`seq_interval`).
         raw: the winner's JSON, where the feed brought it along.
@@ -60,7 +60,7 @@ class Change(msgspec.Struct, gc=False):
 
     id: str
     revs: tuple[str, ...]
-    version: int
+    leaf_version: int
     deleted: bool = False
     seq: Seq | None = None
     raw: msgspec.Raw | None = None
@@ -107,14 +107,14 @@ class Document(msgspec.Struct, gc=False):
     """What the trigger extracts from a change: the winning document, or that it is gone.
 
     Attributes:
-        id, rev, version, deleted: as in the `Change`.
+        id, rev, leaf_version, deleted: as in the `Change`.
         raw: the document's JSON as CouchDB sent it; None where it is gone.
         parsed: the parsed document, once `doc` was asked for.
     """
 
     id: str
     rev: str
-    version: int
+    leaf_version: int
     deleted: bool
     raw: msgspec.Raw | None
     parsed: dict[str, Any] | None = None
@@ -136,14 +136,15 @@ class DocumentRows(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         id: the document's id.
         rev: its winning revision.
-        version: the sum of the generations of its leaves; stored as `guard(epoch, version)`.
+        leaf_version: the sum of the revision numbers of its leaves; stored with the epoch
+            as a `write_version`.
         rows: output name -> its complete rows there. Empty: the document is gone from all outputs.
         size_bytes: what it weighs, for bounds in bytes.
     """
 
     id: str
     rev: str
-    version: int
+    leaf_version: int
     rows: Mapping[str, Sequence[Row]]
     size_bytes: int = 0
 
@@ -180,7 +181,7 @@ class WriteResult:
     """What a transport says of a batch. A document that is in none of the three was applied.
 
     Attributes:
-        refused: id -> the guard that the target stores, which is not older than ours.
+        refused: id -> the write version that the target stores, which is not older than ours.
         dead: id -> why it can never be written.
         retry: id -> why it was not written this time.
     """

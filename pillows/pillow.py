@@ -173,7 +173,7 @@ class Pipeline:
         return DocumentRows(
             id=change.id,
             rev=document.rev,
-            version=document.version,
+            leaf_version=document.leaf_version,
             rows=rows,
             size_bytes=len(document.raw) if document.raw is not None else 0,
         )
@@ -186,7 +186,7 @@ class Pipeline:
 
 def gone(change: Change | Document) -> DocumentRows:
     """A document without rows: it was deleted, or has left the set."""
-    return DocumentRows(id=change.id, rev=change.rev, version=change.version, rows={})
+    return DocumentRows(id=change.id, rev=change.rev, leaf_version=change.leaf_version, rows={})
 
 
 def weight(change: Change, outcome: Outcome) -> int:

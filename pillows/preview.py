@@ -90,7 +90,7 @@ class _Look:
         return Preview(
             id=self._change.id,
             rev=self._change.rev,
-            version=self._change.version,
+            version=self._change.leaf_version,
             deleted=self._change.deleted,
             filter=self._said,
             document=document.doc if document is not None and not document.deleted else None,
@@ -114,7 +114,7 @@ class _Look:
         rows = self._tried("transform", lambda: self._pillow.transform(document))
         if rows is None:
             return None
-        return DocumentRows(id=document.id, rev=document.rev, version=document.version, rows=rows)
+        return DocumentRows(id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows)
 
     def _keeps(self) -> bool:
         if self._change.deleted:

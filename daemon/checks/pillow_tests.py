@@ -72,7 +72,7 @@ def _change(case: CaseOptions) -> Change:
     return Change(
         id=str(doc.get("_id", "test")),
         revs=change.revs or (str(doc.get("_rev", "1-test")),),
-        version=1,
+        leaf_version=1,
         deleted=deleted,
         raw=None if deleted else msgspec.Raw(msgspec.json.encode(doc)),
     )
@@ -83,7 +83,7 @@ def _rows(pillow: Pillow, change: Change, *, skip_design: bool) -> dict[str, lis
         return {}
     if change.deleted or not pillow.filter(change):
         return {}
-    document = Document(id=change.id, rev=change.rev, version=1, deleted=False, raw=change.raw)
+    document = Document(id=change.id, rev=change.rev, leaf_version=1, deleted=False, raw=change.raw)
     made = pillow.transform(document)
     # As JSON, since that is what a configuration can say.
     return {output: [json.loads(msgspec.json.encode(row)) for row in rows] for output, rows in made.items()}

@@ -109,7 +109,7 @@ def look(
 
 
 def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
-    missing = [id for id, change in zip(ids, found, strict=True) if not change.version]
+    missing = [id for id, change in zip(ids, found, strict=True) if not change.leaf_version]
     if missing:
         raise CommandError(f"the source has no document {', '.join(missing)}")
     return found

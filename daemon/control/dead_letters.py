@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import structlog
 
 from daemon.control.paging import page
@@ -121,4 +122,5 @@ def _place(letter: DeadLetter) -> Place:
 
 
 def _shown(letter: DeadLetter) -> dict[str, Any]:
-    return {name: getattr(letter, name) for name in letter.__struct_fields__}
+    shown: dict[str, Any] = msgspec.to_builtins(letter)
+    return shown

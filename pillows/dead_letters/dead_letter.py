@@ -41,7 +41,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pillow: the tail's key as text.
         transport: which transport refused it; `PIPELINE` where filter or transform failed.
-        id, rev, version: the document's.
+        id, rev, leaf_version: the document's.
         stage: `filter`, `trigger`, `transform` or `transport`.
         error: why, in the words of whoever refused it, `MAX_ERROR_CHARACTERS` of them at most.
         seq: the position behind its change; empty where the feed gave none, or at a further try.
@@ -58,7 +58,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     transport: str
     id: str
     rev: str
-    version: int
+    leaf_version: int = msgspec.field(name="version")
     stage: str
     error: str
     seq: str = ""
@@ -83,7 +83,7 @@ def letter_of(pillow: str, document: Change | Document, stage: str, error: Excep
         transport=PIPELINE,
         id=document.id,
         rev=document.rev,
-        version=document.version,
+        leaf_version=document.leaf_version,
         stage=stage,
         error=told(error),
     )

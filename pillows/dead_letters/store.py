@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 
 from checkpoints import Tracker
 from pillows.clock import Clock, SystemClock
@@ -89,7 +90,7 @@ class DeadLetters:
             for transport in known.transports_of(document.id):
                 written = not (transport in deliveries and document.id in deliveries[transport].dead)
                 stored = self._tracker[pillow, transport, document.id]["version"]
-                if written and stored <= document.version:
+                if written and stored <= document.leaf_version:
                     self._forget(pillow, transport, document.id)
 
     def forget(self, pillow: str, id: str) -> None:
@@ -207,10 +208,10 @@ class DeadLetters:
         is_known = (letter.transport, letter.id) in self._known[letter.pillow].due
         known = dict(self._tracker[key]) if is_known else {}
         # Another version has its own chances: what was wrong may be mended in it.
-        tries = known["_tries"] + 1 if known.get("version") == letter.version else 1
+        tries = known["_tries"] + 1 if known.get("version") == letter.leaf_version else 1
         fields: dict[str, Any] = {
             "rev": letter.rev,
-            "version": letter.version,
+            "version": letter.leaf_version,
             "stage": letter.stage,
             "error": letter.error[:MAX_ERROR_CHARACTERS],
             "seq": letter.seq,
@@ -239,7 +240,8 @@ class DeadLetters:
         entry = self._tracker[pillow, transport, id]
         fields = {k: v for k, v in entry.items() if not k.startswith("_")}
         fields |= {"tries": entry["_tries"], "aborted": entry["_aborted"]}
-        return DeadLetter(pillow=pillow, transport=transport, id=id, **fields)
+        fields |= {"pillow": pillow, "transport": transport, "id": id}
+        return msgspec.convert(fields, DeadLetter)
 
 
 class Known:

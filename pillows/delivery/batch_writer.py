@@ -185,7 +185,7 @@ class Writer:
                 transport=name,
                 id=document.id,
                 rev=document.rev,
-                version=document.version,
+                leaf_version=document.leaf_version,
                 stage="transport",
                 error=delivery.dead[document.id],
             )

@@ -25,7 +25,7 @@ class Delivery:
     """What became of a batch in one transport, once every document of it is final.
 
     Attributes:
-        refused: id -> the stored guard, for documents that the target had in this or a newer state.
+        refused: id -> the stored write version, for documents that the target had in this or a newer state.
         dead: id -> why it can never be written there.
     """
 

@@ -84,5 +84,5 @@ def _rows_of(pillow: str, document: Document, rows: Mapping[str, Sequence[Row]] 
         return letter_of(pillow, document, "transform", rows)
     size_bytes = len(document.raw) if document.raw is not None else 0
     return DocumentRows(
-        id=document.id, rev=document.rev, version=document.version, rows=rows, size_bytes=size_bytes
+        id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows, size_bytes=size_bytes
     )

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from pillows.errors import FencedError
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Batch, DocumentRows, epoch_of, guard, version_of
+from pillows.models import Batch, DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.retry.cancellable import Waiter
 
 #: A copy in a cluster may lag behind the one that the feed was read from: the leaves are read this
@@ -44,27 +44,27 @@ def goes_back(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]
         documents: the newest state of each.
         arrived: all that came, in order.
     """
-    last = {d.id: d.version for d in arrived}
-    return any(d.version > last[d.id] for d in documents)
+    last = {d.id: d.leaf_version for d in arrived}
+    return any(d.leaf_version > last[d.id] for d in documents)
 
 
 def suspects(
     batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
 ) -> dict[str, int]:
-    """The documents that something newer stands for than what came last: id -> the guard of that.
+    """The documents that something newer stands for than what came last: id -> the write version of that.
 
     Either a target refused the document for it, or it came before in the same batch.
 
     Args:
         batch: what was written.
-        refused: for each transport, id -> the guard that it stores.
+        refused: for each transport, id -> the write version that it stores.
         last: id -> what came last of each document.
 
     Raises:
         FencedError: a target stores a later epoch than ours.
     """
-    ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
-    above = {d.id: ours[d.id] for d in batch.documents if d.version > last[d.id].version}
+    ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
+    above = {d.id: ours[d.id] for d in batch.documents if d.leaf_version > last[d.id].leaf_version}
     for answers in refused:
         for id, stored in answers.items():
             if epoch_of(stored) > batch.epoch:
@@ -80,9 +80,9 @@ def suspects(
 
 def equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
     """The documents that a target refused because it has their version: id -> that version."""
-    ours = {d.id: guard(batch.epoch, d.version) for d in batch.documents}
+    ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
     same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
-    return {id: version_of(ours[id]) for id in same}
+    return {id: leaf_version_of(ours[id]) for id in same}
 
 
 def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> dict[str, int]:
@@ -91,7 +91,7 @@ def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> d
     A version of 0 means that the document is not there at all.
 
     Args:
-        suspected: id -> the guard that a target stores.
+        suspected: id -> the write version that a target stores.
         source: where the leaves are read.
         waiter: waits between looks.
     """
@@ -103,7 +103,7 @@ def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> d
         if look:
             waiter.wait(LOOK_AGAIN_SECONDS)
         present = source.leaves(list(behind))
-        behind = {id: stored for id, stored in behind.items() if present.get(id, 0) < version_of(stored)}
+        behind = {id: stored for id, stored in behind.items() if present.get(id, 0) < leaf_version_of(stored)}
     return {id: present.get(id, 0) for id in behind}
 
 
@@ -113,7 +113,7 @@ def rewritten(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) ->
     What is not in the source any more loses its rows.
     """
     return [
-        d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, version=d.version, rows={})
+        d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, leaf_version=d.leaf_version, rows={})
         for d in last.values()
         if d.id in gone_back
     ]

@@ -154,7 +154,7 @@ class CouchFeed:
 
         An id that the database does not know is a deleted document of version 0.
         """
-        asked = [Change(id=id, revs=("0-",), version=0) for id in ids]
+        asked = [Change(id=id, revs=("0-",), leaf_version=0) for id in ids]
         found = self._documents.read_current(asked)
         return [found[fetch_key(change)] for change in asked]
 
@@ -162,7 +162,7 @@ class CouchFeed:
         """Fetches the document of a change that came without one; one attempt."""
         (found,) = self._documents.fill([change]).values()
         return Document(
-            id=found.id, rev=found.rev, version=found.version, deleted=found.deleted, raw=found.raw
+            id=found.id, rev=found.rev, leaf_version=found.leaf_version, deleted=found.deleted, raw=found.raw
         )
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:

@@ -196,7 +196,7 @@ class DocumentFetcher:
 
 def fetch_key(change: Change) -> FetchKey:
     """Return the key under which a fetched change is found."""
-    return (change.id, change.rev, change.version)
+    return (change.id, change.rev, change.leaf_version)
 
 
 def _sum_versions(leaves: Iterable[Leaf]) -> int:
@@ -209,7 +209,7 @@ def _to_current(change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: s
         return msgspec.structs.replace(change, deleted=True, raw=None)
     found = leaves.get(change.id, ())
     version = _sum_versions(found)
-    if not found or version < change.version:
+    if not found or version < change.leaf_version:
         raise RetryableError(
             f"The document {change.id!r} is known to the feed only; a copy of the database lags."
         )
@@ -217,7 +217,7 @@ def _to_current(change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: s
     return msgspec.structs.replace(
         change,
         revs=tuple(leaf.rev for leaf in found),
-        version=version,
+        leaf_version=version,
         deleted=winner.deleted,
         raw=None if winner.deleted else winner.raw,
     )

@@ -73,7 +73,7 @@ class RecordedFeed:
         """The versions that the recording ends with."""
         wanted = set(ids)
         return {
-            change.id: change.version
+            change.id: change.leaf_version
             for batch in self._recorded()
             for change in batch.changes
             if change.id in wanted
@@ -82,7 +82,7 @@ class RecordedFeed:
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
         """The states that the recording ends with."""
         last = {change.id: change for batch in self._recorded() for change in batch.changes}
-        gone = {id: Change(id=id, revs=("0-",), version=0, deleted=True) for id in ids}
+        gone = {id: Change(id=id, revs=("0-",), leaf_version=0, deleted=True) for id in ids}
         return [last.get(id, gone[id]) for id in ids]
 
     def fetch(self, change: Change) -> Document:

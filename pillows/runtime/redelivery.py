@@ -1,7 +1,7 @@
 """Tries dead letters again: the document's state of now, through the ordinary path.
 
-Beside the live tail this is safe: the guard of the target lets no older state pass, and of two changes
-of one id in a batch the newer is written.
+Beside the live tail this is safe: the write version of the target lets no older state pass, and of two
+changes of one id in a batch the newer is written.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Redelivery:
         letters = self._letters.due(self._pillow, at_most=self._group)
         if not letters:
             return 0
-        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.version)}
+        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.leaf_version)}
         try:
             changes = self._read(newest)
         except RetryableError:
@@ -117,15 +117,17 @@ class Redelivery:
     def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
         """The state of now of documents, but for those that a lagging copy has in an older one."""
         changes = {change.id: change for change in self._source.current(list(newest))}
-        older = {id: newest[id].version for id in newest if changes[id].version < newest[id].version}
+        older = {
+            id: newest[id].leaf_version for id in newest if changes[id].leaf_version < newest[id].leaf_version
+        }
         gone_back = went_back(older, self._source, self._waiter)
         return {id: change for id, change in changes.items() if id not in older or id in gone_back}
 
     def _note_versions(self, letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
         self._letters.postpone([letter for letter in letters if letter.id not in changes], LOOK_SECONDS)
         for letter in letters:
-            if letter.id in changes and 0 < changes[letter.id].version < letter.version:
-                self._letters.lower(letter, changes[letter.id].version)
+            if letter.id in changes and 0 < changes[letter.id].leaf_version < letter.leaf_version:
+                self._letters.lower(letter, changes[letter.id].leaf_version)
 
     def _redeliver(self, change: Change) -> None:
         outcome = self._outcome(change)
@@ -139,6 +141,6 @@ class Redelivery:
 
 def _known_as(change: Change, letter: DeadLetter) -> Change:
     """A document that is gone without a trace, as the deletion of the version that was seen last."""
-    if change.version:
+    if change.leaf_version:
         return change
-    return Change(id=letter.id, revs=(letter.rev,), version=letter.version, deleted=True)
+    return Change(id=letter.id, revs=(letter.rev,), leaf_version=letter.leaf_version, deleted=True)

@@ -31,7 +31,7 @@ class DocumentTrigger:
         return Document(
             id=change.id,
             rev=change.rev,
-            version=change.version,
+            leaf_version=change.leaf_version,
             deleted=change.deleted,
             raw=None if change.deleted else change.raw,
             parsed=change.parsed,

@@ -7,10 +7,10 @@ promises:
 
 1. **Whole rows.** `write` makes every output of each document hold exactly the given rows, in one
    step per document: readers see the old rows or the new ones, never a mix.
-2. **Guarded.** A keyed target stores `guard(epoch, version)` per document and output, keeps it after
-   a delete, and refuses what is not newer. A refused document comes back in `refused` with the stored
-   guard, whether that is equal (a replay; nothing is written) or higher. Of several entries of one id
-   in a batch only the newest counts (`newest`).
+2. **Guarded.** A keyed target stores `write_version(epoch, leaf_version)` per document and output, keeps it
+   after a delete, and refuses what is not newer. A refused document comes back in `refused` with the
+   stored write version, whether that is equal (a replay; nothing is written) or higher. Of several
+   entries of one id in a batch only the newest counts (`newest`).
 3. **Per-document outcomes.** A document that can never be written is in `dead`; the rest of the batch
    is written. What may succeed later is in `retry`, or the whole call raises RetryableError.
 4. **Idempotent.** The same batch may come again, after any failure, in whole or in part.
@@ -18,7 +18,7 @@ promises:
    `write` leaves whole documents only, and the next call works.
 6. **No checkpoint past trouble.** A transactional target saves `Batch.checkpoint` only together with
    a batch whose every document was applied. Otherwise the caller first examines what was refused (an
-   equal guard may be another document, where the source was purged), stores the dead letters, then
+   equal write version may be another document, where the source was purged), stores the dead letters, then
    saves the checkpoint with an empty batch.
 """
 
@@ -42,7 +42,7 @@ def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
     """Return one entry per id: the one with the highest version, the last of equal ones."""
     chosen: dict[str, DocumentRows] = {}
     for document in documents:
-        if (known := chosen.get(document.id)) is None or document.version >= known.version:
+        if (known := chosen.get(document.id)) is None or document.leaf_version >= known.leaf_version:
             chosen[document.id] = document
     return list(chosen.values())
 
@@ -53,12 +53,12 @@ class Stored:
 
     Attributes:
         id: the document's id.
-        guard: the stored guard; None where the target keeps none.
+        write_version: the stored write version; None where the target keeps none.
         rev: the source's revision; None where the target does not keep it.
     """
 
     id: str
-    guard: int | None = None
+    write_version: int | None = None
     rev: str | None = None
 
 
@@ -83,13 +83,13 @@ class TargetState:
     missing_outputs: Sequence[str] = ()
     foreign_epoch: int | None = None
 
-    def with_foreign_guards(self, guards: Iterable[int | None]) -> TargetState:
+    def with_foreign_versions(self, write_versions: Iterable[int | None]) -> TargetState:
         """Return the state of a pillow that never wrote, where others have.
 
         Args:
-            guards: the greatest one of each output; None for an output without any.
+            write_versions: the greatest one of each output; None for an output without any.
         """
-        epochs = (None if guard is None else epoch_of(guard) for guard in guards)
+        epochs = (None if each is None else epoch_of(each) for each in write_versions)
         return replace(self, foreign_epoch=_get_greatest(epochs))
 
     @classmethod
@@ -238,7 +238,7 @@ class Transport(ABC):
 
 
 class KeyedTransport(Transport):
-    """A transport whose target holds documents by id, with their guards: it converges."""
+    """A transport whose target holds documents by id, with their write versions: it converges."""
 
     #: Can list what it holds (`stored`), so `pillowd verify` can compare it with the source.
     verifiable: ClassVar[bool] = False

@@ -92,7 +92,8 @@ class Scratch:
         """Takes what a target holds. Epochs are left out: they say nothing of the document's state."""
         mask = (1 << VERSION_BITS) - 1
         rows = [
-            (target, d.id.encode(), d.rev, None if d.guard is None else d.guard & mask) for d in documents
+            (target, d.id.encode(), d.rev, None if d.write_version is None else d.write_version & mask)
+            for d in documents
         ]
         self._many("replace into stored values (?, ?, ?, ?)", rows)
 

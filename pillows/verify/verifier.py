@@ -232,7 +232,7 @@ class Verifier:
         count = 0
         for changes, seq in self._changes(self._read_to):
             self._scratch.put_source(
-                (change.id, change.rev, change.version, self._outputs(change)) for change in changes
+                (change.id, change.rev, change.leaf_version, self._outputs(change)) for change in changes
             )
             if touch:
                 self._scratch.touch(change.id for change in changes)

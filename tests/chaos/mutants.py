@@ -59,7 +59,7 @@ def generation_as_version() -> None:
 
     def winning(row: Any) -> Any:
         made = change(row)
-        made.version = revision_number(made.rev)
+        made.leaf_version = revision_number(made.rev)
         return made
 
     changes_parser._change = winning

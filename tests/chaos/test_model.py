@@ -50,10 +50,10 @@ class Target:
         if answer == "away":
             raise RetryableError("away")
         if answer == "lost":  # it was written, and nobody heard of it
-            self.has |= {document.version for document in batch.documents}
+            self.has |= {document.leaf_version for document in batch.documents}
             raise RetryableError("no answer")
         half = batch.documents[: len(batch.documents) // 2] if answer == "half" else batch.documents
-        self.has |= {document.version for document in half}
+        self.has |= {document.leaf_version for document in half}
         rest = batch.documents[len(half) :]
         return WriteResult(retry={document.id: "busy" for document in rest})
 
@@ -133,7 +133,7 @@ class Machine(RuleBasedStateMachine):
         segment, numbers = self.pending[at]
         for target, answer in zip(self.targets, answers, strict=False):
             target.answers = [answer]
-        documents = [DocumentRows(id=str(n), rev=f"1-{n}", version=n, rows={}) for n in numbers]
+        documents = [DocumentRows(id=str(n), rev=f"1-{n}", leaf_version=n, rows={}) for n in numbers]
         try:
             if documents:
                 self.fanout.deliver(Batch(documents=documents, epoch=1))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pillows.models import guard, version_of
+from pillows.models import leaf_version_of, write_version
 from tests.acceptance.process import PILLOWD, Pillowd
 from tests.chaos.holders import Held, Holder, InCouchdb, InElasticsearch, InPostgres, InSqlite, parts
 from tests.conftest import CouchServer
@@ -48,9 +48,9 @@ class Planted:
         missing = set(self.missing)
         for id in map(id_of, range(1, DOCUMENTS + 1)):
             if id not in missing:
-                yield id, guard(1, VERSION - (id == self.older) + (id == self.newer))
+                yield id, write_version(1, VERSION - (id == self.older) + (id == self.newer))
         for id in self.phantoms:
-            yield id, guard(1, VERSION)
+            yield id, write_version(1, VERSION)
 
     def found(self) -> dict[str, set[str]]:
         """What must be found, by kind."""
@@ -182,6 +182,6 @@ def test_exactly_what_was_planted_among_a_million_is_found_and_repaired_in_150_m
         wrong = planted[holder.name]
         right = dict.fromkeys([*wrong.missing, wrong.older, wrong.newer], VERSION)
         stored = holder.guards(wrong.ids())
-        assert {id: version_of(each) for id, each in stored.items()} == right
+        assert {id: leaf_version_of(each) for id, each in stored.items()} == right
         assert holder.count() == DOCUMENTS
     assert took["mib"] < MAX_MIB

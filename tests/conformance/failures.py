@@ -9,7 +9,7 @@ import time
 import gevent
 import pytest
 
-from pillows.models import guard
+from pillows.models import write_version
 from tests.conformance.history import History
 from tests.conformance.steps import (
     assert_applied,
@@ -48,7 +48,7 @@ class FailureConformance:
             result = transport.write(batch(document("a", 2, target.bad_row, output="typed")))
         assert set(result.dead) == {"a"}
         assert set(target.read("typed")) == {"a"}
-        assert target.guard("typed", "a") == guard(1, 1)
+        assert target.write_version("typed", "a") == write_version(1, 1)
 
     def test_a_busy_target_is_retryable_and_nothing_is_dead(self, target: Target) -> None:
         if not target.busy_faults:
@@ -78,7 +78,7 @@ class FailureConformance:
                 result = write_until_answered(transport, written)
                 assert not result.dead
                 assert not result.retry
-                assert set(result.refused.values()) <= {guard(1, 1), guard(1, 2)}, place
+                assert set(result.refused.values()) <= {write_version(1, 1), write_version(1, 2)}, place
             stored = rows(target)
             assert (stored[first], stored[changed]) == ([{"n": 2}], [{"n": 2}]), place
             assert deleted not in stored, place

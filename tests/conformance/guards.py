@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from tests.conformance.steps import assert_applied, opened, rows, write_until_answered
 from tests.conformance.target import OTHER_KEY, Target, at, batch, document, gone
 
@@ -20,27 +20,27 @@ class GuardConformance:
         with opened(target, "docs") as transport:
             assert_applied(transport.write(again))
             result = transport.write(again)
-            assert result == WriteResult(refused={"a": guard(1, 3), "b": guard(1, 4)})
+            assert result == WriteResult(refused={"a": write_version(1, 3), "b": write_version(1, 4)})
         assert rows(target) == {"a": [{"n": 1}]}
 
     def test_an_older_version_is_refused_with_the_stored_guard(self, target: Target) -> None:
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 5, {"n": 5})))
             result = transport.write(batch(document("a", 4, {"n": 4}), document("new", 1, {"n": 1})))
-        assert result == WriteResult(refused={"a": guard(1, 5)})
+        assert result == WriteResult(refused={"a": write_version(1, 5)})
         assert rows(target) == {"a": [{"n": 5}], "new": [{"n": 1}]}
 
     def test_an_older_delete_is_refused(self, target: Target) -> None:
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 5, {"n": 5})))
-            assert transport.write(batch(gone("a", 4))).refused == {"a": guard(1, 5)}
+            assert transport.write(batch(gone("a", 4))).refused == {"a": write_version(1, 5)}
         assert rows(target) == {"a": [{"n": 5}]}
 
     def test_an_older_version_does_not_resurrect_a_deleted_document(self, target: Target) -> None:
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 1, {"n": 1})))
             transport.write(batch(gone("a", 2)))
-            assert transport.write(batch(document("a", 1, {"n": 1}))).refused == {"a": guard(1, 2)}
+            assert transport.write(batch(document("a", 1, {"n": 1}))).refused == {"a": write_version(1, 2)}
             assert rows(target) == {}
             assert_applied(transport.write(batch(document("a", 3, {"n": 3}))))
         assert rows(target) == {"a": [{"n": 3}]}
@@ -54,9 +54,9 @@ class GuardConformance:
             result = write_until_answered(
                 transport, batch(document("a", 4, {"n": 4}), document("d", 5, {"n": 5}))
             )
-        assert result.refused["a"] == guard(1, 5)
+        assert result.refused["a"] == write_version(1, 5)
         if target.remembers_deletes:
-            assert result.refused["d"] == guard(1, 6)
+            assert result.refused["d"] == write_version(1, 6)
             assert rows(target) == {"a": [{"n": 5}]}
 
     def test_t35_a_shuffled_stream_with_duplicates_converges(self, target: Target) -> None:
@@ -82,7 +82,7 @@ class GuardConformance:
         with opened(target, "docs") as transport:
             assert_applied(transport.write(batch(*both, *with_delete)))
         assert rows(target) == {"a": [{"n": 2}]}
-        assert target.guard("docs", "a") == guard(1, 2)
+        assert target.write_version("docs", "a") == write_version(1, 2)
 
     def test_a_raised_epoch_outranks_every_version(self, target: Target) -> None:
         with opened(target, "docs") as transport:
@@ -90,14 +90,14 @@ class GuardConformance:
             transport.acquire(at("0", epoch=2))
             assert_applied(transport.write(batch(document("a", 1, {"n": 1}), epoch=2)))
         assert rows(target) == {"a": [{"n": 1}]}
-        assert target.guard("docs", "a") == guard(2, 1)
+        assert target.write_version("docs", "a") == write_version(2, 1)
 
     def test_a_lowered_epoch_is_refused_with_the_stored_guard(self, target: Target) -> None:
         with opened(target, "docs", epoch=3) as transport:
             transport.write(batch(document("a", 1, {"n": 3}), gone("b", 1), epoch=3))
         with opened(target, "docs") as transport:
             result = transport.write(batch(document("a", 9, {"n": 9}), document("b", 9, {"n": 9}), epoch=2))
-        assert result == WriteResult(refused={"a": guard(3, 1), "b": guard(3, 1)})
+        assert result == WriteResult(refused={"a": write_version(3, 1), "b": write_version(3, 1)})
         assert rows(target) == {"a": [{"n": 3}]}
 
     def test_completing_a_pass_removes_rows_of_lower_epochs(self, target: Target) -> None:
@@ -113,7 +113,7 @@ class GuardConformance:
             assert transport.finish_pass(2) == 0
         assert rows(target) == {"kept": [{"n": 1}]}
         assert rows(target, "other") == {}
-        assert target.guard("docs", "p2") == guard(2, 3)
+        assert target.write_version("docs", "p2") == write_version(2, 3)
 
     def test_completing_a_pass_removes_child_rows_of_lower_epochs(self, target: Target) -> None:
         if not target.has_many:
@@ -152,5 +152,5 @@ class GuardConformance:
             assert mine.finish_pass(2) == 1
             assert rows(target, "other") == {"a": [{"n": 7}]}
             again = theirs.write(batch(document("b", 6, {"n": 6}, output="other")))
-        assert again.refused == {"b": guard(1, 7)}
+        assert again.refused == {"b": write_version(1, 7)}
         assert rows(target) == {}

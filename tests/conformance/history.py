@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from pillows.models import Batch, guard
+from pillows.models import Batch, write_version
 from pillows.transports.base import Transport
 from tests.conformance.steps import opened, rows
 from tests.conformance.target import Target, at, batch, document, gone
@@ -47,12 +47,12 @@ class History:
             self.past.append(written)
         refused = transport.write(written).refused
         for one in written.documents:
-            mine, known = (written.epoch, one.version), self.newest.get(one.id, ((0, 0), {}))[0]
+            mine, known = (written.epoch, one.leaf_version), self.newest.get(one.id, ((0, 0), {}))[0]
             assert (one.id in refused) == (mine <= known), (one.id, mine, known)
             if mine > known:
                 self.newest[one.id] = (mine, dict(one.rows))
             else:
-                assert refused[one.id] == guard(*known)
+                assert refused[one.id] == write_version(*known)
 
     def _new_batch(self) -> Batch:
         ids = self.random.sample([f"id{n}" for n in range(12)], self.random.randint(1, 8))

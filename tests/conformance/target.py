@@ -30,7 +30,7 @@ class Target(ABC):
 
     #: A document may have any number of rows in an output.
     has_many: bool = True
-    #: The guard of a deleted document is still there after a restart of the target.
+    #: The write version of a deleted document is still there after a restart of the target.
     remembers_deletes: bool = True
     #: Saves the checkpoint with the rows.
     transactional: bool = False
@@ -52,13 +52,13 @@ class Target(ABC):
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
         """Every visible row by document id, in order, read by a client of the test's own.
 
-        A row is the JSON object that was written; `_id`, `_rev` and the guard may be among its
+        A row is the JSON object that was written; `_id`, `_rev` and the write version may be among its
         fields or not. Ids without a row are not in it.
         """
 
     @abstractmethod
-    def guard(self, output: str, id: str) -> int | None:
-        """The guard that is stored for a document, deleted or not; None where there is none."""
+    def write_version(self, output: str, id: str) -> int | None:
+        """The write version that is stored for a document, deleted or not; None where there is none."""
 
     @abstractmethod
     def open_connections(self) -> int:
@@ -85,7 +85,7 @@ def document(
     return DocumentRows(
         id=id,
         rev=rev or f"{version}-{version:032x}",
-        version=version,
+        leaf_version=version,
         rows={output: own, **more} if own else more,
         size_bytes=100,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from pillows.models import guard
+from pillows.models import write_version
 from tests.conformance.steps import assert_applied, opened, rows
 from tests.conformance.target import Target, batch, document, gone
 
@@ -34,8 +34,8 @@ class WriteConformance:
             assert_applied(transport.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 2}))))
             assert_applied(transport.write(batch(document("a", 2, {"m": 3}))))
         assert rows(target) == {"a": [{"m": 3}], "b": [{"n": 2}]}
-        assert target.guard("docs", "a") == guard(1, 2)
-        assert target.guard("docs", "b") == guard(1, 1)
+        assert target.write_version("docs", "a") == write_version(1, 2)
+        assert target.write_version("docs", "b") == write_version(1, 1)
 
     def test_keeps_raw_and_mapping_rows_of_every_json_type(self, target: Target) -> None:
         value = {
@@ -65,13 +65,13 @@ class WriteConformance:
             assert_applied(transport.write(batch(gone("a", 2))))
         assert rows(target) == {}
         assert rows(target, "other") == {}
-        assert target.guard("docs", "a") == guard(1, 2)
+        assert target.write_version("docs", "a") == write_version(1, 2)
 
     def test_a_delete_of_a_missing_id_is_applied(self, target: Target) -> None:
         with opened(target, "docs") as transport:
             assert_applied(transport.write(batch(gone("never-seen", 2))))
             refused = transport.write(batch(document("never-seen", 1, {"n": 1})))
-        assert refused.refused == {"never-seen": guard(1, 2)}
+        assert refused.refused == {"never-seen": write_version(1, 2)}
         assert rows(target) == {}
 
     def test_the_first_pass_leaves_no_tombstones_for_what_was_never_there(self, target: Target) -> None:
@@ -80,8 +80,8 @@ class WriteConformance:
             result = transport.write(batch(gone("never", 2), gone("seen", 2), first_pass=True))
         assert_applied(result)
         assert rows(target) == {}
-        assert target.guard("docs", "never") is None
-        assert target.guard("docs", "seen") == guard(1, 2)
+        assert target.write_version("docs", "never") is None
+        assert target.write_version("docs", "seen") == write_version(1, 2)
 
     def test_an_empty_batch_changes_nothing(self, target: Target) -> None:
         with opened(target, "docs") as transport:
@@ -130,7 +130,7 @@ class WriteConformance:
             assert rows(target) == {}
             assert rows(target, "other") == {"a": [{"n": 2}]}
             refused = transport.write(batch(document("a", 1, {"n": 1})))
-            assert refused.refused == {"a": guard(1, 2)}
+            assert refused.refused == {"a": write_version(1, 2)}
             assert_applied(transport.write(batch(document("a", 3, {"n": 3}))))
         assert rows(target) == {"a": [{"n": 3}]}
         assert rows(target, "other") == {}
@@ -141,4 +141,4 @@ class WriteConformance:
             transport.write(batch(document("a", 1, {"n": 1}, elsewhere=[{"n": 2}])))
             assert_applied(transport.write(batch(document("a", 2, {"n": 2}, output="elsewhere"))))
         assert rows(target) == {}
-        assert target.guard("docs", "a") == guard(1, 2)
+        assert target.write_version("docs", "a") == write_version(1, 2)

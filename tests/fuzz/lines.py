@@ -58,7 +58,7 @@ def one(data: bytes) -> None:
     try:
         for block in blocks(data[:-2], step):
             for change, size_bytes in reader.feed(block):
-                if change.version <= 0 or not change.revs or size_bytes > len(data):
+                if change.leaf_version <= 0 or not change.revs or size_bytes > len(data):
                     raise AssertionError(f"a change that is none: {change}")
     except MalformedFeedError:
         pass

@@ -150,7 +150,7 @@ class Postgres(Server):
         shutil.chown(self.data_dir, user)
 
 
-def version_of(binaries: Path) -> str:
+def leaf_version_of(binaries: Path) -> str:
     """Returns the version of the server in a folder."""
     found = re.search(r"\d+(\.\d+)?", run([binaries / "postgres", "--version"]))
     return found[0] if found else "unknown"

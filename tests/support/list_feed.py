@@ -17,7 +17,7 @@ def change(id: str, *revs: str, deleted: bool = False, **body: Any) -> Change:
     """A change whose document is `body`."""
     revs = revs or ("1-a",)
     raw = None if deleted else msgspec.Raw(msgspec.json.encode({"_id": id, "_rev": revs[0]} | body))
-    return Change(id=id, revs=revs, version=sum(map(revision_number, revs)), deleted=deleted, raw=raw)
+    return Change(id=id, revs=revs, leaf_version=sum(map(revision_number, revs)), deleted=deleted, raw=raw)
 
 
 def batch(seq: object, *changes: Change, caught_up: bool = False) -> ChangeBatch:
@@ -72,12 +72,14 @@ class ListFeed:
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
         self.looked_up.append(list(ids))
         last = {change.id: change for batch in self.queue for change in batch.changes}
-        return [last.get(id, Change(id=id, revs=("0-",), version=0, deleted=True)) for id in ids]
+        return [last.get(id, Change(id=id, revs=("0-",), leaf_version=0, deleted=True)) for id in ids]
 
     def fetch(self, change: Change) -> Document:
         self.fetched.append(change.id)
         raw = msgspec.Raw(msgspec.json.encode({"_id": change.id, "_rev": change.rev, "fetched": True}))
-        return Document(id=change.id, rev=change.rev, version=change.version, deleted=False, raw=raw)
+        return Document(
+            id=change.id, rev=change.rev, leaf_version=change.leaf_version, deleted=False, raw=raw
+        )
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
         return None

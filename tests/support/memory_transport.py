@@ -9,7 +9,7 @@ import gevent
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, WriteResult, guard
+from pillows.models import Batch, WriteResult, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, TargetState
 
@@ -101,7 +101,7 @@ class MemoryTransport(KeyedTransport):
         refused, dead, retry = {}, {}, {}
         busy = self.busy.pop(0) if self.busy else set()
         for document in batch.documents:
-            ours = guard(batch.epoch, document.version)
+            ours = write_version(batch.epoch, document.leaf_version)
             stored = self.target["rows"].get(document.id, (-1, {}))[0]
             if document.id in busy:
                 retry[document.id] = "busy"
@@ -119,7 +119,7 @@ class MemoryTransport(KeyedTransport):
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         rows = self.target["rows"]
-        old = [id for id, (stored, _) in rows.items() if stored < guard(epoch, 0) and id not in kept]
+        old = [id for id, (stored, _) in rows.items() if stored < write_version(epoch, 0) and id not in kept]
         for id in old:
             del rows[id]
         return len(old)

@@ -10,7 +10,9 @@ YEAR_SECONDS = 365 * 86400.0
 
 
 def letter(id: str) -> DeadLetter:
-    return DeadLetter(pillow="p", transport="t", id=id, rev="1-a", version=1, stage="transport", error="no")
+    return DeadLetter(
+        pillow="p", transport="t", id=id, rev="1-a", leaf_version=1, stage="transport", error="no"
+    )
 
 
 def test_a11_letters_are_due_though_the_clock_was_set_back_since(tmp_path):

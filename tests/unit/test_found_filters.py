@@ -24,7 +24,7 @@ def test_an_expression_that_reaches_the_document_gets_it(expression):
     """Without its document every change is dropped, and so every row of the target."""
     keeps = JmespathFilter(expression)
     body = msgspec.Raw(b'{"_id":"a","_rev":"1-a","type":"case"}')
-    assert keeps(Change(id="a", revs=("1-a",), version=1, raw=body))
+    assert keeps(Change(id="a", revs=("1-a",), leaf_version=1, raw=body))
     assert keeps.needs_document
 
 

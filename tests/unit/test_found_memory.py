@@ -15,7 +15,7 @@ from pillows.models import Change, ChangeBatch
 
 def rare(number: int, *, seq: int) -> ChangeBatch:
     """A hundred changes, of which a filter by id wants the one of the very first batch."""
-    changes = [Change(id=f"{number}-{n}", revs=("1-a",), version=1) for n in range(100)]
+    changes = [Change(id=f"{number}-{n}", revs=("1-a",), leaf_version=1) for n in range(100)]
     return ChangeBatch(changes=changes, seq=Seq.of(seq), size_bytes=10_000)
 
 

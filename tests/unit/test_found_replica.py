@@ -12,7 +12,7 @@ from pillows.models import DocumentRows, WriteResult
 from pillows.transports.couchdb.replica_writer import DOUBT_SECONDS, Replica
 from tests.support.clock import FakeClock
 
-DOCUMENT = DocumentRows(id="a", rev="9-x", version=9, rows={"copy": ({},)})
+DOCUMENT = DocumentRows(id="a", rev="9-x", leaf_version=9, rows={"copy": ({},)})
 
 
 class Server:

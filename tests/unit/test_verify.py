@@ -11,7 +11,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, Seq
 from pillows.errors import RetryableError
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Change, ChangeBatch, guard
+from pillows.models import Change, ChangeBatch, write_version
 from pillows.pillow import Pillow
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
@@ -38,7 +38,7 @@ class Target(MemoryTransport):
         self.asked.append(ids)
         self.before_answer()
         yield [
-            Stored(id=id, guard=guard(1, version))
+            Stored(id=id, write_version=write_version(1, version))
             for id, version in self.held.items()
             if ids is None or id in ids
         ]
@@ -74,7 +74,7 @@ class Scene:
         for change in self.log[self.passed :]:
             self.target.held.pop(change.id, None)
             if not change.deleted:
-                self.target.held[change.id] = change.version
+                self.target.held[change.id] = change.leaf_version
         self.passed = len(self.log)
 
     def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, Found]:

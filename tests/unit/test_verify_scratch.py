@@ -41,7 +41,7 @@ def test_a_replica_s_design_documents_that_the_source_tells_of_are_compared(scra
 
 
 def test_a_design_document_has_no_place_where_rows_are_written(scratch: Scratch) -> None:
-    scratch.put_stored(0, [Stored(id="_design/rows", rev="1-a", guard=7)])
+    scratch.put_stored(0, [Stored(id="_design/rows", rev="1-a", write_version=7)])
     scratch.compare([0])
     assert found(scratch) == {"phantom": ["_design/rows"]}
 
@@ -49,7 +49,7 @@ def test_a_design_document_has_no_place_where_rows_are_written(scratch: Scratch)
 def test_what_outlived_its_document_is_kept_and_what_should_not_be_there_a_phantom(scratch: Scratch) -> None:
     """A dead letter says nothing of what should be there, so its document is neither."""
     scratch.put_source([("deleted", "2-a", 2, None), ("empty", "1-a", 1, 0), ("dead", "2-a", 2, None)])
-    scratch.put_stored(0, [Stored(id=id, guard=1) for id in ("deleted", "purged", "empty", "dead")])
+    scratch.put_stored(0, [Stored(id=id, write_version=1) for id in ("deleted", "purged", "empty", "dead")])
     scratch.leave_out(["dead"])
     scratch.compare([0], outlive=True)
     assert (found(scratch), scratch.kept(0)) == ({"phantom": ["empty"]}, 2)
@@ -57,7 +57,7 @@ def test_what_outlived_its_document_is_kept_and_what_should_not_be_there_a_phant
 
 def test_a_document_with_a_dead_letter_is_left_out(scratch: Scratch) -> None:
     scratch.put_source([(id, "2-a", 2, outputs) for id, outputs in (("a", 1), ("b", 1), ("c", 0))])
-    scratch.put_stored(0, [Stored(id="b", guard=1), Stored(id="c", guard=1)])
+    scratch.put_stored(0, [Stored(id="b", write_version=1), Stored(id="c", write_version=1)])
     scratch.leave_out(["a", "b", "c"])
     scratch.compare([0])
     assert (found(scratch), scratch.size("source")) == ({}, 3)

@@ -3,7 +3,7 @@ r"""The lines that append-only targets write: one JSON object per row, ended by 
     {"output":"cases","_id":"a","_rev":"3-x","_version":1099511627779,"doc":{"name":"Ada"}}
     {"output":"cases","_id":"b","_rev":"2-y","_version":1099511627778,"_deleted":true}
 
-`_version` is the guard (`epoch << 40 | version`): of all lines of one output and id the highest
+`_version` is the write version (`epoch << 40 | version`): of all lines of one output and id the highest
 counts; the others are older states or repetitions after a failure. A document with several rows has a
 line for each, numbered: `"_row":0,"_rows":2`. A line with `_deleted` says that the document has no
 row in that output: it lost them, or never had any.
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from pillows.errors import PermanentError
-from pillows.models import Batch, DocumentRows, Row, guard
+from pillows.models import Batch, DocumentRows, Row, write_version
 from pillows.transports.base import newest
 from pillows.transports.common.columns import encode
 
@@ -33,7 +33,7 @@ def encode_batch(batch: Batch, outputs: Iterable[str]) -> tuple[list[Mapping[str
     encoded: list[Mapping[str, bytes]] = []
     dead: dict[str, str] = {}
     for document in newest(batch.documents):
-        version = guard(batch.epoch, document.version)
+        version = write_version(batch.epoch, document.leaf_version)
         try:
             encoded.append({output: encode_document(output, document, version) for output in outputs})
         except PermanentError as error:

@@ -3,8 +3,8 @@
 All leaves of a document, conflicts and deletions included, are read from the source with their history
 and attachments, and those that the target lacks are stored as they are (`new_edits=false`). Doing it
 twice writes nothing. What is read is the source's state of now, so an old batch cannot bring an old
-state back, and no guard is needed. A document that leaves the set is purged from the target: a deletion
-of our own would outlive its return, because its old revision would then be an ancestor of ours.
+state back, and no write version is needed. A document that leaves the set is purged from the target: a
+deletion of our own would outlive its return, because its old revision would then be an ancestor of ours.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Replica:
 
     def _check_not_older(self, document: DocumentRows, leaves: Sequence[Revision]) -> None:
         """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
-        if not leaves or sum(revision_number(one.leaf.rev) for one in leaves) >= document.version:
+        if not leaves or sum(revision_number(one.leaf.rev) for one in leaves) >= document.leaf_version:
             self._doubted_at.pop(document.id, None)
             return
         now = self._couch.clock.monotonic()

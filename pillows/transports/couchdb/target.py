@@ -31,13 +31,13 @@ class Leaf(msgspec.Struct, frozen=True):
 
     Attributes:
         id, rev, deleted: as in CouchDB.
-        guard: what pillowd stored in it; anything where it is somebody else's document.
+        write_version: what pillowd stored in it; anything where it is somebody else's document.
     """
 
     id: str = msgspec.field(name="_id")
     rev: str = msgspec.field(name="_rev")
     deleted: bool = msgspec.field(name="_deleted", default=False)
-    guard: Any = msgspec.field(name="pillowd_version", default=None)
+    write_version: Any = msgspec.field(name="pillowd_version", default=None)
 
     @property
     def rank(self) -> tuple[bool, int, str]:

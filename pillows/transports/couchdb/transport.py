@@ -15,7 +15,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, DatabaseName
 from pillows.errors import ConfigError
-from pillows.models import Batch, WriteResult, guard
+from pillows.models import Batch, WriteResult, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import server_place
@@ -89,7 +89,7 @@ class CouchdbTransport(KeyedTransport):
                     what = "all revisions are copied" if rows else "it is taken away"
                     texts.append(f"-- {options.database}: {document.id!r}: {what}\n")
                     continue
-                bodies = edits(document, rows, guard(batch.epoch, document.version), ())
+                bodies = edits(document, rows, write_version(batch.epoch, document.leaf_version), ())
                 texts += [f"POST /{options.database}/_bulk_docs\n{body.decode()}\n" for body in bodies]
         return "".join(texts)
 
@@ -119,7 +119,7 @@ class CouchdbTransport(KeyedTransport):
             )
             for output, writer in self._writers.items()
         ]
-        return _together(results, {d.id: guard(batch.epoch, d.version) for d in documents})
+        return _together(results, {d.id: write_version(batch.epoch, d.leaf_version) for d in documents})
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Removes what the pass did not meet; see `Transport.finish_pass`."""
@@ -132,9 +132,11 @@ class CouchdbTransport(KeyedTransport):
         found = target.pages() if ids is None else iter([[its[0] for its in target.leaves(ids).values()]])
         for page in found:
             yield [
-                Stored(id=leaf.id, rev=leaf.rev) if replica else Stored(id=leaf.id, guard=leaf.guard)
+                Stored(id=leaf.id, rev=leaf.rev)
+                if replica
+                else Stored(id=leaf.id, write_version=leaf.write_version)
                 for leaf in page
-                if not leaf.deleted and (replica or isinstance(leaf.guard, int))
+                if not leaf.deleted and (replica or isinstance(leaf.write_version, int))
             ]
 
     def close(self) -> None:
@@ -164,8 +166,8 @@ class CouchdbTransport(KeyedTransport):
 def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:
     """What all databases together say.
 
-    A document that some refused for an equal guard, and the others took, was written there before a
-    failure: it is applied. A guard above ours anywhere is for the caller to look at.
+    A document that some refused for an equal write version, and the others took, was written there before a
+    failure: it is applied. A write version above ours anywhere is for the caller to look at.
     """
     dead = {id: why for result in results for id, why in result.dead.items()}
     retry = {id: why for result in results for id, why in result.retry.items() if id not in dead}

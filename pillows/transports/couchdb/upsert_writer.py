@@ -1,6 +1,6 @@
 """Keeps the documents of a CouchDB database equal to rows: ordinary edits, guarded by a field.
 
-Each document carries its guard in `pillowd_version`, a deleted one in its tombstone, where CouchDB
+Each document carries its write version in `pillowd_version`, a deleted one in its tombstone, where CouchDB
 keeps it. What is there is read first; the write names the revision that was read, so when somebody
 else was faster it is a conflict, and the document is looked at again.
 """
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 import msgspec
 
 from pillows.errors import PermanentError, RetryableError
-from pillows.models import DocumentRows, Row, WriteResult, guard
+from pillows.models import DocumentRows, Row, WriteResult, write_version
 from pillows.transports.common.columns import encode
 from pillows.transports.couchdb.target import GROUP_DOCUMENTS, Leaf, TargetDatabase
 
@@ -41,7 +41,7 @@ class Upserts:
             bodies: dict[str, list[bytes]] = {}
             for document, rows in group:
                 leaves = known.get(document.id, [])
-                ours, stored = guard(epoch, document.version), _stored(leaves)
+                ours, stored = write_version(epoch, document.leaf_version), _stored(leaves)
                 if stored is not None and stored >= ours:
                     refused[document.id] = stored
                 elif rows or leaves or not first_pass:
@@ -55,11 +55,13 @@ class Upserts:
         return WriteResult(refused=refused, dead=dead, retry=retry)
 
     def sweep(self, epoch: int, kept: Collection[str]) -> int:
-        """Deletes the documents that carry a guard of a lower epoch, but for `kept`; how many those were."""
-        floor = guard(epoch, 0)
+        """Delete the documents of a lower epoch, except `kept`; return their number."""
+        floor = write_version(epoch, 0)
         swept = 0
         for page in self._target.pages():
-            lower = [leaf for leaf in page if isinstance(leaf.guard, int) and leaf.guard < floor]
+            lower = [
+                leaf for leaf in page if isinstance(leaf.write_version, int) and leaf.write_version < floor
+            ]
             old = [leaf for leaf in lower if leaf.id not in kept]
             leaves = self._target.leaves([leaf.id for leaf in old]) if old else {}
             sent = self._target.send({id: list(_deletions(id, floor, its)) for id, its in leaves.items()})
@@ -70,8 +72,8 @@ class Upserts:
 
 
 def _stored(leaves: Sequence[Leaf]) -> int | None:
-    """The guard in the winner; None where there is none, or somebody else's document."""
-    found = leaves[0].guard if leaves else None
+    """The write version in the winner; None where there is none, or somebody else's document."""
+    found = leaves[0].write_version if leaves else None
     return found if isinstance(found, int) else None
 
 
@@ -81,7 +83,7 @@ def edits(document: DocumentRows, rows: Sequence[Row], ours: int, leaves: Sequen
     Args:
         document: it.
         rows: its row, or none.
-        ours: the guard to store.
+        ours: the write version to store.
         leaves: what the database has of it, the winner first.
 
     Raises:

@@ -1,7 +1,7 @@
 """Documents in the bulk format, and what its answers mean. Nothing here waits.
 
-Every operation carries `version: guard(epoch, version)` with `version_type: external`: Elasticsearch
-then refuses (409) what is not newer than what it has, and a replay costs no indexing.
+Every operation carries `version: write_version(epoch, leaf_version)` with `version_type: external`:
+Elasticsearch then refuses (409) what is not newer than what it has, and a replay costs no indexing.
 
 A document passes through as the bytes that CouchDB sent. Only `_id` must go, since Elasticsearch
 takes no field of that name; CouchDB writes it first, so it is cut off without parsing.
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pillows.models import DocumentRows, Row, WriteResult, guard
+from pillows.models import DocumentRows, Row, WriteResult, write_version
 from pillows.transports.elasticsearch.connection import PASSING, cause_of
 
 #: Where a tombstone says when (milliseconds since 1970) its document was deleted.
@@ -49,13 +49,13 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         id: the document's id.
-        guard: what the index stores with it.
+        write_version: what the index stores with it.
         removes: whether it takes the document away.
         body: the lines.
     """
 
     id: str
-    guard: int
+    write_version: int
     removes: bool
     body: bytes
 
@@ -116,7 +116,7 @@ def operations(
             if rows:  # without rows nothing is to be done: it can't be there
                 dead[document.id] = reason
             continue
-        version = guard(epoch, document.version)
+        version = write_version(epoch, document.leaf_version)
         if not rows:
             made.append(removal(document.id, version, deleted_at_ms=deleted_at_ms))
             continue

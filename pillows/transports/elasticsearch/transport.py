@@ -142,7 +142,7 @@ class ElasticsearchTransport(KeyedTransport):
         """The documents of an index as of now, page by page; see `Transport.stored`."""
         self._connect()
         for hits in self._writers[output].stored(ids):
-            yield [Stored(id=hit["_id"], guard=hit["_version"]) for hit in hits]
+            yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
 
     def close(self) -> None:
         """Closes the client's connections."""

@@ -13,7 +13,7 @@ import gevent
 from elasticsearch import ApiError, Elasticsearch, TransportError
 
 from pillows.errors import AccessError, FatalError, RetryableError
-from pillows.models import DocumentRows, epoch_of, guard, version_of
+from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.transports.elasticsearch import bulk
 from pillows.transports.elasticsearch.bulk import Operation, Outcome, Tally
 from pillows.transports.elasticsearch.connection import GONE, cause_of, translated
@@ -93,7 +93,7 @@ class IndexWriter:
             RetryableError: some may still be there; sweep again.
             FatalError: see `replace`.
         """
-        least = guard(epoch, 0)
+        least = write_version(epoch, 0)
         for hits in self._older_than(least):
             old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
             self._write([bulk.removal(id, least, deleted_at_ms=self._deleted_at()) for id in old], tally)
@@ -205,13 +205,13 @@ class IndexWriter:
         visible = self._versions([operation.id for operation, _ in conflicts])
         for operation, item in conflicts:
             stored = visible.get(operation.id) or self._hidden(operation, item)
-            if stored >= operation.guard:
+            if stored >= operation.write_version:
                 tally.refused[operation.id] = max(stored, tally.refused.get(operation.id, 0))
             else:
                 tally.retry[operation.id] = "the stored version changed while it was looked up"
 
     def _hidden(self, operation: Operation, item: Mapping[str, Any]) -> int:
-        """The guard of a document that was deleted less than `gc_deletes` ago.
+        """The write version of a document that was deleted less than `gc_deletes` ago.
 
         No request shows it; only the conflict's text does. Should that ever read differently, the
         least that must be true is told instead: a deleted document that is to be deleted is as it
@@ -219,14 +219,14 @@ class IndexWriter:
         if one was claimed). The refusal is then looked at as any other.
         """
         told = bulk.stored_version(item)
-        if told is not None and told >= operation.guard:
+        if told is not None and told >= operation.write_version:
             return told
         if operation.removes:
-            return operation.guard
+            return operation.write_version
         epoch = self._index.epoch()
-        if epoch > epoch_of(operation.guard):
-            return guard(epoch, version_of(operation.guard))
-        return operation.guard + 1
+        if epoch > epoch_of(operation.write_version):
+            return write_version(epoch, leaf_version_of(operation.write_version))
+        return operation.write_version + 1
 
     def _versions(self, ids: Sequence[str]) -> dict[str, int]:
         """The stored versions of those ids that have a document, refreshed or not."""

@@ -55,7 +55,7 @@ def _storable_escape(found: re.Match[bytes]) -> bytes:
     return found[0] if found[1] is None else b"\\u0001" + found[1]
 
 
-def header(document: DocumentRows, guard: int) -> bytes:
+def header(document: DocumentRows, write_version: int) -> bytes:
     """The values that every line of a document begins with.
 
     Raises:
@@ -64,7 +64,7 @@ def header(document: DocumentRows, guard: int) -> bytes:
     id, rev = document.id, document.rev
     if not (_is_plain(id) and _is_plain(rev)):
         id, rev = _escaped_text(id), _escaped_text(rev)
-    return _encoded(f"{id}\t{rev}\t{guard}\t")
+    return _encoded(f"{id}\t{rev}\t{write_version}\t")
 
 
 def lines(head: bytes, rows: Sequence[Row], columns: Sequence[Column], *, many: bool) -> list[bytes]:

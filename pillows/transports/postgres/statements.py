@@ -59,7 +59,7 @@ class Table:
         casts: column -> the type that its text is cast to. Known once the table was looked at.
         plain: what values look like that surely fit. Known then, too.
         wary: a value did not fit, so values are looked at before they are written.
-        tombstoned: `pillowd_document` may hold guards of this table, so they have to be looked at.
+        tombstoned: `pillowd_document` may hold write versions of this table, so they have to be looked at.
     """
 
     def __init__(self, number: int, output: str, options: PostgresOutput, schema: str, source: str) -> None:
@@ -122,7 +122,7 @@ class Table:
 
     @cached_property
     def greatest_guard(self) -> bytes:
-        """The greatest guard of its documents, of those without rows too; null where there is none."""
+        """Return the greatest write version of all documents, with and without rows; null if none."""
         if self.many:
             return self.compose("select max(version) from {document} where output = {path}")
         return self.compose(
@@ -132,16 +132,16 @@ class Table:
 
     @cached_property
     def has_guards(self) -> bytes:
-        """Whether `pillowd_document` has a guard of this table."""
+        """Whether `pillowd_document` has a write version of this table."""
         return self.compose("select exists (select from {document} where output = {path})")
 
     @cached_property
     def has_guard_of(self) -> bytes:
-        """Whether `pillowd_document` has a guard of one of the ids that are its parameter."""
+        """Whether `pillowd_document` has a write version of one of the ids that are its parameter."""
         return self.compose("select exists (select from {document} where output = {path} and _id = any(%s))")
 
     def stored(self, *, some: bool) -> bytes:
-        """A page of the documents that have rows: id, revision, guard.
+        """A page of the documents that have rows: id, revision, write version.
 
         Args:
             some: of the documents `ids`, rather than those after the id `after`.
@@ -157,7 +157,7 @@ class Table:
 
     @property
     def refusals(self) -> Sequence[bytes]:
-        """Each gives numbers of staged documents, and the guard that is not older than theirs."""
+        """Each gives numbers of staged documents, and the write version that is not older than theirs."""
         if self.many:
             return [self._refusing_guards]
         return [self._refusing_rows, self._refusing_guards] if self.tombstoned else [self._refusing_rows]
@@ -266,7 +266,7 @@ class Table:
 
     @cached_property
     def sweep(self) -> bytes:
-        """Removes a page of what has a guard below `floor` and is not `kept`.
+        """Removes a page of what has a write version below `floor` and is not `kept`.
 
         Gives the page's last id and how many rows went.
         """
@@ -293,7 +293,7 @@ class Table:
 
     @cached_property
     def forget(self) -> bytes:
-        """Removes a page of guards of deleted documents: below `floor`, or older than `seconds`."""
+        """Removes a page of write versions of deleted documents: below `floor`, or older than `seconds`."""
         return self.compose(
             "delete from {document} where (output, _id) in (select output, _id from {document}"
             " where output = {path} and deleted_at is not null and (version < %(floor)s"

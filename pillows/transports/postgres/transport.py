@@ -38,7 +38,7 @@ from pillows.transports.postgres.writer import BatchWriter, encoded
 
 #: Documents that one transaction of a sweep looks at: some tenths of a second.
 SWEEP_PAGE = 10_000
-#: Seconds between two looks for guards of documents that were deleted long ago.
+#: Seconds between two looks for write versions of documents that were deleted long ago.
 FORGET_SECONDS = 3600.0
 
 _WHERE_AM_I = """
@@ -167,7 +167,9 @@ class PostgresTransport(KeyedTransport):
                     parameters = {"after": after, "page": SWEEP_PAGE, "ids": asked}
                     found = cursor.execute(table.stored(some=ids is not None), parameters).fetchall()
                 if found:
-                    yield [Stored(id=restored(id), rev=rev, guard=version) for id, rev, version in found]
+                    yield [
+                        Stored(id=restored(id), rev=rev, write_version=version) for id, rev, version in found
+                    ]
                 after = found[-1][0] if len(found) == SWEEP_PAGE and ids is None else None
 
     def close(self) -> None:
@@ -220,7 +222,7 @@ class PostgresTransport(KeyedTransport):
         return removed
 
     def _forget(self, *, floor: int = 0) -> None:
-        """Removes guards of deleted documents that no write can need any more, once in a while."""
+        """Removes write versions of deleted documents that no write can need any more, once in a while."""
         now = time.monotonic()
         if not floor and self._forgot_at is not None and now - self._forgot_at < FORGET_SECONDS:
             return
@@ -257,7 +259,7 @@ class _Checkpoints:
         return (
             standing
             if found
-            else standing.with_foreign_guards(_value(cursor, each.greatest_guard) for each in tables)
+            else standing.with_foreign_versions(_value(cursor, each.greatest_guard) for each in tables)
         )
 
     def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:

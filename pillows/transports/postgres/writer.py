@@ -14,7 +14,7 @@ import msgspec
 import psycopg
 
 from pillows.errors import PermanentError
-from pillows.models import Batch, DocumentRows, WriteResult, guard
+from pillows.models import Batch, DocumentRows, WriteResult, write_version
 from pillows.transports.base import newest
 from pillows.transports.postgres.encoder import absent, header, lines, storable
 from pillows.transports.postgres.errors import Verdict, discreet, reason, verdict
@@ -31,13 +31,13 @@ class Encoded(msgspec.Struct, gc=False):
 
     Attributes:
         document: the document.
-        version: its guard.
+        write_version: its write version.
         head: what each of its lines begins with.
         lines: for each table, the lines of its rows.
     """
 
     document: DocumentRows
-    version: int
+    write_version: int
     head: bytes
     lines: list[list[bytes]]
 
@@ -50,9 +50,9 @@ def encoded(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], dict[
     """
     ready: list[Encoded] = []
     dead: dict[str, str] = {}
-    floor = guard(batch.epoch, 0)
+    floor = write_version(batch.epoch, 0)
     for number, document in enumerate(sorted(newest(batch.documents), key=_BY_ID), start=1):
-        version = floor | document.version
+        version = floor | document.leaf_version
         try:
             head = header(document, version)
             found = []
@@ -123,7 +123,7 @@ class BatchWriter:
     def _copy_directly(self, fresh: Sequence[Encoded]) -> Sequence[Encoded]:
         """Copies the documents without staging; none of them where one is no news. Returns the copied.
 
-        The primary key refuses a document that is there, so the guard holds without being read. That
+        The primary key refuses a document that is there, so the write version holds without being read. That
         costs two thirds of what staging costs the server. COPY takes all or nothing, so once a value
         did not fit, documents that are not plain are left to the other way.
         """
@@ -258,7 +258,7 @@ class BatchWriter:
             gone = not all(one.lines[number] for one in self._documents)
             for statement in table.move(present=present, gone=gone):
                 self._cursor.execute(statement, parameters)
-            # The last statement wrote tombstones, or guards.
+            # The last statement wrote tombstones, or write versions.
             table.tombstoned = table.tombstoned or table.many or (gone and self._cursor.rowcount > 0)
 
     # -- what both ways share

@@ -37,7 +37,7 @@ class Checkpoints:
         state = TargetState.from_row(found, empty=all(table.is_empty(db) for table in tables))
         if found is not None:
             return state
-        return state.with_foreign_guards(table.greatest_guard(db) for table in tables)
+        return state.with_foreign_versions(table.greatest_guard(db) for table in tables)
 
     def acquire(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Takes the fence, whoever had it, and saves the checkpoint."""

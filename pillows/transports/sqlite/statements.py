@@ -1,8 +1,8 @@
 """The tables of the SQLite transport: their definitions, their checks, and a document's way into them.
 
 An output with one row a document is a table `(_id primary key, _rev, _version, columns ...)`, whose
-`_version` is the document's guard. A child table (`many`) is `(_id, _row, columns ...)`; the guards of
-its documents, and of every document without a row, are in `pillowd_document`.
+`_version` is the document's write version. A child table (`many`) is `(_id, _row, columns ...)`; the write
+versions of its documents, and of every document without a row, are in `pillowd_document`.
 
 Tables are STRICT (SQLite 3.37), so a value that does not fit its column is an error that names both,
 where an ordinary table would store `'abc'` in an integer column.
@@ -114,7 +114,7 @@ class Table:
         return not db.execute(self._any).fetchone()[0]
 
     def greatest_guard(self, db: sqlite3.Connection) -> int | None:
-        """The greatest guard of its documents, of those without rows too; None where there is none."""
+        """Return the greatest write version of all documents, with and without rows; None if none."""
         kept = "SELECT MAX(version) AS v FROM pillowd_document WHERE output = ?"
         own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quoted(self.name)}"  # noqa: S608
         found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.name,)).fetchone()[0]  # noqa: S608
@@ -136,7 +136,7 @@ class Table:
     def stored(
         self, db: sqlite3.Connection, after: str, limit: int, ids: Sequence[str] | None
     ) -> list[tuple[str, str | None, int | None]]:
-        """Id, revision and guard of the documents that have rows: of `ids`, or a page behind `after`."""
+        """List id, revision and write version of documents with rows: of `ids`, or a page after `after`."""
         table = quoted(self.name)
         which, values = (
             ("_id > ? ORDER BY _id LIMIT ?", (after, limit))
@@ -157,7 +157,7 @@ class Table:
         db: sqlite3.Connection,
         document: DocumentRows,
         rows: Sequence[Row],
-        guard: int,
+        write_version: int,
         known: Guard | None,
         *,
         first_pass: bool,
@@ -168,7 +168,7 @@ class Table:
             db: a connection in a transaction.
             document: whose rows they are.
             rows: all of them, as the transform gave them.
-            guard: what to store for the document.
+            write_version: what to store for the document.
             known: what is stored of it so far.
             first_pass: leave no record of a document that has no rows and never had.
 
@@ -183,19 +183,20 @@ class Table:
         if known and known.has_rows and (self.many or not rows):
             db.execute(self._delete, (document.id,))
         for number, row in enumerate(rows):
-            own = (document.id, number) if self.many else (document.id, document.rev, guard)
+            own = (document.id, number) if self.many else (document.id, document.rev, write_version)
             db.execute(self._insert, (*own, *self._values(row)))
         if self.many or not rows:
             if rows or known or not first_pass:
                 db.execute(
                     "REPLACE INTO pillowd_document VALUES (?, ?, ?, ?)",
-                    (self.name, document.id, guard, None if rows else int(time.time())),
+                    (self.name, document.id, write_version, None if rows else int(time.time())),
                 )
         elif known and known.has_record:
             db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
 
     def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
-        """Removes every row and record whose guard is below `floor`, but for documents that are `kept`.
+        """Removes every row and record whose write version is below `floor`, except of `kept`
+        documents.
 
         Returns:
             How many rows that were.
@@ -246,15 +247,15 @@ class Guard:
     """What a table knows of a document.
 
     Args:
-        version: the stored guard.
+        version: the stored write version.
         has_record: it stands in `pillowd_document`.
         has_rows: the table may hold rows of it.
     """
 
-    __slots__ = ("has_record", "has_rows", "version")
+    __slots__ = ("has_record", "has_rows", "write_version")
 
-    def __init__(self, version: int, *, has_record: bool, has_rows: bool) -> None:
-        self.version = version
+    def __init__(self, write_version: int, *, has_record: bool, has_rows: bool) -> None:
+        self.write_version = write_version
         self.has_record = has_record
         self.has_rows = has_rows
 

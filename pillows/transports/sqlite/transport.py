@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, WriteResult, guard
+from pillows.models import VERSION_BITS, Batch, WriteResult, write_version
 from pillows.options import Duration, Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.addresses import check_folder
@@ -96,7 +96,7 @@ class SqliteTransport(KeyedTransport):
             db.set_trace_callback(statements.append)
             writer = BatchWriter(db, self._tables)
             for document in newest(batch.documents):
-                ours = guard(batch.epoch, document.version)
+                ours = write_version(batch.epoch, document.leaf_version)
                 if reason := writer.put(document, ours, {}, first_pass=False):
                     raise PermanentError(reason)
         return "".join(
@@ -125,7 +125,7 @@ class SqliteTransport(KeyedTransport):
         after = ""
         while True:
             found = self._session.run(lambda after=after: self._read(table, after, ids))  # type: ignore[misc]
-            yield [Stored(id=id, rev=rev, guard=version) for id, rev, version in found]
+            yield [Stored(id=id, rev=rev, write_version=version) for id, rev, version in found]
             if ids is not None or len(found) < _PAGE:
                 return
             after = found[-1][0]

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from pillows.errors import PermanentError
-from pillows.models import Batch, DocumentRows, WriteResult, guard
+from pillows.models import Batch, DocumentRows, WriteResult, write_version
 from pillows.transports.base import newest
 from pillows.transports.sqlite.errors import is_of_the_row, unbound
 from pillows.transports.sqlite.statements import Guard, Table
@@ -39,9 +39,9 @@ class BatchWriter:
         dead: dict[str, str] = {}
         for document in documents:
             self._check_cancelled()
-            ours = guard(batch.epoch, document.version)
+            ours = write_version(batch.epoch, document.leaf_version)
             theirs = known.get(document.id, {})
-            stored = max((found.version for found in theirs.values()), default=-1)
+            stored = max((found.write_version for found in theirs.values()), default=-1)
             if stored >= ours:
                 refused[document.id] = stored
             elif reason := self.put(document, ours, theirs, first_pass=batch.first_pass):
@@ -53,7 +53,7 @@ class BatchWriter:
 
         Args:
             document: with its rows.
-            ours: its guard.
+            ours: its write version.
             known: output -> what is stored of it there.
             first_pass: leave no record of a document that has no rows and never had.
 

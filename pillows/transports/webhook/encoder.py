@@ -7,8 +7,8 @@ A message is one JSON object:
         {"id": "b", "rev": "2-y", "version": 1099511627778, "rows": {"cases": []}}]}
 
 `rows` holds the complete rows of a document in every output; an empty list means that it has none.
-`version` is the guard (`epoch << 40 | version`): a receiver that keeps the highest one of each id, and
-drops everything that is not higher, stays in step with the source even if messages arrive twice or late.
+`version` is the write version (`epoch << 40 | version`): a receiver that keeps the highest one of each id,
+and drops everything that is not higher, stays in step with the source even if messages arrive twice or late.
 
 Signatures follow Standard Webhooks (www.standardwebhooks.com, specification 1.0), so receivers can
 check them with its libraries. The message's id is a digest of its content, so a retry has the same id.
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from checkpoints import TailKey
-from pillows.models import DocumentRows, guard
+from pillows.models import DocumentRows, write_version
 from pillows.transports.common.columns import encode
 
 
@@ -64,7 +64,9 @@ def encode_document(document: DocumentRows, outputs: Sequence[str], epoch: int) 
         b"%b:[%b]" % (encode(output), b",".join(encode(row) for row in document.rows.get(output, ())))
         for output in outputs
     )
-    head = encode({"id": document.id, "rev": document.rev, "version": guard(epoch, document.version)})
+    head = encode(
+        {"id": document.id, "rev": document.rev, "version": write_version(epoch, document.leaf_version)}
+    )
     return b'%b,"rows":{%b}}' % (head[:-1], rows)
 
 

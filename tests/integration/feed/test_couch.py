@@ -41,8 +41,8 @@ def state(batches: list[ChangeBatch]) -> dict[str, dict]:
     versions: dict[str, int] = {}
     docs: dict[str, dict] = {}
     for change in (change for batch in batches for change in batch.changes):
-        if change.version > versions.get(change.id, 0):
-            versions[change.id] = change.version
+        if change.leaf_version > versions.get(change.id, 0):
+            versions[change.id] = change.leaf_version
             docs.pop(change.id, None)
             if not change.deleted:
                 docs[change.id] = msgspec.json.decode(change.raw)
@@ -231,7 +231,7 @@ def test_t24_a_purge_removes_exactly_the_purged_document(couch_db):
         again.until(lambda: again.ids)
         again.until(lambda: caught_up(again))
     (change,) = [c for batch in again.batches for c in batch.changes]
-    assert (change.id, change.deleted, change.version) == ("doc-000002", True, 0)
+    assert (change.id, change.deleted, change.leaf_version) == ("doc-000002", True, 0)
 
 
 def test_t23_a_database_without_the_token_is_another_one(couch_db):
@@ -333,7 +333,7 @@ def test_a_filter_in_the_server_moves_its_position_without_a_match(couch_db, nam
     with taking(feed(couch_db.server_url, couch_db, **options)) as taken:
         taken.until(lambda: "doc-000001" in taken.ids)
         (change,) = [c for b in taken.batches for c in b.changes if c.id == "doc-000001"][-1:]
-        assert change.version == 4, "all leaves count, whichever of them pass the filter"
+        assert change.leaf_version == 4, "all leaves count, whichever of them pass the filter"
         couch_db.put("no-match", n=100)
         positions = len(taken.seqs)
         taken.until(lambda: len(taken.seqs) >= positions + 3)

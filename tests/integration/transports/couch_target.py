@@ -62,7 +62,7 @@ class CouchTarget(Target):
             for row in rows
         }
 
-    def guard(self, output: str, id: str) -> int | None:
+    def write_version(self, output: str, id: str) -> int | None:
         (found,) = self.request("POST", output, "/_bulk_get", json={"docs": [{"id": id}]})["results"]
         leaves = [one["ok"] for one in found["docs"] if "ok" in one]
         assert len(leaves) <= 1

@@ -89,7 +89,7 @@ class Node:
         found = self.ask("POST", f"{self.alias(output)}/_search", {"size": 10_000})
         return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
 
-    def guard(self, output: str, id: str) -> int | None:
+    def write_version(self, output: str, id: str) -> int | None:
         """The stored version of a document. Of a deleted one it takes a conflict to learn it."""
         (index,) = self.indices(output)
         found = self.ask("GET", f"{index}/_doc/{quote(id, safe='')}", ok=False)

@@ -102,7 +102,7 @@ class PostgresDatabase(Target):
             found.setdefault(row["_id"], []).append(row.get("doc", row))
         return found
 
-    def guard(self, output: str, id: str) -> int | None:
+    def write_version(self, output: str, id: str) -> int | None:
         table = self.outputs[output]
         path = f"{table.schema_ or 'public'}.{table.table}{f' {KEY.source}' if table.shared else ''}"
         found = self.query("select version from pillowd_document where output = %s and _id = %s", path, id)

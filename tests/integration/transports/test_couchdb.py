@@ -9,7 +9,7 @@ import pytest
 
 from pillows.couch.options import CouchConnection
 from pillows.errors import AwayError, ConfigError, RetryableError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.couchdb.target import TargetDatabase
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from pillows.transports.couchdb.upsert_writer import Upserts
@@ -80,7 +80,7 @@ def test_a_delete_leaves_no_conflict_to_come_to_light(target: CouchTarget) -> No
         target.request("POST", "docs", "/_bulk_docs", json={"docs": [other], "new_edits": False})
         assert_applied(couch.write(batch(gone("a", 2))))
         assert rows(target) == {}
-        assert couch.write(batch(document("a", 2, {"n": 1}))).refused == {"a": guard(1, 2)}
+        assert couch.write(batch(document("a", 2, {"n": 1}))).refused == {"a": write_version(1, 2)}
 
 
 def test_a_write_between_reading_and_writing_is_retried(
@@ -100,7 +100,7 @@ def test_a_write_between_reading_and_writing_is_retried(
         result = couch.write(batch(document("a", 2, {"n": 2}), document("b", 1, {"n": 1})))
         assert set(result.retry) == {"a"}
         assert "conflict" in result.retry["a"]
-        assert couch.write(batch(document("a", 2, {"n": 2}))).refused == {"a": guard(1, 3)}
+        assert couch.write(batch(document("a", 2, {"n": 2}))).refused == {"a": write_version(1, 3)}
     assert {id: row["n"] for id, row in rows(target).items()} == {"a": 3, "b": 1}
 
 
@@ -182,7 +182,7 @@ def test_a_busy_server_is_retryable(scripted_server: Callable[[], ScriptedServer
 def test_a_document_that_cannot_be_read_now_is_retryable(
     scripted_server: Callable[[], ScriptedServer],
 ) -> None:
-    """Taken for missing it would lose its guard."""
+    """Taken for missing it would lose its write version."""
     server = scripted_server()
     couch = scripted(server, json_reply([], 201))
     broken = {"results": [{"id": "a", "docs": [{"error": {"error": "internal_error"}}]}]}

@@ -50,8 +50,8 @@ class ElasticsearchTarget(Target):
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
         return {id: [row] for id, row in self.node.read(output).items()}
 
-    def guard(self, output: str, id: str) -> int | None:
-        return self.node.guard(output, id)
+    def write_version(self, output: str, id: str) -> int | None:
+        return self.node.write_version(output, id)
 
     def open_connections(self) -> int:
         port = (self.proxy or self.server or self.node).port

@@ -17,7 +17,7 @@ import pytest
 from gevent.pywsgi import WSGIServer
 
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
@@ -234,7 +234,7 @@ def test_a_server_that_says_nothing_is_given_up_after_the_timeout(
             one.write(written)
         assert time.monotonic() - began < size(ci=30, proof=5)
         proxy.flow()
-        assert write_until_answered(one, written).refused in ({}, {"a": guard(1, 1)})
+        assert write_until_answered(one, written).refused in ({}, {"a": write_version(1, 1)})
     assert node.read("docs") == {"a": {"n": 1}}
 
 

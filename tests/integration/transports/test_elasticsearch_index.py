@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from pillows.errors import ConfigError, FatalError
-from pillows.models import Batch, guard
+from pillows.models import Batch, write_version
 from pillows.transports.elasticsearch import bulk
 from pillows.transports.elasticsearch import transport as module
 from tests.conformance.steps import assert_applied
@@ -175,7 +175,7 @@ def test_t35_a_race_of_delete_and_older_version_ends_deleted_within_gc_deletes(n
         writes = [gevent.spawn(one.write, batch(gone("a", 3)))]
         writes += [gevent.spawn(late.write, batch(document("a", 2, {"v": 2}))) for _ in range(5)]
         gevent.joinall(writes, raise_error=True, timeout=30)
-        assert one.write(batch(document("a", 2, {"v": 2}))).refused == {"a": guard(1, 3)}
+        assert one.write(batch(document("a", 2, {"v": 2}))).refused == {"a": write_version(1, 3)}
     assert node.read("docs") == {}
 
 
@@ -188,7 +188,7 @@ def test_t35_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> 
         for output in ("docs", "hard"):  # what is in memory is dropped by a refresh
             node.ask("POST", f"{node.alias(output)}/_refresh")
         resurrected = batch(document("a", 1, {"v": 1}, output="hard"))
-        assert one.write(older).refused == {"a": guard(1, 2)}
+        assert one.write(older).refused == {"a": write_version(1, 2)}
         one.write(resurrected)
     assert node.read("docs") == {}
 
@@ -208,7 +208,11 @@ def test_t36_l13_a_partial_failure_says_which_documents_must_come_again(node: No
             assert not result.dead, "as long as an output is busy nothing is final"
         again = one.write(mixed)
         assert set(again.dead) == {"bad"}
-        assert again.refused == {"fine": guard(1, 1), "both": guard(1, 1), "x": guard(1, 2)}
+        assert again.refused == {
+            "fine": write_version(1, 1),
+            "both": write_version(1, 1),
+            "x": write_version(1, 2),
+        }
     assert set(node.read("docs")) == {"fine", "both"}
     assert set(node.read("other")) == {"both", "y"}
 
@@ -223,12 +227,12 @@ def test_a_refusal_by_a_deleted_document_is_never_taken_for_older(
     with running(node) as one:
         one.write(batch(gone("a", 5), gone("b", 5)))
         result = one.write(batch(document("a", 4, {"n": 1}), gone("b", 5), epoch=1))
-        assert result.refused == {"a": guard(1, 5), "b": guard(1, 5)}
+        assert result.refused == {"a": write_version(1, 5), "b": write_version(1, 5)}
         one.acquire(at("0", epoch=3))
         one.write(batch(gone("a", 1), epoch=3))
         (stored,) = one.write(batch(document("a", 9, {"n": 1}), epoch=2)).refused.values()
         assert stored >> 40 == 3
-        assert stored == guard(3, 1) or not told
+        assert stored == write_version(3, 1) or not told
 
 
 def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> None:
@@ -236,7 +240,7 @@ def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> 
     with running(node) as one:
         one.write(batch(gone("deleted", 8), document("live", 8, {"n": 8})))
         again = batch(document("deleted", 1, {"n": 1}), document("live", 1, {"n": 1}))
-        assert one.write(again).refused == {"deleted": guard(1, 8), "live": guard(1, 8)}
+        assert one.write(again).refused == {"deleted": write_version(1, 8), "live": write_version(1, 8)}
         one.acquire(at("0", epoch=2))
         assert_applied(one.write(Batch(documents=again.documents, epoch=2)))
     assert node.read("docs") == {"deleted": {"n": 1}, "live": {"n": 1}}
@@ -274,8 +278,8 @@ def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> No
         one.write(batch(document("d00000", 1, {"n": 1}), epoch=2))
         assert one.finish_pass(2) == 4
         assert one.finish_pass(2) == 0
-        assert one.write(batch(document("was", 2, {"n": 1}))).refused == {"was": guard(1, 3)}
-        assert one.write(batch(document("d00001", 9, {"n": 1}))).refused == {"d00001": guard(2, 0)}
+        assert one.write(batch(document("was", 2, {"n": 1}))).refused == {"was": write_version(1, 3)}
+        assert one.write(batch(document("d00001", 9, {"n": 1}))).refused == {"d00001": write_version(2, 0)}
     assert set(node.read("docs")) == {"d00000"}
 
 
@@ -323,7 +327,11 @@ def test_in_a_first_pass_over_an_index_that_was_there_late_writes_are_refused_st
         pass
     with running(node) as one, running(node) as late:
         assert_applied(one.write(batch(gone("a", 2), first_pass=True)))
-        assert late.write(batch(document("a", 1, {"n": 1}), first_pass=True)).refused == {"a": guard(1, 2)}
+        assert late.write(batch(document("a", 1, {"n": 1}), first_pass=True)).refused == {
+            "a": write_version(1, 2)
+        }
         one._settled_at = 0
         one.write(batch(gone("b", 2), first_pass=True))
-        assert node.guard("docs", "b") is None, "once nothing can be on its way any more, none are written"
+        assert node.write_version("docs", "b") is None, (
+            "once nothing can be on its way any more, none are written"
+        )

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError, StateLostError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, at, batch, document, gone
@@ -67,11 +67,17 @@ def test_a_line_for_each_row_and_each_delete(tmp_path: Path) -> None:
             "output": "docs",
             "_id": awkward,
             "_rev": "2-b",
-            "_version": guard(2, 2),
+            "_version": write_version(2, 2),
             "doc": {"_id": "x", "text": "a\nb"},
         },
-        {"output": "docs", "_id": "m", "_rev": "1-a", "_version": guard(2, 1), "doc": {"n": 1}},
-        {"output": "docs", "_id": "d", "_rev": gone("d", 3).rev, "_version": guard(2, 3), "_deleted": True},
+        {"output": "docs", "_id": "m", "_rev": "1-a", "_version": write_version(2, 1), "doc": {"n": 1}},
+        {
+            "output": "docs",
+            "_id": "d",
+            "_rev": gone("d", 3).rev,
+            "_version": write_version(2, 3),
+            "_deleted": True,
+        },
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.models import Batch, WriteResult, guard
+from pillows.models import Batch, WriteResult, write_version
 from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows
 from tests.conformance.target import KEY, at, batch, document, gone
@@ -183,7 +183,7 @@ def test_an_id_with_a_nul_is_guarded_and_reported_by_its_own_name(database: Post
         with opened(database, "docs") as transport:
             transport.write(batch(*(document(id, 3, {"n": 1}) for id in ids), first_pass=first_pass))
             older = batch(*(document(id, 2, {"n": 2}) for id in ids), first_pass=first_pass)
-            assert transport.write(older) == WriteResult(refused=dict.fromkeys(ids, guard(1, 3)))
+            assert transport.write(older) == WriteResult(refused=dict.fromkeys(ids, write_version(1, 3)))
     assert {restored(id) for id in database.read("docs")} == set(ids)
 
 
@@ -200,8 +200,8 @@ def test_verify_is_told_of_such_ids_by_their_own_names(
             pages = list(transport.stored(output))
             assert sorted(one.id for page in pages for one in page) == sorted(ids)
             asked = transport.stored(output, ["a\0b", "a\x010b", "nobody"])
-            assert {one.id: one.guard for page in asked for one in page} == dict.fromkeys(
-                ("a\0b", "a\x010b"), guard(1, 1)
+            assert {one.id: one.write_version for page in asked for one in page} == dict.fromkeys(
+                ("a\0b", "a\x010b"), write_version(1, 1)
             )
             assert list(transport.stored(output, [])) == []
 
@@ -349,7 +349,7 @@ def test_a_first_pass_refuses_what_is_stored_newer(database: PostgresDatabase) -
         again = transport.write(
             first(document("a", 4, {"n": 4}), document("b", 2, {"n": 2}), document("c", 1, {}))
         )
-        assert again == WriteResult(refused={"a": guard(1, 5)})
+        assert again == WriteResult(refused={"a": write_version(1, 5)})
     assert rows(database) == {"a": [{"n": 5}], "b": [{"n": 2}], "c": [{}]}
 
 
@@ -358,12 +358,12 @@ def test_a_first_pass_heeds_tombstones(database: PostgresDatabase) -> None:
         transport.write(first(document("a", 1, {"n": 1})))
         transport.write(first(gone("a", 2)))
         refused = transport.write(first(document("a", 1, {"n": 1}), document("b", 1, {"n": 1})))
-        assert refused == WriteResult(refused={"a": guard(1, 2)})
+        assert refused == WriteResult(refused={"a": write_version(1, 2)})
     with opened(database, "docs") as transport:
-        assert transport.write(first(document("a", 2, {"n": 1}))).refused == {"a": guard(1, 2)}
+        assert transport.write(first(document("a", 2, {"n": 1}))).refused == {"a": write_version(1, 2)}
         assert_applied(transport.write(first(document("a", 3, {"n": 3}))))
     assert rows(database) == {"a": [{"n": 3}], "b": [{"n": 1}]}
-    assert database.guard("docs", "a") == guard(1, 3)
+    assert database.write_version("docs", "a") == write_version(1, 3)
 
 
 def test_a_first_pass_moves_documents_between_outputs(database: PostgresDatabase) -> None:
@@ -409,10 +409,12 @@ def test_tombstones_are_forgotten_after_their_time(database: PostgresDatabase) -
             "update pillowd_document set deleted_at = now() - interval '31 days' where _id = 'old'"
         )
         transport.finish_pass(1)
-    assert database.guard("docs", "old") is None
-    assert database.guard("lines", "old") is None
-    assert database.guard("docs", "new") == database.guard("lines", "new") == guard(1, 1)
-    assert database.guard("lines", "kept") == guard(1, 1)
+    assert database.write_version("docs", "old") is None
+    assert database.write_version("lines", "old") is None
+    assert (
+        database.write_version("docs", "new") == database.write_version("lines", "new") == write_version(1, 1)
+    )
+    assert database.write_version("lines", "kept") == write_version(1, 1)
 
 
 def test_a_sweep_goes_through_a_table_of_many_pages(
@@ -503,14 +505,16 @@ def test_sources_that_share_a_table_leave_each_others_rows_alone(database: Postg
                 id = f"same-{first_pass}"
                 written = document(id, version, {"v": version}, lines=[{"l": 1}, {"l": version}])
                 assert_applied(transport.write(batch(written, first_pass=first_pass)))
-        assert paris.write(batch(document("same-True", 1, {"v": 0}))).refused == {"same-True": guard(1, 1)}
+        assert paris.write(batch(document("same-True", 1, {"v": 0}))).refused == {
+            "same-True": write_version(1, 1)
+        }
         assert_applied(paris.write(batch(gone("same-True", 2))))
         london.acquire(at("0", epoch=2))
         assert london.finish_pass(2) == 2 + 4
         assert stored("docs", "doc->'v'") == [("couch/paris", "same-False", 1)]
         assert stored("lines", "l") == [("couch/paris", "same-False", 1), ("couch/paris", "same-False", 1)]
         again = paris.write(batch(document("same-True", 1, {"v": 1})))
-        assert again.refused == {"same-True": guard(1, 2)}
+        assert again.refused == {"same-True": write_version(1, 2)}
     with sharing(database, "couch/50% london") as london, sharing(database, "couch/rome") as rome:
         assert (london.standing.empty, rome.standing.empty, rome.standing.epoch) == (True, True, None)
 

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, RetryableError
-from pillows.models import DocumentRows, guard
+from pillows.models import DocumentRows, write_version
 from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, wait_until, write_until_answered
 from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
@@ -291,10 +291,10 @@ def test_bad_values_and_refused_rows_in_one_batch(database: PostgresDatabase) ->
             )
         )
     assert set(result.dead) == {"value", "check", "both"}
-    assert result.refused == {"newer": guard(1, 5)}
+    assert result.refused == {"newer": write_version(1, 5)}
     assert set(database.read("typed")) == {"newer", "fine"}
     assert rows(database) == {}
-    assert database.guard("docs", "gone") == guard(1, 1)
+    assert database.write_version("docs", "gone") == write_version(1, 1)
 
 
 def test_a_dead_letter_never_quotes_the_document(database: PostgresDatabase) -> None:
@@ -361,7 +361,7 @@ def test_a_document_that_one_table_refuses_is_written_into_none(database: Postgr
         assert set(transport.write(both).dead) == {"a"}
     assert rows(database) == {"a": [{"n": 1}], "b": [{"n": 1}]}
     assert rows(database, "lines") == {"a": [{}, {}], "b": [{}]}
-    assert [database.guard(o, "a") for o in ("docs", "typed", "lines")] == [guard(1, 1)] * 3
+    assert [database.write_version(o, "a") for o in ("docs", "typed", "lines")] == [write_version(1, 1)] * 3
 
 
 def test_an_id_beyond_the_index_is_dead_alone(database: PostgresDatabase) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, StateLostError
-from pillows.models import guard
+from pillows.models import write_version
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
 from tests.conformance import TransportConformance
@@ -64,7 +64,7 @@ class SqliteTarget(Target):
                 )
         return found
 
-    def guard(self, output: str, id: str) -> int | None:
+    def write_version(self, output: str, id: str) -> int | None:
         options = OUTPUTS[output]
         with closing(sqlite3.connect(self.path)) as db:
             found = db.execute(
@@ -166,8 +166,8 @@ def test_mapped_columns_hold_the_values_at_their_paths(path: Path) -> None:
         assert_applied(sqlite.write(batch(raw, document("b", 1, {"address": "none"}, output="cases"))))
     lines = '[{"sku":"s1"},{"sku":"s2"}]'
     assert query(path, "SELECT * FROM cases ORDER BY _id") == [
-        ("a", "3-abc", guard(1, 3), "Ada", "London", "urn:x", "s1", 12.0, 1, lines),
-        ("b", document("b", 1).rev, guard(1, 1), None, None, None, None, None, None, None),
+        ("a", "3-abc", write_version(1, 3), "Ada", "London", "urn:x", "s1", 12.0, 1, lines),
+        ("b", document("b", 1).rev, write_version(1, 1), None, None, None, None, None, None, None),
     ]
 
 

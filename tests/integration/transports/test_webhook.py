@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.base import TargetState
 from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
 from tests.conformance.target import KEY, at, batch, document, gone
@@ -92,19 +92,19 @@ def test_a_message_holds_every_documents_complete_rows(receiver: Receiver, hook:
             {
                 "id": "a/\u2028",
                 "rev": "3-x",
-                "version": guard(2, 3),
+                "version": write_version(2, 3),
                 "rows": {"docs": [{"n": 1.0}], "other": []},
             },
             {
                 "id": "b",
                 "rev": "1-y",
-                "version": guard(2, 1),
+                "version": write_version(2, 1),
                 "rows": {"docs": [], "other": [{"n": 1}, {"n": 2}]},
             },
             {
                 "id": "c",
                 "rev": gone("c", 2).rev,
-                "version": guard(2, 2),
+                "version": write_version(2, 2),
                 "rows": {"docs": [], "other": []},
             },
         ],
@@ -266,7 +266,7 @@ def test_a_connection_lost_before_or_after_converges(receiver: Receiver, hook: M
             http.write(written)
         receiver.server.on("POST", "/hook", receiver.take)
         assert http.write(written) == WriteResult()
-        assert receiver.documents["a"]["version"] == guard(1, written.documents[0].version)
+        assert receiver.documents["a"]["version"] == write_version(1, written.documents[0].leaf_version)
 
 
 def test_what_was_taken_is_not_sent_again_when_a_later_message_fails(

@@ -97,7 +97,7 @@ def test_l11_filters_and_transforms_are_found_by_their_registered_name_with_argu
     assert check_imports(config) == []
     pillow = built(config)
     kept = [
-        pillow.filter(Change(id="a", revs=("1-a",), version=1, raw=document({"kind": kind}).raw))
+        pillow.filter(Change(id="a", revs=("1-a",), leaf_version=1, raw=document({"kind": kind}).raw))
         for kind in ("Form", "Case")
     ]
     assert kept == [True, False]
@@ -173,7 +173,7 @@ def test_a_chain_gives_each_step_what_the_one_before_has_made(loaded):
 
 
 def test_a_deleted_document_has_no_body():
-    assert Document(id="a", rev="1-a", version=1, deleted=True, raw=None).doc == {}
+    assert Document(id="a", rev="1-a", leaf_version=1, deleted=True, raw=None).doc == {}
 
 
 PACED = """\

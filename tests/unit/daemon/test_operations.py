@@ -180,7 +180,7 @@ def test_a_pillow_that_is_configured_no_more_can_still_be_looked_at(office: Offi
 
 def letter(id: str) -> DeadLetter:
     return DeadLetter(
-        pillow=str(KEY), transport="t", id=id, rev="1-x", version=1, stage="transport", error="no"
+        pillow=str(KEY), transport="t", id=id, rev="1-x", leaf_version=1, stage="transport", error="no"
     )
 
 

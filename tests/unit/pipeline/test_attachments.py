@@ -13,7 +13,7 @@ from pillows.stages.triggers import AttachmentTrigger
 
 def change(**body):
     return Change(
-        id="a", revs=("2-b",), version=2, raw=msgspec.Raw(msgspec.json.encode({"_id": "a", **body}))
+        id="a", revs=("2-b",), leaf_version=2, raw=msgspec.Raw(msgspec.json.encode({"_id": "a", **body}))
     )
 
 
@@ -64,5 +64,5 @@ def test_a_document_without_attachments_stays_the_bytes_that_came(trigger, body)
 
 
 def test_a_deleted_document_has_none(trigger):
-    gone = Change(id="a", revs=("2-b",), version=2, deleted=True)
+    gone = Change(id="a", revs=("2-b",), leaf_version=2, deleted=True)
     assert trigger(gone).raw is None

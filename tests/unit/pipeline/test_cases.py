@@ -82,8 +82,8 @@ def test_l1_the_four_steps_come_in_their_order(tmp_path, started):
         seen.append(f"transform {doc['_id']}")
         return doc
 
-    feed = Traced([batch("1-a", Change(id="a", revs=("1-a",), version=1),
-                         Change(id="dropped", revs=("1-b",), version=1), caught_up=True)])  # fmt: skip
+    feed = Traced([batch("1-a", Change(id="a", revs=("1-a",), leaf_version=1),
+                         Change(id="dropped", revs=("1-b",), leaf_version=1), caught_up=True)])  # fmt: skip
     filter = PythonFilter(keep, needs_document=False)
     run = started(
         plan(tmp_path, feed, Target(), pillow=pillow_of(filter, PythonTransform(transform, ("cases",))))
@@ -161,7 +161,7 @@ def test_l7_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_whil
 
 
 def test_m14_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, started):
-    """Duplicates are allowed, and refused by the guard."""
+    """Duplicates are allowed, and refused by the write version."""
     target = MemoryTransport()
 
     class Half(MemoryTransport):
@@ -221,7 +221,7 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
         state = change(
             "doc", rev, *(other for other in leaves if other != rev), deleted=not leaves[rev], at=rev
         )
-        state.version = version(leaves)
+        state.leaf_version = version(leaves)
         feed.queue.append(batch(f"{number}-a", state, caught_up=True))
         feed.sums = {"doc": 10**6}  # the source is never asked whether it went back
         folder = tmp_path / str(number)
@@ -266,7 +266,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
         def fetch(self, change):
             found = super().fetch(change)
             body = {**found.doc, "text": "x" * 100_000}
-            return Document(id=found.id, rev=found.rev, version=1, deleted=False, raw=_raw(body))
+            return Document(id=found.id, rev=found.rev, leaf_version=1, deleted=False, raw=_raw(body))
 
     from pillows.delivery.batcher import BatchPolicy
 
@@ -277,7 +277,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
             return super().write(batch)
 
     target = Slow()
-    changes = [Change(id=str(n), revs=("1-a",), version=1) for n in range(20)]
+    changes = [Change(id=str(n), revs=("1-a",), leaf_version=1) for n in range(20)]
     feed = Large([batch("1-a", *changes, caught_up=True)])
     run = started(plan(tmp_path, feed, target, batch=BatchPolicy(max_bytes=250_000)))
     run.until(lambda: run.tail.state is State.LIVE)

@@ -21,7 +21,9 @@ from tests.support.recorder import Recorder
 
 
 def rows(*ids: str, version: int = 1) -> Batch:
-    documents = [DocumentRows(id=id, rev="1-a", version=version, rows={"cases": ({"n": id},)}) for id in ids]
+    documents = [
+        DocumentRows(id=id, rev="1-a", leaf_version=version, rows={"cases": ({"n": id},)}) for id in ids
+    ]
     return Batch(documents=documents, epoch=1)
 
 
@@ -249,7 +251,7 @@ def test_w11_every_transport_sees_the_same_order(make):
     fanout = make(*transports)[0]
     for version in range(1, 20):
         fanout.deliver(rows("x", version=version))
-    seen = [[batch.documents[0].version for batch in each.batches] for each in transports]
+    seen = [[batch.documents[0].leaf_version for batch in each.batches] for each in transports]
     assert seen[0] == seen[1] == list(range(1, 20))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Change, ChangeBatch, guard
+from pillows.models import Change, ChangeBatch, write_version
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import plan
@@ -22,7 +22,7 @@ def test_a_letter_is_kept_until_a_document_that_went_back_was_written_again(tmp_
     feed = ListFeed([batch(1, change("a", "2-restored", n=2), caught_up=True)])
     feed.sums = {"a": 2}
     memory = MemoryTransport()
-    memory.target["rows"]["a"] = (guard(1, 5), {"cases": ({"n": 5},)})
+    memory.target["rows"]["a"] = (write_version(1, 5), {"cases": ({"n": 5},)})
     memory.poison = {"a"}
     run = running(plan(tmp_path, feed, memory, clock=clock))
     run.until(lambda: run.settings.letters.count(NAME) == 1 and run.tail.status().changes == 1)
@@ -47,7 +47,7 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     feed = ListFeed([batch(1, change("a", "2-restored", n=2), caught_up=True)])
     feed.sums = {"a": 2}
     memory = MemoryTransport()
-    memory.target["rows"]["a"] = (guard(1, 5), {"cases": ({"n": 5},)})
+    memory.target["rows"]["a"] = (write_version(1, 5), {"cases": ({"n": 5},)})
     claim = memory.acquire
 
     def spoil(checkpoint):
@@ -58,7 +58,7 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     run = running(plan(tmp_path, feed, memory, clock=clock, max_tries=1))
     run.until(lambda: run.tail.status().changes == 1)
     run.finish()
-    assert [(letter.id, letter.version) for letter in run.settings.letters.of(NAME)] == [("a", 2)]
+    assert [(letter.id, letter.leaf_version) for letter in run.settings.letters.of(NAME)] == [("a", 2)]
 
 
 def purged(purge_seq):

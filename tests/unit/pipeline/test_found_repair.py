@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from gevent.event import Event
 
-from pillows.models import guard
+from pillows.models import write_version
 from pillows.verify.repair import Repair
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
@@ -20,7 +20,7 @@ def repair(tmp_path):
 
     def run(targets, *changes, leaves=None):
         feed = ListFeed([batch(1, *changes, caught_up=True)])
-        feed.sums = {change.id: change.version for change in changes} if leaves is None else leaves
+        feed.sums = {change.id: change.leaf_version for change in changes} if leaves is None else leaves
         made = plan(tmp_path, feed, *targets, clock=FakeClock())
         stores.extend((made.store, made.letters))
         Repair(made, ["a"], halt=Event()).execute()
@@ -33,7 +33,7 @@ def repair(tmp_path):
 
 def holding(version: int, n: int = 0) -> MemoryTransport:
     target = MemoryTransport()
-    target.target["rows"]["a"] = (guard(1, version), {"cases": ({"_id": "a", "n": n},)})
+    target.target["rows"]["a"] = (write_version(1, version), {"cases": ({"_id": "a", "n": n},)})
     return target
 
 
@@ -49,7 +49,7 @@ def test_what_is_missing_or_older_is_written_and_outranks_nothing(repair, make):
     target = make()
     assert repair([target], change("a", "5-x", n=5)) == 1
     assert target.live()["a"]["n"] == 5
-    assert target.target["rows"]["a"][0] == guard(1, 5)
+    assert target.target["rows"]["a"][0] == write_version(1, 5)
 
 
 def test_what_has_the_sources_version_and_differs_all_the_same_is_written_anew(repair):

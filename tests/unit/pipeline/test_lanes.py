@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from checkpoints import Checkpoint, Seq
 from pillows.delivery.batcher import BatchPolicy
 from pillows.errors import ConfigError, FatalError, RetryableError
-from pillows.models import Batch, WriteResult, guard
+from pillows.models import Batch, WriteResult, write_version
 from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.status import State
 from tests.support.clock import FakeClock
@@ -50,7 +50,7 @@ class Concurrent(MemoryTransport):
         try:
             self.before(batch)
             for document in batch.documents:
-                self.order.setdefault(document.id, []).append(document.version)
+                self.order.setdefault(document.id, []).append(document.leaf_version)
             return super().write(batch)
         finally:
             self.in_flight -= 1
@@ -62,7 +62,9 @@ def test_several_batches_are_in_flight_and_each_document_stays_in_order(tmp_path
     feed = ListFeed([batch(f"{n}-a", *changes[n * 10 : n * 10 + 10]) for n in range(21)])
     run = running(plan(tmp_path, feed, target, max_in_flight=LANES, batch=SMALL))
 
-    run.until(lambda: all(target.target["rows"].get(f"d{n}", (0,))[0] == guard(1, 30) for n in range(7)))
+    run.until(
+        lambda: all(target.target["rows"].get(f"d{n}", (0,))[0] == write_version(1, 30) for n in range(7))
+    )
     checkpoint = run.finish()
 
     assert 1 < target.most <= LANES
@@ -116,7 +118,7 @@ def test_a_lane_that_fails_for_good_stops_the_tail_before_its_gap(tmp_path, runn
 def test_a_document_that_went_back_is_written_again_while_other_lanes_write(tmp_path, running):
     """The epoch goes up under their batches in flight, which nothing depends on."""
     target = Concurrent(lambda _: gevent.sleep(0.001))
-    target.target = {"rows": {"back": (guard(1, 9), {})}, "epoch": 1}
+    target.target = {"rows": {"back": (write_version(1, 9), {})}, "epoch": 1}
     changes = [change(f"d{n}") for n in range(60)]
     changes[30:30] = [change("back", "2-b", n="again")]
     feed = ListFeed([batch("1-a", *changes, caught_up=True)])
@@ -200,7 +202,7 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
         """Whatever is saved is there."""
         passed = int(str(checkpoint.seq).partition("-")[0])
         for id, version in ends[passed - 1].items() if passed else ():
-            assert target.target["rows"][id][0] >= guard(1, version), (id, version, passed)
+            assert target.target["rows"][id][0] >= write_version(1, version), (id, version, passed)
         return save(key, checkpoint)
 
     made.store.save = look
@@ -210,5 +212,5 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
 
     assert run.finish().seq == Seq.of(f"{len(changes)}-a")
     assert {id: stored for id, (stored, _) in target.target["rows"].items()} == {
-        id: guard(1, version) for id, version in ends[-1].items()
+        id: write_version(1, version) for id, version in ends[-1].items()
     }

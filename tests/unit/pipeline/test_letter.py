@@ -62,7 +62,7 @@ def test_a_letter_and_the_line_in_the_log_quote_no_more_than_a_letter_may(tmp_pa
 
 def test_a_letter_of_a_transport_is_cut_wherever_it_is_made():
     letter = DeadLetter(
-        pillow="p", transport="t", id="a", rev="1-a", version=1, stage="transport", error="x" * 5000
+        pillow="p", transport="t", id="a", rev="1-a", leaf_version=1, stage="transport", error="x" * 5000
     )
     assert len(letter.error) == MAX_ERROR_CHARACTERS
 
@@ -90,7 +90,7 @@ def all_of(docs):
 
 def document(n):
     raw = msgspec.Raw(msgspec.json.encode({"_id": "a", "n": n}))
-    return Document(id="a", rev="1-a", version=1, deleted=False, raw=raw)
+    return Document(id="a", rev="1-a", leaf_version=1, deleted=False, raw=raw)
 
 
 @pytest.fixture

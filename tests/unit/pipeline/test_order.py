@@ -12,7 +12,7 @@ from checkpoints import Checkpoint, Seq
 from checkpoints.files.directory import Directory
 from pillows.dead_letters.dead_letter import letter_of
 from pillows.errors import FencedError, RetryableError, StateLostError
-from pillows.models import Change, guard
+from pillows.models import Change, write_version
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
@@ -149,7 +149,7 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
             raise RetryableError("away")
 
     trying = Event()
-    bodiless = Change(id="b", revs=("1-a",), version=1)
+    bodiless = Change(id="b", revs=("1-a",), leaf_version=1)
     run = running(plan(tmp_path, Away([batch("1-a", change("a")), batch("2-b", bodiless)]), Fenced()))
 
     with pytest.raises(FencedError):
@@ -227,7 +227,7 @@ def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkey
                 self.full, disk.refusals = True, 5
             return super().__getattribute__(name)
 
-    target = Filling(target={"rows": {"back": (guard(1, 7), {})}, "epoch": 1})
+    target = Filling(target={"rows": {"back": (write_version(1, 7), {})}, "epoch": 1})
     target.poison = {"bad"}
     seen = Recorder()
     feed = ListFeed([batch("1-a", change("bad"), change("back", "2-b"), caught_up=True)])

@@ -26,7 +26,7 @@ NAME = str(KEY)
 
 def letter(id="a", transport="t", version=1, **more):
     return DeadLetter(
-        pillow=NAME, transport=transport, id=id, rev=f"{version}-a", version=version, stage="transport",
+        pillow=NAME, transport=transport, id=id, rev=f"{version}-a", leaf_version=version, stage="transport",
         error="no", **more,
     )  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(letters):
 
 def test_the_bound_is_each_tails_own(letters):
     letters.add([letter("a")], LetterPolicy(max_letters=1))
-    other = DeadLetter(pillow="x@y/z", transport="t", id="a", rev="1-a", version=1, stage="s", error="e")
+    other = DeadLetter(pillow="x@y/z", transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e")
     letters.add([other], LetterPolicy(max_letters=1))
     assert letters.count("x@y/z") == 1
 

@@ -38,7 +38,7 @@ def document(body=None):
     return Document(
         id=body.get("_id", "x"),
         rev="1-a",
-        version=1,
+        leaf_version=1,
         deleted=False,
         raw=msgspec.Raw(msgspec.json.encode(body)),
     )

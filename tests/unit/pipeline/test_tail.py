@@ -19,7 +19,7 @@ from pillows.errors import (
     StateLostError,
 )
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Change, Document, guard
+from pillows.models import Change, Document, write_version
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.status import State
@@ -134,10 +134,10 @@ def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, runn
 def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_path, running):
     class Vanished(ListFeed):
         def fetch(self, change):
-            return Document(id=change.id, rev="2-b", version=2, deleted=True, raw=None)
+            return Document(id=change.id, rev="2-b", leaf_version=2, deleted=True, raw=None)
 
     target = MemoryTransport()
-    feed = Vanished([batch("1-a", Change(id="a", revs=("1-a",), version=1), caught_up=True)])
+    feed = Vanished([batch("1-a", Change(id="a", revs=("1-a",), leaf_version=1), caught_up=True)])
     pillow = Pillow(
         name="cases",
         outputs=("cases",),
@@ -148,7 +148,7 @@ def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_pat
     run.until(lambda: run.tail.state is State.LIVE)
     run.finish()
 
-    assert target.target["rows"] == {"a": (guard(1, 2), {})}
+    assert target.target["rows"] == {"a": (write_version(1, 2), {})}
 
 
 def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
@@ -296,7 +296,9 @@ def test_too_many_dead_letters_in_a_row_are_a_wrong_configuration(tmp_path, runn
 
 
 def test_a_refused_replay_is_believed_when_the_source_has_it(tmp_path, running):
-    target = MemoryTransport(target={"rows": {"a": (guard(1, 5), {"cases": ({"n": 5},)})}, "epoch": None})
+    target = MemoryTransport(
+        target={"rows": {"a": (write_version(1, 5), {"cases": ({"n": 5},)})}, "epoch": None}
+    )
     feed = ListFeed([batch("1-a", change("a", "3-a"))])
     feed.sums = {"a": 5}
     run = running(plan(tmp_path, feed, target))
@@ -307,8 +309,10 @@ def test_a_refused_replay_is_believed_when_the_source_has_it(tmp_path, running):
 
 
 def test_a_document_that_went_back_is_written_under_a_raised_epoch(tmp_path, running, clock):
-    """Purged and created anew: its generations start again, and the guard would keep the old state."""
-    target = MemoryTransport(target={"rows": {"a": (guard(1, 5), {"cases": ({"n": 5},)})}, "epoch": None})
+    """Purged and created anew: its generations start again, and the target would keep the old state."""
+    target = MemoryTransport(
+        target={"rows": {"a": (write_version(1, 5), {"cases": ({"n": 5},)})}, "epoch": None}
+    )
     feed = ListFeed([batch("1-a", change("a", "1-a", n=1))])
     feed.sums = {"a": 1}
     run = running(plan(tmp_path, feed, target, clock=clock))
@@ -316,7 +320,7 @@ def test_a_document_that_went_back_is_written_under_a_raised_epoch(tmp_path, run
 
     checkpoint = run.finish()
     assert 2 == checkpoint.epoch == target.target["epoch"]
-    assert guard(2, 1) == target.target["rows"]["a"][0]
+    assert write_version(2, 1) == target.target["rows"]["a"][0]
 
 
 def read_before_the_purge(tmp_path, running):
@@ -364,7 +368,7 @@ def purged(purge_seq: str) -> DatabaseIdentity:
 
 
 def test_a_later_epoch_in_the_target_fences_us_out(tmp_path, running):
-    target = MemoryTransport(target={"rows": {"a": (guard(7, 1), {})}, "epoch": None})
+    target = MemoryTransport(target={"rows": {"a": (write_version(7, 1), {})}, "epoch": None})
     run = running(plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target))
 
     with pytest.raises(FencedError, match="epoch 7"):
@@ -380,7 +384,10 @@ def test_a_lost_state_directory_is_refused_with_the_remedies(tmp_path, running):
 
 
 def test_after_a_reset_the_pass_is_above_every_epoch_and_sweeps_what_is_gone(tmp_path, running):
-    rows = {"a": (guard(3, 9), {"cases": ({"n": "old"},)}), "ghost": (guard(3, 1), {"cases": ({},)})}
+    rows = {
+        "a": (write_version(3, 9), {"cases": ({"n": "old"},)}),
+        "ghost": (write_version(3, 1), {"cases": ({},)}),
+    }
     target = MemoryTransport(target={"rows": rows, "epoch": 3})
     feed = ListFeed([batch("1-a", change("a", "1-a", n="new"), caught_up=True)])
     made = plan(tmp_path, feed, target)
@@ -496,7 +503,7 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
 def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
     monkeypatch.setattr("pillows.delivery.batch_writer.STALE_RUN", 20)
     documents = [change(f"d{n}") for n in range(10)]
-    written = {d.id: (guard(1, 1), {"cases": ({},)}) for d in documents}
+    written = {d.id: (write_version(1, 1), {"cases": ({},)}) for d in documents}
     target = MemoryTransport(target={"rows": written, "epoch": None})
     feed = ListFeed([batch(f"{n}-a", *documents) for n in range(1, 6)])
     feed.sums = {d.id: 1 for d in documents}

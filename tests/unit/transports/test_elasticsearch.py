@@ -15,7 +15,7 @@ from urllib3.exceptions import ConnectTimeoutError
 
 from checkpoints import TailKey
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.elasticsearch import bulk
 from pillows.transports.elasticsearch.bulk import Outcome, Tally, classify
 from pillows.transports.elasticsearch.connection import cause_of, meaning
@@ -48,7 +48,7 @@ def source(row: Any, id: str = "a") -> bytes:
 
 def test_an_operation_carries_the_guard_as_external_version() -> None:
     action, row = lines({"n": 1})
-    assert action == {"index": {"_id": "a", "version": guard(2, 3), "version_type": "external"}}
+    assert action == {"index": {"_id": "a", "version": write_version(2, 3), "version_type": "external"}}
     assert row == {"n": 1}
 
 
@@ -108,11 +108,11 @@ def test_ids_above_512_bytes_are_dead_and_their_deletes_need_nothing() -> None:
 def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
     hard = bulk.operations([gone("a", 3)], "docs", 1, deleted_at_ms=None)[0][0]
     assert json.loads(hard.body) == {
-        "delete": {"_id": "a", "version": guard(1, 3), "version_type": "external"}
+        "delete": {"_id": "a", "version": write_version(1, 3), "version_type": "external"}
     }
     tombstone = bulk.operations([gone("a", 3)], "docs", 1, deleted_at_ms=1234)[0][0]
     action, row = map(json.loads, tombstone.body.splitlines())
-    expected = {"_id": "a", "version": guard(1, 3), "version_type": "external", "pipeline": "_none"}
+    expected = {"_id": "a", "version": write_version(1, 3), "version_type": "external", "pipeline": "_none"}
     assert action == {"index": expected}
     assert row == {"pillowd_deleted_at": 1234}
     assert hard.removes

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pillows.errors import FatalError
-from pillows.models import WriteResult, guard
+from pillows.models import WriteResult, write_version
 from pillows.transports.base import TargetState
 from pillows.transports.null import NullConnection, NullOutput, NullTransport
 from pillows.transports.stdout import StdoutConnection, StdoutOutput, StdoutTransport
@@ -49,7 +49,7 @@ def test_stdout_prints_a_line_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     result = out.write(batch(document("a", 1, {"n": 1}), gone("b", 2), document("c", 1, {"n": object()})))
     assert set(result.dead) == {"c"}
     a, b = [msgspec.json.decode(line) for line in taken.getvalue().splitlines()]
-    assert (a["_id"], a["_version"], a["doc"]) == ("a", guard(1, 1), {"n": 1})
+    assert (a["_id"], a["_version"], a["doc"]) == ("a", write_version(1, 1), {"n": 1})
     assert (b["_id"], b["_deleted"]) == ("b", True)
 
 

@@ -111,7 +111,7 @@ def copied(line: bytes) -> list[str | None]:
 
 
 def whole(id: str, rev: str = "1-a") -> DocumentRows:
-    return DocumentRows(id=id, rev=rev, version=1, rows={})
+    return DocumentRows(id=id, rev=rev, leaf_version=1, rows={})
 
 
 @given(texts.filter(bool), texts, st.dictionaries(texts, texts, max_size=3))

@@ -17,7 +17,7 @@ from pillows.transports.elasticsearch.writer import IndexWriter
 from pillows.transports.postgres.transport import PostgresTransport
 
 KEY = TailKey("cases", "couch/cases")
-DOCUMENTS = [DocumentRows(id="a", rev="1-a", version=1, rows={"cases": [{"_id": "a", "n": 1}]})]
+DOCUMENTS = [DocumentRows(id="a", rev="1-a", leaf_version=1, rows={"cases": [{"_id": "a", "n": 1}]})]
 
 
 class Client:

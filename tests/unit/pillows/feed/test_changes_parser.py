@@ -152,7 +152,7 @@ def test_a_row_without_position_has_none_and_a_row_with_one_keeps_its_type():
 
 def test_the_version_is_the_sum_of_the_generations_of_all_leaves():
     change = parse_change(row(1, changes=[{"rev": "3-a"}, {"rev": "2-b"}, {"rev": "12-c"}]))
-    assert (change.version, change.revs, change.rev) == (17, ("3-a", "2-b", "12-c"), "3-a")
+    assert (change.leaf_version, change.revs, change.rev) == (17, ("3-a", "2-b", "12-c"), "3-a")
 
 
 def test_a_body_stays_the_bytes_that_were_sent_and_a_deletion_has_none():
@@ -166,7 +166,7 @@ def test_a_document_that_nests_too_deep_is_handed_on_unread():
     doc = b'{"_id":"doc-1","a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     line = b'{"seq":"1-x","id":"doc-1","changes":[{"rev":"1-a"}],"doc":' + doc + b"}"
     change = parse_change(line)
-    assert (change.id, change.version) == ("doc-1", 1)
+    assert (change.id, change.leaf_version) == ("doc-1", 1)
     assert change.raw == msgspec.Raw(doc)
 
 
@@ -193,7 +193,7 @@ def test_any_bytes_in_any_blocks_end_in_changes_or_in_garbage(blocks: list[bytes
     try:
         for block in blocks:
             for change, _ in reader.feed(block):
-                assert change.version > 0
+                assert change.leaf_version > 0
                 event("a change")
     except MalformedFeedError:
         event("garbage")

@@ -38,9 +38,9 @@ class Target:
 
     def apply(self, batch: ChangeBatch) -> None:
         for change in batch.changes:
-            if change.version <= self.versions.get(change.id, 0):
+            if change.leaf_version <= self.versions.get(change.id, 0):
                 continue
-            self.versions[change.id] = change.version
+            self.versions[change.id] = change.leaf_version
             if change.deleted:
                 self.docs.pop(change.id, None)
             else:

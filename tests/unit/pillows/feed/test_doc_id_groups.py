@@ -97,12 +97,12 @@ def test_t30_no_change_is_missed_when_a_copy_lags_and_the_position_moves(databas
         expected = {"doc-1", *(f"doc-{n + 2}" for n in range(60)), "doc-1001"}
         taken.until(lambda: expected <= set(taken.ids))
         last = max(n for n, (_, id) in enumerate(couch.writes, start=1) if id == "doc-1001")
-        taken.until(lambda: last in [c.version for b in taken.batches for c in b.changes])
+        taken.until(lambda: last in [c.leaf_version for b in taken.batches for c in b.changes])
     for number, batch in enumerate(taken.batches):
         if batch.seq is None or batch.seq == Seq.BEGINNING:
             continue
         # Whatever a position covers was handed on before it, in this state or a newer one.
-        had = {c.id: c.version for b in taken.batches[: number + 1] for c in b.changes}
+        had = {c.id: c.leaf_version for b in taken.batches[: number + 1] for c in b.changes}
         for n, (_, id) in enumerate(couch.writes[: int(str(batch.seq).partition("-")[0])], start=1):
             assert id == "no-match" or had.get(id, 0) >= n
 

@@ -112,7 +112,7 @@ def test_t28_a_document_that_has_moved_on_is_taken_as_it_is_now(server, document
     ]
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": leaves}))
     (fresh,) = documents.fill([change("a", "1-a")]).values()
-    assert (fresh.revs, fresh.version, fresh.deleted) == (("2-c", "2-b", "3-x"), 7, False)
+    assert (fresh.revs, fresh.leaf_version, fresh.deleted) == (("2-c", "2-b", "3-x"), 7, False)
     assert msgspec.json.decode(fresh.raw)["n"] == 3
     assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
 
@@ -121,7 +121,7 @@ def test_t28_a_document_that_was_deleted_since_is_gone(server, documents):
     leaf = {"ok": document("a", "2-b", _deleted=True)}
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": [leaf]}))
     (fresh,) = documents.fill([change("a", "1-a")]).values()
-    assert (fresh.deleted, fresh.raw, fresh.version) == (True, None, 2)
+    assert (fresh.deleted, fresh.raw, fresh.leaf_version) == (True, None, 2)
 
 
 def test_a_leaf_that_is_listed_twice_counts_once(server, documents):
@@ -129,7 +129,7 @@ def test_a_leaf_that_is_listed_twice_counts_once(server, documents):
     twice = results({"id": "a", "docs": [leaf, leaf]}, {"id": "a", "docs": [leaf]})
     server.on(*BULK, results(not_found("a")), results(not_found("a")), twice)
     filled = documents.fill([change("a", "1-a"), change("a", "1-b")])
-    assert [c.version for c in filled.values()] == [2, 2]
+    assert [c.leaf_version for c in filled.values()] == [2, 2]
     assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
 
 
@@ -146,7 +146,7 @@ def test_not_found_is_a_delete_only_when_the_database_does_not_know_the_id(serve
     with pytest.raises(RetryableError, match="'b'"):
         documents.fill([change("a", "1-a"), change("b", "1-b")])
     (gone,) = documents.fill([change("a", "1-a")]).values()
-    assert (gone.deleted, gone.raw, gone.version) == (True, None, 1)
+    assert (gone.deleted, gone.raw, gone.leaf_version) == (True, None, 1)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])

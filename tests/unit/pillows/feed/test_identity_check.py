@@ -141,7 +141,7 @@ def test_t24_what_was_purged_is_told_as_deleted_below_every_version(scripted_ser
     with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
         taken.until(lambda: "doc-1" in taken.ids)
     changes = [c for batch in taken.batches for c in batch.changes]
-    assert [(c.id, c.deleted, c.version) for c in changes] == [("gone", True, 0), ("doc-1", False, 1)]
+    assert [(c.id, c.deleted, c.leaf_version) for c in changes] == [("gone", True, 0), ("doc-1", False, 1)]
     assert warnings.events == ["source.purged"]
 
 
