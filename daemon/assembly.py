@@ -10,10 +10,9 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import CheckpointStore, TailKey
-from daemon.checks.functions import code_digests
 from daemon.config.models import Config, PillowConfig, TransportConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
-from daemon.config.plugins import add_plugins, find_function
+from daemon.config.plugins import add_plugins, digest_functions, find_function
 from daemon.config_digests import pipeline_digest, source_digest
 from pillows import registry
 from pillows.clock import Clock
@@ -118,7 +117,7 @@ def build_plan(
         ),
         make_transports=lambda: build_transports(config, key),
         source_digest=source_digest(settings),
-        pipeline_digest=pipeline_digest(settings, code_digests(settings, config.daemon.plugins_path)),
+        pipeline_digest=pipeline_digest(settings, digest_functions(settings, config.daemon.plugins_path)),
         reload_recreated=settings.source.on_recreated == "reload",
         batch=BatchPolicy(
             max_docs=settings.batch.max_docs,

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from daemon.cli.introspect import CommandPage, pages
+from daemon.cli.introspect import CommandPage, list_commands
 from daemon.config.models import Config
-from daemon.config.schema import INCLUDED, json_schema
+from daemon.config.schema import INCLUDED, make_schema
 from pillows import registry
 from pillows.options import seconds_text, size_text
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 def commands() -> str:
     """All commands, as `--help` describes them."""
-    return "\n".join(["# Commands", "", *(line for page in pages() for line in _command(page))])
+    return "\n".join(["# Commands", "", *(line for page in list_commands() for line in _command(page))])
 
 
 def _command(page: CommandPage) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _command(page: CommandPage) -> Iterator[str]:
 
 def configuration() -> str:
     """Every key of every section, with its type, its default and what its docstring says of it."""
-    schema = json_schema()
+    schema = make_schema()
     lines = [
         "# Configuration",
         "",

@@ -1,1 +1,1 @@
-"""Checks that run user code: functions, transports, test cases of pillows."""
+"""Checks that run user code: functions, transports and the tests of pillows."""

@@ -1,4 +1,4 @@
-"""Runs the `tests` of pillows: a document in, its rows out."""
+"""Run the `tests` of pillows: a document in, its rows out."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from daemon.config.problems import ConfigProblem
 from pillows.models import Change, Document
 from pillows.pillow import Pillow
 
-#: Longer rows are cut in a message.
+#: Most characters of rows in a message.
 _SHOWN_CHARACTERS = 300
 
 
-def check_cases(config: Config) -> list[ConfigProblem]:
-    """A problem for every test of an enabled pillow that fails, at its place.
+def check_pillow_tests(config: Config) -> list[ConfigProblem]:
+    """Return a problem for every failed test of an enabled pillow.
 
     Raises:
-        ConfigError: a function can't be found; `check_imports` tells where.
+        ConfigError: a function can't be found; `check_functions` reports where.
     """
     found = []
     for name, settings in config.pillows.items():
@@ -31,42 +31,42 @@ def check_cases(config: Config) -> list[ConfigProblem]:
             continue
         pillow = build_pillow(name, settings, config.daemon.plugins_path)
         for index, case in enumerate(settings.tests):
-            message = failure(pillow, case, skip_design=settings.source.skip_design)
+            message = find_failure(pillow, case, skip_design=settings.source.skip_design)
             if message:
                 path = ("pillows", name, "tests", index)
-                told = f"the test {case.name!r} fails: {message}" if case.name else f"fails: {message}"
-                found.append(config.problem(path, told, "correct the pillow, or what the test expects"))
+                text = f"the test {case.name!r} fails: {message}" if case.name else f"fails: {message}"
+                found.append(config.problem(path, text, "correct the pillow or the test"))
     return found
 
 
-def failure(pillow: Pillow, case: CaseOptions, *, skip_design: bool) -> str:
-    """Why a test of a pillow fails; empty where it passes.
+def find_failure(pillow: Pillow, case: CaseOptions, *, skip_design: bool) -> str:
+    """Return why a test of a pillow fails; empty if it passes.
 
     Args:
         pillow: the pipeline.
-        case: a document, and what is expected of it.
-        skip_design: the feed leaves design documents out, so none arrives.
+        case: the document and its expected rows.
+        skip_design: the feed leaves out design documents.
     """
     try:
-        rows = _rows(pillow, _change(case), skip_design=skip_design)
+        rows = _make_rows(pillow, _make_change(case), skip_design=skip_design)
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything
         return f"{type(error).__name__}: {error}"
-    expected = _expected(pillow, case)
+    expected = _list_expected(pillow, case)
     for output in pillow.outputs:
         got, wanted = rows.get(output, []), expected.get(output, [])
         if got != wanted:
-            return f"expected of `{output}` {_shown(wanted)}, got {_shown(got)}"
+            return f"expected of `{output}` {_format_rows(wanted)}, got {_format_rows(got)}"
     unknown = expected.keys() - set(pillow.outputs)
     return f"there is no output `{min(unknown)}`" if unknown else ""
 
 
-def _expected(pillow: Pillow, case: CaseOptions) -> dict[str, list[Any]]:
+def _list_expected(pillow: Pillow, case: CaseOptions) -> dict[str, list[Any]]:
     if isinstance(case.rows, Mapping):
         return {output: [dict(row) for row in rows] for output, rows in case.rows.items()}
     return {pillow.outputs[0]: [dict(row) for row in case.rows]}
 
 
-def _change(case: CaseOptions) -> Change:
+def _make_change(case: CaseOptions) -> Change:
     doc, change = case.doc, case.change
     deleted = bool(doc.get("_deleted")) if change.deleted is None else change.deleted
     return Change(
@@ -78,17 +78,17 @@ def _change(case: CaseOptions) -> Change:
     )
 
 
-def _rows(pillow: Pillow, change: Change, *, skip_design: bool) -> dict[str, list[Any]]:
+def _make_rows(pillow: Pillow, change: Change, *, skip_design: bool) -> dict[str, list[Any]]:
     if skip_design and change.id.startswith("_design/"):
         return {}
     if change.deleted or not pillow.filter(change):
         return {}
     document = Document(id=change.id, rev=change.rev, leaf_version=1, deleted=False, raw=change.raw)
     made = pillow.transform(document)
-    # As JSON, since that is what a configuration can say.
+    # As JSON, since the expected rows are written in JSON's types.
     return {output: [json.loads(msgspec.json.encode(row)) for row in rows] for output, rows in made.items()}
 
 
-def _shown(rows: Sequence[Any]) -> str:
+def _format_rows(rows: Sequence[Any]) -> str:
     text = json.dumps(rows, ensure_ascii=False) if rows else "no rows"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

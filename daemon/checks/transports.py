@@ -1,4 +1,4 @@
-"""Makes every transport once, without opening it: what one refuses then is a problem like any other."""
+"""Make every transport once, without opening it, to find what its constructor refuses."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pillows.errors import ConfigError
 
 
 def check_transports(config: Config) -> list[ConfigProblem]:
-    """A problem for every transport of an enabled pillow that cannot be made, at its place."""
+    """Return a problem for every transport of an enabled pillow that cannot be made."""
     found = []
     for name, pillow in config.pillows.items():
         known = pillow.source.connection in config.connections
         for index, entry in enumerate(pillow.transport):
             if pillow.enabled and known and entry.connection in config.connections:
-                refused = _refusal(config, name, entry)
+                refused = _find_refusal(config, name, entry)
                 if refused is not None:
                     at = ("pillows", name, "transport", index)
                     found.append(config.problem(at, *refused))
     return found
 
 
-def _refusal(config: Config, name: str, entry: TransportConfig) -> tuple[str, str] | None:
-    """What is wrong, and what to do; None where nothing is."""
+def _find_refusal(config: Config, name: str, entry: TransportConfig) -> tuple[str, str] | None:
+    """Return message and remedy; None if the transport can be made."""
     try:
         with closing(build_transport(config, tail_key(name, config.pillows[name]), entry)):
             return None

@@ -1,3 +1,3 @@
-"""The command `pillowd`: its table, one module for each command, and what they share."""
+"""The command `pillowd`: one module for each command, the table of commands, and shared parts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pillowd check`: can this configuration work?"""
+"""`pillowd check`: validate a configuration, and optionally connect to its sources and targets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rich.markup import escape
 
 from checkpoints import TailKey
 from daemon.assembly import build_feed, build_transport, tail_keys
-from daemon.checks.functions import check_imports
-from daemon.checks.pillow_tests import check_cases
+from daemon.checks.functions import check_functions
+from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
-from daemon.cli.exit_codes import Exit
-from daemon.cli.formatting import show, table
+from daemon.cli.exit_codes import ExitCode
+from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
@@ -30,18 +30,18 @@ from pillows.observer import Observer
 from pillows.redaction import Redactor
 from pillows.stages.filters import KeepAll
 
-#: How long one source or target may take to answer.
+#: Longest wait for one source or target.
 _ANSWER_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What came of connecting to one place.
+    """The result of connecting to one source or target.
 
     Attributes:
-        place: the pillow, and its source or transport.
-        result: `ok`; `unreachable`, which may pass by itself; `refused`, which will not.
-        text: what was found.
+        place: pillow, and source or transport.
+        result: `ok`, `unreachable` (may pass by itself) or `refused` (will not).
+        text: the answer or the error.
     """
 
     place: str
@@ -54,49 +54,51 @@ class Finding:
 @click.option("--connect", is_flag=True, help="Also connect to every source and target.")
 @json_option
 def check(config_path: Path, connect: bool, as_json: bool) -> int:
-    """Says whether the configuration can work: valid, its functions importable, its places there.
+    """Validate the configuration and import its Python functions.
 
-    It also runs the `tests` of the pillows.
+    Also run the `tests` of the pillows.
     """
-    config = load(config_path, checks=(check_imports, check_transports))
+    config = load(config_path, checks=(check_functions, check_transports))
     for warning in config.warnings:
         click.echo(f"warning: {warning}", err=True)
-    if mistakes := check_cases(config):
-        raise ConfigErrors(mistakes)
-    findings = list(connections(config)) if connect else []
+    if problems := check_pillow_tests(config):
+        raise ConfigErrors(problems)
+    findings = list(probe_connections(config)) if connect else []
     if as_json:
         print_json(
             {"valid": True, "pillows": len(config.pillows), "connections": list(map(asdict, findings))}
         )
     else:
-        _show(config_path, config, findings)
-    return exit_code(findings)
+        _print_findings(config_path, config, findings)
+    return to_exit_code(findings)
 
 
-def connections(config: Config) -> Iterator[Finding]:
-    """Connects to every source and target of every enabled pillow, and changes nothing there."""
+def probe_connections(config: Config) -> Iterator[Finding]:
+    """Connect to every source and target of every enabled pillow, without changing anything there."""
     redactor = Redactor.of_settings(config)
     for key in tail_keys(config):
         yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), redactor)
         for entry in config.tails[key.pillow].transport:
-            yield _try(f"{key.pillow}: transport {entry.name}", partial(_look, config, key, entry), redactor)
+            yield _try(
+                f"{key.pillow}: transport {entry.name}", partial(_check_target, config, key, entry), redactor
+            )
 
 
-def exit_code(findings: list[Finding]) -> Exit:
-    """What will not pass by itself outranks what may."""
+def to_exit_code(findings: list[Finding]) -> ExitCode:
+    """Return the exit code of the worst finding: `refused` outranks `unreachable`."""
     results = {finding.result for finding in findings}
     if "refused" in results:
-        return Exit.FAILED
-    return Exit.UNREACHABLE if "unreachable" in results else Exit.OK
+        return ExitCode.FAILED
+    return ExitCode.UNREACHABLE if "unreachable" in results else ExitCode.OK
 
 
-def _try(place: str, look: Callable[[], str], redactor: Redactor) -> Finding:
+def _try(place: str, probe: Callable[[], str], redactor: Redactor) -> Finding:
     try:
         with gevent.Timeout(_ANSWER_SECONDS, TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s")):
-            return Finding(place=place, result="ok", text=look())
+            return Finding(place=place, result="ok", text=probe())
     except (RetryableError, OSError) as error:
         return Finding(place=place, result="unreachable", text=redactor.redact(str(error)))
-    except Exception as error:  # noqa: BLE001  whatever is wrong with one place, the others are looked at
+    except Exception as error:  # noqa: BLE001  check the others all the same
         return Finding(
             place=place, result="refused", text=redactor.redact(str(error) or type(error).__name__)
         )
@@ -106,20 +108,20 @@ def _identify(config: Config, key: TailKey) -> str:
     feed = build_feed(config, key, KeepAll(), clock=SystemClock(), observer=Observer())
     with closing(feed):
         identity = feed.identify()
-    return f"database created at {identity.instance_start_time or 'a time the server does not tell'}"
+    return f"database created at {identity.instance_start_time or 'an unknown time'}"
 
 
-def _look(config: Config, key: TailKey, entry: TransportConfig) -> str:
+def _check_target(config: Config, key: TailKey, entry: TransportConfig) -> str:
     with closing(build_transport(config, key, entry)) as transport:
         return transport.check()
 
 
-def _show(config_path: Path, config: Config, findings: list[Finding]) -> None:
-    made = table("place", "", "found")
+def _print_findings(config_path: Path, config: Config, findings: list[Finding]) -> None:
+    made = new_table("place", "", "found")
     colours = {"ok": "green", "unreachable": "yellow", "refused": "red"}
     for finding in findings:
         colour = colours[finding.result]
         made.add_row(escape(finding.place), f"[{colour}]{finding.result}[/]", escape(finding.text))
     if findings:
-        show(made)
+        print_table(made)
     click.echo(f"{config_path}: the configuration is valid, {len(config.pillows)} pillows")

@@ -7,7 +7,7 @@ from click.shell_completion import get_completion_class
 
 from daemon.cli.exit_codes import CommandError
 
-#: click asks for completions through this variable.
+#: The variable by which the script asks click for completions.
 VARIABLE = "_PILLOWD_COMPLETE"
 
 
@@ -15,10 +15,10 @@ VARIABLE = "_PILLOWD_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Prints the script that lets SHELL complete commands and options.
+    """Print the script that completes commands and options in SHELL.
 
-    For bash, put `eval "$(pillowd completion bash)"` into ~/.bashrc; for zsh, the same with zsh into
-    ~/.zshrc; for fish, `pillowd completion fish > ~/.config/fish/completions/pillowd.fish`.
+    For bash, add `eval "$(pillowd completion bash)"` to ~/.bashrc. For zsh, add `eval "$(pillowd completion
+    zsh)"` to ~/.zshrc. For fish, run `pillowd completion fish > ~/.config/fish/completions/pillowd.fish`.
     """
     kind = get_completion_class(shell)
     if kind is None:

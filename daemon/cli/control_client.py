@@ -1,4 +1,4 @@
-"""Where a command makes its calls: at the running daemon, or on the files when none runs."""
+"""Call the control API: of the running daemon, or on the files if none runs."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from daemon.config.models import Config
 from daemon.tail_lookup import UnknownPillowError
 from pillows.clock import Clock, SystemClock
 
-#: Makes a call by its name.
+#: Calls a method of the control API by its name.
 Call = Callable[..., Any]
 
-#: A daemon that starts answers within a second; a command on the files is as quick.
+#: Longest wait for a daemon that starts or ends, or for another command; each takes about a second.
 _BUSY_SECONDS = 5.0
 _BUSY_STEP_SECONDS = 0.1
 
 
 @contextmanager
-def opened(config: Config, *, writes: bool = False, clock: Clock | None = None) -> Iterator[Call]:
-    """Gives the function that makes calls.
+def open_control(config: Config, *, writes: bool = False, clock: Clock | None = None) -> Iterator[Call]:
+    """Open the control API and yield the function that calls it.
 
-    A daemon that starts or ends holds the state directory for a moment without answering on its
-    socket, and another command holds it for as long as it runs: both are waited for.
+    Wait while a daemon that starts or ends, or another command, holds the state directory without answering
+    on the socket.
 
     Args:
-        config: says where socket and state directory are.
-        writes: the call changes something, so the state directory may be made.
-        clock: for the wait.
+        config: names the socket and the state directory.
+        writes: the call changes something, so create the state directory if it is missing.
+        clock: measures the wait.
 
     Raises:
-        UnreachableError: somebody has the state directory but does not answer.
+        UnreachableError: a process holds the state directory but does not answer.
     """
-    with _taken(config, writes, clock or SystemClock()) as call:
-        yield _plain(call)
+    with _open_patiently(config, writes, clock or SystemClock()) as call:
+        yield _translate_errors(call)
 
 
 @contextmanager
-def _taken(config: Config, writes: bool, clock: Clock) -> Iterator[Call]:
+def _open_patiently(config: Config, writes: bool, clock: Clock) -> Iterator[Call]:
     give_up_at = clock.monotonic() + _BUSY_SECONDS
     while True:
         with ExitStack() as stack:
             try:
-                call = _found(stack, config, writes=writes)
+                call = _open_once(stack, config, writes=writes)
             except UnreachableError:
                 if clock.monotonic() >= give_up_at:
                     raise
@@ -57,15 +57,15 @@ def _taken(config: Config, writes: bool, clock: Clock) -> Iterator[Call]:
         clock.wait(Event(), _BUSY_STEP_SECONDS)
 
 
-def _found(stack: ExitStack, config: Config, *, writes: bool) -> Call:
-    """The running daemon where it answers, else the files."""
+def _open_once(stack: ExitStack, config: Config, *, writes: bool) -> Call:
+    """Return the call of the running daemon if it answers, else that of the files."""
     client = stack.enter_context(ControlClient(config.daemon.control.path))
     if _answers(client):
         return client.call
-    # Loaded only here: the running daemon answers most calls, and these are half of what loads.
+    # Imported only here: most calls are answered by the daemon, and this is half of all imports.
     from daemon.cli import offline_control  # noqa: PLC0415
 
-    return offline_control.take(stack, config, writes=writes)
+    return offline_control.open_files(stack, config, writes=writes)
 
 
 def _answers(client: ControlClient) -> bool:
@@ -76,8 +76,8 @@ def _answers(client: ControlClient) -> bool:
     return True
 
 
-def _plain(call: Call) -> Call:
-    """The same, with what a call cannot do as an error of the command."""
+def _translate_errors(call: Call) -> Call:
+    """Return the same call, which raises errors of the command."""
 
     def checked(name: str, /, **arguments: Any) -> Any:
         try:

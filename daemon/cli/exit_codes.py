@@ -1,4 +1,4 @@
-"""What a command ends with: the exit code, and one line that says why."""
+"""The exit codes of commands, and the errors that choose them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pillows.errors import ConfigError, PillowError
 from pillows.redaction import Redactor
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     """The exit codes; 75 and 78 are EX_TEMPFAIL and EX_CONFIG of sysexits(3)."""
 
     OK = 0
@@ -25,59 +25,60 @@ class Exit(IntEnum):
 
 
 class CommandError(Exception):
-    """The command failed for a reason that its text tells.
+    """A command failed; the text says why.
 
     Attributes:
-        exit_code: what the process ends with.
+        exit_code: the exit code of the process.
     """
 
-    exit_code = Exit.FAILED
+    exit_code = ExitCode.FAILED
 
 
 class UnreachableError(CommandError):
-    """Something that was needed could not be connected to."""
+    """The daemon, a source or a target cannot be reached."""
 
-    exit_code = Exit.UNREACHABLE
+    exit_code = ExitCode.UNREACHABLE
 
 
 class NotConfiguredError(CommandError):
-    """There is no configuration."""
+    """There is no configuration file."""
 
-    exit_code = Exit.CONFIG
+    exit_code = ExitCode.CONFIG
 
 
-#: Kinds of errors -> the exit code; the first that fits.
-_CODES: tuple[tuple[tuple[type[BaseException], ...], Exit], ...] = (
-    ((ConfigError,), Exit.CONFIG),
-    ((UnknownPillowError,), Exit.USAGE),
-    ((StoreUnavailable,), Exit.UNREACHABLE),
-    ((PillowError, StoreError, OSError, click.Abort, KeyboardInterrupt), Exit.FAILED),
+#: Types of errors -> exit code; the first match counts.
+_CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
+    ((ConfigError,), ExitCode.CONFIG),
+    ((UnknownPillowError,), ExitCode.USAGE),
+    ((StoreUnavailable,), ExitCode.UNREACHABLE),
+    ((PillowError, StoreError, OSError, click.Abort, KeyboardInterrupt), ExitCode.FAILED),
 )
 
 
-def outcome(error: BaseException) -> tuple[int, str]:
-    """The exit code and the text for whatever ended a command.
+def to_exit(error: BaseException) -> tuple[int, str]:
+    """Return the exit code and the text for an exception that ended a command.
 
     Returns:
-        The code; and the text, empty where there is nothing to say.
+        The code; and the text, which may be empty.
     """
-    code, text = _outcome(error)
-    # Mistakes were masked when they were collected, and `auth.password: is missing` tells no secret.
+    code, text = _classify(error)
+    # ConfigErrors are masked already, and `auth.password: is missing` must stay readable.
     return int(code), text if isinstance(error, ConfigErrors) else Redactor().redact(text)
 
 
-def _outcome(error: BaseException) -> tuple[int, str]:
-    if isinstance(error, SystemExit):  # click answered a shell that asked for completions
+def _classify(error: BaseException) -> tuple[int, str]:
+    if isinstance(error, SystemExit):  # click has answered a request for completions
         error = click.exceptions.Exit(int(error.code or 0))
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code, ""
     if isinstance(error, BrokenPipeError):
-        return Exit.FAILED, ""  # whoever read the output has seen enough
+        return ExitCode.FAILED, ""  # the reader of the output, such as `head`, has ended
     if isinstance(error, click.ClickException | CommandError):
-        told = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        return error.exit_code, told
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        return error.exit_code, text
     for kinds, code in _CODES:
         if isinstance(error, kinds):
             return code, str(error) or "interrupted"
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return Exit.FAILED, f"unexpected {what} (`pillowd --debug ...` shows where)"
+    kind = type(error).__name__
+    text = f"{kind}: {error}" if str(error) else kind
+    return ExitCode.FAILED, f"unexpected {text}; run `pillowd --debug ...` to see where"

@@ -1,4 +1,4 @@
-"""How `pillowd status` and its kin look."""
+"""Format durations, times, tables and the status for people."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COLOURS = {
 }
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
-#: Tokens are up to 4 kB long; people recognise them by their beginning.
+#: Characters shown of a token; tokens have up to 4 kB, and the beginning tells them apart.
 _SEQ_CHARACTERS = 16
 
 
-def duration(seconds: float | None) -> str:
-    """A duration in its two greatest units: `3h 12m`."""
+def format_duration(seconds: float | None) -> str:
+    """Return a duration in its two largest units: `3h 12m`."""
     if seconds is None:
         return "-"
     rest = max(0, round(seconds))
@@ -41,46 +41,46 @@ def duration(seconds: float | None) -> str:
     return " ".join(parts[:2])
 
 
-def moment(wall_seconds: float | None) -> str:
-    """A point in time in UTC: `2026-11-21 09:07:20Z`."""
+def format_time(wall_seconds: float | None) -> str:
+    """Return a wall clock time in UTC: `2026-11-21 09:07:20Z`."""
     if not wall_seconds:
         return "-"
     return datetime.fromtimestamp(wall_seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def short_seq(seq: object) -> str:
-    """The beginning of a token."""
+def shorten_seq(seq: object) -> str:
+    """Return the beginning of a token."""
     text = "-" if seq is None else str(seq)
     return text if len(text) <= _SEQ_CHARACTERS else f"{text[:_SEQ_CHARACTERS]}…"
 
 
-def table(*columns: str) -> Table:
-    """An empty table in the style of all commands; a column named `>x` is aligned to the right."""
+def new_table(*columns: str) -> Table:
+    """Return an empty table in the style of all commands; align a column named `>x` to the right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return made
 
 
-def report(status: Mapping[str, Any]) -> RenderableType:
-    """What the call `status` returned, for people."""
+def format_status(status: Mapping[str, Any]) -> RenderableType:
+    """Return the answer of the call `status`, for people."""
     pillows: Sequence[Mapping[str, Any]] = status["pillows"]
-    made = table("pillow", "source", "state", ">behind", ">changes", ">saved", ">dead", ">restarts")
+    made = new_table("pillow", "source", "state", ">behind", ">changes", ">saved", ">dead", ">restarts")
     for pillow in pillows:
         made.add_row(*_row(pillow))
-    return Group(_headline(status), made, *_remarks(pillows))
+    return Group(_format_headline(status), made, *_remarks(pillows))
 
 
-def show(renderable: RenderableType) -> None:
-    """Prints to standard output, as wide as it needs where no terminal says otherwise."""
+def print_table(renderable: RenderableType) -> None:
+    """Print to standard output; 200 columns wide if that is not a terminal."""
     console = Console()
     Console(width=None if console.is_terminal else 200, highlight=False).print(renderable)
 
 
-def _headline(status: Mapping[str, Any]) -> str:
+def _format_headline(status: Mapping[str, Any]) -> str:
     if not status["running"]:
-        return "pillowd is [red]not running[/]; this is what it left on disk"
-    return f"pillowd is [green]running[/] for {duration(status['up_seconds'])}, pid {status['pid']}"
+        return "pillowd is [red]not running[/]; this is its saved state"
+    return f"pillowd is [green]running[/] for {format_duration(status['up_seconds'])}, pid {status['pid']}"
 
 
 def _row(pillow: Mapping[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def _row(pillow: Mapping[str, Any]) -> list[str]:
         shown,
         "-" if pillow["pending"] is None else f"{pillow['pending']:,}",
         f"{pillow['changes']:,}",
-        "-" if saved is None else f"{duration(saved)} ago",
+        "-" if saved is None else f"{format_duration(saved)} ago",
         str(pillow["dead_letters"]),
         str(pillow["restarts"]),
     ]
@@ -107,5 +107,5 @@ def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(pillow['reason'])}"
         changed_at = pillow["pipeline_changed_at"]
         if changed_at is not None:
-            made_by = f"rows from before {moment(changed_at)} were made by an older filter or transform"
-            yield f"[bold]{escape(pillow['pillow'])}[/]: {made_by}"
+            text = f"rows from before {format_time(changed_at)} were made by an older filter or transform"
+            yield f"[bold]{escape(pillow['pillow'])}[/]: {text}"

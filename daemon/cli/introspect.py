@@ -1,4 +1,4 @@
-"""All commands as data, for whatever shows them: the man page, the reference, a test."""
+"""List all commands as data, for the man page, the reference and tests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from daemon.cli.main import pillowd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """An option or argument.
+    """An option.
 
     Attributes:
-        names: as it is written: `--config FILE`, or the argument's metavar.
-        help: what it does.
+        names: how it is written, such as `--config FILE`.
+        help: its help text.
     """
 
     names: str
@@ -28,11 +28,11 @@ class CommandPage:
     """One command.
 
     Attributes:
-        name: with the groups before it: `checkpoint get`; empty for `pillowd` itself.
-        usage: how it is called, without `pillowd`.
-        paragraphs: what it does.
-        options: its options, `--help` left out.
-        is_group: whether it only has commands below it.
+        name: the name after those of its groups, such as `checkpoint get`; empty for `pillowd` itself.
+        usage: its usage, without `pillowd`.
+        paragraphs: its help text.
+        options: its options, except `--help`.
+        is_group: whether it has commands of its own.
     """
 
     name: str
@@ -42,8 +42,8 @@ class CommandPage:
     is_group: bool
 
 
-def pages() -> list[CommandPage]:
-    """Every command, groups before what is in them, in the order of `pillowd --help`."""
+def list_commands() -> list[CommandPage]:
+    """Return every command in the order of `pillowd --help`; groups come before their commands."""
     return list(_walk(pillowd, click.Context(pillowd, info_name="pillowd"), ()))
 
 

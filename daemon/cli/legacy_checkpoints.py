@@ -1,6 +1,6 @@
-"""Where older systems kept how far they had read a CouchDB database, as a position that we can start from.
+"""Find the position in a checkpoint of an older system that read a CouchDB database.
 
-Each keeps CouchDB's own token, so nothing is converted: it is only found. The formats are those of
+Each of them keeps CouchDB's own token, so the position is found, not converted. The formats are those of
 
 * Logstash's input plugin couchdb_changes 3.x: the file at `sequence_path`, the token as text;
 * couch2pg and cht-sync: the table `couchdb_progress` with the columns `seq` and `source`, and in newer
@@ -24,25 +24,25 @@ from daemon.cli.exit_codes import CommandError
 Entry = Mapping[str, Any]
 
 
-def old_position(system: str, text: str, entry: str | None) -> Any:
-    """The token in what an older system wrote.
+def find_position(system: str, text: str, entry: str | None) -> Any:
+    """Return the token in the file, table or document of an older system.
 
     Args:
         system: one of `SYSTEMS`.
         text: its file, table or document.
-        entry: which of several: a `source`, or a checkpoint's id.
+        entry: the `source` or checkpoint id, if there are several.
 
     Raises:
-        CommandError: there is none, or more than one.
+        CommandError: there is no position, or more than one.
     """
     position = SYSTEMS[system](text.removeprefix("\ufeff").strip(), entry)
     if position in (None, "", []):
-        raise CommandError(f"there is no position in this; is it what {system} wrote?")
+        raise CommandError(f"found no position. Remedy: give a file that {system} wrote")
     return position
 
 
-def token(text: str) -> Any:
-    """A token as it is typed: a number or a list is one, anything else is text."""
+def parse_token(text: str) -> Any:
+    """Parse a typed token: a number or a JSON list stays one, anything else is text."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -52,10 +52,12 @@ def token(text: str) -> Any:
 
 def _logstash(text: str, entry: str | None) -> Any:
     if entry is not None:
-        raise CommandError("Logstash's file has one position, and no entries. Remedy: leave out --entry")
+        raise CommandError("Logstash's file has one position and no entries. Remedy: remove --entry")
     if len(text.split("\n")) > 1:
-        raise CommandError("this has several lines; Logstash's file has one, which is the position")
-    return token(text)
+        raise CommandError(
+            "the file has several lines. Remedy: give Logstash's file, which has one line, the position"
+        )
+    return parse_token(text)
 
 
 def _couchdb_progress(text: str, entry: str | None) -> Any:
@@ -68,13 +70,13 @@ def _pillowtop(text: str, entry: str | None) -> Any:
     sequence = chosen.get("seq", chosen.get("sequence"))
     if chosen.get("sequence_format") == "json" or isinstance(sequence, dict):
         raise CommandError(
-            "this checkpoint counts Kafka's offsets, which say nothing about CouchDB's feed. "
-            "Remedy: let the pillow begin at the beginning"
+            "the checkpoint holds Kafka offsets, which are not positions in CouchDB's feed. "
+            "Remedy: start the pillow at the beginning"
         )
     return _token_of(sequence)
 
 
-#: System -> what reads its file.
+#: System -> the function that reads its file.
 SYSTEMS: Mapping[str, Callable[[str, str | None], Any]] = {
     "logstash": _logstash,
     "couchdb-progress": _couchdb_progress,
@@ -83,20 +85,20 @@ SYSTEMS: Mapping[str, Callable[[str, str | None], Any]] = {
 
 
 def _token_of(value: Any) -> Any:
-    return token(value.strip()) if isinstance(value, str) else value
+    return parse_token(value.strip()) if isinstance(value, str) else value
 
 
 def _entries(text: str) -> list[Entry]:
-    """The rows of a CSV file with a header, or the objects of a JSON document."""
+    """Return the rows of a CSV file with a header, or the objects of a JSON document."""
     if not text.startswith(("[", "{")):
         return list(csv.DictReader(io.StringIO(text)))
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise CommandError(f"this is no JSON: {error}") from error
+        raise CommandError(f"the file is not valid JSON: {error}") from error
     found = value if isinstance(value, list) else [value]
     if not all(isinstance(each, dict) for each in found):
-        raise CommandError("this JSON has no rows, which are objects")
+        raise CommandError("the JSON is not a list of objects")
     # Django's dumpdata: {"model": ..., "pk": ..., "fields": {...}}
     return [{"checkpoint_id": each["pk"], **each["fields"]} if "fields" in each else each for each in found]
 
@@ -108,6 +110,6 @@ def _chosen(entries: Sequence[Entry], names: Sequence[str], wanted: str | None) 
     found = [each for each in entries if wanted is None or name(each) == wanted]
     if len(found) == 1:
         return found[0]
-    there = ", ".join(sorted(map(name, entries))) or "nothing"
-    what = f"no entry {wanted!r}" if not found and wanted else f"{len(found)} entries"
-    raise CommandError(f"there are {what}; there is {there}. Remedy: name one with --entry")
+    listed = ", ".join(sorted(map(name, entries))) or "none"
+    problem = f"no entry {wanted!r}" if not found and wanted else f"{len(found)} entries"
+    raise CommandError(f"found {problem}; entries: {listed}. Remedy: name one with --entry")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daemon.assembly import tail_key
-from daemon.cli.formatting import show, table
+from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 
@@ -17,7 +17,7 @@ from daemon.config.load import load
 @config_option
 @json_option
 def list_pillows(config_path: Path, as_json: bool) -> None:
-    """Lists the configured pillows: what each reads and where it writes."""
+    """List the configured pillows with their sources and targets."""
     config = load(config_path)
     pillows: list[dict[str, Any]] = [
         {
@@ -32,8 +32,8 @@ def list_pillows(config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(pillows)
         return
-    made = table("pillow", "source", "targets", "enabled")
+    made = new_table("pillow", "source", "targets", "enabled")
     for each in pillows:
         targets = ", ".join(each["targets"])
         made.add_row(each["pillow"], each["source"], targets, "yes" if each["enabled"] else "no")
-    show(made)
+    print_table(made)

@@ -1,6 +1,6 @@
-"""The command `pillowd`: a table of commands, each loaded when it is called.
+"""The command `pillowd`: a table of commands, each imported only when it is called.
 
-`pillowd --help` needs none of what the commands need, so it answers at once.
+So `pillowd --help` imports no command, and answers at once.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from typing import Any
 
 import click
 
-from daemon.cli.exit_codes import outcome
+from daemon.cli.exit_codes import to_exit
 
-#: Command -> where it is, and what it does in a few words.
+#: Command -> `module:function`, and its line in `pillowd --help`.
 COMMANDS = {
-    "run": ("daemon.cli.run:run", "Runs pillows until it is told to stop."),
+    "run": ("daemon.cli.run:run", "Run the pillows until stopped."),
     "mirror": (
         "daemon.mirror.command:mirror",
-        "Keeps a target equal to a database, with nothing to configure.",
+        "Keep a target equal to a database, without a configuration file.",
     ),
-    "check": ("daemon.cli.check:check", "Says whether the configuration can work."),
-    "config": ("daemon.cli.config:config", "Shows the configuration in effect."),
-    "list": ("daemon.cli.list:list_pillows", "Lists the configured pillows."),
-    "status": ("daemon.cli.pillows:status", "Shows how the pillows are."),
-    "pause": ("daemon.cli.pillows:pause", "Stops a pillow until `resume`."),
-    "resume": ("daemon.cli.pillows:resume", "Ends a pause."),
-    "restart": ("daemon.cli.pillows:restart", "Restarts a pillow, also a failed one."),
-    "checkpoint": ("daemon.cli.checkpoint:checkpoint", "Shows and edits how far pillows got."),
+    "check": ("daemon.cli.check:check", "Validate the configuration and import its Python functions."),
+    "config": ("daemon.cli.config:config", "Show the configuration in effect."),
+    "list": ("daemon.cli.list:list_pillows", "List the configured pillows."),
+    "status": ("daemon.cli.pillows:status", "Show the state of the pillows."),
+    "pause": ("daemon.cli.pillows:pause", "Stop a pillow until `resume`."),
+    "resume": ("daemon.cli.pillows:resume", "Start a paused pillow."),
+    "restart": ("daemon.cli.pillows:restart", "Restart a pillow, even a failed one."),
+    "checkpoint": ("daemon.cli.checkpoint:checkpoint", "Show and edit checkpoints."),
     "dead-letter": (
         "daemon.cli.dead_letter:dead_letter",
-        "Shows and discards documents that could not be written.",
+        "Show, retry and discard dead letters.",
     ),
-    "preview": ("daemon.cli.preview:preview", "Shows what a pillow would do with real documents."),
-    "verify": ("daemon.cli.verify:verify", "Compares targets with the source, and repairs them."),
-    "store": ("daemon.cli.store:store", "Checks and repairs stores on disk."),
-    "completion": ("daemon.cli.completion:completion", "Prints a script for your shell's completion."),
+    "preview": ("daemon.cli.preview:preview", "Show what a pillow would do with real documents."),
+    "verify": ("daemon.cli.verify:verify", "Compare targets with the source, and repair differences."),
+    "store": ("daemon.cli.store:store", "Check and repair stores on disk."),
+    "completion": ("daemon.cli.completion:completion", "Print the completion script for your shell."),
 }
 
 
 class Commands(click.Group):
-    """The commands of `COMMANDS` whose module is there."""
+    """The commands of `COMMANDS`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """Return the names, in the order of the table."""
         del ctx
         return [name for name, (place, _) in COMMANDS.items() if _exists(place)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported."""
+        """Import and return a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
@@ -59,7 +59,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the table without importing a command."""
+        """Write the table without importing a command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
@@ -72,31 +72,31 @@ def _exists(place: str) -> bool:
 @click.option("--debug", is_flag=True, help="Show where an unexpected error happened.")
 @click.version_option(package_name="pillowd")
 def pillowd(debug: bool) -> None:
-    """Keeps Elasticsearch, PostgreSQL, SQLite and files in step with CouchDB.
+    """Keep Elasticsearch, PostgreSQL, SQLite and files in step with CouchDB.
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 differences found, 75 could not connect, 78 configuration.
     """
-    del debug  # `run_command` looks at it, whatever it is that fails
+    del debug  # `run_command` reads it from the arguments, so that it counts for every failure
 
 
 def run_command(arguments: Sequence[str]) -> int:
-    """Runs a command. An error is one line on standard error; a traceback only with `--debug`.
+    """Run a command. Errors are one line on standard error; `--debug` adds a traceback.
 
     Args:
-        arguments: as given after the program's name.
+        arguments: those after the program's name.
 
     Returns:
         The exit code.
     """
     try:
         result: Any = pillowd.main(args=list(arguments), prog_name="pillowd", standalone_mode=False)
-    except BaseException as error:  # noqa: BLE001  this is the one place where errors meet the user
+    except BaseException as error:  # noqa: BLE001  the one place where errors reach the user
         if "--debug" in arguments:
             traceback.print_exception(error)
         if isinstance(error, click.UsageError):
             error.show()
             return error.exit_code
-        code, text = outcome(error)
+        code, text = to_exit(error)
         if text:
             click.echo(f"pillowd: {text}", err=True)
         return code
@@ -106,8 +106,8 @@ def run_command(arguments: Sequence[str]) -> int:
 
 
 def _flush() -> None:
-    """Flushes the output here: at exit nobody could say what went wrong."""
+    """Flush the output now: an error at exit could not be reported."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stderr.close()  # the interpreter's own flush would print what nobody can use
+        sys.stderr.close()  # or the interpreter's own flush would print a traceback

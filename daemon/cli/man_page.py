@@ -1,6 +1,7 @@
-"""The man page pillowd(1), made from the commands themselves: `python -m daemon.cli.man_page` prints it.
+"""Print the man page pillowd(1), made from the commands: `python -m daemon.cli.man_page`.
 
-It is written in the man macros that every roff knows (groff_man(7)).
+It uses the man macros that every roff knows (groff_man(7)). An installed pillowd makes its own page, so this
+needs none of the tools that build the documentation.
 """
 
 from __future__ import annotations
@@ -10,38 +11,38 @@ from importlib.metadata import version
 
 import click
 
-from daemon.cli.introspect import CommandPage, pages
+from daemon.cli.introspect import CommandPage, list_commands
 from daemon.cli.options import PLACES
 
 _FILES = {
     ", ".join(map(str, PLACES)): "the configuration, unless --config or $PILLOWD_CONFIG names another",
-    "/var/lib/pillowd, ~/.local/state/pillowd": "checkpoints and dead letters, of root and of anybody else",
+    "/var/lib/pillowd, ~/.local/state/pillowd": "checkpoints and dead letters, of root and of other users",
 }
 _EXITS = {
-    "0": "It worked.",
-    "1": "It failed; one line on standard error says why and what to do.",
-    "2": "The command was called in a wrong way.",
+    "0": "Success.",
+    "1": "Failure; one line on standard error has the reason and the remedy.",
+    "2": "Wrong usage.",
     "3": "Differences were found.",
-    "75": "Something could not be connected to; it may work later.",
-    "78": "The configuration is wrong.",
+    "75": "The daemon, a source or a target could not be reached; it may work later.",
+    "78": "The configuration has problems.",
 }
 
 
-def man_page() -> str:
-    """The page in roff."""
-    root, *commands = pages()
+def format_man_page() -> str:
+    """Return the page in roff."""
+    root, *commands = list_commands()
     return "\n".join(_lines(root, commands)) + "\n"
 
 
 def _lines(root: CommandPage, commands: list[CommandPage]) -> Iterator[str]:
     yield f'.TH PILLOWD 1 "" "pillowd {version("pillowd")}" "User Commands"'
-    yield from (".SH NAME", f"pillowd \\- {escaped(_first_small(root.paragraphs[0]))}")
-    yield from (".SH SYNOPSIS", ".B pillowd", escaped(root.usage))
+    yield from (".SH NAME", f"pillowd \\- {escape(_lower_first(root.paragraphs[0]))}")
+    yield from (".SH SYNOPSIS", ".B pillowd", escape(root.usage))
     yield ".SH DESCRIPTION"
     yield from _paragraphs(root)
     yield from (".SH OPTIONS", *_options(root), ".SH COMMANDS")
     for command in commands:
-        yield f".SS {escaped(command.usage)}"
+        yield f".SS {escape(command.usage)}"
         yield from (*_paragraphs(command), *_options(command))
     yield from (".SH EXIT STATUS", *_list(_EXITS))
     yield from (".SH FILES", *_list(_FILES))
@@ -50,7 +51,7 @@ def _lines(root: CommandPage, commands: list[CommandPage]) -> Iterator[str]:
 
 def _paragraphs(page: CommandPage) -> Iterator[str]:
     for text in page.paragraphs:
-        yield from (".PP", escaped(text))
+        yield from (".PP", escape(text))
 
 
 def _options(page: CommandPage) -> Iterator[str]:
@@ -59,18 +60,18 @@ def _options(page: CommandPage) -> Iterator[str]:
 
 def _list(entries: dict[str, str]) -> Iterator[str]:
     for name, text in entries.items():
-        yield from (".TP", f".B {escaped(name)}", escaped(text))
+        yield from (".TP", f".B {escape(name)}", escape(text))
 
 
-def _first_small(text: str) -> str:
+def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
 
 
-def escaped(text: str) -> str:
-    """Text that roff shows as it is: neither a dot at its beginning nor a backslash is a command."""
+def escape(text: str) -> str:
+    """Return text for roff in which a leading dot or a backslash does not begin a command."""
     safe = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{safe}" if safe.startswith((".", "'")) else safe
 
 
 if __name__ == "__main__":
-    click.echo(man_page(), nl=False)
+    click.echo(format_man_page(), nl=False)

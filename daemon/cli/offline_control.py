@@ -1,4 +1,4 @@
-"""Makes an operator's calls on the files of a daemon that does not run."""
+"""Call the control API on the files of a daemon that does not run."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from pillows.clock import SystemClock
 from pillows.observer import Observer
 
 
-def take(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..., Any]:
-    """Takes the state directory for this command.
+def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..., Any]:
+    """Lock the state directory for this command.
 
     Args:
-        stack: lets it go.
-        config: says where it is.
-        writes: it may be made where it is missing.
+        stack: releases it.
+        config: names it.
+        writes: create it if it is missing.
 
     Returns:
-        What makes a call by its name.
+        The function that calls a method by its name.
 
     Raises:
-        UnreachableError: a daemon has it, but was not found on the control socket.
+        UnreachableError: a daemon holds it, but does not answer on the control socket.
     """
     path = config.daemon.state_dir
-    # What the daemon would log is what the command prints anyway.
+    # The command prints the result, so the log would only repeat it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     stack.callback(structlog.reset_defaults)
     stack.enter_context(state_dir.as_owner_of(path))
     if not writes and not path.exists():
-        # Nothing was ever saved, and merely to look must not make a state directory.
+        # Nothing was ever saved, and reading must not create a state directory.
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pillowd-")))
     clock = SystemClock()
     try:
         state = stack.enter_context(state_dir.opened(path, clock))
     except StoreLocked as error:
         raise UnreachableError(
-            f"{error}, but nobody answers on {config.daemon.control.path}. "
-            "Remedy: give this command the configuration that the daemon runs with"
+            f"{error}, but no daemon answers on {config.daemon.control.path}. "
+            "Remedy: use the daemon's own configuration with --config FILE"
         ) from error
     send = partial(
         assembly.repair, config, store=state.store, letters=state.letters, clock=clock, observer=Observer()

@@ -1,4 +1,4 @@
-"""What all commands share: where the configuration is, how results are shown."""
+"""The options that commands share, and the search for the configuration."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import click
 
 from daemon.cli.exit_codes import NotConfiguredError
 
-#: What a decorator of commands takes and returns.
+#: A function that becomes a command.
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-#: Where a configuration is looked for, after --config and $PILLOWD_CONFIG.
+#: Default paths of the configuration, after --config and $PILLOWD_CONFIG.
 PLACES = (Path("pillowd.yaml"), Path("/etc/pillowd/pillowd.yaml"))
 
 
 def config_option(command: Command) -> Command:
-    """Gives a command the option `--config FILE`."""
+    """Add the option `--config FILE` to a command."""
     return click.option(
         "--config",
         "config_path",
         type=click.Path(path_type=Path),
         callback=lambda _ctx, _param, value: find_config(value),
         metavar="FILE",
-        help="The configuration. Default: $PILLOWD_CONFIG, ./pillowd.yaml, /etc/pillowd/pillowd.yaml.",
+        help="Configuration file. Default: $PILLOWD_CONFIG, ./pillowd.yaml, /etc/pillowd/pillowd.yaml.",
     )(command)
 
 
 def json_option(command: Command) -> Command:
-    """Gives a command the option `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+    """Add the option `--json` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
 def find_config(given: Path | None) -> Path:
-    """The configuration's path.
+    """Return the path of the configuration.
 
     Raises:
-        NotConfiguredError: there is none.
+        NotConfiguredError: there is no configuration.
     """
     if given is not None:
         return given
@@ -52,10 +52,10 @@ def find_config(given: Path | None) -> Path:
             return place
     looked = ", ".join(map(str, PLACES))
     raise NotConfiguredError(
-        f"no configuration: $PILLOWD_CONFIG is not set, and there is no {looked}. Remedy: --config FILE"
+        f"no configuration: $PILLOWD_CONFIG is not set, and there is no {looked}. Remedy: use --config FILE"
     )
 
 
 def print_json(value: Any) -> None:
-    """Prints a value as one JSON document."""
+    """Print a value as one JSON document."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -14,52 +14,56 @@ from rich.live import Live
 
 from daemon import signals
 from daemon.cli import control_client
-from daemon.cli.exit_codes import Exit
-from daemon.cli.formatting import report, show
+from daemon.cli.exit_codes import ExitCode
+from daemon.cli.formatting import format_status, print_table
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from pillows.runtime.status import State
 
-#: How often `status --watch` looks again.
+#: Interval of `status --watch`.
 _WATCH_SECONDS = 1.0
-#: How long a command waits to see what it told done, and how often it looks.
+#: Longest wait for a pillow to reach the state that a command asked for, and the interval of the checks.
 _SETTLE_SECONDS = 30.0
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 @click.command()
 @config_option
 @json_option
-@click.option("--watch", is_flag=True, help="Look again every second, until interrupted.")
-@click.option("--running", is_flag=True, help="Fail (75) when no daemon answers; for health checks.")
-def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> Exit:
-    """Shows how the pillows are: state, how far behind, when last saved."""
+@click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
+@click.option("--running", is_flag=True, help="Exit with 75 if no daemon answers, for health checks.")
+def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> ExitCode:
+    """Show the state, lag and last checkpoint of every pillow."""
     config = load(config_path)
 
-    def look() -> dict[str, Any]:
-        with control_client.opened(config) as call:
-            facts: dict[str, Any] = call("status")
-        return facts
+    def get_status() -> dict[str, Any]:
+        with control_client.open_control(config) as call:
+            status: dict[str, Any] = call("status")
+        return status
 
     if not watch:
-        facts = look()
-        print_json(facts) if as_json else show(report(facts))
-        return Exit.UNREACHABLE if running and not facts["running"] else Exit.OK
-    with signals.interrupts() as interrupted, suppress(KeyboardInterrupt), _shown(as_json=as_json) as show_it:
+        facts = get_status()
+        print_json(facts) if as_json else print_table(format_status(facts))
+        return ExitCode.UNREACHABLE if running and not facts["running"] else ExitCode.OK
+    with (
+        signals.interrupts() as interrupted,
+        suppress(KeyboardInterrupt),
+        _open_display(as_json=as_json) as show_it,
+    ):
         while not interrupted.is_set():
-            show_it(look())
+            show_it(get_status())
             interrupted.wait(_WATCH_SECONDS)
-    return Exit.OK
+    return ExitCode.OK
 
 
 @contextmanager
-def _shown(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What shows one look after the other: a line each for programs, in one place for people."""
+def _open_display(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield the function that shows each status: a JSON line, or a refreshed table."""
     if as_json:
         yield lambda facts: click.echo(json.dumps(facts))
         return
     with Live(auto_refresh=False, screen=True) as live:
-        yield lambda facts: live.update(report(facts), refresh=True)
+        yield lambda facts: live.update(format_status(facts), refresh=True)
 
 
 @click.command()
@@ -67,8 +71,8 @@ def _shown(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
 @config_option
 @json_option
 def pause(key: str, config_path: Path, as_json: bool) -> None:
-    """Stops the pillow KEY until `resume`, also over restarts of the daemon."""
-    _tell("pause", key, config_path, as_json=as_json)
+    """Stop the pillow KEY until `resume`, even if the daemon restarts."""
+    _change_state("pause", key, config_path, as_json=as_json)
 
 
 @click.command()
@@ -76,8 +80,8 @@ def pause(key: str, config_path: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def resume(key: str, config_path: Path, as_json: bool) -> None:
-    """Ends a pause of the pillow KEY."""
-    _tell("resume", key, config_path, as_json=as_json)
+    """Start the paused pillow KEY."""
+    _change_state("resume", key, config_path, as_json=as_json)
 
 
 @click.command()
@@ -85,30 +89,30 @@ def resume(key: str, config_path: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def restart(key: str, config_path: Path, as_json: bool) -> None:
-    """Stops the pillow KEY and starts it afresh; revives a failed one."""
-    _tell("restart", key, config_path, as_json=as_json)
+    """Stop the pillow KEY and start it again, even if it has failed."""
+    _change_state("restart", key, config_path, as_json=as_json)
 
 
-def _tell(what: str, key: str, config_path: Path, *, as_json: bool) -> None:
-    with control_client.opened(load(config_path), writes=True) as call:
-        facts = call(what, key=key)
+def _change_state(method: str, key: str, config_path: Path, *, as_json: bool) -> None:
+    with control_client.open_control(load(config_path), writes=True) as call:
+        facts = call(method, key=key)
         give_up_at = time.monotonic() + _SETTLE_SECONDS
-        while not _settled(what, facts) and time.monotonic() < give_up_at:
-            time.sleep(_LOOK_SECONDS)
+        while not _has_settled(method, facts) and time.monotonic() < give_up_at:
+            time.sleep(_POLL_SECONDS)
             pillows = call("status")["pillows"]
-            facts = next(each for each in pillows if _name(each) == _name(facts))
+            facts = next(each for each in pillows if _format_key(each) == _format_key(facts))
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"{_name(facts)}: {facts['state']}")
+        click.echo(f"{_format_key(facts)}: {facts['state']}")
 
 
-def _settled(what: str, facts: Mapping[str, Any]) -> bool:
-    """Whether what was told has been done, as far as that can be seen."""
-    if what == "pause":
+def _has_settled(method: str, facts: Mapping[str, Any]) -> bool:
+    """Return whether the pillow has reached the state that was asked for, or failed."""
+    if method == "pause":
         return facts["state"] in {State.PAUSED, State.FAILED}
     return facts["state"] not in {State.PAUSED, State.STARTING}
 
 
-def _name(facts: Mapping[str, Any]) -> str:
+def _format_key(facts: Mapping[str, Any]) -> str:
     return f"{facts['pillow']}@{facts['source']}"

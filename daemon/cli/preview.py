@@ -1,4 +1,4 @@
-"""`pillowd preview`: what a pillow would do with real documents, without doing any of it."""
+"""`pillowd preview`: show what a pillow would do with real documents, without writing anything."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ from pillows.redaction import Redactor
 
 @click.command()
 @click.argument("key")
-@click.option("--id", "ids", multiple=True, metavar="ID", help="This document; may be given several times.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Take this document; repeatable.")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=1, show_default=True, help="The next N changes."
+    "--limit", type=click.IntRange(1, 1000), default=1, show_default=True, help="Take the next N changes."
 )
 @click.option(
     "--changes",
     "recorded",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Take recorded changes instead of the source's: what `_changes?style=all_docs&include_docs=true`"
-    " answered.",
+    help="Take changes from a file, an answer of `_changes?style=all_docs&include_docs=true`.",
 )
 @config_option
 @json_option
@@ -55,36 +54,36 @@ def preview(
     config_path: Path,
     as_json: bool,
 ) -> None:
-    """Shows what the pillow KEY would do with real documents: filter, rows, and the requests sent.
+    """Show the filter result, rows and requests of the pillow KEY for real documents.
 
-    Without --id it takes the next changes after the pillow's checkpoint, or the first of the file that
-    --changes names. Nothing is written anywhere, and no position moves.
+    Without --id, take the next changes after the pillow's checkpoint, or the first of the file that
+    --changes names. Nothing is written, and no checkpoint moves.
     """
     config = load(config_path)
     redactor = Redactor.of_settings(config)
     shown = []
-    with _unreadable(recorded) if recorded else _unreachable(redactor):
-        for each in look(config, key, ids, limit, recorded=recorded):
+    with _translate_unreadable(recorded) if recorded else _translate_unreachable(redactor):
+        for each in preview_documents(config, key, ids, limit, recorded=recorded):
             shown.append(asdict(each))
             if not as_json:
-                _show(each, redactor)
+                _print_preview(each, redactor)
     if as_json:
         print_json(json.loads(redactor.redact(json.dumps(shown))))
     elif not shown:
         click.echo("there are no further changes")
 
 
-def look(
+def preview_documents(
     config: Config, key: str, ids: tuple[str, ...], limit: int, *, recorded: Path | None = None
 ) -> Iterator[Preview]:
-    """What the pillow would do with these documents, or with its next changes.
+    """Yield what the pillow would do with these documents, or with its next changes.
 
     Args:
         config: a valid configuration.
         key: the pillow.
-        ids: of the documents; none: the next changes.
-        limit: how many changes at most.
-        recorded: a file with an answer of `_changes`, to be taken from its beginning.
+        ids: of the documents; if empty, take the next changes.
+        limit: most changes to take.
+        recorded: a file with an answer of `_changes` to take them from instead.
     """
     tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
     tail = tail_lookup.find(key, tails)
@@ -94,21 +93,21 @@ def look(
     if recorded is None:
         feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
     else:
-        feed = RecordedFeed(recorded, clock=_AtTheEnd(), skip_design=tails[tail].source.skip_design)
+        feed = RecordedFeed(recorded, clock=_NoWaitClock(), skip_design=tails[tail].source.skip_design)
         since = feed.start()
     with ExitStack() as stack:
         stack.enter_context(closing(feed))
         transports = build_transports(config, tail)
         for transport in transports:
             stack.callback(transport.close)
-        feed.identify()  # one try: whoever is waiting wants to hear that the source is away
-        found = _named(list(feed.current(ids)), ids) if ids else next_changes(feed, since, limit)
+        feed.identify()  # without a retry: somebody waits for the answer
+        found = _require_all(list(feed.current(ids)), ids) if ids else next_changes(feed, since, limit)
         if recorded is not None:
             _check_documents(recorded, found)
         yield from previews(pillow, found, transports, feed, epoch=epoch)
 
 
-def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
+def _require_all(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
     missing = [id for id, change in zip(ids, found, strict=True) if not change.leaf_version]
     if missing:
         raise CommandError(f"the source has no document {', '.join(missing)}")
@@ -116,15 +115,17 @@ def _named(found: list[Change], ids: tuple[str, ...]) -> list[Change]:
 
 
 def _check_documents(recorded: Path, found: Sequence[Change]) -> None:
-    """Refuses changes without their documents: a filter would see nothing, and leave them out."""
+    """Refuse changes without documents: a filter would drop them all."""
     bare = [change.id for change in found if change.raw is None and not change.deleted]
     if bare:
-        raise CommandError(f"{recorded} has no document for {bare[0]!r}; record with include_docs=true")
+        raise CommandError(
+            f"{recorded} has no document for {bare[0]!r}. Remedy: record it with include_docs=true"
+        )
 
 
 def _position(config: Config, key: str) -> tuple[Seq, int]:
-    """Where the pillow stands, and the epoch that it writes under."""
-    with control_client.opened(config) as call:
+    """Return the pillow's position, and the epoch that it writes with."""
+    with control_client.open_control(config) as call:
         try:
             saved: dict[str, Any] = call("checkpoint.get", key=key)
         except (CommandError, LookupError):
@@ -132,31 +133,31 @@ def _position(config: Config, key: str) -> tuple[Seq, int]:
     return Seq.of(saved["seq"]), max(1, int(saved["epoch"]))
 
 
-class _AtTheEnd(SystemClock):
-    """Waits for nothing: behind the end of a file no change comes."""
+class _NoWaitClock(SystemClock):
+    """A clock that never waits: after the end of a file no change follows."""
 
-    def wait(self, event: Event, seconds: float) -> bool:  # noqa: ARG002  # the contract's
-        """Tells at once whether the event is set."""
+    def wait(self, event: Event, seconds: float) -> bool:  # noqa: ARG002  # as in Clock
+        """Return at once whether the event is set."""
         return bool(event.is_set())
 
 
 @contextmanager
-def _unreadable(recorded: Path) -> Iterator[None]:
+def _translate_unreadable(recorded: Path) -> Iterator[None]:
     try:
         yield
     except MalformedFeedError as error:
-        raise CommandError(f"{recorded} is no recorded answer of _changes: {error}") from error
+        raise CommandError(f"{recorded} is not a recorded answer of _changes: {error}") from error
 
 
 @contextmanager
-def _unreachable(redactor: Redactor) -> Iterator[None]:
+def _translate_unreachable(redactor: Redactor) -> Iterator[None]:
     try:
         yield
     except RetryableError as error:
         raise UnreachableError(redactor.redact(str(error))) from error
 
 
-def _show(each: Preview, redactor: Redactor) -> None:
+def _print_preview(each: Preview, redactor: Redactor) -> None:
     lines = [f"{each.id} {each.rev}, version {each.version}", f"  filter: {each.filter}"]
     if each.document is not None:
         lines.append(f"  document: {json.dumps(each.document, ensure_ascii=False)}")

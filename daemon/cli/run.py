@@ -14,7 +14,7 @@ from checkpoints import StoreError
 from daemon import failpoints, logs, signals, tail_lookup
 from daemon.app import Daemon
 from daemon.assembly import tail_keys
-from daemon.checks.functions import check_imports
+from daemon.checks.functions import check_functions
 from daemon.cli.options import config_option
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
@@ -25,20 +25,20 @@ from pillows.redaction import Redactor
 
 @click.command()
 @config_option
-@click.option("--all", "everything", is_flag=True, help="Run all enabled pillows. The default.")
+@click.option("--all", "everything", is_flag=True, help="Run all enabled pillows (default).")
 @click.option("--pillow-key", "chosen", multiple=True, metavar="KEY", help="Run this pillow; repeatable.")
 def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
-    """Runs pillows until it is told to stop.
+    """Run the pillows until stopped.
 
-    SIGTERM and SIGINT finish what is in flight, save and end; a second one cuts that short.
+    SIGTERM and SIGINT drain the batches in flight, save and exit; a second signal exits at once.
     """
     if everything and chosen:
         raise click.UsageError("--all and --pillow-key exclude each other.")
     config = load(config_path)
     known = tail_keys(config)
     keys = [tail_lookup.find(text, known) for text in dict.fromkeys(chosen)] or known
-    if not chosen and (mistakes := check_imports(config)):
-        raise ConfigErrors(mistakes)
+    if not chosen and (problems := check_functions(config)):
+        raise ConfigErrors(problems)
     failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
     clock = SystemClock()
     with (
@@ -57,7 +57,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         try:
             return daemon.run()
         except (PillowError, StoreError, OSError):
-            raise  # one line says it all
+            raise  # their text needs no traceback
         except Exception as error:
             stack = "".join(traceback.format_tb(error.__traceback__))
             structlog.get_logger("pillowd.daemon").critical(

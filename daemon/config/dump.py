@@ -1,4 +1,4 @@
-"""Shows a configuration as it is in effect: defaults filled in, secrets masked, ready to load again."""
+"""Format a configuration as it is in effect: with defaults, without secrets, ready to load again."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from pillows.redaction import MASK, Redactor, find_secrets, redact_address
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text in quotes where our loader, or one of YAML 1.1, would read something else."""
+    """Quotes text that our loader, or one of YAML 1.1, would read as another value."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the same value is written twice
-        """True: an alias would couple what only happens to be equal."""
+        """Return True: an alias would couple values that merely happen to be equal."""
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # PyYAML folds the line breaks of YAML 1.1 (NEL and the like) away outside of double quotes.
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 _OURS, _YAML_1_1 = Loader.yaml_implicit_resolvers, yaml.SafeDumper.yaml_implicit_resolvers
 _Dumper.yaml_implicit_resolvers = {
     first: Loader.yaml_implicit_resolvers.get(first, [])
@@ -38,24 +38,23 @@ _Dumper.yaml_implicit_resolvers = {
 }
 
 
-def show(config: Config) -> str:
-    """The configuration as YAML text.
+def format_config(config: Config) -> str:
+    """Return the configuration as YAML text.
 
-    Every default is filled in. A secret that was written as `${...}` is shown as it was written, any
-    other one is masked, also where it is part of a URL. The text loads again; a masked secret is
-    then the mask.
+    Every default is filled in. A secret that was written as `${...}` is shown as written; any other secret is
+    masked, even as part of a URL. The text loads again, with the mask as the value of a masked secret.
     """
-    return dumped(effective(config))
+    return format_yaml(to_effective(config))
 
 
-def dumped(plain: Mapping[str, Any]) -> str:
-    """Plain values as YAML text that loads as the same values."""
+def format_yaml(plain: Mapping[str, Any]) -> str:
+    """Return plain values as YAML text that loads as the same values."""
     text: str = yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
     return text
 
 
-def effective(config: Config) -> dict[str, Any]:
-    """What `show` shows, as plain values."""
+def to_effective(config: Config) -> dict[str, Any]:
+    """Return the values that `format_config` formats."""
     plain = config.model_dump(mode="json", by_alias=True, exclude={"include"})
     for path, secret in find_secrets(config):
         _put(plain, path, secret)
@@ -78,7 +77,7 @@ def _hide(value: Any, path: KeyPath, root: Node) -> Any:
         return [_hide(child, (*path, index), root) for index, child in enumerate(value)]
     if not isinstance(value, str | SecretStr):
         return value
-    node = _written_at(path, root)
+    node = _find_written(path, root)
     written = node.written if node else None
     if isinstance(value, SecretStr):
         return (written and get_public_text(written)) or escape(
@@ -89,7 +88,7 @@ def _hide(value: Any, path: KeyPath, root: Node) -> Any:
     return escape(Redactor().redact(redact_address(value)))
 
 
-def _written_at(path: KeyPath, root: Node) -> Node | None:
-    """Where a value was written; an entry that has no `outputs` holds its one output's settings itself."""
+def _find_written(path: KeyPath, root: Node) -> Node | None:
+    """Return the node of a value; an entry without `outputs` holds the settings of its one output."""
     shorthand = path[2:3] == ("transport",) and path[4:5] == ("outputs",)
     return root.find(path) or (root.find((*path[:4], *path[6:])) if shorthand else None)

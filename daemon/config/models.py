@@ -1,7 +1,7 @@
-"""What a configuration holds: every key, its type, its default and its meaning.
+"""The settings of a configuration: every key, its type, default and meaning.
 
 The settings of connections and outputs are declared beside the code that uses them
-(`pillows.couch.options`, `pillows.feed.options`, each transport); what stands here is the rest.
+(`pillows.couch.options`, `pillows.feed.options`, each transport). All others are declared here.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from daemon.config.yaml_nodes import Node
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, OutputOptions, Size
 
-#: Names of pillows, connections, transports and outputs: they become parts of keys and file names.
+#: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
 
 
 class ControlOptions(Options):
-    """The control socket, over which commands talk to the running daemon.
+    """The control socket, by which commands reach the running daemon.
 
     Attributes:
-        listen: `unix:` and the socket's path.
+        listen: `unix:` and the path of the socket.
     """
 
     listen: str = "unix:/run/pillowd/control.sock"
 
     @field_validator("listen")
     @classmethod
-    def _a_unix_socket(cls, listen: str) -> str:
+    def _check_listen(cls, listen: str) -> str:
         scheme, _, path = listen.partition(":")
         if scheme != "unix" or not path.startswith("/"):
             raise ValueError("needs `unix:` and an absolute path; write unix:/run/pillowd/control.sock")
         # sun_path has 108 bytes, the last one zero (unix(7)).
         if len(path.encode()) > 107:
-            raise ValueError("is longer than the 107 bytes that a unix socket's path may have; shorten it")
+            raise ValueError("is longer than 107 bytes, the longest path of a unix socket; shorten it")
         return listen
 
     @property
@@ -50,13 +50,13 @@ class ControlOptions(Options):
 
 
 class RestartOptions(Options):
-    """When a crashed or stuck pillow is started again; the other pillows run on.
+    """The restarts of a crashed or stuck pillow; other pillows keep running.
 
     Attributes:
-        initial: the wait before the first restart; it doubles with every further one, with jitter.
-        max: the longest wait.
-        max_restarts: how many restarts `within` make the pillow `failed`.
-        within: the period that is looked at.
+        initial: wait before the first restart; it doubles with every further restart, with jitter.
+        max: longest wait.
+        max_restarts: most restarts in the period `within`; one more makes the pillow `failed`.
+        within: the period in which restarts are counted.
     """
 
     initial: Duration = Field(default=1.0, gt=0)
@@ -65,18 +65,18 @@ class RestartOptions(Options):
     within: Duration = Field(default=600.0, gt=0)
 
     @model_validator(mode="after")
-    def _max_is_not_below_initial(self) -> Self:
+    def _check_max(self) -> Self:
         if self.max < self.initial:
             raise ValueError("`max` is shorter than `initial`; make it at least as long")
         return self
 
 
 class DaemonOptions(Options):
-    """The process.
+    """The daemon process.
 
     Attributes:
-        state_dir: checkpoints and dead letters; one daemon at a time has it.
-        shutdown_timeout: how long a stop may take to drain before it is cut short.
+        state_dir: folder of checkpoints and dead letters; only one daemon can use it at a time.
+        shutdown_timeout: longest time to drain when the daemon stops; then pillows are killed.
         plugins_path: folders to import `python:` functions from.
         control: see `ControlOptions`.
         restart: see `RestartOptions`.
@@ -94,7 +94,7 @@ class LoggingOptions(Options):
 
     Attributes:
         format: `json` for machines, `console` for people.
-        level: the least important events that are written.
+        level: lowest level that is written.
     """
 
     format: Literal["json", "console"] = "json"
@@ -102,13 +102,13 @@ class LoggingOptions(Options):
 
 
 class CheckpointOptions(Options):
-    """How progress is remembered.
+    """How progress is saved.
 
     Attributes:
         type: the store; `pod` keeps it in `state_dir`.
-        interval: how often progress is saved at least.
-        max_uncheckpointed: after how many changes it is saved at the latest; so many changes (and
-            the batches in flight) are seen again after a crash.
+        interval: longest time between two saves.
+        max_uncheckpointed: most changes between two saves; after a crash, these and the batches in flight
+            are processed again.
     """
 
     type: Literal["pod"] = "pod"
@@ -117,14 +117,14 @@ class CheckpointOptions(Options):
 
 
 class BatchOptions(Options):
-    """How many documents are written together: what has arrived, up to these bounds.
+    """The bounds of a batch, which holds the documents that are written together.
 
     Attributes:
-        max_docs: documents.
-        max_bytes: what they weigh.
-        linger: how long to wait for more, for targets that charge per request.
-        max_in_flight: batches that are written at once, each with documents of its own; for targets
-            that answer late (`elasticsearch`). Documents are in order still, each by itself.
+        max_docs: most documents.
+        max_bytes: most bytes of documents.
+        linger: wait for more documents, for targets that charge per request.
+        max_in_flight: most batches that are written at once, for targets that answer late
+            (`elasticsearch`). The changes of each document stay in order.
     """
 
     max_docs: int = Field(default=1000, ge=1, le=100_000)
@@ -134,13 +134,14 @@ class BatchOptions(Options):
 
 
 class ErrorOptions(Options):
-    """What to do about documents that cannot be written.
+    """The limits for documents that cannot be written.
 
     Attributes:
-        max_tries: how often a dead letter's document is tried before it is left to the operator.
-        max_consecutive: this many dead letters in a row fail the pillow: then it is the
-            configuration that is wrong, not the documents.
-        max_dead_letters: this many are kept; one more stops the pillow, since none is ever dropped.
+        max_tries: most attempts for a dead letter; then it waits for the operator.
+        max_consecutive: this many dead letters in a row fail the pillow, since they point to a wrong
+            configuration rather than to wrong documents.
+        max_dead_letters: most dead letters that are kept; one more stops the pillow, since none is ever
+            dropped.
     """
 
     max_tries: int = Field(default=5, ge=1)
@@ -152,11 +153,11 @@ class TransportConfig(Options):
     """One target of a pillow.
 
     Attributes:
-        name: unique in the pillow; the connection's name unless given.
+        name: unique in the pillow; by default the connection's name.
         connection: name of the connection.
-        timeout: for one batch; a write that takes longer is abandoned and tried again.
-        own_pace: it runs as a pillow of its own, `pillow.name`, with its own checkpoint, so that it
-            may fall behind the others.
+        timeout: longest write of one batch; a write that takes longer is abandoned and retried.
+        own_pace: run as a pillow of its own, `pillow.name`, with its own checkpoint, so that it may fall
+            behind the other transports.
         outputs: output name -> settings of the transport's `Output` model.
     """
 
@@ -174,13 +175,13 @@ class PillowConfig(Options):
 
     Attributes:
         enabled: whether it runs.
-        source: what it reads.
-        outputs: the names of its outputs; the first is the one that a transport without `outputs`
-            writes. One, with the pillow's name, unless given.
-        filter: which documents belong to it; all unless given.
-        transform: what rows they have; the document itself unless given. One step, or a list.
+        source: the database that it reads.
+        outputs: names of its outputs; a transport without `outputs` writes the first. By default one output
+            with the pillow's name.
+        filter: chooses the documents; all by default.
+        transform: makes rows from a document; by default the document itself. One step, or a list.
         attachments: see `AttachmentOptions`.
-        transport: where the rows go.
+        transport: the targets of the rows.
         batch: see `BatchOptions`.
         errors: see `ErrorOptions`.
         tests: documents and their expected rows, for `pillowd check`; see `CaseOptions`.
@@ -198,6 +199,18 @@ class PillowConfig(Options):
     tests: tuple[CaseOptions, ...] = ()
 
     @property
+    def functions(self) -> list[tuple[KeyPath, FilterOptions | StepOptions]]:
+        """The filter and steps that call a function, each with its key path, in the order of the pipeline."""
+        found: list[tuple[KeyPath, FilterOptions | StepOptions]] = []
+        if self.filter is not None and self.filter.jmespath is None:
+            found.append((("filter",), self.filter))
+        for index, step in enumerate(self.steps):
+            if step.is_python:
+                is_list = isinstance(self.transform, tuple)
+                found.append((("transform", index) if is_list else ("transform",), step))
+        return found
+
+    @property
     def steps(self) -> tuple[StepOptions, ...]:
         """The transform's steps."""
         if self.transform is None:
@@ -206,10 +219,10 @@ class PillowConfig(Options):
 
 
 class ConnectionConfig(Options):
-    """One server or place that is read from or written to.
+    """One server, file or folder that is read from or written to.
 
     Attributes:
-        type: `couchdb`, or a transport's type.
+        type: `couchdb`, or the type of another transport.
         options: settings of that type's `Connection` model.
     """
 
@@ -217,27 +230,27 @@ class ConnectionConfig(Options):
     options: SerializeAsAny[Options]
 
 
-def _known_version(version: object) -> object:
+def _check_version(version: object) -> object:
     if version in (1, "1"):
         return 1
     raise ValueError("is not a version that this pillowd reads; write `version: 1`")
 
 
 class Config(Options):
-    """A whole configuration, valid in itself.
+    """A whole, valid configuration.
 
     Attributes:
-        version: of this format.
-        include: globs of files with more connections and pillows, relative to this file. Loading
-            merges them and leaves this empty.
+        version: version of this format.
+        include: globs of files with more connections and pillows, relative to this file. Loading merges
+            them and leaves this empty.
         daemon: see `DaemonOptions`.
         logging: see `LoggingOptions`.
         checkpoints: see `CheckpointOptions`.
-        connections: what is read from and written to, by name.
-        pillows: by name.
+        connections: servers, files and folders by name.
+        pillows: pillows by name.
     """
 
-    version: Annotated[Literal[1], BeforeValidator(_known_version)]
+    version: Annotated[Literal[1], BeforeValidator(_check_version)]
     include: tuple[str, ...] = ()
     daemon: DaemonOptions = DaemonOptions()
     logging: LoggingOptions = LoggingOptions()

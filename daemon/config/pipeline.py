@@ -1,9 +1,9 @@
-"""What a pillow does with documents, as configuration has it: filter, transform, attachments, tests."""
+"""The settings of a pillow's pipeline: filter, transform, attachments, tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -16,15 +16,17 @@ _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
 class FilterOptions(Options):
-    """Which documents belong to the pillow: a python function or a JMESPath expression.
+    """The filter that chooses a pillow's documents: a python function or a JMESPath expression.
 
     Attributes:
         python: `module:function`; gets the document.
-        name: of a registered function, instead of its path.
+        name: name of a registered function, instead of `python`.
         args: keyword arguments for that function; a class is made with them once.
         jmespath: an expression over `{id, rev, revs, deleted, doc}`.
-        needs_document: false for a function that gets the change alone and runs before the fetch.
+        needs_document: false if the function needs only the change; it then runs before the fetch.
     """
+
+    kind: ClassVar[str] = "filter"
 
     python: str | None = Field(default=None, pattern=_FUNCTION)
     name: str | None = None
@@ -40,7 +42,7 @@ class FilterOptions(Options):
                 jmespath.compile(expression)
         except (JMESPathError, ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"is no JMESPath ({reason}); see https://jmespath.org") from error
+            raise ValueError(f"is not valid JMESPath ({reason}); see https://jmespath.org") from error
         return expression
 
     @model_validator(mode="after")
@@ -53,12 +55,12 @@ class FilterOptions(Options):
 
 
 class ChildRowsOptions(Options):
-    """Rows of an output from the elements of an array.
+    """The rows of an output that come from the elements of an array.
 
     Attributes:
         each: path or JMESPath of the array in the document.
-        fields: column -> path or JMESPath in the element, `@` where it is a plain value; all of the
-            element by default.
+        fields: column -> path or JMESPath in the element, `@` for an element that is a plain value; the
+            whole element by default.
         parent: column -> path or JMESPath in the document.
     """
 
@@ -69,13 +71,13 @@ class ChildRowsOptions(Options):
     @field_validator("each")
     @classmethod
     def _is_path(cls, path: str) -> str:
-        _checked([path], getter)
+        _check_paths([path], getter)
         return path
 
     @field_validator("fields", "parent")
     @classmethod
     def _are_paths(cls, paths: Mapping[str, str]) -> Mapping[str, str]:
-        _checked(paths.values(), getter)
+        _check_paths(paths.values(), getter)
         return paths
 
 
@@ -83,22 +85,24 @@ TypeName = Literal["integer", "number", "text", "boolean", "date", "timestamp", 
 
 
 class StepOptions(Options):
-    """One step of a transform: a python function, or a declarative one of any of the other keys.
+    """One step of a transform: a python function, or a declarative step of the other keys.
 
     Attributes:
         python: `module:function`; gets the document, returns its rows.
-        name: of a registered function, instead of its path.
+        name: name of a registered function, instead of `python`.
         args: keyword arguments for that function; a class is made with them once.
-        chunk: the function gets a list of so many documents at most, and returns a list of results.
+        chunk: most documents per call; the function then gets a list, and returns a list of results.
         pick: names or dotted paths to keep; all by default.
         drop: names or dotted paths to leave out.
-        redact: name or dotted path -> what stands there instead of the value.
+        redact: name or dotted path -> the replacement of the value.
         rename: name or dotted path -> new name.
         set: name -> constant.
         compute: name -> path or JMESPath over the document.
         types: name or dotted path -> the type to convert to.
-        rows: output -> the rows that it gets from an array; see `ChildRowsOptions`.
+        rows: output -> its rows from an array; see `ChildRowsOptions`.
     """
+
+    kind: ClassVar[str] = "transform"
 
     python: str | None = Field(default=None, pattern=_FUNCTION)
     name: str | None = None
@@ -115,12 +119,12 @@ class StepOptions(Options):
 
     @property
     def is_python(self) -> bool:
-        """Whether it calls a function."""
+        """Whether the step calls a function."""
         return self.python is not None or self.name is not None
 
     @property
     def declared(self) -> dict[str, Any]:
-        """What a declarative step does."""
+        """The keys of a declarative step that are set."""
         known = ("pick", "drop", "redact", "rename", "set", "compute", "types", "rows")
         values = {key: getattr(self, key) for key in known}
         return {key: value for key, value in values.items() if value is not None and value not in ((), {})}
@@ -128,25 +132,25 @@ class StepOptions(Options):
     @field_validator("pick", "drop")
     @classmethod
     def _dotted(cls, paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        _checked(paths or (), split)
+        _check_paths(paths or (), split)
         return paths
 
     @field_validator("redact", "rename", "compute", "types")
     @classmethod
     def _dotted_names(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        _checked(values, split)
+        _check_paths(values, split)
         return values
 
     @field_validator("rename")
     @classmethod
     def _to_names(cls, values: Mapping[str, str]) -> Mapping[str, str]:
-        _checked(values.values(), split)
+        _check_paths(values.values(), split)
         return values
 
     @field_validator("compute")
     @classmethod
     def _paths(cls, values: Mapping[str, str]) -> Mapping[str, str]:
-        _checked(values.values(), getter)
+        _check_paths(values.values(), getter)
         return values
 
     @model_validator(mode="after")
@@ -160,34 +164,34 @@ class StepOptions(Options):
         if not self.is_python and (self.args or self.chunk):
             raise ValueError("has `args` or `chunk` without a function; add `python:`")
         if not self.is_python and not self.declared:
-            raise ValueError("does nothing; write `python:`, or `pick:` and the like")
+            raise ValueError("has no effect; write `python:`, or a key such as `pick:`")
         return self
 
 
-def _shape(value: object) -> str:
+def _steps_tag(value: object) -> str:
     return "list" if isinstance(value, list | tuple) else "StepOptions"
 
 
 #: One step, or a list of them.
 Steps = Annotated[
     Annotated[StepOptions, Tag("StepOptions")] | Annotated[tuple[StepOptions, ...], Tag("list")],
-    Discriminator(_shape),
+    Discriminator(_steps_tag),
 ]
 
 
 class AttachmentOptions(Options):
-    """What a document's `_attachments` hold.
+    """The content of a document's `_attachments`.
 
     Attributes:
-        fetch: false: stubs, as CouchDB lists them; true: each with its `data` in base64.
-        max_size: of one attachment; a larger one stays a stub.
+        fetch: fetch each attachment's `data` in base64; otherwise they are stubs, as CouchDB lists them.
+        max_size: largest attachment that is fetched; a larger one stays a stub.
     """
 
     fetch: bool = False
     max_size: Size = Field(default=2**20, gt=0)
 
 
-def _rows_shape(value: object) -> str:
+def _rows_tag(value: object) -> str:
     return "mapping" if isinstance(value, Mapping) else "list"
 
 
@@ -195,11 +199,11 @@ Row = Mapping[str, Any]
 
 
 class ChangeOptions(Options):
-    """What the feed says beside the document of a test.
+    """The change that the feed delivers with the document of a test.
 
     Attributes:
-        revs: its leaf revisions, the winner first; the document's `_rev` alone unless given.
-        deleted: whether it is deleted; the document's `_deleted` unless given.
+        revs: the leaf revisions, the winner first; the document's `_rev` by default.
+        deleted: whether the document is deleted; its `_deleted` by default.
     """
 
     revs: tuple[str, ...] = ()
@@ -207,14 +211,14 @@ class ChangeOptions(Options):
 
 
 class CaseOptions(Options):
-    """A test of the pillow, run by `pillowd check`: a document in, its rows out.
+    """A test of the pillow for `pillowd check`: a document and its expected rows.
 
     Attributes:
-        name: what it shows.
+        name: title of the test.
         doc: the document; `_id`, `_rev` and `_deleted` as in CouchDB.
-        change: what the feed says beside it, for a filter that looks at that; see `ChangeOptions`.
-        rows: output -> the rows expected there; a list alone is the first output's. Empty: the
-            document has left the set.
+        change: the change that comes with it, for a filter that reads it; see `ChangeOptions`.
+        rows: output -> its expected rows; a list is for the first output. Empty if the filter drops the
+            document.
     """
 
     name: str = ""
@@ -222,11 +226,11 @@ class CaseOptions(Options):
     change: ChangeOptions = ChangeOptions()
     rows: Annotated[
         Annotated[tuple[Row, ...], Tag("list")] | Annotated[Mapping[str, tuple[Row, ...]], Tag("mapping")],
-        Discriminator(_rows_shape),
+        Discriminator(_rows_tag),
     ] = ()
 
 
-def _checked(paths: Any, check: Callable[[str], object]) -> None:
+def _check_paths(paths: Any, check: Callable[[str], object]) -> None:
     for path in paths:
         try:
             check(path)

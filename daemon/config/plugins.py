@@ -1,4 +1,4 @@
-"""Finds the operator's own code: functions by their path, and whatever modules register by name."""
+"""Find the operator's own functions: by `module:function`, or by the name they are registered under."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from daemon.config.models import PillowConfig
+from daemon.config.pipeline import FilterOptions, StepOptions
 from pillows import registry
 from pillows.errors import ConfigError
 
 
 def add_plugins(folders: Sequence[Path]) -> None:
-    """Makes modules in these folders importable."""
+    """Make the modules in these folders importable."""
     for folder in folders:
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
 
 
 def import_plugins(folders: Sequence[Path]) -> None:
-    """Imports every module in these folders, so that what they register is known.
+    """Import every module in these folders, so that they register their parts.
 
     Raises:
         ConfigError: a module cannot be imported.
@@ -38,7 +40,7 @@ def import_plugins(folders: Sequence[Path]) -> None:
         except Exception as error:
             raise ConfigError(
                 f"the plugin {found.name!r} can't be imported: {type(error).__name__}: {error}",
-                remedy="correct the module, or take it out of `daemon.plugins_path`",
+                remedy="correct the module, or remove its folder from `daemon.plugins_path`",
             ) from error
 
 
@@ -50,88 +52,108 @@ def find_function(
     args: Mapping[str, Any],
     folders: Sequence[Path],
 ) -> Callable[[Any], Any]:
-    """The function that a filter or a step of a transform names, with its arguments.
+    """Return the function of a filter or of a transform's step, bound to its arguments.
 
     Args:
         kind: `filter` or `transform`.
-        python: `module:function`; or
-        name: what `@register(kind, name)` or an entry point of the group `pillowd.<kind>s` has.
+        python: `module:function`; None if it has a name.
+        name: its name in `@register(kind, name)`, or in the entry point group `pillowd.<kind>s`.
         args: keyword arguments. A function gets them with each call; a class is made with them once.
-        folders: where modules may register something.
+        folders: folders of modules that may register it.
 
     Raises:
         ConfigError: there is no such function.
     """
     found = find_named(kind, python=python, name=name, folders=folders)
     if inspect.isclass(found):
-        return _made(found, args)
+        return _instantiate(found, args)
     return partial(found, **args) if args else found
 
 
 def find_named(
     kind: str, *, python: str | None, name: str | None, folders: Sequence[Path]
 ) -> Callable[..., Any]:
-    """The function or class itself, without its arguments; see `find_function`."""
+    """Return the function or class itself, without its arguments; see `find_function`."""
     add_plugins(folders)
-    return import_function(python) if python is not None else _registered(kind, name or "", folders)
+    return import_function(python) if python is not None else _find_registered(kind, name or "", folders)
 
 
 @cache  # the file may change later, the code that runs does not
-def code_digest(module: str) -> str:
-    """A digest of an imported module's text, but for comments and blank lines; "" where it has none.
+def digest_module(module: str) -> str:
+    """Return a digest of an imported module's text without comments and blank lines; "" if it has no text.
 
-    What the module imports is not part of it.
+    The modules that it imports do not count.
     """
     try:
         text = inspect.getsource(sys.modules[module])
-    except (KeyError, OSError, TypeError):  # made at run time, or no Python
+    except (KeyError, OSError, TypeError):  # made at run time, or not Python
         return ""
-    return hashlib.sha256("\n".join(_code(text)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(_list_code_lines(text)).encode()).hexdigest()[:16]
 
 
-def _code(text: str) -> list[str]:
-    """The lines of a module without its comments, and without those that are blank then."""
+def digest_functions(pillow: PillowConfig, folders: Sequence[Path]) -> list[str]:
+    """Return the digests of the modules of a pillow's functions, in the order of its pipeline.
+
+    Raises:
+        ConfigError: a function can't be found.
+    """
+    return [digest_module(_find_module(part, folders)) for _, part in pillow.functions]
+
+
+def _find_module(part: FilterOptions | StepOptions, folders: Sequence[Path]) -> str:
+    """Return the module that was named; for a registered function, the module it was written in."""
+    found: Any = find_named(part.kind, python=part.python, name=part.name, folders=folders)
+    if part.python is not None:
+        return part.python.partition(":")[0]
+    while isinstance(found, partial):
+        found = found.func
+    found = inspect.unwrap(found)
+    return str(getattr(found, "__module__", None) or type(found).__module__)
+
+
+def _list_code_lines(text: str) -> list[str]:
+    """Return the lines of a module without comments and blank lines."""
     lines: dict[int, str] = dict(enumerate(text.splitlines(), 1))
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         row, column = token.start
         if token.type == tokenize.COMMENT:
             lines[row] = lines[row][:column].rstrip()
         elif token.type == tokenize.NL and not lines.get(row, "").strip():
-            lines.pop(row, None)  # outside of any string: within one there are no such tokens
+            lines.pop(row, None)  # never a line of a string: there are no such tokens in it
     return list(lines.values())
 
 
-def _registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
+def _find_registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
     found = registry.registered(kind, name)
     if found is None:
         import_plugins(folders)
         found = registry.registered(kind, name)
     if found is None:
-        listed = ", ".join(registry.names(kind)) or "none"
+        listed = ", ".join(registry.names(kind)) or "none yet"
         raise ConfigError(
             f"there is no {kind} {name!r}",
-            remedy=f"register it in a module of `daemon.plugins_path`; known are: {listed}",
+            remedy=f"register it in a module of `daemon.plugins_path`; registered: {listed}",
         )
     function: Callable[..., Any] = found
     return function
 
 
-def _made(made_of: type, args: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _instantiate(cls: type, args: Mapping[str, Any]) -> Callable[[Any], Any]:
     try:
-        instance = made_of(**args)
+        instance = cls(**args)
     except Exception as error:
         raise ConfigError(
-            f"{made_of.__qualname__} can't be made: {type(error).__name__}: {error}",
+            f"{cls.__qualname__} can't be made: {type(error).__name__}: {error}",
             remedy="give it the `args` that it takes",
         ) from error
     if not callable(instance):
-        raise ConfigError(f"{made_of.__qualname__} can't be called", remedy="give it a method `__call__`")
+        raise ConfigError(f"{cls.__qualname__} can't be called", remedy="give it a method `__call__`")
     function: Callable[[Any], Any] = instance
     return function
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """The function that `module:function` names.
+    """Import and return the function that `module:function` names.
 
     Raises:
         ConfigError: there is no such module or function.
@@ -147,6 +169,6 @@ def import_function(path: str) -> Callable[..., Any]:
             remedy="write it `module:function`, and list the module's folder in `daemon.plugins_path`",
         ) from error
     if not callable(function):
-        raise ConfigError(f"{path!r} is no function but {type(function).__name__}")
+        raise ConfigError(f"{path!r} is not a function but a {type(function).__name__}")
     loaded: Callable[..., Any] = function
     return loaded

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from daemon.cli.exit_codes import CommandError
-from daemon.config.dump import dumped
+from daemon.config.dump import format_yaml
 from daemon.config.interpolate import escape
 from daemon.config.load import load
 from daemon.config.models import Config
@@ -239,7 +239,7 @@ def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | Non
 
 def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
     """Writes the file so that a crash leaves the old or the new one, and loads it."""
-    text = dumped(mirror.settings(columns))
+    text = format_yaml(mirror.settings(columns))
     head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
     if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:
         head += f"# The passwords are taken from {' and '.join(variables)} in the environment.\n"

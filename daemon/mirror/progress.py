@@ -10,7 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from daemon.cli.formatting import duration
+from daemon.cli.formatting import format_duration
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -116,7 +116,7 @@ class MirrorProgress:
             completed=status.changes,
             rate=rate(speed),
             left="-" if left is None else f"{left:,}",
-            to_go=duration(left / speed) if left is not None and speed else "-",
+            to_go=format_duration(left / speed) if left is not None and speed else "-",
         )
 
     def _line(self, status: TailStatus) -> None:
@@ -130,7 +130,7 @@ class MirrorProgress:
         speed = (status.changes - before) / seconds if seconds >= 1 and self._said else None
         pace = f", {rate(speed)}" if speed is not None else ""
         left = "" if status.pending is None else f", {status.pending:,} left"
-        eta = f", {duration(status.pending / speed)} to go" if speed and status.pending else ""
+        eta = f", {format_duration(status.pending / speed)} to go" if speed and status.pending else ""
         reason = f": {status.reason}" if status.reason and status.state is not State.LIVE else ""
         self.say(f"{text}: {status.changes:,} changes{pace}{left}{eta}{reason}")
         self._said_at, self._said = now, (status.changes, text)

@@ -23,8 +23,8 @@ from daemon import logs, signals
 from daemon.app import Daemon
 from daemon.assembly import tail_keys
 from daemon.cli import control_client
-from daemon.cli.check import connections
-from daemon.cli.exit_codes import CommandError, Exit, UnreachableError
+from daemon.cli.check import probe_connections
+from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
 from daemon.cli.options import print_json
 from daemon.config.models import Config
 from daemon.mirror.columns import infer, sample
@@ -43,7 +43,7 @@ _LOG_BYTES = 10 * 2**20
 
 def follow(
     wanted: Mirror, *, once: bool, with_columns: bool, write_config_to: str | None, as_json: bool
-) -> Exit:
+) -> ExitCode:
     """Does what the command is to do.
 
     Args:
@@ -71,12 +71,12 @@ def follow(
     return _exit_code(summary, once=once)
 
 
-def _exit_code(summary: Mapping[str, Any], *, once: bool) -> Exit:
+def _exit_code(summary: Mapping[str, Any], *, once: bool) -> ExitCode:
     if not once:
-        return Exit.OK
+        return ExitCode.OK
     if not summary["caught_up"]:
-        return Exit.FAILED
-    return Exit.DIFFERENCES if summary["dead_letters"] else Exit.OK
+        return ExitCode.FAILED
+    return ExitCode.DIFFERENCES if summary["dead_letters"] else ExitCode.OK
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,7 +138,7 @@ def _standing(config: Config) -> Mapping[str, str] | None:
 
 def _check(config: Config) -> None:
     """Connects once before anything runs: a wrong address is told at once, not retried for ever."""
-    for finding in connections(config):
+    for finding in probe_connections(config):
         text = f"{finding.place}: {finding.text}"
         if finding.result == "unreachable":
             raise UnreachableError(text)
@@ -146,15 +146,15 @@ def _check(config: Config) -> None:
             raise CommandError(text)
 
 
-def _write(wanted: Mirror, file: str) -> Exit:
+def _write(wanted: Mirror, file: str) -> ExitCode:
     if file == "-":
         write_config(wanted, Path(), into=lambda text: click.echo(text, nl=False))
-        return Exit.OK
+        return ExitCode.OK
     write_config(wanted, Path(file))
     needs = "".join(f" (set ${name} for it)" for name in wanted.secrets)
     click.echo(f"{file} is written; it goes on from the same place:")
     click.echo(f"  pillowd run --config {file}{needs}")
-    return Exit.OK
+    return ExitCode.OK
 
 
 def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         raise CommandError(
             f"{wanted.name}: {redactor.redact(watch.last.reason)}. {_others(str(wanted.config_path))}"
         )
-    return _summary(wanted, config, cut=code != Exit.OK, caught_up=watch.caught_up)
+    return _summary(wanted, config, cut=code != ExitCode.OK, caught_up=watch.caught_up)
 
 
 def _log_file(path: Path) -> Any:
@@ -197,7 +197,7 @@ def _log_file(path: Path) -> Any:
 
 
 def _summary(wanted: Mirror, config: Config, *, cut: bool, caught_up: bool) -> dict[str, Any]:
-    with control_client.opened(config) as call:
+    with control_client.open_control(config) as call:
         (saved,) = call("status")["pillows"]
     return {
         "name": wanted.name,

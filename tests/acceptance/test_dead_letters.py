@@ -65,7 +65,7 @@ def test_l6_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_pa
     # Mended: those that are named are tried at once, the others keep their pause.
     (tmp_path / "broken").unlink()
     done = pillowd.command("dead-letter", "retry", "cases", "d1")
-    assert "1 dead letter will be tried again" in done.stdout
+    assert "1 dead letter will be retried" in done.stdout
     pillowd.wait_for(lambda: pillowd.status("cases")["dead_letters"] == 2)
     assert stored(tmp_path) == [0, 1, 2, 4]
     assert pillowd.command("dead-letter", "retry", "cases").returncode == 2

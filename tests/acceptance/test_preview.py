@@ -222,7 +222,7 @@ def _untimed(shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{broken\n", "changes.json is no recorded answer of _changes"),
+        ("{broken\n", "changes.json is not a recorded answer of _changes"),
         (
             '{"results":[\n{"seq":"1-a","id":"a","changes":[{"rev":"1-a"}]}\n],\n"last_seq":"1-a"}',
             "include_docs",

@@ -325,7 +325,7 @@ def test_a_command_that_finds_the_state_locked_but_no_socket_says_so(
 
     assert done.returncode == 75
     assert f"process {daemon.child.pid}" in done.stderr
-    assert "nobody answers on" in done.stderr
+    assert "no daemon answers on" in done.stderr
     assert "Traceback" not in done.stderr
     assert daemon.stop() == 0
 

@@ -218,7 +218,7 @@ def test_a_source_that_stays_away_ends_it_as_what_cannot_be_connected_to(world: 
     assert done.returncode == 75, done.stderr
     assert "The source was away for" in done.stderr
     assert "503" in done.stderr
-    assert "trying again in" in done.stderr
+    assert "retrying in" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from daemon.cli.introspect import pages
+from daemon.cli.introspect import list_commands
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.servers.couch_client import CouchDatabase
 
@@ -74,8 +74,10 @@ def differences(example: Any, real: Any, at: str = "$") -> list[str]:
 
 def test_every_command_is_on_the_page():
     named = {command for commands, _ in sections() for command in commands}
-    commands = {page.name for page in pages() if not page.is_group and page.name}
-    with_json = {page.name for page in pages() if any("--json" in each.names for each in page.options)}
+    commands = {page.name for page in list_commands() if not page.is_group and page.name}
+    with_json = {
+        page.name for page in list_commands() if any("--json" in each.names for each in page.options)
+    }
 
     assert commands - with_json == WITHOUT
     assert with_json - named == set(), "describe them in docs/reference/json.md"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.checks.functions import check_imports
-from daemon.checks.pillow_tests import check_cases
+from daemon.checks.functions import check_functions
+from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.config.load import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "transforms.md").read_text()
@@ -29,7 +29,7 @@ def test_the_examples_do_what_the_page_says(tmp_path, monkeypatch, number):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pillowd.yaml").write_text(HEAD + example)
     config = load(tmp_path / "pillowd.yaml")
-    assert check_imports(config) == []
-    assert [str(mistake) for mistake in check_cases(config)] == []
+    assert check_functions(config) == []
+    assert [str(mistake) for mistake in check_pillow_tests(config)] == []
     (pillow,) = config.pillows.values()
     assert pillow.tests

@@ -66,9 +66,9 @@ def test_it_is_stopped_later_than_the_drain_may_take() -> None:
 
 
 def test_a_wrong_configuration_is_not_started_again() -> None:
-    from daemon.cli.exit_codes import Exit
+    from daemon.cli.exit_codes import ExitCode
 
-    assert values("RestartPreventExitStatus") == [str(int(Exit.CONFIG))]
+    assert values("RestartPreventExitStatus") == [str(int(ExitCode.CONFIG))]
     assert values("Type") == ["notify"]
 
 

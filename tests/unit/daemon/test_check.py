@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli.check import connections
+from daemon.cli.check import probe_connections
 from daemon.cli.main import run_command
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
@@ -156,7 +156,7 @@ def test_one_bad_transport_does_not_hide_what_is_found_at_the_others(
     """A place that is away, one that refuses and one that is there stand in one table."""
     (tmp_path / "pillowd.yaml").write_text(moody)
     config = load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
-    found = {each.place: each.result for each in connections(config)}
+    found = {each.place: each.result for each in probe_connections(config)}
     assert found == {
         "cases: source couch/cases": "unreachable",
         "cases: transport lite": "ok",

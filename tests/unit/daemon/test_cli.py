@@ -88,7 +88,7 @@ def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(
 ) -> None:
     failing(ZeroDivisionError("by design"))
     assert capsys.readouterr().err == (
-        "pillowd: unexpected ZeroDivisionError: by design (`pillowd --debug ...` shows where)\n"
+        "pillowd: unexpected ZeroDivisionError: by design; run `pillowd --debug ...` to see where\n"
     )
 
 
@@ -184,6 +184,6 @@ def test_store_check_and_repair(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_a_token_is_taken_as_it_is_typed(text: str, value: Any) -> None:
-    from daemon.cli.legacy_checkpoints import token
+    from daemon.cli.legacy_checkpoints import parse_token
 
-    assert token(text) == value
+    assert parse_token(text) == value

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.checks.functions import check_imports
+from daemon.checks.functions import check_functions
 from daemon.config.default_folders import find_default_folders
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
@@ -281,14 +281,14 @@ def test_python_functions_are_imported_by_check_only(config, tmp_path):
     text = GOOD.replace("  shutdown_timeout: 30s", "  plugins_path: [plugins]")
     text = text.replace("{ jmespath: \"doc.doc_type == 'Case'\" }", "{ python: acme_broken:keep }")
     text += "    transform: { python: acme_rows:row }\n"
-    wrong, similar = check_imports(config(text))
+    wrong, similar = check_functions(config(text))
     assert (wrong.place.line, wrong.key) == (17, "pillows.cases.filter.python")
     assert "RuntimeError: boom" in wrong.message
     assert (similar.place.line, similar.key) == (20, "pillows.cases.transform.python")
     assert similar.remedy == "did you mean `acme_rows:rows`?"
-    assert check_imports(config(text + "    enabled: false\n")) == []
+    assert check_functions(config(text + "    enabled: false\n")) == []
     right = text.replace("acme_broken:keep", "acme_rows:rows").replace("rows:row }", "rows:rows }")
-    assert check_imports(config(right)) == []
+    assert check_functions(config(right)) == []
 
 
 def test_a_later_mistake_can_name_the_line_of_what_was_written(config):

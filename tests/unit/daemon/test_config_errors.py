@@ -134,9 +134,9 @@ CASES = {
         ("connection: couch,", "connection: lite,"),
         (16, "pillows.cases.source.connection", "`lite` is of type sqlite, not a source", "couch"),
     ),
-    "filter that is no JMESPath": (
+    "filter that is not valid JMESPath": (
         ("doc.doc_type ==", "doc.doc_type =="),
-        (17, "pillows.cases.filter.jmespath", "is no JMESPath", "https://jmespath.org"),
+        (17, "pillows.cases.filter.jmespath", "is not valid JMESPath", "https://jmespath.org"),
     ),
     "unknown connection of a transport": (
         ("connection: lite,", "connection: light,"),
@@ -244,9 +244,9 @@ CASES = {
         (4, "logging", "needs a mapping", "write `key: value`"),
     ),
 }
-CASES["filter that is no JMESPath"] = (
+CASES["filter that is not valid JMESPath"] = (
     ("doc.doc_type == 'Case'", "doc.doc_type =="),
-    CASES["filter that is no JMESPath"][1],
+    CASES["filter that is not valid JMESPath"][1],
 )
 
 

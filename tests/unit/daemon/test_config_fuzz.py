@@ -10,7 +10,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daemon.config.dump import show
+from daemon.config.dump import format_config
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from tests.support.sizes import size
@@ -25,7 +25,7 @@ def file(tmp_path_factory):
 def loads_or_explains(file, content: bytes) -> None:
     file.write_bytes(content)
     try:
-        show(load(file, ENVIRON))
+        format_config(load(file, ENVIRON))
     except ConfigErrors as errors:
         raised = errors
     else:
@@ -135,6 +135,6 @@ def test_what_is_shown_is_what_was_loaded(file, user, since, table, seconds, byt
     assert config.connections["couch"].options.auth.username == user
     assert config.pillows["cases"].source.since == since
     assert config.pillows["cases"].transport[0].outputs["cases"].table == table
-    file.write_text(show(config))
+    file.write_text(format_config(config))
     again = load(file, ENVIRON)
     assert again == config.with_origin(again.root, again.warnings)

@@ -8,8 +8,8 @@ import textwrap
 import pytest
 
 from daemon.assembly import build_pillow, build_transports, tail_keys
-from daemon.checks.functions import check_imports
-from daemon.checks.pillow_tests import check_cases
+from daemon.checks.functions import check_functions
+from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from pillows.models import Change, Document
@@ -94,7 +94,7 @@ def test_l11_filters_and_transforms_are_found_by_their_registered_name_with_argu
         """,
         PLUGIN,
     )
-    assert check_imports(config) == []
+    assert check_functions(config) == []
     pillow = built(config)
     kept = [
         pillow.filter(Change(id="a", revs=("1-a",), leaf_version=1, raw=document({"kind": kind}).raw))
@@ -116,7 +116,7 @@ def test_a_step_may_be_a_function_among_others_or_take_chunks(loaded):
         ("transform: { pik: [a] }", 11, "transform.pik", "did you mean `pick`"),
         ("transform:\n- { pick: [a] }\n- { drp: [a] }", 13, "transform[1].drp", "did you mean `drop`"),
         ("transform: { python: 'a:b', pick: [a] }", 11, "transform", "two steps of a list"),
-        ("transform: {}", 11, "transform", "does nothing"),
+        ("transform: {}", 11, "transform", "has no effect"),
         ("transform: { chunk: 5 }", 11, "transform", "without a function"),
         ("transform:\n- { python: 'a:b', chunk: 5 }\n- { pick: [a] }", 12, "transform[0].chunk", "only step"),
         ("transform:\n  compute:\n    n: 'length('", 12, "transform.compute", "is no path"),
@@ -150,13 +150,13 @@ def test_mistakes_are_told_with_their_place(loaded, pillow, line, path, message)
     ],
 )
 def test_functions_that_are_not_there_are_told_with_their_place(loaded, pillow, path, message):
-    (mistake,) = check_imports(loaded(pillow, PLUGIN))
+    (mistake,) = check_functions(loaded(pillow, PLUGIN))
     assert mistake.key == f"pillows.cases.{path}"
     assert message in f"{mistake.message}; {mistake.remedy}"
 
 
 def test_a_plugin_that_cannot_be_imported_is_named(loaded):
-    (mistake,) = check_imports(loaded("transform: { name: nobody }", "raise ValueError('broken')"))
+    (mistake,) = check_functions(loaded("transform: { name: nobody }", "raise ValueError('broken')"))
     assert "broken" in mistake.message
 
 
@@ -242,7 +242,7 @@ tests:
 
 
 def test_the_tests_of_a_pillow_pass(loaded):
-    assert check_cases(loaded(CASES)) == []
+    assert check_pillow_tests(loaded(CASES)) == []
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_the_tests_of_a_pillow_pass(loaded):
     ],
 )  # fmt: skip
 def test_a_failing_test_is_told_with_its_line_and_both_rows(loaded, old, new, index, line, message):
-    (mistake,) = check_cases(loaded(CASES.replace(old, new)))
+    (mistake,) = check_pillow_tests(loaded(CASES.replace(old, new)))
     assert mistake.key == f"pillows.cases.tests[{index}]"
     assert message in mistake.message
     assert mistake.place.line == line

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.config.models import Config, DaemonOptions, PillowConfig
-from daemon.config.schema import described, json_schema
+from daemon.config.schema import make_schema, parse_attributes
 from pillows import registry
 from pillows.options import Options
 
@@ -26,7 +26,7 @@ MODELS: dict[str, type[Options]] = {
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return json_schema()
+    return make_schema()
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ def test_a_key_says_what_its_docstring_says():
             two lines: so.
         two, three: the others.
     """
-    assert described(text) == {
+    assert parse_attributes(text) == {
         "one": "the first, over two lines: so.",
         "two": "the others.",
         "three": "the others.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from daemon.config.dump import effective, show
+from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.models import Config
 from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
@@ -14,7 +14,7 @@ from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
 def shown(tmp_path, text: str, environ: dict[str, str] | None = None) -> tuple[Config, str]:
     (tmp_path / "pillowd.yaml").write_text(text)
     config = load(tmp_path / "pillowd.yaml", environ or ENVIRON)
-    return config, show(config)
+    return config, format_config(config)
 
 
 def test_every_default_is_filled_in(tmp_path):
@@ -84,7 +84,7 @@ def test_an_address_is_shown_without_its_password(tmp_path, dsn, expected):
     text = GOOD + "\n"
     text = text.replace("pillows:", f'  pg: {{ type: postgres, dsn: "{dsn}" }}\npillows:')
     config, _ = shown(tmp_path, text)
-    assert effective(config)["connections"]["pg"]["dsn"] == expected
+    assert to_effective(config)["connections"]["pg"]["dsn"] == expected
     assert bool(config.warnings) == ("***" in expected)
 
 
@@ -102,5 +102,5 @@ def test_an_address_is_shown_without_its_password(tmp_path, dsn, expected):
 def test_of_a_webhooks_address_what_could_be_its_password_is_not_shown(tmp_path, url, expected):
     text = GOOD.replace("pillows:", f'  hook: {{ type: webhook, url: "{url}" }}\npillows:')
     config, _ = shown(tmp_path, text)
-    assert effective(config)["connections"]["hook"]["url"] == expected
+    assert to_effective(config)["connections"]["hook"]["url"] == expected
     assert bool(config.warnings) == ("***" in expected)

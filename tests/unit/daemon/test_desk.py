@@ -69,13 +69,13 @@ def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(conf
 
 def test_who_holds_the_state_and_stays_silent_is_named_after_five_seconds(config: Config) -> None:
     clock = FakeClock()
-    with held(config), pytest.raises(UnreachableError, match="nobody answers"):
+    with held(config), pytest.raises(UnreachableError, match="no daemon answers"):
         answer(config, clock)
     assert sum(clock.waited) == pytest.approx(5, abs=0.2)
 
 
 def answer(config: Config, clock: FakeClock) -> object:
-    with control_client.opened(config, clock=clock) as call:
+    with control_client.open_control(config, clock=clock) as call:
         return call("ping")
 
 

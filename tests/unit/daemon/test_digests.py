@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.checks.functions import code_digests
 from daemon.config.load import load
 from daemon.config.models import PillowConfig
-from daemon.config.plugins import code_digest
+from daemon.config.plugins import digest_functions, digest_module
 from daemon.config_digests import digest, pipeline_digest
 
 CONFIG = """\
@@ -91,7 +90,7 @@ def code(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[..
         request.addfinalizer(lambda: sys.modules.pop(module, None))
         step = f"    {part}: {{ python: '{module}:row' }}\n"
         old = "    transform: { pick: [a, b] }\n"
-        return code_digests(settings(tmp_path, old, step + old * (part == "filter")), [tmp_path])
+        return digest_functions(settings(tmp_path, old, step + old * (part == "filter")), [tmp_path])
 
     yield digests
     sys.path.remove(str(tmp_path))
@@ -130,14 +129,14 @@ def test_the_file_counts_in_which_a_registered_function_was_written(tmp_path: Pa
     )
     chosen = settings(tmp_path, "transform: { pick: [a, b] }", f"transform: {{ name: {name} }}")
     try:
-        assert code_digests(chosen, [tmp_path]) == [code_digest(name)]
-        assert code_digest(name)
+        assert digest_functions(chosen, [tmp_path]) == [digest_module(name)]
+        assert digest_module(name)
     finally:
         sys.path.remove(str(tmp_path))
 
 
 def test_what_has_no_text_has_no_digest() -> None:
-    assert code_digest("builtins") == code_digest("no.such") == ""
+    assert digest_module("builtins") == digest_module("no.such") == ""
 
 
 def test_code_is_part_of_what_shapes_rows(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.cli.exit_codes import CommandError
-from daemon.cli.legacy_checkpoints import old_position
+from daemon.cli.legacy_checkpoints import find_position
 
 TOKEN = "61-g1AAAACReJzLYWBgYMpgTmHgz8tPSTV0MDQy1zMAQsMckEQiQ1L9____szKYE5lygQLsJubJyebmqdg0"
 
@@ -46,7 +46,7 @@ TABLE_CSV = (
     ],
 )
 def test_the_token_is_found_as_it_is(system, text, entry, position):
-    assert old_position(system, text, entry) == position
+    assert find_position(system, text, entry) == position
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_the_token_is_found_as_it_is(system, text, entry, position):
         ("couchdb-progress", PROGRESS_CSV, None, "2 entries.*medic-sentinel.*--entry"),
         ("couchdb-progress", PROGRESS_CSV, "other", "no entry 'other'"),
         ("couchdb-progress", "seq,source\n,a\n", None, "no position"),
-        ("couchdb-progress", "[1]", None, "no rows"),
-        ("couchdb-progress", "{", None, "no JSON"),
+        ("couchdb-progress", "[1]", None, "not a list of objects"),
+        ("couchdb-progress", "{", None, "not valid JSON"),
         ("couchdb-progress", "", None, "0 entries"),
         ("pillowtop", TABLE_CSV, "kafka-pillow", "Kafka"),
         ("pillowtop", '{"_id": "p"}', None, "no position"),
@@ -67,4 +67,4 @@ def test_the_token_is_found_as_it_is(system, text, entry, position):
 )
 def test_what_has_no_one_position_is_refused(system, text, entry, why):
     with pytest.raises(CommandError, match=why):
-        old_position(system, text, entry)
+        find_position(system, text, entry)

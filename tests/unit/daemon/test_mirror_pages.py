@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 import yaml
 
-from daemon.cli.introspect import pages
-from daemon.cli.man_page import escaped, man_page
-from daemon.config.schema import json_schema
+from daemon.cli.introspect import list_commands
+from daemon.cli.man_page import escape, format_man_page
+from daemon.config.schema import make_schema
 from tests.acceptance.process import PILLOWD, ROOT
 
 SCHEMA = ROOT / "etc" / "pillowd.schema.json"
@@ -21,25 +21,29 @@ EXAMPLES = sorted([*(ROOT / "etc").glob("*.yaml"), *(ROOT / "etc" / "pillows.d")
 
 
 def test_the_man_page_has_every_command_and_option():
-    text = man_page()
+    text = format_man_page()
 
-    for page in pages():
-        assert escaped(page.usage) in text
+    for page in list_commands():
+        assert escape(page.usage) in text
         for option in page.options:
-            assert escaped(option.names) in text
+            assert escape(option.names) in text
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff to read it")
 def test_the_man_page_is_read_without_a_warning():
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-Tutf8", "-z"], input=man_page(), capture_output=True, text=True, check=True
+        ["groff", "-man", "-ww", "-Tutf8", "-z"],
+        input=format_man_page(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert done.stderr == ""
 
 
 def test_no_text_is_taken_for_a_macro():
-    assert escaped(".pillowd \\fB") == "\\&.pillowd \\efB"
+    assert escape(".pillowd \\fB") == "\\&.pillowd \\efB"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -66,7 +70,7 @@ def test_examples_name_their_schema_and_fit_it(path: Path) -> None:
     schema = path.parent / first.removeprefix(prefix)
     assert schema.resolve() == SCHEMA
 
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
+    jsonschema.validate(yaml.safe_load(path.read_text()), make_schema())
 
 
 def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
@@ -91,4 +95,4 @@ def test_a_checkout_that_is_set_up_has_the_schema_that_the_examples_name():
 )
 def test_the_schema_refuses_mistakes(text: str):
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(yaml.safe_load(text), json_schema())
+        jsonschema.validate(yaml.safe_load(text), make_schema())

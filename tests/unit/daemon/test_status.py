@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from daemon.app import summary
-from daemon.cli.formatting import duration, moment, report, short_seq
+from daemon.cli.formatting import format_duration, format_status, format_time, shorten_seq
 from pillows.runtime.status import State, TailStatus
 
 
@@ -17,20 +17,20 @@ from pillows.runtime.status import State, TailStatus
     [(None, "-"), (0, "0s"), (59.6, "1m"), (61, "1m 1s"), (11_520, "3h 12m"), (90_061, "1d 1h"), (-3, "0s")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_moments_and_tokens() -> None:
-    assert moment(1_700_000_000.0) == "2023-11-14 22:13:20Z"
-    assert moment(0) == moment(None) == "-"
-    assert short_seq("7-g1AAAACZ0z0pU2Ynx2N2t") == "7-g1AAAACZ0z0pU2…"
-    assert short_seq(7) == "7"
-    assert short_seq(None) == "-"
+    assert format_time(1_700_000_000.0) == "2023-11-14 22:13:20Z"
+    assert format_time(0) == format_time(None) == "-"
+    assert shorten_seq("7-g1AAAACZ0z0pU2Ynx2N2t") == "7-g1AAAACZ0z0pU2…"
+    assert shorten_seq(7) == "7"
+    assert shorten_seq(None) == "-"
 
 
 def shown(facts: dict[str, Any]) -> str:
     stream = StringIO()
-    Console(file=stream, width=200).print(report(facts))
+    Console(file=stream, width=200).print(format_status(facts))
     return stream.getvalue()
 
 
