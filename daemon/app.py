@@ -180,13 +180,13 @@ class Daemon:
         self._notifier.stopping()
         self._notifier.extend(seconds + _SPARE_SECONDS)
         supervisor.stop_all()
-        if not self._until_idle(supervisor, self._signals.cut, seconds):
-            hurried = self._signals.cut.is_set()
+        if not self._until_idle(supervisor, self._signals.force_stop, seconds):
+            hurried = self._signals.force_stop.is_set()
             supervisor.kill_all("a second signal" if hurried else f"not finished in {seconds:g} s")
             self._until_idle(supervisor, Event(), _KILL_SECONDS)
         self._logs.flush()
-        _log.info("daemon.stopped", cut=[str(key) for key in supervisor.cut])
-        return 1 if supervisor.cut else 0
+        _log.info("daemon.stopped", cut=[str(key) for key in supervisor.killed_on_shutdown])
+        return 1 if supervisor.killed_on_shutdown else 0
 
     def _until_idle(self, supervisor: Supervisor, cut: Event, seconds: float) -> bool:
         """Ticks until no tail runs any more. Returns False when it was cut, or too late."""

@@ -1,10 +1,12 @@
-"""When a crashed tail is started again, and when not any more: decided by arithmetic alone."""
+"""When a crashed tail is restarted, and when it is given up: arithmetic alone."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from pillows.retry.backoff import Backoff
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,12 +16,12 @@ class RestartPolicy:
     Attributes:
         first_delay_seconds: upper bound of the first delay; doubles with every restart in a row.
         max_delay_seconds: upper bound of all delays.
-        max_restarts: so many within the period are tried, the next crash makes the tail `failed`.
+        max_restarts: restarts within the period; the next crash makes the tail `failed`.
         period_seconds: the period in which restarts are counted.
-        healthy_seconds: a run this long wipes the count (CouchDB's replicator uses 120 s too).
+        healthy_seconds: a run of this length resets the count (CouchDB's replicator uses 120 s too).
         stuck_seconds: a tail without a sign of life for this long is killed.
-        access_retry_seconds: how long a tail that was not let in stays `failed` before one more try;
-            CouchDB locks accounts after five bad passwords, so this is slow.
+        access_retry_seconds: how long a tail that was refused access stays `failed` before one retry;
+            slow, since CouchDB locks accounts after five bad passwords.
     """
 
     first_delay_seconds: float = 1.0
@@ -32,22 +34,24 @@ class RestartPolicy:
 
 
 class Restarts:
-    """Counts one tail's restarts and says how long to wait before the next.
+    """Counts the restarts of one tail, and decides the delay before the next.
 
     Args:
         policy: the limits.
-        random: gives a number in [0, 1): full jitter, so that tails which crashed together do not
-            come back together.
+        random: returns a number in [0, 1): full jitter, so that tails that crashed together do not
+            return together.
     """
 
     def __init__(self, policy: RestartPolicy, random: Callable[[], float]) -> None:
         self._policy = policy
-        self._random = random
+        self._backoff = Backoff(
+            initial_seconds=policy.first_delay_seconds, max_seconds=policy.max_delay_seconds, draw=random
+        )
         self._at: deque[float] = deque()
         self.total = 0
 
     def crashed(self, *, now: float, ran_seconds: float) -> float | None:
-        """Notes a crash.
+        """Count a crash.
 
         Args:
             now: monotonic seconds.
@@ -58,16 +62,16 @@ class Restarts:
         """
         policy = self._policy
         if ran_seconds >= policy.healthy_seconds:
-            self._at.clear()
+            self.forget()
         while self._at and self._at[0] <= now - policy.period_seconds:
             self._at.popleft()
         if len(self._at) >= policy.max_restarts:
             return None
-        ceiling = min(policy.max_delay_seconds, policy.first_delay_seconds * 2.0 ** len(self._at))
+        self._backoff.attempts = len(self._at)
         self._at.append(now)
         self.total += 1
-        return self._random() * ceiling
+        return self._backoff.next()
 
     def forget(self) -> None:
-        """The operator starts it afresh: earlier crashes no longer count."""
+        """Forget earlier crashes."""
         self._at.clear()

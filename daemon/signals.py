@@ -1,10 +1,10 @@
-"""What the process is told from outside: SIGTERM, SIGINT, SIGHUP.
+"""SIGTERM, SIGINT and SIGHUP, as events that the daemon waits for.
 
-A handler only counts and wakes; whoever waits then decides. It runs between two bytecodes of
-whatever greenlet happens to run, so it must neither wait nor log.
+A handler only sets an event or counts. It runs between two bytecodes of any greenlet, so it must
+neither wait nor log.
 
-Whoever waits for `stop` does so with a timeout: a hub on which nothing but an event is waited for
-has nothing that could ever wake it, and gevent ends such a wait at once with LoopExit.
+Wait for `stop` with a timeout: gevent ends a wait at once with LoopExit when the hub has nothing else
+that could ever wake it.
 """
 
 from __future__ import annotations
@@ -21,32 +21,33 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """What has been asked so far.
+    """The signals received so far.
 
     Attributes:
-        stop: set by the first SIGTERM or SIGINT: finish and end.
-        cut: set by the second one: end now.
-        reloads: how many SIGHUP came.
+        stop: set by the first SIGTERM or SIGINT: drain and end.
+        force_stop: set by the second one: end now.
+        reloads: number of SIGHUPs.
     """
 
     def __init__(self) -> None:
         self.stop = Event()
-        self.cut = Event()
+        self.force_stop = Event()
         self.reloads = 0
 
-    def _received(self, signum: int, _frame: FrameType | None) -> None:
+    def receive(self, signum: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
         if signum == signal.SIGHUP:
             self.reloads += 1
             return
-        event = self.cut if self.stop.is_set() else self.stop
+        event = self.force_stop if self.stop.is_set() else self.stop
         event.set()
-        # Waiters are woken on the hub, which may be asleep in its poll right now.
+        # The hub wakes the waiters, and may be asleep in its poll right now.
         gevent.get_hub().loop.run_callback_threadsafe(lambda: None)
 
 
 @contextmanager
-def installed(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Has a handler handle signals inside the `with`, and puts back what was there before.
+def install_handlers(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Install a handler for signals, and restore the former ones at the end of the `with`.
 
     Raises:
         ValueError: not in the main thread, where Python handles signals.
@@ -60,38 +61,38 @@ def installed(handler: Callable[[int, FrameType | None], None], *numbers: int) -
 
 
 @contextmanager
-def interrupts() -> Iterator[Event]:
-    """SIGINT raises KeyboardInterrupt as ever, and is remembered inside the `with`.
+def track_sigint() -> Iterator[Event]:
+    """Remember SIGINT, which raises KeyboardInterrupt as usual.
 
-    The exception is lost where it comes while a destructor or a callback of the hub runs: Python prints
-    and ignores it there. Whoever loops until interrupted looks at the event as well.
+    Python prints and ignores the exception where it is raised in a destructor or a callback of the hub.
+    A loop that runs until interrupted checks the event as well.
 
     Yields:
-        set once SIGINT has come.
+        an event, set once SIGINT has arrived.
 
     Raises:
         ValueError: not in the main thread, where Python handles signals.
     """
-    came = Event()
+    interrupted = Event()
 
     def remember(signum: int, frame: FrameType | None) -> None:
-        came.set()
+        interrupted.set()
         signal.default_int_handler(signum, frame)
 
-    with installed(remember, signal.SIGINT):
-        yield came
+    with install_handlers(remember, signal.SIGINT):
+        yield interrupted
 
 
 @contextmanager
-def handled() -> Iterator[Signals]:
-    """Handles the signals inside the `with`, and puts back what was there before.
+def handle_signals() -> Iterator[Signals]:
+    """Handle SIGTERM, SIGINT and SIGHUP until the end of the `with`.
 
     Yields:
-        what is asked.
+        the signals received so far.
 
     Raises:
         ValueError: not in the main thread, where Python handles signals.
     """
     signals = Signals()
-    with installed(signals._received, *_STOPPING, signal.SIGHUP):  # noqa: SLF001  one unit
+    with install_handlers(signals.receive, *_STOPPING, signal.SIGHUP):
         yield signals

@@ -46,7 +46,7 @@ def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> E
         print_json(facts) if as_json else print_table(format_status(facts))
         return ExitCode.UNREACHABLE if running and not facts["running"] else ExitCode.OK
     with (
-        signals.interrupts() as interrupted,
+        signals.track_sigint() as interrupted,
         suppress(KeyboardInterrupt),
         _open_display(as_json=as_json) as show_it,
     ):

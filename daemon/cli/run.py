@@ -42,7 +42,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
     clock = SystemClock()
     with (
-        signals.handled() as asked,
+        signals.handle_signals() as asked,
         logs.configured(
             format=config.logging.format,
             level=config.logging.level,

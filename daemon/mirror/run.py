@@ -166,7 +166,7 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
     clock = SystemClock()
     console = Console(stderr=True)
     with ExitStack() as stack:
-        asked = stack.enter_context(signals.handled())
+        asked = stack.enter_context(signals.handle_signals())
         log = stack.enter_context(_log_file(wanted.folder / LOG_FILE))
         redactor = Redactor.of_settings(config)
         lines = stack.enter_context(

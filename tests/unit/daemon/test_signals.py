@@ -7,7 +7,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 
-from daemon.signals import handled, interrupts
+from daemon.signals import handle_signals, track_sigint
 
 
 def send(number: int) -> None:
@@ -22,23 +22,23 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_first_signal_asks_to_stop_and_the_second_cuts_it_short(number: int) -> None:
-    with handled() as signals:
+    with handle_signals() as signals:
         send(number)
         assert signals.stop.wait(timeout=60)
-        assert not signals.cut.is_set()
+        assert not signals.force_stop.is_set()
         send(number)
-        assert signals.cut.wait(timeout=60)
+        assert signals.force_stop.wait(timeout=60)
 
 
 def test_a_waiting_hub_is_woken_at_once() -> None:
-    with handled() as signals:
+    with handle_signals() as signals:
         gevent.spawn_later(0.05, send, signal.SIGTERM)
         with gevent.Timeout(60):
             assert signals.stop.wait(timeout=60)
 
 
 def test_hup_is_only_counted() -> None:
-    with handled() as signals:
+    with handle_signals() as signals:
         send(signal.SIGHUP)
         send(signal.SIGHUP)
         eventually(lambda: signals.reloads >= 1)
@@ -50,7 +50,7 @@ def test_the_handlers_of_before_are_put_back_even_after_an_error() -> None:
     before = [signal.getsignal(number) for number in numbers]
 
     def fail_inside() -> None:
-        with handled():
+        with handle_signals():
             assert [signal.getsignal(number) for number in numbers] != before
             raise ZeroDivisionError
 
@@ -61,7 +61,7 @@ def test_the_handlers_of_before_are_put_back_even_after_an_error() -> None:
 
 def test_an_interrupt_raises_as_ever_and_is_remembered() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with interrupts() as came:
+    with track_sigint() as came:
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
         assert came.is_set()
@@ -74,6 +74,6 @@ def test_an_interrupt_is_remembered_where_python_ignores_the_exception() -> None
         def __del__(self) -> None:
             send(signal.SIGINT)
 
-    with interrupts() as came:
+    with track_sigint() as came:
         Dropped()
         assert came.is_set()

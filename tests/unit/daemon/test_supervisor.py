@@ -394,7 +394,7 @@ def test_whom_the_drain_had_to_kill_is_known(house: Callable[..., House]) -> Non
     h.supervisor.kill_all("a second signal")
     gevent.idle()
 
-    assert h.supervisor.cut == [h.fleet.key("one")]
+    assert h.supervisor.killed_on_shutdown == [h.fleet.key("one")]
     assert not h.supervisor.running
 
 
@@ -406,7 +406,7 @@ def test_what_was_killed_before_the_drain_was_not_cut_by_it(house: Callable[...,
     h.let(2)
 
     assert h.runs("bad") == 2
-    assert h.supervisor.cut == []
+    assert h.supervisor.killed_on_shutdown == []
 
 
 def test_a_status_that_raises_is_shown_and_harms_nobody(house: Callable[..., House]) -> None:
@@ -441,3 +441,113 @@ def test_run_ticks_every_second_until_stopped(house: Callable[..., House]) -> No
     assert loop.dead
     assert len(ticks) == 5
     assert h.runs("one") == 2
+
+
+def test_an_added_tail_runs_once_it_is_started(house: Callable[..., House]) -> None:
+    h = house(old=well, new=well)
+    factory = h.fleet.factories[h.fleet.key("new")]
+    h.supervisor.remove(h.fleet.key("new"))
+    h.supervisor.start_all()
+    h.supervisor.add(h.fleet.key("new"), factory)
+    h.let(1)
+    assert (h.runs("new"), h.state("new")) == (0, State.STOPPED)
+
+    h.supervisor.start(h.fleet.key("new"))
+    h.let(1)
+    assert (h.runs("new"), h.state("new")) == (1, State.LIVE)
+    with pytest.raises(ValueError, match="supervised already"):
+        h.supervisor.add(h.fleet.key("new"), factory)
+
+
+def test_a_replaced_tail_drains_before_the_next_one_is_built(house: Callable[..., House]) -> None:
+    h = house(one=well, bystander=well)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(1)
+    built: list[ScriptedTail] = []
+
+    def factory() -> ScriptedTail:
+        assert h.fleet.made["one"][0].drained
+        built.append(ScriptedTail(key, h.clock, well))
+        return built[-1]
+
+    h.supervisor.replace(key, factory)
+    h.let(6)
+    assert (h.runs("one"), len(built), h.state("one")) == (1, 1, State.LIVE)
+    assert h.runs("bystander") == 1
+
+
+@pytest.mark.parametrize("pause", [True, False])
+def test_a_replaced_tail_that_is_held_stays_held_and_then_runs_as_the_new_one(
+    house: Callable[..., House], pause: bool
+) -> None:
+    h = house(one=well)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.pause(key) if pause else h.supervisor.stop(key)
+    h.let(6)
+    built: list[ScriptedTail] = []
+
+    def factory() -> ScriptedTail:
+        built.append(ScriptedTail(key, h.clock, well))
+        return built[-1]
+
+    h.supervisor.replace(key, factory)
+    h.let(2)
+    assert (built, h.state("one")) == ([], State.PAUSED if pause else State.STOPPED)
+    h.supervisor.resume(key) if pause else h.supervisor.start(key)
+    h.let(1)
+    assert len(built) == 1
+
+
+def test_a_replaced_tail_that_failed_starts_again(house: Callable[..., House]) -> None:
+    h = house(one=[crashing] * 4)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(60)
+    assert h.state("one") is State.FAILED
+
+    h.supervisor.replace(key, lambda: ScriptedTail(key, h.clock, well))
+    h.let(1)
+    assert h.state("one") is State.LIVE
+
+
+def test_a_removed_tail_drains_and_is_forgotten(house: Callable[..., House]) -> None:
+    h = house(one=well, bystander=well)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.remove(key)
+
+    assert key not in h.supervisor.keys
+    assert h.supervisor.running == [h.fleet.key("bystander"), key]
+    with pytest.raises(ValueError, match="still stopping"):
+        h.supervisor.add(key, h.fleet.factories[key])
+    h.let(6)
+    assert h.fleet.made["one"][0].drained
+    assert h.supervisor.running == [h.fleet.key("bystander")]
+    h.supervisor.add(key, h.fleet.factories[key])
+
+
+def test_a_removed_tail_that_does_not_stop_is_killed(house: Callable[..., House]) -> None:
+    h = house(one=deaf)
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.remove(h.fleet.key("one"))
+    h.let(32)
+    assert h.supervisor.running == []
+
+
+def test_the_shutdown_waits_for_a_removed_tail_too(house: Callable[..., House]) -> None:
+    h = house(one=deaf)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    h.let(1)
+    h.supervisor.remove(key)
+    h.supervisor.stop_all()
+    assert h.supervisor.running == [key]
+
+    h.supervisor.kill_all("the time is over")
+    h.let(2)
+    assert (h.supervisor.running, h.supervisor.killed_on_shutdown) == ([], [key])
