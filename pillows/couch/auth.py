@@ -1,4 +1,4 @@
-"""Who we are to a CouchDB server: what each request carries, and where it comes from."""
+"""Authenticate to a CouchDB server: the headers that each request carries, and where they come from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Protocol
 
 import requests
 from gevent.lock import RLock
+from ibm_cloud_sdk_core import ApiException  # type: ignore[import-untyped]
+from ibm_cloud_sdk_core.authenticators import IAMAuthenticator  # type: ignore[import-untyped]
 
 from pillows.clock import Clock
 from pillows.couch.errors import RefusedError
@@ -25,99 +27,100 @@ from pillows.couch.options import (
 )
 from pillows.errors import RetryableError
 
-#: A token is renewed when this share of its life is over.
+#: A token is renewed after this share of its lifetime.
 RENEW_AT = 0.8
 
-#: A cookie that does not say how long it lives does so for CouchDB's default, `[chttpd_auth] timeout`.
+#: Assumed lifetime of a session cookie without Max-Age: CouchDB's default `[chttpd_auth] timeout`.
 COOKIE_SECONDS = 600.0
 
 
-class Login(Protocol):
-    """Sends the one request that an access method needs of its own."""
+class SendLogin(Protocol):
+    """Sends the one request that an authenticator needs itself."""
 
     def __call__(self, path: str, form: dict[str, str]) -> requests.Response:
-        """POSTs JSON to a path of the server without credentials."""
+        """POST JSON to a path of the server without credentials."""
 
 
 class Authenticator(ABC):
-    """Puts credentials on requests. Shared by everybody who uses them."""
+    """Adds credentials to requests. Shared by all users of a connection."""
 
     @abstractmethod
-    def headers(self) -> dict[str, str]:
-        """The headers that say who we are; may ask a server for them.
+    def get_headers(self) -> dict[str, str]:
+        """Return the headers with the credentials; may request them from a server.
 
         Raises:
-            AccessError: that server does not let us in; that is counted already.
+            AccessError: that server denies access; the refusal is counted already.
             RetryableError: it is away.
         """
 
     def invalidate(self) -> bool:
-        """Drops a token that was refused. Returns whether another try could be better."""
+        """Drop a token that was refused. Return whether another request may succeed."""
         return False
 
-    def secrets(self) -> list[str]:
-        """What must never appear in a message."""
+    def get_secrets(self) -> list[str]:
+        """Return the texts that must never appear in a message."""
         return []
 
 
 class NoAuthenticator(Authenticator):
-    """A server that asks nobody."""
+    """For a server without authentication."""
 
-    def headers(self) -> dict[str, str]:
-        """Nothing."""
+    def get_headers(self) -> dict[str, str]:
+        """Return no header."""
         return {}
 
 
 class BasicAuthenticator(Authenticator):
-    """Name and password with every request."""
+    """Sends user name and password with every request."""
 
     def __init__(self, options: BasicAuth) -> None:
         self._options = options
 
-    def headers(self) -> dict[str, str]:
-        """`Authorization: BasicAuthenticator`."""
-        # In UTF-8, as CouchDB reads it; requests' own would take Latin-1.
+    def get_headers(self) -> dict[str, str]:
+        """Return `Authorization: Basic`."""
+        # In UTF-8, as CouchDB reads it; requests would send Latin-1, and the SDK's authenticator rejects
+        # passwords that begin or end with a brace or quote.
         pair = f"{self._options.username}:{self._options.password.get_secret_value()}"
         return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
-    def secrets(self) -> list[str]:
-        """The password, and the header's value that holds it."""
-        return [self._options.password.get_secret_value(), self.headers()["Authorization"].split()[1]]
+    def get_secrets(self) -> list[str]:
+        """Return the password, and the header's value that holds it."""
+        return [self._options.password.get_secret_value(), self.get_headers()["Authorization"].split()[1]]
 
 
 class BearerAuthenticator(Authenticator):
-    """A fixed token."""
+    """Sends a fixed token."""
 
     def __init__(self, options: BearerAuth) -> None:
         self._token = options.token.get_secret_value()
 
-    def headers(self) -> dict[str, str]:
-        """`Authorization: BearerAuthenticator`."""
+    def get_headers(self) -> dict[str, str]:
+        """Return `Authorization: Bearer`."""
         return {"Authorization": f"Bearer {self._token}"}
 
-    def secrets(self) -> list[str]:
-        """The token."""
+    def get_secrets(self) -> list[str]:
+        """Return the token."""
         return [self._token]
 
 
 class JwtAuthenticator(Authenticator):
-    """A token in a file that somebody else keeps fresh; read for every request, it is small."""
+    """Sends a token from a file that another program keeps current; the small file is read each time."""
 
     def __init__(self, options: JwtAuth) -> None:
         self._path = options.token_file
         self._sent = ""
 
-    def headers(self) -> dict[str, str]:
-        """`Authorization: BearerAuthenticator`."""
+    def get_headers(self) -> dict[str, str]:
+        """Return `Authorization: Bearer`."""
         self._sent = self._read()
         return {"Authorization": f"Bearer {self._sent}"}
 
     def invalidate(self) -> bool:
-        """Whether the file holds another token by now."""
+        """Return whether the file holds another token by now."""
         return self._read() != self._sent
 
-    def secrets(self) -> list[str]:
-        """The token that was sent last."""
+    def get_secrets(self) -> list[str]:
+        """Return the token that was sent last."""
         return [self._sent] if self._sent else []
 
     def _read(self) -> str:
@@ -128,120 +131,115 @@ class JwtAuthenticator(Authenticator):
 
 
 class CookieAuthenticator(Authenticator):
-    """A cookie session, renewed when 80 % of its life is over, by one greenlet for all."""
+    """Sends a session cookie, renewed after 80 % of its lifetime by one greenlet for all users.
+
+    Not ibmcloudant's `CouchDbSessionAuthenticator`: that assumes 24 hours for a cookie without Max-Age, where
+    CouchDB's default is 600 s, and its login cannot be throttled.
+    """
 
     def __init__(
-        self, options: SessionAuth, login: Login, clock: Clock, login_throttle: LoginThrottle
+        self, options: SessionAuth, send_login: SendLogin, clock: Clock, throttle: LoginThrottle
     ) -> None:
         self._options = options
-        self._login = login
+        self._send_login = send_login
         self._clock = clock
-        self._tries = login_throttle
+        self._throttle = throttle
         self._lock = RLock()
         self._cookie = ""
         self._renew_at = 0.0
 
-    def headers(self) -> dict[str, str]:
-        """`Cookie: AuthSession=...`."""
+    def get_headers(self) -> dict[str, str]:
+        """Return `Cookie: AuthSession=...`."""
         with self._lock:
             if not self._cookie or self._clock.monotonic() >= self._renew_at:
                 self._renew()
             return {"Cookie": f"AuthSession={self._cookie}"}
 
     def invalidate(self) -> bool:
-        """Drops the cookie: the next request logs in again."""
+        """Drop the cookie: the next request logs in again."""
         self._cookie = ""
         return True
 
-    def secrets(self) -> list[str]:
-        """The password and the cookie."""
+    def get_secrets(self) -> list[str]:
+        """Return the password and the cookie."""
         secrets = [self._options.password.get_secret_value(), self._cookie]
         return [secret for secret in secrets if secret]
 
     def _renew(self) -> None:
-        asked_at = self._clock.monotonic()
+        requested_at = self._clock.monotonic()
         password = self._options.password.get_secret_value()
-        with self._tries.logging_in():
-            response = self._login("/_session", {"name": self._options.username, "password": password})
+        with self._throttle.log_in():
+            response = self._send_login("/_session", {"name": self._options.username, "password": password})
         cookies = SimpleCookie()
         try:
             cookies.load(response.headers.get("Set-Cookie", ""))
             morsel = cookies["AuthSession"]
-            life_seconds = float(morsel["max-age"] or COOKIE_SECONDS)
+            lifetime_seconds = float(morsel["max-age"] or COOKIE_SECONDS)
         except (CookieError, KeyError, ValueError):
-            raise RetryableError("The server took the password and gave no session cookie.") from None
+            raise RetryableError("The server accepted the password but sent no session cookie.") from None
         self._cookie = morsel.value
-        self._renew_at = asked_at + RENEW_AT * life_seconds
+        self._renew_at = requested_at + RENEW_AT * lifetime_seconds
 
 
 class IamAuthenticator(Authenticator):
-    """IBM Cloud IAM: ibm_cloud_sdk_core fetches the token and renews it at 80 % of its life."""
+    """Sends a token of IBM Cloud IAM, which the SDK requests and renews after 80 % of its lifetime."""
 
-    def __init__(self, options: IamAuth, login_throttle: LoginThrottle) -> None:
-        # Imported only where it is used: it would cost every other daemon some MiB.
-        from ibm_cloud_sdk_core.authenticators import (  # type: ignore[import-untyped]  # noqa: PLC0415 - has no types
-            IAMAuthenticator,
-        )
-
+    def __init__(self, options: IamAuth, throttle: LoginThrottle) -> None:
         self._apikey = options.apikey.get_secret_value()
-        self._authenticator = IAMAuthenticator(self._apikey, url=options.url)
-        self._tries = login_throttle
+        self._sdk = IAMAuthenticator(self._apikey, url=options.url)
+        self._throttle = throttle
         self._lock = RLock()
 
-    def headers(self) -> dict[str, str]:
-        """`Authorization: BearerAuthenticator`.
+    def get_headers(self) -> dict[str, str]:
+        """Return `Authorization: Bearer`.
 
         Raises:
-            AccessError: IAM does not take the API key.
+            AccessError: IAM rejects the API key.
             RetryableError: IAM is away.
         """
         request: dict[str, dict[str, str]] = {"headers": {}}
-        with self._lock, self._tries.logging_in(), self._asking():
-            self._authenticator.authenticate(request)
+        with self._lock, self._throttle.log_in(), self._translate_errors():
+            self._sdk.authenticate(request)
         return request["headers"]
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        from ibm_cloud_sdk_core import (  # type: ignore[import-untyped]  # noqa: PLC0415 - as in __init__
-            ApiException,
-        )
-
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except ApiException as error:
             if error.status_code in (400, 401, 403):
-                raise RefusedError("IAM does not take the API key.", remedy="check `auth.apikey`") from None
+                raise RefusedError("IAM rejects the API key.", remedy="check `auth.apikey`") from None
             raise RetryableError(f"IAM answered {error.status_code}.") from None
         except requests.RequestException as error:
             raise RetryableError(f"IAM is away: {type(error).__name__}.") from None
-        except Exception as error:  # noqa: BLE001 - the SDK takes an answer to pieces without looking
+        except Exception as error:  # noqa: BLE001 - the SDK does not check the answer that it takes apart
             raise RetryableError(f"IAM's answer makes no sense: {type(error).__name__}.") from None
         finally:
-            # Else the SDK would take a request that failed for one under way, and wait a minute for it.
-            self._authenticator.token_manager.request_time = 0
+            # Otherwise the SDK takes a failed request for one under way, and waits a minute for it.
+            self._sdk.token_manager.request_time = 0
 
     def invalidate(self) -> bool:
-        """Drops the token: the next request asks for another."""
+        """Drop the token: the next request gets another one."""
         with self._lock:
-            self._authenticator.token_manager.expire_time = 0
+            self._sdk.token_manager.expire_time = 0
         return True
 
-    def secrets(self) -> list[str]:
-        """The API key and the token."""
-        token = self._authenticator.token_manager.access_token
+    def get_secrets(self) -> list[str]:
+        """Return the API key and the token."""
+        token = self._sdk.token_manager.access_token
         return [self._apikey, token] if token else [self._apikey]
 
 
 def create_authenticator(
-    auth: Auth | None, login: Login, clock: Clock, login_throttle: LoginThrottle
+    auth: Auth | None, send_login: SendLogin, clock: Clock, throttle: LoginThrottle
 ) -> Authenticator:
-    """The access method that was configured.
+    """Return the configured authenticator.
 
     Args:
-        auth: the configured method; None for an open server.
-        login: sends the request that gets a session.
-        clock: tells when a token is old.
-        login_throttle: how often that may be refused.
+        auth: the configured method; None for a server without authentication.
+        send_login: sends the request that gets a session.
+        clock: for the age of tokens.
+        throttle: limits the logins.
     """
     match auth:
         case None:
@@ -253,6 +251,6 @@ def create_authenticator(
         case JwtAuth():
             return JwtAuthenticator(auth)
         case SessionAuth():
-            return CookieAuthenticator(auth, login, clock, login_throttle)
+            return CookieAuthenticator(auth, send_login, clock, throttle)
         case IamAuth():
-            return IamAuthenticator(auth, login_throttle)
+            return IamAuthenticator(auth, throttle)

@@ -1,12 +1,14 @@
-"""One CouchDB server over HTTP: requests in, typed answers or the error tree out.
+"""Send requests to one CouchDB server; return typed responses or raise errors of `pillows.errors`.
 
-Nothing is retried here, since only the caller knows what must not be read twice.
+Nothing is retried here: only the caller knows what must not be read twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -14,12 +16,14 @@ import gevent
 import msgspec
 import requests
 import urllib3
+from ibmcloudant.cloudant_v1 import CloudantV1  # type: ignore[import-untyped]
 
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator
+from pillows.couch.cloudant import create_cloudant
 from pillows.couch.errors import ForbiddenError, RefusedError, classify
 from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
-from pillows.couch.http_session import session
+from pillows.couch.http_session import create_session
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, StreamingResponse
@@ -28,45 +32,61 @@ from pillows.redaction import Redactor
 
 T = TypeVar("T")
 
-#: A larger answer is put together in one turn of the hub and decoded in another.
+#: A larger body is assembled in one turn of the hub and decoded in another.
 _LARGE_BYTES = 4 * 2**20
 
-#: How much of an unwanted answer is read for its message.
-_COMPLAINT_BYTES = 4096
+#: Bytes of an error response that are read for its message.
+_ERROR_BYTES = 4096
+
+#: Largest body that `json` accepts unless told otherwise.
+_MAX_JSON_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    method: str
+    path: str
+    body: bytes | None = None
+    silent_seconds: float = 0.0
 
 
 class CouchClient:
-    """A client of one server, shared by every feed that reads from it.
+    """A client of one server, shared by all feeds that read from it.
 
     Proxies and `REQUESTS_CA_BUNDLE` come from the environment, as requests reads them.
 
     Args:
-        connection: where the server is and who we are.
-        clock: tells when tokens are old.
+        connection: address, credentials and timeouts.
+        clock: for the age of tokens.
     """
 
     def __init__(self, connection: CouchConnection, *, clock: Clock | None = None) -> None:
         self.connection = connection
         self.clock = clock or SystemClock()
-        self.login_throttle = LoginThrottle(self.clock)
+        self._throttle = LoginThrottle(self.clock)
         self._users = 0
-        self._http = session(connection)
-        self._access: Authenticator = create_authenticator(
-            connection.auth, self._login, self.clock, self.login_throttle
+        self._http = create_session(connection)
+        self._authenticator: Authenticator = create_authenticator(
+            connection.auth, self._log_in, self.clock, self._throttle
         )
 
+    @cached_property
+    def cloudant(self) -> CloudantV1:
+        """Ibmcloudant's client of the server, which sends its requests through this one."""
+        return create_cloudant(self.connection.url, self.send)
+
     def acquire(self) -> None:
-        """Notes somebody who uses this client."""
+        """Count a user of this client."""
         self._users += 1
 
     def release(self) -> None:
-        """Notes that somebody does not use it any more; idle connections go with the last."""
+        """Count a user less; the last one closes idle connections."""
         self._users -= 1
         if self._users <= 0:
             self.close()
 
     def path(self, *names: str) -> str:
-        """A path of the server: each name percent-encoded, `/` and `+` included."""
+        """Return a path of the server: each name percent-encoded, `/` and `+` included."""
         return "".join(f"/{quote(name, safe='')}" for name in names)
 
     @contextmanager
@@ -79,25 +99,25 @@ class CouchClient:
         silent_seconds: float = 0.0,
         activity: ActivityMonitor | None = None,
     ) -> Iterator[StreamingResponse]:
-        """Sends a request and gives its answer, to be read while the context is open.
+        """Send a request and yield its response, to be read while the context is open.
 
         Args:
             method: GET, POST, PUT.
             path: encoded, with the query.
             body: JSON.
-            silent_seconds: how long the server itself may say nothing.
-            activity: is told of every byte.
+            silent_seconds: longest silence of the server itself before its next byte.
+            activity: records every block that arrives.
 
         Raises:
-            AwayError: no connection to the server came about.
-            RetryableError: it is busy, or does not make sense; a subclass in `pillows.couch.errors` says
-                what exactly.
-            AccessError: it does not let us in.
-            ConfigError: what was configured cannot work.
+            AwayError: no connection to the server was made.
+            RetryableError: the server is busy or its response makes no sense; the subclasses in
+                `pillows.couch.errors` say which.
+            AccessError: the server denies access.
+            ConfigError: the configuration cannot work.
         """
-        response = self._admitted(method, path, body, silent_seconds)
+        response = self.send(method, path, body=body, silent_seconds=silent_seconds)
         try:
-            yield StreamingResponse(response, self.translate_errors, activity or ActivityMonitor(self.clock))
+            yield self._stream(response, activity)
         finally:
             response.close()
 
@@ -108,19 +128,59 @@ class CouchClient:
         type_: type[T],
         *,
         body: Any = None,
-        max_bytes: int = 64 * 2**20,
+        max_bytes: int = _MAX_JSON_BYTES,
         silent_seconds: float = 0.0,
         activity: ActivityMonitor | None = None,
     ) -> T:
-        """Sends a request and returns its whole answer, decoded.
+        """Send a request and return its whole response, decoded.
 
         Raises:
-            As `open`, and
-            TooLargeError: the answer is larger than `max_bytes`.
+            PillowError: as `open`.
+            TooLargeError: the response is larger than `max_bytes`.
         """
-        sent = None if body is None else msgspec.json.encode(body)
-        with self.open(method, path, body=sent, silent_seconds=silent_seconds, activity=activity) as answer:
-            text = answer.body(max_bytes)
+        encoded = None if body is None else msgspec.json.encode(body)
+        response = self.send(method, path, body=encoded, silent_seconds=silent_seconds)
+        return self.read_json(response, type_, max_bytes=max_bytes, activity=activity)
+
+    def send(
+        self, method: str, path: str, *, body: bytes | None = None, silent_seconds: float = 0.0
+    ) -> requests.Response:
+        """Send a request and return its unread response, which the caller closes.
+
+        Raises:
+            PillowError: as `open`.
+        """
+        request = _Request(method=method, path=path, body=body, silent_seconds=silent_seconds)
+        with self._throttle.attempt() if self.connection.auth is not None else nullcontext():
+            try:
+                return self._send_with_credentials(request)
+            except RefusedError:
+                if not self._authenticator.invalidate():
+                    self._record_refusal()
+                    raise
+            # Once more with new credentials; they may be refused, too.
+            try:
+                return self._send_with_credentials(request)
+            except RefusedError:
+                self._record_refusal()
+                raise
+
+    def read_json(
+        self,
+        response: requests.Response,
+        type_: type[T],
+        *,
+        max_bytes: int = _MAX_JSON_BYTES,
+        activity: ActivityMonitor | None = None,
+    ) -> T:
+        """Return a response's body, decoded, and close the response.
+
+        Raises:
+            TooLargeError: the body is larger than `max_bytes`.
+            RetryableError: the connection broke, or the body makes no sense.
+        """
+        with closing(response):
+            text = self._stream(response, activity).read(max_bytes)
         if len(text) > _LARGE_BYTES:
             gevent.sleep(0)
         try:
@@ -129,123 +189,89 @@ class CouchClient:
             raise RetryableError(f"The server's answer makes no sense: {error}") from None
 
     def close(self) -> None:
-        """Closes every idle connection. May be called twice; a later request opens another."""
+        """Close all idle connections. May be called twice; a later request opens another."""
         self._http.close()
 
-    def _admitted(
-        self, method: str, path: str, body: bytes | None, silent_seconds: float
-    ) -> requests.Response:
-        """The response to a request that the server took, after logging in anew at most once."""
-        with self.login_throttle.trying() if self.connection.auth is not None else nullcontext():
-            try:
-                return self._accepted(method, path, body, self._headers(), silent_seconds)
-            except RefusedError:
-                if not self._access.invalidate():
-                    self._refused()
-                    raise
-            # Logging in may be refused too; that is the end of it.
-            headers = self._headers()
-            try:
-                return self._accepted(method, path, body, headers, silent_seconds)
-            except RefusedError:
-                self._refused()
-                raise
+    def _stream(self, response: requests.Response, activity: ActivityMonitor | None) -> StreamingResponse:
+        return StreamingResponse(response, self.translate_errors, activity or ActivityMonitor(self.clock))
 
-    def _refused(self) -> None:
-        """Counts a refusal; who sends no credentials has none to lose."""
+    def _record_refusal(self) -> None:
         if self.connection.auth is not None:
-            self.login_throttle.refused()
+            self._throttle.record_refusal()
 
-    def _headers(self) -> dict[str, str]:
-        try:
-            return self._access.headers()
-        except RefusedError as error:
-            # Already counted, and not to be taken for a refusal of the request itself.
-            raise AccessError(error.args[0], remedy=error.remedy) from None
-
-    def _accepted(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        silent_seconds: float,
-    ) -> requests.Response:
-        if body is not None:
+    def _send_with_credentials(self, request: _Request) -> requests.Response:
+        headers = self._get_credentials()
+        if request.body is not None:
             headers["Content-Type"] = "application/json"
         try:
-            response = self._send(method, path, body, headers, silent_seconds)
+            response = self._send(request, headers)
         except ForbiddenError:
-            self.login_throttle.accepted()
+            self._throttle.record_success()
             raise
-        self.login_throttle.accepted()
+        self._throttle.record_success()
         return response
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None,
-        headers: dict[str, str],
-        silent_seconds: float,
-    ) -> requests.Response:
+    def _get_credentials(self) -> dict[str, str]:
+        try:
+            return self._authenticator.get_headers()
+        except RefusedError as error:
+            # Counted already; it must not be taken for a refusal of the request itself.
+            raise AccessError(error.args[0], remedy=error.remedy) from None
+
+    def _send(self, request: _Request, headers: dict[str, str]) -> requests.Response:
         timeouts = self.connection.timeouts
         with self.translate_errors():
             response = self._http.request(
-                method,
-                self.connection.url + path,
-                data=body,
+                request.method,
+                self.connection.url + request.path,
+                data=request.body,
                 headers=headers,
                 stream=True,
                 allow_redirects=False,
-                timeout=(timeouts.connect, timeouts.silence + silent_seconds),
-                # With each request: the environment's would go before the session's.
+                timeout=(timeouts.connect, timeouts.silence + request.silent_seconds),
+                # With each request: requests prefers the environment's to the session's.
                 verify=str(self.connection.ca_bundle) if self.connection.ca_bundle else None,
             )
         if response.status_code // 100 == 2:
             return response
-        try:
-            raise self._refusal(response)
-        finally:
-            response.close()
+        with closing(response):
+            raise self._to_error(response)
 
-    def _refusal(self, response: requests.Response) -> PillowError:
+    def _to_error(self, response: requests.Response) -> PillowError:
         try:
-            body = next(
-                StreamingResponse(response, self.translate_errors, ActivityMonitor(self.clock)).blocks(), b""
-            )[:_COMPLAINT_BYTES]
+            body = next(self._stream(response, None).blocks(), b"")[:_ERROR_BYTES]
         except RetryableError:
             body = b""
         return classify(response.status_code, response.headers, body, now=self.clock.wall())
 
-    def _login(self, path: str, form: dict[str, str]) -> requests.Response:
-        body = msgspec.json.encode(form)
-        headers = {"Content-Type": "application/json"}
-        response = self._send("POST", path, body, headers, silent_seconds=0.0)
+    def _log_in(self, path: str, form: dict[str, str]) -> requests.Response:
+        request = _Request(method="POST", path=path, body=msgspec.json.encode(form))
+        response = self._send(request, {"Content-Type": "application/json"})
         response.close()
         return response
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turns whatever requests, urllib3 or the socket raise into the error tree.
+        """Turn errors of requests, urllib3 and the socket into errors of `pillows.errors`.
 
-        The secrets are cut out of the texts, although none of these libraries puts them in.
+        Secrets are removed from the messages, although none of these libraries adds them.
         """
         try:
             yield
         except PillowError:
             raise
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise ConfigError(self._said(error), remedy="check the connection's url") from None
+            raise ConfigError(self._describe(error), remedy="check the connection's url") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            self.login_throttle.doubt()
+            self._throttle.record_broken_connection()
             if is_untrusted_certificate(error):
                 raise AccessError(
-                    f"The server's certificate is not trusted: {self._said(error)}",
+                    f"The server's certificate is not trusted: {self._describe(error)}",
                     remedy="set the connection's `ca_bundle`",
                 ) from None
             kind = AwayError if is_connect_failure(error) else RetryableError
-            raise kind(self._said(error)) from None
+            raise kind(self._describe(error)) from None
 
-    def _said(self, error: BaseException) -> str:
-        return Redactor(self._access.secrets()).redact(f"{type(error).__name__}: {error}")[:500]
+    def _describe(self, error: BaseException) -> str:
+        redactor = Redactor(self._authenticator.get_secrets())
+        return redactor.redact(f"{type(error).__name__}: {error}")[:500]

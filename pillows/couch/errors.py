@@ -1,4 +1,4 @@
-"""What an HTTP answer of a CouchDB server means. Pure: status, headers and body in, an error out."""
+"""Turn an HTTP error response of a CouchDB server into an error. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import msgspec
 
 from pillows.errors import AccessError, PillowError, RetryableError
 
-#: A server that asks us to wait longer than this is asked again anyway.
+#: Longest `Retry-After` that is honoured.
 MAX_RETRY_AFTER_SECONDS = 120.0
 
-#: What CouchDB says of a database that is not there; 2.x and 3.x, and 1.x.
+#: CouchDB's reasons for a missing database; 2.x and 3.x, and 1.x.
 _NO_DATABASE = {"Database does not exist.", "no_db_file"}
 
-#: What CouchDB says, with 403, of an account that failed too often, whatever its password; since 3.4.
+#: CouchDB's reason, with 403, for an account that failed to log in too often; since 3.4.
 _LOCKED = "Account is temporarily locked"
 
-#: What CouchDB says, with 401, also to users whose password it took.
+#: CouchDB's reason, with 401, also for users whose password is right.
 _NO_ADMIN = "You are not a server admin."
 
-#: Client errors that are none: timeouts, "nodedown" (412), "too early".
-_PASSING = {408, 412, 425}
+#: Client errors that are temporary: timeouts, "nodedown" (412), "too early".
+_TEMPORARY = {408, 412, 425}
 
 
 class ThrottledError(RetryableError):
@@ -34,28 +34,28 @@ class MissingError(RetryableError):
 
 
 class RefusedError(AccessError):
-    """The server did not take our credentials."""
+    """The server rejected our credentials."""
 
 
 class ForbiddenError(AccessError):
-    """The server knows who we are, and that we may not do this."""
+    """The server knows our user, who lacks the permission."""
 
 
 class RejectedError(RetryableError):
-    """The server does not take the request as it is.
+    """The server rejected the request.
 
-    What that means is the caller's to say, who knows what was asked for. It may well pass: proxies
-    and servers that are starting answer like this, too.
+    The caller decides what that means for its request. It may be temporary: proxies and servers that are
+    starting answer like this, too.
 
     Attributes:
         status: the HTTP status, 4xx.
-        said: CouchDB's own words; empty where the answer is not CouchDB's.
+        body: CouchDB's error; empty when the response is not CouchDB's.
     """
 
-    def __init__(self, message: str, *, status: int, said: ErrorBody) -> None:
+    def __init__(self, message: str, *, status: int, body: ErrorBody) -> None:
         super().__init__(message)
         self.status = status
-        self.said = said
+        self.body = body
 
 
 class ServerError(RetryableError):
@@ -71,7 +71,7 @@ class ServerError(RetryableError):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """A body in which CouchDB says what is wrong.
+    """The body of CouchDB's error responses.
 
     Attributes:
         error: a word.
@@ -82,12 +82,12 @@ class ErrorBody(msgspec.Struct, frozen=True):
     reason: str | None = None
 
     def __str__(self) -> str:
-        """Both, as an operator reads them."""
+        """Return both, as an operator reads them."""
         return f"{self.error}: {self.reason}" if self.reason else self.error
 
 
 def parse_error_body(body: bytes) -> ErrorBody:
-    """CouchDB's own words in a body; empty where the body is not CouchDB's."""
+    """Return CouchDB's error in a body; empty when the body is not CouchDB's."""
     try:
         return msgspec.json.decode(body, type=ErrorBody)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -95,36 +95,36 @@ def parse_error_body(body: bytes) -> ErrorBody:
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> PillowError:
-    """The error that an answer other than 2xx stands for.
+    """Return the error for a response with a status other than 2xx.
 
     Args:
         status: the HTTP status.
-        headers: the answer's headers.
+        headers: the response's headers.
         body: its beginning.
-        now: wall-clock seconds, for a `Retry-After` that is a date.
+        now: wall-clock seconds, for a `Retry-After` with a date.
     """
-    said = parse_error_body(body)
-    text = f"The server answered {status}" + (f" ({said})." if said.error else ".")
+    error = parse_error_body(body)
+    text = f"The server answered {status}" + (f" ({error})." if error.error else ".")
     if status in (401, 403):
-        return _unwelcome(status, said, text)
+        return _to_access_error(status, error, text)
     if status == 429:
         return ThrottledError(text, retry_after_seconds=max(1.0, retry_after(headers, now=now) or 0.0))
-    if status == 404 and said.reason in _NO_DATABASE:
+    if status == 404 and error.reason in _NO_DATABASE:
         return MissingError(text)
-    if 400 <= status < 500 and status not in _PASSING:
-        return RejectedError(text, status=status, said=said)
+    if 400 <= status < 500 and status not in _TEMPORARY:
+        return RejectedError(text, status=status, body=error)
     return ServerError(text, status=status, retry_after_seconds=retry_after(headers, now=now))
 
 
-def _unwelcome(status: int, said: ErrorBody, text: str) -> AccessError:
-    reason = said.reason or ""
+def _to_access_error(status: int, error: ErrorBody, text: str) -> AccessError:
+    reason = error.reason or ""
     if reason == _NO_ADMIN or (status == 403 and not reason.startswith(_LOCKED)):
-        return ForbiddenError(text, remedy="let the user do that: see the database's `_security`")
+        return ForbiddenError(text, remedy="grant the user access in the database's `_security`")
     return RefusedError(text, remedy="check the user, its password, and that it may read the database")
 
 
 def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, section 10.2.3)."""
+    """Return the seconds in `Retry-After`, a number or a date (RFC 9110, section 10.2.3), if it is there."""
     text = headers.get("Retry-After", "").strip()
     if not text:
         return None

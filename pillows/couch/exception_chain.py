@@ -1,4 +1,4 @@
-"""What is behind an error of requests or urllib3, however deep they have wrapped it."""
+"""Find the cause of an error of requests or urllib3, however deep they have wrapped it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-#: They wrap some four errors; more would be a ring.
-_DEEPEST = 10
+#: They nest about four errors; more would be a cycle.
+_MAX_DEPTH = 10
 
 
 def walk_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error itself, and what is behind it, from the outside in."""
+    """Yield the error and its causes, from the outside in."""
     behind: BaseException | None = error
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_DEPTH):
         if behind is None:
             return
         yield behind
@@ -25,10 +25,10 @@ def walk_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_untrusted_certificate(error: BaseException) -> bool:
-    """Whether a certificate that is not trusted is behind an error."""
+    """Return whether the cause is a certificate that is not trusted."""
     return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in walk_causes(error))
 
 
 def is_connect_failure(error: BaseException) -> bool:
-    """Whether no connection came about, so that nothing was asked of anybody."""
+    """Return whether no connection was made, so that no request was sent."""
     return any(isinstance(cause, NewConnectionError | ConnectTimeoutError) for cause in walk_causes(error))

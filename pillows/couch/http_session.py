@@ -1,8 +1,8 @@
-"""The HTTP session under `pillows.couch.client`: requests, with connections that may be interrupted.
+"""The HTTP session of `pillows.couch.client`: requests, with connections that may be interrupted.
 
-A feed is stopped by ending its greenlet, wherever it waits. urllib3 closes what it has opened on
-every way out but two: a greenlet that is interrupted while it connects, or while it looks whether a
-kept connection still stands, leaves the socket to the garbage collector. So both are done here.
+A feed is stopped by killing its greenlet, whatever it waits for. urllib3 closes its socket in every case but
+two: a greenlet that is killed while it connects, or while it checks whether an idle connection is still open,
+leaves the socket to the garbage collector. This module does both itself.
 """
 
 from __future__ import annotations
@@ -21,24 +21,17 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pillows.couch.options import CouchConnection
+from pillows.tcp_keepalive import SOCKET_OPTIONS
 
-#: Connections kept for short requests; streams beyond it are closed after use anyway.
+#: Connections kept open for short requests; streams beyond it are closed after use.
 _POOL_CONNECTIONS = 32
 
-#: A dead peer is noticed by the kernel even where no byte is expected for long.
-_KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-]
 
-
-def session(connection: CouchConnection) -> requests.Session:
-    """A session for one server, without credentials and without cookies of its own."""
+def create_session(connection: CouchConnection) -> requests.Session:
+    """Return a session for one server, without credentials and without cookies of its own."""
     http = requests.Session()
     http.auth = IgnoreNetrc()
-    # Cookies are ours to send (`pillows.couch.auth`): a jar would keep a dead session's.
+    # `pillows.couch.auth` sends the cookie: a jar would keep that of an expired session.
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     http.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
@@ -59,10 +52,10 @@ class IgnoreNetrc(requests.auth.AuthBase):
 
 
 def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> socket.socket:
-    """A connected socket; none is left open on any other way out.
+    """Return a connected socket; leave none open on any other way out.
 
     Raises:
-        OSError: no address of the host took the connection.
+        OSError: no address of the host accepted the connection.
     """
     failure: OSError | None = None
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
@@ -83,12 +76,12 @@ def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> sock
     raise failure or OSError(f"{host} has no address")
 
 
-def _opened(connection: HTTPConnection, port: int) -> socket.socket:
-    """A connected socket for one of urllib3's connections.
+def _open(connection: HTTPConnection, port: int) -> socket.socket:
+    """Return a connected socket for one of urllib3's connections.
 
     Raises:
-        NewConnectionError: it can't be connected. Not an OSError: urllib3 passes over a reset while it
-            sends a request, and would go on to read from a socket that never was.
+        NewConnectionError: it cannot be connected. Not an OSError: urllib3 ignores a reset while it sends a
+            request, and would go on to read from a socket that was never connected.
     """
     try:
         return _connect(connection._dns_host, port, connection.timeout, connection.socket_options or ())  # noqa: SLF001 - as urllib3's own does
@@ -98,10 +91,10 @@ def _opened(connection: HTTPConnection, port: int) -> socket.socket:
         raise NewConnectionError(connection, str(error)) from error
 
 
-def _stands(sock: socket.socket | None) -> bool:
-    """Whether an idle connection is still open: nothing can be read from it, not even its end.
+def _is_idle_alive(sock: socket.socket | None) -> bool:
+    """Return whether an idle connection is still open: nothing can be read from it, not even its end.
 
-    Asks the kernel without giving way to other greenlets, so nobody can interrupt.
+    Asks the kernel without switching greenlets, so it cannot be interrupted.
     """
     if sock is None:
         return False
@@ -113,19 +106,19 @@ def _stands(sock: socket.socket | None) -> bool:
 class _Http(HTTPConnection):
     @property
     def is_connected(self) -> bool:
-        return _stands(self.sock)
+        return _is_idle_alive(self.sock)
 
     def _new_conn(self) -> socket.socket:
-        return _opened(self, self.port or 80)
+        return _open(self, self.port or 80)
 
 
 class _Https(HTTPSConnection):
     @property
     def is_connected(self) -> bool:
-        return _stands(self.sock)
+        return _is_idle_alive(self.sock)
 
     def _new_conn(self) -> socket.socket:
-        return _opened(self, self.port or 443)
+        return _open(self, self.port or 443)
 
 
 class _HttpPool(HTTPConnectionPool):
@@ -137,10 +130,10 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """requests' transport with TCP keepalive and with connections that may be interrupted."""
+    """requests' transport with TCP keep-alive and with connections that may be interrupted."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        options = [*HTTPConnection.default_socket_options, *_KEEPALIVE]
+        options = [*HTTPConnection.default_socket_options, *SOCKET_OPTIONS]
         super().init_poolmanager(*args, **kwargs, socket_options=options)
         _use_our_pools(self.poolmanager)
 
@@ -150,7 +143,7 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def close(self) -> None:
-        """Closes idle connections now: urllib3 2 leaves them to the garbage collector."""
+        """Close idle connections now: urllib3 2 leaves them to the garbage collector."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in list(manager.pools.keys()):
                 if (pool := manager.pools.get(key)) is not None:

@@ -1,8 +1,8 @@
-"""How seldom one set of credentials is tried when a server says no.
+"""Limit how often one set of credentials is sent while the server refuses it.
 
-CouchDB 3.4 locks an account after five failures for some minutes, even for the right password, and
-checking a wrong password costs the server most of a second. So credentials that were refused are
-tried twice in five minutes at most, by everybody who shares them.
+CouchDB 3.4 locks an account after five failures for some minutes, even for the right password, and checking
+a wrong password takes the server most of a second. So refused credentials are sent at most twice in five
+minutes, by all users of a connection together.
 """
 
 from __future__ import annotations
@@ -18,82 +18,82 @@ from pillows.clock import Clock
 from pillows.couch.errors import RefusedError
 from pillows.errors import AccessError
 
-#: Refusals that end the trying, and for how long.
+#: Refusals after which nothing is sent, and for how long.
 MAX_REFUSALS = 2
 REFUSAL_SECONDS = 300.0
 
-#: A password is checked before anything else: who has no answer by then is not being refused.
-PATIENCE_SECONDS = 5.0
+#: CouchDB checks the password first: a request without an answer by then has not been refused.
+UNANSWERED_SECONDS = 5.0
 
 
 class LoginThrottle:
-    """Counts refusals of one set of credentials, and lets few try while they are unproven.
+    """Counts refusals of one set of credentials, and lets one request at a time test them.
 
-    Until the server has taken them once, and again after a refusal or a broken connection, one
-    request at a time may carry them: twenty pillows that start with a wrong password, or that come
-    back to a server where it was changed, would lock the account otherwise. Requests that are on
-    their way while it is changed can't be called back.
+    Until the server has accepted them once, and again after a refusal or a broken connection, one request
+    at a time may carry them. Otherwise twenty pillows that start with a wrong password, or that return to a
+    server where it was changed, would lock the account. Requests that are under way when it is changed
+    cannot be called back.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._refused_at: deque[float] = deque(maxlen=MAX_REFUSALS)
-        self._proven = False
+        self._accepted = False
         self._gate = Semaphore(1)
 
     @contextmanager
-    def trying(self) -> Iterator[None]:
-        """Around one request with credentials; waits while another tries unproven ones.
+    def attempt(self) -> Iterator[None]:
+        """Send one request with credentials; wait first while another tests credentials not yet accepted.
 
         Raises:
             AccessError: they were refused too often just now; nothing may be sent.
         """
         with ExitStack() as waited:
-            if not self._proven:
-                waited.enter_context(self._turn())
+            if not self._accepted:
+                waited.enter_context(self._take_turn())
                 self._check()
-            if self._proven:  # by whoever was let in before
+            if self._accepted:  # by the request that went first
                 waited.close()
             yield
 
     @contextmanager
-    def logging_in(self) -> Iterator[None]:
-        """Around the request that gets a token or a session, which may be refused as well.
+    def log_in(self) -> Iterator[None]:
+        """Send the request that gets a token or a session, which may be refused as well.
 
         Raises:
-            AccessError: as `trying`; somebody else may have been refused since.
+            AccessError: as `attempt`; another request may have been refused since.
         """
         self._check()
         try:
             yield
         except RefusedError:
-            self.refused()
+            self.record_refusal()
             raise
 
-    def refused(self) -> None:
-        """The server did not take the credentials."""
-        self._proven = False
+    def record_refusal(self) -> None:
+        """Count a refusal of the credentials."""
+        self._accepted = False
         self._refused_at.append(self._clock.monotonic())
 
-    def accepted(self) -> None:
-        """The server took the credentials."""
-        self._proven = True
+    def record_success(self) -> None:
+        """Forget all refusals: the server accepted the credentials."""
+        self._accepted = True
         self._refused_at.clear()
 
-    def doubt(self) -> None:
-        """A connection broke: what the server took before it may not take any more."""
-        self._proven = False
+    def record_broken_connection(self) -> None:
+        """Test the credentials again: they may have been changed while the server was away."""
+        self._accepted = False
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One after the other; whoever hears nothing for long lets the next one begin."""
+    def _take_turn(self) -> Iterator[None]:
+        """Wait for the gate; open it to the next request after `UNANSWERED_SECONDS`."""
         self._gate.acquire()
-        patience = gevent.spawn_later(PATIENCE_SECONDS, self._gate.release)
+        timer = gevent.spawn_later(UNANSWERED_SECONDS, self._gate.release)
         try:
             yield
         finally:
-            if not patience.ready():
-                patience.kill(block=False)
+            if not timer.ready():
+                timer.kill(block=False)
                 self._gate.release()
 
     def _check(self) -> None:

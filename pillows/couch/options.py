@@ -1,4 +1,4 @@
-"""Settings of a CouchDB server: where it is, who we are, and how long we wait."""
+"""Settings of a CouchDB server: address, credentials and timeouts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DATABASE = re.compile(r"[a-z][a-z0-9_$()+/-]*|_users|_replicator|_global_change
 def _database(name: str) -> str:
     if not _DATABASE.fullmatch(name):
         raise ValueError(
-            f"{name!r} is no name of a CouchDB database; "
-            "begin with a lower-case letter, go on with those, digits and _ $ ( ) + - /"
+            f"{name!r} is not a valid CouchDB database name; "
+            "begin with a lower-case letter, continue with those, digits and _ $ ( ) + - /"
         )
     return name
 
@@ -28,16 +28,17 @@ def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of a port that is no number
+    except ValueError:  # a port that is not a number
         return False
 
 
-#: The name of a database, as CouchDB takes it: it has none of another, so whoever waited would for ever.
+#: A CouchDB database name. An invalid one is rejected when the configuration is loaded: no such database can
+#: ever be created, so a pillow would wait forever.
 DatabaseName = Annotated[str, Field(min_length=1), AfterValidator(_database)]
 
 
 class BasicAuth(Options):
-    """Name and password with every request."""
+    """Send user name and password with every request."""
 
     type: Literal["basic"] = "basic"
     username: str
@@ -45,7 +46,7 @@ class BasicAuth(Options):
 
 
 class SessionAuth(Options):
-    """A cookie session, renewed before it ends."""
+    """Log in for a cookie session, renewed before it expires."""
 
     type: Literal["session"]
     username: str
@@ -53,21 +54,21 @@ class SessionAuth(Options):
 
 
 class BearerAuth(Options):
-    """A fixed bearer token."""
+    """Send a fixed bearer token."""
 
     type: Literal["bearer"]
     token: Secret
 
 
 class JwtAuth(Options):
-    """A JSON web token in a file that somebody else keeps fresh; read again when it changes."""
+    """Send a JSON web token from a file that another program keeps current."""
 
     type: Literal["jwt"]
     token_file: Path
 
 
 class IamAuth(Options):
-    """IBM Cloud IAM, for Cloudant."""
+    """Get tokens from IBM Cloud IAM, for Cloudant."""
 
     type: Literal["iam"]
     apikey: Secret
@@ -81,12 +82,12 @@ Auth = Annotated[
 
 
 class Timeouts(Options):
-    """How long to wait for a server that says nothing.
+    """How long to wait for a server.
 
     Attributes:
         connect: for a TCP connection and its TLS handshake.
-        silence: beyond the time that the server itself may stay silent, before the next byte.
-        drain: for what was already asked for when a stop is asked for.
+        silence: for the next byte, beyond the time for which the server may be silent.
+        drain: after a stop, for the responses that are under way.
     """
 
     connect: Duration = Field(default=10.0, gt=0)
@@ -99,9 +100,9 @@ class CouchConnection(Options):
 
     Attributes:
         url: `https://couch.example:6984`, without user and password.
-        auth: how we say who we are; none for an open server.
+        auth: credentials; none for an open server.
         ca_bundle: certificates to trust instead of the system's.
-        client_cert: our certificate with its key in one PEM file, or `client_key` beside it.
+        client_cert: our certificate with its key in one PEM file, or with the key in `client_key`.
         client_key: the key of `client_cert`.
         timeouts: see `Timeouts`.
         fetches: `_bulk_get` requests in flight for one feed.
@@ -123,7 +124,7 @@ class CouchConnection(Options):
             raise ValueError("needs a URL such as https://couch.example:6984")
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
-            raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
+            raise ValueError("holds a user or password; move them to `auth`, where they are never shown")
         if parts.query or parts.fragment:
-            raise ValueError("holds a query or fragment; end the URL before it")
+            raise ValueError("holds a query or fragment; remove it")
         return url.rstrip("/")

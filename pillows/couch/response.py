@@ -1,4 +1,4 @@
-"""The answer to a request, read raw, block by block, as it arrives.
+"""Read a response block by block, as it arrives.
 
 urllib3's own dechunking costs 0.8 microseconds per 500-byte document in CouchDB's chunks of 1.5 kB, so a
 faster one would gain nothing.
@@ -16,20 +16,20 @@ import urllib3
 from pillows.clock import Clock
 from pillows.errors import PermanentError
 
-#: Most of one block; a greenlet gives way to the others after as many bytes.
+#: Largest block; a greenlet yields to the others after reading this many bytes.
 BLOCK_BYTES = 65536
 
 
 class TooLargeError(PermanentError):
-    """The answer is larger than the caller wants to hold in memory."""
+    """The response is larger than the caller accepts in memory."""
 
 
 class ActivityMonitor:
-    """When somebody's last good byte came.
+    """Records when the last byte arrived.
 
     Attributes:
         at: monotonic seconds; None before the first.
-        blocks: how many blocks have come.
+        blocks: blocks that have arrived.
     """
 
     __slots__ = ("_clock", "at", "blocks")
@@ -40,7 +40,7 @@ class ActivityMonitor:
         self.blocks = 0
 
     def record(self) -> None:
-        """A block came."""
+        """Count a block that arrived now."""
         self.at = self._clock.monotonic()
         self.blocks += 1
 
@@ -50,8 +50,8 @@ class StreamingResponse:
 
     Args:
         response: of requests, unread.
-        translated: a context that turns what reading raises into the error tree.
-        activity: is told of every block.
+        translate_errors: a context that turns errors of reading into the error tree.
+        activity: records every block.
 
     Attributes:
         headers: the response's headers.
@@ -69,17 +69,17 @@ class StreamingResponse:
         self._activity = activity
 
     def blocks(self) -> Iterator[bytes]:
-        """The body as it arrives, undone of chunking and compression.
+        """Yield the body as it arrives, without chunking and compression.
 
         Raises:
-            RetryableError: the connection broke, in whatever way, or fell silent.
+            RetryableError: the connection broke, or was silent for too long.
         """
         unyielded_bytes = 0
         with self._translated():
             for block in self._stream():
                 self._activity.record()
                 yield block
-                # A socket that always has more never switches greenlets by itself.
+                # Reading from a socket that always has more never switches greenlets.
                 unyielded_bytes += len(block)
                 if unyielded_bytes >= BLOCK_BYTES:
                     unyielded_bytes = 0
@@ -93,8 +93,8 @@ class StreamingResponse:
         while block := self._raw.read1(BLOCK_BYTES, decode_content=True):
             yield block
 
-    def body(self, max_bytes: int) -> bytes:
-        """The whole body.
+    def read(self, max_bytes: int) -> bytes:
+        """Return the whole body.
 
         Raises:
             TooLargeError: it is larger than `max_bytes`.
@@ -106,5 +106,5 @@ class StreamingResponse:
             parts.append(block)
             size_bytes += len(block)
             if size_bytes > max_bytes:
-                raise TooLargeError(f"The answer is larger than {max_bytes} bytes.")
+                raise TooLargeError(f"The response is larger than {max_bytes} bytes.")
         return b"".join(parts)

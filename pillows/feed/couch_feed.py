@@ -170,7 +170,7 @@ class CouchFeed:
         path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
         try:
             with self._couch.open("GET", path, activity=self._activity) as answer:
-                return answer.body(max_bytes)
+                return answer.read(max_bytes)
         except TooLargeError:
             return None
         except RejectedError as error:

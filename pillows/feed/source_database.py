@@ -10,6 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from pillows.couch.client import CouchClient
+from pillows.couch.database_info import get_database_info, get_server_info
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.couch.response import ActivityMonitor, StreamingResponse
 from pillows.errors import (
@@ -35,22 +36,12 @@ MISSING_SECONDS = 30.0
 LONG_REQUEST = 4000
 
 
-class _Info(msgspec.Struct):
-    instance_start_time: str | int | None = None
-    purge_seq: str | int | None = None
-
-
 class _PurgedInfo(msgspec.Struct):
     id: str
 
 
 class _PurgedInfos(msgspec.Struct):
     purged_infos: list[_PurgedInfo]
-
-
-class _Welcome(msgspec.Struct):
-    uuid: str | None = None
-    vendor: dict[str, object] = {}
 
 
 class SourceDatabase:
@@ -96,7 +87,7 @@ class SourceDatabase:
 
     def identify(self) -> DatabaseIdentity:
         """Asks the server and the database who they are."""
-        welcome = self.couch.json("GET", "/", _Welcome, activity=self.activity)
+        welcome = get_server_info(self.couch, activity=self.activity)
         if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
             self.longpolls = True
         return self.info(welcome.uuid)
@@ -104,9 +95,7 @@ class SourceDatabase:
     def info(self, server_uuid: str | None) -> DatabaseIdentity:
         """Asks the database alone."""
         with self._understood():
-            info = self.couch.json(
-                "GET", self.couch.path(self.options.database), _Info, activity=self.activity
-            )
+            info = get_database_info(self.couch, self.options.database, activity=self.activity)
         start, purge = info.instance_start_time, info.purge_seq
         return DatabaseIdentity(
             server_uuid=server_uuid,
@@ -191,14 +180,14 @@ class SourceDatabase:
             raise self._meaning(error, length) from None
 
     def _meaning(self, error: RejectedError, length: int) -> FatalError | RetryableError:
-        wordless = error.status == 400 and not error.said.error
+        wordless = error.status == 400 and not error.body.error
         if error.status in (414, 431) or (wordless and length > LONG_REQUEST):
             return InvalidSeqError(
                 f"The saved position is too long for a request, of {length} characters with it: {error}",
                 remedy="raise the limit of the proxy, or of CouchDB (`[chttpd] max_uri_length`); after "
                 "`pillowd checkpoint reset` positions grow as long again",
             )
-        if error.status == 400 and error.said.error == "bad_request":
+        if error.status == 400 and error.body.error == "bad_request":
             return InvalidSeqError(
                 f"CouchDB does not take the saved position: {error}",
                 remedy="`pillowd checkpoint reset`, or set a position that it knows",

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from pillows.couch.bulk_docs import WrittenRow, bulk_docs
 from pillows.couch.client import CouchClient
+from pillows.couch.database_info import get_database_info
 from pillows.couch.errors import MissingError
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
@@ -84,7 +85,7 @@ class CouchBulkWriter:
 
     def _create_missing(self) -> None:
         try:
-            self._couch.json("GET", self._couch.path(self._database), dict[str, Any])
+            get_database_info(self._couch, self._database)
         except MissingError:
             self._couch.json("PUT", self._couch.path(self._database), dict[str, Any])
         self._create = False

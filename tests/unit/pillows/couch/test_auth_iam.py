@@ -109,7 +109,7 @@ def test_an_api_key_that_is_revoked_under_twenty_readers_is_tried_twice_together
     server.on(*TOKEN, given(fresh_token()), REFUSED)
     couch = couch_of(server, clock)
     welcome(couch)
-    couch._access.invalidate()
+    couch._authenticator.invalidate()
 
     def is_refused() -> None:
         with pytest.raises(AccessError):

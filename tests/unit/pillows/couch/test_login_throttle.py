@@ -30,7 +30,7 @@ def server(scripted_server) -> ScriptedServer:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a busy machine takes for an answer, it is waited for."""
-    monkeypatch.setattr(login_throttle, "PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(login_throttle, "UNANSWERED_SECONDS", 600.0)
 
 
 def basic(server: ScriptedServer, clock: object) -> CouchClient:
@@ -141,7 +141,7 @@ def test_a_server_that_says_nothing_to_one_reader_holds_up_the_others_for_a_mome
     server, clock, monkeypatch
 ):
     """A password is checked before anything else, so silence is no refusal."""
-    monkeypatch.setattr(login_throttle, "PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(login_throttle, "UNANSWERED_SECONDS", 0.01)
     server.on("GET", "/silent", [HANG])
     couch = basic(server, clock)
     held_up = gevent.spawn(ask, couch, "/silent")

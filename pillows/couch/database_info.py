@@ -1,0 +1,57 @@
+"""Ask a server and a database who they are, through ibmcloudant's client (`CouchClient.cloudant`)."""
+
+from __future__ import annotations
+
+import msgspec
+
+from pillows.couch.client import CouchClient
+from pillows.couch.response import ActivityMonitor
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """Part of `GET /`.
+
+    Attributes:
+        uuid: of the server; nodes of a cluster may have different ones.
+        vendor: holds the `name` of the product.
+    """
+
+    uuid: str | None = None
+    vendor: dict[str, object] = {}
+
+
+class DatabaseInfo(msgspec.Struct, frozen=True):
+    """Part of `GET /{db}`.
+
+    Attributes:
+        doc_count: documents without the deleted ones; None if the server does not say.
+        instance_start_time: when the database was created; see `DatabaseIdentity`.
+        purge_seq: moves with every purge.
+    """
+
+    doc_count: int | None = None
+    instance_start_time: str | int | None = None
+    purge_seq: str | int | None = None
+
+
+def get_server_info(couch: CouchClient, *, activity: ActivityMonitor | None = None) -> ServerInfo:
+    """Return what the server says of itself.
+
+    Raises:
+        PillowError: as `CouchClient.json`.
+    """
+    response = couch.cloudant.get_server_information(stream=True)
+    return couch.read_json(response.get_result(), ServerInfo, activity=activity)
+
+
+def get_database_info(
+    couch: CouchClient, database: str, *, activity: ActivityMonitor | None = None
+) -> DatabaseInfo:
+    """Return what the server says of a database.
+
+    Raises:
+        MissingError: the database does not exist.
+        PillowError: as `CouchClient.json`.
+    """
+    response = couch.cloudant.get_database_information(db=database, stream=True)
+    return couch.read_json(response.get_result(), DatabaseInfo, activity=activity)
