@@ -9,7 +9,7 @@ import pytest
 
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, WriteResult
-from pillows.transports.couchdb.replica_writer import DOUBT_SECONDS, Replica
+from pillows.transports.couchdb.replica_writer import LAG_SECONDS, ReplicaWriter
 from tests.support.clock import FakeClock
 
 DOCUMENT = DocumentRows(id="a", rev="9-x", leaf_version=9, rows={"copy": ({},)})
@@ -38,7 +38,7 @@ class Server:
             msgspec.json.encode({"results": [{"id": self.answer, "docs": docs}]}), type=type_
         )
 
-    def leaves(self, ids: Any) -> dict[str, Any]:
+    def get_leaves(self, ids: Any) -> dict[str, Any]:
         return dict.fromkeys(ids, ())
 
     def purge(self, leaves: Any) -> None:
@@ -49,31 +49,31 @@ class Server:
         return WriteResult()
 
 
-def write(replica: Replica) -> WriteResult:
+def write(replica: ReplicaWriter) -> WriteResult:
     return replica.write([(DOCUMENT, DOCUMENT.rows["copy"])], 1, first_pass=False)
 
 
 def test_a_document_that_was_purged_and_created_anew_is_copied_once_no_copy_can_lag_so_long():
     """It was waited for, for ever: the generation of the change never comes again."""
     source, target = Server("1-new"), Server()
-    replica = Replica(target, source, "db")  # type: ignore[arg-type]  # as much of them as it needs
+    replica = ReplicaWriter(target, source, "db")  # type: ignore[arg-type]  # as much of them as it needs
     for _ in range(3):
         with pytest.raises(RetryableError, match="older there"):
             write(replica)
-        source.clock.advance(DOUBT_SECONDS / 4)
-    source.clock.advance(DOUBT_SECONDS)
+        source.clock.advance(LAG_SECONDS / 4)
+    source.clock.advance(LAG_SECONDS)
     assert write(replica) == WriteResult()
     assert set(target.sent) == {"a"}
 
 
 def test_a_copy_that_catches_up_is_believed_at_once_and_doubted_anew():
     source, target = Server("8-old"), Server()
-    replica = Replica(target, source, "db")  # type: ignore[arg-type]  # as above
+    replica = ReplicaWriter(target, source, "db")  # type: ignore[arg-type]  # as above
     with pytest.raises(RetryableError):
         write(replica)
     source.revs = ["9-x"]
     assert write(replica) == WriteResult()
-    source.clock.advance(2 * DOUBT_SECONDS)
+    source.clock.advance(2 * LAG_SECONDS)
     source.revs = ["8-old"]
     with pytest.raises(RetryableError):
         write(replica)
@@ -84,7 +84,7 @@ def test_a_document_that_the_source_cannot_read_now_is_not_taken_for_purged(erro
     """It was purged from the target, with a whole shard of the source away for a moment."""
     source, target = Server(), Server()
     source.docs = [{"error": {"id": "a", "rev": "undefined", "error": error}}]
-    replica = Replica(target, source, "db")  # type: ignore[arg-type]  # as above
+    replica = ReplicaWriter(target, source, "db")  # type: ignore[arg-type]  # as above
     with pytest.raises(RetryableError, match=error):
         write(replica)
     assert target.purged == []
@@ -98,5 +98,5 @@ def test_a_document_that_the_answer_leaves_out_is_not_taken_for_purged():
     source, target = Server(), Server()
     source.answer = "another"
     with pytest.raises(RetryableError, match="nothing of 'a'"):
-        write(Replica(target, source, "db"))  # type: ignore[arg-type]  # as above
+        write(ReplicaWriter(target, source, "db"))  # type: ignore[arg-type]  # as above
     assert target.purged == []

@@ -1,4 +1,4 @@
-"""Where files and servers are: whether a folder can be written in, and one spelling for each place."""
+"""Addresses: one spelling for each file, host and server; and whether a folder can be written to."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder in which no file can be made.
+    """Refuse a folder in which no file can be created.
 
     Raises:
-        ConfigError: it is not there, or no folder.
+        ConfigError: it does not exist, or is not a folder.
         AccessError: we may not write there.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder.", remedy="make it; pillowd makes files, not their folders")
+        raise ConfigError(
+            f"{folder} is not a folder.", remedy="create it; pillowd creates files, not their folders"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise AccessError(f"{folder} cannot be written to.", remedy="let the daemon's user write there")
 
 
-def file_place(path: Path) -> str:
-    """A file by its one name: absolute, without links on the way."""
+def to_file_address(path: Path) -> str:
+    """Return a file's absolute path without links."""
     return os.path.realpath(path)
 
 
-def host_place(host: str) -> str:
-    """A host by one name: in lower case, and this machine is `localhost`."""
+def to_host_address(host: str) -> str:
+    """Return a host in lower case; this machine is `localhost`."""
     return "localhost" if host.lower() in _LOOPBACK else host.lower()
 
 
-def server_place(url: str) -> str:
-    """A server by one address, whatever the case, with its port."""
+def to_server_address(url: str) -> str:
+    """Return host, port and path of a server, equal for every spelling of its URL."""
     parts = urlsplit(url)
     port = parts.port or _PORTS.get(parts.scheme, 0)
-    return f"{host_place(parts.hostname or '')}:{port}{parts.path.rstrip('/')}"
+    return f"{to_host_address(parts.hostname or '')}:{port}{parts.path.rstrip('/')}"

@@ -1,10 +1,10 @@
 """Copies documents from CouchDB to CouchDB with their revisions, as replication does.
 
 All leaves of a document, conflicts and deletions included, are read from the source with their history
-and attachments, and those that the target lacks are stored as they are (`new_edits=false`). Doing it
-twice writes nothing. What is read is the source's state of now, so an old batch cannot bring an old
-state back, and no write version is needed. A document that leaves the set is purged from the target: a
-deletion of our own would outlive its return, because its old revision would then be an ancestor of ours.
+and attachments; those that the target lacks are stored as they are (`new_edits=false`). Repeating it
+writes nothing. The source's present state is read, so an old batch cannot bring an old state back, and
+no write version is needed. A document that leaves the set is purged from the target: a deletion of our
+own would outlive its return, because its old revision would then be an ancestor of ours.
 """
 
 from __future__ import annotations
@@ -13,55 +13,25 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from pillows.couch.bulk_get import Leaf, get_all_leaves, parse_leaf
 from pillows.couch.client import CouchClient
 from pillows.errors import RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, revision_number
-from pillows.transports.couchdb.leaves import all_leaves
-from pillows.transports.couchdb.target import Leaf, TargetDatabase
+from pillows.transports.couchdb.target import TargetDatabase
 
 #: Documents per request to the source: with attachments they can be large.
 GROUP_DOCUMENTS = 50
 
-#: So long a copy of the source may lag behind the feed (as `join_overlap` has it); what is older for
-#: longer went back: purged and created anew, or restored.
-DOUBT_SECONDS = 60.0
-
-
-class _Error(msgspec.Struct):
-    error: str = ""
-
-
-class _Found(msgspec.Struct):
-    ok: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    error: _Error | None = None
-
-
-class _Result(msgspec.Struct):
-    id: str
-    docs: list[_Found]
-
-
-class _Results(msgspec.Struct):
-    results: list[_Result]
+#: How long a copy of the source may lag behind the feed (as `join_overlap`). A document that is older
+#: for longer was purged and created again, or restored.
+LAG_SECONDS = 60.0
 
 
 class _Missing(msgspec.Struct):
     missing: list[str] = []
 
 
-class Revision(msgspec.Struct, frozen=True):
-    """A leaf of the source.
-
-    Attributes:
-        leaf: its revision.
-        body: the document with `_revisions`, as the source gave it.
-    """
-
-    leaf: Leaf
-    body: bytes
-
-
-class Replica:
+class ReplicaWriter:
     """Replicates into one database.
 
     Args:
@@ -74,99 +44,91 @@ class Replica:
         self._target = target
         self._couch = couch
         self._database = database
-        self._doubted_at: dict[str, float] = {}
+        self._lagging_since: dict[str, float] = {}
 
     def write(
         self,
         items: Sequence[tuple[DocumentRows, Sequence[Row]]],
-        epoch: int,  # noqa: ARG002  # as in `Upserts`
+        epoch: int,  # noqa: ARG002  # as in `UpsertWriter`
         *,
         first_pass: bool,
     ) -> WriteResult:
-        """Copies documents that have rows, and deletions; removes the others.
+        """Copy documents that have rows, and deletions; remove the others.
 
         Raises:
             RetryableError: nothing is known of some of them.
         """
-        wanted = self._wanted(items) if first_pass else [document for document, _ in items]
+        wanted = self._list_wanted(items) if first_pass else [document for document, _ in items]
         with_rows = {document.id for document, rows in items if rows}
         dead: dict[str, str] = {}
         retry: dict[str, str] = {}
         for start in range(0, len(wanted), GROUP_DOCUMENTS):
             group = wanted[start : start + GROUP_DOCUMENTS]
-            found = self._revisions([document.id for document in group])
+            found = self._read_source([document.id for document in group])
             for document in group:
                 self._check_not_older(document, found.get(document.id, []))
             kept = {id: leaves for id, leaves in found.items() if id in with_rows or _is_deleted(leaves)}
             self._purge([document.id for document in group if document.id not in kept])
-            sent = self._target.send(self._lacking(kept), new_edits=False)
+            sent = self._target.send(self._list_lacking(kept), new_edits=False)
             dead |= sent.dead
             retry |= sent.retry
         return WriteResult(dead=dead, retry=retry)
 
-    def sweep(self, epoch: int, kept: Collection[str]) -> int:  # noqa: ARG002  # as in `Upserts`
-        """Purges the documents that the source does not know; how many those were."""
+    def sweep(self, epoch: int, kept: Collection[str]) -> int:  # noqa: ARG002  # as in `UpsertWriter`
+        """Purge the documents that the source does not know; return their number."""
         swept = 0
-        for page in self._target.pages():
+        for page in self._target.read_pages():
             ids = [leaf.id for leaf in page if not leaf.id.startswith("_design/")]
-            known = self._revisions(ids, bodies=False)
+            known = self._read_source(ids, bodies=False)
             swept += self._purge([id for id in ids if id not in known])
         return swept
 
-    def _wanted(self, items: Sequence[tuple[DocumentRows, Sequence[Row]]]) -> list[DocumentRows]:
-        """In a first pass: without what has no rows and is not there either."""
-        empty = [document.id for document, rows in items if not rows]
-        there = self._target.leaves(empty) if empty else {}
-        return [document for document, rows in items if rows or document.id in there]
+    def _list_wanted(self, items: Sequence[tuple[DocumentRows, Sequence[Row]]]) -> list[DocumentRows]:
+        """Return the documents of a first pass, without those that have no rows and are not stored."""
+        stored = self._target.get_leaves([document.id for document, rows in items if not rows])
+        return [document for document, rows in items if rows or document.id in stored]
 
     def _purge(self, ids: Sequence[str]) -> int:
-        there = self._target.leaves(ids) if ids else {}
-        if there:
-            self._target.purge(there)
-        return len(there)
+        stored = self._target.get_leaves(ids)
+        if stored:
+            self._target.purge(stored)
+        return len(stored)
 
-    def _check_not_older(self, document: DocumentRows, leaves: Sequence[Revision]) -> None:
-        """A copy of a shard may lag behind the feed; no leaf at all means that it was purged since."""
-        if not leaves or sum(revision_number(one.leaf.rev) for one in leaves) >= document.leaf_version:
-            self._doubted_at.pop(document.id, None)
+    def _check_not_older(self, document: DocumentRows, leaves: Sequence[Leaf]) -> None:
+        """Refuse leaves of a shard's copy that lags behind the feed. Without any leaf it was purged since."""
+        if not leaves or sum(revision_number(leaf.rev) for leaf in leaves) >= document.leaf_version:
+            self._lagging_since.pop(document.id, None)
             return
         now = self._couch.clock.monotonic()
-        if now - self._doubted_at.setdefault(document.id, now) < DOUBT_SECONDS:
+        if now - self._lagging_since.setdefault(document.id, now) < LAG_SECONDS:
             raise RetryableError(
                 f"A copy of the source lags behind its feed: {document.id!r} is older there."
             )
 
-    def _lacking(self, found: dict[str, list[Revision]]) -> dict[str, list[bytes]]:
-        """The bodies of those leaves that the target has not."""
-        asked = {id: [one.leaf.rev for one in its] for id, its in found.items()}
-        if not asked:
+    def _list_lacking(self, found: dict[str, list[Leaf]]) -> dict[str, list[bytes]]:
+        """Return the JSON of the leaves that the target lacks."""
+        if not found:
             return {}
         answer = self._target.couch.json(
-            "POST", self._target.path("_revs_diff"), dict[str, _Missing], body=asked
+            "POST",
+            self._target.path("_revs_diff"),
+            dict[str, _Missing],
+            body={id: [leaf.rev for leaf in leaves] for id, leaves in found.items()},
         )
         return {
-            id: [one.body for one in found[id] if one.leaf.rev in missing.missing]
+            id: [bytes(leaf.raw) for leaf in found[id] if leaf.rev in missing.missing]
             for id, missing in answer.items()
             if missing.missing
         }
 
-    def _revisions(self, ids: Sequence[str], *, bodies: bool = True) -> dict[str, list[Revision]]:
-        """All leaves of documents in the source; an id that it does not know is missing."""
+    def _read_source(self, ids: Sequence[str], *, bodies: bool = True) -> dict[str, list[Leaf]]:
+        """Return all leaves of documents in the source; an id that it does not know is missing."""
         query = "?revs=true&attachments=true" if bodies else ""
-        path = self._couch.path(self._database, "_bulk_get") + query
-        results = all_leaves(self._couch, path, _Results, ids)
-        if untold := set(ids) - {result.id for result in results}:
-            raise RetryableError(f"The source said nothing of {min(untold)!r}.")
-        return {result.id: its for result in results if (its := _revisions(result))}
+        found = get_all_leaves(self._couch, self._database, ids, parse_leaf, query=query)
+        if unanswered := set(ids) - found.keys():
+            raise RetryableError(f"The source said nothing of {min(unanswered)!r}.")
+        return {id: leaves for id, leaves in found.items() if leaves}
 
 
-def _revisions(result: _Result) -> list[Revision]:
-    for found in result.docs:
-        if found.error is not None and found.error.error != "not_found":
-            raise RetryableError(f"The source cannot tell what it has of {result.id!r}: {found.error.error}.")
-    bodies = [bytes(found.ok) for found in result.docs if isinstance(found.ok, msgspec.Raw)]
-    return [Revision(msgspec.json.decode(body, type=Leaf), body) for body in bodies]
-
-
-def _is_deleted(leaves: Sequence[Revision]) -> bool:
-    return all(one.leaf.deleted for one in leaves)
+def _is_deleted(leaves: Sequence[Leaf]) -> bool:
+    return all(leaf.deleted for leaf in leaves)

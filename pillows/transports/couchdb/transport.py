@@ -1,48 +1,27 @@
 """Writes to CouchDB databases: documents made of rows, or copies with their revisions.
 
-`upsert` (`_couch_upsert`) writes what the transform made, as ordinary edits. `replicate`
-(`_couch_replica`) copies documents as replication does, conflicts and attachments included; the
-transform then only decides whether a document has a row, and the database is for pillowd and
-replications alone.
+Mode `upsert` (`upsert_writer`) writes the transform's rows as ordinary edits. Mode `replicate`
+(`replica_writer`) copies documents as replication does, conflicts and attachments included; the
+transform then only decides whether a document has a row, and nothing but pillowd and replications may
+write to the database.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
-from pillows.couch.options import CouchConnection, DatabaseName
+from pillows.couch.options import CouchConnection
 from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
-from pillows.transports.common.addresses import server_place
-from pillows.transports.couchdb.replica_writer import Replica
-from pillows.transports.couchdb.target import TargetDatabase
-from pillows.transports.couchdb.upsert_writer import Upserts, edits
-
-
-class CouchdbOutput(OutputOptions):
-    """One database.
-
-    Attributes:
-        database: its name.
-        mode: `upsert` writes rows, `replicate` copies documents with their revisions.
-        create: create the database when it is missing.
-    """
-
-    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("database",)
-    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"create"})
-
-    database: DatabaseName
-    mode: Literal["upsert", "replicate"] = "upsert"
-    create: bool = True
-
-    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The database on its server; see `OutputOptions.addresses`."""
-        return frozenset({("couchdb", server_place(connection.url), self.database)})
+from pillows.transports.couchdb.options import CouchdbOutput
+from pillows.transports.couchdb.replica_writer import ReplicaWriter
+from pillows.transports.couchdb.target import TargetDatabase, TargetLeaf
+from pillows.transports.couchdb.upsert_writer import UpsertWriter, make_edits
 
 
 class CouchdbTransport(KeyedTransport):
@@ -66,10 +45,10 @@ class CouchdbTransport(KeyedTransport):
         self._targets = {
             output: TargetDatabase(self._couch, options.database, key) for output, options in outputs.items()
         }
-        self._writers: dict[str, Upserts | Replica] = {}
+        self._writers: dict[str, UpsertWriter | ReplicaWriter] = {}
 
     def set_source(self, connection: Options, database: str) -> None:
-        """Remembers where the documents come from: `replicate` reads there."""
+        """Set the source: `replicate` reads there."""
         if not isinstance(connection, CouchConnection):
             return
         for output, options in self.outputs.items():
@@ -80,23 +59,23 @@ class CouchdbTransport(KeyedTransport):
         self._source = (connection, database)
 
     def preview(self, batch: Batch) -> str:
-        """The documents as they would be written where the database has none of them yet."""
+        """Return the documents as they would be written to a database without any of them."""
         texts = []
         for output, options in self.outputs.items():
             for document in newest(batch.documents):
                 rows = document.rows.get(output, ())
                 if options.mode == "replicate":
-                    what = "all revisions are copied" if rows else "it is taken away"
+                    what = "all revisions are copied" if rows else "it is removed"
                     texts.append(f"-- {options.database}: {document.id!r}: {what}\n")
                     continue
-                bodies = edits(document, rows, write_version(batch.epoch, document.leaf_version), ())
+                bodies = make_edits(document, rows, write_version(batch.epoch, document.leaf_version), ())
                 texts += [f"POST /{options.database}/_bulk_docs\n{body.decode()}\n" for body in bodies]
         return "".join(texts)
 
     def open(self) -> TargetState:
-        """Creates missing databases and reads the epochs; see `Transport.open`."""
+        """Create missing databases and read the epochs; see `Transport.open`."""
         self.close()
-        self._writers = {output: self._writer(output) for output in self.outputs}
+        self._writers = {output: self._make_writer(output) for output in self.outputs}
         found = {
             o: self._targets[o].open(create=options.create, by_revisions=options.mode == "replicate")
             for o, options in self.outputs.items()
@@ -104,12 +83,12 @@ class CouchdbTransport(KeyedTransport):
         return TargetState.merge(found)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
-        """Stores the epoch in each database; see `Transport.acquire`."""
+        """Store the epoch in each database; see `Transport.acquire`."""
         for target in self._targets.values():
-            target.note_epoch(checkpoint.epoch)
+            target.raise_epoch(checkpoint.epoch)
 
     def write(self, batch: Batch) -> WriteResult:
-        """Writes to one database after the other; see `Transport.write`."""
+        """Write to one database after the other; see `Transport.write`."""
         documents = newest(batch.documents)
         results = [
             writer.write(
@@ -119,28 +98,28 @@ class CouchdbTransport(KeyedTransport):
             )
             for output, writer in self._writers.items()
         ]
-        return _together(results, {d.id: write_version(batch.epoch, d.leaf_version) for d in documents})
+        return _merge_results(results, {d.id: write_version(batch.epoch, d.leaf_version) for d in documents})
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Removes what the pass did not meet; see `Transport.finish_pass`."""
+        """Remove documents that the pass did not meet; see `Transport.finish_pass`."""
         return sum(writer.sweep(epoch, frozenset(kept)) for writer in self._writers.values())
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
-        """The documents of a database, page by page; of a replica their revisions are compared."""
+        """Yield pages of the documents of a database; a replica compares revisions, not write versions."""
         target = self._targets[output]
-        replica = self.outputs[output].mode == "replicate"
-        found = target.pages() if ids is None else iter([[its[0] for its in target.leaves(ids).values()]])
-        for page in found:
+        is_replica = self.outputs[output].mode == "replicate"
+        pages = target.read_pages() if ids is None else [_list_winners(target.get_leaves(ids))]
+        for page in pages:
             yield [
                 Stored(id=leaf.id, rev=leaf.rev)
-                if replica
+                if is_replica
                 else Stored(id=leaf.id, write_version=leaf.write_version)
                 for leaf in page
-                if not leaf.deleted and (replica or isinstance(leaf.write_version, int))
+                if not leaf.deleted and (is_replica or isinstance(leaf.write_version, int))
             ]
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self._couch.close()
         if self._source_couch is not None:
             self._source_couch.close()
@@ -150,24 +129,24 @@ class CouchdbTransport(KeyedTransport):
         """Return the databases and modes."""
         return ((output, options.database, options.mode) for output, options in self.outputs.items())
 
-    def _writer(self, output: str) -> Upserts | Replica:
+    def _make_writer(self, output: str) -> UpsertWriter | ReplicaWriter:
         if self.outputs[output].mode == "upsert":
-            return Upserts(self._targets[output])
+            return UpsertWriter(self._targets[output])
         if self._source is None:
             raise ConfigError(
-                f"Output {output!r} replicates, but its source is no CouchDB server.",
+                f"Output {output!r} replicates, but its source is not a CouchDB server.",
                 remedy="use mode: upsert",
             )
         connection, database = self._source
         self._source_couch = self._source_couch or CouchClient(connection)
-        return Replica(self._targets[output], self._source_couch, database)
+        return ReplicaWriter(self._targets[output], self._source_couch, database)
 
 
-def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:
-    """What all databases together say.
+def _merge_results(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteResult:
+    """Return the outcome over all databases.
 
-    A document that some refused for an equal write version, and the others took, was written there before a
-    failure: it is applied. A write version above ours anywhere is for the caller to look at.
+    A document that some databases refused for an equal write version, and the others accepted, was
+    written there before a failure: it is applied. The caller examines any write version above ours.
     """
     dead = {id: why for result in results for id, why in result.dead.items()}
     retry = {id: why for result in results for id, why in result.retry.items() if id not in dead}
@@ -181,3 +160,7 @@ def _together(results: Sequence[WriteResult], ours: Mapping[str, int]) -> WriteR
         if id not in dead and id not in retry and (len(stored) == len(results) or max(stored) > ours[id])
     }
     return WriteResult(refused=refused, dead=dead, retry=retry)
+
+
+def _list_winners(leaves: Mapping[str, Sequence[TargetLeaf]]) -> list[TargetLeaf]:
+    return [winner for winner, *_ in leaves.values()]

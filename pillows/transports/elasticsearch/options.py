@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from pillows.options import Duration, Options, OutputOptions, Secret, Size
-from pillows.transports.common.addresses import server_place
+from pillows.transports.common.addresses import to_server_address
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
 #: 255 bytes at most, of which our suffixes need 15.
@@ -103,7 +103,7 @@ class ElasticsearchOutput(OutputOptions):
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """The alias in the cluster, by each of its hosts; see `OutputOptions.addresses`."""
-        return frozenset(("elasticsearch", server_place(host), self.index) for host in connection.hosts)
+        return frozenset(("elasticsearch", to_server_address(host), self.index) for host in connection.hosts)
 
     @field_validator("index")
     @classmethod

@@ -22,7 +22,7 @@ from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions, Size
 from pillows.transports.base import AppendOnlyTransport, TargetState
-from pillows.transports.common.addresses import check_folder, file_place
+from pillows.transports.common.addresses import check_folder, to_file_address
 from pillows.transports.common.blocking import Turns
 from pillows.transports.common.json_lines import encode_batch, preview_batch
 from pillows.transports.common.mirroring import MirrorSupport
@@ -62,7 +62,7 @@ class JsonlOutput(OutputOptions):
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """The file, `.gz` included; see `OutputOptions.addresses`."""
         name = f"{self.file}.gz" if self.gzip else self.file
-        return frozenset({("file", file_place(connection.folder / name))})
+        return frozenset({("file", to_file_address(connection.folder / name))})
 
 
 class JsonlTransport(AppendOnlyTransport):

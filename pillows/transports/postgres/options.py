@@ -9,7 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret, SecretAddress
-from pillows.transports.common.addresses import host_place
+from pillows.transports.common.addresses import to_host_address
 from pillows.transports.common.columns import TableOutput
 
 #: Longer names are cut by the server (`NAMEDATALEN` - 1), so that two of ours could become one.
@@ -108,5 +108,6 @@ def _databases(connection: PostgresConnection) -> list[tuple[str, ...]]:
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
     name = str(given.get("dbname") or given.get("user") or "")
     return [
-        ("postgres", host_place(host), port or "5432", name) for host, port in zip(hosts, ports, strict=True)
+        ("postgres", to_host_address(host), port or "5432", name)
+        for host, port in zip(hosts, ports, strict=True)
     ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from pillows.transports.common.addresses import file_place
+from pillows.transports.common.addresses import to_file_address
 from pillows.transports.common.columns import TableOutput, parse_columns
 from pillows.transports.sqlite.statements import TYPES
 
@@ -50,4 +50,4 @@ class SqliteOutput(TableOutput):
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """The table in its file; names that differ in case only are one to SQLite."""
-        return frozenset({("sqlite", file_place(connection.path), self.table.lower())})
+        return frozenset({("sqlite", to_file_address(connection.path), self.table.lower())})

@@ -41,13 +41,13 @@ def test_sqlite_refuses_another_file_and_a_missing_folder(tmp_path: Path) -> Non
     (tmp_path / "t.txt").write_text("not a database at all")
     with pytest.raises(ConfigError, match="no SQLite database"):
         check(build("sqlite", {"table": "cases"}, path=tmp_path / "t.txt"))
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         check(build("sqlite", {"table": "cases"}, path=tmp_path / "not" / "there"))
 
 
 def test_jsonl_looks_at_its_folder(tmp_path: Path) -> None:
     assert "can be written to" in check(build("jsonl", {"file": "cases"}, folder=tmp_path))
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         check(build("jsonl", {"file": "cases"}, folder=tmp_path / "missing"))
 
 

@@ -12,7 +12,7 @@ from pillows.errors import AwayError, ConfigError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.transports.couchdb.target import TargetDatabase
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
-from pillows.transports.couchdb.upsert_writer import Upserts
+from pillows.transports.couchdb.upsert_writer import UpsertWriter
 from tests.conformance import TransportConformance
 from tests.conformance.steps import assert_applied, opened
 from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
@@ -59,7 +59,7 @@ def test_rows_that_are_no_objects_or_too_many_are_dead(target: CouchTarget) -> N
             batch(document("a", 1, b"[1]"), document("b", 1, {"n": 1}, {"n": 2}), document("c", 1, {"n": 1}))
         )
     assert set(result.dead) == {"a", "b"}
-    assert "no JSON object" in result.dead["a"]
+    assert "not a JSON object" in result.dead["a"]
     assert "one row a document, not 2" in result.dead["b"]
     assert set(rows(target)) == {"c"}
 
@@ -153,7 +153,7 @@ def scripted(server: ScriptedServer, *answers: Any) -> CouchdbTransport:
     couch = CouchdbTransport(
         "copy", KEY, CouchConnection(url=server.url), {"docs": CouchdbOutput(database="db")}
     )
-    couch._writers = {"docs": Upserts(couch._targets["docs"])}
+    couch._writers = {"docs": UpsertWriter(couch._targets["docs"])}
     return couch
 
 
