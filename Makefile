@@ -37,6 +37,10 @@ chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write down wh
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) --note docs/explanation/no-loss.md
 
+mutants: $(VENV)/.dev ## Change the modules that decide, and see that their tests notice (MODULE=part of a path)
+	@$(BIN)/python -m tests.servers install
+	$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
+
 fuzz: $(VENV)/.dev ## Feed the line reader with garbage (SECONDS, 600 at default), guided by coverage
 	$(BIN)/python -m tests.fuzz.lines -max_total_time=$(or $(SECONDS),600)
 
@@ -90,4 +94,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo test machine proof soak chaos fuzz bench lint types format docs schema man install setup dev lock
+.PHONY: help demo mutants test machine proof soak chaos fuzz bench lint types format docs schema man install setup dev lock

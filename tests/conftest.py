@@ -34,7 +34,10 @@ from tests.support.sizes import proving, soaking
 
 # A test is never timed: on a busy machine one example takes as long as it takes, and so does drawing it.
 hypothesis.settings.register_profile(
-    "pillowd", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "pillowd",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="PILLOWD_TEST_DERANDOMIZE" in os.environ,  # a mutant must not survive by chance
 )
 hypothesis.settings.load_profile("pillowd")
 

@@ -1,0 +1,50 @@
+"""The modules that decide, and the tests that must notice a change of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+#: The share of mutants that the tests must notice.
+TO_KILL = 0.85
+
+#: Module -> its tests, the most direct ones first; folders stand for all tests in them.
+MODULES: dict[str, tuple[str, ...]] = {
+    "pillows/runtime/start_decision.py": (
+        "tests/unit/pillows/runtime",
+        "tests/unit/pipeline",
+        "tests/unit/test_found_lost_outputs.py",
+    ),
+    "pillows/progress/watermark.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
+    "pillows/progress/checkpointer.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
+    "pillows/delivery/batcher.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/delivery/items.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/delivery/stale_writes.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/delivery/batch_writer.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed",),
+    "pillows/feed/requests.py": ("tests/unit/pillows/feed",),
+    "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
+    "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
+    "pillows/transports/sqlite/writer.py": (
+        "tests/unit/pillows/transports/sqlite",
+        "tests/integration/transports/test_sqlite.py",
+    ),
+    "pillows/transports/postgres/writer.py": (
+        "tests/unit/pillows/transports/postgres",
+        "tests/integration/transports/test_postgres.py",
+        "tests/integration/transports/test_postgres_conformance.py",
+        "tests/integration/transports/test_postgres_failures.py",
+    ),
+}
+
+
+def find_tests(module: str) -> list[str]:
+    """Return the paths of a module's tests, without those that another one holds already."""
+    found = [path for path in MODULES[module] if (ROOT / path).exists()]
+    files: list[str] = []
+    for path in found:
+        below = sorted((ROOT / path).rglob("test_*.py")) if (ROOT / path).is_dir() else [ROOT / path]
+        files += [name for each in below if (name := str(each.relative_to(ROOT))) not in files]
+    direct = f"test_{Path(module).stem}.py"
+    return sorted(files, key=lambda name: Path(name).name != direct)
