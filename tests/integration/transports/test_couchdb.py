@@ -60,7 +60,7 @@ def test_rows_that_are_no_objects_or_too_many_are_dead(target: CouchTarget) -> N
         )
     assert set(result.dead) == {"a", "b"}
     assert "not a JSON object" in result.dead["a"]
-    assert "one row a document, not 2" in result.dead["b"]
+    assert "one row per document, not 2" in result.dead["b"]
     assert set(rows(target)) == {"c"}
 
 
@@ -187,7 +187,7 @@ def test_a_document_that_cannot_be_read_now_is_retryable(
     couch = scripted(server, json_reply([], 201))
     broken = {"results": [{"id": "a", "docs": [{"error": {"error": "internal_error"}}]}]}
     server.on("POST", "/db/_bulk_get", json_reply(broken))
-    with pytest.raises(RetryableError, match="cannot tell what it has of 'a'"):
+    with pytest.raises(RetryableError, match="cannot return the document 'a' now: internal_error"):
         couch.write(batch(document("a", 1, {"n": 1})))
     couch.close()
 

@@ -153,7 +153,7 @@ def test_a_source_that_lags_behind_its_feed_is_retryable(copy: Copy) -> None:
 def test_replicating_takes_a_couchdb_source(copy: Copy) -> None:
     output = CouchdbOutput(database="db", mode="replicate")
     couch = CouchdbTransport("copy", KEY, copy.target.connection(), {"docs": output})
-    with pytest.raises(ConfigError, match="its source is no CouchDB server"):
+    with pytest.raises(ConfigError, match="its source is not a CouchDB server"):
         couch.open()
 
 
