@@ -18,9 +18,9 @@ from checkpoints.errors import (
     StoreUnavailable,
     StoreWriteError,
 )
-from checkpoints.pod.maintenance import Repair, check, repair
+from checkpoints.finding import Finding
+from checkpoints.maintenance import Repair, check, repair
 from checkpoints.pod.pod import POD
-from checkpoints.pod.segments import Finding
 from checkpoints.rpc.client import ControlClient
 from checkpoints.rpc.server import Connection, ControlServer, TryAgain
 from checkpoints.seq import Seq

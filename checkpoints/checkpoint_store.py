@@ -1,16 +1,15 @@
-"""Where the checkpoints are kept: a POD with a file for each pillow and source.
+"""The checkpoints of a state directory, and their history.
 
-A running pillow saves, an operator edits; each edit counts up the checkpoint's edits, and a save
-    with another count is refused (`CheckpointMoved`), so that the pillow reads again and starts
-from where the operator put it.
+A running tail saves, an operator edits. Each edit is counted in the checkpoint, and a save under another
+count is refused (`CheckpointMoved`), so that the tail reads again and starts where the operator put it.
 
-Saves that fall due together are one commit. The history stands in a file of its own, which is written
-once a minute at most: with tokens of 4 kB it would otherwise be twenty times what a save writes.
+A save appends one line to a journal (`checkpoints.journal`), whatever the number of checkpoints is; saves
+that fall due together share it. A history entry is added once a minute at most: with tokens of 4 kB a
+history would otherwise be twenty times what a save writes.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -20,19 +19,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from checkpoints.checkpoint import Checkpoint, TailKey
-from checkpoints.errors import CheckpointMoved, IntegrityError, NewerFormat, StoreWriteError
-from checkpoints.files.blocking import run_blocking
-from checkpoints.pod.codec import Key
-from checkpoints.pod.engine import Settings
-from checkpoints.pod.hooks import Rules
-from checkpoints.pod.pod import POD
-from checkpoints.pod.quarantine import damaged, finish, set_aside
+from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
+from checkpoints.journal.journal import Journal
+from checkpoints.journal.records import Key, decode_value
 from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
 HISTORY_SECONDS = 60.0
 
-_NEVER_DUE = math.nan  # no time is so many seconds after it
+_NEVER_DUE = math.nan  # compares as less than any number of seconds after it
 _UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
 
 _log = logging.getLogger(__name__)
@@ -40,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
-    """Where a tail was at some time.
+    """An earlier position of a tail.
 
     Attributes:
         seq: the position.
@@ -54,37 +49,31 @@ class HistoryEntry:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> HistoryEntry:
-        """The entry of a checkpoint."""
+        """Return the entry of a checkpoint."""
         return cls(seq=checkpoint.seq, saved_at=checkpoint.saved_at, changes=checkpoint.changes)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> HistoryEntry:
-        """The entry that `to_json` gave.
+        """Return the entry that `to_json` was called on.
 
         Raises:
-            KeyError, TypeError: it is none, or one of a newer format.
+            KeyError, TypeError: it is not an entry, or one of a newer format.
         """
         entry = cls(**value | {"seq": Seq.of(value["seq"])})
         if not isinstance(entry.saved_at, int | float) or not isinstance(entry.changes, int):
-            raise TypeError(f"not when, and after how many changes: {entry.saved_at!r}, {entry.changes!r}")
+            raise TypeError(f"not a time and a number of changes: {entry.saved_at!r}, {entry.changes!r}")
         return entry
 
     def to_json(self) -> dict[str, Any]:
-        """The entry as JSON values."""
+        """Return the entry as JSON values."""
         return {"seq": self.seq.value, "saved_at": self.saved_at, "changes": self.changes}
-
-
-@lru_cache(maxsize=256)
-def _decoded(text: str) -> Checkpoint:
-    """What a stored text says. Every idle tail looks each few seconds whether an operator edited it."""
-    return Checkpoint.from_json(json.loads(text))
 
 
 class CheckpointStore:
     """The checkpoints of one state directory, owned by one process; any number may read.
 
-    Files that cannot be read are set aside when the owner opens it (`checkpoints.pod.quarantine`): a tail
-    whose checkpoint is missing then is refused, all others go on.
+    Damage stops only the tails whose checkpoints it may have changed: the damaged file is kept under another
+    name when the owner opens the store, and a tail whose checkpoint is missing since is refused.
 
     Args:
         path: its folder, made if it is missing.
@@ -92,14 +81,13 @@ class CheckpointStore:
 
     Raises:
         StoreLocked: another process owns it; the message names its pid.
-        IntegrityError: a newer pillowd has written it; or what is on disk is not whole, and it is
-            opened readonly or cannot be moved. The message says what and the remedies.
+        IntegrityError: a newer pillowd wrote it; or it is damaged, and opened readonly or on a disk that
+            refuses the copy. The message names the damage and the remedies.
     """
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
-        self._pod = _opened(Path(path).expanduser(), readonly=readonly)
-        self._damaged = damaged(self._pod.path)
-        self._recorded: dict[TailKey, float] = {}  # saved_at of the newest history entry, once looked up
+        self._journal = Journal(Path(path).expanduser(), readonly=readonly)
+        self._recorded_at: dict[TailKey, float] = {}  # saved_at of the newest history entry, once looked up
 
     def __enter__(self) -> Self:
         return self
@@ -107,207 +95,177 @@ class CheckpointStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def get(self, key: TailKey) -> Checkpoint | None:
-        """The last saved checkpoint; None when there never was one.
+    def get(self, tail: TailKey) -> Checkpoint | None:
+        """Return the last saved checkpoint; None when there never was one.
 
         Raises:
             IntegrityError: there is one that cannot be read.
         """
-        try:
-            text = self._pod.text(_checkpoint(key))
-        except KeyError:
-            self._refuse_lost(key)
+        entry = self._journal.get(_checkpoint_key(tail))
+        if entry is None:
+            self._refuse_lost(tail)
             return None
         try:
-            return _decoded(text)
+            return _decode(entry)
         except _UNREADABLE as error:
             raise IntegrityError(
-                f"the checkpoint of {key} in {self._pod.path} cannot be read: {error}. "
+                f"the checkpoint of {tail} in {self._journal.path} cannot be read: {error}. "
                 "It may be of a newer pillowd. `pillowd checkpoint set` or `reset` replaces it."
             ) from error
 
-    def save(self, key: TailKey, checkpoint: Checkpoint) -> None:
-        """Keeps a running tail's checkpoint; it is on disk when this returns.
+    def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
+        """Store a running tail's checkpoint; it is on disk when this returns.
 
-        A history that cannot be read is left as it is: nothing depends on it, and whoever wrote it can
-        still read it.
+        A history that cannot be read is left as it is: nothing depends on it, and the pillowd that wrote it
+        can still read it.
 
         Raises:
-            CheckpointMoved: the stored one is of another count of edits (an operator's edit).
-            StoreWriteError: the disk refused. What was saved before is still on disk.
+            CheckpointMoved: the stored one has another count of edits.
+            StoreWriteError: the disk refused. The one that was saved before is still on disk.
         """
-        with self._pod.together():
-            present = self.get(key)
-            edits = 0 if present is None else present.edits
+        with self._journal.lock:
+            stored = self.get(tail)
+            edits = 0 if stored is None else stored.edits
             if edits != checkpoint.edits:
                 raise CheckpointMoved(
-                    f"the checkpoint of {key} was edited: {edits} times, not {checkpoint.edits}"
+                    f"the checkpoint of {tail} was edited: {edits} times, not {checkpoint.edits}"
                 )
-            keys = self._put(key, checkpoint)
-        self._pod.sync_key(*keys)
+            self._put(tail, checkpoint, self._history_to_extend(tail, checkpoint))
+        self._journal.sync()
 
-    def edit(self, key: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
-        """An operator's edit: stores what `change` makes of the present one with the next count of edits.
+    def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
+        """Store an operator's edit of a checkpoint, with the next count of edits.
 
-        Where the present one cannot be read, `change` gets None. A history that cannot be read is replaced.
+        Args:
+            tail: the tail.
+            change: called with the stored checkpoint, or None where there is none that can be read; returns
+                the new one. A history that cannot be read is replaced.
 
         Returns:
-            What was stored.
+            The checkpoint as it was stored.
 
         Raises:
             StoreWriteError: the disk refused; nothing was changed.
         """
-        with self._pod.together():
-            present, edits = self._readable(key)
-            changed = change(present)
+        with self._journal.lock:
+            stored, edits = self._find_readable(tail)
+            changed = change(stored)
             changed = replace(changed, edits=max(changed.edits, edits) + 1)
-            before = {part: self._pod[part] for part in _parts(key) if part in self._pod}
-            keys = self._put(key, changed, *([present] if present else []), edited=True)
+            before = {key: self._journal.get(key) for key in _keys(tail)}
+            history = self._find_readable_history(tail)
+            if stored is not None and (not history or history[0].seq != stored.seq):
+                history = [HistoryEntry.of(stored), *history]
+            self._put(tail, changed, history)
         try:
-            self._pod.sync_key(*keys)
+            self._journal.sync()
         except StoreWriteError:
-            self._restore(key, changed, before)
+            self._undo_edit(tail, changed, before)
             raise
         return changed
 
-    def delete(self, key: TailKey) -> None:
-        """Forgets a tail's checkpoint and its history.
-
-        Raises:
-            StoreWriteError: the disk refused; they are forgotten when it takes the next write.
-        """
-        with self._pod.together():
-            for part in _parts(key):
-                self._pod.pop(part, None)
-            self._recorded.pop(key, None)
-        self._pod.sync()
-
     def keys(self) -> list[TailKey]:
-        """The tails that have a checkpoint, in order of their names."""
-        return sorted(TailKey(pillow, source) for kind, pillow, source in self._pod if kind == "checkpoint")
+        """List the tails that have a checkpoint, in order of their names."""
+        keys = self._journal.keys()
+        return sorted(TailKey(*names) for kind, *names in keys if kind == "checkpoint")
 
-    def history(self, key: TailKey) -> list[HistoryEntry]:
-        """Where the tail was, newest first: at most 20 entries, a minute or more apart but for edits.
+    def history(self, tail: TailKey) -> list[HistoryEntry]:
+        """List earlier positions, newest first: at most 20, a minute or more apart but for edits.
 
         Raises:
-            IntegrityError: it cannot be read.
+            IntegrityError: the history cannot be read.
         """
-        entries = self._pod.get(_history(key), [])
+        entry = self._journal.get(_history_key(tail))
+        if entry is None:
+            return []
         try:
-            return [HistoryEntry.from_json(entry) for entry in entries]
+            return [HistoryEntry.from_json(each) for each in decode_value(entry)]
         except _UNREADABLE as error:
             raise IntegrityError(
-                f"the history of {key} in {self._pod.path} cannot be read: {error}. "
-                "It may be of a newer pillowd. Its saves go on, and leave it as it is; "
+                f"the history of {tail} in {self._journal.path} cannot be read: {error}. "
+                "It may be of a newer pillowd. Saves go on, and leave it as it is; "
                 "`pillowd checkpoint set`, `reset` or `rewind --beginning` begins another."
             ) from error
 
     def close(self) -> None:
-        """Lets the store go; safe to call twice."""
-        self._pod.close()
+        """Close the store; safe to call twice.
 
-    def _refuse_lost(self, key: TailKey) -> None:
-        for store in self._damaged:
-            if _checkpoint(key) not in store.keys:
-                raise IntegrityError(
-                    f"the checkpoint of {key} cannot be read, if it had one: {store}. "
-                    "`pillowd checkpoint set` or `reset` makes another; "
-                    f"remove {store.path} once no pillow needs what is in it."
-                )
+        Raises:
+            StoreWriteError: the disk refused what is not on it yet. The store is still open.
+        """
+        self._journal.close()
 
-    def _readable(self, key: TailKey) -> tuple[Checkpoint | None, int]:
-        """The present checkpoint, if it can be read, and its count of edits, which may be readable alone."""
+    def _refuse_lost(self, tail: TailKey) -> None:
+        for path in self._journal.damaged:
+            raise IntegrityError(
+                f"the checkpoint of {tail} cannot be read, if it had one: {path} is damaged. "
+                "`pillowd checkpoint set` or `reset` makes another; "
+                f"remove {path} once no pillow needs what is in it."
+            )
+
+    def _find_readable(self, tail: TailKey) -> tuple[Checkpoint | None, int]:
+        """Return the stored checkpoint if it can be read, and its edits, which may be readable alone."""
         try:
-            present = self.get(key)
+            stored = self.get(tail)
         except IntegrityError:
-            stored = self._pod.get(_checkpoint(key))
-            edits = stored.get("generation") if isinstance(stored, dict) else None
+            entry = self._journal.get(_checkpoint_key(tail))
+            value = None if entry is None else decode_value(entry)
+            edits = value.get("generation") if isinstance(value, dict) else None
             return None, edits if isinstance(edits, int) else 0
-        return present, present.edits if present else 0
+        return stored, stored.edits if stored else 0
 
-    def _put(
-        self, key: TailKey, checkpoint: Checkpoint, *replaced: Checkpoint, edited: bool = False
-    ) -> list[Key]:
-        """Puts a checkpoint, and a history entry if one is due. Returns what is to be synced."""
-        self._pod[_checkpoint(key)] = checkpoint.to_json()
-        if not edited and not self._is_due(key, checkpoint):
-            return [_checkpoint(key)]
-        history = self._past(key, edited=edited)
-        if history is None:
-            return [_checkpoint(key)]
-        unrecorded = [each for each in replaced if not history or history[0].seq != each.seq]
-        entries = [*map(HistoryEntry.of, [checkpoint, *unrecorded]), *history]
-        self._pod[_history(key)] = [entry.to_json() for entry in entries[:HISTORY_LENGTH]]
-        self._recorded[key] = checkpoint.saved_at
-        return [_checkpoint(key), _history(key)]
+    def _find_readable_history(self, tail: TailKey) -> list[HistoryEntry]:
+        try:
+            return self.history(tail)
+        except IntegrityError:
+            return []
 
-    def _is_due(self, key: TailKey, checkpoint: Checkpoint) -> bool:
-        """Whether a history entry is; the history itself, up to 80 kB, is read once."""
-        if key not in self._recorded:
-            history = self._past(key, edited=False)
-            if history == []:
-                return True
-            if history:
-                self._recorded[key] = history[0].saved_at
+    def _history_to_extend(self, tail: TailKey, checkpoint: Checkpoint) -> list[HistoryEntry] | None:
+        """Return the history that an entry of this checkpoint is due in; None where none is due."""
+        recorded_at = self._recorded_at.get(tail)
         # abs: a clock that was set back must not stop the history
-        return abs(checkpoint.saved_at - self._recorded[key]) >= HISTORY_SECONDS
-
-    def _past(self, key: TailKey, *, edited: bool) -> list[HistoryEntry] | None:
-        """The history that new entries are put before; None where it must stay as it is."""
-        try:
-            return self.history(key)
-        except IntegrityError as error:
-            if edited:
-                return []
-            _log.warning("%s", error)
-            self._recorded[key] = _NEVER_DUE
+        if recorded_at is not None and not abs(checkpoint.saved_at - recorded_at) >= HISTORY_SECONDS:
             return None
-
-    def _restore(self, key: TailKey, changed: Checkpoint, before: dict[Any, Any]) -> None:
-        """Takes an edit back that is not on disk, unless somebody built on it."""
-        with self._pod.together():
-            if self._pod.get(_checkpoint(key)) != changed.to_json():
-                return
-            for part in _parts(key):
-                self._pod.pop(part, None)
-            self._pod.update(before)
-            self._recorded.pop(key, None)
-
-
-def _opened(path: Path, *, readonly: bool) -> _Entries:
-    if readonly:
-        return _Entries(path, readonly=True)
-    run_blocking(finish, path)
-    try:
-        return _Entries(path, readonly=False)
-    except IntegrityError as error:
         try:
-            store = run_blocking(set_aside, path)
-        except (NewerFormat, OSError):
-            raise error from None
-        _log.error("%s: what can be read of it goes on; it was set aside", store)
-        return _Entries(path, readonly=False)
+            history = self.history(tail)  # up to 80 kB: not read at each save
+        except IntegrityError as error:
+            _log.warning("%s", error)
+            self._recorded_at[tail] = _NEVER_DUE
+            return None
+        if recorded_at is None and history:
+            self._recorded_at[tail] = history[0].saved_at
+            return self._history_to_extend(tail, checkpoint)
+        return history
+
+    def _put(self, tail: TailKey, checkpoint: Checkpoint, history: list[HistoryEntry] | None) -> None:
+        """Store a checkpoint, and its entry before those of `history` unless that is None."""
+        values: dict[Key, Any] = {_checkpoint_key(tail): checkpoint.to_json()}
+        if history is not None:
+            entries = [HistoryEntry.of(checkpoint), *history][:HISTORY_LENGTH]
+            values[_history_key(tail)] = [entry.to_json() for entry in entries]
+            self._recorded_at[tail] = checkpoint.saved_at
+        self._journal.put(values)
+
+    def _undo_edit(self, tail: TailKey, changed: Checkpoint, before: dict[Key, bytes | None]) -> None:
+        """Take an edit back that is not on disk, unless something was saved after it."""
+        with self._journal.lock:
+            if self.get(tail) == changed:
+                self._journal.restore(before)
+                self._recorded_at.pop(tail, None)
 
 
-class _CheckpointRules(Rules):
-    kind = "checkpoints"
+@lru_cache(maxsize=1024)
+def _decode(entry: bytes) -> Checkpoint:
+    """Decode an entry. Every idle tail asks each few seconds whether an operator edited its checkpoint."""
+    return Checkpoint.from_json(decode_value(entry))
 
 
-class _Entries(POD):
-    """Each entry in a file of its own, written when it is told to."""
-
-    def __init__(self, path: str | Path, *, readonly: bool) -> None:
-        settings = Settings(file_size=1, sync_at=None, sync_interval=None, readonly=readonly)
-        self._open(path, settings, _CheckpointRules(), close_at_exit=False)
+def _checkpoint_key(tail: TailKey) -> Key:
+    return ("checkpoint", tail.pillow, tail.source)
 
 
-def _checkpoint(key: TailKey) -> Key:
-    return ("checkpoint", key.pillow, key.source)
+def _history_key(tail: TailKey) -> Key:
+    return ("history", tail.pillow, tail.source)
 
 
-def _history(key: TailKey) -> Key:
-    return ("history", key.pillow, key.source)
-
-
-def _parts(key: TailKey) -> tuple[Key, Key]:
-    return (_checkpoint(key), _history(key))
+def _keys(tail: TailKey) -> tuple[Key, Key]:
+    return (_checkpoint_key(tail), _history_key(tail))

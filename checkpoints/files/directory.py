@@ -1,10 +1,10 @@
-"""A directory whose files are replaced so that a crash leaves the old one or the new one, never a mix.
+"""A directory whose files are replaced or appended to so that a crash leaves what was there, or more.
 
-Everything goes through the directory's descriptor: a directory that was removed and made anew under
-the same path is another one, and a store that still holds the old one gets an error instead of
-writing into its successor.
+Everything goes through the directory's descriptor. A directory that was removed and made again under the
+same path is a different one: a store that still holds the old one gets an error instead of writing into
+its successor.
 
-The order is: write a temporary file, `fsync` it, rename it over the old one, `fsync` the directory.
+A replacement is: write a temporary file, `fsync` it, rename it over the old one, `fsync` the directory.
 Without the first `fsync` the new name may point to an empty file after a power failure, without the
 second the rename itself may be lost.
 """
@@ -16,20 +16,22 @@ import fcntl
 import os
 import re
 from pathlib import Path
+from typing import Self
 
-from checkpoints.errors import StoreLocked
+from checkpoints.errors import StoreClosed, StoreError, StoreLocked
 
 LOCK = ".lock"
 
-_TEMPORARY = re.compile(r"^(\d+\.json(\.gz)?|\.meta)\.tmp-\d+$")
+_TEMPORARY = re.compile(r"^(\d+\.json(\.gz)?|\.meta|journal)\.tmp-\d+$")
+_FILE_MODE = 0o640  # values may hold credentials of URLs
 
 
 class Directory:
     """An open directory.
 
     Attributes:
-        path: where it was when it was opened.
-        durable: whether `replace` and `sync` wait for the disk.
+        path: its path when it was opened.
+        durable: whether `replace`, `append` and `sync` wait for the disk.
     """
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
@@ -37,10 +39,11 @@ class Directory:
         self.durable = durable
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._lock: int | None = None
+        self._pid = os.getpid()
 
     @classmethod
     def create(cls, path: Path, *, durable: bool = True) -> Directory:
-        """Opens `path`, made with its parents where it is missing.
+        """Open `path`; make it with its parents where it is missing.
 
         Raises:
             NotADirectoryError, FileExistsError: something else is there.
@@ -48,13 +51,36 @@ class Directory:
         _make(path, 0o750)
         return cls(path, durable=durable)
 
+    @classmethod
+    def open_locked(cls, path: Path, *, durable: bool = True) -> Directory:
+        """Make, open and lock `path` for one writer, and remove what a crash left.
+
+        Raises:
+            StoreLocked: another process has it; the message names its pid.
+            NotADirectoryError, FileExistsError: something else is there.
+        """
+        directory = cls.create(path, durable=durable)
+        try:
+            directory.lock()
+            directory.remove_leftovers()
+        except BaseException:
+            directory.close()
+            raise
+        return directory
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def lock(self) -> None:
-        """Takes the directory for this process until `close`, also against `kill -9` of this process.
+        """Keep other processes out until `close`, or until this process dies.
 
         Raises:
             StoreLocked: another process has it; the message names its pid.
         """
-        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640, dir_fd=self._fd)
+        fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE, dir_fd=self._fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -64,6 +90,25 @@ class Directory:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self._lock = fd
+
+    def ensure_open(self) -> None:
+        """Refuse to work on a closed directory, or on one of the process that this one was forked from.
+
+        Raises:
+            StoreClosed: it was closed.
+            StoreError: another process opened it.
+        """
+        if self._pid != os.getpid():
+            raise StoreError(
+                f"{self.path} belongs to process {self._pid}, from which this one was forked: use a SharedPOD"
+            )
+        if self._fd < 0:
+            raise StoreClosed(f"{self.path} is closed")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or belongs to the process that this one was forked from."""
+        return self._fd < 0 or self._pid != os.getpid()
 
     @property
     def gone(self) -> bool:
@@ -75,54 +120,72 @@ class Directory:
         return not os.path.samestat(there, os.fstat(self._fd))
 
     def names(self) -> list[str]:
-        """The names of the files in it."""
+        """List the names of the files in it."""
         return os.listdir(self._fd)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes.
+        """Read a file.
 
         Raises:
-            FileNotFoundError: there is none of that name.
+            FileNotFoundError: no file has that name.
         """
         with open(name, "rb", opener=self._opener) as file:
             return file.read()
 
-    def replace(self, name: str, data: bytes) -> None:
-        """Puts a new file in the place of `name`; durable after the next `sync`.
+    def replace(self, name: str, data: bytes, *, mode: int = _FILE_MODE) -> None:
+        """Replace the file `name`, or make it; durable after the next `sync`.
 
         Raises:
             OSError: the disk refused; the old file is untouched.
         """
         temporary = f"{name}.tmp-{os.getpid()}"
         try:
-            self._write(temporary, data)
+            self._write(temporary, data, mode)
             self._rename(temporary, name)
         except BaseException:
             with contextlib.suppress(OSError):  # what is left is removed when the store is opened again
                 self.remove(temporary)
             raise
 
+    def append(self, name: str, data: bytes) -> None:
+        """Append to the file `name`; durable when this returns.
+
+        Raises:
+            FileNotFoundError: no file has that name.
+            OSError: the disk refused. Any part of `data` may be in the file, now or after a crash.
+        """
+        self._append(name, data)
+
+    def link(self, name: str, other: str) -> None:
+        """Give the file `name` a second name; durable after the next `sync`.
+
+        Raises:
+            FileExistsError: `other` is taken.
+            OSError: the file system refused.
+        """
+        os.link(name, other, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there; durable after the next `sync`."""
+        """Remove a file if it is there; durable after the next `sync`."""
         with contextlib.suppress(FileNotFoundError):
             self._unlink(name)
 
     def remove_leftovers(self) -> None:
-        """Removes the temporary files that a crash left."""
+        """Remove the temporary files that a crash left."""
         for name in self.names():
             if _TEMPORARY.match(name):
                 self.remove(name)
 
     def sync(self) -> None:
-        """Makes the names durable: until then a rename or a removal may be undone by a power failure."""
+        """Make the names durable: until then a power failure may undo a rename or a removal."""
         if self.durable:
             self._fsync(self._fd)
 
     def close(self) -> None:
-        """Lets the directory go, and its lock; safe to call twice.
+        """Close the directory and give up its lock; safe to call twice.
 
-        The lock is let go by closing alone: in a forked child an explicit unlock would take it from
-        the parent.
+        Closing alone gives the lock up: in a forked child, an explicit unlock would take it from the
+        parent.
         """
         for fd in (self._fd, self._lock):
             if fd is not None and fd >= 0:
@@ -132,9 +195,15 @@ class Directory:
     def _opener(self, name: str, flags: int) -> int:
         return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
 
-    def _write(self, name: str, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o640, dir_fd=self._fd)  # values may hold credentials of URLs
+    def _write(self, name: str, data: bytes, mode: int = _FILE_MODE) -> None:
+        self._write_to(
+            os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode, dir_fd=self._fd), data
+        )
+
+    def _append(self, name: str, data: bytes) -> None:
+        self._write_to(self._opener(name, os.O_WRONLY | os.O_APPEND), data)
+
+    def _write_to(self, fd: int, data: bytes) -> None:
         try:
             rest = memoryview(data)
             while rest:
@@ -157,19 +226,28 @@ class Directory:
         os.unlink(name, dir_fd=self._fd)
 
 
+def replace_file(path: Path, data: bytes, *, mode: int = _FILE_MODE) -> None:
+    """Replace a file so that a crash leaves the old one or the new one; durable when this returns.
+
+    Raises:
+        OSError: the disk refused. The old file is there, or the new one if only its `fsync` failed.
+    """
+    with Directory(path.parent) as directory:
+        directory.replace(path.name, data, mode=mode)
+        directory.sync()
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: without it a power failure can undo a rename."""
+    with Directory(path) as directory:
+        directory.sync()
+
+
 def _make(path: Path, mode: int = 0o777) -> None:
-    """Makes a directory with its parents, each durable in the one above it."""
+    """Make a directory with its parents, each durable in the one above it."""
     if path.is_dir():
         return
     _make(path.parent)
     with contextlib.suppress(FileExistsError):  # made by another process meanwhile, or no directory
         path.mkdir(mode)
-    _sync_path(path.parent)
-
-
-def _sync_path(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(path.parent)

@@ -1,4 +1,4 @@
-"""Keeps what belongs to one process out of its forked children.
+"""Keeps descriptors of one process out of its forked children.
 
 A child inherits every descriptor. Held there, a lock would outlive its holder, and a connection or a
 listening socket would look alive after its server was killed.
@@ -12,20 +12,21 @@ from typing import Protocol
 
 
 class Abandoned(Protocol):
-    """Something that a forked child must let go."""
+    """An object whose descriptors a forked child must close."""
 
     def abandon(self) -> None:
-        """Called in the child. Closes descriptors, writes nothing, takes no lock: a thread of the
-        parent may have held it.
+        """Close the descriptors, in the child.
+
+        It must write nothing and take no lock: a thread of the parent may have held it.
         """
 
 
-class _Forks:
+class _ForkRegistry:
     def __init__(self) -> None:
         self._watched: weakref.WeakSet[Abandoned] = weakref.WeakSet()
         self._registered = False
 
-    def watch(self, thing: Abandoned) -> None:
+    def register(self, thing: Abandoned) -> None:
         if not self._registered:
             self._registered = True
             os.register_at_fork(after_in_child=self._abandon)
@@ -37,4 +38,4 @@ class _Forks:
             thing.abandon()
 
 
-register_for_fork = _Forks().watch
+register_for_fork = _ForkRegistry().register

@@ -8,7 +8,6 @@ that fall due together are one turn of the disk.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from checkpoints.errors import IntegrityError, StoreClosed, StoreError, StoreWriteError
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
+from checkpoints.finding import describe_damage
 from checkpoints.pod.codec import Key
 from checkpoints.pod.disk_state import OnDisk
 from checkpoints.pod.hooks import Rules
@@ -70,8 +70,6 @@ class Core:
         self.settings = settings
         self.rules = rules
         self.commits = 0
-        self._pid = os.getpid()
-        self._closed = False
         self._held = False
         self._disk = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -83,13 +81,7 @@ class Core:
 
     def refuse_closed(self) -> None:
         """Raises StoreClosed, or StoreError in a forked child, where nothing may be done."""
-        if self._closed:
-            raise StoreClosed(f"{self.directory.path} is closed")
-        if self._pid != os.getpid():
-            raise StoreError(
-                f"{self.directory.path} belongs to process {self._pid}, from which this one was forked: "
-                "use a SharedPOD"
-            )
+        self.directory.ensure_open()
 
     def refuse_readonly(self) -> None:
         """Raises where nothing may be changed."""
@@ -144,7 +136,7 @@ class Core:
         Raises:
             StoreWriteError: the disk refused. The store is still open, nothing is lost: close it again.
         """
-        if self._closed or self._pid != os.getpid():
+        if self.directory.closed:
             return
         if not self.settings.readonly:
             self.sync()
@@ -153,7 +145,6 @@ class Core:
     def discard(self) -> None:
         """Lets the directory go as it is."""
         with self._disk:
-            self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
             self.directory.close()
@@ -192,7 +183,7 @@ class Core:
         read = scan_beside_a_writer if self.settings.readonly else scan
         loaded = read(self.directory, file_size=self.settings.file_size, gzipped=self.settings.gzipped)
         if loaded.harm:
-            raise _broken(self.directory, loaded)
+            raise IntegrityError(describe_damage(self.directory.path, loaded.harm))
         for finding in loaded.findings:
             _log.warning("%s/%s", self.directory.path, finding)
         return loaded
@@ -231,7 +222,7 @@ class Core:
 
     def _schedule(self) -> None:
         with self.memory.lock:
-            if self._timer is None and self.settings.sync_interval is not None and not self._closed:
+            if self._timer is None and self.settings.sync_interval is not None and not self.directory.closed:
                 self._timer = threading.Timer(self.settings.sync_interval, self._on_time)
                 self._timer.daemon = True
                 self._timer.start()
@@ -239,7 +230,7 @@ class Core:
     def _on_time(self) -> None:
         with self.memory.lock:
             self._timer = None
-            idle = self._held or self._closed or not self.memory.writes
+            idle = self._held or self.directory.closed or not self.memory.writes
         if idle:
             return
         try:
@@ -249,13 +240,3 @@ class Core:
             self._schedule()
         except StoreClosed:
             return
-
-
-def _broken(directory: Directory, loaded: Scan) -> IntegrityError:
-    first, *others = loaded.harm
-    more = f" (and {len(others)} more)" if others else ""
-    return IntegrityError(
-        f"{directory.path}/{first}{more}. Nothing was changed. "
-        f"`pillowd store check {directory.path}` lists what is wrong, "
-        f"`pillowd store repair {directory.path} INTO` copies what is whole."
-    )

@@ -41,7 +41,9 @@ class Registry:
             core = self._present(path)
             if core is None:
                 self._watch()
-                core = self._open[path] = _open(_locked(path, settings), settings, rules)
+                core = self._open[path] = _open(
+                    run_blocking(Directory.open_locked, path, durable=settings.durable), settings, rules
+                )
                 self._handles[path] = 0
             elif core.settings != settings or core.rules.kind != rules.kind:
                 raise ValueError(f"{path} is open as a {core.rules.kind} with {core.settings}")
@@ -112,17 +114,6 @@ class Registry:
                 self._open[path].close()
             except StoreError:  # said, and the others are closed all the same
                 _log.exception("%s could not be closed at the end", path)
-
-
-def _locked(path: Path, settings: Settings) -> Directory:
-    directory = run_blocking(Directory.create, path, durable=settings.durable)
-    try:
-        directory.lock()
-        directory.remove_leftovers()
-    except BaseException:
-        directory.close()
-        raise
-    return directory
 
 
 def _open(directory: Directory, settings: Settings, rules: Rules) -> Core:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from checkpoints.errors import IntegrityError
 from checkpoints.files.directory import LOCK, Directory
+from checkpoints.finding import Finding
 from checkpoints.pod.codec import parse_line
 from checkpoints.pod.metadata import META, Meta
 from checkpoints.pod.segment_map import Layout
@@ -21,28 +22,6 @@ from checkpoints.pod.segment_map import Layout
 _ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
 
 SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is wrong with a store.
-
-    Attributes:
-        file: the file's name.
-        line: the number of the line, from 1; None when it is about the whole file.
-        problem: what is wrong.
-        harmless: it costs nothing (a repeated key): the store opens all the same.
-    """
-
-    file: str
-    problem: str
-    line: int | None = None
-    harmless: bool = False
-
-    def __str__(self) -> str:
-        """As an operator reads it."""
-        place = self.file if self.line is None else f"{self.file} line {self.line}"
-        return f"{place}: {self.problem}"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -171,14 +171,14 @@ def test_p33_making_a_new_store_syncs_its_parents_off_the_hub(tmp_path, syncing_
     assert THREAD() not in syncing_threads
 
 
-def test_p33_setting_a_damaged_store_aside_is_off_the_hub_too(tmp_path, syncing_threads):
+def test_keeping_a_damaged_journal_is_off_the_hub_too(tmp_path, syncing_threads):
     path = tmp_path / "x"
     with CheckpointStore(path) as store:
         store.save(TailKey("a", "b"), Checkpoint(seq=Seq.of("1-x")))
-    (path / "0.json").write_text("torn")
+    (path / "journal").write_text("damaged")
     syncing_threads.clear()
     CheckpointStore(path).close()
-    assert (tmp_path / "x.damaged-1").exists()
+    assert (path / "journal.damaged-1").exists()
     assert syncing_threads
     assert THREAD() not in syncing_threads
 

@@ -99,7 +99,7 @@ def test_a_reset_asks_for_a_new_pass(office: Office) -> None:
 
 def spoil(office: Office) -> None:
     office.save("7-x")
-    office.state.store._pod["checkpoint", KEY.pillow, KEY.source] = {"of": "a newer pillowd"}
+    office.state.store._journal.put({("checkpoint", KEY.pillow, KEY.source): {"of": "a newer pillowd"}})
 
 
 def test_a_reset_works_over_a_checkpoint_that_cannot_be_read(office: Office) -> None:

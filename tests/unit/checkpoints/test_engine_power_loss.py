@@ -1,14 +1,8 @@
-"""The strictest disk that POSIX allows: after a crash only what was synced is sure to be there.
-
-A file's content is sure once it was synced itself. A name (made, renamed over, removed) is sure once
-its directory was synced; until then each name may show any of the files that it showed since the last
-sync of the directory, independently of all other names. A file that was never synced may hold any
-beginning of what was written.
-"""
+"""The store on a disk that keeps no more than it must (`power_loss`), pulled out at any moment."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, event, settings
@@ -16,103 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from checkpoints.errors import StoreWriteError
-from checkpoints.files.directory import Directory
 from checkpoints.pod.engine import Core, Settings
 from checkpoints.pod.hooks import Rules
+from tests.sizes import proving, size
+from tests.unit.checkpoints.power_loss import Disk, PowerFailure
 
 ABSENT = None
-
-
-class PowerFailure(BaseException):
-    """The machine is off."""
-
-
-class File:
-    def __init__(self, data):
-        self.data = data
-        self.synced = False
-
-
-class Disk(Directory):
-    """A directory on a disk that keeps nothing but what it must.
-
-    `faults_at`: how many more operations succeed; then `fault` is raised.
-    """
-
-    def __init__(self, files):
-        self.path = Path("/disk")
-        self.durable = True
-        self.names_now = files
-        self.names_since_sync = {name: [file] for name, file in files.items()}
-        self.left = None
-        self.fault = None
-
-    def names(self):
-        return list(self.names_now)
-
-    def read(self, name):
-        if name not in self.names_now:
-            raise FileNotFoundError(name)
-        return self.names_now[name].data
-
-    def close(self):
-        pass
-
-    def fail(self, fault, after):
-        self.left, self.fault = after, fault
-
-    def _operation(self):
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                self.left = None if isinstance(self.fault, OSError) else 0
-                raise self.fault
-
-    def _show(self, name, file):
-        self.names_since_sync.setdefault(name, [None]).append(file)
-        if file is None:
-            del self.names_now[name]
-        else:
-            self.names_now[name] = file
-
-    def _write(self, name, data):
-        file = File(b"")
-        self._show(name, file)
-        file.data = data[: len(data) // 2]
-        self._operation()
-        file.data = data
-        self._operation()
-        file.synced = True
-
-    def _rename(self, source, target):
-        self._operation()
-        self._show(target, self.names_now[source])
-        self._show(source, None)
-
-    def _unlink(self, name):
-        if name not in self.names_now:
-            raise FileNotFoundError(name)
-        self._operation()
-        self._show(name, None)
-
-    def sync(self):
-        self._operation()
-        self.names_since_sync = {name: [file] for name, file in self.names_now.items()}
-
-    def crash(self, draw):
-        """What is there when the machine comes up again."""
-        left = {}
-        for name, shown in sorted(self.names_since_sync.items()):
-            file = draw(st.sampled_from(shown)) if len(shown) > 1 else shown[0]
-            if file is None:
-                continue
-            data = file.data
-            if not file.synced:
-                data = data[: draw(st.integers(0, len(data)))]
-            left[name] = File(data)
-            left[name].synced = True
-        return Disk(left)
-
 
 KEYS = st.integers(0, 15)
 VALUES = st.integers(0, 999)
@@ -263,15 +166,16 @@ class Crashes(RuleBasedStateMachine):
             assert unsure <= self.memory.dirty
 
 
-@pytest.mark.parametrize("examples", [500, pytest.param(5000, marks=pytest.mark.proof)])
 @pytest.mark.timeout(1800)
-def test_p11_after_any_crash_the_store_opens_and_nothing_that_was_synced_is_missing(examples):
-    run_state_machine_as_test(
-        Crashes,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=20,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-        ),
-    )
+def test_after_any_crash_the_store_opens_and_nothing_that_was_synced_is_missing():
+    with mock.patch("checkpoints.pod.engine.run_blocking", lambda call, *args: call(*args)):
+        run_state_machine_as_test(
+            Crashes,
+            settings=settings(
+                max_examples=size(ci=200, proof=5000),
+                stateful_step_count=20,
+                deadline=None,
+                derandomize=not proving(),
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            ),
+        )

@@ -1,0 +1,1 @@
+"""A file that entries are appended to: the checkpoint store's format."""

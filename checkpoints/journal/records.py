@@ -1,0 +1,123 @@
+"""The journal's format: a snapshot of all entries, then one line for each commit.
+
+    5d1f3c2a {"entries":2}
+    0a9b6f1e [["checkpoint","cases","couch/cases",{...}]]
+    91c2d4e8 [["checkpoint","forms","couch/forms",{...}]]
+    77e01b3d [["checkpoint","cases","couch/cases",{...}],["history","cases","couch/cases",[...]]]
+
+A line is the CRC-32 of its JSON in eight hexadecimal digits, a space, the JSON and a newline. The first
+line counts the lines of the snapshot, one for each entry. They were on disk before the file got its name:
+a damaged one is a fault of the disk, and costs its own entry. Every further line is one commit. The next
+is begun once the one before is on disk, so only the last can be torn: it was promised to nobody, and is
+left out. A damaged line before that is a fault of the disk. It may have held newer values of any entry, so
+no earlier value is trusted.
+
+JSON has no raw newline, so a line cannot be cut in two, however a crash mixes its parts.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkpoints.finding import Finding
+
+JOURNAL = "journal"
+
+#: Kind and names of an entry, such as `("checkpoint", "cases", "couch/cases")`.
+Key = tuple[str, ...]
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+@dataclass(slots=True)
+class JournalScan:
+    """The content of a journal.
+
+    Attributes:
+        entries: the last trusted value of each entry, as its JSON in a line.
+        torn: whether the last commit was left out because it is not whole.
+        snapshot_bytes, appended_bytes: the sizes of the two parts.
+        findings: faults of the disk.
+    """
+
+    entries: dict[Key, bytes] = field(default_factory=dict)
+    torn: bool = False
+    snapshot_bytes: int = 0
+    appended_bytes: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    def note(self, problem: str, *, line: int | None = None) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(file=JOURNAL, problem=problem, line=line))
+
+
+def encode_entry(key: Key, value: Any) -> bytes:
+    """Return an entry as JSON, to be put into a line.
+
+    Raises:
+        TypeError, ValueError: the value is not JSON.
+    """
+    return _encode([*key, value]).encode()
+
+
+def decode_value(entry: bytes) -> Any:
+    """Return the value of an entry."""
+    return json.loads(entry)[-1]
+
+
+def format_commit(entries: Iterable[bytes]) -> bytes:
+    """Return the line of a commit."""
+    return _format_line(b"[%s]" % b",".join(entries))
+
+
+def format_snapshot(entries: Iterable[bytes]) -> bytes:
+    """Return a journal that holds these entries and no commit."""
+    lines = [format_commit([entry]) for entry in entries]
+    return _format_line(b'{"entries":%d}' % len(lines)) + b"".join(lines)
+
+
+def scan_journal(data: bytes) -> JournalScan:
+    """Read a journal, as far as it can be trusted."""
+    *lines, rest = data.split(b"\n")
+    scan = JournalScan()
+    count = _snapshot_length(lines, scan)
+    for number, line in enumerate(lines[1:], 2):
+        entries = _parse_line(line)
+        if isinstance(entries, list):
+            scan.entries.update((tuple(key), encode_entry(key, value)) for *key, value in entries)
+        elif number <= count + 1:
+            scan.note("the line is damaged: its checksum is another", line=number)
+        elif number == len(lines) and not rest:
+            scan.torn = True
+        else:
+            scan.note("the line is damaged: values before it may be older than it", line=number)
+            scan.entries.clear()
+    if 0 < len(lines) <= count:
+        scan.note(f"the file is cut off: {len(lines) - 1} of {count} entries are left")
+    scan.torn |= bool(rest)
+    scan.snapshot_bytes = sum(len(line) + 1 for line in lines[: count + 1])
+    scan.appended_bytes = len(data) - scan.snapshot_bytes
+    return scan
+
+
+def _snapshot_length(lines: list[bytes], scan: JournalScan) -> int:
+    """Return how many lines the snapshot has; 0 where the first line does not say."""
+    head = _parse_line(lines[0]) if lines else None
+    if isinstance(head, dict):
+        return int(head["entries"])
+    scan.note("the first line is damaged: entries may be missing", line=1)
+    return 0
+
+
+def _format_line(payload: bytes) -> bytes:
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def _parse_line(line: bytes) -> Any:
+    """Return the JSON of a line; None where it does not match its checksum."""
+    checksum, _, payload = line.partition(b" ")
+    return json.loads(payload) if payload and checksum == b"%08x" % zlib.crc32(payload) else None
