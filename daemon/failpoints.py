@@ -48,7 +48,7 @@ PLACES = {
     "ack": Place(method="pillows.progress.watermark:Watermark.ack"),
     "checkpoint-write": Place(method=f"{_DIRECTORY}._put"),
     "checkpoint-rename": Place(method=f"{_DIRECTORY}._rename", before=True),
-    "checkpoint-fsync": Place(method=f"{_DIRECTORY}.sync", before=True),
+    "checkpoint-fsync": Place(method=f"{_DIRECTORY}._fsync", before=True),
     "drain": Place(method="pillows.delivery.pusher:Pusher.finish", before=True),
 }
 

@@ -15,7 +15,7 @@ from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
 
 #: The process dies at each of them in turn, when it comes there for the third time.
-POINTS = ("read", "transform", "ack", "checkpoint-rename")
+POINTS = ("read", "transform", "ack", "checkpoint-write", "checkpoint-fsync")
 #: Before each kill so many documents are written, read in four pages and written in ten batches.
 DOCUMENTS, PAGE, BATCH = 400, 100, 40
 

@@ -38,7 +38,7 @@ UNDER_FAULT_SECONDS, WAIT_SECONDS = 1.0, 4.0
 
 #: Where the daemon is to die it does so when a place is reached for the first time, or one of so many more
 #: times, that the fault is in force meanwhile more often than not. A power failure needs something to undo.
-REACHED = {"transform": 400, "checkpoint-write": 12, "checkpoint-rename": 12, "checkpoint-fsync": 12}
+REACHED = {"transform": 400, "checkpoint-write": 12, "checkpoint-rename": 3, "checkpoint-fsync": 12}
 REACHED |= {"dead-letter": 3, "drain": 1}
 REACHED_ELSE, REACHED_BY_POWER = 24, (8, 30)
 
@@ -141,7 +141,7 @@ class Chaos:
         stage, end = self.stage, cycle.end
         course = cycle.fault.course(stage, self._random)
         environ = cast("Mapping[str, str]", next(course))
-        # Between a rename and the directory's fsync the power makes a difference.
+        # Between a write or a rename and its fsync the power makes a difference.
         place = "checkpoint-fsync" if end == "power" else end.removeprefix("at ") if " " in end else ""
         if place:
             environ = self._armed(environ, place, forgetful=end == "power")

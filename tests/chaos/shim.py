@@ -3,7 +3,8 @@
 
 A process that is killed leaves what it wrote to the kernel; a power failure takes away what was not
 synced. So that a kill can stand for both, the old file of each rename is kept until the directory is
-synced, and `power_off` puts back what was not.
+synced, and the old length of each file that is appended to until that is synced; `power_off` puts back
+what was not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,13 @@ from typing import Any
 
 #: What stands for a file that was not there before.
 _ABSENT = ".absent"
+
+#: Ends the name of what says how long a file was that was appended to.
+_LENGTH = ".length"
+
+#: So many bytes are appended to a journal, or as many as it has, before it is written again: a megabyte
+#: would be reached in no cycle.
+COMPACT_BYTES = 2000
 
 
 #: So many changes are a page of the stage's pillows; ten thousand behind are none of its daemons.
@@ -41,11 +49,18 @@ def alternate() -> None:
     fetch_mode.FetchModeTuner.end = told  # type: ignore[method-assign]
 
 
+def compact_often() -> None:
+    """Writes checkpoints' journals again as often as a run of weeks does."""
+    from checkpoints.journal import journal
+
+    journal.COMPACT_BYTES = COMPACT_BYTES
+
+
 def forget_renames(folder: Path) -> None:
     """Keeps, in `folder`, what every unsynced rename has replaced."""
     from checkpoints.files.directory import Directory
 
-    rename, fsync = Directory._rename, Directory._fsync
+    rename, fsync, append = Directory._rename, Directory._fsync, Directory._append
     folder.mkdir(exist_ok=True)
 
     def kept(self: Any, source: str, target: str) -> None:
@@ -59,6 +74,14 @@ def forget_renames(folder: Path) -> None:
                 (place / (target + _ABSENT)).touch()
         rename(self, source, target)
 
+    def appended(self: Any, name: str, data: bytes) -> None:
+        place = folder / self.path.name
+        place.mkdir(exist_ok=True)
+        (place / ".path").write_text(str(self.path))
+        (place / (name + _LENGTH)).write_text(str((self.path / name).stat().st_size))
+        append(self, name, data)
+        (place / (name + _LENGTH)).unlink(missing_ok=True)
+
     def synced(self: Any, fd: int) -> None:
         fsync(self, fd)
         if fd == self._fd:
@@ -66,15 +89,18 @@ def forget_renames(folder: Path) -> None:
 
     Directory._rename = kept  # type: ignore[method-assign]
     Directory._fsync = synced  # type: ignore[method-assign]
+    Directory._append = appended  # type: ignore[method-assign]
 
 
 def power_off(folder: Path) -> int:
-    """Takes back every rename that was not synced. Returns how many."""
+    """Takes back every rename, and all that was appended, that was not synced. Returns how many."""
     undone = 0
     for place in folder.glob("*"):
         home = Path((place / ".path").read_text())
         for kept in place.iterdir():
-            if kept.name.endswith(_ABSENT):
+            if kept.name.endswith(_LENGTH):
+                os.truncate(home / kept.name.removesuffix(_LENGTH), int(kept.read_text()))
+            elif kept.name.endswith(_ABSENT):
                 (home / kept.name.removesuffix(_ABSENT)).unlink(missing_ok=True)
             elif kept.name != ".path":
                 os.replace(kept, home / kept.name)
@@ -104,6 +130,7 @@ def main() -> None:
 
     monkey.patch_all()
     alternate()
+    compact_often()
     if counted := os.environ.get("CHAOS_GREENLETS"):
         count_greenlets(Path(counted))
     if undo := os.environ.get("CHAOS_UNDO"):

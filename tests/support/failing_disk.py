@@ -38,22 +38,26 @@ class FailingDisk:
         self.refusals = 0
         self.fsync_seconds = 0.0
         self.before_write: Callable[[str, bytes], object] = lambda _name, _data: None
-        replace, fsync = Directory.replace, Directory._fsync
+        fsync = Directory._fsync
         sleep = monkey.get_original("time", "sleep")  # the patched one would let other greenlets run
 
-        def replace_or_refuse(directory: Directory, name: str, data: bytes) -> None:
-            if self.refusals:
-                self.refusals -= 1
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self.before_write(name, data)
-            replace(directory, name, data)
+        def or_refuse(write: Callable[..., None]) -> Callable[..., None]:
+            def write_or_refuse(directory: Directory, name: str, data: bytes, **options: Any) -> None:
+                if self.refusals:
+                    self.refusals -= 1
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self.before_write(name, data)
+                write(directory, name, data, **options)
+
+            return write_or_refuse
 
         def slow_fsync(directory: Directory, fd: int) -> None:
             if self.fsync_seconds:
                 sleep(self.fsync_seconds)
             fsync(directory, fd)
 
-        patch.setattr(Directory, "replace", replace_or_refuse)
+        for write in (Directory.replace, Directory.append):
+            patch.setattr(Directory, write.__name__, or_refuse(write))
         patch.setattr(Directory, "_fsync", slow_fsync)
 
 

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from checkpoints.errors import StoreWriteError
 from checkpoints.pod.engine import Core, Settings
 from checkpoints.pod.hooks import Rules
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 from tests.unit.checkpoints.power_loss import Disk, PowerFailure
 
 ABSENT = None

@@ -15,7 +15,7 @@ from checkpoints.files.directory import Directory
 from checkpoints.journal import journal
 from checkpoints.journal.journal import Journal
 from checkpoints.journal.records import decode_value
-from tests.sizes import proving, size
+from tests.support.sizes import proving, size
 from tests.unit.checkpoints.power_loss import Disk, PowerFailure
 
 KEYS = st.sampled_from([("k", str(number)) for number in range(6)])

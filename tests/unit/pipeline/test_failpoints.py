@@ -32,7 +32,7 @@ def test_what_is_no_failpoint_is_refused(setting: str) -> None:
 
 
 def test_an_error_is_raised_as_often_as_was_asked_for(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Directory, "sync", Directory.sync)  # put back afterwards
+    monkeypatch.setattr(Directory, "_fsync", Directory._fsync)  # put back afterwards
     failpoints.arm("checkpoint-fsync:2:ENOSPC:2")
     directory = Directory(tmp_path)
     directory.sync()

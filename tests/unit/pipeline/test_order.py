@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from errno import ENOSPC
 
 import pytest
 from gevent.event import Event
@@ -17,6 +16,7 @@ from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
+from tests.support.failing_disk import FailingDisk
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
@@ -200,26 +200,10 @@ def test_the_end_of_a_pass_takes_nothing_of_what_is_to_be_kept(tmp_path, running
     assert {"gone", "here"} == set(target.live())
 
 
-class Disk:
-    """Refuses some writes of every store from when it is said to be full."""
-
-    def __init__(self, monkeypatch):
-        self.refusals = 0
-        replace = Directory.replace
-
-        def refusing(directory, name, data):
-            if self.refusals:
-                self.refusals -= 1
-                raise OSError(ENOSPC, "No space left on device")
-            replace(directory, name, data)
-
-        monkeypatch.setattr(Directory, "replace", refusing)
-
-
 @pytest.mark.parametrize("when", ["open", "write", "finish_pass"])
 def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkeypatch, when):
     """At the start, at a dead letter and a raised epoch, and at the end of a pass."""
-    disk = Disk(monkeypatch)
+    disk = FailingDisk(monkeypatch)
 
     class Filling(MemoryTransport):
         def __getattribute__(self, name):
