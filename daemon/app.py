@@ -1,4 +1,4 @@
-"""The daemon's life: take the state directory, start the pillows, watch, drain, let go."""
+"""The daemon: open the state directory, run the pillows, answer the command, drain."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ import structlog
 from gevent.event import Event
 
 from checkpoints import ControlServer, StoreLocked, TailKey
-from daemon import state_dir
-from daemon.assembly import build_tails, repair
+from daemon.assembly.services import Services
+from daemon.assembly.tails import build_tails, repair_documents
 from daemon.config.models import Config
-from daemon.control.api import Operations
+from daemon.control.api import ControlApi
 from daemon.log_observer import LogObserver
 from daemon.logs import Logs
 from daemon.malloc_trim import Trimmer
+from daemon.paused_pillows import Pauses
 from daemon.restart_policy import RestartPolicy
 from daemon.signals import Signals
-from daemon.state_dir import StateDir
+from daemon.state_dir import StateDir, open_state_dir
 from daemon.supervisor import Supervisor
 from daemon.systemd import Notifier
 from pillows.clock import Clock
+from pillows.feed.shared.pool import FeedPool
 from pillows.runtime.status import TailStatus
 
-#: How long the start waits for a command that holds the state directory for a moment.
+#: How long the start waits for a command that briefly holds the state directory.
 _LOCK_SECONDS = 5.0
-#: How often a drain is looked at.
+#: How often a drain is checked.
 _DRAIN_STEP_SECONDS = 0.1
-#: How long killed pillows get to close what they have open.
+#: How long killed pillows may take to close their files and connections.
 _KILL_SECONDS = 1.0
-#: What the service manager is asked to allow beyond the drain itself.
+#: Time that the service manager is asked to allow in addition to the drain.
 _SPARE_SECONDS = 10.0
-#: How often all tails are looked at for the service manager: two hundred statuses with every tick were
-#: a twelfth of what an idle daemon did.
-_LOOK_SECONDS = 5.0
+#: How often the status of all tails is read for the service manager: with every tick, 200 statuses
+#: were a twelfth of an idle daemon's CPU time.
+_STATUS_SECONDS = 5.0
 
 _log = structlog.get_logger("pillowd.daemon")
 
@@ -49,11 +51,11 @@ class Daemon:
     Args:
         config: a valid configuration.
         keys: the tails that should run; all enabled ones unless given.
-        environ: where the service manager's variables are looked up.
+        environ: the environment, for the service manager's variables.
         clock: for every duration and wait.
-        signals: what the process is told from outside.
+        signals: the signals received.
         logs: the log, flushed with every tick.
-        watch: told with every tick how the tails are.
+        watch: receives the status of all tails with every tick.
     """
 
     def __init__(
@@ -74,27 +76,28 @@ class Daemon:
         self._logs = logs
         self._watch = watch
         self._reloads = 0
-        self._look_at = 0.0
+        self._next_status_at = 0.0
         self._notifier = Notifier(environ, clock)
         self._trimmer = Trimmer()
 
     def run(self) -> int:
-        """Runs until it is told to stop.
+        """Run until a signal asks to stop.
 
         Returns:
-            The exit code: 0 when everything in flight was finished, 1 when the stop had to be cut.
+            The exit code: 0 when all pillows drained, 1 when one had to be killed.
 
         Raises:
-            StoreLocked: another process has the state directory, or answers on the control socket.
-            ConfigError: a python path of the configuration cannot be imported.
+            StoreLocked: another process holds the state directory, or answers on the control socket.
+            ConfigError: a Python path of the configuration cannot be imported.
             StoreError, OSError: the state directory cannot be used.
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self._notifier))
             self._notifier.status("opening the state directory")
             state = self._take_state(stack)
-            supervisor = self._supervise(state)
-            self._serve(stack, state, supervisor)
+            services = self._open_services(stack, state)
+            supervisor = self._supervise(services, state.pauses)
+            self._serve(stack, state, supervisor, services)
             supervisor.start_all()
             self._notifier.ready()
             _log.info(
@@ -108,28 +111,30 @@ class Daemon:
         give_up_at = self._clock.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return stack.enter_context(state_dir.opened(path, self._clock))
+                return stack.enter_context(open_state_dir(path, self._clock))
             except StoreLocked:
                 if self._clock.monotonic() >= give_up_at or self._signals.stop.is_set():
                     raise
                 self._clock.wait(self._signals.stop, _DRAIN_STEP_SECONDS)
 
-    def _supervise(self, state: StateDir) -> Supervisor:
-        settings = self._config.daemon
+    def _open_services(self, stack: ExitStack, state: StateDir) -> Services:
         observer = LogObserver()
-        factories = build_tails(
-            self._config,
+        feeds = stack.enter_context(closing(FeedPool(clock=self._clock, observer=observer)))
+        return Services(
             store=state.store,
-            letters=state.letters,
+            dead_letters=state.dead_letters,
             clock=self._clock,
             observer=observer,
-            keys=self._keys,
+            feeds=feeds,
         )
+
+    def _supervise(self, services: Services, pauses: Pauses) -> Supervisor:
+        settings = self._config.daemon
         return Supervisor(
-            factories,
+            build_tails(self._config, services, self._keys),
             clock=self._clock,
-            observer=observer,
-            pauses=state.pauses,
+            observer=services.observer,
+            pauses=pauses,
             policy=RestartPolicy(
                 first_delay_seconds=settings.restart.initial,
                 max_delay_seconds=settings.restart.max,
@@ -139,60 +144,56 @@ class Daemon:
             stop_timeout_seconds=settings.shutdown_timeout,
         )
 
-    def _serve(self, stack: ExitStack, state: StateDir, supervisor: Supervisor) -> None:
-        send = partial(
-            repair,
-            self._config,
-            store=state.store,
-            letters=state.letters,
+    def _serve(self, stack: ExitStack, state: StateDir, supervisor: Supervisor, services: Services) -> None:
+        api = ControlApi(
+            keys=supervisor.keys,
+            state=state,
             clock=self._clock,
-            observer=LogObserver(),
-        )
-        operations = Operations(
-            keys=supervisor.keys, state=state, clock=self._clock, supervisor=supervisor, repair=send
+            supervisor=supervisor,
+            repair=partial(repair_documents, self._config, services),
         )
         path = self._config.daemon.control.path
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        stack.enter_context(ControlServer(path, operations.calls))
+        stack.enter_context(ControlServer(path, api.calls))
 
     def _each_tick(self, supervisor: Supervisor) -> None:
         self._logs.flush()
         self._notifier.alive()
-        if self._watch is not None or self._clock.monotonic() >= self._look_at:
-            self._look_at = self._clock.monotonic() + _LOOK_SECONDS
-            self._look(supervisor.statuses())
+        if self._watch is not None or self._clock.monotonic() >= self._next_status_at:
+            self._next_status_at = self._clock.monotonic() + _STATUS_SECONDS
+            self._report(supervisor.statuses())
         if self._signals.reloads != self._reloads:
             self._reloads = self._signals.reloads
             _log.warning(
-                "reload.ignored", reason="reload is not there yet; restart to read the configuration"
+                "reload.ignored", reason="not available yet. Restart the daemon to read the configuration"
             )
 
-    def _look(self, statuses: Sequence[TailStatus]) -> None:
+    def _report(self, statuses: Sequence[TailStatus]) -> None:
         self._trimmer.tick(statuses)
         self._notifier.status(summary(statuses))
         if self._watch is not None:
             self._watch(statuses)
 
     def _drain(self, supervisor: Supervisor) -> int:
-        """Stops all tails side by side. Whatever is not finished in time is killed."""
+        """Stop all tails at once, and kill those that do not drain in time. Return the exit code."""
         seconds = self._config.daemon.shutdown_timeout
         _log.info("daemon.stopping", running=len(supervisor.running), timeout_seconds=seconds)
         self._notifier.stopping()
         self._notifier.extend(seconds + _SPARE_SECONDS)
         supervisor.stop_all()
         if not self._until_idle(supervisor, self._signals.force_stop, seconds):
-            hurried = self._signals.force_stop.is_set()
-            supervisor.kill_all("a second signal" if hurried else f"not finished in {seconds:g} s")
+            forced = self._signals.force_stop.is_set()
+            supervisor.kill_all("a second signal" if forced else f"not finished in {seconds:g} s")
             self._until_idle(supervisor, Event(), _KILL_SECONDS)
         self._logs.flush()
         _log.info("daemon.stopped", cut=[str(key) for key in supervisor.killed_on_shutdown])
         return 1 if supervisor.killed_on_shutdown else 0
 
-    def _until_idle(self, supervisor: Supervisor, cut: Event, seconds: float) -> bool:
-        """Ticks until no tail runs any more. Returns False when it was cut, or too late."""
+    def _until_idle(self, supervisor: Supervisor, force_stop: Event, seconds: float) -> bool:
+        """Tick until no tail runs. Return False if `force_stop` was set, or the time is over."""
         give_up_at = self._clock.monotonic() + seconds
         while supervisor.running:
-            if self._clock.monotonic() >= give_up_at or self._clock.wait(cut, _DRAIN_STEP_SECONDS):
+            if self._clock.monotonic() >= give_up_at or self._clock.wait(force_stop, _DRAIN_STEP_SECONDS):
                 break
             supervisor.tick()
             self._notifier.status(f"stopping, {len(supervisor.running)} pillows to finish")
@@ -202,7 +203,7 @@ class Daemon:
 
 
 def summary(statuses: Collection[TailStatus]) -> str:
-    """All tails in one line: how many there are in each state."""
+    """Return the number of tails in each state, as one line."""
     if not statuses:
         return "no pillows"
     counts = Counter(str(status.state) for status in statuses)

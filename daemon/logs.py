@@ -128,7 +128,7 @@ class Logs:
 
 
 @contextmanager
-def configured(
+def configure_logging(
     *, format: str, level: str, stream: TextIO, clock: Clock, redactor: Redactor
 ) -> Iterator[Logs]:
     """Sets up the log inside the `with`: structlog, and the standard library's root logger.

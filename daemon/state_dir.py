@@ -1,4 +1,4 @@
-"""The state directory: all that must outlive the process, held by one process at a time."""
+"""The state directory: everything that outlives the process. One process holds it at a time."""
 
 from __future__ import annotations
 
@@ -20,50 +20,49 @@ class StateDir:
 
     Attributes:
         store: the checkpoints.
-        letters: the dead letters.
+        dead_letters: the dead letters.
         pauses: which tails are paused.
     """
 
     store: CheckpointStore
-    letters: DeadLetters
+    dead_letters: DeadLetters
     pauses: Pauses
 
 
 @contextmanager
-def opened(path: Path, clock: Clock) -> Iterator[StateDir]:
-    """Opens the state directory for this process alone; made where it is missing.
+def open_state_dir(path: Path, clock: Clock) -> Iterator[StateDir]:
+    """Open the state directory for this process alone; make it if it is missing.
 
     Raises:
-        StoreLocked: another process has it.
-        IntegrityError: something in it cannot be understood.
+        StoreLocked: another process holds it.
+        IntegrityError: a file in it is damaged.
         OSError: it cannot be made or read.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         CheckpointStore(path / "checkpoints") as store,
-        closing(_letters(path / "dead-letters", clock)) as letters,
+        closing(_open_dead_letters(path / "dead-letters", clock)) as dead_letters,
     ):
-        yield StateDir(store=store, letters=letters, pauses=Pauses(path / "paused.json"))
+        yield StateDir(store=store, dead_letters=dead_letters, pauses=Pauses(path / "paused.json"))
 
 
-def _letters(path: Path, clock: Clock) -> DeadLetters:
+def _open_dead_letters(path: Path, clock: Clock) -> DeadLetters:
     try:
         return DeadLetters(path, clock=clock)
     except NewerFormat:
         raise
     except IntegrityError as error:
         raise IntegrityError(
-            f"{error} Put the copy in its place; then `pillowd verify KEY --repair` finds what is "
-            "missing in a target and has lost its dead letter."
+            f"{error} Put the copy in its place; then `pillowd verify KEY --repair` finds documents that are "
+            "missing in a target and have lost their dead letters."
         ) from error
 
 
 @contextmanager
-def as_owner_of(path: Path) -> Iterator[None]:
-    """Lets root act as the user whose directory it is.
+def run_as_owner(path: Path) -> Iterator[None]:
+    """Let root act as the owner of the directory.
 
-    A file that root leaves in the directory of a service's own user could not be read by that
-    service afterwards.
+    The service, which runs as the owner, could not read a file that root left there.
     """
     owner = path.stat() if path.exists() else None
     if os.geteuid() != 0 or owner is None or owner.st_uid == 0:

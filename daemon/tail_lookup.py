@@ -1,22 +1,36 @@
-"""How an operator names a tail: by its pillow, or in full as `pillow@connection/database`."""
+"""The tails of a configuration, and how an operator names one: `pillow`, or `pillow@connection/database`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from checkpoints import TailKey
 from pillows.suggest import find_similar
+
+if TYPE_CHECKING:  # `pillowd --help` needs the error, and must not load the configuration's models
+    from daemon.config.models import Config, PillowConfig
 
 
 class UnknownPillowError(ValueError):
     """There is no such pillow."""
 
 
-def find(text: str, keys: Iterable[TailKey]) -> TailKey:
-    """The one key that `text` names.
+def tail_key(name: str, pillow: PillowConfig) -> TailKey:
+    """Return the key of a pillow's tail."""
+    return TailKey(name, f"{pillow.source.connection}/{pillow.source.database}")
+
+
+def tail_keys(config: Config) -> list[TailKey]:
+    """Return the keys of all enabled pillows' tails, in configured order."""
+    return [tail_key(name, pillow) for name, pillow in config.tails.items() if pillow.enabled]
+
+
+def resolve_tail(text: str, keys: Iterable[TailKey]) -> TailKey:
+    """Return the key that `text` names.
 
     Raises:
-        UnknownPillowError: it names none of them, or several.
+        UnknownPillowError: `text` names no tail, or several.
     """
     known = list(keys)
     found = [key for key in known if text in (key.pillow, str(key))]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.assembly import build_pillow
+from daemon.assembly.pipelines import build_pillow
 from daemon.config.models import Config
 from daemon.config.pipeline import CaseOptions
 from daemon.config.problems import ConfigProblem

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from daemon.assembly import build_transport, tail_key
+from daemon.assembly.pipelines import build_transport
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigProblem
+from daemon.tail_lookup import tail_key
 from pillows.errors import ConfigError
 
 

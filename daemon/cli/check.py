@@ -14,7 +14,8 @@ import gevent
 from rich.markup import escape
 
 from checkpoints import TailKey
-from daemon.assembly import build_feed, build_transport, tail_keys
+from daemon.assembly.feeds import build_feed
+from daemon.assembly.pipelines import build_transport
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
@@ -24,6 +25,7 @@ from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
+from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer

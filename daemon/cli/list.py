@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from daemon.assembly import tail_key
 from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
+from daemon.tail_lookup import tail_key
 
 
 @click.command("list")

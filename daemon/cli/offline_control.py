@@ -13,11 +13,13 @@ from typing import Any
 import structlog
 
 from checkpoints import StoreLocked
-from daemon import assembly, state_dir
-from daemon.assembly import tail_keys
+from daemon import state_dir
+from daemon.assembly.services import Services
+from daemon.assembly.tails import repair_documents
 from daemon.cli.exit_codes import UnreachableError
 from daemon.config.models import Config
-from daemon.control.api import Operations
+from daemon.control.api import ControlApi
+from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
 
@@ -40,24 +42,23 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
     # The command prints the result, so the log would only repeat it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     stack.callback(structlog.reset_defaults)
-    stack.enter_context(state_dir.as_owner_of(path))
+    stack.enter_context(state_dir.run_as_owner(path))
     if not writes and not path.exists():
         # Nothing was ever saved, and reading must not create a state directory.
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pillowd-")))
     clock = SystemClock()
     try:
-        state = stack.enter_context(state_dir.opened(path, clock))
+        state = stack.enter_context(state_dir.open_state_dir(path, clock))
     except StoreLocked as error:
         raise UnreachableError(
             f"{error}, but no daemon answers on {config.daemon.control.path}. "
             "Remedy: use the daemon's own configuration with --config FILE"
         ) from error
-    send = partial(
-        assembly.repair, config, store=state.store, letters=state.letters, clock=clock, observer=Observer()
-    )
-    operations = Operations(keys=tail_keys(config), state=state, clock=clock, supervisor=None, repair=send)
+    services = Services(store=state.store, dead_letters=state.dead_letters, clock=clock, observer=Observer())
+    send = partial(repair_documents, config, services)
+    api = ControlApi(keys=tail_keys(config), state=state, clock=clock, supervisor=None, repair=send)
 
     def call(name: str, /, **arguments: Any) -> Any:
-        return operations.calls[name](**arguments)
+        return api.calls[name](**arguments)
 
     return call

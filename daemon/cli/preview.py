@@ -14,12 +14,14 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from daemon import tail_lookup
-from daemon.assembly import build_feed, build_pillow, build_transports, tail_key
+from daemon.assembly.feeds import build_feed
+from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, UnreachableError
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.tail_lookup import tail_key
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
@@ -86,7 +88,7 @@ def preview_documents(
         recorded: a file with an answer of `_changes` to take them from instead.
     """
     tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
-    tail = tail_lookup.find(key, tails)
+    tail = tail_lookup.resolve_tail(key, tails)
     since, epoch = _position(config, str(tail))
     pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
     feed: Feed

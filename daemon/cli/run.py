@@ -13,11 +13,11 @@ import structlog
 from checkpoints import StoreError
 from daemon import failpoints, logs, signals, tail_lookup
 from daemon.app import Daemon
-from daemon.assembly import tail_keys
 from daemon.checks.functions import check_functions
 from daemon.cli.options import config_option
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
+from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
 from pillows.redaction import Redactor
@@ -36,14 +36,14 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         raise click.UsageError("--all and --pillow-key exclude each other.")
     config = load(config_path)
     known = tail_keys(config)
-    keys = [tail_lookup.find(text, known) for text in dict.fromkeys(chosen)] or known
+    keys = [tail_lookup.resolve_tail(text, known) for text in dict.fromkeys(chosen)] or known
     if not chosen and (problems := check_functions(config)):
         raise ConfigErrors(problems)
     failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
     clock = SystemClock()
     with (
         signals.handle_signals() as asked,
-        logs.configured(
+        logs.configure_logging(
             format=config.logging.format,
             level=config.logging.level,
             stream=sys.stderr,

@@ -17,7 +17,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from checkpoints import Checkpoint, TailKey
 from daemon import tail_lookup
-from daemon.assembly import build_ids_feed, build_pillow, build_transports, tail_keys
+from daemon.assembly.feeds import build_ids_feed
+from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import ExitCode, UnreachableError
 from daemon.cli.formatting import new_table, print_table
@@ -26,6 +27,7 @@ from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.plugins import add_plugins
 from daemon.control.paging import page
+from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import RetryableError
 from pillows.observer import Observer
@@ -66,7 +68,7 @@ def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_js
     separately. A replica's own design documents are ignored.
     """
     config = load(config_path)
-    tail = tail_lookup.find(key, tail_keys(config))
+    tail = tail_lookup.resolve_tail(key, tail_keys(config))
     add_plugins(config.daemon.plugins_path)
     with ExitStack() as stack:
         stack.enter_context(_translate_unreachable())

@@ -1,4 +1,4 @@
-"""All of the operator's calls, by their names."""
+"""The control API: every call of the command, by its name."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from daemon.supervisor import Supervisor
 from pillows.clock import Clock
 
 
-class Operations:
-    """Answers the operator's calls.
+class ControlApi:
+    """Answers the command.
 
     Args:
         keys: the configured tails.
         state: the open state directory.
-        clock: for what is shown and noted.
-        supervisor: of the running daemon; None on the files alone.
-        repair: sends documents of a tail that does not run through its pipeline again.
+        clock: for ages and timestamps.
+        supervisor: of the running daemon; None if the calls work on the files alone.
+        repair: sends documents of a stopped tail through its pipeline again.
+
+    Attributes:
+        calls: what a client can call, by name.
     """
 
     def __init__(
@@ -37,17 +40,26 @@ class Operations:
         repair: Callable[[TailKey, Sequence[str]], None] | None = None,
     ) -> None:
         tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
-        self._groups = (
-            PillowCalls(tails, clock=clock),
-            CheckpointCalls(tails, clock=clock),
-            DeadLetterCalls(tails),
-            RepairCalls(tails, repair, clock=clock),
-        )
-
-    @property
-    def calls(self) -> Mapping[str, Callable[..., Any]]:
-        """Every call by its name."""
-        calls: dict[str, Callable[..., Any]] = {"ping": lambda: "pillowd"}
-        for group in self._groups:
-            calls |= group.calls
-        return calls
+        pillows = PillowCalls(tails, clock=clock)
+        checkpoints = CheckpointCalls(tails, clock=clock)
+        dead_letters = DeadLetterCalls(tails)
+        self.calls: Mapping[str, Callable[..., Any]] = {
+            "ping": lambda: "pillowd",
+            "status": pillows.status,
+            "pause": pillows.pause,
+            "resume": pillows.resume,
+            "restart": pillows.restart,
+            "checkpoint.get": checkpoints.get,
+            "checkpoint.history": checkpoints.history,
+            "checkpoint.set": checkpoints.set_seq,
+            "checkpoint.reset": checkpoints.reset,
+            "checkpoint.rewind": checkpoints.rewind,
+            "checkpoint.export": checkpoints.export,
+            "checkpoint.import": checkpoints.import_,
+            "dead-letter.list": dead_letters.list_page,
+            "dead-letter.ids": dead_letters.ids,
+            "dead-letter.show": dead_letters.show,
+            "dead-letter.retry": dead_letters.retry,
+            "dead-letter.discard": dead_letters.discard,
+            "verify.repair": RepairCalls(tails, repair, clock=clock).repair,
+        }

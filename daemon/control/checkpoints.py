@@ -1,8 +1,8 @@
-"""The calls about checkpoints: how far tails got, and putting them elsewhere."""
+"""Control calls that show and edit checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,11 +19,11 @@ EXPORT_FORMAT = 1
 
 
 class CheckpointCalls:
-    """Shows and edits checkpoints; a running tail starts again from what was edited.
+    """Shows and edits checkpoints; a running tail restarts from the edited one.
 
     Args:
-        tails: what there is.
-        clock: for when an edit was made.
+        tails: the tails that can be named.
+        clock: for the time of an edit.
     """
 
     def __init__(self, tails: Tails, *, clock: Clock) -> None:
@@ -31,26 +31,13 @@ class CheckpointCalls:
         self._supervisor = tails.supervisor
         self._clock = clock
 
-    @property
-    def calls(self) -> Mapping[str, Callable[..., Any]]:
-        """Every call by its name."""
-        return {
-            "checkpoint.get": self.get,
-            "checkpoint.history": self.history,
-            "checkpoint.set": self.set_seq,
-            "checkpoint.reset": self.reset,
-            "checkpoint.rewind": self.rewind,
-            "checkpoint.export": self.export,
-            "checkpoint.import": self.import_,
-        }
-
     def get(self, key: str) -> dict[str, Any]:
-        """A tail's saved checkpoint."""
+        """Return the saved checkpoint of a tail."""
         tail = self._tails.known(key)
         return self._stored(tail).to_json() | {"key": str(tail)}
 
     def history(self, key: str) -> list[dict[str, Any]]:
-        """Where a tail was, newest first."""
+        """Return the earlier positions of a tail, newest first."""
         entries = self._tails.state.store.history(self._tails.known(key))
         return [
             {"seq": entry.seq.value, "saved_at": entry.saved_at, "changes": entry.changes}
@@ -58,47 +45,47 @@ class CheckpointCalls:
         ]
 
     def set_seq(self, key: str, seq: Any) -> dict[str, Any]:
-        """Puts a tail at a position. A pass that runs is given up: what it skips must not be swept."""
+        """Set a tail to a position. This ends a running pass: rows that it skips must not be swept."""
         position = Seq.of(seq)
         return self._edit("set", key, lambda stored: _at(stored, position))
 
     def reset(self, key: str) -> dict[str, Any]:
-        """Begins a new pass over the whole source under a new epoch, whatever is stored."""
+        """Begin a new pass over the whole source, under a new epoch."""
         return self._edit("reset", key, Checkpoint.reset)
 
     def rewind(self, key: str, saved_before: float | None = None) -> dict[str, Any]:
-        """Puts a tail back to where it was.
+        """Set a tail back to an earlier position.
 
         Args:
             key: the tail.
-            saved_before: wall-clock seconds: the newest entry of its history that is as old; the
-                beginning of the source unless given.
+            saved_before: wall-clock seconds; the newest position of the history that was saved by
+                then. Without it, the beginning of the source.
         """
         position = Seq.BEGINNING
         if saved_before is not None:
             history = self._tails.state.store.history(self._tails.known(key))
             older = [entry for entry in history if entry.saved_at <= saved_before]
             if not older:
-                raise ValueError("its history does not go back so far. Remedy: `pillowd checkpoint history`")
+                raise ValueError("its history is not that old. Remedy: `pillowd checkpoint history`")
             position = older[0].seq
         return self._edit("rewind", key, lambda stored: _at(stored, position))
 
     def export(self, key: str) -> dict[str, Any]:
-        """A tail's checkpoint as `checkpoint.import` takes it."""
+        """Return the checkpoint of a tail as `checkpoint.import` takes it."""
         tail = self._tails.known(key)
         return {"format": EXPORT_FORMAT, "key": str(tail), "checkpoint": self._stored(tail).to_json()}
 
     def import_(self, key: str, exported: dict[str, Any]) -> dict[str, Any]:
-        """Puts an exported checkpoint back."""
+        """Restore an exported checkpoint."""
         if exported.get("format") != EXPORT_FORMAT:
-            raise ValueError(f"this is no export of format {EXPORT_FORMAT}")
+            raise ValueError(f"this is not an export of format {EXPORT_FORMAT}")
         tail = self._tails.known(key)
         if exported.get("key") != str(tail):
             raise ValueError(f"this is the checkpoint of {exported.get('key')}, not of {tail}")
         try:
             imported = Checkpoint.from_json(exported["checkpoint"])
         except (KeyError, TypeError) as error:
-            raise ValueError(f"this is no whole checkpoint: {error}") from error
+            raise ValueError(f"this checkpoint is incomplete: {error}") from error
         return self._edit("import", key, lambda _: imported)
 
     def _stored(self, tail: TailKey) -> Checkpoint:
@@ -108,7 +95,7 @@ class CheckpointCalls:
         return stored
 
     def _edit(self, what: str, key: str, change: Callable[[Checkpoint | None], Checkpoint]) -> dict[str, Any]:
-        """Stores an edit, says so with the old position, and lets a running tail start from it."""
+        """Store an edit, log it with the old position, and restart a running tail from it."""
         tail = self._tails.known(key)
         before: list[str] = []
 
@@ -117,8 +104,8 @@ class CheckpointCalls:
             changed = replace(change(stored), saved_at=self._clock.wall())
             if stored is not None:
                 return changed
-            # How often it was edited before is lost. A target's own copy must not outrank this edit,
-            # and nobody edits once a minute for ever.
+            # The number of earlier edits is lost. The copy in a target must not outrank this edit:
+            # count the minutes since 1970, which is more than any number of edits by hand.
             return replace(changed, edits=max(changed.edits, int(changed.saved_at // 60)))
 
         edited = self._tails.state.store.edit(tail, noted)
@@ -129,5 +116,5 @@ class CheckpointCalls:
 
 
 def _at(stored: Checkpoint | None, position: Seq) -> Checkpoint:
-    """What is stored, at another position, with the running pass given up."""
+    """Return the stored checkpoint at another position, with the running pass ended."""
     return replace(stored or Checkpoint(seq=position), seq=position, pass_done=True, first_pass=False)

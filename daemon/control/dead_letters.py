@@ -1,8 +1,8 @@
-"""The calls about documents that could not be written."""
+"""Control calls that list, retry and discard dead letters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -16,111 +16,105 @@ _log = structlog.get_logger("pillowd.operator")
 
 
 class DeadLetterCalls:
-    """Shows dead letters, and has them tried again or forgotten.
+    """Lists, retries and discards dead letters.
 
     Args:
-        tails: what there is.
+        tails: the tails that can be named.
     """
 
     def __init__(self, tails: Tails) -> None:
         self._tails = tails
-        self._listing = Listing(tails.state.letters)
+        self._listing = Listing(tails.state.dead_letters)
 
-    @property
-    def calls(self) -> Mapping[str, Callable[..., Any]]:
-        """Every call by its name."""
-        return {
-            "dead-letter.list": self.list_letters,
-            "dead-letter.ids": self.ids,
-            "dead-letter.show": self.show,
-            "dead-letter.retry": self.retry,
-            "dead-letter.discard": self.discard,
-        }
+    def list_page(self, key: str, after: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+        """Return a page of a tail's dead letters, oldest first; empty at the end.
 
-    def list_letters(self, key: str, after: Sequence[Any] | None = None) -> list[dict[str, Any]]:
-        """The documents of a tail that could not be written, oldest first; never their bodies.
-
-        A page of them: those after the letter that was first written at, by the transport, and has the
-        id of `after`; empty at the end.
+        Args:
+            key: the tail.
+            after: `first_at`, transport and id of the last dead letter of the page before.
         """
         return self._listing.page(str(self._tails.known(key)), tuple(after) if after else None)
 
     def ids(self, key: str, transport: str, after: str = "") -> list[str]:
-        """Documents that a transport may hold in an older state, in the order of their ids.
+        """Return a page of ids of documents that a transport may hold in an older state, in order.
 
-        They have a letter of that transport, or failed before any transport saw them. A page of them:
-        those after `after`; empty at the end.
+        They have a dead letter of that transport, or failed before any transport saw them.
+
+        Args:
+            key: the tail.
+            transport: its name.
+            after: the last id of the page before.
         """
-        found = self._tails.state.letters.ids(str(self._tails.known(key)), transport)
+        found = self._tails.state.dead_letters.ids(str(self._tails.known(key)), transport)
         return page(sorted(id for id in found if id > after))
 
     def show(self, key: str, id: str) -> list[dict[str, Any]]:
-        """The letters of one document, one for each transport that refused it."""
-        return [_shown(letter) for letter in self._letters(key, [id])]
+        """Return the dead letters of one document, one for each transport that refused it."""
+        return [_to_json(each) for each in self._find(key, [id])]
 
     def retry(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
-        """Has documents tried again, all of a tail's unless named: at once, or when the tail runs."""
+        """Retry these documents of a tail, or all; at once, or when the tail runs."""
         tail = str(self._tails.known(key))
-        count = self._tails.state.letters.retry(tail, self._named(key, ids))
+        count = self._tails.state.dead_letters.retry(tail, self._named(key, ids))
         _log.warning("dead_letter.retried", pillow=tail, count=count, ids=ids or "all")
         return {"key": tail, "retried": count}
 
     def discard(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
-        """Forgets dead letters of a tail: of these documents, or all. They are not written."""
+        """Discard the dead letters of these documents, or all of a tail. They are not written."""
         tail = str(self._tails.known(key))
-        count = self._tails.state.letters.discard(tail, self._named(key, ids))
+        count = self._tails.state.dead_letters.discard(tail, self._named(key, ids))
         _log.warning("dead_letter.discarded", pillow=tail, count=count, ids=ids or "all")
         return {"key": tail, "discarded": count}
 
     def _named(self, key: str, ids: list[str] | None) -> list[tuple[str, str]]:
-        return [(letter.transport, letter.id) for letter in self._letters(key, ids)]
+        return [(each.transport, each.id) for each in self._find(key, ids)]
 
-    def _letters(self, key: str, ids: list[str] | None) -> list[DeadLetter]:
+    def _find(self, key: str, ids: list[str] | None) -> list[DeadLetter]:
         tail = str(self._tails.known(key))
-        letters = [each for each in self._tails.state.letters.of(tail) if ids is None or each.id in ids]
-        missing = sorted(set(ids or ()) - {each.id for each in letters})
+        found = [each for each in self._tails.state.dead_letters.of(tail) if ids is None or each.id in ids]
+        missing = sorted(set(ids or ()) - {each.id for each in found})
         if missing:
             raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
-        return letters
+        return found
 
 
-#: Where a letter stands in the list: when it was first written, its transport, its id.
+#: The order of the list: `first_at`, transport, id.
 Place = tuple[Any, ...]
 
 
 class Listing:
-    """The letters of a tail, oldest first, page by page.
+    """Lists the dead letters of a tail, oldest first, page by page.
 
-    To find the oldest of 100,000 takes seconds, in which nothing else is done. So what a page leaves over
-    is kept until its end, for whoever asks for the next one.
+    Sorting 100,000 of them blocks the process for seconds. So the rest of a list is kept for the client
+    that asks for the next page.
 
     Args:
-        letters: of all tails.
+        dead_letters: of all tails.
     """
 
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
+    def __init__(self, dead_letters: DeadLetters) -> None:
+        self._dead_letters = dead_letters
         self._rest: list[DeadLetter] = []
         self._at: tuple[str, Place | None] | None = None
 
     def page(self, tail: str, after: Place | None) -> list[dict[str, Any]]:
-        """The letters of a tail behind a place, as many as one message takes; empty at the end."""
+        """Return the dead letters after a place, as many as one message takes; empty at the end."""
         if after is None or self._at != (tail, after):
-            self._rest = self._behind(tail, after)
-        told = page(_shown(letter) for letter in self._rest)
-        self._at = (tail, _place(self._rest[len(told) - 1])) if told else None
-        self._rest = self._rest[len(told) :]
-        return told
+            self._rest = self._list_after(tail, after)
+        entries = page(map(_to_json, self._rest))
+        self._at = (tail, _place(self._rest[len(entries) - 1])) if entries else None
+        self._rest = self._rest[len(entries) :]
+        return entries
 
-    def _behind(self, tail: str, after: Place | None) -> list[DeadLetter]:
-        found = sorted(self._letters.of(tail), key=_place)
-        return [letter for letter in found if after is None or _place(letter) > after]
-
-
-def _place(letter: DeadLetter) -> Place:
-    return letter.first_at, letter.transport, letter.id
+    def _list_after(self, tail: str, after: Place | None) -> list[DeadLetter]:
+        found = sorted(self._dead_letters.of(tail), key=_place)
+        return [each for each in found if after is None or _place(each) > after]
 
 
-def _shown(letter: DeadLetter) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(letter)
+def _place(dead_letter: DeadLetter) -> Place:
+    return dead_letter.first_at, dead_letter.transport, dead_letter.id
+
+
+def _to_json(dead_letter: DeadLetter) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(dead_letter)
     return shown

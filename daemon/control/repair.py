@@ -1,8 +1,8 @@
-"""The call by which `verify --repair` sends documents through a pipeline again."""
+"""The control call by which `verify --repair` sends documents through a pipeline again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,20 +17,20 @@ from pillows.runtime.status import State
 
 _log = structlog.get_logger("pillowd.operator")
 
-#: How long a tail may take to rest for a repair.
-_REST_SECONDS = 20.0
+#: How long a tail may take to stop for a repair.
+_STOP_SECONDS = 20.0
 
-#: In these states a tail without a greenlet gets none by itself.
-_RESTING = {State.PAUSED, State.FAILED, State.STOPPED}
+#: In these states a tail without a greenlet is not started by itself.
+_HELD = {State.PAUSED, State.FAILED, State.STOPPED}
 
 
 class RepairCalls:
     """Has documents written again.
 
     Args:
-        tails: what there is.
-        repair: sends documents of a tail that does not run through its pipeline again.
-        clock: for the wait until a running one rests.
+        tails: the tails that can be named.
+        repair: sends documents of a stopped tail through its pipeline again.
+        clock: for the wait until a running tail has stopped.
     """
 
     def __init__(
@@ -41,38 +41,33 @@ class RepairCalls:
         self._repair = repair
         self._clock = clock
 
-    @property
-    def calls(self) -> Mapping[str, Callable[..., Any]]:
-        """Every call by its name."""
-        return {"verify.repair": self.repair}
-
     def repair(self, key: str, ids: list[str]) -> dict[str, Any]:
-        """Sends documents through the pipeline again, as they are now; a running tail rests meanwhile."""
+        """Send documents through the pipeline again, as they are now; a running tail stops meanwhile."""
         tail = self._tails.configured(key)
         if self._repair is None:
             raise ValueError("nothing can be repaired from here")
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
-        with self._resting(tail):
+        with self._hold(tail):
             self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
 
     @staticmethod
     def _may_run(supervisor: Supervisor, tail: TailKey) -> bool:
-        """Whether it runs, or is about to: it crashed, or an earlier repair had it start again."""
-        return tail in supervisor.running or supervisor.status(tail).state not in _RESTING
+        """Return whether a tail runs, or is about to: after a crash, or after an earlier repair."""
+        return tail in supervisor.running or supervisor.status(tail).state not in _HELD
 
     @contextmanager
-    def _resting(self, tail: TailKey) -> Iterator[None]:
-        """Stops a tail that runs, or would run again, for as long as the block takes."""
+    def _hold(self, tail: TailKey) -> Iterator[None]:
+        """Stop a tail that runs, or would start again, until the end of the `with`."""
         if self._supervisor is None or not self._may_run(self._supervisor, tail):
             yield
             return
         self._supervisor.stop(tail)
         try:
-            give_up_at = self._clock.monotonic() + _REST_SECONDS
+            give_up_at = self._clock.monotonic() + _STOP_SECONDS
             while tail in self._supervisor.running:
                 if self._clock.monotonic() > give_up_at:
-                    raise ValueError(f"{tail} could not be stopped within {_REST_SECONDS:g} s")
+                    raise ValueError(f"{tail} could not be stopped within {_STOP_SECONDS:g} s")
                 self._clock.wait(Event(), 0.05)
             yield
         finally:

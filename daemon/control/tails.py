@@ -1,4 +1,4 @@
-"""The tails that an operator can name, and how each of them is."""
+"""The tails that an operator can name, and their status."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pillows.runtime.status import State, TailStatus
 
 
 class Tails:
-    """What all calls work on.
+    """The tails that the control calls work on.
 
     Args:
         keys: the configured tails.
         state: the open state directory.
-        clock: for the age of what was saved.
-        supervisor: of the running daemon; None on the files alone.
+        clock: for the age of checkpoints.
+        supervisor: of the running daemon; None if the calls work on the files alone.
     """
 
     def __init__(
@@ -32,30 +32,30 @@ class Tails:
         self._clock = clock
 
     def configured(self, text: str) -> TailKey:
-        """The configured tail that `text` tail_lookup.
+        """Return the configured tail that `text` names.
 
         Raises:
-            UnknownPillowError: it names none, or several.
+            UnknownPillowError: `text` names no tail, or several.
         """
-        return tail_lookup.find(text, self._keys)
+        return tail_lookup.resolve_tail(text, self._keys)
 
     def known(self, text: str) -> TailKey:
-        """A configured tail, or one that only has a checkpoint any more.
+        """Return a configured tail, or one of which only a checkpoint is left.
 
         Raises:
-            UnknownPillowError: it names none, or several.
+            UnknownPillowError: `text` names no tail, or several.
         """
         try:
             return self.configured(text)
         except tail_lookup.UnknownPillowError:
-            return tail_lookup.find(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
+            return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
 
     def statuses(self) -> list[TailStatus]:
-        """How every configured tail is, as far as it or its files can tell."""
+        """Return the status of every configured tail, from the tail itself or from its files."""
         return [self._with_saved(status) for status in self._live()]
 
     def status(self, tail: TailKey) -> TailStatus:
-        """How one of them is."""
+        """Return the status of one configured tail."""
         live = next(each for each in self._live() if (each.pillow, each.source) == (tail.pillow, tail.source))
         return self._with_saved(live)
 
@@ -67,13 +67,13 @@ class Tails:
                 pillow=key.pillow,
                 source=key.source,
                 state=State.PAUSED if key in self.state.pauses else State.STOPPED,
-                dead_letters=self.state.letters.count(str(key)),
+                dead_letters=self.state.dead_letters.count(str(key)),
             )
             for key in self._keys
         ]
 
     def _with_saved(self, status: TailStatus) -> TailStatus:
-        """A status with what its checkpoint says, where the tail itself has not said it."""
+        """Complete the status of a tail that has no position yet from its checkpoint."""
         if status.seq is not None:
             return status
         try:

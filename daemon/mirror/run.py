@@ -21,7 +21,6 @@ from rich.console import Console
 
 from daemon import logs, signals
 from daemon.app import Daemon
-from daemon.assembly import tail_keys
 from daemon.cli import control_client
 from daemon.cli.check import probe_connections
 from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
@@ -32,6 +31,7 @@ from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, writ
 from daemon.mirror.existing_table import standing_columns
 from daemon.mirror.progress import MirrorProgress
 from daemon.signals import Signals
+from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
 from pillows.redaction import Redactor
@@ -170,7 +170,7 @@ def _run(wanted: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         log = stack.enter_context(_log_file(wanted.folder / LOG_FILE))
         redactor = Redactor.of_settings(config)
         lines = stack.enter_context(
-            logs.configured(format="json", level="info", stream=log, clock=clock, redactor=redactor)
+            logs.configure_logging(format="json", level="info", stream=log, clock=clock, redactor=redactor)
         )
         progress = stack.enter_context(MirrorProgress(console, clock))
         watch = Watch(progress=progress, asked=asked, once=once, config=str(wanted.config_path))

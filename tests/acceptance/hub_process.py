@@ -28,10 +28,12 @@ import greenlet
 from gevent.event import Event
 
 from checkpoints import CheckpointStore
-from daemon.assembly import build_tails
+from daemon.assembly.services import Services
+from daemon.assembly.tails import build_tails
 from daemon.config.load import load
 from pillows.clock import SystemClock
 from pillows.dead_letters.store import DeadLetters
+from pillows.feed.shared.pool import FeedPool
 from pillows.observer import Observer
 from pillows.runtime.status import State
 
@@ -105,7 +107,10 @@ def main(config_path: str, documents: int) -> None:
     turns = Turns()
     with CheckpointStore(folder / "checkpoints") as store:
         letters = DeadLetters(folder / "dead-letters")
-        made = build_tails(config, store=store, letters=letters, clock=SystemClock(), observer=Observer())
+        clock, observer = SystemClock(), Observer()
+        feeds = FeedPool(clock=clock, observer=observer)
+        services = Services(store=store, dead_letters=letters, clock=clock, observer=observer, feeds=feeds)
+        made = build_tails(config, services)
         ((_, factory),) = made.items()
         tail, stop = factory(), Event()
         gc.collect()

@@ -11,8 +11,9 @@ import psycopg
 import pytest
 
 from checkpoints import TailKey
-from daemon.assembly import add_plugins, build_pillow, build_transports
+from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.config.load import load
+from daemon.config.plugins import add_plugins
 from pillows.models import Document, DocumentRows
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import at, batch, gone

@@ -7,11 +7,12 @@ import textwrap
 
 import pytest
 
-from daemon.assembly import build_pillow, build_transports, tail_keys
+from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
+from daemon.tail_lookup import tail_keys
 from pillows.models import Change, Document
 from tests.unit.pipeline.test_steps import CASE, document
 

@@ -37,7 +37,7 @@ def held(config: Config) -> Iterator[None]:
     """Another process has the state directory for as long as the block takes."""
     code = (
         "import sys; from daemon import state_dir; from pillows.clock import SystemClock\n"
-        "with state_dir.opened(__import__('pathlib').Path(sys.argv[1]), SystemClock()):\n"
+        "with state_dir.open_state_dir(__import__('pathlib').Path(sys.argv[1]), SystemClock()):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(config.daemon.state_dir)]

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import TailKey
-from daemon.tail_lookup import UnknownPillowError, find
+from daemon.tail_lookup import UnknownPillowError, resolve_tail
 
 CASES, FORMS = TailKey("cases", "couch/cases"), TailKey("forms", "couch/forms")
 
 
 @pytest.mark.parametrize("text", ["cases", "cases@couch/cases"])
 def test_a_tail_is_named_by_its_pillow_or_in_full(text: str) -> None:
-    assert find(text, [CASES, FORMS]) == CASES
+    assert resolve_tail(text, [CASES, FORMS]) == CASES
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def test_a_tail_is_named_by_its_pillow_or_in_full(text: str) -> None:
 )
 def test_an_unknown_one_is_refused_with_the_remedy(text: str, remedy: str) -> None:
     with pytest.raises(UnknownPillowError, match=remedy):
-        find(text, [CASES, FORMS])
+        resolve_tail(text, [CASES, FORMS])
 
 
 def test_a_name_that_several_have_is_refused() -> None:
     with pytest.raises(UnknownPillowError, match="say which"):
-        find("cases", [CASES, TailKey("cases", "couch/other")])
+        resolve_tail("cases", [CASES, TailKey("cases", "couch/other")])

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from checkpoints import Checkpoint, Seq
 from daemon.log_observer import LogObserver
-from daemon.logs import LineWriter, Logs, configured
+from daemon.logs import LineWriter, Logs, configure_logging
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from tests.support.clock import FakeClock
@@ -37,7 +37,7 @@ class Sink:
 @pytest.fixture
 def sink() -> Iterator[Sink]:
     sink = Sink()
-    with configured(
+    with configure_logging(
         format="json", level="info", stream=sink.stream, clock=sink.clock, redactor=Redactor(["hunter2"])
     ) as sink.logs:
         yield sink
@@ -115,7 +115,7 @@ def test_an_error_that_ends_a_greenlet_is_an_event_like_any_other(
 
 def test_the_set_up_is_undone() -> None:
     before = list(logging.getLogger().handlers)
-    with configured(
+    with configure_logging(
         format="console", level="info", stream=io.StringIO(), clock=FakeClock(auto=False), redactor=Redactor()
     ):
         assert logging.getLogger().handlers != before
@@ -125,7 +125,7 @@ def test_the_set_up_is_undone() -> None:
 
 def test_console_lines_are_for_people() -> None:
     stream = io.StringIO()
-    with configured(
+    with configure_logging(
         format="console", level="info", stream=stream, clock=FakeClock(auto=False), redactor=Redactor()
     ):
         LogObserver().state(PILLOW, state="live", reason="")

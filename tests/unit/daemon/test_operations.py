@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
 from checkpoints.rpc.framing import MAX_BYTES
 from daemon import state_dir
-from daemon.control.api import Operations
+from daemon.control.api import ControlApi
 from daemon.state_dir import StateDir
 from pillows.dead_letters.dead_letter import PIPELINE
 from pillows.dead_letters.store import DeadLetter
@@ -24,13 +24,13 @@ OLD = TailKey("old", "couch/old")
 
 
 class Office:
-    """Operations, and the state that they work on."""
+    """The control API, and the state that it works on."""
 
     def __init__(self, folder: Path, state: StateDir, clock: FakeClock) -> None:
         self.folder = folder
         self.state = state
         self.clock = clock
-        self.operations = Operations(keys=[KEY], state=state, clock=clock, supervisor=None)
+        self.api = ControlApi(keys=[KEY], state=state, clock=clock, supervisor=None)
 
     def save(self, seq: Any, **fields: Any) -> None:
         stored = self.state.store.get(KEY)
@@ -40,13 +40,13 @@ class Office:
         )
 
     def call(self, name: str, **arguments: Any) -> Any:
-        return self.operations.calls[name](**arguments)
+        return self.api.calls[name](**arguments)
 
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
     clock = FakeClock(auto=False)
-    with state_dir.opened(tmp_path / "state", clock) as state:
+    with state_dir.open_state_dir(tmp_path / "state", clock) as state:
         yield Office(tmp_path, state, clock)
 
 
@@ -133,7 +133,7 @@ def test_a_rewind_goes_to_the_newest_entry_that_is_old_enough(office: Office) ->
     before = office.clock.wall() - 150
     assert office.call("checkpoint.rewind", key="cases", saved_before=before)["seq"] == "2-x"
     assert office.call("checkpoint.rewind", key="cases")["seq"] == 0
-    with pytest.raises(ValueError, match="does not go back so far"):
+    with pytest.raises(ValueError, match="is not that old"):
         office.call("checkpoint.rewind", key="cases", saved_before=0.0)
 
 
@@ -157,12 +157,15 @@ def test_an_export_comes_back_by_import(office: Office) -> None:
 @pytest.mark.parametrize(
     ("exported", "reason"),
     [
-        ({}, "no export of format 1"),
-        ({"format": 2}, "no export of format 1"),
+        ({}, "not an export of format 1"),
+        ({"format": 2}, "not an export of format 1"),
         ({"format": 1, "key": "other@couch/other", "checkpoint": {}}, "not of cases@couch/cases"),
-        ({"format": 1, "key": "cases@couch/cases", "checkpoint": {}}, "no whole checkpoint"),
-        ({"format": 1, "key": "cases@couch/cases", "checkpoint": {"seq": None}}, "no whole checkpoint"),
-        ({"format": 1, "key": "cases@couch/cases"}, "no whole checkpoint"),
+        ({"format": 1, "key": "cases@couch/cases", "checkpoint": {}}, "this checkpoint is incomplete"),
+        (
+            {"format": 1, "key": "cases@couch/cases", "checkpoint": {"seq": None}},
+            "this checkpoint is incomplete",
+        ),
+        ({"format": 1, "key": "cases@couch/cases"}, "this checkpoint is incomplete"),
     ],
 )
 def test_what_is_no_export_of_this_tail_is_refused(
@@ -185,7 +188,7 @@ def letter(id: str) -> DeadLetter:
 
 
 def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
-    office.state.letters.add([letter("a"), letter("b"), letter("c")])
+    office.state.dead_letters.add([letter("a"), letter("b"), letter("c")])
     assert office.call("dead-letter.discard", key="cases", ids=["b"])["discarded"] == 1
     assert {each["id"] for each in office.call("dead-letter.list", key="cases")} == {"a", "c"}
     with pytest.raises(ValueError, match="no dead letter of b"):
@@ -195,14 +198,14 @@ def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
 
 
 def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
-    office.state.letters.add([letter("a")])
+    office.state.dead_letters.add([letter("a")])
     (letter_,) = office.call("dead-letter.list", key="cases")
     assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter_.items()
     assert office.call("status")["pillows"][0]["dead_letters"] == 1
 
 
 def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
-    office.state.letters.add([letter("a"), letter("b")])
+    office.state.dead_letters.add([letter("a"), letter("b")])
     (shown,) = office.call("dead-letter.show", key="cases", id="b")
     assert {"id": "b", "tries": 1, "aborted": False, "error": "no"}.items() <= shown.items()
     with pytest.raises(ValueError, match="no dead letter of nobody"):
@@ -222,7 +225,7 @@ def test_more_dead_letters_than_fit_into_a_message_are_listed_page_by_page(offic
     """Oldest first, each once, however long an id is when it is written in ASCII."""
     ids = [f"{number:04}-{'é' * 100}" for number in range(2000, 0, -1)]
     for begin in (0, 1000):
-        office.state.letters.add([letter(id) for id in ids[begin : begin + 1000]])
+        office.state.dead_letters.add([letter(id) for id in ids[begin : begin + 1000]])
         office.clock.advance(1)
     pages = list(listed(office))
     assert len(pages) > 1
@@ -233,23 +236,23 @@ def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 1000)
-    office.state.letters.add([letter(id) for id in "abcdefgh"])
+    office.state.dead_letters.add([letter(id) for id in "abcdefgh"])
     told = []
     for page in listed(office, 1000):
         told += [each["id"] for each in page]
         office.clock.advance(1)
         if len(told) < 6:
             assert sum(map(len, listed(office, 1000))) == 8
-            office.state.letters.discard(str(KEY), [("t", "a")])
-            office.state.letters.add([letter("a")])
+            office.state.dead_letters.discard(str(KEY), [("t", "a")])
+            office.state.dead_letters.add([letter("a")])
     assert told == [*"abcdefgh", "a"]
 
 
 def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a transport may hold in an older state."""
     monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 12)
-    office.state.letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
-    office.state.letters.add([replace(letter("f"), transport=PIPELINE)])
+    office.state.dead_letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
+    office.state.dead_letters.add([replace(letter("f"), transport=PIPELINE)])
     pages = [office.call("dead-letter.ids", key="cases", transport="t", after=id) for id in ("", "c", "f")]
     assert pages == [["a", "b", "c"], ["d", "e", "f"], []]
     assert office.call("dead-letter.ids", key="cases", transport="u") == ["f", "other"]
@@ -257,8 +260,8 @@ def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: 
 
 def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
     """The tail finds them when it runs; nothing is read or written by the call itself."""
-    office.state.letters.add([letter("a"), letter("b")])
+    office.state.dead_letters.add([letter("a"), letter("b")])
     assert office.call("dead-letter.retry", key="cases", ids=["a"]) == {"key": str(KEY), "retried": 1}
-    assert [each.id for each in office.state.letters.due(str(KEY), at_most=9)] == ["a"]
+    assert [each.id for each in office.state.dead_letters.due(str(KEY), at_most=9)] == ["a"]
     assert office.call("dead-letter.retry", key="cases")["retried"] == 2
     assert len(office.call("dead-letter.list", key="cases")) == 2

@@ -41,12 +41,12 @@ class Yard:
             self.fleet.factories, clock=self.clock, observer=Observer(), pauses=Pauses(folder / "paused.json")
         )
         tails = Tails([self.key], state=state, clock=self.clock, supervisor=self.supervisor)
-        self.calls = RepairCalls(tails, self._repair, clock=self.clock).calls
+        self.calls = RepairCalls(tails, self._repair, clock=self.clock)
         self.quick = False
         self.repaired: list[tuple[Sequence[str], int]] = []
 
     def repair(self, *ids: str) -> Any:
-        return self.calls["verify.repair"](key="cases", ids=list(ids))
+        return self.calls.repair(key="cases", ids=list(ids))
 
     def tick(self, times: int = 1) -> None:
         for _ in range(times):
@@ -67,7 +67,7 @@ class Yard:
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[Callable[[Behaviour], Yard]]:
-    with state_dir.opened(tmp_path / "state", FakeClock()) as state:
+    with state_dir.open_state_dir(tmp_path / "state", FakeClock()) as state:
         yield lambda behaviour: Yard(tmp_path, state, behaviour)
 
 

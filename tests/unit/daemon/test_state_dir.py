@@ -13,9 +13,9 @@ KEY = TailKey("cases", "couch/cases")
 
 
 def test_what_was_paused_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
-    with state_dir.opened(tmp_path / "state", SystemClock()) as state:
+    with state_dir.open_state_dir(tmp_path / "state", SystemClock()) as state:
         state.pauses.add(KEY)
-    with state_dir.opened(tmp_path / "state", SystemClock()) as again:
+    with state_dir.open_state_dir(tmp_path / "state", SystemClock()) as again:
         assert KEY in again.pauses
         assert again.store.keys() == []
 
@@ -28,7 +28,7 @@ def test_root_leaves_files_that_the_service_s_user_can_read(tmp_path: Path) -> N
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o011)
     os.chown(path, 12345, 12345)
-    with state_dir.as_owner_of(path), state_dir.opened(path, SystemClock()) as state:
+    with state_dir.run_as_owner(path), state_dir.open_state_dir(path, SystemClock()) as state:
         state.pauses.add(KEY)
         assert os.geteuid() == 12345
 
@@ -37,5 +37,5 @@ def test_root_leaves_files_that_the_service_s_user_can_read(tmp_path: Path) -> N
 
 
 def test_a_directory_of_our_own_needs_no_change_of_user(tmp_path: Path) -> None:
-    with state_dir.as_owner_of(tmp_path), state_dir.as_owner_of(tmp_path / "missing"):
+    with state_dir.run_as_owner(tmp_path), state_dir.run_as_owner(tmp_path / "missing"):
         assert os.geteuid() == os.getuid()

@@ -1,0 +1,3 @@
+"""Build tails from a configuration: the only place where settings become parts."""
+
+from __future__ import annotations

@@ -1,0 +1,55 @@
+"""Build the feed of a tail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from checkpoints import TailKey
+from daemon.config.models import Config
+from pillows.clock import Clock
+from pillows.feed.base import Feed
+from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.shared.pool import FeedPool
+from pillows.models import Change
+from pillows.observer import Observer
+from pillows.pillow import Pillow
+from pillows.stages.filters import Filter, KeepAll
+from pillows.verify.verifier import needs_documents
+
+
+def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedPool) -> Feed:
+    """Build a feed that shares a connection with other tails of its database."""
+    connection, source = _source(config, key)
+    return feeds.feed(connection, source, prefilter=_prefilter(filter), key=key)
+
+
+def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
+    """Build a feed with a connection of its own."""
+    connection, source = _source(config, key)
+    return CouchFeed(
+        connection, source, prefilter=_prefilter(filter), clock=clock, observer=observer, key=key
+    )
+
+
+def build_ids_feed(
+    config: Config, key: TailKey, pillow: Pillow, *, clock: Clock, observer: Observer
+) -> CouchFeed:
+    """Build a feed for a comparison: documents come along only where the pillow's filter needs them."""
+    connection, source = _source(config, key)
+    if needs_documents(pillow):
+        return CouchFeed(connection, source, clock=clock, observer=observer, key=key)
+    ids = source.model_copy(update={"documents": "bulk_get"})  # the prefilter then fetches none
+    return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, key=key)
+
+
+def _source(config: Config, key: TailKey) -> tuple[Any, Any]:
+    source = config.tails[key.pillow].source
+    return config.connections[source.connection].options, source
+
+
+def _prefilter(filter: Filter) -> Callable[[Change], bool] | None:
+    """Return what a filter can decide before documents are fetched; None if it needs them."""
+    if filter.needs_document or isinstance(filter, KeepAll):
+        return None
+    return lambda change: not change.deleted and filter(change)

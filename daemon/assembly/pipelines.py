@@ -1,0 +1,94 @@
+"""Build the pipeline of a pillow: filter, transforms, transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from checkpoints import TailKey
+from daemon.config.models import Config, PillowConfig, TransportConfig
+from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.plugins import find_function
+from pillows import registry
+from pillows.pillow import Pillow
+from pillows.stages.declarative import ChildRows, Step
+from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
+from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
+from pillows.transports.base import KeyedTransport, Transport
+
+
+def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()) -> Pillow:
+    """Build the pipeline of a pillow.
+
+    Args:
+        name: the pillow's name.
+        settings: its configuration.
+        folders: where modules may register filters and transforms (`daemon.plugins_path`).
+
+    Raises:
+        ConfigError: a function cannot be found.
+    """
+    outputs = settings.outputs or (name,)
+    return Pillow(
+        name=name,
+        outputs=outputs,
+        filter=_filter(settings.filter, folders),
+        transform=_transform(settings.steps, outputs, folders),
+        keep_departed=settings.source.on_filtered == "ignore",
+        keep_deleted=settings.source.deletes == "ignore",
+        max_attachment_bytes=settings.attachments.max_size if settings.attachments.fetch else 0,
+    )
+
+
+def build_transports(config: Config, key: TailKey) -> list[Transport]:
+    """Build the transports of a tail, in configured order."""
+    return [build_transport(config, key, entry) for entry in config.tails[key.pillow].transport]
+
+
+def build_transport(config: Config, key: TailKey, entry: TransportConfig) -> Transport:
+    """Build one transport of a tail.
+
+    Raises:
+        ConfigError: it refuses its settings.
+    """
+    connection = config.connections[entry.connection]
+    source = config.tails[key.pillow].source
+    transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
+    if isinstance(transport, KeyedTransport):
+        transport.set_source(config.connections[source.connection].options, source.database)
+    return transport
+
+
+def _filter(settings: FilterOptions | None, folders: Sequence[Path]) -> Filter:
+    if settings is None:
+        return KeepAll()
+    if settings.jmespath is not None:
+        return JmespathFilter(settings.jmespath)
+    function = find_function(
+        "filter", python=settings.python, name=settings.name, args=settings.args, folders=folders
+    )
+    return PythonFilter(function, needs_document=settings.needs_document)
+
+
+def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Sequence[Path]) -> Transform:
+    if not steps:
+        return PassThrough(outputs)
+    made = [_step(each, folders) for each in steps]
+    if len(made) == 1 and not isinstance(made[0], Step):
+        if steps[0].chunk is not None:
+            return ChunkedTransform(made[0], outputs, chunk=steps[0].chunk)
+        return PythonTransform(made[0], outputs)
+    return Chain(made, outputs)
+
+
+def _step(settings: StepOptions, folders: Sequence[Path]) -> Step | Callable[[Any], Any]:
+    if settings.is_python:
+        return find_function(
+            "transform", python=settings.python, name=settings.name, args=settings.args, folders=folders
+        )
+    rows = {
+        output: ChildRows(each=child.each, fields=child.fields, parent=child.parent)
+        for output, child in settings.rows.items()
+    }
+    return Step(**{**settings.declared, "rows": rows})

@@ -1,0 +1,30 @@
+"""What all tails of a process share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from checkpoints import CheckpointStore
+from pillows.clock import Clock
+from pillows.dead_letters.store import DeadLetters
+from pillows.feed.shared.pool import FeedPool
+from pillows.observer import Observer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The parts that all tails share. Whoever opened them closes them.
+
+    Attributes:
+        store: the checkpoints.
+        dead_letters: the dead letters.
+        clock: for every duration and wait.
+        observer: receives everything that happens.
+        feeds: shared connections to CouchDB; None lets each tail read alone.
+    """
+
+    store: CheckpointStore
+    dead_letters: DeadLetters
+    clock: Clock
+    observer: Observer
+    feeds: FeedPool | None = None
