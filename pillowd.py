@@ -64,7 +64,7 @@ def main() -> None:
 
         start()
     except KeyboardInterrupt:  # while it is still imported; from then on `run_command` answers
-        sys.stderr.write("pillowd: interrupted before it began; the same command goes on\n")
+        sys.stderr.write("pillowd: interrupted before the start. Remedy: run the same command again\n")
         sys.exit(EXIT_FAILED)
 
 

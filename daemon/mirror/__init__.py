@@ -1,3 +1,3 @@
-"""A mirror: a target kept equal to one database, without a configuration of the operator's own."""
+"""A mirror: a target kept equal to one database, without a configuration file."""
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Columns for documents that nobody has described: inferred from a sample.
+"""Infer the columns of a table from a sample of documents.
 
-Every field that holds one kind of simple value in the whole sample becomes a column: texts, numbers or
-booleans. All numbers are one kind, since a field that has had 10 a thousand times has 9.99 one day.
-Everything, also what the sample does not show, is in the column `doc`, so a field that was not guessed is
-not lost; and what fits no column later leaves that column empty (see `Fitting`).
+A field becomes a column if it has one kind of simple value in the whole sample: text, number or boolean. All
+numbers are one kind, since a field that has held 10 a thousand times may hold 9.99 one day. The column `doc`
+has the whole document, so no other field is lost. A later value that does not fit its column leaves it
+empty (see `FitColumns`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import msgspec
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 
-#: How many of the first and of the newest documents are looked at.
-SAMPLE = 500
-#: More columns than this help nobody; PostgreSQL allows 1,600.
+#: Size of the sample of the first documents, and of that of the newest.
+SAMPLE_DOCUMENTS = 500
+#: Most inferred columns; PostgreSQL allows 1,600, but nobody can read so wide a table.
 MAX_COLUMNS = 100
-#: The column that has the whole document.
+#: Column with the whole document.
 WHOLE = "doc"
 
-#: Names that can be columns without quotes in the mind of whoever reads the table.
+#: Field names that need no quotes as columns.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
-#: Columns that every table of PostgreSQL has for itself.
+#: System columns of every table in PostgreSQL.
 _SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
-#: What the transform puts the document into, and the column's definition.
+#: Definition of the column with the whole document.
 _WHOLE_COLUMN = f"{WHOLE} jsonb"
 
 
@@ -43,15 +43,15 @@ class _Rows(msgspec.Struct):
     results: list[_Row] = []
 
 
-def sample(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
-    """Documents of a database: the first by their ids, and the newest; no design documents.
+def sample_documents(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
+    """Return the first documents of a database by id, and the newest, without design documents.
 
     Raises:
         PillowError: the database cannot be read.
     """
     queries = (
-        ("_all_docs", f"limit={SAMPLE}&include_docs=true"),
-        ("_changes", f"limit={SAMPLE}&include_docs=true&descending=true"),
+        ("_all_docs", f"limit={SAMPLE_DOCUMENTS}&include_docs=true"),
+        ("_changes", f"limit={SAMPLE_DOCUMENTS}&include_docs=true&descending=true"),
     )
     found: dict[str, dict[str, Any]] = {}
     with closing(CouchClient(connection)) as couch:
@@ -62,53 +62,53 @@ def sample(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
     return [each for id, each in found.items() if not id.startswith("_design/")]
 
 
-def infer(documents: Iterable[Mapping[str, Any]], column_types: Mapping[str, str]) -> dict[str, str]:
-    """Column -> `"path type"` for a table of such documents, the most frequent fields first.
+def infer_columns(documents: Iterable[Mapping[str, Any]], column_types: Mapping[str, str]) -> dict[str, str]:
+    """Return column -> `"path type"` for a table of such documents, the most frequent fields first.
 
     Args:
         documents: a sample.
         column_types: of the target; see `MirrorSupport.COLUMN_TYPES`.
 
     Returns:
-        The columns and the whole document; empty, which is the document alone, where there are none.
+        The columns and the whole document; empty if there is no such field, for the document alone.
     """
     kinds: dict[str, set[str]] = defaultdict(set)
     counts: Counter[str] = Counter()
     for document in documents:
         for name, value in document.items():
             if value is not None:
-                kinds[name].add(_kind(value))
+                kinds[name].add(_get_kind(value))
                 counts[name] += 1
     types: dict[str, str] = {}
     taken = {WHOLE, *_SYSTEM}
     for name, _ in counts.most_common():
         type = column_types.get("".join(kinds[name]))  # several kinds have none
-        # SQL does not tell `Name` from `name`.
+        # `Name` and `name` are the same column in SQL.
         if type and _NAME.fullmatch(name) and name.lower() not in taken and len(types) < MAX_COLUMNS:
             types[name] = type
             taken.add(name.lower())
-    return described(types)
+    return to_definitions(types)
 
 
-def described(types: Mapping[str, str]) -> dict[str, str]:
-    """Column -> `"path type"` of columns that have their fields' names, and of the whole document.
+def to_definitions(types: Mapping[str, str]) -> dict[str, str]:
+    """Return column -> `"path type"` for fields and the whole document; empty without fields.
 
     Args:
-        types: column -> its type.
+        types: column, named like its field -> its SQL type.
     """
     columns = {name: f"{name} {type}" for name, type in types.items()}
     return columns | {WHOLE: _WHOLE_COLUMN} if columns else {}
 
 
-def fitting(columns: Mapping[str, str]) -> dict[str, Any]:
-    """The transform that such columns need; none for those of an earlier version, which had no such thing."""
+def make_transform(columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the setting `transform` that such columns need; empty for columns without the whole document."""
     if columns.get(WHOLE) != _WHOLE_COLUMN:
         return {}
     types = {name: text.partition(" ")[2] for name, text in columns.items() if name != WHOLE}
-    return {"transform": {"python": "daemon.mirror.fit_columns:Fitting", "args": {"types": types}}}
+    return {"transform": {"python": "daemon.mirror.fit_columns:FitColumns", "args": {"types": types}}}
 
 
-def _kind(value: Any) -> str:
+def _get_kind(value: Any) -> str:
     if isinstance(value, bool):
         return "boolean"
     if isinstance(value, int | float):

@@ -13,24 +13,26 @@ from daemon.cli.options import json_option
 @click.command()
 @click.argument("url")
 @click.argument("target")
-@click.option("--once/--follow", default=False, help="End when caught up; or go on, the default.")
-@click.option("--name", help="Name of the table, index or file. Default: from the database's.")
+@click.option("--once/--follow", default=False, help="Exit when caught up, or keep following (default).")
+@click.option("--name", help="Name of the table, index or file. Default: derived from the database's name.")
 @click.option(
     "--columns",
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
-    help="Of a table: inferred from a sample, beside the whole document; or that alone.",
+    help="Infer the columns of a table from a sample (auto), or write the whole document only (none).",
 )
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
     default=Path("pillowd-state"),
     show_default=True,
-    help="Where it remembers how far it got.",
+    help="Folder for checkpoints and configuration.",
 )
 @click.option(
-    "--write-config", metavar="FILE", help="Write the YAML that does the same (`-`: print it), and end."
+    "--write-config",
+    metavar="FILE",
+    help="Write the equivalent configuration to FILE (`-` is standard output) and exit.",
 )
 @json_option
 def mirror(
@@ -44,28 +46,29 @@ def mirror(
     write_config: str | None,
     as_json: bool,
 ) -> int:
-    """Keeps TARGET equal to the CouchDB database at URL, with nothing to configure.
+    """Keep TARGET equal to the CouchDB database at URL, without a configuration file.
 
     URL is like https://etl@couch.example:6984/cases. TARGET is one of sqlite:///FILE,
-    postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT and jsonl:FOLDER. Passwords may stand
-    in the URLs; others on this machine can then see them, so better: leave them out, and set
-    $COUCHDB_PASSWORD and $TARGET_PASSWORD (for PostgreSQL, $PGPASSWORD and ~/.pgpass serve as well).
+    postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT and jsonl:FOLDER.
 
-    Ctrl-C finishes what is in flight and saves; the same command then goes on from there. With --once it
-    ends with 3 when documents could not be written.
+    Set passwords in $COUCHDB_PASSWORD and $TARGET_PASSWORD: other users of this machine can see those in
+    URLs. PostgreSQL also reads $PGPASSWORD and ~/.pgpass.
+
+    Ctrl-C drains the batches in flight and saves; run the same command again to continue. With --once, the
+    exit code is 3 if documents could not be written.
     """
     try:
-        # Loaded in here: Ctrl-C while it loads is answered like one a moment later.
+        # Imported here, so that Ctrl-C during the import is handled, too.
         from daemon.mirror import run  # noqa: PLC0415  see above
-        from daemon.mirror.config import read  # noqa: PLC0415  see above
+        from daemon.mirror.config import parse_mirror  # noqa: PLC0415  see above
 
-        wanted = read(url, target, name=name, state_dir=state_dir)
-        return run.follow(
+        wanted = parse_mirror(url, target, name=name, state_dir=state_dir)
+        return run.run_mirror(
             wanted,
             once=once,
             with_columns=columns == "auto",
             write_config_to=write_config,
             as_json=as_json,
         )
-    except KeyboardInterrupt:  # while it runs, it is a stop like any other
-        raise CommandError("interrupted before it began; the same command goes on") from None
+    except KeyboardInterrupt:  # later, it stops the mirror as SIGINT stops a daemon
+        raise CommandError("interrupted before the start. Remedy: run the same command again") from None

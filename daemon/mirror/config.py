@@ -1,8 +1,7 @@
-"""A mirror: one pillow without a configuration of the operator's own.
+"""The configuration of a mirror: one pillow, made from the command line.
 
-What the command line says becomes a configuration like any other, kept in the mirror's folder beside its
-state. The next run finds both there, goes on where the last one stopped, and keeps the columns that
-were chosen then, since other columns would be another table.
+It is kept in the mirror's folder beside the state. The next run finds both, continues from the last
+checkpoint, and keeps the columns that were chosen at first, since other columns would need another table.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from daemon.config.dump import format_yaml
 from daemon.config.interpolate import escape
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.mirror.columns import fitting
+from daemon.mirror.columns import make_transform
 from daemon.mirror.targets import (
     SOURCE_PASSWORD,
-    plain_name,
-    read_source,
-    read_target,
+    parse_source,
+    parse_target,
+    to_plain_name,
 )
 from pillows import registry
 from pillows.errors import ConfigError
@@ -36,14 +35,14 @@ from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, Mirro
 
 #: Names of the two connections.
 SOURCE, TARGET = "couch", "target"
-#: The file of the configuration, and of the log, in a mirror's folder.
+#: Names of the configuration and the log in a mirror's folder.
 CONFIG_FILE, LOG_FILE = "pillowd.yaml", "pillowd.log"
 
-#: A unix socket's path has 107 bytes at most (unix(7)).
+#: Longest path of a unix socket (unix(7)).
 _SOCKET_BYTES = 107
-#: Chooses the columns of a table when there are none yet: given the configuration without them.
+#: Chooses the columns of a new table, given the configuration without columns.
 ChooseColumns = Callable[[Config], Mapping[str, str]]
-#: Says what columns the table has; None where there is no table.
+#: Returns the columns of the existing table; None if there is no table.
 FindColumns = Callable[[Config], Mapping[str, str] | None]
 
 
@@ -52,11 +51,11 @@ class Mirror:
     """One database and one target.
 
     Attributes:
-        source: the server.
-        database: the database's name there.
-        target: where it goes.
-        name: of the pillow, and of its table, index or file.
-        folder: configuration and state.
+        source: the server of the database.
+        database: name of the database.
+        target: the target.
+        name: name of the pillow, and of its table, index or file.
+        folder: folder of configuration and state.
     """
 
     source: Endpoint
@@ -67,30 +66,30 @@ class Mirror:
 
     @property
     def config_path(self) -> Path:
-        """The mirror's own configuration."""
+        """Path of the mirror's configuration."""
         return self.folder / CONFIG_FILE
 
     @property
     def support(self) -> MirrorSupport:
-        """How the target's transport is used."""
+        """How the target's transport is mirrored into."""
         support = registry.transport(self.target.type).mirror
-        assert support is not None  # noqa: S101  # else `read_target` had refused the target
+        assert support is not None  # noqa: S101  # `parse_target` has found it
         return support
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """Variable -> the password that was given on the command line."""
+        """Variable -> password from the command line."""
         return {**self.source.secrets, **self.target.secrets}
 
-    def settings(self, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The configuration as plain values."""
+    def make_settings(self, columns: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the configuration as plain values."""
         return {
             "version": 1,
             "daemon": {
                 "state_dir": escape(str(self.folder)),
-                "control": {"listen": escape(f"unix:{_socket(self.folder)}")},
+                "control": {"listen": escape(f"unix:{_choose_socket(self.folder)}")},
             },
-            "connections": {SOURCE: _written(self.source), TARGET: _written(self.target)},
+            "connections": {SOURCE: _format_connection(self.source), TARGET: _format_connection(self.target)},
             "pillows": {
                 self.name: {
                     "source": {
@@ -98,38 +97,40 @@ class Mirror:
                         "database": escape(self.database),
                         "on_missing": "fail",
                     },
-                    **fitting(columns or {}),
-                    "transport": [{"connection": TARGET, **self._output(columns)}],
+                    **make_transform(columns or {}),
+                    "transport": [{"connection": TARGET, **self._make_output(columns)}],
                 }
             },
         }
 
-    def _output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
+    def _make_output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
         settings = self.support.make_output(self.name)
         if columns is None or not self.support.COLUMN_TYPES:
             return dict(settings)
-        # `columns` is written even when it is empty: it says that they were chosen.
+        # `columns` is written even if it is empty: it records the choice.
         return {**settings, "columns": dict(columns)}
 
 
-def read(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
-    """What the command line says.
+def parse_mirror(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
+    """Parse the command line.
 
     Args:
-        url: of the database.
-        target: where it goes.
-        name: of the pillow and its table, index or file; made from the database's unless given.
-        state_dir: where the mirrors' folders are.
+        url: URL of the database.
+        target: the target in one line.
+        name: name of the pillow and its table, index or file; by default derived from the database's.
+        state_dir: parent of the mirrors' folders.
 
     Raises:
-        ConfigError: something of it cannot be understood.
+        ConfigError: an argument is not valid.
     """
-    source, database = read_source(url)
-    place = read_target(target)
-    chosen = plain_name(database) if name is None else name
+    source, database = parse_source(url)
+    place = parse_target(target)
+    chosen = to_plain_name(database) if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", chosen):
-        raise ConfigError(f"{chosen!r} cannot be a name.", remedy="use letters, digits, _ and -, 63 at most")
-    # Wherever the password stands, it is the same place.
+        raise ConfigError(
+            f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
+        )
+    # The folder does not depend on where the password is given.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
     key = f"{chosen}-{place.type}-{hashlib.sha256(same.encode()).hexdigest()[:8]}"
@@ -145,16 +146,16 @@ def prepare(
     *,
     find: FindColumns = lambda _: None,
 ) -> Config:
-    """Writes the mirror's configuration into its folder, and makes the folders that it needs.
+    """Write the mirror's configuration into its folder, and make the folders that it needs.
 
     Args:
-        mirror: what is wanted.
-        choose: chooses a table's columns when no earlier run did; None for the whole document alone.
-        environ: where passwords are that stood not in the URLs.
-        find: says what columns the table has already.
+        mirror: the mirror.
+        choose: chooses a table's columns if no earlier run did; None for the whole document alone.
+        environ: the environment, with passwords that are not in the URLs.
+        find: returns the columns of an existing table.
 
     Raises:
-        ConfigError: a password is missing; the table has columns, and is to have none.
+        ConfigError: a password is missing; or the table has columns, and none are wanted.
         ConfigErrors: the settings contradict each other.
         OSError: a folder cannot be made.
     """
@@ -164,8 +165,8 @@ def prepare(
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)
-    columns = _columns(mirror, choose, find, known) if mirror.support.COLUMN_TYPES else {}
-    return _stored(mirror, columns, known)
+    columns = _decide_columns(mirror, choose, find, known) if mirror.support.COLUMN_TYPES else {}
+    return _store(mirror, columns, known)
 
 
 def _with_target_password(mirror: Mirror, environ: Mapping[str, str]) -> Mirror:
@@ -177,21 +178,21 @@ def _with_target_password(mirror: Mirror, environ: Mapping[str, str]) -> Mirror:
     return replace(mirror, target=target)
 
 
-def _columns(
+def _decide_columns(
     mirror: Mirror, choose: ChooseColumns | None, find: FindColumns, environ: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """What an earlier run chose, what the table has, or what is chosen now: the first that there is."""
-    chosen = chosen_columns(mirror)
+    """Return the columns of an earlier run, else those of the existing table, else newly chosen ones."""
+    chosen = read_chosen_columns(mirror)
     if (choose and chosen is not None) or not (choose or chosen):
         return chosen or {}
-    config = _stored(mirror, chosen, environ)
-    standing = find(config)
+    config = _store(mirror, chosen, environ)
+    existing = find(config)
     if choose:
-        return choose(config) if standing is None else standing
-    if standing:
+        return choose(config) if existing is None else existing
+    if existing:
         raise ConfigError(
-            f"The table {mirror.name} has columns already, which rows depend on.",
-            remedy="leave `--columns none` out, or copy into another table with --name",
+            f"The table {mirror.name} has columns already.",
+            remedy="remove `--columns none`, or use another table with --name",
         )
     return {}
 
@@ -205,8 +206,8 @@ def _require_passwords(mirror: Mirror, environ: Mapping[str, str]) -> None:
             )
 
 
-def chosen_columns(mirror: Mirror) -> Mapping[str, str] | None:
-    """The columns that an earlier run chose; None when none did."""
+def read_chosen_columns(mirror: Mirror) -> Mapping[str, str] | None:
+    """Return the columns that an earlier run chose; None if there was none."""
     if not mirror.config_path.exists():
         return None
     settings = yaml.safe_load(mirror.config_path.read_text(encoding="utf-8"))
@@ -215,15 +216,15 @@ def chosen_columns(mirror: Mirror) -> Mapping[str, str] | None:
 
 
 def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | None = None) -> None:
-    """Writes the configuration of a prepared mirror elsewhere, readable by its owner alone.
+    """Write the configuration of a prepared mirror to another file, which only its owner can read.
 
     Args:
         mirror: the mirror.
-        path: where to; it must not be there.
+        path: the file.
         into: takes the text instead of the file.
 
     Raises:
-        CommandError: `path` is there.
+        CommandError: the file exists.
     """
     text = mirror.config_path.read_text(encoding="utf-8")
     if into is not None:
@@ -232,14 +233,14 @@ def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | Non
     try:
         fresh = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise CommandError(f"{path} is there already. Remedy: remove it, or name another file") from None
+        raise CommandError(f"{path} exists already. Remedy: remove it, or name another file") from None
     with open(fresh, "w", encoding="utf-8") as file:
         file.write(text)
 
 
-def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
+def _store(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
     """Writes the file so that a crash leaves the old or the new one, and loads it."""
-    text = format_yaml(mirror.settings(columns))
+    text = format_yaml(mirror.make_settings(columns))
     head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
     if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:
         head += f"# The passwords are taken from {' and '.join(variables)} in the environment.\n"
@@ -253,21 +254,21 @@ def _stored(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[
     return load(mirror.config_path, environ)
 
 
-def _written(place: Endpoint) -> dict[str, Any]:
-    """A connection as it must be written: only our own `${VARIABLE}` is one."""
+def _format_connection(place: Endpoint) -> dict[str, Any]:
+    """Return a connection's settings as they must be written: only the password may be `${VARIABLE}`."""
 
-    def text(name: str, value: Any) -> Any:
+    def format_value(name: str, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: text(key, inner) for key, inner in value.items()}
+            return {key: format_value(key, inner) for key, inner in value.items()}
         if isinstance(value, list):
-            return [text(name, inner) for inner in value]
+            return [format_value(name, inner) for inner in value]
         return value if name == "password" else escape(value)
 
-    return {name: text(name, value) for name, value in place.connection.items()}
+    return {name: format_value(name, value) for name, value in place.connection.items()}
 
 
-def _socket(folder: Path) -> Path:
-    """Where the control socket is: in the folder, or, where its path is too long, in one for sockets."""
+def _choose_socket(folder: Path) -> Path:
+    """Return the path of the control socket: in the folder, or in the runtime folder if it is too long."""
     path = folder / "control.sock"
     if len(os.fsencode(path)) <= _SOCKET_BYTES:
         return path

@@ -1,7 +1,6 @@
-"""The columns of a table that is there already: a mirror without memory goes on with them.
+"""Find the columns of an existing table, so that a mirror without its state folder continues with them.
 
-Whoever lost the state folder, or names another one, still has the table. Columns inferred anew would be
-others, and rows written before would have nothing in them.
+Newly inferred columns could differ, and would be empty in rows that are there already.
 """
 
 from __future__ import annotations
@@ -9,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from daemon.config.models import Config
-from daemon.mirror.columns import WHOLE, described
+from daemon.mirror.columns import WHOLE, to_definitions
 from daemon.mirror.fit_columns import FITS
 from pillows import registry
 from pillows.transports.common.columns import RESERVED
 
 
-def standing_columns(config: Config, target: str) -> Mapping[str, str] | None:
-    """The columns of a mirror's table, as a configuration has them.
+def find_existing_columns(config: Config, target: str) -> Mapping[str, str] | None:
+    """Return the columns of a mirror's table, as in a configuration.
 
     Args:
-        config: of a mirror into an SQL target that can be connected to.
-        target: the target's connection.
+        config: configuration of a mirror into an SQL target.
+        target: name of the target's connection.
 
     Returns:
-        Column -> `"path type"`, empty where the table has the whole document alone; None where there
-        is no table that pillowd made.
+        Column -> `"path type"`, empty if the table has the whole document alone; None if pillowd made no
+        such table.
 
     Raises:
-        PillowError: the table cannot be looked at.
+        PillowError: the table cannot be read.
     """
     (pillow,) = config.pillows.values()
     (output,) = pillow.transport[0].outputs.values()
@@ -36,7 +35,7 @@ def standing_columns(config: Config, target: str) -> Mapping[str, str] | None:
     found = support.read_columns(connection.options, output) if support else {}
     if "_id" not in found:
         return None
-    return described({name: type for name, type in found.items() if _is_ours(name, type)})
+    return to_definitions({name: type for name, type in found.items() if _is_ours(name, type)})
 
 
 def _is_ours(name: str, type: str) -> bool:

@@ -1,8 +1,10 @@
-"""Rows that a table of inferred columns surely takes, whatever the next document looks like.
+"""Fit rows to the inferred columns of a mirror.
 
-Columns are inferred from a sample, so a later document may have something else in such a field: a text
-where all others have a number. That is no reason to leave the document out. The column stays empty for
-it, and the column `doc` has the document whole, as ever.
+Columns are inferred from a sample, so a later document may have a value of another type in such a field, for
+example a text instead of a number. Its column then stays empty, and the column `doc` has the whole document.
+
+`pillowd mirror --write-config` writes `daemon.mirror.fit_columns:FitColumns` into configurations, so the
+name is public.
 """
 
 from __future__ import annotations
@@ -10,24 +12,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-#: SQLite's integers, and PostgreSQL's bigint.
+#: Bound of SQLite's integers and PostgreSQL's bigint.
 _INT64 = 2**63
-#: PostgreSQL's numeric takes far more digits; JSON's readers do not.
+#: Bound of numeric; PostgreSQL takes far more digits, but readers of JSON do not.
 _NUMERIC = 10**1000
 
 
-class Fitting:
-    """The transform of a mirror: a document's fields beside the document, without what fits no column.
+class FitColumns:
+    """The transform of a mirror: the fields that fit their columns, and the whole document.
 
     Args:
-        types: column -> its SQL type. The columns have their fields' names.
+        types: column -> its SQL type; a column has the name of its field.
     """
 
     def __init__(self, types: Mapping[str, str]) -> None:
         self._fits = [(name, FITS[type]) for name, type in types.items()]
 
     def __call__(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The document's row."""
+        """Return the row of a document."""
         row = {**document, "doc": document}
         for name, fits in self._fits:
             value = row.get(name)
@@ -60,7 +62,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_NUMERIC < value < _NUMERIC
 
 
-#: SQL type -> whether a value other than null fits. SQLite has its `any` for numbers, `integer` for booleans.
+#: SQL type -> the test of a value other than null. In SQLite, numbers are `any` and booleans `integer`.
 FITS: Mapping[str, Callable[[Any], bool]] = {
     "text": _is_text,
     "boolean": _is_boolean,

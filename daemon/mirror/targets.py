@@ -1,31 +1,25 @@
-"""What `pillowd mirror` is given: the URL of a database, and a target in one line."""
+"""Parse the arguments of `pillowd mirror`: the URL of a database, and a target in one line."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import unquote, urlunsplit
 
 from pillows import registry
+from pillows.couch.database_url import parse_database_url
 from pillows.errors import ConfigError
 from pillows.redaction import redact_address
-from pillows.transports.common.mirroring import (
-    Endpoint,
-    MirrorSupport,
-    get_host,
-    split_url,
-    to_login,
-)
+from pillows.transports.common.mirroring import Endpoint, MirrorSupport
 
-#: The variable that holds the source's password in a written configuration.
+#: Variable with the source's password in a written configuration.
 SOURCE_PASSWORD = "COUCHDB_PASSWORD"  # noqa: S105  the variable's name
 
-#: PostgreSQL cuts longer names off.
+#: Longest name; PostgreSQL truncates longer ones.
 _NAME_CHARACTERS = 63
 
 
-def read_source(url: str) -> tuple[Endpoint, str]:
-    """Parse a database's URL, such as `https://etl:secret@couch.example:6984/cases`.
+def parse_source(url: str) -> tuple[Endpoint, str]:
+    """Parse the URL of a database, such as `https://etl:secret@couch.example:6984/cases`.
 
     Returns:
         The server, and the database's name.
@@ -33,22 +27,17 @@ def read_source(url: str) -> tuple[Endpoint, str]:
     Raises:
         ConfigError: it is not the URL of a database.
     """
-    parts = split_url(url)
-    way, _, database = parts.path.rstrip("/").rpartition("/")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not database:
-        raise ConfigError(
-            f"{redact_address(url)} is not the URL of a database.",
-            remedy="write it like https://couch.example:6984/cases",
-        )
-    server = urlunsplit((parts.scheme, get_host(parts), way, "", ""))
-    connection: dict[str, Any] = {"type": "couchdb", "url": server}
-    auth, secrets = to_login(parts, SOURCE_PASSWORD)
-    if auth:
-        connection["auth"] = {"type": "basic", **auth}
-    return Endpoint(connection=connection, secrets=secrets), unquote(database)
+    parsed = parse_database_url(url)
+    connection: dict[str, Any] = {"type": "couchdb", "url": parsed.server}
+    secrets = {}
+    if parsed.username is not None:
+        password = f"${{{SOURCE_PASSWORD}}}"
+        connection["auth"] = {"type": "basic", "username": parsed.username, "password": password}
+        secrets = {} if parsed.password is None else {SOURCE_PASSWORD: parsed.password}
+    return Endpoint(connection=connection, secrets=secrets), parsed.database
 
 
-def read_target(text: str) -> Endpoint:
+def parse_target(text: str) -> Endpoint:
     """Parse a target in one line.
 
     Raises:
@@ -60,7 +49,7 @@ def read_target(text: str) -> Endpoint:
     return support.parse(text)
 
 
-def plain_name(database: str) -> str:
+def to_plain_name(database: str) -> str:
     """Return a name for table, index and file that needs no quotes anywhere."""
     name = re.sub(r"[^a-z0-9]+", "_", database.lower()).strip("_")[:_NAME_CHARACTERS]
     return name or "documents"

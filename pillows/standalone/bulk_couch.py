@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import msgspec
 from pydantic import SecretStr
@@ -12,6 +11,7 @@ from pydantic import SecretStr
 from pillows.couch.bulk_docs import WrittenRow, bulk_docs
 from pillows.couch.client import CouchClient
 from pillows.couch.database_info import get_database_info
+from pillows.couch.database_url import parse_database_url
 from pillows.couch.errors import MissingError
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
@@ -124,17 +124,11 @@ def connection_of(url: str) -> tuple[CouchConnection, str]:
     Raises:
         ConfigError: it names no database on a server.
     """
-    parts = urlsplit(url)
-    way, _, database = parts.path.rstrip("/").rpartition("/")
-    if not database or not parts.hostname:
-        raise ConfigError("The URL names no database.", remedy="write http://host:5984/database")
+    parsed = parse_database_url(url)
     auth = None
-    if parts.username is not None:
-        password = SecretStr(unquote(parts.password or ""))
-        auth = BasicAuth(username=unquote(parts.username), password=password)
-    host = parts.netloc.rpartition("@")[2]
-    server = urlunsplit((parts.scheme, host, quote(unquote(way)), "", ""))
-    return CouchConnection(url=server, auth=auth), unquote(database)
+    if parsed.username is not None:
+        auth = BasicAuth(username=parsed.username, password=SecretStr(parsed.password or ""))
+    return CouchConnection(url=parsed.server, auth=auth), parsed.database
 
 
 def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> BulkOutcome:

@@ -19,7 +19,7 @@ from daemon.checks.transports import check_transports
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from daemon.config_digests import pipeline_digest
-from daemon.mirror.config import prepare, read
+from daemon.mirror.config import parse_mirror, prepare
 from docs.generate import configuration
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
@@ -98,7 +98,7 @@ def test_the_generated_reference_lists_its_keys(installed: Path) -> None:
 
 
 def test_mirror_reads_its_targets_and_columns(installed: Path, tmp_path: Path) -> None:
-    wanted = read("http://couch:5984/cases", f"toys:{tmp_path}/toys", name=None, state_dir=tmp_path)
+    wanted = parse_mirror("http://couch:5984/cases", f"toys:{tmp_path}/toys", name=None, state_dir=tmp_path)
     config = prepare(wanted, lambda _: {"n": "n numeric", "doc": "doc jsonb"}, {})
     (output,) = config.pillows["cases"].transport[0].outputs.values()
     assert output.model_dump()["columns"] == {"n": "n numeric", "doc": "doc jsonb"}

@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 from daemon.config.models import Config
-from daemon.mirror.columns import infer
-from daemon.mirror.config import read
+from daemon.mirror.columns import infer_columns
+from daemon.mirror.config import parse_mirror
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.acceptance.test_readme import block
@@ -106,11 +106,11 @@ def test_every_command_of_a_page_is_seen():
 
 def test_the_tutorial_s_service_has_what_write_config_writes_but_for_what_the_page_changes(tmp_path: Path):
     (shown,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "tutorial/first-mirror.md").read_text(), re.DOTALL)
-    wanted = read(
+    wanted = parse_mirror(
         "http://admin@127.0.0.1:5984/library", "sqlite:///library.sqlite", name=None, state_dir=tmp_path
     )
     books = [{"_id": "emma", "title": "Emma", "year": 1815}, {"_id": "faust", "year": 1808, "parts": [1, 2]}]
-    settings = wanted.settings(infer(books, wanted.support.COLUMN_TYPES))
+    settings = wanted.settings(infer_columns(books, wanted.support.COLUMN_TYPES))
 
     del settings["daemon"]
     settings["connections"]["target"]["path"] = "/var/lib/pillowd/library.sqlite"

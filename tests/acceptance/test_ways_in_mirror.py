@@ -153,7 +153,7 @@ def test_interrupted_twice_it_goes_on_and_ends_equal_to_the_source(target, sourc
 
     code, said = typed.interrupted(signal.SIGINT, after=count // 20)
     assert code == 0
-    assert "The same command goes on from here" in said
+    assert "Run the same command again to continue" in said
     killed, _ = typed.interrupted(signal.SIGKILL, after=count // 4)
     assert killed == -signal.SIGKILL
     done = typed.to_the_end("--once", "--json")
@@ -210,7 +210,7 @@ def test_columns_that_were_chosen_once_stay(couch_db, source, tmp_path):
     done = typed.to_the_end("--once")
 
     assert refused.returncode == 78
-    assert "leave `--columns none` out" in refused.stderr
+    assert "remove `--columns none`" in refused.stderr
     assert done.returncode == 0, done.stderr
     with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
         assert database.execute(f"select name from {_name(couch_db)} order by _id").fetchall() == [
@@ -337,7 +337,7 @@ def test_a_password_that_the_warning_moved_into_the_environment_serves_and_nothi
 
     done = Typed(tmp_path, source, moved, environ={"TARGET_PASSWORD": parts.password}).to_the_end("--once")
 
-    assert "better set $TARGET_PASSWORD" in first.stderr
+    assert "set $TARGET_PASSWORD instead" in first.stderr
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("pillowd-state/*"))) == 1
     assert stores.postgres_count(postgres_dsn, _name(couch_db)) == 2

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 from daemon.cli.exit_codes import CommandError
 from daemon.mirror import command
-from daemon.mirror.columns import MAX_COLUMNS, infer
-from daemon.mirror.config import chosen_columns, prepare, read, write_config
-from daemon.mirror.fit_columns import Fitting
-from daemon.mirror.targets import plain_name, read_source, read_target
+from daemon.mirror.columns import MAX_COLUMNS, infer_columns
+from daemon.mirror.config import parse_mirror, prepare, read_chosen_columns, write_config
+from daemon.mirror.fit_columns import FitColumns
+from daemon.mirror.targets import parse_source, parse_target, to_plain_name
 from pillows import registry
 from pillows.errors import ConfigError
 
@@ -28,11 +28,11 @@ SQLITE = column_types("sqlite")
 
 
 def mirror(target: str, tmp_path: Path, url: str = URL):
-    return read(url, target, name=None, state_dir=tmp_path)
+    return parse_mirror(url, target, name=None, state_dir=tmp_path)
 
 
 def test_the_source_is_split_and_its_password_is_named_not_written():
-    place, database = read_source(URL)
+    place, database = parse_source(URL)
 
     assert database == "org/cases"
     assert place.connection["url"] == "http://couch.example:5984/prefix"
@@ -75,7 +75,7 @@ def test_the_source_is_split_and_its_password_is_named_not_written():
     ],
 )
 def test_targets(text, connection, secrets):
-    place = read_target(text)
+    place = parse_target(text)
 
     assert place.connection == connection
     assert place.secrets == secrets
@@ -94,7 +94,7 @@ def test_targets(text, connection, secrets):
 )
 def test_what_is_no_target_is_refused_with_the_form_to_write_and_no_password(text):
     with pytest.raises(ConfigError) as refused:
-        read_target(text)
+        parse_target(text)
 
     assert "write" in str(refused.value)
     assert "s3cret" not in str(refused.value)
@@ -105,7 +105,7 @@ def test_what_is_no_target_is_refused_with_the_form_to_write_and_no_password(tex
 )
 def test_what_is_no_database_is_refused(url):
     with pytest.raises(ConfigError):
-        read_source(url)
+        parse_source(url)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_what_is_no_database_is_refused(url):
     [("cases", "cases"), ("org/my-db$(x)", "org_my_db_x"), ("_users", "users"), ("$", "documents")],
 )
 def test_names_need_no_quotes(database, name):
-    assert plain_name(database) == name
+    assert to_plain_name(database) == name
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_every_document_has_in_one_kind_becomes_a_column(target, types):
     ]
 
     number, boolean = types
-    assert infer(documents, column_types(target)) == {
+    assert infer_columns(documents, column_types(target)) == {
         "name": "name text",
         "w": f"w {number}",
         "age": f"age {number}",
@@ -139,7 +139,7 @@ def test_what_every_document_has_in_one_kind_becomes_a_column(target, types):
 def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_document():
     documents = [{"Name": "x", "name": "y"}, {"Name": "z"}, {f"f{n}": 1 for n in range(500)}]
 
-    columns = infer(documents, SQLITE)
+    columns = infer_columns(documents, SQLITE)
 
     assert "Name" in columns
     assert "name" not in columns
@@ -147,13 +147,16 @@ def test_columns_that_sql_would_take_for_one_and_too_many_are_left_to_the_docume
 
 
 def test_an_empty_database_has_only_the_document():
-    assert infer([], SQLITE) == {}
+    assert infer_columns([], SQLITE) == {}
 
 
 def test_columns_that_postgresql_has_for_itself_are_left_to_the_document():
     documents = [{"xmin": 1, "xmax": 2, "CTID": "x", "cmin": 1, "cmax": 1, "tableoid": 1, "price": 3}]
 
-    assert infer(documents, column_types("postgres")) == {"price": "price numeric", "doc": "doc jsonb"}
+    assert infer_columns(documents, column_types("postgres")) == {
+        "price": "price numeric",
+        "doc": "doc jsonb",
+    }
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_columns_that_postgresql_has_for_itself_are_left_to_the_document():
 )
 def test_what_fits_no_column_leaves_it_empty_and_the_document_whole(type, fitting, unfit):
     """A number that is no integer, a text where numbers are: the document is not left out for it."""
-    fit = Fitting(types={"field": type})
+    fit = FitColumns(types={"field": type})
 
     for value in [None, *fitting]:
         document = {"_id": "a", "field": value}
@@ -183,12 +186,12 @@ def test_what_fits_no_column_leaves_it_empty_and_the_document_whole(type, fittin
 def test_every_type_that_is_inferred_says_what_fits(tmp_path):
     wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
 
-    config = prepare(wanted, lambda _: infer([{"n": 1, "t": "x", "b": True}], SQLITE), {})
+    config = prepare(wanted, lambda _: infer_columns([{"n": 1, "t": "x", "b": True}], SQLITE), {})
 
     (step,) = config.pillows["org_cases"].steps
-    assert step.python == "daemon.mirror.fit_columns:Fitting"
+    assert step.python == "daemon.mirror.fit_columns:FitColumns"
     assert step.args == {"types": {"n": "any", "t": "text", "b": "integer"}}
-    assert Fitting(**step.args)({"n": "x"})["n"] is None
+    assert FitColumns(**step.args)({"n": "x"})["n"] is None
 
 
 def test_columns_of_an_earlier_version_stay_as_they_are(tmp_path):
@@ -228,7 +231,7 @@ def test_columns_are_chosen_once(tmp_path):
 
     prepare(wanted, lambda _: pytest.fail("asked again"), {})
 
-    assert chosen_columns(wanted) == {"first": "x text", "doc": "@ jsonb"}
+    assert read_chosen_columns(wanted) == {"first": "x text", "doc": "@ jsonb"}
 
 
 def test_a_mirror_without_memory_goes_on_with_the_columns_of_the_table(tmp_path):
@@ -236,18 +239,18 @@ def test_a_mirror_without_memory_goes_on_with_the_columns_of_the_table(tmp_path)
 
     prepare(wanted, lambda _: pytest.fail("inferred others"), {}, find=lambda _: {"n": "n any"})
 
-    assert chosen_columns(wanted) == {"n": "n any"}
+    assert read_chosen_columns(wanted) == {"n": "n any"}
 
 
 def test_to_ask_for_no_columns_is_refused_only_where_a_table_has_some(tmp_path):
     wanted = mirror(f"sqlite:///{tmp_path}/a.sqlite", tmp_path)
     prepare(wanted, lambda _: {"xmin": "xmin text"}, {})
 
-    with pytest.raises(ConfigError, match="leave `--columns none` out"):
+    with pytest.raises(ConfigError, match="remove `--columns none`"):
         prepare(wanted, None, {}, find=lambda _: {"n": "n any"})
     prepare(wanted, None, {}, find=lambda _: None)
 
-    assert chosen_columns(wanted) == {}
+    assert read_chosen_columns(wanted) == {}
 
 
 def test_a_sample_that_failed_is_no_choice(tmp_path):
@@ -259,7 +262,7 @@ def test_a_sample_that_failed_is_no_choice(tmp_path):
     with pytest.raises(RuntimeError):
         prepare(wanted, fail, {})
 
-    assert chosen_columns(wanted) is None
+    assert read_chosen_columns(wanted) is None
 
 
 def test_a_missing_password_is_named(tmp_path):
@@ -323,7 +326,7 @@ def test_write_config_overwrites_nothing_and_is_not_public(tmp_path):
 
     assert yaml.safe_load(path.read_text())["pillows"]["org_cases"]
     assert path.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(CommandError, match=r"mine.yaml is there already. Remedy: remove it"):
+    with pytest.raises(CommandError, match=r"mine.yaml exists already. Remedy: remove it"):
         write_config(wanted, path)
 
 

@@ -14,7 +14,7 @@ from daemon import __main__ as daemon_main
 from daemon.cli.exit_codes import CommandError
 from daemon.mirror import command
 from daemon.mirror import run as mirror_run
-from daemon.mirror.run import Watch
+from daemon.mirror.run import MirrorWatcher
 from daemon.signals import Signals
 from pillows.runtime.status import State, TailStatus
 from tests.unit.daemon.test_mirror_progress import Said
@@ -26,7 +26,7 @@ URL = "http://couch.example:5984/cases"
 def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Types a command line without servers; the summary is what the run is to have come to."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mirror_run, "_check", lambda _: None)
+    monkeypatch.setattr(mirror_run, "_require_connections", lambda _: None)
 
     def run(
         summary: dict[str, Any] | BaseException, *words: str, target: str = "sqlite:///x.sqlite"
@@ -75,7 +75,7 @@ def test_ctrl_c_before_it_runs_says_how_to_go_on(typed):
     done = typed(KeyboardInterrupt())
 
     assert isinstance(done.exception, CommandError)
-    assert "the same command goes on" in str(done.exception)
+    assert "run the same command again" in str(done.exception)
 
 
 def test_ctrl_c_while_it_is_imported_is_no_traceback(monkeypatch, capsys):
@@ -87,7 +87,10 @@ def test_ctrl_c_while_it_is_imported_is_no_traceback(monkeypatch, capsys):
         pillowd.main()
 
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "pillowd: interrupted before it began; the same command goes on\n"
+    assert (
+        capsys.readouterr().err
+        == "pillowd: interrupted before the start. Remedy: run the same command again\n"
+    )
 
 
 def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
@@ -103,7 +106,7 @@ def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
 
 def test_rows_of_other_columns_are_warned_of_once():
     told = Said()
-    watch = Watch(progress=told.progress(), asked=Signals(), once=False, config="/m/pillowd.yaml")
+    watch = MirrorWatcher(progress=told.progress(), asked=Signals(), once=False, config="/m/pillowd.yaml")
     status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pipeline_changed_at=1.0)
 
     for _ in range(2):

@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from daemon.mirror.progress import PACE_SECONDS, MirrorProgress, Pace
+from daemon.mirror.progress import RATE_SECONDS, MirrorProgress, RateMeter
 from pillows.runtime.status import State, TailStatus
 from tests.support.clock import FakeClock
 
@@ -70,7 +70,7 @@ def test_the_bar_begins_without_a_rate(terminal):
 def test_a_line_for_good_stands_above_the_bar(terminal):
     with terminal.progress() as progress:
         progress.update(status(1, 1))
-        progress.say("mind this")
+        progress.print("mind this")
 
     assert "mind this" in "\n".join(terminal.lines())
 
@@ -87,16 +87,16 @@ def test_a_pipe_gets_a_line_with_rate_rest_and_time_to_go():
 
 def test_the_rate_is_that_of_the_last_seconds():
     clock = FakeClock(auto=False)
-    pace = Pace(clock)
+    pace = RateMeter(clock)
     pace.add(0)
     assert pace.per_second is None
 
-    for _ in range(int(PACE_SECONDS) * 2):
+    for _ in range(int(RATE_SECONDS) * 2):
         clock.advance(1)
         pace.add(0)
     assert pace.per_second == 0
 
-    for second in range(1, int(PACE_SECONDS) + 1):
+    for second in range(1, int(RATE_SECONDS) + 1):
         clock.advance(1)
         pace.add(second * 100)
     assert pace.per_second == 100
