@@ -356,7 +356,7 @@ def test_a_pipe_gets_lines_instead_of_a_bar(couch_db, source, tmp_path):
     ("source_url", "code", "why"),
     [
         ("http://127.0.0.1:9/nothing", 75, "refused"),
-        ("http://u:s3cret-x@127.0.0.1:9", 78, "no database's URL"),
+        ("http://u:s3cret-x@127.0.0.1:9", 78, "not the URL of a database"),
     ],
 )
 def test_what_cannot_work_is_said_at_once(source_url, code, why, tmp_path):
