@@ -48,8 +48,9 @@ bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
 
-lint: $(VENV)/.dev ## Check style and the direction of imports
+lint: $(VENV)/.dev ## Check style, imports and dependencies
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+	$(BIN)/deptry .
 
 types: $(VENV)/.dev ## Check types
 	$(BIN)/mypy

@@ -1,8 +1,8 @@
-"""The command's front door, in a module that no other distribution hides.
+"""The console script, in a module that no other distribution hides.
 
-PyPI's `python-daemon` installs a package named `daemon` too. Before ours on the path it hides
-`daemon.__main__` itself, and in one site-packages folder pip merges both, the later `__init__.py`
-winning. So the console script starts here, looks before it imports, and says what is wrong.
+PyPI's `python-daemon` installs a package named `daemon` too. Earlier on the path, it hides ours; in the
+same site-packages folder, pip merges both, and the later `__init__.py` wins. So the console script
+starts here, checks before it imports, and reports what is wrong.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import re
 import sys
 from pathlib import Path
 
-#: The line by which `daemon/__init__.py` tells that it is ours.
+#: The line that marks our `daemon/__init__.py`.
 MARKER = 'DISTRIBUTION = "pillowd"'
 
-#: What sysexits(3) calls EX_CONFIG: starting again cannot help.
+#: EX_CONFIG of sysexits(3): a restart cannot help.
 EXIT_CONFIG = 78
-#: The exit code of whatever else went wrong.
+#: The exit code of any other failure.
 EXIT_FAILED = 1
 
 
 def claimants(origin: Path) -> list[str]:
-    """Names of the other distributions that installed `origin`, or a `daemon` beside it."""
+    """Return the names of other distributions that installed `origin`, or a `daemon` beside it."""
     from importlib import metadata  # noqa: PLC0415  slow: in here, Ctrl-C is answered meanwhile
 
     found = set()
@@ -37,7 +37,7 @@ def claimants(origin: Path) -> list[str]:
 
 
 def refusal() -> str | None:
-    """Why the package `daemon` cannot be used, with the remedy; None when it is ours alone."""
+    """Return why the package `daemon` cannot be used, with the remedy; None if it is ours alone."""
     spec = importlib.util.find_spec("daemon")
     if spec is None or spec.origin is None:
         return "pillowd's package `daemon` is not installed. Remedy: install pillowd again"
@@ -54,7 +54,7 @@ def refusal() -> str | None:
 
 
 def main() -> None:
-    """The console script: refuses a hidden `daemon`, else runs the command."""
+    """Run the command, unless another distribution hides our `daemon`."""
     try:
         reason = refusal()
         if reason is not None:
@@ -63,7 +63,7 @@ def main() -> None:
         from daemon.__main__ import start  # noqa: PLC0415  only now is it known to be ours
 
         start()
-    except KeyboardInterrupt:  # while it is still imported; from then on `run_command` answers
+    except KeyboardInterrupt:  # during the import; later, `run_command` handles it
         sys.stderr.write("pillowd: interrupted before the start. Remedy: run the same command again\n")
         sys.exit(EXIT_FAILED)
 

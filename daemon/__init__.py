@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-#: Tells `pillowd.py` that this is pillowd's `daemon` and no other distribution's.
+#: Marks this package for `pillowd.py`: another distribution may install a `daemon` too.
 DISTRIBUTION = "pillowd"

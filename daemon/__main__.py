@@ -1,6 +1,6 @@
-"""The process's first steps, in the only order that works: look, patch, import.
+"""The first steps of the process: patch, then import.
 
-gevent must replace the standard library's blocking parts before any module of ours, or a client
+gevent must replace the standard library's blocking parts before any of our modules, or a client
 library, holds a reference to one of them.
 """
 
@@ -10,7 +10,7 @@ import sys
 
 
 def start() -> None:
-    """Patches the standard library, then runs the command and exits with its code."""
+    """Patch the standard library, then run the command and exit with its code."""
     from gevent import monkey  # noqa: PLC0415  nothing may be imported before the patch
 
     monkey.patch_all()
@@ -20,8 +20,8 @@ def start() -> None:
 
 
 def main() -> None:
-    """`python -m daemon`: the same as the console script."""
-    import pillowd  # noqa: PLC0415  decides whether this package may be used at all
+    """Run `python -m daemon`, which equals the console script."""
+    import pillowd  # noqa: PLC0415  checks whether another distribution hides this package
 
     pillowd.main()
 

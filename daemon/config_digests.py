@@ -1,8 +1,8 @@
-"""Digests of a configuration and the functions that it names, kept beside a checkpoint: what changed since?
+"""Digests of a pillow's configuration, saved in its checkpoint to notice changes.
 
-The digest of what shapes rows is that of what was set, with the defaults of what shapes none, and of the
-source's settings only where they are no defaults: so an earlier pillowd's digest mostly stays the same
-(not that of a pillow with python functions).
+The digest of the pipeline leaves out settings that do not shape rows, and settings of the source that
+have their defaults: so a pillowd with more settings computes the same digest (except of a pillow with
+Python functions).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from pillows.options import Options
 
 _Settings = TypeVar("_Settings", bound=Options)
 
-#: Of a source, what decides which documents have rows.
+#: Settings of a source that decide which documents have rows.
 _SHAPING = ("deletes", "on_filtered", "skip_design")
 
 
 def digest(value: object) -> str:
-    """A short digest of settings, the same for equal ones whatever their order."""
+    """Return a short digest of settings, independent of their order."""
     text = msgspec.json.encode(value, order="deterministic")
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def source_digest(settings: PillowConfig) -> str:
-    """Of what makes a position meaningless when it changes. Not the URL: a server may move."""
+    """Return the digest of the settings that a position depends on. Not the URL: a server may move."""
     fields = ("connection", "database", "selector", "doc_ids", "design")
     return digest({field: getattr(settings.source, field) for field in fields})
 
 
 def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
-    """Of what shapes the rows: change it, and those that were written keep their old form.
+    """Return the digest of everything that shapes rows. After a change, old rows keep their old form.
 
     Args:
-        settings: of the pillow.
-        code: digests of its own functions.
+        settings: the pillow's configuration.
+        code: digests of its Python functions.
     """
     shaped = settings.model_copy(update={"transport": tuple(map(_shaped, settings.transport))})
     wanted = {"filter", "transform", "attachments", "transport", "outputs"}

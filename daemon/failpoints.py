@@ -1,9 +1,9 @@
-"""Named places where a test lets the daemon die, or a disk refuse.
+"""Failpoints: named places where a test kills the daemon, or lets a disk fail.
 
-A failpoint is put in when it is armed, by wrapping the method that it names; code that runs without
-one has no trace of it. `PILLOWD_FAILPOINT=NAME:COUNT` (only `daemon` reads it) kills the process, as
-`kill -9` does, when the place is reached for the COUNT-th time; `NAME:COUNT:ENOSPC:TIMES` raises that
-error instead, so many times in a row. Several are separated by commas.
+Arming a failpoint wraps the method that it names, so code pays nothing for one that is not armed.
+`PILLOWD_FAILPOINT=NAME:COUNT` kills the process, as `kill -9` does, when the place is reached for the
+COUNT-th time. `NAME:COUNT:ENOSPC:TIMES` raises that error instead, TIMES times in a row. Separate
+several by commas. Only `daemon` reads the variable.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _DIRECTORY = "checkpoints.files.directory:Directory"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a failpoint is.
+    """The method that a failpoint wraps.
 
     Attributes:
-        method: `module:Class.method`; of a transport `write`, of the class for its type.
-        transport: the type of a transport.
-        before: reached before the method does its work, rather than once it has returned.
+        method: `module:Class.method`; the method alone if `transport` gives the class.
+        transport: a type of transport.
+        before: whether it is reached before the method runs, rather than after it has returned.
     """
 
     method: str = "write"
@@ -58,10 +58,10 @@ class Failpoint:
     """An armed place.
 
     Attributes:
-        name: of the place.
-        count: it fails when it is reached for this time, counted from 1.
-        error: number of the error that is raised; None kills the process.
-        times: how many times in a row the error is raised.
+        name: its name.
+        count: which pass through the place fails first, counted from 1.
+        error: number of the error to raise; None kills the process.
+        times: number of passes in a row that raise the error.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Failpoint:
     error: int | None = None
     times: int = 1
 
-    def reached(self, number: int) -> None:
-        """Does what was asked for, if this is the time.
+    def reach(self, number: int) -> None:
+        """Kill the process or raise the error, if this pass is one that fails.
 
         Raises:
             OSError: the armed error.
@@ -95,38 +95,38 @@ def find_place(name: str) -> Place | None:
 
 
 def parse(setting: str) -> Sequence[Failpoint]:
-    """The failpoints that a setting names.
+    """Return the failpoints of a setting.
 
     Raises:
-        ConfigError: it names a place that is none, or is not written as the module says.
+        ConfigError: the setting is not valid.
     """
-    return [_parsed(part.strip()) for part in setting.split(",") if part.strip()]
+    return [_parse_one(part.strip()) for part in setting.split(",") if part.strip()]
 
 
-def _parsed(text: str) -> Failpoint:
+def _parse_one(text: str) -> Failpoint:
     name, _, rest = text.partition(":")
     count, _, rest = rest.partition(":")
     error, _, times = rest.partition(":")
     known = not error or isinstance(getattr(errno, error, None), int)
     if find_place(name) is None or not count.isdigit() or not known or not (times or "1").isdigit():
         raise ConfigError(
-            f"PILLOWD_FAILPOINT: {text!r} is no failpoint.",
-            remedy="write NAME:COUNT or NAME:COUNT:ERROR:TIMES, NAME one of before-TYPE and after-TYPE"
-            f" of a transport's type, {', '.join(PLACES)}",
+            f"PILLOWD_FAILPOINT: {text!r} is not a valid failpoint.",
+            remedy="write NAME:COUNT or NAME:COUNT:ERROR:TIMES. NAME is before-TYPE or after-TYPE with a "
+            f"transport's type, or one of {', '.join(PLACES)}; ERROR is a name such as ENOSPC",
         )
     number = getattr(errno, error) if error else None
     return Failpoint(name=name, count=int(count), error=number, times=int(times or 1))
 
 
 def arm(setting: str) -> None:
-    """Arms failpoints for the rest of the process.
+    """Arm failpoints for the rest of the process.
 
     Raises:
         ConfigError: see `parse`.
     """
     for failpoint in parse(setting):
         if (place := find_place(failpoint.name)) is not None:
-            _wrap(place, failpoint.reached)
+            _wrap(place, failpoint.reach)
 
 
 def _wrap(place: Place, reached: Callable[[int], None]) -> None:
@@ -147,7 +147,7 @@ def _wrap(place: Place, reached: Callable[[int], None]) -> None:
 
 
 def find(place: Place) -> tuple[type, str]:
-    """The class of a place, and the name of its method."""
+    """Return the class of a place and the name of its method."""
     if place.transport:
         return registry.transport(place.transport), place.method
     module, _, path = place.method.partition(":")

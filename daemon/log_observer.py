@@ -1,4 +1,4 @@
-"""The observer that writes the log: each hook is one event with the pillow's name bound."""
+"""The observer that writes the log: each hook is one event, with the tail's key as `pillow`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _log = structlog.get_logger("pillowd.pillow")
 
 
 class LogObserver(Observer):
-    """Writes what the pillows tell. What happens all the time is at level debug."""
+    """Writes the log. Frequent events have the level debug."""
 
     def change(self, pillow: str, *, count: int, kept: int) -> None:
-        """Changes went through filter and transform."""
+        """Log changes that went through filter and transform."""
         _log.debug("changes.taken", pillow=pillow, count=count, kept=kept)
 
     def batch(self, pillow: str, *, documents: int, refused: int, dead: int, seconds: float) -> None:
-        """Every transport has acknowledged a batch."""
+        """Log a batch that every transport has acknowledged."""
         _log.debug(
             "batch.written",
             pillow=pillow,
@@ -32,7 +32,7 @@ class LogObserver(Observer):
         )
 
     def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
-        """Something is tried again."""
+        """Log a retry."""
         _log.warning(
             "retry",
             pillow=pillow,
@@ -43,15 +43,15 @@ class LogObserver(Observer):
         )
 
     def rewind(self, pillow: str, *, reason: str) -> None:
-        """The source seems to serve again what was read before."""
+        """Log that the source seems to repeat changes."""
         _log.warning("source.rewound", pillow=pillow, reason=reason)
 
     def dead_letter(self, pillow: str, *, transport: str, id: str, stage: str, error: str) -> None:
-        """A document was stored as a dead letter."""
+        """Log a stored dead letter."""
         _log.warning("dead_letter.added", pillow=pillow, transport=transport, id=id, stage=stage, error=error)
 
     def checkpoint(self, pillow: str, *, checkpoint: Checkpoint, seconds: float) -> None:
-        """A checkpoint was saved."""
+        """Log a saved checkpoint."""
         _log.debug(
             "checkpoint.saved",
             pillow=pillow,
@@ -61,19 +61,19 @@ class LogObserver(Observer):
         )
 
     def state(self, pillow: str, *, state: str, reason: str) -> None:
-        """A pillow is in another state."""
+        """Log a change of state."""
         write = _log.error if state == State.FAILED else _log.info
         write("pillow.state", pillow=pillow, state=str(state), **({"reason": reason} if reason else {}))
 
     def warning(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
-        """Something that an operator should see."""
+        """Log an event that an operator should see."""
         _log.warning(event, pillow=pillow, **_facts(details))
 
     def notice(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
-        """Something rare that is good to know."""
+        """Log a rare event, such as a start or a completed pass."""
         _log.info(event, pillow=pillow, **_facts(details))
 
 
 def _facts(details: Mapping[str, object]) -> dict[str, object]:
-    """Details whose names do not clash with those of the event itself."""
+    """Rename details that clash with fields of the event itself."""
     return {name + "_" if name in {"event", "pillow"} else name: v for name, v in details.items()}

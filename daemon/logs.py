@@ -1,7 +1,7 @@
 """The log: one event per fact, as JSON lines or for people, on standard error.
 
-Events are named `noun.verb` and carry facts, never documents and never secrets. A repeated warning
-or error is written once in ten seconds, with the count of the ones left out.
+Events are named `noun.verb` and never hold documents or secrets. A repeated warning or error is
+written once in ten seconds, with the number of repetitions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pillows.redaction import Redactor
 
 #: How long a repeated warning or error is held back.
 REPEAT_SECONDS = 10.0
-#: Which event fields, beside its name, make two events "the same".
+#: Two events with the same name and these fields are repetitions.
 _SAME = ("pillow", "where", "transport", "logger", "code")
 _LIMITED = frozenset({"warning", "error", "critical"})
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -32,7 +32,7 @@ class RepeatLimit:
     """A processor that drops repeated warnings and errors, and counts what it drops.
 
     Args:
-        clock: for the ten seconds.
+        clock: measures how long they are held back.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -40,7 +40,7 @@ class RepeatLimit:
         self._held: dict[tuple[object, ...], tuple[float, list[dict[str, Any]]]] = {}
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
-        """Passes the first event of its kind; raises DropEvent for the next ones within the time."""
+        """Pass the first event of its kind; raise DropEvent for its repetitions."""
         if method not in _LIMITED or "repeated" in event:
             return event
         kind = (event.get("event"), *(event.get(name) for name in _SAME))
@@ -53,7 +53,7 @@ class RepeatLimit:
         return {**event, **({"repeated": held[0]["repeated"]} if held else {})}
 
     def due(self) -> Iterator[dict[str, Any]]:
-        """The last of each kind that was held back for long enough, with its count."""
+        """Return the last event of each kind that was held back long enough, with its count."""
         now = self._clock.monotonic()
         for kind in [kind for kind, (until, _) in self._held.items() if until <= now]:
             yield from self._held.pop(kind)[1]
@@ -62,11 +62,10 @@ class RepeatLimit:
 class LineWriter:
     """Writes lines to a stream that may fail, as a full disk or a closed pipe do.
 
-    A log that cannot be written must not stop a pillow; the count of the lost lines is written with
-    the next line that gets through.
+    A failing log must not stop a pillow. The number of lost lines is written before the next line.
 
     Args:
-        stream: where to.
+        stream: the stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -74,7 +73,7 @@ class LineWriter:
         self._lost = 0
 
     def msg(self, line: str) -> None:
-        """Writes one line."""
+        """Write one line."""
         try:
             if self._lost:
                 self._stream.write(f"({self._lost} log lines lost: they could not be written)\n")
@@ -89,20 +88,23 @@ class LineWriter:
 
 
 class _Routed(logging.Handler):
-    """Hands what libraries log to structlog."""
+    """Passes what libraries log to structlog.
+
+    structlog's `ProcessorFormatter` would need a second way to the stream, without `LineWriter`.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One record is one `library.<level>` event."""
+        """Log a record as an event `library.<level>`."""
         level = record.levelname.lower() if record.levelname.lower() in _LEVELS else "error"
         try:
             write = getattr(structlog.get_logger(), level)
             write(f"library.{level}", logger=record.name, message=record.getMessage())
-        except Exception:  # noqa: BLE001  the rule for handlers: the library that logs must not fail
+        except Exception:  # noqa: BLE001  a handler must not fail the library that logs
             self.handleError(record)
 
 
 def _greenlet_failed(context: object, t: Any, v: Any, tb: Any) -> None:
-    """Logs what gevent would print: an error that ended a greenlet nobody waits for."""
+    """Log an error that ended a greenlet that nothing waits for; gevent would print it."""
     structlog.get_logger().error(
         "greenlet.failed",
         greenlet=repr(context),
@@ -115,14 +117,14 @@ class Logs:
     """The running log.
 
     Args:
-        limit: what holds repeated events back.
+        limit: holds repetitions back.
     """
 
     def __init__(self, limit: RepeatLimit) -> None:
         self._limit = limit
 
     def flush(self) -> None:
-        """Writes what was held back for ten seconds; called with every tick, and at the end."""
+        """Write what was held back long enough; called with every tick, and at the end."""
         for event in self._limit.due():
             getattr(structlog.get_logger(), event.pop("level"))(event.pop("event"), **event)
 
@@ -131,17 +133,17 @@ class Logs:
 def configure_logging(
     *, format: str, level: str, stream: TextIO, clock: Clock, redactor: Redactor
 ) -> Iterator[Logs]:
-    """Sets up the log inside the `with`: structlog, and the standard library's root logger.
+    """Configure structlog and the standard library's root logger until the end of the `with`.
 
     Args:
         format: `json` or `console`.
-        level: the least important level that is written.
-        stream: where to.
-        clock: for the limit of repeats.
-        redactor: what must not be seen.
+        level: the lowest level that is written.
+        stream: the stream.
+        clock: for the limit of repetitions.
+        redactor: removes secrets.
 
     Yields:
-        the log, to be flushed with every tick.
+        the log, to flush with every tick.
     """
     limit = RepeatLimit(clock)
     structlog.configure(

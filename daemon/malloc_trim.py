@@ -1,7 +1,7 @@
-"""Gives memory back to the kernel once the work that needed it is done.
+"""Return memory to the kernel after a catch-up.
 
-A catch-up moves thousands of documents at a time. The C library keeps what they took for the next
-ones: 11 of 112 MB with three pillows that had read 40,000 documents each, for as long as they idle.
+A catch-up holds thousands of documents at a time, and the C library keeps their memory for later ones:
+11 of 112 MB with three pillows that had read 40,000 documents each, for as long as they idle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pillows.runtime.status import State, TailStatus
 
 
 def trim() -> None:
-    """Returns the free pages of the heap to the kernel, where the C library can (glibc)."""
+    """Return the free pages of the heap to the kernel, if the C library can (glibc)."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
@@ -23,7 +23,7 @@ class Trimmer:
     """Trims once after each catch-up.
 
     Args:
-        trim: gives the memory back.
+        trim: returns the memory.
     """
 
     def __init__(self, trim: Callable[[], None] = trim) -> None:
@@ -31,7 +31,7 @@ class Trimmer:
         self._busy = False
 
     def tick(self, statuses: Collection[TailStatus]) -> None:
-        """Looks at all tails; trims when the last one of them has caught up."""
+        """Trim when the last tail has caught up."""
         busy = any(status.state is State.CATCHING_UP for status in statuses)
         if self._busy and not busy:
             self._trim()

@@ -1,4 +1,4 @@
-"""Which tails the operator has paused, in a small file that outlives the daemon."""
+"""The tails that the operator has paused, in a small file that outlives the daemon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from checkpoints import IntegrityError, TailKey
 from checkpoints.files.blocking import run_blocking
-from checkpoints.files.directory import Directory
+from checkpoints.files.directory import replace_file
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -22,8 +22,8 @@ class Pauses:
         path: the file; its folder must exist, the file need not.
 
     Raises:
-        IntegrityError: the file cannot be understood, or a newer pillowd wrote it. Starting tails
-            that somebody had paused would be a guess.
+        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without it, tails that
+            somebody has paused would start.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,16 +34,18 @@ class Pauses:
         return str(key) in self._keys
 
     def add(self, key: TailKey) -> None:
-        """Remembers that `key` is paused. Durable on return; raises OSError when it cannot be."""
+        """Add a tail. Durable on return; raises OSError if it cannot be written."""
         self._change(self._keys | {str(key)})
 
     def discard(self, key: TailKey) -> None:
-        """Forgets that `key` is paused. Durable on return; raises OSError when it cannot be."""
+        """Discard a tail. Durable on return; raises OSError if it cannot be written."""
         self._change(self._keys - {str(key)})
 
     def _change(self, keys: frozenset[str]) -> None:
         if keys != self._keys:
-            run_blocking(_write, self._path, keys)
+            run_blocking(
+                replace_file, self._path, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode()
+            )
             self._keys = keys
 
 
@@ -63,12 +65,3 @@ def _read(path: Path) -> frozenset[str]:
             f"{path} has format {file_format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
         )
     return frozenset(keys)
-
-
-def _write(path: Path, keys: frozenset[str]) -> None:
-    directory = Directory(path.parent)
-    try:
-        directory.replace(path.name, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode())
-        directory.sync()
-    finally:
-        directory.close()

@@ -1,6 +1,6 @@
-"""Tells systemd how the daemon is: datagrams to the socket that NOTIFY_SOCKET names.
+"""Notifications to systemd, as datagrams to the socket that NOTIFY_SOCKET names.
 
-The protocol is sd_notify(3) and sd_watchdog_enabled(3): lines of `NAME=value`. It needs no library.
+The protocol is sd_notify(3) and sd_watchdog_enabled(3): lines of `NAME=value`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _SEND_TIMEOUT_SECONDS = 1.0
 
 
 class Notifier:
-    """Sends the daemon's state to its service manager; does nothing where there is none.
+    """Sends the daemon's state to its service manager; does nothing if there is none.
 
-    A datagram that cannot be sent within a second is dropped: the manager is gone, or so busy that
-    it must not hold up the daemon. The status and the watchdog come again with the next tick.
+    A datagram that cannot be sent within a second is dropped: a manager that is gone or busy must not
+    block the daemon. Status and watchdog are sent again with the next tick.
 
     Args:
-        environ: where NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID are looked up.
+        environ: holds NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
         clock: for the watchdog's interval.
     """
 
@@ -39,31 +39,31 @@ class Notifier:
         self._status = ""
 
     def ready(self) -> None:
-        """The configuration is valid, the state directory ours, the pillows are started."""
+        """Report that the pillows are started."""
         self._send("READY=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`; sent when it changes."""
+        """Set the line that `systemctl status` shows; send it when it changes."""
         if text != self._status and self._send(f"STATUS={text}"):
             self._status = text
 
     def alive(self) -> None:
-        """The hub turns and the supervisor ticks. Sent twice within the time that systemd allows."""
+        """Reset the watchdog, twice within the time that systemd allows."""
         now = self._clock.monotonic()
         if self._watchdog_seconds is not None and now - self._fed_at >= self._watchdog_seconds / 2:
             self._fed_at = now
             self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The drain has begun."""
+        """Report that the drain has begun."""
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """The stop goes on: the manager should wait for `seconds` more from now."""
+        """Ask the manager to wait `seconds` more, from now, for the daemon to stop."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def close(self) -> None:
-        """Closes the socket."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -79,7 +79,7 @@ class Notifier:
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """The time within which systemd wants a sign of life; None where it wants none of this process."""
+    """Return the interval of the watchdog; None if this process has none."""
     microseconds = environ.get("WATCHDOG_USEC", "")
     pid = environ.get("WATCHDOG_PID", "")
     if not microseconds.isdigit() or (pid and pid != str(os.getpid())):

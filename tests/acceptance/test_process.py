@@ -114,7 +114,7 @@ def test_hup_is_answered_by_one_line_and_nothing_else(pillowd: Callable[..., Pil
     daemon = pillowd().start()
     daemon.signal(signal.SIGHUP)
     daemon.wait_for(lambda: daemon.events("reload.ignored"))
-    assert "reload is not there yet" in daemon.events("reload.ignored")[0]["reason"]
+    assert "not available yet" in daemon.events("reload.ignored")[0]["reason"]
     assert daemon.stop() == 0
     assert len(daemon.events("reload.ignored")) == 1
 

@@ -65,6 +65,14 @@ def test_what_is_installed_runs_and_is_no_part_of_the_checkout(installed):
     assert where.stdout.startswith(f"{installed}{PREFIX}/lib")
 
 
+def test_its_packages_are_typed_and_hold_no_tests(installed):
+    (site,) = (installed / PREFIX[1:]).glob("lib/python3*/site-packages")
+
+    assert {path.parent.name for path in site.glob("*/py.typed")} >= {"checkpoints", "pillows", "daemon"}
+    assert not any((site / name).exists() for name in ("tests", "bench"))
+    assert not (site / "daemon" / "demo").exists()
+
+
 def test_what_the_page_has_typed_works_in_its_order(
     installed: Path, couch: Any, couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
