@@ -25,9 +25,9 @@ machine: ## Say what this machine lacks for the tests, before anything is instal
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@$(PYTHON) -m tests.servers check
 
-proof: $(VENV)/.dev ## The tests at full size: every figure that is promised
+proof: $(VENV)/.dev ## The tests at full size: every figure that is promised (PART=name; resumable)
 	@$(BIN)/python -m tests.servers install
-	PILLOWD_PROOF=1 $(PYTEST) --timeout 3600 -s $(ARGS)
+	$(BIN)/python -m tests.runner.proof $(PART)
 
 soak: $(VENV)/.dev ## The tests that run for long
 	@$(BIN)/python -m tests.servers install

@@ -11,7 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -21,6 +21,7 @@ import psycopg
 import pytest
 import requests
 
+from tests.runner.shared_servers import ask_for_server
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couch_peer import CouchPeer
 from tests.servers.elasticsearch import Elasticsearch
@@ -80,13 +81,26 @@ class CouchServer:
 
 
 def start_for_tests(stack: ExitStack, server: Server) -> None:
-    """Starts a server, or ends the test as the machine's role demands."""
-    try:
+    """Start a server, or end the test as the machine's role demands."""
+    with ending_without_server():
         stack.enter_context(server)
+
+
+@contextmanager
+def ending_without_server() -> Iterator[None]:
+    """End the test if a server cannot be had: with CI=true it fails, otherwise it is skipped."""
+    try:
+        yield
     except ServerUnavailable as unavailable:
         if os.environ.get("CI") == "true":
             pytest.fail(str(unavailable), pytrace=False)
         pytest.skip(str(unavailable))
+
+
+def shared_server(name: str) -> dict[str, Any] | None:
+    """Return the address of a server that the run's workers share, if there are workers."""
+    with ending_without_server():
+        return ask_for_server(name)
 
 
 def _given(url: str) -> CouchServer:
@@ -100,6 +114,9 @@ def couch() -> Iterator[CouchServer]:
     if given := os.environ.get("PILLOWD_TEST_COUCHDB_URL"):
         yield _given(given)
         return
+    if shared := shared_server("couchdb"):
+        yield CouchServer(url=shared["url"], auth=shared["auth"] and tuple(shared["auth"]))
+        return
     with ExitStack() as stack:
         server = CouchPeer()
         start_for_tests(stack, server)
@@ -112,6 +129,9 @@ def postgres() -> Iterator[str]:
     if given := os.environ.get("PILLOWD_TEST_POSTGRES_DSN"):
         yield given
         return
+    if shared := shared_server("postgres"):
+        yield shared["dsn"]
+        return
     with ExitStack() as stack:
         server = Postgres()
         start_for_tests(stack, server)
@@ -123,6 +143,9 @@ def elasticsearch() -> Iterator[str]:
     """URL of an Elasticsearch server for the whole run."""
     if given := os.environ.get("PILLOWD_TEST_ELASTICSEARCH_URL"):
         yield given.rstrip("/")
+        return
+    if shared := shared_server("elasticsearch"):
+        yield shared["url"]
         return
     with ExitStack() as stack:
         server = Elasticsearch()

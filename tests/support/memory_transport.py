@@ -59,9 +59,9 @@ class MemoryTransport(KeyedTransport):
         super().__init__(name, KEY, None, {"cases": None})
         self.target: dict[str, Any] = target if target is not None else {"rows": {}, "epoch": None}
         if transactional is not None:
-            self.transactional = transactional
+            self.transactional = transactional  # type: ignore[misc] # of the instance, for a test
         if concurrent is not None:
-            self.concurrent = concurrent
+            self.concurrent = concurrent  # type: ignore[misc]
         self.delay_seconds = delay_seconds
         self.poison = set(poison)
         self.dies_at = dies_at

@@ -1,14 +1,15 @@
-"""What `python -m tests` makes of a test that fails."""
+"""What `python -m tests` makes of tests that fail, of workers that break, and of the time it has."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.__main__ import PARTS, TESTS_FAILED
+from tests.runner.rooms import is_run_again
 
 STEADY = "def test_good(): pass\ndef test_bad(): assert False, 'as ever'\n"
 UNSTEADY = """
@@ -22,21 +23,19 @@ def test_now_and_then(n):
     been.touch()
     assert not first, "the first time"
 """
+CALM = "import os\ndef test_calm(): open('workers', 'a').write(f'{os.getpid()}\\n')\n"
 
 
-def run(
-    folder: Path, *parts: str, no_second_look: str = "none", limit_seconds: float = 300.0
-) -> tuple[int, str]:
-    """Runs folders as the parts; returns the exit code and what was printed."""
+def run(folder: Path, *parts: str, limit_seconds: float = 300.0) -> tuple[int, str]:
+    """Run folders; return the exit code and what was printed."""
     program = (
-        "import sys; from tests import __main__ as runner;"
-        f"runner.PARTS = {parts!r}; runner.NO_SECOND_LOOK = {no_second_look!r};"
-        f"runner.LIMIT_SECONDS = {limit_seconds}; runner.LAST_WORDS = (runner.signal.SIGKILL,);"
-        "sys.exit(runner.main([]))"
+        "import sys; from tests import __main__ as runner; from tests.runner import worker;"
+        f"runner.LIMIT_SECONDS = {limit_seconds}; worker.LAST_WORDS = (worker.signal.SIGKILL,);"
+        "sys.exit(runner.main(sys.argv[1:]))"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *parts],
         cwd=folder,
         env={"PYTHONPATH": str(root), "PATH": ""},
         capture_output=True,
@@ -47,63 +46,81 @@ def run(
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     for name, text in {
         "steady": STEADY,
         "two": UNSTEADY.format(count=2),
         "many": UNSTEADY.format(count=3),
+        "chaos": UNSTEADY.format(count=1),
+        "broken": "import nothing_of_this_name",
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / f"test_{name}.py").write_text(text)
+    (tmp_path / "calm").mkdir()
+    for name in "abcd":
+        (tmp_path / "calm" / f"test_{name}.py").write_text(CALM)
     return tmp_path
 
 
-def test_what_passes_the_second_time_is_named_and_fails_nothing(parts: Path) -> None:
-    code, said = run(parts, "two")
+def test_a_test_that_passes_the_second_time_is_named_and_recorded(folder: Path) -> None:
+    code, said = run(folder, "two")
     assert code == 0, said
     assert "UNSTEADY, passed when it was run again: two/test_two.py::test_now_and_then[0]" in said
     assert "the first time" in said
+    recorded = json.loads((folder / "build" / "unsteady.json").read_bytes())
+    assert [each["test"] for each in recorded] == [f"two/test_two.py::test_now_and_then[{n}]" for n in (0, 1)]
+    assert all("the first time" in each["text"] for each in recorded)
 
 
-def test_what_fails_twice_fails(parts: Path) -> None:
-    code, said = run(parts, "steady", "two")
-    assert (code, "UNSTEADY" in said) == (1, False), "three failures are too many to be chance"
-    code, said = run(parts, "steady")
+def test_a_test_that_fails_twice_fails_the_run(folder: Path) -> None:
+    code, said = run(folder, "steady")
     assert code == 1
     assert "FAILED twice: steady/test_steady.py::test_bad" in said
     assert said.count("as ever") >= 2
 
 
-def test_many_failures_get_no_second_look_and_neither_does_what_the_chaos_harness_finds(parts: Path) -> None:
-    assert run(parts, "many")[0] == 1
-    assert run(parts, "two", no_second_look="two")[0] == 1
+def test_more_than_two_failures_are_not_run_again(folder: Path) -> None:
+    code, said = run(folder, "many")
+    assert (code, "Once more" in said) == (1, False)
+    code, said = run(folder, "steady", "two")
+    assert (code, "Once more" in said) == (1, False)
 
 
-def test_a_part_that_cannot_run_fails(parts: Path) -> None:
-    code, said = run(parts, "nowhere")
+def test_a_test_of_what_must_not_be_lost_fails_the_run_though_it_would_pass_again(folder: Path) -> None:
+    code, said = run(folder, "chaos")
+    assert (code, "Once more" in said) == (1, False)
+    assert not (folder / "build" / "unsteady.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("tests/chaos/test_chaos.py::test_x", False),
+        ("tests/acceptance/test_crash_points.py::test_x", False),
+        ("tests/acceptance/test_lost_state.py::test_x", False),
+        ("tests/integration/transports/test_jsonl.py::TestJsonlConformance::test_x", False),
+        ("tests/unit/pillows/feed/test_couch_feed.py::test_x", True),
+    ],
+)
+def test_proofs_of_durability_are_never_run_again(name: str, again: bool) -> None:
+    assert is_run_again(name) is again
+
+
+def test_a_worker_that_cannot_collect_fails_the_run_and_is_shown(folder: Path) -> None:
+    code, said = run(folder, "broken")
     assert code == 1
-    assert "FAILED with" in said
-    assert f"FAILED with {TESTS_FAILED}\n" not in said
+    assert "nothing_of_this_name" in said
 
 
-def test_a_part_may_be_some_files_of_a_folder_and_waits_for_its_turn(parts: Path) -> None:
-    for name in ("calm_a", "calm_b", "calm_c", "calm_d"):
-        (parts / f"test_{name}.py").write_text("def test_calm(): pass")
-    patterns = ["test_calm_[a-b]*.py", "test_calm_c*.py", "test_calm_d*.py"]
-    code, said = run(parts, *patterns, "test_calm_a.py")
+def test_each_test_is_run_once_however_many_workers_there_are(folder: Path) -> None:
+    code, said = run(folder, "calm")
     assert code == 0, said
-    assert [said.count(f"{pattern}: passed") for pattern in patterns] == [2, 2, 2]
-    assert "2 passed" in said
+    assert "4 tests, 0 failed" in said
+    assert len((folder / "workers").read_text().splitlines()) == 4
+    assert "The slowest 4:" in said
 
 
-def test_what_there_was_no_time_for_has_not_passed(parts: Path) -> None:
-    code, said = run(parts, "steady", "two", "many", "steady", limit_seconds=0.0)
+def test_a_run_that_has_no_time_left_has_not_passed(folder: Path) -> None:
+    code, said = run(folder, "calm", limit_seconds=0.0)
     assert code == 1
-    assert "steady: NOT RUN to its end" in said
-
-
-def test_every_test_is_in_one_part() -> None:
-    root = Path(__file__).parents[2]
-    tests = {path.relative_to(root) for path in (root / "tests").rglob("test_*.py")}
-    found = [path for part in PARTS for path in tests if path.match(part) or Path(part) in path.parents]
-    assert sorted(found) == sorted(tests)
+    assert "Not over after 0 s" in said
