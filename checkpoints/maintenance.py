@@ -15,10 +15,10 @@ from checkpoints.files.directory import Directory
 from checkpoints.finding import Finding
 from checkpoints.journal.files import is_journal, read_journal, write_journal
 from checkpoints.journal.records import JournalScan
-from checkpoints.pod.commit import Plan
-from checkpoints.pod.metadata import META, Meta
-from checkpoints.pod.segment_map import Layout
-from checkpoints.pod.segments import Scan, is_store, scan_beside_a_writer
+from checkpoints.pod.commit import Commit
+from checkpoints.pod.metadata import META, StoreMetadata
+from checkpoints.pod.segment_map import SegmentMap
+from checkpoints.pod.segments import StoreScan, is_store, scan_beside_a_writer
 
 _FILE_SIZE = 1000  # where neither `.meta` nor the files say
 
@@ -71,11 +71,11 @@ def repair(path: str | Path, into: str | Path) -> Repair:
         if isinstance(scan, JournalScan):
             write_journal(directory, scan.entries.values())
             return Repair(kept=len(scan.entries), findings=scan.findings)
-        _copy(scan, path).carry_out(directory)
-    return Repair(kept=len(scan.layout), findings=scan.findings)
+        _copy(scan, path).execute(directory)
+    return Repair(kept=len(scan.segment_map), findings=scan.findings)
 
 
-def _scan(path: Path) -> Scan | JournalScan:
+def _scan(path: Path) -> StoreScan | JournalScan:
     with Directory(path) as directory:
         if is_journal(directory):
             return read_journal(directory) or JournalScan()
@@ -87,21 +87,21 @@ def _scan(path: Path) -> Scan | JournalScan:
     )
 
 
-def _copy(loaded: Scan, path: Path) -> Plan:
-    layout = Layout(loaded.layout.file_size)
-    for segment in loaded.layout.segments:
+def _copy(loaded: StoreScan, path: Path) -> Commit:
+    segment_map = SegmentMap(loaded.segment_map.file_size)
+    for segment in loaded.segment_map.segments:
         for key, line in segment.items():
-            layout.put(key, line)
-    segments = {number: list(segment.values()) for number, segment in enumerate(layout.segments)}
+            segment_map.put(key, line)
+    segments = {number: list(segment.values()) for number, segment in enumerate(segment_map.segments)}
     counts = [len(lines) for lines in segments.values()]
-    meta = Meta(
+    meta = StoreMetadata(
         kind=loaded.meta.kind if loaded.meta else _guess_kind(path),
-        file_size=layout.file_size,
+        file_size=segment_map.file_size,
         gzipped=loaded.gzipped,
         counts=tuple(counts),
         settings=loaded.meta.settings if loaded.meta else {},
     )
-    return Plan(gzipped=loaded.gzipped, segments=segments, after=meta.encode(), counts=counts)
+    return Commit(gzipped=loaded.gzipped, segments=segments, after=meta.encode(), counts=counts)
 
 
 def _refuse_newer(path: Path) -> None:
@@ -110,7 +110,7 @@ def _refuse_newer(path: Path) -> None:
             read_journal(directory)
             return
         try:
-            Meta.decode(directory.read(META))
+            StoreMetadata.decode(directory.read(META))
         except NewerFormat:
             raise
         except IntegrityError:

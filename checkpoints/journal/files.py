@@ -57,7 +57,7 @@ def read_journal(directory: Directory) -> JournalScan | None:
         if not kept:
             return None
         scan = JournalScan()
-        scan.note("the file is missing")
+        scan.add_finding("the file is missing")
     if problem is not None:
         scan.findings.append(Finding(file=META, problem=problem))
     return scan

@@ -50,7 +50,7 @@ class JournalScan:
     appended_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
 
-    def note(self, problem: str, *, line: int | None = None) -> None:
+    def add_finding(self, problem: str, *, line: int | None = None) -> None:
         """Add a finding."""
         self.findings.append(Finding(file=JOURNAL, problem=problem, line=line))
 
@@ -90,14 +90,14 @@ def scan_journal(data: bytes) -> JournalScan:
         if isinstance(entries, list):
             scan.entries.update((tuple(key), encode_entry(key, value)) for *key, value in entries)
         elif number <= count + 1:
-            scan.note("the line is damaged: its checksum is another", line=number)
+            scan.add_finding("the line is damaged: its checksum is another", line=number)
         elif number == len(lines) and not rest:
             scan.torn = True
         else:
-            scan.note("the line is damaged: values before it may be older than it", line=number)
+            scan.add_finding("the line is damaged: values before it may be older than it", line=number)
             scan.entries.clear()
     if 0 < len(lines) <= count:
-        scan.note(f"the file is cut off: {len(lines) - 1} of {count} entries are left")
+        scan.add_finding(f"the file is cut off: {len(lines) - 1} of {count} entries are left")
     scan.torn |= bool(rest)
     scan.snapshot_bytes = sum(len(line) + 1 for line in lines[: count + 1])
     scan.appended_bytes = len(data) - scan.snapshot_bytes
@@ -109,7 +109,7 @@ def _snapshot_length(lines: list[bytes], scan: JournalScan) -> int:
     head = _parse_line(lines[0]) if lines else None
     if isinstance(head, dict):
         return int(head["entries"])
-    scan.note("the first line is damaged: entries may be missing", line=1)
+    scan.add_finding("the first line is damaged: entries may be missing", line=1)
     return 0
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from checkpoints.errors import StoreError
-from checkpoints.pod.live_values import plain
+from checkpoints.pod.live_values import unwrap
 
 _IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
     name: getattr(operator, f"i{name}")
@@ -31,7 +31,7 @@ _METHODS: dict[type, frozenset[str]] = {
 }
 
 
-class Apply(Protocol):
+class ApplyUpdate(Protocol):
     """Carries out one operation where the store is."""
 
     def __call__(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
@@ -66,7 +66,7 @@ def apply(container: Any, path: Sequence[Any], operation: str, arguments: Sequen
 def _call(target: Any, name: str, arguments: Sequence[Any], fields: dict[str, Any]) -> Any:
     for kind, methods in _METHODS.items():
         if isinstance(target, kind) and name in methods:
-            return plain(getattr(target, name)(*arguments, **fields))
+            return unwrap(getattr(target, name)(*arguments, **fields))
     raise AttributeError(f"{type(target).__name__} has no {name!r} that could be called here")
 
 
@@ -77,7 +77,7 @@ class _Applied:
 _APPLIED = _Applied()
 
 
-class Deep:
+class PathProxy:
     """A place inside a store, from which each operation is carried out as one.
 
     Args:
@@ -87,12 +87,12 @@ class Deep:
 
     __slots__ = ("_apply", "_path")
 
-    def __init__(self, apply: Apply, path: tuple[Any, ...] = ()) -> None:
+    def __init__(self, apply: ApplyUpdate, path: tuple[Any, ...] = ()) -> None:
         self._apply = apply
         self._path = path
 
-    def __getitem__(self, step: Any) -> Deep:
-        return Deep(self._apply, (*self._path, step))
+    def __getitem__(self, step: Any) -> PathProxy:
+        return PathProxy(self._apply, (*self._path, step))
 
     def __setitem__(self, step: Any, value: Any) -> None:
         if value is not _APPLIED:
@@ -114,9 +114,9 @@ class Deep:
         return _APPLIED
 
 
-def _operator(name: str) -> Callable[[Deep, Any], Any]:
+def _operator(name: str) -> Callable[[PathProxy, Any], Any]:
     return lambda self, other: self._in_place(name, other)
 
 
 for _name in _IN_PLACE:
-    setattr(Deep, f"__i{_name}__", _operator(_name))
+    setattr(PathProxy, f"__i{_name}__", _operator(_name))

@@ -10,9 +10,15 @@ from __future__ import annotations
 import json
 from typing import Any, TypeAlias
 
-from checkpoints.pod.depth import MAX_DEPTH, TOO_DEEP, decode, is_too_deep
-
 Key: TypeAlias = Any  # str, int, or a tuple of keys: mypy knows no recursive type that dicts accept
+
+#: How many dicts and lists may be within each other. Whatever goes through a value takes a few frames of
+#: Python's stack for each level, of the thousand that there are. Without a limit, one caller could store
+#: what another, who has fewer frames left, cannot read.
+MAX_DEPTH = 100
+TOO_DEEP = f"it is nested more than {MAX_DEPTH} deep"
+
+_NESTING = (dict, list, tuple)
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(", ", ": ")).encode
 _encode_with_nan = json.JSONEncoder(separators=(", ", ": ")).encode
@@ -54,7 +60,7 @@ def decode_key(text: str) -> Key:
     Raises:
         ValueError, TypeError: it is none.
     """
-    key = as_key(decode(text.replace("\\\\", "\\")))
+    key = as_key(decode_json(text.replace("\\\\", "\\")))
     check_key(key)
     return key
 
@@ -117,7 +123,48 @@ def parse_line(line: bytes) -> Key:
     except (ValueError, TypeError) as error:
         raise ValueError(f"not a key: {error}") from None
     try:
-        decode(value.decode())
+        decode_json(value.decode())
     except ValueError as error:
         raise ValueError(f"the value of {key!r} is not JSON: {error}") from None
     return key
+
+
+def is_too_deep(text: str, value: Any, *, within: int = 0) -> bool:
+    """Whether a value, given with its JSON, is too deep for a place that is `within` deep already."""
+    left = MAX_DEPTH - within
+    return _brackets(text) > left and _is_deeper(value, left)
+
+
+def decode_json(text: str) -> Any:
+    """The value that is written as JSON.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        if _brackets(text) <= MAX_DEPTH:
+            raise  # it is the caller who is too deep
+        raise ValueError(TOO_DEEP) from None
+    if _brackets(text) > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise ValueError(TOO_DEEP)
+    return value
+
+
+def _brackets(text: str) -> int:
+    """How deep a text is at most. Most have few, and that is quickly counted."""
+    return text.count("[") + text.count("{")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    level = [value] if isinstance(value, _NESTING) else []
+    for _ in range(levels):
+        if not level:
+            return False
+        level = [part for each in level for part in _parts(each) if isinstance(part, _NESTING)]
+    return bool(level)
+
+
+def _parts(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value

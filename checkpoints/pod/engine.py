@@ -18,10 +18,10 @@ from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 from checkpoints.finding import describe_damage
 from checkpoints.pod.codec import Key
-from checkpoints.pod.disk_state import OnDisk
-from checkpoints.pod.hooks import Rules
-from checkpoints.pod.memtable import Memory
-from checkpoints.pod.segments import Scan, scan, scan_beside_a_writer
+from checkpoints.pod.commit import DiskState
+from checkpoints.pod.hooks import EntryHooks
+from checkpoints.pod.memtable import MemTable
+from checkpoints.pod.segments import StoreScan, scan_beside_a_writer, scan_store
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Settings:
             raise ValueError(f"file_size is {self.file_size}; it is at least 1")
 
 
-class Core:
+class StoreEngine:
     """An open store. POD and its kin are handles of it.
 
     Attributes:
@@ -62,30 +62,33 @@ class Core:
         settings: how it was opened.
         rules: what its kind asks of the entries.
         memory: the entries.
-        commits: how many commits were made.
     """
 
-    def __init__(self, directory: Directory, settings: Settings, rules: Rules) -> None:
+    def __init__(self, directory: Directory, settings: Settings, hooks: EntryHooks | None) -> None:
         self.directory = directory
         self.settings = settings
-        self.rules = rules
-        self.commits = 0
+        self.hooks = hooks
         self._held = False
         self._disk = threading.Lock()
         self._timer: threading.Timer | None = None
         self._requests: set[int] = set()
         self._everything = False
         self._ticket = self._covered = 0
-        self.memory = Memory(rules, refuse=self.refuse_readonly, written=self._on_write)
+        self.memory = MemTable(hooks, ensure_writable=self.ensure_writable, on_write=self._on_write)
         self._load()
 
-    def refuse_closed(self) -> None:
+    @property
+    def kind(self) -> str:
+        """The store's kind, as `.meta` names it."""
+        return self.hooks.kind if self.hooks else "pod"
+
+    def ensure_open(self) -> None:
         """Raises StoreClosed, or StoreError in a forked child, where nothing may be done."""
         self.directory.ensure_open()
 
-    def refuse_readonly(self) -> None:
+    def ensure_writable(self) -> None:
         """Raises where nothing may be changed."""
-        self.refuse_closed()
+        self.ensure_open()
         if self.settings.readonly:
             raise StoreError(f"{self.directory.path} is open for reading only")
 
@@ -98,9 +101,9 @@ class Core:
         self._held = False
         self._on_write()
 
-    def restate(self) -> None:
+    def rewrite_metadata(self) -> None:
         """Has `.meta` written: what the rules keep there is another."""
-        self._ondisk.restate()
+        self._disk_state.rewrite_metadata()
 
     def sync(self, keys: Iterable[Key] | None = None) -> None:
         """Everything, or the segments of `keys`, is on disk when this returns.
@@ -110,8 +113,8 @@ class Core:
             StoreWriteError: the disk refused; what was not written is still dirty.
         """
         with self.memory.lock:
-            self.refuse_readonly()
-            self._refuse_inside()
+            self.ensure_writable()
+            self._ensure_outside_together()
             if keys is None:
                 self._everything = True
             else:
@@ -119,15 +122,15 @@ class Core:
             self._ticket = ticket = self._ticket + 1
         with self._disk:
             if self._covered < ticket:
-                self.refuse_closed()
+                self.ensure_open()
                 self._commit()
 
     def revert(self) -> None:
         """Forgets what is not on disk, and reads the disk again."""
         with self.memory.lock:
-            self._refuse_inside()
+            self._ensure_outside_together()
         with self._disk:
-            self.refuse_closed()
+            self.ensure_open()
             self._load()
 
     def close(self) -> None:
@@ -153,62 +156,55 @@ class Core:
         """In a forked child: lets the parent's files go. Takes no lock: another thread may have held it."""
         self.directory.close()
 
-    def _refuse_inside(self) -> None:
+    def _ensure_outside_together(self) -> None:
         # Who commits needs the memory for a moment: waiting for the disk with it would be for ever.
         if self.memory.inside:
             raise StoreError("the disk cannot be waited for within together()")
 
     def _load(self) -> None:
-        loaded, restate, read = run_blocking(self._read)
-        self._ondisk = OnDisk(loaded, self.rules)
-        self.memory.replace(loaded.layout, read)
-        if restate:
-            self.restate()
-        if loaded.shadowed and not self.settings.readonly:
-            self.memory.rewrite(loaded.shadowed)
+        scan, read = run_blocking(self._read)
+        self._disk_state = DiskState(scan, self.hooks)
+        if self.memory.replace(scan.segment_map, read):
+            self.rewrite_metadata()
+        if scan.segments_with_duplicates and not self.settings.readonly:
+            self.memory.rewrite(scan.segments_with_duplicates)
             self._commit()
 
-    def _read(self) -> tuple[Scan, bool, Any]:
-        """The disk's content, whether `.meta` is to be written anew, and what the rules made of it."""
-        loaded = self._scan()
-        stated = loaded.meta
-        restate = self.rules.opened(
-            kind=stated.kind if stated else None,
-            settings=stated.settings if stated else {},
-            empty=not loaded.layout,
-        )
-        return loaded, restate, self.rules.read(loaded.layout)
-
-    def _scan(self) -> Scan:
-        read = scan_beside_a_writer if self.settings.readonly else scan
-        loaded = read(self.directory, file_size=self.settings.file_size, gzipped=self.settings.gzipped)
-        if loaded.harm:
-            raise IntegrityError(describe_damage(self.directory.path, loaded.harm))
-        for finding in loaded.findings:
+    def _read(self) -> tuple[StoreScan, Any]:
+        """Return the disk's content, and what the hooks made of it."""
+        read = scan_beside_a_writer if self.settings.readonly else scan_store
+        scan = read(self.directory, file_size=self.settings.file_size, gzipped=self.settings.gzipped)
+        if scan.errors:
+            raise IntegrityError(describe_damage(self.directory.path, scan.errors))
+        for finding in scan.findings:
             _log.warning("%s/%s", self.directory.path, finding)
-        return loaded
+        kind, settings = (scan.meta.kind, scan.meta.settings) if scan.meta else (None, {})
+        if self.hooks:
+            return scan, self.hooks.read(kind, settings, scan.segment_map)
+        if kind not in (None, "pod") and len(scan.segment_map):
+            raise StoreError(f"this is a store of the kind {kind!r}, not 'pod'")
+        return scan, None
 
     def _commit(self) -> None:
-        """Carries out what was requested. The disk is ours."""
+        """Write what was requested. The caller holds the disk."""
         with self.memory.lock:
             covered, requests = self._ticket, None if self._everything else self._requests
-            taken = self.memory.take(requests, len(self._ondisk.bounds))  # or it raises: still requested
+            dirty = self.memory.take_dirty(requests, len(self._disk_state.bounds))  # or it stays requested
             self._everything, self._requests = False, set()
-        plan = self._ondisk.plan(taken)
+        commit = self._disk_state.plan(dirty)
         try:
-            if plan:
-                run_blocking(plan.carry_out, self.directory)
-                self.commits += 1
+            if commit:
+                run_blocking(commit.execute, self.directory)
         except BaseException as error:
-            self._ondisk.failed(plan)
-            self.memory.give_back(taken)
+            self._disk_state.commit_failed(commit)
+            self.memory.put_back(dirty)
             with self.memory.lock:
                 self._everything = True  # those who wait for this commit make the next one, of all
             if isinstance(error, OSError):
                 raise StoreWriteError(f"cannot write {self.directory.path}: {error}") from error
             raise
-        self._ondisk.succeeded(plan)
-        self.memory.written(taken)
+        self._disk_state.commit_succeeded(commit)
+        self.memory.commit_finished(dirty)
         self._covered = covered
 
     def _on_write(self) -> None:

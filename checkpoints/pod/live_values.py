@@ -18,14 +18,14 @@ from checkpoints.pod.codec import Key, encode_value
 T = TypeVar("T")
 
 
-class Owner(Protocol):
+class ValueStore(Protocol):
     """Where values live."""
 
-    def change(self, home: Home, view: Any, change: Callable[[], T]) -> T:
+    def change(self, home: ValueOwner, view: Any, change: Callable[[], T]) -> T:
         """Carries out a change of `view`, and keeps it if the value is still the stored one."""
 
 
-class Home:
+class ValueOwner:
     """Where one stored value lives.
 
     Attributes:
@@ -36,7 +36,7 @@ class Home:
 
     __slots__ = ("_root", "key", "owner")
 
-    def __init__(self, owner: Owner, key: Key) -> None:
+    def __init__(self, owner: ValueStore, key: Key) -> None:
         self.owner = owner
         self.key = key
         self._root: weakref.ref[Any] | None = None
@@ -51,29 +51,29 @@ class Home:
         self._root = weakref.ref(root)
 
 
-def live(owner: Owner, key: Key, value: Any) -> Any:
+def live(owner: ValueStore, key: Key, value: Any) -> Any:
     """A decoded JSON value as one that reports its changes; scalars as they are."""
     if not isinstance(value, dict | list):
         return value
-    home = Home(owner, key)
+    home = ValueOwner(owner, key)
     root = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, None, 1)
     home.live_in(root)
     _fill(root, value)
     return root
 
 
-def plain(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """A value as plain dicts and lists that belong to nobody."""
     if isinstance(value, dict):
-        return {name: plain(part) for name, part in value.items()}
+        return {name: unwrap(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [plain(part) for part in value]
+        return [unwrap(part) for part in value]
     return value
 
 
-def _bound(view: Any, home: Home, root: Any, depth: int) -> Any:
+def _bound(view: Any, home: ValueOwner, root: Any, depth: int) -> Any:
     # A part holds its whole, so that what is stored stays one object while anybody holds a part of it.
-    view._home, view._root, view._depth = home, root, depth  # noqa: SLF001 - own classes, without arguments
+    view._owner, view._root, view._depth = home, root, depth  # noqa: SLF001 - own classes, without arguments
     return view
 
 
@@ -88,7 +88,7 @@ def _part(value: Any, of: Any) -> Any:
     """A value as part of a live one."""
     if not isinstance(value, dict | list):
         return value
-    home, root, depth = of._home, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
+    home, root, depth = of._owner, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
     view = _bound(LiveDict() if isinstance(value, dict) else LiveList(), home, root, depth)
     _fill(view, value)
     return view
@@ -99,7 +99,7 @@ def _mutates(method: Any) -> Any:
 
     @wraps(method)
     def mutator(self: Any, *args: Any, **kwargs: Any) -> Any:
-        home: Home = self._home
+        home: ValueOwner = self._owner
         return home.owner.change(home, self, lambda: method(self, *args, **kwargs))
 
     return mutator
@@ -108,7 +108,7 @@ def _mutates(method: Any) -> Any:
 class _Live:
     """What live dicts and lists share."""
 
-    _home: Home
+    _owner: ValueOwner
     _root: Any
     _depth: int  # 1 for the whole value
 
@@ -116,7 +116,7 @@ class _Live:
         """A value as part of this one: a copy, unless it stands there already (`x[name] += ...`)."""
         if value is present:
             return value
-        normal = json.loads(encode_value(self._home.key, value, within=self._depth))
+        normal = json.loads(encode_value(self._owner.key, value, within=self._depth))
         return _part(normal, self)
 
     @property
@@ -124,7 +124,7 @@ class _Live:
         return self if self._root is None else self._root
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Callable[[Any], Any], tuple[Any]]:
-        return plain, (plain(self),)
+        return unwrap, (unwrap(self),)
 
     def __copy__(self) -> Any:
         return self.copy()
@@ -168,7 +168,7 @@ class LiveDict(_Live, dict[str, Any]):
         """A name as it is after JSON: 1 is "1"."""
         if isinstance(name, str):
             return name
-        [text] = json.loads(encode_value(self._home.key, {name: None}))
+        [text] = json.loads(encode_value(self._owner.key, {name: None}))
         return str(text)
 
     @_mutates
@@ -213,7 +213,7 @@ class LiveList(_Live, list[Any]):
         return self
 
     def __imul__(self, times: Any) -> LiveList:  # type: ignore[misc]  # `*` gives a plain list
-        copies = [part for _ in range(times - 1) for part in plain(self)]
+        copies = [part for _ in range(times - 1) for part in unwrap(self)]
         self.extend(copies) if times > 0 else self.clear()
         return self
 

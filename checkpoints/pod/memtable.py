@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from checkpoints.pod.codec import Key, check_key, encode_value, line_of, text_of, value_of
-from checkpoints.pod.hooks import Rules
-from checkpoints.pod.live_values import Home, live
-from checkpoints.pod.segment_map import Layout
+from checkpoints.pod.hooks import EntryHooks
+from checkpoints.pod.live_values import ValueOwner, live
+from checkpoints.pod.segment_map import SegmentMap
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class DirtySegments:
     """What was taken out to be written.
 
     Attributes:
@@ -40,7 +40,7 @@ class Taken:
     moved: bool = False
 
 
-class Memory:
+class MemTable:
     """The entries of an open store. Every method may be called from any thread or greenlet.
 
     Args:
@@ -53,22 +53,36 @@ class Memory:
         writes: how many changes were made since everything was written last.
     """
 
-    def __init__(self, rules: Rules, *, refuse: Callable[[], None], written: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        hooks: EntryHooks | None,
+        *,
+        ensure_writable: Callable[[], None],
+        on_write: Callable[[], None],
+    ) -> None:
         self.lock = threading.RLock()
-        self._rules = rules
-        self._refuse = refuse
-        self._written = written
+        self._hooks = hooks
+        self._ensure_writable = ensure_writable
+        self._on_write = on_write
         self._inside = 0
-        self._begin(Layout(1))
+        self._begin(SegmentMap(1))
 
-    def replace(self, layout: Layout, read: Any) -> None:
-        """Takes what is on disk for what is here. Values that somebody holds are nobody's then."""
+    def replace(self, segment_map: SegmentMap, read: Any) -> bool:
+        """Replace everything by the disk's content. Values that are still held belong to no store then.
+
+        Args:
+            segment_map: the content.
+            read: what the hooks' `read` made of it.
+
+        Returns:
+            Whether `.meta` must be written again.
+        """
         with self.lock:
-            self._begin(layout)
-            self._rules.begin(read)
+            self._begin(segment_map)
+            return self._hooks is not None and self._hooks.begin(read)
 
-    def _begin(self, layout: Layout) -> None:
-        self._layout = layout
+    def _begin(self, segment_map: SegmentMap) -> None:
+        self._segment_map = segment_map
         self.writes = 0
         self._live: weakref.WeakValueDictionary[Key, Any] = weakref.WeakValueDictionary()
         self._changed: dict[Key, Any] = {}
@@ -78,10 +92,10 @@ class Memory:
         self._moved = False
 
     def __len__(self) -> int:
-        return len(self._layout)
+        return len(self._segment_map)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._layout
+        return key in self._segment_map
 
     @property
     def inside(self) -> bool:
@@ -105,7 +119,7 @@ class Memory:
         with self.lock:
             value = self._live.get(key)
             if value is None:
-                value = live(self, key, value_of(self._layout.line(key)))
+                value = live(self, key, value_of(self._segment_map.line(key)))
                 if isinstance(value, dict | list):
                     self._live[key] = value
             return value
@@ -120,12 +134,12 @@ class Memory:
         check_key(key)
         with self.lock:
             self._write_down(key)
-            return text_of(self._layout.line(key))
+            return text_of(self._segment_map.line(key))
 
     def after(self, ordinal: int, count: int) -> list[tuple[int, Key]]:
         """The next keys of a walk (`Layout.after`)."""
         with self.lock:
-            return self._layout.after(ordinal, count)
+            return self._segment_map.after(ordinal, count)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -140,16 +154,16 @@ class Memory:
         finally:
             self._tell()
 
-    def put(self, pairs: Iterable[tuple[Key, Any]]) -> None:
+    def put(self, iter_pairs: Iterable[tuple[Key, Any]]) -> None:
         """Stores values by key, all or none.
 
         Raises:
             TypeError, ValueError: a key or value cannot be stored; it is named.
         """
-        pairs = list(pairs)
+        iter_pairs = list(iter_pairs)
         with self.lock:
-            self._refuse()
-            lines = [self._line_for(key, value) for key, value in pairs]
+            self._ensure_writable()
+            lines = [self._line_for(key, value) for key, value in iter_pairs]
             for key, line in dict(lines).items():  # later ones win, in the place of the first
                 self._store(key, line)
         self._tell()
@@ -163,22 +177,24 @@ class Memory:
         """
         check_key(key)
         with self.lock:
-            self._refuse()
-            self._mark(key, self._layout.remove(key))
+            self._ensure_writable()
+            self._mark(key, self._segment_map.remove(key))
             self._forget_live(key)
-            self._rules.removed(key)
+            if self._hooks:
+                self._hooks.removed(key)
             self.writes += 1
         self._tell()
 
-    def change(self, home: Home, view: Any, change: Callable[[], T]) -> T:
+    def change(self, owner: ValueOwner, view: Any, change: Callable[[], T]) -> T:
         """Carries out a change that is made in place, through a live value."""
         with self.lock:
-            if self._live.get(home.key) is not home.root:
+            if self._live.get(owner.key) is not owner.root:
                 return change()  # overwritten or removed since: it is nobody's
-            self._refuse()
-            result = self._checked(home, view, change) if self._rules.checks else change()
-            self._touch(home.key)
-            self._rules.changed(home.key, home.root)
+            self._ensure_writable()
+            result = self._change_checked(self._hooks, owner, view, change) if self._hooks else change()
+            self._touch(owner.key)
+            if self._hooks:
+                self._hooks.changed(owner.key, owner.root)
         self._tell()
         return result
 
@@ -191,8 +207,8 @@ class Memory:
         """
         check_key(key)
         with self.lock:
-            self._refuse()
-            self._mark(key, self._layout.segment_of(key))
+            self._ensure_writable()
+            self._mark(key, self._segment_map.segment_of(key))
             self.writes += 1
         self._tell()
 
@@ -205,9 +221,9 @@ class Memory:
         """
         check_key(key)
         with self.lock:
-            return self._layout.segment_of(key) if key in self._layout else self._dirty[key]
+            return self._segment_map.segment_of(key) if key in self._segment_map else self._dirty[key]
 
-    def take(self, requests: set[int] | None, files: int) -> Taken:
+    def take_dirty(self, requests: set[int] | None, files: int) -> DirtySegments:
         """Takes out what is to be written: the requested segments, or everything (None).
 
         Args:
@@ -231,15 +247,15 @@ class Memory:
                 del self._dirty[key]
             self._in_flight = dirty
             self.writes -= writes
-            return Taken(
-                segments={number: list(self._layout.segments[number].values()) for number in wanted},
-                length=len(self._layout.segments),
+            return DirtySegments(
+                segments={number: list(self._segment_map.segments[number].values()) for number in wanted},
+                length=len(self._segment_map.segments),
                 dirty=dirty,
                 writes=writes,
                 moved=self._moved,
             )
 
-    def written(self, taken: Taken) -> None:
+    def commit_finished(self, taken: DirtySegments) -> None:
         """What was taken is on disk."""
         with self.lock:
             self._in_flight = {}
@@ -247,7 +263,7 @@ class Memory:
             self._stale = {number for number in self._stale if number < taken.length}
             self._moved = bool(self._stale) and self._moved
 
-    def give_back(self, taken: Taken) -> None:
+    def put_back(self, taken: DirtySegments) -> None:
         """What was taken is not, or not surely, on disk."""
         with self.lock:
             self._in_flight = {}
@@ -264,7 +280,7 @@ class Memory:
     def _write_down(self, key: Key) -> None:
         root = self._changed.get(key)
         if root is not None:
-            self._layout.put(key, line_of(key, encode_value(key, root, stored=True)))
+            self._segment_map.put(key, line_of(key, encode_value(key, root, stored=True)))
             del self._changed[key]  # not before: what cannot be written is still changed
 
     def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
@@ -272,9 +288,9 @@ class Memory:
         check_key(key)
         if isinstance(value, dict | list) and self._live.get(key) is value:
             return key, None
-        if self._rules.checks:
-            present = self.get(key) if key in self._layout else None
-            value = self._rules.complete(key, value, present)
+        if self._hooks:
+            present = self.get(key) if key in self._segment_map else None
+            value = self._hooks.complete(key, value, present)
         return key, line_of(key, encode_value(key, value))
 
     def _store(self, key: Key, line: bytes | None) -> None:
@@ -282,10 +298,10 @@ class Memory:
             self._touch(key)
             return
         self._forget_live(key)
-        self._mark(key, self._layout.put(key, line))
+        self._mark(key, self._segment_map.put(key, line))
         self.writes += 1
-        if self._rules.checks:
-            self._rules.changed(key, value_of(line))
+        if self._hooks:
+            self._hooks.changed(key, value_of(line))
 
     def _forget_live(self, key: Key) -> None:
         self._live.pop(key, None)
@@ -293,7 +309,7 @@ class Memory:
 
     def _touch(self, key: Key) -> None:
         self._changed[key] = self._live[key]
-        self._mark(key, self._layout.segment_of(key))
+        self._mark(key, self._segment_map.segment_of(key))
         self.writes += 1
 
     def _mark(self, key: Key, number: int) -> None:
@@ -302,14 +318,14 @@ class Memory:
             self._stale.add(before)
         self._dirty[key] = number
 
-    def _checked(self, home: Home, view: Any, change: Callable[[], T]) -> T:
-        """Carries out a change, and undoes it if the entry is none any more."""
-        if view is not home.root:
+    def _change_checked(self, hooks: EntryHooks, owner: ValueOwner, view: Any, change: Callable[[], T]) -> T:
+        """Make a change, and undo it if the hooks refuse the entry."""
+        if view is not owner.root:
             return change()
         before = dict(view)
         result = change()
         try:
-            self._rules.check(home.key, view)
+            hooks.check(owner.key, view)
         except TypeError:
             dict.clear(view)
             dict.update(view, before)
@@ -317,15 +333,15 @@ class Memory:
         return result
 
     def _close_holes(self) -> None:
-        self._layout.trim()
-        if self._layout.holed:
-            self._stale |= self._layout.compact()
+        self._segment_map.trim()
+        if self._segment_map.is_fragmented:
+            self._stale |= self._segment_map.compact()
             self._moved = True
-            here = [key for key in self._dirty if key in self._layout]
-            self._dirty.update({key: self._layout.segment_of(key) for key in here})
+            here = [key for key in self._dirty if key in self._segment_map]
+            self._dirty.update({key: self._segment_map.segment_of(key) for key in here})
 
     def _wanted(self, requests: set[int] | None, files: int) -> list[int]:
-        length = len(self._layout.segments)
+        length = len(self._segment_map.segments)
         wanted = {number for number in {*self._dirty.values(), *self._stale} if number < length}
         if requests is not None:
             wanted &= requests
@@ -333,4 +349,4 @@ class Memory:
 
     def _tell(self) -> None:
         if not self._inside:
-            self._written()
+            self._on_write()

@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
+class StoreMetadata:
     """What a store says about itself.
 
     Attributes:
@@ -55,7 +55,7 @@ class Meta:
         return json.dumps(content).encode() + b"\n"
 
     @classmethod
-    def decode(cls, data: bytes) -> Meta:
+    def decode(cls, data: bytes) -> StoreMetadata:
         """The content of a file.
 
         Raises:
@@ -82,11 +82,11 @@ class Meta:
             raise IntegrityError(f"it is not what a store says about itself: {error!r}") from error
 
 
-def lower(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
+def lower_bounds(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
     """The bounds that hold in both of two states."""
     return tuple(map(min, one, other))
 
 
-def holds(bounds: Sequence[int], counts: Sequence[int]) -> bool:
+def satisfies(bounds: Sequence[int], counts: Sequence[int]) -> bool:
     """Whether segments of `counts` lines keep to `bounds`."""
     return len(bounds) <= len(counts) and all(map(int.__le__, bounds, counts))

@@ -11,23 +11,25 @@ from checkpoints.errors import StoreError
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import Directory
 from checkpoints.files.fork_safety import register_for_fork
-from checkpoints.pod.engine import Core, Settings
-from checkpoints.pod.hooks import Rules
+from checkpoints.pod.engine import Settings, StoreEngine
+from checkpoints.pod.hooks import EntryHooks
 
 _log = logging.getLogger(__name__)
 
 
-class Registry:
+class OpenStores:
     """Open stores by path, each with how many handles it has."""
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
-        self._open: dict[Path, Core] = {}
+        self._open: dict[Path, StoreEngine] = {}
         self._handles: dict[Path, int] = {}
         self._at_exit: set[Path] = set()
         self._watching = False
 
-    def acquire(self, path: Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> Core:
+    def acquire(
+        self, path: Path, settings: Settings, hooks: EntryHooks | None, *, close_at_exit: bool
+    ) -> StoreEngine:
         """Opens a store, or gives the one that is open already.
 
         Raises:
@@ -36,58 +38,58 @@ class Registry:
             IntegrityError: it is not whole.
         """
         if settings.readonly:
-            return _open(Directory(path), settings, rules)
+            return _open(Directory(path), settings, hooks)
         with self._guard:
-            core = self._present(path)
-            if core is None:
+            engine = self._present(path)
+            if engine is None:
                 self._watch()
-                core = self._open[path] = _open(
-                    run_blocking(Directory.open_locked, path, durable=settings.durable), settings, rules
+                engine = self._open[path] = _open(
+                    run_blocking(Directory.open_locked, path, durable=settings.durable), settings, hooks
                 )
                 self._handles[path] = 0
-            elif core.settings != settings or core.rules.kind != rules.kind:
-                raise ValueError(f"{path} is open as a {core.rules.kind} with {core.settings}")
+            elif engine.settings != settings or engine.kind != (hooks.kind if hooks else "pod"):
+                raise ValueError(f"{path} is open as a {engine.kind} with {engine.settings}")
             self._handles[path] += 1
             if close_at_exit:
                 self._at_exit.add(path)
-            return core
+            return engine
 
-    def release(self, core: Core) -> None:
+    def release(self, engine: StoreEngine) -> None:
         """Closes a store when this was its last handle.
 
         Raises:
             StoreWriteError: the disk refused; the handle still stands.
         """
-        path = core.directory.path
+        path = engine.directory.path
         with self._guard:
-            if self._open.get(path) is not core:
-                core.close()
+            if self._open.get(path) is not engine:
+                engine.close()
                 return
             if self._handles[path] == 1:
-                core.close()
+                engine.close()
                 self._forget(path)
             else:
-                core.sync()
+                engine.sync()
                 self._handles[path] -= 1
 
-    def give_up(self, core: Core) -> None:
+    def release_unopened(self, engine: StoreEngine) -> None:
         """Lets go of a handle that was never given out, without a sync."""
-        path = core.directory.path
+        path = engine.directory.path
         with self._guard:
-            if self._open.get(path) is core and self._handles[path] > 1:
+            if self._open.get(path) is engine and self._handles[path] > 1:
                 self._handles[path] -= 1
                 return
-            core.discard()
-            if self._open.get(path) is core:
+            engine.discard()
+            if self._open.get(path) is engine:
                 self._forget(path)
 
-    def _present(self, path: Path) -> Core | None:
-        core = self._open.get(path)
-        if core is not None and core.directory.gone:
-            core.discard()  # removed under us: what it held belongs to the directory that is gone
+    def _present(self, path: Path) -> StoreEngine | None:
+        engine = self._open.get(path)
+        if engine is not None and engine.directory.gone:
+            engine.discard()  # removed under us: what it held belongs to the directory that is gone
             self._forget(path)
             return None
-        return core
+        return engine
 
     def _forget(self, path: Path) -> None:
         del self._open[path], self._handles[path]
@@ -102,8 +104,8 @@ class Registry:
 
     def abandon(self) -> None:
         """In a forked child: it starts with no store open, and with a free lock."""
-        for core in self._open.values():
-            core.abandon()
+        for engine in self._open.values():
+            engine.abandon()
         self._guard = threading.RLock()
         self._open, self._handles, self._at_exit = {}, {}, set()
         register_for_fork(self)
@@ -116,12 +118,12 @@ class Registry:
                 _log.exception("%s could not be closed at the end", path)
 
 
-def _open(directory: Directory, settings: Settings, rules: Rules) -> Core:
+def _open(directory: Directory, settings: Settings, hooks: EntryHooks | None) -> StoreEngine:
     try:
-        return Core(directory, settings, rules)
+        return StoreEngine(directory, settings, hooks)
     except BaseException:
         directory.close()
         raise
 
 
-registry = Registry()
+open_stores = OpenStores()

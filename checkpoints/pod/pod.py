@@ -11,22 +11,84 @@ a whole store, reading never writes, and nobody's signal handlers are touched.
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Sequence, ValuesView
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypedDict, Unpack
 
 from checkpoints.errors import StoreClosed
-from checkpoints.pod.atomic_update import Deep, apply
+from checkpoints.pod.atomic_update import PathProxy, apply
 from checkpoints.pod.codec import Key, is_key
-from checkpoints.pod.engine import Core, Settings
-from checkpoints.pod.hooks import Rules
-from checkpoints.pod.open_stores import registry
-from checkpoints.pod.views import Items, Pairs, Values, pairs
+from checkpoints.pod.engine import Settings, StoreEngine
+from checkpoints.pod.hooks import EntryHooks
+from checkpoints.pod.open_stores import open_stores
 
 PAGE = 1000  # keys that a walk takes at a time
 
 NOTHING: Any = object()  # no default was given
+
+Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+
+
+class OpenOptions(TypedDict, total=False):
+    """Further options with which a POD or Tracker is opened, all by keyword.
+
+    Attributes:
+        durable: wait for the disk in each sync (the default). Without it a sync survives a crash of the
+            process, but not of the machine.
+        readonly: read what is on disk now, also while another process writes.
+        overwrite: let `init` replace entries that are there.
+        close_at_exit: close the store when the interpreter ends (the default).
+    """
+
+    durable: bool
+    readonly: bool
+    overwrite: bool
+    close_at_exit: bool
+
+
+class _Walkable(Protocol):
+    """A store whose entries can be walked."""
+
+    def iteritems(self) -> Iterator[tuple[Any, Any]]:
+        """Walk the keys in order, with their values."""
+
+    def itervalues(self) -> Iterator[Any]:
+        """Walk the values in the order of the keys."""
+
+
+class _Items(ItemsView[Any, Any]):
+    """Keys with their values, without those that are removed meanwhile."""
+
+    _mapping: _Walkable
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return self._mapping.iteritems()
+
+
+class _Values(ValuesView[Any]):
+    """Values, without those of keys that are removed meanwhile."""
+
+    _mapping: _Walkable
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._mapping.itervalues()
+
+
+def list_pairs(other: Any) -> list[tuple[Any, Any]]:
+    """Return the entries of a mapping, of anything with `keys()`, or of pairs, as a list of pairs."""
+    if hasattr(other, "keys"):
+        other = [(key, other[key]) for key in list(other.keys())]
+    return [(key, value) for key, value in other]
 
 
 class POD(MutableMapping[Any, Any]):
@@ -44,13 +106,9 @@ class POD(MutableMapping[Any, Any]):
         init: entries to begin with; those that are there stay as they are, unless `overwrite`.
         gzipped: compress the files of a new store; one that exists stays as it is.
         file_size: lines a file of a new store; one that exists stays as it is.
-        sync_at: sync after so many writes; None for never.
-        sync_interval: sync so many seconds after a write at the latest; None for never.
-        durable: wait for the disk in each sync. Without it a sync survives a crash of the process,
-            not of the machine.
-        readonly: read what is on disk now, also while another process writes.
-        overwrite: let `init` replace what is there.
-        close_at_exit: close it when the interpreter ends and nobody has.
+        sync_at: sync after this number of writes; None for never.
+        sync_interval: sync this number of seconds after a write at the latest; None for never.
+        options: see `OpenOptions`.
 
     Raises:
         StoreLocked: another process has it open for writing.
@@ -67,31 +125,36 @@ class POD(MutableMapping[Any, Any]):
         file_size: int = 1000,
         sync_at: int | None = 100,
         sync_interval: float | None = 5.0,
-        *,
-        durable: bool = True,
-        readonly: bool = False,
-        overwrite: bool = False,
-        close_at_exit: bool = True,
+        **options: Unpack[OpenOptions],
     ) -> None:
-        settings = Settings(
-            file_size=file_size,
+        self._open(
+            path,
+            None,
+            options,
             gzipped=gzipped,
+            file_size=file_size,
             sync_at=sync_at,
             sync_interval=sync_interval,
-            durable=durable,
-            readonly=readonly,
         )
-        self._open(path, settings, Rules(), close_at_exit=close_at_exit)
-        self._begin_with(init, overwrite=overwrite)
+        self._begin_with(init, options)
 
-    def _open(self, path: str | Path, settings: Settings, rules: Rules, *, close_at_exit: bool) -> None:
+    def _open(
+        self, path: str | Path, hooks: EntryHooks | None, options: OpenOptions, **settings: Any
+    ) -> None:
+        if unknown := options.keys() - OpenOptions.__annotations__:
+            raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r}")
+        settings |= {name: options[name] for name in ("durable", "readonly") if name in options}
         self.path = Path(path).expanduser().resolve()
         self._closed = False
-        self._core: Core = registry.acquire(self.path, settings, rules, close_at_exit=close_at_exit)
+        close_at_exit = options.get("close_at_exit", True)
+        self._engine = open_stores.acquire(
+            self.path, Settings(**settings), hooks, close_at_exit=close_at_exit
+        )
 
-    def _begin_with(self, init: Pairs | None, *, overwrite: bool) -> None:
+    def _begin_with(self, init: Pairs | None, options: OpenOptions) -> None:
+        overwrite = options.get("overwrite", False)
         with self._or_given_up():
-            entries = [(key, value) for key, value in pairs(init or {}) if overwrite or key not in self]
+            entries = [(key, value) for key, value in list_pairs(init or {}) if overwrite or key not in self]
             if entries:
                 self.update(entries)
 
@@ -102,7 +165,7 @@ class POD(MutableMapping[Any, Any]):
             yield
         except BaseException:
             self._closed = True
-            registry.give_up(self._core)
+            open_stores.release_unopened(self._engine)
             raise
 
     def __enter__(self) -> Self:
@@ -137,7 +200,7 @@ class POD(MutableMapping[Any, Any]):
         ordinal = -1
         while page := self.after(ordinal):
             for ordinal, key in page:  # noqa: B007 - where the next page begins
-                if key in self._core.memory:
+                if key in self._engine.memory:
                     yield key
 
     def after(self, ordinal: int, count: int = PAGE) -> list[tuple[int, Key]]:
@@ -171,11 +234,11 @@ class POD(MutableMapping[Any, Any]):
 
     def items(self) -> ItemsView[Key, Any]:
         """The keys in order with their values."""
-        return Items(self)
+        return _Items(self)
 
     def values(self) -> ValuesView[Any]:
         """The values in the order of the keys."""
-        return Values(self)
+        return _Values(self)
 
     def update(self, *others: Any, **fields: Any) -> None:
         """Stores the entries of mappings or pairs, all or none; later ones win, `fields` last.
@@ -183,7 +246,7 @@ class POD(MutableMapping[Any, Any]):
         Raises:
             TypeError, ValueError: a key or value cannot be stored.
         """
-        entries = [pair for other in others for pair in pairs(other)]
+        entries = [pair for other in others for pair in list_pairs(other)]
         self._opened.memory.put([*entries, *fields.items()])
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
@@ -231,9 +294,9 @@ class POD(MutableMapping[Any, Any]):
                 del self[key]
 
     @property
-    def set(self) -> Deep:
+    def set(self) -> PathProxy:
         """The place from which deep changes are one step: `pod.set["a"]["n"] += 1`."""
-        return Deep(self._apply)
+        return PathProxy(self._apply)
 
     def together(self) -> AbstractContextManager[None]:
         """Lets no other thread or greenlet in between what is done inside. It must not wait."""
@@ -287,15 +350,15 @@ class POD(MutableMapping[Any, Any]):
             StoreWriteError: the disk refused. It is still open, and nothing is lost: close it again.
         """
         if not self._closed:
-            registry.release(self._core)
+            open_stores.release(self._engine)
             self._closed = True
 
     @property
-    def _opened(self) -> Core:
+    def _opened(self) -> StoreEngine:
         if self._closed:
             raise StoreClosed(f"{self.path} is closed")
-        self._core.refuse_closed()
-        return self._core
+        self._engine.ensure_open()
+        return self._engine
 
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
         with self.together():

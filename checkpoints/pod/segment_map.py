@@ -14,7 +14,7 @@ from bisect import bisect_right
 from checkpoints.pod.codec import Key
 
 
-class Layout:
+class SegmentMap:
     """The lines of a store by segment.
 
     Attributes:
@@ -112,7 +112,7 @@ class Layout:
             del self.segments[-1], self._starts[-1]
 
     @property
-    def holed(self) -> bool:
+    def is_fragmented(self) -> bool:
         """Whether there are so many holes that `compact` is worth it."""
         return len(self.segments) * self.file_size > 2 * (len(self) + self.file_size)
 

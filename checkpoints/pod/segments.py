@@ -16,8 +16,8 @@ from checkpoints.errors import IntegrityError
 from checkpoints.files.directory import LOCK, Directory
 from checkpoints.finding import Finding
 from checkpoints.pod.codec import parse_line
-from checkpoints.pod.metadata import META, Meta
-from checkpoints.pod.segment_map import Layout
+from checkpoints.pod.metadata import META, StoreMetadata
+from checkpoints.pod.segment_map import SegmentMap
 
 _ATTEMPTS = 5  # a reader beside a writer may meet files that were just moved
 
@@ -25,7 +25,7 @@ SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
 
 
 @dataclass(slots=True, kw_only=True)
-class Scan:
+class StoreScan:
     """What was read.
 
     Attributes:
@@ -38,19 +38,21 @@ class Scan:
         findings: what is wrong.
     """
 
-    layout: Layout
-    meta: Meta | None = None
+    segment_map: SegmentMap
+    meta: StoreMetadata | None = None
     gzipped: bool = False
     counts: list[int] = field(default_factory=list)
-    shadowed: set[int] = field(default_factory=set)
+    segments_with_duplicates: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
-    def note(self, file: str, problem: str, *, line: int | None = None, harmless: bool = False) -> None:
+    def add_finding(
+        self, file: str, problem: str, *, line: int | None = None, harmless: bool = False
+    ) -> None:
         """Adds a finding."""
         self.findings.append(Finding(file=file, problem=problem, line=line, harmless=harmless))
 
     @property
-    def harm(self) -> list[Finding]:
+    def errors(self) -> list[Finding]:
         """The findings for which the store is refused."""
         return [finding for finding in self.findings if not finding.harmless]
 
@@ -60,16 +62,16 @@ def segment_name(number: int, *, gzipped: bool) -> str:
     return f"{number}.json.gz" if gzipped else f"{number}.json"
 
 
-def scan(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
+def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
     """Reads all of a store; `file_size` and `gzipped` hold where the disk does not say.
 
     Raises:
         OSError: a file cannot be read.
     """
-    result = Scan(layout=Layout(file_size), gzipped=gzipped)
+    result = StoreScan(segment_map=SegmentMap(file_size), gzipped=gzipped)
     result.meta = _read_meta(directory, result)
     if result.meta is not None:
-        result.layout.file_size, result.gzipped = result.meta.file_size, result.meta.gzipped
+        result.segment_map.file_size, result.gzipped = result.meta.file_size, result.meta.gzipped
     last = _count_segments(directory, result)
     # From the last file to the first: a line that a writer beside us moves up is seen twice, never not.
     contents = [_read_segment(directory, number, result) for number in range(last, -1, -1)][::-1]
@@ -79,15 +81,15 @@ def scan(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
     return result
 
 
-def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool) -> Scan:
-    """As `scan`, once more where something is wrong: what a writer was just doing is past then.
+def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
+    """As `scan_store`, once more where something is wrong: what a writer was just doing is past then.
 
     Raises:
         OSError: a file cannot be read.
     """
     for _ in range(_ATTEMPTS):
-        result = scan(directory, file_size=file_size, gzipped=gzipped)
-        if not result.harm:
+        result = scan_store(directory, file_size=file_size, gzipped=gzipped)
+        if not result.errors:
             break
     return result
 
@@ -97,33 +99,33 @@ def is_store(directory: Directory) -> bool:
     return any(name in {META, LOCK} or SEGMENT.match(name) for name in directory.names())
 
 
-def _read_meta(directory: Directory, result: Scan) -> Meta | None:
+def _read_meta(directory: Directory, result: StoreScan) -> StoreMetadata | None:
     try:
-        return Meta.decode(directory.read(META))
+        return StoreMetadata.decode(directory.read(META))
     except FileNotFoundError:
         return None
     except IntegrityError as error:
-        result.note(META, str(error))
+        result.add_finding(META, str(error))
         return None
 
 
-def _count_segments(directory: Directory, result: Scan) -> int:
+def _count_segments(directory: Directory, result: StoreScan) -> int:
     """The number of the last segment, -1 when there is none."""
     found = [match for name in directory.names() if (match := SEGMENT.match(name))]
     compressed = {bool(match[2]) for match in found}
     if len(compressed) == 2:
-        result.note(
+        result.add_finding(
             found[0].string, "plain and gzipped segments are mixed: one of the two is not this store's"
         )
     if compressed:
         result.gzipped = max(compressed) if result.meta is None else result.gzipped
     numbers = {int(match[1]) for match in found if bool(match[2]) == result.gzipped}
     for missing in sorted(set(range(max(numbers, default=-1))) - numbers):
-        result.note(segment_name(missing, gzipped=result.gzipped), "the file is missing")
+        result.add_finding(segment_name(missing, gzipped=result.gzipped), "the file is missing")
     return max(numbers, default=-1)
 
 
-def _read_segment(directory: Directory, number: int, result: Scan) -> bytes | None:
+def _read_segment(directory: Directory, number: int, result: StoreScan) -> bytes | None:
     name = segment_name(number, gzipped=result.gzipped)
     try:
         data = directory.read(name)
@@ -131,7 +133,7 @@ def _read_segment(directory: Directory, number: int, result: Scan) -> bytes | No
     except FileNotFoundError:
         return None  # found by its number already
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        result.note(name, f"it cannot be decompressed: {error}")
+        result.add_finding(name, f"it cannot be decompressed: {error}")
         return _decompress_what_is_whole(data)
 
 
@@ -142,8 +144,8 @@ def _decompress_what_is_whole(data: bytes) -> bytes:
     return b""
 
 
-def _take_segment(number: int, data: bytes | None, result: Scan) -> None:
-    result.layout.add_segment()
+def _take_segment(number: int, data: bytes | None, result: StoreScan) -> None:
+    result.segment_map.add_segment()
     result.counts.append(0)
     if data is None:
         return
@@ -152,41 +154,41 @@ def _take_segment(number: int, data: bytes | None, result: Scan) -> None:
     for at, line in enumerate(lines, 1):
         _take_line(name, at, line, result)
     if rest:
-        result.note(name, "the last line has no end: it was cut off", line=len(lines) + 1)
+        result.add_finding(name, "the last line has no end: it was cut off", line=len(lines) + 1)
     result.counts[-1] = len(lines)
 
 
-def _take_line(name: str, at: int, line: bytes, result: Scan) -> None:
+def _take_line(name: str, at: int, line: bytes, result: StoreScan) -> None:
     try:
         key = parse_line(line)
     except ValueError as error:
-        result.note(name, str(error), line=at)
+        result.add_finding(name, str(error), line=at)
         return
-    before = result.layout.append(key, line)
+    before = result.segment_map.append(key, line)
     if before is not None:
-        result.shadowed.add(before)
-        result.note(name, f"the key {key!r} is there before: this line counts", line=at, harmless=True)
+        result.segments_with_duplicates.add(before)
+        result.add_finding(name, f"the key {key!r} is there before: this line counts", line=at, harmless=True)
 
 
-def _check_counts(result: Scan) -> None:
+def _check_counts(result: StoreScan) -> None:
     """Holds the number of lines against what `.meta` says, or against tastypy's rule where there is none."""
     counts = result.counts
     bounds = _tastypys_bounds(result) if result.meta is None else list(result.meta.counts)
     for number, least in enumerate(bounds):
         name = segment_name(number, gzipped=result.gzipped)
         if number >= len(counts):
-            result.note(name, "the file is missing")
+            result.add_finding(name, "the file is missing")
         elif counts[number] < least and not _known(name, result):
-            result.note(name, f"it has {counts[number]} lines of at least {least}: lines are lost")
+            result.add_finding(name, f"it has {counts[number]} lines of at least {least}: lines are lost")
 
 
-def _tastypys_bounds(result: Scan) -> list[int]:
+def _tastypys_bounds(result: StoreScan) -> list[int]:
     """All segments but the last are equally long, and the last has a line."""
     counts = result.counts
     if len(counts) > 1:
-        result.layout.file_size = max(counts[0], 1)
-    return [result.layout.file_size] * (len(counts) - 1) + [1] * bool(counts)
+        result.segment_map.file_size = max(counts[0], 1)
+    return [result.segment_map.file_size] * (len(counts) - 1) + [1] * bool(counts)
 
 
-def _known(name: str, result: Scan) -> bool:
+def _known(name: str, result: StoreScan) -> bool:
     return any(finding.file == name and not finding.harmless for finding in result.findings)

@@ -22,10 +22,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from checkpoints.pod.atomic_update import Deep
+from checkpoints.pod.atomic_update import PathProxy
 from checkpoints.pod.codec import Key, as_key, check_key, decode_key, encode_value, is_key
-from checkpoints.pod.pod import NOTHING, POD
-from checkpoints.pod.views import pairs
+from checkpoints.pod.pod import NOTHING, POD, list_pairs
 from checkpoints.rpc.client import ControlClient
 from checkpoints.rpc.server import ControlServer
 from checkpoints.shared.service import export_store, method_name
@@ -132,7 +131,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     def update(self, *others: Any, **fields: Any) -> None:
         """Stores entries, all or none; 1 MiB at most at a time."""
-        entries = [*(pair for other in others for pair in pairs(other)), *fields.items()]
+        entries = [*(pair for other in others for pair in list_pairs(other)), *fields.items()]
         for key, _ in entries:
             check_key(key)
         self._call("put", [(key, encode_value(key, value)) for key, value in entries])
@@ -174,9 +173,9 @@ class SharedPOD(MutableMapping[Any, Any]):
         self._call("clear")
 
     @property
-    def set(self) -> Deep:
+    def set(self) -> PathProxy:
         """The place from which deep changes are one step in the owner: `shared.set["a"]["n"] += 1`."""
-        return Deep(self._apply)
+        return PathProxy(self._apply)
 
     def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
         """The keys whose last change, or removal, is not on disk yet; asked for in pages."""

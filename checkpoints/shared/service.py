@@ -42,7 +42,7 @@ def method_name(name: str) -> str:
     return f"store {name}"
 
 
-class Gate:
+class SessionLock:
     """A lock that belongs to a connection, and that keeps everybody else's operations out."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Gate:
         self._waiting = 0
 
     @contextmanager
-    def passing(self, session: Connection) -> Iterator[None]:
+    def guard(self, session: Connection) -> Iterator[None]:
         """Lets an operation through.
 
         Raises:
@@ -124,7 +124,7 @@ class PodService:
 
     def __init__(self, pod: POD) -> None:
         self.pod = pod
-        self.gate = Gate()
+        self.gate = SessionLock()
 
     def answer(self, session: Connection, method: str, arguments: Sequence[Any]) -> Any:
         """Answers one request."""
@@ -135,7 +135,7 @@ class PodService:
         handler: Callable[..., Any] | None = getattr(self, f"_do_{method}", None)
         if handler is None:
             raise StoreError(f"there is no method {method!r}")
-        with self.gate.passing(session):
+        with self.gate.guard(session):
             return handler(*arguments)
 
     def _do_get(self, key: Any) -> str:
@@ -203,7 +203,7 @@ class PodService:
 
     def _do_apply(self, path: Sequence[Any], operation: str, arguments: str) -> Any:
         first, *way = path
-        steps = [as_key(first), *(step_of(step) for step in way)]
+        steps = [as_key(first), *(parse_step(step) for step in way)]
         with self.pod.together():
             return apply(self.pod, steps, operation, json.loads(arguments))
 
@@ -274,6 +274,6 @@ class TrackerService(PodService):
         return self.pod.num_done(), self.pod.num_tried(), self.pod.num_aborted(), self.pod.max_tries
 
 
-def step_of(value: Any) -> Any:
+def parse_step(value: Any) -> Any:
     """A step into a value, as it came: a name, an index, or `{"slice": [start, stop, step]}`."""
     return slice(*value["slice"]) if isinstance(value, dict) else value

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 
 from checkpoints.pod.codec import Key, check_key, encode_value
 from checkpoints.shared.pod import SharedPOD
-from checkpoints.tracker.api import Fields, Tasks
+from checkpoints.tracker.api import Fields, TrackerAPI
 from checkpoints.tracker.tracker import Tracker
 
 
-class SharedTracker(SharedPOD, Tasks):
+class SharedTracker(SharedPOD, TrackerAPI):
     """A Tracker that any number of processes use: no two get the same try of a task."""
 
     _kind = Tracker

@@ -1,22 +1,107 @@
-"""What one can do with tasks, wherever the tracker is: here (`Tracker`) or elsewhere (`SharedTracker`).
+"""The methods of a tracker, in this process (`Tracker`) or in another one (`SharedTracker`).
 
-Everything rests on a few steps that the store carries out as one (`Steps`), so that two processes
+All rest on a few abstract ones, which the store carries out as one step each, so that two processes
 that ask for the same task never both get it as new.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from checkpoints.pod.codec import Key
-from checkpoints.tracker.figures import Figures
 
 Fields = Mapping[str, Any]
 
 
-class Tasks(Figures):
+class ProgressStats(ABC):
+    """How many tasks are done, tried, aborted, and how many are not.
+
+    A fraction of no tasks at all is 0.0. Percents are text: `34.70 %`.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many tasks there are."""
+
+    @abstractmethod
+    def num_done(self) -> int:
+        """How many tasks are done."""
+
+    @abstractmethod
+    def num_tried(self) -> int:
+        """How many tasks were tried at least once."""
+
+    @abstractmethod
+    def num_aborted(self) -> int:
+        """How many tasks are given up."""
+
+    def num_not_done(self) -> int:
+        """How many tasks are not done."""
+        return len(self) - self.num_done()
+
+    def num_not_tried(self) -> int:
+        """How many tasks were never tried."""
+        return len(self) - self.num_tried()
+
+    def num_not_aborted(self) -> int:
+        """How many tasks are not given up."""
+        return len(self) - self.num_aborted()
+
+    def fraction_done(self) -> float:
+        """Which part of the tasks is done, 0 to 1."""
+        return self._fraction(self.num_done())
+
+    def fraction_tried(self) -> float:
+        """Which part of the tasks was tried, 0 to 1."""
+        return self._fraction(self.num_tried())
+
+    def fraction_aborted(self) -> float:
+        """Which part of the tasks is given up, 0 to 1."""
+        return self._fraction(self.num_aborted())
+
+    def fraction_not_done(self) -> float:
+        """Which part of the tasks is not done, 0 to 1."""
+        return self._fraction(self.num_not_done())
+
+    def fraction_not_tried(self) -> float:
+        """Which part of the tasks was never tried, 0 to 1."""
+        return self._fraction(self.num_not_tried())
+
+    def fraction_not_aborted(self) -> float:
+        """Which part of the tasks is not given up, 0 to 1."""
+        return self._fraction(self.num_not_aborted())
+
+    def percent_done(self, decimals: int = 2) -> str:
+        """Which part of the tasks is done, as text."""
+        return _percent(self.fraction_done(), decimals)
+
+    def percent_tried(self, decimals: int = 2) -> str:
+        """Which part of the tasks was tried, as text."""
+        return _percent(self.fraction_tried(), decimals)
+
+    def percent_aborted(self, decimals: int = 2) -> str:
+        """Which part of the tasks is given up, as text."""
+        return _percent(self.fraction_aborted(), decimals)
+
+    def percent_not_done(self, decimals: int = 2) -> str:
+        """Which part of the tasks is not done, as text."""
+        return _percent(self.fraction_not_done(), decimals)
+
+    def percent_not_tried(self, decimals: int = 2) -> str:
+        """Which part of the tasks was never tried, as text."""
+        return _percent(self.fraction_not_tried(), decimals)
+
+    def percent_not_aborted(self, decimals: int = 2) -> str:
+        """Which part of the tasks is not given up, as text."""
+        return _percent(self.fraction_not_aborted(), decimals)
+
+    def _fraction(self, count: int) -> float:
+        return count / len(self) if len(self) else 0.0
+
+
+class TrackerAPI(ProgressStats):
     """Tasks by key, each with `_done`, `_tries`, `_aborted` and fields of its own.
 
     A task *should be done* when it is not done, has tries left, and is not aborted (or
@@ -216,3 +301,7 @@ class Tasks(Figures):
             except KeyError:  # removed meanwhile
                 continue
             yield key, entry
+
+
+def _percent(fraction: float, decimals: int) -> str:
+    return f"{100 * fraction:.{decimals}f} %"

@@ -2,7 +2,7 @@
 
 with Tracker("urls.tracker", max_tries=3) as tracker:
 tracker.add_if_absent("https://example.org")
-for url in tracker.try_keys():          # counted as tried, on disk, before it is given out
+for url in tracker.try_keys():  # counted as tried, on disk, before it is given out
 fetch(url)
 tracker.mark_done(url)
 """
@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, Unpack, cast
 
 from checkpoints.errors import DuplicateKeyError
 from checkpoints.pod.codec import Key, check_key, encode_value
-from checkpoints.pod.engine import Settings
-from checkpoints.pod.pod import POD
-from checkpoints.pod.views import Pairs, pairs
-from checkpoints.tracker.api import Fields, Tasks
-from checkpoints.tracker.index import NEW, Tally
+from checkpoints.pod.pod import POD, OpenOptions, Pairs, list_pairs
+from checkpoints.tracker.api import Fields, TrackerAPI
+from checkpoints.tracker.index import DEFAULTS, TaskIndex
 
 
-class Tracker(POD, Tasks):
+class Tracker(POD, TrackerAPI):
     """Tasks by key, on disk.
 
     Each entry is `{"_tries": 0, "_done": False, "_aborted": False}` and fields of its own. The three
@@ -33,8 +31,7 @@ class Tracker(POD, Tasks):
         path: a directory, made if it is missing.
         max_tries: how often a task is tried, 0 for ever. It is kept in the store; None takes that.
         init: entries to begin with; those that are there stay as they are, unless `overwrite`.
-        gzipped, file_size, sync_at, sync_interval, durable, readonly, overwrite, close_at_exit:
-            as of POD.
+        gzipped, file_size, sync_at, sync_interval, options: as of POD.
 
     Raises:
         StoreError: what is there is no tracker (`from_pod` makes one), or as of POD.
@@ -49,24 +46,20 @@ class Tracker(POD, Tasks):
         file_size: int = 1000,
         sync_at: int | None = 100,
         sync_interval: float | None = 5.0,
-        *,
-        durable: bool = True,
-        readonly: bool = False,
-        overwrite: bool = False,
-        close_at_exit: bool = True,
+        **options: Unpack[OpenOptions],
     ) -> None:
-        settings = Settings(
-            file_size=file_size,
+        self._open(
+            path,
+            TaskIndex(max_tries),
+            options,
             gzipped=gzipped,
+            file_size=file_size,
             sync_at=sync_at,
             sync_interval=sync_interval,
-            durable=durable,
-            readonly=readonly,
         )
-        self._open(path, settings, Tally(max_tries), close_at_exit=close_at_exit)
-        if max_tries is not None and self._tally.limit(max_tries, self.max_tries):
-            self._core.restate()
-        self._begin_with(init, overwrite=overwrite)
+        if max_tries is not None and self._index.set_max_tries(max_tries, self.max_tries):
+            self._engine.rewrite_metadata()
+        self._begin_with(init, options)
 
     @classmethod
     def from_pod(cls, source: POD, path: str | Path, **settings: Any) -> Self:
@@ -86,28 +79,28 @@ class Tracker(POD, Tasks):
     @property
     def max_tries(self) -> int:
         """How often a task is tried; 0 for ever."""
-        return self._tally.max_tries or 0
+        return self._index.max_tries or 0
 
     def num_done(self) -> int:
         """How many tasks are done."""
-        return self._tally.done
+        return self._index.done
 
     def num_tried(self) -> int:
         """How many tasks were tried at least once."""
-        return self._tally.tried
+        return self._index.tried
 
     def num_aborted(self) -> int:
         """How many tasks are given up."""
-        return self._tally.aborted
+        return self._index.aborted
 
     def update(self, *others: Any, **fields: Any) -> None:
         """Sets fields of tasks, and adds those that are not there; all or none, later ones win."""
         merged: dict[Key, dict[str, Any]] = {}
         with self.together():
-            for key, value in [*(pair for other in others for pair in pairs(other)), *fields.items()]:
+            for key, value in [*(pair for other in others for pair in list_pairs(other)), *fields.items()]:
                 if not isinstance(value, dict):
                     raise TypeError(f"the task {key!r} is a dict of fields, not {value!r}")
-                merged[key] = {**(merged.get(key) or self.get(key) or NEW), **value}
+                merged[key] = {**(merged.get(key) or self.get(key) or DEFAULTS), **value}
             super().update(merged)
 
     def add(self, key: Key, fields: Fields | None = None) -> None:
@@ -149,7 +142,7 @@ class Tracker(POD, Tasks):
     def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
         """Whether a task should be done."""
         check_key(key)
-        return self._should_do(self._tally, key, allow_aborted=allow_aborted, due=due)
+        return self._should_do(self._index, key, allow_aborted=allow_aborted, due=due)
 
     def should_try(
         self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
@@ -165,10 +158,10 @@ class Tracker(POD, Tasks):
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
         """The tasks that should be done, in order; those that are added meanwhile too."""
-        tally = self._tally
+        index = self._index
         for key in self.iterkeys():
             try:
-                should = self._should_do(tally, key, allow_aborted=allow_aborted, due=due)
+                should = self._should_do(index, key, allow_aborted=allow_aborted, due=due)
             except KeyError:  # removed by another thread meanwhile
                 continue
             if should:
@@ -176,25 +169,25 @@ class Tracker(POD, Tasks):
 
     def aborted_keys(self) -> Iterator[Key]:
         """The tasks that are given up, in order."""
-        tally = self._tally
-        return (key for key in self.iterkeys() if (marks := tally.marks.get(key)) and marks.aborted)
+        index = self._index
+        return (key for key in self.iterkeys() if (flags := index.flags.get(key)) and flags.aborted)
 
     @property
-    def _tally(self) -> Tally:
-        return cast("Tally", self._opened.rules)
+    def _index(self) -> TaskIndex:
+        return cast("TaskIndex", self._opened.hooks)
 
     def _add(self, keys: list[Key]) -> None:
-        self._opened.memory.put([(key, NEW) for key in keys])
+        self._opened.memory.put([(key, DEFAULTS) for key in keys])
 
-    def _should_do(self, tally: Tally, key: Key, *, allow_aborted: bool, due: float | None) -> bool:
-        if not tally.should_do(key, allow_aborted=allow_aborted):
+    def _should_do(self, index: TaskIndex, key: Key, *, allow_aborted: bool, due: float | None) -> bool:
+        if not index.should_do(key, allow_aborted=allow_aborted):
             return False
         return due is None or (self[key].get("next_retry_at") or 0) <= due
 
 
 def _fields(value: Any) -> dict[str, Any]:
     """What a task's entry is that was a POD's."""
-    return NEW | (value if isinstance(value, dict) else {"value": value})
+    return DEFAULTS | (value if isinstance(value, dict) else {"value": value})
 
 
 def _differ(key: Key, present: Any, value: Any) -> bool:

@@ -9,6 +9,7 @@ from gevent import monkey
 
 from checkpoints import POD, SharedPOD, SharedTracker, Tracker
 from checkpoints.files.directory import Directory
+from checkpoints.pod.commit import Commit
 
 
 @pytest.fixture
@@ -40,3 +41,12 @@ def slow_disk(monkeypatch):
         monkeypatch.setattr(Directory, "_fsync", lambda self, fd: (sleep(seconds), fsync(self, fd)))
 
     return slow
+
+
+@pytest.fixture
+def commits(monkeypatch):
+    """The commits of PODs and trackers since the test began."""
+    made = []
+    execute = Commit.execute
+    monkeypatch.setattr(Commit, "execute", lambda *args: (made.append(args[0]), execute(*args)))
+    return made

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from checkpoints.errors import StoreWriteError
-from checkpoints.pod.engine import Core, Settings
-from checkpoints.pod.hooks import Rules
+from checkpoints.pod.engine import Settings, StoreEngine
 from tests.support.sizes import proving, size
 from tests.unit.checkpoints.power_loss import Disk, PowerFailure
 
@@ -32,8 +31,8 @@ class Crashes(RuleBasedStateMachine):
         self.open()
 
     def open(self):
-        self.core = Core(self.disk, self.settings, Rules())
-        self.memory = self.core.memory
+        self.engine = StoreEngine(self.disk, self.settings, None)
+        self.memory = self.engine.memory
 
     def state(self):
         return {key: [*self.memory.get(key)] for _, key in self.memory.after(-1, 100)}
@@ -87,13 +86,13 @@ class Crashes(RuleBasedStateMachine):
 
     @rule()
     def sync(self):
-        self.core.sync()
+        self.engine.sync()
         self.synced(None)
 
     @rule(key=KEYS)
     def sync_key(self, key):
         if key in self.memory:
-            self.core.sync([key])
+            self.engine.sync([key])
             self.synced(key)
 
     @rule()
@@ -107,7 +106,7 @@ class Crashes(RuleBasedStateMachine):
     def sync_on_a_disk_that_refuses(self, after):
         self.disk.fail(OSError(28, "No space left on device"), after)
         try:
-            self.core.sync()
+            self.engine.sync()
         except StoreWriteError:
             event("a refused sync")
         else:
@@ -143,11 +142,11 @@ class Crashes(RuleBasedStateMachine):
         self.disk.fail(PowerFailure(), after)
         try:
             if what == "everything":
-                self.core.sync()
+                self.engine.sync()
                 self.synced(None)
             elif what == "a key" and len(self.memory):
                 key = data.draw(st.sampled_from(sorted(self.state())))
-                self.core.sync([key])
+                self.engine.sync([key])
                 self.synced(key)
         except PowerFailure:
             event("a crash within a sync")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
 from checkpoints.pod import engine
-from checkpoints.tracker.index import Tally
+from checkpoints.tracker.index import TaskIndex
 from tests.unit.checkpoints.scripts import kill, run, start
 from tests.unit.checkpoints.test_files import GOLDEN
 
@@ -286,7 +286,7 @@ def test_t11_counts_always_equal_a_recount(tmp_path_factory, operations):
                 operate(tracker, operation, key, number)
             counts = (tracker.num_done(), tracker.num_tried(), tracker.num_aborted())
             assert counts == recount(tracker)
-            assert set(tracker._tally.marks) == set(tracker)
+            assert set(tracker._index.flags) == set(tracker)
     finally:
         tracker.close()
 
@@ -296,8 +296,8 @@ def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monke
     with Tracker(tmp_path, sync_at=None, sync_interval=None) as tracker:
         tracker.add_many(range(100))
         tracker.sync()
-        scan = engine.scan
-        monkeypatch.setattr(engine, "scan", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
+        scan = engine.scan_store
+        monkeypatch.setattr(engine, "scan_store", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
 
         def mark():
             while True:
@@ -484,7 +484,7 @@ def test_s9_what_is_removed_during_a_walk_is_left_out(tracker, name):
 
 
 @pytest.mark.parametrize(
-    ("owner", "step"), [(Tally, "should_do"), (Tracker, "__getitem__"), (Tracker, "should_try")]
+    ("owner", "step"), [(TaskIndex, "should_do"), (Tracker, "__getitem__"), (Tracker, "should_try")]
 )
 def test_s9_what_another_thread_removes_at_any_moment_is_left_out(tmp_path, monkeypatch, owner, step):
     real = getattr(owner, step)
@@ -527,7 +527,7 @@ def test_t20_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
                 ("c", 1): NEW | {"_done": True},
             }
             assert tracker.num_done() == 1
-    with pytest.raises(StoreError, match=r"this is a POD, no tracker: Tracker.from_pod\(\) makes one"):
+    with pytest.raises(StoreError, match=r"this is a POD, not a tracker: Tracker.from_pod\(\) makes one"):
         Tracker(tmp_path / "pod")
     with Tracker(tmp_path / "tracker") as tracker:
         assert len(tracker) == tracker.max_tries == 3
@@ -544,7 +544,9 @@ def test_t20_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
 
 def test_t20_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
     (tmp_path / "0.json").write_bytes((GOLDEN / "pod-basic" / "0.json").read_bytes())
-    with pytest.raises(StoreError, match=r"no tracker: the task 'couch:orders' has _tries, _done, _aborted"):
+    with pytest.raises(
+        StoreError, match=r"not a tracker: the task 'couch:orders' has _tries, _done, _aborted"
+    ):
         Tracker(tmp_path)
 
 
