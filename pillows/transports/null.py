@@ -1,4 +1,4 @@
-"""Counts what it is given and keeps nothing: for benches, dry runs, and measuring the rest."""
+"""Counts batches and discards them: for benchmarks and dry runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class NullConnection(Options):
 
 
 class NullOutput(OutputOptions):
-    """There is nothing to choose."""
+    """An output has no settings."""
 
 
 class NullTransport(AppendOnlyTransport):
-    """Takes everything.
+    """Accepts everything.
 
     Attributes:
-        batches, documents, rows: how many it was given since it was made.
+        batches, documents, rows: how many it has received.
     """
 
     TYPE: ClassVar[str] = "null"
@@ -38,15 +38,15 @@ class NullTransport(AppendOnlyTransport):
         self.batches = self.documents = self.rows = 0
 
     def check(self) -> str:
-        """Nothing can be wrong; see `Transport.check`."""
+        """Return at once: nothing can be wrong."""
         return "counts and discards"
 
     def preview(self, batch: Batch) -> str:  # noqa: ARG002  # the contract's
-        """Nothing is sent."""
+        """Return that nothing is sent."""
         return "nothing"
 
     def write(self, batch: Batch) -> WriteResult:
-        """Counts the batch."""
+        """Count the batch."""
         self.batches += 1
         self.documents += len(batch.documents)
         for document in batch.documents:

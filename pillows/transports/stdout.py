@@ -1,7 +1,7 @@
-"""Prints JSON lines on standard output, for a look at what a pillow makes or for a pipe.
+"""Prints JSON lines on standard output, for people or for a pipe.
 
-The lines are those of `jsonl`. A reader that does not keep up slows the pillow down, and no other:
-the write waits in a thread. A line counts once the pipe or terminal has taken it.
+The lines are those of `jsonl`. A reader that does not keep up slows down this pillow and no other: the
+write waits in a thread. A line counts once the pipe or terminal has accepted it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pillows.errors import FatalError
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport
-from pillows.transports.common.blocking import Turns
+from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.json_lines import encode_batch, preview_batch
 
 
@@ -24,7 +24,7 @@ class StdoutConnection(Options):
 
 
 class StdoutOutput(OutputOptions):
-    """There is nothing to choose."""
+    """An output has no settings."""
 
 
 class StdoutTransport(AppendOnlyTransport):
@@ -38,10 +38,10 @@ class StdoutTransport(AppendOnlyTransport):
         self, name: str, key: TailKey, connection: StdoutConnection, outputs: Mapping[str, StdoutOutput]
     ) -> None:
         super().__init__(name, key, connection, outputs)
-        self._turns = Turns()
+        self._worker = SerialWorker()
 
     def check(self) -> str:
-        """Standard output is always there; see `Transport.check`."""
+        """Return at once: standard output always exists."""
         return "standard output"
 
     def preview(self, batch: Batch) -> str:
@@ -55,9 +55,7 @@ class StdoutTransport(AppendOnlyTransport):
             FatalError: the reader of the pipe is gone.
         """
         encoded, dead = encode_batch(batch, self.outputs)
-        self._turns.run(
-            lambda: _print(b"".join(lines for document in encoded for lines in document.values()))
-        )
+        self._worker.run(_print, b"".join(lines for document in encoded for lines in document.values()))
         return WriteResult(dead=dead)
 
 
@@ -67,5 +65,5 @@ def _print(text: bytes) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError as error:
         raise FatalError(
-            "Whoever read the standard output has gone.", remedy="restart the pillow with a reader"
+            "The reader of the standard output is gone.", remedy="restart the pillow with a reader"
         ) from error

@@ -1,38 +1,51 @@
-"""Runs calls that block (a local database, fsync) in the hub's thread pool, one at a time.
+"""Runs blocking calls (a local database, fsync) in the hub's thread pool, one at a time.
 
 gevent runs every greenlet in one thread, so a call that waits for a disk would stop all pillows.
-What a call works on (a connection, a file) belongs to whoever has the turn, and the turn passes on
-when the call in the thread has ended, not when the greenlet that waits for it was killed.
+The caller whose turn it is owns what the calls work on (a connection, a file). The turn ends when the
+call in the thread has ended, not when the greenlet that waits for it is killed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
-_Result = TypeVar("_Result")
+from checkpoints.files.blocking import call_safely
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Turns:
-    """Hands out turns.
+class SerialWorker:
+    """Runs one call after the other.
+
+    Unlike `checkpoints.files.blocking.run_blocking`, a killed greenlet does not wait for its call: a
+    target's disk may hang, and the call's outcome is not needed any more.
 
     Args:
-        cancel: called when the greenlet that waits for a call is killed (or its timeout fires), to
+        interrupt: called when the greenlet that waits for a call is killed (or its timeout fires), to
             make the call in the thread end soon.
+
+    Attributes:
+        is_cancelled: whether nobody waits for the running call any more.
     """
 
-    def __init__(self, cancel: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, interrupt: Callable[[], None] = lambda: None) -> None:
         self._turn = BoundedSemaphore(1)
-        self._cancel = cancel
+        self._interrupt = interrupt
+        self.is_cancelled = False
 
-    def run(self, work: Callable[[], _Result]) -> _Result:
-        """Runs `work` in a thread when its turn comes; returns or raises what it does."""
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a thread when its turn comes; return or raise what it does."""
         self._turn.acquire()
+        self.is_cancelled = False
         try:
-            job: Any = gevent.get_hub().threadpool.spawn(_outcome, work)
+            call = partial(work, *args, **kwargs)
+            job: Any = gevent.get_hub().threadpool.spawn(call_safely, call)
         except BaseException:
             self._turn.release()
             raise
@@ -40,16 +53,9 @@ class Turns:
         try:
             result, error = job.get()
         except BaseException:
-            self._cancel()
+            self.is_cancelled = True
+            self._interrupt()
             raise
         if error is not None:
             raise error
-        return cast("_Result", result)
-
-
-def _outcome(work: Callable[[], _Result]) -> tuple[_Result | None, Exception | None]:
-    # Handed over as a value: gevent's pool prints the traceback of whatever a worker raises.
-    try:
-        return work(), None
-    except Exception as error:  # noqa: BLE001  # raised again by the greenlet that waits
-        return None, error
+        return cast("T", result)

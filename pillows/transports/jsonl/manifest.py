@@ -1,7 +1,6 @@
-"""What a file transport remembers of a tail: its checkpoint, and how far each file is acknowledged.
+"""The manifest of a tail's files: its checkpoint, and how far each file is acknowledged.
 
-One small JSON file, replaced as a whole (write, fsync, rename, fsync of the folder): its replacement
-is the moment when a batch counts, in all of its files at once.
+One small JSON file, replaced as a whole. Its replacement acknowledges a batch, in all files at once.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
+from checkpoints.files.directory import replace_file, sync_directory
 from pillows.errors import FatalError, RetryableError, StateLostError
-from pillows.transports.jsonl.segments import sync_folder
 
 FORMAT = 1
 
@@ -26,7 +25,7 @@ class FileState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         segment: the number of the segment that is being written, from 1.
-        length_bytes: how much of it was acknowledged.
+        length_bytes: how much of it is acknowledged.
     """
 
     segment: int = 1
@@ -34,12 +33,12 @@ class FileState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of the file; it begins with its format's number.
+    """The content of the file; it begins with the number of its format.
 
     Attributes:
-        format: the number of this format.
+        format: `FORMAT`.
         pillow, source: whose files these are.
-        epoch: the greatest epoch that was claimed.
+        epoch: the greatest epoch that was acquired.
         checkpoint: the tail's checkpoint; None before the first.
         files: file name -> how far it is acknowledged.
     """
@@ -53,7 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def new(cls, key: TailKey) -> Manifest:
-        """A tail's manifest before anything was written."""
+        """Return a tail's manifest before anything was written."""
         return cls(format=FORMAT, pillow=key.pillow, source=key.source, epoch=0, checkpoint=None, files={})
 
     @property
@@ -61,11 +60,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The checkpoint as a value."""
         return None if self.checkpoint is None else Checkpoint.from_json(self.checkpoint)
 
-    def moved(self, checkpoint: Checkpoint | None, files: Mapping[str, FileState]) -> Manifest:
-        """The manifest with these files' acknowledged lengths, and that checkpoint if one is given.
+    def advance(self, checkpoint: Checkpoint | None, files: Mapping[str, FileState]) -> Manifest:
+        """Return the manifest with these files' acknowledged lengths, and the checkpoint if one is given.
 
-        A file that is not an output any more stays known: should it be one again, nothing of it may
-        be cut off.
+        A file that is no output any more stays in the manifest: if it becomes one again, nothing of it
+        may be cut off.
         """
         files = self.files | dict(files)
         if checkpoint is None:
@@ -78,17 +77,17 @@ class ManifestFile:
     """The manifest on disk, locked against other processes while open.
 
     Args:
-        path: where it is; the lock is beside it.
+        path: its path; the lock is beside it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock: int | None = None
-        self._counts: Manifest | None = None
+        self._manifest: Manifest | None = None
         self._in_doubt = False
 
     def open(self) -> Manifest | None:
-        """Takes the lock and reads; None where there is no manifest.
+        """Take the lock and return the manifest; None if there is none.
 
         Raises:
             RetryableError: another process has these files open.
@@ -103,42 +102,36 @@ class ManifestFile:
         except BlockingIOError as error:
             self.close()
             raise RetryableError(f"Another process writes the files of {self._path}.") from error
-        self._counts = self._read()
-        sync_folder(self._path.parent)  # on its word files are cut: it must not go back after that
+        self._manifest = self._read()
+        # Files are cut as it says, so an older one must not come back after a power loss.
+        sync_directory(self._path.parent)
         self._in_doubt = False
-        return self._counts
+        return self._manifest
 
-    def take_back(self) -> None:
-        """Makes the manifest of before count again if it is not known which does after a failed `save`.
+    def settle(self) -> None:
+        """Write the earlier manifest again if a failed `save` may have replaced it.
 
-        The file system may have refused only once the new one was in place. Files must not be cut
-        below what that says: a crash right then would leave too little of them.
+        The file system may have refused only after the rename. Until that is settled, files must not be
+        cut below the lengths in the new manifest: a crash would leave them too short.
 
         Raises:
             OSError: the file system refuses.
         """
-        if self._in_doubt and self._counts is not None:
-            self.save(self._counts)
+        if self._in_doubt and self._manifest is not None:
+            self.save(self._manifest)
 
     def save(self, manifest: Manifest) -> None:
-        """Replaces the manifest durably.
+        """Replace the manifest durably.
 
         Raises:
-            OSError: the file system refuses; the old one or this one is there, see `take_back`.
+            OSError: the file system refuses; the file holds the old or the new one, see `settle`.
         """
         self._in_doubt = True
-        temporary = self._path.with_suffix(".new")
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        with os.fdopen(fd, "wb") as file:
-            file.write(msgspec.json.encode(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, self._path)
-        sync_folder(self._path.parent)
-        self._counts, self._in_doubt = manifest, False
+        replace_file(self._path, msgspec.json.encode(manifest), mode=0o666)
+        self._manifest, self._in_doubt = manifest, False
 
     def close(self) -> None:
-        """Gives the lock back."""
+        """Release the lock."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -160,6 +153,6 @@ class ManifestFile:
         except (msgspec.DecodeError, KeyError, TypeError) as error:
             raise StateLostError(
                 f"{self._path} cannot be read: {error!r}.",
-                remedy="put back a good copy, or remove it with its files and run `pillowd checkpoint reset`",
+                remedy="restore a good copy, or remove it with its files and run `pillowd checkpoint reset`",
             ) from error
         return manifest

@@ -1,68 +1,35 @@
-"""Appends JSON lines to files: one line a row, and one for each row set that became empty.
+"""Appends JSON lines to files: one line per row, and one for each document without rows.
 
-The lines are described in `_json_lines`. The files hold exactly the acknowledged lines: a manifest
-beside them says how far they go and which checkpoint that is, and both move in one step, so a crash
-costs nothing and doubles nothing. What the feed itself delivers twice stands there twice: this is an
-append-only target, and `_version` tells which line counts.
+The lines are described in `common.json_lines`. The files hold exactly the acknowledged lines: a
+manifest beside them holds their lengths and the checkpoint, which move in one step, so a crash neither
+loses nor repeats a line. A change that the feed delivers twice is written twice: this is an append-only
+target, and `_version` tells which line counts.
 
-All file work runs in a thread (`_threads`), fsync included: it waits for the disk.
+All file work runs in a thread, fsync included: it waits for the disk.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
-
-from pydantic import Field
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.models import Batch, WriteResult
-from pillows.options import Options, OutputOptions, Size
+from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport, TargetState
-from pillows.transports.common.addresses import check_folder, to_file_address
-from pillows.transports.common.blocking import Turns
+from pillows.transports.common.addresses import check_folder
+from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.json_lines import encode_batch, preview_batch
 from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile
 from pillows.transports.jsonl.mirror import JsonlMirror
+from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
 from pillows.transports.jsonl.segments import SegmentedFile
 
-_Result = TypeVar("_Result")
-
-
-class JsonlConnection(Options):
-    """Where the files are.
-
-    Attributes:
-        folder: the folder of the files; it must be there.
-    """
-
-    folder: Path
-
-
-class JsonlOutput(OutputOptions):
-    """One output's file.
-
-    Attributes:
-        file: its name in the folder; a compressed one gets `.gz` behind it.
-        segment_size: finish a file when it has this size and begin the next, numbered; none: one file.
-        gzip: compress.
-    """
-
-    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("file",)
-    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"segment_size"})
-
-    file: str = Field(pattern=r"^[^/]+$")
-    segment_size: Size | None = Field(default=None, gt=0)
-    gzip: bool = False
-
-    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The file, `.gz` included; see `OutputOptions.addresses`."""
-        name = f"{self.file}.gz" if self.gzip else self.file
-        return frozenset({("file", to_file_address(connection.folder / name))})
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class JsonlTransport(AppendOnlyTransport):
@@ -90,32 +57,32 @@ class JsonlTransport(AppendOnlyTransport):
         self._file = ManifestFile(self._folder / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', str(key))}.manifest")
         self._manifest: Manifest | None = None
         self._segments: dict[str, SegmentedFile] = {}
-        self._turns = Turns()
+        self._worker = SerialWorker()
 
     def check(self) -> str:
-        """Looks at the folder; see `Transport.check`."""
+        """Check the folder; see `Transport.check`."""
         check_folder(self._folder)
         return f"{self._folder} can be written to"
 
     def open(self) -> TargetState:
-        """Locks and reads the manifest, and cuts off what was never acknowledged."""
-        return self._in_thread(self._open)
+        """Lock and read the manifest, and cut off lines that were never acknowledged."""
+        return self._run(self._open)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
-        """Stores the checkpoint; the lock keeps other writers out."""
-        self._in_thread(lambda: self._save(checkpoint))
+        """Store the checkpoint; the lock keeps other writers out."""
+        self._run(self._save, checkpoint)
 
     def preview(self, batch: Batch) -> str:
         """Return the lines; see `Transport.preview`."""
         return preview_batch(batch, self.outputs)
 
     def write(self, batch: Batch) -> WriteResult:
-        """Appends the batch's lines and moves the checkpoint with them."""
-        return self._in_thread(lambda: self._write(batch))
+        """Append the batch's lines and save the checkpoint with them."""
+        return self._run(self._write, batch)
 
     def close(self) -> None:
-        """Closes the files once a call that is still running has let go of them."""
-        self._in_thread(self._close)
+        """Close the files once a call that is still running has ended."""
+        self._run(self._close)
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return the files' names and kinds."""
@@ -124,18 +91,18 @@ class JsonlTransport(AppendOnlyTransport):
             for output, options in self.outputs.items()
         )
 
-    def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+    def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return self._turns.run(work)
+            return self._worker.run(work, *args, **kwargs)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
             raise AccessError(
                 f"The files of {self.name} cannot be written: {error}.",
-                remedy="make the folder, and let the daemon's user write to it",
+                remedy="create the folder, and let the daemon's user write to it",
             ) from error
         except OSError as error:  # no space, quota, I/O error
             raise RetryableError(f"The files of {self.name} cannot be written now: {error}.") from error
 
-    # -- what runs in the thread
+    # -- called in the worker's thread
 
     def _open(self) -> TargetState:
         self._close()
@@ -154,7 +121,7 @@ class JsonlTransport(AppendOnlyTransport):
                 number=known.segment,
                 length=known.length_bytes,
             )
-            self._refuse_foreign(options.file, segments)
+            self._check_not_foreign(options.file, segments)
             segments.open()
         return TargetState(
             epoch=manifest.epoch if manifest else None,
@@ -162,14 +129,14 @@ class JsonlTransport(AppendOnlyTransport):
             checkpoint=manifest.position if manifest else None,
         )
 
-    def _refuse_foreign(self, file: str, segments: SegmentedFile) -> None:
-        """Where nothing tells how much of a file was acknowledged, cutting would destroy it."""
+    def _check_not_foreign(self, file: str, segments: SegmentedFile) -> None:
+        """Refuse a file of somebody else: without an acknowledged length, cutting would destroy it."""
         if self._manifest is not None and file in self._manifest.files:
             return
         for path in (segments.written_path, segments.finished_path):
             if path.exists() and path.stat().st_size:
                 raise ConfigError(
-                    f"{path} is there already, and was not written by {self.key}.",
+                    f"{path} exists, and was not written by {self.key}.",
                     remedy="choose another file, or move it away",
                 )
 
@@ -186,18 +153,18 @@ class JsonlTransport(AppendOnlyTransport):
         return WriteResult(dead=dead)
 
     def _append(self, texts: Mapping[str, bytes]) -> bool:
-        self._file.take_back()
+        self._file.settle()
         for segments in self._segments.values():
-            segments.discard()  # what a write appended that failed half way
+            segments.discard()  # appended by a write that failed half way
         for output, text in texts.items():
             self._segments[output].append(text)
         return bool(texts)
 
     def _save(self, checkpoint: Checkpoint | None) -> None:
-        """Makes what was appended count, and the checkpoint with it if one is given."""
+        """Acknowledge the appended lines, together with the checkpoint if one is given."""
         known = self._manifest or Manifest.new(self.key)
         files = {self.outputs[o].file: FileState(*s.written) for o, s in self._segments.items()}
-        manifest = known.moved(checkpoint, files)
+        manifest = known.advance(checkpoint, files)
         self._file.save(manifest)
         self._manifest = manifest
         for segments in self._segments.values():

@@ -15,8 +15,8 @@ from pillows.transports.base import TargetState
 from pillows.transports.sqlite.statements import Table
 
 
-class Checkpoints:
-    """Reads and writes the row, in transactions of the caller's.
+class CheckpointRow:
+    """Reads and writes the row, in transactions of the caller.
 
     Args:
         key: of the tail.
@@ -28,8 +28,8 @@ class Checkpoints:
         self._path = path
         self._fence = secrets.token_hex(8)
 
-    def standing(self, db: sqlite3.Connection, tables: Collection[Table]) -> TargetState:
-        """What the file remembers of the tail."""
+    def get_state(self, db: sqlite3.Connection, tables: Collection[Table]) -> TargetState:
+        """Return what the file remembers of the tail."""
         found = db.execute(
             "SELECT epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source = ?",
             (self._key.pillow, self._key.source),
@@ -37,10 +37,10 @@ class Checkpoints:
         state = TargetState.from_row(found, empty=all(table.is_empty(db) for table in tables))
         if found is not None:
             return state
-        return state.with_foreign_versions(table.greatest_guard(db) for table in tables)
+        return state.with_foreign_versions(table.get_greatest_version(db) for table in tables)
 
     def acquire(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
-        """Takes the fence, whoever had it, and saves the checkpoint."""
+        """Take the fence from its present owner and save the checkpoint."""
         db.execute(
             "INSERT INTO pillowd_checkpoint (pillow, source, fence, generation, epoch, seq, checkpoint)"
             " VALUES (?, ?, ?, 0, 0, '', '')"
@@ -50,7 +50,7 @@ class Checkpoints:
         self.save(db, checkpoint)
 
     def check_fence(self, db: sqlite3.Connection) -> None:
-        """Makes sure that the fence is ours; it stays so until the end of the transaction.
+        """Make sure that the fence is ours; it stays so until the end of the transaction.
 
         Raises:
             FencedError: somebody else has it, or nobody ever took it.
@@ -66,7 +66,7 @@ class Checkpoints:
             )
 
     def save(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
-        """Saves the checkpoint with the transaction. An epoch is never lowered."""
+        """Save the checkpoint with the transaction. An epoch is never lowered."""
         db.execute(
             "UPDATE pillowd_checkpoint SET generation = ?, epoch = max(epoch, ?), seq = ?, checkpoint = ?"
             " WHERE pillow = ? AND source = ?",

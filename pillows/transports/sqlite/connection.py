@@ -1,14 +1,13 @@
 """The connection to an SQLite file, its transactions, and the thread that they run in.
 
-`sqlite3` blocks the thread that calls it: on the disk, and for as long as another process holds the
-write lock. So every call runs in the hub's thread pool, one at a time per transport (`_threads`), on the
-one connection that belongs to whoever has the turn (that is why `check_same_thread` is off). A
-greenlet that is killed while it waits cancels its call: SQLite is interrupted, and the transaction
-rolls back in the thread before the turn passes on.
+`sqlite3` blocks the thread that calls it: on the disk, and while another process holds the write lock.
+So every call runs in the hub's thread pool, one at a time per transport, on one connection that belongs
+to the call whose turn it is (that is why `check_same_thread` is off). A greenlet that is killed while it
+waits interrupts SQLite, and the transaction rolls back in the thread before the next turn.
 
-The journal is WAL, so readers never block the writer, with `synchronous=FULL`: a commit that was
-acknowledged is on the disk (with WAL's usual NORMAL, power loss may take back the last ones; SQLite
-docs, "PRAGMA synchronous").
+The journal is WAL, so readers never block the writer, with `synchronous=FULL`: an acknowledged commit
+is on the disk (with WAL's usual NORMAL, a power loss may take back the last ones; SQLite docs, "PRAGMA
+synchronous").
 """
 
 from __future__ import annotations
@@ -18,17 +17,18 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from pillows.errors import ConfigError, RetryableError, StateLostError
-from pillows.transports.common.blocking import Turns
-from pillows.transports.sqlite.errors import translated
+from pillows.transports.common.blocking import SerialWorker
+from pillows.transports.sqlite.errors import to_pillow_error
 
-_Result = TypeVar("_Result")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Session:
-    """The connection that a transport owns. All but `run` belongs into what `run` is given.
+class SqliteWorker(SerialWorker):
+    """The connection that a transport owns. Call everything but `run` in a function given to `run`.
 
     Args:
         path: the file.
@@ -36,34 +36,28 @@ class Session:
     """
 
     def __init__(self, path: Path, *, busy_timeout_seconds: float) -> None:
+        super().__init__(self._interrupt_statement)
         self._path = path
         self._busy_timeout_seconds = busy_timeout_seconds
-        self._turns = Turns(self._cancel)
-        self._cancelled = False
         self._db: sqlite3.Connection | None = None
-        self._file: tuple[int, int] = (0, 0)
+        self._inode: tuple[int, int] = (0, 0)
 
-    def run(self, work: Callable[[], _Result]) -> _Result:
-        """Runs `work` in a thread when its turn comes; returns or raises what it does.
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a thread when its turn comes; return or raise what it does.
 
         Raises:
-            PillowError: what `translated` makes of an error of SQLite.
+            PillowError: an error of SQLite; see `to_pillow_error`.
         """
-
-        def begin() -> _Result:
-            self._cancelled = False
-            return work()
-
         try:
-            return self._turns.run(begin)
+            return super().run(work, *args, **kwargs)
         except sqlite3.Error as error:
-            raise translated(error, self._path) from error
+            raise to_pillow_error(error, self._path) from error
 
     def open(self) -> None:
-        """Opens the file, which is made when it is missing; anew when it is open.
+        """Open the file, which is created when it is missing; reopen it when it is open.
 
         Raises:
-            ConfigError: SQLite is too old, or its journal cannot be what it must be.
+            ConfigError: SQLite is too old, or cannot keep the journal that we need.
         """
         self.close()
         if sqlite3.sqlite_version_info < (3, 37):
@@ -74,17 +68,17 @@ class Session:
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise ConfigError(f"{self._path} cannot be journaled as WAL on its file system.")
         db.execute("PRAGMA synchronous = FULL")
-        self._file = self._identity()
+        self._inode = self._get_inode()
 
     def close(self) -> None:
-        """Closes the file; nothing when it is closed."""
+        """Close the file if it is open."""
         if self._db is not None:
             db, self._db = self._db, None
             db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: committed at the end of the block, rolled back when it raises.
+        """Begin a transaction: committed at the end of the block, rolled back when it raises.
 
         Raises:
             RetryableError: the file is not open, or nobody waits for the call any more.
@@ -108,34 +102,33 @@ class Session:
                 db.execute("ROLLBACK")
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own that reads, whether the file is open here or not."""
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Open another connection that only reads, whether the file is open here or not."""
         with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as db:
             yield db
 
     def check_cancelled(self) -> None:
-        """Looks whether anybody still waits for the call.
+        """Refuse to go on if nobody waits for the call any more.
 
         Raises:
             RetryableError: nobody does.
         """
-        if self._cancelled:
+        if self.is_cancelled:
             raise RetryableError("The write was cancelled.")
 
-    def _cancel(self) -> None:
-        self._cancelled = True
+    def _interrupt_statement(self) -> None:
         if self._db is not None:
             self._db.interrupt()
 
     def _check_same_file(self) -> None:
-        # A file that was moved or deleted under an open connection takes every write and keeps none.
-        if self._file != self._identity():
+        # A file that was moved or deleted under an open connection accepts every write and keeps none.
+        if self._inode != self._get_inode():
             raise StateLostError(
                 f"{self._path} was moved, deleted or replaced while pillowd wrote to it.",
                 remedy="put it back and restart the pillow, or `pillowd checkpoint reset` to fill a new one",
             )
 
-    def _identity(self) -> tuple[int, int]:
+    def _get_inode(self) -> tuple[int, int]:
         try:
             found = os.stat(self._path)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What errors of SQLite mean: for a document, and for the pillow."""
+"""SQLite's errors as ours: the fault of a row, or of the whole target."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pillows.stages.conversions import JSON_KINDS
 from pillows.transports.common.columns import decode
 from pillows.transports.sqlite.statements import Table
 
-# Result codes by what must be done (SQLite docs, "Result and Error Codes"); extended codes carry the
-# primary one in their lowest byte.
-_LATER = {
+# Result codes by remedy (SQLite docs, "Result and Error Codes"); the lowest byte of an extended code is
+# the primary one.
+_RETRYABLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_FULL,
@@ -27,31 +27,31 @@ _LATER = {
 }
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ACCESS = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
-_OF_THE_ROW = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
+_ROW_ERRORS = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 
 
-def is_of_the_row(error: sqlite3.Error) -> bool:
-    """Whether it is the row's fault: another row can be written, this one never."""
-    # Without a code it was raised by Python's binding of a parameter (a list into a text column).
+def is_row_error(error: sqlite3.Error) -> bool:
+    """Return whether the row is at fault: it can never be written, but another row can."""
+    # An error without a code comes from Python's binding of a parameter (a list into a text column).
     code = getattr(error, "sqlite_errorcode", None)
-    return code is None or code & 0xFF in _OF_THE_ROW
+    return code is None or code & 0xFF in _ROW_ERRORS
 
 
-def unbound(rows: Iterable[Row], table: Table) -> str:
-    """Which column is given what SQLite has no value for; empty where none is.
+def find_unbindable(rows: Iterable[Row], table: Table) -> str:
+    """Return which column has a value that SQLite cannot hold; empty if none has.
 
-    Python's own error only counts the parameters of a statement.
+    Python's own error only gives the number of the parameter.
     """
     for row in map(decode, rows):
         for column in table.columns:
-            if wrong := _wrong(column.value(row)):
-                return f"Column {column.name!r} of table {table.name!r} cannot take {wrong}."
+            if problem := _describe_unbindable(column.value(row)):
+                return f"Column {column.name!r} of table {table.name!r} cannot take {problem}."
     return ""
 
 
-def _wrong(value: Any) -> str:
+def _describe_unbindable(value: Any) -> str:
     if isinstance(value, str):
-        return "" if _is_unicode(value) else "a text that is no Unicode"
+        return "" if _is_unicode(value) else "a text that is not valid Unicode"
     if isinstance(value, int):
         return "" if -(2**63) <= value < 2**63 else "a number of more than 64 bits"
     if value is None or isinstance(value, float | bytes):
@@ -68,19 +68,19 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def translated(error: sqlite3.Error, path: Path) -> PillowError:
-    """What an error of the database at `path` means for the pillow."""
+def to_pillow_error(error: sqlite3.Error, path: Path) -> PillowError:
+    """Return an error of the database at `path` as one of ours."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code in _LATER:
+    if code in _RETRYABLE:
         return RetryableError(f"SQLite: {error} ({path}).")
     if code in _BROKEN:
         return FatalError(
-            f"{path} is no SQLite database, or a damaged one: {error}.",
-            remedy="restore or remove the file, then `pillowd checkpoint reset` fills it anew",
+            f"{path} is not an SQLite database, or is damaged: {error}.",
+            remedy="restore or remove the file, then `pillowd checkpoint reset` to fill it again",
         )
     if code in _NO_ACCESS:
         return AccessError(
             f"{path} cannot be opened for writing: {error}.",
-            remedy="make its folder, and let the daemon's user write to folder and file",
+            remedy="create its folder, and let the daemon's user write to folder and file",
         )
-    return FatalError(f"SQLite refuses what pillowd does with {path}: {error}.")
+    return FatalError(f"SQLite rejects a statement of pillowd on {path}: {error}.")

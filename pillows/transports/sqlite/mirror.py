@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from pillows.errors import ConfigError
 from pillows.transports.common.mirroring import Endpoint, MirrorSupport
-from pillows.transports.sqlite.errors import translated
+from pillows.transports.sqlite.errors import to_pillow_error
 
 #: How SQLite's types are written in a configuration; `any` has numbers, `integer` booleans.
 _CONFIGURED = {"TEXT": "text", "ANY": "any", "INTEGER": "integer", "REAL": "double precision"}
@@ -48,5 +48,5 @@ class SqliteMirror(MirrorSupport):
             with closing(sqlite3.connect(connection.path, timeout=connection.busy_timeout)) as database:
                 rows = database.execute(query, (output.table,)).fetchall()
         except sqlite3.Error as error:
-            raise translated(error, connection.path) from error
+            raise to_pillow_error(error, connection.path) from error
         return {name: _CONFIGURED.get(type.upper(), type) for name, type in rows}

@@ -1,4 +1,4 @@
-"""The tables of the SQLite transport: their definitions, their checks, and a document's way into them.
+"""The tables of the SQLite transport: their definitions, their checks, and their statements.
 
 An output with one row a document is a table `(_id primary key, _rev, _version, columns ...)`, whose
 `_version` is the document's write version. A child table (`many`) is `(_id, _row, columns ...)`; the write
@@ -19,7 +19,7 @@ from pillows.errors import ConfigError, PermanentError
 from pillows.models import DocumentRows, Row
 from pillows.transports.common.columns import Column, TableOutput, encode, pick
 
-#: What the types of `columns` are in a STRICT table. Dates stay as the text that JSON has.
+#: Type of a configured column -> its type in a STRICT table. Dates stay text, as in JSON.
 TYPES = {
     **dict.fromkeys(("text", "varchar", "date", "time", "timestamp", "timestamptz", "uuid"), "TEXT"),
     **dict.fromkeys(("json", "jsonb"), "TEXT"),
@@ -52,12 +52,12 @@ CREATE TABLE IF NOT EXISTS pillowd_checkpoint (
 _SINGLE = {"_id": "TEXT", "_rev": "TEXT", "_version": "INTEGER"}
 _MANY = {"_id": "TEXT", "_row": "INTEGER"}
 
-# SQLite took 999 parameters a statement before 3.32; 500 ids a look-up cost no more than 5,000.
+# SQLite allowed 999 parameters per statement before 3.32. 500 ids cost no more per id than 5,000.
 _IDS_PER_QUERY = 500
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
+def quote_name(name: str) -> str:
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -68,76 +68,76 @@ class Table:
         output: its settings.
 
     Raises:
-        ConfigError: a column has a type that SQLite has not, or the name is one of pillowd's own.
+        ConfigError: SQLite has no type of a column, or the name is reserved.
     """
 
     def __init__(self, output: TableOutput) -> None:
         if output.table.lower().startswith(("sqlite_", "pillowd_")):
-            raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are taken.")
+            raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are reserved.")
         self.name = output.table
         self.many = output.many
         self.columns = output.parsed
         own = _MANY if self.many else _SINGLE
         self._wanted = own | ({c.name: _type(self.name, c) for c in self.columns} or {"doc": "TEXT"})
-        table, names = quoted(self.name), ", ".join(map(quoted, self._wanted))
+        table, names = quote_name(self.name), ", ".join(map(quote_name, self._wanted))
         # Table and column names come from the configuration and are quoted; values are always bound.
         self._insert = f"REPLACE INTO {table} ({names}) VALUES ({', '.join('?' * len(self._wanted))})"  # noqa: S608
         self._delete = f"DELETE FROM {table} WHERE _id = ?"  # noqa: S608
         self._any = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608
-        self._guards = f"SELECT _id, _version FROM {table} WHERE _id IN "  # noqa: S608
+        self._select_versions = f"SELECT _id, _version FROM {table} WHERE _id IN "  # noqa: S608
 
     def create(self, db: sqlite3.Connection) -> None:
-        """Creates the table, or adds what it lacks.
+        """Create the table, or add the columns that it lacks.
 
         Raises:
-            ConfigError: what stands there is not this table, and cannot become it.
+            ConfigError: something else has its name, or a column has another type.
         """
         by_name = "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         kind = db.execute(by_name, (self.name,)).fetchone()
         if kind is None:
             db.execute(self._definition())
             return
-        columns = db.execute(f"PRAGMA table_info({quoted(self.name)})").fetchall()
+        columns = db.execute(f"PRAGMA table_info({quote_name(self.name)})").fetchall()
         found = {column[1].lower(): column[2].upper() for column in columns}
         self._check(kind[0], found, {column[1] for column in columns if column[5]})
         for name, type in self._wanted.items():
             if name.lower() not in found:
-                db.execute(f"ALTER TABLE {quoted(self.name)} ADD COLUMN {quoted(name)} {type}")
+                db.execute(f"ALTER TABLE {quote_name(self.name)} ADD COLUMN {quote_name(name)} {type}")
 
-    def is_there(self, db: sqlite3.Connection) -> bool:
-        """Whether something of its name is there."""
+    def exists(self, db: sqlite3.Connection) -> bool:
+        """Return whether a table or view has its name."""
         by_name = "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         return db.execute(by_name, (self.name,)).fetchone() is not None
 
     def is_empty(self, db: sqlite3.Connection) -> bool:
-        """Whether it has no row."""
+        """Return whether it has no row."""
         return not db.execute(self._any).fetchone()[0]
 
-    def greatest_guard(self, db: sqlite3.Connection) -> int | None:
+    def get_greatest_version(self, db: sqlite3.Connection) -> int | None:
         """Return the greatest write version of all documents, with and without rows; None if none."""
         kept = "SELECT MAX(version) AS v FROM pillowd_document WHERE output = ?"
-        own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quoted(self.name)}"  # noqa: S608
+        own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quote_name(self.name)}"  # noqa: S608
         found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.name,)).fetchone()[0]  # noqa: S608
         return found
 
-    def guards(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Guard]:
-        """What is stored of these documents; an unknown one is missing."""
-        found: dict[str, Guard] = {}
-        for some in _slices(ids):
+    def get_versions(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredVersion]:
+        """Return what is stored of these documents; an unknown one is missing."""
+        found: dict[str, StoredVersion] = {}
+        for some in _split(ids):
             marks = f"({', '.join('?' * len(some))})"
             kept = "SELECT _id, version FROM pillowd_document WHERE output = ? AND _id IN "
             for id, version in db.execute(kept + marks, (self.name, *some)):
-                found[id] = Guard(version, has_record=True, has_rows=self.many)
+                found[id] = StoredVersion(version, has_record=True, has_rows=self.many)
             if not self.many:
-                for id, version in db.execute(self._guards + marks, some):
-                    found[id] = Guard(version, has_record=id in found, has_rows=True)
+                for id, version in db.execute(self._select_versions + marks, some):
+                    found[id] = StoredVersion(version, has_record=id in found, has_rows=True)
         return found
 
     def stored(
         self, db: sqlite3.Connection, after: str, limit: int, ids: Sequence[str] | None
     ) -> list[tuple[str, str | None, int | None]]:
         """List id, revision and write version of documents with rows: of `ids`, or a page after `after`."""
-        table = quoted(self.name)
+        table = quote_name(self.name)
         which, values = (
             ("_id > ? ORDER BY _id LIMIT ?", (after, limit))
             if ids is None
@@ -158,27 +158,27 @@ class Table:
         document: DocumentRows,
         rows: Sequence[Row],
         write_version: int,
-        known: Guard | None,
+        known: StoredVersion | None,
         *,
         first_pass: bool,
     ) -> None:
-        """Makes the table hold exactly these rows of a document.
+        """Make the table hold exactly these rows of a document.
 
         Args:
             db: a connection in a transaction.
-            document: whose rows they are.
+            document: the document.
             rows: all of them, as the transform gave them.
             write_version: what to store for the document.
-            known: what is stored of it so far.
+            known: what is stored of it; None if nothing is.
             first_pass: leave no record of a document that has no rows and never had.
 
         Raises:
-            PermanentError: the rows are not what this output can hold.
+            PermanentError: this output cannot hold the rows.
             sqlite3.Error: a value does not fit its column, or something else is wrong.
         """
         if len(rows) > 1 and not self.many:
             raise PermanentError(
-                f"Table {self.name!r} takes one row a document, not {len(rows)} (many: true)."
+                f"Table {self.name!r} takes one row per document, not {len(rows)} (many: true)."
             )
         if known and known.has_rows and (self.many or not rows):
             db.execute(self._delete, (document.id,))
@@ -195,14 +195,13 @@ class Table:
             db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
 
     def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
-        """Removes every row and record whose write version is below `floor`, except of `kept`
-        documents.
+        """Remove rows and records with a write version below `floor`, except of `kept` documents.
 
         Returns:
-            How many rows that were.
+            The number of rows removed.
         """
         db.create_function("pillowd_kept", 1, frozenset(kept).__contains__, deterministic=True)
-        table, lower = quoted(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
+        table, lower = quote_name(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
         if self.many:
             old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
             swept = db.execute(f"DELETE FROM {table} WHERE _id IN ({old})", (self.name, floor))  # noqa: S608
@@ -213,7 +212,7 @@ class Table:
         return swept.rowcount
 
     def forget(self, db: sqlite3.Connection, before: float) -> None:
-        """Removes records of documents that were deleted before that wall-clock second."""
+        """Remove records of documents that were deleted before that wall-clock second."""
         forget = "DELETE FROM pillowd_document WHERE output = ? AND deleted_at < ?"
         db.execute(forget, (self.name, int(before)))
 
@@ -221,34 +220,34 @@ class Table:
         return pick(row, self.columns) if self.columns else (encode(row).decode(),)
 
     def _definition(self) -> str:
-        columns = [f"{quoted(name)} {type}" for name, type in self._wanted.items()]
+        columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()]
         key = "_id, _row" if self.many else "_id"
-        return f"CREATE TABLE {quoted(self.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
+        return f"CREATE TABLE {quote_name(self.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
 
     def _check(self, kind: str, found: dict[str, str], key: set[str]) -> None:
         own = _MANY if self.many else _SINGLE
-        expected_key = {"_id", "_row"} if self.many else {"_id"}
-        if kind != "table" or not own.keys() <= found.keys() or key != expected_key:
+        wanted_key = {"_id", "_row"} if self.many else {"_id"}
+        if kind != "table" or not own.keys() <= found.keys() or key != wanted_key:
             raise ConfigError(
-                f"{kind} {self.name!r} is there already, but not as this output needs it"
-                f" (columns {', '.join(own)}; primary key {', '.join(sorted(expected_key))}).",
-                remedy=f"choose another name, or run: DROP {kind.upper()} {quoted(self.name)};",
+                f"{kind} {self.name!r} exists, but does not fit this output"
+                f" (columns {', '.join(own)}; primary key {', '.join(sorted(wanted_key))}).",
+                remedy=f"choose another name, or run: DROP {kind.upper()} {quote_name(self.name)};",
             )
         for name, type in self._wanted.items():
-            if (stands := found.get(name.lower(), type)) != type:
+            if (actual := found.get(name.lower(), type)) != type:
                 raise ConfigError(
-                    f"Column {name!r} of table {self.name!r} is {stands}, and is now to be {type}.",
-                    remedy=f"run: ALTER TABLE {quoted(self.name)} DROP COLUMN {quoted(name)};"
-                    " then `pillowd checkpoint reset` fills it anew",
+                    f"Column {name!r} of table {self.name!r} is {actual}, but is configured as {type}.",
+                    remedy=f"run: ALTER TABLE {quote_name(self.name)} DROP COLUMN {quote_name(name)};"
+                    " then `pillowd checkpoint reset` to fill it again",
                 )
 
 
-class Guard:
-    """What a table knows of a document.
+class StoredVersion:
+    """What a table remembers of a document.
 
     Args:
         version: the stored write version.
-        has_record: it stands in `pillowd_document`.
+        has_record: `pillowd_document` has a row of it.
         has_rows: the table may hold rows of it.
     """
 
@@ -260,7 +259,7 @@ class Guard:
         self.has_rows = has_rows
 
 
-def _slices(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def _split(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(ids), _IDS_PER_QUERY):
         yield ids[start : start + _IDS_PER_QUERY]
 

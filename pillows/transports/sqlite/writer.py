@@ -1,4 +1,4 @@
-"""One batch into an SQLite file: which documents are newer than what is stored, and their rows."""
+"""Writes one batch into an SQLite file: the documents that are newer than the stored ones."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pillows.errors import PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, write_version
 from pillows.transports.base import newest
-from pillows.transports.sqlite.errors import is_of_the_row, unbound
-from pillows.transports.sqlite.statements import Guard, Table
+from pillows.transports.sqlite.errors import find_unbindable, is_row_error
+from pillows.transports.sqlite.statements import StoredVersion, Table
 
 
 class BatchWriter:
-    """Writes documents within a transaction of the caller's.
+    """Writes documents in the caller's transaction.
 
     Args:
         db: the connection, in that transaction.
         tables: output -> its table.
-        check_cancelled: called before each document; raises when nobody waits any more.
+        check_cancelled: called before each document; raises if nobody waits any more.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class BatchWriter:
         self._check_cancelled = check_cancelled
 
     def write(self, batch: Batch) -> WriteResult:
-        """Writes the newest entry of each document; tells which were refused, and which never can be."""
+        """Write the newest entry of each document; return the refused and the dead ones."""
         documents = newest(batch.documents)
-        known = self._known([document.id for document in documents])
+        known = self._get_versions([document.id for document in documents])
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
         for document in documents:
@@ -48,20 +48,22 @@ class BatchWriter:
                 dead[document.id] = reason
         return WriteResult(refused=refused, dead=dead)
 
-    def put(self, document: DocumentRows, ours: int, known: Mapping[str, Guard], *, first_pass: bool) -> str:
-        """Writes one document into every table, or into none.
+    def put(
+        self, document: DocumentRows, ours: int, known: Mapping[str, StoredVersion], *, first_pass: bool
+    ) -> str:
+        """Write one document into every table, or into none.
 
         Args:
-            document: with its rows.
+            document: the document.
             ours: its write version.
-            known: output -> what is stored of it there.
+            known: output -> the version that is stored there.
             first_pass: leave no record of a document that has no rows and never had.
 
         Returns:
-            Why it never can be written; empty when it was.
+            Why it can never be written; empty if it was.
 
         Raises:
-            sqlite3.Error: something is wrong that is not the document's fault.
+            sqlite3.Error: an error that is not the document's fault.
         """
         self._db.execute("SAVEPOINT document")
         try:
@@ -69,26 +71,26 @@ class BatchWriter:
                 rows = document.rows.get(output, ())
                 table.put(self._db, document, rows, ours, known.get(output), first_pass=first_pass)
         except (PermanentError, sqlite3.Error, OverflowError, ValueError) as error:
-            if isinstance(error, sqlite3.Error) and not is_of_the_row(error):
+            if isinstance(error, sqlite3.Error) and not is_row_error(error):
                 raise
             self._db.execute("ROLLBACK TO document")
-            return self._reason(document, error)
+            return self._describe(document, error)
         finally:
             if self._db.in_transaction:
                 self._db.execute("RELEASE document")
         return ""
 
-    def _reason(self, document: DocumentRows, error: Exception) -> str:
-        """What is wrong with a document's rows, with the column where there is one."""
+    def _describe(self, document: DocumentRows, error: Exception) -> str:
+        """Return what is wrong with a document's rows, with the column if it is known."""
         if isinstance(error, PermanentError):
             return str(error)
-        found = (unbound(document.rows.get(name, ()), table) for name, table in self._tables.items())
+        found = (find_unbindable(document.rows.get(name, ()), table) for name, table in self._tables.items())
         return next(filter(None, found), str(error))
 
-    def _known(self, ids: Sequence[str]) -> dict[str, dict[str, Guard]]:
-        """Document id -> output -> what is stored of it there."""
-        known: dict[str, dict[str, Guard]] = {}
+    def _get_versions(self, ids: Sequence[str]) -> dict[str, dict[str, StoredVersion]]:
+        """Return document id -> output -> the version that is stored there."""
+        known: dict[str, dict[str, StoredVersion]] = {}
         for output, table in self._tables.items():
-            for id, found in table.guards(self._db, ids).items():
+            for id, found in table.get_versions(self._db, ids).items():
                 known.setdefault(id, {})[output] = found
         return known

@@ -31,7 +31,7 @@ def check(transport: Transport) -> str:
 
 def test_sqlite_says_whether_the_file_is_there_and_makes_none(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlite"
-    assert check(build("sqlite", {"table": "cases"}, path=path)) == f"{path} will be made"
+    assert check(build("sqlite", {"table": "cases"}, path=path)) == f"{path} will be created"
     assert list(tmp_path.iterdir()) == []
     path.write_bytes(b"SQLite format 3\0")
     assert check(build("sqlite", {"table": "cases"}, path=path)) == f"{path} is a database"
@@ -39,7 +39,7 @@ def test_sqlite_says_whether_the_file_is_there_and_makes_none(tmp_path: Path) ->
 
 def test_sqlite_refuses_another_file_and_a_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("not a database at all")
-    with pytest.raises(ConfigError, match="no SQLite database"):
+    with pytest.raises(ConfigError, match="is not an SQLite database"):
         check(build("sqlite", {"table": "cases"}, path=tmp_path / "t.txt"))
     with pytest.raises(ConfigError, match="is not a folder"):
         check(build("sqlite", {"table": "cases"}, path=tmp_path / "not" / "there"))

@@ -171,15 +171,19 @@ def test_segments_are_finished_whole_and_their_names_sort(tmp_path: Path, zipped
     assert "more" in ids(tmp_path / sorted(p.name for p in tmp_path.glob(f"docs*{end}"))[-1])
 
 
+#: The end of a temporary file's name.
+TEMPORARY = f".tmp-{os.getpid()}"
+
+
 def failing(name: str, when: str, error: int) -> Any:
     """`os.name` that fails for paths or descriptors of files that end so."""
     real = getattr(os, name)
 
-    def call(subject: Any, *more: Any) -> Any:
+    def call(subject: Any, *more: Any, **named: Any) -> Any:
         path = os.readlink(f"/proc/self/fd/{subject}") if isinstance(subject, int) else str(subject)
         if path.endswith(when):
             raise OSError(error, os.strerror(error), path)
-        return real(subject, *more)
+        return real(subject, *more, **named)
 
     return call
 
@@ -203,7 +207,7 @@ def test_a_crash_before_a_full_segment_is_renamed_is_mended(
 
 @pytest.mark.parametrize(
     ("call", "file"),
-    [("pwrite", "other.jsonl"), ("fsync", "other.jsonl"), ("rename", ".new"), ("fsync", ".new")],
+    [("pwrite", "other.jsonl"), ("fsync", "other.jsonl"), ("rename", TEMPORARY), ("fsync", TEMPORARY)],
 )
 def test_a_full_disk_at_any_step_is_retryable_and_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, file: str
@@ -278,7 +282,7 @@ def test_acknowledged_lines_that_are_gone_are_noticed_at_the_start(tmp_path: Pat
     with running(tmp_path) as jsonl:
         jsonl.write(batch(document("a", 1, {"n": 1})))
     (tmp_path / "docs.jsonl").unlink()
-    with pytest.raises(StateLostError, match="holds 0 bytes where"), running(tmp_path):
+    with pytest.raises(StateLostError, match="holds 0 bytes, but"), running(tmp_path):
         pass
 
 
@@ -300,7 +304,7 @@ def test_an_unreadable_manifest_is_refused(
 
 
 def test_a_missing_folder_is_an_access_error(tmp_path: Path) -> None:
-    with pytest.raises(AccessError, match="make the folder"), running(tmp_path / "missing"):
+    with pytest.raises(AccessError, match="create the folder"), running(tmp_path / "missing"):
         pass
 
 

@@ -50,12 +50,12 @@ class Disk:
         # Nothing here depends on what really reaches the disk: a crash of the process alone.
         real: Callable[..., Any] = (lambda _: None) if name == "fsync" else getattr(os, name)
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             self.calls += 1
             if self.crashes_at and self.calls > self.crashes_at:
                 raise Crash
             wrong = self.calls in (self.fails_at, self.crashes_at)
-            result = real(*arguments) if not wrong or self.done else None
+            result = real(*arguments, **named) if not wrong or self.done else None
             if self.calls == self.crashes_at:
                 raise Crash
             if self.calls == self.fails_at:

@@ -91,7 +91,7 @@ class SqliteTarget(Target):
                 yield
         else:
             # A full disk is met where SQLite asks for another page.
-            db = self.last._session._db
+            db = self.last._worker._db
             pages = db.execute("PRAGMA page_count").fetchone()[0]
             db.execute(f"PRAGMA max_page_count = {pages}")
             with suppress(sqlite3.OperationalError):
@@ -180,9 +180,9 @@ def test_mapped_columns_hold_the_values_at_their_paths(path: Path) -> None:
         ({"n": [1]}, "Column 'n' of table 'typed' cannot take a value of the kind list (a jsonb column can)"),
         ({"n": {"private": 1}}, "Column 'n' of table 'typed' cannot take a value of the kind object"),
         ({"n": object()}, "Column 'n' of table 'typed' cannot take a value of the kind object"),
-        ({"n": "private\ud800"}, "Column 'n' of table 'typed' cannot take a text that is no Unicode"),
-        (b"[1]", "no JSON object"),
-        (b'{"n": ', "no JSON object"),
+        ({"n": "private\ud800"}, "Column 'n' of table 'typed' cannot take a text that is not valid Unicode"),
+        (b"[1]", "not a JSON object"),
+        (b'{"n": ', "not a JSON object"),
     ],
 )
 def test_a_value_that_does_not_fit_is_dead_and_says_why(path: Path, value: Any, why: str) -> None:
@@ -206,7 +206,7 @@ def test_a_document_that_fails_in_its_second_output_is_in_none(path: Path) -> No
 def test_two_rows_for_an_output_of_one_row_a_document_are_dead(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]) as sqlite:
         result = sqlite.write(batch(document("a", 1, {"n": 1}, {"n": 2})))
-    assert "takes one row a document, not 2" in result.dead["a"]
+    assert "takes one row per document, not 2" in result.dead["a"]
 
 
 def test_child_rows_are_numbered_and_mapped(path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_type_that_sqlite_has_not_is_a_config_error(path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("cases", "Cases"), ("pillowd_document",), ("sqlite_x",)])
 def test_a_table_that_is_taken_is_a_config_error(path: Path, names: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"both name table|are taken"):
+    with pytest.raises(ConfigError, match=r"both name table|are reserved"):
         transport(path, **{f"output{n}": TableOutput(table=name) for n, name in enumerate(names)})
 
 
@@ -282,13 +282,13 @@ def test_another_kind_of_table_changes_the_digest(path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_fatal(path: Path) -> None:
     path.write_bytes(b"something else entirely" * 100)
-    with pytest.raises(FatalError, match="no SQLite database") as caught:
+    with pytest.raises(FatalError, match="is not an SQLite database") as caught:
         transport(path, docs=OUTPUTS["docs"]).open()
     assert "checkpoint reset" in str(caught.value)
 
 
 def test_a_missing_folder_is_an_access_error(tmp_path: Path) -> None:
-    with pytest.raises(AccessError, match="make its folder"):
+    with pytest.raises(AccessError, match="create its folder"):
         transport(tmp_path / "missing" / "target.db", docs=OUTPUTS["docs"]).open()
 
 
@@ -329,8 +329,8 @@ def test_a_dropped_table_is_fatal_and_not_retried(path: Path) -> None:
 
 def test_the_journal_is_wal_and_commits_are_synced(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]) as sqlite:
-        assert sqlite._session._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert sqlite._session._db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert sqlite._worker._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert sqlite._worker._db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 def test_tombstones_are_forgotten_after_their_time(path: Path) -> None:

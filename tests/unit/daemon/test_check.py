@@ -77,8 +77,14 @@ def test_mistakes_of_every_kind_are_said_in_one_round(
     ("old", "new", "line", "path", "message"),
     [
         ("n text", "n txt", 13, ".columns.n", "SQLite has no type 'txt'"),
-        ("table: x,", "table: pillowd_document,", 13, ".table", "names with sqlite_ and pillowd_ are taken"),
-        ('n: "n text"', 'N: "n text", n: "n text"', 13, ".columns", "'N' and 'n' are one name to SQLite"),
+        (
+            "table: x,",
+            "table: pillowd_document,",
+            13,
+            ".table",
+            "sqlite_ and pillowd_ are reserved",
+        ),
+        ('n: "n text"', 'N: "n text", n: "n text"', 13, ".columns", "'N' and 'n' are one name in SQLite"),
         ("n text", "n", 13, ".columns.n", "'n' is not a path and a type"),
     ],
 )
@@ -95,7 +101,7 @@ def test_a_name_that_no_database_of_couchdb_has_is_refused(tmp_path: Path, name:
     """The server has none of that name, and the pillow would wait for it for ever."""
     ((line, path, message),) = mistakes(tmp_path, GOOD.replace("database: cases", f"database: {name}"))
     assert (line, path) == (7, "pillows.cases.source.database")
-    assert f"{name!r} is no name of a CouchDB database" in message
+    assert f"{name!r} is not a valid CouchDB database name" in message
     copy = GOOD.replace(
         "- connection: lite", f"- {{ connection: couch, database: {name} }}\n      - connection: lite"
     )
