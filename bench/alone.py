@@ -27,7 +27,7 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 
@@ -37,9 +37,9 @@ def main(recorded: str) -> None:
     key = TailKey("bench", "file/bench")
     null = registry.transport("null")
     with tempfile.TemporaryDirectory() as folder, CheckpointStore(Path(folder) / "checkpoints") as store:
-        letters = DeadLetters(Path(folder) / "dead-letters")
+        dead_letters = DeadLetters(Path(folder) / "dead-letters")
         tail = Tail(
-            Plan(
+            TailSettings(
                 key=key,
                 pillow=Pillow(
                     name="bench", outputs=("bench",), filter=KeepAll(), transform=PassThrough(("bench",))
@@ -49,7 +49,7 @@ def main(recorded: str) -> None:
                 source_digest="",
                 pipeline_digest="",
                 store=store,
-                letters=letters,
+                dead_letters=dead_letters,
                 clock=SystemClock(),
                 observer=Observer(),
             )
@@ -63,7 +63,7 @@ def main(recorded: str) -> None:
         changes = tail.status().changes
         stop.set()
         running.get()
-        letters.close()
+        dead_letters.close()
     print(f"{seconds / changes * 1e6:.1f} microseconds of CPU a change, {changes} changes", file=sys.stderr)
 
 

@@ -28,6 +28,10 @@ class TailKey:
         return f"{self.pillow}@{self.source}"
 
 
+#: The key of what runs for no tail.
+NO_TAIL = TailKey("", "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigDigest:
     """Digests of the configuration that a checkpoint was made under.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from checkpoints import Checkpoint
+from checkpoints import Checkpoint, TailKey
 from pillows.observer import Observer
 from pillows.runtime.status import State
 
@@ -16,62 +16,64 @@ _log = structlog.get_logger("pillowd.pillow")
 class LogObserver(Observer):
     """Writes the log. Frequent events have the level debug."""
 
-    def change(self, pillow: str, *, count: int, kept: int) -> None:
+    def change(self, tail: TailKey, *, count: int, kept: int) -> None:
         """Log changes that went through filter and transform."""
-        _log.debug("changes.taken", pillow=pillow, count=count, kept=kept)
+        _log.debug("changes.taken", pillow=str(tail), count=count, kept=kept)
 
-    def batch(self, pillow: str, *, documents: int, refused: int, dead: int, seconds: float) -> None:
+    def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
         """Log a batch that every transport has acknowledged."""
         _log.debug(
             "batch.written",
-            pillow=pillow,
+            pillow=str(tail),
             documents=documents,
             refused=refused,
             dead=dead,
             seconds=round(seconds, 4),
         )
 
-    def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
+    def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
         """Log a retry."""
         _log.warning(
             "retry",
-            pillow=pillow,
+            pillow=str(tail),
             where=where,
             error=error,
             attempt=attempt,
             delay_seconds=round(delay_seconds, 3),
         )
 
-    def rewind(self, pillow: str, *, reason: str) -> None:
+    def rewind(self, tail: TailKey, *, reason: str) -> None:
         """Log that the source seems to repeat changes."""
-        _log.warning("source.rewound", pillow=pillow, reason=reason)
+        _log.warning("source.rewound", pillow=str(tail), reason=reason)
 
-    def dead_letter(self, pillow: str, *, transport: str, id: str, stage: str, error: str) -> None:
+    def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
         """Log a stored dead letter."""
-        _log.warning("dead_letter.added", pillow=pillow, transport=transport, id=id, stage=stage, error=error)
+        _log.warning(
+            "dead_letter.added", pillow=str(tail), transport=transport, id=id, stage=stage, error=error
+        )
 
-    def checkpoint(self, pillow: str, *, checkpoint: Checkpoint, seconds: float) -> None:
+    def checkpoint(self, tail: TailKey, *, checkpoint: Checkpoint, seconds: float) -> None:
         """Log a saved checkpoint."""
         _log.debug(
             "checkpoint.saved",
-            pillow=pillow,
+            pillow=str(tail),
             seq=str(checkpoint.seq),
             changes=checkpoint.changes,
             seconds=round(seconds, 4),
         )
 
-    def state(self, pillow: str, *, state: str, reason: str) -> None:
+    def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         """Log a change of state."""
         write = _log.error if state == State.FAILED else _log.info
-        write("pillow.state", pillow=pillow, state=str(state), **({"reason": reason} if reason else {}))
+        write("pillow.state", pillow=str(tail), state=str(state), **({"reason": reason} if reason else {}))
 
-    def warning(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
+    def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Log an event that an operator should see."""
-        _log.warning(event, pillow=pillow, **_facts(details))
+        _log.warning(event, pillow=str(tail), **_facts(details))
 
-    def notice(self, pillow: str, *, event: str, details: Mapping[str, object]) -> None:
+    def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Log a rare event, such as a start or a completed pass."""
-        _log.info(event, pillow=pillow, **_facts(details))
+        _log.info(event, pillow=str(tail), **_facts(details))
 
 
 def _facts(details: Mapping[str, object]) -> dict[str, object]:

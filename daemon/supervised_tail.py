@@ -248,7 +248,7 @@ class SupervisedTail:
     def _set_state(self, state: State, reason: str = "") -> None:
         if (self._state, self._reason) != (state, reason):
             self._state, self._reason = state, reason
-            self._observer.state(str(self.key), state=state, reason=reason)
+            self._observer.state(self.key, state=state, reason=reason)
 
     def _log_error(self, error: BaseException) -> None:
         if isinstance(error, CheckpointMoved):

@@ -16,13 +16,14 @@ from time import perf_counter
 
 import gevent
 
-from pillows.dead_letters.dead_letter import letter_of
+from checkpoints import TailKey
+from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Item, Outcome
-from pillows.delivery.partitioned_pusher import Lanes
+from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.errors import FatalError, StoppedError
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
-from pillows.progress.watermark import Segment, Watermark
+from pillows.progress.watermark import PendingRange, Watermark
 from pillows.stages.filters import Filter
 from pillows.stages.transforms import ChunkedTransform, Transform
 from pillows.stages.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
@@ -78,7 +79,7 @@ class Pipeline:
         pusher: takes what becomes of each change.
         watermark: is told what has arrived.
         observer: is told what was done.
-        key: the tail's key as text.
+        tail: the tail's key.
     """
 
     def __init__(
@@ -86,10 +87,10 @@ class Pipeline:
         pillow: Pillow,
         *,
         trigger: DocumentTrigger,
-        pusher: Lanes[Item],
+        pusher: PartitionedPusher[Item],
         watermark: Watermark,
         observer: Observer,
-        key: str,
+        tail: TailKey,
     ) -> None:
         self.filter = pillow.filter
         self.trigger = trigger
@@ -98,7 +99,7 @@ class Pipeline:
         self.watermark = watermark
         self._pillow = pillow
         self._observer = observer
-        self._key = key
+        self._tail = tail
         self._stage = ""
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
 
@@ -122,11 +123,11 @@ class Pipeline:
                 self.pusher.push((segment, None), 0)
             self._carry_changes(batch.changes, segment)
 
-    def _carry_changes(self, changes: Sequence[Change], segment: Segment) -> None:
+    def _carry_changes(self, changes: Sequence[Change], segment: PendingRange) -> None:
         turn_began = perf_counter()
         kept = 0
         for change in changes:
-            outcome = self.outcome_or_letter(change)
+            outcome = self.outcome_or_dead_letter(change)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((segment, outcome), weight(change, outcome))
@@ -136,9 +137,9 @@ class Pipeline:
                 gevent.sleep(0)
             if waited or turn_seconds > TURN_SECONDS:
                 turn_began = perf_counter()
-        self._observer.change(self._key, count=len(changes), kept=kept)
+        self._observer.change(self._tail, count=len(changes), kept=kept)
 
-    def outcome_or_letter(self, change: Change) -> Outcome:
+    def outcome_or_dead_letter(self, change: Change) -> Outcome:
         """What becomes of one change; where that fails, the dead letter that says why.
 
         Raises:
@@ -150,7 +151,7 @@ class Pipeline:
         except (FatalError, StoppedError):
             raise
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
-            return letter_of(self._key, change, self._stage, error)
+            return make_dead_letter(self._tail, change, self._stage, error)
 
     def outcome(self, change: Change) -> Outcome:
         """What becomes of one change: the document's rows, or None where nothing is to be done.
@@ -180,7 +181,7 @@ class Pipeline:
 
     def _warn_slow(self, change: Change, seconds: float) -> None:
         self._observer.warning(
-            self._key, event="transform.slow", details={"id": change.id, "seconds": round(seconds, 3)}
+            self._tail, event="transform.slow", details={"id": change.id, "seconds": round(seconds, 3)}
         )
 
 

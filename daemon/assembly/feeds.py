@@ -21,14 +21,14 @@ from pillows.verify.verifier import needs_documents
 def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedPool) -> Feed:
     """Build a feed that shares a connection with other tails of its database."""
     connection, source = _source(config, key)
-    return feeds.feed(connection, source, prefilter=_prefilter(filter), key=key)
+    return feeds.feed(connection, source, prefilter=_prefilter(filter), tail=key)
 
 
 def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
     """Build a feed with a connection of its own."""
     connection, source = _source(config, key)
     return CouchFeed(
-        connection, source, prefilter=_prefilter(filter), clock=clock, observer=observer, key=key
+        connection, source, prefilter=_prefilter(filter), clock=clock, observer=observer, tail=key
     )
 
 
@@ -38,9 +38,9 @@ def build_ids_feed(
     """Build a feed for a comparison: documents come along only where the pillow's filter needs them."""
     connection, source = _source(config, key)
     if needs_documents(pillow):
-        return CouchFeed(connection, source, clock=clock, observer=observer, key=key)
+        return CouchFeed(connection, source, clock=clock, observer=observer, tail=key)
     ids = source.model_copy(update={"documents": "bulk_get"})  # the prefilter then fetches none
-    return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, key=key)
+    return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, tail=key)
 
 
 def _source(config: Config, key: TailKey) -> tuple[Any, Any]:

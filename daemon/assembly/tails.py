@@ -21,7 +21,7 @@ from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from pillows.stages.filters import Filter
 from pillows.verify.repair import Repair
 
@@ -44,14 +44,14 @@ def build_tails(
     """
     add_plugins(config.daemon.plugins_path)
 
-    def factory(plan: Plan) -> Callable[[], Tail]:
+    def factory(plan: TailSettings) -> Callable[[], Tail]:
         return lambda: Tail(plan)
 
     wanted = tail_keys(config) if keys is None else keys
     return {key: factory(build_plan(config, key, services)) for key in wanted}
 
 
-def build_plan(config: Config, key: TailKey, services: Services) -> Plan:
+def build_plan(config: Config, key: TailKey, services: Services) -> TailSettings:
     """Return everything that one tail is made of.
 
     Raises:
@@ -63,7 +63,7 @@ def build_plan(config: Config, key: TailKey, services: Services) -> Plan:
         interval_seconds=config.checkpoints.interval,
         max_uncheckpointed=config.checkpoints.max_uncheckpointed,
     )
-    return Plan(
+    return TailSettings(
         key=key,
         pillow=pillow,
         make_feed=lambda: _build_feed(config, key, pillow.filter, services),
@@ -83,7 +83,7 @@ def build_plan(config: Config, key: TailKey, services: Services) -> Plan:
         max_tries=settings.errors.max_tries,
         max_dead_letters=settings.errors.max_dead_letters,
         store=services.store,
-        letters=services.dead_letters,
+        dead_letters=services.dead_letters,
         clock=services.clock,
         observer=services.observer,
     )

@@ -127,7 +127,7 @@ class Retries(Observer):
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
 
-    def retry(self, pillow: str, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
+    def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Print the retry to standard error."""
         text = f"{where}: {Redactor().redact(error)}; retrying in {delay_seconds:.0f} s"
         self._bar.console.print(escape(text), soft_wrap=True)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from checkpoints import TailKey
 from daemon.control.paging import page
 from daemon.control.tails import Tails
 from pillows.dead_letters.store import DeadLetter, DeadLetters
@@ -33,7 +34,7 @@ class DeadLetterCalls:
             key: the tail.
             after: `first_at`, transport and id of the last dead letter of the page before.
         """
-        return self._listing.page(str(self._tails.known(key)), tuple(after) if after else None)
+        return self._listing.page(self._tails.known(key), tuple(after) if after else None)
 
     def ids(self, key: str, transport: str, after: str = "") -> list[str]:
         """Return a page of ids of documents that a transport may hold in an older state, in order.
@@ -45,7 +46,7 @@ class DeadLetterCalls:
             transport: its name.
             after: the last id of the page before.
         """
-        found = self._tails.state.dead_letters.ids(str(self._tails.known(key)), transport)
+        found = self._tails.state.dead_letters.ids(self._tails.known(key), transport)
         return page(sorted(id for id in found if id > after))
 
     def show(self, key: str, id: str) -> list[dict[str, Any]]:
@@ -54,24 +55,24 @@ class DeadLetterCalls:
 
     def retry(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
         """Retry these documents of a tail, or all; at once, or when the tail runs."""
-        tail = str(self._tails.known(key))
+        tail = self._tails.known(key)
         count = self._tails.state.dead_letters.retry(tail, self._named(key, ids))
-        _log.warning("dead_letter.retried", pillow=tail, count=count, ids=ids or "all")
-        return {"key": tail, "retried": count}
+        _log.warning("dead_letter.retried", pillow=str(tail), count=count, ids=ids or "all")
+        return {"key": str(tail), "retried": count}
 
     def discard(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
         """Discard the dead letters of these documents, or all of a tail. They are not written."""
-        tail = str(self._tails.known(key))
+        tail = self._tails.known(key)
         count = self._tails.state.dead_letters.discard(tail, self._named(key, ids))
-        _log.warning("dead_letter.discarded", pillow=tail, count=count, ids=ids or "all")
-        return {"key": tail, "discarded": count}
+        _log.warning("dead_letter.discarded", pillow=str(tail), count=count, ids=ids or "all")
+        return {"key": str(tail), "discarded": count}
 
     def _named(self, key: str, ids: list[str] | None) -> list[tuple[str, str]]:
         return [(each.transport, each.id) for each in self._find(key, ids)]
 
     def _find(self, key: str, ids: list[str] | None) -> list[DeadLetter]:
-        tail = str(self._tails.known(key))
-        found = [each for each in self._tails.state.dead_letters.of(tail) if ids is None or each.id in ids]
+        tail = self._tails.known(key)
+        found = [each for each in self._tails.state.dead_letters.list(tail) if ids is None or each.id in ids]
         missing = sorted(set(ids or ()) - {each.id for each in found})
         if missing:
             raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
@@ -95,9 +96,9 @@ class Listing:
     def __init__(self, dead_letters: DeadLetters) -> None:
         self._dead_letters = dead_letters
         self._rest: list[DeadLetter] = []
-        self._at: tuple[str, Place | None] | None = None
+        self._at: tuple[TailKey, Place | None] | None = None
 
-    def page(self, tail: str, after: Place | None) -> list[dict[str, Any]]:
+    def page(self, tail: TailKey, after: Place | None) -> list[dict[str, Any]]:
         """Return the dead letters after a place, as many as one message takes; empty at the end."""
         if after is None or self._at != (tail, after):
             self._rest = self._list_after(tail, after)
@@ -106,8 +107,8 @@ class Listing:
         self._rest = self._rest[len(entries) :]
         return entries
 
-    def _list_after(self, tail: str, after: Place | None) -> list[DeadLetter]:
-        found = sorted(self._dead_letters.of(tail), key=_place)
+    def _list_after(self, tail: TailKey, after: Place | None) -> list[DeadLetter]:
+        found = sorted(self._dead_letters.list(tail), key=_place)
         return [each for each in found if after is None or _place(each) > after]
 
 
@@ -116,5 +117,4 @@ def _place(dead_letter: DeadLetter) -> Place:
 
 
 def _to_json(dead_letter: DeadLetter) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(dead_letter)
-    return shown
+    return {**msgspec.to_builtins(dead_letter), "pillow": str(dead_letter.tail)}

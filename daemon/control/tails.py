@@ -67,7 +67,7 @@ class Tails:
                 pillow=key.pillow,
                 source=key.source,
                 state=State.PAUSED if key in self.state.pauses else State.STOPPED,
-                dead_letters=self.state.dead_letters.count(str(key)),
+                dead_letters=self.state.dead_letters.count(key),
             )
             for key in self._keys
         ]

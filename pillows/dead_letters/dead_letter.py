@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pillows.dead_letters.user_code_location import origin
+from checkpoints import TailKey
+from pillows.dead_letters.user_code_location import locate_user_code
 from pillows.models import Change, Document
 
-#: The transport of a letter whose document failed before any transport saw it.
+#: The transport of a dead letter whose document failed before any transport saw it.
 PIPELINE = "-"
 
 #: Longer reasons are cut: an error may quote the document.
@@ -21,8 +22,8 @@ LONGEST_PAUSE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LetterPolicy:
-    """How one tail keeps its letters.
+class DeadLetterPolicy:
+    """How one tail keeps its dead letters.
 
     Attributes:
         max_letters: so many are kept; one more stops the tail, since none is ever dropped.
@@ -30,7 +31,7 @@ class LetterPolicy:
         config: digest of the filter, transform and transports that failed.
     """
 
-    max_letters: int = 100_000
+    max_dead_letters: int = 100_000
     max_tries: int = 5
     config: str = ""
 
@@ -39,7 +40,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One document that could not be written.
 
     Attributes:
-        pillow: the tail's key as text.
+        tail: the tail that it is of; as text, `pillow`, in JSON.
         transport: which transport refused it; `PIPELINE` where filter or transform failed.
         id, rev, leaf_version: the document's.
         stage: `filter`, `trigger`, `transform` or `transport`.
@@ -54,7 +55,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         next_retry_at: wall-clock seconds of the next try.
     """
 
-    pillow: str
+    tail: TailKey = msgspec.field(name="pillow")
     transport: str
     id: str
     rev: str
@@ -76,27 +77,27 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "error", self.error[:MAX_ERROR_CHARACTERS])
 
 
-def letter_of(pillow: str, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
-    """The letter of a document that failed before any transport saw it."""
+def make_dead_letter(tail: TailKey, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
+    """The dead letter of a document that failed before any transport saw it."""
     return DeadLetter(
-        pillow=pillow,
+        tail=tail,
         transport=PIPELINE,
         id=document.id,
         rev=document.rev,
         leaf_version=document.leaf_version,
         stage=stage,
-        error=told(error),
+        error=describe_error(error),
     )
 
 
-def told(error: Exception) -> str:
-    """An error in words that fit into a letter, and the line of a user's code that it came from."""
-    where = origin(error)
+def describe_error(error: Exception) -> str:
+    """An error in words that fit into a dead letter, and the line of a user's code that it came from."""
+    where = locate_user_code(error)
     place = f" ({where})" if where else ""
     words = f"{type(error).__name__}: {error}"
     return words[: max(0, MAX_ERROR_CHARACTERS - len(place))] + place
 
 
-def pause_seconds(tries: int) -> float:
+def retry_delay_seconds(tries: int) -> float:
     """How long to wait before another try, after so many."""
     return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 30))

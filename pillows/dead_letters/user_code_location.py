@@ -13,7 +13,7 @@ from types import CodeType
 _OURS = str(Path(__file__).parents[1]) + "/"
 
 
-def origin(error: BaseException) -> str:
+def locate_user_code(error: BaseException) -> str:
     """The line that it came from, as `file:line, in function`; empty where no user's code was called.
 
     That is the innermost line which is neither pillowd's nor of a library; where all the user's code is

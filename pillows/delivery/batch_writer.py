@@ -13,19 +13,26 @@ from dataclasses import replace
 
 import msgspec
 
+from checkpoints import TailKey
 from pillows.clock import Clock
-from pillows.dead_letters.dead_letter import DeadLetter, LetterPolicy
+from pillows.dead_letters.dead_letter import DeadLetter, DeadLetterPolicy
 from pillows.dead_letters.store import DeadLetters
 from pillows.delivery import stale_writes
-from pillows.delivery.fanout import Delivery, FanOut, diverged
-from pillows.delivery.items import Item, Sorted, consecutive, sort, transformed
-from pillows.delivery.stale_writes import Leaves
+from pillows.delivery.fanout import FanOut, TransportResult, find_divergence
+from pillows.delivery.items import (
+    Item,
+    PartitionedItems,
+    count_consecutive_failures,
+    partition_items,
+    transform_chunks,
+)
+from pillows.delivery.stale_writes import SourceLookup
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
-from pillows.progress.checkpointer import Keeper
-from pillows.progress.watermark import Advance, Watermark
+from pillows.progress.checkpointer import Checkpointer
+from pillows.progress.watermark import Watermark, WatermarkMove
 from pillows.retry.retrier import Retrier
 from pillows.stages.transforms import ChunkedTransform, Transform
 from pillows.transports.base import newest
@@ -36,14 +43,14 @@ STALE_RUN = 10_000
 STALE_SHARE = 0.9
 
 
-class Writer:
+class BatchWriter:
     """Writes the batches of one tail.
 
     Args:
-        pillow: the tail's key as text.
+        tail: the tail's key.
         fanout: delivers to the transports.
         source: is asked about refused documents.
-        letters: takes what can never be written.
+        dead_letters: takes what can never be written.
         transform: the pillow's; one that takes chunks is asked here.
         watermark: is told what was acknowledged.
         keeper: keeps the checkpoint.
@@ -54,19 +61,19 @@ class Writer:
             written anew, unless another target has it in a newer one.
         on_advance: called after each batch with how far the watermark moved.
         max_consecutive: so many dead letters in a row mean that the configuration is wrong.
-        letter_policy: how letters are kept.
+        letter_policy: how dead letters are kept.
     """
 
     def __init__(
         self,
-        pillow: str,
+        tail: TailKey,
         *,
         fanout: FanOut,
-        source: Leaves,
-        letters: DeadLetters,
+        source: SourceLookup,
+        dead_letters: DeadLetters,
         transform: Transform,
         watermark: Watermark,
-        keeper: Keeper,
+        keeper: Checkpointer,
         retrier: Retrier,
         observer: Observer,
         clock: Clock,
@@ -74,14 +81,14 @@ class Writer:
         transactional: bool,
         raise_epoch: Callable[[], None],
         believes_equal: bool,
-        on_advance: Callable[[Advance], None],
+        on_advance: Callable[[WatermarkMove], None],
         max_consecutive: int,
-        letter_policy: LetterPolicy,
+        dead_letter_policy: DeadLetterPolicy,
     ) -> None:
-        self._pillow = pillow
+        self._tail = tail
         self._fanout = fanout
         self._source = source
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._chunked = transform if isinstance(transform, ChunkedTransform) else None
         self._watermark = watermark
         self._keeper = keeper
@@ -94,7 +101,7 @@ class Writer:
         self._believes_equal = believes_equal
         self._on_advance = on_advance
         self._max_consecutive = max_consecutive
-        self._letter_policy = letter_policy
+        self._dead_letter_policy = dead_letter_policy
         self._consecutive = 0
         self._replayed = 0
         self._raised_for: str | None = None
@@ -110,78 +117,85 @@ class Writer:
         """
         began = self._clock.monotonic()
         if self._chunked is not None:
-            items = transformed(self._pillow, items, self._chunked)
-        work = sort(items)
+            items = transform_chunks(self._tail, items, self._chunked)
+        work = partition_items(items)
         with self._turn:
             self._bury(work.failures, items)  # first: no target may save a checkpoint past them then
             batch = self._batch(work)
-        deliveries = self._fanout.deliver(batch) if batch.documents else {}
+        results = self._fanout.deliver(batch) if batch.documents else {}
         with self._turn:
-            self._settle(items, work, batch, deliveries)
-            self._tell(batch, deliveries, self._clock.monotonic() - began)
+            self._settle(items, work, batch, results)
+            self._tell(batch, results, self._clock.monotonic() - began)
 
     def _settle(
-        self, items: Sequence[Item], work: Sorted, batch: Batch, deliveries: Mapping[str, Delivery]
+        self,
+        items: Sequence[Item],
+        work: PartitionedItems,
+        batch: Batch,
+        results: Mapping[str, TransportResult],
     ) -> None:
         """Does what is to be done before a batch is acknowledged, and acknowledges it."""
-        letters = self._dead(batch, deliveries)
-        self._bury(letters, items)
-        self._tell_divergence(deliveries)
-        if work.failures or letters or self._consecutive:
-            self._count_consecutive(items, {letter.id for letter in letters})
-        again = self._look_at_refused(batch, deliveries, work.documents)
-        self._letters.clear(self._pillow, batch.documents, _together(deliveries, again))
+        dead_letters = self._dead(batch, results)
+        self._bury(dead_letters, items)
+        self._tell_divergence(results)
+        if work.failures or dead_letters or self._consecutive:
+            self._count_consecutive(items, {dead_letter.id for dead_letter in dead_letters})
+        again = self._look_at_refused(batch, results, work.documents)
+        self._dead_letters.clear(self._tail, batch.documents, _together(results, again))
         self._outrank_purged(work.purge_seq, batch.epoch)
         self._acknowledge(work)
 
-    def _batch(self, work: Sorted) -> Batch:
+    def _batch(self, work: PartitionedItems) -> Batch:
         checkpoint = self._keeper.current
         documents = newest(work.documents)
-        ahead = None
+        peek = None
         if self._transactional and not work.purge_seq and self._may_pass(documents, work.documents):
-            ahead = self._keeper.after(self._watermark.ahead(work.acks))
+            peek = self._keeper.after(self._watermark.peek(work.acks))
         return Batch(
             documents=documents,
             epoch=checkpoint.epoch,
             first_pass=checkpoint.first_pass and not checkpoint.pass_done,
-            checkpoint=ahead,
+            checkpoint=peek,
         )
 
     def _may_pass(self, documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
         """Whether nothing has to happen between the target's commit and the checkpoint.
 
-        A letter has to be on disk, or cleared; a document that went back in the source is looked at.
+        A dead letter has to be on disk, or cleared; a document that went back in the source is looked at.
         """
         return not (
-            self._letters.unsynced(self._pillow)
-            or self._letters.concern(self._pillow, documents)
-            or stale_writes.goes_back(documents, arrived)
+            self._dead_letters.unsynced(self._tail)
+            or self._dead_letters.affects(self._tail, documents)
+            or stale_writes.has_regression(documents, arrived)
         )
 
-    def _bury(self, letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
-        if not letters:
+    def _bury(self, dead_letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
+        if not dead_letters:
             return
-        ids = {letter.id for letter in letters}
+        ids = {dead_letter.id for dead_letter in dead_letters}
         behind = {
             outcome.id: str(segment.seq or "")
             for segment, outcome in items
             if outcome is not None and outcome.id in ids
         }
-        located = [msgspec.structs.replace(letter, seq=behind.get(letter.id, "")) for letter in letters]
-        self._letters.add(located, self._letter_policy)
-        for letter in letters:
+        located = [
+            msgspec.structs.replace(dead_letter, seq=behind.get(dead_letter.id, ""))
+            for dead_letter in dead_letters
+        ]
+        self._dead_letters.add(located, self._dead_letter_policy)
+        for dead_letter in dead_letters:
             self._observer.dead_letter(
-                self._pillow,
-                transport=letter.transport,
-                id=letter.id,
-                stage=letter.stage,
-                error=letter.error,
+                self._tail,
+                transport=dead_letter.transport,
+                id=dead_letter.id,
+                stage=dead_letter.stage,
+                error=dead_letter.error,
             )
 
-    def _dead(self, batch: Batch, deliveries: Mapping[str, Delivery]) -> list[DeadLetter]:
+    def _dead(self, batch: Batch, results: Mapping[str, TransportResult]) -> list[DeadLetter]:
         return [
             DeadLetter(
-                pillow=self._pillow,
+                tail=self._tail,
                 transport=name,
                 id=document.id,
                 rev=document.rev,
@@ -189,61 +203,63 @@ class Writer:
                 stage="transport",
                 error=delivery.dead[document.id],
             )
-            for name, delivery in deliveries.items()
+            for name, delivery in results.items()
             if delivery.dead
             for document in batch.documents
             if document.id in delivery.dead
         ]
 
-    def _tell_divergence(self, deliveries: Mapping[str, Delivery]) -> None:
-        for id, transports in diverged(deliveries).items():
+    def _tell_divergence(self, results: Mapping[str, TransportResult]) -> None:
+        for id, transports in find_divergence(results).items():
             details = {"id": id, "missing_in": ", ".join(transports)}
-            self._observer.warning(self._pillow, event="transports.diverged", details=details)
+            self._observer.warning(self._tail, event="transports.diverged", details=details)
 
     def _count_consecutive(self, items: Sequence[Item], dead: Container[str]) -> None:
-        self._consecutive = consecutive(self._consecutive, items, dead)
+        self._consecutive = count_consecutive_failures(self._consecutive, items, dead)
         if self._consecutive >= self._max_consecutive:
             raise FatalError(
                 f"{self._consecutive} documents in a row could not be written: it is the configuration "
                 "that does not fit, not the documents.",
-                remedy=f"see `pillowd dead-letter list {self._pillow}`, mend transform or mapping, restart",
+                remedy=f"see `pillowd dead-letter list {self._tail}`, mend transform or mapping, restart",
             )
 
     def _look_at_refused(
-        self, batch: Batch, deliveries: Mapping[str, Delivery], arrived: Sequence[DocumentRows]
-    ) -> Mapping[str, Delivery]:
+        self, batch: Batch, results: Mapping[str, TransportResult], arrived: Sequence[DocumentRows]
+    ) -> Mapping[str, TransportResult]:
         """Writes again what has gone back in the source; what became of that."""
-        refused = [d.refused for d in deliveries.values() if d.refused]
+        refused = [d.refused for d in results.values() if d.refused]
         if not refused and len(arrived) == len(batch.documents):
             return {}
         last = {d.id: d for d in arrived}
-        suspected = stale_writes.suspects(batch, refused, last)
+        suspected = stale_writes.find_newer_in_target(batch, refused, last)
         gone_back = self._gone_back(suspected)
-        equal = stale_writes.equal(batch, refused)
+        find_equal = stale_writes.find_equal(batch, refused)
         # By a batch beside this one: what is equal under the old epoch may be what was purged, then.
         raised = self._keeper.current.epoch > batch.epoch
-        if equal and (raised or self._was_purged()):
-            gone_back |= equal
+        if find_equal and (raised or self._was_purged()):
+            gone_back |= find_equal
         elif not self._believes_equal:
-            gone_back |= {id: version for id, version in equal.items() if id not in suspected}
+            gone_back |= {id: version for id, version in find_equal.items() if id not in suspected}
         if not gone_back:
             return {}
-        self._observer.rewind(self._pillow, reason=f"{len(gone_back)} documents went back in the source")
+        self._observer.rewind(self._tail, reason=f"{len(gone_back)} documents went back in the source")
         if not raised:
             self._raise_epoch()
         again = replace(
             batch,
-            documents=stale_writes.rewritten(last, gone_back),
+            documents=stale_writes.rows_to_rewrite(last, gone_back),
             epoch=self._keeper.current.epoch,
             checkpoint=None,
         )
-        rewritten = self._fanout.deliver(again)
-        self._bury(self._dead(again, rewritten), ())
-        return rewritten
+        rows_to_rewrite = self._fanout.deliver(again)
+        self._bury(self._dead(again, rows_to_rewrite), ())
+        return rows_to_rewrite
 
     def _gone_back(self, suspected: Mapping[str, int]) -> dict[str, int]:
         look = self._retrier.asks("source")
-        return look.until_done(lambda: stale_writes.went_back(suspected, self._source, self._retrier.waiter))
+        return look.until_done(
+            lambda: stale_writes.confirm_regressed(suspected, self._source, self._retrier.waiter)
+        )
 
     def _was_purged(self) -> bool:
         """Whether the source was purged since the epoch was raised for that.
@@ -263,19 +279,19 @@ class Writer:
             if self._keeper.current.epoch == epoch:
                 self._raise_epoch()
 
-    def _acknowledge(self, work: Sorted) -> None:
+    def _acknowledge(self, work: PartitionedItems) -> None:
         advance = self._watermark.ack(work.acks)
         self._keeper.move(advance)
         self._on_advance(advance)
 
-    def _tell(self, batch: Batch, deliveries: Mapping[str, Delivery], seconds: float) -> None:
-        refused = {id for delivery in deliveries.values() for id in delivery.refused}
+    def _tell(self, batch: Batch, results: Mapping[str, TransportResult], seconds: float) -> None:
+        refused = {id for delivery in results.values() for id in delivery.refused}
         self._suspect_rewind(len(batch.documents), len(refused))
         self._observer.batch(
-            self._pillow,
+            self._tail,
             documents=len(batch.documents),
-            refused=sum(len(d.refused) for d in deliveries.values()),
-            dead=sum(len(d.dead) for d in deliveries.values()),
+            refused=sum(len(d.refused) for d in results.values()),
+            dead=sum(len(d.dead) for d in results.values()),
             seconds=seconds,
         )
 
@@ -291,11 +307,13 @@ class Writer:
         before, self._replayed = self._replayed, self._replayed + refused
         if before < STALE_RUN <= self._replayed:
             self._observer.rewind(
-                self._pillow, reason=f"{self._replayed} documents in a row were written before"
+                self._tail, reason=f"{self._replayed} documents in a row were written before"
             )
 
 
-def _together(first: Mapping[str, Delivery], again: Mapping[str, Delivery]) -> Mapping[str, Delivery]:
+def _together(
+    first: Mapping[str, TransportResult], again: Mapping[str, TransportResult]
+) -> Mapping[str, TransportResult]:
     """What became of documents, some of which were written twice; dead is who died either time."""
     return {
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each

@@ -63,9 +63,9 @@ class Batcher(Generic[Item]):
         self._items: list[Item] = []
         self._bytes = 0
         self._ready: deque[list[Item]] = deque()
-        self._some = event()
-        self._room = event()
-        self._room.set()
+        self._not_empty = event()
+        self._not_full = event()
+        self._not_full.set()
         self._full = event()
         self._closed = event()
         self._error: Exception | None = None
@@ -77,17 +77,17 @@ class Batcher(Generic[Item]):
             The error that the writer abandoned the batcher with.
         """
         waited = False
-        while not self._fits(size_bytes) and not self._set_aside():
+        while not self._fits(size_bytes) and not self._queue_full_batch():
             waited = True
-            self._room.clear()
-            self._clock.wait(self._room, TICK_SECONDS)
+            self._not_full.clear()
+            self._clock.wait(self._not_full, TICK_SECONDS)
             self._tick()
         if self._error is not None:
             raise self._error
         self._items.append(item)
         self._bytes += size_bytes
         if len(self._items) == 1:
-            self._some.set()
+            self._not_empty.set()
         if len(self._items) >= self._policy.max_docs or self._bytes >= self._policy.max_bytes:
             self._full.set()
         return waited
@@ -97,18 +97,18 @@ class Batcher(Generic[Item]):
         while not self._items and not self._ready:
             if self._closed.is_set():
                 return None
-            self._some.clear()
-            self._clock.wait(self._some, IDLE_SECONDS)
+            self._not_empty.clear()
+            self._clock.wait(self._not_empty, IDLE_SECONDS)
         if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
             self._clock.wait(self._full, self._policy.linger_seconds)
         if not self._ready and not self._items:
             return None  # it was abandoned meanwhile
         if not self._ready:
-            self._set_growing_aside()
-        self._room.set()
+            self._queue_growing_batch()
+        self._not_full.set()
         return self._ready.popleft()
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """What has been added lingers no longer."""
         if self._items:
             self._full.set()
@@ -117,24 +117,24 @@ class Batcher(Generic[Item]):
         """No more items will come: `take` gives what is left, then None."""
         self._closed.set()
         self._full.set()
-        self._some.set()
+        self._not_empty.set()
 
-    def abandon(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """The writer has ended: what is held is dropped, and every later `add` raises `error`."""
         self._error = error
         self._items, self._bytes = [], 0
         self._ready.clear()
-        self._room.set()
+        self._not_full.set()
 
-    def _set_aside(self) -> bool:
+    def _queue_full_batch(self) -> bool:
         """Makes room by letting the full batch wait, if another one may."""
         if len(self._ready) >= self._policy.queue:
             self._full.set()
             return False
-        self._set_growing_aside()
+        self._queue_growing_batch()
         return True
 
-    def _set_growing_aside(self) -> None:
+    def _queue_growing_batch(self) -> None:
         self._ready.append(self._items)
         self._items, self._bytes = [], 0
         self._full.clear()

@@ -21,7 +21,7 @@ from pillows.transports.base import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class TransportResult:
     """What became of a batch in one transport, once every document of it is final.
 
     Attributes:
@@ -58,7 +58,7 @@ class FanOut:
         self._timeouts_seconds = timeouts_seconds or {}
         self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
 
-    def deliver(self, batch: Batch) -> Mapping[str, Delivery]:
+    def deliver(self, batch: Batch) -> Mapping[str, TransportResult]:
         """Delivers a batch everywhere: transport's name -> what became of it.
 
         Raises:
@@ -74,17 +74,17 @@ class FanOut:
         finally:
             gevent.killall(writers)  # of a tail that is killed none may write on
         results = [writer.get() for writer in writers]
-        raise_worst([result for result in results if isinstance(result, Exception)])
+        raise_most_severe([result for result in results if isinstance(result, Exception)])
         named = zip(self._transports, results, strict=True)
-        return {t.name: result for t, result in named if isinstance(result, Delivery)}
+        return {t.name: result for t, result in named if isinstance(result, TransportResult)}
 
-    def _catch(self, transport: Transport, batch: Batch) -> Delivery | Exception:
+    def _catch(self, transport: Transport, batch: Batch) -> TransportResult | Exception:
         try:
             return self._deliver(transport, batch)
         except Exception as error:  # noqa: BLE001 - raised by `deliver`, once all have ended
             return error
 
-    def _deliver(self, transport: Transport, batch: Batch) -> Delivery:
+    def _deliver(self, transport: Transport, batch: Batch) -> TransportResult:
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
         tries = self._retrier.tries(transport.name)
@@ -93,7 +93,7 @@ class FanOut:
             refused.update(result.refused)
             dead.update(result.dead)
             if not result.retry:
-                return Delivery(refused=refused, dead=dead)
+                return TransportResult(refused=refused, dead=dead)
             if len(result.retry) < len(batch.documents):
                 tries.progressed()
             batch = batch.only(result.retry)
@@ -109,19 +109,19 @@ class FanOut:
                 return transport.write(batch)
 
 
-def diverged(deliveries: Mapping[str, Delivery]) -> dict[str, list[str]]:
+def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[str]]:
     """The documents on which the transports disagree: id -> those that can never write it.
 
     What was applied in one and refused as not newer in another agrees.
     """
     dead: dict[str, list[str]] = {}
-    for name, delivery in deliveries.items():
+    for name, delivery in results.items():
         for id in delivery.dead:
             dead.setdefault(id, []).append(name)
-    return {id: names for id, names in dead.items() if len(names) < len(deliveries)}
+    return {id: names for id, names in dead.items() if len(names) < len(results)}
 
 
-def raise_worst(errors: Sequence[Exception]) -> None:
+def raise_most_severe(errors: Sequence[Exception]) -> None:
     """Raises the error that asks for most: a bug before a reason to fail before a stop.
 
     The others are told in its notes.

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from pillows.dead_letters.dead_letter import DeadLetter, letter_of
+from checkpoints import TailKey
+from pillows.dead_letters.dead_letter import DeadLetter, make_dead_letter
 from pillows.models import Document, DocumentRows, Row
-from pillows.progress.watermark import Segment
+from pillows.progress.watermark import PendingRange
 from pillows.stages.transforms import ChunkedTransform
 
 #: What the pipeline pushes for one change: its rows, the document where rows are made in chunks, a
@@ -16,14 +17,14 @@ from pillows.stages.transforms import ChunkedTransform
 Outcome = DocumentRows | Document | DeadLetter | None
 
 #: A pushed change: the segment that waits for its acknowledgement, and what became of it.
-Item = tuple[Segment, Outcome]
+Item = tuple[PendingRange, Outcome]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sorted:
+class PartitionedItems:
     """The items of a batch, by what must be done with them."""
 
-    acks: Mapping[Segment, int]
+    acks: Mapping[PendingRange, int]
     documents: Sequence[DocumentRows]
     failures: Sequence[DeadLetter]
     purge_seq: str | None
@@ -34,9 +35,9 @@ def id_of(item: Item) -> str:
     return "" if item[1] is None else item[1].id
 
 
-def sort(items: Sequence[Item]) -> Sorted:
+def partition_items(items: Sequence[Item]) -> PartitionedItems:
     """Sorts the items of a batch by what must be done with them."""
-    return Sorted(
+    return PartitionedItems(
         acks=Counter(segment for segment, _ in items),
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
@@ -44,7 +45,7 @@ def sort(items: Sequence[Item]) -> Sorted:
     )
 
 
-def consecutive(before: int, items: Sequence[Item], dead: Container[str]) -> int:
+def count_consecutive_failures(before: int, items: Sequence[Item], dead: Container[str]) -> int:
     """How many documents in a row have failed by now.
 
     A document without rows says nothing: a pillow that drops half of them can still be wrong.
@@ -63,25 +64,25 @@ def consecutive(before: int, items: Sequence[Item], dead: Container[str]) -> int
     return count
 
 
-def transformed(pillow: str, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
+def transform_chunks(tail: TailKey, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
     """The same items, with the rows of those documents that have none yet.
 
     Args:
-        pillow: the tail's key as text.
+        tail: the tail's key.
         items: a batch.
         transform: makes the rows.
     """
     documents = [outcome for _, outcome in items if type(outcome) is Document]
     made = iter(zip(documents, transform.many(documents), strict=True))
     return [
-        (segment, _rows_of(pillow, *next(made)) if type(outcome) is Document else outcome)
+        (segment, _rows_of(tail, *next(made)) if type(outcome) is Document else outcome)
         for segment, outcome in items
     ]
 
 
-def _rows_of(pillow: str, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
+def _rows_of(tail: TailKey, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
     if isinstance(rows, Exception):
-        return letter_of(pillow, document, "transform", rows)
+        return make_dead_letter(tail, document, "transform", rows)
     size_bytes = len(document.raw) if document.raw is not None else 0
     return DocumentRows(
         id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows, size_bytes=size_bytes

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 from zlib import crc32
 
-from pillows.delivery.fanout import raise_worst
+from pillows.delivery.fanout import raise_most_severe
 from pillows.delivery.pusher import Pusher
 
 Item = TypeVar("Item")
 
 
-class Lanes(Generic[Item]):
+class PartitionedPusher(Generic[Item]):
     """Pushes items to one of several pushers; looks like one.
 
     Args:
@@ -39,10 +39,10 @@ class Lanes(Generic[Item]):
         number = crc32(self._id_of(item).encode()) % len(lanes) if len(lanes) > 1 else 0
         return lanes[number].push(item, size_bytes)
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """What was pushed waits for no company any more."""
         for lane in self._lanes:
-            lane.hurry()
+            lane.flush()
 
     def finish(self) -> None:
         """Waits until everything pushed is written, and ends the writers.
@@ -50,14 +50,14 @@ class Lanes(Generic[Item]):
         Raises:
             The worst error of a writer, once all have ended.
         """
-        self.hurry()
+        self.flush()
         errors: list[Exception] = []
         for lane in self._lanes:
             try:
                 lane.finish()
             except Exception as error:  # noqa: BLE001 - raised below, once all lanes have ended
                 errors.append(error)
-        raise_worst(errors)
+        raise_most_severe(errors)
 
     def kill(self) -> None:
         """Ends the writers at once. What they were writing may or may not be written."""

@@ -56,9 +56,9 @@ class Pusher(Generic[Item]):
             raise self._error
         return self._batcher.add(item, size_bytes)
 
-    def hurry(self) -> None:
+    def flush(self) -> None:
         """What was pushed waits for no company any more."""
-        self._batcher.hurry()
+        self._batcher.flush()
 
     def finish(self) -> None:
         """Waits until everything pushed is written, and ends the writer.
@@ -76,7 +76,7 @@ class Pusher(Generic[Item]):
         self._writer.kill()
 
     def _leave(self) -> None:
-        self._batcher.abandon(StoppedError())
+        self._batcher.fail(StoppedError())
         self._batcher.close()
 
     def _run(self) -> None:
@@ -85,5 +85,5 @@ class Pusher(Generic[Item]):
                 self._write(items)
         except Exception as error:  # noqa: BLE001 - handed to whoever pushes or finishes
             self._error = error
-            self._batcher.abandon(error)
+            self._batcher.fail(error)
             self._on_error()

@@ -18,16 +18,16 @@ from typing import Protocol
 from pillows.errors import FencedError
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, DocumentRows, epoch_of, leaf_version_of, write_version
-from pillows.retry.cancellable import Waiter
+from pillows.retry.cancellable import StopAwareWaiter
 
 #: A copy in a cluster may lag behind the one that the feed was read from: the leaves are read this
 #: often, so far apart, before a document counts as gone back (the replicator waits 2 s as well:
 #: couch_replicator's `missing_doc_retry_msec`).
-LOOKS = 3
-LOOK_AGAIN_SECONDS = 2.0
+RECHECKS = 3
+RECHECK_SECONDS = 2.0
 
 
-class Leaves(Protocol):
+class SourceLookup(Protocol):
     """Reads the present versions of documents from the source."""
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
@@ -37,7 +37,7 @@ class Leaves(Protocol):
         """Which database this is, and how far it was purged."""
 
 
-def goes_back(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
+def has_regression(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
     """Whether an older state of a document came behind the newest one, in one batch.
 
     Args:
@@ -48,7 +48,7 @@ def goes_back(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]
     return any(d.leaf_version > last[d.id] for d in documents)
 
 
-def suspects(
+def find_newer_in_target(
     batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
 ) -> dict[str, int]:
     """The documents that something newer stands for than what came last: id -> the write version of that.
@@ -78,14 +78,16 @@ def suspects(
     return above
 
 
-def equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
+def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
     """The documents that a target refused because it has their version: id -> that version."""
     ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
     same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
     return {id: leaf_version_of(ours[id]) for id in same}
 
 
-def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> dict[str, int]:
+def confirm_regressed(
+    suspected: Mapping[str, int], source: SourceLookup, waiter: StopAwareWaiter
+) -> dict[str, int]:
     """Which of the suspected documents have gone back in the source: id -> present version.
 
     A version of 0 means that the document is not there at all.
@@ -97,17 +99,17 @@ def went_back(suspected: Mapping[str, int], source: Leaves, waiter: Waiter) -> d
     """
     behind = dict(suspected)
     present: Mapping[str, int] = {}
-    for look in range(LOOKS):
+    for look in range(RECHECKS):
         if not behind:
             break
         if look:
-            waiter.wait(LOOK_AGAIN_SECONDS)
+            waiter.wait(RECHECK_SECONDS)
         present = source.leaves(list(behind))
         behind = {id: stored for id, stored in behind.items() if present.get(id, 0) < leaf_version_of(stored)}
     return {id: present.get(id, 0) for id in behind}
 
 
-def rewritten(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
+def rows_to_rewrite(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
     """The documents that have gone back, to be written again under a raised epoch.
 
     What is not in the source any more loses its rows.

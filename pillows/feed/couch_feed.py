@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from gevent.event import Event
 
-from checkpoints import Seq
+from checkpoints import Seq, TailKey
+from checkpoints.checkpoint import NO_TAIL
 from pillows.clock import Clock, SystemClock
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
@@ -73,7 +74,7 @@ class CouchFeed:
             None: all are.
         clock: for waits and ages.
         observer: told of retries and warnings.
-        key: whose feed this is, for the observer.
+        tail: whose feed this is, for the observer.
         couch: a client of the server to share; by default the feed has its own.
         max_life_seconds: how long one response at the head may last before a page is read again.
 
@@ -89,14 +90,14 @@ class CouchFeed:
         prefilter: Callable[[Change], bool] | None = None,
         clock: Clock | None = None,
         observer: Observer | None = None,
-        key: object = "",
+        tail: TailKey = NO_TAIL,
         couch: CouchClient | None = None,
         max_life_seconds: float = MAX_LIFE_SECONDS,
     ) -> None:
         self.identity: DatabaseIdentity | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
-        self._key = str(key)
+        self._tail = tail
         self._failed: str | None = None
         self._throttled: str | None = None
         self._couch = couch or CouchClient(connection, clock=self._clock)
@@ -107,7 +108,9 @@ class CouchFeed:
         self._options = source
         self._prefilter = prefilter
         self._activity = ActivityMonitor(self._clock)
-        self._source = SourceDatabase(self._couch, source, self._activity, self._key, self._on_throttled)
+        self._source = SourceDatabase(
+            self._couch, source, self._activity, str(self._tail), self._on_throttled
+        )
         self._backlog: Backlog | None = None
         self._told_long = False
         self._limit = ConcurrencyLimit(connection.fetches)
@@ -249,7 +252,7 @@ class CouchFeed:
 
     def _tell_retry(self, error: str, attempt: int, delay_seconds: float) -> None:
         self._observer.retry(
-            self._key, where="source", error=error, attempt=attempt, delay_seconds=delay_seconds
+            self._tail, where="source", error=error, attempt=attempt, delay_seconds=delay_seconds
         )
 
     def _wants(self, change: Change) -> bool:
@@ -266,7 +269,7 @@ class CouchFeed:
         now = Backlog(at=self._clock.monotonic(), pending=batch.pending + len(batch.changes))
         if self._backlog is not None and now.went_back_from(self._backlog):
             reason = f"{now.pending} changes are behind, {self._backlog.pending} were a moment ago"
-            self._observer.rewind(self._key, reason=reason)
+            self._observer.rewind(self._tail, reason=reason)
         self._backlog = replace(now, pending=batch.pending)
 
     def _tell_long(self, since: Seq) -> None:
@@ -275,7 +278,7 @@ class CouchFeed:
             self._warn("source.long_position", {"characters": len(since.query), "at_most": 8000})
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
-        self._observer.warning(self._key, event=event, details=details)
+        self._observer.warning(self._tail, event=event, details=details)
 
 
 def _known(found: DatabaseIdentity | None, purge_seq: str | None) -> DatabaseIdentity | None:

@@ -13,7 +13,7 @@ from typing import Any
 from checkpoints import Checkpoint, CheckpointMoved, CheckpointStore, StoreWriteError, TailKey
 from pillows.clock import Clock
 from pillows.observer import Observer
-from pillows.progress.watermark import Advance
+from pillows.progress.watermark import WatermarkMove
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +36,7 @@ UNSETTLED_SECONDS = 0.5
 UNSETTLED_SAVES = 20
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the checkpoint of one tail. Its callers take turns (`Tail` holds a lock around it).
 
     Args:
@@ -83,7 +83,7 @@ class Keeper:
         self._save_seconds = 0.0
         self.current = self.saved = checkpoint
 
-    def after(self, advance: Advance) -> Checkpoint:
+    def after(self, advance: WatermarkMove) -> Checkpoint:
         """The checkpoint as it would be after this move."""
         return replace(
             self.current,
@@ -93,7 +93,7 @@ class Keeper:
             saved_at=self._clock.wall(),
         )
 
-    def move(self, advance: Advance) -> None:
+    def move(self, advance: WatermarkMove) -> None:
         """Moves the checkpoint over acknowledged changes; saves it if that is due."""
         self.current = self.after(advance)
         self.save_if_due()
@@ -131,11 +131,11 @@ class Keeper:
             self._store.save(self._key, checkpoint)
         except StoreWriteError as error:
             details = {"error": str(error)}
-            self._observer.warning(str(self._key), event="checkpoint.not_saved", details=details)
+            self._observer.warning(self._key, event="checkpoint.not_saved", details=details)
             return
         self.saved = checkpoint
         seconds = self._save_seconds = self._clock.monotonic() - began
-        self._observer.checkpoint(str(self._key), checkpoint=checkpoint, seconds=seconds)
+        self._observer.checkpoint(self._key, checkpoint=checkpoint, seconds=seconds)
 
     def change(self, **fields: Any) -> None:
         """Changes fields of the checkpoint (epoch, pass) and saves it at once.

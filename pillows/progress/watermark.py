@@ -15,7 +15,7 @@ from checkpoints import Seq
 from pillows.models import ChangeBatch
 
 
-class Segment:
+class PendingRange:
     """Changes up to one position of the feed.
 
     Attributes:
@@ -40,7 +40,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Advance:
+class WatermarkMove:
     """How far the watermark moved.
 
     Attributes:
@@ -62,25 +62,25 @@ class Watermark:
     """Follows the segments of one tail."""
 
     def __init__(self) -> None:
-        self._segments: deque[Segment] = deque()
+        self._segments: deque[PendingRange] = deque()
 
-    def begin(self, batch: ChangeBatch) -> Segment:
+    def begin(self, batch: ChangeBatch) -> PendingRange:
         """Takes note of changes that have arrived, in feed order."""
-        segment = Segment(batch)
+        segment = PendingRange(batch)
         self._segments.append(segment)
         return segment
 
-    def ahead(self, acks: Mapping[Segment, int]) -> Advance:
+    def peek(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
         """Where the watermark would stand if these acknowledgements came, without taking them."""
         return self._walk(acks, take=False)
 
-    def ack(self, acks: Mapping[Segment, int]) -> Advance:
+    def ack(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
         """Takes acknowledgements: segment -> how many of its changes. Returns the move."""
         for segment, count in acks.items():
             segment.waiting -= count
         return self._walk({}, take=True)
 
-    def _walk(self, acks: Mapping[Segment, int], *, take: bool) -> Advance:
+    def _walk(self, acks: Mapping[PendingRange, int], *, take: bool) -> WatermarkMove:
         seq, changes, caught_up, pending, purge_seq, passed = None, 0, False, None, None, 0
         for segment in self._segments:
             if segment.waiting > acks.get(segment, 0):
@@ -94,4 +94,6 @@ class Watermark:
         if take:
             for _ in range(passed):
                 self._segments.popleft()
-        return Advance(seq=seq, changes=changes, caught_up=caught_up, pending=pending, purge_seq=purge_seq)
+        return WatermarkMove(
+            seq=seq, changes=changes, caught_up=caught_up, pending=pending, purge_seq=purge_seq
+        )

@@ -20,7 +20,7 @@ LAST_SECONDS = 0.3
 T = TypeVar("T")
 
 
-class Waiter:
+class StopAwareWaiter:
     """Waits for one tail.
 
     Args:
@@ -50,7 +50,7 @@ class Waiter:
                 return
             self.clock.wait(self.stop, min(left, TICK_SECONDS))
 
-    def attend(self, attempt: Callable[[], T]) -> T:
+    def run_cancellable(self, attempt: Callable[[], T]) -> T:
         """Does what may take long, in a greenlet of its own, which ends soon after a stop.
 
         For what may be given up at any point: a request that only asks.

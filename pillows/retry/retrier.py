@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from checkpoints import StoreWriteError
+from checkpoints import StoreWriteError, TailKey
 from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.retry.backoff import Patience
-from pillows.retry.cancellable import Waiter
+from pillows.retry.cancellable import StopAwareWaiter
 
 T = TypeVar("T")
 
@@ -20,14 +20,14 @@ class Retrier:
     """What all tries of one tail share.
 
     Attributes:
-        pillow: the tail's key as text.
+        tail: whose tries they are.
         waiter: waits between tries.
         observer: is told of each failure before the wait.
         on_retry: is told where and why, too: the tail, whose state it explains.
     """
 
-    pillow: str
-    waiter: Waiter
+    tail: TailKey
+    waiter: StopAwareWaiter
     observer: Observer
     on_retry: Callable[[str, str], None] = lambda _where, _error: None
 
@@ -63,7 +63,7 @@ class Tries:
         """
         while True:
             try:
-                return self._retrier.waiter.attend(attempt) if self._given_up else attempt()
+                return self._retrier.waiter.run_cancellable(attempt) if self._given_up else attempt()
             except RetryableError as error:
                 self.failed(error)
             except StoreWriteError as error:
@@ -77,7 +77,7 @@ class Tries:
         """
         delay_seconds = self._patience.after(error)
         self._retrier.observer.retry(
-            self._retrier.pillow,
+            self._retrier.tail,
             where=self._where,
             error=str(error),
             attempt=self._patience.attempts,

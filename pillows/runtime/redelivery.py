@@ -11,18 +11,18 @@ from typing import Protocol
 
 from gevent.event import Event
 
-from checkpoints import StoreWriteError
+from checkpoints import StoreWriteError, TailKey
 from pillows.dead_letters.dead_letter import LONGEST_PAUSE_SECONDS, DeadLetter
 from pillows.dead_letters.store import DeadLetters
 from pillows.delivery.items import Item, Outcome
-from pillows.delivery.stale_writes import Leaves, went_back
+from pillows.delivery.stale_writes import SourceLookup, confirm_regressed
 from pillows.errors import PermanentError, RetryableError
 from pillows.models import Change, ChangeBatch
 from pillows.pillow import weight
-from pillows.progress.watermark import Segment
-from pillows.retry.cancellable import Waiter
+from pillows.progress.watermark import PendingRange
+from pillows.retry.cancellable import StopAwareWaiter
 
-#: How often is looked whether a letter is due.
+#: How often is looked whether a dead letter is due.
 LOOK_SECONDS = 5.0
 
 #: One that could not be read by itself is asked for again after so long.
@@ -32,7 +32,7 @@ UNREADABLE_SECONDS = 60.0
 GROUP_DOCUMENTS = 100
 
 
-class Source(Leaves, Protocol):
+class Source(SourceLookup, Protocol):
     """Reads documents by id."""
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
@@ -48,27 +48,27 @@ class Redelivery:
     """Redelivers the dead letters of one tail.
 
     Args:
-        pillow: the tail's key as text.
-        letters: where they are.
+        tail: the tail's key.
+        dead_letters: where they are.
         source: where the documents are read.
         outcome: what becomes of a change: filter, trigger, transform.
-        push: hands it to the writer, which clears the letter or stores it anew.
+        push: hands it to the writer, which clears the dead letter or stores it anew.
         waiter: for waits.
     """
 
     def __init__(
         self,
-        pillow: str,
+        tail: TailKey,
         *,
-        letters: DeadLetters,
+        dead_letters: DeadLetters,
         source: Source,
         outcome: Callable[[Change], Outcome],
         push: Callable[[Item, int], object],
-        waiter: Waiter,
+        waiter: StopAwareWaiter,
     ) -> None:
         self._group = GROUP_DOCUMENTS
-        self._pillow = pillow
-        self._letters = letters
+        self._tail = tail
+        self._dead_letters = dead_letters
         self._source = source
         self._outcome = outcome
         self._push = push
@@ -80,39 +80,44 @@ class Redelivery:
         Raises:
             FatalError: the tail can't go on.
         """
-        self._letters.take_back(self._pillow)  # what an earlier run of the tail was trying when it ended
+        self._dead_letters.unclaim(self._tail)  # what an earlier run of the tail was trying when it ended
         while not halt.is_set():
             try:
                 found = self.once()
             except StoreWriteError:  # nothing is lost; whoever writes next writes this, too
-                self._letters.take_back(self._pillow)
+                self._dead_letters.unclaim(self._tail)
                 found = 0
             if not found:
                 self._waiter.clock.wait(halt, LOOK_SECONDS)
 
     def once(self) -> int:
-        """Redelivers what is due now. Returns how many letters that were."""
-        letters = self._letters.due(self._pillow, at_most=self._group)
-        if not letters:
+        """Redelivers what is due now. Returns how many dead letters that were."""
+        dead_letters = self._dead_letters.claim_due(self._tail, at_most=self._group)
+        if not dead_letters:
             return 0
-        newest = {letter.id: letter for letter in sorted(letters, key=lambda letter: letter.leaf_version)}
+        newest = {
+            dead_letter.id: dead_letter
+            for dead_letter in sorted(dead_letters, key=lambda dead_letter: dead_letter.leaf_version)
+        }
         try:
             changes = self._read(newest)
         except RetryableError:
             # The source is away, as the tail itself tells, or one of them cannot be read: this was no
             # try. Fewer at a time find that one, which then waits alone.
-            self._letters.postpone(letters, LOOK_SECONDS if len(letters) > 1 else UNREADABLE_SECONDS)
-            self._group = max(1, len(letters) // 2)
+            self._dead_letters.postpone(
+                dead_letters, LOOK_SECONDS if len(dead_letters) > 1 else UNREADABLE_SECONDS
+            )
+            self._group = max(1, len(dead_letters) // 2)
             return 0
         except PermanentError:  # they are too large to be held together
-            self._letters.postpone(letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)
+            self._dead_letters.postpone(dead_letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)
             self._group = max(1, self._group // 2)
-            return len(letters)
+            return len(dead_letters)
         self._group = min(GROUP_DOCUMENTS, 2 * self._group)
-        self._note_versions(letters, changes)
+        self._note_versions(dead_letters, changes)
         for id, change in changes.items():
             self._redeliver(_known_as(change, newest[id]))
-        return len(letters)
+        return len(dead_letters)
 
     def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
         """The state of now of documents, but for those that a lagging copy has in an older one."""
@@ -120,27 +125,34 @@ class Redelivery:
         older = {
             id: newest[id].leaf_version for id in newest if changes[id].leaf_version < newest[id].leaf_version
         }
-        gone_back = went_back(older, self._source, self._waiter)
+        gone_back = confirm_regressed(older, self._source, self._waiter)
         return {id: change for id, change in changes.items() if id not in older or id in gone_back}
 
-    def _note_versions(self, letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
-        self._letters.postpone([letter for letter in letters if letter.id not in changes], LOOK_SECONDS)
-        for letter in letters:
-            if letter.id in changes and 0 < changes[letter.id].leaf_version < letter.leaf_version:
-                self._letters.lower(letter, changes[letter.id].leaf_version)
+    def _note_versions(self, dead_letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
+        self._dead_letters.postpone(
+            [dead_letter for dead_letter in dead_letters if dead_letter.id not in changes], LOOK_SECONDS
+        )
+        for dead_letter in dead_letters:
+            if (
+                dead_letter.id in changes
+                and 0 < changes[dead_letter.id].leaf_version < dead_letter.leaf_version
+            ):
+                self._dead_letters.lower_version(dead_letter, changes[dead_letter.id].leaf_version)
 
     def _redeliver(self, change: Change) -> None:
         outcome = self._outcome(change)
         if outcome is None:  # it has left the set, and what has left keeps its rows
-            self._letters.forget(self._pillow, change.id)
+            self._dead_letters.forget(self._tail, change.id)
             return
         # A segment that the watermark has never seen moves nothing.
-        segment = Segment(ChangeBatch(changes=(change,), seq=None))
+        segment = PendingRange(ChangeBatch(changes=(change,), seq=None))
         self._push((segment, outcome), weight(change, outcome))
 
 
-def _known_as(change: Change, letter: DeadLetter) -> Change:
+def _known_as(change: Change, dead_letter: DeadLetter) -> Change:
     """A document that is gone without a trace, as the deletion of the version that was seen last."""
     if change.leaf_version:
         return change
-    return Change(id=letter.id, revs=(letter.rev,), leaf_version=letter.leaf_version, deleted=True)
+    return Change(
+        id=dead_letter.id, revs=(dead_letter.rev,), leaf_version=dead_letter.leaf_version, deleted=True
+    )

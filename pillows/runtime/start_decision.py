@@ -16,7 +16,7 @@ from pillows.transports.base import TargetState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class StartupFacts:
     """What is known before the first change is read.
 
     Attributes:
@@ -39,7 +39,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class StartDecision:
     """Where to start.
 
     Attributes:
@@ -51,7 +51,7 @@ class Start:
     warnings: Mapping[str, str]
 
 
-def decide(situation: Situation) -> Start:
+def decide_start(situation: StartupFacts) -> StartDecision:
     """Decides where a tail starts.
 
     Raises:
@@ -62,7 +62,7 @@ def decide(situation: Situation) -> Start:
     _refuse_unreadable(situation)
     checkpoint = _authoritative(situation, warnings)
     if checkpoint is None:
-        return Start(checkpoint=None, warnings=warnings)
+        return StartDecision(checkpoint=None, warnings=warnings)
     _refuse_changed_config(situation, checkpoint)
     _refuse_lost_targets(situation, checkpoint)
     epoch = max([checkpoint.epoch, *_epochs(situation.standings)])
@@ -71,7 +71,7 @@ def decide(situation: Situation) -> Start:
         checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(situation))
     else:
         checkpoint = replace(checkpoint, epoch=epoch)
-    return Start(checkpoint=_with_digest(situation, checkpoint, warnings), warnings=warnings)
+    return StartDecision(checkpoint=_with_digest(situation, checkpoint, warnings), warnings=warnings)
 
 
 def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKey, Checkpoint]) -> None:
@@ -100,7 +100,7 @@ def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKe
             )
 
 
-def fresh(situation: Situation, seq: Seq) -> Checkpoint:
+def make_first_checkpoint(situation: StartupFacts, seq: Seq) -> Checkpoint:
     """The first checkpoint of a tail that nobody remembers."""
     return Checkpoint(
         seq=seq,
@@ -110,7 +110,7 @@ def fresh(situation: Situation, seq: Seq) -> Checkpoint:
     )
 
 
-def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint | None:
+def _authoritative(situation: StartupFacts, warnings: dict[str, str]) -> Checkpoint | None:
     """The checkpoint that counts: the state directory's, or the copy in the only target."""
     stored, copy = situation.stored, _copy(situation)
     if stored is None and copy is not None:
@@ -131,7 +131,7 @@ def _authoritative(situation: Situation, warnings: dict[str, str]) -> Checkpoint
     return copy
 
 
-def _refuse_unreadable(situation: Situation) -> None:
+def _refuse_unreadable(situation: StartupFacts) -> None:
     """A target's copy that cannot be read. The epoch beside it can: a reset goes above it."""
     stored = situation.stored
     if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
@@ -145,14 +145,14 @@ def _refuse_unreadable(situation: Situation) -> None:
             )
 
 
-def _copy(situation: Situation) -> Checkpoint | None:
+def _copy(situation: StartupFacts) -> Checkpoint | None:
     if not situation.transactional:
         return None
     (standing,) = situation.standings.values()
     return standing.checkpoint
 
 
-def _refuse_lost_state(situation: Situation) -> None:
+def _refuse_lost_state(situation: StartupFacts) -> None:
     """A target that was written before while nothing is remembered here: a lost state directory."""
     pillow = situation.key.pillow
     for name, standing in situation.standings.items():
@@ -172,7 +172,7 @@ def _refuse_lost_state(situation: Situation) -> None:
             )
 
 
-def _refuse_lost_targets(situation: Situation, checkpoint: Checkpoint) -> None:
+def _refuse_lost_targets(situation: StartupFacts, checkpoint: Checkpoint) -> None:
     """A target that knows nothing of this tail, though changes were acknowledged."""
     for name, standing in situation.standings.items():
         forgetful = [name] if standing.epoch is None else standing.missing_outputs
@@ -185,7 +185,7 @@ def _refuse_lost_targets(situation: Situation, checkpoint: Checkpoint) -> None:
             )
 
 
-def _refuse_changed_config(situation: Situation, checkpoint: Checkpoint) -> None:
+def _refuse_changed_config(situation: StartupFacts, checkpoint: Checkpoint) -> None:
     ours, theirs = situation.digest, checkpoint.digest
     reset = f"put the old value back, or `pillowd checkpoint reset {situation.key.pillow}`"
     if theirs.source and ours.source != theirs.source:
@@ -201,7 +201,7 @@ def _refuse_changed_config(situation: Situation, checkpoint: Checkpoint) -> None
         )
 
 
-def _with_digest(situation: Situation, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
+def _with_digest(situation: StartupFacts, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
     """The checkpoint under the present configuration; a changed pipeline is a warning."""
     theirs = checkpoint.digest.pipeline
     if theirs and theirs != situation.digest.pipeline:
@@ -214,7 +214,7 @@ def _with_digest(situation: Situation, checkpoint: Checkpoint, warnings: dict[st
     return replace(checkpoint, digest=situation.digest)
 
 
-def _all_empty(situation: Situation) -> bool:
+def _all_empty(situation: StartupFacts) -> bool:
     return all(standing.empty for standing in situation.standings.values())
 
 

@@ -17,11 +17,11 @@ from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from pillows.transports.base import KeyedTransport, TargetState, Transport
 
 
-class Beginning:
+class TailStartup:
     """Opens what a run needs, and says where it starts.
 
     Args:
@@ -30,7 +30,7 @@ class Beginning:
         retrier: tries again what is away.
     """
 
-    def __init__(self, plan: Plan, feed: Feed, retrier: Retrier) -> None:
+    def __init__(self, plan: TailSettings, feed: Feed, retrier: Retrier) -> None:
         self._plan = plan
         self._feed = feed
         self._retrier = retrier
@@ -53,12 +53,12 @@ class Beginning:
         former = self._former()
         start_decision.refuse_moved(self._plan.key, self._stored(self._plan.key), former)
         situation = self._situation(self._open(stack, former), former)
-        decision = start_decision.decide(situation)
+        decision = start_decision.decide_start(situation)
         for event, detail in decision.warnings.items():
-            self._plan.observer.warning(str(self._plan.key), event=event, details={"detail": detail})
+            self._plan.observer.warning(self._plan.key, event=event, details={"detail": detail})
         checkpoint = self._saved(decision.checkpoint or self._fresh(situation), situation.stored)
         self._plan.observer.notice(
-            str(self._plan.key),
+            self._plan.key,
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
             details={"seq": str(checkpoint.seq), "epoch": checkpoint.epoch, "changes": checkpoint.changes},
         )
@@ -97,8 +97,8 @@ class Beginning:
 
     def _situation(
         self, standings: Mapping[str, TargetState], former: Mapping[TailKey, Checkpoint]
-    ) -> start_decision.Situation:
-        return start_decision.Situation(
+    ) -> start_decision.StartupFacts:
+        return start_decision.StartupFacts(
             key=self._plan.key,
             stored=self._stored(self._plan.key),
             standings=standings,
@@ -112,8 +112,10 @@ class Beginning:
             former=former,
         )
 
-    def _fresh(self, situation: start_decision.Situation) -> Checkpoint:
-        return start_decision.fresh(situation, self._retrier.asks("source").until_done(self._feed.start))
+    def _fresh(self, situation: start_decision.StartupFacts) -> Checkpoint:
+        return start_decision.make_first_checkpoint(
+            situation, self._retrier.asks("source").until_done(self._feed.start)
+        )
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
         checkpoint = self._marked(self._identified(checkpoint))

@@ -13,10 +13,10 @@ from gevent.event import Event
 from checkpoints import Checkpoint, CheckpointMoved
 from pillows.errors import PillowError, SourceChangedError, StoppedError
 from pillows.models import ChangeBatch
-from pillows.progress.watermark import Advance
+from pillows.progress.watermark import WatermarkMove
 from pillows.runtime.status import State, TailStatus
-from pillows.runtime.tail_run import Run
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_run import TailRun
+from pillows.runtime.tail_settings import TailSettings
 
 #: A feed that reads tells at least this often how much is behind it. One that is held up by its target,
 #: or waits for its source, does not: then the source is asked.
@@ -35,17 +35,16 @@ class Tail:
         ticked_at: monotonic seconds of the last sign of life.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TailSettings) -> None:
         self.key = plan.key
         self.state = State.STARTING
         self.reason = ""
         self.ticked_at = plan.clock.monotonic()
         self._plan = plan
-        self._name = str(plan.key)
         self._caught_up = False
         self._pending: int | None = None
         self._pending_at = self.ticked_at
-        self._run: Run | None = None
+        self._run: TailRun | None = None
 
     def run(self, stop: Event) -> None:
         """Runs until `stop` is set, then drains: what was read is written and checkpointed.
@@ -63,7 +62,7 @@ class Tail:
             try:
                 self._run_once(halt)
             except CheckpointMoved:
-                self._plan.observer.rewind(self._name, reason="an operator edited the checkpoint")
+                self._plan.observer.rewind(self.key, reason="an operator edited the checkpoint")
             except SourceChangedError as error:
                 self._reload(error)
             except StoppedError:
@@ -90,7 +89,7 @@ class Tail:
             pending=self._pending,
             epoch=saved.epoch if saved else None,
             pass_number=saved.pass_epoch if saved and not saved.pass_done else None,
-            dead_letters=self._plan.letters.count(self._name),
+            dead_letters=self._plan.dead_letters.count(self.key),
             last_byte_age_seconds=self._age(self._run.feed.last_byte_at if self._run else None),
             # The wall clock may have been set back since.
             checkpoint_age_seconds=max(0.0, self._plan.clock.wall() - saved.saved_at) if saved else None,
@@ -102,7 +101,7 @@ class Tail:
     def _run_once(self, halt: Event) -> None:
         self._caught_up = False
         self._enter(State.STARTING)
-        self._run = Run(
+        self._run = TailRun(
             self._plan,
             halt=halt,
             tick=self.tick,
@@ -116,7 +115,7 @@ class Tail:
         finally:
             asking.kill()
 
-    def _ask_for_lag(self, run: Run, halt: Event) -> None:
+    def _ask_for_lag(self, run: TailRun, halt: Event) -> None:
         """Keeps `pending` true while the feed does not tell it."""
         clock = self._plan.clock
         while not clock.wait(halt, LAG_SECONDS):
@@ -129,7 +128,7 @@ class Tail:
         """Reads a recreated database from its beginning, if that is what the operator chose."""
         if not self._plan.reload_recreated:
             raise error
-        self._plan.observer.rewind(self._name, reason=str(error))
+        self._plan.observer.rewind(self.key, reason=str(error))
         self._plan.store.edit(self.key, Checkpoint.reset)
 
     def _on_batch(self, batch: ChangeBatch) -> None:
@@ -148,7 +147,7 @@ class Tail:
     def _on_retry(self, where: str, error: str) -> None:
         self._enter(State.BACKING_OFF, f"{where}: {error}")
 
-    def _on_advance(self, advance: Advance) -> None:
+    def _on_advance(self, advance: WatermarkMove) -> None:
         self._caught_up = self._caught_up or advance.caught_up
         self._resume()
 
@@ -158,7 +157,7 @@ class Tail:
     def _enter(self, state: State, reason: str = "") -> None:
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
-            self._plan.observer.state(self._name, state=state, reason=reason)
+            self._plan.observer.state(self.key, state=state, reason=reason)
 
     def _age(self, at: float | None) -> float | None:
         return None if at is None else self._plan.clock.monotonic() - at

@@ -17,29 +17,29 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint
-from pillows.dead_letters.dead_letter import LetterPolicy
-from pillows.delivery.batch_writer import Writer
+from pillows.dead_letters.dead_letter import DeadLetterPolicy
+from pillows.delivery.batch_writer import BatchWriter
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, id_of
-from pillows.delivery.partitioned_pusher import Lanes
+from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import RetryableError, StoppedError
 from pillows.models import Batch, ChangeBatch
 from pillows.pillow import Pipeline
-from pillows.progress.checkpointer import CheckpointPolicy, Keeper
-from pillows.progress.watermark import Advance, Watermark
-from pillows.retry.cancellable import Waiter
+from pillows.progress.checkpointer import Checkpointer, CheckpointPolicy
+from pillows.progress.watermark import Watermark, WatermarkMove
+from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime.redelivery import Redelivery
-from pillows.runtime.startup import Beginning, claim, identity_of, is_transactional
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.startup import TailStartup, claim, identity_of, is_transactional
+from pillows.runtime.tail_settings import TailSettings
 from pillows.transports.base import Transport
 
 #: So many documents are looked up in the source in one request.
 ASKED_AT_ONCE = 100
 
 
-class Run:
+class TailRun:
     """Runs a plan once.
 
     Args:
@@ -60,16 +60,16 @@ class Run:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: TailSettings,
         *,
         halt: Event,
         tick: Callable[[], None],
         on_retry: Callable[[str, str], None],
         on_batch: Callable[[ChangeBatch], None],
-        on_advance: Callable[[Advance], None],
+        on_advance: Callable[[WatermarkMove], None],
     ) -> None:
         self.feed = plan.make_feed()
-        self.keeper: Keeper | None = None
+        self.keeper: Checkpointer | None = None
         self._plan = plan
         self._halt = halt
         self._observer = plan.observer
@@ -79,7 +79,7 @@ class Run:
         self._transports: Sequence[Transport] = ()
         self._turn = RLock()  # the writer and the saver take turns at targets and checkpoint
         self._trouble: Exception | None = None
-        self._retrier = Retrier(str(plan.key), Waiter(plan.clock, halt, tick), plan.observer, on_retry)
+        self._retrier = Retrier(plan.key, StopAwareWaiter(plan.clock, halt, tick), plan.observer, on_retry)
 
     def execute(self) -> None:
         """Runs until `halt` is set, then drains.
@@ -91,13 +91,13 @@ class Run:
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self.feed))
-            beginning = Beginning(self._plan, self.feed, self._retrier)
+            beginning = TailStartup(self._plan, self.feed, self._retrier)
             self._transports, checkpoint = beginning.begin(stack)
             self.keeper = self._keep(checkpoint)
             self._carry(stack, self.keeper)
 
-    def _keep(self, checkpoint: Checkpoint) -> Keeper:
-        return Keeper(
+    def _keep(self, checkpoint: Checkpoint) -> Checkpointer:
+        return Checkpointer(
             self._plan.store,
             self._plan.key,
             checkpoint,
@@ -105,13 +105,13 @@ class Run:
             clock=self._plan.clock,
             observer=self._observer,
             publish=self._publish,
-            settle=self._plan.letters.sync,
-            unsettled=partial(self._plan.letters.unsynced, str(self._plan.key)),
+            settle=self._plan.dead_letters.sync,
+            unsettled=partial(self._plan.dead_letters.unsynced, self._plan.key),
         )
 
     # --- carrying
 
-    def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
+    def _carry(self, stack: ExitStack, keeper: Checkpointer) -> None:
         watermark = Watermark()
         pusher = self._pusher(keeper, watermark)
         stack.callback(pusher.kill)
@@ -131,7 +131,7 @@ class Run:
         with self._turn:
             keeper.save()
 
-    def _pipeline(self, pusher: Lanes[Item], watermark: Watermark) -> Pipeline:
+    def _pipeline(self, pusher: PartitionedPusher[Item], watermark: Watermark) -> Pipeline:
         """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
         return Pipeline(
             self._plan.pillow,
@@ -142,15 +142,15 @@ class Run:
             pusher=pusher,
             watermark=watermark,
             observer=self._observer,
-            key=str(self._plan.key),
+            tail=self._plan.key,
         )
 
-    def _redeliver(self, pipeline: Pipeline, pusher: Lanes[Item]) -> None:
+    def _redeliver(self, pipeline: Pipeline, pusher: PartitionedPusher[Item]) -> None:
         redelivery = Redelivery(
-            str(self._plan.key),
-            letters=self._plan.letters,
+            self._plan.key,
+            dead_letters=self._plan.dead_letters,
             source=self.feed,
-            outcome=pipeline.outcome_or_letter,
+            outcome=pipeline.outcome_or_dead_letter,
             push=pusher.push,
             waiter=self._retrier.waiter,
         )
@@ -162,9 +162,9 @@ class Run:
             self._trouble = self._trouble or error
             self._halt.set()
 
-    def _pusher(self, keeper: Keeper, watermark: Watermark) -> Lanes[Item]:
-        writer = Writer(
-            str(self._plan.key),
+    def _pusher(self, keeper: Checkpointer, watermark: Watermark) -> PartitionedPusher[Item]:
+        writer = BatchWriter(
+            self._plan.key,
             fanout=FanOut(
                 self._transports,
                 self._retrier,
@@ -172,7 +172,7 @@ class Run:
                 max_parallel=len(self._transports) * self._plan.max_in_flight,
             ),
             source=self.feed,
-            letters=self._plan.letters,
+            dead_letters=self._plan.dead_letters,
             transform=self._plan.pillow.transform,
             watermark=watermark,
             keeper=keeper,
@@ -185,8 +185,8 @@ class Run:
             believes_equal=self._believes_equal,
             on_advance=self._advanced,
             max_consecutive=self._plan.max_consecutive,
-            letter_policy=LetterPolicy(
-                max_letters=self._plan.max_dead_letters,
+            dead_letter_policy=DeadLetterPolicy(
+                max_dead_letters=self._plan.max_dead_letters,
                 max_tries=self._plan.max_tries,
                 config=self._plan.pipeline_digest,
             ),
@@ -201,28 +201,28 @@ class Run:
         def lane() -> Pusher[Item]:
             return Pusher(write, self._plan.batch, self._plan.clock, tick=self._tick, on_error=self._halt.set)
 
-        return Lanes(lane, self._plan.max_in_flight, id_of)
+        return PartitionedPusher(lane, self._plan.max_in_flight, id_of)
 
-    def _advanced(self, advance: Advance) -> None:
+    def _advanced(self, advance: WatermarkMove) -> None:
         if self.keeper is not None and advance.caught_up and not self.keeper.current.pass_done:
             self._complete_pass(self.keeper)
         self._on_advance(advance)
 
-    def _complete_pass(self, keeper: Keeper) -> None:
+    def _complete_pass(self, keeper: Checkpointer) -> None:
         """The pass has seen everything: what it did not write again is gone from the source.
 
         But for the documents of dead letters, whose older rows stay until they are mended or deleted. A
-        letter may be older than the pass, of a document that is gone, so the source is asked.
+        dead letter may be older than the pass, of a document that is gone, so the source is asked.
         Where rows outlive their documents nothing is swept: a pass cannot tell those from phantoms.
         """
         kept = self._plan.pillow.keep_departed or self._plan.pillow.keep_deleted
         epoch = 0 if kept else keeper.current.pass_epoch
         for transport in self._transports:
             tries = self._retrier.tries(transport.name)
-            older = self._still_there(self._plan.letters.ids(str(self._plan.key), transport.name))
+            older = self._still_there(self._plan.dead_letters.ids(self._plan.key, transport.name))
             removed = tries.until_done(partial(transport.finish_pass, epoch, older))
             self._observer.notice(
-                str(self._plan.key),
+                self._plan.key,
                 event="pass.completed",
                 details={"transport": transport.name, "epoch": epoch, "removed": removed},
             )
@@ -245,7 +245,7 @@ class Run:
 
     # --- saving
 
-    def _change(self, keeper: Keeper, **fields: Any) -> None:
+    def _change(self, keeper: Checkpointer, **fields: Any) -> None:
         self._retrier.tries("checkpoint").until_done(partial(keeper.change, **fields))
 
     @property
@@ -266,12 +266,12 @@ class Run:
             # The state directory still gets it. Until the next try the copy, which counts, is older: after a
             # crash a little more is read again.
             self._observer.warning(
-                str(self._plan.key), event="checkpoint.not_copied", details={"error": str(error)}
+                self._plan.key, event="checkpoint.not_copied", details={"error": str(error)}
             )
             return False
         return True
 
-    def _save_regularly(self, keeper: Keeper) -> None:
+    def _save_regularly(self, keeper: Checkpointer) -> None:
         while not self._plan.clock.wait(self._halt, self._plan.checkpoints.interval_seconds):
             try:
                 with self._turn:

@@ -17,7 +17,7 @@ from pillows.transports.base import Transport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TailSettings:
     """Everything that a tail is made of.
 
     Attributes:
@@ -34,7 +34,7 @@ class Plan:
         max_tries: how often the document of a dead letter is tried.
         max_dead_letters: so many are kept; one more stops the tail.
         write_timeouts_seconds: by a transport's name; see `FanOut`.
-        store, letters: durable state, shared with other tails.
+        store, dead_letters: durable state, shared with other tails.
         clock, observer: shared too.
     """
 
@@ -45,7 +45,7 @@ class Plan:
     source_digest: str
     pipeline_digest: str
     store: CheckpointStore
-    letters: DeadLetters
+    dead_letters: DeadLetters
     clock: Clock
     observer: Observer
     reload_recreated: bool = False

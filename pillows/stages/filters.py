@@ -18,7 +18,7 @@ from pillows.errors import ConfigError, PermanentError
 from pillows.models import Change
 from pillows.stages.document_paths import misfit
 
-#: By its name, as one of all values, within the whole, or by its name in other letters (`\u0064oc`).
+#: By its name, as one of all values, within the whole, or by its name in other dead letters (`\u0064oc`).
 _REACHES_DOCUMENT = re.compile(r"doc|[*@]|\\u")
 
 

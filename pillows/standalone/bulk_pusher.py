@@ -23,9 +23,10 @@ from operator import attrgetter
 from types import TracebackType
 from typing import Any, Self
 
+from checkpoints import TailKey
 from pillows.clock import Clock, SystemClock
 from pillows.delivery.batcher import BatchPolicy
-from pillows.delivery.partitioned_pusher import Lanes
+from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.observer import Observer
@@ -118,7 +119,7 @@ class BulkPusher:
         self.counts = BulkCounts()
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
-        self._name = name
+        self._tail = TailKey(name, "")
         self._max_tries = max_tries
         self._background = background()
         self._couches: list[CouchBulkWriter] = []
@@ -139,7 +140,7 @@ class BulkPusher:
             return Pusher(write, policy, self._clock, background=self._background)
 
         with self._background.turn():
-            self._lanes = Lanes(lane, max_in_flight, attrgetter("id"))
+            self._lanes = PartitionedPusher(lane, max_in_flight, attrgetter("id"))
 
     @property
     def waiting(self) -> int:
@@ -179,7 +180,7 @@ class BulkPusher:
         """
         with self._background.turn():
             while self._under_way and self._error is None:
-                self._lanes.hurry()
+                self._lanes.flush()
                 self._clock.wait(self._idle, 0.05)
         if self._error is not None:
             raise self._error
@@ -244,7 +245,7 @@ class BulkPusher:
             raise
         self.counts.add(len(documents), outcome)
         self._observer.batch(
-            self._name,
+            self._tail,
             documents=len(documents),
             refused=outcome.conflict or 0,
             dead=outcome.failed or 0,
@@ -263,7 +264,7 @@ class BulkPusher:
                 if self._max_tries is not None and backoff.attempts >= self._max_tries:
                     raise
                 self._observer.retry(
-                    self._name,
+                    self._tail,
                     where="target",
                     error=str(error),
                     attempt=backoff.attempts,

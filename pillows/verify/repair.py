@@ -18,16 +18,16 @@ from gevent.event import Event
 
 from pillows.models import ChangeBatch
 from pillows.pillow import Pipeline
-from pillows.progress.checkpointer import Keeper
+from pillows.progress.checkpointer import Checkpointer
 from pillows.progress.watermark import Watermark
-from pillows.runtime.tail_run import Run
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_run import TailRun
+from pillows.runtime.tail_settings import TailSettings
 
 #: Documents that are fetched at once.
 _FETCHED = 200
 
 
-class Repair(Run):
+class Repair(TailRun):
     """A run that carries given documents in place of the feed.
 
     Args:
@@ -38,7 +38,7 @@ class Repair(Run):
 
     _believes_equal = False
 
-    def __init__(self, plan: Plan, ids: Sequence[str], *, halt: Event) -> None:
+    def __init__(self, plan: TailSettings, ids: Sequence[str], *, halt: Event) -> None:
         super().__init__(
             plan,
             halt=halt,
@@ -49,7 +49,7 @@ class Repair(Run):
         )
         self._ids = ids
 
-    def _carry(self, stack: ExitStack, keeper: Keeper) -> None:
+    def _carry(self, stack: ExitStack, keeper: Checkpointer) -> None:
         watermark = Watermark()
         pusher = self._pusher(keeper, watermark)
         stack.callback(pusher.kill)
@@ -59,7 +59,7 @@ class Repair(Run):
             pusher=pusher,
             watermark=watermark,
             observer=self._observer,
-            key=str(self._plan.key),
+            tail=self._plan.key,
         )
         for start in range(0, len(self._ids), _FETCHED):
             ids = self._ids[start : start + _FETCHED]

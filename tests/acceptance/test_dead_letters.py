@@ -54,8 +54,8 @@ def stored(tmp_path: Path) -> list[int]:
 def test_l6_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_path: Path) -> None:
     pillowd.start()
     pillowd.wait_for(lambda: pillowd.state("cases") == "live")
-    letters = pillowd.ask("dead-letter", "list", "cases")
-    assert {each["id"] for each in letters} == {"d1", "d3", "d5"}
+    dead_letters = pillowd.ask("dead-letter", "list", "cases")
+    assert {each["id"] for each in dead_letters} == {"d1", "d3", "d5"}
     (shown,) = pillowd.ask("dead-letter", "show", "cases", "d3")
     where = tmp_path / "plugins" / "mill_rows.py"
     assert shown["error"] == f"ValueError: the mill is broken ({where}:6, in rows)"

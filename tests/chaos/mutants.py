@@ -115,10 +115,10 @@ def failed_batch_later() -> None:
             result = once(batch)
         except RetryableError:
             gevent.spawn_later(3.0, deliver, self, transport, batch)
-            return fanout.Delivery(refused={}, dead={})
+            return fanout.TransportResult(refused={}, dead={})
         if result.retry:
             gevent.spawn_later(3.0, deliver, self, transport, batch.only(result.retry))
-        return fanout.Delivery(refused=result.refused, dead=result.dead)
+        return fanout.TransportResult(refused=result.refused, dead=result.dead)
 
     fanout.FanOut._deliver = aside  # type: ignore[method-assign]
 

@@ -27,9 +27,9 @@ from pillows.delivery.fanout import FanOut
 from pillows.errors import RetryableError, StoppedError
 from pillows.models import Batch, Change, ChangeBatch, DocumentRows, WriteResult
 from pillows.observer import Observer
-from pillows.progress.checkpointer import CheckpointPolicy, Keeper
-from pillows.progress.watermark import Segment, Watermark
-from pillows.retry.cancellable import Waiter
+from pillows.progress.checkpointer import Checkpointer, CheckpointPolicy
+from pillows.progress.watermark import PendingRange, Watermark
+from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
 from tests.support.sizes import size
@@ -92,10 +92,10 @@ class Machine(RuleBasedStateMachine):
         clock = FakeClock()
         stopped = Event()
         stopped.set()  # so a wait before another try ends the batch: it stays unacknowledged
-        retrier = Retrier("pillow", Waiter(clock, stopped), Observer())
+        retrier = Retrier("pillow", StopAwareWaiter(clock, stopped), Observer())
         self.fanout = FanOut(self.targets, retrier)  # type: ignore[arg-type]
         self.watermark = Watermark()
-        self.keeper = Keeper(
+        self.keeper = Checkpointer(
             self.store,  # type: ignore[arg-type]
             KEY,
             self.store.saved,
@@ -104,7 +104,7 @@ class Machine(RuleBasedStateMachine):
             observer=Observer(),
         )
         self.read = int(str(self.store.saved.seq))
-        self.pending: list[tuple[Segment, Sequence[int]]] = []
+        self.pending: list[tuple[PendingRange, Sequence[int]]] = []
 
     # --- what happens
 

@@ -75,7 +75,7 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
         running.get(timeout=120)
         saved = made.store.get(KEY)
         made.store.close()
-        made.letters.close()
+        made.dead_letters.close()
 
     assert saved is not None
     assert saved.changes == COUNT

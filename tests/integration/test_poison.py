@@ -199,7 +199,7 @@ def tail_of(folder: Path, feed: ListFeed, place: Place, **settings: Any) -> Iter
         stop.set()
         running.get(timeout=60)
         made.store.close()
-        made.letters.close()
+        made.dead_letters.close()
 
 
 def until(condition: Callable[[], Any], tail: Tail, seconds: float) -> None:
@@ -246,13 +246,17 @@ def test_l6_one_document_in_a_hundred_that_can_never_be_written(
     assert place.mended
     feed = ListFeed(batches(bad=True))
     with tail_of(tmp_path / "poisoned", feed, place.mended()) as (tail, made):
-        letters = made.letters.of(str(made.key))
-        assert sorted(letter.id for letter in letters) == sorted(bad)
-        assert all(letter.error and letter.failures == 1 for letter in letters)
-        assert {letter.stage for letter in letters} == {"transform" if target == "transform" else "transport"}
+        dead_letters = made.dead_letters.list(made.key)
+        assert sorted(dead_letter.id for dead_letter in dead_letters) == sorted(bad)
+        assert all(dead_letter.error and dead_letter.failures == 1 for dead_letter in dead_letters)
+        assert {dead_letter.stage for dead_letter in dead_letters} == {
+            "transform" if target == "transform" else "transport"
+        }
 
-        made.letters.retry(str(made.key), [(letter.transport, letter.id) for letter in letters])
-        until(lambda: not made.letters.count(str(made.key)), tail, 300)
+        made.dead_letters.retry(
+            made.key, [(dead_letter.transport, dead_letter.id) for dead_letter in dead_letters]
+        )
+        until(lambda: not made.dead_letters.count(made.key), tail, 300)
         assert place.read() == good | dict.fromkeys(bad, place.bad)
 
 
@@ -303,12 +307,12 @@ def outage(
                 gevent.sleep(OUTAGE_SECONDS)
             assert tail.state is State.BACKING_OFF
             assert psutil.Process().memory_info().rss - before < 64 * 2**20
-            assert made.letters.count(str(made.key)) == 0
+            assert made.dead_letters.count(made.key) == 0
             written, back_at = tail.status().changes, time.monotonic()
         until(lambda: tail.status().changes > written, tail, 60)
         print(f"away for {OUTAGE_SECONDS} s, went on {time.monotonic() - back_at:.1f} s after it was back")
         until(lambda: tail.state is State.LIVE, tail, 60)
-        assert made.letters.count(str(made.key)) == 0
+        assert made.dead_letters.count(made.key) == 0
         assert all(told["delay_seconds"] <= AWAY_SECONDS for told in seen.of("retry"))
     requests.post(f"{elasticsearch_url}/{index}/_refresh", timeout=60).raise_for_status()
     assert requests.get(f"{elasticsearch_url}/{index}/_count", timeout=60).json()["count"] == COUNT

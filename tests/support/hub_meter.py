@@ -57,14 +57,14 @@ class HubMeter:
 
 
 @contextmanager
-def count_turns(pause_seconds: float = 0.005) -> Iterator[list[float]]:
+def count_turns(retry_delay_seconds: float = 0.005) -> Iterator[list[float]]:
     """Run a greenlet that wants to run all the time. Give the monotonic times at which it did."""
     times: list[float] = []
 
     def tick() -> None:
         while True:
             times.append(time.monotonic())
-            gevent.sleep(pause_seconds)
+            gevent.sleep(retry_delay_seconds)
 
     ticking = gevent.spawn(tick)
     try:

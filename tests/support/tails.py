@@ -14,7 +14,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Transport
@@ -35,7 +35,7 @@ class RunningTail:
         greenlet: where it runs.
     """
 
-    def __init__(self, settings: Plan) -> None:
+    def __init__(self, settings: TailSettings) -> None:
         self.tail = Tail(settings)
         self.settings = settings
         self.stop = Event()
@@ -63,7 +63,7 @@ def plan(
     clock: Clock | None = None,
     observer: Observer | None = None,
     **settings: Any,
-) -> Plan:
+) -> TailSettings:
     """Return the settings of a tail of these parts, with its stores in `folder`."""
     known: dict[str, Any] = {
         "key": KEY,
@@ -79,5 +79,5 @@ def plan(
     }
     if "store" not in settings:
         known["store"] = CheckpointStore(folder / "checkpoints")
-        known["letters"] = DeadLetters(folder / "dead-letters", clock=clock)
-    return Plan(**(known | settings))
+        known["dead_letters"] = DeadLetters(folder / "dead-letters", clock=clock)
+    return TailSettings(**(known | settings))

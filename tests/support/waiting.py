@@ -41,7 +41,7 @@ def wait_until(
         AssertionError: the time is over, or the worker has ended without an error.
     """
     give_up_at = time.monotonic() + seconds
-    pause_seconds = PAUSE_SECONDS
+    retry_delay_seconds = PAUSE_SECONDS
     while not condition():
         if worker is not None and worker.dead:
             worker.get()
@@ -50,5 +50,5 @@ def wait_until(
             raise AssertionError(f"the worker has ended, and this is not true: {condition}")
         if time.monotonic() >= give_up_at:
             raise AssertionError(f"not true within {seconds:g} s: {condition} {explain()}")
-        time.sleep(pause_seconds)  # gevent's, in the tests: other greenlets run meanwhile
-        pause_seconds = min(1.2 * pause_seconds, LONGEST_PAUSE_SECONDS)
+        time.sleep(retry_delay_seconds)  # gevent's, in the tests: other greenlets run meanwhile
+        retry_delay_seconds = min(1.2 * retry_delay_seconds, LONGEST_PAUSE_SECONDS)

@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from tests.support.tails import RunningTail
 
 
 @pytest.fixture
-def running() -> Iterator[Callable[[Plan], RunningTail]]:
+def running() -> Iterator[Callable[[TailSettings], RunningTail]]:
     """Start tails: `running(plan(folder, feed, transport))`."""
     opened: list[RunningTail] = []
 
-    def start(settings: Plan) -> RunningTail:
+    def start(settings: TailSettings) -> RunningTail:
         opened.append(RunningTail(settings))
         return opened[-1]
 
     yield start
     for each in opened:
         each.kill()
-    stores = [part for each in opened for part in (each.settings.store, each.settings.letters)]
+    stores = [part for each in opened for part in (each.settings.store, each.settings.dead_letters)]
     for store in {id(store): store for store in stores}.values():
         store.close()

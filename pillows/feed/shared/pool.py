@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from checkpoints import TailKey
+from checkpoints.checkpoint import NO_TAIL
 from pillows.clock import Clock, SystemClock
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
@@ -41,7 +43,7 @@ class FeedPool:
         source: SourceOptions,
         *,
         prefilter: Callable[[Change], bool] | None = None,
-        key: object = "",
+        tail: TailKey = NO_TAIL,
     ) -> Feed:
         """A feed of one pillow; arguments as for `CouchFeed`.
 
@@ -49,22 +51,22 @@ class FeedPool:
         """
         couch = self._client(connection)
 
-        def own(wants: Callable[[Change], bool] | None, life_seconds: float, whose: object) -> CouchFeed:
+        def own(wants: Callable[[Change], bool] | None, life_seconds: float, whose: TailKey) -> CouchFeed:
             return CouchFeed(
                 connection,
                 source,
                 prefilter=wants,
                 clock=self._clock,
                 observer=self._observer,
-                key=whose,
+                tail=whose,
                 couch=couch,
                 max_life_seconds=life_seconds,
             )
 
         if source.filtered or source.identity_token:
-            return own(prefilter, ALONE_SECONDS, key)
-        group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, source.database))
-        return SubscribedFeed(own(prefilter, ALONE_SECONDS, key), group, prefilter or _everything)
+            return own(prefilter, ALONE_SECONDS, tail)
+        group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, tail))
+        return SubscribedFeed(own(prefilter, ALONE_SECONDS, tail), group, prefilter or _everything)
 
     def close(self) -> None:
         """Closes every connection."""

@@ -183,7 +183,7 @@ def test_a_pillow_that_is_configured_no_more_can_still_be_looked_at(office: Offi
 
 def letter(id: str) -> DeadLetter:
     return DeadLetter(
-        pillow=str(KEY), transport="t", id=id, rev="1-x", leaf_version=1, stage="transport", error="no"
+        tail=KEY, transport="t", id=id, rev="1-x", leaf_version=1, stage="transport", error="no"
     )
 
 
@@ -243,7 +243,7 @@ def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
         office.clock.advance(1)
         if len(told) < 6:
             assert sum(map(len, listed(office, 1000))) == 8
-            office.state.dead_letters.discard(str(KEY), [("t", "a")])
+            office.state.dead_letters.discard(KEY, [("t", "a")])
             office.state.dead_letters.add([letter("a")])
     assert told == [*"abcdefgh", "a"]
 
@@ -262,6 +262,6 @@ def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
     """The tail finds them when it runs; nothing is read or written by the call itself."""
     office.state.dead_letters.add([letter("a"), letter("b")])
     assert office.call("dead-letter.retry", key="cases", ids=["a"]) == {"key": str(KEY), "retried": 1}
-    assert [each.id for each in office.state.dead_letters.due(str(KEY), at_most=9)] == ["a"]
+    assert [each.id for each in office.state.dead_letters.claim_due(KEY, at_most=9)] == ["a"]
     assert office.call("dead-letter.retry", key="cases")["retried"] == 2
     assert len(office.call("dead-letter.list", key="cases")) == 2

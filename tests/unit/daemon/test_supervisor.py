@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 from structlog.testing import capture_logs
 
-from checkpoints import CheckpointMoved
+from checkpoints import CheckpointMoved, TailKey
 from daemon.paused_pillows import Pauses
 from daemon.restart_policy import RestartPolicy
 from daemon.supervisor import Supervisor
@@ -26,8 +26,8 @@ class StateObserver(Observer):
     def __init__(self) -> None:
         self.states: list[tuple[str, str]] = []
 
-    def state(self, pillow: str, *, state: str, reason: str) -> None:
-        self.states.append((pillow.partition("@")[0], state))
+    def state(self, tail: TailKey, *, state: str, reason: str) -> None:
+        self.states.append((tail.pillow, state))
 
 
 class House:

@@ -52,7 +52,7 @@ def started():
     yield start
     for each in opened:
         each.greenlet.kill()
-    for store in {id(p): p for each in opened for p in (each.made.store, each.made.letters)}.values():
+    for store in {id(p): p for each in opened for p in (each.made.store, each.made.dead_letters)}.values():
         store.close()
 
 

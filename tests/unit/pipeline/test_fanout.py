@@ -10,11 +10,11 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.delivery.fanout import Delivery, FanOut, diverged
+from pillows.delivery.fanout import FanOut, TransportResult, find_divergence
 from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
-from pillows.retry.cancellable import Waiter
+from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.memory_transport import MemoryTransport
 from tests.support.recorder import Recorder
@@ -47,7 +47,7 @@ def make(clock):
     stop = Event()
 
     def build(*transports):
-        return FanOut(transports, Retrier("t", Waiter(clock, stop), Observer())), stop
+        return FanOut(transports, Retrier("t", StopAwareWaiter(clock, stop), Observer())), stop
 
     return build
 
@@ -136,9 +136,9 @@ def test_the_answer_of_a_slow_transport_is_its_own(make):
     gevent.sleep(0.01)
     slow.let_go.set()
 
-    deliveries = delivering.get(timeout=60)
+    results = delivering.get(timeout=60)
 
-    assert ({"x"}, set()) == (set(deliveries["slow"].dead), set(deliveries["fast"].dead))
+    assert ({"x"}, set()) == (set(results["slow"].dead), set(results["fast"].dead))
 
 
 def test_killed_while_it_delivers_it_leaves_nobody_writing(make):
@@ -163,7 +163,7 @@ class Both(MemoryTransport):
 
 
 def test_a_part_that_is_tried_again_has_no_checkpoint(make):
-    """The document that is dead already is in no letter yet when the rest is written."""
+    """The document that is dead already is in no dead letter yet when the rest is written."""
     target = Both("both")
     target.poison = {"dead"}
     whole = replace(rows("dead", "busy"), checkpoint=Checkpoint(seq=Seq.of("2-b")))
@@ -208,12 +208,12 @@ def test_w2_answers_belong_to_who_gave_them_whoever_ends_first(make):
 
 
 def test_w7_transports_that_disagree_on_a_document_are_told():
-    deliveries = {
-        "a": Delivery(refused={"replay": 5}, dead={"x": "no", "both": "no"}),
-        "b": Delivery(refused={}, dead={"both": "no"}),
+    results = {
+        "a": TransportResult(refused={"replay": 5}, dead={"x": "no", "both": "no"}),
+        "b": TransportResult(refused={}, dead={"both": "no"}),
     }
-    assert diverged(deliveries) == {"x": ["a"]}
-    assert diverged({"a": deliveries["a"]}) == {}
+    assert find_divergence(results) == {"x": ["a"]}
+    assert find_divergence({"a": results["a"]}) == {}
 
 
 def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
@@ -228,7 +228,7 @@ def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
 
     hanging, good = Hanging("hanging"), MemoryTransport("good")
     seen = Recorder()
-    retrier = Retrier("t", Waiter(clock, Event()), seen)
+    retrier = Retrier("t", StopAwareWaiter(clock, Event()), seen)
     FanOut([hanging, good], retrier, timeouts_seconds={"hanging": 0.02}).deliver(rows("x"))
     assert (len(hanging.batches), len(good.batches)) == (1, 1)
     assert [facts["where"] for facts in seen.of("retry")] == ["hanging"] * 2
@@ -237,7 +237,7 @@ def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
 
 def test_w10_no_write_begins_after_the_deliverer_was_killed(clock):
     transports = [Delayed(name, 0.05) for name in "abcd"]
-    retrier = Retrier("t", Waiter(clock, Event()), Observer())
+    retrier = Retrier("t", StopAwareWaiter(clock, Event()), Observer())
     delivering = gevent.spawn(FanOut(transports, retrier, max_parallel=1).deliver, rows("x"))
     gevent.sleep(0.07)
     delivering.kill()
@@ -258,6 +258,6 @@ def test_w11_every_transport_sees_the_same_order(make):
 def test_w14_so_many_write_at_once(clock):
     steps: list[int] = []
     transports = [Delayed(str(n), 0.02, steps) for n in range(5)]
-    retrier = Retrier("t", Waiter(clock, Event()), Observer())
+    retrier = Retrier("t", StopAwareWaiter(clock, Event()), Observer())
     FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
     assert max(accumulate(steps)) == 2

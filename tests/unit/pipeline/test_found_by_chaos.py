@@ -33,7 +33,7 @@ class Copying(MemoryTransport):
 def test_replay_after_a_clean_stop_a_copy_that_failed_once_is_made_with_the_next_save(tmp_path, running):
     """Else the older copy counts at the next start, and what was written since is written again."""
     target = Copying()
-    target.away, target.poison = 1, {"bad"}  # with a letter to bury, the rows bring no checkpoint along
+    target.away, target.poison = 1, {"bad"}  # with a dead letter to bury, the rows bring no checkpoint along
     feed = ListFeed([batch("1-a", change("good"), change("bad"))])
     run = running(plan(tmp_path, feed, target, clock=FakeClock()))
     run.until(lambda: run.tail.state is State.LIVE or len(target.live()) == 1)

@@ -10,8 +10,6 @@ from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import plan
 
-NAME = str(KEY)
-
 
 class CrashError(Exception):
     """Stands for the end of the process."""
@@ -25,22 +23,22 @@ def test_a_letter_is_kept_until_a_document_that_went_back_was_written_again(tmp_
     memory.target["rows"]["a"] = (write_version(1, 5), {"cases": ({"n": 5},)})
     memory.poison = {"a"}
     run = running(plan(tmp_path, feed, memory, clock=clock))
-    run.until(lambda: run.settings.letters.count(NAME) == 1 and run.tail.status().changes == 1)
+    run.until(lambda: run.settings.dead_letters.count(KEY) == 1 and run.tail.status().changes == 1)
     memory.poison.clear()
 
     def crash(checkpoint):
         raise CrashError
 
     memory.acquire = crash  # the epoch was raised in the state directory, and next would be in the target
-    run.settings.letters.retry(NAME, [("memory", "a")])
+    run.settings.dead_letters.retry(KEY, [("memory", "a")])
     with pytest.raises(CrashError):
         run.until(lambda: False)
-    assert run.settings.letters.count(NAME) == 1
+    assert run.settings.dead_letters.count(KEY) == 1
 
     del memory.acquire
     again = running(run.settings)
     again.until(lambda: memory.live()["a"]["n"] == 2)
-    again.until(lambda: run.settings.letters.count(NAME) == 0)
+    again.until(lambda: run.settings.dead_letters.count(KEY) == 0)
 
 
 def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_path, running, clock):
@@ -58,7 +56,9 @@ def test_a_document_that_went_back_and_cannot_be_written_again_has_a_letter(tmp_
     run = running(plan(tmp_path, feed, memory, clock=clock, max_tries=1))
     run.until(lambda: run.tail.status().changes == 1)
     run.finish()
-    assert [(letter.id, letter.leaf_version) for letter in run.settings.letters.of(NAME)] == [("a", 2)]
+    assert [
+        (dead_letter.id, dead_letter.leaf_version) for dead_letter in run.settings.dead_letters.list(KEY)
+    ] == [("a", 2)]
 
 
 def purged(purge_seq):
@@ -71,7 +71,7 @@ def once(tmp_path, running, feed, memory, until):
     run.until(lambda: until(run))
     checkpoint = run.finish()
     run.settings.store.close()
-    run.settings.letters.close()
+    run.settings.dead_letters.close()
     return checkpoint
 
 

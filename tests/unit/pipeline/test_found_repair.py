@@ -22,7 +22,7 @@ def repair(tmp_path):
         feed = ListFeed([batch(1, *changes, caught_up=True)])
         feed.sums = {change.id: change.leaf_version for change in changes} if leaves is None else leaves
         made = plan(tmp_path, feed, *targets, clock=FakeClock())
-        stores.extend((made.store, made.letters))
+        stores.extend((made.store, made.dead_letters))
         Repair(made, ["a"], halt=Event()).execute()
         return made.store.get(KEY).epoch
 

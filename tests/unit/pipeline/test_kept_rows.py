@@ -17,7 +17,7 @@ from tests.support.tails import plan
 
 @pytest.mark.parametrize("where", ["transform", "transport"])
 def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp_path, running, where):
-    """The letter says that it is an older one; when the document can be written, it is replaced."""
+    """The dead letter says that it is an older one; when the document can be written, it is replaced."""
     target, broken = MemoryTransport(), set()
 
     def rows(doc):
@@ -43,12 +43,14 @@ def test_a_pass_keeps_the_older_row_of_a_dead_letter_and_sweeps_what_is_gone(tmp
     again = running(replaced(first, rows, feed))
     again.until(lambda: again.tail.state is State.LIVE)
     assert target.live().keys() == {"good", "bad"}
-    assert [letter.id for letter in first.letters.of(str(KEY))] == ["bad"]
+    assert [dead_letter.id for dead_letter in first.dead_letters.list(KEY)] == ["bad"]
 
     broken.clear()
     target.poison.clear()
-    first.letters.retry(str(KEY), [(letter.transport, "bad") for letter in first.letters.of(str(KEY))])
-    again.until(lambda: not first.letters.count(str(KEY)), seconds=60)
+    first.dead_letters.retry(
+        KEY, [(dead_letter.transport, "bad") for dead_letter in first.dead_letters.list(KEY)]
+    )
+    again.until(lambda: not first.dead_letters.count(KEY), seconds=60)
     assert again.finish().epoch == 2
     assert target.target["rows"]["bad"][0] >> 40 == 2
 
@@ -70,7 +72,7 @@ def test_a_letter_of_a_document_that_is_gone_keeps_no_row(tmp_path, running):
 
     broken.add("bad")
     run = running(replaced(first, rows, ListFeed([batch("2-a", change("bad", "2-b"), caught_up=True)])))
-    run.until(lambda: first.letters.count(str(KEY)) == 1)
+    run.until(lambda: first.dead_letters.count(KEY) == 1)
     run.finish()
 
     first.store.edit(KEY, Checkpoint.reset)

@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from pillows.dead_letters.dead_letter import MAX_ERROR_CHARACTERS, DeadLetter, letter_of
+from pillows.dead_letters.dead_letter import MAX_ERROR_CHARACTERS, DeadLetter, make_dead_letter
 from pillows.errors import PermanentError
 from pillows.models import Document
 from pillows.pillow import Pillow
@@ -61,10 +61,10 @@ def test_a_letter_and_the_line_in_the_log_quote_no_more_than_a_letter_may(tmp_pa
 
 
 def test_a_letter_of_a_transport_is_cut_wherever_it_is_made():
-    letter = DeadLetter(
-        pillow="p", transport="t", id="a", rev="1-a", leaf_version=1, stage="transport", error="x" * 5000
+    dead_letter = DeadLetter(
+        tail="p", transport="t", id="a", rev="1-a", leaf_version=1, stage="transport", error="x" * 5000
     )
-    assert len(letter.error) == MAX_ERROR_CHARACTERS
+    assert len(dead_letter.error) == MAX_ERROR_CHARACTERS
 
 
 # --- where in a user's code
@@ -103,7 +103,7 @@ def mill(tmp_path):
 def failure(call, *args):
     with pytest.raises(Exception) as raised:  # noqa: PT011 - whatever it is
         call(*args)
-    return letter_of("p", change("a"), "transform", raised.value).error
+    return make_dead_letter("p", change("a"), "transform", raised.value).error
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_l6_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said)
     for transform in (PythonTransform(mill["grind"], ("c",)), Chain([Step(), mill["grind"]], ("c",))):
         assert re.fullmatch(said, failure(transform, document(n)))
     (error,) = ChunkedTransform(mill["all_of"], ("c",), chunk=5).many([document(n)])
-    assert re.fullmatch(said, letter_of("p", wanted, "transform", error).error)
+    assert re.fullmatch(said, make_dead_letter("p", wanted, "transform", error).error)
 
 
 def test_l6_a_long_reason_leaves_room_for_the_line(mill):
@@ -133,5 +133,6 @@ def test_an_error_of_pillowds_own_names_no_line():
         "PermanentError: The field 'n' has a text that is no integer."
     )
     assert (
-        letter_of("p", change("a"), "filter", ValueError("never raised")).error == "ValueError: never raised"
+        make_dead_letter("p", change("a"), "filter", ValueError("never raised")).error
+        == "ValueError: never raised"
     )

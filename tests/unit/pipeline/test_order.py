@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
 from checkpoints.files.directory import Directory
-from pillows.dead_letters.dead_letter import letter_of
+from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.errors import FencedError, RetryableError, StateLostError
 from pillows.models import Change, write_version
 from pillows.pillow import Pillow
@@ -58,7 +58,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
     running,
     monkeypatch,
 ):
-    """The process dies between the target's commit and the letter."""
+    """The process dies between the target's commit and the dead letter."""
     target = Transactional()
     feed = ListFeed([batch("1-a", change("good"), change("bad"))])
     made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
@@ -66,7 +66,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
     def die(*_):
         raise SystemError("killed")
 
-    monkeypatch.setattr(made.letters, "add", die)
+    monkeypatch.setattr(made.dead_letters, "add", die)
     run = running(made)
     with pytest.raises(SystemError):
         run.greenlet.get(timeout=60)
@@ -84,14 +84,14 @@ def test_l6_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path
 
     def look(move):
         def looking(*args):
-            unsafe.append(made.letters.unsynced(str(KEY)) and args[-1].changes > 0)
+            unsafe.append(made.dead_letters.unsynced(KEY) and args[-1].changes > 0)
             return move(*args)
 
         return looking
 
     def write(self, batch):
         if batch.checkpoint is not None and batch.checkpoint.changes:
-            unsafe.append(made.letters.unsynced(str(KEY)))
+            unsafe.append(made.dead_letters.unsynced(KEY))
         return known(self, batch)
 
     known = kind.write
@@ -104,7 +104,7 @@ def test_l6_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path
     assert saved.changes == 38
     assert unsafe
     assert not any(unsafe)
-    assert not made.letters.unsynced(str(KEY))
+    assert not made.dead_letters.unsynced(KEY)
 
 
 def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear_a_letter(
@@ -116,7 +116,7 @@ def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear
     feed = ListFeed([batch("1-a", change("bad"))])
     made = plan(tmp_path, feed, target)
     first = running(made)
-    first.until(lambda: made.letters.count(str(KEY)))
+    first.until(lambda: made.dead_letters.count(KEY))
     first.finish()
     target.poison = set()
     feed.queue = [batch("1-a", change("bad")), batch("2-b", change("bad", "2-b"), change("good"))]
@@ -125,13 +125,13 @@ def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear
         raise SystemError("killed")
 
     with monkeypatch.context() as killed:
-        killed.setattr(made.letters, "clear", die)
+        killed.setattr(made.dead_letters, "clear", die)
         with pytest.raises(SystemError):
             running(made).greenlet.get(timeout=60)
     assert target.target["checkpoint"].seq == Seq.of("1-a")
 
     again = running(made)
-    again.until(lambda: not made.letters.count(str(KEY)))
+    again.until(lambda: not made.dead_letters.count(KEY))
     assert again.finish().seq == Seq.of("2-b")
 
 
@@ -224,20 +224,20 @@ def test_a_full_disk_is_waited_for_and_no_crash(tmp_path, running, clock, monkey
     checkpoint = run.finish()
 
     assert (Seq.of("1-a"), 2, True) == (checkpoint.seq, checkpoint.epoch, checkpoint.pass_done)
-    assert made.letters.count(str(KEY)) == 1
+    assert made.dead_letters.count(KEY) == 1
     assert disk.refusals == 0
     assert {facts["where"] for facts in seen.of("retry")} <= {"checkpoint", "dead letters"}
 
 
 def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
-    """Whatever else the store writes meanwhile: half a letter would crash each later start."""
+    """Whatever else the store writes meanwhile: half a dead letter would crash each later start."""
     target = MemoryTransport()
     ids = [f"bad-{n}" for n in range(120)]
     target.poison = set(ids)
     made = plan(tmp_path, ListFeed([batch("1-a", *map(change, ids))]), target)
-    letter = letter_of(str(KEY), change("other", "2-b"), "transform", ValueError("no"))
-    made.letters.add([letter])
-    made.letters.lower(letter, 1)
+    dead_letter = make_dead_letter(KEY, change("other", "2-b"), "transform", ValueError("no"))
+    made.dead_letters.add([dead_letter])
+    made.dead_letters.lower_version(dead_letter, 1)
     on_disk = []
     replace = Directory.replace
 
@@ -247,7 +247,7 @@ def test_a_letter_is_never_on_disk_in_part(tmp_path, running, monkeypatch):
 
     monkeypatch.setattr(Directory, "replace", look)
     run = running(made)
-    run.until(lambda: made.letters.count(str(KEY)) > len(ids))
+    run.until(lambda: made.dead_letters.count(KEY) > len(ids))
     run.finish()
 
     assert on_disk

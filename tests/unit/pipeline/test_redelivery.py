@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, LetterPolicy, pause_seconds
+from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, DeadLetterPolicy, retry_delay_seconds
 from pillows.dead_letters.store import DeadLetters
 from pillows.errors import FatalError, PermanentError, RetryableError
 from pillows.pillow import Pillow
@@ -21,12 +21,10 @@ from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 from tests.support.tails import plan
 
-NAME = str(KEY)
 
-
-def letter(id="a", transport="t", version=1, **more):
+def dead_letter(id="a", transport="t", version=1, **more):
     return DeadLetter(
-        pillow=NAME, transport=transport, id=id, rev=f"{version}-a", leaf_version=version, stage="transport",
+        tail=KEY, transport=transport, id=id, rev=f"{version}-a", leaf_version=version, stage="transport",
         error="no", **more,
     )  # fmt: skip
 
@@ -37,7 +35,7 @@ def clock():
 
 
 @pytest.fixture
-def letters(tmp_path, clock):
+def dead_letters(tmp_path, clock):
     opened = DeadLetters(tmp_path / "letters", clock=clock)
     yield opened
     opened.close()
@@ -60,7 +58,9 @@ def running(tmp_path):
         stop.set()
         greenlet.join(60)
         greenlet.kill()
-    for store in {id(part): part for plan_, *_ in started for part in (plan_.store, plan_.letters)}.values():
+    for store in {
+        id(part): part for plan_, *_ in started for part in (plan_.store, plan_.dead_letters)
+    }.values():
         store.close()
 
 
@@ -75,89 +75,91 @@ def until(condition, greenlet, seconds=60.0):
 # --- the store
 
 
-def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(letters, clock):
-    policy = LetterPolicy(max_tries=3)
+def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(dead_letters, clock):
+    policy = DeadLetterPolicy(max_tries=3)
     for tries in (1, 2):
-        letters.add([letter()], policy)
-        assert letters.due(NAME, at_most=10) == []
-        clock.advance(pause_seconds(tries) + 1)
-        (due,) = letters.due(NAME, at_most=10)
+        dead_letters.add([dead_letter()], policy)
+        assert dead_letters.claim_due(KEY, at_most=10) == []
+        clock.advance(retry_delay_seconds(tries) + 1)
+        (due,) = dead_letters.claim_due(KEY, at_most=10)
         assert (due.tries, due.aborted) == (tries, False)
-        assert letters.due(NAME, at_most=10) == []  # it is being tried
-    letters.add([letter()], policy)
+        assert dead_letters.claim_due(KEY, at_most=10) == []  # it is being tried
+    dead_letters.add([dead_letter()], policy)
     clock.advance(1e9)
 
-    assert letters.due(NAME, at_most=10) == []
-    (kept,) = letters.of(NAME)
+    assert dead_letters.claim_due(KEY, at_most=10) == []
+    (kept,) = dead_letters.list(KEY)
     assert (kept.aborted, kept.failures, kept.tries) == (True, 3, 3)
-    assert (pause_seconds(1), pause_seconds(2), pause_seconds(99)) == (60, 120, 3600)
+    assert (retry_delay_seconds(1), retry_delay_seconds(2), retry_delay_seconds(99)) == (60, 120, 3600)
 
 
-def test_another_version_of_the_document_has_its_own_tries(letters):
-    policy = LetterPolicy(max_tries=1)
-    letters.add([letter(version=1)], policy)
-    assert letters.of(NAME)[0].aborted
-    letters.add([letter(version=2)], LetterPolicy(max_tries=2))
-    (kept,) = letters.of(NAME)
+def test_another_version_of_the_document_has_its_own_tries(dead_letters):
+    policy = DeadLetterPolicy(max_tries=1)
+    dead_letters.add([dead_letter(version=1)], policy)
+    assert dead_letters.list(KEY)[0].aborted
+    dead_letters.add([dead_letter(version=2)], DeadLetterPolicy(max_tries=2))
+    (kept,) = dead_letters.list(KEY)
     assert (kept.aborted, kept.tries, kept.failures) == (False, 1, 2)
 
 
-def test_letters_outlive_the_process_with_when_they_are_due(tmp_path, letters, clock):
-    letters.add([letter("soon"), letter("given-up")], LetterPolicy(max_tries=2))
-    letters.add([letter("given-up")], LetterPolicy(max_tries=2))
-    letters.close()
+def test_letters_outlive_the_process_with_when_they_are_due(tmp_path, dead_letters, clock):
+    dead_letters.add([dead_letter("soon"), dead_letter("given-up")], DeadLetterPolicy(max_tries=2))
+    dead_letters.add([dead_letter("given-up")], DeadLetterPolicy(max_tries=2))
+    dead_letters.close()
     again = DeadLetters(tmp_path / "letters", clock=clock)
-    assert again.due(NAME, at_most=10) == []
+    assert again.claim_due(KEY, at_most=10) == []
     clock.advance(61)
-    assert [each.id for each in again.due(NAME, at_most=10)] == ["soon"]
+    assert [each.id for each in again.claim_due(KEY, at_most=10)] == ["soon"]
     again.close()
 
 
-def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(letters):
-    policy = LetterPolicy(max_letters=2)
-    letters.add([letter("a"), letter("b")], policy)
-    letters.add([letter("a")], policy)
+def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(dead_letters):
+    policy = DeadLetterPolicy(max_dead_letters=2)
+    dead_letters.add([dead_letter("a"), dead_letter("b")], policy)
+    dead_letters.add([dead_letter("a")], policy)
     with pytest.raises(FatalError, match=r"2 at most.*dead-letter retry"):
-        letters.add([letter("c")], policy)
-    assert {each.id for each in letters.of(NAME)} == {"a", "b"}
+        dead_letters.add([dead_letter("c")], policy)
+    assert {each.id for each in dead_letters.list(KEY)} == {"a", "b"}
 
 
-def test_the_bound_is_each_tails_own(letters):
-    letters.add([letter("a")], LetterPolicy(max_letters=1))
-    other = DeadLetter(pillow="x@y/z", transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e")
-    letters.add([other], LetterPolicy(max_letters=1))
-    assert letters.count("x@y/z") == 1
+def test_the_bound_is_each_tails_own(dead_letters):
+    dead_letters.add([dead_letter("a")], DeadLetterPolicy(max_dead_letters=1))
+    other = DeadLetter(tail="x@y/z", transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e")
+    dead_letters.add([other], DeadLetterPolicy(max_dead_letters=1))
+    assert dead_letters.count("x@y/z") == 1
 
 
-def test_an_operators_retry_makes_letters_due_at_once_and_forgets_their_tries(letters):
-    letters.add([letter("a"), letter("b")], LetterPolicy(max_tries=1))
-    assert letters.retry(NAME, [("t", "a"), ("t", "nobody")]) == 1
-    (due,) = letters.due(NAME, at_most=10)
+def test_an_operators_retry_makes_letters_due_at_once_and_forgets_their_tries(dead_letters):
+    dead_letters.add([dead_letter("a"), dead_letter("b")], DeadLetterPolicy(max_tries=1))
+    assert dead_letters.retry(KEY, [("t", "a"), ("t", "nobody")]) == 1
+    (due,) = dead_letters.claim_due(KEY, at_most=10)
     assert (due.id, due.tries) == ("a", 0)
 
 
-def test_letters_that_could_not_be_tried_are_due_again_later(letters, clock):
-    letters.add([letter()])
-    letters.retry(NAME, [("t", "a")])
-    due = letters.due(NAME, at_most=10)
-    letters.postpone(due, 30)
-    assert letters.due(NAME, at_most=10) == []
+def test_letters_that_could_not_be_tried_are_due_again_later(dead_letters, clock):
+    dead_letters.add([dead_letter()])
+    dead_letters.retry(KEY, [("t", "a")])
+    due = dead_letters.claim_due(KEY, at_most=10)
+    dead_letters.postpone(due, 30)
+    assert dead_letters.claim_due(KEY, at_most=10) == []
     clock.advance(31)
-    assert len(letters.due(NAME, at_most=10)) == 1
+    assert len(dead_letters.claim_due(KEY, at_most=10)) == 1
 
 
-def test_a_try_that_was_cut_short_is_due_again_when_the_tail_runs_again(letters):
-    letters.add([letter("a"), letter("written"), letter("given-up")], LetterPolicy(max_tries=1))
-    letters.retry(NAME, [("t", "a"), ("t", "written")])
-    assert len(letters.due(NAME, at_most=10)) == 2
-    letters.discard(NAME, [("t", "written")])
-    letters.take_back(NAME)
-    assert [each.id for each in letters.due(NAME, at_most=10)] == ["a"]
+def test_a_try_that_was_cut_short_is_due_again_when_the_tail_runs_again(dead_letters):
+    dead_letters.add(
+        [dead_letter("a"), dead_letter("written"), dead_letter("given-up")], DeadLetterPolicy(max_tries=1)
+    )
+    dead_letters.retry(KEY, [("t", "a"), ("t", "written")])
+    assert len(dead_letters.claim_due(KEY, at_most=10)) == 2
+    dead_letters.discard(KEY, [("t", "written")])
+    dead_letters.unclaim(KEY)
+    assert [each.id for each in dead_letters.claim_due(KEY, at_most=10)] == ["a"]
 
 
-def test_a_letter_says_where_and_by_which_config_but_not_what_the_document_holds(letters):
-    letters.add([letter(seq="5-x")], LetterPolicy(config="abc"))
-    (kept,) = letters.of(NAME)
+def test_a_letter_says_where_and_by_which_config_but_not_what_the_document_holds(dead_letters):
+    dead_letters.add([dead_letter(seq="5-x")], DeadLetterPolicy(config="abc"))
+    (kept,) = dead_letters.list(KEY)
     assert (kept.seq, kept.config) == ("5-x", "abc")
     assert not {"doc", "body", "rows"} & set(kept.__struct_fields__)
 
@@ -173,11 +175,11 @@ def test_l6_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, ru
     made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen)
     _, greenlet = running(made)
     until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
-    assert made.letters.of(NAME)[0].failures >= 3
-    assert made.letters.of(NAME)[0].seq == ""
+    assert made.dead_letters.list(KEY)[0].failures >= 3
+    assert made.dead_letters.list(KEY)[0].seq == ""
 
     target.poison = set()
-    until(lambda: not made.letters.count(NAME), greenlet)
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     assert set(target.live()) == {"p", "good"}
 
 
@@ -194,13 +196,13 @@ def test_t22_after_max_tries_it_is_left_to_the_operator_whose_retry_takes_the_st
     made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen, pillow=pillow, max_tries=3)
     _, greenlet = running(made)
     until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
-    assert made.letters.of(NAME)[0].aborted
+    assert made.dead_letters.list(KEY)[0].aborted
     assert len(feed.looked_up) == 2
 
     # Mended in the source, as if the feed had not told of it yet.
     feed.queue = [batch("1-a", change("p", "2-b", n=1))]
-    assert made.letters.retry(NAME, [(PIPELINE, "p")]) == 1
-    until(lambda: not made.letters.count(NAME), greenlet)
+    assert made.dead_letters.retry(KEY, [(PIPELINE, "p")]) == 1
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     assert target.live() == {"p": {"n": 1}}
 
 
@@ -217,7 +219,7 @@ def test_a_document_that_is_not_wanted_any_more_loses_its_letter(tmp_path, runni
     )
     made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow, max_tries=1)
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME), greenlet)
+    until(lambda: made.dead_letters.count(KEY), greenlet)
 
     states = {
         "purged": [],
@@ -226,8 +228,8 @@ def test_a_document_that_is_not_wanted_any_more_loses_its_letter(tmp_path, runni
     }
     feed.queue = [batch("1-a", *states[now])]
     target.poison = set()
-    made.letters.retry(NAME, [("memory", "p")])
-    until(lambda: not made.letters.count(NAME), greenlet)
+    made.dead_letters.retry(KEY, [("memory", "p")])
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     assert target.live() == {}
     assert target.target["rows"]["p"][1] == {}
 
@@ -238,12 +240,12 @@ def test_a_document_that_went_back_clears_its_letter_too(tmp_path, running):
     feed = ListFeed([batch("1-a", change("p", "7-a"), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME), greenlet)
+    until(lambda: made.dead_letters.count(KEY), greenlet)
 
     feed.queue = [batch("1-a", change("p", "2-z", n=2))]
     target.poison = set()
-    made.letters.retry(NAME, [("memory", "p")])
-    until(lambda: not made.letters.count(NAME), greenlet)
+    made.dead_letters.retry(KEY, [("memory", "p")])
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     assert target.live()["p"]["n"] == 2
 
 
@@ -260,9 +262,9 @@ def test_what_has_left_and_keeps_its_rows_loses_its_letter(tmp_path, running):
     )
     made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow)
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME), greenlet)
+    until(lambda: made.dead_letters.count(KEY), greenlet)
     feed.queue = [batch("1-a", change("p", "2-b", deleted=True))]
-    until(lambda: not made.letters.count(NAME), greenlet)
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
 
 
 def test_a_source_that_is_away_is_no_try(tmp_path, running):
@@ -280,17 +282,17 @@ def test_a_source_that_is_away_is_no_try(tmp_path, running):
     feed = Away([batch("1-a", change("p"), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=2)
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME) and made.letters.of(NAME)[0].aborted, greenlet)
+    until(lambda: made.dead_letters.count(KEY) and made.dead_letters.list(KEY)[0].aborted, greenlet)
     assert feed.failures == 0
-    assert made.letters.of(NAME)[0].tries == 2
+    assert made.dead_letters.list(KEY)[0].tries == 2
 
 
 def poisoned(tmp_path, running, feed, target, ids):
-    """A tail with a letter for each of these documents, whose target takes them by now."""
+    """A tail with a dead letter for each of these documents, whose target takes them by now."""
     target.poison = set(ids)
     made = plan(tmp_path, feed, target, clock=FakeClock())
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME) == len(ids), greenlet)
+    until(lambda: made.dead_letters.count(KEY) == len(ids), greenlet)
     target.poison = set()
     return made, greenlet
 
@@ -305,10 +307,10 @@ def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
     target, ids = MemoryTransport(), [f"{n:02}" for n in range(20)]
     feed = Unreadable([batch("1-a", *map(change, ids), caught_up=True)])
     made, greenlet = poisoned(tmp_path, running, feed, target, ids)
-    until(lambda: made.letters.count(NAME) == 1, greenlet)
+    until(lambda: made.dead_letters.count(KEY) == 1, greenlet)
 
     assert set(target.live()) == set(ids[1:])
-    assert (made.letters.of(NAME)[0].id, made.letters.of(NAME)[0].tries) == ("00", 1)
+    assert (made.dead_letters.list(KEY)[0].id, made.dead_letters.list(KEY)[0].tries) == ("00", 1)
 
 
 def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
@@ -319,7 +321,7 @@ def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, runnin
     tail, greenlet = running(made)
     until(target.live, greenlet)
     assert len(target.live()) == 100
-    assert made.letters.count(NAME) == 0
+    assert made.dead_letters.count(KEY) == 0
     until(lambda: tail.state is State.LIVE, greenlet)
 
 
@@ -357,16 +359,16 @@ def test_letters_are_tried_in_groups(tmp_path, running):
     feed = ListFeed([batch("1-a", *(change(id) for id in sorted(bad)), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME) == len(bad), greenlet)
+    until(lambda: made.dead_letters.count(KEY) == len(bad), greenlet)
     target.poison = set()
-    made.letters.retry(NAME, [("memory", id) for id in bad])
-    until(lambda: not made.letters.count(NAME), greenlet)
+    made.dead_letters.retry(KEY, [("memory", id) for id in bad])
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     groups = [len(ids) for ids in feed.looked_up]
     assert (sum(groups), max(groups) <= GROUP_DOCUMENTS, len(groups) < 5) == (len(bad), True, True)
 
 
 def test_an_older_state_from_a_lagging_copy_clears_no_letter(tmp_path, running):
-    """Were it believed, the document's newest state would be in no target and in no letter."""
+    """Were it believed, the document's newest state would be in no target and in no dead letter."""
 
     class Lagging(ListFeed):
         lags = True
@@ -381,15 +383,15 @@ def test_an_older_state_from_a_lagging_copy_clears_no_letter(tmp_path, running):
     feed.sums = {"p": 5}
     made = plan(tmp_path, feed, target, clock=FakeClock())
     _, greenlet = running(made)
-    until(lambda: made.letters.count(NAME), greenlet)
+    until(lambda: made.dead_letters.count(KEY), greenlet)
     target.poison = set()
-    made.letters.retry(NAME, [("memory", "p")])
+    made.dead_letters.retry(KEY, [("memory", "p")])
     gevent.sleep(0.1)
 
-    assert (made.letters.count(NAME), target.live()) == (1, {})
+    assert (made.dead_letters.count(KEY), target.live()) == (1, {})
 
     feed.lags = False
-    until(lambda: not made.letters.count(NAME), greenlet)
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
     assert target.live()["p"]["n"] == 5
 
 
@@ -404,14 +406,14 @@ def test_documents_that_are_too_large_together_are_read_fewer_at_a_time(tmp_path
     target, ids = MemoryTransport(), [str(n) for n in range(20)]
     feed = Large([batch("1-a", *map(change, ids), caught_up=True)])
     made, greenlet = poisoned(tmp_path, running, feed, target, ids)
-    until(lambda: not made.letters.count(NAME), greenlet)
+    until(lambda: not made.dead_letters.count(KEY), greenlet)
 
     assert set(target.live()) == set(ids)
 
 
-def test_the_hub_turns_while_many_letters_are_listed_and_one_that_goes_meanwhile_is_left_out(letters):
-    letters.add([letter(f"d{n:04}") for n in range(1000)])
-    gone = gevent.spawn(letters.discard, NAME, [("t", "d0999")])
-    listed = letters.of(NAME)
+def test_the_hub_turns_while_many_letters_are_listed_and_one_that_goes_meanwhile_is_left_out(dead_letters):
+    dead_letters.add([dead_letter(f"d{n:04}") for n in range(1000)])
+    gone = gevent.spawn(dead_letters.discard, KEY, [("t", "d0999")])
+    listed = dead_letters.list(KEY)
     gone.get()
     assert [each.id for each in listed] == [f"d{n:04}" for n in range(999)]

@@ -127,8 +127,12 @@ def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, runn
 
     assert max(chunks) == 4
     assert set(target.live()) == {*map(str, range(9)), "last"}
-    (letter,) = run.settings.letters.of(str(KEY))
-    assert (letter.id, letter.stage, letter.error[:17]) == ("bad", "transform", "ZeroDivisionError")
+    (dead_letter,) = run.settings.dead_letters.list(KEY)
+    assert (dead_letter.id, dead_letter.stage, dead_letter.error[:17]) == (
+        "bad",
+        "transform",
+        "ZeroDivisionError",
+    )
 
 
 def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_path, running):
@@ -253,12 +257,12 @@ def test_l6_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp
     feed = ListFeed([batch("1-a", change("bad", n=0), change("p", n=1), change("good", n=1))])
     run = running(plan(tmp_path, feed, target, pillow=pillow))
     run.until(target.live)
-    run.until(lambda: run.settings.letters.count(str(KEY)) == 2)
+    run.until(lambda: run.settings.dead_letters.count(KEY) == 2)
 
-    letters = {letter.id: letter for letter in run.settings.letters.of(str(KEY))}
-    assert (letters["bad"].stage, letters["bad"].transport) == ("transform", "-")
-    assert "ZeroDivisionError" in letters["bad"].error
-    assert (letters["p"].stage, letters["p"].transport, letters["p"].error) == (
+    dead_letters = {dead_letter.id: dead_letter for dead_letter in run.settings.dead_letters.list(KEY)}
+    assert (dead_letters["bad"].stage, dead_letters["bad"].transport) == ("transform", "-")
+    assert "ZeroDivisionError" in dead_letters["bad"].error
+    assert (dead_letters["p"].stage, dead_letters["p"].transport, dead_letters["p"].error) == (
         "transport",
         "memory",
         "poison",
@@ -273,7 +277,7 @@ def test_a14_a_later_good_version_clears_the_letter(tmp_path, running):
     feed = ListFeed([batch("1-a", change("p", "1-a"))])
     first = plan(tmp_path, feed, target)
     run = running(first)
-    run.until(lambda: first.letters.count(str(KEY)))
+    run.until(lambda: first.dead_letters.count(KEY))
     run.finish()
 
     target.poison = set()
@@ -282,7 +286,7 @@ def test_a14_a_later_good_version_clears_the_letter(tmp_path, running):
     again.until(target.live)
     again.finish()
 
-    assert first.letters.count(str(KEY)) == 0
+    assert first.dead_letters.count(KEY) == 0
 
 
 def test_too_many_dead_letters_in_a_row_are_a_wrong_configuration(tmp_path, running):

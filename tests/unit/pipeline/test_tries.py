@@ -6,7 +6,7 @@ from gevent.event import Event
 
 from pillows.errors import AwayError, RetryableError
 from pillows.retry.backoff import AWAY_SECONDS
-from pillows.retry.cancellable import Waiter
+from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
 from tests.support.recorder import Recorder
@@ -15,7 +15,7 @@ from tests.support.recorder import Recorder
 def delays(errors):
     """How long was waited after each of these errors."""
     seen = Recorder()
-    tries = Retrier("cases", Waiter(FakeClock(), Event()), seen).tries("target")
+    tries = Retrier("cases", StopAwareWaiter(FakeClock(), Event()), seen).tries("target")
     left = list(errors)
 
     def attempt():

@@ -50,7 +50,7 @@ def test_looking_ahead_takes_nothing():
     watermark = Watermark()
     (first,) = arrived(watermark, 1)
 
-    assert watermark.ahead({first: 1}).seq == Seq.of("0-x")
+    assert watermark.peek({first: 1}).seq == Seq.of("0-x")
     assert watermark.ack({}).seq is None
     assert watermark.ack({first: 1}).seq == Seq.of("0-x")
 

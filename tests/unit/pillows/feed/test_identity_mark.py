@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pillows.errors import RecreatedError
-from pillows.runtime.tail_settings import Plan
+from pillows.runtime.tail_settings import TailSettings
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
 from tests.support.list_feed import ListFeed
 from tests.support.memory_transport import MemoryTransport
@@ -53,14 +53,14 @@ def couch(scripted_server: Callable[[], ScriptedServer]) -> OldCouch:
     return OldCouch(scripted_server())
 
 
-def marking(folder: Path, couch: OldCouch, memory: MemoryTransport, **settings: Any) -> Plan:
+def marking(folder: Path, couch: OldCouch, memory: MemoryTransport, **settings: Any) -> TailSettings:
     def make_feed() -> Any:
         return feed_of(couch.server.url, identity_token=True)
 
     return plan(folder, ListFeed(), memory, **({"make_feed": make_feed} | settings))
 
 
-def synced(running: Any, plan_: Plan) -> Any:
+def synced(running: Any, plan_: TailSettings) -> Any:
     """Runs a tail to the head of its feed; the checkpoint that it leaves."""
     run = running(plan_)
     run.until(lambda: run.tail.state == "live")
@@ -99,7 +99,7 @@ def test_t23_the_mark_may_be_asked_for_once_a_checkpoint_is_there(tmp_path, runn
     assert not synced(running, before).marked
     assert couch.marks == 0
 
-    after = marking(tmp_path, couch, memory, store=before.store, letters=before.letters)
+    after = marking(tmp_path, couch, memory, store=before.store, dead_letters=before.dead_letters)
     assert synced(running, after).marked
     couch.recreate(8, 9)
     again = running(after)

@@ -14,7 +14,7 @@ from gevent.event import Event
 from pillows.errors import StoppedError
 from pillows.feed import reader_task
 from pillows.observer import Observer
-from pillows.retry.cancellable import LAST_SECONDS, Waiter
+from pillows.retry.cancellable import LAST_SECONDS, StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.support.clock import FakeClock
@@ -113,7 +113,7 @@ def test_t19_a_stop_ends_a_pillow_whose_first_question_hangs(
 @pytest.mark.parametrize("set_before", [True, False])
 def test_t19_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long(set_before):
     clock, stop, asked = FakeClock(auto=False), Event(), Event()
-    tries = Retrier("cases", Waiter(clock, stop), Observer()).asks("source")
+    tries = Retrier("cases", StopAwareWaiter(clock, stop), Observer()).asks("source")
 
     def hang() -> None:
         asked.set()
@@ -136,7 +136,7 @@ def test_t19_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_
 
 def test_what_is_asked_ends_with_whoever_asks():
     left = []
-    tries = Retrier("cases", Waiter(FakeClock(), Event()), Observer()).asks("source")
+    tries = Retrier("cases", StopAwareWaiter(FakeClock(), Event()), Observer()).asks("source")
 
     def hang() -> None:
         try:

@@ -24,7 +24,7 @@ from tests.servers.scripted import LAST_CHUNK, ScriptedServer, chunk, head, json
 PAGE_HEAD = b'{"results":[\n'
 
 #: The document that marks a database for a feed without a key.
-MARK = f"/db/_local/pillowd-{sha256(b'').hexdigest()[:24]}"
+MARK = f"/db/_local/pillowd-{sha256(b'@').hexdigest()[:24]}"
 
 
 def row(n: int, seq: object = "same", *, rev: str | None = None, **fields: Any) -> bytes:
