@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from checkpoints import Checkpoint
-from pillows.models import Batch, WriteResult, guard
+from pillows.models import Batch, WriteResult, write_version
 from pillows.options import Duration, Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.common.mirroring import Endpoint, MirrorSupport
@@ -95,7 +95,7 @@ class ToyTransport(KeyedTransport):
         for output in self.outputs:
             table = self._read(output)
             for document in newest(batch.documents):
-                ours = guard(batch.epoch, document.version)
+                ours = write_version(batch.epoch, document.leaf_version)
                 stored = table["rows"].get(document.id, [-1])[0]
                 if stored >= ours:
                     refused[document.id] = stored
@@ -109,7 +109,11 @@ class ToyTransport(KeyedTransport):
         removed = 0
         for output in self.outputs:
             table = self._read(output)
-            rows = {id: row for id, row in table["rows"].items() if row[0] >= guard(epoch, 0) or id in kept}
+            rows = {
+                id: row
+                for id, row in table["rows"].items()
+                if row[0] >= write_version(epoch, 0) or id in kept
+            }
             removed += len(table["rows"]) - len(rows)
             self._write(output, table | {"rows": rows})
         return removed
@@ -117,7 +121,7 @@ class ToyTransport(KeyedTransport):
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         rows = self._read(output)["rows"]
         yield [
-            Stored(id=id, guard=version, rev=rev)
+            Stored(id=id, write_version=version, rev=rev)
             for id, (version, rev, its) in rows.items()
             if its and (ids is None or id in ids)
         ]
