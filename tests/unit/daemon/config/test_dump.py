@@ -8,7 +8,7 @@ import yaml
 from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.models import Config
-from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
+from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
 
 
 def shown(tmp_path, text: str, environ: dict[str, str] | None = None) -> tuple[Config, str]:
@@ -27,7 +27,7 @@ def test_every_default_is_filled_in(tmp_path):
     assert plain["connections"]["couch"]["timeouts"]["connect"] == "10s"
 
 
-def test_what_is_shown_loads_again_and_means_the_same(tmp_path):
+def test_formatted_configuration_loads_again(tmp_path):
     text = GOOD.replace("database: cases", "database: cases, since: '1e5'") + "    enabled: no\n"
     config, once = shown(tmp_path, text)
     again, twice = shown(tmp_path, once)
@@ -65,7 +65,7 @@ def test_ordinary_variables_are_shown_filled_in(tmp_path):
     assert "url: https://db1:6984" in text
 
 
-def test_a_dollar_brace_stays_one(tmp_path):
+def test_literal_dollar_brace_is_escaped_again(tmp_path):
     config, text = shown(tmp_path, GOOD.replace("username: etl", "username: 'a$${b}'"))
     assert config.connections["couch"].options.auth.username == "a${b}"
     assert "username: a$${b}" in text
@@ -99,7 +99,7 @@ def test_an_address_is_shown_without_its_password(tmp_path, dsn, expected):
         ("https://a-long-name.example.org/x?token=a%20b", "https://a-long-name.example.org/x***"),
     ],
 )
-def test_of_a_webhooks_address_what_could_be_its_password_is_not_shown(tmp_path, url, expected):
+def test_possible_passwords_in_a_webhooks_address_are_masked(tmp_path, url, expected):
     text = GOOD.replace("pillows:", f'  hook: {{ type: webhook, url: "{url}" }}\npillows:')
     config, _ = shown(tmp_path, text)
     assert to_effective(config)["connections"]["hook"]["url"] == expected

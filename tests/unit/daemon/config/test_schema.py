@@ -65,7 +65,7 @@ def test_durations_and_numbers_may_be_interpolated(schema):
     assert (number["type"], filled) == ("integer", {"type": "string", "pattern": r"\$\{"})
 
 
-def test_a_key_says_what_its_docstring_says():
+def test_key_is_described_by_its_docstring():
     text = """A thing.
 
     Attributes:

@@ -54,7 +54,7 @@ def test_the_configuration_that_the_tests_break_is_valid(
     assert (code, "is valid" in said) == (0, True)
 
 
-def test_mistakes_of_every_kind_are_said_in_one_round(
+def test_problems_of_every_kind_are_reported_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A wrong value, an output declared twice, no such module, no such type, an output nobody writes."""
@@ -88,7 +88,7 @@ def test_mistakes_of_every_kind_are_said_in_one_round(
         ("n text", "n", 13, ".columns.n", "'n' is not a path and a type"),
     ],
 )
-def test_what_sqlite_cannot_have_is_a_mistake_with_its_place(
+def test_what_sqlite_cannot_have_is_a_problem_with_its_place(
     tmp_path: Path, old: str, new: str, line: int, path: str, message: str
 ) -> None:
     (found,) = mistakes(tmp_path, GOOD.replace(old, new))
@@ -97,7 +97,7 @@ def test_what_sqlite_cannot_have_is_a_mistake_with_its_place(
 
 
 @pytest.mark.parametrize("name", ["Db", "1st", "_local", "a b", "ä"])
-def test_a_name_that_no_database_of_couchdb_has_is_refused(tmp_path: Path, name: str) -> None:
+def test_invalid_database_name_is_refused(tmp_path: Path, name: str) -> None:
     """The server has none of that name, and the pillow would wait for it for ever."""
     ((line, path, message),) = mistakes(tmp_path, GOOD.replace("database: cases", f"database: {name}"))
     assert (line, path) == (7, "pillows.cases.source.database")
@@ -110,7 +110,7 @@ def test_a_name_that_no_database_of_couchdb_has_is_refused(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("name", ["_users", "_replicator", "_global_changes", "a/b+c$(d)-e_1"])
-def test_every_name_that_couchdb_takes_is_taken(tmp_path: Path, name: str) -> None:
+def test_every_valid_database_name_is_accepted(tmp_path: Path, name: str) -> None:
     (tmp_path / "pillowd.yaml").write_text(GOOD.replace("database: cases", f"database: {name}"))
     loaded = load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
     assert loaded.pillows["cases"].source.database == name
@@ -148,7 +148,7 @@ def moody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     sys.modules.pop("moody_transport", None)
 
 
-def test_what_a_transport_refuses_when_it_is_made_is_a_mistake(
+def test_refusal_of_a_transports_constructor_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], moody: str
 ) -> None:
     code, _, said = checked(tmp_path, moody, capsys)
@@ -156,7 +156,7 @@ def test_what_a_transport_refuses_when_it_is_made_is_a_mistake(
     assert "pillowd.yaml:19: pillows.second.transport[0]: I would rather not.; ask tomorrow" in said
 
 
-def test_one_bad_transport_does_not_hide_what_is_found_at_the_others(
+def test_one_bad_transport_does_not_hide_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], moody: str
 ) -> None:
     """A place that is away, one that refuses and one that is there stand in one table."""
@@ -184,7 +184,7 @@ def test_a_design_document_in_a_test_is_left_out_as_the_daemon_does(
     assert checked(tmp_path, kept, capsys)[0] == 0
 
 
-def test_a_test_says_what_the_feed_says_beside_the_document(
+def test_test_may_set_the_change_beside_the_document(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A filter on conflicts, and a deletion, can be tested, too."""

@@ -42,7 +42,7 @@ def terminal() -> Said:
     return Said(terminal=True)
 
 
-def test_the_bar_has_rate_rest_and_time_to_go_though_its_total_moves(terminal):
+def test_bar_shows_rate_rest_and_time_although_its_total_moves(terminal):
     """The source grows while it is read, so every look has another total."""
     with terminal.progress() as progress:
         for second in range(11):
@@ -67,7 +67,7 @@ def test_the_bar_begins_without_a_rate(terminal):
     assert "- to go" in last
 
 
-def test_a_line_for_good_stands_above_the_bar(terminal):
+def test_printed_line_is_above_the_bar(terminal):
     with terminal.progress() as progress:
         progress.update(status(1, 1))
         progress.print("mind this")
@@ -75,7 +75,7 @@ def test_a_line_for_good_stands_above_the_bar(terminal):
     assert "mind this" in "\n".join(terminal.lines())
 
 
-def test_a_pipe_gets_a_line_with_rate_rest_and_time_to_go():
+def test_pipe_gets_a_line_with_rate_rest_and_time():
     said = Said()
     with said.progress() as progress:
         for second in range(11):

@@ -34,7 +34,7 @@ def shown(facts: dict[str, Any]) -> str:
     return stream.getvalue()
 
 
-def test_a_report_has_a_line_a_pillow_and_every_reason() -> None:
+def test_status_has_a_line_for_each_pillow_and_every_reason() -> None:
     live = TailStatus(
         pillow="cases",
         source="couch/cases",
@@ -62,7 +62,7 @@ def test_a_report_has_a_line_a_pillow_and_every_reason() -> None:
     assert "rows from before 2023-11-14 22:13:20Z were made by an older filter or transform" in text
 
 
-def test_a_report_says_when_no_daemon_runs() -> None:
+def test_status_says_when_no_daemon_runs() -> None:
     assert "not running" in shown({"running": False, "pid": None, "up_seconds": None, "pillows": []})
 
 

@@ -96,7 +96,7 @@ ONE_PLACE = {
 
 
 @pytest.mark.parametrize(("one", "two", "first", "second"), ONE_PLACE.values(), ids=ONE_PLACE)
-def test_one_place_is_refused_by_whatever_names(
+def test_one_place_by_two_names_is_refused(
     tmp_path: Path, one: str, two: str, first: str, second: str
 ) -> None:
     (tmp_path / "link.sqlite").symlink_to(tmp_path / "t.sqlite")
@@ -160,13 +160,13 @@ def test_a_pillow_does_not_write_what_it_reads_by_another_address(tmp_path: Path
 
 
 @pytest.mark.parametrize("url", ["http://localhost:59 84", "http://localhost:0", "http://[::1"])
-def test_an_address_without_a_right_port_is_a_mistake(tmp_path: Path, url: str) -> None:
+def test_address_with_a_wrong_port_is_a_problem(tmp_path: Path, url: str) -> None:
     copies = f"{{ type: couchdb, url: '{url}' }}"
     with pytest.raises(ConfigErrors, match=r"connections\.one\.url: needs a URL"):
         loaded(tmp_path, copies, LITE, "connection: one, database: c", "connection: two, table: t")
 
 
-def test_a_source_of_no_known_type_is_one_mistake(tmp_path: Path) -> None:
+def test_source_of_an_unknown_type_is_one_problem(tmp_path: Path) -> None:
     """What depends on it is left alone."""
     (tmp_path / "pillowd.yaml").write_text(
         PILLOWS.format(

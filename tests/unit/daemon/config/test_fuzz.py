@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from daemon.config.dump import format_config
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
-from tests.support.sizes import size
-from tests.unit.daemon.test_config_errors import ENVIRON, GOOD
+from tests.support.sizes import proving, size
+from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+
+
+def examples(*, ci: int, proof: int) -> settings:
+    """Few examples with fixed seeds in CI, many random ones for a proof."""
+    return settings(max_examples=size(ci=ci, proof=proof), deadline=None, derandomize=not proving())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=size(ci=150, proof=5000), deadline=None)
+@examples(ci=40, proof=5000)
 @given(text=st.text())
 @example(text='"\\UFFFFFFFF"')
 @example(text='"\\ud800": 1')
@@ -71,13 +76,13 @@ def test_any_text(file, text):
     loads_or_explains(file, text.encode("utf-8", "surrogatepass"))
 
 
-@settings(max_examples=size(ci=100, proof=3000), deadline=None)
+@examples(ci=40, proof=3000)
 @given(content=st.binary())
 def test_any_bytes(file, content):
     loads_or_explains(file, content)
 
 
-@settings(max_examples=size(ci=150, proof=5000), deadline=None)
+@examples(ci=40, proof=5000)
 @given(value=st.dictionaries(KEYS, VALUES, max_size=6))
 @example(value={"version": 1, "daemon": {"state_dir": "a\0b", "control": {"listen": "unix:/\0"}}})
 @example(
@@ -91,7 +96,7 @@ def test_any_structure(file, value):
     loads_or_explains(file, yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace"))
 
 
-@settings(max_examples=size(ci=200, proof=10_000), deadline=None)
+@examples(ci=40, proof=10_000)
 @given(seed=st.integers(0, 2**32))
 def test_any_damage_to_a_good_file(file, seed):
     """Lines and characters of a good file are removed, doubled, moved and replaced."""
@@ -119,9 +124,9 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=size(ci=100, proof=3000), deadline=None)
+@examples(ci=40, proof=3000)
 @given(user=TEXTS, since=TEXTS, table=TEXTS, seconds=st.integers(1, 10**9), bytes_=st.integers(1, 10**12))
-def test_what_is_shown_is_what_was_loaded(file, user, since, table, seconds, bytes_):
+def test_formatted_configuration_loads_as_the_same(file, user, since, table, seconds, bytes_):
     """Any text survives being shown and loaded again, and so does any duration and size."""
     plain = yaml.safe_load(GOOD)
     plain["connections"]["couch"]["auth"]["username"] = user.replace("${", "$${")

@@ -45,7 +45,7 @@ TABLE_CSV = (
         ("pillowtop", TABLE_CSV, "user-pillow", TOKEN),
     ],
 )
-def test_the_token_is_found_as_it_is(system, text, entry, position):
+def test_token_is_found_unchanged(system, text, entry, position):
     assert find_position(system, text, entry) == position
 
 
@@ -65,6 +65,6 @@ def test_the_token_is_found_as_it_is(system, text, entry, position):
         ("pillowtop", '{"_id": "p"}', None, "no position"),
     ],
 )
-def test_what_has_no_one_position_is_refused(system, text, entry, why):
+def test_file_without_one_position_is_refused(system, text, entry, why):
     with pytest.raises(CommandError, match=why):
         find_position(system, text, entry)

@@ -47,7 +47,7 @@ def held(config: Config) -> Iterator[None]:
         yield
 
 
-def test_a_daemon_that_just_starts_is_waited_for(config: Config) -> None:
+def test_waits_for_a_starting_daemon(config: Config) -> None:
     """It takes the state directory first, and answers a moment later."""
     clock = FakeClock(auto=False)
     with held(config):
@@ -58,7 +58,7 @@ def test_a_daemon_that_just_starts_is_waited_for(config: Config) -> None:
             assert asked.get(timeout=60) == "started"
 
 
-def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(config: Config) -> None:
+def test_waits_for_an_ending_daemon_and_opens_the_files(config: Config) -> None:
     clock = FakeClock(auto=False)
     with held(config):
         asked = gevent.spawn(answer, config, clock)
@@ -67,7 +67,7 @@ def test_a_daemon_that_just_ends_is_waited_for_and_then_the_files_are_taken(conf
     assert asked.get(timeout=60) == "pillowd"
 
 
-def test_who_holds_the_state_and_stays_silent_is_named_after_five_seconds(config: Config) -> None:
+def test_silent_holder_of_the_state_is_named_after_five_seconds(config: Config) -> None:
     clock = FakeClock()
     with held(config), pytest.raises(UnreachableError, match="no daemon answers"):
         answer(config, clock)

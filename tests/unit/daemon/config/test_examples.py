@@ -16,7 +16,7 @@ from daemon.config.models import CheckpointOptions as Checkpoints
 from daemon.config.models import Config, DaemonOptions, LoggingOptions, PillowConfig
 from pillows import registry
 
-ETC = Path(__file__).parents[3] / "etc"
+ETC = Path(__file__).parents[4] / "etc"
 TYPES = registry.transport_types()
 CREDENTIALS = ("couchdb_password", "elasticsearch_api_key", "postgres_password")
 #: Where the file shows something else than the default, and a comment says so.

@@ -262,7 +262,7 @@ def test_names_line_key_and_remedy(tmp_path, change, expected):
     assert len(errors) == 1, errors
 
 
-def test_names_every_mistake_at_once(tmp_path):
+def test_names_every_problem_at_once(tmp_path):
     text = GOOD.replace("30s", "30").replace("json", "jsno").replace("couch,", "coach,")
     text = text.replace("table: cases", "x: 1, table: cases").replace(
         "version: 1", "version: 1\ninclude: [more.yaml]"
@@ -313,7 +313,7 @@ def test_a_disabled_pillow_may_name_the_output_of_another(tmp_path, no):
     assert not load(tmp_path / "pillowd.yaml", ENVIRON).pillows["old"].enabled
 
 
-def test_outputs_must_be_declared_and_not_stand_beside_others(tmp_path):
+def test_outputs_must_be_declared_and_exclude_settings_beside_them(tmp_path):
     wrong = "{ connection: lite, table: x, outputs: { visits: { table: visits } } }"
     errors = broken(tmp_path, GOOD.replace("{ connection: lite, table: cases }", wrong))
     assert [(e[0], e[1]) for e in errors] == [
@@ -387,7 +387,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     )
 
 
-def test_a_directory_is_no_file(tmp_path):
+def test_directory_is_not_a_file(tmp_path):
     with pytest.raises(ConfigErrors, match="is a directory; name a file"):
         load(tmp_path, ENVIRON)
 
@@ -432,7 +432,7 @@ def test_an_error_shows_no_secret(tmp_path):
     assert not any(word in said for word in ("hunter2", "s3kr1t", "correct horse"))
 
 
-def test_the_text_has_one_line_for_each_mistake(tmp_path):
+def test_text_has_one_line_for_each_problem(tmp_path):
     (tmp_path / "x.yaml").write_text(GOOD.replace("30s", "30").replace("json", "jsno"))
     with pytest.raises(ConfigErrors) as raised:
         load(tmp_path / "x.yaml", ENVIRON)

@@ -21,7 +21,7 @@ from daemon.config.problems import ConfigErrors, ConfigProblem, Place
 from daemon.tail_lookup import UnknownPillowError
 from pillows.errors import AccessError, ConfigError, RetryableError
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_every_command_of_the_table_loads_and_has_help(capsys: pytest.CaptureFix
         assert "Usage: pillowd " in capsys.readouterr().out
 
 
-def test_help_needs_none_of_what_the_commands_need() -> None:
+def test_help_imports_no_command() -> None:
     """`pillowd --help` answers at once: no client library, no configuration is loaded."""
     code = (
         "import sys, daemon.cli.main as cli; assert cli.run_command(['--help']) == 0\n"
@@ -125,7 +125,7 @@ def test_help_needs_none_of_what_the_commands_need() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_reader_that_has_seen_enough_gets_no_complaint() -> None:
+def test_closed_pipe_is_no_error() -> None:
     done = subprocess.run(
         f"{sys.executable} pillowd.py --help | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}",
         shell=True,
@@ -183,7 +183,7 @@ def test_store_check_and_repair(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("1.5", "1.5"),
     ],
 )
-def test_a_token_is_taken_as_it_is_typed(text: str, value: Any) -> None:
+def test_token_is_parsed_as_typed(text: str, value: Any) -> None:
     from daemon.cli.legacy_checkpoints import parse_token
 
     assert parse_token(text) == value

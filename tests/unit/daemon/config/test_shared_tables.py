@@ -39,15 +39,13 @@ def test_pillows_on_one_source_may_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [("true", "false"), ("false", "true")])
-def test_a_table_that_one_pillow_has_for_itself_is_shared_by_nobody(
-    tmp_path: Path, first: str, second: str
-) -> None:
+def test_table_of_one_pillow_cannot_be_shared(tmp_path: Path, first: str, second: str) -> None:
     """Its key has no `_source`; the daemon would find out when the pillow starts."""
     with pytest.raises(ConfigErrors, match=r"pillow `other` writes .* which belongs to `london`"):
         loaded(tmp_path, first=first, second=second, database="paris")
 
 
-def test_a_pillow_that_shares_with_its_like_is_not_blamed_for_a_third(tmp_path: Path) -> None:
+def test_only_the_pillow_that_does_not_share_is_reported(tmp_path: Path) -> None:
     third = """
   third:
     source: { connection: couch, database: rome }

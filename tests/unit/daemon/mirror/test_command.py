@@ -17,7 +17,7 @@ from daemon.mirror import run as mirror_run
 from daemon.mirror.run import MirrorWatcher
 from daemon.signals import Signals
 from pillows.runtime.status import State, TailStatus
-from tests.unit.daemon.test_mirror_progress import Said
+from tests.unit.daemon.mirror.test_progress import Said
 
 URL = "http://couch.example:5984/cases"
 
@@ -54,12 +54,12 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ({"dead_letters": 1, "caught_up": False}, [], 0),
     ],
 )
-def test_it_ends_with_what_it_came_to(typed, summary, words, code):
+def test_exit_code_tells_the_result(typed, summary, words, code):
     """`--once && next-step` must not go on where documents are missing."""
     assert typed(summary, *words).return_value == code
 
 
-def test_documents_that_could_not_be_written_are_said_with_the_way_out(typed):
+def test_dead_letters_are_reported_with_the_remedy(typed):
     said = typed({"dead_letters": 1}, "--once").stdout
 
     assert "1 could not be written" in said
@@ -67,18 +67,18 @@ def test_documents_that_could_not_be_written_are_said_with_the_way_out(typed):
     assert "`--columns none --name OTHER`" in said
 
 
-def test_where_there_are_no_columns_none_are_blamed(typed):
+def test_columns_are_no_remedy_for_a_target_without_columns(typed):
     assert "--columns" not in typed({"dead_letters": 1}, "--once", target="jsonl:lines").stdout
 
 
-def test_ctrl_c_before_it_runs_says_how_to_go_on(typed):
+def test_ctrl_c_before_the_run_says_how_to_continue(typed):
     done = typed(KeyboardInterrupt())
 
     assert isinstance(done.exception, CommandError)
     assert "run the same command again" in str(done.exception)
 
 
-def test_ctrl_c_while_it_is_imported_is_no_traceback(monkeypatch, capsys):
+def test_ctrl_c_during_the_import_shows_no_traceback(monkeypatch, capsys):
     def start() -> None:
         raise KeyboardInterrupt
 
@@ -93,7 +93,7 @@ def test_ctrl_c_while_it_is_imported_is_no_traceback(monkeypatch, capsys):
     )
 
 
-def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
+def test_commands_in_remedies_get_the_mirrors_configuration():
     text = "put the old value back, or `pillowd checkpoint reset drift`; see `doc`"
     path = "/home/ada/my mirrors/pillowd.yaml"
 
@@ -104,7 +104,7 @@ def test_commands_of_a_remedy_are_given_the_mirror_s_configuration():
     assert "see `doc`" in shown
 
 
-def test_rows_of_other_columns_are_warned_of_once():
+def test_changed_columns_are_reported_once():
     told = Said()
     watch = MirrorWatcher(progress=told.progress(), asked=Signals(), once=False, config="/m/pillowd.yaml")
     status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pipeline_changed_at=1.0)

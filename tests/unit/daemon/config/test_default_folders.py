@@ -1,0 +1,47 @@
+"""The default folders of state and control socket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.config.default_folders import find_default_folders
+from daemon.config.load import load
+from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Loads text as `pillowd.yaml`, with other files beside it."""
+
+    def load_text(text: str, environ: dict[str, str] | None = None, **files: str):
+        for name, content in files.items():
+            path = tmp_path / name.replace("__", "/")
+            path.parent.mkdir(exist_ok=True)
+            path.with_suffix(".yaml").write_text(content)
+        (tmp_path / "pillowd.yaml").write_text(text)
+        return load(tmp_path / "pillowd.yaml", ENVIRON if environ is None else environ)
+
+    return load_text
+
+
+def test_default_folders():
+    home = {"HOME": "/home/ann"}
+    unit = {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "RUNTIME_DIRECTORY": "/run/a"}
+    assert find_default_folders(home, uid=0) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
+    assert find_default_folders(home | unit, uid=1000) == (Path("/var/lib/a"), Path("/run/a"))
+    state = Path("/home/ann/.local/state/pillowd")
+    assert find_default_folders(home, uid=1000) == (state, state)
+    xdg = home | {"XDG_STATE_HOME": "/s", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert find_default_folders(xdg, uid=1000) == (Path("/s/pillowd"), Path("/run/user/1000/pillowd"))
+    assert find_default_folders({}, uid=1000) == (Path("/var/lib/pillowd"), Path("/run/pillowd"))
+
+
+def test_systemds_folders_are_defaults_that_the_configuration_overrides(config):
+    environ = ENVIRON | {"STATE_DIRECTORY": "/var/lib/x", "RUNTIME_DIRECTORY": "/run/x"}
+    loaded = config(GOOD, environ).daemon
+    assert (str(loaded.state_dir), loaded.control.listen) == ("/var/lib/x", "unix:/run/x/control.sock")
+    written = GOOD.replace("30s", "30s\n  state_dir: /data\n  control: { listen: unix:/data/s }")
+    loaded = config(written, environ).daemon
+    assert (str(loaded.state_dir), str(loaded.control.path)) == ("/data", "/data/s")

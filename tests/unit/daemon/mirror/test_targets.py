@@ -1,0 +1,95 @@
+"""The URL of a database, and a target in one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.mirror.targets import parse_source, parse_target, to_plain_name
+from pillows.errors import ConfigError
+
+URL = "http://etl:s3cret%40x@couch.example:5984/prefix/org%2Fcases"
+
+
+def test_the_source_is_split_and_its_password_is_named_not_written():
+    place, database = parse_source(URL)
+
+    assert database == "org/cases"
+    assert place.connection["url"] == "http://couch.example:5984/prefix"
+    assert place.connection["auth"] == {
+        "type": "basic",
+        "username": "etl",
+        "password": "${COUCHDB_PASSWORD}",
+    }
+    assert place.secrets == {"COUCHDB_PASSWORD": "s3cret@x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "connection", "secrets"),
+    [
+        ("sqlite:////var/x/y.sqlite", {"type": "sqlite", "path": "/var/x/y.sqlite"}, {}),
+        ("jsonl:/var/lines", {"type": "jsonl", "folder": "/var/lines"}, {}),
+        (
+            "postgresql://me:pw%21@db:5433/reports?sslmode=require",
+            {
+                "type": "postgres",
+                "dsn": "user=me dbname=reports host=db port=5433 sslmode=require",
+                "password": "${TARGET_PASSWORD}",
+            },
+            {"TARGET_PASSWORD": "pw!"},
+        ),
+        (
+            "elasticsearch+https://es:pw@search",
+            {
+                "type": "elasticsearch",
+                "hosts": ["https://search:9200"],
+                "auth": {"username": "es", "password": "${TARGET_PASSWORD}"},
+            },
+            {"TARGET_PASSWORD": "pw"},
+        ),
+        (
+            "elasticsearch+http://search:9201",
+            {"type": "elasticsearch", "hosts": ["http://search:9201"]},
+            {},
+        ),
+    ],
+)
+def test_targets(text, connection, secrets):
+    place = parse_target(text)
+
+    assert place.connection == connection
+    assert place.secrets == secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql://x",
+        "sqlite:",
+        "sqlite:///",
+        "jsonl:",
+        "postgresql://u:s3cret@h/d?bogus=1",
+        "elasticsearch+http://",
+    ],
+)
+def test_invalid_target_is_refused_with_the_forms_and_no_password(text):
+    with pytest.raises(ConfigError) as refused:
+        parse_target(text)
+
+    assert "write" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["couch.example/db", "http://couch.example:5984", "http://c:x/db", "http:///db"]
+)
+def test_invalid_database_url_is_refused(url):
+    with pytest.raises(ConfigError):
+        parse_source(url)
+
+
+@pytest.mark.parametrize(
+    ("database", "name"),
+    [("cases", "cases"), ("org/my-db$(x)", "org_my_db_x"), ("_users", "users"), ("$", "documents")],
+)
+def test_names_need_no_quotes(database, name):
+    assert to_plain_name(database) == name
