@@ -71,7 +71,7 @@ def run_once(world: World, pillow: Mapping[str, Any]) -> Pillowd:
     return daemon
 
 
-def test_l12_a_changed_source_is_refused_until_it_is_reset_or_put_back(
+def test_a_changed_source_is_refused_until_it_is_reset_or_put_back(
     world: World, other: CouchDatabase
 ) -> None:
     pillow = world.pillow("cases", *TARGETS)
@@ -100,7 +100,7 @@ def test_l12_a_changed_source_is_refused_until_it_is_reset_or_put_back(
     assert daemon.stop() == 0
 
 
-def test_l12_a_changed_server_side_filter_is_a_changed_source(world: World) -> None:
+def test_a_changed_server_side_filter_is_a_changed_source(world: World) -> None:
     ignore = {"on_filtered": "ignore", "deletes": "ignore"}
     daemon = run_once(world, world.pillow("cases", *TARGETS, source=ignore))
     before = held(world)
@@ -111,7 +111,7 @@ def test_l12_a_changed_server_side_filter_is_a_changed_source(world: World) -> N
     assert daemon.stop() == 0
 
 
-def test_l12_a_changed_mapping_is_refused_and_fills_a_new_index_after_a_reset(world: World) -> None:
+def test_a_changed_mapping_is_refused_and_fills_a_new_index_after_a_reset(world: World) -> None:
     """The alias stays where it is until the pass is complete, and moves in one step."""
     pillow = world.pillow("cases", "elasticsearch")
     daemon = run_once(world, pillow)
@@ -154,7 +154,7 @@ def _ask(world: World, path: str) -> Any:
     return answer.json()
 
 
-def test_l12_columns_that_can_be_added_are_and_others_are_refused_with_the_statement(world: World) -> None:
+def test_columns_that_can_be_added_are_and_others_are_refused_with_the_statement(world: World) -> None:
     pillow = world.pillow("cases", "postgres")
     (entry,) = pillow["transport"]
     entry["columns"] = {"n": "n integer"}
@@ -191,7 +191,7 @@ def _rows(world: World, what: str, where: str = "true") -> list[tuple[Any, ...]]
         return reader.execute(f"select {what} from cases where {where}".encode()).fetchall()
 
 
-def test_l12_a_changed_transform_goes_on_with_one_warning_until_a_reset_rewrites(world: World) -> None:
+def test_a_changed_transform_goes_on_with_one_warning_until_a_reset_rewrites(world: World) -> None:
     daemon = run_once(world, world.pillow("cases", *TARGETS))
     ids = sorted(world.couch.documents())
 
@@ -216,7 +216,7 @@ def test_l12_a_changed_transform_goes_on_with_one_warning_until_a_reset_rewrites
     assert daemon.stop() == 0
 
 
-def test_l12_changed_code_of_a_transform_is_a_changed_transform(world: World) -> None:
+def test_changed_code_of_a_transform_is_a_changed_transform(world: World) -> None:
     file = world.folder / "kind_rows.py"
     file.write_text("def row(doc):\n    return doc\n")
     pillow = world.pillow("cases", "sqlite", transform={"python": "kind_rows:row"})

@@ -39,7 +39,7 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Pill
         yield daemon
 
 
-def test_t8_killed_after_read_transform_ack_and_in_a_checkpoint_loses_nothing(
+def test_killed_after_read_transform_ack_and_in_a_checkpoint_loses_nothing(
     daemon: Pillowd, couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
     """Each run finds more to do than it lives to see; the last one is left alone and finishes it all."""

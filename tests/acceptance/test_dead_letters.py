@@ -51,7 +51,7 @@ def stored(tmp_path: Path) -> list[int]:
         return [n for (n,) in db.execute("select n from cases order by n")]
 
 
-def test_l6_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_path: Path) -> None:
+def test_they_are_listed_shown_retried_and_discarded(pillowd: Pillowd, tmp_path: Path) -> None:
     pillowd.start()
     pillowd.wait_for(lambda: pillowd.state("cases") == "live")
     dead_letters = pillowd.ask("dead-letter", "list", "cases")

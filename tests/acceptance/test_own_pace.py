@@ -16,7 +16,7 @@ COUNT = 1500
 ANSWERED = 3
 
 
-def test_w5_a_slow_transport_at_its_own_pace_holds_nobody_and_goes_on_from_its_own_position(
+def test_a_slow_transport_at_its_own_pace_holds_nobody_and_goes_on_from_its_own_position(
     world: World, scripted_server: Callable[[], ScriptedServer]
 ) -> None:
     """Killed while it is behind, it reads on from its own checkpoint: what was answered is not sent again."""

@@ -215,7 +215,7 @@ def install(site: Path) -> None:
     (info / "entry_points.txt").write_text(textwrap.dedent(ENTRY_POINTS))
 
 
-def test_l11_what_a_distribution_installs_and_a_plugin_registers_is_named_and_runs(world: World) -> None:
+def test_what_a_distribution_installs_and_a_plugin_registers_is_named_and_runs(world: World) -> None:
     """The daemon and `pillowd check`, with a filter, transforms and a transport that are not ours."""
     install(world.folder / "site")
     write_module(world.folder, "signing", REGISTERED)

@@ -20,7 +20,7 @@ import pytest
 from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 from tests.support.sizes import size
-from tests.tooling.test_service import COMMAND, values
+from tests.support.systemd_unit import COMMAND, read_values
 
 #: Plugins of the tests: a transform that takes its time, one that hogs the hub.
 PLUGINS = """
@@ -252,13 +252,15 @@ def test_the_unit_s_commands_work_as_they_are_written(
         return subprocess.run(words, env=environ, timeout=60, check=False, capture_output=True).returncode
 
     child: subprocess.Popen[bytes] | None = None
-    assert [run(line) for line in values("ExecStartPre")] == [0]
+    assert [run(line) for line in read_values("ExecStartPre")] == [0]
     with daemon.log.open("ab") as log:
-        child = subprocess.Popen(command(values("ExecStart")[0]), env=daemon.environ | systemd, stderr=log)
+        child = subprocess.Popen(
+            command(read_values("ExecStart")[0]), env=daemon.environ | systemd, stderr=log
+        )
     daemon._child = child
     daemon.wait_for(lambda: daemon.manager.told("READY=1"))
     daemon.wait_for(lambda: daemon.manager.told("WATCHDOG=1"))
-    assert [run(line) for line in values("ExecReload")] == [0, 0]
+    assert [run(line) for line in read_values("ExecReload")] == [0, 0]
     daemon.wait_for(lambda: daemon.events("reload.ignored"))
     assert daemon.stop() == 0
     assert daemon.manager.lines()[-1].startswith(("STATUS=", "STOPPING=1", "EXTEND_"))

@@ -5,19 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"(?m)(?:^    .*\n)+", README)
-
-
-def block(start: str) -> str:
-    """The indented block that begins so, without its indentation."""
-    (found,) = [b for b in BLOCKS if b.strip().startswith(start)]
-    return re.sub(r"(?m)^    ", "", found)
+from tests.support.readme import BLOCKS, README, ROOT, find_block
 
 
 def test_the_two_commands_stand_first():
@@ -37,7 +28,7 @@ def test_every_make_target_that_it_names_exists():
 
 def test_its_configuration_is_valid(tmp_path):
     config = tmp_path / "pillowd.yaml"
-    config.write_text(block("version: 1"))
+    config.write_text(find_block("version: 1"))
     config.chmod(0o600)
     command = [sys.executable, "-m", "daemon", "check", "--config", str(config)]
     environment = {"COUCHDB_PASSWORD": "secret", "PATH": "/usr/bin:/bin"}
@@ -50,7 +41,7 @@ def test_its_configuration_is_valid(tmp_path):
     assert "secret" not in answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize("line", block("pillowd check").strip().splitlines())
+@pytest.mark.parametrize("line", find_block("pillowd check").strip().splitlines())
 def test_its_commands_are_understood(line):
     """Each with `--help` in place of what it would do."""
     words = line.split()

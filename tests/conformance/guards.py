@@ -59,7 +59,7 @@ class GuardConformance:
             assert result.refused["d"] == write_version(1, 6)
             assert rows(target) == {"a": [{"n": 5}]}
 
-    def test_t35_a_shuffled_stream_with_duplicates_converges(self, target: Target) -> None:
+    def test_a_shuffled_stream_with_duplicates_converges(self, target: Target) -> None:
         """Every version of every document, deletes among them, out of order and a fifth of them twice."""
         chance = random.Random(35)
         stream = [
@@ -75,7 +75,7 @@ class GuardConformance:
         assert rows(target) == {f"d{n}": [{"v": 5}] for n in range(20) if (n + 5) % 4}
 
     @pytest.mark.parametrize("order", [1, -1], ids=["older-first", "newer-first"])
-    def test_t39_of_two_versions_in_a_batch_the_newer_counts(self, target: Target, order: int) -> None:
+    def test_of_two_versions_in_a_batch_the_newer_counts(self, target: Target, order: int) -> None:
         """The batcher hands over one entry an id; a transport must not depend on it."""
         both = [document("a", 1, {"n": 1}), document("a", 2, {"n": 2})][::order]
         with_delete = [document("b", 1, {"n": 1}), gone("b", 2)][::order]

@@ -86,7 +86,7 @@ class StandingConformance:
         with opened(target, "typed", claim=False) as transport:
             assert transport.standing.checkpoint == at("8-x")
 
-    def test_t37_an_earlier_owner_is_fenced(self, target: Target) -> None:
+    def test_an_earlier_owner_is_fenced(self, target: Target) -> None:
         only_transactional(target)
         with opened(target, "docs") as earlier:
             earlier.write(batch(document("a", 1, {"n": 1})))

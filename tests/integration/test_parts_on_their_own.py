@@ -27,9 +27,7 @@ def test_the_examples_do_what_the_page_says(before, tmp_path, couch, couch_db):
     assert [(tmp_path / name).read_text() for name in ("here.txt", "there.txt")] == ["once, to both\n"] * 2
 
 
-def test_m1_m3_an_unpatched_program_writes_to_couchdb_in_several_lanes_and_before_it_finishes(
-    couch, couch_db
-):
+def test_an_unpatched_program_writes_to_couchdb_in_several_lanes_and_before_it_finishes(couch, couch_db):
     couch_db.drop()
     script = """
 import json, threading

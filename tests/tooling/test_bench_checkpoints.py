@@ -15,7 +15,7 @@ SECONDS = [1.0, pytest.param(16.0, marks=pytest.mark.proof)]
 
 @pytest.mark.parametrize("seconds", SECONDS)
 @pytest.mark.parametrize("patched", [False, True])
-def test_p40_durable_syncs_keep_up_with_the_bare_loop(tmp_path, seconds, patched):
+def test_durable_syncs_keep_up_with_the_bare_loop(tmp_path, seconds, patched):
     least = RATIO if proving() and seconds > 1 else 0.1
     best = dict.fromkeys(map(str, KEYS), 0.0)
     for attempt in range(3):  # whatever else the machine does only makes it slower
@@ -37,7 +37,7 @@ def test_two_hundred_pillows_with_long_tokens_cost_next_to_nothing(tmp_path, sec
 
 
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(12.0, marks=pytest.mark.proof)])
-def test_s17_shared_gets_and_sets(tmp_path, seconds):
+def test_shared_gets_and_sets(tmp_path, seconds):
     figures = measure("shared", tmp_path, seconds, patched=True)
     print(figures)
     assert set(figures) == {f"{clients} {what}" for clients in (1, 2, 4) for what in ("gets", "sets")}

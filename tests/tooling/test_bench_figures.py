@@ -9,7 +9,7 @@ from bench.transforms import microseconds_per_document
 from tests.support.sizes import best_of, size
 
 
-def test_w15_the_fan_out_takes_100_microseconds_for_a_batch_to_three_transports():
+def test_the_fan_out_takes_100_microseconds_for_a_batch_to_three_transports():
     limit = 100 * size(ci=20, proof=1)
     assert best_of(partial(microseconds_per_batch, 300), below=limit) < limit
 

@@ -11,22 +11,11 @@ import pytest
 from click import Context
 
 from daemon.cli.main import pillowd
-
-UNIT = Path(__file__).parents[2] / "etc" / "pillowd.service"
-COMMAND = "/opt/pillowd/bin/pillowd"
-
-
-def settings() -> list[tuple[str, str]]:
-    lines = (line.partition("=") for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#")
-    return [(name, value) for name, _, value in lines]
-
-
-def values(name: str) -> list[str]:
-    return [value for each, value in settings() if each == name]
+from tests.support.systemd_unit import COMMAND, UNIT, read_values
 
 
 def seconds(name: str) -> float:
-    return float(values(name)[0].removesuffix("s"))
+    return float(read_values(name)[0].removesuffix("s"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -48,7 +37,7 @@ def test_its_commands_are_ours_and_parse() -> None:
     commands = [
         value.split()
         for name in ("ExecStartPre", "ExecStart", "ExecReload")
-        for value in values(name)
+        for value in read_values(name)
         if value.startswith(COMMAND)
     ]
     assert [words[1] for words in commands] == ["check", "run", "check"]
@@ -68,14 +57,14 @@ def test_it_is_stopped_later_than_the_drain_may_take() -> None:
 def test_a_wrong_configuration_is_not_started_again() -> None:
     from daemon.cli.exit_codes import ExitCode
 
-    assert values("RestartPreventExitStatus") == [str(int(ExitCode.CONFIG))]
-    assert values("Type") == ["notify"]
+    assert read_values("RestartPreventExitStatus") == [str(int(ExitCode.CONFIG))]
+    assert read_values("Type") == ["notify"]
 
 
 def test_the_folders_are_the_configuration_s_defaults() -> None:
     from daemon.config.default_folders import SYSTEM_RUNTIME, SYSTEM_STATE
 
-    assert [f"/var/lib/{values('StateDirectory')[0]}", f"/run/{values('RuntimeDirectory')[0]}"] == [
+    assert [f"/var/lib/{read_values('StateDirectory')[0]}", f"/run/{read_values('RuntimeDirectory')[0]}"] == [
         str(SYSTEM_STATE),
         str(SYSTEM_RUNTIME),
     ]

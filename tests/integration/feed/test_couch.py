@@ -141,7 +141,7 @@ def test_every_batch_ends_with_a_position_that_reads_on_without_gap_or_overlap(c
 
 @pytest.mark.parametrize("kind", ["cut", "reset", "stall"])
 @pytest.mark.parametrize("how", ["include_docs", "bulk_get"])
-def test_t17_faults_of_the_line_lose_nothing(couch, couch_db, tcp_proxy, kind, how):
+def test_faults_of_the_line_lose_nothing(couch, couch_db, tcp_proxy, kind, how):
     couch_db.fill(DOCS // 3, pad="x" * 200)
     proxy: TcpProxy = tcp_proxy(couch)
     for after_bytes in (0, 100, 5_000, 60_000, 150_000):
@@ -156,7 +156,7 @@ def test_t17_faults_of_the_line_lose_nothing(couch, couch_db, tcp_proxy, kind, h
         until_equal(taken, couch_db)
 
 
-def test_t17_a_server_that_goes_and_comes_back_is_followed_on(couch, couch_db, tcp_proxy):
+def test_a_server_that_goes_and_comes_back_is_followed_on(couch, couch_db, tcp_proxy):
     couch_db.fill(200)
     proxy: TcpProxy = tcp_proxy(couch)
     with taking(feed(proxy.url, couch_db)) as taken:
@@ -188,7 +188,7 @@ def test_a_clean_stop_at_full_speed_is_sent_no_row_again(couch, couch_db, tcp_pr
     assert sent == len(ids)
 
 
-def test_t21_a_recreated_database_is_noticed_before_its_first_row(couch_db):
+def test_a_recreated_database_is_noticed_before_its_first_row(couch_db):
     couch_db.fill(10)
     first = feed(couch_db.server_url, couch_db)
     with closing(first):
@@ -206,7 +206,7 @@ def test_t21_a_recreated_database_is_noticed_before_its_first_row(couch_db):
     assert again.batches == []
 
 
-def test_t21_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
+def test_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
     couch_db.fill(10)
     with taking(feed(couch_db.server_url, couch_db)) as taken:
         taken.until(lambda: caught_up(taken))
@@ -218,7 +218,7 @@ def test_t21_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
     assert not {f"doc-{n:06}" for n in range(100, 105)} & set(taken.ids)
 
 
-def test_t24_a_purge_removes_exactly_the_purged_document(couch_db):
+def test_a_purge_removes_exactly_the_purged_document(couch_db):
     """A revision of a conflict that is purged brings a row by itself; a document that is gone has none."""
     couch_db.fill(5)
     with closing(feed(couch_db.server_url, couch_db)) as source:
@@ -234,7 +234,7 @@ def test_t24_a_purge_removes_exactly_the_purged_document(couch_db):
     assert (change.id, change.deleted, change.leaf_version) == ("doc-000002", True, 0)
 
 
-def test_t23_a_database_without_the_token_is_another_one(couch_db):
+def test_a_database_without_the_token_is_another_one(couch_db):
     """Works with any server, however soon after its deletion it was created anew."""
     couch_db.fill(10)
     with closing(feed(couch_db.server_url, couch_db, identity_token=True)) as source:
@@ -252,7 +252,7 @@ def test_t23_a_database_without_the_token_is_another_one(couch_db):
     assert again.batches == []
 
 
-def test_t3_a_position_that_is_none_is_refused_by_the_server(couch_db):
+def test_a_position_that_is_none_is_refused_by_the_server(couch_db):
     with taking(feed(couch_db.server_url, couch_db), Seq.of("garbage")) as taken:
         taken.ended()
     assert isinstance(taken.error, InvalidSeqError)
@@ -275,7 +275,7 @@ def test_lag_is_the_number_of_changes_behind(couch_db):
 
 
 @pytest.mark.parametrize("mode", ["continuous", "longpoll"])
-def test_t12_an_idle_feed_moves_its_position_and_stays(couch_db, mode):
+def test_an_idle_feed_moves_its_position_and_stays(couch_db, mode):
     couch_db.fill(3)
     with taking(feed(couch_db.server_url, couch_db, mode=mode, timeout="300ms")) as taken:
         taken.until(lambda: len([b for b in taken.batches if not b.changes]) >= 3)

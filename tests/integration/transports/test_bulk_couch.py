@@ -43,7 +43,7 @@ def pusher(couch, couch_db):
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_m1_everything_pushed_is_stored(couch_db, pusher, lanes):
+def test_everything_pushed_is_stored(couch_db, pusher, lanes):
     with pusher(threshold=100, max_in_flight=lanes) as pushing:
         for person in people(1050):
             pushing.push(person)
@@ -51,7 +51,7 @@ def test_m1_everything_pushed_is_stored(couch_db, pusher, lanes):
     assert stored(couch_db) == {person["_id"]: person["n"] for person in people(1050)}
 
 
-def test_m8_a_conflict_is_listed_and_the_others_are_written(couch_db, pusher):
+def test_a_conflict_is_listed_and_the_others_are_written(couch_db, pusher):
     couch_db.request("PUT", "/p0003", json={"n": "theirs"})
     with pusher(threshold=10) as pushing:
         for person in people(10):
@@ -61,7 +61,7 @@ def test_m8_a_conflict_is_listed_and_the_others_are_written(couch_db, pusher):
     assert stored(couch_db)["p0003"] == "theirs"
 
 
-def test_m8_a_conflict_can_be_overwritten(couch_db, pusher):
+def test_a_conflict_can_be_overwritten(couch_db, pusher):
     couch_db.request("PUT", "/p0003", json={"n": "theirs"})
     with pusher(threshold=10, on_conflict="overwrite") as pushing:
         for person in people(10):
@@ -70,7 +70,7 @@ def test_m8_a_conflict_can_be_overwritten(couch_db, pusher):
     assert stored(couch_db)["p0003"] == 3
 
 
-def test_m8_a_conflict_can_be_an_error(couch_db, pusher):
+def test_a_conflict_can_be_an_error(couch_db, pusher):
     couch_db.request("PUT", "/p0003", json={"n": "theirs"})
     pushing = pusher(threshold=10, on_conflict="fail")
     for person in people(10):
@@ -79,7 +79,7 @@ def test_m8_a_conflict_can_be_an_error(couch_db, pusher):
         pushing.finish()
 
 
-def test_m8_of_several_documents_of_one_id_each_counts(couch_db, pusher):
+def test_of_several_documents_of_one_id_each_counts(couch_db, pusher):
     """One bulk writes one of them: what was not written is never told as written."""
     with pusher(threshold=10) as pushing:
         for n in range(3):
@@ -89,7 +89,7 @@ def test_m8_of_several_documents_of_one_id_each_counts(couch_db, pusher):
     assert stored(couch_db) == {"same": 0}
 
 
-def test_m8_of_several_documents_of_one_id_the_last_is_there_when_they_overwrite(couch_db, pusher):
+def test_of_several_documents_of_one_id_the_last_is_there_when_they_overwrite(couch_db, pusher):
     couch_db.request("PUT", "/same", json={"n": "theirs"})
     with pusher(threshold=10, on_conflict="overwrite") as pushing:
         for n in range(3):
@@ -98,7 +98,7 @@ def test_m8_of_several_documents_of_one_id_the_last_is_there_when_they_overwrite
     assert stored(couch_db) == {"same": 2}
 
 
-def test_m9_what_a_validation_function_forbids_is_listed_with_its_reason(scripted_server):
+def test_what_a_validation_function_forbids_is_listed_with_its_reason(scripted_server):
     server = scripted_server()
     answer = [
         {"ok": True, "id": "a", "rev": "1-x"},
@@ -112,7 +112,7 @@ def test_m9_what_a_validation_function_forbids_is_listed_with_its_reason(scripte
     assert pushing.counts.ok == 1
 
 
-def test_m10_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_server):
+def test_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_server):
     server = scripted_server()
 
     def play(request):
@@ -129,7 +129,7 @@ def test_m10_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_se
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_m9_m10_documents_without_an_id_that_are_refused_are_all_counted(scripted_server, status):
+def test_documents_without_an_id_that_are_refused_are_all_counted(scripted_server, status):
     server = scripted_server()
     server.on("POST", "/people/_bulk_docs", lambda _: json_reply({"error": "no", "reason": "no"}, status))
     with BulkPusher(f"{server.url}/people") as pushing:
@@ -138,7 +138,7 @@ def test_m9_m10_documents_without_an_id_that_are_refused_are_all_counted(scripte
     assert (pushing.counts.ok, pushing.counts.failed) == (0, 4)
 
 
-def test_m9_documents_without_an_id_are_counted_by_their_place(scripted_server):
+def test_documents_without_an_id_are_counted_by_their_place(scripted_server):
     server = scripted_server()
     bad = {"id": "", "error": "forbidden", "reason": "no"}
     answer = [bad, {"ok": True, "id": "made", "rev": "1-x"}, bad]
@@ -149,7 +149,7 @@ def test_m9_documents_without_an_id_are_counted_by_their_place(scripted_server):
     assert (pushing.counts.ok, pushing.counts.failed) == (1, 2)
 
 
-def test_m7_an_answer_to_fewer_documents_is_no_answer(scripted_server):
+def test_an_answer_to_fewer_documents_is_no_answer(scripted_server):
     server = scripted_server()
     row = {"ok": True, "id": "a", "rev": "1-x"}
     server.on("POST", "/people/_bulk_docs", json_reply([row], 201), json_reply([row, row], 201))
@@ -163,7 +163,7 @@ def test_m7_an_answer_to_fewer_documents_is_no_answer(scripted_server):
 @pytest.mark.parametrize(
     ("status", "headers"), [(500, {}), (503, {}), (429, {"Retry_After": "7"}), (429, {})]
 )
-def test_m7_a_server_in_trouble_is_asked_again(scripted_server, status, headers):
+def test_a_server_in_trouble_is_asked_again(scripted_server, status, headers):
     server = scripted_server()
     bad = json_reply({"error": "x", "reason": "y"}, status, **headers)
     server.on("POST", "/people/_bulk_docs", bad, bad, json_reply([{"ok": True, "id": "a"}], 201))
@@ -176,7 +176,7 @@ def test_m7_a_server_in_trouble_is_asked_again(scripted_server, status, headers)
         assert clock.waited.count(7.0) == 2
 
 
-def test_m7_a_refused_connection_reaches_the_caller_after_the_last_try(couch, couch_db, tcp_proxy):
+def test_a_refused_connection_reaches_the_caller_after_the_last_try(couch, couch_db, tcp_proxy):
     proxy = tcp_proxy(couch)
     url = url_of(couch, couch_db.name).replace(urlsplit(couch.url).netloc, f"127.0.0.1:{proxy.port}")
     proxy.refuse()
@@ -187,7 +187,7 @@ def test_m7_a_refused_connection_reaches_the_caller_after_the_last_try(couch, co
     assert pushing.counts.ok == 0
 
 
-def test_m15_a_missing_database_is_made_only_when_asked_for(couch, couch_db):
+def test_a_missing_database_is_made_only_when_asked_for(couch, couch_db):
     name = couch_db.name
     couch_db.drop()
     with pytest.raises(RetryableError, match="404"), BulkPusher(url_of(couch, name), max_tries=1) as pushing:

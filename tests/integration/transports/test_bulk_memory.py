@@ -36,7 +36,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_m6_memory_is_bounded_before_a_stopped_server_however_much_is_pushed(
+def test_memory_is_bounded_before_a_stopped_server_however_much_is_pushed(
     server: subprocess.Popen[str],
 ) -> None:
     """It is stopped three times: pushing waits then, other greenlets go on, and no document is lost."""

@@ -74,7 +74,7 @@ def copy(couch: Any, couch_db: CouchDatabase, tcp_proxy: Callable[[Any], TcpProx
     target.drop()
 
 
-def test_t40_a_copy_has_all_leaves_and_a_replay_writes_nothing(copy: Copy) -> None:
+def test_a_copy_has_all_leaves_and_a_replay_writes_nothing(copy: Copy) -> None:
     """Updates, deletions and conflicts keep their revisions; twice is once."""
     copy.source.fill(20)
     copy.source.put("doc-000003", {"n": "changed"})

@@ -207,7 +207,7 @@ def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such option")
-def test_t22_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_request(node: Node) -> None:
+def test_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_request(node: Node) -> None:
     """A request waits for its full time only where somebody is there."""
     with running(node) as one:
         (pool,) = one._client.transport.node_pool.all()

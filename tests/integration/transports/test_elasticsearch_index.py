@@ -148,7 +148,7 @@ def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_gue
 # --- refused writes
 
 
-def test_t35_a_shuffled_stream_with_duplicates_and_races_converges(node: Node) -> None:
+def test_a_shuffled_stream_with_duplicates_and_races_converges(node: Node) -> None:
     """Every document's life, deletes among it, in any order and with 20 % sent twice."""
     lives = random.Random(35)
     changes = []
@@ -169,7 +169,7 @@ def test_t35_a_shuffled_stream_with_duplicates_and_races_converges(node: Node) -
     assert node.read("docs") == {id: row for id, row in newest.items() if row}
 
 
-def test_t35_a_race_of_delete_and_older_version_ends_deleted_within_gc_deletes(node: Node) -> None:
+def test_a_race_of_delete_and_older_version_ends_deleted_within_gc_deletes(node: Node) -> None:
     with running(node) as one, running(node) as late:
         one.write(batch(document("a", 1, {"v": 1})))
         writes = [gevent.spawn(one.write, batch(gone("a", 3)))]
@@ -179,7 +179,7 @@ def test_t35_a_race_of_delete_and_older_version_ends_deleted_within_gc_deletes(n
     assert node.read("docs") == {}
 
 
-def test_t35_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> None:
+def test_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> None:
     """Without them, an index whose memory of deletes is over takes the older version."""
     forgetful = {**ANYTHING, "settings": {"gc_deletes": "0s"}}
     older = batch(document("a", 1, {"v": 1}))
@@ -193,7 +193,7 @@ def test_t35_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> 
     assert node.read("docs") == {}
 
 
-def test_t36_l13_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
+def test_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
     with running(node, docs=STRICT, other=STRICT) as one:
         one.write(batch(document("x", 1, {"n": 0}), document("y", 1, {"n": 0}, output="other")))
         mixed = batch(

@@ -360,7 +360,7 @@ def test_a_kill_in_mid_write_leaves_whole_batches_and_the_next_write_works(tmp_p
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_t38_after_a_kill_the_files_hold_exactly_the_acknowledged_lines(tmp_path: Path, zipped: bool) -> None:
+def test_after_a_kill_the_files_hold_exactly_the_acknowledged_lines(tmp_path: Path, zipped: bool) -> None:
     """A process that is killed with -9 at some moment of its writes; the files are opened anew."""
     writer = Path(__file__).with_name("endless_writer.py")
     path = tmp_path / ("docs.jsonl.gz" if zipped else "docs.jsonl")

@@ -143,7 +143,7 @@ def fresh(folder: Path, *parts: object) -> Path:
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_t38_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_path: Path, done: bool) -> None:
+def test_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_path: Path, done: bool) -> None:
     for number in range(1, calls(tmp_path / "clean") + 1):
         folder = fresh(tmp_path, number)
         taken = carry(Disk(crashes_at=number, done=done), folder)
@@ -153,7 +153,7 @@ def test_t38_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_pat
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_t38_a_refusal_of_every_call_costs_no_line_and_doubles_none(tmp_path: Path, done: bool) -> None:
+def test_a_refusal_of_every_call_costs_no_line_and_doubles_none(tmp_path: Path, done: bool) -> None:
     for number in range(1, calls(tmp_path / "clean") + 1):
         folder = fresh(tmp_path, number)
         assert carry(Disk(fails_at=number, done=done), folder) == BATCHES
@@ -161,7 +161,7 @@ def test_t38_a_refusal_of_every_call_costs_no_line_and_doubles_none(tmp_path: Pa
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-def test_t38_a_crash_soon_after_a_refusal_leaves_exactly_the_acknowledged_lines(
+def test_a_crash_soon_after_a_refusal_leaves_exactly_the_acknowledged_lines(
     tmp_path: Path, done: bool
 ) -> None:
     """A lost answer of the disk leaves open which manifest counts: a crash must find one that does."""

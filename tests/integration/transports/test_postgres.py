@@ -382,7 +382,7 @@ def test_a_first_pass_finds_the_dead_among_the_living(database: PostgresDatabase
     assert database.query("select count(*) as n from typed") == [{"n": 196}]
 
 
-def test_t39_the_same_id_twice_in_a_batch(database: PostgresDatabase) -> None:
+def test_the_same_id_twice_in_a_batch(database: PostgresDatabase) -> None:
     """Of several entries the newest counts; of equal ones the last."""
     for first_pass in (True, False):
         with opened(database, "docs", "lines") as transport:

@@ -70,7 +70,7 @@ def terminate(database: PostgresDatabase) -> None:
 # ---------------------------------------------------------------------- two owners
 
 
-def test_t37_of_two_owners_the_second_fences_the_first_out(database: PostgresDatabase) -> None:
+def test_of_two_owners_the_second_fences_the_first_out(database: PostgresDatabase) -> None:
     with opened(database, "docs") as first, opened(database, "docs") as second:
         with pytest.raises(FencedError):
             first.write(batch(document("a", 1, {"n": 1}), checkpoint=at("5-x")))
@@ -83,7 +83,7 @@ def test_t37_of_two_owners_the_second_fences_the_first_out(database: PostgresDat
     assert database.query("select seq, epoch from pillowd_checkpoint") == [{"seq": "6-x", "epoch": 1}]
 
 
-def test_t37_a_claim_waits_for_a_write_and_then_outranks_it(database: PostgresDatabase) -> None:
+def test_a_claim_waits_for_a_write_and_then_outranks_it(database: PostgresDatabase) -> None:
     """Either the first owner's batch is there before the second owner reads, or it never comes."""
     with opened(database, "docs", lock_timeout="20s") as first:
         second = database.transport("docs", lock_timeout="20s")
@@ -119,7 +119,7 @@ def test_two_pillows_write_side_by_side(database: PostgresDatabase) -> None:
 
 @pytest.mark.parametrize("how", ["greenlet-killed", "session-terminated", "line-cut"])
 @pytest.mark.parametrize("first_pass", [False, True], ids=["staged", "direct"])
-def test_t38_killed_between_rows_and_checkpoint_neither_is_visible(
+def test_killed_between_rows_and_checkpoint_neither_is_visible(
     proxied: PostgresDatabase, how: str, first_pass: bool
 ) -> None:
     database = proxied

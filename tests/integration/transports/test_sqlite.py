@@ -373,7 +373,7 @@ def test_a_long_sweep_is_interrupted_by_a_kill(path: Path) -> None:
         assert query(path, "SELECT count(*) FROM docs")[0][0] in (5000, 1)
 
 
-def test_t38_a_kill_within_the_commit_shows_rows_and_checkpoint_or_neither(path: Path) -> None:
+def test_a_kill_within_the_commit_shows_rows_and_checkpoint_or_neither(path: Path) -> None:
     """A process that is killed with -9 at some moment of its writes; the file is opened anew."""
     writer = Path(__file__).with_name("endless_writer.py")
     for wait_seconds in (0.02, 0.06, 0.11, 0.17, 0.23):

@@ -26,8 +26,8 @@ from daemon.mirror.columns import infer_columns
 from daemon.mirror.config import parse_mirror
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
-from tests.acceptance.test_readme import block
 from tests.servers.couch_client import CouchDatabase
+from tests.support.readme import find_block
 
 DOCS = ROOT / "docs"
 #: What a page writes for the reader's own server.
@@ -228,7 +228,7 @@ def test_the_readme_s_pillow_and_its_commands_run(
     couch_db.put("a", {"doc_type": "Case", "name": "Ada", "opened_on": "2026-03-01T09:30:00Z"})
     couch_db.put("b", {"doc_type": "Form"})
     auth = couch.auth or ("etl", "unused")
-    text = block("version: 1").replace("http://127.0.0.1:5984", couch.url)
+    text = find_block("version: 1").replace("http://127.0.0.1:5984", couch.url)
     text = text.replace("username: etl", f"username: {auth[0]}").replace(
         "database: cases", f"database: {couch_db.name}"
     )
@@ -238,7 +238,7 @@ def test_the_readme_s_pillow_and_its_commands_run(
     folders = {"STATE_DIRECTORY": str(tmp_path), "RUNTIME_DIRECTORY": str(tmp_path)}
     environ = os.environ | folders | {"COUCHDB_PASSWORD": auth[1]}
     check, run, status = (
-        [*PILLOWD, *line.split()[1:]] for line in block("pillowd check").strip().splitlines()
+        [*PILLOWD, *line.split()[1:]] for line in find_block("pillowd check").strip().splitlines()
     )
 
     def ask(command: list[str], *codes: int) -> str:

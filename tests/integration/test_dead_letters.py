@@ -232,7 +232,7 @@ def ratio_of(tmp_path: Path, places: Callable[[str, str], Place], target: str) -
 
 
 @pytest.mark.parametrize("target", ["postgres", "elasticsearch", "transform"])
-def test_l6_one_document_in_a_hundred_that_can_never_be_written(
+def test_one_document_in_a_hundred_that_can_never_be_written(
     tmp_path: Path, places: Callable[[str, str], Place], target: str
 ) -> None:
     """Each is a dead letter once, all others are written; once the cause is mended a retry does the rest."""
@@ -265,7 +265,7 @@ def test_l6_one_document_in_a_hundred_that_can_never_be_written(
 def test_proof_one_percent_of_100_000_documents(
     tmp_path: Path, places: Callable[[str, str], Place], target: str
 ) -> None:
-    test_l6_one_document_in_a_hundred_that_can_never_be_written(tmp_path, places, target)
+    test_one_document_in_a_hundred_that_can_never_be_written(tmp_path, places, target)
     ratio = ratio_of(tmp_path, places, target)
     print(f"1 % bad documents into {target}: {ratio:.2f} of the clean run")
     if proving():
@@ -318,7 +318,7 @@ def outage(
     assert requests.get(f"{elasticsearch_url}/{index}/_count", timeout=60).json()["count"] == COUNT
 
 
-def test_t22_elasticsearch_that_goes_away_under_load_costs_nothing_but_time(
+def test_elasticsearch_that_goes_away_under_load_costs_nothing_but_time(
     tmp_path, places, elasticsearch_url, es_prefix, tcp_proxy
 ) -> None:
     """Memory stays flat, no dead letters, the other pillow is unharmed, everything is there afterwards."""
