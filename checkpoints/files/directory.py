@@ -132,13 +132,21 @@ class Directory:
         with open(name, "rb", opener=self._opener) as file:
             return file.read()
 
-    def replace(self, name: str, data: bytes, *, mode: int = _FILE_MODE) -> None:
+    def replace(
+        self, name: str, data: bytes, *, mode: int = _FILE_MODE, temporary: str | None = None
+    ) -> None:
         """Replace the file `name`, or make it; durable after the next `sync`.
+
+        Args:
+            name: the file.
+            data: its new content.
+            mode: its permissions, less those that the umask takes away.
+            temporary: name of the file that is renamed; the process's own by default.
 
         Raises:
             OSError: the disk refused; the old file is untouched.
         """
-        temporary = f"{name}.tmp-{os.getpid()}"
+        temporary = temporary or f"{name}.tmp-{os.getpid()}"
         try:
             self._write(temporary, data, mode)
             self._rename(temporary, name)
@@ -229,11 +237,14 @@ class Directory:
 def replace_file(path: Path, data: bytes, *, mode: int = _FILE_MODE) -> None:
     """Replace a file so that a crash leaves the old one or the new one; durable when this returns.
 
+    A crash may also leave the temporary file, `NAME.new`; the next replacement overwrites it. For files
+    that one writer at a time replaces.
+
     Raises:
         OSError: the disk refused. The old file is there, or the new one if only its `fsync` failed.
     """
     with Directory(path.parent) as directory:
-        directory.replace(path.name, data, mode=mode)
+        directory.replace(path.name, data, mode=mode, temporary=f"{path.name}.new")
         directory.sync()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from checkpoints.files import replace_file, sync_directory
 from daemon.cli.exit_codes import CommandError
 from daemon.config.dump import format_yaml
 from daemon.config.interpolate import escape
@@ -245,12 +246,10 @@ def _store(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[s
     if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:
         head += f"# The passwords are taken from {' and '.join(variables)} in the environment.\n"
     fresh = mirror.config_path.with_suffix(".new")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(head + text)
-        file.flush()
-        os.fsync(file.fileno())
+    replace_file(fresh, (head + text).encode(), mode=0o600)
     load(fresh, environ)
     fresh.replace(mirror.config_path)
+    sync_directory(fresh.parent)
     return load(mirror.config_path, environ)
 
 

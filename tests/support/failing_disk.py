@@ -94,12 +94,12 @@ class FailingCalls:
     def _wrap(self, name: str) -> Callable[..., Any]:
         real: Callable[..., Any] = (lambda _: None) if name == "fsync" else getattr(os, name)
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             self.calls += 1
             if self.crashes_at and self.calls > self.crashes_at:
                 raise Crash
             fails = self.calls in (self.fails_at, self.crashes_at)
-            result = real(*arguments) if not fails or self.done else None
+            result = real(*arguments, **options) if not fails or self.done else None
             if self.calls == self.crashes_at:
                 raise Crash
             if self.calls == self.fails_at:
