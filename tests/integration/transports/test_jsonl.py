@@ -172,7 +172,7 @@ def test_segments_are_finished_whole_and_their_names_sort(tmp_path: Path, zipped
 
 
 #: The end of a temporary file's name.
-TEMPORARY = f".tmp-{os.getpid()}"
+TEMPORARY = ".new"
 
 
 def failing(name: str, when: str, error: int) -> Any:
