@@ -60,7 +60,7 @@ def configuration() -> str:
     lines = [
         "# Configuration",
         "",
-        "All keys. `etc/pillowd.yaml` shows them in place. `pillowd check` lists the problems of a configuration,",
+        "All keys. `etc/pillowd.yaml` shows them in place. `pillowd check` lists a configuration's problems,",
         "and `pillowd config show` prints the settings in effect. Any value may be `${VARIABLE}`,",
         "`${VARIABLE:default}`, `${file:/path}` or `${credential:name}`.",
         "",
