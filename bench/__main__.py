@@ -28,7 +28,7 @@ from rich.table import Table
 from bench import corpus
 from bench.meter import Reading, measure
 from checkpoints import ControlClient, StoreError
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.servers.source import Source, source
@@ -78,9 +78,9 @@ class Bench:
             pid = os.environ.get("PILLOWD_BENCH_COUCHDB_PID")
             self.servers |= {"couchdb": int(pid)} if pid else {}
             return source(url)
-        peer = stack.enter_context(CouchPeer(data_dir=self.folder / "couchdb"))
+        peer = stack.enter_context(CouchDB(data_dir=self.folder / "couchdb"))
         self.servers["couchdb"] = peer.pid
-        return Source(url=peer.url)
+        return Source(url=peer.url, auth=peer.auth)
 
     def run(self) -> list[Reading]:
         """Loads the documents, warms the servers, measures every participant."""

@@ -8,6 +8,7 @@ that cannot be had fails the tests under CI=true, and skips them with the reason
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ import requests
 
 from tests.runner.shared_servers import ask_for_server
 from tests.servers.couch_client import CouchDatabase
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.servers.process import Server, ServerUnavailable
@@ -58,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CouchServer:
-    """A CouchDB server: couch-peer, or a real one that PILLOWD_TEST_COUCHDB_URL names.
+    """A CouchDB server: that of the tests, or a real one that PILLOWD_TEST_COUCHDB_URL names.
 
     Attributes:
         url: without credentials and without a slash at its end.
@@ -117,7 +118,7 @@ def couch() -> Iterator[CouchServer]:
         yield CouchServer(url=shared["url"], auth=shared["auth"] and tuple(shared["auth"]))
         return
     with ExitStack() as stack:
-        server = CouchPeer()
+        server = CouchDB()
         start_for_tests(stack, server)
         yield CouchServer(url=server.url, auth=server.auth)
 
@@ -156,10 +157,10 @@ def elasticsearch() -> Iterator[str]:
 
 
 @pytest.fixture
-def couch_server() -> Iterator[Callable[..., CouchPeer]]:
-    """Starts CouchDB servers of the test's own: `couch_server(admin="u:p")`; arguments as for CouchPeer."""
+def couch_server() -> Iterator[Callable[..., CouchDB]]:
+    """Starts CouchDB servers of the test's own: `couch_server(admin="u:p")`; arguments as for CouchDB."""
     with ExitStack() as stack:
-        yield _starter(stack, CouchPeer)
+        yield _starter(stack, CouchDB)
 
 
 @pytest.fixture
@@ -261,3 +262,17 @@ def scripted_server() -> Iterator[Callable[[], ScriptedServer]]:
 def clock() -> FakeClock:
     """Time that passes by itself once everybody waits; `FakeClock(auto=False)` waits for `advance`."""
     return FakeClock()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Waits, in real time, for what another greenlet or process does: `wait_until(condition, timeout=60)`."""
+
+    def wait(condition: Callable[[], object], timeout: float = 60.0, *, every: float = 0.01) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"did not come true within {timeout} s: {condition}")
+            time.sleep(every)
+
+    return wait

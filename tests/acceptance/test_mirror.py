@@ -241,6 +241,8 @@ def tables(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> tuple[str, 
 def test_no_document_is_left_out_for_what_the_sample_did_not_show(couch_db, source, tables, tmp_path):
     """Between the first and the newest 500: another number, and what is no number at all."""
     target, ask = tables
+    couch_db.drop()
+    couch_db.create(shards=1)  # of several the sample might show some of these
     odd = {"0600": 9.99, "0601": 2**53 - 1, "0602": "ten", "0603": [10], "0604": True, "0605": 2**80}
     couch_db.bulk({"_id": f"{n:04}", "price": odd.get(f"{n:04}", 10), "xmin": "x"} for n in range(1200))
 
@@ -302,7 +304,8 @@ def test_where_documents_are_missing_it_fails_and_the_way_out_works(couch_db, so
 
 def test_a_failed_mirror_s_remedy_can_be_pasted(couch_db, source, tmp_path):
     couch_db.put("a", {"price": 10})
-    typed = Typed(tmp_path, source, "sqlite:///out.sqlite")
+    environ = {"COUCHDB_PASSWORD": couch_db.auth[1]}
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite", environ=environ)
     typed.to_the_end("--once")
     with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
         database.execute(f"drop table {_name(couch_db)}")
@@ -337,7 +340,7 @@ def test_a_password_that_the_warning_moved_into_the_environment_serves_and_nothi
 
     done = Typed(tmp_path, source, moved, environ={"TARGET_PASSWORD": parts.password}).to_the_end("--once")
 
-    assert "set $TARGET_PASSWORD instead" in first.stderr
+    assert "$TARGET_PASSWORD" in first.stderr
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("pillowd-state/*"))) == 1
     assert stores.postgres_count(postgres_dsn, _name(couch_db)) == 2

@@ -23,7 +23,7 @@ from tests.chaos import note
 from tests.chaos.run import Chaos
 from tests.chaos.score import ChaosError
 from tests.chaos.stage import Stage
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 
@@ -41,7 +41,7 @@ def main() -> int:
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pillowd-chaos-"))
     print(f"seed {given.seed}, {folder}", flush=True)
-    with CouchPeer(admin="chaos:monkey") as couch, Postgres() as postgres, Elasticsearch() as elasticsearch:
+    with CouchDB(admin="chaos:monkey") as couch, Postgres() as postgres, Elasticsearch() as elasticsearch:
         stage = Stage(
             folder,
             seed=given.seed,

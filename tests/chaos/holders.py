@@ -141,7 +141,6 @@ class InCouchdb(Holder):
             self._database.bulk(
                 ({"_id": id, "_rev": rev, "pillowd_version": guard} for id, guard in part), new_edits=False
             )
-            self._database.info()  # couch-peer counts now what is new, and not all of it in the end
 
     def count(self) -> int:
         return int(self._database.info()["doc_count"])

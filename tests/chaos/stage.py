@@ -24,7 +24,7 @@ from tests.chaos.disk import small_disk, take_away
 from tests.chaos.lines import Line, State
 from tests.chaos.truth import MAPPING
 from tests.chaos.writer import AT_ONCE, Writer, fresh
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 
@@ -71,7 +71,7 @@ class Stage:
         folder: Path,
         *,
         seed: int,
-        couch: CouchPeer,
+        couch: CouchDB,
         postgres: Postgres,
         elasticsearch: Elasticsearch,
         documents: int,

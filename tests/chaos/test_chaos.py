@@ -22,7 +22,7 @@ from tests.chaos.score import STOP_SECONDS, ChaosError, p99
 from tests.chaos.soak import soak
 from tests.chaos.stage import Stage
 from tests.conftest import start_for_tests
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 from tests.support.sizes import proving, size
@@ -49,7 +49,7 @@ def servers() -> Iterator[dict[str, Any]]:
     """Of our own, to kill."""
     with ExitStack() as stack:
         made = {
-            "couch": CouchPeer(admin="chaos:monkey"),
+            "couch": CouchDB(admin="chaos:monkey"),
             "postgres": Postgres(),
             "elasticsearch": Elasticsearch(),
         }

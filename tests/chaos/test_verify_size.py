@@ -107,7 +107,6 @@ def pillowd(
 def fill(database: CouchDatabase) -> None:
     for numbers in parts(range(DOCUMENTS, 0, -1)):
         database.bulk(({"_id": id_of(number), "_rev": REV} for number in numbers), new_edits=False)
-        database.info()  # couch-peer counts now what is new, and not all of it when `verify` asks
 
 
 def verify(daemon: Pillowd, folder: Path, *options: str) -> tuple[int, Any, dict[str, float]]:

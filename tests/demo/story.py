@@ -31,11 +31,12 @@ from checkpoints import ControlClient, StoreError
 from tests.demo import data
 from tests.demo.comparison import Difference, compare
 from tests.servers.couch_client import CouchDatabase
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "demo" / "demo.yaml"
 DATABASE = "clinic"
+PASSWORD = "s3cret"
 PILLOWS = ("patients", "visits", "archive")
 
 #: How long one step may take: a busy machine needs a few seconds.
@@ -126,9 +127,9 @@ class Demo:
     @contextmanager
     def _source(self) -> Iterator[Any]:
         self._print("Starting a CouchDB-protocol server")
-        with CouchPeer(data_dir=self.folder / "couchdb") as server:
-            self.environment["PILLOWD_DEMO_COUCHDB"] = server.url
-            yield CouchDatabase(server.url, DATABASE).create()
+        with CouchDB(data_dir=self.folder / "couchdb", admin=f"admin:{PASSWORD}") as server:
+            self.environment |= {"PILLOWD_DEMO_COUCHDB": server.url, "PILLOWD_DEMO_PASSWORD": PASSWORD}
+            yield CouchDatabase(server.url, DATABASE, auth=server.auth).create()
 
     def _load(self) -> None:
         documents = data.documents()
@@ -268,7 +269,7 @@ class Demo:
         commands = [f'{sys.executable} -c "{look}"']
         if not serve:
             return [*commands, "make demo SERVE=1   # keeps everything up, to look at `pillowd status`"]
-        names = ("PILLOWD_DEMO_DIR", "PILLOWD_DEMO_COUCHDB")
+        names = ("PILLOWD_DEMO_DIR", "PILLOWD_DEMO_COUCHDB", "PILLOWD_DEMO_PASSWORD")
         environment = " ".join(f"{name}={self.environment[name]}" for name in names)
         pillowd = f"{environment} {sys.executable} -m daemon"
         verbs = ("status", "list", "checkpoint get patients")

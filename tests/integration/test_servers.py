@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.conftest import start_for_tests
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.process import ROOT, ServerUnavailable
 from tests.servers.requirements import describe
 from tests.servers.scripted import (
@@ -32,7 +32,6 @@ from tests.servers.scripted import (
 )
 from tests.servers.tcp_proxy import Fault
 from tests.support.sizes import size
-from tests.support.waiting import wait_until
 
 
 def test_couch_database_is_fresh_and_keeps_what_is_written(couch_db):
@@ -133,7 +132,7 @@ def test_proxy_fails_a_request_before_the_server_sees_all_of_it(couch, couch_db,
     assert couch_db.changes()["results"] == []
 
 
-def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy):
+def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy, wait_until):
     proxy = tcp_proxy(couch)
     url = f"{proxy.url}/{couch_db.name}/_changes"
     query = {"feed": "continuous", "heartbeat": 60_000}
@@ -196,7 +195,7 @@ def test_postgres_keeps_what_was_committed_when_it_is_killed(postgres_server):
 
 
 def test_a_server_that_cannot_start_shows_its_log():
-    server = CouchPeer(options=["--no-such-option"])
+    server = CouchDB(options=["--no-such-option"])
 
     with pytest.raises(ServerUnavailable, match="no-such-option"):
         server.start()
@@ -205,10 +204,10 @@ def test_a_server_that_cannot_start_shows_its_log():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
-def test_a_server_does_not_outlive_the_process_that_started_it():
+def test_a_server_does_not_outlive_the_process_that_started_it(wait_until):
     script = """
-from tests.servers.couch_peer import CouchPeer
-server = CouchPeer(memory=True)
+from tests.servers.couchdb.process import CouchDB
+server = CouchDB(memory=True)
 server.start()
 print(server.pid, flush=True)
 input()
@@ -226,7 +225,7 @@ input()
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail), ("", pytest.skip)])
 def test_a_missing_server_fails_in_ci_and_skips_on_a_laptop(monkeypatch, ci, outcome):
-    class Missing(CouchPeer):
+    class Missing(CouchDB):
         @classmethod
         def install(cls):
             msg = "no such thing here"

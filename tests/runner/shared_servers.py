@@ -81,9 +81,9 @@ class SharedServers:
 
 
 def _start_couchdb(stack: ExitStack) -> dict[str, Any]:
-    from tests.servers.couch_peer import CouchPeer
+    from tests.servers.couchdb.process import CouchDB
 
-    server = stack.enter_context(CouchPeer())
+    server = stack.enter_context(CouchDB())
     return {"url": server.url, "auth": server.auth}
 
 

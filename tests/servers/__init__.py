@@ -2,7 +2,7 @@
 
 Each server is a class in a module of its own and a context manager::
 
-    with CouchPeer() as couch:          # or Postgres(), Elasticsearch()
+    with CouchDB() as couch:            # or Postgres(), Elasticsearch()
         requests.get(couch.url)         # runs on 127.0.0.1, on a free port
         couch.kill()                    # SIGKILL, as a crash would
         couch.start()                   # the same data, the same port
@@ -10,7 +10,7 @@ Each server is a class in a module of its own and a context manager::
 ``python -m tests.servers`` says in one line what this machine lacks and what replaces it,
 ``python -m tests.servers install`` fetches everything, ``python -m tests.servers start NAME`` runs one.
 
-* ``couch_peer``: the protocol of CouchDB 3.5 over PouchDB's storage, written for these tests.
+* ``couchdb``: answers as CouchDB 3.5 does, proven by ``recordings``; written for these tests.
 * ``postgres``: PostgreSQL as installed, else from a wheel.
 * ``elasticsearch``: Elasticsearch from its published jars: one node, without security.
 * ``tcp_proxy``: stands between a client and a server and cuts, resets, stalls or slows what passes.

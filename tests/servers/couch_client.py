@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Self
@@ -40,9 +41,9 @@ class CouchDatabase:
         response.raise_for_status()
         return response
 
-    def create(self) -> Self:
-        """Creates the database."""
-        self.request("PUT")
+    def create(self, *, shards: int | None = None) -> Self:
+        """Create the database; rows of one shard come in the order of the writes."""
+        self.request("PUT", params={"q": shards} if shards else None)
         return self
 
     def drop(self) -> None:
@@ -50,8 +51,11 @@ class CouchDatabase:
         self.request("DELETE")
 
     def recreate(self) -> None:
-        """Deletes the database and creates another one under its name."""
+        """Deletes the database and creates another one under its name, whose start time is another one."""
+        started = int(self.info()["instance_start_time"])
         self.drop()
+        while int(time.time()) <= started:  # it is told in seconds
+            time.sleep(0.05)
         self.create()
 
     def exists(self) -> bool:

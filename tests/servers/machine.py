@@ -8,26 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-LEAST_NODE = 18
 LEAST_JDK = 21
 JVM_FOLDERS = (Path("/usr/lib/jvm"), Path("/Library/Java/JavaVirtualMachines"))
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
-
-
-@cache
-def installed_node() -> Path | None:
-    """Returns the machine's Node, if it has one that is new enough."""
-    node = shutil.which("node")
-    if node is None:
-        return None
-    answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.match(r"v(\d+)\.", answer)
-    return Path(node) if found and int(found[1]) >= LEAST_NODE else None
 
 
 @cache

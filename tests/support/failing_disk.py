@@ -18,7 +18,7 @@ from gevent import monkey
 from checkpoints.files.directory import Directory
 
 
-class Crash(Exception):
+class Crash(BaseException):
     """The process is dead: none of its later system calls takes effect."""
 
 

@@ -28,6 +28,7 @@ class Quick(Demo):
     @contextmanager
     def _source(self):
         self.environment["PILLOWD_DEMO_COUCHDB"] = "http://127.0.0.1:9"
+        self.environment["PILLOWD_DEMO_PASSWORD"] = "x"
         try:
             yield None
         finally:

@@ -14,7 +14,7 @@ from checkpoints import TailKey
 from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
 from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.conformance.target import KEY, Target
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
 from tests.servers.tcp_proxy import Fault, TcpProxy
 
 #: Where the connection of a write is lost: its request not yet whole, or its answer.
@@ -33,7 +33,7 @@ class CouchTarget(Target):
     busy_faults = ("away",)
     cut_places = ("before", "after")
 
-    def __init__(self, couch: Any, proxy: TcpProxy, server: CouchPeer | None = None) -> None:
+    def __init__(self, couch: Any, proxy: TcpProxy, server: CouchDB | None = None) -> None:
         self.couch = couch
         self.proxy = proxy
         self.server = server

@@ -1,7 +1,7 @@
 """`python -m tests.servers.couchdb`: start the tests' CouchDB.
 
 Usage:
-    python -m tests.servers.couchdb --port PORT (--dir DIRECTORY | --memory) [--admin USER:PASSWORD]
+    python -m tests.servers.couchdb --port PORT (--dir DIRECTORY | --memory) --admin USER:PASSWORD
                                     [--shards N] [--session-seconds N] [--failpoint JSON ...]
 """
 
@@ -28,7 +28,7 @@ def main() -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--dir", type=Path)
     where.add_argument("--memory", action="store_true")
-    parser.add_argument("--admin", help="user:password; without one everybody is an administrator")
+    parser.add_argument("--admin", required=True, metavar="USER:PASSWORD")
     parser.add_argument("--shards", type=int, default=2, help="of a database whose creator does not say")
     parser.add_argument("--session-seconds", type=int)
     parser.add_argument("--failpoint", action="append", default=[], metavar="JSON")
@@ -41,8 +41,8 @@ def serve(given: argparse.Namespace) -> None:
     """Serve until a signal ends the process, at once, as a node that goes down."""
     sys.set_int_max_str_digits(0)
     gc.disable()  # nothing here makes cycles that last, and a collection would look at all documents
-    user, _, password = (given.admin or "").partition(":")
-    node = Node(given.dir, {user: password} if user else {}, shards=given.shards)
+    user, _, password = given.admin.partition(":")
+    node = Node(given.dir, {user: password}, shards=given.shards)
     if given.session_seconds:
         node.config.set("chttpd_auth", "timeout", str(given.session_seconds))
     for text in given.failpoint:

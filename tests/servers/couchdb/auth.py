@@ -62,7 +62,7 @@ class Auth:
     """Knows users by their passwords and cookies.
 
     Args:
-        admins: passwords of the administrators; without any, everybody is one.
+        admins: passwords of the administrators.
         users: the database of all other users.
         config: the node's settings.
     """
@@ -80,8 +80,6 @@ class Auth:
         Raises:
             Refusal: the password is wrong, the account is locked, or the header is malformed.
         """
-        if not self._admins:
-            return User(None, ("_admin",))
         user = self._by_cookie(request) or self._by_password(request)
         return user or NOBODY
 

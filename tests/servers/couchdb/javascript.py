@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import quickjs  # type: ignore[import-untyped]
-
 from tests.servers.couchdb.errors import Refusal, forbidden, unauthorized
 
 PRELUDE = """
@@ -64,6 +62,9 @@ class Function:
     """
 
     def __init__(self, source: str) -> None:
+        # Here and not above: the demo has no functions, and runs without the packages of the tests.
+        import quickjs  # type: ignore[import-untyped]
+
         context = quickjs.Context()
         context.eval(PRELUDE)
         failure = json.loads(context.get("__compile")(source))

@@ -32,12 +32,12 @@ class Node:
 
     Args:
         folder: where its databases are; None keeps them in memory.
-        admins: names and passwords; without any, everybody is an administrator.
+        admins: names and passwords of the administrators.
         shards: how many a database has whose creator does not say.
     """
 
     def __init__(self, folder: Path | None, admins: dict[str, str], *, shards: int = 2) -> None:
-        self.uuid = new_uuid()
+        self.uuid = _uuid(folder)
         self.config = Config()
         self.failpoints = Failpoints()
         self.shards = shards
@@ -45,7 +45,6 @@ class Node:
         self._folder = folder
         self._events: dict[str, None] = {}
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob("*.couch")):
                 database = Database.load(path)
                 self.databases[database.name] = database
@@ -119,6 +118,17 @@ class Node:
             path = [tree.winner.key] if tree else []
             edit_document(database, Edit(id=doc_id, path=path, body={}, text=b""), lambda *_: None)
         database.commit()
+
+
+def _uuid(folder: Path | None) -> str:
+    """Return the server's id, which stays the same as long as its folder."""
+    if folder is None:
+        return new_uuid()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "uuid"
+    if not path.exists():
+        path.write_text(new_uuid())
+    return path.read_text()
 
 
 def whole_number(text: str | None, name: str) -> int | None:

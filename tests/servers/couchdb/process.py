@@ -13,6 +13,7 @@ import requests
 from tests.servers.process import HttpServer
 
 ROOT = Path(__file__).parents[3]
+ADMIN = "admin:relax"
 
 
 class CouchDB(HttpServer):
@@ -22,7 +23,7 @@ class CouchDB(HttpServer):
         data_dir: where its databases live; a temporary directory of its own if None.
         port: where it listens; a free port if None.
         memory: keep the databases in memory, until it ends.
-        admin: "user:password"; None makes everybody an administrator, which no real one does.
+        admin: the administrator, "user:password".
         shards: of a database whose creator does not say.
         options: further command line options.
     """
@@ -35,14 +36,13 @@ class CouchDB(HttpServer):
         data_dir: Path | None = None,
         port: int | None = None,
         memory: bool = False,
-        admin: str | None = None,
+        admin: str = ADMIN,
         shards: int = 2,
         options: Sequence[str] = (),
     ) -> None:
         super().__init__(data_dir=data_dir, port=port)
         self._options = ["--memory"] if memory else ["--dir", str(self.data_dir / "databases")]
-        self._options += ["--admin", admin] if admin else []
-        self._options += ["--shards", str(shards), *options]
+        self._options += ["--admin", admin, "--shards", str(shards), *options]
         self._admin = admin
 
     @classmethod
@@ -50,10 +50,10 @@ class CouchDB(HttpServer):
         """Do nothing: it runs on the Python of the tests."""
 
     @property
-    def auth(self) -> tuple[str, str] | None:
-        """The administrator's name and password, if there is one."""
-        user, _, password = (self._admin or "").partition(":")
-        return (user, password) if user else None
+    def auth(self) -> tuple[str, str]:
+        """The administrator's name and password."""
+        user, _, password = self._admin.partition(":")
+        return (user, password)
 
     def command(self) -> Sequence[str | Path]:
         """Return its command line."""
