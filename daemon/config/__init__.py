@@ -1,3 +1,3 @@
-"""Read a configuration: YAML to validated settings, or to every problem at once."""
+"""Reads a configuration: YAML in, validated values or every mistake at once out."""
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class PillowCrossChecks:
     """The checks of one pillow.
 
     Args:
-        entry: the pillow as it was written.
+        entry: what was written of it.
         pillow: its settings.
         connections: the connections that it names.
     """

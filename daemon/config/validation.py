@@ -21,13 +21,13 @@ _Model = TypeVar("_Model", bound=Options)
 def validate(
     model: type[_Model], node: Node, path: KeyPath, given: Mapping[str, object] | None = None
 ) -> tuple[_Model | None, ProblemCollector]:
-    """Validate a part of the tree against a model.
+    """Validate what was written against a model.
 
     Args:
         model: the model.
-        node: the part of the tree.
+        node: what was written.
         path: its key path.
-        given: values that are validated already, and replace those in the tree.
+        given: values that are validated already; they replace what was written.
 
     Returns:
         The model's instance, None with problems; and the problems.

@@ -44,6 +44,12 @@ class TargetLeaf(msgspec.Struct, frozen=True):
 parse_target_leaf = msgspec.json.Decoder(TargetLeaf).decode
 
 
+def get_stored_version(leaves: Sequence[TargetLeaf]) -> int | None:
+    """Return the winner's write version; None if there is none, or it is somebody else's document."""
+    found = leaves[0].write_version if leaves else None
+    return found if isinstance(found, int) else None
+
+
 class _Row(msgspec.Struct):
     id: str
     doc: TargetLeaf | None = None

@@ -2,7 +2,7 @@
 
 Each document holds its write version in `pillowd_version`, and so does the tombstone of a deleted one.
 The stored documents are read first; the write names the revision that was read, so if somebody else was
-faster it is a conflict, and the document is read again.
+faster it is a conflict, and the document is read again. `tombstones` tells what holds for deleted documents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ import msgspec
 from pillows.errors import PermanentError, RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, write_version
 from pillows.transports.common.columns import encode
-from pillows.transports.couchdb.target import GROUP_DOCUMENTS, TargetDatabase, TargetLeaf
+from pillows.transports.couchdb.target import (
+    GROUP_DOCUMENTS,
+    TargetDatabase,
+    TargetLeaf,
+    get_stored_version,
+)
+from pillows.transports.couchdb.tombstones import (
+    WrittenOver,
+    find_overtaken,
+    make_deletion,
+    make_next_tombstone,
+)
 
 #: A document and its rows in this output.
 Item = tuple[DocumentRows, Sequence[Row]]
@@ -36,23 +47,39 @@ class UpsertWriter:
         dead: dict[str, str] = {}
         retry: dict[str, str] = {}
         for start in range(0, len(items), GROUP_DOCUMENTS):
-            group = items[start : start + GROUP_DOCUMENTS]
-            known = self._target.get_leaves([document.id for document, _ in group])
-            bodies: dict[str, list[bytes]] = {}
-            for document, rows in group:
-                leaves = known.get(document.id, [])
-                ours, stored = write_version(epoch, document.leaf_version), _get_stored_version(leaves)
-                if stored is not None and stored >= ours:
-                    refused[document.id] = stored
-                elif rows or leaves or not first_pass:
-                    try:
-                        bodies[document.id] = list(make_edits(document, rows, ours, leaves))
-                    except PermanentError as error:
-                        dead[document.id] = str(error)
-            sent = self._target.send(bodies)
-            dead |= sent.dead
-            retry |= sent.retry
+            written = self._write_group(items[start : start + GROUP_DOCUMENTS], epoch, first_pass=first_pass)
+            refused |= written.refused
+            dead |= written.dead
+            retry |= written.retry
         return WriteResult(refused=refused, dead=dead, retry=retry)
+
+    def _write_group(self, items: Sequence[Item], epoch: int, *, first_pass: bool) -> WriteResult:
+        known = self._target.get_leaves([document.id for document, _ in items])
+        refused: dict[str, int] = {}
+        dead: dict[str, str] = {}
+        edits: dict[str, list[bytes]] = {}
+        tombstones: dict[str, list[bytes]] = {}
+        written_over: dict[str, WrittenOver] = {}
+        for document, rows in items:
+            leaves = known.get(document.id, [])
+            ours, stored = write_version(epoch, document.leaf_version), get_stored_version(leaves)
+            if stored is not None and stored >= ours:
+                refused[document.id] = stored
+                continue
+            if leaves and leaves[0].deleted:
+                written_over[document.id] = WrittenOver(leaves[0], ours)
+            if document.id in written_over and not rows:
+                tombstones[document.id] = [make_next_tombstone(leaves[0], ours)]
+            elif rows or leaves or not first_pass:
+                try:
+                    edits[document.id] = list(make_edits(document, rows, ours, leaves))
+                except PermanentError as error:
+                    dead[document.id] = str(error)
+        edited, extended = self._target.send(edits), self._target.send(tombstones, new_edits=False)
+        dead |= {**edited.dead, **extended.dead}
+        retry = {**edited.retry, **extended.retry}
+        done = {id: write for id, write in written_over.items() if id not in dead and id not in retry}
+        return WriteResult(refused=refused, dead=dead, retry=retry | find_overtaken(self._target, done))
 
     def sweep(self, epoch: int, kept: Collection[str]) -> int:
         """Delete the documents of a lower epoch, except `kept`; return their number."""
@@ -102,20 +129,16 @@ def make_edits(
 
 def _make_deletions(id: str, ours: int, leaves: Sequence[TargetLeaf]) -> Iterator[bytes]:
     """Yield a deletion of every live leaf, otherwise the loser of a conflict would win."""
-    yield encode({"_id": id, **_name_parent(leaves), "_deleted": True, "pillowd_version": ours})
-    for leaf in leaves[1:]:
+    if not leaves:
+        yield encode({"_id": id, "_deleted": True, "pillowd_version": ours})
+    for leaf in leaves:
         if not leaf.deleted:
-            yield encode({"_id": id, "_rev": leaf.rev, "_deleted": True, "pillowd_version": ours})
+            yield make_deletion(leaf, ours)
 
 
 def _name_parent(leaves: Sequence[TargetLeaf]) -> dict[str, str]:
-    return {"_rev": leaves[0].rev} if leaves else {}
-
-
-def _get_stored_version(leaves: Sequence[TargetLeaf]) -> int | None:
-    """Return the winner's write version; None if there is none, or it is somebody else's document."""
-    found = leaves[0].write_version if leaves else None
-    return found if isinstance(found, int) else None
+    """Return the revision that an edit extends; CouchDB refuses one that names a tombstone."""
+    return {"_rev": leaves[0].rev} if leaves and not leaves[0].deleted else {}
 
 
 def _is_below(leaf: TargetLeaf, floor: int) -> bool:

@@ -104,6 +104,67 @@ def test_a_write_between_reading_and_writing_is_retried(
     assert {id: row["n"] for id, row in rows(target).items()} == {"a": 3, "b": 1}
 
 
+def test_a_tombstone_takes_a_higher_write_version(target: CouchTarget) -> None:
+    """A deletion of a deleted document counts: a version between the two is refused."""
+    with opened(target, "docs") as couch:
+        couch.write(batch(document("a", 1, {"n": 1})))
+        assert_applied(couch.write(batch(gone("a", 2))))
+        assert_applied(couch.write(batch(gone("a", 9))))
+        assert couch.write(batch(document("a", 5, {"n": 5}))).refused == {"a": write_version(1, 9)}
+        assert_applied(couch.write(batch(document("a", 10, {"n": 10}))))
+    assert {id: row["n"] for id, row in rows(target).items()} == {"a": 10}
+
+
+def faster_writer(monkeypatch: pytest.MonkeyPatch, target: CouchTarget, *writes: Any) -> None:
+    """Let another writer write between the next reading and the next writing."""
+    real = TargetDatabase.send
+
+    def too_late(self: TargetDatabase, documents: Any, **more: Any) -> WriteResult:
+        monkeypatch.setattr(TargetDatabase, "send", real)
+        with opened(target, "docs") as faster:
+            for write in writes:
+                assert_applied(faster.write(batch(write)))
+        return self.send(documents, **more)
+
+    monkeypatch.setattr(TargetDatabase, "send", too_late)
+
+
+NEWER = {
+    "a-newer-tombstone": ([gone("a", 5)], {}),
+    "a-newer-document": ([document("a", 5, {"n": 5})], {"a": 5}),
+    "a-newer-document-that-was-deleted": ([document("a", 4, {"n": 4}), gone("a", 5)], {}),
+}
+
+
+@pytest.mark.parametrize(("writes", "kept"), NEWER.values(), ids=NEWER)
+@pytest.mark.parametrize("late", [gone("a", 3), document("a", 3, {"n": 3})], ids=["deletion", "revival"])
+def test_a_write_over_a_tombstone_yields_to_a_newer_one(
+    target: CouchTarget, monkeypatch: pytest.MonkeyPatch, late: Any, writes: list[Any], kept: dict[str, int]
+) -> None:
+    """Over a tombstone CouchDB tells of no conflict, and still the newer version stays."""
+    with opened(target, "docs") as couch:
+        couch.write(batch(document("a", 1, {"n": 1})))
+        couch.write(batch(gone("a", 2)))
+        faster_writer(monkeypatch, target, *writes)
+        couch.write(batch(late))
+        assert couch.write(batch(late)).refused == {"a": write_version(1, 5)}
+    assert {id: row["n"] for id, row in rows(target).items()} == kept
+
+
+@pytest.mark.parametrize("late", [gone("a", 5), document("a", 5, {"n": 5})], ids=["deletion", "revival"])
+def test_a_write_over_a_tombstone_wins_over_an_older_one(
+    target: CouchTarget, monkeypatch: pytest.MonkeyPatch, late: Any
+) -> None:
+    """An older version that comes between is written over, at the second attempt at the latest."""
+    with opened(target, "docs") as couch:
+        couch.write(batch(document("a", 1, {"n": 1})))
+        couch.write(batch(gone("a", 2)))
+        faster_writer(monkeypatch, target, document("a", 3, {"n": 3}))
+        if couch.write(batch(late)).retry:
+            assert_applied(couch.write(batch(late)))
+    assert {id: row["n"] for id, row in rows(target).items()} == ({"a": 5} if late.rows else {})
+
+
 def test_a_missing_database_is_created_or_waited_for(target: CouchTarget) -> None:
     waiting = CouchdbOutput(database=target.prefix + "docs", create=False)
     couch = CouchdbTransport("copy", KEY, target.connection(), {"docs": waiting})

@@ -16,7 +16,7 @@ from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.couch_target import CouchTarget
-from tests.servers.couch_client import CouchDatabase
+from tests.servers.couch_client import JSON, CouchDatabase
 from tests.servers.tcp_proxy import TcpProxy
 
 
@@ -107,7 +107,7 @@ def test_attachments_come_along(copy: Copy) -> None:
     copy.source.put("a", {"_attachments": {"file.bin": {"content_type": "text/x", "data": data}}})
     with copy.running() as couch:
         couch.write(batch(*copy.changed()))
-    found = copy.target.request("GET", "docs", "/a?attachments=true")
+    found = copy.target.request("GET", "docs", "/a?attachments=true", headers=JSON)
     assert found["_attachments"]["file.bin"]["data"] == data
 
 
