@@ -1,4 +1,12 @@
-"""Durable state without a network: stores that survive kill -9, and the checkpoints in them."""
+"""Durable state on one machine, and calls between its processes.
+
+Stores that survive kill -9 and power failures: `CheckpointStore` for the daemon's checkpoints, `POD` (a
+persistent dictionary) and `Tracker` (a persistent to-do list), with tastypy's interface and files. One
+process owns a store. `SharedPOD` and `SharedTracker` let others use it over `ControlServer` and
+`ControlClient`, remote calls on a unix socket that the daemon's commands use as well.
+
+Live values, in-place updates and walks serve programs that use POD directly; the daemon needs none of them.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ PASS_TO_BEGIN = 0
 
 @dataclass(frozen=True, slots=True, order=True)
 class TailKey:
-    """Names one tail: a pillow's run on one source database.
+    """The name of one tail: a pillow's run on one source database.
 
     Attributes:
         pillow: the pillow's name in the configuration.
@@ -24,7 +24,7 @@ class TailKey:
     source: str
 
     def __str__(self) -> str:
-        """`pillow@connection/database`, as logs and the command show it."""
+        """Return `pillow@connection/database`, as logs and the command show it."""
         return f"{self.pillow}@{self.source}"
 
 
@@ -90,7 +90,7 @@ class Checkpoint:
     saved_at: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """The checkpoint as JSON values, the token with its own type."""
+        """Return the checkpoint as JSON values, the token with its own type."""
         fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
         fields["seq"] = self.seq.value
         fields["digest"] = {name: getattr(self.digest, name) for name in ConfigDigest.__slots__}
@@ -98,17 +98,17 @@ class Checkpoint:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Checkpoint:
-        """The checkpoint that `to_json` gave.
+        """Return the checkpoint that `to_json` was called on.
 
         Raises:
-            KeyError, TypeError: it is none, or one of a newer format.
+            KeyError, TypeError: it is not a checkpoint, or one of a newer format.
         """
         fields = {_FIELD_NAMES.get(name, name): each for name, each in value.items()}
         return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": ConfigDigest(**value["digest"])})
 
     @classmethod
     def reset(cls, stored: Checkpoint | None) -> Checkpoint:
-        """The operator's reset of what is stored, if anything is: a new pass is to begin.
+        """Return the operator's reset of the stored checkpoint, if there is one: a new pass begins.
 
         The epoch of that pass is chosen when the tail starts, above every epoch that its targets
         know. Identity and digests are forgotten, so a changed source is taken as it is then.
@@ -117,5 +117,5 @@ class Checkpoint:
         return cls(seq=Seq.BEGINNING, edits=edits, epoch=epoch, pass_epoch=PASS_TO_BEGIN)
 
     def begin_pass(self, *, epoch: int, first_pass: bool) -> Checkpoint:
-        """The new pass begins, under an epoch above all earlier ones."""
+        """Return the checkpoint at the beginning of a new pass, under an epoch above all earlier ones."""
         return replace(self, epoch=epoch, pass_epoch=epoch, first_pass=first_pass)

@@ -28,10 +28,10 @@ class Seq:
 
     @classmethod
     def of(cls, value: Any) -> Seq:
-        """The token for a decoded JSON value (`str`, `int` or `list`).
+        """Return the token for a decoded JSON value (`str`, `int` or `list`).
 
         Raises:
-            TypeError: the value is no token (`None`, a float, an object).
+            TypeError: the value is not a token (`None`, a float, an object).
         """
         if isinstance(value, bool) or not isinstance(value, str | int | list):
             raise TypeError(f"not a sequence token: {value!r}")
@@ -39,18 +39,18 @@ class Seq:
 
     @property
     def value(self) -> str | int | list[Any]:
-        """The decoded JSON value."""
+        """Return the decoded JSON value."""
         value: str | int | list[Any] = msgspec.json.decode(self.json)
         return value
 
     @property
     def query(self) -> str:
-        """The token as a percent-encoded value of the query parameter `since`."""
+        """Return the token as a percent-encoded value of the query parameter `since`."""
         value = self.value
         return quote(value if isinstance(value, str) else self.json, safe="")
 
     def __str__(self) -> str:
-        """The token as an operator would type it."""
+        """Return the token as an operator would type it."""
         value = self.value
         return value if isinstance(value, str) else self.json
 

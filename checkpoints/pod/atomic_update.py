@@ -32,20 +32,20 @@ _METHODS: dict[type, frozenset[str]] = {
 
 
 class ApplyUpdate(Protocol):
-    """Carries out one operation where the store is."""
+    """Make one update in the process that owns the store."""
 
     def __call__(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
-        """`path` leads to what is changed: the key, then names and indexes."""
+        """Make the update at `path`: the key, then names and indexes."""
 
 
-def apply(container: Any, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
-    """Carries out an operation on what `path` leads to, from `container` on.
+def apply_update(container: Any, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
+    """Make an update at the end of a path into `container`.
 
     Returns:
         What a called method returns, as plain values.
 
     Raises:
-        KeyError, IndexError, TypeError: there is no such thing, or it cannot do that.
+        KeyError, IndexError, TypeError: the path leads nowhere, or its end has no such operation.
     """
     *way, last = path
     for step in way:
@@ -71,24 +71,24 @@ def _call(target: Any, name: str, arguments: Sequence[Any], fields: dict[str, An
 
 
 class _Applied:
-    """What an in-place operator leaves to be assigned: it was assigned already, where the store is."""
+    """The result of an in-place operator. Assigning it does nothing: the update was made already."""
 
 
 _APPLIED = _Applied()
 
 
 class PathProxy:
-    """A place inside a store, from which each operation is carried out as one.
+    """A place inside a store, where each operation is one step.
 
     Args:
-        apply: carries it out.
-        path: how to get there.
+        apply_update: makes the updates.
+        path: from the store to the place.
     """
 
     __slots__ = ("_apply", "_path")
 
-    def __init__(self, apply: ApplyUpdate, path: tuple[Any, ...] = ()) -> None:
-        self._apply = apply
+    def __init__(self, apply_update: ApplyUpdate, path: tuple[Any, ...] = ()) -> None:
+        self._apply = apply_update
         self._path = path
 
     def __getitem__(self, step: Any) -> PathProxy:

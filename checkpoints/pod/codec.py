@@ -25,7 +25,7 @@ _encode_with_nan = json.JSONEncoder(separators=(", ", ": ")).encode
 
 
 def check_key(key: object, *, levels: int = MAX_DEPTH) -> None:
-    """Refuses what cannot be a key.
+    """Refuse a value that cannot be a key.
 
     Raises:
         TypeError: it is neither `str`, `int` nor a tuple of those, or nested more than `levels` deep.
@@ -41,7 +41,7 @@ def check_key(key: object, *, levels: int = MAX_DEPTH) -> None:
 
 
 def is_key(key: object) -> bool:
-    """Whether something can be a key."""
+    """Return whether a value can be a key."""
     try:
         check_key(key)
     except TypeError:
@@ -50,15 +50,15 @@ def is_key(key: object) -> bool:
 
 
 def encode_key(key: Key) -> str:
-    """The key as it stands in a line."""
+    """Return a key as in a line."""
     return _encode(key).replace("\\", "\\\\")
 
 
 def decode_key(text: str) -> Key:
-    """The key that `encode_key` gave.
+    """Return the key that `encode_key` was called with.
 
     Raises:
-        ValueError, TypeError: it is none.
+        ValueError, TypeError: it is not a key.
     """
     key = as_key(decode_json(text.replace("\\\\", "\\")))
     check_key(key)
@@ -66,12 +66,12 @@ def decode_key(text: str) -> Key:
 
 
 def as_key(value: Any) -> Key:
-    """A key that went through JSON: its arrays are tuples again."""
+    """Return a key that went through JSON, with tuples for its arrays."""
     return tuple(as_key(part) for part in value) if isinstance(value, list) else value
 
 
 def encode_value(key: Key, value: Any, *, within: int = 0, stored: bool = False) -> str:
-    """The value as JSON.
+    """Return a value as JSON.
 
     Args:
         key: under which it is to be stored.
@@ -95,25 +95,25 @@ def encode_value(key: Key, value: Any, *, within: int = 0, stored: bool = False)
 
 
 def line_of(key: Key, text: str) -> bytes:
-    """The line of a key and its value as JSON, without the newline."""
+    """Return the line of a key and its value as JSON, without the newline."""
     return f"{encode_key(key)}\t{text}".encode()
 
 
 def value_of(line: bytes) -> Any:
-    """The value in a line, as plain dicts and lists."""
+    """Return the value in a line, as plain dicts and lists."""
     return json.loads(text_of(line))
 
 
 def text_of(line: bytes) -> str:
-    """The value in a line as JSON."""
+    """Return the value in a line as JSON."""
     return line.partition(b"\t")[2].decode()
 
 
 def parse_line(line: bytes) -> Key:
-    """The key in a line.
+    """Return the key in a line.
 
     Raises:
-        ValueError: it is no line; the message says why.
+        ValueError: it is not a line; the message says why.
     """
     text, tab, value = line.partition(b"\t")
     if not tab:
@@ -130,16 +130,16 @@ def parse_line(line: bytes) -> Key:
 
 
 def is_too_deep(text: str, value: Any, *, within: int = 0) -> bool:
-    """Whether a value, given with its JSON, is too deep for a place that is `within` deep already."""
+    """Return whether a value, given with its JSON, is nested too deeply for a place at depth `within`."""
     left = MAX_DEPTH - within
     return _brackets(text) > left and _is_deeper(value, left)
 
 
 def decode_json(text: str) -> Any:
-    """The value that is written as JSON.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: it is none, or nested too deeply.
+        ValueError: it is not JSON, or nested too deeply.
     """
     try:
         value = json.loads(text)
@@ -153,7 +153,7 @@ def decode_json(text: str) -> Any:
 
 
 def _brackets(text: str) -> int:
-    """How deep a text is at most. Most have few, and that is quickly counted."""
+    """Return an upper bound of a text's depth. Most texts have few brackets, and counting them is fast."""
     return text.count("[") + text.count("{")
 
 

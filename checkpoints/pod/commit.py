@@ -80,7 +80,7 @@ class Commit:
 
 
 class DiskState:
-    """What is known about a store's files.
+    """The certain facts about a store's files.
 
     Attributes:
         gzipped: whether segments are compressed.

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a store is opened.
+    """The settings with which a store is opened.
 
     Attributes:
         file_size: lines a file, where the store is new.
@@ -55,7 +55,7 @@ class Settings:
 
 
 class StoreEngine:
-    """An open store. POD and its kin are handles of it.
+    """An open store; PODs and trackers are handles of it.
 
     Attributes:
         directory: where it is.
@@ -83,33 +83,33 @@ class StoreEngine:
         return self.hooks.kind if self.hooks else "pod"
 
     def ensure_open(self) -> None:
-        """Raises StoreClosed, or StoreError in a forked child, where nothing may be done."""
+        """Raise StoreClosed, or StoreError in a forked child."""
         self.directory.ensure_open()
 
     def ensure_writable(self) -> None:
-        """Raises where nothing may be changed."""
+        """Raise StoreError where nothing may be changed."""
         self.ensure_open()
         if self.settings.readonly:
             raise StoreError(f"{self.directory.path} is open for reading only")
 
     def hold(self) -> None:
-        """No automatic sync from now on."""
+        """Stop automatic syncs."""
         self._held = True
 
     def unhold(self) -> None:
-        """Automatic syncs again; one is made now if it is due."""
+        """Start automatic syncs again; sync now if that is due."""
         self._held = False
         self._on_write()
 
     def rewrite_metadata(self) -> None:
-        """Has `.meta` written: what the rules keep there is another."""
+        """Have `.meta` written at the next commit: the hooks' settings have changed."""
         self._disk_state.rewrite_metadata()
 
     def sync(self, keys: Iterable[Key] | None = None) -> None:
-        """Everything, or the segments of `keys`, is on disk when this returns.
+        """Wait until everything, or the segments of `keys`, is on disk.
 
         Raises:
-            KeyError: there is no such key.
+            KeyError: the key is missing.
             StoreWriteError: the disk refused; what was not written is still dirty.
         """
         with self.memory.lock:
@@ -126,7 +126,7 @@ class StoreEngine:
                 self._commit()
 
     def revert(self) -> None:
-        """Forgets what is not on disk, and reads the disk again."""
+        """Drop all changes that are not on disk, and read the disk again."""
         with self.memory.lock:
             self._ensure_outside_together()
         with self._disk:
@@ -134,7 +134,7 @@ class StoreEngine:
             self._load()
 
     def close(self) -> None:
-        """Syncs, and lets the directory go; safe to call twice.
+        """Sync and close the directory; safe to call twice.
 
         Raises:
             StoreWriteError: the disk refused. The store is still open, nothing is lost: close it again.
@@ -146,14 +146,14 @@ class StoreEngine:
         self.discard()
 
     def discard(self) -> None:
-        """Lets the directory go as it is."""
+        """Close the directory without a sync."""
         with self._disk:
             if self._timer is not None:
                 self._timer.cancel()
             self.directory.close()
 
     def abandon(self) -> None:
-        """In a forked child: lets the parent's files go. Takes no lock: another thread may have held it."""
+        """Close the parent's files, in a forked child. It takes no lock: another thread may have held it."""
         self.directory.close()
 
     def _ensure_outside_together(self) -> None:
@@ -208,7 +208,7 @@ class StoreEngine:
         self._covered = covered
 
     def _on_write(self) -> None:
-        """After each change: a sync if it is due by number, else one that will be by time."""
+        """Sync if the number of writes makes it due, else schedule a sync."""
         if self._held or not self.memory.writes:
             return
         if self.settings.sync_at is not None and self.memory.writes >= max(self.settings.sync_at, 1):

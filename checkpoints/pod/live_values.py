@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 
 class ValueStore(Protocol):
-    """Where values live."""
+    """The owner of live values."""
 
     def change(self, home: ValueOwner, view: Any, change: Callable[[], T]) -> T:
-        """Carries out a change of `view`, and keeps it if the value is still the stored one."""
+        """Make a change of `view`, and keep it if the value is still the stored one."""
 
 
 class ValueOwner:
-    """Where one stored value lives.
+    """The store and key that a live value belongs to.
 
     Attributes:
         owner: the store.
@@ -43,16 +43,16 @@ class ValueOwner:
 
     @property
     def root(self) -> Any:
-        """The whole value; None when nobody holds it."""
+        """Return the whole value; None when it is not referenced any more."""
         return None if self._root is None else self._root()
 
     def live_in(self, root: Any) -> None:
-        """Makes `root` the whole value."""
+        """Make `root` the whole value."""
         self._root = weakref.ref(root)
 
 
 def live(owner: ValueStore, key: Key, value: Any) -> Any:
-    """A decoded JSON value as one that reports its changes; scalars as they are."""
+    """Return a decoded JSON value that reports its changes; scalars as they are."""
     if not isinstance(value, dict | list):
         return value
     home = ValueOwner(owner, key)
@@ -63,7 +63,7 @@ def live(owner: ValueStore, key: Key, value: Any) -> Any:
 
 
 def unwrap(value: Any) -> Any:
-    """A value as plain dicts and lists that belong to nobody."""
+    """Return a value as plain dicts and lists that belong to no store."""
     if isinstance(value, dict):
         return {name: unwrap(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -85,7 +85,7 @@ def _fill(view: Any, value: Any) -> None:
 
 
 def _part(value: Any, of: Any) -> Any:
-    """A value as part of a live one."""
+    """Return a value as part of a live one."""
     if not isinstance(value, dict | list):
         return value
     home, root, depth = of._owner, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
@@ -95,7 +95,7 @@ def _part(value: Any, of: Any) -> Any:
 
 
 def _mutates(method: Any) -> Any:
-    """A method that changes its dict or list, carried out by the owner. Any: builtins' own signatures."""
+    """Return a changing method of a dict or list, made by the owner. Any: the builtins' signatures."""
 
     @wraps(method)
     def mutator(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -106,14 +106,14 @@ def _mutates(method: Any) -> Any:
 
 
 class _Live:
-    """What live dicts and lists share."""
+    """The common part of live dicts and lists."""
 
     _owner: ValueOwner
     _root: Any
     _depth: int  # 1 for the whole value
 
     def _adopt(self, value: Any, present: Any = None) -> Any:
-        """A value as part of this one: a copy, unless it stands there already (`x[name] += ...`)."""
+        """Return a value as part of this one: a copy unless it is here already (`x[name] += ...`)."""
         if value is present:
             return value
         normal = json.loads(encode_value(self._owner.key, value, within=self._depth))
@@ -130,7 +130,7 @@ class _Live:
         return self.copy()
 
     def copy(self) -> Any:
-        """A plain, shallow copy."""
+        """Return a plain, shallow copy."""
         raise NotImplementedError
 
 
@@ -140,7 +140,7 @@ class LiveDict(_Live, dict[str, Any]):
     __slots__ = ("__weakref__", "_depth", "_home", "_root")
 
     def copy(self) -> dict[str, Any]:
-        """A plain, shallow copy."""
+        """Return a plain, shallow copy."""
         return dict(self)
 
     def __setitem__(self, name: Any, value: Any) -> None:
@@ -165,7 +165,7 @@ class LiveDict(_Live, dict[str, Any]):
         self._store({name: self._adopt(value, self.get(name)) for name, value in named.items()})
 
     def _name(self, name: Any) -> str:
-        """A name as it is after JSON: 1 is "1"."""
+        """Return a name as JSON gives it back: 1 is "1"."""
         if isinstance(name, str):
             return name
         [text] = json.loads(encode_value(self._owner.key, {name: None}))
@@ -187,7 +187,7 @@ class LiveList(_Live, list[Any]):
     __slots__ = ("__weakref__", "_depth", "_home", "_root")
 
     def copy(self) -> list[Any]:
-        """A plain, shallow copy."""
+        """Return a plain, shallow copy."""
         return list(self)
 
     def __setitem__(self, index: Any, value: Any) -> None:

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirtySegments:
-    """What was taken out to be written.
+    """The segments of one commit.
 
     Attributes:
         segments: the lines of each segment that is to be written, by number.
@@ -41,7 +41,7 @@ class DirtySegments:
 
 
 class MemTable:
-    """The entries of an open store. Every method may be called from any thread or greenlet.
+    """The entries of an open store. Any thread or greenlet may call any method.
 
     Args:
         rules: what the kind of store asks of its entries.
@@ -99,20 +99,20 @@ class MemTable:
 
     @property
     def inside(self) -> bool:
-        """Whether somebody is in `together`; who holds the lock sees whether it is himself."""
+        """Return whether `together` is entered; by the caller, if it holds the lock."""
         return self._inside > 0
 
     @property
     def dirty(self) -> set[Key]:
-        """The keys whose last change, or removal, is not on disk yet."""
+        """Return the keys whose last change or removal is not on disk yet."""
         with self.lock:
             return {*self._dirty, *self._in_flight}
 
     def get(self, key: Key) -> Any:
-        """The value of a key: a live dict or list, or a scalar.
+        """Return the value of a key: a live dict or list, or a scalar.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
             TypeError: it cannot be a key (True would be found as 1).
         """
         check_key(key)
@@ -125,10 +125,10 @@ class MemTable:
             return value
 
     def text(self, key: Key) -> str:
-        """The value of a key as JSON.
+        """Return the value of a key as JSON.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
             TypeError: it cannot be a key.
         """
         check_key(key)
@@ -137,13 +137,13 @@ class MemTable:
             return text_of(self._segment_map.line(key))
 
     def after(self, ordinal: int, count: int) -> list[tuple[int, Key]]:
-        """The next keys of a walk (`Layout.after`)."""
+        """Return the next keys of a walk (`SegmentMap.after`)."""
         with self.lock:
             return self._segment_map.after(ordinal, count)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Lets nobody in between what is done inside, nor the disk: a sync that falls due waits."""
+        """Keep other threads out, and hold back a sync that falls due, until the block ends."""
         try:
             with self.lock:
                 self._inside += 1
@@ -155,7 +155,7 @@ class MemTable:
             self._tell()
 
     def put(self, iter_pairs: Iterable[tuple[Key, Any]]) -> None:
-        """Stores values by key, all or none.
+        """Store values by key, all or none.
 
         Raises:
             TypeError, ValueError: a key or value cannot be stored; it is named.
@@ -169,10 +169,10 @@ class MemTable:
         self._tell()
 
     def remove(self, key: Key) -> None:
-        """Removes a key.
+        """Remove a key.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
             TypeError: it cannot be a key.
         """
         check_key(key)
@@ -186,7 +186,7 @@ class MemTable:
         self._tell()
 
     def change(self, owner: ValueOwner, view: Any, change: Callable[[], T]) -> T:
-        """Carries out a change that is made in place, through a live value."""
+        """Make a change in place, through a live value."""
         with self.lock:
             if self._live.get(owner.key) is not owner.root:
                 return change()  # overwritten or removed since: it is nobody's
@@ -199,10 +199,10 @@ class MemTable:
         return result
 
     def mark_dirty(self, key: Key) -> None:
-        """Has a key written.
+        """Have a key written at the next commit.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
             TypeError: it cannot be a key.
         """
         check_key(key)
@@ -213,10 +213,10 @@ class MemTable:
         self._tell()
 
     def segment_of(self, key: Key) -> int:
-        """The segment in which the last change of a key is to be written.
+        """Return the segment in which the last change of a key must be written.
 
         Raises:
-            KeyError: there is no such key, and none was removed.
+            KeyError: the key is missing, and was not removed.
             TypeError: it cannot be a key.
         """
         check_key(key)
@@ -224,7 +224,7 @@ class MemTable:
             return self._segment_map.segment_of(key) if key in self._segment_map else self._dirty[key]
 
     def take_dirty(self, requests: set[int] | None, files: int) -> DirtySegments:
-        """Takes out what is to be written: the requested segments, or everything (None).
+        """Take the changed ones among the requested segments, or all (None), for a commit.
 
         Args:
             requests: segments.
@@ -256,7 +256,7 @@ class MemTable:
             )
 
     def commit_finished(self, taken: DirtySegments) -> None:
-        """What was taken is on disk."""
+        """Mark taken segments as written."""
         with self.lock:
             self._in_flight = {}
             self._stale.difference_update(taken.segments)
@@ -264,7 +264,7 @@ class MemTable:
             self._moved = bool(self._stale) and self._moved
 
     def put_back(self, taken: DirtySegments) -> None:
-        """What was taken is not, or not surely, on disk."""
+        """Mark taken segments as dirty again: they may not be on disk."""
         with self.lock:
             self._in_flight = {}
             self._stale.update(taken.segments)
@@ -273,7 +273,7 @@ class MemTable:
                 self._dirty.setdefault(key, number)
 
     def rewrite(self, segments: set[int]) -> None:
-        """Has segments written at the next commit, whatever that is for."""
+        """Have segments written at the next commit, whichever keys it is requested for."""
         with self.lock:
             self._stale |= segments
 
@@ -284,7 +284,7 @@ class MemTable:
             del self._changed[key]  # not before: what cannot be written is still changed
 
     def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
-        """The line that stores a value; None for the live value itself, which was changed in place."""
+        """Return the line that stores a value; None for the live value itself, which was changed in place."""
         check_key(key)
         if isinstance(value, dict | list) and self._live.get(key) is value:
             return key, None

@@ -21,7 +21,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreMetadata:
-    """What a store says about itself.
+    """The content of a store's `.meta`.
 
     Attributes:
         kind: `pod`, `tracker` or `checkpoints`.
@@ -38,7 +38,7 @@ class StoreMetadata:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The file's content: short, since all but the last segment are usually full."""
+        """Return the file's content: short, since all segments but the last are usually full."""
         short = {
             str(number): lines for number, lines in enumerate(self.counts[:-1]) if lines != self.file_size
         }
@@ -56,11 +56,11 @@ class StoreMetadata:
 
     @classmethod
     def decode(cls, data: bytes) -> StoreMetadata:
-        """The content of a file.
+        """Return the metadata in a file's content.
 
         Raises:
             NewerFormat: it is of another format.
-            IntegrityError: it is none.
+            IntegrityError: it is not metadata.
         """
         try:
             content = json.loads(data)
@@ -83,10 +83,10 @@ class StoreMetadata:
 
 
 def lower_bounds(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    """The bounds that hold in both of two states."""
+    """Return the bounds that hold in both of two states."""
     return tuple(map(min, one, other))
 
 
 def satisfies(bounds: Sequence[int], counts: Sequence[int]) -> bool:
-    """Whether segments of `counts` lines keep to `bounds`."""
+    """Return whether segments of `counts` lines have at least `bounds` lines."""
     return len(bounds) <= len(counts) and all(map(int.__le__, bounds, counts))

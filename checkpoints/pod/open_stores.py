@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class OpenStores:
-    """Open stores by path, each with how many handles it has."""
+    """The open stores by path, and their numbers of handles."""
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
@@ -30,12 +30,12 @@ class OpenStores:
     def acquire(
         self, path: Path, settings: Settings, hooks: EntryHooks | None, *, close_at_exit: bool
     ) -> StoreEngine:
-        """Opens a store, or gives the one that is open already.
+        """Open a store, or return the one that is open already.
 
         Raises:
             ValueError: it is open with other settings.
             StoreLocked: another process has it.
-            IntegrityError: it is not whole.
+            IntegrityError: the files are damaged.
         """
         if settings.readonly:
             return _open(Directory(path), settings, hooks)
@@ -55,10 +55,10 @@ class OpenStores:
             return engine
 
     def release(self, engine: StoreEngine) -> None:
-        """Closes a store when this was its last handle.
+        """Release a handle of a store; close the store with its last one.
 
         Raises:
-            StoreWriteError: the disk refused; the handle still stands.
+            StoreWriteError: the disk refused; the handle is still open.
         """
         path = engine.directory.path
         with self._guard:
@@ -73,7 +73,7 @@ class OpenStores:
                 self._handles[path] -= 1
 
     def release_unopened(self, engine: StoreEngine) -> None:
-        """Lets go of a handle that was never given out, without a sync."""
+        """Release a handle whose constructor failed, without a sync."""
         path = engine.directory.path
         with self._guard:
             if self._open.get(path) is engine and self._handles[path] > 1:
@@ -96,14 +96,14 @@ class OpenStores:
         self._at_exit.discard(path)
 
     def _watch(self) -> None:
-        """From the first store on: none leaks into a fork, and those that are left at the end are closed."""
+        """Register for forks and the interpreter's end, with the first store."""
         if not self._watching:
             self._watching = True
             register_for_fork(self)
             atexit.register(self._close_all)
 
     def abandon(self) -> None:
-        """In a forked child: it starts with no store open, and with a free lock."""
+        """Forget all stores and the lock, in a forked child."""
         for engine in self._open.values():
             engine.abandon()
         self._guard = threading.RLock()

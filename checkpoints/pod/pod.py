@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypedDict, Unpack
 
 from checkpoints.errors import StoreClosed
-from checkpoints.pod.atomic_update import PathProxy, apply
+from checkpoints.pod.atomic_update import PathProxy, apply_update
 from checkpoints.pod.codec import Key, is_key
 from checkpoints.pod.engine import Settings, StoreEngine
 from checkpoints.pod.hooks import EntryHooks
@@ -40,7 +40,7 @@ Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 
 
 class OpenOptions(TypedDict, total=False):
-    """Further options with which a POD or Tracker is opened, all by keyword.
+    """Keyword options of POD and Tracker.
 
     Attributes:
         durable: wait for the disk in each sync (the default). Without it a sync survives a crash of the
@@ -112,7 +112,7 @@ class POD(MutableMapping[Any, Any]):
 
     Raises:
         StoreLocked: another process has it open for writing.
-        IntegrityError: what is on disk is not whole.
+        IntegrityError: the files are damaged.
         ValueError: this process has it open with other settings.
         NotADirectoryError: something else is there.
     """
@@ -160,7 +160,7 @@ class POD(MutableMapping[Any, Any]):
 
     @contextmanager
     def _or_given_up(self) -> Iterator[None]:
-        """Lets the store go when what is done inside fails: nobody has got it, who could close it."""
+        """Release the store if the block fails: the caller has no object to close."""
         try:
             yield
         except BaseException:
@@ -196,7 +196,7 @@ class POD(MutableMapping[Any, Any]):
         return self.iterkeys()
 
     def iterkeys(self) -> Iterator[Key]:
-        """The keys in order; those that are added meanwhile too, those that are removed not."""
+        """Walk the keys in order, with those that are added meanwhile and without those that are removed."""
         ordinal = -1
         while page := self.after(ordinal):
             for ordinal, key in page:  # noqa: B007 - where the next page begins
@@ -204,19 +204,19 @@ class POD(MutableMapping[Any, Any]):
                     yield key
 
     def after(self, ordinal: int, count: int = PAGE) -> list[tuple[int, Key]]:
-        """The next keys of a walk in pages, each with its ordinal; the first page is after -1."""
+        """Return the next keys of a walk in pages, each with its ordinal; the first page is after -1."""
         return self._opened.memory.after(ordinal, count)
 
     def text(self, key: Key) -> str:
-        """The value of a key as JSON.
+        """Return the value of a key as JSON.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
         """
         return self._opened.memory.text(key)
 
     def iteritems(self) -> Iterator[tuple[Key, Any]]:
-        """The keys in order with their values."""
+        """Walk the keys in order, with their values."""
         for key in self.iterkeys():
             try:
                 value = self[key]
@@ -225,23 +225,23 @@ class POD(MutableMapping[Any, Any]):
             yield key, value
 
     def itervalues(self) -> Iterator[Any]:
-        """The values in the order of the keys."""
+        """Walk the values in the order of the keys."""
         return (value for _, value in self.iteritems())
 
     def keys(self) -> KeysView[Key]:
-        """The keys in order."""
+        """Return a view of the keys, in order."""
         return KeysView(self)
 
     def items(self) -> ItemsView[Key, Any]:
-        """The keys in order with their values."""
+        """Walk the keys in order, with their values."""
         return _Items(self)
 
     def values(self) -> ValuesView[Any]:
-        """The values in the order of the keys."""
+        """Walk the values in the order of the keys."""
         return _Values(self)
 
     def update(self, *others: Any, **fields: Any) -> None:
-        """Stores the entries of mappings or pairs, all or none; later ones win, `fields` last.
+        """Store the entries of mappings or pairs, all or none; later ones win, `fields` last.
 
         Raises:
             TypeError, ValueError: a key or value cannot be stored.
@@ -250,7 +250,7 @@ class POD(MutableMapping[Any, Any]):
         self._opened.memory.put([*entries, *fields.items()])
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
-        """The value of a key, which is `default` from now on where there was none; one step.
+        """Return the value of a key; store `default` first where it is missing; one step.
 
         Raises:
             TypeError, ValueError: the key or `default` cannot be stored.
@@ -261,10 +261,10 @@ class POD(MutableMapping[Any, Any]):
             return self[key]
 
     def pop(self, key: Key, default: Any = NOTHING) -> Any:
-        """Removes a key, and gives what its value was; one step.
+        """Remove a key and return its value; one step.
 
         Raises:
-            KeyError: there is none, and no default.
+            KeyError: the key is missing, and no default was given.
         """
         with self.together():
             try:
@@ -277,7 +277,7 @@ class POD(MutableMapping[Any, Any]):
             return value
 
     def popitem(self) -> tuple[Key, Any]:
-        """Removes the first key, and gives it with its value; one step.
+        """Remove the first key and return it with its value; one step.
 
         Raises:
             KeyError: it is empty.
@@ -288,34 +288,34 @@ class POD(MutableMapping[Any, Any]):
             raise KeyError("it is empty")
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Remove everything."""
         with self.together():
             for key in self.iterkeys():
                 del self[key]
 
     @property
     def set(self) -> PathProxy:
-        """The place from which deep changes are one step: `pod.set["a"]["n"] += 1`."""
+        """Return a proxy whose deep changes are one step each: `pod.set["a"]["n"] += 1`."""
         return PathProxy(self._apply)
 
     def together(self) -> AbstractContextManager[None]:
-        """Lets no other thread or greenlet in between what is done inside. It must not wait."""
+        """Keep other threads and greenlets out until the block ends. The block must not wait."""
         return self._opened.memory.together()
 
     def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
-        """The keys whose last change, or removal, is not on disk yet."""
+        """Return the keys whose last change or removal is not on disk yet."""
         return self._opened.memory.dirty
 
     def mark_dirty(self, key: Key) -> None:
-        """Has a key written at the next sync.
+        """Have a key written at the next sync.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
         """
         self._opened.memory.mark_dirty(key)
 
     def sync(self) -> None:
-        """Everything that was stored before is on disk when this returns.
+        """Wait until everything that was stored before is on disk.
 
         Raises:
             StoreWriteError: the disk refused. Nothing is lost: what is not on disk is still dirty.
@@ -323,28 +323,28 @@ class POD(MutableMapping[Any, Any]):
         self._opened.sync()
 
     def sync_key(self, *keys: Key) -> None:
-        """The files that keys stand in are on disk when this returns; other keys may stay dirty.
+        """Wait until the files of these keys are on disk; other keys may stay dirty.
 
         Raises:
-            KeyError: there is no such key.
+            KeyError: the key is missing.
             StoreWriteError: the disk refused.
         """
         self._opened.sync(keys)
 
     def hold(self) -> None:
-        """No automatic sync from now on; `sync` still does one."""
+        """Stop automatic syncs; `sync` still works."""
         self._opened.hold()
 
     def unhold(self) -> None:
-        """Automatic syncs again; one is made now if it is due."""
+        """Start automatic syncs again; sync now if that is due."""
         self._opened.unhold()
 
     def revert(self) -> None:
-        """Forgets what is not on disk. Values that were taken out before are ordinary ones then."""
+        """Drop all changes that are not on disk. Values that were read before become ordinary ones."""
         self._opened.revert()
 
     def close(self) -> None:
-        """Syncs, and lets the store go if this was its last handle; safe to call twice.
+        """Sync, and close the store with its last handle; safe to call twice.
 
         Raises:
             StoreWriteError: the disk refused. It is still open, and nothing is lost: close it again.
@@ -362,4 +362,4 @@ class POD(MutableMapping[Any, Any]):
 
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
         with self.together():
-            return apply(self, path, operation, arguments)
+            return apply_update(self, path, operation, arguments)

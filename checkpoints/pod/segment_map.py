@@ -36,23 +36,23 @@ class SegmentMap:
         return len(self._ordinals)
 
     def line(self, key: Key) -> bytes:
-        """The line of a key.
+        """Return the line of a key.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
         """
         return self.segments[self.segment_of(key)][key]
 
     def segment_of(self, key: Key) -> int:
-        """The number of the segment that a key stands in.
+        """Return the number of a key's segment.
 
         Raises:
-            KeyError: there is no such key.
+            KeyError: the key is missing.
         """
         return bisect_right(self._starts, self._ordinals[key]) - 1
 
     def put(self, key: Key, line: bytes) -> int:
-        """Replaces a key's line in its place, or adds it at the end. Returns its segment."""
+        """Replace a key's line in its place, or add it at the end. Return its segment."""
         if key in self._ordinals:
             number = self.segment_of(key)
             self.segments[number][key] = line
@@ -63,12 +63,12 @@ class SegmentMap:
         return len(self.segments) - 1
 
     def add_segment(self) -> None:
-        """Begins a new segment at the end."""
+        """Begin a new segment at the end."""
         self.segments.append({})
         self._starts.append(self._next)
 
     def append(self, key: Key, line: bytes) -> int | None:
-        """Adds a key to the last segment, whatever its size.
+        """Add a key to the last segment, even to a full one.
 
         One that is in the store already moves there: of two lines of one key the last counts.
 
@@ -82,10 +82,10 @@ class SegmentMap:
         return before
 
     def remove(self, key: Key) -> int:
-        """Removes a key. Returns the segment that it stood in.
+        """Remove a key. Return its former segment.
 
         Raises:
-            KeyError: there is none.
+            KeyError: the key is missing.
         """
         number = self.segment_of(key)
         del self.segments[number][key]
@@ -93,7 +93,7 @@ class SegmentMap:
         return number
 
     def after(self, ordinal: int, count: int) -> list[tuple[int, Key]]:
-        """At least `count` keys with their ordinals that come after `ordinal`, if there are as many.
+        """Return at least `count` keys after `ordinal`, with their ordinals; fewer at the end.
 
         Ordinals grow with the order and never change, so that a walk in pages (the first from -1)
         sees every key that stays, none twice, and those that are added meanwhile.
@@ -107,17 +107,17 @@ class SegmentMap:
         return page
 
     def trim(self) -> None:
-        """Drops empty segments at the end."""
+        """Drop empty segments at the end."""
         while self.segments and not self.segments[-1]:
             del self.segments[-1], self._starts[-1]
 
     @property
     def is_fragmented(self) -> bool:
-        """Whether there are so many holes that `compact` is worth it."""
+        """Return whether more than half of the places are holes."""
         return len(self.segments) * self.file_size > 2 * (len(self) + self.file_size)
 
     def compact(self) -> set[int]:
-        """Closes all holes. Returns the segments whose lines are others now."""
+        """Close all holes. Return the segments whose lines have changed."""
         old = self.segments
         lines = [(key, line) for segment in old for key, line in segment.items()]
         self.segments, self._starts = [], []

@@ -26,7 +26,7 @@ SEGMENT = re.compile(r"^(0|[1-9]\d*)\.json(\.gz)?$")
 
 @dataclass(slots=True, kw_only=True)
 class StoreScan:
-    """What was read.
+    """The content of a store's files.
 
     Attributes:
         layout: every line that is whole.
@@ -48,22 +48,22 @@ class StoreScan:
     def add_finding(
         self, file: str, problem: str, *, line: int | None = None, harmless: bool = False
     ) -> None:
-        """Adds a finding."""
+        """Add a finding."""
         self.findings.append(Finding(file=file, problem=problem, line=line, harmless=harmless))
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings for which the store is refused."""
+        """Return the findings for which the store is refused."""
         return [finding for finding in self.findings if not finding.harmless]
 
 
 def segment_name(number: int, *, gzipped: bool) -> str:
-    """The name of a segment's file."""
+    """Return the name of a segment's file."""
     return f"{number}.json.gz" if gzipped else f"{number}.json"
 
 
 def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
-    """Reads all of a store; `file_size` and `gzipped` hold where the disk does not say.
+    """Read all of a store; `file_size` and `gzipped` hold where the disk does not say.
 
     Raises:
         OSError: a file cannot be read.
@@ -82,7 +82,7 @@ def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreS
 
 
 def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
-    """As `scan_store`, once more where something is wrong: what a writer was just doing is past then.
+    """Read a store as `scan_store` does, and again while it has errors: a writer may be at work.
 
     Raises:
         OSError: a file cannot be read.
@@ -95,7 +95,7 @@ def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool)
 
 
 def is_store(directory: Directory) -> bool:
-    """Whether there is anything of a store: of one that nothing was written to yet there is the lock."""
+    """Return whether the directory holds a store; an unwritten one has only its lock."""
     return any(name in {META, LOCK} or SEGMENT.match(name) for name in directory.names())
 
 
@@ -110,7 +110,7 @@ def _read_meta(directory: Directory, result: StoreScan) -> StoreMetadata | None:
 
 
 def _count_segments(directory: Directory, result: StoreScan) -> int:
-    """The number of the last segment, -1 when there is none."""
+    """Return the number of the last segment, -1 when there is none."""
     found = [match for name in directory.names() if (match := SEGMENT.match(name))]
     compressed = {bool(match[2]) for match in found}
     if len(compressed) == 2:
@@ -171,7 +171,7 @@ def _take_line(name: str, at: int, line: bytes, result: StoreScan) -> None:
 
 
 def _check_counts(result: StoreScan) -> None:
-    """Holds the number of lines against what `.meta` says, or against tastypy's rule where there is none."""
+    """Compare the numbers of lines with `.meta`, or with tastypy's rule where it is missing."""
     counts = result.counts
     bounds = _tastypys_bounds(result) if result.meta is None else list(result.meta.counts)
     for number, least in enumerate(bounds):
@@ -183,7 +183,7 @@ def _check_counts(result: StoreScan) -> None:
 
 
 def _tastypys_bounds(result: StoreScan) -> list[int]:
-    """All segments but the last are equally long, and the last has a line."""
+    """Return tastypy's bounds: all segments but the last are equally long, and the last has a line."""
     counts = result.counts
     if len(counts) > 1:
         result.segment_map.file_size = max(counts[0], 1)

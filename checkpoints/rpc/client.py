@@ -66,10 +66,10 @@ class ControlClient:
         self._drop()  # an address that is handed around has nobody who closes it
 
     def call(self, name: str, /, **arguments: Any) -> Any:
-        """What the server's handler of `name` returns.
+        """Call the server's handler of `name` and return its result.
 
         Raises:
-            StoreUnavailable: nobody answers; whether the call was carried out is not known.
+            StoreUnavailable: no answer came; whether the call was carried out is not known.
             StoreClosed: this client was closed.
             MessageTooLarge: question or answer is over 1 MiB.
             RemoteError: the handler failed; other errors that it raised, as what they are.
@@ -84,12 +84,12 @@ class ControlClient:
                 raise _error(answer)
 
     def close(self) -> None:
-        """Ends the connection; safe to call twice."""
+        """Close the connection; safe to call twice."""
         self._closed = True
         self._drop()
 
     def abandon(self) -> None:
-        """In a forked child: lets the parent's connection go; the next call makes its own."""
+        """Close the parent's connection, in a forked child; the next call makes its own."""
         connection, self._connection = self._connection, None
         if connection is not None:
             os.close(connection.detach())

@@ -28,7 +28,7 @@ _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
-    """Sends one message.
+    """Send one message.
 
     Raises:
         MessageTooLarge: it is over 1 MiB; nothing was sent.
@@ -40,7 +40,7 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """A message without its length.
+    """Return a message without its length.
 
     Raises:
         MessageTooLarge: it is over 1 MiB.
@@ -53,11 +53,11 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """Reads one message; None when the other side has ended the connection.
+    """Read one message; None when the other side has closed the connection.
 
     Raises:
         MessageTooLarge: it was over 1 MiB; the next one can be read.
-        MalformedMessage: it was none; nothing more can be read.
+        MalformedMessage: it was not a message; nothing more can be read.
         OSError: the connection is broken.
     """
     header = _read(connection, _LENGTH_BYTES)
@@ -79,7 +79,7 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
-    """`size` bytes; none at all when the connection ended before the first."""
+    """Read `size` bytes; none when the connection ended before the first."""
     received = connection.recv(min(size, _CHUNK_BYTES)) if size else b""
     if len(received) == size or not received:
         return received

@@ -57,15 +57,15 @@ _log = logging.getLogger(__name__)
 
 
 class TryAgain(StoreError):
-    """Ask again: somebody else holds it."""
+    """Another client holds it: call again."""
 
 
 class Connection(ExitStack):
-    """One client's connection; what is put on this stack is undone when the connection ends."""
+    """One client's connection; its callbacks (`ExitStack`) run when the connection ends."""
 
 
 class ControlServer:
-    """Answers calls on a unix socket.
+    """A server that answers calls on a unix socket.
 
     Args:
         path: where the socket is made, with mode 0600; a stale one of a crashed process is replaced.
@@ -91,15 +91,15 @@ class ControlServer:
         self.close()
 
     def register(self, name: str, handler: Handler) -> None:
-        """Answers calls of `name` with `handler(**arguments)`."""
+        """Answer calls of `name` with `handler(**arguments)`."""
         self._handlers[name] = lambda _session, **arguments: handler(**arguments)
 
     def register_session(self, name: str, handler: Handler) -> None:
-        """Answers calls of `name` with `handler(session, **arguments)`."""
+        """Answer calls of `name` with `handler(connection, **arguments)`."""
         self._handlers[name] = handler
 
     def start(self) -> None:
-        """Listens from now on.
+        """Start to listen.
 
         Raises:
             StoreLocked: another process answers on this path.
@@ -112,7 +112,7 @@ class ControlServer:
         self._accepting.start()
 
     def close(self) -> None:
-        """Ends every connection and removes the socket; safe to call twice."""
+        """Close every connection and remove the socket; safe to call twice."""
         listener, self._listener = self._listener, None
         if listener is None:
             return
@@ -132,7 +132,7 @@ class ControlServer:
                 thread.join(_CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """In a forked child: lets the parent's sockets go, so that they end when the parent does."""
+        """Close the parent's sockets, in a forked child, so that they end when the parent does."""
         listener, self._listener = self._listener, None
         for inherited in [listener, *self._connections]:
             if inherited is not None:
@@ -171,7 +171,7 @@ class ControlServer:
             connection.close()
 
     def _answer(self, session: Connection, connection: socket.socket) -> bool:
-        """Reads one call and answers it. Returns whether there may be another."""
+        """Read one call and answer it. Return whether there may be another."""
         try:
             request = framing.receive(connection)
         except MessageTooLarge as error:
@@ -233,10 +233,10 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _make_room(path: Path) -> None:
-    """Removes a socket that nobody answers on.
+    """Remove a socket on which no process answers.
 
     Raises:
-        StoreLocked: somebody does.
+        StoreLocked: a process answers.
     """
     if not path.is_socket():
         return

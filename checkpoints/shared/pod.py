@@ -69,7 +69,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     @classmethod
     def connect(cls, address: str | Path, name: str = NAME) -> Self:
-        """A store that another process owns.
+        """Connect to a store that another process owns.
 
         Args:
             address: its socket, or the directory of a store that was made by this class.
@@ -113,39 +113,40 @@ class SharedPOD(MutableMapping[Any, Any]):
         return self.iterkeys()
 
     def iterkeys(self) -> Iterator[Key]:
-        """The keys in order, fetched in pages: those that are added meanwhile are given too, and those
-        that are removed meanwhile where they are in a page already.
+        """Walk the keys in order, fetched in pages.
+
+        Keys that are added meanwhile are yielded too, and removed ones if their page was fetched before.
         """
         return (key for key, _ in self._walk("keys"))
 
     def iteritems(self) -> Iterator[tuple[Key, Any]]:
-        """The keys in order with their values, fetched in pages."""
+        """Walk the keys in order, with their values, fetched in pages."""
         return ((key, json.loads(text)) for key, text in self._walk("items"))
 
     def itervalues(self) -> Iterator[Any]:
-        """The values in the order of the keys, fetched in pages."""
+        """Walk the values in the order of the keys, fetched in pages."""
         return (value for _, value in self.iteritems())
 
     items: Any = POD.items
     values: Any = POD.values
 
     def update(self, *others: Any, **fields: Any) -> None:
-        """Stores entries, all or none; 1 MiB at most at a time."""
+        """Store entries, all or none; 1 MiB at most at a time."""
         entries = [*(pair for other in others for pair in list_pairs(other)), *fields.items()]
         for key, _ in entries:
             check_key(key)
         self._call("put", [(key, encode_value(key, value)) for key, value in entries])
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
-        """A copy of the value of a key, which is `default` from now on where there was none; one step."""
+        """Return a copy of a key's value; store `default` first where it is missing; one step."""
         check_key(key)
         return json.loads(self._call("setdefault", key, encode_value(key, default)))
 
     def pop(self, key: Key, default: Any = NOTHING) -> Any:
-        """Removes a key, and gives what its value was; one step.
+        """Remove a key and return its value; one step.
 
         Raises:
-            KeyError: there is none, and no default.
+            KeyError: the key is missing, and no default was given.
             MessageTooLarge: the value is over 1 MiB, and still there.
         """
         check_key(key)
@@ -157,7 +158,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         return default
 
     def popitem(self) -> tuple[Key, Any]:
-        """Removes the first key, and gives it with its value; one step.
+        """Remove the first key and return it with its value; one step.
 
         Raises:
             KeyError: it is empty.
@@ -169,16 +170,16 @@ class SharedPOD(MutableMapping[Any, Any]):
         return as_key(key), json.loads(text)
 
     def clear(self) -> None:
-        """Removes everything."""
+        """Remove everything."""
         self._call("clear")
 
     @property
     def set(self) -> PathProxy:
-        """The place from which deep changes are one step in the owner: `shared.set["a"]["n"] += 1`."""
+        """Return a proxy whose deep changes are one step each in the owner: `shared.set["a"]["n"] += 1`."""
         return PathProxy(self._apply)
 
     def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
-        """The keys whose last change, or removal, is not on disk yet; asked for in pages."""
+        """Return the keys whose last change or removal is not on disk yet, fetched in pages."""
         found, last = [], ""
         while page := self._call("dirty", last):
             found += page
@@ -186,31 +187,31 @@ class SharedPOD(MutableMapping[Any, Any]):
         return {decode_key(text) for text in found}
 
     def mark_dirty(self, key: Key) -> None:
-        """Has a key written at the next sync."""
+        """Have a key written at the next sync."""
         self._missing(key, "mark_dirty", key)
 
     def sync(self) -> None:
-        """Everything that was stored before, by anybody, is on disk when this returns."""
+        """Wait until everything that was stored before, by any process, is on disk."""
         self._call("sync")
 
     def sync_key(self, *keys: Key) -> None:
-        """The files that keys stand in are on disk when this returns."""
+        """Wait until the files of these keys are on disk."""
         self._missing(keys, "sync_key", keys)
 
     def hold(self) -> None:
-        """No automatic sync from now on, for anybody."""
+        """Stop automatic syncs, for all processes."""
         self._call("hold")
 
     def unhold(self) -> None:
-        """Automatic syncs again."""
+        """Start automatic syncs again."""
         self._call("unhold")
 
     def revert(self) -> None:
-        """Forgets what is not on disk, whoever stored it."""
+        """Drop all changes that are not on disk, also those of other processes."""
         self._call("revert")
 
     def lock(self) -> None:
-        """Keeps everybody else out until `unlock`, or until this process ends; may be nested."""
+        """Keep all others out until `unlock`, or until this process ends; may be nested."""
         self._client.turn.acquire()
         try:
             self._call("lock")
@@ -221,10 +222,10 @@ class SharedPOD(MutableMapping[Any, Any]):
         self._client.pinned = True
 
     def unlock(self) -> None:
-        """Lets the others in again.
+        """Release the lock.
 
         Raises:
-            StoreError: it is not locked by this object.
+            StoreError: this object has not locked it.
             StoreUnavailable: the owner went away meanwhile, and the lock with it.
         """
         with self._client.turn:
@@ -238,7 +239,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     @contextmanager
     def locked(self) -> Iterator[Self]:
-        """Keeps everybody else out meanwhile."""
+        """Keep all others out until the block ends."""
         self.lock()
         try:
             yield self
@@ -246,7 +247,7 @@ class SharedPOD(MutableMapping[Any, Any]):
             self.unlock()
 
     def close(self) -> None:
-        """Ends the connection; the owner also syncs and closes the store. Safe to call twice.
+        """Close the connection; the owner also syncs and closes the store. Safe to call twice.
 
         Raises:
             StoreWriteError: the owner's disk refused. Nothing is lost: close it again.
@@ -265,7 +266,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         return self._client.call(method_name(self._name), method=method, arguments=arguments)
 
     def _missing(self, key: Any, method: str, *arguments: Any) -> Any:
-        """A call about a key, or several, whose KeyError names it as it is here."""
+        """Call a method about a key, or several; a KeyError names the key as it is here."""
         check_key(key)
         try:
             return self._call(method, *arguments)

@@ -1,4 +1,4 @@
-"""The owner's side of shared stores: answers for a POD or Tracker on a control socket.
+"""The owner's side of shared stores: it answers for a POD or Tracker on a control socket.
 
     with POD("urls.pod") as pod, ControlServer("urls.sock") as server:
         share(server, "urls", pod)              # elsewhere: SharedPOD.connect("urls.sock", "urls")
@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TypeVar
 
 from checkpoints.errors import StoreError
-from checkpoints.pod.atomic_update import apply
+from checkpoints.pod.atomic_update import apply_update
 from checkpoints.pod.codec import Key, as_key, encode_key
 from checkpoints.pod.pod import POD
 from checkpoints.rpc import framing
@@ -32,18 +32,18 @@ WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to 
 
 
 def export_store(server: ControlServer, name: str, pod: POD) -> None:
-    """Answers for a store on `server` from now on, under `name`; the caller still owns and closes it."""
-    service = TrackerService(pod) if isinstance(pod, Tracker) else PodService(pod)
-    server.register_session(method_name(name), service.answer)
+    """Answer for a store on `server` under `name`; the caller still owns and closes the store."""
+    methods = _POD_METHODS | _TRACKER_METHODS if isinstance(pod, Tracker) else _POD_METHODS
+    server.register_session(method_name(name), StoreService(pod, methods).answer)
 
 
 def method_name(name: str) -> str:
-    """The name of the call that reaches a shared store."""
+    """Return the name of the call that reaches a shared store."""
     return f"store {name}"
 
 
 class SessionLock:
-    """A lock that belongs to a connection, and that keeps everybody else's operations out."""
+    """A lock that belongs to a connection and keeps the operations of all others out."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -53,14 +53,14 @@ class SessionLock:
         self._waiting = 0
 
     @contextmanager
-    def guard(self, session: Connection) -> Iterator[None]:
-        """Lets an operation through.
+    def guard(self, connection: Connection) -> Iterator[None]:
+        """Let an operation through.
 
         Raises:
             Busy: somebody else has the lock.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._is_open(session), WAIT_SECONDS):
+            if not self._changed.wait_for(lambda: self._is_open(connection), WAIT_SECONDS):
                 raise TryAgain
             self._active += 1
         try:
@@ -70,8 +70,8 @@ class SessionLock:
                 self._active -= 1
                 self._changed.notify_all()
 
-    def lock(self, session: Connection) -> None:
-        """Takes the lock, once more if `session` has it; it is let go when the connection ends.
+    def lock(self, connection: Connection) -> None:
+        """Take the lock, once more if `connection` has it; it is released when the connection ends.
 
         Raises:
             Busy: somebody else has it.
@@ -79,201 +79,192 @@ class SessionLock:
         with self._changed:
             self._waiting += 1
             try:
-                if not self._changed.wait_for(lambda: self._is_free(session), WAIT_SECONDS):
+                if not self._changed.wait_for(lambda: self._is_free(connection), WAIT_SECONDS):
                     raise TryAgain
             finally:
                 self._waiting -= 1
                 self._changed.notify_all()
             if self._owner is None:
-                self._owner = session
-                session.callback(self._let_go, session)
+                self._owner = connection
+                connection.callback(self._release, connection)
             self._depth += 1
 
-    def unlock(self, session: Connection) -> None:
-        """Lets the lock go, if it was taken no more often.
+    def unlock(self, connection: Connection) -> None:
+        """Release the lock as often as it was taken.
 
         Raises:
-            StoreError: `session` does not have it.
+            StoreError: `connection` does not have it.
         """
         with self._changed:
-            if self._owner is not session:
+            if self._owner is not connection:
                 raise StoreError("the lock is not held")
             self._depth -= 1
             if not self._depth:
-                self._let_go(session)
+                self._release(connection)
 
-    def _is_open(self, session: Connection) -> bool:
+    def _is_open(self, connection: Connection) -> bool:
         # Those who wait for the lock go before new operations, or a busy store would never be locked.
-        return self._owner is session or (self._owner is None and not self._waiting)
+        return self._owner is connection or (self._owner is None and not self._waiting)
 
-    def _is_free(self, session: Connection) -> bool:
-        return self._owner is session or (self._owner is None and not self._active)
+    def _is_free(self, connection: Connection) -> bool:
+        return self._owner is connection or (self._owner is None and not self._active)
 
-    def _let_go(self, session: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         with self._changed:
-            if self._owner is session:
+            if self._owner is connection:
                 self._owner, self._depth = None, 0
                 self._changed.notify_all()
 
 
-class PodService:
-    """What clients may ask of a POD: each `_do_` method is what SharedPOD's of that name asks for.
+class StoreService:
+    """Answers what the clients of one store ask.
 
-    Keys arrive as JSON, values as JSON text.
+    Args:
+        pod: the store.
+        methods: by name, a function of the store and the arguments, and a decoder for each argument.
+            Keys arrive as JSON, values as JSON text.
     """
 
-    def __init__(self, pod: POD) -> None:
-        self.pod = pod
-        self.gate = SessionLock()
+    def __init__(self, pod: POD, methods: Mapping[str, Sequence[Callable[..., Any]]]) -> None:
+        self._pod = pod
+        self._methods = methods
+        self._lock = SessionLock()
 
-    def answer(self, session: Connection, method: str, arguments: Sequence[Any]) -> Any:
-        """Answers one request."""
+    def answer(self, connection: Connection, method: str, arguments: Sequence[Any]) -> Any:
+        """Answer one request."""
         if method == "lock":
-            return self.gate.lock(session)
+            return self._lock.lock(connection)
         if method == "unlock":
-            return self.gate.unlock(session)
-        handler: Callable[..., Any] | None = getattr(self, f"_do_{method}", None)
-        if handler is None:
+            return self._lock.unlock(connection)
+        if method not in self._methods:
             raise StoreError(f"there is no method {method!r}")
-        with self.gate.guard(session):
-            return handler(*arguments)
-
-    def _do_get(self, key: Any) -> str:
-        return self.pod.text(as_key(key))
-
-    def _do_put(self, entries: Sequence[tuple[Any, str]]) -> None:
-        self.pod.update([(as_key(key), json.loads(text)) for key, text in entries])
-
-    def _do_replace(self, key: Any, text: str) -> None:
-        self.pod[as_key(key)] = json.loads(text)
-
-    def _do_delete(self, key: Any) -> None:
-        del self.pod[as_key(key)]
-
-    def _do_pop(self, key: Any) -> str | None:
-        """The text of a key that is removed; None where there is none."""
-        with self.pod.together():
-            return self._taken(as_key(key)) if as_key(key) in self.pod else None
-
-    def _do_popitem(self) -> tuple[Key, str] | None:
-        """The first key with its text; None where there is none."""
-        with self.pod.together():
-            for key in self.pod.iterkeys():
-                return key, self._taken(key)
-            return None
-
-    def _taken(self, key: Key) -> str:
-        text = self.pod.text(key)
-        framing.encode({"result": (key, text)})  # what does not fit into the answer stays here
-        del self.pod[key]
-        return text
-
-    def _do_setdefault(self, key: Any, text: str) -> str:
-        with self.pod.together():
-            if as_key(key) not in self.pod:
-                self.pod[as_key(key)] = json.loads(text)
-            return self.pod.text(as_key(key))
-
-    def _do_contains(self, key: Any) -> bool:
-        return as_key(key) in self.pod
-
-    def _do_len(self) -> int:
-        return len(self.pod)
-
-    def _do_keys(self, ordinal: int) -> list[tuple[int, Key, None]]:
-        """The next keys of a walk, each after its ordinal."""
-        return self._page(ordinal, lambda _: None)
-
-    def _do_items(self, ordinal: int) -> list[tuple[int, Key, str]]:
-        """The next entries of a walk: ordinal, key, text."""
-        return self._page(ordinal, self.pod.text)
-
-    def _page(self, ordinal: int, about: Callable[[Key], T]) -> list[tuple[int, Key, T]]:
-        """As many of the next keys as fit into one answer, with something about each; one at least."""
-        page: list[tuple[int, Key, T]] = []
-        size = 0
-        with self.pod.together():
-            for number, key in self.pod.after(ordinal):
-                each = about(key)
-                size += len(str(key)) + len(str(each))
-                if page and size > PAGE_BYTES:
-                    break
-                page.append((number, key, each))
-        return page
-
-    def _do_apply(self, path: Sequence[Any], operation: str, arguments: str) -> Any:
-        first, *way = path
-        steps = [as_key(first), *(parse_step(step) for step in way)]
-        with self.pod.together():
-            return apply(self.pod, steps, operation, json.loads(arguments))
-
-    def _do_sync(self) -> None:
-        self.pod.sync()
-
-    def _do_sync_key(self, keys: Sequence[Any]) -> None:
-        self.pod.sync_key(*map(as_key, keys))
-
-    def _do_mark_dirty(self, key: Any) -> None:
-        self.pod.mark_dirty(as_key(key))
-
-    def _do_dirty(self, last: str) -> list[str]:
-        """The next dirty keys, as they stand in lines, and in that order: removed ones have no other."""
-        texts = sorted(text for text in map(encode_key, self.pod.dirty()) if text > last)
-        sizes = accumulate(2 * len(text) + 3 for text in texts)  # escaped once more, in quotes
-        return [text for text, size in zip(texts, sizes, strict=True) if size <= DIRTY_BYTES] or texts[:1]
-
-    def _do_hold(self) -> None:
-        self.pod.hold()
-
-    def _do_unhold(self) -> None:
-        self.pod.unhold()
-
-    def _do_revert(self) -> None:
-        self.pod.revert()
-
-    def _do_clear(self) -> None:
-        self.pod.clear()
+        call, *decoders = self._methods[method]
+        decoded = [decode(argument) for decode, argument in zip(decoders, arguments, strict=True)]
+        with self._lock.guard(connection):
+            return call(self._pod, *decoded)
 
 
-class TrackerService(PodService):
-    """What clients may ask of a Tracker: what SharedTracker's methods ask for."""
-
-    pod: Tracker
-
-    def _do_add(self, key: Any, fields: str) -> None:
-        self.pod.add(as_key(key), json.loads(fields))
-
-    def _do_add_many(self, keys: Sequence[Any]) -> None:
-        self.pod.add_many([as_key(key) for key in keys])
-
-    def _do_add_many_if_absent(self, keys: Sequence[Any]) -> None:
-        self.pod.add_many_if_absent([as_key(key) for key in keys])
-
-    def _do_amend(self, key: Any, fields: str) -> None:
-        self.pod.amend(as_key(key), json.loads(fields))
-
-    def _do_add_tries(self, key: Any, count: int) -> None:
-        self.pod.add_tries(as_key(key), count)
-
-    def _do_should_do(self, key: Any, allow_aborted: bool, due: float | None) -> bool:
-        return self.pod.should_do(as_key(key), allow_aborted, due=due)
-
-    def _do_should_try(self, key: Any, allow_aborted: bool, due: float | None, durable: bool) -> bool:
-        return self.pod.should_try(as_key(key), allow_aborted, due=due, durable=durable)
-
-    def _do_todo(self, ordinal: int, allow_aborted: bool, due: float | None) -> list[tuple[int, Key, bool]]:
-        """The next tasks of a walk: ordinal, key, whether it should be done."""
-        return self._page(ordinal, lambda key: self.pod.should_do(key, allow_aborted, due=due))
-
-    def _do_aborted(self, ordinal: int) -> list[tuple[int, Key, bool]]:
-        """The next tasks of a walk: ordinal, key, whether it is given up."""
-        return self._page(ordinal, self.pod.aborted)
-
-    def _do_numbers(self) -> tuple[int, int, int, int]:
-        """How many tasks are done, tried and aborted, and max_tries."""
-        return self.pod.num_done(), self.pod.num_tried(), self.pod.num_aborted(), self.pod.max_tries
+def _pop(pod: POD, key: Key) -> str | None:
+    """Remove a key and return its text; None where it is missing."""
+    with pod.together():
+        return _remove(pod, key) if key in pod else None
 
 
-def parse_step(value: Any) -> Any:
-    """A step into a value, as it came: a name, an index, or `{"slice": [start, stop, step]}`."""
-    return slice(*value["slice"]) if isinstance(value, dict) else value
+def _popitem(pod: POD) -> tuple[Key, str] | None:
+    """Remove the first key and return it with its text; None where the store is empty."""
+    with pod.together():
+        for key in pod.iterkeys():
+            return key, _remove(pod, key)
+        return None
+
+
+def _remove(pod: POD, key: Key) -> str:
+    text = pod.text(key)
+    framing.encode({"result": (key, text)})  # an entry that does not fit into the answer stays here
+    del pod[key]
+    return text
+
+
+def _setdefault(pod: POD, key: Key, value: Any) -> str:
+    with pod.together():
+        if key not in pod:
+            pod[key] = value
+        return pod.text(key)
+
+
+def _apply(pod: POD, path: Sequence[Any], operation: str, arguments: Any) -> Any:
+    with pod.together():
+        return apply_update(pod, path, operation, arguments)
+
+
+def _page(pod: POD, ordinal: int, about: Callable[[Key], T]) -> list[tuple[int, Key, T]]:
+    """Return as many of the next keys as fit into one answer, one at least: ordinal, key, `about(key)`."""
+    page: list[tuple[int, Key, T]] = []
+    size = 0
+    with pod.together():
+        for number, key in pod.after(ordinal):
+            each = about(key)
+            size += len(str(key)) + len(str(each))
+            if page and size > PAGE_BYTES:
+                break
+            page.append((number, key, each))
+    return page
+
+
+def _todo(tracker: Tracker, ordinal: int, allow_aborted: bool, due: float | None) -> list[Any]:
+    return _page(tracker, ordinal, lambda key: tracker.should_do(key, allow_aborted, due=due))
+
+
+def _list_dirty(pod: POD, last: str) -> list[str]:
+    """Return the next dirty keys as in their lines, in that order: removed keys have no ordinal."""
+    texts = sorted(text for text in map(encode_key, pod.dirty()) if text > last)
+    sizes = accumulate(2 * len(text) + 3 for text in texts)  # escaped once more, in quotes
+    return [text for text, size in zip(texts, sizes, strict=True) if size <= DIRTY_BYTES] or texts[:1]
+
+
+def _count(tracker: Tracker) -> tuple[int, int, int, int]:
+    return tracker.num_done(), tracker.num_tried(), tracker.num_aborted(), tracker.max_tries
+
+
+def _should_try(tracker: Tracker, key: Key, allow_aborted: bool, due: float | None, durable: bool) -> bool:
+    return tracker.should_try(key, allow_aborted, due=due, durable=durable)
+
+
+def _parse_keys(keys: Sequence[Any]) -> list[Key]:
+    return [as_key(key) for key in keys]
+
+
+def _parse_entries(entries: Sequence[tuple[Any, str]]) -> list[tuple[Key, Any]]:
+    return [(as_key(key), json.loads(text)) for key, text in entries]
+
+
+def _parse_path(path: Sequence[Any]) -> list[Any]:
+    """Return a key and steps: each a name, an index, or `{"slice": [start, stop, step]}`."""
+    first, *steps = path
+    return [as_key(first), *(slice(*each["slice"]) if isinstance(each, dict) else each for each in steps)]
+
+
+def _as_it_is(argument: Any) -> Any:
+    return argument
+
+
+_POD_METHODS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "get": (POD.text, as_key),
+    "put": (POD.update, _parse_entries),
+    "replace": (POD.__setitem__, as_key, json.loads),
+    "delete": (POD.__delitem__, as_key),
+    "pop": (_pop, as_key),
+    "popitem": (_popitem,),
+    "setdefault": (_setdefault, as_key, json.loads),
+    "contains": (POD.__contains__, as_key),
+    "len": (POD.__len__,),
+    "keys": (lambda pod, ordinal: _page(pod, ordinal, lambda _: None), _as_it_is),
+    "items": (lambda pod, ordinal: _page(pod, ordinal, pod.text), _as_it_is),
+    "apply": (_apply, _parse_path, _as_it_is, json.loads),
+    "sync": (POD.sync,),
+    "sync_key": (lambda pod, keys: pod.sync_key(*keys), _parse_keys),
+    "mark_dirty": (POD.mark_dirty, as_key),
+    "dirty": (_list_dirty, _as_it_is),
+    "hold": (POD.hold,),
+    "unhold": (POD.unhold,),
+    "revert": (POD.revert,),
+    "clear": (POD.clear,),
+}
+
+_TRACKER_METHODS: dict[str, tuple[Callable[..., Any], ...]] = {
+    "add": (Tracker.add, as_key, json.loads),
+    "add_many": (Tracker.add_many, _parse_keys),
+    "add_many_if_absent": (Tracker.add_many_if_absent, _parse_keys),
+    "amend": (Tracker.amend, as_key, json.loads),
+    "add_tries": (Tracker.add_tries, as_key, _as_it_is),
+    "should_do": (
+        lambda tracker, key, aborted, due: tracker.should_do(key, aborted, due=due),
+        as_key,
+        _as_it_is,
+        _as_it_is,
+    ),
+    "should_try": (_should_try, as_key, _as_it_is, _as_it_is, _as_it_is),
+    "todo": (_todo, _as_it_is, _as_it_is, _as_it_is),
+    "aborted": (lambda tracker, ordinal: _page(tracker, ordinal, tracker.aborted), _as_it_is),
+    "numbers": (_count,),
+}

@@ -17,59 +17,59 @@ class SharedTracker(SharedPOD, TrackerAPI):
 
     @property
     def max_tries(self) -> int:
-        """How often a task is tried; 0 for ever."""
+        """Return how many times a task is tried; 0 without end."""
         return self._numbers()[3]
 
     def num_done(self) -> int:
-        """How many tasks are done."""
+        """Return how many tasks are done."""
         return self._numbers()[0]
 
     def num_tried(self) -> int:
-        """How many tasks were tried at least once."""
+        """Return how many tasks were tried at least once."""
         return self._numbers()[1]
 
     def num_aborted(self) -> int:
-        """How many tasks are given up."""
+        """Return how many tasks are given up."""
         return self._numbers()[2]
 
     def add(self, key: Key, fields: Fields | None = None) -> None:
-        """Adds a task."""
+        """Add a task."""
         check_key(key)
         self._call("add", key, encode_value(key, dict(fields or {})))
 
     def add_many(self, keys: Iterable[Key]) -> None:
-        """Adds tasks, all or none."""
+        """Add tasks, all or none."""
         self._call("add_many", _checked(keys))
 
     def add_many_if_absent(self, keys: Iterable[Key]) -> None:
-        """Adds those tasks that are not there."""
+        """Add the tasks that do not exist."""
         self._call("add_many_if_absent", _checked(keys))
 
     def amend(self, key: Key, fields: Fields) -> None:
-        """Sets fields of a task."""
+        """Set fields of a task."""
         self._missing(key, "amend", key, encode_value(key, dict(fields)))
 
     def add_tries(self, key: Key, count: int) -> None:
-        """Counts tries of a task up or down; never below 0."""
+        """Add to the tries of a task, or subtract; never below 0."""
         self._missing(key, "add_tries", key, count)
 
     def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
-        """Whether a task should be done."""
+        """Return whether a task should be done."""
         return bool(self._missing(key, "should_do", key, allow_aborted, due))
 
     def should_try(
         self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> bool:
-        """Whether a task should be done; if so this counts as a try."""
+        """Return whether a task should be done; if so, count a try."""
         return bool(self._missing(key, "should_try", key, allow_aborted, due, durable))
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """The tasks that should be done, in order, as `iterkeys` walks."""
+        """Walk the tasks that should be done, in order, as `iterkeys` does."""
         walk = self._walk("todo", allow_aborted, due)
         return (key for key, should in walk if should)
 
     def aborted_keys(self) -> Iterator[Key]:
-        """The tasks that are given up, in order."""
+        """Walk the tasks that are given up, in order."""
         return (key for key, aborted in self._walk("aborted") if aborted)
 
     def _numbers(self) -> tuple[int, int, int, int]:

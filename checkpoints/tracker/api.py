@@ -16,85 +16,85 @@ Fields = Mapping[str, Any]
 
 
 class ProgressStats(ABC):
-    """How many tasks are done, tried, aborted, and how many are not.
+    """The numbers of tasks that are done, tried or aborted, and that are not.
 
     A fraction of no tasks at all is 0.0. Percents are text: `34.70 %`.
     """
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many tasks there are."""
+        """Return the number of tasks."""
 
     @abstractmethod
     def num_done(self) -> int:
-        """How many tasks are done."""
+        """Return how many tasks are done."""
 
     @abstractmethod
     def num_tried(self) -> int:
-        """How many tasks were tried at least once."""
+        """Return how many tasks were tried at least once."""
 
     @abstractmethod
     def num_aborted(self) -> int:
-        """How many tasks are given up."""
+        """Return how many tasks are given up."""
 
     def num_not_done(self) -> int:
-        """How many tasks are not done."""
+        """Return how many tasks are not done."""
         return len(self) - self.num_done()
 
     def num_not_tried(self) -> int:
-        """How many tasks were never tried."""
+        """Return how many tasks were never tried."""
         return len(self) - self.num_tried()
 
     def num_not_aborted(self) -> int:
-        """How many tasks are not given up."""
+        """Return how many tasks are not given up."""
         return len(self) - self.num_aborted()
 
     def fraction_done(self) -> float:
-        """Which part of the tasks is done, 0 to 1."""
+        """Return the fraction of tasks that are done, 0 to 1."""
         return self._fraction(self.num_done())
 
     def fraction_tried(self) -> float:
-        """Which part of the tasks was tried, 0 to 1."""
+        """Return the fraction of tasks that were tried, 0 to 1."""
         return self._fraction(self.num_tried())
 
     def fraction_aborted(self) -> float:
-        """Which part of the tasks is given up, 0 to 1."""
+        """Return the fraction of tasks that are given up, 0 to 1."""
         return self._fraction(self.num_aborted())
 
     def fraction_not_done(self) -> float:
-        """Which part of the tasks is not done, 0 to 1."""
+        """Return the fraction of tasks that are not done, 0 to 1."""
         return self._fraction(self.num_not_done())
 
     def fraction_not_tried(self) -> float:
-        """Which part of the tasks was never tried, 0 to 1."""
+        """Return the fraction of tasks that were never tried, 0 to 1."""
         return self._fraction(self.num_not_tried())
 
     def fraction_not_aborted(self) -> float:
-        """Which part of the tasks is not given up, 0 to 1."""
+        """Return the fraction of tasks that are not given up, 0 to 1."""
         return self._fraction(self.num_not_aborted())
 
     def percent_done(self, decimals: int = 2) -> str:
-        """Which part of the tasks is done, as text."""
+        """Return the percentage of tasks that are done, as text."""
         return _percent(self.fraction_done(), decimals)
 
     def percent_tried(self, decimals: int = 2) -> str:
-        """Which part of the tasks was tried, as text."""
+        """Return the percentage of tasks that were tried, as text."""
         return _percent(self.fraction_tried(), decimals)
 
     def percent_aborted(self, decimals: int = 2) -> str:
-        """Which part of the tasks is given up, as text."""
+        """Return the percentage of tasks that are given up, as text."""
         return _percent(self.fraction_aborted(), decimals)
 
     def percent_not_done(self, decimals: int = 2) -> str:
-        """Which part of the tasks is not done, as text."""
+        """Return the percentage of tasks that are not done, as text."""
         return _percent(self.fraction_not_done(), decimals)
 
     def percent_not_tried(self, decimals: int = 2) -> str:
-        """Which part of the tasks was never tried, as text."""
+        """Return the percentage of tasks that were never tried, as text."""
         return _percent(self.fraction_not_tried(), decimals)
 
     def percent_not_aborted(self, decimals: int = 2) -> str:
-        """Which part of the tasks is not given up, as text."""
+        """Return the percentage of tasks that are not given up, as text."""
         return _percent(self.fraction_not_aborted(), decimals)
 
     def _fraction(self, count: int) -> float:
@@ -102,7 +102,7 @@ class ProgressStats(ABC):
 
 
 class TrackerAPI(ProgressStats):
-    """Tasks by key, each with `_done`, `_tries`, `_aborted` and fields of its own.
+    """The tasks by key, each with `_done`, `_tries`, `_aborted` and fields of its own.
 
     A task *should be done* when it is not done, has tries left, and is not aborted (or
     `allow_aborted`); with `due` (wall-clock seconds) also only if its field `next_retry_at` is absent
@@ -111,15 +111,15 @@ class TrackerAPI(ProgressStats):
 
     @abstractmethod
     def __getitem__(self, key: Key) -> Any:
-        """The task's entry."""
+        """Return a task's entry."""
 
     @abstractmethod
     def __contains__(self, key: object) -> bool:
-        """Whether there is such a task."""
+        """Return whether a task exists."""
 
     @abstractmethod
     def add(self, key: Key, fields: Fields | None = None) -> None:
-        """Adds a task, with fields of its own.
+        """Add a task, with fields of its own.
 
         Raises:
             DuplicateKeyError: it is there already.
@@ -128,7 +128,7 @@ class TrackerAPI(ProgressStats):
 
     @abstractmethod
     def add_many(self, keys: Iterable[Key]) -> None:
-        """Adds tasks, all or none.
+        """Add tasks, all or none.
 
         Raises:
             DuplicateKeyError: one is there already, or twice among them; it is named.
@@ -136,37 +136,37 @@ class TrackerAPI(ProgressStats):
 
     @abstractmethod
     def add_many_if_absent(self, keys: Iterable[Key]) -> None:
-        """Adds those tasks that are not there."""
+        """Add the tasks that do not exist."""
 
     @abstractmethod
     def amend(self, key: Key, fields: Fields) -> None:
-        """Sets fields of a task.
+        """Set fields of a task.
 
         Raises:
-            KeyError: there is no such task.
+            KeyError: the task does not exist.
         """
 
     @abstractmethod
     def add_tries(self, key: Key, count: int) -> None:
-        """Counts tries of a task up or down; never below 0.
+        """Add to the tries of a task, or subtract; never below 0.
 
         Raises:
-            KeyError: there is no such task.
+            KeyError: the task does not exist.
         """
 
     @abstractmethod
     def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
-        """Whether a task should be done.
+        """Return whether a task should be done.
 
         Raises:
-            KeyError: there is no such task.
+            KeyError: the task does not exist.
         """
 
     @abstractmethod
     def should_try(
         self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> bool:
-        """Whether a task should be done; if so this counts as a try.
+        """Return whether a task should be done; if so, count a try.
 
         Args:
             key: the task.
@@ -176,28 +176,28 @@ class TrackerAPI(ProgressStats):
                 has been tried when it comes up again.
 
         Raises:
-            KeyError: there is no such task.
+            KeyError: the task does not exist.
             StoreWriteError: the disk refused.
         """
 
     @abstractmethod
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """The tasks that should be done, in order; those that are added meanwhile too."""
+        """Walk the tasks that should be done, in order, with those that are added meanwhile."""
 
     @abstractmethod
     def aborted_keys(self) -> Iterator[Key]:
-        """The tasks that are given up, in order."""
+        """Walk the tasks that are given up, in order."""
 
     def add_if_absent(self, key: Key) -> None:
-        """Adds a task if it is not there."""
+        """Add a task if it does not exist."""
         self.add_many_if_absent([key])
 
     def done(self, key: Key) -> bool:
-        """Whether a task is done; False if there is none."""
+        """Return whether a task is done; False if it does not exist."""
         return bool(self._marks(key)["_done"])
 
     def aborted(self, key: Key) -> bool:
-        """Whether a task is given up; False if there is none."""
+        """Return whether a task is given up; False if it does not exist."""
         return bool(self._marks(key)["_aborted"])
 
     def _marks(self, key: Key) -> Any:
@@ -207,65 +207,65 @@ class TrackerAPI(ProgressStats):
             return {"_done": False, "_aborted": False}
 
     def tries(self, key: Key) -> int:
-        """How often a task was tried.
+        """Return how many times a task was tried.
 
         Raises:
-            KeyError: there is no such task.
+            KeyError: the task does not exist.
         """
         return int(self[key]["_tries"])
 
     def mark_done(self, key: Key) -> None:
-        """The task is done."""
+        """Mark a task as done."""
         self.amend(key, {"_done": True})
 
     def mark_not_done(self, key: Key) -> None:
-        """The task is not done."""
+        """Mark a task as not done."""
         self.amend(key, {"_done": False})
 
     def abort(self, key: Key) -> None:
-        """The task is given up."""
+        """Give a task up."""
         self.amend(key, {"_aborted": True})
 
     def unabort(self, key: Key) -> None:
-        """The task is not given up."""
+        """Take up again a task that was given up."""
         self.amend(key, {"_aborted": False})
 
     def increment_tries(self, key: Key) -> None:
-        """One try more."""
+        """Add one try."""
         self.add_tries(key, 1)
 
     def decrement_tries(self, key: Key) -> None:
-        """One try less; 0 stays 0."""
+        """Subtract one try; 0 stays 0."""
         self.add_tries(key, -1)
 
     def reset_tries(self, key: Key) -> None:
-        """As if it had never been tried."""
+        """Set the tries of a task to 0."""
         self.amend(key, {"_tries": 0})
 
     def should_do_add(self, key: Key, allow_aborted: bool = False) -> bool:
-        """As `should_do`; a task that is not there is added."""
+        """Call `should_do`; add the task first if it does not exist."""
         self.add_if_absent(key)
         return self.should_do(key, allow_aborted)
 
     def should_try_add(self, key: Key, allow_aborted: bool = False, *, durable: bool = True) -> bool:
-        """As `should_try`; a task that is not there is added."""
+        """Call `should_try`; add the task first if it does not exist."""
         self.add_if_absent(key)
         return self.should_try(key, allow_aborted, durable=durable)
 
     def todo_items(
         self, allow_aborted: bool = False, *, due: float | None = None
     ) -> Iterator[tuple[Key, Any]]:
-        """The tasks that should be done, with their entries."""
+        """Walk the tasks that should be done, with their entries."""
         return self._with_entries(self.todo_keys(allow_aborted, due=due))
 
     def todo_values(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Any]:
-        """The entries of the tasks that should be done."""
+        """Walk the entries of the tasks that should be done."""
         return (entry for _, entry in self.todo_items(allow_aborted, due=due))
 
     def try_keys(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Key]:
-        """The tasks that should be done, each counted as tried before it is given out."""
+        """Walk the tasks that should be done, each counted as tried before it is yielded."""
         for key in self.todo_keys(allow_aborted, due=due):
             try:
                 should = self.should_try(key, allow_aborted, due=due, durable=durable)
@@ -277,21 +277,21 @@ class TrackerAPI(ProgressStats):
     def try_items(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[tuple[Key, Any]]:
-        """As `try_keys`, with the entries."""
+        """Walk as `try_keys` does, with the entries."""
         return self._with_entries(self.try_keys(allow_aborted, due=due, durable=durable))
 
     def try_values(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Any]:
-        """As `try_keys`, the entries alone."""
+        """Walk as `try_keys` does, over the entries alone."""
         return (entry for _, entry in self.try_items(allow_aborted, due=due, durable=durable))
 
     def aborted_items(self) -> Iterator[tuple[Key, Any]]:
-        """The tasks that are given up, with their entries."""
+        """Walk the tasks that are given up, with their entries."""
         return self._with_entries(self.aborted_keys())
 
     def aborted_values(self) -> Iterator[Any]:
-        """The entries of the tasks that are given up."""
+        """Walk the entries of the tasks that are given up."""
         return (entry for _, entry in self.aborted_items())
 
     def _with_entries(self, keys: Iterator[Key]) -> Iterator[tuple[Key, Any]]:

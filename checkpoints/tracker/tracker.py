@@ -34,7 +34,7 @@ class Tracker(POD, TrackerAPI):
         gzipped, file_size, sync_at, sync_interval, options: as of POD.
 
     Raises:
-        StoreError: what is there is no tracker (`from_pod` makes one), or as of POD.
+        StoreError: the store there is not a tracker (`from_pod` makes one), or as of POD.
     """
 
     def __init__(  # noqa: PLR0917 - tastypy's order of arguments
@@ -63,7 +63,7 @@ class Tracker(POD, TrackerAPI):
 
     @classmethod
     def from_pod(cls, source: POD, path: str | Path, **settings: Any) -> Self:
-        """Makes a tracker of a POD: the fields of its dicts become the tasks' own, other values `value`.
+        """Make a tracker from a POD. The fields of dicts become the tasks' own; other values become `value`.
 
         Args:
             source: it stays as it is.
@@ -78,23 +78,23 @@ class Tracker(POD, TrackerAPI):
 
     @property
     def max_tries(self) -> int:
-        """How often a task is tried; 0 for ever."""
+        """Return how many times a task is tried; 0 without end."""
         return self._index.max_tries or 0
 
     def num_done(self) -> int:
-        """How many tasks are done."""
+        """Return how many tasks are done."""
         return self._index.done
 
     def num_tried(self) -> int:
-        """How many tasks were tried at least once."""
+        """Return how many tasks were tried at least once."""
         return self._index.tried
 
     def num_aborted(self) -> int:
-        """How many tasks are given up."""
+        """Return how many tasks are given up."""
         return self._index.aborted
 
     def update(self, *others: Any, **fields: Any) -> None:
-        """Sets fields of tasks, and adds those that are not there; all or none, later ones win."""
+        """Set fields of tasks, and add those that do not exist; all or none, later ones win."""
         merged: dict[Key, dict[str, Any]] = {}
         with self.together():
             for key, value in [*(pair for other in others for pair in list_pairs(other)), *fields.items()]:
@@ -104,14 +104,14 @@ class Tracker(POD, TrackerAPI):
             super().update(merged)
 
     def add(self, key: Key, fields: Fields | None = None) -> None:
-        """Adds a task."""
+        """Add a task."""
         with self.together():
             if key in self:
                 raise DuplicateKeyError(f"{key!r} is there already")
             self[key] = dict(fields or {})
 
     def add_many(self, keys: Iterable[Key]) -> None:
-        """Adds tasks, all or none."""
+        """Add tasks, all or none."""
         keys = list(keys)
         with self.together():
             seen: set[Key] = set()
@@ -122,32 +122,32 @@ class Tracker(POD, TrackerAPI):
             self._add(keys)
 
     def add_many_if_absent(self, keys: Iterable[Key]) -> None:
-        """Adds those tasks that are not there."""
+        """Add the tasks that do not exist."""
         keys = list(dict.fromkeys(keys))
         with self.together():
             self._add([key for key in keys if key not in self])
 
     def amend(self, key: Key, fields: Fields) -> None:
-        """Sets fields of a task."""
+        """Set fields of a task."""
         with self.together():
             entry = self[key]
             if any(name not in entry or _differ(key, entry[name], value) for name, value in fields.items()):
                 entry.update(fields)
 
     def add_tries(self, key: Key, count: int) -> None:
-        """Counts tries of a task up or down; never below 0."""
+        """Add to the tries of a task, or subtract; never below 0."""
         with self.together():
             self.amend(key, {"_tries": max(self.tries(key) + count, 0)})
 
     def should_do(self, key: Key, allow_aborted: bool = False, *, due: float | None = None) -> bool:
-        """Whether a task should be done."""
+        """Return whether a task should be done."""
         check_key(key)
         return self._should_do(self._index, key, allow_aborted=allow_aborted, due=due)
 
     def should_try(
         self, key: Key, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> bool:
-        """Whether a task should be done; if so this counts as a try."""
+        """Return whether a task should be done; if so, count a try."""
         with self.together():
             should = self.should_do(key, allow_aborted, due=due)
             if should:
@@ -157,7 +157,7 @@ class Tracker(POD, TrackerAPI):
         return should
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """The tasks that should be done, in order; those that are added meanwhile too."""
+        """Walk the tasks that should be done, in order, with those that are added meanwhile."""
         index = self._index
         for key in self.iterkeys():
             try:
@@ -168,7 +168,7 @@ class Tracker(POD, TrackerAPI):
                 yield key
 
     def aborted_keys(self) -> Iterator[Key]:
-        """The tasks that are given up, in order."""
+        """Walk the tasks that are given up, in order."""
         index = self._index
         return (key for key in self.iterkeys() if (flags := index.flags.get(key)) and flags.aborted)
 
@@ -186,10 +186,10 @@ class Tracker(POD, TrackerAPI):
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """What a task's entry is that was a POD's."""
+    """Return the task's entry for a POD's value."""
     return DEFAULTS | (value if isinstance(value, dict) else {"value": value})
 
 
 def _differ(key: Key, present: Any, value: Any) -> bool:
-    """Whether two values do on disk, as 1 and True, which are equal."""
+    """Return whether two values differ on disk, as 1 and True do, which are equal."""
     return encode_value(key, present, stored=True) != encode_value(key, value)
