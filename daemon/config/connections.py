@@ -70,12 +70,9 @@ def validate_connections(root: Node) -> tuple[Connections, ProblemCollector]:
     names = section.value if section and isinstance(section.value, dict) else ()
     problems = _import_types(root)
     types = registry.transport_types()
-    entries, more = validate_section(root, "connections")
-    problems += more
     known: dict[str, KnownConnection] = {}
-    for name, node in entries.items():
-        connection, more = _validate_connection(("connections", name), node, types)
-        problems += more
+    for name, node in problems.take(validate_section(root, "connections")).items():
+        connection = _validate_connection(("connections", name), node, types, problems)
         if connection is not None:
             known[name] = connection
     return Connections(names=frozenset(names), known=known), problems
@@ -99,20 +96,17 @@ def _import_types(root: Node) -> ProblemCollector:
 
 
 def _validate_connection(
-    path: KeyPath, node: Node, types: list[str]
-) -> tuple[KnownConnection | None, ProblemCollector]:
-    problems = ProblemCollector()
+    path: KeyPath, node: Node, types: list[str], problems: ProblemCollector
+) -> KnownConnection | None:
     its_type = _validate_type(node, (*path, "type"), types, problems)
     transport = _find_transport(its_type, node, (*path, "type"), problems) if its_type else None
     if its_type is None or transport is None:
-        return None, problems
+        return None
     model = transport.Connection
     settings = node if "type" in model.model_fields else node.without("type")
-    options, more = validate(model, settings, path)
+    options = problems.take(validate(model, settings, path))
     config = None if options is None else ConnectionConfig(type=its_type, options=options)
-    return KnownConnection(its_type=its_type, transport=transport, config=config), ProblemCollector(
-        [*problems, *more]
-    )
+    return KnownConnection(its_type=its_type, transport=transport, config=config)
 
 
 def _validate_type(node: Node, path: KeyPath, types: list[str], problems: ProblemCollector) -> str | None:

@@ -38,8 +38,8 @@ def resolve_files(node: Node, annotations: Sequence[Any], path: KeyPath) -> tupl
         return node, problems
     resolved: dict[str | int, Node] = {}
     for part, child in node.children():
-        resolved[part], more = resolve_files(child, types_below(annotations, part), (*path, part))
-        problems += more
+        types = types_below(annotations, part)
+        resolved[part] = problems.take(resolve_files(child, types, (*path, part)))
     value = resolved if isinstance(node.value, dict) else list(resolved.values())
     return replace(node, value=value), problems
 

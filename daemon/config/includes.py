@@ -29,14 +29,14 @@ def load_tree(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | No
     Returns:
         The merged tree, None if the main file cannot be read at all; and the problems.
     """
-    main, problems = _load_file(path, environ)
+    problems = ProblemCollector()
+    main = problems.take(_load_file(path, environ))
     include = main.node.find(("include",)) if main else None
     if main is None or include is None:
         return main, problems
     root, secrets = main.node.without("include"), main.secrets
     for file in _list_included(path, include, problems):
-        other, more = _load_file(file, environ)
-        problems += more
+        other = problems.take(_load_file(file, environ))
         if other is not None:
             root = _merge(root, other.node, problems)
             secrets |= other.secrets
@@ -54,8 +54,7 @@ def _load_file(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | N
             node.key_at, (), "does not hold a mapping", "write `key: value` lines, the first `version: 1`"
         )
         return None, problems
-    filled, more = interpolate(node, environ, path.parent)
-    return filled, ProblemCollector([*problems, *more])
+    return problems.take(interpolate(node, environ, path.parent)), problems
 
 
 def _list_included(main: Path, include: Node, problems: ProblemCollector) -> list[Path]:

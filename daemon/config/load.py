@@ -18,12 +18,12 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from daemon.config.connections import Connections, validate_connections
+from daemon.config.connections import validate_connections
 from daemon.config.cross_checks import cross_check
 from daemon.config.default_folders import with_default_folders
 from daemon.config.includes import load_tree
 from daemon.config.models import Config
-from daemon.config.pillows import PillowEntry, validate_pillows
+from daemon.config.pillows import validate_pillows
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation import validate
 from daemon.config.yaml_nodes import Node
@@ -53,11 +53,11 @@ def load(
         ConfigErrors: it has problems; `problems` has all of them.
     """
     environ = os.environ if environ is None else environ
-    tree, problems = load_tree(Path(path), environ)
+    problems = ProblemCollector()
+    tree = problems.take(load_tree(Path(path), environ))
     if tree is None:
         raise ConfigErrors(problems)
-    config, more = _validate_tree(tree.node)
-    problems += more
+    config = problems.take(_validate_tree(tree.node))
     if config is not None:
         for check in checks:
             problems += check(config)
@@ -68,23 +68,13 @@ def load(
 
 
 def _validate_tree(root: Node) -> tuple[Config | None, ProblemCollector]:
-    connections, problems = validate_connections(root)
-    pillows, more = validate_pillows(root, connections)
-    problems += more
+    problems = ProblemCollector()
+    connections = problems.take(validate_connections(root))
+    pillows = problems.take(validate_pillows(root, connections))
     problems += cross_check(pillows, connections)
-    config, more = _validate_rest(root, connections, pillows)
-    problems += more
-    return config, problems
-
-
-def _validate_rest(
-    root: Node, connections: Connections, pillows: Sequence[PillowEntry]
-) -> tuple[Config | None, ProblemCollector]:
-    given = {
-        "connections": connections.valid,
-        "pillows": {pillow.name: pillow.config for pillow in pillows if pillow.config is not None},
-    }
-    config, problems = validate(Config, root.without("connections", "pillows"), (), given)
+    valid = {pillow.name: pillow.config for pillow in pillows if pillow.config is not None}
+    given = {"connections": connections.valid, "pillows": valid}
+    config = problems.take(validate(Config, root.without("connections", "pillows"), (), given))
     return config and config.with_origin(root, ()), problems
 
 

@@ -42,12 +42,9 @@ class PillowEntry:
 
 def validate_pillows(root: Node, connections: Connections) -> tuple[list[PillowEntry], ProblemCollector]:
     """Validate the section `pillows` of a merged tree."""
-    entries, problems = validate_section(root, "pillows")
-    pillows = []
-    for name, node in entries.items():
-        pillow, more = _validate_pillow(name, node, connections)
-        pillows.append(pillow)
-        problems += more
+    problems = ProblemCollector()
+    entries = problems.take(validate_section(root, "pillows"))
+    pillows = [problems.take(_validate_pillow(name, node, connections)) for name, node in entries.items()]
     return pillows, problems
 
 
@@ -55,14 +52,12 @@ def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[P
     path = ("pillows", name)
     declared = _list_declared_outputs(name, node)
     problems = _check_source(node, path, connections)
-    transports, more = _validate_transports((*path, "transport"), node, declared, connections)
-    problems += more
+    transports = problems.take(_validate_transports((*path, "transport"), node, declared, connections))
     configs = [each.config for each in transports if each.config is not None]
     given: dict[str, object] = {"transport": configs}
     if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
         given["outputs"] = declared
-    config, more = validate(PillowConfig, node, path, given)
-    problems += more
+    config = problems.take(validate(PillowConfig, node, path, given))
     broken = {str(next(iter(problem.path[len(path) :]), "")) for problem in problems}
     # An entry is missing without a problem of its own if its connection has one.
     if node.find(("transport", len(configs))) is not None:
@@ -113,12 +108,11 @@ def _validate_transports(
         remedy = "write one `- { connection: ... }` per transport"
         problems.add(listed.shown_at, path, "needs a list", remedy)
         return [], problems
-    entries: list[TransportEntry] = []
-    for index, node in enumerate(listed.value):
-        entry, more = validate_transport((*path, index), node, declared, connections)
-        problems += more
-        if entry is not None:
-            entries.append(entry)
+    found = (
+        problems.take(validate_transport((*path, index), node, declared, connections))
+        for index, node in enumerate(listed.value)
+    )
+    entries = [entry for entry in found if entry is not None]
     names = [each.config.name for each in entries if each.config is not None]
     for name in sorted({name for name in names if names.count(name) > 1}):
         remedy = "give them different names with `name:`"

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pillows.errors import ConfigError
 from pillows.redaction import Redactor, redact_address
 
 #: The keys of mappings and indices of lists that lead to a value, from the root.
 KeyPath = tuple[str | int, ...]
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -65,6 +68,12 @@ class ProblemCollector(list[ConfigProblem]):
     def add(self, place: Place, path: KeyPath, message: str, remedy: str) -> None:
         """Add a problem; see `ConfigProblem`."""
         self.append(ConfigProblem(place=place, path=path, message=message, remedy=remedy))
+
+    def take(self, result: tuple[_Value, Iterable[ConfigProblem]]) -> _Value:
+        """Add the problems of a phase's result, and return its value."""
+        value, problems = result
+        self.extend(problems)
+        return value
 
 
 class ConfigErrors(ConfigError):

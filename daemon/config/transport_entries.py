@@ -74,8 +74,7 @@ def validate_transport(
     for name, (its_path, settings) in written.items():
         is_entry = its_path == path  # the entry itself holds the settings of its one output
         known = _without_unknown_keys(path, settings, model, problems) if is_entry else settings
-        options, more = validate(model, known, its_path)
-        problems += more
+        options = problems.take(validate(model, known, its_path))
         if options is not None:
             outputs.append(OutputEntry(name=name, path=its_path, node=settings, options=options))
     config = None
@@ -87,8 +86,7 @@ def validate_transport(
             "outputs": {each.name: each.options for each in outputs},
         }
         own = node.only("connection", "name", "timeout", "own_pace")
-        config, more = validate(TransportConfig, own, path, given)
-        problems += more
+        config = problems.take(validate(TransportConfig, own, path, given))
     return TransportEntry(connection=connection, outputs=outputs, config=config), problems
 
 
