@@ -10,12 +10,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from daemon.cli import control_client
+from daemon.cli.control_client import call_control
 from daemon.cli.exit_codes import CommandError
 from daemon.cli.formatting import format_time, new_table, print_table, shorten_seq
 from daemon.cli.legacy_checkpoints import SYSTEMS, find_position, parse_token
-from daemon.cli.options import config_option, json_option, print_json
-from daemon.config.load import load
+from daemon.cli.options import common_options, print_json
 from pillows.options import seconds
 
 
@@ -30,11 +29,10 @@ def checkpoint() -> None:
 
 @checkpoint.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def get(key: str, config_path: Path, as_json: bool) -> None:
     """Show the checkpoint of KEY."""
-    saved = _call("checkpoint.get", config_path, key=key)
+    saved = call_control(config_path, "checkpoint.get", key=key)
     if as_json:
         print_json(saved)
         return
@@ -48,11 +46,10 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
 
 @checkpoint.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def history(key: str, config_path: Path, as_json: bool) -> None:
     """Show the earlier checkpoints of KEY, newest first."""
-    entries = _call("checkpoint.history", config_path, key=key)
+    entries = call_control(config_path, "checkpoint.history", key=key)
     if as_json:
         print_json(entries)
         return
@@ -65,28 +62,25 @@ def history(key: str, config_path: Path, as_json: bool) -> None:
 @checkpoint.command("set")
 @click.argument("key")
 @click.argument("seq")
-@config_option
-@json_option
+@common_options
 def set_seq(key: str, seq: str, config_path: Path, as_json: bool) -> None:
     """Move KEY to the position SEQ, as `checkpoint get` shows it."""
-    _print_edit(_edit("checkpoint.set", config_path, key=key, seq=parse_token(seq)), as_json=as_json)
+    _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=parse_token(seq))
 
 
 @checkpoint.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def reset(key: str, config_path: Path, as_json: bool) -> None:
     """Read the whole source of KEY again, in a new pass that rewrites every row."""
-    _print_edit(_edit("checkpoint.reset", config_path, key=key), as_json=as_json)
+    _edit("checkpoint.reset", config_path, as_json=as_json, key=key)
 
 
 @checkpoint.command()
 @click.argument("key")
 @click.option("--ago", metavar="DURATION", help="Move to the position of this long ago, such as 2h.")
 @click.option("--beginning", is_flag=True, help="Move to the beginning of the source.")
-@config_option
-@json_option
+@common_options
 def rewind(key: str, ago: str | None, beginning: bool, config_path: Path, as_json: bool) -> None:
     """Move KEY back to an earlier position, without rewriting rows that are equal."""
     if (ago is None) == (not beginning):
@@ -95,17 +89,16 @@ def rewind(key: str, ago: str | None, beginning: bool, config_path: Path, as_jso
         before = None if ago is None else time.time() - seconds(ago)
     except ValueError as error:
         raise click.UsageError(f"--ago {error}.") from error
-    _print_edit(_edit("checkpoint.rewind", config_path, key=key, saved_before=before), as_json=as_json)
+    _edit("checkpoint.rewind", config_path, as_json=as_json, key=key, saved_before=before)
 
 
 @checkpoint.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def export(key: str, config_path: Path, as_json: bool) -> None:
     """Print the checkpoint of KEY for `import`."""
     del as_json  # the output is always JSON
-    print_json(_call("checkpoint.export", config_path, key=key))
+    print_json(call_control(config_path, "checkpoint.export", key=key))
 
 
 @checkpoint.command("import")
@@ -118,8 +111,7 @@ def export(key: str, config_path: Path, as_json: bool) -> None:
     help="Read the position file of an older system; see docs/how-to/move-from-an-older-system.md.",
 )
 @click.option("--entry", help="Entry of FILE, if it has several.")
-@config_option
-@json_option
+@common_options
 def import_(
     *, key: str, file: Any, system: str | None, entry: str | None, config_path: Path, as_json: bool
 ) -> None:
@@ -129,7 +121,7 @@ def import_(
     """
     if system is not None:
         position = find_position(system, file.read(), entry)
-        _print_edit(_edit("checkpoint.set", config_path, key=key, seq=position), as_json=as_json)
+        _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=position)
         return
     if entry is not None:
         raise click.UsageError("--entry needs --from.")
@@ -139,20 +131,11 @@ def import_(
         raise CommandError(f"{file.name} is not JSON: {error}") from error
     if not isinstance(exported, dict):
         raise CommandError(f"{file.name} is not an exported checkpoint")
-    _print_edit(_edit("checkpoint.import", config_path, key=key, exported=exported), as_json=as_json)
+    _edit("checkpoint.import", config_path, as_json=as_json, key=key, exported=exported)
 
 
-def _call(name: str, config_path: Path, **arguments: Any) -> Any:
-    with control_client.open_control(load(config_path)) as call:
-        return call(name, **arguments)
-
-
-def _edit(name: str, config_path: Path, **arguments: Any) -> Any:
-    with control_client.open_control(load(config_path), writes=True) as call:
-        return call(name, **arguments)
-
-
-def _print_edit(edited: dict[str, Any], *, as_json: bool) -> None:
+def _edit(method: str, config_path: Path, *, as_json: bool, **arguments: Any) -> None:
+    edited = call_control(config_path, method, writes=True, **arguments)
     if as_json:
         print_json(edited)
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import common_options, json_option, print_json
 from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.schema import make_schema
@@ -18,8 +18,7 @@ def config() -> None:
 
 
 @config.command()
-@config_option
-@json_option
+@common_options
 def show(config_path: Path, as_json: bool) -> None:
     """Show every setting, with defaults filled in and secrets masked."""
     loaded = load(config_path)

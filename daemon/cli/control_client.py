@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from gevent.event import Event
 
 from checkpoints import ControlClient, RemoteError, StoreUnavailable
 from daemon.cli.exit_codes import CommandError, UnreachableError
+from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.tail_lookup import UnknownPillowError
 from pillows.clock import Clock, SystemClock
@@ -39,6 +41,12 @@ def open_control(config: Config, *, writes: bool = False, clock: Clock | None = 
     """
     with _open_patiently(config, writes, clock or SystemClock()) as call:
         yield _translate_errors(call)
+
+
+def call_control(config_path: Path, method: str, *, writes: bool = False, **arguments: Any) -> Any:
+    """Load the configuration, and call one method of the control API; see `open_control`."""
+    with open_control(load(config_path), writes=writes) as call:
+        return call(method, **arguments)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from daemon.cli import control_client
 from daemon.cli.formatting import format_time, new_table, print_table
-from daemon.cli.options import Command, config_option, json_option, print_json
+from daemon.cli.options import Command, common_options, print_json
 from daemon.config.load import load
 
 
@@ -26,8 +26,7 @@ def dead_letter() -> None:
 
 @dead_letter.command("list")
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def list_dead_letters(key: str, config_path: Path, as_json: bool) -> None:
     """List the dead letters of the pillow KEY, oldest first."""
     with control_client.open_control(load(config_path)) as call:
@@ -60,12 +59,10 @@ def _iter_dead_letters(call: control_client.Call, key: str) -> Iterator[dict[str
 @dead_letter.command("show")
 @click.argument("key")
 @click.argument("id")
-@config_option
-@json_option
+@common_options
 def show_dead_letters(key: str, id: str, config_path: Path, as_json: bool) -> None:
     """Show every detail of the dead letters of the document ID."""
-    with control_client.open_control(load(config_path)) as call:
-        dead_letters = call("dead-letter.show", key=key, id=id)
+    dead_letters = control_client.call_control(config_path, "dead-letter.show", key=key, id=id)
     if as_json:
         print_json(dead_letters)
         return
@@ -89,8 +86,7 @@ def _choice_options(command: Command) -> Command:
 
 @dead_letter.command()
 @_choice_options
-@config_option
-@json_option
+@common_options
 def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
     """Retry the dead letters of KEY with each document's current revision."""
     _edit("retry", "will be retried", key, ids, config_path, every=every, as_json=as_json)
@@ -98,8 +94,7 @@ def retry(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_jso
 
 @dead_letter.command()
 @_choice_options
-@config_option
-@json_option
+@common_options
 def discard(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_json: bool) -> None:
     """Discard dead letters of KEY; the target lacks their documents until they change."""
     _edit("discard", "discarded", key, ids, config_path, every=every, as_json=as_json)
@@ -117,8 +112,8 @@ def _edit(
 ) -> None:
     if bool(ids) == every:
         raise click.UsageError("Name documents, or use --all.")
-    with control_client.open_control(load(config_path), writes=True) as call:
-        done = call(f"dead-letter.{what}", key=key, ids=None if every else list(ids))
+    chosen = None if every else list(ids)
+    done = control_client.call_control(config_path, f"dead-letter.{what}", writes=True, key=key, ids=chosen)
     if as_json:
         print_json(done)
         return

@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from daemon.cli.formatting import new_table, print_table
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import common_options, print_json
 from daemon.config.load import load
 from daemon.tail_lookup import tail_key
 
 
 @click.command("list")
-@config_option
-@json_option
+@common_options
 def list_pillows(config_path: Path, as_json: bool) -> None:
     """List the configured pillows with their sources and targets."""
     config = load(config_path)

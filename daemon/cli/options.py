@@ -36,6 +36,11 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def common_options(command: Command) -> Command:
+    """Add the options `--config FILE` and `--json` to a command."""
+    return config_option(json_option(command))
+
+
 def find_config(given: Path | None) -> Path:
     """Return the path of the configuration.
 

@@ -16,7 +16,7 @@ from daemon import signals
 from daemon.cli import control_client
 from daemon.cli.exit_codes import ExitCode
 from daemon.cli.formatting import format_status, print_table
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import common_options, print_json
 from daemon.config.load import load
 from pillows.runtime.status import State
 
@@ -28,8 +28,7 @@ _POLL_SECONDS = 0.2
 
 
 @click.command()
-@config_option
-@json_option
+@common_options
 @click.option("--watch", is_flag=True, help="Refresh every second until interrupted.")
 @click.option("--running", is_flag=True, help="Exit with 75 if no daemon answers, for health checks.")
 def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> ExitCode:
@@ -68,8 +67,7 @@ def _open_display(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]
 
 @click.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def pause(key: str, config_path: Path, as_json: bool) -> None:
     """Stop the pillow KEY until `resume`, even if the daemon restarts."""
     _change_state("pause", key, config_path, as_json=as_json)
@@ -77,8 +75,7 @@ def pause(key: str, config_path: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def resume(key: str, config_path: Path, as_json: bool) -> None:
     """Start the paused pillow KEY."""
     _change_state("resume", key, config_path, as_json=as_json)
@@ -86,8 +83,7 @@ def resume(key: str, config_path: Path, as_json: bool) -> None:
 
 @click.command()
 @click.argument("key")
-@config_option
-@json_option
+@common_options
 def restart(key: str, config_path: Path, as_json: bool) -> None:
     """Stop the pillow KEY and start it again, even if it has failed."""
     _change_state("restart", key, config_path, as_json=as_json)

@@ -18,7 +18,7 @@ from daemon.assembly.feeds import build_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, UnreachableError
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import common_options, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.tail_lookup import tail_key
@@ -45,8 +45,7 @@ from pillows.redaction import Redactor
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Take changes from a file, an answer of `_changes?style=all_docs&include_docs=true`.",
 )
-@config_option
-@json_option
+@common_options
 def preview(
     key: str,
     ids: tuple[str, ...],
