@@ -21,7 +21,7 @@ from pillows.verify.verifier import needs_documents
 def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedPool) -> Feed:
     """Build a feed that shares a connection with other tails of its database."""
     connection, source = _source(config, key)
-    return feeds.feed(connection, source, prefilter=_prefilter(filter), tail=key)
+    return feeds.open(connection, source, prefilter=_prefilter(filter), tail=key)
 
 
 def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:

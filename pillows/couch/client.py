@@ -85,6 +85,11 @@ class CouchClient:
         if self._users <= 0:
             self.close()
 
+    @property
+    def is_used(self) -> bool:
+        """Whether it has users."""
+        return self._users > 0
+
     def path(self, *names: str) -> str:
         """Return a path of the server: each name percent-encoded, `/` and `+` included."""
         return "".join(f"/{quote(name, safe='')}" for name in names)

@@ -1,4 +1,4 @@
-"""Reads changes: what the pipeline asks of any source."""
+"""Define the source of changes, as the pipeline uses it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.models import Change, ChangeBatch, Document
 
-#: While nothing comes, a sign of life is given as often as this.
+#: Interval of the signs of life that a feed gives while nothing arrives.
 TICK_SECONDS = 5.0
 
-#: Tells the consumer that nothing came, and that somebody is there.
+#: Tells the consumer that nothing arrived, and that the feed is alive.
 SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseIdentity:
-    """Which database this is, as far as a server tells.
+    """What identifies a database, as far as a server says.
 
     Attributes:
         server_uuid: of the server (`GET /`); nodes of one cluster may differ, so a change is a hint.
-        instance_start_time: when the database was created, in seconds since CouchDB 3.3; "0" before
-            then, and None where a server says nothing: neither is evidence of anything.
-        purge_seq: moves with every purge; see `purges`.
-        marked: whether it was marked (`Feed.mark`), so that one without the mark is another. Servers do
-            not tell: it is remembered.
+        instance_start_time: when the database was created, in seconds, since CouchDB 3.3. "0" before 3.3,
+            and None if the server does not say: neither is evidence.
+        purge_seq: moves with every purge; see `count_purges`.
+        marked: whether it was marked (`Feed.mark`), so that a database without the mark is another one.
+            It comes from the checkpoint, not from the server.
     """
 
     server_uuid: str | None = None
@@ -37,39 +37,75 @@ class DatabaseIdentity:
     marked: bool = False
 
     def contradicts(self, other: DatabaseIdentity) -> bool:
-        """Whether the two cannot be the same database.
+        """Return whether the two cannot be the same database.
 
-        An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is no alarm.
+        An upgrade from 3.2 turns "0" into a time (apache/couchdb#4623), so "0" is not a contradiction.
         """
-        return self.instance_start_time != other.instance_start_time and self.tells and other.tells
+        return (
+            self.instance_start_time != other.instance_start_time
+            and self.has_start_time
+            and other.has_start_time
+        )
 
     @property
-    def tells(self) -> bool:
-        """Whether it says when the database was created."""
+    def has_start_time(self) -> bool:
+        """Whether it is known when the database was created."""
         return self.instance_start_time not in {None, "", "0"}
 
     def updated(self, found: DatabaseIdentity) -> DatabaseIdentity:
-        """What is known after a server said `found` of the same database.
+        """Return this identity with what a server said later of the same database.
 
-        While a cluster is upgraded to 3.3 its old nodes still say "0": that takes away nothing that a
-        new one has told.
+        While a cluster is upgraded to 3.3 its old nodes still say "0": a known time is kept.
         """
         found = replace(found, marked=self.marked)
-        if found.tells or not self.tells:
+        if found.has_start_time or not self.has_start_time:
             return found
         return replace(found, instance_start_time=self.instance_start_time)
 
     def purged_since(self, purge_seq: str | None) -> bool:
-        """Whether the database was purged since it was at that purge position, as far as it tells."""
-        return bool(self.purge_seq and purge_seq and purges(self.purge_seq) != purges(purge_seq))
+        """Return whether the database was purged since that purge position, if both are known."""
+        return bool(self.purge_seq and purge_seq and count_purges(self.purge_seq) != count_purges(purge_seq))
 
 
-def purges(purge_seq: str) -> str:
-    """How many purges a position stands for; the rest of it differs from copy to copy."""
+def count_purges(purge_seq: str) -> str:
+    """Return the number of purges in a purge position; the rest of it differs between copies."""
     return purge_seq.partition("-")[0]
 
 
-class Feed(Protocol):
+class SourceLookup(Protocol):
+    """Reads single documents of a source, apart from its feed. Every method makes one attempt.
+
+    Each raises RetryableError when the server is away, or the database is missing and may be created
+    (`on_missing: wait`); SourceMissingError when it is missing (`on_missing: fail`); AccessError when the
+    server denies access.
+    """
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Read documents' leaf versions (the sum of the revision numbers of all leaves).
+
+        Returns:
+            id -> leaf version; an id without any leaf is missing.
+        """
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """Read the current state of documents with their JSON.
+
+        Returns:
+            A change for each id, in that order; a missing document is deleted, of version 0.
+        """
+
+    def fetch(self, change: Change) -> Document:
+        """Fetch the document of a change that came without one."""
+
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Read an attachment.
+
+        Returns:
+            Its content; None when the revision has no such attachment any more, or it is larger.
+        """
+
+
+class Feed(SourceLookup, Protocol):
     """A source of changes."""
 
     @property
@@ -78,102 +114,62 @@ class Feed(Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """Why the feed is waiting to try again; None while it is well."""
+        """Why the feed waits before it tries again; None while it is well."""
 
     def identify(self) -> DatabaseIdentity:
-        """Asks which database this is; one attempt.
+        """Ask which database this is; one attempt.
 
         Raises:
-            RetryableError: the server is away, or the database does not exist and may come
-                (`on_missing: wait`).
-            SourceMissingError: it does not exist (`on_missing: fail`).
-            AccessError: the server does not let us in.
+            PillowError: as `SourceLookup`.
         """
 
     def mark(self) -> bool:
-        """Marks the database, where that was asked for; one attempt.
+        """Mark the database, if that is configured; one attempt.
 
-        For a tail that has no mark yet: whichever database is there is taken for the tail's own.
+        For a tail without a mark: the database that exists now is taken for the tail's own.
 
         Returns:
             Whether it is marked.
 
         Raises:
-            As `identify`.
+            PillowError: as `SourceLookup`.
         """
 
     def start(self) -> Seq:
-        """Where a tail without a checkpoint begins; one attempt. To be saved before reading on.
+        """Return where a tail without a checkpoint begins; one attempt. To be saved before reading on.
 
         Raises:
-            As `identify`.
+            PillowError: as `SourceLookup`.
         """
 
     def batches(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
-        """Changes after `since`, for ever, until `stop` is set.
+        """Yield the changes after `since`, forever, until `stop` is set.
 
-        What fails and may succeed later is tried again inside. While nothing comes, an empty batch
-        without `seq` is given every 5 s, so that the caller can show that it lives. After `stop`
-        what was already asked for is handed over (for `timeouts.drain` at most), cut at a position,
-        so that a clean stop reads nothing twice.
+        Temporary failures are retried inside. While nothing arrives, an empty batch without `seq` is yielded
+        every 5 s, so that the caller can show that it is alive. After `stop` the responses under way are
+        handed over (for at most `timeouts.drain`), cut at a position, so that a clean stop reads nothing
+        twice.
 
         Args:
             since: the position to read on from.
-            identity: of the database that `since` belongs to; None where unknown.
+            identity: of the database that `since` belongs to; None if unknown.
             stop: ends the iteration.
 
         Raises:
             SourceChangedError: the database is another one.
             SourceMissingError: it does not exist, and `on_missing` is `fail`.
-            InvalidSeqError: the server does not take `since`.
-            AccessError: the server does not let us in.
-        """
-
-    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """A fresh read of documents' versions (the sum of the generations of all leaves).
-
-        Returns:
-            id -> version; an id that has no leaf at all is missing.
-
-        Raises:
-            As `identify`.
-        """
-
-    def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The state of now of documents, with their bodies; one attempt.
-
-        Returns:
-            A change for each id, in that order; an id that is not there is deleted, of version 0.
-
-        Raises:
-            As `identify`.
-        """
-
-    def fetch(self, change: Change) -> Document:
-        """Fetches the document of a change that came without one; one attempt.
-
-        Raises:
-            As `identify`.
-        """
-
-    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Reads an attachment; one attempt.
-
-        Returns:
-            Its content; None where the revision has none of that name any more, or it is larger.
-
-        Raises:
-            As `identify`.
+            InvalidSeqError: the server rejects `since`.
+            AccessError: the server denies access.
         """
 
     def pending(self, since: Seq) -> int | None:
-        """How many changes are behind `since`, as the server says; None where it does not.
+        """Return how many changes are behind `since`, as the server says; None if it does not.
 
         Raises:
-            As `identify`.
+            PillowError: as `SourceLookup`.
         """
 
     def close(self) -> None:
-        """Closes every connection. May be called twice."""
+        """Close every connection. May be called twice."""

@@ -1,7 +1,7 @@
-r"""Reads the wire format of `_changes`: bytes to lines, lines to changes. Pure; knows no socket.
+r"""Parse the wire format of `_changes`: bytes to lines, lines to changes. Pure; knows no socket.
 
-Lines end with `\n` alone. CouchDB leaves U+2028, U+2029, U+0085 and vertical tabs in ids as they
-are, and `str.splitlines` breaks a line at each of them, so only bytes are split.
+Lines end with `\n` alone. CouchDB does not escape U+2028, U+2029, U+0085 and vertical tabs in ids, and
+`str.splitlines` breaks a line at each of them, so only bytes are split.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from checkpoints import Seq
 from pillows.errors import RetryableError
 from pillows.models import Change
 
-#: A line longer than this is no document: CouchDB takes 8 MB by default, and 4 GB at most.
+#: Longest line in bytes: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.
 MAX_LINE_BYTES = 256 * 2**20
 
 _NULL = msgspec.Raw(b"null")
@@ -26,14 +26,14 @@ _DOCUMENT = re.compile(rb'"doc"\s*:')
 
 
 class MalformedFeedError(RetryableError):
-    """What the server sent is no `_changes` response."""
+    """The response is not a valid `_changes` response."""
 
 
 class LineSplitter:
-    """Cuts blocks of bytes into lines, however the blocks are cut.
+    """Splits blocks of bytes into lines.
 
     Args:
-        max_line_bytes: a longer line is refused, so that a broken server cannot fill the memory.
+        max_line_bytes: a longer line is an error, so that a broken server cannot fill the memory.
     """
 
     __slots__ = ("_max_line_bytes", "_parts", "_size_bytes")
@@ -44,18 +44,18 @@ class LineSplitter:
         self._size_bytes = 0
 
     def feed(self, block: bytes) -> list[bytes]:
-        r"""The lines that `block` completes, without their ends. Blank ones are kept.
+        r"""Return the lines that `block` completes, without their ends. Blank ones are kept.
 
-        What follows the last `\n` waits for the next block; at the end of a response it is a
+        The bytes after the last `\n` wait for the next block; at the end of a response they are a
         fragment and must be dropped.
 
         Raises:
-            GarbageError: the line is longer than allowed.
+            MalformedFeedError: the line is too long.
         """
         if b"\n" not in block:
             self._keep(block)
             return []
-        # A long document comes in many blocks: they are joined once, not again with every block.
+        # A long document arrives in many blocks: join them once, not again with every block.
         if self._parts:
             self._parts.append(block)
             block = b"".join(self._parts)
@@ -64,11 +64,6 @@ class LineSplitter:
         lines = block.split(b"\n")
         self._keep(lines.pop())
         return lines
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes of the line that has not ended yet."""
-        return self._size_bytes
 
     def _keep(self, fragment: bytes) -> None:
         if not fragment:
@@ -92,11 +87,11 @@ class _Row(msgspec.Struct, gc=False):
 
 
 class ResponseEnd(msgspec.Struct, frozen=True):
-    """How a response ends.
+    """The end of a complete response.
 
     Attributes:
-        last_seq: the position after everything that the response listed.
-        pending: how many changes are behind it, where the server says so.
+        last_seq: the position after the last row.
+        pending: how many changes are behind it, if the server says so.
     """
 
     last_seq: str | int | list[Any]
@@ -104,7 +99,7 @@ class ResponseEnd(msgspec.Struct, frozen=True):
 
     @property
     def seq(self) -> Seq:
-        """`last_seq` as a token."""
+        """`last_seq` as a position."""
         return Seq.of(self.last_seq)
 
 
@@ -119,7 +114,7 @@ _decode_closing = msgspec.json.Decoder(ResponseEnd).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 
 
-def _change(row: _Row) -> Change:
+def _to_change(row: _Row) -> Change:
     revs = tuple([leaf.rev for leaf in row.changes])
     version = 0
     for rev in revs:
@@ -133,60 +128,60 @@ def _change(row: _Row) -> Change:
         version,
         row.deleted,
         None if seq is None else Seq.of(seq),
-        # A deleted document is gone, however it was read: its tombstone's fields are no document.
+        # A deleted document is gone in every fetch mode: the fields of its tombstone are not a document.
         None if row.deleted or row.doc == _NULL else row.doc,
     )
 
 
 def parse_change(line: bytes) -> Change:
-    """The change in one row.
+    """Return the change in one row.
 
     Raises:
-        GarbageError: it is no row.
+        MalformedFeedError: the line is not a valid row.
     """
     try:
-        return _change(_decode_row(line))
+        return _to_change(_decode_row(line))
     except RecursionError:
         return _deep_change(line)
     except (msgspec.DecodeError, ValueError):
-        raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}") from None
+        raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}") from None
 
 
 def _deep_change(line: bytes) -> Change:
-    """A row whose document nests too deep for msgspec: left unread, it fails alone, further on."""
+    """Parse a row whose document nests too deep for msgspec: unparsed, only that document fails later."""
     head, found, doc = line.partition(b',"doc":')
     try:
-        change = _change(_decode_row(head + b"}"))
+        change = _to_change(_decode_row(head + b"}"))
     except (msgspec.DecodeError, ValueError, RecursionError):
         found = b""
     if not found:
-        raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}")
+        raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}")
     return change if change.deleted else msgspec.structs.replace(change, raw=msgspec.Raw(doc[:-1]))
 
 
 def excerpt(line: bytes) -> str:
-    """The beginning of a line that could not be read, for a message; nothing of a document in it."""
+    """Return the beginning of an invalid line for a message, without any part of a document."""
     document = _DOCUMENT.search(line, 0, _EXCERPT_BYTES)
     shown = line[: document.end() if document else _EXCERPT_BYTES]
     return repr(shown) + ("..." if len(line) > len(shown) else "")
 
 
 class ChangesParser:
-    """Reads one response: give it blocks of bytes, it gives changes.
+    """Parses one response: blocks of bytes in, changes out.
 
     Attributes:
-        closing: how the response ended; None while it has not. Only then is it whole.
+        end: the end of the response; None while it is incomplete.
     """
 
     def __init__(self, splitter: LineSplitter | None = None) -> None:
-        self.closing: ResponseEnd | None = None
+        self.end: ResponseEnd | None = None
         self._splitter = splitter or LineSplitter()
 
     def feed(self, block: bytes) -> Iterator[tuple[Change, int]]:
-        """The changes that `block` completes, each with its size in bytes, as they are read.
+        """Yield the changes that `block` completes, each with its size in bytes.
 
         Raises:
-            GarbageError: this is no `_changes` response. Changes given before are good.
+            MalformedFeedError: this is not a valid `_changes` response. Changes yielded before are good.
         """
         for raw in self._splitter.feed(block):
             line = raw.strip(_PADDING)
@@ -198,27 +193,27 @@ class ChangesParser:
                 yield from self._frame(line)
 
     def _is_row(self, line: bytes) -> bool:
-        """Whether a line is to be read as a row."""
+        """Return whether a line must be a row."""
         raise NotImplementedError
 
     def _frame(self, line: bytes) -> Iterator[tuple[Change, int]]:
-        """Reads a line that is no row."""
+        """Parse a line around the rows."""
         raise NotImplementedError
 
     def _close(self, line: bytes) -> None:
-        if self.closing is not None:
+        if self.end is not None:
             raise MalformedFeedError(f"The feed went on after its end: {excerpt(line)}")
         try:
-            self.closing = _decode_closing(line)
+            self.end = _decode_closing(line)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise MalformedFeedError(f"The feed sent what is no row: {excerpt(line)}") from None
+            raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}") from None
 
 
 class ContinuousParser(ChangesParser):
-    """Reads `feed=continuous`: a row a line, blank lines between them, the closing line at the end."""
+    """Parses `feed=continuous`: one row a line, blank lines between them, a closing line at the end."""
 
     def _is_row(self, line: bytes) -> bool:
-        return self.closing is None and not line.startswith(b'{"last_seq"')
+        return self.end is None and not line.startswith(b'{"last_seq"')
 
     def _frame(self, line: bytes) -> Iterator[tuple[Change, int]]:
         self._close(line)
@@ -226,7 +221,7 @@ class ContinuousParser(ChangesParser):
 
 
 class PageParser(ChangesParser):
-    """Reads `feed=normal` and `feed=longpoll`: a line that opens, a row a line, lines that close."""
+    """Parses `feed=normal` and `feed=longpoll`: an opening line, one row a line, closing lines."""
 
     def __init__(self, splitter: LineSplitter | None = None) -> None:
         super().__init__(splitter)
@@ -249,11 +244,11 @@ class PageParser(ChangesParser):
         if line == b'{"results":[':
             self._in_rows = True
             return
-        # Not CouchDB's own lines: a proxy may have written the JSON anew, all in one.
+        # Not CouchDB's own lines: a proxy may have rewritten the JSON as a single line.
         try:
             page = _decode_page(line)
-            changes = [(_change(row), len(row.doc)) for row in page.results]
+            changes = [(_to_change(row), len(row.doc)) for row in page.results]
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise MalformedFeedError(f"The answer is no list of changes: {excerpt(line)}") from None
+            raise MalformedFeedError(f"The answer is not a list of changes: {excerpt(line)}") from None
         yield from changes
-        self.closing = ResponseEnd(page.last_seq, page.pending)
+        self.end = ResponseEnd(page.last_seq, page.pending)

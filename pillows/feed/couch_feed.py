@@ -1,13 +1,14 @@
-"""Reads the changes of a CouchDB database, for ever, under everything a server and a network can do.
+"""Read the changes of a CouchDB database forever, whatever a server and a network do.
 
-Each reading (`pillows.feed.reader`) runs until something goes wrong; the next begins where the
-last batch ended that was handed over. Nothing else is remembered, so nothing can be skipped.
+Each reading runs until something fails; the next one begins where the last batch ended that was handed over.
+Nothing else is remembered, so nothing can be skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import quote
 
 from gevent.event import Event
@@ -21,30 +22,35 @@ from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
-from pillows.feed.bounded_queue import StalledError
-from pillows.feed.document_fetcher import fetch_key
-from pillows.feed.document_loader import AverageSize
-from pillows.feed.fetch_mode import FetchModeTuner
+from pillows.feed.catch_up import CatchUp, GroupedCatchUp
+from pillows.feed.cursor import ReadCursor
+from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
+from pillows.feed.document_fetcher import FetchKey, fetch_key
+from pillows.feed.document_loader import AverageSize, DocumentLoader
+from pillows.feed.follow import MAX_LIFE_SECONDS, Follower
+from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.options import SourceOptions
-from pillows.feed.reader import MAX_LIFE_SECONDS, Hands
-from pillows.feed.reader_task import STALLED_SECONDS, Session
+from pillows.feed.reader_task import STALLED_SECONDS, ReaderTask, StalledError
 from pillows.feed.source_database import SourceDatabase
 from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
-from pillows.retry.backoff import Backoff, Patience
+from pillows.retry.backoff import Patience
 
-#: CouchDB takes no request line beyond 8,000 characters; a token grows with the number of shards
-#: (3,248 with 256 of them).
+#: Pause between two requests of a filtered feed: at its head CouchDB would scan without sending a position.
+POLL_SECONDS = 10.0
+
+#: Characters of a position from which on a warning is given. CouchDB accepts request lines up to 8,000; a
+#: position grows with the number of shards (3,248 characters with 256 of them).
 LONG_SEQ = 6000
 
-#: More changes than this in a second nobody writes: CouchDB takes some 4,000 in bulk.
-MOST_WRITES_PER_SECOND = 10_000
+#: More changes than anybody can write in a second: CouchDB accepts about 4,000 in bulk.
+MAX_WRITES_PER_SECOND = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How many changes were behind us.
+    """How many changes were behind a position.
 
     Attributes:
         at: monotonic seconds.
@@ -54,29 +60,28 @@ class Backlog:
     at: float
     pending: int
 
-    def went_back_from(self, before: Backlog) -> bool:
-        """Whether this is more than writes since `before` can explain.
+    def is_rewound_from(self, before: Backlog) -> bool:
+        """Return whether this is more than writes since `before` can explain.
 
-        CouchDB begins a shard anew when it cannot place a position (a node that was lost, a shard
-        that was split): nothing is wrong with what we have, it is only told.
+        CouchDB reads a shard from its beginning when it cannot place a position (a node was lost, a shard
+        was split). The target is not wrong then, so it is only reported.
         """
-        written = (self.at - before.at + 1.0) * MOST_WRITES_PER_SECOND
-        return self.pending - before.pending > written
+        possible = (self.at - before.at + 1.0) * MAX_WRITES_PER_SECOND
+        return self.pending - before.pending > possible
 
 
 class CouchFeed:
-    """The changes of one database. See `Feed` for what each method promises.
+    """The changes of one database. See `Feed` for the contract of each method.
 
     Args:
         connection: the server.
         source: the database, and how to read it.
-        prefilter: whether a change's document is wanted; one that is not comes without body.
-            None: all are.
+        prefilter: whether a change's document is wanted; an unwanted one comes without JSON. None: all are.
         clock: for waits and ages.
-        observer: told of retries and warnings.
-        tail: whose feed this is, for the observer.
+        observer: receives retries and warnings.
+        tail: the tail that reads, for the observer.
         couch: a client of the server to share; by default the feed has its own.
-        max_life_seconds: how long one response at the head may last before a page is read again.
+        get_max_life_seconds: returns how long one response at the head may last before a page is read.
 
     Attributes:
         identity: the database that was read last.
@@ -92,18 +97,17 @@ class CouchFeed:
         observer: Observer | None = None,
         tail: TailKey = NO_TAIL,
         couch: CouchClient | None = None,
-        max_life_seconds: float = MAX_LIFE_SECONDS,
+        get_max_life_seconds: Callable[[], float] = lambda: MAX_LIFE_SECONDS,
     ) -> None:
         self.identity: DatabaseIdentity | None = None
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._tail = tail
-        self._failed: str | None = None
+        self._failure: str | None = None
         self._throttled: str | None = None
         self._couch = couch or CouchClient(connection, clock=self._clock)
         self._couch.acquire()
-        self._open = True
-        self._max_life_seconds = max_life_seconds
+        self._is_open = True
         self._drain_seconds = connection.timeouts.drain
         self._options = source
         self._prefilter = prefilter
@@ -112,11 +116,14 @@ class CouchFeed:
             self._couch, source, self._activity, str(self._tail), self._on_throttled
         )
         self._backlog: Backlog | None = None
-        self._told_long = False
+        self._warned_of_long_position = False
         self._limit = ConcurrencyLimit(connection.fetches)
-        self._choice = FetchModeTuner()
         self._sizes = AverageSize()
-        self._documents = self._source.documents(self._limit)
+        self._fetcher = self._source.create_fetcher(self._limit)
+        self._catch_up = CatchUp(self._source, self._clock, self._sizes)
+        self._follower = Follower(
+            self._source, self._clock, warn=self._warn, get_max_life_seconds=get_max_life_seconds
+        )
 
     @property
     def last_byte_at(self) -> float | None:
@@ -125,118 +132,157 @@ class CouchFeed:
 
     @property
     def trouble(self) -> str | None:
-        """Why the feed is waiting to try again; None while it is well."""
-        return self._failed or self._throttled
+        """Why the feed waits before it tries again; None while it is well."""
+        return self._failure or self._throttled
 
     def identify(self) -> DatabaseIdentity:
-        """Asks which database this is; one attempt."""
+        """Ask which database this is; one attempt."""
         return self._source.identify()
 
     def mark(self) -> bool:
-        """Marks the database, where that was asked for; one attempt."""
+        """Mark the database, if that is configured; one attempt."""
         if self._options.identity_token:
             self._source.mark()
         return self._options.identity_token
 
     def start(self) -> Seq:
-        """Where a tail without a checkpoint begins; one attempt."""
+        """Return where a tail without a checkpoint begins; one attempt."""
         since = self._options.since
         if since == "beginning":
             return Seq.BEGINNING
         if since == "now":
-            # A token is needed at once: `now` again after a crash would skip what came between.
+            # A position is needed at once: `now` again after a crash would skip the changes in between.
             return self._source.probe("now").seq
         return Seq.of(since)
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """A fresh read of documents' versions, by a quorum."""
-        return self._documents.read_versions(ids)
+        """Read documents' leaf versions, by a quorum."""
+        return self._fetcher.read_versions(ids)
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The documents' state of now, with their bodies; one attempt.
+        """Read the documents' current state with their JSON; one attempt.
 
         An id that the database does not know is a deleted document of version 0.
         """
-        asked = [Change(id=id, revs=("0-",), leaf_version=0) for id in ids]
-        found = self._documents.read_current(asked)
-        return [found[fetch_key(change)] for change in asked]
+        changes = [Change(id=id, revs=("0-",), leaf_version=0) for id in ids]
+        found = self._fetcher.read_current(changes)
+        return [found[fetch_key(change)] for change in changes]
 
     def fetch(self, change: Change) -> Document:
-        """Fetches the document of a change that came without one; one attempt."""
-        (found,) = self._documents.fill([change]).values()
+        """Fetch the document of a change that came without one; one attempt."""
+        (found,) = self._fetcher.fill([change]).values()
         return Document(
-            id=found.id, rev=found.rev, leaf_version=found.leaf_version, deleted=found.deleted, raw=found.raw
+            id=found.id,
+            rev=found.rev,
+            leaf_version=found.leaf_version,
+            deleted=found.deleted,
+            raw=found.raw,
         )
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Reads an attachment; one attempt. No more than `max_bytes` are taken from the line."""
+        """Read an attachment; one attempt. At most `max_bytes` are received."""
         path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
         try:
-            with self._couch.open("GET", path, activity=self._activity) as answer:
-                return answer.read(max_bytes)
+            with self._couch.open("GET", path, activity=self._activity) as response:
+                return response.read(max_bytes)
         except TooLargeError:
             return None
         except RejectedError as error:
             if error.status != 404:
                 raise
-            return None  # a later change has replaced it, and comes too
+            return None  # a later change has replaced it, and arrives too
 
     def pending(self, since: Seq) -> int | None:
-        """How many changes are behind `since`, as the server says."""
+        """Return how many changes are behind `since`, as the server says."""
         return self._source.probe(since.query).pending
 
     def batches(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
-        """Changes after `since`, for ever, until `stop` is set."""
-        patience, ends = Patience(), Backoff()
+        """Yield the changes after `since`, forever, until `stop` is set."""
+        patience = Patience()
         purge_seq = identity.purge_seq if identity else None
         while not stop.is_set():
-            reading = Session(self._hands(ends, stop), since, identity, self._options.queue)
+            task = self._create_task(since, identity, stop)
             try:
-                for batch in reading.batches(self._drain_seconds):
+                for batch in task.batches(self._drain_seconds):
                     purge_seq = batch.purge_seq or purge_seq
-                    self.identity = _known(reading.identity, purge_seq)
+                    self.identity = _keep_purge_seq(task.cursor.identity.identity, purge_seq)
                     if batch.seq is not None:
                         since = batch.seq
-                        self._failed = None
+                        self._failure = None
                         patience.reset()
-                        self._suspect_rewind(batch)
-                        self._tell_long(since)
+                        self._report_position(batch, since)
                     yield batch
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
             except RetryableError as error:
                 yield from self._pause(error, patience, stop)
             finally:
-                reading.close()
-                identity = self.identity = _known(reading.identity, purge_seq)
+                task.close()
+                identity = self.identity = _keep_purge_seq(task.cursor.identity.identity, purge_seq)
 
     def close(self) -> None:
-        """Closes every connection. May be called twice."""
-        if self._open:
-            self._open = False
+        """Close every connection. May be called twice."""
+        if self._is_open:
+            self._is_open = False
             self._couch.release()
 
-    def _hands(self, ends: Backoff, stop: Event) -> Hands:
-        return Hands(
-            source=self._source,
-            stop=stop,
+    # --- one reading
+
+    def _create_task(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> ReaderTask:
+        def make_cursor(put: Callable[[ChangeBatch], None]) -> ReadCursor:
+            check = IdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
+            loader = DocumentLoader(
+                partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
+            )
+            return ReadCursor(since, stop, check, loader)
+
+        return ReaderTask(
+            make_cursor,
+            self._read,
+            activity=self._activity,
             clock=self._clock,
-            prefilter=self._wants,
-            warn=self._warn,
-            sizes=self._sizes,
-            limit=self._limit,
-            choice=self._choice,
-            backoff=ends,
-            max_life_seconds=self._max_life_seconds,
+            max_bytes=self._options.queue,
         )
 
+    def _read(self, cursor: ReadCursor) -> None:
+        """Read until a stop is asked for."""
+        ids = self._options.doc_ids or ()
+        catch_up: CatchUp | GroupedCatchUp = self._catch_up
+        if len(ids) > GROUP_IDS:
+            groups = DocIdGroups(ids, self._options.join_overlap)
+            catch_up = GroupedCatchUp(self._source, self._clock, groups)
+        while not cursor.stop.is_set():
+            catch_up.run(cursor)
+            if self._options.filtered:
+                self._clock.wait(cursor.stop, POLL_SECONDS)
+            else:
+                self._follower.run(cursor)
+
+    def _fetch(self, check: IdentityCheck, changes: Sequence[Change]) -> dict[FetchKey, Change]:
+        """Return changes with their documents; check the database if one is not as its row says."""
+        fetch = self._fetcher.read_current if self._options.filtered else self._fetcher.fill
+        found = fetch(changes)
+        current = (found[fetch_key(change)] for change in changes)
+        if any(one.deleted or one.revs != change.revs for one, change in zip(current, changes, strict=True)):
+            check.confirm()
+        return found
+
+    def _wants(self, change: Change) -> bool:
+        """Return whether a document must be fetched; if the filter fails, the pipeline will report why."""
+        try:
+            return self._prefilter is None or self._prefilter(change)
+        except Exception:  # noqa: BLE001 - a user's code: it fails again in the pipeline, as a dead letter
+            return True
+
+    # --- what the operator sees
+
     def _pause(self, error: RetryableError, patience: Patience, stop: Event) -> Iterator[ChangeBatch]:
-        """Waits before the next try, with signs of life."""
+        """Wait before the next reading, with signs of life."""
         delay_seconds = patience.after(error)
-        self._failed = str(error)
-        self._tell_retry(self._failed, patience.attempts, delay_seconds)
+        self._failure = str(error)
+        self._report_retry(self._failure, patience.attempts, delay_seconds)
         until = self._clock.monotonic() + delay_seconds
         yield SIGN_OF_LIFE
         while (left := until - self._clock.monotonic()) > 0:
@@ -244,43 +290,32 @@ class CouchFeed:
                 return
             yield SIGN_OF_LIFE
 
-    def _on_throttled(self, told: ThrottleWait | None) -> None:
-        """A fetch of documents waits, or waits no more."""
-        self._throttled = told.error if told else None
-        if told:
-            self._tell_retry(told.error, told.attempt, told.delay_seconds)
+    def _on_throttled(self, wait: ThrottleWait | None) -> None:
+        self._throttled = wait.error if wait else None
+        if wait:
+            self._report_retry(wait.error, wait.attempt, wait.delay_seconds)
 
-    def _tell_retry(self, error: str, attempt: int, delay_seconds: float) -> None:
+    def _report_retry(self, error: str, attempt: int, delay_seconds: float) -> None:
         self._observer.retry(
             self._tail, where="source", error=error, attempt=attempt, delay_seconds=delay_seconds
         )
 
-    def _wants(self, change: Change) -> bool:
-        """Whether a document must be fetched; if the filter cannot say, the pipeline will say why."""
-        try:
-            return self._prefilter is None or self._prefilter(change)
-        except Exception:  # noqa: BLE001 - a user's code: it fails again in the pipeline, as a dead letter
-            return True
-
-    def _suspect_rewind(self, batch: ChangeBatch) -> None:
-        """Tells when more came to be behind us than anybody can have written meanwhile."""
-        if batch.pending is None:
-            return
-        now = Backlog(at=self._clock.monotonic(), pending=batch.pending + len(batch.changes))
-        if self._backlog is not None and now.went_back_from(self._backlog):
-            reason = f"{now.pending} changes are behind, {self._backlog.pending} were a moment ago"
-            self._observer.rewind(self._tail, reason=reason)
-        self._backlog = replace(now, pending=batch.pending)
-
-    def _tell_long(self, since: Seq) -> None:
-        if len(since.query) > LONG_SEQ and not self._told_long:
-            self._told_long = True
+    def _report_position(self, batch: ChangeBatch, since: Seq) -> None:
+        """Report a rewound source, and a position that is nearly too long for a request."""
+        if batch.pending is not None:
+            backlog = Backlog(at=self._clock.monotonic(), pending=batch.pending + len(batch.changes))
+            if self._backlog is not None and backlog.is_rewound_from(self._backlog):
+                reason = f"{backlog.pending} changes are behind, {self._backlog.pending} were a moment ago"
+                self._observer.rewind(self._tail, reason=reason)
+            self._backlog = replace(backlog, pending=batch.pending)
+        if not self._warned_of_long_position and len(since.query) > LONG_SEQ:
+            self._warned_of_long_position = True
             self._warn("source.long_position", {"characters": len(since.query), "at_most": 8000})
 
     def _warn(self, event: str, details: Mapping[str, object]) -> None:
         self._observer.warning(self._tail, event=event, details=details)
 
 
-def _known(found: DatabaseIdentity | None, purge_seq: str | None) -> DatabaseIdentity | None:
-    """Which database this is, but no purge whose documents were not handed over: they are told again."""
+def _keep_purge_seq(found: DatabaseIdentity | None, purge_seq: str | None) -> DatabaseIdentity | None:
+    """Return the identity without purges whose documents were not handed over: they are reported again."""
     return replace(found, purge_seq=purge_seq) if found and purge_seq else found

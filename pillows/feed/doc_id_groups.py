@@ -1,11 +1,11 @@
-"""A feed that the server filters by more ids than one request may name.
+"""Find the position of a feed that the server filters by more ids than one request may name. Pure.
 
 From 1,001 ids on CouchDB scans the whole database instead of looking them up
-(`changes_doc_ids_optimization_threshold`), so the ids are asked for in groups, all from one position.
-Each answer ends at a position of its own, and none of them can be compared. What may be saved is
-found by time, as shared feeds do it (`pillows.feed.shared.shared_feed`): the position that the first group's
-answer ended at, once every group was asked for again so much later that each copy has what that
-position covers. Until then rows come again; those that were handed on are left out.
+(`changes_doc_ids_optimization_threshold`), so the ids are asked for in groups, all from one position. Each
+response ends at its own position, and positions cannot be compared. The position to save is found by time, as
+in shared feeds (`pillows.feed.shared.shared_feed`): where the first group's response ended, once every group
+was asked for again so much later that each copy has the changes that the position covers. Until then rows are
+returned again; those that were handed over already are left out.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Iterable, Sequence
 from checkpoints import Seq
 from pillows.models import Change
 
-#: As many ids are looked up; for more CouchDB 3.3.2 and later scans (50,000 documents: 0.05 s and 6 s).
+#: Most ids that are looked up; for more CouchDB 3.3.2 and later scans (50,000 documents: 0.05 s and 6 s).
 GROUP_IDS = 1000
 
 
 class DocIdGroups:
-    """What rounds of requests for many ids have in common.
+    """Tracks rounds of requests for many ids.
 
     Args:
         ids: all of them.
-        overlap_seconds: how long a lagging copy may take to have what another one has.
+        overlap_seconds: longest lag between two copies of the database.
 
     Attributes:
         groups: the ids of each request.
@@ -37,26 +37,26 @@ class DocIdGroups:
         self._held: deque[tuple[float, Seq]] = deque()
         self._handed: dict[str, tuple[str, ...]] = {}
 
-    def news(self, changes: Iterable[Change]) -> list[Change]:
-        """The changes that were not handed on before; they count as handed on from now on."""
+    def take_new(self, changes: Iterable[Change]) -> list[Change]:
+        """Return the changes that were not handed over before, and remember them."""
         new = [change for change in changes if self._handed.get(change.id) != change.revs]
         self._handed.update((change.id, change.revs) for change in new)
         return new
 
     def hold(self, at: float, seq: Seq) -> None:
-        """Remembers a position: the end of the first group's answer.
+        """Remember a position: the end of the first group's response.
 
         Args:
-            at: monotonic seconds when the answer had come.
+            at: monotonic seconds when the response had arrived.
             seq: the position.
         """
         self._held.append((at, seq))
 
-    def covered(self, began_at: float) -> Seq | None:
-        """The newest position whose changes every group has shown; None: there is no newer one yet.
+    def find_covered(self, began_at: float) -> Seq | None:
+        """Return the newest position whose changes every group has returned; None if there is no new one.
 
         Args:
-            began_at: monotonic seconds when a round began that has ended now.
+            began_at: monotonic seconds when the round began that has ended now.
         """
         covered = None
         while self._held and self._held[0][0] <= began_at - self._overlap_seconds:

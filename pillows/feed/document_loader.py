@@ -1,4 +1,4 @@
-"""Puts documents into batches of ids, several requests at a time, and keeps the batches' order."""
+"""Add documents to batches by several requests at a time, and keep the batches' order."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ import gevent
 
 from pillows.couch.response import TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.document_fetcher import GROUP_BYTES, GROUP_DOCUMENTS, MAX_GROUP_BYTES, FetchKey, fetch_key
+from pillows.feed.document_fetcher import (
+    GROUP_BYTES,
+    GROUP_DOCUMENTS,
+    MAX_GROUP_BYTES,
+    FetchKey,
+    fetch_key,
+)
 from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 
 #: Weight of the newest group in the running average of document sizes.
 _NEWEST = 0.3
 
-#: How large documents are taken to be before any was seen.
+#: Assumed size of documents before any was seen.
 FIRST_AVERAGE_BYTES = 4 * 2**10
+
+#: Changes that wait for one request at most, even if few of their documents are wanted.
+MAX_CHANGES = 2000
+
+#: The outcome of a request: an error is a value, since gevent prints what a greenlet raises.
+Fetched = dict[FetchKey, Change] | Exception
 
 
 class AverageSize:
-    """How large documents are, as a running average.
+    """The size of documents, as a running average.
 
     Attributes:
         average_bytes: of one document.
@@ -30,10 +42,10 @@ class AverageSize:
 
     def __init__(self) -> None:
         self.average_bytes = float(FIRST_AVERAGE_BYTES)
-        self._weight = 1.0  # the first look counts alone
+        self._weight = 1.0  # the first documents count alone
 
-    def saw(self, documents: int, size_bytes: int) -> None:
-        """Some documents came, with so many bytes together."""
+    def record(self, documents: int, size_bytes: int) -> None:
+        """Add documents with their total size."""
         if documents:
             self.average_bytes += self._weight * (size_bytes / documents - self.average_bytes)
             self._weight = _NEWEST
@@ -44,23 +56,16 @@ class AverageSize:
         return max(1, min(GROUP_DOCUMENTS, int(GROUP_BYTES / max(self.average_bytes, 1.0))))
 
 
-#: So many changes wait for one request, however few of their documents are wanted.
-MAX_CHANGES = 2000
-
-#: What became of a request: an error is a value, since gevent prints what a greenlet raises.
-Fetched = dict[FetchKey, Change] | Exception
-
-
 @dataclass(slots=True, kw_only=True)
 class _Group:
     """Pieces of batches whose documents are fetched with one request."""
 
     pieces: list[ChangeBatch]
-    fetch_key: list[Change]
+    wanted: list[Change]
     request: gevent.Greenlet[[Sequence[Change]], Fetched] | None = None
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         return self.request is None or self.request.ready()
 
     @property
@@ -69,16 +74,16 @@ class _Group:
 
 
 class DocumentLoader:
-    """Fetches the documents of batches and hands the batches on, in the order in which they came.
+    """Fetches the documents of batches and hands the batches over, in the order in which they were added.
 
-    A batch may be handed on in several pieces; the last one has its position.
+    A batch may be handed over in several pieces; the last one has its position.
 
     Args:
-        fetch: fetches documents (`DocumentFetcher.fill` or `DocumentFetcher.current`).
+        fetch: fetches documents (`DocumentFetcher.fill` or `DocumentFetcher.read_current`).
         put: takes a piece with its documents; may block.
         wants: whether a change's document is needed at all.
-        limit: how many requests at a time.
-        sizes: how large documents are; told of those that came.
+        limit: requests at a time.
+        sizes: the average size of documents, updated by those that arrive.
     """
 
     def __init__(
@@ -95,113 +100,113 @@ class DocumentLoader:
         self._wants = wants
         self._limit = limit
         self._sizes = sizes
-        self._open = _Group(pieces=[], fetch_key=[])
+        self._open = _Group(pieces=[], wanted=[])
         self._groups: deque[_Group] = deque()
         self._failure: Exception | None = None
 
     def add(self, batch: ChangeBatch) -> None:
-        """Takes a batch, and hands on what is ready.
+        """Add a batch, and hand over what is ready.
 
         Raises:
-            RetryableError: a fetch failed; nothing from there on is handed on.
+            RetryableError: a fetch failed; nothing from there on is handed over.
         """
-        begin = 0
-        for index, change in enumerate(batch.changes):
-            if change.raw is None and not change.deleted and self._wants(change):
-                self._open.fetch_key.append(change)
-                if len(self._open.fetch_key) >= self._sizes.group:
-                    self._open.pieces.append(_piece(batch, begin, index + 1))
-                    self._request()
-                    begin = index + 1
-        if begin < len(batch.changes) or not batch.changes:
-            self._open.pieces.append(_piece(batch, begin, len(batch.changes)))
-        if not self._open.fetch_key or self._open.changes >= MAX_CHANGES:
-            self._request()  # nothing to wait for, or enough that waits
-        self._hand_on()
-
-    def flush(self) -> None:
-        """Sends the request for what was taken last.
-
-        Raises:
-            As `add`.
-        """
-        self._request()
-        self._hand_on()
+        wanted = [
+            index
+            for index, change in enumerate(batch.changes)
+            if change.raw is None and not change.deleted and self._wants(change)
+        ]
+        if wanted or self._groups or self._open.pieces or self._failure is not None:
+            self._add(batch, wanted)
+        else:
+            self._put(batch)  # the documents came along, and no earlier batch waits
 
     def drain(self) -> None:
-        """Hands on everything that was taken.
+        """Hand over everything that was added.
 
         Raises:
-            As `add`.
+            RetryableError: as `add`.
         """
-        self.flush()
+        if self._failure is not None:
+            raise self._failure
+        if self._open.pieces:
+            self._send_request()
         while self._groups:
             self._deliver_first()
 
     def close(self) -> None:
-        """Ends every request."""
+        """Kill every request."""
         gevent.killall([group.request for group in self._groups if group.request is not None])
         self._groups.clear()
 
-    def _request(self) -> None:
-        """Sends the open group's request, once there are few enough others."""
+    def _add(self, batch: ChangeBatch, wanted: Sequence[int]) -> None:
+        begin = 0
+        for index in wanted:
+            self._open.wanted.append(batch.changes[index])
+            if len(self._open.wanted) >= self._sizes.group:
+                self._open.pieces.append(_cut_piece(batch, begin, index + 1))
+                self._send_request()
+                begin = index + 1
+        if begin < len(batch.changes) or not batch.changes:
+            self._open.pieces.append(_cut_piece(batch, begin, len(batch.changes)))
+        if self._open.pieces and (not self._open.wanted or self._open.changes >= MAX_CHANGES):
+            self._send_request()  # nothing to wait for, or enough that waits
+        while self._failure is None and self._groups and self._groups[0].is_ready:
+            self._deliver_first()
+
+    def _send_request(self) -> None:
+        """Send the open group's request, once few enough others are under way."""
         if self._failure is not None:
             raise self._failure
-        group, self._open = self._open, _Group(pieces=[], fetch_key=[])
-        while self._crowded():
+        group, self._open = self._open, _Group(pieces=[], wanted=[])
+        while self._is_full():
             self._deliver_first()
-        if group.fetch_key:
-            group.request = gevent.spawn(self._attempt, group.fetch_key)
+        if group.wanted:
+            group.request = gevent.spawn(self._try_to_fetch, group.wanted)
         self._groups.append(group)
 
-    def _crowded(self) -> bool:
-        """Whether enough is asked for; also what waits for an earlier answer, which may be slow."""
-        width = self._limit.requests
-        return len(self._groups) >= 2 * width or sum(not other.ready for other in self._groups) >= width
-
-    def _hand_on(self) -> None:
-        while self._failure is None and self._groups and self._groups[0].ready:
-            self._deliver_first()
+    def _is_full(self) -> bool:
+        """Return whether enough is under way, including what waits for an earlier, slow answer."""
+        requests = self._limit.requests
+        return len(self._groups) >= 2 * requests or (
+            sum(not group.is_ready for group in self._groups) >= requests
+        )
 
     def _deliver_first(self) -> None:
-        self._deliver(self._groups[0])
+        group = self._groups[0]
+        self._hand_over(group.pieces, group.wanted, group.request.get() if group.request is not None else {})
         self._groups.popleft()  # only now: until then `close` must find its request
 
-    def _deliver(self, group: _Group) -> None:
-        found = group.request.get() if group.request is not None else {}
-        self._give(group.pieces, group.fetch_key, found)
-
-    def _give(self, pieces: Sequence[ChangeBatch], asked: Sequence[Change], found: Fetched) -> None:
-        if isinstance(found, TooLargeError) and len(asked) > 1:
-            self._give_halves(pieces, asked)
+    def _hand_over(self, pieces: Sequence[ChangeBatch], wanted: Sequence[Change], fetched: Fetched) -> None:
+        if isinstance(fetched, TooLargeError) and len(wanted) > 1:
+            self._hand_over_halves(pieces, wanted)
             return
-        if isinstance(found, TooLargeError):
-            found = RetryableError(f"The document {asked[0].id!r} is too large to be read.")
-        if isinstance(found, Exception):
-            # Whatever is behind it must never be handed on: a position would cover the gap.
-            self._failure = found
-            raise found
-        self._sizes.saw(len(found), sum(len(c.raw) for c in found.values() if c.raw is not None))
+        if isinstance(fetched, TooLargeError):
+            fetched = RetryableError(f"The document {wanted[0].id!r} is too large to be read.")
+        if isinstance(fetched, Exception):
+            # Later batches must never be handed over: a position would cover the gap.
+            self._failure = fetched
+            raise fetched
+        self._sizes.record(len(fetched), sum(len(c.raw) for c in fetched.values() if c.raw is not None))
         for piece in pieces:
-            self._put(_with_documents(piece, found))
+            self._put(_with_documents(piece, fetched))
 
-    def _give_halves(self, pieces: Sequence[ChangeBatch], asked: Sequence[Change]) -> None:
-        """Documents grew: half as many at a time, so that memory stays bounded."""
-        self._sizes.saw(len(asked), MAX_GROUP_BYTES)
-        for half in _halves(pieces):
-            names = {fetch_key(change) for piece in half for change in piece.changes}
-            missing = [change for change in asked if fetch_key(change) in names]
-            self._give(half, missing, self._attempt(missing) if missing else {})
+    def _hand_over_halves(self, pieces: Sequence[ChangeBatch], wanted: Sequence[Change]) -> None:
+        """Fetch half as many at a time: the documents grew, and memory must stay bounded."""
+        self._sizes.record(len(wanted), MAX_GROUP_BYTES)
+        for half in _halve(pieces):
+            keys = {fetch_key(change) for piece in half for change in piece.changes}
+            missing = [change for change in wanted if fetch_key(change) in keys]
+            self._hand_over(half, missing, self._try_to_fetch(missing) if missing else {})
 
-    def _attempt(self, changes: Sequence[Change]) -> Fetched:
+    def _try_to_fetch(self, changes: Sequence[Change]) -> Fetched:
         try:
             return self._fetch(changes)
-        except Exception as error:  # noqa: BLE001 - raised again by `_deliver`
+        except Exception as error:  # noqa: BLE001 - raised by `_hand_over`
             return error
 
 
-def _piece(batch: ChangeBatch, begin: int, end: int) -> ChangeBatch:
-    """A part of a batch; only its last part has the position behind it."""
+def _cut_piece(batch: ChangeBatch, begin: int, end: int) -> ChangeBatch:
+    """Return a part of a batch; only its last part has the position."""
     if (begin, end) == (0, len(batch.changes)):
         return batch
     if end == len(batch.changes):
@@ -209,19 +214,19 @@ def _piece(batch: ChangeBatch, begin: int, end: int) -> ChangeBatch:
     return ChangeBatch(changes=batch.changes[begin:end], seq=None)
 
 
-def _halves(pieces: Sequence[ChangeBatch]) -> tuple[list[ChangeBatch], list[ChangeBatch]]:
-    """The same changes in two groups."""
+def _halve(pieces: Sequence[ChangeBatch]) -> tuple[list[ChangeBatch], list[ChangeBatch]]:
+    """Return the same changes in two groups."""
     if len(pieces) > 1:
-        half = len(pieces) // 2
-        return list(pieces[:half]), list(pieces[half:])
+        middle = len(pieces) // 2
+        return list(pieces[:middle]), list(pieces[middle:])
     (batch,) = pieces
-    half = len(batch.changes) // 2
-    return [_piece(batch, 0, half)], [_piece(batch, half, len(batch.changes))]
+    middle = len(batch.changes) // 2
+    return [_cut_piece(batch, 0, middle)], [_cut_piece(batch, middle, len(batch.changes))]
 
 
-def _with_documents(batch: ChangeBatch, found: dict[FetchKey, Change]) -> ChangeBatch:
-    if not found:
+def _with_documents(batch: ChangeBatch, fetched: dict[FetchKey, Change]) -> ChangeBatch:
+    if not fetched:
         return batch
-    changes = [found.get(fetch_key(change), change) for change in batch.changes]
+    changes = [fetched.get(fetch_key(change), change) for change in batch.changes]
     size_bytes = sum(len(c.raw) if c.raw is not None else len(c.id) for c in changes)
     return replace(batch, changes=changes, size_bytes=size_bytes)

@@ -1,52 +1,51 @@
-"""Whether documents come faster with the feed or with requests of their own: found out by trying. Pure.
+"""Measure whether documents arrive faster with the feed or with requests of their own. Pure.
 
-No rule knows it. CouchDB 3.5 with two cores gave 9.8-12.2 thousand documents a second through
+No rule predicts it: CouchDB 3.5 with two cores gave 9.8-12.2 thousand documents a second through
 `_bulk_get` and 7-8 thousand with `include_docs`; a server of one thread does twice as many with
-`include_docs`; and a filter of ours that wants one document in ten changes it again.
+`include_docs`; and a filter in pillowd that keeps one document in ten changes it again.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-#: A lap is over after so many rows, or so long: what is on its way at its ends must weigh little, and
-#: a thousand large documents say as much as ten thousand small ones.
+#: A lap ends after this many rows or seconds: long enough that responses under way at its ends weigh little,
+#: and a thousand large documents say as much as ten thousand small ones.
 LAP_ROWS = 10_000
 LAP_SECONDS = 2.0
 
-#: The better way is kept for so many laps before the other is tried again, then for twice as many.
+#: Laps for which the better mode is kept before the other is tried again; then twice as many, up to the last.
 FIRST_STRETCH_LAPS = 8
 LONGEST_STRETCH_LAPS = 128
 
-#: Another way must be so much faster: two laps of one way differ by less.
-CLEARLY = 1.2
+#: How much faster the other mode must be: two laps of one mode differ by less.
+MIN_SPEEDUP = 1.2
 
-#: A way that so often in a row did not get through a lap is left for the other: a proxy may cut long
-#: responses, or refuse a POST.
-MOST_FAILURES = 3
+#: Failed laps in a row after which a mode is given up: a proxy may cut long responses, or refuse a POST.
+MAX_FAILURES = 3
 
 
 class FetchMode(StrEnum):
-    """How documents are read while far behind."""
+    """How documents are read while many changes are behind."""
 
     BULK_GET = "bulk_get"
     INCLUDE_DOCS = "include_docs"
 
     @property
     def other(self) -> FetchMode:
-        """Not this one."""
+        """The other mode."""
         return FetchMode.INCLUDE_DOCS if self is FetchMode.BULK_GET else FetchMode.BULK_GET
 
 
 class FetchModeTuner:
-    """Tries both ways for a lap each, goes on with the faster one, and looks again from time to time.
+    """Tries both modes for a lap each, keeps the faster one, and tries again from time to time.
 
     Attributes:
-        way: how to read now.
+        mode: how to read now.
     """
 
     def __init__(self) -> None:
-        self.way = FetchMode.BULK_GET
+        self.mode = FetchMode.BULK_GET
         self._kept = FetchMode.BULK_GET
         self._rates: dict[FetchMode, float] = {}
         self._rows = 0
@@ -56,7 +55,7 @@ class FetchModeTuner:
         self._failures = 0
 
     def begin(self, at: float) -> None:
-        """A lap begins; what was counted of one that did not end is forgotten.
+        """Begin a lap; forget the rows of one that did not end.
 
         Args:
             at: monotonic seconds.
@@ -64,8 +63,8 @@ class FetchModeTuner:
         self._rows = 0
         self._began_at = at
 
-    def counts(self, rows: int, at: float) -> bool:
-        """Counts rows that were asked for; tells whether the lap is over once they have all come.
+    def count(self, rows: int, at: float) -> bool:
+        """Count rows that were asked for; return whether the lap ends once all their documents have arrived.
 
         Args:
             rows: how many.
@@ -75,35 +74,35 @@ class FetchModeTuner:
         return self._rows >= LAP_ROWS or at - self._began_at >= LAP_SECONDS
 
     def end(self, at: float) -> None:
-        """All of a lap has come: chooses the way of the next, which begins.
+        """End a lap, choose the mode of the next and begin it.
 
         Args:
             at: monotonic seconds.
         """
-        self._rates[self.way] = self._rows / max(at - self._began_at, 1e-6)
+        self._rates[self.mode] = self._rows / max(at - self._began_at, 1e-6)
         self._failures = 0
         self.begin(at)
-        if self.way is not self._kept:
+        if self.mode is not self._kept:
             self._compare()
         elif self._kept.other not in self._rates or self._laps >= self._stretch_laps:
-            self.way = self._kept.other
+            self.mode = self._kept.other
         else:
             self._laps += 1
 
     def fail(self) -> None:
-        """A lap failed: a trial is given up, and so is a way that fails again and again."""
+        """Give up a trial that failed, or a mode that fails repeatedly."""
         self._failures += 1
-        if self.way is not self._kept:
-            self._rates[self.way] = 0.0
+        if self.mode is not self._kept:
+            self._rates[self.mode] = 0.0
             self._compare()
-        elif self._failures >= MOST_FAILURES:
-            self._kept = self.way = self._kept.other
+        elif self._failures >= MAX_FAILURES:
+            self._kept = self.mode = self._kept.other
             self._failures = 0
 
     def _compare(self) -> None:
-        """The other way had its lap."""
-        better = self._rates[self.way] > CLEARLY * self._rates[self._kept]
+        """Keep the faster of the two modes, now that the other one had its lap."""
+        better = self._rates[self.mode] > MIN_SPEEDUP * self._rates[self._kept]
         self._stretch_laps = min(2 * self._stretch_laps, LONGEST_STRETCH_LAPS)
         if better:
-            self._kept, self._stretch_laps = self.way, FIRST_STRETCH_LAPS
-        self.way, self._laps = self._kept, 0
+            self._kept, self._stretch_laps = self.mode, FIRST_STRETCH_LAPS
+        self.mode, self._laps = self._kept, 0

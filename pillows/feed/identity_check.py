@@ -1,4 +1,4 @@
-"""Is a database still the one that a checkpoint belongs to, and what was purged from it?"""
+"""Check that a database is still the one that a checkpoint belongs to, and find what was purged from it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from pillows.feed.document_fetcher import DocumentFetcher
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 
-#: The revision of a document that was purged: it has none, and any other is greater.
+#: Revision of a purged document, which has none; every other one is greater.
 PURGED_REV = "0-purged"
+
+#: Documents looked up with one request.
 PURGED_GROUP = 100
 
 
 class IdentityCheck:
-    """Recognises one database over the requests of one reading.
+    """Checks one database during one reading.
 
     Args:
         source: the database.
         documents: fetches its documents.
-        identity: the database that is expected; None: whichever is there.
-        put: takes what was purged.
-        warn: tells the operator: an event and its details.
+        identity: the expected database; None accepts any.
+        put: takes the purged documents.
+        warn: reports an event and its details to the operator.
 
     Attributes:
         identity: the database that was found last.
@@ -46,14 +48,14 @@ class IdentityCheck:
         self._asked = False
 
     def check(self) -> None:
-        """Makes sure that the response just opened comes from the database that we know.
+        """Check that the response just opened comes from the known database.
 
-        Asked after the response has begun: a feed ends when its database is deleted, so nothing
-        of another database can come between. Asked of every page, too: beside 2,000 rows it costs
-        nothing, and the answer of a moment ago says nothing of a database that was created since.
+        Called after the response has begun: a feed ends when its database is deleted, so no row of another
+        database can come between. Called for every page, too: beside 2,000 rows it costs nothing, and an
+        earlier answer says nothing about a database that was created since.
 
         Raises:
-            RecreatedError: it is another one. CouchDB takes the position of any other database and
+            RecreatedError: it is another one. CouchDB accepts the position of any other database and
                 answers with everything from the start.
         """
         known = self.identity
@@ -62,55 +64,55 @@ class IdentityCheck:
         else:
             found = self._source.info(known.server_uuid)
         if known is not None:
-            self._refuse_other(known, found)
-            self._note_changes(known, found)
+            self._reject_other(known, found)
+            self._report_changes(known, found)
         self.identity = found if known is None else known.updated(found)
         self._asked = True
 
     def confirm(self) -> None:
-        """Makes sure that what was just fetched, by id, came from that database too.
+        """Check that documents just fetched by id came from that database, too.
 
         Raises:
-            RecreatedError: it may be of another one, in which a document is gone, or starts anew.
+            RecreatedError: they may come from another one, where a document is missing or starts again.
         """
         if self.identity is not None:
-            self._refuse_other(self.identity, self._source.info(self.identity.server_uuid))
+            self._reject_other(self.identity, self._source.info(self.identity.server_uuid))
 
-    def _refuse_other(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
+    def _reject_other(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         if known.contradicts(found):
             raise RecreatedError(
                 f"The database {self._source.options.database} was created at {found.instance_start_time}; "
                 f"the checkpoint belongs to the one created at {known.instance_start_time}.",
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
-        if known.marked and self._source.options.identity_token and not self._source.marked():
+        if known.marked and self._source.options.identity_token and not self._source.is_marked():
             raise RecreatedError(
-                f"The database {self._source.options.database} does not have the document that marks it.",
+                f"The database {self._source.options.database} lacks the document that marks it.",
                 remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
             )
 
-    def _note_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
-        """Tells what is no reason to stop. Nodes behind one address may have different uuids."""
+    def _report_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
+        """Report changes that are no reason to stop. Nodes behind one address may have different uuids."""
         if known.server_uuid and found.server_uuid and known.server_uuid != found.server_uuid:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._warn("source.other_server", details)
         if found.purged_since(known.purge_seq):
-            self._put(ChangeBatch(changes=self._purged(), seq=None, purge_seq=found.purge_seq))
+            self._put(ChangeBatch(changes=self._find_purged(), seq=None, purge_seq=found.purge_seq))
 
-    def _purged(self) -> Sequence[Change]:
-        """What was purged, as deleted at version 0: CouchDB's feed has no row for it.
+    def _find_purged(self) -> Sequence[Change]:
+        """Return the purged documents as deleted at version 0: CouchDB's feed has no row for them.
 
-        A guarded target refuses that, the refusal is looked at, and what the source does not know
-        any more is removed. What is there again, or still has another leaf, is left out.
+        A versioned target refuses that as stale, the refusal is checked at the source, and documents that
+        the source does not know are removed. Documents that exist again, or still have a leaf, are left out.
         """
-        ids = self._source.purged_ids()
+        ids = self._source.list_purged_ids()
         if ids is None:
             self._warn("source.purged", {"remedy": "`pillowd verify --repair`"})
             return ()
         gone: list[Change] = []
         for begin in range(0, len(ids), PURGED_GROUP):
             group = ids[begin : begin + PURGED_GROUP]
-            there = self._documents.read_versions(group)
-            gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in there]
+            existing = self._documents.read_versions(group)
+            gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in existing]
         self._warn("source.purged", {"documents": len(gone)})
         return gone

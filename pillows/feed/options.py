@@ -1,4 +1,4 @@
-"""What a pillow reads: one CouchDB database, from where, and how."""
+"""Settings of a pillow's source: one CouchDB database, where to begin, and how to read it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pillows.couch.options import DatabaseName
 from pillows.options import Duration, Options, Size
 
-#: How documents arrive: by the feed's length, along with the feed, or fetched apart.
+#: How documents arrive: chosen by measuring, along with the feed, or fetched apart.
 Documents = Literal["auto", "include_docs", "bulk_get"]
 
 #: How the head of the feed is followed.
@@ -22,22 +22,22 @@ class SourceOptions(Options):
     Attributes:
         connection: name of a connection of type `couchdb`.
         database: name of the database.
-        since: where a pillow without a checkpoint begins: `beginning`, `now`, or a token.
-        documents: `auto` takes documents along with the feed at its head; while far behind it also
-            tries fetching them with `_bulk_get`, and goes on with what is faster on that server.
-            The others do one of the two for good.
-        mode: `continuous` keeps one response open; `longpoll` asks again after every answer, for
+        since: where a pillow without a checkpoint begins: `beginning`, `now`, or a position.
+        documents: `auto` reads documents along with the feed at its head; while far behind it also
+            tries fetching them with `_bulk_get`, and keeps the faster way for that server.
+            The other values always do one of the two.
+        mode: `continuous` keeps one response open; `longpoll` sends a request after every answer, for
             Cloudant and for proxies that buffer; `auto` chooses.
         on_missing: what to do while the database does not exist.
-        on_recreated: what to do when it was deleted and created anew.
+        on_recreated: what to do when it was deleted and created again.
         identity_token: also recognise the database by a document `_local/pillowd-...` that is
-            written into it; for servers before 3.3, which do not tell when one was created.
+            written into it; for servers before 3.3, which do not say when one was created.
         skip_design: leave design documents out.
-        page: changes a catch-up request asks for at most; fewer where documents are large.
+        page: most changes that a catch-up request asks for; fewer where documents are large.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
         queue: bytes that may wait between the feed and the pipeline.
-        join_overlap: how long a shared feed keeps a position before readers may join at it; long
-            enough for a lagging copy to have caught up. 0 with one node.
+        join_overlap: how old a position of a shared feed must be before readers may join at it; longer
+            than any copy of the database lags. 0 with one node.
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
             are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
             scan the whole database for them (`changes_doc_ids_optimization_threshold`).

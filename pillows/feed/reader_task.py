@@ -1,78 +1,196 @@
-"""One reading in a greenlet of its own; how long it is waited for, while nothing comes and after a stop."""
+"""Run one reading in its own greenlet, with a queue between it and the consumer, bounded in bytes.
+
+The reading may block for long (on the network, or because the queue is full) and must still be stopped at
+once; the consumer must show that it lives while nothing arrives. So the reading is killed from outside:
+gevent interrupts whatever it waits for, and its connections are closed on the way out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
-from checkpoints import Seq
-from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
-from pillows.feed.bounded_queue import BoundedQueue
-from pillows.feed.reader import Hands, Reading
-from pillows.feed.requests import BATCH_BYTES, coalesce
+import gevent
+from gevent.event import Event
+
+from pillows.clock import Clock
+from pillows.couch.response import ActivityMonitor
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS
+from pillows.feed.batch_cutter import BATCH_BYTES, coalesce
+from pillows.feed.cursor import ReadCursor
 from pillows.models import ChangeBatch
 
-#: CouchDB gives up a reader that takes nothing for 300 s, and keeps nothing for it.
+#: CouchDB drops a reader that takes nothing for 300 s, and keeps nothing for it.
 STALLED_SECONDS = 240.0
 
-#: After a stop, a page is waited for while its bytes come at least this often; at the head of the
-#: feed, what has been sent already is taken along.
+#: After a stop, a page is awaited while its bytes arrive at least this often; at the head of the feed, only
+#: what has been sent already is read.
 QUIET_PAGE_SECONDS = 0.5
 QUIET_TAIL_SECONDS = 0.05
 
 
-class Session:
-    """One reading in a greenlet of its own, and the pipe to it.
+class StalledError(Exception):
+    """The consumer took nothing for so long that the server would close the connection."""
+
+
+class BoundedQueue:
+    """A queue of batches from one producer to one consumer.
 
     Args:
-        hands: what the reading works with.
-        since: the position.
-        identity: the database that it belongs to; None: whichever is there.
-        max_bytes: so much may wait in the pipe.
+        max_bytes: `put` waits while more than this is queued.
+        stalled_seconds: how long `put` waits at most.
     """
 
-    def __init__(self, hands: Hands, since: Seq, identity: DatabaseIdentity | None, max_bytes: int) -> None:
-        self._hands = hands
-        self._reading = Reading(hands, self._put, since, identity)
-        self._pipe: BoundedQueue[ChangeBatch] = BoundedQueue(
-            self._reading.run, max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS
-        )
+    def __init__(self, *, max_bytes: int, stalled_seconds: float) -> None:
+        self._batches: deque[ChangeBatch] = deque()
+        self._size_bytes = 0
+        self._max_bytes = max_bytes
+        self._stalled_seconds = stalled_seconds
+        self._not_empty = Event()
+        self._not_full = Event()
+        self._not_full.set()
+        self._ended = False
+        self._error: Exception | None = None
 
-    @property
-    def identity(self) -> DatabaseIdentity | None:
-        """The database that was read."""
-        return self._reading.identity
+    def put(self, batch: ChangeBatch) -> None:
+        """Add a batch; wait for room first. A batch larger than the bound passes alone.
+
+        Raises:
+            StalledError: there was no room for `stalled_seconds`.
+        """
+        if not self._not_full.wait(self._stalled_seconds):
+            raise StalledError
+        self._batches.append(batch)
+        self._size_bytes += batch.size_bytes
+        if self._size_bytes >= self._max_bytes:
+            self._not_full.clear()
+        self._not_empty.set()
+
+    def end(self, error: Exception | None) -> None:
+        """End the queue: after the queued batches `take` raises `error`, or returns None."""
+        self._ended, self._error = True, error
+        self._not_empty.set()
+
+    def take(self, seconds: float) -> list[ChangeBatch] | None:
+        """Take queued batches, up to about `BATCH_BYTES`.
+
+        Args:
+            seconds: how long to wait for the first.
+
+        Returns:
+            The batches; empty when none came within `seconds`, or when woken; None at the end of the queue.
+
+        Raises:
+            Exception: the error that ended the queue.
+        """
+        if not self._batches and not self._ended:
+            self._not_empty.clear()
+            self._not_empty.wait(seconds)
+        if self._batches:
+            return self._pop()
+        if not self._ended:
+            return []
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def wake(self, _: object = None) -> None:
+        """End a running `take`."""
+        self._not_empty.set()
+
+    def clear(self) -> None:
+        """Drop everything that is queued."""
+        self._batches.clear()
+
+    def _pop(self) -> list[ChangeBatch]:
+        taken: list[ChangeBatch] = []
+        taken_bytes = 0
+        while self._batches and taken_bytes < BATCH_BYTES:
+            batch = self._batches.popleft()
+            taken.append(batch)
+            taken_bytes += batch.size_bytes
+        self._size_bytes -= taken_bytes
+        if self._size_bytes < self._max_bytes:
+            self._not_full.set()
+        return taken
+
+
+class ReaderTask:
+    """One reading in its own greenlet, and the queue of its batches.
+
+    Args:
+        make_cursor: makes the reading's cursor, given where it puts its batches.
+        read: reads from the cursor on until a stop is asked for, or it fails.
+        activity: records every block that arrives.
+        clock: for the time to drain.
+        max_bytes: bound of the queue.
+
+    Attributes:
+        cursor: the reading's.
+    """
+
+    def __init__(
+        self,
+        make_cursor: Callable[[Callable[[ChangeBatch], None]], ReadCursor],
+        read: Callable[[ReadCursor], None],
+        *,
+        activity: ActivityMonitor,
+        clock: Clock,
+        max_bytes: int,
+    ) -> None:
+        self._queue = BoundedQueue(max_bytes=max_bytes, stalled_seconds=STALLED_SECONDS)
+        self.cursor = make_cursor(self._queue.put)
+        self._read = read
+        self._activity = activity
+        self._clock = clock
+        self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def batches(self, drain_seconds: float) -> Iterator[ChangeBatch]:
-        """What the reading puts into the pipe, until its end, or until it was drained after a stop."""
-        self._hands.stop.rawlink(self._pipe.wake)
-        self._pipe.start()
-        while not self._hands.stop.is_set():
-            taken = self._pipe.take(TICK_SECONDS, max_bytes=BATCH_BYTES)
+        """Yield the reading's batches until it ends, or until it was drained after a stop.
+
+        Args:
+            drain_seconds: longest time for responses that are under way after a stop.
+
+        Raises:
+            StalledError: the consumer took nothing for `STALLED_SECONDS`.
+            PillowError: the error that ended the reading.
+        """
+        stop = self.cursor.stop
+        stop.rawlink(self._queue.wake)
+        self._greenlet = gevent.spawn(self._run)
+        while not stop.is_set():
+            taken = self._queue.take(TICK_SECONDS)
             if taken is None:
                 return
-            yield from self._shaped(taken) if taken else (SIGN_OF_LIFE,)
-        yield from self._drained(drain_seconds)
-
-    def _drained(self, drain_seconds: float) -> Iterator[ChangeBatch]:
-        """What had been asked for when the stop came, while it keeps coming."""
-        clock, activity = self._hands.clock, self._hands.source.activity
-        until = clock.monotonic() + drain_seconds
-        while clock.monotonic() <= until:
-            blocks = activity.blocks
-            patience = QUIET_TAIL_SECONDS if self._reading.following else QUIET_PAGE_SECONDS
-            taken = self._pipe.take(patience, max_bytes=BATCH_BYTES)
-            if taken is None or (not taken and activity.blocks == blocks):
-                return
-            yield from self._shaped(taken)
+            yield from self._coalesce(taken) if taken else (SIGN_OF_LIFE,)
+        yield from self._drain(drain_seconds)
 
     def close(self) -> None:
-        """Ends the reading, whatever it waits for."""
-        self._hands.stop.unlink(self._pipe.wake)
-        self._pipe.close()
+        """Kill the reading, whatever it waits for."""
+        self.cursor.stop.unlink(self._queue.wake)
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self._queue.clear()
 
-    def _put(self, batch: ChangeBatch) -> None:
-        self._pipe.put(batch, batch.size_bytes)
+    def _drain(self, seconds: float) -> Iterator[ChangeBatch]:
+        """Yield what was under way when the stop came, while it keeps arriving."""
+        until = self._clock.monotonic() + seconds
+        while self._clock.monotonic() <= until:
+            blocks = self._activity.blocks
+            taken = self._queue.take(QUIET_TAIL_SECONDS if self.cursor.following else QUIET_PAGE_SECONDS)
+            if taken is None or (not taken and self._activity.blocks == blocks):
+                return
+            yield from self._coalesce(taken)
 
-    def _shaped(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
-        """At the head, what has gathered in fewer batches."""
-        return coalesce(taken) if self._reading.following else taken
+    def _coalesce(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
+        return coalesce(taken) if self.cursor.following and len(taken) > 1 else taken
+
+    def _run(self) -> None:
+        error: Exception | None = None
+        try:
+            self._read(self.cursor)
+        except Exception as raised:  # noqa: BLE001 - raised by `take`, in the consumer
+            error = raised
+        finally:
+            self.cursor.loader.close()
+            self._queue.end(error)

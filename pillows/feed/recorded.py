@@ -1,4 +1,4 @@
-"""Replays recorded `_changes` answers from files: for previews, tests and the bench."""
+"""Replay recorded `_changes` responses from files: for previews, tests and the bench."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from checkpoints import Seq
 from pillows.clock import Clock, SystemClock
 from pillows.errors import InvalidSeqError, PermanentError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
+from pillows.feed.batch_cutter import BatchCutter
 from pillows.feed.changes_parser import ChangesParser, ContinuousParser, PageParser
-from pillows.feed.requests import BatchCutter
 from pillows.models import Change, ChangeBatch, Document
 
 _BLOCK_BYTES = 65536
 
 
 class RecordedFeed:
-    """Recorded answers, one after the other, as if they were pages of one database.
+    """Recorded responses, one after the other, as if they were pages of one database.
 
     Bodies of `feed=normal`, `longpoll` and `continuous` are told apart by their first line. Every
-    document must be in the recording (`include_docs=true`). See `Feed` for the methods.
+    document must be in the recording (`include_docs=true`). See `Feed` for the contract of the methods.
 
     Args:
         paths: the files, in the order of the feed.
@@ -39,15 +39,15 @@ class RecordedFeed:
         self._skip_design = skip_design
 
     def identify(self) -> DatabaseIdentity:
-        """Nothing is known of the database."""
+        """Return an identity that says nothing."""
         return DatabaseIdentity()
 
     def mark(self) -> bool:
-        """A recording has no database to mark."""
+        """Return False: there is no database to mark."""
         return False
 
     def start(self) -> Seq:
-        """The beginning."""
+        """Return the beginning."""
         return Seq.BEGINNING
 
     def batches(
@@ -56,13 +56,13 @@ class RecordedFeed:
         identity: DatabaseIdentity | None,  # noqa: ARG002 - there is none to compare
         stop: Event,
     ) -> Generator[ChangeBatch, None, None]:
-        """The recorded changes after `since`, then signs of life until `stop` is set."""
+        """Yield the recorded changes after `since`, then signs of life until `stop` is set."""
         found = since == Seq.BEGINNING
         batches = self._recorded()
         while not stop.is_set() and (batch := next(batches, None)) is not None:
             if found:
                 yield batch
-                gevent.sleep(0)  # a file never makes us wait, and others want their turn
+                gevent.sleep(0)  # reading a file never switches greenlets
             found = found or batch.seq == since
         if not found:
             raise InvalidSeqError(f"The recording has no position {since}.", remedy="begin at 0")
@@ -70,7 +70,7 @@ class RecordedFeed:
             yield SIGN_OF_LIFE
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """The versions that the recording ends with."""
+        """Return the leaf versions at the end of the recording."""
         wanted = set(ids)
         return {
             change.id: change.leaf_version
@@ -80,13 +80,13 @@ class RecordedFeed:
         }
 
     def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The states that the recording ends with."""
+        """Return the states at the end of the recording."""
         last = {change.id: change for batch in self._recorded() for change in batch.changes}
         gone = {id: Change(id=id, revs=("0-",), leaf_version=0, deleted=True) for id in ids}
         return [last.get(id, gone[id]) for id in ids]
 
     def fetch(self, change: Change) -> Document:
-        """Nothing can be fetched.
+        """Raise an error: nothing can be fetched.
 
         Raises:
             PermanentError: always.
@@ -94,15 +94,15 @@ class RecordedFeed:
         raise PermanentError(f"The recording has no document for {change.id!r}.")
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:  # noqa: ARG002 - none
-        """A recording has none."""
+        """Return None: a recording has no attachments."""
         return None
 
     def pending(self, since: Seq) -> int | None:  # noqa: ARG002 - a recording does not say
-        """Unknown."""
+        """Return None: unknown."""
         return None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     def _recorded(self) -> Iterator[ChangeBatch]:
         for number, path in enumerate(self._paths, start=1):
@@ -111,14 +111,14 @@ class RecordedFeed:
     def _file(self, path: Path, *, last: bool) -> Iterator[ChangeBatch]:
         cutter = BatchCutter(skip_design=self._skip_design)
         with path.open("rb") as file:
-            reader: ChangesParser = PageParser() if file.read(10) == b'{"results"' else ContinuousParser()
+            parser: ChangesParser = PageParser() if file.read(10) == b'{"results"' else ContinuousParser()
             file.seek(0)
             while block := file.read(_BLOCK_BYTES):
                 self.last_byte_at = self._clock.monotonic()
-                for change, size_bytes in reader.feed(block):
+                for change, size_bytes in parser.feed(block):
                     if (batch := cutter.add(change, size_bytes)) is not None:
                         yield batch
-        if reader.closing is not None:
-            yield cutter.end(reader.closing.seq, caught_up=last, pending=reader.closing.pending)
+        if parser.end is not None:
+            yield cutter.end(parser.end.seq, caught_up=last, pending=parser.end.pending)
         elif (batch := cutter.cut()) is not None:
             yield batch

@@ -1,4 +1,4 @@
-"""One database of one CouchDB server: who it is, and its `_changes`."""
+"""Send a feed's requests to one database of one CouchDB server."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from pillows.feed.options import SourceOptions
 from pillows.feed.requests import filter_body
 from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 
-#: A database that is not there is asked for as seldom as this.
+#: Pause before a missing database is asked for again.
 MISSING_SECONDS = 30.0
 
 
-#: A refusal without a word, of a request longer than this, is for its length: CouchDB's web server says
-#: 400 so where the request line does not fit into its buffer, and the smallest limit of proxies is 4,096.
-LONG_REQUEST = 4000
+#: Longest request line that is known to be accepted, in characters. Beyond it, a bare 400 means that the line
+#: is too long: CouchDB's HTTP server answers without a body, and the smallest limit of proxies is 4,096.
+MAX_SAFE_REQUEST = 4000
 
 
 class _PurgedInfo(msgspec.Struct):
@@ -50,13 +50,13 @@ class SourceDatabase:
     Args:
         couch: the server.
         options: the database, and how to read it.
-        activity: told of every byte.
-        key: whose feed this is.
-        on_throttled: told while documents wait since the server asked us to slow down (`DocumentFetcher`).
+        activity: records every block that arrives.
+        key: identifies the reader in the document that marks the database.
+        on_throttled: called while a fetch waits because the server throttled it (`DocumentFetcher`).
 
     Attributes:
-        longpolls: whether the head is followed by one request after the other. Found out where the
-            mode is `auto`: Cloudant ends continuous feeds as it likes, and some proxies buffer them.
+        longpolls: whether the head is followed by longpoll requests. Found out in mode `auto`: Cloudant
+            ends continuous feeds at any time, and some proxies buffer them.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class SourceDatabase:
         self._on_throttled = on_throttled
         self.longpolls = options.mode == "longpoll"
 
-    def documents(self, limit: ConcurrencyLimit) -> DocumentFetcher:
-        """Fetches this database's documents, at the given limit."""
+    def create_fetcher(self, limit: ConcurrencyLimit) -> DocumentFetcher:
+        """Return a fetcher of this database's documents."""
         return DocumentFetcher(
             self.couch,
             self.options.database,
@@ -86,15 +86,19 @@ class SourceDatabase:
         )
 
     def identify(self) -> DatabaseIdentity:
-        """Asks the server and the database who they are."""
+        """Ask the server and the database who they are."""
         welcome = get_server_info(self.couch, activity=self.activity)
         if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
             self.longpolls = True
         return self.info(welcome.uuid)
 
     def info(self, server_uuid: str | None) -> DatabaseIdentity:
-        """Asks the database alone."""
-        with self._understood():
+        """Ask the database who it is.
+
+        Args:
+            server_uuid: of its server, as known already.
+        """
+        with self._translate_errors():
             info = get_database_info(self.couch, self.options.database, activity=self.activity)
         start, purge = info.instance_start_time, info.purge_seq
         return DatabaseIdentity(
@@ -104,15 +108,15 @@ class SourceDatabase:
         )
 
     def mark(self) -> None:
-        """Leaves a document in the database that replication does not carry, nor the feed show."""
-        if not self.marked():
-            with self._understood():
+        """Write a local document to the database, which is neither replicated nor in the feed."""
+        if not self.is_marked():
+            with self._translate_errors():
                 self.couch.json("PUT", self._mark_path, dict, body={}, activity=self.activity)
 
-    def marked(self) -> bool:
-        """Whether the document is there: a database that was created anew has none."""
+    def is_marked(self) -> bool:
+        """Return whether the document exists: a recreated database has none."""
         try:
-            with self._understood():
+            with self._translate_errors():
                 self.couch.json("GET", self._mark_path, dict, activity=self.activity)
         except RejectedError as error:
             if error.status != 404:
@@ -124,52 +128,56 @@ class SourceDatabase:
     def _mark_path(self) -> str:
         return self.couch.path(self.options.database, "_local", self._mark)
 
-    def purged_ids(self) -> list[str] | None:
-        """The ids of the last purges, some of which may be there again; None before CouchDB 3.4.
+    def list_purged_ids(self) -> list[str] | None:
+        """Return the ids of the last purges, some of which may exist again; None before CouchDB 3.4.
 
-        The server remembers a bounded number of them (`purged_infos_limit`, 1,000 by default).
+        The server keeps a limited number (`purged_infos_limit`, 1,000 by default).
         """
         path = self.couch.path(self.options.database, "_purged_infos")
         try:
-            told = self.couch.json("GET", path, _PurgedInfos, activity=self.activity)
+            answer = self.couch.json("GET", path, _PurgedInfos, activity=self.activity)
         except RejectedError:
             return None
-        return list({info.id: None for info in told.purged_infos})
+        return list({info.id: None for info in answer.purged_infos})
 
     @contextmanager
     def changes(
         self, query: str, *, silent_seconds: float, ids: Sequence[str] | None = None
     ) -> Iterator[StreamingResponse]:
-        """Opens `_changes`.
+        """Open `_changes` and yield the response.
 
         Args:
             query: encoded.
-            silent_seconds: how long the server itself may say nothing.
-            ids: which of `doc_ids` to ask for; all of them by default.
+            silent_seconds: longest silence of the server itself.
+            ids: the `doc_ids` to ask for; all by default.
         """
         body = filter_body(self.options, ids)
         path = f"{self.couch.path(self.options.database, '_changes')}?{query}"
         method = "GET" if body is None else "POST"
         with ExitStack() as stack:
-            with self._understood(len(path)):  # not what else is asked while the answer is read
-                answer = stack.enter_context(
+            with self._translate_errors(len(path)):  # not other requests sent while the response is read
+                response = stack.enter_context(
                     self.couch.open(
                         method, path, body=body, silent_seconds=silent_seconds, activity=self.activity
                     )
                 )
-            yield answer
+            yield response
 
     def probe(self, since: str) -> ResponseEnd:
-        """The position of `since` (encoded) as the server has it now, and what is behind it."""
-        reader = PageParser()
-        with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as answer:
-            for block in answer.blocks():
-                deque(reader.feed(block), maxlen=0)
-        return whole(reader)
+        """Return the position for `since` (encoded) as the server has it now, and how much is behind it."""
+        parser = PageParser()
+        with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as response:
+            for block in response.blocks():
+                deque(parser.feed(block), maxlen=0)
+        return require_complete(parser)
 
     @contextmanager
-    def _understood(self, length: int = 0) -> Iterator[None]:
-        """Says what a rejection means for a feed, of a request whose path had so many characters."""
+    def _translate_errors(self, length: int = 0) -> Iterator[None]:
+        """Turn a rejection into the error that it means for a feed.
+
+        Args:
+            length: characters of the request's path.
+        """
         try:
             yield
         except MissingError as error:
@@ -177,19 +185,19 @@ class SourceDatabase:
                 raise SourceMissingError(str(error), remedy="create the database") from None
             raise RetryableError(str(error), retry_after_seconds=MISSING_SECONDS) from None
         except RejectedError as error:
-            raise self._meaning(error, length) from None
+            raise self._to_error(error, length) from None
 
-    def _meaning(self, error: RejectedError, length: int) -> FatalError | RetryableError:
-        wordless = error.status == 400 and not error.body.error
-        if error.status in (414, 431) or (wordless and length > LONG_REQUEST):
+    def _to_error(self, error: RejectedError, length: int) -> FatalError | RetryableError:
+        is_bare = error.status == 400 and not error.body.error
+        if error.status in (414, 431) or (is_bare and length > MAX_SAFE_REQUEST):
             return InvalidSeqError(
-                f"The saved position is too long for a request, of {length} characters with it: {error}",
+                f"The saved position makes the request too long, {length} characters: {error}",
                 remedy="raise the limit of the proxy, or of CouchDB (`[chttpd] max_uri_length`); after "
                 "`pillowd checkpoint reset` positions grow as long again",
             )
         if error.status == 400 and error.body.error == "bad_request":
             return InvalidSeqError(
-                f"CouchDB does not take the saved position: {error}",
+                f"CouchDB rejects the saved position: {error}",
                 remedy="`pillowd checkpoint reset`, or set a position that it knows",
             )
         if error.status == 404 and self.options.filtered:
@@ -197,12 +205,12 @@ class SourceDatabase:
         return error
 
 
-def whole(reader: ChangesParser) -> ResponseEnd:
-    """How a response ended that must be whole.
+def require_complete(parser: ChangesParser) -> ResponseEnd:
+    """Return the end of a response.
 
     Raises:
-        RetryableError: it was cut; a cut may look like a clean end.
+        RetryableError: it was cut off; that may look like a clean end.
     """
-    if reader.closing is None:
+    if parser.end is None:
         raise RetryableError("The feed was cut before its end.")
-    return reader.closing
+    return parser.end

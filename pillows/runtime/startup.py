@@ -138,7 +138,7 @@ class TailStartup:
 
         Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
         """
-        if identity_of(checkpoint).tells:
+        if identity_of(checkpoint).has_start_time:
             return checkpoint
         identity = self._retrier.asks("source").until_done(self._feed.identify)
         return replace(

@@ -55,34 +55,34 @@ def generation_as_version() -> None:
     from pillows.feed import changes_parser
     from pillows.models import revision_number
 
-    change = changes_parser._change
+    change = changes_parser._to_change
 
     def winning(row: Any) -> Any:
         made = change(row)
         made.leaf_version = revision_number(made.rev)
         return made
 
-    changes_parser._change = winning
+    changes_parser._to_change = winning
 
 
 def page_cut_is_an_end() -> None:
     """The last position of a page counts, though the page was not read to its end."""
     from pillows.errors import RetryableError
-    from pillows.feed.reader import Reading
+    from pillows.feed.catch_up import CatchUp
     from pillows.models import ChangeBatch
 
-    read_page = Reading._read_page
+    read_page = CatchUp._read_page
 
-    def hopeful(self: Any, page: Any, loader: Any) -> Any:
+    def hopeful(self: Any, cursor: Any, page: Any) -> Any:
         announced = self._source.probe("now")
         try:
-            return read_page(self, page, loader)
+            return read_page(self, cursor, page)
         except RetryableError:
-            self._since = announced.seq
-            loader.add(ChangeBatch(changes=(), seq=announced.seq, caught_up=True))
+            cursor.since = announced.seq
+            cursor.loader.add(ChangeBatch(changes=(), seq=announced.seq, caught_up=True))
             return announced, 0
 
-    Reading._read_page = hopeful  # type: ignore[method-assign]
+    CatchUp._read_page = hopeful  # type: ignore[method-assign]
 
 
 def batch_dropped_on_stop() -> None:

@@ -35,15 +35,15 @@ def alternate() -> None:
 
     Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
     """
-    from pillows.feed import fetch_mode, reader
+    from pillows.feed import catch_up, fetch_mode, follow
 
-    reader.FAR_BEHIND = FAR_BEHIND
+    catch_up.FAR_BEHIND = follow.FAR_BEHIND = FAR_BEHIND
     fetch_mode.LAP_ROWS = LAP_ROWS
     fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
     end = fetch_mode.FetchModeTuner.end
 
     def told(self: Any, at: float) -> None:
-        sys.stderr.write(f'{{"event": "lap.{self.way}"}}\n')
+        sys.stderr.write(f'{{"event": "lap.{self.mode}"}}\n')
         end(self, at)
 
     fetch_mode.FetchModeTuner.end = told  # type: ignore[method-assign]

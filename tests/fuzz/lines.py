@@ -62,7 +62,7 @@ def one(data: bytes) -> None:
                     raise AssertionError(f"a change that is none: {change}")
     except MalformedFeedError:
         pass
-    if splitter.held_bytes > MAX_LINE_BYTES + 1500:
+    if splitter._size_bytes > MAX_LINE_BYTES + 1500:
         raise AssertionError("more is held than a line may have")
 
 

@@ -1,8 +1,9 @@
-"""Which feeds read the same: those of one database of one server, read in the same way."""
+"""Make feeds that share clients and connections: one shared feed for each database and way of reading it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -13,31 +14,34 @@ from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.feed.base import Feed
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.follow import MAX_LIFE_SECONDS
 from pillows.feed.options import SourceOptions
-from pillows.feed.reader import MAX_LIFE_SECONDS
-from pillows.feed.shared.shared_feed import ALONE_SECONDS, SharedFeed, SubscribedFeed
+from pillows.feed.shared.shared_feed import ALONE_SECONDS, SharedFeed
+from pillows.feed.shared.subscribed_feed import SubscribedFeed
 from pillows.models import Change
 from pillows.observer import Observer
 
-#: Settings that may differ between readers who share a connection.
+#: Settings that may differ between readers of a shared feed.
 _OWN_SETTINGS = {"connection", "since", "on_recreated"}
 
 
 class FeedPool:
-    """Makes feeds that share clients, and connections where they can. Made once for a daemon.
+    """Makes feeds that share clients and connections. One for a daemon, which closes it.
+
+    It may outlive the configuration: a shared feed or a client is dropped after its last reader was closed.
 
     Args:
         clock: for waits and ages.
-        observer: told of retries and warnings.
+        observer: receives retries and warnings.
     """
 
     def __init__(self, *, clock: Clock | None = None, observer: Observer | None = None) -> None:
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._clients: dict[CouchConnection, CouchClient] = {}
-        self._groups: dict[tuple[CouchConnection, bytes], SharedFeed] = {}
+        self._shared: dict[tuple[CouchConnection, bytes], SharedFeed] = {}
 
-    def feed(
+    def open(
         self,
         connection: CouchConnection,
         source: SourceOptions,
@@ -45,56 +49,109 @@ class FeedPool:
         prefilter: Callable[[Change], bool] | None = None,
         tail: TailKey = NO_TAIL,
     ) -> Feed:
-        """A feed of one pillow; arguments as for `CouchFeed`.
+        """Return a feed of one tail, which the caller closes; arguments as for `CouchFeed`.
 
-        One with a filter, or with a token of its own in the database, reads alone.
+        One with a filter in the server, or with its own mark in the database, reads alone.
         """
-        couch = self._client(connection)
-
-        def own(wants: Callable[[Change], bool] | None, life_seconds: float, whose: TailKey) -> CouchFeed:
-            return CouchFeed(
+        self._drop_unused()
+        if source.filtered or source.identity_token:
+            return self._make_feed(
                 connection,
                 source,
-                prefilter=wants,
-                clock=self._clock,
+                prefilter=prefilter,
+                tail=tail,
                 observer=self._observer,
-                tail=whose,
-                couch=couch,
-                max_life_seconds=life_seconds,
+                get_max_life_seconds=lambda: ALONE_SECONDS,
             )
-
-        if source.filtered or source.identity_token:
-            return own(prefilter, ALONE_SECONDS, tail)
-        group = self._group(connection, source, lambda wants: own(wants, MAX_LIFE_SECONDS, tail))
-        return SubscribedFeed(own(prefilter, ALONE_SECONDS, tail), group, prefilter or _everything)
+        shared = self._get_shared(connection, source)
+        own = self._make_feed(
+            connection,
+            source,
+            prefilter=prefilter,
+            tail=tail,
+            observer=self._observer,
+            get_max_life_seconds=shared.get_alone_seconds,
+        )
+        return SubscribedFeed(own, shared, prefilter or _want_all, tail)
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         for couch in self._clients.values():
             couch.close()
 
-    def _client(self, connection: CouchConnection) -> CouchClient:
-        if connection not in self._clients:
-            self._clients[connection] = CouchClient(connection, clock=self._clock)
-        return self._clients[connection]
-
-    def _group(
+    def _make_feed(
         self,
         connection: CouchConnection,
         source: SourceOptions,
-        make_feed: Callable[[Callable[[Change], bool]], CouchFeed],
-    ) -> SharedFeed:
+        *,
+        prefilter: Callable[[Change], bool] | None,
+        tail: TailKey,
+        observer: Observer,
+        get_max_life_seconds: Callable[[], float],
+    ) -> CouchFeed:
+        if connection not in self._clients:
+            self._clients[connection] = CouchClient(connection, clock=self._clock)
+        return CouchFeed(
+            connection,
+            source,
+            prefilter=prefilter,
+            clock=self._clock,
+            observer=observer,
+            tail=tail,
+            couch=self._clients[connection],
+            get_max_life_seconds=get_max_life_seconds,
+        )
+
+    def _get_shared(self, connection: CouchConnection, source: SourceOptions) -> SharedFeed:
         settings = msgspec.json.encode(source.model_dump(mode="json", exclude=_OWN_SETTINGS), order="sorted")
         key = (connection, settings)
-        if key not in self._groups:
-            self._groups[key] = SharedFeed(
-                make_feed,
-                clock=self._clock,
-                overlap_seconds=source.join_overlap,
-                max_lag_bytes=source.queue,
+        if key not in self._shared:
+            self._shared[key] = self._make_shared(connection, source)
+        return self._shared[key]
+
+    def _make_shared(self, connection: CouchConnection, source: SourceOptions) -> SharedFeed:
+        def make_feed(wants: Callable[[Change], bool]) -> CouchFeed:
+            return self._make_feed(
+                connection,
+                source,
+                prefilter=wants,
+                tail=NO_TAIL,
+                observer=_SubscribersObserver(self._observer, shared),
+                get_max_life_seconds=lambda: MAX_LIFE_SECONDS,
             )
-        return self._groups[key]
+
+        shared = SharedFeed(
+            make_feed,
+            clock=self._clock,
+            overlap_seconds=source.join_overlap,
+            max_lag_bytes=source.queue,
+        )
+        return shared
+
+    def _drop_unused(self) -> None:
+        self._shared = {key: shared for key, shared in self._shared.items() if shared.readers}
+        self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
 
-def _everything(_: Change) -> bool:
+class _SubscribersObserver(Observer):
+    """Reports an event of a shared feed once for each tail that reads it."""
+
+    def __init__(self, observer: Observer, shared: SharedFeed) -> None:
+        self._observer = observer
+        self._shared = shared
+
+    def retry(self, tail: TailKey, **details: Any) -> None:  # noqa: ARG002 - for each reader instead
+        for reader in self._shared.tails:
+            self._observer.retry(reader, **details)
+
+    def rewind(self, tail: TailKey, **details: Any) -> None:  # noqa: ARG002 - as above
+        for reader in self._shared.tails:
+            self._observer.rewind(reader, **details)
+
+    def warning(self, tail: TailKey, **details: Any) -> None:  # noqa: ARG002 - as above
+        for reader in self._shared.tails:
+            self._observer.warning(reader, **details)
+
+
+def _want_all(_: Change) -> bool:
     return True

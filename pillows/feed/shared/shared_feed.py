@@ -1,38 +1,43 @@
-"""Pillows on one database share one connection to it.
+"""Read a database over one connection for all pillows that follow it.
 
-Two positions cannot be compared, and on a cluster eight tails at one head hold four to six
-different ones for ever. So a reader joins by time: the group remembers which position it held
-`join_overlap` ago; by then every copy of the database has what that position covers. A reader whose
-request was sent later, and whose answer was read to its end, has seen all of it: it takes the
-group's position for its own, and the group's next request starts from there for everybody. The
-others see some changes again, which their targets refuse by version.
+Two positions cannot be compared, and on a cluster eight tails at one head hold four to six different ones
+forever. So a reader joins by time: the feed remembers which position it held `join_overlap` ago; by then
+every copy of the database has the changes that the position covers. A reader whose request was sent later,
+and whose response was read to its end, has seen all of them: it continues at the shared feed's position, and
+the next request starts there for everybody. The others see some changes again, which their targets reject by
+version.
+
+A lone reader has no second connection. It holds positions of its own reading, and opens the shared connection
+when it is at the head and another reader has registered.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
 import gevent
 from gevent.event import Event
 
-from checkpoints import Seq
+from checkpoints import Seq, TailKey
+from checkpoints.checkpoint import NO_TAIL
 from pillows.clock import Clock
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.follow import MAX_LIFE_SECONDS
 from pillows.feed.shared.subscriber import JoinPoint, Subscriber
-from pillows.models import Change, ChangeBatch, Document
+from pillows.models import Change, ChangeBatch
 
-#: How far apart the positions are that a group remembers.
+#: Shortest time between two positions that are remembered.
 STEP_SECONDS = 2.0
 
-#: Joiners within this time share the request that takes them in.
+#: Readers that join within this time share one new request.
 GATHER_SECONDS = 5.0
 
-#: A reader on its own looks so often whether it may join.
+#: How often a reader on its own checks whether it may join.
 ALONE_SECONDS = 30.0
 
 
@@ -43,7 +48,11 @@ class SharedFeed:
         make_feed: makes the feed that is shared, given whether a change's document is wanted.
         clock: for ages.
         overlap_seconds: how old a position must be to join at it.
-        max_lag_bytes: a reader further behind leaves.
+        max_lag_bytes: a reader that is further behind leaves.
+
+    Attributes:
+        feed: the shared feed; None before the first connection.
+        readers: how many readers have registered, whether they have joined or not.
     """
 
     def __init__(
@@ -54,34 +63,64 @@ class SharedFeed:
         overlap_seconds: float,
         max_lag_bytes: int,
     ) -> None:
+        self.feed: CouchFeed | None = None
+        self.readers = 0
         self._make_feed = make_feed
         self._clock = clock
         self._overlap_seconds = overlap_seconds
         self._max_lag_bytes = max_lag_bytes
-        self._members: list[Subscriber] = []
+        self._subscribers: list[Subscriber] = []
         self._joining: list[Subscriber] = []
+        self._holder: object | None = None  # the lone reader whose positions are held
         self._held: deque[JoinPoint] = deque()
         self._began: JoinPoint | None = None
         self._identity: DatabaseIdentity | None = None
-        self._halt = Event()
+        self._restart = Event()
         self._ending = False
-        self._reader: gevent.Greenlet[[], None] | None = None
-        self.feed: CouchFeed | None = None
+        self._greenlet: gevent.Greenlet[[], None] | None = None
 
     @property
     def size(self) -> int:
-        """How many readers it has, those that are about to join included."""
-        return len(self._members) + len(self._joining)
+        """How many readers have joined, those that are about to join included."""
+        return len(self._subscribers) + len(self._joining)
 
-    def offer(self, seq: Seq, asked_at: float) -> JoinPoint | None:
-        """The position at which a reader may join; None: not yet.
+    @property
+    def tails(self) -> list[TailKey]:
+        """The tails of the readers that have joined."""
+        return [subscriber.tail for subscriber in (*self._subscribers, *self._joining)]
+
+    def register(self) -> None:
+        """Count a reader, which reads alone until it joins."""
+        self.readers += 1
+
+    def unregister(self) -> None:
+        """Count a reader less."""
+        self.readers -= 1
+
+    def get_alone_seconds(self) -> float:
+        """Return how long a reader on its own may follow the head before it reads a page."""
+        return ALONE_SECONDS if self.readers > 1 else MAX_LIFE_SECONDS
+
+    def hold(self, reader: object, seq: Seq) -> None:
+        """Remember a position of the lone reader: it becomes one of the shared feed."""
+        if self._holder is reader and not self.size:
+            self._remember(seq)
+
+    def release(self, reader: object) -> None:
+        """Forget the positions of a lone reader that ended without joining."""
+        if self._holder is reader and not self.size:
+            self._reset()
+
+    def offer(self, reader: object, seq: Seq, asked_at: float) -> JoinPoint | None:
+        """Return the position at which a reader may join; None: not yet.
 
         Args:
+            reader: at the head.
             seq: its own position.
-            asked_at: when it sent a request whose whole answer it has taken.
+            asked_at: when it sent the request whose response it has read to the end.
         """
         if not self.size:
-            return JoinPoint(self._clock.monotonic(), seq)  # it is the group
+            return self._offer_to_open(reader, seq)
         old_enough = asked_at - self._overlap_seconds
         for held in reversed(self._held):
             if held.at <= old_enough:
@@ -91,108 +130,128 @@ class SharedFeed:
         return None
 
     def join(
-        self, held: JoinPoint, identity: DatabaseIdentity | None, wants: Callable[[Change], bool]
+        self,
+        held: JoinPoint,
+        identity: DatabaseIdentity | None,
+        wants: Callable[[Change], bool],
+        tail: TailKey = NO_TAIL,
     ) -> Subscriber:
-        """Takes a reader in, with the next request."""
-        member = Subscriber(held, identity, wants, self._max_lag_bytes)
-        self._joining.append(member)
-        if self._reader is None:
+        """Add a reader, which takes part from the next request on."""
+        subscriber = Subscriber(held, identity, wants, self._max_lag_bytes, tail)
+        self._joining.append(subscriber)
+        if self._greenlet is None:
             self._ending = False
-            self._held.clear()
             self._began = None
-            self._reader = gevent.spawn(self._read)
+            self._greenlet = gevent.spawn(self._read)
         elif len(self._joining) == 1:
-            gevent.spawn(self._gather, self._halt)
-        return member
+            gevent.spawn(self._gather, self._restart)
+        return subscriber
 
     def drain(self) -> bool:
-        """Ends the connection in good order, where nobody else needs it; returns whether it does."""
+        """End the connection in good order, unless another reader needs it; return whether it ends."""
         if self.size > 1:
             return False
         self._ending = True
-        self._halt.set()
+        self._restart.set()
         return True
 
-    def leave(self, member: Subscriber) -> None:
-        """Lets a reader go; the last one ends the group's connection."""
-        for members in (self._members, self._joining):
-            if member in members:
-                members.remove(member)
-        if not self.size and self._reader is not None:
-            reader, self._reader = self._reader, None
-            reader.kill()
+    def leave(self, subscriber: Subscriber) -> None:
+        """Remove a reader; the last one closes the connection."""
+        for subscribers in (self._subscribers, self._joining):
+            if subscriber in subscribers:
+                subscribers.remove(subscriber)
+        if not self.size and self._greenlet is not None:
+            greenlet, self._greenlet = self._greenlet, None
+            self._reset()
+            greenlet.kill()
 
-    def _gather(self, halt: Event) -> None:
-        self._clock.wait(halt, GATHER_SECONDS)
-        halt.set()
+    def _offer_to_open(self, reader: object, seq: Seq) -> JoinPoint | None:
+        """Return the lone reader's own position once another reader has registered.
+
+        Only the lone reader may open the connection: the positions held are those of its reading, and
+        another one may not have seen what they cover.
+        """
+        if self._holder is None:
+            self._holder = reader
+        if self._holder is not reader:
+            return None
+        self._remember(seq)
+        return JoinPoint(self._clock.monotonic(), seq) if self.readers > 1 else None
+
+    def _gather(self, restart: Event) -> None:
+        self._clock.wait(restart, GATHER_SECONDS)
+        restart.set()
 
     def _wants(self, change: Change) -> bool:
-        return any(member.wants(change) for member in self._members)
+        return any(subscriber.wants(change) for subscriber in self._subscribers)
 
     def _read(self) -> None:
-        """Reads until nobody is left, request after request; each takes in who has come meanwhile."""
+        """Read until no reader is left, request after request; each one adds the readers that joined."""
         self.feed = self._make_feed(self._wants)
         try:
             with closing(self.feed):
                 while self.size and not self._ending:
-                    since = self._take_in()
+                    since = self._add_joining()
                     self._read_from(since, self.feed)
         except FatalError:
-            pass  # each member reads on alone, and is told by the server what is wrong
+            pass  # each reader reads on alone, and gets the error from the server
         finally:
-            if self._reader is gevent.getcurrent():  # else it was ended, and the group may be another's
-                for member in [*self._members, *self._joining]:
-                    member.leave()
-                self._members, self._joining = [], []
-                self._reader = None
+            if self._greenlet is gevent.getcurrent():  # else it was ended, and another one may be running
+                for subscriber in [*self._subscribers, *self._joining]:
+                    subscriber.leave()
+                self._subscribers, self._joining = [], []
+                self._greenlet = None
+                self._reset()
 
-    def _take_in(self) -> Seq:
-        """Takes the joiners in, and returns the oldest position that anybody needs.
+    def _add_joining(self) -> Seq:
+        """Add the readers that join, and return the oldest position that any reader needs.
 
-        Those who were taken in before need what their reading began at, until it has come to the head.
-        Who joins at an equal position may begin nowhere else, and reads on alone where another needs an
-        older one.
+        Readers that were added before need the position at which their reading began, until it has come to
+        the head. A reader that joins at an equal position may begin nowhere else, and reads on alone if
+        another one needs an older position.
         """
         if self._joining:
-            needed = [member.held for member in self._joining]
+            needed = [subscriber.held for subscriber in self._joining]
             self._began = min([*needed, self._began or needed[0]], key=lambda held: held.at)
             self._remember(self._began.seq)
-        self._members = [m for m in [*self._members, *self._joining] if self._may_begin(m)]
+        everybody = [*self._subscribers, *self._joining]
+        self._subscribers = [subscriber for subscriber in everybody if self._may_begin(subscriber)]
         self._joining = []
-        self._identity = next((m.identity for m in self._members if m.identity), self._identity)
-        self._halt = Event()
+        self._identity = next((each.identity for each in self._subscribers if each.identity), self._identity)
+        self._restart = Event()
         return self._held[-1].seq
 
-    def _may_begin(self, member: Subscriber) -> bool:
-        if self._began is None or not member.held.exact or member.held.seq == self._began.seq:
+    def _may_begin(self, subscriber: Subscriber) -> bool:
+        held = subscriber.held
+        if self._began is None or not held.exact or held.seq == self._began.seq:
             return True
-        member.leave()
+        subscriber.leave()
         return False
 
     def _read_from(self, since: Seq, feed: CouchFeed) -> None:
-        with closing(feed.batches(since, self._identity, self._halt)) as batches:
+        with closing(feed.batches(since, self._identity, self._restart)) as batches:
             for batch in batches:
                 self._hand_out(batch)
 
     def _hand_out(self, batch: ChangeBatch) -> None:
-        for member in self._members:
-            member.put(batch)
-        self._members = [member for member in self._members if not member.left]
+        for subscriber in self._subscribers:
+            subscriber.put(batch)
+        self._subscribers = [subscriber for subscriber in self._subscribers if not subscriber.left]
         if batch.seq is not None:
             self._remember(batch.seq)
         if batch.asked_at is not None:
             self._settle()
-        if not self._members:
-            self._halt.set()
+        if not self._subscribers:
+            self._restart.set()
 
     def _settle(self) -> None:
-        """The reading has come to the head: its members have seen what every older position covers."""
+        """Note that the head was reached: the readers have seen what every older position covers."""
         self._began = None
-        for member in self._members:
-            member.held = replace(member.held, exact=False)
+        for subscriber in self._subscribers:
+            subscriber.held = replace(subscriber.held, exact=False)
 
     def _remember(self, seq: Seq) -> None:
-        """Keeps positions some seconds apart, and one that is old enough to join at."""
+        """Keep positions some seconds apart, and one that is old enough to join at."""
         now = self._clock.monotonic()
         if len(self._held) > 1 and self._held[-1].at - self._held[-2].at < STEP_SECONDS:
             self._held.pop()
@@ -200,116 +259,6 @@ class SharedFeed:
         while len(self._held) > 1 and self._held[1].at <= now - self._overlap_seconds - ALONE_SECONDS:
             self._held.popleft()
 
-
-class SubscribedFeed:
-    """A feed that joins its group as soon as it is at the head. See `Feed` for the methods.
-
-    Args:
-        own: reads while it is alone.
-        group: the readers of the same database.
-        wants: whether a change's document is wanted.
-    """
-
-    def __init__(self, own: CouchFeed, group: SharedFeed, wants: Callable[[Change], bool]) -> None:
-        self._own = own
-        self._group = group
-        self._wants = wants
-        self._member: Subscriber | None = None
-
-    @property
-    def last_byte_at(self) -> float | None:
-        """Monotonic seconds of the last good byte; None before the first."""
-        return self._reading.last_byte_at
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the feed is waiting to try again; None while it is well."""
-        return self._reading.trouble
-
-    @property
-    def shared(self) -> bool:
-        """Whether it reads with others now."""
-        return self._member is not None
-
-    def identify(self) -> DatabaseIdentity:
-        """Asks which database this is; one attempt."""
-        return self._own.identify()
-
-    def mark(self) -> bool:
-        """Marks the database, where that was asked for; one attempt."""
-        return self._own.mark()
-
-    def start(self) -> Seq:
-        """Where a tail without a checkpoint begins; one attempt."""
-        return self._own.start()
-
-    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """A fresh read of documents' versions, by a quorum."""
-        return self._own.leaves(ids)
-
-    def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The documents' state of now."""
-        return self._own.current(ids)
-
-    def fetch(self, change: Change) -> Document:
-        """Fetches the document of a change that came without one; one attempt."""
-        return self._own.fetch(change)
-
-    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
-        """Reads an attachment; one attempt."""
-        return self._own.attachment(id, rev, name, max_bytes)
-
-    def pending(self, since: Seq) -> int | None:
-        """How many changes are behind `since`, as the server says."""
-        return self._own.pending(since)
-
-    def batches(
-        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
-    ) -> Generator[ChangeBatch, None, None]:
-        """Changes after `since`, for ever: alone first, then with the group, alone when it falls behind."""
-        while not stop.is_set():
-            try:
-                # Closed here, not when the garbage collector comes: closing ends connections.
-                with closing(self._alone(since, identity, stop)) as alone:
-                    for batch in alone:
-                        since = batch.seq or since
-                        yield batch
-                if self._member is None:
-                    return
-                identity = self._own.identity or identity
-                with closing(self._member.batches(stop, self._group.drain)) as shared:
-                    for batch in shared:
-                        since = batch.seq or since
-                        yield batch
-            finally:
-                self._leave()
-
-    def close(self) -> None:
-        """Closes every connection of its own. May be called twice."""
-        self._own.close()
-
-    def _alone(
-        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
-    ) -> Generator[ChangeBatch, None, None]:
-        """Changes until it has joined the group; at last the position at which it did."""
-        held: JoinPoint | None = None
-        with closing(self._own.batches(since, identity, stop)) as alone:
-            for batch in alone:
-                since = batch.seq or since
-                yield batch
-                if batch.asked_at is not None and (held := self._group.offer(since, batch.asked_at)):
-                    # At once: while this reading ends, somebody else could found the group elsewhere.
-                    self._member = self._group.join(held, self._own.identity or identity, self._wants)
-                    break
-        if held is not None and held.seq != since:
-            yield ChangeBatch(changes=(), seq=held.seq)
-
-    def _leave(self) -> None:
-        member, self._member = self._member, None
-        if member is not None:
-            self._group.leave(member)
-
-    @property
-    def _reading(self) -> CouchFeed:
-        shared = self._group.feed if self._member is not None else None
-        return shared or self._own
+    def _reset(self) -> None:
+        self._holder = None
+        self._held.clear()

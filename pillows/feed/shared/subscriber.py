@@ -1,4 +1,4 @@
-"""A reader in a group of those who share a connection, and the position that it joins at."""
+"""A reader of a shared feed, and the position at which it joins."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import dataclass, replace
 import msgspec
 from gevent.event import Event
 
-from checkpoints import Seq
+from checkpoints import Seq, TailKey
+from checkpoints.checkpoint import NO_TAIL
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.models import Change, ChangeBatch
 
 
 @dataclass(frozen=True, slots=True)
 class JoinPoint:
-    """A position, and when the group held it.
+    """A position, and when the shared feed reached it.
 
     Attributes:
         at: monotonic seconds.
         seq: the position.
-        exact: whoever joins at it holds this very position, and may have seen less than an older one of
-            the group covers: that may come from another copy of the database, which was ahead.
+        exact: the reader is at this very position, and may have seen less than an older position of the
+            feed covers: that may come from another copy of the database, which was ahead.
     """
 
     at: float
@@ -31,16 +32,17 @@ class JoinPoint:
 
 
 class Subscriber:
-    """A reader in a group: what waits for it.
+    """A reader of a shared feed, and the batches that wait for it.
 
     Args:
-        held: the position that it joins at.
+        held: the position at which it joins.
         identity: the database that the position belongs to.
         wants: whether it needs a change's document.
         max_bytes: it leaves when more than this waits for it.
+        tail: the reader's.
 
     Attributes:
-        left: it is not in the group any more; what waits is the last it gets.
+        left: it gets nothing more; the waiting batches are its last.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class Subscriber:
         identity: DatabaseIdentity | None,
         wants: Callable[[Change], bool],
         max_bytes: int,
+        tail: TailKey = NO_TAIL,
     ) -> None:
+        self.tail = tail
         self.held = held
         self.identity = identity
         self.wants = wants
@@ -60,28 +64,28 @@ class Subscriber:
         self._news = Event()
 
     def put(self, batch: ChangeBatch) -> None:
-        """Adds a batch; never blocks."""
+        """Add a batch; never blocks."""
         if self._size_bytes + batch.size_bytes > self._max_bytes and self._waiting:
-            self.leave()  # it reads on alone, behind what it has
+            self.leave()  # it reads on alone, after the waiting batches
             return
-        # Copies: a change remembers what was parsed of it, and a transform may alter that.
+        # Copies: a change caches its parsed document, and a transform may alter that.
         changes = [msgspec.structs.replace(change) for change in batch.changes]
         self._waiting.append(replace(batch, changes=changes))
         self._size_bytes += batch.size_bytes
         self._news.set()
 
     def leave(self) -> None:
-        """It gets nothing more."""
+        """End its batches after those that wait."""
         self.left = True
         self._news.set()
 
-    def batches(self, stop: Event, drains: Callable[[], bool]) -> Generator[ChangeBatch, None, None]:
-        """What comes, with signs of life, until it has left or a stop is asked for.
+    def batches(self, stop: Event, drain: Callable[[], bool]) -> Generator[ChangeBatch, None, None]:
+        """Yield the batches, with signs of life, until it has left or a stop is asked for.
 
         Args:
             stop: asks for a stop.
-            drains: called then; whether the group ends for its sake, so that what has been sent
-                already still comes.
+            drain: called then; returns whether the feed ends for its sake, so that what has been sent already
+                still arrives.
         """
         stopping = False
         stop.rawlink(self._wake)
@@ -94,7 +98,7 @@ class Subscriber:
                 if self.left:
                     return
                 if stop.is_set() and not stopping:
-                    stopping = drains()
+                    stopping = drain()
                     if not stopping:
                         return
                 self._news.clear()

@@ -14,7 +14,7 @@ import pytest
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed import fetch_mode, reader
+from pillows.feed import catch_up, fetch_mode
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
@@ -82,18 +82,18 @@ def test_a_database_is_read_and_followed(couch_db, how):
 
 def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db, monkeypatch):
     """Laps so short that the way changes on nearly every page."""
-    monkeypatch.setattr(reader, "FAR_BEHIND", 200)
+    monkeypatch.setattr(catch_up, "FAR_BEHIND", 200)
     monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
     monkeypatch.setattr(fetch_mode, "FIRST_STRETCH_LAPS", 1)
     monkeypatch.setattr(fetch_mode, "LONGEST_STRETCH_LAPS", 1)
     planned = []
-    plan_page = reader.plan_page
+    plan_page = catch_up.plan_page
 
     def plan(options: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
         planned.append(include_docs)
         return plan_page(options, average_bytes, include_docs=include_docs)
 
-    monkeypatch.setattr(reader, "plan_page", plan)
+    monkeypatch.setattr(catch_up, "plan_page", plan)
     couch_db.fill(DOCS, pad="x" * 300)
     for n in range(0, 300, 3):
         couch_db.delete(f"doc-{n:06}")
@@ -107,18 +107,18 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
 
 def test_a_way_that_does_not_get_through_is_given_up_and_nothing_is_lost(couch_db, monkeypatch):
     """As behind a proxy that cuts long responses."""
-    monkeypatch.setattr(reader, "FAR_BEHIND", 200)
+    monkeypatch.setattr(catch_up, "FAR_BEHIND", 200)
     monkeypatch.setattr(fetch_mode, "LAP_ROWS", 200)
     asked = []
-    read_page = reader.Reading._read_page
+    read_page = catch_up.CatchUp._read_page
 
-    def cut(self, page: Page, loader: Any) -> Any:
+    def cut(self, cursor: Any, page: Page) -> Any:
         asked.append(page.include_docs)
         if page.include_docs and asked.count(True) <= 2:
             raise RetryableError("cut")
-        return read_page(self, page, loader)
+        return read_page(self, cursor, page)
 
-    monkeypatch.setattr(reader.Reading, "_read_page", cut)
+    monkeypatch.setattr(catch_up.CatchUp, "_read_page", cut)
     couch_db.fill(DOCS)
     with taking(feed(couch_db.server_url, couch_db, page=200)) as taken:
         taken.until(lambda: caught_up(taken))

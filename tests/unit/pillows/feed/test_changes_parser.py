@@ -47,8 +47,8 @@ def read(reader: ChangesParser, body: bytes, cuts: list[int] | None = None) -> l
 def test_t11_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
     reader = PageParser()
     assert read(reader, page([row(n) for n in range(7)], "7-x"), cuts) == [f"doc-{n}" for n in range(7)]
-    assert reader.closing is not None
-    assert reader.closing.last_seq == "7-x"
+    assert reader.end is not None
+    assert reader.end.last_seq == "7-x"
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n\n\n", b"\r\n\n"])
@@ -57,7 +57,7 @@ def test_t11_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end
     for cut in range(len(body)):
         reader = ContinuousParser()
         assert read(reader, body, [cut]) == ["doc-1", "doc-2", "doc-3"]
-        assert reader.closing is not None
+        assert reader.end is not None
 
 
 def test_t11_one_row_over_many_blocks_and_many_rows_in_one():
@@ -75,7 +75,7 @@ def test_t14_ids_with_unicode_line_ends_stay_whole(id: str):
 def test_t15_a_last_line_without_its_end_is_dropped():
     reader = ContinuousParser()
     assert read(reader, row(1) + b"\n" + row(2)) == ["doc-1"]
-    assert reader.closing is None
+    assert reader.end is None
 
 
 def test_t15_a_page_without_its_closing_is_not_whole():
@@ -83,7 +83,7 @@ def test_t15_a_page_without_its_closing_is_not_whole():
     for end in range(len(whole)):
         reader = PageParser()
         read(reader, whole[:end])
-        assert reader.closing is None, whole[:end]
+        assert reader.end is None, whole[:end]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_an_answer_written_anew_by_a_proxy_on_one_line_is_understood():
     reader = PageParser()
     body = json.dumps(json.loads(page([row(1), row(2, None)], [7, "g1A"], 5))).encode() + b"\n"
     assert read(reader, body) == ["doc-1", "doc-2"]
-    assert reader.closing is not None
-    assert (reader.closing.last_seq, reader.closing.pending) == ([7, "g1A"], 5)
+    assert reader.end is not None
+    assert (reader.end.last_seq, reader.end.pending) == ([7, "g1A"], 5)
 
 
 def test_a_row_without_position_has_none_and_a_row_with_one_keeps_its_type():

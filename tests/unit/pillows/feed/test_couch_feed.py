@@ -408,6 +408,6 @@ def test_a_wordless_400_to_a_short_request_may_pass(server, clock):
 
 def test_a_backlog_that_was_written_while_we_were_away_is_none():
     before = Backlog(at=0.0, pending=0)
-    assert not Backlog(at=100.0, pending=500_000).went_back_from(before)
-    assert Backlog(at=1.0, pending=500_000).went_back_from(before)
-    assert not Backlog(at=1.0, pending=0).went_back_from(Backlog(at=0.0, pending=500_000))
+    assert not Backlog(at=100.0, pending=500_000).is_rewound_from(before)
+    assert Backlog(at=1.0, pending=500_000).is_rewound_from(before)
+    assert not Backlog(at=1.0, pending=0).is_rewound_from(Backlog(at=0.0, pending=500_000))

@@ -111,15 +111,15 @@ def test_t30_a_position_is_taken_once_every_copy_has_what_it_covers():
     groups = DocIdGroups(ids(GROUP_IDS + 1), overlap_seconds=60.0)
     for at in (0, 10, 20):
         groups.hold(at, Seq.of(f"{at}-x"))
-    assert groups.covered(59.0) is None
-    assert groups.covered(75.0) == Seq.of("10-x")
-    assert groups.covered(75.0) is None
-    assert groups.covered(80.0) == Seq.of("20-x")
+    assert groups.find_covered(59.0) is None
+    assert groups.find_covered(75.0) == Seq.of("10-x")
+    assert groups.find_covered(75.0) is None
+    assert groups.find_covered(80.0) == Seq.of("20-x")
 
 
 def test_t30_what_was_handed_on_comes_again_only_in_another_state():
     groups = DocIdGroups(ids(2), overlap_seconds=60.0)
     first, second = Change("doc-1", ("1-a",), 1), Change("doc-1", ("2-b",), 2)
-    assert groups.news([first]) == [first]
-    assert groups.news([first]) == []
-    assert groups.news([second]) == [second]
+    assert groups.take_new([first]) == [first]
+    assert groups.take_new([first]) == []
+    assert groups.take_new([second]) == [second]

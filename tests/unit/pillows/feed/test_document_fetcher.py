@@ -377,7 +377,7 @@ def test_unwanted_and_deleted_changes_pass_without_document_and_cost_no_request(
 
 def test_large_documents_come_in_small_groups_and_the_position_with_the_last_piece():
     sizes = AverageSize()
-    sizes.saw(1, 2 * 2**20)
+    sizes.record(1, 2 * 2**20)
     given = load(Fetching(size_bytes=2 * 2**20), [batch(*"abcdefg")], sizes=sizes)
     assert [(ids([b]), b.seq is not None) for b in given] == [
         (["a", "b"], False),

@@ -9,7 +9,7 @@ from pillows.feed.fetch_mode import (
     LAP_ROWS,
     LAP_SECONDS,
     LONGEST_STRETCH_LAPS,
-    MOST_FAILURES,
+    MAX_FAILURES,
     FetchMode,
     FetchModeTuner,
 )
@@ -20,9 +20,9 @@ def laps(choice: FetchModeTuner, count: int, rates: dict[FetchMode, float]) -> l
     went, at = [], 0.0
     choice.begin(at)
     for _ in range(count):
-        went.append(choice.way)
-        assert choice.counts(LAP_ROWS, at)
-        at += LAP_ROWS / rates[choice.way]
+        went.append(choice.mode)
+        assert choice.count(LAP_ROWS, at)
+        at += LAP_ROWS / rates[choice.mode]
         choice.end(at)
     return went
 
@@ -66,40 +66,40 @@ def test_a_server_that_changes_is_noticed():
 def test_a_lap_is_over_once_it_has_its_rows_or_was_long():
     choice = FetchModeTuner()
     choice.begin(0.0)
-    assert not choice.counts(LAP_ROWS - 1, 1.0)
-    assert choice.counts(1, 1.0)
+    assert not choice.count(LAP_ROWS - 1, 1.0)
+    assert choice.count(1, 1.0)
     choice.begin(10.0)
-    assert not choice.counts(50, 10.0 + LAP_SECONDS / 2)
-    assert choice.counts(50, 10.0 + LAP_SECONDS)
+    assert not choice.count(50, 10.0 + LAP_SECONDS / 2)
+    assert choice.count(50, 10.0 + LAP_SECONDS)
 
 
 def test_an_outage_is_no_part_of_a_lap():
     choice = FetchModeTuner()
     choice.begin(0.0)
-    choice.counts(LAP_ROWS - 1, 0.5)
+    choice.count(LAP_ROWS - 1, 0.5)
     choice.begin(3600.0)  # the source was away, and the reading began anew
-    assert not choice.counts(LAP_ROWS - 1, 3600.5)
-    assert choice.counts(1, 3600.9)
+    assert not choice.count(LAP_ROWS - 1, 3600.5)
+    assert choice.count(1, 3600.9)
     choice.end(3601.0)
-    choice.counts(LAP_ROWS, 3601.9)
+    choice.count(LAP_ROWS, 3601.9)
     choice.end(3601.0 + 0.9)  # along: a ninth faster, which an hour would have hidden
-    assert choice.way is FetchMode.BULK_GET
+    assert choice.mode is FetchMode.BULK_GET
 
 
 def test_a_trial_that_fails_is_given_up_and_made_again_more_seldom():
     choice = FetchModeTuner()
     laps(choice, 1, {FetchMode.BULK_GET: 1e4})
-    assert choice.way is FetchMode.INCLUDE_DOCS
+    assert choice.mode is FetchMode.INCLUDE_DOCS
     choice.fail()
-    assert choice.way is FetchMode.BULK_GET
+    assert choice.mode is FetchMode.BULK_GET
     assert set(laps(choice, FIRST_STRETCH_LAPS + 2, {FetchMode.BULK_GET: 1e4})) == {FetchMode.BULK_GET}
 
 
 def test_a_way_that_fails_again_and_again_is_left_for_the_other():
     choice = FetchModeTuner()
-    for _ in range(MOST_FAILURES):
-        assert choice.way is FetchMode.BULK_GET
+    for _ in range(MAX_FAILURES):
+        assert choice.mode is FetchMode.BULK_GET
         choice.fail()
-    assert choice.way is FetchMode.INCLUDE_DOCS
+    assert choice.mode is FetchMode.INCLUDE_DOCS
     laps(choice, 1, {FetchMode.INCLUDE_DOCS: 1e4})
-    assert choice.way is FetchMode.BULK_GET, "the way that failed is tried again like any other"
+    assert choice.mode is FetchMode.BULK_GET, "the way that failed is tried again like any other"

@@ -12,7 +12,8 @@ from checkpoints import Seq
 from pillows.couch.options import CouchConnection
 from pillows.feed.options import SourceOptions
 from pillows.feed.shared.pool import FeedPool
-from pillows.feed.shared.shared_feed import GATHER_SECONDS, SharedFeed, SubscribedFeed
+from pillows.feed.shared.shared_feed import GATHER_SECONDS, SharedFeed
+from pillows.feed.shared.subscribed_feed import SubscribedFeed
 from pillows.feed.shared.subscriber import JoinPoint, Subscriber
 from pillows.models import ChangeBatch
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
@@ -105,8 +106,12 @@ def groups(clock):
 
 def start(groups: FeedPool, url: str, since: int, **options) -> tuple[object, Taking]:
     source = SourceOptions(connection="c", database="db", documents="include_docs", **options)
-    feed = groups.feed(CouchConnection(url=url), source)
+    feed = groups.open(CouchConnection(url=url), source)
     return feed, Taking(feed, Seq.of(f"{since}-start{since}"), None, 0)
+
+
+def is_shared(feed: SubscribedFeed) -> bool:
+    return feed._subscriber is not None
 
 
 def until(condition, seconds: float = 60.0) -> None:
@@ -151,7 +156,7 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
         clock.wait(Event(), seconds)
 
     writer = gevent.spawn(write) if busy else None
-    until(lambda: all(feed.shared for feed, _ in readers) and not readers[0][0]._group._joining, 300)
+    until(lambda: all(is_shared(feed) for feed, _ in readers) and not readers[0][0]._shared._joining, 300)
     took_seconds = clock.monotonic() - began
     pass_by(40)  # the fake does not notice who has hung up
     couch.most_open = 0
@@ -175,12 +180,12 @@ def offered(overlap_seconds: float) -> list[str | None]:
     """A group that holds another position every 10 s; what it offers after a minute, for each age."""
     clock = FakeClock(auto=False)
     group = SharedFeed(None, clock=clock, overlap_seconds=overlap_seconds, max_lag_bytes=1)
-    group._members = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
+    group._subscribers = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
     for n in range(8):
         group._remember(Seq.of(f"{n}-x"))
         clock.advance(10)
     now = clock.monotonic()
-    offers = [group.offer(Seq.of("mine"), now - age) for age in (0, 10, 20, 1000)]
+    offers = [group.offer(None, Seq.of("mine"), now - age) for age in (0, 10, 20, 1000)]
     return [held and str(held.seq) for held in offers]
 
 
@@ -192,11 +197,15 @@ def test_t13_a_position_is_offered_once_every_copy_has_what_it_covers():
 
 def test_t13_who_holds_a_position_of_the_group_joins_at_it_at_once():
     group = SharedFeed(None, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
-    assert group.offer(Seq.of("mine"), 0).seq == Seq.of("mine"), "the first is the group"
-    group._members = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
+    assert group.offer("one", Seq.of("mine"), 0) is None, "a lone reader needs no second connection"
+    group.register()
+    group.register()
+    assert group.offer("one", Seq.of("mine"), 0).seq == Seq.of("mine"), "the first opens the connection"
+    assert group.offer("other", Seq.of("mine"), 0) is None, "another may not"
+    group._subscribers = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
     group._remember(Seq.of("ours"))
-    assert group.offer(Seq.of("mine"), 0) is None
-    assert group.offer(Seq.of("ours"), 0).seq == Seq.of("ours")
+    assert group.offer(None, Seq.of("theirs"), 0) is None
+    assert group.offer(None, Seq.of("ours"), 0).seq == Seq.of("ours")
 
 
 def test_a_reader_that_is_too_far_behind_leaves_with_what_it_has():
@@ -212,7 +221,7 @@ def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_s
     couch = TwoCopies(clock, written=10)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s", queue="1KiB") for _ in range(3)]
-    until(lambda: all(feed.shared for feed, _ in readers))
+    until(lambda: all(is_shared(feed) for feed, _ in readers))
     _, slow = readers[0]
     slow._pause = 1.0
     for _ in range(30):
@@ -240,7 +249,9 @@ def test_the_last_reader_takes_what_has_been_sent_when_it_stops(scripted_server)
 
     server.on("GET", "/db/_changes", changes)
     feed, taken = start(groups, server.url, 0, mode="continuous")
+    feed._shared.register()  # another reader, which has not come to the head yet
     until(lambda: "doc-2" in taken.ids)
+    assert is_shared(feed)
     taken.stop.set()
     taken.ended()
     feed.close()
@@ -253,7 +264,7 @@ def test_a_recreated_database_is_told_to_every_reader(scripted_server, clock, gr
     couch = TwoCopies(clock, written=10)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(3)]
-    until(lambda: all(feed.shared for feed, _ in readers))
+    until(lambda: all(is_shared(feed) for feed, _ in readers))
     server.on("GET", "/db", info("1800000000"))
     for _, taken in readers:
         taken.ended()
@@ -266,8 +277,8 @@ def test_readers_that_are_read_differently_do_not_share(scripted_server, clock, 
     couch.serve(server)
     one = start(groups, server.url, 0, join_overlap="0s")
     other = start(groups, server.url, 0, join_overlap="0s", skip_design=False)
-    until(lambda: one[0].shared and other[0].shared)
-    assert one[0]._group is not other[0]._group
+    until(lambda: one[1].batches and other[1].batches)
+    assert one[0]._shared is not other[0]._shared
     for _, taken in (one, other):
         taken.stop.set()
         taken.ended()
@@ -278,7 +289,7 @@ def test_a_transform_that_alters_its_document_alters_it_for_itself_alone(scripte
     couch = TwoCopies(clock, written=1)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(2)]
-    until(lambda: all(feed.shared for feed, _ in readers))
+    until(lambda: all(is_shared(feed) for feed, _ in readers))
     couch.write()
     until(lambda: all("doc-2" in taken.ids for _, taken in readers))
     changes = [next(c for b in t.batches for c in b.changes if c.id == "doc-2") for _, t in readers]
@@ -323,11 +334,11 @@ def test_t13_nobody_founds_a_group_while_another_does():
         answer = ChangeBatch(changes=(), seq=Seq.of(token), asked_at=clock.monotonic())
         feed = SubscribedFeed(Ending(answer), group, lambda _: True)
         readers.append((feed, gevent.spawn(lambda feed=feed: list(feed.batches(Seq.BEGINNING, None, stop)))))
-    until(lambda: readers[0][0].shared and shared.since)
+    until(lambda: is_shared(readers[0][0]) and shared.since)
     gevent.sleep(0.1)  # whoever would found another one has had the time for it
 
     try:
-        assert [feed.shared for feed, _ in readers] == [True, False]
+        assert [is_shared(feed) for feed, _ in readers] == [True, False]
         assert shared.since == [Seq.of("9-later")]
     finally:
         stop.set()
@@ -341,13 +352,13 @@ def test_a_reading_is_closed_with_the_feed_that_began_it():
         lambda _: Ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
     )
     feed = SubscribedFeed(Ending(), group, lambda _: True)
-    begin, begun = feed._alone, []
+    begin, begun = feed._read_alone, []
 
     def alone(*arguments):
         begun.append(begin(*arguments))
         return begun[-1]
 
-    feed._alone = alone
+    feed._read_alone = alone
     batches = feed.batches(Seq.BEGINNING, None, Event())
     next(batches)
     batches.close()
@@ -396,5 +407,5 @@ def test_t13_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     until(lambda: not shared.ready)
     join(newer)
     assert shared.since[3:] == [newer.seq]
-    for member in [*group._members]:
+    for member in [*group._subscribers]:
         group.leave(member)

@@ -108,12 +108,12 @@ def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("3-near"), asked_at=clock.monotonic()))
 
     now = clock.monotonic()
-    equal = group.offer(Seq.of("3-near"), now)
-    old = group.offer(Seq.of("9-other"), now)
+    equal = group.offer(None, Seq.of("3-near"), now)
+    old = group.offer(None, Seq.of("9-other"), now)
     assert (str(equal.seq), str(old.seq)) == ("3-near", "5-far")
     lagging = group.join(equal, None, lambda _: True)
     other = group.join(old, None, lambda _: True)
-    group._halt.set()
+    group._restart.set()
     until(lambda: feed.since == ["5-far", "5-far"])
 
     assert (founder.left, other.left, lagging.left) == (False, False, True)
@@ -126,8 +126,8 @@ def test_t13_who_joins_at_an_equal_position_reads_on_from_there():
     clock, feed, group, founder = founded()
     clock.advance(10)
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("6-next"), asked_at=clock.monotonic()))
-    joined = group.join(group.offer(Seq.of("6-next"), clock.monotonic()), None, lambda _: True)
-    group._halt.set()
+    joined = group.join(group.offer(None, Seq.of("6-next"), clock.monotonic()), None, lambda _: True)
+    group._restart.set()
     until(lambda: feed.since == ["5-far", "6-next"])
 
     assert (founder.left, joined.left, group.size) == (False, False, 2)

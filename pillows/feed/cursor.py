@@ -1,0 +1,42 @@
+"""The state of one reading: its position, its database, and where its batches go."""
+
+from __future__ import annotations
+
+from gevent.event import Event
+
+from checkpoints import Seq
+from pillows.feed.document_loader import DocumentLoader
+from pillows.feed.identity_check import IdentityCheck
+from pillows.models import ChangeBatch
+
+
+class ReadCursor:
+    """One reading from a position on, first page by page, then at the head.
+
+    Args:
+        since: the position.
+        stop: ends the reading before its next request.
+        identity: makes sure that each response comes from the same database.
+        loader: adds documents to batches and hands them over.
+
+    Attributes:
+        following: whether the head is followed; before, pages are read.
+    """
+
+    __slots__ = ("following", "identity", "loader", "since", "stop")
+
+    def __init__(self, since: Seq, stop: Event, identity: IdentityCheck, loader: DocumentLoader) -> None:
+        self.since = since
+        self.stop = stop
+        self.identity = identity
+        self.loader = loader
+        self.following = False
+
+    def hand_over(self, batch: ChangeBatch | None) -> None:
+        """Hand over a batch with its documents, if there is one, and move on to its position."""
+        if batch is None:
+            return
+        self.loader.add(batch)
+        self.loader.drain()
+        if batch.seq is not None:
+            self.since = batch.seq

@@ -1,0 +1,173 @@
+"""Follow the head of the feed: one response after the other, batch by batch as rows arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pillows.clock import Clock
+from pillows.feed.batch_cutter import BatchCutter
+from pillows.feed.catch_up import FAR_BEHIND
+from pillows.feed.changes_parser import ChangesParser, ContinuousParser, MalformedFeedError, PageParser
+from pillows.feed.cursor import ReadCursor
+from pillows.feed.requests import tail_query
+from pillows.feed.source_database import SourceDatabase, require_complete
+from pillows.retry.backoff import Backoff
+
+#: A response that ends sooner comes from a server in maintenance or worse.
+SHORT_LIFE_SECONDS = 1.0
+
+#: A busy feed never ends by itself; a new request shows whether we still may read.
+MAX_LIFE_SECONDS = 1800.0
+
+#: Pause after a short longpoll answer, so that a steady trickle does not cost a request for each row.
+LINGER_SECONDS = 0.1
+LONGPOLL_ROWS = 1000
+
+#: Share of the idle timeout after which a first byte counts as late.
+_LATE = 0.8
+
+
+class ProxyBufferingDetector:
+    """Notices a proxy that holds back a continuous feed until it ends.
+
+    CouchDB sends a line end at once, so a feed whose first byte comes with its end was held back.
+
+    Args:
+        clock: for ages.
+        timeout_seconds: longest silence of CouchDB.
+    """
+
+    def __init__(self, clock: Clock, timeout_seconds: float) -> None:
+        self._clock = clock
+        self._timeout_seconds = timeout_seconds
+        self._began_at = clock.monotonic()
+        self._first_seconds: float | None = None
+
+    def record_block(self) -> None:
+        """Note that a block has arrived."""
+        if self._first_seconds is None:
+            self._first_seconds = self.age_seconds
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the request was sent."""
+        return self._clock.monotonic() - self._began_at
+
+    @property
+    def is_buffered(self) -> bool:
+        """Whether the response was held back; to be asked at its end."""
+        late_seconds = max(_LATE * self._timeout_seconds, self.age_seconds - 1.0)
+        return self._first_seconds is not None and self._first_seconds > late_seconds
+
+
+class Follower:
+    """Reads what arrives at the head of one database. Outlives each reading.
+
+    Args:
+        source: the database.
+        clock: for waits and ages.
+        warn: reports an event and its details to the operator.
+        get_max_life_seconds: returns how long the head is followed before a page is read again.
+    """
+
+    def __init__(
+        self,
+        source: SourceDatabase,
+        clock: Clock,
+        *,
+        warn: Callable[[str, Mapping[str, object]], None],
+        get_max_life_seconds: Callable[[], float],
+    ) -> None:
+        self._source = source
+        self._options = source.options
+        self._clock = clock
+        self._warn = warn
+        self._get_max_life_seconds = get_max_life_seconds
+        self._backoff = Backoff()
+
+    def run(self, cursor: ReadCursor) -> None:
+        """Read response after response until many changes are behind, or it has taken long.
+
+        Raises:
+            RetryableError: a response failed.
+            FatalError: reading cannot go on.
+        """
+        cursor.following = True
+        began_at = self._clock.monotonic()
+        while not cursor.stop.is_set():
+            asked_at = self._clock.monotonic()
+            pending, rows = self._longpoll(cursor) if self._source.longpolls else self._stream(cursor)
+            self._pause(cursor, self._clock.monotonic() - asked_at, rows)
+            too_old = self._clock.monotonic() - began_at > self._get_max_life_seconds()
+            if too_old or (pending or 0) > FAR_BEHIND:
+                return
+
+    def _pause(self, cursor: ReadCursor, lasted_seconds: float, rows: int) -> None:
+        """Wait after a short response: a server in maintenance ends each one at once, in good order.
+
+        While others write, each has a row or two; still at most one request a second is sent. A longpoll
+        ends with its first rows by design: the next one may follow after `LINGER_SECONDS`.
+        """
+        short_seconds = SHORT_LIFE_SECONDS - lasted_seconds
+        if not rows and short_seconds >= 0:
+            self._clock.wait(cursor.stop, max(SHORT_LIFE_SECONDS, self._backoff.next()))
+            return
+        self._backoff.reset()
+        if short_seconds > 0 and not self._source.longpolls:
+            self._clock.wait(cursor.stop, short_seconds)
+
+    def _stream(self, cursor: ReadCursor) -> tuple[int | None, int]:
+        """Read one continuous response; return how many changes are pending, and its rows."""
+        detector = ProxyBufferingDetector(self._clock, self._options.timeout)
+
+        def is_too_old() -> bool:
+            detector.record_block()
+            return detector.age_seconds > self._get_max_life_seconds()
+
+        parser = ContinuousParser()
+        query = tail_query(self._options, cursor.since, feed="continuous")
+        rows = self._read_response(cursor, query, parser, is_too_old)
+        if detector.is_buffered:
+            self._warn("source.buffered", {"remedy": "let the proxy pass `_changes` on unbuffered"})
+            self._source.longpolls = self._options.mode == "auto"
+        return parser.end.pending if parser.end else None, rows
+
+    def _longpoll(self, cursor: ReadCursor) -> tuple[int | None, int]:
+        """Read one longpoll response, then wait a moment for the next changes to gather."""
+        parser = PageParser()
+        query = tail_query(self._options, cursor.since, feed="longpoll", limit=LONGPOLL_ROWS)
+        rows = self._read_response(cursor, query, parser, lambda: False)
+        end = require_complete(parser)
+        if rows < LONGPOLL_ROWS:
+            self._clock.wait(cursor.stop, LINGER_SECONDS)
+        return end.pending, rows
+
+    def _read_response(
+        self, cursor: ReadCursor, query: str, parser: ChangesParser, is_too_old: Callable[[], bool]
+    ) -> int:
+        """Hand over the rows of a response block by block; return their number."""
+        cutter = BatchCutter(skip_design=self._options.skip_design)
+        asked_at = self._clock.monotonic()
+        with self._source.changes(query, silent_seconds=self._options.timeout) as response:
+            cursor.identity.check()
+            try:
+                for block in response.blocks():
+                    for change, size_bytes in parser.feed(block):
+                        if (batch := cutter.add(change, size_bytes)) is not None:
+                            cursor.hand_over(batch)
+                    cursor.hand_over(cutter.cut())
+                    if is_too_old():
+                        break
+            except MalformedFeedError:
+                cursor.hand_over(cutter.cut())
+                raise
+        if (end := parser.end) is not None:
+            cursor.hand_over(
+                cutter.end(
+                    end.seq,
+                    caught_up=not end.pending,
+                    pending=end.pending,
+                    asked_at=None if cutter.rows else asked_at,
+                )
+            )
+        return cutter.rows

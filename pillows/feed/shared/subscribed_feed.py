@@ -1,0 +1,141 @@
+"""A tail's feed that reads alone until it may join the shared one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+
+from gevent.event import Event
+
+from checkpoints import Seq, TailKey
+from checkpoints.checkpoint import NO_TAIL
+from pillows.feed.base import DatabaseIdentity
+from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.shared.shared_feed import SharedFeed
+from pillows.feed.shared.subscriber import Subscriber
+from pillows.models import Change, ChangeBatch, Document
+
+
+class SubscribedFeed:
+    """A feed that joins the shared one as soon as it is at the head. See `Feed` for the methods.
+
+    Args:
+        own: reads while it is alone.
+        shared: the readers of the same database.
+        wants: whether a change's document is wanted.
+        tail: the tail that reads.
+    """
+
+    def __init__(
+        self, own: CouchFeed, shared: SharedFeed, wants: Callable[[Change], bool], tail: TailKey = NO_TAIL
+    ) -> None:
+        self._own = own
+        self._shared = shared
+        self._wants = wants
+        self._tail = tail
+        self._subscriber: Subscriber | None = None
+        self._is_open = True
+        shared.register()
+
+    @property
+    def last_byte_at(self) -> float | None:
+        """Monotonic seconds of the last good byte; None before the first."""
+        return self._reading.last_byte_at
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the feed waits before it tries again; None while it is well."""
+        return self._reading.trouble
+
+    def identify(self) -> DatabaseIdentity:
+        """Ask which database this is; one attempt."""
+        return self._own.identify()
+
+    def mark(self) -> bool:
+        """Mark the database, if that is configured; one attempt."""
+        return self._own.mark()
+
+    def start(self) -> Seq:
+        """Return where a tail without a checkpoint begins; one attempt."""
+        return self._own.start()
+
+    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Read documents' leaf versions, by a quorum."""
+        return self._own.leaves(ids)
+
+    def current(self, ids: Sequence[str]) -> Sequence[Change]:
+        """Read the documents' current state with their JSON; one attempt."""
+        return self._own.current(ids)
+
+    def fetch(self, change: Change) -> Document:
+        """Fetch the document of a change that came without one; one attempt."""
+        return self._own.fetch(change)
+
+    def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
+        """Read an attachment; one attempt."""
+        return self._own.attachment(id, rev, name, max_bytes)
+
+    def pending(self, since: Seq) -> int | None:
+        """Return how many changes are behind `since`, as the server says."""
+        return self._own.pending(since)
+
+    def batches(
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
+        """Yield the changes after `since`: alone first, then shared, alone again after falling behind."""
+        while not stop.is_set():
+            try:
+                # Closed here, not by the garbage collector: closing ends connections.
+                with closing(self._read_alone(since, identity, stop)) as alone:
+                    for batch in alone:
+                        since = batch.seq or since
+                        yield batch
+                if self._subscriber is None:
+                    return
+                identity = self._own.identity or identity
+                with closing(self._subscriber.batches(stop, self._shared.drain)) as shared:
+                    for batch in shared:
+                        since = batch.seq or since
+                        yield batch
+            finally:
+                self._leave()
+
+    def close(self) -> None:
+        """Close every connection of its own. May be called twice."""
+        self._own.close()
+        if self._is_open:
+            self._is_open = False
+            self._shared.unregister()
+
+    def _read_alone(
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
+        """Yield changes until it has joined the shared feed, then the position at which it did."""
+        with closing(self._own.batches(since, identity, stop)) as alone:
+            for batch in alone:
+                since = batch.seq or since
+                yield batch
+                if batch.seq is not None:
+                    self._shared.hold(self, since)
+                if batch.asked_at is not None:
+                    held = self._shared.offer(self, since, batch.asked_at)
+                    if held is not None:
+                        # At once: while this reading ends, another reader could open the connection.
+                        self._subscriber = self._shared.join(
+                            held, self._own.identity or identity, self._wants, self._tail
+                        )
+                        break
+        if self._subscriber is not None and self._subscriber.held.seq != since:
+            yield ChangeBatch(changes=(), seq=self._subscriber.held.seq)
+
+    def _leave(self) -> None:
+        subscriber, self._subscriber = self._subscriber, None
+        if subscriber is not None:
+            self._shared.leave(subscriber)
+        else:
+            self._shared.release(self)
+
+    @property
+    def _reading(self) -> CouchFeed:
+        shared = self._shared.feed if self._subscriber is not None else None
+        return shared or self._own
