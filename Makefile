@@ -48,6 +48,10 @@ bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
 
+trace: $(VENV)/.dev ## Print the path of one change: calls, modules, greenlets, buffers
+	@$(BIN)/python -m tests.servers install
+	@$(BIN)/python -m bench.trace
+
 lint: $(VENV)/.dev ## Check style, imports and dependencies
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 	$(BIN)/deptry .
@@ -95,4 +99,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo mutants test machine proof soak chaos fuzz bench lint types format docs schema man install setup dev lock
+.PHONY: help demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock

@@ -1,6 +1,6 @@
-"""Writes the reference pages that are made from the code: commands, and every key of a configuration.
+"""Write the reference pages that are made from the code: commands, and every key of a configuration.
 
-`make docs` runs it; what it writes is not kept in the repository, so it cannot be out of date.
+`make docs` runs it. The pages are not kept in the repository, so they cannot be out of date.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _KINDS = {
 
 
 def main() -> None:
-    """Writes both pages."""
+    """Write both pages."""
     (REFERENCE / "commands.md").write_text(commands(), encoding="utf-8")
     (REFERENCE / "configuration.md").write_text(configuration(), encoding="utf-8")
 
 
 def commands() -> str:
-    """All commands, as `--help` describes them."""
+    """Return the page of all commands, as `--help` describes them."""
     return "\n".join(["# Commands", "", *(line for page in list_commands() for line in _command(page))])
 
 
@@ -55,14 +55,14 @@ def _command(page: CommandPage) -> Iterator[str]:
 
 
 def configuration() -> str:
-    """Every key of every section, with its type, its default and what its docstring says of it."""
+    """Return the page of every key with its type, default and description."""
     schema = make_schema()
     lines = [
         "# Configuration",
         "",
-        "Every key there is. `etc/pillowd.yaml` shows them in place; `pillowd check` says what is wrong with",
-        "a configuration, and `pillowd config show` what is in effect. `${VARIABLE}`,",
-        "`${VARIABLE:-default}`, `${file:/path}` and `${credential:name}` may stand in any value.",
+        "All keys. `etc/pillowd.yaml` shows them in place. `pillowd check` lists a configuration's problems,",
+        "and `pillowd config show` prints the settings in effect. Any value may be `${VARIABLE}`,",
+        "`${VARIABLE:default}`, `${file:/path}` or `${credential:name}`.",
         "",
     ]
     definitions: dict[str, Any] = schema["$defs"]
@@ -107,7 +107,7 @@ def _type(value: dict[str, Any]) -> str:
 
 
 def _unit(pattern: str) -> str | None:
-    """What a text with a unit is."""
+    """Return the kind of a text with a unit."""
     if "(ms|s|m|h|d)" in pattern:
         return "duration"
     return "size" if "iB" in pattern else None
@@ -126,7 +126,7 @@ def _default(value: dict[str, Any]) -> str:
 
 
 def _found(value: dict[str, Any], name: str) -> Any:
-    """What a schema says, itself or in one of its choices: a value may always be `${...}`, too."""
+    """Return a keyword of a schema, or of one of its alternatives."""
     places = [value, *value.get("anyOf", ())]
     return next((each[name] for each in places if each.get(name) is not None), None)
 
@@ -136,7 +136,7 @@ def _flat(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text in which nothing but our own backticks is Markdown."""
+    """Escape all Markdown in a text except backticks."""
     parts = text.split("`")
     parts[::2] = [re.sub(r"([\\*_<>\[\]$#{}])", r"\\\1", part) for part in parts[::2]]
     return "`".join(parts)

@@ -8,7 +8,6 @@ that cannot be had fails the tests under CI=true, and skips them with the reason
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -262,17 +261,3 @@ def scripted_server() -> Iterator[Callable[[], ScriptedServer]]:
 def clock() -> FakeClock:
     """Time that passes by itself once everybody waits; `FakeClock(auto=False)` waits for `advance`."""
     return FakeClock()
-
-
-@pytest.fixture
-def wait_until() -> Callable[..., None]:
-    """Waits, in real time, for what another greenlet or process does: `wait_until(condition, timeout=60)`."""
-
-    def wait(condition: Callable[[], object], timeout: float = 60.0, *, every: float = 0.01) -> None:
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"did not come true within {timeout} s: {condition}")
-            time.sleep(every)
-
-    return wait

@@ -1,3 +1,3 @@
-"""Reads a configuration: YAML in, validated values or every mistake at once out."""
+"""Read a configuration: YAML to validated settings, or to every problem at once."""
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Connections:
     """The connections of a configuration.
 
     Attributes:
-        names: the names of all, known and valid or not.
-        known: those of a known type.
+        names: the names of all connections, valid or not.
+        known: the connections of a known type.
     """
 
     names: frozenset[str]
@@ -50,12 +50,12 @@ class Connections:
 
     @property
     def sources(self) -> list[str]:
-        """The names of those that can be read from."""
+        """The names of the connections that can be read from."""
         return sorted(name for name, each in self.known.items() if each.its_type == SOURCE_TYPE)
 
     @property
     def valid(self) -> dict[str, ConnectionConfig]:
-        """Those whose settings are valid."""
+        """The connections whose settings are valid."""
         return {name: each.config for name, each in self.known.items() if each.config is not None}
 
     def get_settings(self, name: str) -> Options | None:

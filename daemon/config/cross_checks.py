@@ -28,7 +28,7 @@ class PillowCrossChecks:
     """The checks of one pillow.
 
     Args:
-        entry: what was written of it.
+        entry: the pillow as it was written.
         pillow: its settings.
         connections: the connections that it names.
     """

@@ -4,7 +4,7 @@ The phases, each a function that returns `(value, problems)`:
 
 1. load, include and interpolate: files to one filled tree (`includes`, `yaml_nodes`, `interpolate`);
 2. validate: connections, then pillows, then the rest (`connections`, `pillows`, `validation`);
-3. cross-check: what takes more than one key, or more than one pillow (`cross_checks`).
+3. cross-check: rules for several keys, or several pillows (`cross_checks`).
 
 Each phase goes on with the parts that are right.
 """

@@ -22,9 +22,9 @@ class PillowEntry:
 
     Attributes:
         name: its name.
-        node: what was written.
-        config: its settings, stand-ins or defaults for the broken keys; None if that is not enough.
-        broken: its keys that have problems, in themselves or below.
+        node: its part of the tree.
+        config: its settings, with stand-ins or defaults for broken keys; None if they are not enough.
+        broken: its keys that have problems.
         transports: its entries of `transport` whose connection is known.
     """
 
@@ -71,7 +71,7 @@ def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[P
 
 
 def _list_declared_outputs(name: str, node: Node) -> list[str]:
-    """Return the outputs that a pillow declares; the model reports what is wrong with them."""
+    """Return the outputs that a pillow declares; the model reports their problems."""
     listed = node.find(("outputs",))
     names = listed.to_plain() if listed else None
     if not names or not isinstance(names, list):

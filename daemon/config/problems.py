@@ -1,6 +1,6 @@
 """The problems of a configuration, each with its place and a remedy.
 
-Who corrects a file wants to see every problem at once. So each phase of loading returns
+An operator who corrects a file wants to see every problem at once. So each phase of loading returns
 `(value, problems)`, and `load` raises the problems of all phases together.
 """
 
@@ -106,6 +106,6 @@ def format_path(path: KeyPath) -> str:
 
 
 def _to_printable(text: str) -> str:
-    """Return text without what a terminal or log cannot take: lone surrogates and control characters."""
+    """Return text with lone surrogates and control characters escaped, for terminals and logs."""
     encoded = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in encoded)

@@ -25,7 +25,7 @@ class OutputEntry:
     Attributes:
         name: the output's name.
         path: the key path of its settings.
-        node: what was written of them.
+        node: their part of the tree.
         options: the valid settings.
     """
 
@@ -57,7 +57,7 @@ def validate_transport(
 
     Args:
         path: the entry's key path.
-        node: what was written.
+        node: its part of the tree.
         declared: the pillow's outputs.
         connections: the connections that it may name.
 
@@ -116,7 +116,7 @@ def _find_connection(
 def _list_outputs(
     path: KeyPath, node: Node, declared: Sequence[str], problems: ProblemCollector
 ) -> dict[str, tuple[KeyPath, Node]]:
-    """Return the key path of each output's settings, and what was written of them."""
+    """Return the key path and the node of each output's settings."""
     listed = node.find(("outputs",))
     own = node.without(*KEYS)
     if listed is None:

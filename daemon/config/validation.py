@@ -21,13 +21,13 @@ _Model = TypeVar("_Model", bound=Options)
 def validate(
     model: type[_Model], node: Node, path: KeyPath, given: Mapping[str, object] | None = None
 ) -> tuple[_Model | None, ProblemCollector]:
-    """Validate what was written against a model.
+    """Validate a part of the tree against a model.
 
     Args:
         model: the model.
-        node: what was written.
+        node: the part of the tree.
         path: its key path.
-        given: values that are validated already; they replace what was written.
+        given: values that are validated already, and replace those in the tree.
 
     Returns:
         The model's instance, None with problems; and the problems.

@@ -55,7 +55,7 @@ def to_problems(
     Args:
         error: all errors of one validation.
         model: the model.
-        node: what was validated; a value in it that is `broken` has been reported.
+        node: the part of the tree that was validated; its `broken` values have been reported.
         path: its key path.
     """
     by_place: dict[tuple[Place, KeyPath], ConfigProblem] = {}

@@ -240,7 +240,7 @@ def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | Non
 
 
 def _store(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
-    """Writes the file so that a crash leaves the old or the new one, and loads it."""
+    """Write the configuration and load it; a crash leaves the old or the new file."""
     text = format_yaml(mirror.make_settings(columns))
     head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
     if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:

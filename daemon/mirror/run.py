@@ -18,7 +18,7 @@ from typing import Any, cast
 import click
 from rich.console import Console
 
-from daemon import logs, signals
+from daemon import logs
 from daemon.app import Daemon
 from daemon.cli import control_client
 from daemon.cli.check import probe_connections
@@ -29,7 +29,7 @@ from daemon.mirror.columns import infer_columns, sample_documents
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
 from daemon.mirror.existing_table import find_existing_columns
 from daemon.mirror.progress import MirrorProgress
-from daemon.signals import Signals
+from daemon.signals import Signals, handle_signals
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
@@ -84,7 +84,7 @@ class MirrorWatcher:
 
     Attributes:
         progress: shows the status.
-        asked: the signals, by which the daemon is stopped.
+        signals: the signals, by which the daemon is stopped.
         once: stop when caught up.
         config: path of the configuration.
         last: the last status.
@@ -93,7 +93,7 @@ class MirrorWatcher:
     """
 
     progress: MirrorProgress
-    asked: Signals
+    signals: Signals
     once: bool
     config: str
     last: TailStatus | None = field(default=None)
@@ -112,7 +112,7 @@ class MirrorWatcher:
         if self.last.state is State.LIVE and self.last.seq is not None and self.last.pass_number is None:
             self.caught_up = True
         if self.last.state is State.FAILED or (self.once and self.caught_up):
-            self.asked.stop.set()
+            self.signals.stop.set()
 
 
 def _warn_of_visible_passwords(mirror: Mirror) -> None:
@@ -163,20 +163,20 @@ def _run(mirror: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
     clock = SystemClock()
     console = Console(stderr=True)
     with ExitStack() as stack:
-        asked = stack.enter_context(signals.handle_signals())
+        signals = stack.enter_context(handle_signals())
         log = stack.enter_context(_open_log(mirror.folder / LOG_FILE))
         redactor = Redactor.of_settings(config)
         lines = stack.enter_context(
             logs.configure_logging(format="json", level="info", stream=log, clock=clock, redactor=redactor)
         )
         progress = stack.enter_context(MirrorProgress(console, clock))
-        watcher = MirrorWatcher(progress=progress, asked=asked, once=once, config=str(mirror.config_path))
+        watcher = MirrorWatcher(progress=progress, signals=signals, once=once, config=str(mirror.config_path))
         daemon = Daemon(
             config,
             keys=tail_keys(config),
             environ=os.environ,
             clock=clock,
-            signals=asked,
+            signals=signals,
             logs=lines,
             watch=watcher,
         )

@@ -19,12 +19,12 @@ import json
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import gevent
-import greenlet
 from gevent.event import Event
 
 from checkpoints import CheckpointStore
@@ -36,6 +36,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.feed.shared.pool import FeedPool
 from pillows.observer import Observer
 from pillows.runtime.status import State
+from tests.support.hub_meter import HubMeter
 
 #: Turns that are told of.
 LONG_SECONDS = 0.01
@@ -43,38 +44,30 @@ SAMPLE_SECONDS = 0.004
 
 
 class Turns:
-    """Measures turns while it is on.
+    """Measures turns, and notes where the long ones and those that sleep were seen.
 
     Attributes:
-        count, most: how many turns there were, and the CPU seconds of the longest.
+        meter: counts turns, in the thread's CPU seconds.
         longest: the longest ones: CPU seconds, and where they were seen.
         slept: where the thread was seen to sleep outside the hub.
     """
 
     def __init__(self) -> None:
+        self.meter = HubMeter(time.thread_time, self._note, with_hub=True)
         self.longest: list[tuple[float, list[str]]] = []
         self.slept: collections.Counter[str] = collections.Counter()
-        self.count = 0
-        self.most = 0.0
-        self._began = 0.0
         self._samples: list[str] = []
 
-    def start(self) -> None:
+    @contextmanager
+    def measure(self) -> Iterator[None]:
         signal.signal(signal.SIGPROF, self._sample)
         signal.signal(signal.SIGUSR1, self._asleep)
         signal.setitimer(signal.ITIMER_PROF, SAMPLE_SECONDS, SAMPLE_SECONDS)
-        self._began = time.thread_time()
-        greenlet.settrace(self._switched)
-
-    def stop(self) -> None:
-        greenlet.settrace(None)
+        with self.meter.measure():
+            yield
         signal.setitimer(signal.ITIMER_PROF, 0)
 
-    def _switched(self, _event: str, _greenlets: Any) -> None:
-        now = time.thread_time()
-        seconds, self._began = now - self._began, now
-        self.count += 1
-        self.most = max(self.most, seconds)
+    def _note(self, seconds: float) -> None:
         if seconds > LONG_SECONDS:
             self.longest.append((seconds, self._samples))
             self.longest = sorted(self.longest, key=lambda turn: -turn[0])[:5]
@@ -115,19 +108,18 @@ def main(config_path: str, documents: int) -> None:
         tail, stop = factory(), Event()
         gc.collect()
         gc.freeze()  # as after a start: what was imported is not walked through again
-        turns.start()
-        print("running", flush=True)
-        running = gevent.spawn(tail.run, stop)
-        while not running.dead and not (tail.state is State.LIVE and tail.status().changes >= documents):
-            gevent.sleep(0.05)
-        stop.set()
-        running.join()
-        turns.stop()
+        with turns.measure():
+            print("running", flush=True)
+            running = gevent.spawn(tail.run, stop)
+            while not running.dead and not (tail.state is State.LIVE and tail.status().changes >= documents):
+                gevent.sleep(0.05)
+            stop.set()
+            running.join()
         running.get()
         letters.close()
     told = {
-        "turns": turns.count,
-        "most": turns.most,
+        "turns": turns.meter.count,
+        "most": turns.meter.longest_seconds,
         "longest": turns.longest,
         "slept": turns.slept.most_common(5),
     }

@@ -15,6 +15,7 @@ from typing import Any, Self
 import yaml
 
 from checkpoints import ControlClient
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 PILLOWD = (sys.executable, str(ROOT / "pillowd.py"))
@@ -130,12 +131,15 @@ class Pillowd:
         return self
 
     def wait_for(self, holds: Callable[[], Any], *, seconds: float = 60.0) -> None:
-        """Waits, in real time, until something holds, as long as the daemon lives."""
-        give_up_at = time.monotonic() + seconds
-        while not holds():
+        """Wait until something holds, as long as the daemon lives."""
+
+        def holds_while_alive() -> Any:
+            if holds():
+                return True
             assert self.child.poll() is None, f"ended: {self.log.read_text()}"
-            assert time.monotonic() < give_up_at, f"not within {seconds:g} s: {self.log.read_text()[-3000:]}"
-            time.sleep(0.02)
+            return False
+
+        wait_until(holds_while_alive, seconds=seconds, explain=lambda: self.log.read_text()[-3000:])
 
     def signal(self, number: int) -> None:
         self.child.send_signal(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from tests.acceptance.process import Pillowd
 from tests.acceptance.wire import Sent
 from tests.acceptance.world import Runs, World, live
 from tests.support.sizes import proving, size
+from tests.support.waiting import wait_until
 
 #: One of our documents weighs at least as much, alone and with the frame of its row.
 DOCUMENT_BYTES = 450
@@ -177,9 +178,7 @@ def test_a_stop_at_full_load_is_quick_and_nothing_is_sent_again(world: World, do
 
 @pytest.mark.timeout(size(ci=300, proof=2000))
 @pytest.mark.parametrize("documents", ["bulk_get", pytest.param("include_docs", marks=pytest.mark.proof)])
-def test_after_a_kill_no_row_in_postgresql_is_written_twice(
-    world: World, documents: str, wait_until: Callable[..., None]
-) -> None:
+def test_after_a_kill_no_row_in_postgresql_is_written_twice(world: World, documents: str) -> None:
     """Alone it keeps the checkpoint in the rows' transactions: what is there is never written again."""
     crashing = Crashing(world, documents, "postgres")
     stand: list[dict[str, tuple[str, str]]] = []

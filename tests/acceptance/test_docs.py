@@ -28,6 +28,7 @@ from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
 from tests.servers.couch_client import CouchDatabase
 from tests.support.readme import find_block
+from tests.support.waiting import wait_until
 
 DOCS = ROOT / "docs"
 #: What a page writes for the reader's own server.
@@ -222,7 +223,7 @@ def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDataba
 
 
 def test_the_readme_s_pillow_and_its_commands_run(
-    couch: Any, couch_db: CouchDatabase, postgres_dsn: str, tmp_path: Path, wait_until: Any
+    couch: Any, couch_db: CouchDatabase, postgres_dsn: str, tmp_path: Path
 ):
     """Its configuration and its three commands as they are written, on servers of ours."""
     couch_db.put("a", {"doc_type": "Case", "name": "Ada", "opened_on": "2026-03-01T09:30:00Z"})
@@ -253,7 +254,7 @@ def test_the_readme_s_pillow_and_its_commands_run(
         daemon = subprocess.Popen(run, cwd=tmp_path, env=environ, stderr=log)
     try:
         # 75 is "later": on a busy machine the daemon may start for longer than a command waits for it.
-        wait_until(lambda: " live " in ask(status, 75), every=0.5)
+        wait_until(lambda: " live " in ask(status, 75))
         daemon.terminate()
         assert daemon.wait(timeout=60) == 0
     finally:

@@ -15,38 +15,25 @@ import pytest
 from tests.acceptance.process import Pillowd, couchdb
 from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
-from tests.servers.scripted import Request, ScriptedServer, head
+from tests.servers.scripted import ScriptedServer
 from tests.support.sizes import size
+from tests.support.webhook import Webhook
 
 DOCUMENTS = size(ci=2000, proof=50_000)
 
 
-class Hook:
-    """A webhook that keeps the newest of each id."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.documents: dict[str, dict[str, Any]] = {}
-        server.on("POST", "/", self.take)
-        self.url = f"{server.url}/"
-
-    def take(self, request: Request) -> bytes:
-        for one in request.json()["documents"]:
-            if one["version"] > self.documents.get(one["id"], {"version": -1})["version"]:
-                self.documents[one["id"]] = one
-        return head(204, length=0)
-
-    def rows(self) -> dict[str, Any]:
-        return {id: one["rows"]["hook"][0] for id, one in self.documents.items() if one["rows"]["hook"]}
+def rows(hook: Webhook) -> dict[str, Any]:
+    return {id: one["rows"]["hook"][0] for id, one in hook.documents.items() if one["rows"]["hook"]}
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
+def hook() -> Iterator[Webhook]:
     with ScriptedServer() as server:
-        yield Hook(server)
+        yield Webhook(server)
 
 
 @pytest.fixture
-def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase, hook: Hook) -> Iterator[Pillowd]:
+def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase, hook: Webhook) -> Iterator[Pillowd]:
     """One pillow for each transport, all on one database."""
     server = couchdb(couch.url, couch.auth)
     connections = {
@@ -97,14 +84,14 @@ def lines(*paths: Path) -> dict[str, Any]:
 
 
 def test_every_transport_has_what_the_source_has_after_a_kill_and_a_restart(
-    pillowd: Pillowd, couch_db: CouchDatabase, hook: Hook, tmp_path: Path
+    pillowd: Pillowd, couch_db: CouchDatabase, hook: Webhook, tmp_path: Path
 ) -> None:
     def everywhere() -> bool:
         source = couch_db.documents()
         if not all(table(tmp_path, name) == source for name in ("documents", "both")):
             return False
         found = [lines(tmp_path / "both.jsonl"), lines(*sorted(tmp_path.glob("documents.*.jsonl.gz*")))]
-        return [*found, hook.rows(), couch_of(couch_db, "-copy").documents()] == [source] * 4
+        return [*found, rows(hook), couch_of(couch_db, "-copy").documents()] == [source] * 4
 
     couch_db.fill(DOCUMENTS)
     pillowd.start()

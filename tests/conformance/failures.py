@@ -18,11 +18,11 @@ from tests.conformance.steps import (
     opened,
     pair,
     rows,
-    wait_until,
     write_until_answered,
 )
 from tests.conformance.target import Target, at, batch, document, gone
 from tests.support.sizes import size
+from tests.support.waiting import wait_until
 
 
 class FailureConformance:

@@ -65,13 +65,6 @@ def write_until_answered(transport: Transport, written: Batch) -> WriteResult:
     raise AssertionError("the target never came back")
 
 
-def wait_until(condition: Any, *, timeout_seconds: float = 60) -> None:
-    """Waits for what a server does in its own time."""
-    with gevent.Timeout(timeout_seconds, AssertionError(f"did not become true in {timeout_seconds} s")):
-        while not condition():
-            gevent.sleep(0.05)
-
-
 def only_transactional(target: Target) -> None:
     """Skips where the checkpoint is not saved with the rows."""
     if not target.transactional:

@@ -22,6 +22,7 @@ from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY
 from tests.support.sizes import size
 from tests.support.tails import plan
+from tests.support.waiting import wait_until
 
 COUNT = size(ci=2_000, proof=100_000)
 DOCUMENTS = COUNT // 20
@@ -65,9 +66,9 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
     running = gevent.spawn(tail.run, stop)
     try:
         for share in (0.2, 0.5, 0.8):
-            until(lambda share=share: tail.status().changes > share * COUNT, running)
+            wait_until(lambda share=share: tail.status().changes > share * COUNT, seconds=300, worker=running)
             proxy.reset()
-        until(lambda: tail.state is State.LIVE, running)
+        wait_until(lambda: tail.state is State.LIVE, seconds=300, worker=running)
         carriers = [each for each in proxy.connections if b"/_bulk" in each.to_server]
         assert len(carriers) > 1 + 3  # one lane needs one, and another after each reset
     finally:
@@ -83,11 +84,3 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
         client.indices.refresh(index=index)
         found = scan(client, index=index, size=10_000, source_includes=["n"])
         assert {hit["_id"]: hit["_source"]["n"] for hit in found} == expected
-
-
-def until(condition: Callable[[], bool], running: gevent.Greenlet) -> None:
-    with gevent.Timeout(300):
-        while not condition():
-            if running.dead:
-                running.get()
-            gevent.sleep(0.01)

@@ -18,7 +18,6 @@ import pytest
 import requests
 from elasticsearch import Elasticsearch
 from elasticsearch.helpers import scan
-from gevent.event import Event
 
 from checkpoints import TailKey
 from pillows import registry
@@ -27,14 +26,13 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.retry.backoff import AWAY_SECONDS
 from pillows.runtime.status import State
-from pillows.runtime.tail import Tail
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.recorder import Recorder
 from tests.support.sizes import proving, size
-from tests.support.tails import plan
+from tests.support.tails import RunningTail, plan
 
 #: One document in a hundred can never be written.
 EVERY = 100
@@ -180,7 +178,7 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str
 
 
 @contextmanager
-def tail_of(folder: Path, feed: ListFeed, place: Place, **settings: Any) -> Iterator[tuple[Tail, Any]]:
+def tail_of(folder: Path, feed: ListFeed, place: Place, **settings: Any) -> Iterator[RunningTail]:
     folder.mkdir(exist_ok=True)
     key = place.make().key
     pillow = Pillow(
@@ -190,23 +188,13 @@ def tail_of(folder: Path, feed: ListFeed, place: Place, **settings: Any) -> Iter
         transform=place.transform,
     )
     made = plan(folder, feed, key=key, pillow=pillow, make_transports=lambda: [place.make()], **settings)
-    stop, tail = Event(), Tail(made)
-    running = gevent.spawn(tail.run, stop)
+    run = RunningTail(made)
     try:
-        tail.ended = running.ready  # type: ignore[attr-defined]
-        yield tail, made
+        yield run
     finally:
-        stop.set()
-        running.get(timeout=60)
+        run.finish()
         made.store.close()
         made.dead_letters.close()
-
-
-def until(condition: Callable[[], Any], tail: Tail, seconds: float) -> None:
-    with gevent.Timeout(seconds, AssertionError(f"not within {seconds} s: {tail.state} {tail.reason}")):
-        while not condition():
-            assert not tail.ended()  # type: ignore[attr-defined]
-            gevent.sleep(0.01)
 
 
 def seconds_of(folder: Path, place: Place, *, bad: bool, observer: Observer | None = None) -> float:
@@ -214,8 +202,8 @@ def seconds_of(folder: Path, place: Place, *, bad: bool, observer: Observer | No
     gc.collect()
     began = time.monotonic()
     # One try: after a minute each would be tried again, and fail again.
-    with tail_of(folder, feed, place, observer=observer, max_tries=1) as (tail, _):
-        until(lambda: tail.state is State.LIVE, tail, 1200)
+    with tail_of(folder, feed, place, observer=observer, max_tries=1) as run:
+        run.until(lambda: run.tail.state is State.LIVE, 1200)
         return time.monotonic() - began
 
 
@@ -245,7 +233,8 @@ def test_one_document_in_a_hundred_that_can_never_be_written(
 
     assert place.mended
     feed = ListFeed(batches(bad=True))
-    with tail_of(tmp_path / "poisoned", feed, place.mended()) as (tail, made):
+    with tail_of(tmp_path / "poisoned", feed, place.mended()) as run:
+        made = run.settings
         dead_letters = made.dead_letters.list(made.key)
         assert sorted(dead_letter.id for dead_letter in dead_letters) == sorted(bad)
         assert all(dead_letter.error and dead_letter.failures == 1 for dead_letter in dead_letters)
@@ -256,7 +245,7 @@ def test_one_document_in_a_hundred_that_can_never_be_written(
         made.dead_letters.retry(
             made.key, [(dead_letter.transport, dead_letter.id) for dead_letter in dead_letters]
         )
-        until(lambda: not made.dead_letters.count(made.key), tail, 300)
+        run.until(lambda: not made.dead_letters.count(made.key), 300)
         assert place.read() == good | dict.fromkeys(bad, place.bad)
 
 
@@ -297,21 +286,22 @@ def outage(
         dict,
     )
     feed, other, seen = ListFeed(batches(bad=False)), ListFeed(batches(bad=False)), Recorder()
-    with tail_of(tmp_path / "away", feed, place, observer=seen) as (tail, made):
-        until(lambda: tail.status().changes, tail, 60)
+    with tail_of(tmp_path / "away", feed, place, observer=seen) as run:
+        tail, made = run.tail, run.settings
+        run.until(lambda: tail.status().changes)
         with proxy.refusing():
-            until(lambda: tail.state is State.BACKING_OFF, tail, 60)
+            run.until(lambda: tail.state is State.BACKING_OFF)
             before = psutil.Process().memory_info().rss
-            with tail_of(tmp_path / "other", other, places("transform", "other")) as (unharmed, _):
-                until(lambda: unharmed.state is State.LIVE, unharmed, 60)
+            with tail_of(tmp_path / "other", other, places("transform", "other")) as unharmed:
+                unharmed.until(lambda: unharmed.tail.state is State.LIVE)
                 gevent.sleep(OUTAGE_SECONDS)
             assert tail.state is State.BACKING_OFF
             assert psutil.Process().memory_info().rss - before < 64 * 2**20
             assert made.dead_letters.count(made.key) == 0
             written, back_at = tail.status().changes, time.monotonic()
-        until(lambda: tail.status().changes > written, tail, 60)
+        run.until(lambda: tail.status().changes > written)
         print(f"away for {OUTAGE_SECONDS} s, went on {time.monotonic() - back_at:.1f} s after it was back")
-        until(lambda: tail.state is State.LIVE, tail, 60)
+        run.until(lambda: tail.state is State.LIVE)
         assert made.dead_letters.count(made.key) == 0
         assert all(told["delay_seconds"] <= AWAY_SECONDS for told in seen.of("retry"))
     requests.post(f"{elasticsearch_url}/{index}/_refresh", timeout=60).raise_for_status()

@@ -32,6 +32,7 @@ from tests.servers.scripted import (
 )
 from tests.servers.tcp_proxy import Fault
 from tests.support.sizes import size
+from tests.support.waiting import wait_until
 
 
 def test_couch_database_is_fresh_and_keeps_what_is_written(couch_db):
@@ -132,7 +133,7 @@ def test_proxy_fails_a_request_before_the_server_sees_all_of_it(couch, couch_db,
     assert couch_db.changes()["results"] == []
 
 
-def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy, wait_until):
+def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy):
     proxy = tcp_proxy(couch)
     url = f"{proxy.url}/{couch_db.name}/_changes"
     query = {"feed": "continuous", "heartbeat": 60_000}
@@ -204,7 +205,7 @@ def test_a_server_that_cannot_start_shows_its_log():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's help is Linux's")
-def test_a_server_does_not_outlive_the_process_that_started_it(wait_until):
+def test_a_server_does_not_outlive_the_process_that_started_it():
     script = """
 from tests.servers.couchdb.process import CouchDB
 server = CouchDB(memory=True)

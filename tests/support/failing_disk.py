@@ -18,7 +18,7 @@ from gevent import monkey
 from checkpoints.files.directory import Directory
 
 
-class Crash(BaseException):
+class Crash(Exception):
     """The process is dead: none of its later system calls takes effect."""
 
 

@@ -12,11 +12,12 @@ import greenlet
 
 
 class HubMeter:
-    """Measure each turn of each greenlet but the hub's own.
+    """Measure each turn of each greenlet.
 
     Args:
         clock: `time.monotonic` sees blocking calls too; `time.thread_time` sees this thread's computing only.
         on_turn: called with the seconds of each turn.
+        with_hub: measure the hub's own turns too; on a clock that counts waiting they are waiting for work.
 
     Attributes:
         count: how many turns there were.
@@ -27,11 +28,14 @@ class HubMeter:
         self,
         clock: Callable[[], float] = time.monotonic,
         on_turn: Callable[[float], object] = lambda _seconds: None,
+        *,
+        with_hub: bool = False,
     ) -> None:
         self.count = 0
         self.longest_seconds = 0.0
         self._clock = clock
         self._on_turn = on_turn
+        self._with_hub = with_hub
         self._began = clock()
 
     @contextmanager
@@ -49,7 +53,7 @@ class HubMeter:
     def _switched(self, _event: str, greenlets: tuple[Any, Any]) -> None:
         now = self._clock()
         seconds, self._began = now - self._began, now
-        if greenlets[0] is gevent.get_hub():  # its time is waiting for somebody to have work
+        if greenlets[0] is gevent.get_hub() and not self._with_hub:
             return
         self.count += 1
         self.longest_seconds = max(self.longest_seconds, seconds)

@@ -49,7 +49,7 @@ class RunningTail:
         """Stop the tail. Return its checkpoint, if it has saved one."""
         self.stop.set()
         self.greenlet.get(timeout=60)
-        return self.settings.store.get(KEY)
+        return self.settings.store.get(self.settings.key)
 
     def kill(self) -> None:
         """End the tail wherever it is, as SIGKILL would."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +15,7 @@ from checkpoints import Checkpoint
 from pillows.errors import RetryableError
 from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
 from tests.conformance.target import KEY, at, batch, document
+from tests.support.failing_disk import Crash, FailingCalls
 
 BATCHES = 4
 #: The first output's segments are full after two batches, the second's never are.
@@ -24,53 +23,12 @@ OUTPUTS = {
     "docs": JsonlOutput(file="docs.jsonl", segment_size="250B"),
     "other": JsonlOutput(file="other.jsonl"),
 }
-CALLS = ("pwrite", "fsync", "ftruncate", "rename")
-
-
-class Crash(Exception):
-    """The process is dead: nothing that it asks of the system happens any more."""
-
-
-class Disk:
-    """Counts the calls that a process makes, and lets one of them, by number, go wrong.
-
-    Attributes:
-        calls: how many there were.
-        fails_at, crashes_at: the calls that are refused, or the last of this process.
-        done: whether what goes wrong goes wrong once the system has done its part.
-    """
-
-    def __init__(self, *, fails_at: int = 0, crashes_at: int = 0, done: bool = False) -> None:
-        self.calls = 0
-        self.fails_at = fails_at
-        self.crashes_at = crashes_at
-        self.done = done
-
-    def wrapped(self, name: str) -> Callable[..., Any]:
-        # Nothing here depends on what really reaches the disk: a crash of the process alone.
-        real: Callable[..., Any] = (lambda _: None) if name == "fsync" else getattr(os, name)
-
-        def call(*arguments: Any, **named: Any) -> Any:
-            self.calls += 1
-            if self.crashes_at and self.calls > self.crashes_at:
-                raise Crash
-            wrong = self.calls in (self.fails_at, self.crashes_at)
-            result = real(*arguments, **named) if not wrong or self.done else None
-            if self.calls == self.crashes_at:
-                raise Crash
-            if self.calls == self.fails_at:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return result
-
-        return call
 
 
 @contextmanager
-def on(disk: Disk, folder: Path) -> Iterator[tuple[JsonlTransport, Checkpoint]]:
+def on(disk: FailingCalls, folder: Path) -> Iterator[tuple[JsonlTransport, Checkpoint]]:
     """A process that writes to that disk until it ends, or crashes."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in CALLS:
-            patch.setattr(os, name, disk.wrapped(name))
+    with disk.patched():
         one = JsonlTransport("files", KEY, JsonlConnection(folder=folder), OUTPUTS)
         try:
             checkpoint = _until_done(one.open).checkpoint or at("0")
@@ -89,7 +47,7 @@ def _until_done(attempt: Callable[[], Any]) -> Any:
     return attempt()
 
 
-def carry(disk: Disk, folder: Path) -> int:
+def carry(disk: FailingCalls, folder: Path) -> int:
     """Writes batches from the checkpoint on, each again until it is taken. Returns the last that was."""
     taken = 0
     try:
@@ -120,7 +78,7 @@ def lines(folder: Path, output: str) -> list[int]:
 
 def assert_exact(folder: Path, at_least: int) -> None:
     """The files hold exactly the lines that the checkpoint says, which are all that were acknowledged."""
-    with on(Disk(), folder) as (_, checkpoint):
+    with on(FailingCalls(), folder) as (_, checkpoint):
         pass
     assert checkpoint.changes in (at_least, at_least + 1)
     expected = [number for number in range(1, checkpoint.changes + 1) for _ in "ab"]
@@ -129,7 +87,7 @@ def assert_exact(folder: Path, at_least: int) -> None:
 
 def calls(folder: Path) -> int:
     """How many calls it takes when nothing goes wrong."""
-    disk = Disk()
+    disk = FailingCalls()
     folder.mkdir()
     assert carry(disk, folder) == BATCHES
     assert_exact(folder, BATCHES)
@@ -146,9 +104,9 @@ def fresh(folder: Path, *parts: object) -> Path:
 def test_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_path: Path, done: bool) -> None:
     for number in range(1, calls(tmp_path / "clean") + 1):
         folder = fresh(tmp_path, number)
-        taken = carry(Disk(crashes_at=number, done=done), folder)
+        taken = carry(FailingCalls(crashes_at=number, done=done), folder)
         assert_exact(folder, taken)
-        assert carry(Disk(), folder) == BATCHES
+        assert carry(FailingCalls(), folder) == BATCHES
         assert_exact(folder, BATCHES)
 
 
@@ -156,7 +114,7 @@ def test_a_crash_at_every_call_leaves_exactly_the_acknowledged_lines(tmp_path: P
 def test_a_refusal_of_every_call_costs_no_line_and_doubles_none(tmp_path: Path, done: bool) -> None:
     for number in range(1, calls(tmp_path / "clean") + 1):
         folder = fresh(tmp_path, number)
-        assert carry(Disk(fails_at=number, done=done), folder) == BATCHES
+        assert carry(FailingCalls(fails_at=number, done=done), folder) == BATCHES
         assert_exact(folder, BATCHES)
 
 
@@ -168,7 +126,7 @@ def test_a_crash_soon_after_a_refusal_leaves_exactly_the_acknowledged_lines(
     for refused in range(1, calls(tmp_path / "clean") + 1):
         for crashed in range(refused + 1, refused + 9):
             folder = fresh(tmp_path, refused, crashed)
-            taken = carry(Disk(fails_at=refused, crashes_at=crashed, done=done), folder)
+            taken = carry(FailingCalls(fails_at=refused, crashes_at=crashed, done=done), folder)
             assert_exact(folder, taken)
 
 
@@ -176,9 +134,9 @@ def test_finished_segments_may_be_taken_away_at_once(tmp_path: Path) -> None:
     """Whoever collects them need not wait for the next batch, or for the next start."""
     for number in range(1, calls(tmp_path / "clean") + 1):
         folder = fresh(tmp_path, number)
-        carry(Disk(crashes_at=number, done=True), folder)
+        carry(FailingCalls(crashes_at=number, done=True), folder)
         taken = _collect(folder)
-        assert carry(Disk(), folder) == BATCHES
+        assert carry(FailingCalls(), folder) == BATCHES
         assert taken + lines(folder, "docs") == lines(folder, "other")
 
 

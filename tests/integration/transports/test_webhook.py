@@ -20,46 +20,20 @@ from pillows.transports.base import TargetState
 from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
 from tests.conformance.target import KEY, at, batch, document, gone
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
+from tests.support.webhook import Webhook
 
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
 MakeHook = Callable[..., WebhookTransport]
 
 
-class Receiver:
-    """A webhook that keeps the newest version of each id, and refuses documents that are marked."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        self.server = server
-        self.documents: dict[str, dict[str, Any]] = {}
-        server.on("POST", "/hook", self.take)
-
-    @property
-    def url(self) -> str:
-        return f"{self.server.url}/hook"
-
-    @property
-    def requests(self) -> list[Request]:
-        return self.server.requests
-
-    def take(self, request: Request) -> bytes:
-        sent = request.json()
-        bad = [one["id"] for one in sent["documents"] if one["id"].startswith("bad")]
-        if bad:
-            return json_reply({"error": f"{bad[0]} is bad"}, 422)
-        for one in sent["documents"]:
-            if one["version"] > self.documents.get(one["id"], {"version": -1})["version"]:
-                self.documents[one["id"]] = one
-        return head(204, length=0)
+@pytest.fixture
+def receiver(scripted_server: Callable[[], ScriptedServer]) -> Webhook:
+    return Webhook(scripted_server())
 
 
 @pytest.fixture
-def receiver(scripted_server: Callable[[], ScriptedServer]) -> Receiver:
-    return Receiver(scripted_server())
-
-
-@pytest.fixture
-def hook(receiver: Receiver) -> Iterator[MakeHook]:
+def hook(receiver: Webhook) -> Iterator[MakeHook]:
     made: list[WebhookTransport] = []
 
     def make(**options: Any) -> WebhookTransport:
@@ -74,7 +48,7 @@ def hook(receiver: Receiver) -> Iterator[MakeHook]:
         one.close()
 
 
-def test_a_message_holds_every_documents_complete_rows(receiver: Receiver, hook: MakeHook) -> None:
+def test_a_message_holds_every_documents_complete_rows(receiver: Webhook, hook: MakeHook) -> None:
     http = hook()
     assert http.open() == TargetState()
     http.acquire(at("0"))
@@ -112,18 +86,18 @@ def test_a_message_holds_every_documents_complete_rows(receiver: Receiver, hook:
     assert request.headers["content-type"] == "application/json"
 
 
-def test_a_delete_within_the_first_pass_is_sent(receiver: Receiver, hook: MakeHook) -> None:
+def test_a_delete_within_the_first_pass_is_sent(receiver: Webhook, hook: MakeHook) -> None:
     """Nothing tells whether the document was sent: it may have been, earlier in the same pass."""
     hook().write(batch(gone("c", 2), first_pass=True))
     assert receiver.documents["c"]["rows"] == {"docs": [], "other": []}
 
 
-def test_an_empty_batch_sends_nothing(receiver: Receiver, hook: MakeHook) -> None:
+def test_an_empty_batch_sends_nothing(receiver: Webhook, hook: MakeHook) -> None:
     hook().write(batch())
     assert receiver.requests == []
 
 
-def test_the_signature_is_that_of_standard_webhooks(receiver: Receiver, hook: MakeHook) -> None:
+def test_the_signature_is_that_of_standard_webhooks(receiver: Webhook, hook: MakeHook) -> None:
     hook(secret=SECRET, headers={"Authorization": "Bearer t0ken"}).write(batch(document("a", 1, {"n": 1})))
     (request,) = receiver.requests
     id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
@@ -133,13 +107,13 @@ def test_the_signature_is_that_of_standard_webhooks(receiver: Receiver, hook: Ma
     assert request.headers["authorization"] == "Bearer t0ken"
 
 
-def test_without_a_secret_nothing_is_signed(receiver: Receiver, hook: MakeHook) -> None:
+def test_without_a_secret_nothing_is_signed(receiver: Webhook, hook: MakeHook) -> None:
     hook().write(batch(document("a", 1, {"n": 1})))
     assert "webhook-signature" not in receiver.requests[0].headers
 
 
 def test_a_retried_message_has_the_same_key_and_another_content_another(
-    receiver: Receiver, hook: MakeHook
+    receiver: Webhook, hook: MakeHook
 ) -> None:
     http = hook()
     for n in (1, 1, 2):
@@ -149,7 +123,7 @@ def test_a_retried_message_has_the_same_key_and_another_content_another(
     assert keys[0] == f'"{receiver.requests[0].headers["webhook-id"]}"'
 
 
-def test_messages_are_cut_at_their_size_and_stay_in_order(receiver: Receiver, hook: MakeHook) -> None:
+def test_messages_are_cut_at_their_size_and_stay_in_order(receiver: Webhook, hook: MakeHook) -> None:
     documents = [document(f"d{n:03}", 1, {"text": "x" * 1000}) for n in range(100)]
     large = document("large", 1, {"text": "x" * 50_000})
     hook(max_bytes="20KiB").write(batch(*documents, large))
@@ -160,7 +134,7 @@ def test_messages_are_cut_at_their_size_and_stay_in_order(receiver: Receiver, ho
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_documents_at_fault_are_found_by_halving(receiver: Receiver, hook: MakeHook, status: int) -> None:
+def test_documents_at_fault_are_found_by_halving(receiver: Webhook, hook: MakeHook, status: int) -> None:
     def refuse(request: Request) -> bytes:
         answer = receiver.take(request)
         return answer.replace(b" 422 ", b" %d " % status)
@@ -177,7 +151,7 @@ def test_documents_at_fault_are_found_by_halving(receiver: Receiver, hook: MakeH
     assert len(receiver.requests) < 40
 
 
-def test_an_answer_may_name_single_documents(receiver: Receiver, hook: MakeHook) -> None:
+def test_an_answer_may_name_single_documents(receiver: Webhook, hook: MakeHook) -> None:
     said = {"dead": {"a": "too odd", "stranger": "?"}, "retry": {"b": "locked"}}
     receiver.server.on("POST", "/hook", json_reply(said))
     result = hook().write(batch(*(document(id, 1, {"n": 1}) for id in "abc")))
@@ -185,7 +159,7 @@ def test_an_answer_may_name_single_documents(receiver: Receiver, hook: MakeHook)
 
 
 def test_every_document_that_an_answer_names_counts_however_long_it_is(
-    receiver: Receiver, hook: MakeHook
+    receiver: Webhook, hook: MakeHook
 ) -> None:
     """An answer that was cut off could not be read, and all of its documents counted as taken."""
     ids = [f"d{n:03}" for n in range(200)]
@@ -194,7 +168,7 @@ def test_every_document_that_an_answer_names_counts_however_long_it_is(
 
 
 def test_an_answer_that_is_too_long_to_be_read_takes_nothing(
-    receiver: Receiver, hook: MakeHook, monkeypatch: pytest.MonkeyPatch
+    receiver: Webhook, hook: MakeHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pillows.transports.webhook.connection.MAX_ANSWER_BYTES", 1000)
     receiver.server.on("POST", "/hook", json_reply({"retry": {"a": "locked " * 1000}}))
@@ -204,7 +178,7 @@ def test_an_answer_that_is_too_long_to_be_read_takes_nothing(
 
 @pytest.mark.parametrize("said", [{"retry": ["a"]}, {"dead": {"a": None}}, {"retry": {"a": 5}, "dead": {}}])
 def test_documents_that_are_named_in_another_form_do_not_count_as_taken(
-    receiver: Receiver, hook: MakeHook, said: dict[str, Any]
+    receiver: Webhook, hook: MakeHook, said: dict[str, Any]
 ) -> None:
     receiver.server.on("POST", "/hook", json_reply(said))
     with pytest.raises(RetryableError, match=r"dead.*retry.*id.*why"):
@@ -213,20 +187,20 @@ def test_documents_that_are_named_in_another_form_do_not_count_as_taken(
 
 @pytest.mark.parametrize("said", [b"[]", b'"taken"', b"thanks", b'{"ok":true}', b"{", b"\xff", b"[" * 5000])
 def test_an_answer_that_names_no_document_takes_them_all(
-    receiver: Receiver, hook: MakeHook, said: bytes
+    receiver: Webhook, hook: MakeHook, said: bytes
 ) -> None:
     receiver.server.on("POST", "/hook", head(200, length=len(said)) + said)
     assert hook().write(batch(document("a", 1, {"n": 1}))) == WriteResult()
 
 
-def test_a_row_without_a_json_form_is_dead(receiver: Receiver, hook: MakeHook) -> None:
+def test_a_row_without_a_json_form_is_dead(receiver: Webhook, hook: MakeHook) -> None:
     result = hook().write(batch(document("a", 1, {"n": object()}), document("b", 1, {"n": 1})))
     assert set(result.dead) == {"a"}
     assert set(receiver.documents) == {"b"}
 
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504])
-def test_a_busy_receiver_is_retryable(receiver: Receiver, hook: MakeHook, status: int) -> None:
+def test_a_busy_receiver_is_retryable(receiver: Webhook, hook: MakeHook, status: int) -> None:
     receiver.server.on("POST", "/hook", json_reply({}, status, Retry_After="7"))
     with pytest.raises(RetryableError, match=f"answered {status}") as caught:
         hook().write(batch(document("a", 1, {"n": 1})))
@@ -245,7 +219,7 @@ def test_a_busy_receiver_is_retryable(receiver: Receiver, hook: MakeHook, status
     ],
 )
 def test_a_lost_or_endless_answer_is_retryable(
-    receiver: Receiver, hook: MakeHook, script: list[Any], message: str
+    receiver: Webhook, hook: MakeHook, script: list[Any], message: str
 ) -> None:
     receiver.server.on("POST", "/hook", script)
     with pytest.raises(RetryableError, match=message):
@@ -253,7 +227,7 @@ def test_a_lost_or_endless_answer_is_retryable(
     receiver.server.on("POST", "/hook", receiver.take)
 
 
-def test_a_connection_lost_before_or_after_converges(receiver: Receiver, hook: MakeHook) -> None:
+def test_a_connection_lost_before_or_after_converges(receiver: Webhook, hook: MakeHook) -> None:
     def take_and_vanish(request: Request) -> list[Any]:
         receiver.take(request)
         return [RESET]
@@ -270,7 +244,7 @@ def test_a_connection_lost_before_or_after_converges(receiver: Receiver, hook: M
 
 
 def test_what_was_taken_is_not_sent_again_when_a_later_message_fails(
-    receiver: Receiver, hook: MakeHook
+    receiver: Webhook, hook: MakeHook
 ) -> None:
     receiver.server.on("POST", "/hook", receiver.take, json_reply({}, 503))
     documents = [document(id, 1, {"text": "x" * 800}) for id in "abc"]
@@ -280,7 +254,7 @@ def test_what_was_taken_is_not_sent_again_when_a_later_message_fails(
 
 
 @pytest.mark.parametrize("status", [401, 403, 407])
-def test_no_access_is_fatal(receiver: Receiver, hook: MakeHook, status: int) -> None:
+def test_no_access_is_fatal(receiver: Webhook, hook: MakeHook, status: int) -> None:
     receiver.server.on("POST", "/hook", json_reply({}, status))
     with pytest.raises(AccessError, match="check the connection's `headers`"):
         hook().write(batch(document("a", 1, {"n": 1})))
@@ -288,7 +262,7 @@ def test_no_access_is_fatal(receiver: Receiver, hook: MakeHook, status: int) -> 
 
 @pytest.mark.parametrize("status", [301, 307, 404, 405, 410, 415])
 def test_a_wrong_address_is_a_config_error_and_redirects_are_not_followed(
-    receiver: Receiver, hook: MakeHook, status: int
+    receiver: Webhook, hook: MakeHook, status: int
 ) -> None:
     receiver.server.on("POST", "/hook", json_reply({}, status, Location="http://127.0.0.1:1/x"))
     with pytest.raises(ConfigError, match=r"points to http://127\.0\.0\.1:1\)"):
@@ -340,7 +314,7 @@ TOKENS = f"{SHOWN}?token=abc%2Fdef"
     ],
 )
 def test_what_a_url_holds_beside_the_place_is_in_no_message(
-    receiver: Receiver, hook: MakeHook, answer: Any
+    receiver: Webhook, hook: MakeHook, answer: Any
 ) -> None:
     """Many services give a webhook whose path or query is its password."""
     receiver.server.on("POST", SHOWN, answer)
@@ -360,7 +334,7 @@ def shown(error: BaseException) -> None:
     assert not [part for part in ("s3cr", "T0", "abc", "def%", "%2Fdef") if part in text], text
 
 
-def test_a_kill_in_mid_write_leaves_the_transport_usable(receiver: Receiver, hook: MakeHook) -> None:
+def test_a_kill_in_mid_write_leaves_the_transport_usable(receiver: Webhook, hook: MakeHook) -> None:
     http = hook()
     receiver.server.on("POST", "/hook", [Pause(0.2), head(204, length=0)])
     writer = gevent.spawn(http.write, batch(document("a", 1, {"n": 1})))

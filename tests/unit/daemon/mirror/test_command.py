@@ -106,7 +106,7 @@ def test_commands_in_remedies_get_the_mirrors_configuration():
 
 def test_changed_columns_are_reported_once():
     told = Said()
-    watch = MirrorWatcher(progress=told.progress(), asked=Signals(), once=False, config="/m/pillowd.yaml")
+    watch = MirrorWatcher(progress=told.progress(), signals=Signals(), once=False, config="/m/pillowd.yaml")
     status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE, pipeline_changed_at=1.0)
 
     for _ in range(2):
