@@ -39,7 +39,8 @@ from pillows.feed.shared.pool import FeedPool
 from pillows.observer import Observer
 from pillows.runtime.status import State
 from tests.servers.couch_client import CouchDatabase
-from tests.servers.couch_peer import CouchPeer
+from tests.servers.couchdb.process import CouchDB
+from tests.servers.source import Source
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(f"{ROOT / package}/" for package in ("checkpoints", "pillows", "daemon"))
@@ -61,7 +62,7 @@ version: 1
 daemon: {{ state_dir: {folder}/state }}
 checkpoints: {{ interval: 1s }}
 connections:
-  couch: {{ type: couchdb, url: "{url}" }}
+  couch: {{ {couch} }}
   copy: {{ type: sqlite, path: {folder}/copy.sqlite }}
 pillows:
   traced:
@@ -156,11 +157,12 @@ def trace() -> Trace:
     clock = SystemClock()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pillowd-trace-")))
-        server = stack.enter_context(CouchPeer(memory=True))
-        database = CouchDatabase(server.url, "traced").create()
+        server = stack.enter_context(CouchDB(memory=True))
+        couch = Source(url=server.url, auth=server.auth)
+        database = CouchDatabase(server.url, "traced", auth=server.auth).create()
         database.put("first", {"n": 0})
-        (folder / "pillowd.yaml").write_text(CONFIG.format(folder=folder, url=server.url))
-        config = load(folder / "pillowd.yaml")
+        (folder / "pillowd.yaml").write_text(CONFIG.format(folder=folder, couch=couch.settings))
+        config = load(folder / "pillowd.yaml", couch.environ)
         state = stack.enter_context(open_state_dir(config.daemon.state_dir, clock))
         feeds = stack.enter_context(closing(FeedPool(clock=clock, observer=observer)))
         services = Services(
