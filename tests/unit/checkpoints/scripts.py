@@ -34,3 +34,15 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.kill()
         process.stdin.close()
         process.wait(timeout=60)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def recount(tracker):
+    entries = list(tracker.values())
+    return (
+        sum(entry["_done"] for entry in entries),
+        sum(entry["_tries"] > 0 for entry in entries),
+        sum(entry["_aborted"] for entry in entries),
+    )

@@ -19,8 +19,8 @@ from checkpoints.pod.codec import parse_line
 from checkpoints.pod.metadata import META
 from daemon.cli.main import run_command
 from tests.unit.checkpoints import tastypy_reader
+from tests.unit.checkpoints.scripts import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 BASIC = [
     ("couch:orders", {"ts": 1.5, "seq": "42-g1AAAA", "n": 3}),
     (1, {"1": 1}),

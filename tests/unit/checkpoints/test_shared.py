@@ -37,8 +37,7 @@ from checkpoints import (
     export_store,
 )
 from tests.support.sizes import proving, size
-from tests.unit.checkpoints.scripts import kill, run, start
-from tests.unit.checkpoints.test_tracker import recount
+from tests.unit.checkpoints.scripts import kill, recount, run, start
 
 CONNECT = "import sys, os, time, signal; from checkpoints import *; shared = SharedPOD.connect(sys.argv[1])\n"
 OWNER = """

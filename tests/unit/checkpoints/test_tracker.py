@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
 from checkpoints.pod import engine
 from checkpoints.tracker.index import TaskIndex
-from tests.unit.checkpoints.scripts import kill, run, start
-from tests.unit.checkpoints.test_files import GOLDEN
+from tests.unit.checkpoints.scripts import GOLDEN, kill, recount, run, start
 
 NEW = {"_tries": 0, "_done": False, "_aborted": False}
 
@@ -221,15 +220,6 @@ OPERATIONS = st.sampled_from(
         "edit done", "edit tries", "set", "try", "revert", "sync", "reopen", "clone",
     ]
 )  # fmt: skip
-
-
-def recount(tracker):
-    entries = list(tracker.values())
-    return (
-        sum(entry["_done"] for entry in entries),
-        sum(entry["_tries"] > 0 for entry in entries),
-        sum(entry["_aborted"] for entry in entries),
-    )
 
 
 def operate(tracker, operation, key, number):

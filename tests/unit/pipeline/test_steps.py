@@ -4,44 +4,13 @@ from __future__ import annotations
 
 import copy
 
-import msgspec
 import pytest
 
 from pillows.errors import FatalError, PermanentError
-from pillows.models import Document
 from pillows.stages.conversions import CONVERSIONS, convert
 from pillows.stages.declarative import ChildRows, Step
 from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
-
-CASE = {
-    "_id": "c1",
-    "_rev": "1-a",
-    "name": "Ada",
-    "ssn": "078-05-1120",
-    "born": "1990-03-01T10:00:00Z",
-    "address": {"city": "London", "zip": "N1", "owner": {"name": "Bob", "phone": "1"}},
-    "visits": [
-        {"on": "2026-01-02", "note": "private", "by": {"name": "Cy"}},
-        {"on": "2026-01-09", "note": "private", "by": {"name": "Di"}},
-    ],
-    "tags": ["a", "b"],
-    "nothing": None,
-}
-
-
-def case():
-    return copy.deepcopy(CASE)
-
-
-def document(body=None):
-    body = case() if body is None else body
-    return Document(
-        id=body.get("_id", "x"),
-        rev="1-a",
-        leaf_version=1,
-        deleted=False,
-        raw=msgspec.Raw(msgspec.json.encode(body)),
-    )
+from tests.support.case_document import CASE, case, document
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from daemon.checks.functions import check_functions
 from daemon.config.load import load
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+from tests.support.configuration import ENVIRON, GOOD
 
 
 @pytest.fixture

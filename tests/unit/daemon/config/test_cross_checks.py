@@ -8,7 +8,7 @@ from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
-from tests.unit.pipeline.test_steps import document
+from tests.support.case_document import document
 
 PACED = """\
 version: 1

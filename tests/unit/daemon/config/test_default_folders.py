@@ -8,7 +8,7 @@ import pytest
 
 from daemon.config.default_folders import find_default_folders
 from daemon.config.load import load
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+from tests.support.configuration import ENVIRON, GOOD
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import yaml
 from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.models import Config
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+from tests.support.configuration import ENVIRON, GOOD
 
 
 def shown(tmp_path, text: str, environ: dict[str, str] | None = None) -> tuple[Config, str]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from daemon.config.dump import format_config
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
+from tests.support.configuration import ENVIRON, GOOD
 from tests.support.sizes import proving, size
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
 
 
 def examples(*, ci: int, proof: int) -> settings:

@@ -6,7 +6,7 @@ import pytest
 
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+from tests.support.configuration import ENVIRON, GOOD
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.config.load import load
-from tests.unit.daemon.config.test_problems import ENVIRON, GOOD
+from tests.support.configuration import ENVIRON, GOOD
 
 
 @pytest.fixture

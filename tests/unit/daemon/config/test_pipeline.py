@@ -12,7 +12,7 @@ from daemon.checks.functions import check_functions
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from pillows.models import Document
-from tests.unit.pipeline.test_steps import CASE, document
+from tests.support.case_document import CASE, document
 
 HEAD = """\
 version: 1

@@ -13,7 +13,7 @@ from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
 from pillows.models import Change
-from tests.unit.pipeline.test_steps import document
+from tests.support.case_document import document
 
 HEAD = """\
 version: 1

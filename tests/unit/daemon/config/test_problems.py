@@ -9,30 +9,7 @@ import pytest
 
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
-
-#: A configuration that is valid; the tests break one thing each. Line numbers count from 1.
-GOOD = """\
-version: 1
-daemon:
-  shutdown_timeout: 30s
-logging:
-  format: json
-connections:
-  couch:
-    type: couchdb
-    url: https://couch.example:6984
-    auth: { type: session, username: etl, password: "${COUCH_PASSWORD}" }
-  lite:
-    type: sqlite
-    path: /var/lib/pillowd/reports.sqlite
-pillows:
-  cases:
-    source: { connection: couch, database: cases }
-    filter: { jmespath: "doc.doc_type == 'Case'" }
-    transport:
-      - { connection: lite, table: cases }
-"""
-ENVIRON = {"COUCH_PASSWORD": "correct horse"}
+from tests.support.configuration import ENVIRON, GOOD
 
 
 def broken(tmp_path: Path, text: str | bytes, **more: str) -> list[tuple[int, str, str, str]]:

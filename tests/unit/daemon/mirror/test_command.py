@@ -17,7 +17,7 @@ from daemon.mirror import run as mirror_run
 from daemon.mirror.run import MirrorWatcher
 from daemon.signals import Signals
 from pillows.runtime.status import State, TailStatus
-from tests.unit.daemon.mirror.test_progress import Said
+from tests.unit.daemon.mirror.console import Said
 
 URL = "http://couch.example:5984/cases"
 
