@@ -22,7 +22,7 @@ import urllib3
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows, WriteResult
-from pillows.transports.elasticsearch import bulk
+from pillows.transports.elasticsearch import encoder
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.servers.elasticsearch import Elasticsearch
 
@@ -67,7 +67,7 @@ class Bench:
         self.batches = list(batches(made, batch))
         self.spoilt = list(batches([spoil(d) if n % 100 == 50 else d for n, d in enumerate(made)], batch))
         self.lines = [
-            b"".join(o.body for o in bulk.operations(b.documents, "out", 1, deleted_at_ms=None)[0])
+            b"".join(o.body for o in encoder.encode_operations(b.documents, "out", 1, deleted_at_ms=None)[0])
             for b in self.batches
         ]
         self.count = len(made)
@@ -123,7 +123,7 @@ class Bench:
         """CPU seconds of building the lines alone."""
         began = time.process_time()
         for batch in self.batches:
-            bulk.operations(batch.documents, "out", 1, deleted_at_ms=None)
+            encoder.encode_operations(batch.documents, "out", 1, deleted_at_ms=None)
         return time.process_time() - began
 
     def clean(self) -> None:

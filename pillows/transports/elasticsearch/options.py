@@ -14,12 +14,12 @@ from pillows.options import Duration, Options, OutputOptions, Secret, Size
 from pillows.transports.common.addresses import to_server_address
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
-#: 255 bytes at most, of which our suffixes need 15.
-_ALIAS = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>| ,#:\x00-\x1f]{1,240}")
+#: 255 bytes at most, of which our suffixes need up to 20 (digest, build number and `-write`).
+_ALIAS = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>| ,#:\x00-\x1f]{1,235}")
 
 
 class ElasticsearchAuth(Options):
-    """Who we are: an API key, or a name and password.
+    """Credentials: an API key, or a name and password.
 
     Attributes:
         api_key: the encoded key, as Elasticsearch gave it.
@@ -32,11 +32,11 @@ class ElasticsearchAuth(Options):
     password: Secret | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> ElasticsearchAuth:
+    def _check_complete(self) -> ElasticsearchAuth:
         if (self.username is None) != (self.password is None):
             raise ValueError("has only one of username and password; give both")
         if (self.api_key is None) == (self.username is None):
-            raise ValueError("is no way in; give either api_key, or username and password")
+            raise ValueError("is incomplete; give either api_key, or username and password")
         return self
 
 
@@ -45,7 +45,7 @@ class ElasticsearchConnection(Options):
 
     Attributes:
         hosts: base URLs of one or several nodes, with their ports.
-        auth: who we are; none for an open cluster.
+        auth: credentials; none for an open cluster.
         ca_bundle: certificates to trust instead of the system's.
         timeout: for one request; a bulk request that takes longer may still be applied.
         max_request: bytes of one bulk request; a single larger document goes alone.
@@ -78,16 +78,16 @@ class ElasticsearchOutput(OutputOptions):
     """One index.
 
     Attributes:
-        index: the alias to search. The index behind it has a digest of mapping and settings at the
-            end of its name, so a changed mapping is another index.
+        index: the alias to search. The name of the index behind it ends with a digest of mapping and
+            settings and a build number, so a changed mapping is another index.
         mapping: as in "Create index", without `mappings` around it.
-        settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
-        pipeline: an ingest pipeline that every document goes through.
-        deletes: what a deleted document leaves. `hard`: nothing, and its version is remembered for
-            `index.gc_deletes`, not over a restart of the server. `tombstone`: its version under its
-            id, hidden from searches through the alias.
+        settings: of the index, nested or flatten_settings; `index.gc_deletes` is 1h unless given.
+        pipeline: an ingest pipeline for every document.
+        deletes: `hard` leaves nothing of a deleted document; its version is remembered for
+            `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under
+            its id, hidden from searches through the alias.
         tombstone_ttl: when tombstones are removed.
-        many: only there to say that it can't be.
+        many: not supported; rejected with an explanation.
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("index",)
@@ -102,27 +102,27 @@ class ElasticsearchOutput(OutputOptions):
     many: bool = False
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """The alias in the cluster, by each of its hosts; see `OutputOptions.addresses`."""
+        """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`."""
         return frozenset(("elasticsearch", to_server_address(host), self.index) for host in connection.hosts)
 
     @field_validator("index")
     @classmethod
-    def _can_be_a_name(cls, index: str) -> str:
+    def _check_name(cls, index: str) -> str:
         if not _ALIAS.fullmatch(index):
             raise ValueError(
-                'is no index name; write it in lower case, without spaces and \\ / * ? " < > | , # :'
+                'is not a valid index name; write it in lower case, without spaces and \\ / * ? " < > | , # :'
             )
         return index
 
     @field_validator("mapping")
     @classmethod
-    def _is_the_mapping_itself(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _check_mapping(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
         if "mappings" in mapping:
             raise ValueError("holds a key `mappings`; give what is under it, and its settings as `settings`")
         return mapping
 
     @model_validator(mode="after")
-    def _tombstones_can_be_hidden(self) -> ElasticsearchOutput:
+    def _check_tombstones(self) -> ElasticsearchOutput:
         if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
             raise ValueError(
                 "with `deletes: tombstone` needs an indexed field; remove `enabled: false` from the mapping"
@@ -131,7 +131,7 @@ class ElasticsearchOutput(OutputOptions):
 
     @field_validator("many")
     @classmethod
-    def _one_row(cls, many: bool) -> bool:
+    def _check_many(cls, many: bool) -> bool:
         if many:
             raise ValueError(
                 "a document has at most one row in an Elasticsearch index; leave arrays inside the document"
@@ -139,8 +139,8 @@ class ElasticsearchOutput(OutputOptions):
         return many
 
 
-def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in the one form of the many that Elasticsearch takes: `index.number_of_shards`."""
+def flatten_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in one of the forms that Elasticsearch accepts: `index.number_of_shards`."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,22 +1,24 @@
 """The index behind an alias: its name, its creation, who owns it, and when the alias moves to it.
 
-The index's name ends with a digest of mapping and settings, so a changed mapping is another index
-beside the old one. Searches go to the alias, which moves to the new index when a pass has filled it.
+The index's name is the alias, a digest of mapping and settings, and a build number: a changed mapping
+is another index beside the old one, and so is a rebuild with the same mapping (the highest build that
+exists is used; nothing raises it yet). Searches go to the alias, which moves to the new index when a
+pass has filled it.
 
-Writes go to a second alias that only this index has, with `require_alias`: should somebody delete
-the index, the alias is gone with it and writes fail, where a write to the index's name would make
-Elasticsearch create an index with guessed types.
+Writes go to a second alias that only this index has, with `require_alias`: if somebody deletes the
+index, the alias is gone with it and writes fail. A write to the index's name would make Elasticsearch
+create an index with guessed types.
 
-`_meta.pillowd` in the mapping says which tail owns the index, under which epoch it was last written,
-and how often an operator had edited the checkpoint. It is part of the cluster state, so durable once
-it is acknowledged.
+`_meta.pillowd` in the mapping holds the tail that owns the index, the epoch it was last written under,
+and the number of edits of the checkpoint. It is part of the cluster state, so durable once it is
+acknowledged.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -24,48 +26,61 @@ from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
-from pillows.transports.elasticsearch.bulk import DELETED_AT
-from pillows.transports.elasticsearch.connection import translated
-from pillows.transports.elasticsearch.options import ElasticsearchOutput, dotted
+from pillows.transports.elasticsearch.encoder import DELETED_AT
+from pillows.transports.elasticsearch.errors import translate_errors
+from pillows.transports.elasticsearch.options import ElasticsearchOutput, flatten_settings
 
 _OWNER = "pillowd"
 
-#: Of what stands in `_meta.pillowd`.
+#: Format of `_meta.pillowd`.
 _FORMAT = 1
 
 #: How long Elasticsearch remembers the version of a deleted document; by itself 60 s.
 _GC_DELETES = "1h"
 
-#: Finds everything but tombstones.
+#: Query for everything but tombstones.
 VISIBLE = {"bool": {"must_not": {"exists": {"field": DELETED_AT}}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class IndexSpec:
     """The index that an output needs.
 
     Attributes:
-        alias: what is searched.
-        name: of the index.
-        write_alias: what is written to.
+        alias: the name for searches.
+        build: counts the indices of this alias, mapping and settings, from 1.
         mapping: of the index.
-        settings: of the index, dotted, each beginning with `index.`.
-        shown: properties of the alias: with tombstones, a filter that hides them.
-        digest: of all this.
+        settings: of the index, flatten_settings, each beginning with `index.`.
+        alias_properties: with tombstones, a filter that hides them.
+        digest: of mapping, settings and alias properties.
     """
 
     alias: str
-    name: str
-    write_alias: str
+    build: int
     mapping: Mapping[str, Any]
     settings: Mapping[str, Any]
-    shown: Mapping[str, Any]
+    alias_properties: Mapping[str, Any]
     digest: str
+
+    @property
+    def prefix(self) -> str:
+        """The name of the index without the build number."""
+        return f"{self.alias}-{self.digest[:8]}"
+
+    @property
+    def name(self) -> str:
+        """The name of the index."""
+        return f"{self.prefix}-{self.build}"
+
+    @property
+    def write_alias(self) -> str:
+        """The alias that is written to."""
+        return f"{self.name}-write"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IndexStanding:
-    """What was found.
+class IndexState:
+    """The state of an index when it was opened.
 
     Attributes:
         epoch: the greatest that was written under, here or in the index that the alias points to.
@@ -78,35 +93,32 @@ class IndexStanding:
     created: bool
 
 
-def plan(output: ElasticsearchOutput) -> Plan:
-    """Plans the index of an output. Pure: the same options always give the same name."""
-    mapping, shown = dict(output.mapping), {}
+def make_spec(output: ElasticsearchOutput, *, build: int = 1) -> IndexSpec:
+    """Return the index of an output. Pure: the same options always give the same name."""
+    mapping, alias_properties = dict(output.mapping), {}
     if output.deletes == "tombstone":
         mapping["properties"] = {**mapping.get("properties", {}), DELETED_AT: {"type": "date"}}
-        shown = {"filter": VISIBLE}
-    settings = {"index.gc_deletes": _GC_DELETES, **dotted(output.settings)}
-    content = msgspec.json.encode([mapping, settings, shown], order="deterministic")
-    digest = hashlib.sha256(content).hexdigest()
-    name = f"{output.index}-{digest[:8]}"
-    return Plan(
+        alias_properties = {"filter": VISIBLE}
+    settings = {"index.gc_deletes": _GC_DELETES, **flatten_settings(output.settings)}
+    content = msgspec.json.encode([mapping, settings, alias_properties], order="deterministic")
+    return IndexSpec(
         alias=output.index,
-        name=name,
-        write_alias=f"{name}-write",
+        build=build,
         mapping=mapping,
         settings=settings,
-        shown=shown,
-        digest=digest,
+        alias_properties=alias_properties,
+        digest=hashlib.sha256(content).hexdigest(),
     )
 
 
-class GuardedIndex:
+class OwnedIndex:
     """One output's index.
 
     Args:
-        client: to ask with.
+        client: the cluster.
         key: the tail that owns it.
         output: its settings.
-        heir_of: tails whose index it may be, too, and is this one's from the next `claim` on.
+        predecessors: tails that may own it, too; `acquire` makes it this tail's.
     """
 
     def __init__(
@@ -115,99 +127,113 @@ class GuardedIndex:
         key: TailKey,
         output: ElasticsearchOutput,
         *,
-        heir_of: Collection[TailKey] = (),
+        predecessors: Collection[TailKey] = (),
     ) -> None:
         self._client = client
         self._key = key
-        self._owners = {(tail.pillow, tail.source) for tail in (key, *heir_of)}
+        self._owners = {(tail.pillow, tail.source) for tail in (key, *predecessors)}
         self.output = output
-        self.plan = plan(output)
+        self.spec = make_spec(output)
 
-    def open(self) -> IndexStanding:
-        """Creates the index unless it is there, and tells what it remembers.
+    def locate(self) -> None:
+        """Use the highest build that exists.
+
+        Raises:
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        with translate_errors():
+            names = self._client.indices.get(index=f"{self.spec.prefix}-*", features=["aliases"]).body
+        suffixes = [name.removeprefix(f"{self.spec.prefix}-") for name in names]
+        builds = [int(suffix) for suffix in suffixes if suffix.isdigit()]
+        self.spec = replace(self.spec, build=max(builds, default=1))
+
+    def open(self) -> IndexState:
+        """Create the index unless it exists, and return what it remembers.
 
         A new alias points to it at once; one that points to another index stays until `publish`.
 
         Raises:
             ConfigError: the alias's name or the index is taken by something else.
-            RetryableError, AccessError: see `translated`.
+            RetryableError, AccessError: see `translate_errors`.
         """
-        with translated():
-            found = self._found()
-            created = self.plan.name not in found
+        with translate_errors():
+            found = self._find_indices()
+            created = self.spec.name not in found
             self._check_pipeline()
-            shown = any(self.plan.alias in index["aliases"] for index in found.values())
+            shown = any(self.spec.alias in index["aliases"] for index in found.values())
             if created:
                 self._create(shown=shown)
             else:
-                self._complete(found[self.plan.name]["aliases"], shown=shown)
-            epochs = [owner["epoch"] for owner in map(_owner, found.values()) if "epoch" in owner]
-            return IndexStanding(
+                self._complete(found[self.spec.name]["aliases"], shown=shown)
+            epochs = [owner["epoch"] for owner in map(_get_owner, found.values()) if "epoch" in owner]
+            return IndexState(
                 epoch=max(epochs, default=None), empty=created or self._is_empty(), created=created
             )
 
     def acquire(self, *, epoch: int, edits: int) -> None:
-        """Notes epoch and number of edits durably. An epoch is never lowered.
+        """Store epoch and number of edits durably. An epoch is never lowered.
 
         Raises:
             FatalError: the index is gone.
-            RetryableError, AccessError: see `translated`.
+            RetryableError, AccessError: see `translate_errors`.
         """
-        with translated():
-            mapping = self._client.indices.get_mapping(index=self.plan.name)[self.plan.name]["mappings"]
+        with translate_errors():
+            mapping = self._client.indices.get_mapping(index=self.spec.name)[self.spec.name]["mappings"]
             meta = mapping.get("_meta", {})
             epoch = max(epoch, meta.get(_OWNER, {}).get("epoch", 0))
-            owner = {**self._ownership(), "epoch": epoch, "generation": edits}
-            _acknowledged(
-                self._client.indices.put_mapping(index=self.plan.name, meta={**meta, _OWNER: owner})
+            owner = {**self._make_owner(), "epoch": epoch, "generation": edits}
+            _check_acknowledged(
+                self._client.indices.put_mapping(index=self.spec.name, meta={**meta, _OWNER: owner})
             )
 
-    def epoch(self) -> int:
-        """The epoch that was last claimed.
+    def get_epoch(self) -> int:
+        """Return the epoch that was last acquired.
 
         Raises:
             FatalError: the index is gone.
-            RetryableError, AccessError: see `translated`.
+            RetryableError, AccessError: see `translate_errors`.
         """
-        with translated():
-            found = self._client.indices.get_mapping(index=self.plan.name)[self.plan.name]
-            return int(_owner(found).get("epoch", 0))
+        with translate_errors():
+            found = self._client.indices.get_mapping(index=self.spec.name)[self.spec.name]
+            return int(_get_owner(found).get("epoch", 0))
 
     def publish(self) -> None:
-        """Points the alias here and nowhere else, in one step.
+        """Point the alias to this index and no other, in one step.
 
         Raises:
             ConfigError, RetryableError, AccessError: see `open`.
         """
-        with translated():
-            found = self._found()
+        with translate_errors():
+            found = self._find_indices()
             older = [
                 name
                 for name, index in found.items()
-                if self.plan.alias in index["aliases"] and name != self.plan.name
+                if self.spec.alias in index["aliases"] and name != self.spec.name
             ]
             if older:
-                removed = [{"remove": {"index": name, "alias": self.plan.alias}} for name in older]
-                _acknowledged(self._client.indices.update_aliases(actions=[*removed, self._show()]))
+                removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
+                _check_acknowledged(
+                    self._client.indices.update_aliases(actions=[*removed, self._make_alias_action()])
+                )
 
-    def _found(self) -> dict[str, Any]:
-        """The indices that matter, if they are there: those behind the alias, and ours."""
+    def _find_indices(self) -> dict[str, Any]:
+        """Return the existing indices behind the alias, and ours."""
         found: dict[str, Any] = self._client.indices.get(
-            index=[self.plan.alias, self.plan.name],
+            index=[self.spec.alias, self.spec.name],
             features=["aliases", "mappings"],
             ignore_unavailable=True,
             flat_settings=True,
         ).body
-        if self.plan.alias in found:
+        if self.spec.alias in found:
             raise ConfigError(
-                f"{self.plan.alias!r} is an index, so no alias can have that name.",
-                remedy=f"choose another name, or delete the index {self.plan.alias!r}",
+                f"{self.spec.alias!r} is an index, so no alias can have that name.",
+                remedy=f"choose another name, or delete the index {self.spec.alias!r}",
             )
         for name, index in found.items():
-            self._refuse_foreign(name, _owner(index))
+            self._check_owner(name, _get_owner(index))
         return found
 
-    def _refuse_foreign(self, name: str, owner: Mapping[str, Any]) -> None:
+    def _check_owner(self, name: str, owner: Mapping[str, Any]) -> None:
         if not owner:
             whose = "was not created by pillowd"
         elif owner.get("format") != _FORMAT:
@@ -217,12 +243,12 @@ class GuardedIndex:
         else:
             return
         raise ConfigError(
-            f"The index {name!r} {whose}, so {self._key} can't write to {self.plan.alias!r}.",
+            f"The index {name!r} {whose}, so {self._key} can't write to {self.spec.alias!r}.",
             remedy="choose another index name, or delete that index if nobody needs it",
         )
 
     def _check_pipeline(self) -> None:
-        """Refuses a pipeline that is missing: every document would be a dead letter for it."""
+        """Refuse a missing pipeline: every document would become a dead letter."""
         name = self.output.pipeline
         if name is None:
             return
@@ -230,49 +256,49 @@ class GuardedIndex:
             self._client.ingest.get_pipeline(id=name, summary=True)
         except NotFoundError as error:
             raise ConfigError(
-                f"There is no ingest pipeline {name!r}.", remedy="create it, or see `pipeline`"
+                f"There is no ingest pipeline {name!r}.", remedy="create it, or correct `pipeline`"
             ) from error
 
-    def _ownership(self) -> dict[str, Any]:
+    def _make_owner(self) -> dict[str, Any]:
         return {"format": _FORMAT, "pillow": self._key.pillow, "source": self._key.source}
 
     def _create(self, *, shown: bool) -> None:
-        meta = {**self.plan.mapping.get("_meta", {}), _OWNER: self._ownership()}
-        aliases: dict[str, Any] = {self.plan.write_alias: {}}
+        meta = {**self.spec.mapping.get("_meta", {}), _OWNER: self._make_owner()}
+        aliases: dict[str, Any] = {self.spec.write_alias: {}}
         if not shown:
-            aliases[self.plan.alias] = self.plan.shown
+            aliases[self.spec.alias] = self.spec.alias_properties
         try:
             created = self._client.indices.create(
-                index=self.plan.name,
-                mappings={**self.plan.mapping, "_meta": meta},
-                settings=dict(self.plan.settings),
+                index=self.spec.name,
+                mappings={**self.spec.mapping, "_meta": meta},
+                settings=dict(self.spec.settings),
                 aliases=aliases,
             )
         except BadRequestError as error:
             if error.message == "resource_already_exists_exception":
                 raise RetryableError(
-                    f"The index {self.plan.name} was created by somebody just now."
+                    f"The index {self.spec.name} was created by somebody just now."
                 ) from error
             raise
-        _acknowledged(created)
+        _check_acknowledged(created)
 
     def _complete(self, aliases: Mapping[str, Any], *, shown: bool) -> None:
-        """Gives an index that is there the aliases that it lacks."""
+        """Give an existing index the aliases that it lacks."""
         actions: list[Mapping[str, Any]] = []
-        if self.plan.write_alias not in aliases:
-            actions.append({"add": {"index": self.plan.name, "alias": self.plan.write_alias}})
+        if self.spec.write_alias not in aliases:
+            actions.append({"add": {"index": self.spec.name, "alias": self.spec.write_alias}})
         if not shown:
-            actions.append(self._show())
+            actions.append(self._make_alias_action())
         if actions:
-            _acknowledged(self._client.indices.update_aliases(actions=actions))
+            _check_acknowledged(self._client.indices.update_aliases(actions=actions))
 
-    def _show(self) -> Mapping[str, Any]:
-        return {"add": {"index": self.plan.name, "alias": self.plan.alias, **self.plan.shown}}
+    def _make_alias_action(self) -> Mapping[str, Any]:
+        return {"add": {"index": self.spec.name, "alias": self.spec.alias, **self.spec.alias_properties}}
 
     def _is_empty(self) -> bool:
-        self._client.indices.refresh(index=self.plan.name)
+        self._client.indices.refresh(index=self.spec.name)
         answer = self._client.search(
-            index=self.plan.name,
+            index=self.spec.name,
             size=0,
             terminate_after=1,
             track_total_hits=True,
@@ -281,12 +307,12 @@ class GuardedIndex:
         return bool(answer["hits"]["total"]["value"] == 0)
 
 
-def _owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
+def _get_owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
     owner = index["mappings"].get("_meta", {}).get(_OWNER, {})
     return owner if isinstance(owner, Mapping) else {}
 
 
-def _acknowledged(answer: Any) -> None:
-    """An unacknowledged change of the cluster state may come later: ask again."""
+def _check_acknowledged(answer: Any) -> None:
+    """Refuse an unacknowledged change of the cluster state: it may come later, so it is asked for again."""
     if not answer["acknowledged"]:
         raise RetryableError("Elasticsearch did not acknowledge a change of the cluster's state in time.")

@@ -1,4 +1,4 @@
-"""Writes operations into one index, and sorts what Elasticsearch says of each."""
+"""Writes operations into one index, and sorts their outcomes."""
 
 from __future__ import annotations
 
@@ -14,35 +14,52 @@ from elasticsearch import ApiError, Elasticsearch, TransportError
 
 from pillows.errors import AccessError, FatalError, RetryableError
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
-from pillows.transports.elasticsearch import bulk
-from pillows.transports.elasticsearch.bulk import Operation, Outcome, Tally
-from pillows.transports.elasticsearch.connection import GONE, cause_of, translated
+from pillows.transports.elasticsearch.encoder import (
+    DELETED_AT,
+    MAX_OPERATIONS,
+    Operation,
+    cut_requests,
+    encode_operations,
+    encode_purge,
+    encode_removal,
+)
+from pillows.transports.elasticsearch.errors import (
+    RESTORE_REMEDY,
+    BulkResult,
+    Outcome,
+    classify,
+    describe_rejection,
+    get_cause,
+    is_document_at_fault,
+    parse_stored_version,
+    translate_errors,
+)
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports.elasticsearch.schema import VISIBLE, GuardedIndex, Plan
+from pillows.transports.elasticsearch.schema import VISIBLE, IndexSpec, OwnedIndex
 
-#: All that is read of an answer.
-_NEEDED = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+#: The parts of an answer that are read.
+_ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 
-#: Hits of one page of a sweep.
+#: Hits per page of a search.
 _PAGE = 1_000
 
-#: The fastest: 500-byte documents shrink to a quarter as it is.
+#: The fastest level: even so, 500-byte documents shrink to a quarter.
 _GZIP_LEVEL = 1
 
 Conflict = tuple[Operation, Mapping[str, Any]]
 
 
-def bulk_path(plan: Plan) -> str:
-    """Where the bulk requests for an index go."""
-    return f"/{quote(plan.write_alias, safe='')}/_bulk"
+def make_bulk_path(spec: IndexSpec) -> str:
+    """Return the path of the bulk requests for an index."""
+    return f"/{quote(spec.write_alias, safe='')}/_bulk"
 
 
-def bulk_params(output: ElasticsearchOutput, connection: ElasticsearchConnection) -> dict[str, str]:
-    """The parameters of these requests."""
-    # The server gives up waiting for a shard before we give up waiting for the server: its
-    # answer says of each document what happened, a timeout of ours says nothing.
+def make_bulk_params(output: ElasticsearchOutput, connection: ElasticsearchConnection) -> dict[str, str]:
+    """Return the parameters of the bulk requests."""
+    # The server's timeout is shorter than ours: its answer has the outcome of each document, our
+    # timeout has none.
     timeout = f"{int(connection.timeout * 500)}ms"
-    params = {"require_alias": "true", "filter_path": _NEEDED, "timeout": timeout}
+    params = {"require_alias": "true", "filter_path": _ANSWER_FILTER, "timeout": timeout}
     return params | ({"pipeline": output.pipeline} if output.pipeline else {})
 
 
@@ -50,14 +67,12 @@ class IndexWriter:
     """Writes into one index.
 
     Args:
-        client: to write with.
-        index: where.
-        connection: how large requests may be, how long they may take, whether they are compressed.
+        client: the cluster.
+        index: the index.
+        connection: size limit, timeout and compression of requests.
     """
 
-    def __init__(
-        self, client: Elasticsearch, index: GuardedIndex, connection: ElasticsearchConnection
-    ) -> None:
+    def __init__(self, client: Elasticsearch, index: OwnedIndex, connection: ElasticsearchConnection) -> None:
         self._client = client
         self._index = index
         self._max_request = connection.max_request
@@ -65,172 +80,180 @@ class IndexWriter:
         if connection.compress:
             self._headers["content-encoding"] = "gzip"
         self._tombstones = index.output.deletes == "tombstone"
-        self._alias = index.plan.write_alias
-        self._path = bulk_path(index.plan)
-        self._params = bulk_params(index.output, connection)
+        self._alias = index.spec.write_alias
+        self._path = make_bulk_path(index.spec)
+        self._params = make_bulk_params(index.output, connection)
 
-    def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, tally: Tally) -> None:
-        """Makes the index hold exactly the rows of these documents, at most one entry an id.
+    def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, result: BulkResult) -> None:
+        """Make the index hold exactly the rows of these documents, at most one entry per id.
 
         Raises:
             RetryableError: nothing is known of a request, so of the whole batch.
             FatalError: the index is gone, or we may not write to it.
         """
-        for start in range(0, len(documents), bulk.MAX_OPERATIONS):  # never long without a switch
-            part = documents[start : start + bulk.MAX_OPERATIONS]
-            operations, dead = bulk.operations(part, output, epoch, deleted_at_ms=self._deleted_at())
-            tally.dead.update(dead)
-            self._write(operations, tally)
+        for start in range(0, len(documents), MAX_OPERATIONS):
+            part = documents[start : start + MAX_OPERATIONS]
+            operations, dead = encode_operations(part, output, epoch, deleted_at_ms=self._deleted_at_ms)
+            result.dead.update(dead)
+            self._write(operations, result)
 
-    def present(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids have a document, tombstones included."""
-        return set(self._versions(ids))
+    def find_present(self, ids: Sequence[str]) -> set[str]:
+        """Return the ids that have a document, including tombstones."""
+        return set(self._get_versions(ids))
 
-    def sweep(self, epoch: int, kept: Collection[str], tally: Tally) -> None:
-        """Removes the documents of lower epochs but for `kept`; their number is in `tally.removed`.
+    def sweep(self, epoch: int, kept: Collection[str], result: BulkResult) -> None:
+        """Remove the documents of lower epochs except `kept`; `result.removed` is their number.
 
         Raises:
             RetryableError: some may still be there; sweep again.
             FatalError: see `replace`.
         """
         least = write_version(epoch, 0)
-        for hits in self._older_than(least):
+        for hits in self._find_older(least):
             old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
-            self._write([bulk.removal(id, least, deleted_at_ms=self._deleted_at()) for id in old], tally)
-        _all_removed(tally)
+            self._write(
+                [encode_removal(id, least, deleted_at_ms=self._deleted_at_ms) for id in old],
+                result,
+            )
+        _check_removed(result)
 
-    def purge(self) -> None:
-        """Removes a page of expired tombstones.
+    def purge_tombstones(self) -> None:
+        """Remove a page of expired tombstones.
 
         Raises:
             RetryableError, FatalError: see `replace`.
         """
-        with translated():
+        with translate_errors():
             answer = self._client.search(
-                index=self._index.plan.name,
-                query={"range": {bulk.DELETED_AT: {"lt": int(self._expired_before() * 1000)}}},
+                index=self._index.spec.name,
+                query={"range": {DELETED_AT: {"lt": int(self._get_expiry() * 1000)}}},
                 size=_PAGE,
                 version=True,
                 source=False,
                 allow_partial_search_results=False,
             )
         hits = answer["hits"]["hits"]
-        tally = Tally()
-        self._write([bulk.purge(hit["_id"], hit["_version"]) for hit in hits], tally)
-        _all_removed(tally)
+        result = BulkResult()
+        self._write([encode_purge(hit["_id"], hit["_version"]) for hit in hits], result)
+        _check_removed(result)
 
-    def _expired_before(self) -> float:
+    def _get_expiry(self) -> float:
         return time.time() - self._index.output.tombstone_ttl
 
-    def _deleted_at(self) -> int | None:
+    @property
+    def _deleted_at_ms(self) -> int | None:
         return int(time.time() * 1000) if self._tombstones else None
 
-    def _write(self, operations: Sequence[Operation], tally: Tally) -> None:
+    def _write(self, operations: Sequence[Operation], result: BulkResult) -> None:
         conflicts: list[Conflict] = []
-        with translated():
-            for request in bulk.cut(operations, self._max_request):
-                self._send(request, tally, conflicts)
+        with translate_errors():
+            for request in cut_requests(operations, self._max_request):
+                self._send(request, result, conflicts)
         if conflicts:
-            self._look_up(conflicts, tally)
+            self._look_up(conflicts, result)
 
-    def _send(self, request: Sequence[Operation], tally: Tally, conflicts: list[Conflict]) -> None:
+    def _send(self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]) -> None:
         try:
             answer = self._client.perform_request(
                 "POST",
                 self._path,
                 params=self._params,
                 headers=self._headers,
-                body=self._packed(b"".join([operation.body for operation in request])),
+                body=self._compress(b"".join([operation.body for operation in request])),
             ).body
         except ApiError as error:
-            if not bulk.a_document_is_at_fault(error.meta.status, error.body):
+            if not is_document_at_fault(error.meta.status, error.body):
                 raise
-            self._halve(request, error, tally, conflicts)
+            self._halve(request, error, result, conflicts)
         else:
-            self._sort(request, answer, tally, conflicts)
+            self._sort(request, answer, result, conflicts)
 
-    def _packed(self, body: bytes) -> bytes:
-        """The body as it is sent. The client would compress in our thread, and so hold the hub."""
+    def _compress(self, body: bytes) -> bytes:
+        """Return the body as it is sent. The client would compress in our thread, and so block the hub."""
         if "content-encoding" not in self._headers:
             return body
         packed: bytes = gevent.get_hub().threadpool.apply(gzip.compress, (body, _GZIP_LEVEL))
         return packed
 
     def _halve(
-        self, request: Sequence[Operation], error: ApiError, tally: Tally, conflicts: list[Conflict]
+        self, request: Sequence[Operation], error: ApiError, result: BulkResult, conflicts: list[Conflict]
     ) -> None:
-        """Finds the documents that make Elasticsearch refuse a whole request; the others are written."""
+        """Find the documents that make Elasticsearch reject a whole request; write the others."""
         if len(request) == 1:
-            tally.dead[request[0].id] = bulk.refusal(error.meta.status, error.body, len(request[0].body))
+            result.dead[request[0].id] = describe_rejection(
+                error.meta.status, error.body, len(request[0].body)
+            )
             return
         middle = len(request) // 2
-        self._send(request[:middle], tally, conflicts)
-        self._send(request[middle:], tally, conflicts)
+        self._send(request[:middle], result, conflicts)
+        self._send(request[middle:], result, conflicts)
 
     def _sort(
         self,
         request: Sequence[Operation],
         answer: Mapping[str, Any],
-        tally: Tally,
+        result: BulkResult,
         conflicts: list[Conflict],
     ) -> None:
         if not answer["errors"] and not any(map(_removes, request)):
             return
         for operation, wrapped in zip(request, answer["items"], strict=True):
             (item,) = wrapped.values()
-            outcome = bulk.classify(item["status"], item)
+            outcome = classify(item["status"], item)
             if outcome is Outcome.APPLIED:
-                tally.removed += operation.removes and item["status"] < 300
+                result.removed += operation.removes and item["status"] < 300
             elif outcome is Outcome.REFUSED:
                 conflicts.append((operation, item))
             else:
-                self._note(operation, outcome, item, tally)
+                self._record(operation, outcome, item, result)
 
-    def _note(self, operation: Operation, outcome: Outcome, item: Mapping[str, Any], tally: Tally) -> None:
-        reason = " ".join(cause_of(item))
+    def _record(
+        self, operation: Operation, outcome: Outcome, item: Mapping[str, Any], result: BulkResult
+    ) -> None:
+        reason = " ".join(get_cause(item))
         if outcome is Outcome.DEAD:
-            tally.dead[operation.id] = reason
+            result.dead[operation.id] = reason
         elif outcome is Outcome.RETRY:
-            tally.retry[operation.id] = reason
+            result.retry[operation.id] = reason
         elif outcome is Outcome.FORBIDDEN:
             raise AccessError(
                 f"Elasticsearch does not let us write: {reason}",
                 remedy=f"give our user or key the privilege `write` on {self._alias!r}",
             )
         else:
-            raise FatalError(f"The index {self._index.plan.name!r} is gone: {reason}", remedy=GONE)
+            raise FatalError(f"The index {self._index.spec.name!r} is gone: {reason}", remedy=RESTORE_REMEDY)
 
-    def _look_up(self, conflicts: Sequence[Conflict], tally: Tally) -> None:
-        """Tells for every refused operation what is stored instead."""
-        visible = self._versions([operation.id for operation, _ in conflicts])
+    def _look_up(self, conflicts: Sequence[Conflict], result: BulkResult) -> None:
+        """Record which version is stored instead of each refused operation."""
+        visible = self._get_versions([operation.id for operation, _ in conflicts])
         for operation, item in conflicts:
-            stored = visible.get(operation.id) or self._hidden(operation, item)
+            stored = visible.get(operation.id) or self._guess_hidden(operation, item)
             if stored >= operation.write_version:
-                tally.refused[operation.id] = max(stored, tally.refused.get(operation.id, 0))
+                result.refused[operation.id] = max(stored, result.refused.get(operation.id, 0))
             else:
-                tally.retry[operation.id] = "the stored version changed while it was looked up"
+                result.retry[operation.id] = "the stored version changed while it was looked up"
 
-    def _hidden(self, operation: Operation, item: Mapping[str, Any]) -> int:
-        """The write version of a document that was deleted less than `gc_deletes` ago.
+    def _guess_hidden(self, operation: Operation, item: Mapping[str, Any]) -> int:
+        """Return the write version of a document that was deleted less than `gc_deletes` ago.
 
-        No request shows it; only the conflict's text does. Should that ever read differently, the
-        least that must be true is told instead: a deleted document that is to be deleted is as it
-        should be; of one that is to be written, something newer was deleted (of a later epoch only
-        if one was claimed). The refusal is then looked at as any other.
+        No request returns it; only the text of the conflict does. If that text ever changes, the lowest
+        possible version is returned: for a delete the version of the operation itself; for a write the
+        next one, or the same under a later epoch if one was acquired. The refusal is then examined
+        like any other.
         """
-        told = bulk.stored_version(item)
-        if told is not None and told >= operation.write_version:
-            return told
+        parsed = parse_stored_version(item)
+        if parsed is not None and parsed >= operation.write_version:
+            return parsed
         if operation.removes:
             return operation.write_version
-        epoch = self._index.epoch()
+        epoch = self._index.get_epoch()
         if epoch > epoch_of(operation.write_version):
             return write_version(epoch, leaf_version_of(operation.write_version))
         return operation.write_version + 1
 
-    def _versions(self, ids: Sequence[str]) -> dict[str, int]:
-        """The stored versions of those ids that have a document, refreshed or not."""
-        with translated():
+    def _get_versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the stored versions of the ids that have a document, refreshed or not."""
+        with translate_errors():
             answer = self._client.mget(
                 index=self._alias,
                 ids=list(ids),
@@ -242,33 +265,33 @@ class IndexWriter:
             raise RetryableError(f"Elasticsearch could not look up documents: {failed[0].get('reason')}")
         return {one["_id"]: one["_version"] for one in answer["docs"] if one["found"]}
 
-    def stored(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Pages of all documents, or of these few, with their versions; tombstones are none."""
+    def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of all documents, or of these few, with their versions; without tombstones."""
         query: Mapping[str, Any] = VISIBLE
         if ids is not None:
             query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
-        yield from self._pages(query, "_shard_doc")
+        yield from self._search(query, "_shard_doc")
 
-    def _older_than(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Pages of the documents with a lower version, lowest first, as of now."""
+    def _find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of the documents with a lower version, lowest first, as of now."""
         query = VISIBLE if self._tombstones else {"match_all": {}}
-        for hits in self._pages(query, "_version"):
+        for hits in self._search(query, "_version"):
             older = [hit for hit in hits if hit["_version"] < least]
             if older:
                 yield older
             if len(older) < len(hits):
                 return
 
-    def _pages(self, query: Mapping[str, Any], by: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Pages of what the query finds, in some order, as of now."""
-        name = self._index.plan.name
-        with translated():
+    def _search(self, query: Mapping[str, Any], by: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of the hits of a query, in the given order, as of now."""
+        name = self._index.spec.name
+        with translate_errors():
             self._client.indices.refresh(index=name)
             pit = self._client.open_point_in_time(index=name, keep_alive="5m")["id"]
         try:
             after: list[Any] | None = None
             while True:
-                with translated():
+                with translate_errors():
                     answer = self._client.search(
                         pit={"id": pit, "keep_alive": "5m"},
                         query=query,
@@ -287,7 +310,7 @@ class IndexWriter:
                     return
                 after = hits[-1]["sort"]
         finally:
-            with suppress(ApiError, TransportError):  # it ends by itself after its time
+            with suppress(ApiError, TransportError):  # it expires by itself
                 self._client.close_point_in_time(id=pit)
 
 
@@ -295,8 +318,8 @@ def _removes(operation: Operation) -> bool:
     return operation.removes
 
 
-def _all_removed(tally: Tally) -> None:
-    for id, reason in tally.dead.items():
+def _check_removed(result: BulkResult) -> None:
+    for id, reason in result.dead.items():
         raise FatalError(f"Elasticsearch refuses to remove {id!r}: {reason}")
-    for id, reason in tally.retry.items():
+    for id, reason in result.retry.items():
         raise RetryableError(f"Elasticsearch did not remove {id!r}: {reason}")

@@ -1,129 +1,94 @@
-"""Connecting to PostgreSQL, and finding out why it would not let us."""
+"""One connection to PostgreSQL and its transactions; a connection in an unknown state is never reused.
+
+psycopg waits on gevent's hub once the process is patched. It does not end a query whose greenlet was
+killed: the server would run on and hold its locks. So every exception in a transaction (also a kill and
+a `gevent.Timeout`) cancels the query and closes the connection; the next transaction opens another. That
+costs some milliseconds, in an error anyway.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-import select
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+import gevent
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import make_conninfo
 
-from pillows.errors import PillowError
-from pillows.transports.postgres.errors import translated
+from pillows.errors import RetryableError
+from pillows.transports.postgres.connect import connect
+from pillows.transports.postgres.errors import to_pillow_error
 from pillows.transports.postgres.options import PostgresConnection
 
-# Silence on the line is noticed within a minute: by keepalives while waiting, by `tcp_user_timeout`
-# (milliseconds) while sending.
-_KEEPALIVE = {
-    "keepalives": "1",
-    "keepalives_idle": "20",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",
-}
-
-# synchronous_commit is never off: a crash of the server would take back what was acknowledged, and the
-# pillow's other transports and the state directory would be ahead. One flush a batch costs little.
-# jit compiles for longer than our statements run. UTC and ISO: what a text means as a timestamp must
-# not depend on the role's settings.
-_SETTINGS = """
-    select set_config(name, value, false) from (values
-        ('application_name', %(application)s),
-        ('statement_timeout', %(statement_ms)s),
-        ('lock_timeout', %(lock_ms)s),
-        ('idle_in_transaction_session_timeout', %(idle_ms)s),
-        ('default_transaction_isolation', 'read committed'),
-        ('client_min_messages', 'warning'),
-        ('datestyle', 'ISO, MDY'),
-        ('timezone', 'UTC'),
-        ('temp_buffers', '32MB'),
-        ('jit', 'off'),
-        ('synchronous_commit', case current_setting('synchronous_commit')
-            when 'off' then 'local' else current_setting('synchronous_commit') end)
-    ) as setting (name, value)
-"""
+#: Limit for asking the server to stop a query that nobody waits for any more.
+CANCEL_SECONDS = 2.0
 
 
-def connect(options: PostgresConnection, application: str) -> psycopg.Connection:
-    """A new connection with our settings, in autocommit: who uses it says `begin` and `commit`.
+class ServerConnection:
+    """The connection that a transport owns.
 
-    Raises:
-        RetryableError: the server is away, starting, stopping or full.
-        AccessError: it does not let us in.
-        ConfigError: there is no such database.
+    Args:
+        options: of the database.
+        application: our name in `pg_stat_activity`.
+        prepare: called with a cursor on each new connection, before its first transaction.
     """
-    conninfo = _conninfo(options)
-    try:
-        # Prepared statements would keep a plan made when the table was still small.
-        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
-    except psycopg.OperationalError as error:
-        raise _refusal(error, conninfo, options.connect_timeout) from None
-    try:
-        connection.execute(_SETTINGS, _settings(options, application))
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
+    def __init__(
+        self,
+        options: PostgresConnection,
+        *,
+        application: str,
+        prepare: Callable[[psycopg.Cursor], None],
+    ) -> None:
+        self._options = options
+        self._application = application
+        self._prepare = prepare
+        self._connection: psycopg.Connection | None = None
 
-def _conninfo(options: PostgresConnection) -> str:
-    # A whole number of seconds, and libpq takes 1 for 2.
-    given = {"client_encoding": "UTF8", "connect_timeout": str(max(2, round(options.connect_timeout)))}
-    if options.password is not None:
-        given["password"] = options.password.get_secret_value()
-    return make_conninfo(options.dsn.get_secret_value(), **_KEEPALIVE, **given)
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Cursor]:
+        """Begin a transaction: committed at the end of the block, or rolled back by closing the connection.
 
-
-def _settings(options: PostgresConnection, application: str) -> dict[str, str]:
-    return {
-        "application": application,
-        "statement_ms": str(round(options.statement_timeout * 1000)),
-        "lock_ms": str(round(options.lock_timeout * 1000)),
-        "idle_ms": str(round(options.write_timeout * 1000)),
-    }
-
-
-def _refusal(error: psycopg.OperationalError, conninfo: str, seconds: float) -> PillowError:
-    refused = error.pgconn
-    if refused is None:
-        return translated(error)
-    # The very address that answered: libpq would look a name up without gevent.
-    address = {"host": refused.host, "hostaddr": refused.hostaddr, "port": refused.port}
-    place = {name: value.decode() for name, value in address.items() if value}
-    return translated(error, sqlstate=_traced_sqlstate(make_conninfo(conninfo, **place), seconds))
-
-
-def _traced_sqlstate(conninfo: str, seconds: float) -> str | None:
-    """The SQLSTATE with which the server refuses a connection; None where it does not answer.
-
-    libpq keeps it to itself and gives the (translated) message only, so the connection is tried once
-    more with a trace of the protocol, in memory. Without it a wrong password would be retried for
-    ever, or a full server given up.
-    """
-    if not hasattr(os, "memfd_create"):  # tracing needs Linux
-        return None
-    trace = os.memfd_create("pillowd-connect")
-    try:
-        connection = pq.PGconn.connect_start(conninfo.encode())
+        Raises:
+            RetryableError: the server is away or busy, or did not answer in time.
+            AccessError, ConfigError: see `to_pillow_error`.
+        """
+        seconds = self._options.write_timeout
+        late = RetryableError(f"PostgreSQL did not finish within {seconds:g} s.")
         try:
-            connection.trace(trace)
-            _poll(connection, time.monotonic() + seconds)
-            connection.untrace()
+            with gevent.Timeout(seconds, late), self._ensure_connected().cursor() as cursor:
+                cursor.execute("begin")
+                yield cursor
+                _commit(cursor)
+        except psycopg.Error as error:
+            self.close()
+            raise to_pillow_error(error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancel the query that still runs, and close. May be called twice."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if connection.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                with suppress(psycopg.Error):
+                    connection.cancel_safe(timeout=CANCEL_SECONDS)
         finally:
-            connection.finish()
-        text = os.pread(trace, 2**20, 0)
-    finally:
-        os.close(trace)
-    found = re.search(rb'\tErrorResponse\t.*? C "(\w{5})" M ', text)
-    return found[1].decode() if found else None
+            connection.close()
+
+    def _ensure_connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._options, self._application)
+            with self._connection.cursor() as cursor:
+                self._prepare(cursor)
+        return self._connection
 
 
-def _poll(connection: pq.abc.PGconn, deadline: float) -> None:
-    waiting = {pq.PollingStatus.READING, pq.PollingStatus.WRITING}
-    while (state := connection.connect_poll()) in waiting and (left := deadline - time.monotonic()) > 0:
-        reading = state == pq.PollingStatus.READING
-        socket = [connection.socket]
-        select.select(socket if reading else [], [] if reading else socket, [], left)
+def _commit(cursor: psycopg.Cursor) -> None:
+    cursor.execute("commit")
+    # The commit of a failed transaction is answered with a rollback, without an error.
+    if cursor.statusmessage != "COMMIT":
+        raise RetryableError(f"PostgreSQL answered the commit with {cursor.statusmessage}.")

@@ -1,7 +1,7 @@
-"""What a PostgreSQL error means for a pillow, decided by SQLSTATE and never by the message.
+"""PostgreSQL's errors as ours, classified by SQLSTATE and never by the message.
 
-Messages are translated by the server (`lc_messages`) and reworded between versions; the five letters
-of the SQLSTATE are not (PostgreSQL docs, "PostgreSQL Error Codes").
+The server translates messages (`lc_messages`), and versions reword them; the five characters of the
+SQLSTATE stay (PostgreSQL docs, "PostgreSQL Error Codes").
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg
 
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 
-#: How much of a server's message is kept.
+#: Characters of a server's message that are kept.
 REASON_CHARACTERS = 500
 
 # From the first quote to the last: the server translates messages, and quotes with them.
@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 
 class Verdict(Enum):
-    """Who has to do something about an error."""
+    """Who has to act on an error."""
 
     RETRY = auto()
     DEAD = auto()
@@ -33,7 +33,7 @@ class Verdict(Enum):
     ACCESS = auto()
 
 
-# The longest prefix of an SQLSTATE that is listed here decides; what is not listed is CONFIG.
+# The longest prefix of an SQLSTATE that is join_commas here decides; what is not join_commas is CONFIG.
 _VERDICTS = {
     "08": Verdict.RETRY,  # connection exceptions
     "22": Verdict.DEAD,  # data exceptions
@@ -67,48 +67,48 @@ _REMEDIES = {
 }
 
 
-def verdict(sqlstate: str | None) -> Verdict:
-    """Who has to do something about an error of that SQLSTATE; without one the connection is lost."""
+def classify_sqlstate(sqlstate: str | None) -> Verdict:
+    """Return who has to act on an error of that SQLSTATE; without one the connection is lost."""
     if sqlstate is None:
         return Verdict.RETRY
-    return _longest(_VERDICTS, sqlstate) or Verdict.CONFIG
+    return _find_longest(_VERDICTS, sqlstate) or Verdict.CONFIG
 
 
-def reason(error: psycopg.Error) -> str:
-    """The server's own words for an error, without what they quote of a document."""
+def describe_error(error: psycopg.Error) -> str:
+    """Return the server's message of an error, without quoted values."""
     message = error.diag.message_primary or str(error) or type(error).__name__
-    return discreet(message, error.sqlstate)
+    return redact_values(message, error.sqlstate)
 
 
-def discreet(message: str, sqlstate: str | None) -> str:
-    """A primary message without the value: only data exceptions (class 22) quote one, in quotes."""
+def redact_values(message: str, sqlstate: str | None) -> str:
+    """Return a primary message without its value: only data exceptions (class 22) quote one."""
     if (sqlstate or "").startswith("22"):
         message = _QUOTED.sub("...", message)
     return message.strip()[:REASON_CHARACTERS]
 
 
-def translated(error: psycopg.Error, *, sqlstate: str | None = None) -> PillowError:
-    """The pillow's error for one of PostgreSQL's.
+def to_pillow_error(error: psycopg.Error, *, sqlstate: str | None = None) -> PillowError:
+    """Return an error of PostgreSQL as one of ours.
 
     Args:
         error: what psycopg raised.
-        sqlstate: where the error itself does not have it (while connecting).
+        sqlstate: if the error itself has none (while connecting).
     """
     state = error.sqlstate or sqlstate
-    message = f"PostgreSQL: {reason(error)}" + (f" (SQLSTATE {state})." if state else ".")
+    message = f"PostgreSQL: {describe_error(error)}" + (f" (SQLSTATE {state})." if state else ".")
     if state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConfigError(message)
-    found = verdict(state)
+    found = classify_sqlstate(state)
     if found is Verdict.ACCESS:
         return AccessError(message, remedy="correct user and password of the connection, or pg_hba.conf")
     if found is Verdict.CONFIG:
-        return ConfigError(message, remedy=_longest(_REMEDIES, state or "") or "")
+        return ConfigError(message, remedy=_find_longest(_REMEDIES, state or "") or "")
     if state is None or state.startswith(("08", "57P")):  # no connection, starting, stopping
         return AwayError(message)
-    # A row's own error outside of the search for failing rows says nothing of the other rows.
+    # A row's error outside of the search for failing rows says nothing of the other rows.
     return RetryableError(message)
 
 
-def _longest(by_prefix: dict[str, _Value], sqlstate: str) -> _Value | None:
+def _find_longest(by_prefix: dict[str, _Value], sqlstate: str) -> _Value | None:
     found = (by_prefix.get(sqlstate[:length]) for length in (5, 2))
     return next((value for value in found if value is not None), None)

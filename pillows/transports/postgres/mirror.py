@@ -11,7 +11,7 @@ from psycopg import ProgrammingError, conninfo
 from pillows.errors import ConfigError
 from pillows.redaction import redact_address
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
-from pillows.transports.postgres.connection import connect
+from pillows.transports.postgres.connect import connect
 
 _COLUMNS = """
     select attname, format_type(atttypid, atttypmod) from pg_attribute

@@ -1,8 +1,8 @@
-"""Finding staged rows whose values do not fit their columns, all that are suspected in one look.
+"""Finds staged rows whose values do not fit their columns, with one query for all suspects.
 
 A function of the session converts each staged row as the insert would (a cast to the bare type, then
-an assignment, which minds the length), and catches what a value makes of that. So a thousand rows cost
-some milliseconds more when ten of them are bad, where halving alone takes a hundred attempts.
+an assignment, which checks the length), and catches the error. So ten bad rows of a thousand cost some
+milliseconds, where halving alone takes a hundred attempts.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ returns setof record language plpgsql as {body}
 
 
 def create_probes(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
-    """Creates the functions of a new connection. The tables' `casts` must be known."""
+    """Create the functions of a new connection. The tables' `casts` must be known."""
     for table in tables:
         body = table.compose(_BODY, declared=_declared(table), steps=_steps(table)).decode()
         cursor.execute(table.compose(_FUNCTION, probe=_name(table), body=sql.Literal(body)), ())
 
 
-def probe(cursor: psycopg.Cursor, table: Table, suspects: Collection[int]) -> list[tuple[int, str, str, str]]:
-    """Document number, column, SQLSTATE and message of each staged row that cannot be converted.
+def find_misfits(
+    cursor: psycopg.Cursor, table: Table, suspects: Collection[int]
+) -> list[tuple[int, str, str, str]]:
+    """Return document number, column, SQLSTATE and message of each row that cannot be converted.
 
     Args:
         cursor: in a transaction.
-        table: whose rows are staged.
-        suspects: the numbers of the documents that are looked at.
+        table: the table whose rows are staged.
+        suspects: the numbers of the documents to examine.
     """
     query = table.compose("select number, failing, state, message from {probe}(%s)", probe=_name(table))
     return cursor.execute(query, (list(suspects),)).fetchall()

@@ -1,4 +1,4 @@
-"""Creating tables and columns that are missing, and refusing those that do not fit."""
+"""Creates missing tables and columns, and refuses those that do not fit."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import psycopg
 from psycopg import sql
 
 from pillows.errors import ConfigError
-from pillows.transports.postgres.errors import Verdict, reason, verdict
-from pillows.transports.postgres.statements import Name, Table, listed
-from pillows.transports.postgres.value_patterns import plain
+from pillows.transports.postgres.errors import Verdict, classify_sqlstate, describe_error
+from pillows.transports.postgres.statements import Name, Table, join_commas
+from pillows.transports.postgres.value_patterns import make_value_pattern
 
-#: Two starts that create the same tables take turns by this advisory lock ("pillowd" as a number).
+#: Advisory lock for starts that create the same tables ("pillowd" as a number).
 ADVISORY_LOCK = int.from_bytes(b"pillowd")
 
 _OWN = {
@@ -42,46 +42,46 @@ _COLUMNS = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A column as the server has it.
+class ColumnInfo:
+    """A column in the server.
 
     Attributes:
         type: its full type, as the server spells it.
         base: its type without length or precision.
-        demanded: it is not null and has no default, so every insert must give it.
+        required: it is not null and has no default, so every insert needs a value.
     """
 
     type: str
     base: str
-    demanded: bool
+    required: bool
 
 
-def ensure(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> None:
-    """Makes every table as configured, where that needs no more than creating and adding.
+def create_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> None:
+    """Create missing tables and add missing columns.
 
     Args:
-        cursor: in a transaction, so that all of it happens or nothing.
+        cursor: in a transaction, so that all or nothing happens.
         tables: the outputs' tables; their `casts` are set.
-        schema: where pillowd's own tables are.
+        schema: of pillowd's own tables.
 
     Raises:
         ConfigError: a table does not fit, or we may not create it; the remedy has the statement to run.
     """
     cursor.execute("select pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
-    for statement in missing(cursor, tables, schema):
-        _define(cursor, statement)
+    for statement in list_missing(cursor, tables, schema):
+        _run_definition(cursor, statement)
 
 
-def missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> list[sql.Composed]:
-    """The statements that create and add what is missing, in order; runs none of them.
+def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> list[sql.Composed]:
+    """Return the statements that create missing tables and columns, in order, without running them.
 
     Args:
         cursor: in a transaction.
         tables: the outputs' tables; their `casts` are set.
-        schema: where pillowd's own tables are.
+        schema: of pillowd's own tables.
 
     Raises:
-        ConfigError: a table that is there does not fit, or a configured type is unknown.
+        ConfigError: an existing table does not fit, or a configured type is unknown.
     """
     statements = [
         sql.SQL("create schema {}").format(Name(name))
@@ -94,63 +94,63 @@ def missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> lis
         if not _exists(cursor, Name(schema, name))
     ]
     for table in tables:
-        statements += _missing_of(cursor, table)
+        statements += _list_missing_of(cursor, table)
     return statements
 
 
-def there(cursor: psycopg.Cursor, schema: str, name: str) -> bool:
-    """Whether there is a table of that name."""
+def table_exists(cursor: psycopg.Cursor, schema: str, name: str) -> bool:
+    """Return whether there is a table of that name."""
     return _exists(cursor, Name(schema, name))
 
 
 def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
-    """Creates the staging tables of a new connection. EXTERNAL: no compression for a moment's stay."""
+    """Create the staging tables of a new connection. EXTERNAL: short-lived rows need no compression."""
     for table in tables:
         names = [Name(name) for name in table.types]
         cursor.execute(
             sql.SQL(
                 "create temporary table {} (_n integer not null, _row integer, _id text not null,"
                 " _rev text, _version bigint not null, {}) on commit delete rows"
-            ).format(Name(table.stage), listed([sql.SQL("{} text").format(name) for name in names])),
+            ).format(Name(table.stage), join_commas([sql.SQL("{} text").format(name) for name in names])),
             (),
         )
         external = [sql.SQL("alter column {} set storage external").format(name) for name in names]
         cursor.execute(
-            sql.SQL("alter table {} {}").format(Name("pg_temp", table.stage), listed(external)), ()
+            sql.SQL("alter table {} {}").format(Name("pg_temp", table.stage), join_commas(external)), ()
         )
 
 
-def shown(statement: sql.Composable) -> str:
-    """A statement as an operator would type it."""
+def to_text(statement: sql.Composable) -> str:
+    """Return a statement as an operator would type it."""
     return statement.as_string().replace("%%", "%")
 
 
-def _missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]:
+def _list_missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]:
     path = Name(table.schema, table.name)
-    wanted = _wanted(cursor, table)
+    wanted = _get_wanted(cursor, table)
     table.casts = {name: wanted[name].base for name in table.types}
-    table.plain = plain({name: wanted[name].type for name in table.types})
+    table.value_pattern = make_value_pattern({name: wanted[name].type for name in table.types})
     if not _exists(cursor, path):
-        return [_creation(table)]
-    found = _columns(cursor, path)
+        return [_make_creation(table)]
+    found = _get_columns(cursor, path)
     statements = []
     for name, column in wanted.items():
         if name in found:
             _check_type(table, name, found[name], column)
         elif name in table.types:
             addition = sql.SQL("alter table {} add column {}")
-            statements.append(addition.format(path, _definition(table, name)))
+            statements.append(addition.format(path, _define_column(table, name)))
         else:
             raise ConfigError(
-                f"Table {table.path} has no column {name}, so pillowd did not make it for such an output.",
+                f"Table {table.path} has no column {name}, so pillowd did not create it for such an output.",
                 remedy="choose another table, or drop this one",
             )
-    _check_demands(table, found, wanted)
+    _check_required(table, found, wanted)
     return statements
 
 
-def _creation(table: Table) -> sql.Composed:
-    # Ids are compared as bytes: it is faster, and no upgrade of a locale reorders the index.
+def _make_creation(table: Table) -> sql.Composed:
+    # Ids are compared as bytes: that is faster, and an upgrade of the locale cannot reorder the index.
     kept = [
         sql.SQL("{} {} not null").format(
             Name(name), sql.SQL(f'{type} collate "C"' if name in ("_source", "_id") else type)
@@ -159,27 +159,27 @@ def _creation(table: Table) -> sql.Composed:
     ]
     keys = [name for name in table.kept if name not in ("_rev", "_version")]
     key = sql.SQL("primary key ({})").format(sql.SQL(", ".join(keys)))
-    columns = [_definition(table, name) for name in table.types]
+    columns = [_define_column(table, name) for name in table.types]
     return sql.SQL("create table {} ({})").format(
-        Name(table.schema, table.name), listed([*kept, *columns, key])
+        Name(table.schema, table.name), join_commas([*kept, *columns, key])
     )
 
 
-def _definition(table: Table, name: str) -> sql.Composed:
+def _define_column(table: Table, name: str) -> sql.Composed:
     return sql.SQL("{} {}").format(Name(name), sql.SQL((dict(table.kept) | dict(table.types))[name]))
 
 
-def _wanted(cursor: psycopg.Cursor, table: Table) -> Mapping[str, Found]:
-    """The configured columns as the server spells them: it is asked with a table made for it."""
-    columns = [_definition(table, name) for name in (*table.kept, *table.types)]
-    shape = sql.SQL("create temporary table pillowd_shape ({})").format(listed(columns))
-    _define(cursor, shape)
-    found = _columns(cursor, Name("pg_temp", "pillowd_shape"))
+def _get_wanted(cursor: psycopg.Cursor, table: Table) -> Mapping[str, ColumnInfo]:
+    """Return the configured columns as the server spells them, from a temporary table."""
+    columns = [_define_column(table, name) for name in (*table.kept, *table.types)]
+    shape = sql.SQL("create temporary table pillowd_shape ({})").format(join_commas(columns))
+    _run_definition(cursor, shape)
+    found = _get_columns(cursor, Name("pg_temp", "pillowd_shape"))
     cursor.execute("drop table pg_temp.pillowd_shape")
     return found
 
 
-def _check_type(table: Table, name: str, found: Found, wanted: Found) -> None:
+def _check_type(table: Table, name: str, found: ColumnInfo, wanted: ColumnInfo) -> None:
     if found.type == wanted.type:
         return
     statement = sql.SQL("alter table {} alter column {} type {} using {}::{}").format(
@@ -187,32 +187,32 @@ def _check_type(table: Table, name: str, found: Found, wanted: Found) -> None:
     )
     raise ConfigError(
         f"Column {name} of {table.path} is {found.type}; {wanted.type} is configured.",
-        remedy=f"run `{shown(statement)}`, or configure {found.type}",
+        remedy=f"run `{to_text(statement)}`, or configure {found.type}",
     )
 
 
-def _check_demands(table: Table, found: Mapping[str, Found], wanted: Mapping[str, Found]) -> None:
+def _check_required(table: Table, found: Mapping[str, ColumnInfo], wanted: Mapping[str, ColumnInfo]) -> None:
     for name, column in found.items():
-        if column.demanded and name not in wanted:
+        if column.required and name not in wanted:
             statement = sql.SQL("alter table {} alter column {} drop not null").format(
                 Name(table.schema, table.name), Name(name)
             )
             raise ConfigError(
                 f"Column {name} of {table.path} must not be null, and is not among the configured columns.",
-                remedy=f"configure it, or run `{shown(statement)}`",
+                remedy=f"configure it, or run `{to_text(statement)}`",
             )
 
 
-def _columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, Found]:
-    cursor.execute(_COLUMNS, (shown(path),))
+def _get_columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, ColumnInfo]:
+    cursor.execute(_COLUMNS, (to_text(path),))
     return {
-        name: Found(type=type, base=base, demanded=demanded)
-        for name, type, base, demanded in cursor.fetchall()
+        name: ColumnInfo(type=type, base=base, required=required)
+        for name, type, base, required in cursor.fetchall()
     }
 
 
 def _exists(cursor: psycopg.Cursor, path: sql.Identifier) -> bool:
-    return _is(cursor, "select to_regclass(%s) is not null", shown(path))
+    return _is(cursor, "select to_regclass(%s) is not null", to_text(path))
 
 
 def _is(cursor: psycopg.Cursor, query: str, parameter: str) -> bool:
@@ -220,13 +220,13 @@ def _is(cursor: psycopg.Cursor, query: str, parameter: str) -> bool:
     return bool(found and found[0])
 
 
-def _define(cursor: psycopg.Cursor, statement: sql.Composed) -> None:
+def _run_definition(cursor: psycopg.Cursor, statement: sql.Composed) -> None:
     try:
         cursor.execute(statement, ())
     except psycopg.Error as error:
-        if verdict(error.sqlstate) is not Verdict.CONFIG:
+        if classify_sqlstate(error.sqlstate) is not Verdict.CONFIG:
             raise
         raise ConfigError(
-            f"PostgreSQL: {reason(error)} (SQLSTATE {error.sqlstate}).",
-            remedy=f"mend what it names, or have somebody who may run `{shown(statement)}`",
+            f"PostgreSQL: {describe_error(error)} (SQLSTATE {error.sqlstate}).",
+            remedy=f"correct it, or have somebody with the privilege run `{to_text(statement)}`",
         ) from None

@@ -1,13 +1,13 @@
-"""The statements that move rows into one output's table.
+"""The statements that write rows into one output's table.
 
 A batch is copied into a temporary table of texts, `_n` (the document's number in the batch), `_row`
 (NULL: the document has no row here), `_id`, `_rev`, `_version` and the columns, and moved from there,
-so that a value which its column's type refuses fails in a statement that can be repeated for half of
-the documents, without sending anything again.
+so that a value which does not fit its column fails in a statement that can be repeated for half of the
+documents without sending them again.
 
-Stored rows are looked up by scalar subqueries and arrays of ids, which leave the planner nothing but
-the index: as joins with a table without statistics they became hash joins that read the whole target
-(16 us a document with 30,000 rows stored, where the index takes 2).
+Stored rows are looked up by scalar subqueries and arrays of ids, which force the planner to use the
+index: joins with a table without statistics became hash joins that read the whole target (16 us per
+document with 30,000 stored rows, where the index takes 2).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
+import psycopg
 from psycopg import sql
 from psycopg.abc import AdaptContext
 
@@ -27,17 +29,17 @@ class Name(sql.Identifier):
     """An identifier that is safe in a statement with parameters, where psycopg reads `%`."""
 
     def as_bytes(self, context: AdaptContext | None = None) -> bytes:
-        """The quoted name."""
+        """Return the quoted name."""
         return super().as_bytes(context).replace(b"%", b"%%")
 
 
 def literal(text: str) -> sql.Literal:
-    """A text that is safe in a statement with parameters."""
+    """Return a text that is safe in a statement with parameters."""
     return sql.Literal(text.replace("%", "%%"))
 
 
-def listed(parts: Sequence[sql.Composable]) -> sql.Composed:
-    """The parts, with commas between them."""
+def join_commas(parts: Sequence[sql.Composable]) -> sql.Composed:
+    """Return the parts, separated by commas."""
     return sql.SQL(", ").join(parts)
 
 
@@ -45,20 +47,20 @@ class Table:
     """One output's table.
 
     Args:
-        number: counts the tables of the transport; names the staging table.
+        number: of the table in the transport; part of the staging table's name.
         output: the output's name.
         options: its settings.
-        schema: where tables are that name no schema, and where pillowd's own tables are.
-        source: whose documents these are; part of the key where the table is shared.
+        schema: of tables without a schema of their own, and of pillowd's own tables.
+        source: of the documents; part of the key if the table is shared.
 
     Attributes:
         path: `schema.table`.
         shared: other sources write to the table too, so `_source` is part of its key.
-        columns: what is picked out of a row; none: the whole row goes into `doc`.
-        many: any number of rows a document.
-        casts: column -> the type that its text is cast to. Known once the table was looked at.
+        columns: picked out of a row; if there are none the whole row goes into `doc`.
+        many: any number of rows per document.
+        casts: column -> the type that its text is cast to. Set by `list_missing`.
         plain: what values look like that surely fit. Known then, too.
-        wary: a value did not fit, so values are looked at before they are written.
+        precheck_values: a value did not fit, so values are checked before they are written.
         tombstoned: `pillowd_document` may hold write versions of this table, so they have to be looked at.
     """
 
@@ -71,15 +73,15 @@ class Table:
         self.shared = options.shared
         self.columns: Sequence[Column] = options.parsed
         self.casts: Mapping[str, str] = {}
-        self.plain = re.compile(b"")
-        self.wary = False
+        self.value_pattern = re.compile(b"")
+        self.precheck_values = False
         self.tombstoned = True
         self.stage = f"pillowd_stage_{number}"
         self._names = {
             "table": Name(self.schema, self.name),
             "stage": Name("pg_temp", self.stage),
             "document": Name(schema, "pillowd_document"),
-            "columns": listed([Name(name) for name in self.types]),
+            "columns": join_commas([Name(name) for name in self.types]),
             # What names the table in `pillowd_document`.
             "path": literal(f"{self.path} {source}" if self.shared else self.path),
             # A shared table is only ever looked at through its `_source`.
@@ -103,13 +105,13 @@ class Table:
 
     @cached_property
     def copy_stage(self) -> bytes:
-        """Takes lines of `_n`, `_row` and what `_postgres_rows.lines` gives."""
+        """Takes lines of `_n`, `_row` and what `encode_rows` gives."""
         copy = self.compose("copy {stage} (_n, _row, _id, _rev, _version, {columns}) from stdin")
         return copy.replace(b"%%", b"%")  # COPY has no parameters
 
     @cached_property
     def copy_direct(self) -> bytes:
-        """Takes lines as `_postgres_rows.lines` gives them straight into the table."""
+        """Takes lines as `encode_rows` gives them straight into the table."""
         copy = self.compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
         return copy.replace(b"%%", b"%")
 
@@ -121,7 +123,7 @@ class Table:
         return self.compose("select not exists (select from {table} where {mine} true)")
 
     @cached_property
-    def greatest_guard(self) -> bytes:
+    def greatest_version(self) -> bytes:
         """Return the greatest write version of all documents, with and without rows; null if none."""
         if self.many:
             return self.compose("select max(version) from {document} where output = {path}")
@@ -131,17 +133,17 @@ class Table:
         )
 
     @cached_property
-    def has_guards(self) -> bytes:
+    def has_versions(self) -> bytes:
         """Whether `pillowd_document` has a write version of this table."""
         return self.compose("select exists (select from {document} where output = {path})")
 
     @cached_property
-    def has_guard_of(self) -> bytes:
+    def has_version_of(self) -> bytes:
         """Whether `pillowd_document` has a write version of one of the ids that are its parameter."""
         return self.compose("select exists (select from {document} where output = {path} and _id = any(%s))")
 
     def stored(self, *, some: bool) -> bytes:
-        """A page of the documents that have rows: id, revision, write version.
+        """Return the query for a page of the documents that have rows: id, revision, write version.
 
         Args:
             some: of the documents `ids`, rather than those after the id `after`.
@@ -159,8 +161,8 @@ class Table:
     def refusals(self) -> Sequence[bytes]:
         """Each gives numbers of staged documents, and the write version that is not older than theirs."""
         if self.many:
-            return [self._refusing_guards]
-        return [self._refusing_rows, self._refusing_guards] if self.tombstoned else [self._refusing_rows]
+            return [self._refusing_versions]
+        return [self._refusing_rows, self._refusing_versions] if self.tombstoned else [self._refusing_rows]
 
     @cached_property
     def unstage(self) -> bytes:
@@ -170,14 +172,14 @@ class Table:
     # -- moving a range of staged documents; parameters `low`, `high` and `first_pass`
 
     def move(self, *, present: bool, gone: bool) -> Sequence[bytes]:
-        """Makes the table hold the staged rows of documents `low` to `high`, and no others of them.
+        """Return statements that replace the rows of documents `low` to `high` with the staged ones.
 
         Args:
             present: some of the documents have rows.
             gone: some of them have none.
         """
         if self.many:
-            return [self._guard_many, self._delete_many, *([self._insert_many] if present else [])]
+            return [self._store_versions, self._delete_many, *([self._insert_many] if present else [])]
         statements = [self._upsert] if present else []
         if present and self.tombstoned:
             statements.append(self._forget_tombstones)
@@ -191,7 +193,7 @@ class Table:
         )
 
     @cached_property
-    def _refusing_guards(self) -> bytes:
+    def _refusing_versions(self) -> bytes:
         return self.compose(
             "select _n, stored from (select _n, _version, (select d.version from {document} d"
             " where d.output = {path} and d._id = s._id) as stored from {stage} s"
@@ -209,7 +211,7 @@ class Table:
             " set _rev = excluded._rev, _version = excluded._version, {settings}"
             " where t._version < excluded._version",
             cast=self._cast(),
-            settings=listed(settings),
+            settings=join_commas(settings),
         )
 
     @cached_property
@@ -236,7 +238,7 @@ class Table:
         )
 
     @cached_property
-    def _guard_many(self) -> bytes:
+    def _store_versions(self) -> bytes:
         return self.compose(
             "insert into {document} as d (output, _id, version, deleted_at)"
             " select {path}, _id, _version, case when _row is null then now() end from {stage} s"
@@ -303,8 +305,14 @@ class Table:
     def _cast(self) -> sql.Composed:
         # Not to the full type: an explicit cast to varchar(3) would cut silently, assignment refuses.
         casts = [(Name(name), sql.SQL(self.casts.get(name, type))) for name, type in self.types.items()]
-        return listed([sql.SQL("cast({} as {})").format(name, type) for name, type in casts])
+        return join_commas([sql.SQL("cast({} as {})").format(name, type) for name, type in casts])
 
     def compose(self, statement: str, **more: sql.Composable) -> bytes:
-        """A statement with the table's own names (`{table}`, `{stage}`, ...) and `more` in it."""
+        """Return a statement with the table's names (`{table}`, `{stage}`, ...) and `more` filled in."""
         return sql.SQL(statement).format(**self._names, **more).as_bytes()
+
+
+def fetch_value(cursor: psycopg.Cursor, query: bytes) -> Any:
+    """Run a query without parameters and return its one value; None if it has no row."""
+    found = cursor.execute(query, ()).fetchone()
+    return found[0] if found else None

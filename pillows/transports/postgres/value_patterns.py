@@ -1,8 +1,8 @@
-"""Rows whose values surely fit their columns, told by how they are written, without asking the server.
+"""Patterns for values that surely fit their columns, without asking the server.
 
-Only a hint about the way: what is not plain goes by way of the staging table, where the server decides
-of each value; what is plain and refused all the same makes the whole batch go there. So a pattern may
-be narrower than its type, and one that is too wide costs time alone.
+They only choose the way: rows that do not match go through the staging table, where the server checks
+each value; if it refuses a row that matches, the whole batch goes there. So a pattern may be narrower
+than its type, and one that is too wide only costs time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _DATE = (
 )
 _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?:Z|[+-](?:0\d|1[0-3]):?[0-5]\d)?"
 
-#: A type as the server spells it, without a length -> how values are written that it takes.
-_FITTING = {
+#: A type as the server spells it, without a length -> a pattern of its values.
+_PATTERNS = {
     "smallint": r"-?\d{1,4}",
     "integer": r"-?\d{1,9}",
     "bigint": r"-?\d{1,18}",
@@ -34,23 +34,23 @@ _ANY = r"[^\t\n]*"
 _LENGTH = re.compile(r"\((\d+)(?:,(\d+))?\)")
 
 
-def plain(types: Mapping[str, str]) -> re.Pattern[bytes]:
-    """What the values of a line look like that surely fit, from the first configured column to its end.
+def make_value_pattern(types: Mapping[str, str]) -> re.Pattern[bytes]:
+    """Return the pattern of a line's values that surely fit, from the first configured column to its end.
 
     Args:
         types: the configured columns and their types, as the server spells them.
     """
-    values = [rf"(?:\\N|{_fitting(type)})" for type in types.values()]
+    values = [rf"(?:\\N|{_make_pattern(type)})" for type in types.values()]
     return re.compile(("\t".join(values) + "\n").encode())
 
 
-def _fitting(type: str) -> str:
+def _make_pattern(type: str) -> str:
     length = _LENGTH.search(type)
     base = _LENGTH.sub("", type)
     if length and base in {"character varying", "character"}:
-        return rf"[^\t\n]{{0,{length[1]}}}"  # bytes, which are no fewer than characters
+        return rf"[^\t\n]{{0,{length[1]}}}"  # bytes, of which there are at least as many as characters
     if length and base == "numeric":
         # One digit less than there is room for: rounding may add one.
         whole = int(length[1]) - int(length[2] or 0) - 1
         return rf"-?\d{{1,{whole}}}(?:\.\d{{1,1000}})?" if whole > 0 else "0"
-    return _FITTING.get(base, _ANY)
+    return _PATTERNS.get(base, _ANY)

@@ -1,7 +1,7 @@
-"""One batch in one transaction: which documents are newer than what is stored, and their rows.
+"""Writes one batch in one transaction: the documents that are newer than the stored ones.
 
 The caller holds the fence (the tail's row of `pillowd_checkpoint` is locked), so no other pillowd
-changes these tables until the commit, and what was read stays true.
+changes these tables until the commit, and all that was read stays valid.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import psycopg
 from pillows.errors import PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, write_version
 from pillows.transports.base import newest
-from pillows.transports.postgres.encoder import absent, header, lines, storable
-from pillows.transports.postgres.errors import Verdict, discreet, reason, verdict
-from pillows.transports.postgres.misfit_probe import probe
+from pillows.transports.postgres.encoder import encode_absence, encode_head, encode_rows, to_storable
+from pillows.transports.postgres.errors import Verdict, classify_sqlstate, describe_error, redact_values
+from pillows.transports.postgres.misfit_probe import find_misfits
 from pillows.transports.postgres.statements import Table
 
-#: Documents that are put into lines before other greenlets have their turn.
-DOCUMENTS_A_TURN = 500
+#: Documents that are encoded before other greenlets get their turn.
+TURN_DOCUMENTS = 500
 _BY_ID = attrgetter("id")
 
 
@@ -32,7 +32,7 @@ class Encoded(msgspec.Struct, gc=False):
     Attributes:
         document: the document.
         write_version: its write version.
-        head: what each of its lines begins with.
+        head: the beginning of each of its lines.
         lines: for each table, the lines of its rows.
     """
 
@@ -42,11 +42,11 @@ class Encoded(msgspec.Struct, gc=False):
     lines: list[list[bytes]]
 
 
-def encoded(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], dict[str, str]]:
-    """The newest entry of each document, as lines, and why some can never be written.
+def encode_batch(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], dict[str, str]]:
+    """Return the newest entry of each document as lines, and why some can never be written.
 
-    They are sorted by id: whoever else writes several of them in order cannot deadlock with us, and
-    the index is walked in one direction.
+    They are sorted by id: another session that writes several of them in that order cannot deadlock
+    with us, and the index is read in one direction.
     """
     ready: list[Encoded] = []
     dead: dict[str, str] = {}
@@ -54,15 +54,15 @@ def encoded(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], dict[
     for number, document in enumerate(sorted(newest(batch.documents), key=_BY_ID), start=1):
         version = floor | document.leaf_version
         try:
-            head = header(document, version)
+            head = encode_head(document, version)
             found = []
             for table in tables:
                 rows = document.rows.get(table.output)
-                found.append(lines(head, rows, table.columns, many=table.many) if rows else [])
+                found.append(encode_rows(head, rows, table.columns, many=table.many) if rows else [])
             ready.append(Encoded(document, version, head, found))
         except PermanentError as error:
             dead[document.id] = str(error)
-        if number % DOCUMENTS_A_TURN == 0:
+        if number % TURN_DOCUMENTS == 0:
             gevent.sleep(0)
     return ready, dead
 
@@ -74,8 +74,8 @@ class BatchWriter:
         cursor: in a transaction that holds the fence.
         tables: all tables of the transport.
         first_pass: as in `Batch`.
-        documents: what is written, as `encoded` gives it.
-        dead: what is dead already.
+        documents: from `encode_batch`.
+        dead: from `encode_batch`.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class BatchWriter:
         self._dead = dead
 
     @property
-    def clean(self) -> bool:
+    def is_clean(self) -> bool:
         """Whether every document was applied: a checkpoint may pass."""
         return not self._dead and not self._refused
 
     def write(self) -> WriteResult:
-        """Writes all that can be written."""
-        fresh = self._fresh()
+        """Write all documents that can be written."""
+        fresh = self._find_new()
         if fresh and (copied := self._copy_directly(fresh)):
             taken = {one.document.id for one in copied}
             self._documents = [one for one in self._documents if one.document.id not in taken]
@@ -114,56 +114,56 @@ class BatchWriter:
 
     # -- straight into the tables
 
-    def _fresh(self) -> Sequence[Encoded]:
-        """Documents that most likely are in no table yet: a first pass brings each but once."""
+    def _find_new(self) -> Sequence[Encoded]:
+        """Return documents that most likely are not stored: a first pass reads each only once."""
         if not self._first_pass or any(table.many or table.shared for table in self._tables):
             return []
         return [one for one in self._documents if all(one.lines)]
 
     def _copy_directly(self, fresh: Sequence[Encoded]) -> Sequence[Encoded]:
-        """Copies the documents without staging; none of them where one is no news. Returns the copied.
+        """Copy documents without staging, or none of them if one is stored; return the copied ones.
 
-        The primary key refuses a document that is there, so the write version holds without being read. That
-        costs two thirds of what staging costs the server. COPY takes all or nothing, so once a value
-        did not fit, documents that are not plain are left to the other way.
+        The primary key refuses a stored document, so write versions need not be read. That costs the
+        server two thirds of staging. COPY writes all or nothing, so once a value did not fit, only
+        documents that match the value patterns are copied.
         """
-        ids = [storable(one.document.id) for one in fresh]
+        ids = [to_storable(one.document.id) for one in fresh]
         for table in self._tables:
-            if table.tombstoned and self._is(table.has_guard_of, ids):
+            if table.tombstoned and self._is(table.has_version_of, ids):
                 return []
-        wary = any(table.wary for table in self._tables)
-        chosen = self._plain(fresh) if wary else fresh
+        precheck_values = any(table.precheck_values for table in self._tables)
+        chosen = self._select_plain(fresh) if precheck_values else fresh
         failure = self._attempt(lambda: self._copy_lines(chosen))
-        if failure is not None and self._note_misfit(failure) and not wary:
-            chosen = self._plain(fresh)
+        if failure is not None and self._note_misfit(failure) and not precheck_values:
+            chosen = self._select_plain(fresh)
             if len(chosen) < len(fresh):
                 failure = self._attempt(lambda: self._copy_lines(chosen))
         return chosen if failure is None else []
 
-    def _plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
+    def _select_plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
         return [one for one in documents if self._is_plain(one)]
 
     def _is_plain(self, one: Encoded) -> bool:
-        """Whether all values of a document surely fit."""
+        """Return whether all values of a document surely fit."""
         start = len(one.head)
         return all(
-            table.plain.fullmatch(line, start)
+            table.value_pattern.fullmatch(line, start)
             for table, lines in zip(self._tables, one.lines, strict=True)
             for line in lines
         )
 
     def _note_misfit(self, failure: psycopg.Error) -> bool:
-        """Whether a value did not fit its column; from then on values are looked at before."""
+        """Return whether a value did not fit its column; from then on values are checked first."""
         misfit = (failure.sqlstate or "").startswith("22")
         for table in self._tables:
-            table.wary = table.wary or misfit
+            table.precheck_values = table.precheck_values or misfit
         return misfit
 
     def _copy_lines(self, fresh: Sequence[Encoded]) -> None:
         for number, table in enumerate(self._tables):
             self._copy(table.copy_direct, [one.lines[number][0] for one in fresh])
 
-    # -- by way of the staging tables
+    # -- through the staging tables
 
     def _stage(self) -> None:
         for number, table in enumerate(self._tables):
@@ -173,11 +173,11 @@ class BatchWriter:
                 if rows:
                     staged += [b"%d\t%d\t%b" % (n, row, line) for row, line in enumerate(rows)]
                 else:
-                    staged.append(b"%d\t\\N\t%b" % (n, absent(one.head, table.columns)))
+                    staged.append(b"%d\t\\N\t%b" % (n, encode_absence(one.head, table.columns)))
             self._copy(table.copy_stage, staged)
 
     def _drop_refused(self) -> None:
-        """A document that one table holds newer is refused by all: its rows are written as a whole."""
+        """Refuse a document in all tables if one holds it newer: its rows are written as a whole."""
         refused: dict[int, int] = {}
         for table in self._tables:
             for query in table.refusals:
@@ -188,14 +188,13 @@ class BatchWriter:
         self._unstage(refused)
 
     def _move_all(self) -> None:
-        """Moves what is staged into the tables, and finds out what never can be moved.
+        """Move the staged rows into the tables, and find the documents that can never be moved.
 
-        Values that do not fit are found by probing: at first those that do not look like it, then all.
-        What else a table refuses (constraints, triggers) only shows when it is tried, and is found by
-        halving.
+        Values that do not fit are found by the probe: first those that do not match the patterns, then
+        all. Other refusals (constraints, triggers) only show in an attempt, and are found by halving.
         """
         last = len(self._documents) - 1
-        if any(table.wary for table in self._tables):
+        if any(table.precheck_values for table in self._tables):
             self._probe([n for n, one in enumerate(self._documents) if not self._is_plain(one)])
             settled = self._refused.keys() | self._dead.keys()
             if all(one.document.id in settled for one in self._documents):
@@ -211,16 +210,16 @@ class BatchWriter:
             self._halve(0, last, suspect=True)
 
     def _probe(self, suspects: Collection[int]) -> bool:
-        """Takes documents whose values do not fit out of the staging tables; whether there were any."""
+        """Remove documents whose values do not fit from the staging tables; return whether there were any."""
         found: list[tuple[int, str, str, str]] = []
 
         def ask() -> None:
             for table in self._tables if suspects else ():
-                found.extend(probe(self._cursor, table, suspects))
+                found.extend(find_misfits(self._cursor, table, suspects))
 
         self._attempt(ask)
         for n, column, state, message in found:
-            self._dead[self._documents[n].document.id] = f"Column {column}: {discreet(message, state)}"
+            self._dead[self._documents[n].document.id] = f"Column {column}: {redact_values(message, state)}"
         self._unstage({n for n, *_ in found})
         return bool(found)
 
@@ -229,22 +228,22 @@ class BatchWriter:
             self._cursor.execute(table.unstage, (list(numbers),))
 
     def _halve(self, low: int, high: int, *, suspect: bool = False) -> bool:
-        """Moves documents from `low` to `high`, one at a time where it must be.
+        """Move the documents from `low` to `high`, in halves if some fail.
 
         Args:
             low: the first document's number.
             high: the last one's.
-            suspect: one of them is known to fail, so all of them together are not tried.
+            suspect: one of them is known to fail, so they are not tried together.
 
         Returns:
-            Whether all of them went in.
+            Whether all of them were moved.
         """
         if low == high or not suspect:
             failure = self._attempt(lambda: self._move_range(low, high))
             if failure is None:
                 return True
             if low == high:
-                self._dead[self._documents[low].document.id] = reason(failure)
+                self._dead[self._documents[low].document.id] = describe_error(failure)
                 return False
         middle = (low + high) // 2
         fine = self._halve(low, middle)
@@ -258,22 +257,22 @@ class BatchWriter:
             gone = not all(one.lines[number] for one in self._documents)
             for statement in table.move(present=present, gone=gone):
                 self._cursor.execute(statement, parameters)
-            # The last statement wrote tombstones, or write versions.
+            # The last statement wrote tombstones or write versions.
             table.tombstoned = table.tombstoned or table.many or (gone and self._cursor.rowcount > 0)
 
-    # -- what both ways share
+    # -- shared by both ways
 
     def _attempt(self, work: Callable[[], None]) -> psycopg.Error | None:
-        """Does the work or nothing; gives the server's error where it refuses the values.
+        """Do the work, or undo it and return the server's error if it refuses the values.
 
-        Constraints that are deferred to the commit are checked here, where a document can be named.
+        Deferred constraints are checked here, where the document is known, instead of at the commit.
         """
         self._cursor.execute("savepoint pillowd; set constraints all deferred")
         try:
             work()
             self._cursor.execute("set constraints all immediate; release savepoint pillowd")
         except psycopg.Error as error:
-            if verdict(error.sqlstate) is not Verdict.DEAD:
+            if classify_sqlstate(error.sqlstate) is not Verdict.DEAD:
                 raise
             self._cursor.execute("rollback to savepoint pillowd; release savepoint pillowd")
             return error

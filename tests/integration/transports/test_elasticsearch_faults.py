@@ -190,7 +190,7 @@ def test_only_a_server_whose_authority_is_trusted_is_talked_to(tmp_path: Path) -
     server.start()
     node = Node(f"https://127.0.0.1:{server.server_port}")
     untrusting, trusting = node.transport({"docs": {}}), node.transport({"docs": {}}, ca_bundle=certificate)
-    with pytest.raises(AccessError, match="give its certificate authority as ca_bundle"):
+    with pytest.raises(AccessError, match="set `ca_bundle` to its certificate authority"):
         untrusting.open()
     with pytest.raises(RetryableError, match="503"):
         trusting.open()

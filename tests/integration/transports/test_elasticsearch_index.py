@@ -11,8 +11,8 @@ import pytest
 
 from pillows.errors import ConfigError, FatalError
 from pillows.models import Batch, write_version
-from pillows.transports.elasticsearch import bulk
 from pillows.transports.elasticsearch import transport as module
+from pillows.transports.elasticsearch import writer
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, node, running
@@ -58,6 +58,23 @@ def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_i
     with running(node, epoch=2, docs=STRICT) as again:
         assert again.finish_pass(2) == 0
     assert node.behind("docs") == [new]
+
+
+def test_the_highest_build_is_written_and_published(node: Node) -> None:
+    """A rebuild with the same mapping is another index, which a later start finds again."""
+    with running(node) as one:
+        assert_applied(one.write(batch(document("a", 1, {"n": 1}))))
+    (first,) = node.indices("docs")
+    assert first.endswith("-1")
+    second = f"{first.removesuffix('-1')}-2"
+    mappings = node.ask("GET", f"{first}/_mapping")[first]["mappings"]
+    node.ask("PUT", second, {"mappings": mappings})
+    with running(node, epoch=2) as one:
+        assert_applied(one.write(batch(document("a", 1, {"n": 2}), epoch=2)))
+        assert node.behind("docs") == [first]
+        one.finish_pass(2)
+    assert node.behind("docs") == [second]
+    assert node.read("docs") == {"a": {"n": 2}}
 
 
 def test_an_interrupted_rebuild_goes_on_in_the_same_index(node: Node) -> None:
@@ -223,7 +240,7 @@ def test_a_refusal_by_a_deleted_document_is_never_taken_for_older(
 ) -> None:
     """Should the text of conflicts change, what is told instead leads to the same decisions."""
     if not told:
-        monkeypatch.setattr(bulk, "stored_version", lambda item: None)
+        monkeypatch.setattr(writer, "parse_stored_version", lambda item: None)
     with running(node) as one:
         one.write(batch(gone("a", 5), gone("b", 5)))
         result = one.write(batch(document("a", 4, {"n": 1}), gone("b", 5), epoch=1))

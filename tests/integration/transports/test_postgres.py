@@ -465,7 +465,7 @@ def test_a_check_tells_what_a_start_would_do_and_does_nothing(database: Postgres
     assert 'create table "public"."cases" ("_id" text collate "C" not null,' in told
     assert database.query("select * from pg_tables where schemaname in ('public', 'new')") == []
     check(database, **one)
-    assert checked(**one).endswith("the tables are there")
+    assert checked(**one).endswith("the tables exist")
     assert checked(docs=mapped(name="name text", age="age int")).endswith(
         'a start will run: alter table "public"."cases" add column "age" int'
     )

@@ -462,6 +462,6 @@ def test_secrets_are_in_no_message_and_no_representation() -> None:
     connection = PostgresConnection(dsn="postgresql://me:tops3cret@localhost/db", password="0ther")
     assert "tops3cret" not in repr(connection) + str(connection.model_dump())
     assert "0ther" not in repr(connection) + str(connection.model_dump())
-    with pytest.raises(ValueError, match="is no connection string") as refused:
+    with pytest.raises(ValueError, match="is not a connection string") as refused:
         PostgresConnection(dsn="host=localhost password=tops3cret oops tops3cret")
     assert "tops3cret" not in str(refused.value)

@@ -16,11 +16,27 @@ from urllib3.exceptions import ConnectTimeoutError
 from checkpoints import TailKey
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.models import WriteResult, write_version
-from pillows.transports.elasticsearch import bulk
-from pillows.transports.elasticsearch.bulk import Outcome, Tally, classify
-from pillows.transports.elasticsearch.connection import cause_of, meaning
-from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput, dotted
-from pillows.transports.elasticsearch.schema import plan
+from pillows.transports.elasticsearch.encoder import (
+    MAX_OPERATIONS,
+    Operation,
+    cut_requests,
+    encode_operations,
+)
+from pillows.transports.elasticsearch.errors import (
+    BulkResult,
+    Outcome,
+    classify,
+    get_cause,
+    is_document_at_fault,
+    parse_stored_version,
+    to_pillow_error,
+)
+from pillows.transports.elasticsearch.options import (
+    ElasticsearchConnection,
+    ElasticsearchOutput,
+    flatten_settings,
+)
+from pillows.transports.elasticsearch.schema import make_spec
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.target import document, gone
 
@@ -28,7 +44,7 @@ from tests.conformance.target import document, gone
 
 
 def lines(row: Any, id: str = "a") -> list[Any]:
-    made, dead = bulk.operations([document(id, 3, row)], "docs", 2, deleted_at_ms=None)
+    made, dead = encode_operations([document(id, 3, row)], "docs", 2, deleted_at_ms=None)
     assert not dead
     assert made[0].body.endswith(b"\n")
     return [json.loads(line) for line in made[0].body.decode().splitlines()]
@@ -41,7 +57,7 @@ def endless() -> dict[str, Any]:
 
 
 def source(row: Any, id: str = "a") -> bytes:
-    made, dead = bulk.operations([document(id, 3, row)], "docs", 2, deleted_at_ms=None)
+    made, dead = encode_operations([document(id, 3, row)], "docs", 2, deleted_at_ms=None)
     assert not dead
     return made[0].body.split(b"\n", 1)[1].removesuffix(b"\n")
 
@@ -86,13 +102,13 @@ def test_a_mapping_loses_its_id_and_stays_as_it_was() -> None:
 @pytest.mark.parametrize("row", [b"not json", b'{"_rev":', b"[1]", {"x": object()}, endless()])
 def test_a_row_that_is_no_json_object_is_dead_alone(row: Any) -> None:
     documents = [document("bad", 1, row), document("good", 1, {"n": 1})]
-    made, dead = bulk.operations(documents, "docs", 1, deleted_at_ms=None)
+    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
     assert [operation.id for operation in made] == ["good"]
     assert dead["bad"]
 
 
 def test_two_rows_of_a_document_are_dead_with_the_reason() -> None:
-    made, dead = bulk.operations([document("a", 1, {"n": 1}, {"n": 2})], "docs", 1, deleted_at_ms=None)
+    made, dead = encode_operations([document("a", 1, {"n": 1}, {"n": 2})], "docs", 1, deleted_at_ms=None)
     assert not made
     assert "at most one row" in dead["a"]
 
@@ -100,17 +116,17 @@ def test_two_rows_of_a_document_are_dead_with_the_reason() -> None:
 def test_ids_above_512_bytes_are_dead_and_their_deletes_need_nothing() -> None:
     fits, long = "é" * 256, "é" * 257
     documents = [document(fits, 1, {"n": 1}), document(long, 1, {"n": 1}), gone(long + "x", 2)]
-    made, dead = bulk.operations(documents, "docs", 1, deleted_at_ms=None)
+    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
     assert [operation.id for operation in made] == [fits]
     assert dead == {long: "its id has 514 bytes, Elasticsearch takes 512"}
 
 
 def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
-    hard = bulk.operations([gone("a", 3)], "docs", 1, deleted_at_ms=None)[0][0]
+    hard = encode_operations([gone("a", 3)], "docs", 1, deleted_at_ms=None)[0][0]
     assert json.loads(hard.body) == {
         "delete": {"_id": "a", "version": write_version(1, 3), "version_type": "external"}
     }
-    tombstone = bulk.operations([gone("a", 3)], "docs", 1, deleted_at_ms=1234)[0][0]
+    tombstone = encode_operations([gone("a", 3)], "docs", 1, deleted_at_ms=1234)[0][0]
     action, row = map(json.loads, tombstone.body.splitlines())
     expected = {"_id": "a", "version": write_version(1, 3), "version_type": "external", "pipeline": "_none"}
     assert action == {"index": expected}
@@ -124,21 +140,23 @@ def test_a_document_that_would_look_like_a_tombstone_is_dead_not_hidden() -> Non
         document("a", 1, b'{"_id":"a","pillowd_deleted_at" : 1}'),
         document("b", 1, b'{"_id":"b","text":"pillowd_deleted_at"}'),
     ]
-    made, dead = bulk.operations(documents, "docs", 1, deleted_at_ms=1)
+    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=1)
     assert set(dead) == {"a"}
     assert [operation.id for operation in made] == ["b"]
-    assert not bulk.operations(documents, "docs", 1, deleted_at_ms=None)[1]
+    assert not encode_operations(documents, "docs", 1, deleted_at_ms=None)[1]
 
 
 def test_operations_are_cut_into_requests_by_bytes_and_number() -> None:
-    def operation(size: int) -> bulk.Operation:
-        return bulk.Operation("a", 1, False, b"x" * size)
+    def operation(size: int) -> Operation:
+        return Operation("a", 1, False, b"x" * size)
 
-    sizes = [[len(o.body) for o in part] for part in bulk.cut([operation(n) for n in (4, 4, 4, 99, 1, 1)], 8)]
+    sizes = [
+        [len(o.body) for o in part] for part in cut_requests([operation(n) for n in (4, 4, 4, 99, 1, 1)], 8)
+    ]
     assert sizes == [[4, 4], [4], [99], [1, 1]]
-    many = [len(part) for part in bulk.cut([operation(1)] * (2 * bulk.MAX_OPERATIONS + 1), 10**9)]
-    assert many == [bulk.MAX_OPERATIONS, bulk.MAX_OPERATIONS, 1]
-    assert not list(bulk.cut([], 8))
+    many = [len(part) for part in cut_requests([operation(1)] * (2 * MAX_OPERATIONS + 1), 10**9)]
+    assert many == [MAX_OPERATIONS, MAX_OPERATIONS, 1]
+    assert not list(cut_requests([], 8))
 
 
 # --- answers, as recorded on Elasticsearch 9.5 (the last ones as its sources raise them)
@@ -180,14 +198,14 @@ def test_every_answer_has_its_outcome(status: int, error: dict[str, str] | None,
 
 
 def test_the_version_in_a_conflict_is_a_hint() -> None:
-    assert bulk.stored_version({"error": CONFLICT}) == 7
-    assert bulk.stored_version({"error": {"type": CONFLICT["type"], "reason": "said otherwise"}}) is None
+    assert parse_stored_version({"error": CONFLICT}) == 7
+    assert parse_stored_version({"error": {"type": CONFLICT["type"], "reason": "said otherwise"}}) is None
 
 
 def test_a_reason_shows_no_value_of_the_document() -> None:
     reason = "[1:7] failed to parse field [n] of type [integer] in document with id 'b'."
     told = {"type": "document_parsing_exception", "reason": f"{reason} Preview of field's value: 'x'"}
-    assert cause_of({"error": told}) == ("document_parsing_exception", reason)
+    assert get_cause({"error": told}) == ("document_parsing_exception", reason)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +220,7 @@ def test_a_reason_shows_no_value_of_the_document() -> None:
     ],
 )
 def test_only_some_refused_requests_are_taken_apart(status: int, body: object, at_fault: bool) -> None:
-    assert bulk.a_document_is_at_fault(status, body) is at_fault
+    assert is_document_at_fault(status, body) is at_fault
 
 
 def api_error(status: int, body: Any, **headers: str) -> ApiError:
@@ -238,33 +256,33 @@ def es(type: str) -> dict[str, Any]:
 def test_every_error_of_the_client_is_one_of_ours(
     error: ApiError | TransportError, kind: type[PillowError]
 ) -> None:
-    assert type(meaning(error)) is kind
+    assert type(to_pillow_error(error)) is kind
 
 
 def test_retry_after_is_honoured() -> None:
-    busy = meaning(api_error(429, None, **{"retry-after": "7"}))
+    busy = to_pillow_error(api_error(429, None, **{"retry-after": "7"}))
     assert isinstance(busy, RetryableError)
     assert busy.retry_after_seconds == 7
-    dated = meaning(api_error(503, None, **{"retry-after": "Sat, 21 Nov 2026 10:00:00 GMT"}))
+    dated = to_pillow_error(api_error(503, None, **{"retry-after": "Sat, 01 Jan 2000 10:00:00 GMT"}))
     assert isinstance(dated, RetryableError)
-    assert dated.retry_after_seconds is None
+    assert dated.retry_after_seconds == 0, "a date that is over"
 
 
 def test_an_untrusted_certificate_is_for_the_operator_a_cut_handshake_is_not() -> None:
     untrusted = EsConnectionError("tls")
     untrusted.__cause__ = ssl.SSLCertVerificationError("self-signed certificate")
-    assert "ca_bundle" in str(meaning(untrusted))
+    assert "ca_bundle" in str(to_pillow_error(untrusted))
     cut = EsConnectionError("tls")
     cut.__cause__ = ssl.SSLEOFError("EOF occurred in violation of protocol")
-    assert isinstance(meaning(cut), RetryableError)
+    assert isinstance(to_pillow_error(cut), RetryableError)
 
 
 def test_of_several_outputs_the_least_final_answer_counts() -> None:
-    tally = Tally()
-    tally.refused = {"refused": 9, "dead": 9, "retry": 9}
-    tally.dead = {"dead": "bad", "retry": "bad"}
-    tally.retry = {"retry": "busy"}
-    assert tally.result() == WriteResult(
+    result = BulkResult()
+    result.refused = {"refused": 9, "dead": 9, "retry": 9}
+    result.dead = {"dead": "bad", "retry": "bad"}
+    result.retry = {"retry": "busy"}
+    assert result.to_write_result() == WriteResult(
         refused={"refused": 9}, dead={"dead": "bad"}, retry={"retry": "busy"}
     )
 
@@ -277,17 +295,17 @@ def output(**options: Any) -> ElasticsearchOutput:
 
 
 def test_the_index_is_named_by_what_is_in_it() -> None:
-    named = plan(output())
+    named = make_spec(output())
     assert named.name.startswith("cases-")
     assert named.write_alias == f"{named.name}-write"
-    assert plan(output()).name == named.name
+    assert make_spec(output()).name == named.name
     others = [
         output(mapping={"dynamic": False}),
         output(settings={"number_of_shards": 2}),
         output(deletes="tombstone"),
     ]
-    assert len({named.name, *(plan(other).name for other in others)}) == 4
-    assert plan(output(tombstone_ttl="1h", pipeline="p")).name == named.name
+    assert len({named.name, *(make_spec(other).name for other in others)}) == 4
+    assert make_spec(output(tombstone_ttl="1h", pipeline="p")).name == named.name
 
 
 def test_one_setting_has_one_name_however_it_is_written() -> None:
@@ -299,13 +317,13 @@ def test_one_setting_has_one_name_however_it_is_written() -> None:
             "index": {"refresh_interval": "5s", "analysis.analyzer.a": {"type": "x"}},
         },
     ]
-    assert dotted(ways[0]) == dotted(ways[1]) == dotted(ways[2])
-    assert len({plan(output(settings=settings)).name for settings in ways}) == 1
+    assert flatten_settings(ways[0]) == flatten_settings(ways[1]) == flatten_settings(ways[2])
+    assert len({make_spec(output(settings=settings)).name for settings in ways}) == 1
 
 
 def test_versions_of_deletes_are_remembered_for_an_hour_unless_told_otherwise() -> None:
-    assert plan(output()).settings["index.gc_deletes"] == "1h"
-    assert plan(output(settings={"index": {"gc_deletes": "5m"}})).settings["index.gc_deletes"] == "5m"
+    assert make_spec(output()).settings["index.gc_deletes"] == "1h"
+    assert make_spec(output(settings={"index": {"gc_deletes": "5m"}})).settings["index.gc_deletes"] == "5m"
 
 
 def test_the_outputs_digest_knows_alias_mapping_and_settings() -> None:
@@ -323,7 +341,7 @@ def test_the_outputs_digest_knows_alias_mapping_and_settings() -> None:
     "index", ["Cases", "a b", "_a", "-a", "a*", "a/b", "", "x" * 241, "a,b", "a#b", "a:b"]
 )
 def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
-    with pytest.raises(ValidationError, match="is no index name"):
+    with pytest.raises(ValidationError, match="is not a valid index name"):
         output(index=index)
 
 

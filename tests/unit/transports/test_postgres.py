@@ -14,8 +14,15 @@ from pydantic import ValidationError
 from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
 from pillows.models import DocumentRows
 from pillows.transports.common.columns import parse_columns
-from pillows.transports.postgres.encoder import absent, header, lines, restored, storable, storable_json
-from pillows.transports.postgres.errors import Verdict, translated, verdict
+from pillows.transports.postgres.encoder import (
+    encode_absence,
+    encode_head,
+    encode_rows,
+    from_storable,
+    to_storable,
+    to_storable_json,
+)
+from pillows.transports.postgres.errors import Verdict, classify_sqlstate, to_pillow_error
 from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
 
 # Real SQLSTATEs (PostgreSQL docs, "PostgreSQL Error Codes").
@@ -51,20 +58,20 @@ VERDICTS = {
 
 @pytest.mark.parametrize(("sqlstate", "expected"), VERDICTS.items())
 def test_the_sqlstate_decides(sqlstate: str, expected: Verdict) -> None:
-    assert verdict(sqlstate) is expected
+    assert classify_sqlstate(sqlstate) is expected
 
 
 def test_an_error_without_a_sqlstate_is_a_lost_connection_or_a_mistake() -> None:
-    assert isinstance(translated(psycopg.OperationalError("the connection is closed")), RetryableError)
-    assert isinstance(translated(psycopg.InterfaceError("the connection is closed")), RetryableError)
-    assert isinstance(translated(psycopg.ProgrammingError("wrong number of parameters")), ConfigError)
+    assert isinstance(to_pillow_error(psycopg.OperationalError("the connection is closed")), RetryableError)
+    assert isinstance(to_pillow_error(psycopg.InterfaceError("the connection is closed")), RetryableError)
+    assert isinstance(to_pillow_error(psycopg.ProgrammingError("wrong number of parameters")), ConfigError)
 
 
 def test_a_refused_connection_is_judged_by_what_was_traced() -> None:
     error = psycopg.OperationalError("Passwort-Authentifizierung fehlgeschlagen")
-    assert isinstance(translated(error, sqlstate="28P01"), AccessError)
-    assert isinstance(translated(error, sqlstate="53300"), RetryableError)
-    assert isinstance(translated(error), RetryableError)
+    assert isinstance(to_pillow_error(error, sqlstate="28P01"), AccessError)
+    assert isinstance(to_pillow_error(error, sqlstate="53300"), RetryableError)
+    assert isinstance(to_pillow_error(error), RetryableError)
 
 
 # ---------------------------------------------------------------------- U+0000
@@ -75,21 +82,21 @@ texts = st.text(st.sampled_from('\0\x01\x02\\u01"a\n\u2028é'), max_size=12) | s
 
 @given(texts)
 def test_a_storable_text_has_no_nul_and_can_be_restored(text: str) -> None:
-    assert "\0" not in storable(text)
-    assert restored(storable(text)) == text
+    assert "\0" not in to_storable(text)
+    assert from_storable(to_storable(text)) == text
 
 
 @given(st.dictionaries(texts, st.lists(texts, max_size=3), max_size=4), st.booleans())
 def test_storable_json_says_the_same_of_every_string(value: dict[str, list[str]], escaped: bool) -> None:
-    stored = json.loads(storable_json(json.dumps(value, ensure_ascii=escaped).encode()))
-    assert stored == {storable(key): [storable(text) for text in texts] for key, texts in value.items()}
+    stored = json.loads(to_storable_json(json.dumps(value, ensure_ascii=escaped).encode()))
+    assert stored == {to_storable(key): [to_storable(text) for text in texts] for key, texts in value.items()}
 
 
 def test_json_without_the_two_characters_is_not_touched() -> None:
     raw = b'{"a": "\\u0000"}'.replace(b"\\u0000", b"\\\\u0000 \\u0010 \\n")
-    assert storable_json(raw) == raw
+    assert to_storable_json(raw) == raw
     plain = b'{"a": 1}'
-    assert storable_json(plain) is plain
+    assert to_storable_json(plain) is plain
 
 
 # ---------------------------------------------------------------------- lines of COPY
@@ -117,10 +124,10 @@ def whole(id: str, rev: str = "1-a") -> DocumentRows:
 @given(texts.filter(bool), texts, st.dictionaries(texts, texts, max_size=3))
 def test_a_line_says_what_was_written(id: str, rev: str, body: dict[str, str]) -> None:
     for row in (body, msgspec.Raw(json.dumps(body, indent=1).encode())):
-        [line] = lines(header(whole(id, rev), 7), [row], (), many=False)
+        [line] = encode_rows(encode_head(whole(id, rev), 7), [row], (), many=False)
         stored_id, stored_rev, version, doc = copied(line)
-        assert (stored_id, stored_rev, version) == (storable(id), storable(rev), "7")
-        assert json.loads(doc or "") == {storable(k): storable(v) for k, v in body.items()}
+        assert (stored_id, stored_rev, version) == (to_storable(id), to_storable(rev), "7")
+        assert json.loads(doc or "") == {to_storable(k): to_storable(v) for k, v in body.items()}
 
 
 def test_values_of_columns_are_written_as_postgresql_reads_them() -> None:
@@ -131,30 +138,36 @@ def test_values_of_columns_are_written_as_postgresql_reads_them() -> None:
         }
     )
     row = {"a": True, "b": {"x": None}, "c": ['q"\\', None, ["n"], {"k": 1}], "d": None}
-    [line] = lines(b"", [row], columns, many=False)
+    [line] = encode_rows(b"", [row], columns, many=False)
     assert copied(line) == ["true", '{"x":null}', '{"q\\"\\\\",NULL,{"n"},"{\\"k\\":1}"}', None]
-    [line] = lines(b"", [{"a": b"\x00\xff", "b": None, "c": [], "d": 10**30}], columns, many=False)
+    [line] = encode_rows(b"", [{"a": b"\x00\xff", "b": None, "c": [], "d": 10**30}], columns, many=False)
     assert copied(line) == ["\\x00ff", None, "{}", "1" + "0" * 30]
 
 
 def test_a_document_without_rows_has_a_line_of_nulls() -> None:
-    head = header(whole("a"), 5)
-    assert copied(absent(head, ())) == ["a", "1-a", "5", None]
-    assert copied(absent(head, parse_columns({"x": "x int", "y": "y int"}))) == ["a", "1-a", "5", None, None]
+    head = encode_head(whole("a"), 5)
+    assert copied(encode_absence(head, ())) == ["a", "1-a", "5", None]
+    assert copied(encode_absence(head, parse_columns({"x": "x int", "y": "y int"}))) == [
+        "a",
+        "1-a",
+        "5",
+        None,
+        None,
+    ]
 
 
 def test_two_rows_need_a_table_that_takes_many() -> None:
     rows = [{"n": 1}, {"n": 2}]
     with pytest.raises(PermanentError, match="many: true"):
-        lines(b"", rows, (), many=False)
-    assert len(lines(b"", rows, (), many=True)) == 2
+        encode_rows(b"", rows, (), many=False)
+    assert len(encode_rows(b"", rows, (), many=True)) == 2
 
 
 def test_half_of_a_surrogate_pair_is_no_text() -> None:
     with pytest.raises(PermanentError, match="surrogate"):
-        header(whole("\ud800"), 1)
+        encode_head(whole("\ud800"), 1)
     with pytest.raises(PermanentError, match="surrogate"):
-        lines(b"", [{"a": "\ud800"}], parse_columns({"a": "a text"}), many=False)
+        encode_rows(b"", [{"a": "\ud800"}], parse_columns({"a": "a text"}), many=False)
 
 
 # ---------------------------------------------------------------------- options

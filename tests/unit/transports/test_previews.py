@@ -9,9 +9,9 @@ from elasticsearch._sync.client.utils import _quote_query
 
 from checkpoints import TailKey
 from pillows.models import Batch, DocumentRows
-from pillows.transports.elasticsearch.bulk import Tally
+from pillows.transports.elasticsearch.errors import BulkResult
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports.elasticsearch.schema import GuardedIndex
+from pillows.transports.elasticsearch.schema import OwnedIndex
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from pillows.transports.elasticsearch.writer import IndexWriter
 from pillows.transports.postgres.transport import PostgresTransport
@@ -38,8 +38,8 @@ def test_elasticsearch_sends_what_the_preview_shows() -> None:
         Batch(documents=DOCUMENTS, epoch=3)
     )
     client: Any = Client()
-    writer = IndexWriter(client, GuardedIndex(client, KEY, output), connection)
-    writer.replace(DOCUMENTS, "cases", 3, Tally())
+    writer = IndexWriter(client, OwnedIndex(client, KEY, output), connection)
+    writer.replace(DOCUMENTS, "cases", 3, BulkResult())
     assert client.sent == [shown]
     assert shown.startswith("POST /cases-")
     assert "-write/_bulk?require_alias=true&" in shown
@@ -54,6 +54,6 @@ def test_postgresql_says_when_the_copy_goes_straight_into_the_table() -> None:
         Batch(documents=DOCUMENTS, epoch=3)
     )
     assert shown.startswith(
-        "-- in a first pass; later into pg_temp.pillowd_stage_0, from where what is newer is moved\n"
+        "-- in a first pass; later into pg_temp.pillowd_stage_0, and newer documents from there\n"
         'copy "public"."cases"'
     )

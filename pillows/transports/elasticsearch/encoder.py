@@ -1,0 +1,137 @@
+"""Documents in the bulk format. Nothing here waits.
+
+Every operation carries `version: write_version(epoch, leaf_version)` with `version_type: external`:
+Elasticsearch then refuses (409) what is not newer than what it has, and a replay costs no indexing.
+
+A document passes through as the bytes that CouchDB sent. Only `_id` must go, since Elasticsearch
+takes no field of that name; CouchDB writes it first, so it is cut off without parsing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from pillows.models import DocumentRows, Row, write_version
+
+#: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
+DELETED_AT = "pillowd_deleted_at"
+
+#: Elasticsearch's limit of an `_id`; a single longer one fails the whole request.
+MAX_ID_BYTES = 512
+
+#: Operations per request: reading a longer answer would block the hub for too long.
+MAX_OPERATIONS = 2_000
+
+_INDEX = b'{"index":{"_id":%b,"version":%d,"version_type":"external"}}\n%b\n'
+_DELETE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external"}}\n'
+_TOMBSTONE = (  # no pipeline: what it would do to a document is not meant for these
+    b'{"index":{"_id":%%b,"version":%%d,"version_type":"external","pipeline":"_none"}}\n{"%b":%%d}\n'
+    % DELETED_AT.encode()
+)
+_PURGE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n'
+
+_encode = msgspec.json.Encoder().encode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+_TOMBSTONE_FIELD = re.compile(rb'"%b"\s*:' % DELETED_AT.encode())
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """One operation of a bulk request.
+
+    Attributes:
+        id: the document's id.
+        write_version: what the index stores with it.
+        removes: whether it removes the document.
+        body: its one or two lines.
+    """
+
+    id: str
+    write_version: int
+    removes: bool
+    body: bytes
+
+
+def encode_operations(
+    documents: Sequence[DocumentRows], output: str, epoch: int, *, deleted_at_ms: int | None
+) -> tuple[list[Operation], dict[str, str]]:
+    """Return the operations that make one output hold exactly the rows of these documents.
+
+    Args:
+        documents: at most one entry per id.
+        output: its name.
+        epoch: the epoch to write under.
+        deleted_at_ms: the time in tombstones; None if deletes leave none.
+
+    Returns:
+        The operations; and id -> reason of the documents that can't be written.
+    """
+    made: list[Operation] = []
+    dead: dict[str, str] = {}
+    for document in documents:
+        rows = document.rows.get(output)
+        quoted = _encode(document.id)
+        if len(quoted) > MAX_ID_BYTES and (reason := _describe_long_id(document.id)):
+            if rows:  # without rows nothing is to be done: it can't be stored
+                dead[document.id] = reason
+            continue
+        version = write_version(epoch, document.leaf_version)
+        if not rows:
+            made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
+            continue
+        try:
+            source = _encode_source(rows, quoted)
+            if deleted_at_ms is not None and _TOMBSTONE_FIELD.search(source):
+                raise ValueError(f"a field {DELETED_AT} would make it a tombstone")  # noqa: TRY301 - as below
+            made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            dead[document.id] = f"its row can't be written: {error}"
+    return made, dead
+
+
+def encode_removal(id: str, version: int, *, deleted_at_ms: int | None) -> Operation:
+    """Return the removal of a document; it leaves a tombstone if there is a time for it."""
+    quoted = _encode(id)
+    if deleted_at_ms is None:
+        return Operation(id, version, True, _DELETE % (quoted, version))
+    return Operation(id, version, True, _TOMBSTONE % (quoted, version, deleted_at_ms))
+
+
+def encode_purge(id: str, version: int) -> Operation:
+    """Return the removal of an expired tombstone, unless something newer has come."""
+    return Operation(id, version, True, _PURGE % (_encode(id), version))
+
+
+def cut_requests(made: Sequence[Operation], max_bytes: int) -> Iterator[Sequence[Operation]]:
+    """Yield requests of at most `max_bytes`; a larger operation goes alone."""
+    start = size = 0
+    for n, operation in enumerate(made):
+        if n > start and (size + len(operation.body) > max_bytes or n - start >= MAX_OPERATIONS):
+            yield made[start:n]
+            start, size = n, 0
+        size += len(operation.body)
+    if start < len(made):
+        yield made[start:]
+
+
+def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
+    if len(rows) > 1:
+        raise ValueError(f"{len(rows)} rows, but an index holds at most one row of a document")
+    (row,) = rows
+    if not isinstance(row, msgspec.Raw):
+        return _encode({k: v for k, v in row.items() if k != "_id"} if "_id" in row else row)
+    raw = bytes(row)
+    start = b'{"_id":%b,' % quoted_id
+    if raw.startswith(start) and b"\n" not in raw:
+        return b"{" + raw[len(start) :]
+    fields = _decode_fields(raw)  # values stay raw: numbers keep every digit
+    fields.pop("_id", None)
+    return _encode(fields).replace(b"\n", b" ")  # between values only: a string can't hold one
+
+
+def _describe_long_id(id: str) -> str | None:
+    size = len(id.encode())
+    return f"its id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else None

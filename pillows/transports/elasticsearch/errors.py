@@ -1,0 +1,183 @@
+"""Elasticsearch's answers and errors: the outcome of each operation, and failures as ours."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from typing import Any
+
+import urllib3
+from elasticsearch import (
+    ApiError,
+    ConnectionTimeout,
+    SerializationError,
+    TransportError,
+    UnsupportedProductError,
+)
+
+from pillows.couch.errors import retry_after
+from pillows.couch.exception_chain import is_untrusted_certificate
+from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
+from pillows.models import WriteResult
+
+#: Errors that pass, with any status: a blocked index answers 403 or 429, a closed one 400 (all
+#: recorded on 9.5).
+PASSING_ERRORS = frozenset(
+    {
+        "circuit_breaking_exception",
+        "cluster_block_exception",
+        "es_rejected_execution_exception",
+        "index_closed_exception",
+        "master_not_discovered_exception",
+        "no_shard_available_action_exception",
+        "process_cluster_event_timeout_exception",
+        "search_phase_execution_exception",
+        "unavailable_shards_exception",
+    }
+)
+
+#: Statuses of Elasticsearch without a master or with closed shards, and of a balancer without it.
+_NOT_SERVING = {502, 503, 504}
+
+RESTORE_REMEDY = "restore the index from a snapshot, or `pillowd checkpoint reset` to fill a new one"
+
+_CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
+
+
+class Outcome(Enum):
+    """The outcome of one operation."""
+
+    APPLIED = "applied"
+    REFUSED = "refused"  # the index has this version or a newer one
+    DEAD = "dead"
+    RETRY = "retry"
+    FORBIDDEN = "forbidden"
+    MISSING = "missing"  # the index is gone
+
+
+class BulkResult:
+    """The outcome of the operations of one batch, over all its outputs.
+
+    Attributes:
+        refused, dead, retry: as in `WriteResult`.
+        removed: how many documents were removed.
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, int] = {}
+        self.dead: dict[str, str] = {}
+        self.retry: dict[str, str] = {}
+        self.removed = 0
+
+    def to_write_result(self) -> WriteResult:
+        """Return one outcome per document: `retry` goes before the final ones."""
+        dead = {id: reason for id, reason in self.dead.items() if id not in self.retry}
+        settled = self.retry.keys() | dead.keys()
+        refused = {id: stored for id, stored in self.refused.items() if id not in settled}
+        return WriteResult(refused=refused, dead=dead, retry=self.retry)
+
+
+def classify(status: int, item: Mapping[str, Any]) -> Outcome:
+    """Return the outcome of an operation.
+
+    Args:
+        status: of its item in the answer.
+        item: the item, with its `error` if it has one.
+    """
+    if "error" not in item:  # 404 without an error: a delete of a missing document
+        return Outcome.APPLIED if status < 300 or status == 404 else Outcome.RETRY
+    type_, _ = get_cause(item)
+    if type_ in PASSING_ERRORS or status == 429 or status >= 500:
+        return Outcome.RETRY
+    if status == 409:
+        return Outcome.REFUSED if type_ == "version_conflict_engine_exception" else Outcome.RETRY
+    if status in {401, 403}:
+        return Outcome.FORBIDDEN
+    return Outcome.MISSING if status == 404 else Outcome.DEAD
+
+
+def is_document_at_fault(status: int, body: object) -> bool:
+    """Return whether a request was rejected for one of its documents, so that parts of it may pass.
+
+    Args:
+        status: of the answer; 413 comes without a body.
+        body: of the answer. A 400 without Elasticsearch's form comes from a proxy.
+    """
+    type_, _ = get_cause(body)
+    return status == 413 or (status == 400 and bool(type_) and type_ not in PASSING_ERRORS)
+
+
+def describe_rejection(status: int, body: object, size_bytes: int) -> str:
+    """Return why a request with one document was rejected."""
+    if status == 413:
+        return f"with {size_bytes} bytes it is larger than the server takes (http.max_content_length)"
+    return " ".join(get_cause(body))
+
+
+def parse_stored_version(item: Mapping[str, Any]) -> int | None:
+    """Return the stored version that a conflict names; None if it names none.
+
+    The number is part of the reason only. Elasticsearch shows the version of a deleted document
+    nowhere else, so this is a last resort, and nothing relies on it.
+    """
+    found = _CURRENT_VERSION.search(get_cause(item)[1])
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise the client's errors as ours; see `to_pillow_error`."""
+    try:
+        yield
+    except (ApiError, TransportError) as error:
+        raise to_pillow_error(error) from error
+
+
+def to_pillow_error(error: ApiError | TransportError) -> PillowError:
+    """Return an error of the client as one of ours."""
+    if isinstance(error, ApiError):
+        return _to_answer_error(error)
+    cause = error.__cause__ or error
+    if is_untrusted_certificate(error):
+        return AccessError(
+            f"The certificate of Elasticsearch is not trusted: {cause}.",
+            remedy="set `ca_bundle` to its certificate authority",
+        )
+    if isinstance(error, SerializationError):
+        return RetryableError(str(error.message))
+    # The client's own message is "Connection error"; the reason is in its cause.
+    opened = not any(isinstance(one, urllib3.exceptions.ConnectTimeoutError) for one in error.errors)
+    if isinstance(error, ConnectionTimeout) and opened:
+        return RetryableError(str(cause))  # the server may be at work
+    return AwayError(str(cause))
+
+
+def _to_answer_error(error: ApiError) -> PillowError:
+    if isinstance(error, UnsupportedProductError):
+        return ConfigError("The server does not say that it is Elasticsearch.", remedy="correct `hosts`")
+    status, (type_, reason) = error.meta.status, get_cause(error.body)
+    text = f"Elasticsearch answered {status}: {type_} {reason}".strip()
+    if type_ in PASSING_ERRORS or status in {408, 429} or status >= 500:
+        kind = AwayError if status in _NOT_SERVING else RetryableError
+        return kind(text, retry_after_seconds=retry_after(error.meta.headers, now=time.time()))
+    if status in {401, 403}:
+        return AccessError(text, remedy="check `auth`, and the privileges of that user or key")
+    if status == 404:
+        return FatalError(text, remedy=RESTORE_REMEDY)
+    return ConfigError(text)
+
+
+def get_cause(body: object) -> tuple[str, str]:
+    """Return type and reason of the error in an answer or item; empty if it has none.
+
+    The preview of a field's value at the end of some reasons is cut off: it belongs to the document,
+    and reasons are shown in logs.
+    """
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        return "", str(error or "")
+    reason, _, _ = str(error.get("reason", "")).partition(" Preview of field's value")
+    return str(error.get("type", "")), reason

@@ -1,0 +1,113 @@
+"""The tail's row of `pillowd_checkpoint` in PostgreSQL: its checkpoint, and who may write."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import sql
+
+from checkpoints import Checkpoint, TailKey
+from pillows.errors import FencedError
+from pillows.transports.base import TargetState
+from pillows.transports.postgres.schema import table_exists
+from pillows.transports.postgres.statements import Name, Table, fetch_value
+
+
+class CheckpointRow:
+    """Reads and writes the row, in transactions of the caller.
+
+    Args:
+        key: of the tail.
+        schema: of `pillowd_checkpoint`.
+    """
+
+    def __init__(self, key: TailKey, schema: str) -> None:
+        self._key = key
+        self._table_path = (schema, "pillowd_checkpoint")
+        self._table = Name(*self._table_path)
+        self._fence = secrets.token_hex(8)
+
+    def find_state(self, cursor: psycopg.Cursor) -> TargetState:
+        """Return what the row says; an empty state if it or its table is missing."""
+        schema, name = self._table_path
+        return self.get_state(cursor, ()) if table_exists(cursor, schema, name) else TargetState()
+
+    def get_state(self, cursor: psycopg.Cursor, tables: Sequence[Table]) -> TargetState:
+        """Return what the target remembers of the tail."""
+        found = self._execute(
+            cursor,
+            "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
+        ).fetchone()
+        empty = all(fetch_value(cursor, table.is_empty) for table in tables)
+        state = TargetState.from_row(found, empty=empty)
+        if found is not None:
+            return state
+        return state.with_foreign_versions(fetch_value(cursor, each.greatest_version) for each in tables)
+
+    def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
+        """Take the fence from its present owner and save the checkpoint. An epoch is never lowered."""
+        self._execute(
+            cursor,
+            "insert into {} as c (pillow, source, generation, epoch, fence, seq, checkpoint, saved_at)"
+            " values (%(pillow)s, %(source)s, %(generation)s, %(epoch)s, %(fence)s, %(seq)s, %(json)s, now())"
+            " on conflict (pillow, source) do update set generation = excluded.generation,"
+            " epoch = greatest(c.epoch, excluded.epoch), fence = excluded.fence, seq = excluded.seq,"
+            " checkpoint = excluded.checkpoint, saved_at = excluded.saved_at",
+            checkpoint,
+        )
+
+    def lock_fence(self, cursor: psycopg.Cursor) -> None:
+        """Lock the fence until the end of the transaction.
+
+        Raises:
+            FencedError: somebody else has it, or nobody ever took it.
+        """
+        found = self._execute(
+            cursor,
+            "select from {} where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s"
+            " for no key update",
+        )
+        self._require_row(found.rowcount)
+
+    def save(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
+        """Save the checkpoint with the transaction.
+
+        Raises:
+            FencedError: somebody else has the fence.
+        """
+        saved = self._execute(
+            cursor,
+            "update {} set generation = %(generation)s, epoch = greatest(epoch, %(epoch)s), seq = %(seq)s,"
+            " checkpoint = %(json)s, saved_at = now()"
+            " where pillow = %(pillow)s and source = %(source)s and fence = %(fence)s",
+            checkpoint,
+        )
+        self._require_row(saved.rowcount)
+
+    def _require_row(self, found: int) -> None:
+        if found != 1:
+            raise FencedError(
+                f"Another pillowd has acquired {self._key} in PostgreSQL.",
+                remedy="run each pillow in one daemon only, then restart this pillow",
+            )
+
+    def _execute(
+        self, cursor: psycopg.Cursor, statement: str, checkpoint: Checkpoint | None = None
+    ) -> psycopg.Cursor:
+        parameters: dict[str, Any] = {
+            "pillow": self._key.pillow,
+            "source": self._key.source,
+            "fence": self._fence,
+        }
+        if checkpoint is not None:
+            parameters |= {
+                "generation": checkpoint.edits,
+                "epoch": checkpoint.epoch,
+                "seq": str(checkpoint.seq),
+                "json": msgspec.json.encode(checkpoint.to_json()).decode(),
+            }
+        return cursor.execute(sql.SQL(statement).format(self._table), parameters)

@@ -1,0 +1,128 @@
+"""Connects to PostgreSQL, and finds out why it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+from pillows.errors import PillowError
+from pillows.transports.postgres.errors import to_pillow_error
+from pillows.transports.postgres.options import PostgresConnection
+
+# A dead peer is noticed within a minute: by keepalives while waiting, by `tcp_user_timeout`
+# (milliseconds) while sending.
+_KEEPALIVE = {
+    "keepalives": "1",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+
+# synchronous_commit is never off: a crash of the server would undo acknowledged commits, and the pillow's
+# other transports and the state directory would be ahead. One flush per batch costs little. jit compiles
+# for longer than our statements run. UTC and ISO: the meaning of a timestamp's text must not depend on the
+# role's settings.
+_SETTINGS = """
+    select set_config(name, value, false) from (values
+        ('application_name', %(application)s),
+        ('statement_timeout', %(statement_ms)s),
+        ('lock_timeout', %(lock_ms)s),
+        ('idle_in_transaction_session_timeout', %(idle_ms)s),
+        ('default_transaction_isolation', 'read committed'),
+        ('client_min_messages', 'warning'),
+        ('datestyle', 'ISO, MDY'),
+        ('timezone', 'UTC'),
+        ('temp_buffers', '32MB'),
+        ('jit', 'off'),
+        ('synchronous_commit', case current_setting('synchronous_commit')
+            when 'off' then 'local' else current_setting('synchronous_commit') end)
+    ) as setting (name, value)
+"""
+
+
+def connect(options: PostgresConnection, application: str) -> psycopg.Connection:
+    """Return a new connection with our settings, in autocommit: the caller says `begin` and `commit`.
+
+    Raises:
+        RetryableError: the server is away, starting, stopping or full.
+        AccessError: it does not let us in.
+        ConfigError: there is no such database.
+    """
+    conninfo = _conninfo(options)
+    try:
+        # Prepared statements would keep a plan made when the table was still small.
+        connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.OperationalError as error:
+        raise _to_refusal(error, conninfo, options.connect_timeout) from None
+    try:
+        connection.execute(_SETTINGS, _settings(options, application))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _conninfo(options: PostgresConnection) -> str:
+    # A whole number of seconds; libpq uses 2 for 1.
+    given = {"client_encoding": "UTF8", "connect_timeout": str(max(2, round(options.connect_timeout)))}
+    if options.password is not None:
+        given["password"] = options.password.get_secret_value()
+    return make_conninfo(options.dsn.get_secret_value(), **_KEEPALIVE, **given)
+
+
+def _settings(options: PostgresConnection, application: str) -> dict[str, str]:
+    return {
+        "application": application,
+        "statement_ms": str(round(options.statement_timeout * 1000)),
+        "lock_ms": str(round(options.lock_timeout * 1000)),
+        "idle_ms": str(round(options.write_timeout * 1000)),
+    }
+
+
+def _to_refusal(error: psycopg.OperationalError, conninfo: str, seconds: float) -> PillowError:
+    refused = error.pgconn
+    if refused is None:
+        return to_pillow_error(error)
+    # The address that answered: libpq would resolve the name without gevent.
+    address = {"host": refused.host, "hostaddr": refused.hostaddr, "port": refused.port}
+    place = {name: value.decode() for name, value in address.items() if value}
+    return to_pillow_error(error, sqlstate=_trace_sqlstate(make_conninfo(conninfo, **place), seconds))
+
+
+def _trace_sqlstate(conninfo: str, seconds: float) -> str | None:
+    """Return the SQLSTATE with which the server refuses a connection; None if it does not answer.
+
+    libpq returns only the (translated) message, so we connect once more with a trace of the protocol,
+    in memory. Without it a wrong password would be retried forever, or a full server given up.
+    """
+    if not hasattr(os, "memfd_create"):  # tracing needs Linux
+        return None
+    trace = os.memfd_create("pillowd-connect")
+    try:
+        connection = pq.PGconn.connect_start(conninfo.encode())
+        try:
+            connection.trace(trace)
+            _poll(connection, time.monotonic() + seconds)
+            connection.untrace()
+        finally:
+            connection.finish()
+        text = os.pread(trace, 2**20, 0)
+    finally:
+        os.close(trace)
+    found = re.search(rb'\tErrorResponse\t.*? C "(\w{5})" M ', text)
+    return found[1].decode() if found else None
+
+
+def _poll(connection: pq.abc.PGconn, deadline: float) -> None:
+    waiting = {pq.PollingStatus.READING, pq.PollingStatus.WRITING}
+    while (state := connection.connect_poll()) in waiting and (left := deadline - time.monotonic()) > 0:
+        reading = state == pq.PollingStatus.READING
+        socket = [connection.socket]
+        select.select(socket if reading else [], [] if reading else socket, [], left)
