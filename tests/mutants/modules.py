@@ -24,6 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/delivery/batch_writer.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
     "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed",),
+    "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed",),
     "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
     "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
     "pillows/transports/sqlite/writer.py": (

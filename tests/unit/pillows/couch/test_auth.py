@@ -130,7 +130,7 @@ def test_a_session_that_the_server_forgot_is_renewed_once_and_the_request_repeat
     assert [c for c in sent(server, "cookie") if c] == ["AuthSession=cookie1", "AuthSession=cookie2"]
 
 
-def test_t45_cookies_that_live_four_seconds_lose_no_row(server, clock):
+def test_cookies_that_live_four_seconds_lose_no_row(server, clock):
     """Each response ends with its cookie; a stream survives its cookie's end, the next request does not."""
     session_server(server, max_age=4)
 
@@ -169,7 +169,7 @@ def test_retry_after_is_seconds_or_a_date_and_is_capped(header, expected):
     assert retry_after({"Retry-After": header}, now=784111777.0) == expected
 
 
-def test_t43_the_next_request_comes_no_earlier_than_the_server_asked_for(server, clock):
+def test_the_next_request_comes_no_earlier_than_the_server_asked_for(server, clock):
     busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="30")
     server.on(*CHANGES, busy, reply(page([row(1)], "1-x")), [head(chunked=True), HANG])
     began = clock.monotonic()
@@ -178,7 +178,7 @@ def test_t43_the_next_request_comes_no_earlier_than_the_server_asked_for(server,
     assert clock.monotonic() - began >= 30
 
 
-def test_t43_without_retry_after_it_is_a_second_at_least():
+def test_without_retry_after_it_is_a_second_at_least():
     error = classify(429, {}, b"", now=0)
     assert isinstance(error, ThrottledError)
     assert error.retry_after_seconds == 1
@@ -211,7 +211,7 @@ def tls_server(tmp_path):
     server.stop(timeout=0)
 
 
-def test_t46_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_its_bundle(tls_server, clock):
+def test_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_its_bundle(tls_server, clock):
     url, certificate, key = tls_server
     with pytest.raises(AccessError, match="ca_bundle"):
         welcome(CouchClient(CouchConnection(url=url), clock=clock))
@@ -220,7 +220,7 @@ def test_t46_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_it
 
 
 @pytest.mark.parametrize("files", ["one", "two"])
-def test_t46_our_certificate_is_shown_to_a_server_that_wants_one(tls_server, clock, tmp_path, files):
+def test_our_certificate_is_shown_to_a_server_that_wants_one(tls_server, clock, tmp_path, files):
     url, certificate, key = tls_server
     with pytest.raises(PillowError):
         welcome(CouchClient(CouchConnection(url=url, ca_bundle=certificate), clock=clock))
@@ -269,7 +269,7 @@ def auth_of(server, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_t47_no_message_holds_a_secret(server, clock, kind, auth_of):
+def test_no_message_holds_a_secret(server, clock, kind, auth_of):
     said: list[str] = []
 
     class Listener(Observer):
@@ -292,7 +292,7 @@ def test_t47_no_message_holds_a_secret(server, clock, kind, auth_of):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_t47_a_secret_in_a_librarys_message_is_cut_out(server, clock, kind, auth_of):
+def test_a_secret_in_a_librarys_message_is_cut_out(server, clock, kind, auth_of):
     auth, secrets = auth_of(kind)
     couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
     welcome(couch)

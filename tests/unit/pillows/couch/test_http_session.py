@@ -23,7 +23,7 @@ from pillows.errors import RetryableError
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_class_crash_a_line_that_fails_while_it_is_connected_is_tried_again(
+def test_a_line_that_fails_while_it_is_connected_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     """urllib3 passes over a reset while it sends, and then read from a connection that never was."""

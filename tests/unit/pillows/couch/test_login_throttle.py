@@ -56,7 +56,7 @@ def together(work, *arguments: object) -> None:
 
 @pytest.mark.parametrize("kind", ["basic", "session"])
 @pytest.mark.parametrize("refusal", [REFUSED, LOCKED])
-def test_t44_a_wrong_password_is_tried_twice_in_five_minutes(server, clock, kind, refusal):
+def test_a_wrong_password_is_tried_twice_in_five_minutes(server, clock, kind, refusal):
     server.on("GET", "/", refusal).on("POST", "/_session", refusal)
     auth = {"type": kind, "username": "joe", "password": "x"}
     couch = CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
@@ -69,13 +69,13 @@ def test_t44_a_wrong_password_is_tried_twice_in_five_minutes(server, clock, kind
     assert len(server.requests) == 3
 
 
-def test_t44_twenty_readers_with_a_wrong_password_try_it_twice_together(server, clock):
+def test_twenty_readers_with_a_wrong_password_try_it_twice_together(server, clock):
     server.on("GET", "/", REFUSED)
     together(is_refused, basic(server, clock))
     assert len(server.requests) == 2
 
 
-def test_t44_readers_that_come_back_after_a_cut_try_a_changed_password_twice_together(server, clock):
+def test_readers_that_come_back_after_a_cut_try_a_changed_password_twice_together(server, clock):
     """The server was restarted, and its streams broke at one moment: nobody knows any more who we are."""
     end = Event()
     server.on("GET", "/stream", [head(chunked=True), chunk(b"\n"), Pause(end), RESET])
@@ -101,7 +101,7 @@ def test_t44_readers_that_come_back_after_a_cut_try_a_changed_password_twice_tog
     assert len(server.requests_of("GET", "/")) == 2
 
 
-def test_t44_a_failed_connection_counts_as_a_cut(server, clock):
+def test_a_failed_connection_counts_as_a_cut(server, clock):
     server.on("GET", "/", json_reply({}), [RESET], REFUSED)
     couch = basic(server, clock)
     ask(couch)
@@ -111,7 +111,7 @@ def test_t44_a_failed_connection_counts_as_a_cut(server, clock):
     assert len(server.requests) == 2 + 2
 
 
-def test_t44_a_session_that_ends_under_twenty_readers_tries_a_changed_password_twice(server, clock):
+def test_a_session_that_ends_under_twenty_readers_tries_a_changed_password_twice(server, clock):
     cookie = "AuthSession=c1; Version=1; Max-Age=600"
     server.on("POST", "/_session", json_reply({"ok": True}, Set_Cookie=cookie), [Pause(0.05), REFUSED])
     auth = SessionAuth(type="session", username="joe", password="x")
@@ -153,7 +153,7 @@ def test_a_server_that_says_nothing_to_one_reader_holds_up_the_others_for_a_mome
     held_up.kill()
 
 
-def test_t44_a_feed_that_is_refused_ends_with_the_reason(server, clock):
+def test_a_feed_that_is_refused_ends_with_the_reason(server, clock):
     server.on(*CHANGES, REFUSED)
     with taking(feed_of(server.url, clock=clock, auth=BasicAuth(username="j", password="x"))) as taken:
         taken.ended()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import Seq
-from pillows.feed.batch_cutter import BatchCutter, coalesce, merge_batches
+from pillows.feed.batch_cutter import BATCH_BYTES, BatchCutter, coalesce, merge_batches
 from pillows.feed.changes_parser import parse_change
 from pillows.models import ChangeBatch
 from tests.unit.pillows.feed.wire import row
@@ -33,14 +33,14 @@ def cut(pattern: str, *, size_bytes: int = 100) -> tuple[list[tuple[int, str | N
         ("", [], None),
     ],
 )
-def test_t7_batches_are_cut_right_behind_a_row_with_a_position(pattern, cuts, rest):
+def test_batches_are_cut_right_behind_a_row_with_a_position(pattern, cuts, rest):
     batches, cutter = cut(pattern)
     assert batches == cuts
     left = cutter.cut()
     assert (left and (len(left.changes), str(left.seq))) == rest
 
 
-def test_t7_a_null_position_is_never_replaced_by_the_one_before():
+def test_a_null_position_is_never_replaced_by_the_one_before():
     _, cutter = cut("S--")
     batch = cutter.cut()
     assert [change.id for change in batch.changes] == ["doc-1"]
@@ -49,7 +49,7 @@ def test_t7_a_null_position_is_never_replaced_by_the_one_before():
     assert ([change.id for change in end.changes], str(end.seq)) == (["doc-2", "doc-3"], "9-end")
 
 
-def test_t10_the_end_of_an_empty_response_is_a_position_too():
+def test_the_end_of_an_empty_response_is_a_position_too():
     end = BatchCutter(skip_design=True).end(Seq.of("9-end"), caught_up=True, pending=0)
     assert (list(end.changes), str(end.seq), end.caught_up) == ([], "9-end", True)
 
@@ -110,3 +110,73 @@ def test_the_head_is_not_hidden_by_what_came_since():
         ("1-x", True, 3.0),
         ("2-x", False, None),
     ]
+
+
+def changes(*numbers: int) -> list:
+    return [parse_change(row(n)) for n in numbers]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut_after"),
+    [([BATCH_BYTES], 1), ([BATCH_BYTES - 1], None), ([BATCH_BYTES - 1, 1], 2), ([1, BATCH_BYTES - 2], None)],
+)
+@pytest.mark.parametrize("seq", ["same", None])
+def test_a_batch_is_cut_as_soon_as_it_is_large(sizes: list[int], cut_after: int | None, seq: str | None):
+    cutter = BatchCutter(skip_design=True)
+    cuts = [cutter.add(parse_change(row(n, seq)), size) for n, size in enumerate(sizes, start=1)]
+    assert [n for n, batch in enumerate(cuts, start=1) if batch is not None] == (
+        [cut_after] if cut_after else []
+    )
+
+
+def test_sizes_are_those_of_the_rows_that_a_batch_holds():
+    cutter = BatchCutter(skip_design=True)
+    cutter.add(parse_change(row(1)), 10)
+    cutter.add(parse_change(row(2, None)), 200)
+    assert cutter.cut().size_bytes == 10
+    cutter.add(parse_change(row(3, None)), 3000)
+    end = cutter.end(Seq.of("9-x"), caught_up=False, pending=7, asked_at=2.0)
+    assert (end.size_bytes, end.caught_up, end.pending, end.asked_at) == (3200, False, 7, 2.0)
+    assert (cutter.rows, cutter.read_bytes) == (3, 3210)
+    assert list(cutter.end(Seq.of("9-x"), caught_up=True, pending=0).changes) == []
+
+
+def test_after_a_piece_without_position_sizes_begin_again():
+    cutter = BatchCutter(skip_design=True)
+    piece = cutter.add(parse_change(row(1, None)), BATCH_BYTES + 5)
+    assert piece.size_bytes == BATCH_BYTES + 5
+    assert cutter.add(parse_change(row(2)), 7) is None
+    assert cutter.cut().size_bytes == 7
+
+
+@pytest.mark.parametrize(("skip_design", "ids"), [(True, ["x_design/"]), (False, ["_design/x", "x_design/"])])
+def test_design_documents_are_left_out_only_where_that_is_configured(skip_design: bool, ids: list[str]):
+    cutter = BatchCutter(skip_design=skip_design)
+    for n, id in enumerate(("_design/x", "x_design/"), start=1):
+        cutter.add(parse_change(row(n, id=id)), 1)
+    assert [change.id for change in cutter.cut().changes] == ids
+
+
+def test_one_batch_stays_the_same_object_and_several_keep_the_last_facts():
+    one = ChangeBatch(changes=changes(1), seq=Seq.of("1-x"), purge_seq="4", pending=9, asked_at=1.0)
+    two = ChangeBatch(changes=changes(2, 3), seq=None, size_bytes=2, pending=5, asked_at=2.0)
+    assert merge_batches([one]) is one
+    merged = merge_batches([one, two])
+    assert (merged.seq, merged.pending, merged.asked_at, merged.purge_seq) == (None, 5, 2.0, "4")
+    later = ChangeBatch(changes=(), seq=None, purge_seq="6")
+    assert merge_batches([one, later]).purge_seq == "6"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "coalesced"),
+    [
+        ([99, 1, 1], [100, 1]),
+        ([99, 2], [101]),
+        ([100, 1], [100, 1]),
+        ([0, 0], [0]),
+        ([250, 1, 99], [250, 100]),
+    ],
+)
+def test_a_group_ends_with_the_batch_that_fills_it(lengths: list[int], coalesced: list[int]):
+    batches = [ChangeBatch(changes=changes(*range(1, n + 1)), seq=None) for n in lengths]
+    assert [len(batch.changes) for batch in coalesce(batches)] == coalesced

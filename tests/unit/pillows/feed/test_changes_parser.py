@@ -8,6 +8,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from checkpoints import Seq
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import (
     ChangesParser,
@@ -15,6 +16,7 @@ from pillows.feed.changes_parser import (
     LineSplitter,
     MalformedFeedError,
     PageParser,
+    excerpt,
     parse_change,
 )
 from tests.support.sizes import size
@@ -44,7 +46,7 @@ def read(reader: ChangesParser, body: bytes, cuts: list[int] | None = None) -> l
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=40))
-def test_t11_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
+def test_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
     reader = PageParser()
     assert read(reader, page([row(n) for n in range(7)], "7-x"), cuts) == [f"doc-{n}" for n in range(7)]
     assert reader.end is not None
@@ -52,7 +54,7 @@ def test_t11_a_page_reads_the_same_however_it_is_cut(cuts: list[int]):
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n\n\n", b"\r\n\n"])
-def test_t11_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end: bytes):
+def test_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end: bytes):
     body = b"\n\n" + end.join([row(1), row(2), row(3)]) + end + closing("3-x")
     for cut in range(len(body)):
         reader = ContinuousParser()
@@ -60,25 +62,25 @@ def test_t11_a_tail_is_cut_at_every_byte_with_blank_lines_and_both_line_ends(end
         assert reader.end is not None
 
 
-def test_t11_one_row_over_many_blocks_and_many_rows_in_one():
+def test_one_row_over_many_blocks_and_many_rows_in_one():
     long = row(1, doc={"_id": "doc-1", "text": "x" * 300_000})
     body = long + b"\n" + b"".join(row(n) + b"\n" for n in range(2, 500))
     assert len(read(ContinuousParser(), body, list(range(0, len(long), 1000)))) == 499
 
 
 @pytest.mark.parametrize("id", ODD_IDS)
-def test_t14_ids_with_unicode_line_ends_stay_whole(id: str):
+def test_ids_with_unicode_line_ends_stay_whole(id: str):
     assert read(ContinuousParser(), row(1, id=id) + b"\n") == [id]
     assert read(PageParser(), page([row(1, id=id), row(2)], "2-x")) == [id, "doc-2"]
 
 
-def test_t15_a_last_line_without_its_end_is_dropped():
+def test_a_last_line_without_its_end_is_dropped():
     reader = ContinuousParser()
     assert read(reader, row(1) + b"\n" + row(2)) == ["doc-1"]
     assert reader.end is None
 
 
-def test_t15_a_page_without_its_closing_is_not_whole():
+def test_a_page_without_its_closing_is_not_whole():
     whole = page([row(1), row(2)], "2-x")
     for end in range(len(whole)):
         reader = PageParser()
@@ -105,7 +107,7 @@ def test_t15_a_page_without_its_closing_is_not_whole():
         PAGE_HEAD + row(1)[:-1] + b"\xff}\n",
     ],
 )
-def test_t16_what_is_no_list_of_changes_is_garbage_to_be_asked_for_again(body: bytes):
+def test_what_is_no_list_of_changes_is_garbage_to_be_asked_for_again(body: bytes):
     with pytest.raises(MalformedFeedError) as raised:
         read(PageParser(), body)
     assert isinstance(raised.value, RetryableError)
@@ -114,7 +116,7 @@ def test_t16_what_is_no_list_of_changes_is_garbage_to_be_asked_for_again(body: b
 @pytest.mark.parametrize(
     "line", [b'{"last_seq":null}', b'{"error":"nodedown"}', b"HTTP/1.1 412 Precondition Failed", b"{", b"]"]
 )
-def test_t16_garbage_in_a_tail_is_garbage(line: bytes):
+def test_garbage_in_a_tail_is_garbage(line: bytes):
     with pytest.raises(MalformedFeedError):
         read(ContinuousParser(), line + b"\n")
 
@@ -203,3 +205,82 @@ def test_mutated_responses_are_no_surprise():
     from tests.fuzz.lines import run_random
 
     assert run_random(size(ci=0.5, proof=60.0)) > 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"x" * 120, repr(b"x" * 120)),
+        (b"x" * 121, repr(b"x" * 120) + "..."),
+        (b'{"doc": 1}', repr(b'{"doc":') + "..."),
+        (b'{"doc"  :', repr(b'{"doc"  :')),
+        (b"y" * 117 + b'"doc":1', repr(b"y" * 117 + b'"do') + "..."),
+        (b"", "b''"),
+    ],
+)
+def test_an_excerpt_ends_before_a_document_and_at_a_fixed_length(line: bytes, shown: str):
+    assert excerpt(line) == shown
+
+
+def test_every_change_comes_with_the_size_of_its_line():
+    first, second = row(1), row(2, None)
+    body = PAGE_HEAD + first + b",\r\n" + second + b"\n],\n" + b'"last_seq":"2-x"}\n'
+    assert [size for _, size in PageParser().feed(body)] == [len(first), len(second)]
+    assert [size for _, size in ContinuousParser().feed(b" \t" + first + b" \r\n")] == [len(first)]
+
+
+def test_a_page_on_one_line_counts_its_documents_alone():
+    line = json.dumps({"results": [json.loads(row(1)), json.loads(row(2, doc=None))], "last_seq": 2}).encode()
+    doc = len(json.dumps(json.loads(row(1))["doc"]))
+    parser = PageParser()
+    assert [size for _, size in parser.feed(line + b"\n")] == [doc, len(b"null")]
+    assert (parser.end.seq, parser.end.pending) == (Seq.of(2), None)
+
+
+@pytest.mark.parametrize(
+    ("parser", "body"),
+    [
+        (ContinuousParser, closing("1-x")),
+        (PageParser, page([], "1-x")),
+        (PageParser, b'{"results":[],"last_seq":"1-x"}\n'),
+    ],
+)
+def test_nothing_may_follow_the_end_but_blank_lines(parser: type[ChangesParser], body: bytes):
+    one = parser()
+    assert read(one, body + b"\n\r\n \n") == []
+    assert one.end.seq == Seq.of("1-x")
+    with pytest.raises(MalformedFeedError):
+        read(one, row(1) + b"\n")
+    with pytest.raises(MalformedFeedError):
+        read(one, closing("2-x"))
+
+
+@pytest.mark.parametrize("revs", [[], ["0-a"], ["a"], ["-1"], ["x-1"]])
+def test_a_row_without_a_valid_revision_is_malformed(revs: list[str]):
+    with pytest.raises(MalformedFeedError, match="invalid row"):
+        parse_change(row(1, changes=[{"rev": rev} for rev in revs]))
+
+
+@pytest.mark.parametrize("max_line_bytes", [9, 10])
+def test_a_line_may_be_exactly_as_long_as_allowed(max_line_bytes: int):
+    splitter = LineSplitter(max_line_bytes=max_line_bytes)
+    assert splitter.feed(b"1234") == []
+    if max_line_bytes == 9:
+        with pytest.raises(MalformedFeedError):
+            splitter.feed(b"567890")
+        return
+    assert splitter.feed(b"567890") == []
+    assert splitter.feed(b"\nab\n") == [b"1234567890", b"ab"]
+    assert splitter.feed(b"0123456789") == []
+    assert splitter.feed(b"") == []
+    assert splitter.feed(b"\n") == [b"0123456789"]
+
+
+def test_a_deleted_document_that_nests_too_deep_is_gone_and_other_deep_lines_are_malformed():
+    deep = b"[" * 100_000 + b"]" * 100_000
+    gone = b'{"seq":"1-x","id":"d","changes":[{"rev":"1-a"}],"deleted":true,"doc":{"a":' + deep + b"}}"
+    change = parse_change(gone)
+    assert (change.id, change.deleted, change.raw) == ("d", True, None)
+    for line in (b'{"x":' + deep + b"}", b'{"id":5,"doc":{"a":' + deep + b"}}"):
+        with pytest.raises(MalformedFeedError):
+            parse_change(line)

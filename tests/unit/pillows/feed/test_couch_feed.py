@@ -70,7 +70,7 @@ TAIL_ENDS = {
 
 
 @pytest.mark.parametrize("end", TAIL_ENDS)
-def test_t17_the_tail_goes_on_behind_the_last_whole_row(server: ScriptedServer, clock: FakeClock, end: str):
+def test_the_tail_goes_on_behind_the_last_whole_row(server: ScriptedServer, clock: FakeClock, end: str):
     server.on(
         *CHANGES,
         reply(page([row(1), row(2)], "2-tok")),
@@ -118,7 +118,7 @@ PAGE_ENDS = {
 
 
 @pytest.mark.parametrize("end", PAGE_ENDS)
-def test_t16_t17_a_page_that_is_not_whole_never_moves_the_position_beyond_its_rows(
+def test_a_page_that_is_not_whole_never_moves_the_position_beyond_its_rows(
     server: ScriptedServer, clock: FakeClock, end: str
 ):
     server.on(*CHANGES, PAGE_ENDS[end], reply(PAGE), [TAIL_HEAD, HANG])
@@ -132,7 +132,7 @@ def test_t16_t17_a_page_that_is_not_whole_never_moves_the_position_beyond_its_ro
     assert set(taken.ids) == {f"doc-{n}" for n in range(1, 6)}
 
 
-def test_t3_a_position_that_the_server_does_not_take_ends_the_feed_after_one_request(server, clock):
+def test_a_position_that_the_server_does_not_take_ends_the_feed_after_one_request(server, clock):
     body = {"error": "bad_request", "reason": "Malformed sequence supplied in 'since' parameter."}
     server.on(*CHANGES, json_reply(body, 400))
     with taking(feed_of(server.url, clock=clock), Seq.of("3-")) as taken:
@@ -142,7 +142,7 @@ def test_t3_a_position_that_the_server_does_not_take_ends_the_feed_after_one_req
     assert (since(server), taken.batches) == (["3-"], [])
 
 
-def test_t12_an_idle_tail_ends_by_the_servers_timeout_and_its_position_is_handed_over(server, clock):
+def test_an_idle_tail_ends_by_the_servers_timeout_and_its_position_is_handed_over(server, clock):
     server.on(
         *CHANGES,
         reply(page([row(1)], "1-tok")),
@@ -159,7 +159,7 @@ def test_t12_an_idle_tail_ends_by_the_servers_timeout_and_its_position_is_handed
     assert "seq_interval" not in tail
 
 
-def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock):
+def test_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock):
     """Maintenance: 200, last_seq, the end, in no time, again and again."""
     count = 200
     server.on(*CHANGES, reply(page([], "1-x")), reply(closing("1-x")))
@@ -171,7 +171,7 @@ def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom(server, clock
     assert max(clock.waited) <= 60
 
 
-def test_t18_a_server_that_ends_every_feed_at_once_is_asked_seldom_while_others_write(server, clock):
+def test_a_server_that_ends_every_feed_at_once_is_asked_seldom_while_others_write(server, clock):
     """Each response has a row then: it was asked again at once, 174 times a second."""
     count = 100
     rows = iter(range(2, 10**6))
@@ -200,7 +200,7 @@ def test_longpoll_answers_with_rows_may_follow_one_another(server, clock):
     assert seconds < 10
 
 
-def test_t20_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_behind(server):
+def test_an_answer_whose_head_does_not_come_is_given_up_and_leaves_nothing_behind(server):
     server.on(*CHANGES, reply(page([], "1-x")), [HANG])
     feed = feed_of(server.url, clock=FakeClock(), timeout="50ms", timeouts={"silence": SILENCE_SECONDS})
     with taking(feed) as taken:
@@ -389,7 +389,7 @@ def test_a_position_that_is_nearly_too_long_for_a_request_is_told_once(server, c
     "answer",
     [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", json_reply("long", 414)],
 )
-def test_t21_a_position_too_long_for_a_request_ends_the_feed(server, clock, answer):
+def test_a_position_too_long_for_a_request_ends_the_feed(server, clock, answer):
     """CouchDB answers without a word of its own: it was taken for what passes, and asked for ever."""
     server.on(*CHANGES, [answer, CLOSE])
     with taking(feed_of(server.url, clock=clock), Seq.of(f"1-{'x' * 8000}")) as taken:

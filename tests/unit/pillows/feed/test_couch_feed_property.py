@@ -71,7 +71,7 @@ def run(couch: FakeCouch, random: Random, url: str, *, crashes: int, **options) 
 
 
 @pytest.mark.timeout(1800)
-def test_t2_t5_the_target_equals_the_source_under_shuffles_rewinds_stale_copies_and_cuts():
+def test_the_target_equals_the_source_under_shuffles_rewinds_stale_copies_and_cuts():
     seen = []
 
     @settings(

@@ -1,4 +1,4 @@
-"""T30: more ids than CouchDB looks up for one request are asked for in groups."""
+"""More ids than CouchDB looks up for one request are asked for in groups."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def database(scripted_server, clock) -> tuple[Database, ScriptedServer]:
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1000, [1000]), (1001, [1000, 1]), (2500, [1000, 1000, 500])])
-def test_t30_ids_beyond_a_thousand_are_asked_for_in_groups(database, clock, count, sizes):
+def test_ids_beyond_a_thousand_are_asked_for_in_groups(database, clock, count, sizes):
     couch, server = database
     couch.write(*ids(count), "another")
     clock.advance(LAG_SECONDS)
@@ -83,7 +83,7 @@ def test_t30_ids_beyond_a_thousand_are_asked_for_in_groups(database, clock, coun
     assert taken.error is None
 
 
-def test_t30_no_change_is_missed_when_a_copy_lags_and_the_position_moves(database, clock):
+def test_no_change_is_missed_when_a_copy_lags_and_the_position_moves(database, clock):
     """The first group's answer may cover what the copy that answers for the second does not have."""
     couch, server = database
     couch.write("doc-1")
@@ -107,7 +107,7 @@ def test_t30_no_change_is_missed_when_a_copy_lags_and_the_position_moves(databas
             assert id == "no-match" or had.get(id, 0) >= n
 
 
-def test_t30_a_position_is_taken_once_every_copy_has_what_it_covers():
+def test_a_position_is_taken_once_every_copy_has_what_it_covers():
     groups = DocIdGroups(ids(GROUP_IDS + 1), overlap_seconds=60.0)
     for at in (0, 10, 20):
         groups.hold(at, Seq.of(f"{at}-x"))
@@ -117,7 +117,7 @@ def test_t30_a_position_is_taken_once_every_copy_has_what_it_covers():
     assert groups.find_covered(80.0) == Seq.of("20-x")
 
 
-def test_t30_what_was_handed_on_comes_again_only_in_another_state():
+def test_what_was_handed_on_comes_again_only_in_another_state():
     groups = DocIdGroups(ids(2), overlap_seconds=60.0)
     first, second = Change("doc-1", ("1-a",), 1), Change("doc-1", ("2-b",), 2)
     assert groups.take_new([first]) == [first]

@@ -65,7 +65,7 @@ def bodies(filled: dict[Any, Change]) -> dict[str, dict[str, Any]]:
     return {c.id: msgspec.json.decode(c.raw) for c in filled.values() if c.raw is not None}
 
 
-def test_t28_answers_are_matched_by_id_and_revision_in_whatever_order(server, documents):
+def test_answers_are_matched_by_id_and_revision_in_whatever_order(server, documents):
     server.on(*BULK, results(ok("c", "3-c", n=3), ok("a", "1-a", n=1), ok("b", "2-b", n=2)))
     changes = [change("a", "1-a"), change("b", "2-b"), change("c", "3-c")]
     assert {id: doc["n"] for id, doc in bodies(documents.fill(changes)).items()} == {"a": 1, "b": 2, "c": 3}
@@ -74,7 +74,7 @@ def test_t28_answers_are_matched_by_id_and_revision_in_whatever_order(server, do
     }
 
 
-def test_t28_two_revisions_of_one_id_get_their_own_documents(server, documents):
+def test_two_revisions_of_one_id_get_their_own_documents(server, documents):
     server.on(*BULK, results(ok("a", "2-b", n=2), ok("a", "1-a", n=1)))
     filled = documents.fill([change("a", "1-a"), change("a", "2-b")])
     assert {key: msgspec.json.decode(c.raw)["n"] for key, c in filled.items()} == {
@@ -93,9 +93,7 @@ def test_t28_two_revisions_of_one_id_get_their_own_documents(server, documents):
         results(ok("a", "1-a", n=1), {"id": "b", "docs": [{"error": {"id": "b", "error": "timeout"}}]}),
     ],
 )
-def test_t27_t28_what_an_answer_left_out_is_asked_for_again_after_two_seconds(
-    server, documents, clock, first
-):
+def test_what_an_answer_left_out_is_asked_for_again_after_two_seconds(server, documents, clock, first):
     server.on(*BULK, first, results(ok("b", "1-b", n=2)))
     filled = documents.fill([change("a", "1-a"), change("b", "1-b")])
     assert {id: doc["n"] for id, doc in bodies(filled).items()} == {"a": 1, "b": 2}
@@ -103,7 +101,7 @@ def test_t27_t28_what_an_answer_left_out_is_asked_for_again_after_two_seconds(
     assert server.requests_of(*BULK)[1].json() == {"docs": [{"id": "b", "rev": "1-b"}]}
 
 
-def test_t28_a_document_that_has_moved_on_is_taken_as_it_is_now(server, documents):
+def test_a_document_that_has_moved_on_is_taken_as_it_is_now(server, documents):
     """Asked without revision, CouchDB gives all leaves, deleted ones too, the winner not first."""
     leaves = [
         {"ok": document("a", "3-x", _deleted=True)},
@@ -117,7 +115,7 @@ def test_t28_a_document_that_has_moved_on_is_taken_as_it_is_now(server, document
     assert server.requests_of(*BULK)[2].json() == {"docs": [{"id": "a"}]}
 
 
-def test_t28_a_document_that_was_deleted_since_is_gone(server, documents):
+def test_a_document_that_was_deleted_since_is_gone(server, documents):
     leaf = {"ok": document("a", "2-b", _deleted=True)}
     server.on(*BULK, results(not_found("a")), results(not_found("a")), results({"id": "a", "docs": [leaf]}))
     (fresh,) = documents.fill([change("a", "1-a")]).values()
@@ -150,7 +148,7 @@ def test_not_found_is_a_delete_only_when_the_database_does_not_know_the_id(serve
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 500])
-def test_t29_a_server_without_bulk_get_is_asked_for_each_document(server, documents, status):
+def test_a_server_without_bulk_get_is_asked_for_each_document(server, documents, status):
     server.on(*BULK, json_reply({"error": "x", "reason": "y"}, status))
     server.on("GET", "/db/a/b", json_reply([{"ok": document("a/b", "1-a", n=1)}]))
     server.on("GET", "/db/c", json_reply({"error": "not_found", "reason": "missing"}, 404))
@@ -171,7 +169,7 @@ def test_a_database_that_is_missing_is_no_server_without_bulk_get(server, docume
     assert documents.fill([change("a", "1-a")])
 
 
-def test_t43_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server, clock):
+def test_being_throttled_is_obeyed_and_halves_the_requests_at_a_time(server, clock):
     couch = CouchClient(CouchConnection(url=server.url), clock=clock)
     limit = ConcurrencyLimit(4)
     documents = DocumentFetcher(couch, "db", limit=limit, activity=ActivityMonitor(clock))
@@ -205,7 +203,7 @@ def throttled_feed(server, clock, busy, **source):
     return feed_of(server.url, clock=clock, observer=told, documents="bulk_get", **source), told
 
 
-def test_r48_being_throttled_is_told(server, clock):
+def test_being_throttled_is_told(server, clock):
     """A pillow stood still for hours, and nothing said so."""
     again, busy = Event(), json_reply({"error": "too_many_requests"}, 429, Retry_After="3")
     feed, told = throttled_feed(server, clock, [busy, busy, [Pause(again), busy]])
@@ -219,7 +217,7 @@ def test_r48_being_throttled_is_told(server, clock):
         assert feed.trouble is None
 
 
-def test_r48_a_server_that_throttles_for_minutes_fails_like_any_other(server, clock):
+def test_a_server_that_throttles_for_minutes_fails_like_any_other(server, clock):
     busy = json_reply({"error": "too_many_requests"}, 429, Retry_After="30")
     feed, _ = throttled_feed(server, clock, [busy] * 20)
     with taking(feed) as taken:
@@ -229,7 +227,7 @@ def test_r48_a_server_that_throttles_for_minutes_fails_like_any_other(server, cl
     assert taken.error is None
 
 
-def test_r48_a_wait_that_is_given_up_is_no_trouble_any_more(server):
+def test_a_wait_that_is_given_up_is_no_trouble_any_more(server):
     feed, told = throttled_feed(server, SystemClock(), [json_reply({}, 429, Retry_After="100")] * 2)
     with taking(feed) as taken:
         taken.until(lambda: told.retries)
@@ -238,7 +236,7 @@ def test_r48_a_wait_that_is_given_up_is_no_trouble_any_more(server):
     assert feed.trouble is None
 
 
-def test_r48_a_server_without_a_number_is_left_alone_for_longer_and_longer(server, clock):
+def test_a_server_without_a_number_is_left_alone_for_longer_and_longer(server, clock):
     feed, told = throttled_feed(server, clock, [json_reply({}, 429)] * 8)
     with taking(feed) as taken:
         taken.until(lambda: taken.ids == ["doc-1"])

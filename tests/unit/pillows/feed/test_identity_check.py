@@ -26,7 +26,7 @@ class Warnings(Observer):
         self.events.append(event)
 
 
-def test_t21_a_recreated_database_ends_the_feed_before_its_first_row(scripted_server, clock):
+def test_a_recreated_database_ends_the_feed_before_its_first_row(scripted_server, clock):
     server = couchdb(scripted_server(), start="1800000000")
     server.on(*CHANGES, reply(page([row(1)], "1-x")))
     with taking(feed_of(server.url, clock=clock), Seq.of("9-old"), OLD) as taken:
@@ -38,7 +38,7 @@ def test_t21_a_recreated_database_ends_the_feed_before_its_first_row(scripted_se
     assert taken.batches == []
 
 
-def test_t21_a_database_recreated_under_a_running_feed_is_noticed(scripted_server, clock):
+def test_a_database_recreated_under_a_running_feed_is_noticed(scripted_server, clock):
     """CouchDB ends the feed in good order, and then serves the new database for the old position."""
     server = couchdb(scripted_server())
     server.on(*CHANGES, reply(page([row(1)], "1-x")), reply(closing("1-y")), [*TAIL])
@@ -49,7 +49,7 @@ def test_t21_a_database_recreated_under_a_running_feed_is_noticed(scripted_serve
     assert taken.seqs == ["1-x", "1-y"]
 
 
-def test_t21_a_database_recreated_between_two_pages_is_noticed_before_the_first_row(scripted_server, clock):
+def test_a_database_recreated_between_two_pages_is_noticed_before_the_first_row(scripted_server, clock):
     """Its identity was believed for 2 s while page followed page: the target got rows of both."""
     server = couchdb(scripted_server())
     server.on(*CHANGES, reply(page([row(1)], "1-x", 300)), reply(page([row(8)], "1-y", 299)))
@@ -61,9 +61,7 @@ def test_t21_a_database_recreated_between_two_pages_is_noticed_before_the_first_
 
 
 @pytest.mark.parametrize("there", [None, "7-z"])
-def test_t21_a_database_recreated_before_a_pages_documents_are_fetched_is_noticed(
-    scripted_server, clock, there
-):
+def test_a_database_recreated_before_a_pages_documents_are_fetched_is_noticed(scripted_server, clock, there):
     """The new one does not know them: they were taken for deleted, and their rows removed."""
     server = couchdb(scripted_server())
     server.on(*CHANGES, reply(page([row(1, doc=None)], "1-x")))
@@ -92,7 +90,7 @@ def test_a_document_that_has_changed_since_its_row_is_no_alarm(scripted_server, 
 @pytest.mark.parametrize(
     ("before", "now"), [("0", "1700000000"), ("1700000000", "0"), ("0", "0"), (None, "5"), ("5", None)]
 )
-def test_t22_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clock, before, now):
+def test_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clock, before, now):
     server = couchdb(scripted_server(), start=now)
     server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
     identity = DatabaseIdentity(instance_start_time=before)
@@ -101,7 +99,7 @@ def test_t22_a_time_that_a_server_does_not_tell_is_no_alarm(scripted_server, clo
     assert taken.error is None
 
 
-def test_t22_a_node_that_tells_no_time_does_not_make_us_forget_the_one_we_know(scripted_server, clock):
+def test_a_node_that_tells_no_time_does_not_make_us_forget_the_one_we_know(scripted_server, clock):
     """While a cluster is upgraded to 3.3 some nodes say "0"; the database may be recreated just then."""
     server = couchdb(scripted_server())
     server.on(*CHANGES, reply(page([row(1)], "1-x")), reply(closing("1-y")), [*TAIL])
@@ -131,7 +129,7 @@ def purged(server, *ids):
     server.on(*CHANGES, reply(page([row(1)], "1-x")), TAIL)
 
 
-def test_t24_what_was_purged_is_told_as_deleted_below_every_version(scripted_server, clock):
+def test_what_was_purged_is_told_as_deleted_below_every_version(scripted_server, clock):
     """CouchDB has no row for it. What is there again, or still has a leaf, is left alone."""
     server = couchdb(scripted_server())
     purged(server, "gone", "again", "gone")
@@ -145,7 +143,7 @@ def test_t24_what_was_purged_is_told_as_deleted_below_every_version(scripted_ser
     assert warnings.events == ["source.purged"]
 
 
-def test_t24_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):
+def test_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):
     """Whoever leaves the feed with what waited in it reads on as from before the purge."""
     server = couchdb(scripted_server())
     purged(server, "gone")

@@ -67,7 +67,7 @@ def synced(running: Any, plan_: TailSettings) -> Any:
     return run.finish()
 
 
-def test_t23_a_database_recreated_while_nobody_looked_is_noticed(tmp_path, running, couch):
+def test_a_database_recreated_while_nobody_looked_is_noticed(tmp_path, running, couch):
     """Each start marked whatever database was there, so that none was ever another."""
     memory = MemoryTransport()
     settings = marking(tmp_path, couch, memory)
@@ -81,7 +81,7 @@ def test_t23_a_database_recreated_while_nobody_looked_is_noticed(tmp_path, runni
     assert (couch.marked, couch.marks) == (False, 1)
 
 
-def test_t23_a_recreated_database_that_is_read_anew_is_marked_anew(tmp_path, running, couch):
+def test_a_recreated_database_that_is_read_anew_is_marked_anew(tmp_path, running, couch):
     memory = MemoryTransport()
     settings = marking(tmp_path, couch, memory, reload_recreated=True)
     synced(running, settings)
@@ -92,7 +92,7 @@ def test_t23_a_recreated_database_that_is_read_anew_is_marked_anew(tmp_path, run
     assert (couch.marked, couch.marks) == (True, 2)
 
 
-def test_t23_the_mark_may_be_asked_for_once_a_checkpoint_is_there(tmp_path, running, couch):
+def test_the_mark_may_be_asked_for_once_a_checkpoint_is_there(tmp_path, running, couch):
     """The pillow failed: its database did not have the document, which nobody had written."""
     memory = MemoryTransport()
     before = marking(tmp_path, couch, memory, make_feed=lambda: feed_of(couch.server.url))

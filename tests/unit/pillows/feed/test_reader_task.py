@@ -68,7 +68,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_t19_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server: ScriptedServer, state: str):
+def test_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server: ScriptedServer, state: str):
     plays, requests, more_seconds = STATES[state]
     server.on(*CHANGES, *plays)
     sockets, running = open_sockets(), greenlets()
@@ -93,9 +93,7 @@ ASKING = {
 
 
 @pytest.mark.parametrize("asking", ASKING)
-def test_t19_a_stop_ends_a_pillow_whose_first_question_hangs(
-    server: ScriptedServer, tmp_path, running, asking
-):
+def test_a_stop_ends_a_pillow_whose_first_question_hangs(server: ScriptedServer, tmp_path, running, asking):
     """It waited for the answer: up to 15 s."""
     route, source = ASKING[asking]
     server.on(*route, [HANG])
@@ -111,7 +109,7 @@ def test_t19_a_stop_ends_a_pillow_whose_first_question_hangs(
 
 
 @pytest.mark.parametrize("set_before", [True, False])
-def test_t19_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long(set_before):
+def test_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long(set_before):
     clock, stop, asked = FakeClock(auto=False), Event(), Event()
     tries = Retrier("cases", StopAwareWaiter(clock, stop), Observer()).asks("source")
 

@@ -10,6 +10,9 @@ from pydantic import ValidationError
 from checkpoints import Seq
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import (
+    INTERVAL,
+    LARGE_DOCUMENT_BYTES,
+    PAGE_BYTES,
     Page,
     filter_body,
     page_query,
@@ -44,7 +47,7 @@ def test_a_page_of_ids_is_as_long_as_configured_whatever_documents_weigh():
 
 
 @pytest.mark.parametrize("seq", [0, 7, "7-g1A+/=", [7, "g1A"]])
-def test_t1_a_position_goes_into_the_query_as_it_came(seq: Any):
+def test_a_position_goes_into_the_query_as_it_came(seq: Any):
     from urllib.parse import parse_qs
 
     page = Page(limit=200, interval=100, include_docs=True)
@@ -95,3 +98,46 @@ def test_a_filter_in_the_server_is_part_of_the_request(options, query, body):
 def test_a_filter_in_the_server_that_would_lose_something_is_refused(options):
     with pytest.raises(ValidationError):
         source(**options)
+
+
+@pytest.mark.parametrize(
+    ("average_bytes", "expected"),
+    [
+        (LARGE_DOCUMENT_BYTES - 1, Page(limit=500, interval=INTERVAL, include_docs=True)),
+        (LARGE_DOCUMENT_BYTES, Page(limit=512, interval=None, include_docs=True)),
+        (PAGE_BYTES / 600, Page(limit=600, interval=INTERVAL, include_docs=True)),
+        (PAGE_BYTES / 599.5, Page(limit=500, interval=INTERVAL, include_docs=True)),
+        (0.5, Page(limit=400, interval=INTERVAL, include_docs=True)),
+    ],
+)
+def test_a_page_changes_its_shape_exactly_at_its_bounds(average_bytes: float, expected: Page):
+    assert (
+        plan_page(source(page=400 if average_bytes < 1 else 2000), average_bytes, include_docs=True)
+        == expected
+    )
+
+
+def test_a_large_page_is_never_longer_than_configured():
+    large = plan_page(source(page=100), LARGE_DOCUMENT_BYTES, include_docs=True)
+    assert large == Page(limit=100, interval=None, include_docs=True)
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        (Page(limit=7, interval=None, include_docs=False), "feed=normal&style=all_docs&limit=7&since=0"),
+        (
+            Page(limit=7, interval=100, include_docs=True),
+            "feed=normal&style=all_docs&limit=7&since=0&seq_interval=100&include_docs=true",
+        ),
+    ],
+)
+def test_a_query_names_only_what_a_page_has(page: Page, query: str):
+    assert page_query(source(), Seq.BEGINNING, page) == query
+
+
+def test_a_longpoll_has_a_limit_and_the_ids_of_a_group_are_named_alone():
+    query = tail_query(source(timeout="1.5s"), Seq.of("1-x"), feed="longpoll", limit=10)
+    assert query == "feed=longpoll&style=all_docs&include_docs=true&timeout=1500&since=1-x&limit=10"
+    filtered = source(doc_ids=["a", "b"], on_filtered="ignore", deletes="ignore")
+    assert filter_body(filtered, ["b"]) == b'{"doc_ids":["b"]}'

@@ -1,4 +1,4 @@
-"""T13: pillows on one database share one connection, and miss nothing on the way there."""
+"""Pillows on one database share one connection, and miss nothing on the way there."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ def until(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_t13_l15_readers_with_different_positions_come_down_to_one_connection(scripted_server, busy):
+def test_readers_with_different_positions_come_down_to_one_connection(scripted_server, busy):
     come_together(scripted_server(), FastClock(), busy=busy)
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(1200)
-def test_t13_l15_in_real_time_they_come_down_to_one_connection_within_three_minutes(scripted_server):
+def test_in_real_time_they_come_down_to_one_connection_within_three_minutes(scripted_server):
     """No clock runs faster than the wall's here: as long as an operator would wait."""
     took_seconds = come_together(scripted_server(), FastClock(speed=1.0), busy=True)
     print(f"\n{MEMBERS} readers of {MEMBERS} positions: one connection after {took_seconds:.0f} s")
@@ -189,13 +189,13 @@ def offered(overlap_seconds: float) -> list[str | None]:
     return [held and str(held.seq) for held in offers]
 
 
-def test_t13_a_position_is_offered_once_every_copy_has_what_it_covers():
+def test_a_position_is_offered_once_every_copy_has_what_it_covers():
     """Whoever asked 10 s ago may have been answered by a copy that lags behind what came since."""
     assert offered(60) == ["2-x", "1-x", "0-x", None]
     assert offered(0) == ["7-x", "7-x", "6-x", None]
 
 
-def test_t13_who_holds_a_position_of_the_group_joins_at_it_at_once():
+def test_who_holds_a_position_of_the_group_joins_at_it_at_once():
     group = SharedFeed(None, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
     assert group.offer("one", Seq.of("mine"), 0) is None, "a lone reader needs no second connection"
     group.register()
@@ -323,7 +323,7 @@ class Ending:
         pass
 
 
-def test_t13_nobody_founds_a_group_while_another_does():
+def test_nobody_founds_a_group_while_another_does():
     """The second one's position may be behind the first one's: it would miss what lies between."""
     clock = FakeClock(auto=False)
     shared = Ending()
@@ -379,7 +379,7 @@ class Shared(Ending):
                 yield self.ready.pop(0)
 
 
-def test_t13_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
+def test_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     """It needs what the reading began at until that has come to the head, however new the next one is."""
     clock = FakeClock(auto=False)
     shared = Shared()

@@ -39,7 +39,7 @@ def until(condition, seconds: float = 60.0) -> None:
             gevent.sleep(0.001)
 
 
-def test_t13_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
+def test_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
     """Its reading went on without a member, and would have served whoever joined next from elsewhere."""
     feeds: list[Slow] = []
 
@@ -98,7 +98,7 @@ def founded():
     return clock, feed, group, founder
 
 
-def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_more():
+def test_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_more():
     """The group held what a fresh copy says, then what a lagging one says; a later position may cover less.
 
     Whoever has only seen what the lagging copy has would never be told of what lies between the two.
@@ -122,7 +122,7 @@ def test_t13_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers
         group.leave(member)
 
 
-def test_t13_who_joins_at_an_equal_position_reads_on_from_there():
+def test_who_joins_at_an_equal_position_reads_on_from_there():
     clock, feed, group, founder = founded()
     clock.advance(10)
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("6-next"), asked_at=clock.monotonic()))
