@@ -111,7 +111,7 @@ def test_the_tutorial_s_service_has_what_write_config_writes_but_for_what_the_pa
         "http://admin@127.0.0.1:5984/library", "sqlite:///library.sqlite", name=None, state_dir=tmp_path
     )
     books = [{"_id": "emma", "title": "Emma", "year": 1815}, {"_id": "faust", "year": 1808, "parts": [1, 2]}]
-    settings = wanted.settings(infer_columns(books, wanted.support.COLUMN_TYPES))
+    settings = wanted.make_settings(infer_columns(books, wanted.support.COLUMN_TYPES))
 
     del settings["daemon"]
     settings["connections"]["target"]["path"] = "/var/lib/pillowd/library.sqlite"
