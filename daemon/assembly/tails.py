@@ -44,14 +44,14 @@ def build_tails(
     """
     add_plugins(config.daemon.plugins_path)
 
-    def factory(plan: TailSettings) -> Callable[[], Tail]:
-        return lambda: Tail(plan)
+    def factory(settings: TailSettings) -> Callable[[], Tail]:
+        return lambda: Tail(settings)
 
     wanted = tail_keys(config) if keys is None else keys
-    return {key: factory(build_plan(config, key, services)) for key in wanted}
+    return {key: factory(build_tail_settings(config, key, services)) for key in wanted}
 
 
-def build_plan(config: Config, key: TailKey, services: Services) -> TailSettings:
+def build_tail_settings(config: Config, key: TailKey, services: Services) -> TailSettings:
     """Return everything that one tail is made of.
 
     Raises:
@@ -106,7 +106,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
     halt = Event()
     alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
     try:
-        Repair(build_plan(config, key, replace(services, feeds=None)), ids, halt=halt).execute()
+        Repair(build_tail_settings(config, key, replace(services, feeds=None)), ids, halt=halt).execute()
         if halt.is_set():
             raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
     finally:
