@@ -27,6 +27,7 @@ from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.conformance.target import KEY, Target, at, batch, document, gone
 from tests.support.sizes import size
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[3]
 OUTPUTS = {
@@ -363,14 +364,39 @@ def test_two_pillows_write_one_file_at_once(path: Path) -> None:
     assert query(path, 'SELECT count(*) FROM "other docs"') == [(1000,)]
 
 
+#: Makes the removal of each row take longer than a test.
+SLOW_DELETE = """
+    CREATE TRIGGER slow BEFORE DELETE ON docs BEGIN
+        WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < 1000000000)
+        SELECT max(n) FROM count;
+    END
+"""
+
+
 def test_a_long_sweep_is_interrupted_by_a_kill(path: Path) -> None:
     with running(path, docs=OUTPUTS["docs"]) as sqlite:
-        sqlite.write(batch(*(document(f"d{n}", 1, {"n": n}) for n in range(5000))))
+        sqlite.write(batch(*(document(f"d{n}", 1, {"n": n}) for n in range(50))))
+        execute(path, SLOW_DELETE)
         sweep = gevent.spawn(sqlite.finish_pass, 2)
-        gevent.sleep(0.001)
+        wait_until(lambda: is_locked(path), worker=sweep)
         sweep.kill(timeout=60)
+        execute(path, "DROP TRIGGER slow")
         sqlite.write(batch(document("d0", 2, {"n": 0})))
-        assert query(path, "SELECT count(*) FROM docs")[0][0] in (5000, 1)
+        assert query(path, "SELECT count(*) FROM docs")[0][0] == 50
+
+
+def execute(path: Path, sql: str) -> None:
+    with closing(sqlite3.connect(path, timeout=60)) as db, db:
+        db.execute(sql)
+
+
+def is_locked(path: Path) -> bool:
+    with closing(sqlite3.connect(path, timeout=0)) as db:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+    return False
 
 
 def test_a_kill_within_the_commit_shows_rows_and_checkpoint_or_neither(path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 
 from pillows.clock import SystemClock
-from pillows.delivery.batcher import Batcher, BatchPolicy
+from pillows.delivery.batcher import BatchPolicy
 from pillows.delivery.pusher import Pusher
 from pillows.errors import StoppedError
 
@@ -141,13 +141,3 @@ def test_a_stop_in_the_writer_is_no_error_of_finish():
     pushing.push("a", 1)
 
     pushing.finish()
-
-
-def test_linger_waits_for_company(clock):
-    batcher: Batcher[str] = Batcher(BatchPolicy(linger_seconds=1.0), clock)
-    taken = gevent.spawn(batcher.take)
-    batcher.add("a", 1)
-    gevent.sleep(0)
-    batcher.add("b", 1)
-
-    assert taken.get(timeout=60) in (["a", "b"], ["a"])
