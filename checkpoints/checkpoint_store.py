@@ -3,7 +3,7 @@
 A running tail saves, an operator edits. Each edit is counted in the checkpoint, and a save under another
 count is refused (`CheckpointMoved`), so that the tail reads again and starts where the operator put it.
 
-A save appends one line to a journal (`checkpoints.journal`), whatever the number of checkpoints is; saves
+A save appends one line to a journal (`checkpoints.journal`), however many checkpoints there are; saves
 that fall due together share it. A history entry is added once a minute at most: with tokens of 4 kB a
 history would otherwise be twenty times what a save writes.
 """

@@ -1,10 +1,10 @@
-"""What can go wrong with durable state, ordered by what the caller must do about it."""
+"""The errors of stores and sockets, ordered by what the caller must do."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """A store could not do what was asked.
+    """The base of all errors of stores and sockets.
 
     The docstring of a class is its default message.
     """
@@ -30,19 +30,19 @@ class StoreUnavailable(StoreError):
 
 
 class IntegrityError(StoreError):
-    """What is on disk is not a whole store. Nothing was changed; see `pillowd store check`."""
+    """The files of a store are damaged. Nothing was changed; see `pillowd store check`."""
 
 
 class NewerFormat(IntegrityError):
-    """A newer pillowd has written this store: open it with that."""
+    """A newer pillowd wrote this store: open it with that one."""
 
 
 class CheckpointMoved(StoreError):
-    """Somebody else (an operator) changed this checkpoint: read it again and start from there."""
+    """An operator changed this checkpoint: read it again and start from there."""
 
 
 class DuplicateKeyError(StoreError):
-    """A key that is to be added is there already."""
+    """A key that is added exists already."""
 
 
 class MessageTooLarge(StoreError):
@@ -50,7 +50,7 @@ class MessageTooLarge(StoreError):
 
 
 class MalformedMessage(StoreError):
-    """What came over a socket is no message; the connection was closed."""
+    """The bytes from a socket are not a message; the connection was closed."""
 
 
 class RemoteError(StoreError):

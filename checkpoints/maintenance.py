@@ -82,7 +82,7 @@ def _scan(path: Path) -> StoreScan | JournalScan:
         if is_store(directory):
             return scan_beside_a_writer(directory, file_size=_FILE_SIZE, gzipped=False)
     raise StoreError(
-        f"{path} is no store: it has neither a {META} nor a segment such as 0.json. "
+        f"{path} is not a store: it has neither a {META} nor a segment such as 0.json. "
         "Name the store's own directory, as `checkpoints` in a state directory"
     )
 

@@ -1,4 +1,4 @@
-"""A directory whose files are replaced or appended to so that a crash leaves what was there, or more.
+"""A directory whose files are replaced or appended to so that a crash loses nothing that was synced.
 
 Everything goes through the directory's descriptor. A directory that was removed and made again under the
 same path is a different one: a store that still holds the old one gets an error instead of writing into

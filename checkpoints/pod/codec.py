@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 Key: TypeAlias = Any  # str, int, or a tuple of keys: mypy knows no recursive type that dicts accept
 
-#: How many dicts and lists may be within each other. Whatever goes through a value takes a few frames of
-#: Python's stack for each level, of the thousand that there are. Without a limit, one caller could store
-#: what another, who has fewer frames left, cannot read.
+#: How many dicts and lists may be within each other. Each walk through a value takes a few frames of
+#: Python's stack for each level, of a thousand. Without a limit, one caller could store a value that another,
+#: with fewer frames left, cannot read.
 MAX_DEPTH = 100
 TOO_DEEP = f"it is nested more than {MAX_DEPTH} deep"
 

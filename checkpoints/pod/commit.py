@@ -1,4 +1,4 @@
-"""Commits: what is written in which order, so that a crash at any moment leaves a whole store.
+"""Commits: the order of writes with which a crash at any moment leaves a whole store.
 
 While a commit runs, and after one that failed, each file may be the old or the new one. `DiskState` knows
 only what holds for both, and plans the next commit so that it stays true.

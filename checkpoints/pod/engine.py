@@ -1,8 +1,8 @@
 """One open store: entries in memory, a directory, and the commits between them.
 
-Two locks. The memory's is never held while the disk works; `_disk` is held by whoever commits. Those
-who want a commit while one runs wait for the next, which takes all their wishes at once: many saves
-that fall due together are one turn of the disk.
+Two locks. The memory's is never held while the disk works; the caller that commits holds
+`_disk`. Callers that want a commit while one runs share the next one: many saves that fall due together
+wait for the disk once.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class StoreEngine:
         self.directory.close()
 
     def _ensure_outside_together(self) -> None:
-        # Who commits needs the memory for a moment: waiting for the disk with it would be for ever.
+        # A commit needs the memory's lock for a moment: waiting for it with the lock held would never end.
         if self.memory.inside:
             raise StoreError("the disk cannot be waited for within together()")
 
@@ -232,7 +232,7 @@ class StoreEngine:
         try:
             self.sync()
         except StoreWriteError:
-            _log.exception("it will be tried again in %s s", self.settings.sync_interval)
+            _log.exception("the sync is retried in %s s", self.settings.sync_interval)
             self._schedule()
         except StoreClosed:
             return

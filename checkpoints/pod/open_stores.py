@@ -86,7 +86,7 @@ class OpenStores:
     def _present(self, path: Path) -> StoreEngine | None:
         engine = self._open.get(path)
         if engine is not None and engine.directory.gone:
-            engine.discard()  # removed under us: what it held belongs to the directory that is gone
+            engine.discard()  # the directory was removed: its entries are gone with it
             self._forget(path)
             return None
         return engine

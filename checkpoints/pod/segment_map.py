@@ -1,4 +1,4 @@
-"""Which key stands in which file: the order of keys, cut into segments.
+"""The file of each key: the order of keys, cut into segments.
 
 A segment is one file of at most `file_size` lines. Keys keep the order in which they were first
 added; a removed one leaves a hole, so that no other key moves to another file. When there are more
@@ -113,7 +113,7 @@ class SegmentMap:
 
     @property
     def is_fragmented(self) -> bool:
-        """Return whether more than half of the places are holes."""
+        """Return whether there are more holes than keys and two segments together."""
         return len(self.segments) * self.file_size > 2 * (len(self) + self.file_size)
 
     def compact(self) -> set[int]:

@@ -1,4 +1,4 @@
-"""Reads a store's files and says what is wrong with them, by file and line.
+"""Reads a store's files and finds their faults, by file and line.
 
 Opening a store and `store check` are the same reading: opening refuses a store with findings, check
 lists them, repair keeps what is whole.
@@ -33,9 +33,9 @@ class StoreScan:
         meta: what the store says about itself; None in one of tastypy's.
         gzipped: whether the segments are compressed.
         counts: by segment, how many lines its file has.
-        shadowed: the segments with lines whose keys stand further down again. They must be written anew
-            before anything else: once the later line is removed, the earlier one would count again.
-        findings: what is wrong.
+        segments_with_duplicates: the segments with lines whose keys come again later. They must be written
+            first: once the later line is removed, the earlier one would count again.
+        findings: the faults.
     """
 
     segment_map: SegmentMap

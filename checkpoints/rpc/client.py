@@ -72,7 +72,7 @@ class ControlClient:
             StoreUnavailable: no answer came; whether the call was carried out is not known.
             StoreClosed: this client was closed.
             MessageTooLarge: question or answer is over 1 MiB.
-            RemoteError: the handler failed; other errors that it raised, as what they are.
+            RemoteError: the handler raised an error that is not known here. Known ones are raised again.
         """
         request = {"version": framing.VERSION, "call": name, "arguments": arguments}
         while True:

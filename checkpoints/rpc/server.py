@@ -17,11 +17,11 @@ commands:
                                                 # StoreUnavailable: nobody answers
 
 An error that a handler raises is raised again at the client: `KeyError`, `ValueError`, `TypeError` and
-the errors of `checkpoints.errors` as what they are, any other as `RemoteError(message, kind=ITS NAME)`;
+the errors of `checkpoints.errors` as themselves, any other as `RemoteError(message, kind=ITS NAME)`;
 the server and its other clients go on.
 
 Each client is served by a thread of its own, which is a greenlet where the standard library is
-patched. A handler may block; one that waits for a person or another client for more than about a
+patched. A handler may block; one that waits for a person or another client for longer than about a
 second should raise `TryAgain` instead, upon which the client calls again.
 
 Handlers that need to know who asks (locks that must die with their holder) are registered with
@@ -51,7 +51,7 @@ Handler = Callable[..., Any]
 _CLOSE_SECONDS = 2.0  # how long close() waits for the handlers that are still answering
 _PROBE_SECONDS = 1.0
 _ACCEPT_SECONDS = 0.1  # between attempts, where accepting fails
-_TURN_CALLS = 16  # after so many a client lets others in: one that asks fast enough never has to wait
+_TURN_CALLS = 16  # calls after which a client lets others in: a fast one never has to wait
 
 _log = logging.getLogger(__name__)
 
@@ -184,7 +184,11 @@ class ControlServer:
             return False
         try:
             framing.send(connection, self._dispatch(session, request))
-        except (MessageTooLarge, TypeError, ValueError) as error:  # the answer; what was asked has been done
+        except (
+            MessageTooLarge,
+            TypeError,
+            ValueError,
+        ) as error:  # the answer cannot be sent; the call has been carried out
             framing.send(connection, _failure(error))
         return True
 

@@ -9,7 +9,7 @@
         with shared.locked():                   # for what takes several
             shared["total"] = shared["total"] * 2
 
-What `shared[key]` gives is a copy: changing it changes nothing; `shared.set[key]` does. Nothing is lost
+`shared[key]` returns a copy: changing it changes nothing; `shared.set[key]` does. Nothing is lost
 when a client is killed; a lock that it held is free again.
 """
 
@@ -36,8 +36,8 @@ NAME = "store"
 class SharedPOD(MutableMapping[Any, Any]):
     """A POD that any number of processes use.
 
-    Whoever makes it owns the store and must close it; copies that were pickled to, or forked into, other
-    processes, and those that `connect` gives, are addresses.
+    The process that makes it owns the store and must close it. Copies that were pickled or forked into
+    other processes, and those that `connect` returns, are addresses.
 
     Args:
         path: the POD's directory; its socket is `.socket` in it.

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 PAGE_BYTES = 256 * 1024  # about as much as one answer of a walk holds
 DIRTY_BYTES = 768 * 1024  # at most as much as one answer about dirty keys holds: all are sorted for each
-WAIT_SECONDS = 0.5  # how long a client waits for the lock before it is told to ask again
+WAIT_SECONDS = 0.5  # a client waits this long for the lock before it must call again
 
 
 def export_store(server: ControlServer, name: str, pod: POD) -> None:

@@ -25,8 +25,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed",),
     "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed",),
-    "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
-    "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod", "tests/unit/checkpoints"),
+    "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod",),
+    "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod",),
+    "checkpoints/journal/journal.py": ("tests/unit/checkpoints/journal",),
+    "checkpoints/journal/records.py": ("tests/unit/checkpoints/journal",),
+    "checkpoints/checkpoint_store.py": ("tests/unit/checkpoints/test_checkpoint_store.py",),
     "pillows/transports/sqlite/writer.py": (
         "tests/unit/pillows/transports/sqlite",
         "tests/integration/transports/test_sqlite.py",

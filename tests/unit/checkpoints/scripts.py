@@ -8,6 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 
+#: Stores that tastypy wrote.
+GOLDEN = Path(__file__).parent / "golden"
+
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     """Starts a script; the test ends it."""
@@ -34,9 +37,6 @@ def kill(process: subprocess.Popen[str]) -> None:
         process.kill()
         process.stdin.close()
         process.wait(timeout=60)
-
-
-GOLDEN = Path(__file__).parent / "golden"
 
 
 def recount(tracker):

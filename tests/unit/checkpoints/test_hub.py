@@ -121,7 +121,7 @@ WORK = [sync, sync_by_number, sync_by_time, try_tasks, save_checkpoints, remove_
 
 
 @pytest.mark.parametrize("work", WORK)
-def test_p33_no_turn_of_the_hub_waits_for_a_slow_disk(tmp_path, slow_disk, work):
+def test_no_turn_of_the_hub_waits_for_a_slow_disk(tmp_path, slow_disk, work):
     """Each fsync takes 0.3 s; nobody waits for it but who asked for it."""
 
     def longest(path):
@@ -143,7 +143,7 @@ def test_p33_no_turn_of_the_hub_waits_for_a_slow_disk(tmp_path, slow_disk, work)
 
 
 @pytest.mark.parametrize("kind", [POD, Tracker])
-def test_p33_opening_a_large_store_is_no_turn_of_the_hub_either(tmp_path, kind):
+def test_opening_a_large_store_is_no_turn_of_the_hub_either(tmp_path, kind):
     with kind(tmp_path, durable=False) as pod:
         entry = {"_tries": 0, "_done": False, "_aborted": False, "note": "x" * 100}
         pod.update([(f"k{number}", entry) for number in range(20_000)])
@@ -165,7 +165,7 @@ def syncing_threads(monkeypatch):
     return threads
 
 
-def test_p33_making_a_new_store_syncs_its_parents_off_the_hub(tmp_path, syncing_threads):
+def test_making_a_new_store_syncs_its_parents_off_the_hub(tmp_path, syncing_threads):
     POD(tmp_path / "a" / "b").close()
     assert syncing_threads
     assert THREAD() not in syncing_threads

@@ -16,7 +16,7 @@ TOKENS = [0, 7, "0", "7-g1AAAA_-+/=", "x" * 4096, [7, "g1A"], [[1, 2], "ä\u2028
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_t1_a_token_keeps_its_value_and_its_type_through_store_and_url(token: Any):
+def test_a_token_keeps_its_value_and_its_type_through_store_and_url(token: Any):
     seq = Seq.of(token)
     stored = Checkpoint.from_json(Checkpoint(seq=seq).to_json()).seq
     assert (stored, stored.value, type(stored.value)) == (seq, token, type(token))
@@ -35,17 +35,17 @@ def test_what_is_no_token_is_refused(value: Any):
     "operation",
     [operator.lt, operator.le, operator.gt, operator.ge, operator.add, operator.sub],
 )
-def test_t4_two_positions_cannot_be_compared_or_reckoned_with(operation: Any):
+def test_two_positions_cannot_be_compared_or_reckoned_with(operation: Any):
     with pytest.raises(TypeError, match="opaque"):
         operation(Seq.of(1), Seq.of(2))
 
 
 @pytest.mark.parametrize("operation", [int, float, operator.index])
-def test_t4_a_position_is_no_number(operation: Any):
+def test_a_position_is_no_number(operation: Any):
     with pytest.raises(TypeError):
         operation(Seq.of("7-x"))
 
 
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner, max_size=3), max_leaves=5))
-def test_t1_any_token_survives(token: Any):
+def test_any_token_survives(token: Any):
     assert Seq.of(Seq.of(token).value) == Seq.of(token)

@@ -55,7 +55,7 @@ pod.close()
 
 
 @pytest.mark.parametrize("keys", [10_000, pytest.param(100_000, marks=pytest.mark.proof)])
-def test_p39_a_large_store_opens_quickly_updates_durably_and_stays_small(tmp_path, keys):
+def test_a_large_store_opens_quickly_updates_durably_and_stays_small(tmp_path, keys):
     run(LARGE, tmp_path, keys, "make")
     figures = json.loads(run(LARGE, tmp_path, keys, "measure"))
     print(figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.checkpoints.scripts import run
 
 
-def test_b12_importing_leaves_logging_signals_and_warnings_as_they_are():
+def test_importing_leaves_logging_signals_and_warnings_as_they_are():
     script = """
 import atexit, importlib, logging, pathlib, signal, sys, threading, warnings
 

@@ -34,7 +34,7 @@ def test_the_long_name_is_the_same_class():
     assert PersistentOrderedDict is POD
 
 
-def test_p1_what_was_closed_is_there_in_a_new_process(tmp_path):
+def test_what_was_closed_is_there_in_a_new_process(tmp_path):
     value = {"seq": "42-g1AAAA", "n": [1, 2.5, None, True, "é"], "big": 2**80}
     with POD(tmp_path) as pod:
         pod["couch:orders"] = value
@@ -43,7 +43,7 @@ def test_p1_what_was_closed_is_there_in_a_new_process(tmp_path):
 
 
 @pytest.mark.parametrize("writes", [20_000, pytest.param(200_000, marks=pytest.mark.proof)])
-def test_p9_counts_writes_not_keys(tmp_path, writes, commits):
+def test_counts_writes_not_keys(tmp_path, writes, commits):
     """The default of the dictionary that this grew from never wrote a store of 8 keys."""
     with POD(tmp_path) as pod:
         for number in range(writes):
@@ -52,7 +52,7 @@ def test_p9_counts_writes_not_keys(tmp_path, writes, commits):
         assert min(stored(tmp_path).values()) >= writes - 100 - 8
 
 
-def test_p10_one_write_is_on_disk_after_the_interval_without_another_call(tmp_path):
+def test_one_write_is_on_disk_after_the_interval_without_another_call(tmp_path):
     with POD(tmp_path, sync_interval=0.1) as pod:
         late = []
         for attempt in range(3):
@@ -65,7 +65,7 @@ def test_p10_one_write_is_on_disk_after_the_interval_without_another_call(tmp_pa
         assert 0.05 < min(late) < size(ci=20, proof=0.6)
 
 
-def test_p10_the_timer_works_in_a_plain_script(tmp_path):
+def test_the_timer_works_in_a_plain_script(tmp_path):
     script = """
 import sys, time
 from checkpoints import POD
@@ -79,7 +79,7 @@ print(dict(POD(sys.argv[1], readonly=True)), "gevent" in sys.modules)
     assert run(script, tmp_path) == "{'a': 1} False\n"
 
 
-def test_p20_reading_never_marks_dirty_and_never_writes(tmp_path):
+def test_reading_never_marks_dirty_and_never_writes(tmp_path):
     with POD(tmp_path, {f"k{number}": {"list": [number]} for number in range(300)}) as pod:
         pod.sync()
         before = mtimes(tmp_path)
@@ -96,7 +96,7 @@ def test_p20_reading_never_marks_dirty_and_never_writes(tmp_path):
     assert mtimes(tmp_path) == before
 
 
-def test_p21_changes_in_place_are_persisted_by_keying(tmp_path):
+def test_changes_in_place_are_persisted_by_keying(tmp_path):
     with POD(tmp_path) as pod:
         pod["k"] = []
         pod["k"].append(1)
@@ -107,14 +107,14 @@ def test_p21_changes_in_place_are_persisted_by_keying(tmp_path):
     assert stored(tmp_path) == {"k": [1], "d": {"a": 2, "deep": {"er": [{"x": 2}]}}}
 
 
-def test_p21_what_setdefault_gives_is_persisted_as_well(tmp_path):
+def test_what_setdefault_gives_is_persisted_as_well(tmp_path):
     with POD(tmp_path) as pod:
         pod.setdefault("k", []).append(1)
         pod.setdefault("k", ["other"]).append(2)
     assert stored(tmp_path) == {"k": [1, 2]}
 
 
-def test_p21_a_value_that_grows_through_kept_references_is_nested_100_deep_at_most(tmp_path):
+def test_a_value_that_grows_through_kept_references_is_nested_100_deep_at_most(tmp_path):
     with POD(tmp_path) as pod:
         pod["k"] = {}
         part = pod["k"]
@@ -128,7 +128,7 @@ def test_p21_a_value_that_grows_through_kept_references_is_nested_100_deep_at_mo
     assert json.dumps(stored(tmp_path)["k"]).count("{") == 100
 
 
-def test_p26_a_live_value_among_others_of_its_key_counts_where_it_stands(tmp_path):
+def test_a_live_value_among_others_of_its_key_counts_where_it_stands(tmp_path):
     with POD(tmp_path, {"a": {"n": 1}, "b": {"n": 2}}) as pod:
         a, b = pod["a"], pod["b"]
         pod.update([("new", 1), ("a", 5), ("a", a), ("b", b), ("b", 5), ("new", 2)])
@@ -137,7 +137,7 @@ def test_p26_a_live_value_among_others_of_its_key_counts_where_it_stands(tmp_pat
     assert stored(tmp_path) == {"a": {"n": 3}, "b": 5, "new": 2}
 
 
-def test_p21_changes_through_a_kept_reference_are_persisted(tmp_path):
+def test_changes_through_a_kept_reference_are_persisted(tmp_path):
     with POD(tmp_path) as pod:
         pod["k"] = {"list": [1], "dict": {}}
         whole, part = pod["k"], pod["k"]["list"]
@@ -180,7 +180,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_p21_every_way_to_change_a_value_is_noticed(tmp_path, change):
+def test_every_way_to_change_a_value_is_noticed(tmp_path, change):
     plain = {"a": 1, "list": [1, 2, 3]}
     with POD(tmp_path) as pod:
         pod["k"] = plain
@@ -192,7 +192,7 @@ def test_p21_every_way_to_change_a_value_is_noticed(tmp_path, change):
     assert stored(tmp_path) == {"k": json.loads(json.dumps(plain))}
 
 
-def test_p21_what_comes_out_is_like_any_dict_and_list(tmp_path):
+def test_what_comes_out_is_like_any_dict_and_list(tmp_path):
     with POD(tmp_path, {"k": {"list": [1, {"x": 2}]}}) as pod:
         value = pod["k"]
         plain = {"list": [1, {"x": 2}]}
@@ -213,7 +213,7 @@ def test_p21_what_comes_out_is_like_any_dict_and_list(tmp_path):
         assert pod["k"] == plain
 
 
-def test_p21_a_value_that_was_replaced_is_nobodys(tmp_path):
+def test_a_value_that_was_replaced_is_nobodys(tmp_path):
     with POD(tmp_path) as pod:
         pod["k"] = {"n": 1}
         old = pod["k"]
@@ -231,7 +231,7 @@ def test_p21_a_value_that_was_replaced_is_nobodys(tmp_path):
         assert dict(pod) == {"k": {"n": 5}}
 
 
-def test_p21_a_value_that_cannot_be_stored_is_refused_deep_inside_too(tmp_path):
+def test_a_value_that_cannot_be_stored_is_refused_deep_inside_too(tmp_path):
     with POD(tmp_path, {"k": {"list": []}}) as pod:
         with pytest.raises(TypeError, match="'k'"):
             pod["k"]["list"].append(object())
@@ -241,13 +241,13 @@ def test_p21_a_value_that_cannot_be_stored_is_refused_deep_inside_too(tmp_path):
         assert pod["k"] == {"list": [{"list": []}]}
 
 
-def test_p21_a_value_that_nobody_holds_takes_no_memory(tmp_path):
+def test_a_value_that_nobody_holds_takes_no_memory(tmp_path):
     with POD(tmp_path, {f"k{number}": {"n": number} for number in range(100)}) as pod:
         assert sum(value["n"] for value in pod.values()) == 4950
         assert len(pod._engine.memory._live) <= 1
 
 
-def test_p22_sync_key_writes_only_the_file_of_the_key(tmp_path):
+def test_sync_key_writes_only_the_file_of_the_key(tmp_path):
     with POD(tmp_path, file_size=2, sync_at=None) as pod:
         pod.update(a=1, b=1, c=1, d=1, e=1)
         pod.sync()
@@ -260,14 +260,14 @@ def test_p22_sync_key_writes_only_the_file_of_the_key(tmp_path):
         assert stored(tmp_path) == {"a": 1, "b": 1, "c": 2, "d": 1, "e": 1}
 
 
-def test_p22_sync_key_of_a_new_key_leaves_no_gap_before_it(tmp_path):
+def test_sync_key_of_a_new_key_leaves_no_gap_before_it(tmp_path):
     with POD(tmp_path, file_size=2, sync_at=None) as pod:
         pod.update(a=1, b=1, c=1, d=1, e=1)
         pod.sync_key("e")
         assert stored(tmp_path) == {"a": 1, "b": 1, "c": 1, "d": 1, "e": 1}
 
 
-def test_p24_hold_keeps_5000_writes_in_memory_and_unhold_syncs_if_due(tmp_path):
+def test_hold_keeps_5000_writes_in_memory_and_unhold_syncs_if_due(tmp_path):
     with POD(tmp_path, {"a": 0}, sync_interval=0.05) as pod:
         pod.sync()
         before = mtimes(tmp_path)
@@ -280,7 +280,7 @@ def test_p24_hold_keeps_5000_writes_in_memory_and_unhold_syncs_if_due(tmp_path):
         assert len(stored(tmp_path)) == 101
 
 
-def test_p24_unhold_below_the_threshold_leaves_it_to_the_timer(tmp_path):
+def test_unhold_below_the_threshold_leaves_it_to_the_timer(tmp_path):
     with POD(tmp_path, sync_interval=0.5) as pod:
         pod.hold()
         pod["a"] = 1
@@ -292,7 +292,7 @@ def test_p24_unhold_below_the_threshold_leaves_it_to_the_timer(tmp_path):
         assert stored(tmp_path) == {"a": 1}
 
 
-def test_p24_an_explicit_sync_works_while_it_is_held(tmp_path):
+def test_an_explicit_sync_works_while_it_is_held(tmp_path):
     with POD(tmp_path) as pod:
         pod.hold()
         pod["a"] = 1
@@ -300,7 +300,7 @@ def test_p24_an_explicit_sync_works_while_it_is_held(tmp_path):
         assert stored(tmp_path) == {"a": 1}
 
 
-def test_p26_init_never_overwrites_unless_it_is_told_to(tmp_path):
+def test_init_never_overwrites_unless_it_is_told_to(tmp_path):
     with POD(tmp_path, {"a": 1}) as pod:
         pod["a"] = 2
     with POD(tmp_path, {"a": 1, "b": 1}) as pod:
@@ -322,7 +322,7 @@ def is_free(path):
 
 
 @pytest.mark.parametrize("kind", [POD, Tracker])
-def test_p26_p30_who_is_refused_for_his_init_does_not_have_the_store(tmp_path, kind):
+def test_who_is_refused_for_his_init_does_not_have_the_store(tmp_path, kind):
     with pytest.raises(TypeError):
         kind(tmp_path, init={"a": {}, "b": object()})
     assert is_free(tmp_path)
@@ -334,7 +334,7 @@ def test_p26_p30_who_is_refused_for_his_init_does_not_have_the_store(tmp_path, k
     assert is_free(tmp_path)
 
 
-def test_p26_a_reader_that_is_refused_for_its_init_harms_nobody(tmp_path):
+def test_a_reader_that_is_refused_for_its_init_harms_nobody(tmp_path):
     with POD(tmp_path, {"a": 1}) as pod:
         pod.sync()
         with pytest.raises(StoreError, match="for reading only"):
@@ -343,7 +343,7 @@ def test_p26_a_reader_that_is_refused_for_its_init_harms_nobody(tmp_path):
     assert stored(tmp_path) == {"a": 2}
 
 
-def test_p28_a_path_is_one_store_in_a_process(tmp_path):
+def test_a_path_is_one_store_in_a_process(tmp_path):
     with POD(tmp_path / "x") as one, POD(tmp_path / "y" / ".." / "x") as other:
         one["a"] = [1]
         other["a"].append(2)
@@ -356,7 +356,7 @@ def test_p28_a_path_is_one_store_in_a_process(tmp_path):
 
 
 @pytest.mark.parametrize("other", [{"file_size": 7}, {"gzipped": True}, {"sync_at": 1}, {"durable": False}])
-def test_p28_conflicting_settings_are_a_value_error(tmp_path, other):
+def test_conflicting_settings_are_a_value_error(tmp_path, other):
     with POD(tmp_path) as pod:
         with pytest.raises(ValueError, match="is open as a pod"):
             POD(tmp_path, **other)
@@ -365,7 +365,7 @@ def test_p28_conflicting_settings_are_a_value_error(tmp_path, other):
         assert dict(pod) == {"a": 1}
 
 
-def test_p29_a_store_that_was_removed_is_no_ghost(tmp_path):
+def test_a_store_that_was_removed_is_no_ghost(tmp_path):
     old = POD(tmp_path / "x", {"a": 1})
     old.sync()
     shutil.rmtree(tmp_path / "x")
@@ -378,7 +378,7 @@ def test_p29_a_store_that_was_removed_is_no_ghost(tmp_path):
     assert stored(tmp_path / "x") == {"b": 1}
 
 
-def test_p30_a_second_process_is_refused_with_the_holders_pid_and_may_read(tmp_path):
+def test_a_second_process_is_refused_with_the_holders_pid_and_may_read(tmp_path):
     script = """
 import sys, time
 from checkpoints import POD, StoreError, StoreLocked
@@ -404,7 +404,7 @@ except StoreLocked as error:
         pass  # nobody has it any more
 
 
-def test_p30_a_reader_beside_a_busy_writer_always_sees_a_whole_store(tmp_path):
+def test_a_reader_beside_a_busy_writer_always_sees_a_whole_store(tmp_path):
     script = """
 import sys
 from checkpoints import POD
@@ -429,7 +429,7 @@ print("fine")
         assert number > 100
 
 
-def test_p31_a_forked_child_writes_nothing_and_holds_no_lock(tmp_path):
+def test_a_forked_child_writes_nothing_and_holds_no_lock(tmp_path):
     script = """
 import os, sys
 from checkpoints import POD, StoreError, StoreLocked
@@ -454,7 +454,7 @@ pod["a"] = 4
     assert stored(tmp_path) == {"a": 4}
 
 
-def test_p34_signals_are_nobodys_business(tmp_path):
+def test_signals_are_nobodys_business(tmp_path):
     script = """
 import signal, sys, threading
 before = [signal.getsignal(number) for number in signal.valid_signals()]
@@ -474,7 +474,7 @@ print("fine")
 
 
 @pytest.mark.parametrize("gevent_too", [False, True])
-def test_p35_what_a_script_did_not_close_is_closed_at_its_end(tmp_path, gevent_too):
+def test_what_a_script_did_not_close_is_closed_at_its_end(tmp_path, gevent_too):
     script = """
 import sys
 if sys.argv[2] == "True":
@@ -488,7 +488,7 @@ POD(sys.argv[1])["a"].append(2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_p35_a_program_that_stops_in_order_on_a_signal_loses_nothing(tmp_path, number):
+def test_a_program_that_stops_in_order_on_a_signal_loses_nothing(tmp_path, number):
     """Signals are the program's; closing is all that it has to do."""
     script = """
 import signal, sys, threading
@@ -509,7 +509,7 @@ with POD(sys.argv[1], sync_interval=None) as pod:
     assert stored(tmp_path) == {"a": [1, 2]}
 
 
-def test_p36_an_uncaught_exception_leaves_everything_on_disk(tmp_path):
+def test_an_uncaught_exception_leaves_everything_on_disk(tmp_path):
     def work():
         with POD(tmp_path) as pod:
             pod["a"] = 1
@@ -561,7 +561,7 @@ def test_the_errors_of_two_processes_are_one_tree():
     assert issubclass(StoreLocked, StoreError)
 
 
-def test_p32_threads_lose_nothing(tmp_path):
+def test_threads_lose_nothing(tmp_path):
     script = """
 import sys, threading, time
 from checkpoints import POD
@@ -588,7 +588,7 @@ print(failed, stored == expected, len(stored))
     assert run(script, tmp_path) == "[] True 1200\n"
 
 
-def test_p32_greenlets_lose_nothing(tmp_path, slow_disk):
+def test_greenlets_lose_nothing(tmp_path, slow_disk):
     with POD(tmp_path, sync_at=100, file_size=100) as pod:
 
         def work(name):
@@ -623,7 +623,7 @@ class Another:
             thread.join(60)
 
 
-def test_p32_what_is_popped_is_popped_once(tmp_path, monkeypatch):
+def test_what_is_popped_is_popped_once(tmp_path, monkeypatch):
     with POD(tmp_path, {"a": 1}) as pod:
         another = Another(lambda: pod.pop("a", None))
         get = MemTable.get
@@ -633,7 +633,7 @@ def test_p32_what_is_popped_is_popped_once(tmp_path, monkeypatch):
         assert another.got == [None]
 
 
-def test_p32_everybody_gets_the_same_default(tmp_path, monkeypatch):
+def test_everybody_gets_the_same_default(tmp_path, monkeypatch):
     with POD(tmp_path) as pod:
         another = Another(lambda: pod.setdefault("a", "another's"))
         put = MemTable.put
@@ -643,7 +643,7 @@ def test_p32_everybody_gets_the_same_default(tmp_path, monkeypatch):
         assert another.got == [pod["a"]] == ["ours"]
 
 
-def test_p32_a_greenlet_that_is_killed_while_it_syncs_leaves_the_store_in_order(tmp_path, slow_disk):
+def test_a_greenlet_that_is_killed_while_it_syncs_leaves_the_store_in_order(tmp_path, slow_disk):
     with POD(tmp_path, {"a": 0}) as pod:
         pod.sync()
         slow_disk(0.05)

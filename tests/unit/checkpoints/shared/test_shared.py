@@ -79,7 +79,7 @@ def test_the_long_names_are_the_same_classes():
     assert (SharedPersistentOrderedDict, SharedProgressTracker) == (SharedPOD, SharedTracker)
 
 
-def test_s1_five_processes_write_squares_in_order(shared, tmp_path, processes):
+def test_five_processes_write_squares_in_order(shared, tmp_path, processes):
     shared.update([(number, None) for number in range(25)])
     script = CONNECT + "for i in range(int(sys.argv[2]), 25, 5): shared[i] = i**2"
     for worker in [processes(script, tmp_path / "x", number) for number in range(5)]:
@@ -90,7 +90,7 @@ def test_s1_five_processes_write_squares_in_order(shared, tmp_path, processes):
         assert list(stored.values()) == [number**2 for number in range(25)]
 
 
-def test_s2_two_processes_count_to_400_without_a_lock(shared, tmp_path, processes):
+def test_two_processes_count_to_400_without_a_lock(shared, tmp_path, processes):
     shared["a"] = 0
     script = CONNECT + "for _ in range(200): shared.set['a'] += 1"
     for worker in [processes(script, tmp_path / "x") for _ in range(2)]:
@@ -98,7 +98,7 @@ def test_s2_two_processes_count_to_400_without_a_lock(shared, tmp_path, processe
     assert shared["a"] == 400
 
 
-def test_s3_what_is_done_under_the_lock_is_one_step_for_the_others(shared, tmp_path, processes):
+def test_what_is_done_under_the_lock_is_one_step_for_the_others(shared, tmp_path, processes):
     shared["a"] = [0, 0]
     locked = (
         CONNECT
@@ -122,7 +122,7 @@ for _ in range(40):
     assert shared["a"] == [120, 120]
 
 
-def test_s3_the_lock_keeps_other_threads_of_the_same_client_out_too(shared):
+def test_the_lock_keeps_other_threads_of_the_same_client_out_too(shared):
     seen = []
     shared["a"] = 0
     with shared.locked():
@@ -135,7 +135,7 @@ def test_s3_the_lock_keeps_other_threads_of_the_same_client_out_too(shared):
     assert seen == [1]
 
 
-def test_s4_the_lock_of_a_killed_client_is_free_at_once(shared, tmp_path, processes):
+def test_the_lock_of_a_killed_client_is_free_at_once(shared, tmp_path, processes):
     script = CONNECT + "shared.lock(); shared['a'] = 1; print('locked', flush=True); time.sleep(600)"
     holder = processes(script, tmp_path / "x", said="locked")
     waiting = gevent.spawn(lambda: shared["a"])
@@ -154,7 +154,7 @@ def test_a_lock_that_is_not_held_cannot_be_let_go(shared):
     assert shared["a"] == 1
 
 
-def test_s5_clients_of_a_killed_server_are_told_and_a_new_one_has_the_last_sync(tmp_path, processes):
+def test_clients_of_a_killed_server_are_told_and_a_new_one_has_the_last_sync(tmp_path, processes):
     server = processes(OWNER, tmp_path / "x", said="ready")
     shared = SharedPOD.connect(tmp_path / "x")
     shared["a"] = 1
@@ -173,7 +173,7 @@ def test_s5_clients_of_a_killed_server_are_told_and_a_new_one_has_the_last_sync(
     shared.close()
 
 
-def test_s5_forked_children_of_a_killed_server_do_not_look_like_it(tmp_path, processes):
+def test_forked_children_of_a_killed_server_do_not_look_like_it(tmp_path, processes):
     script = """
 import os, sys, time
 from checkpoints import SharedPOD
@@ -204,7 +204,7 @@ time.sleep(600)
         pass  # nor do they hold its lock
 
 
-def test_s5_who_held_the_lock_of_a_killed_server_is_told_before_it_goes_on(tmp_path, processes):
+def test_who_held_the_lock_of_a_killed_server_is_told_before_it_goes_on(tmp_path, processes):
     server = processes(OWNER, tmp_path / "x", said="ready")
     shared = SharedPOD.connect(tmp_path / "x")
 
@@ -224,7 +224,7 @@ def test_s5_who_held_the_lock_of_a_killed_server_is_told_before_it_goes_on(tmp_p
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_s6_nothing_is_left_of_a_parent_that_is_killed(tmp_path, processes, number):
+def test_nothing_is_left_of_a_parent_that_is_killed(tmp_path, processes, number):
     script = """
 import sys, time
 from multiprocessing import get_context
@@ -252,9 +252,7 @@ if __name__ == "__main__":
         assert stored["a"] == stored["from another"] == 1
 
 
-def test_s7_a_write_is_answered_when_it_was_applied_and_a_sync_when_it_is_on_disk(
-    tmp_path, closing, slow_disk
-):
+def test_a_write_is_answered_when_it_was_applied_and_a_sync_when_it_is_on_disk(tmp_path, closing, slow_disk):
     pod = closing(POD(tmp_path / "x", sync_interval=None))
     server = closing(ControlServer(tmp_path / "s"))
     export_store(server, "x", pod)
@@ -269,7 +267,7 @@ def test_s7_a_write_is_answered_when_it_was_applied_and_a_sync_when_it_is_on_dis
         assert stored["a"] == 1
 
 
-def test_s8_a_walk_in_pages_sees_every_key_once_beside_a_writer(shared, tmp_path, processes):
+def test_a_walk_in_pages_sees_every_key_once_beside_a_writer(shared, tmp_path, processes):
     for start_at in (0, 1250):
         shared.update([(number, "x" * 500) for number in range(start_at, start_at + 1250)])
     script = (
@@ -291,7 +289,7 @@ while True:
         assert [key for key in keys if isinstance(key, int)] == list(range(2500))
 
 
-def test_s9_a_client_gets_what_the_owner_gets(tmp_path, closing):
+def test_a_client_gets_what_the_owner_gets(tmp_path, closing):
     tracker = closing(Tracker(tmp_path / "x", max_tries=2))
     server = closing(ControlServer(tmp_path / "s"))
     export_store(server, "x", tracker)
@@ -323,7 +321,7 @@ def test_s9_a_client_gets_what_the_owner_gets(tmp_path, closing):
     assert list(shared.try_keys()) == []
 
 
-def test_s9_dirty_keys_are_told_however_many(tmp_path, closing):
+def test_dirty_keys_are_told_however_many(tmp_path, closing):
     settings = {"sync_at": None, "sync_interval": None, "durable": False}
     shared = closing(SharedPOD(tmp_path / "x", **settings))
     own = closing(POD(tmp_path / "x", **settings))
@@ -336,7 +334,7 @@ def test_s9_dirty_keys_are_told_however_many(tmp_path, closing):
     assert shared.dirty() == own.dirty()
 
 
-def test_p32_what_is_one_step_is_one_message(shared, monkeypatch):
+def test_what_is_one_step_is_one_message(shared, monkeypatch):
     asked = []
     call = ControlClient.call
     monkeypatch.setattr(
@@ -353,7 +351,7 @@ def test_p32_what_is_one_step_is_one_message(shared, monkeypatch):
     assert asked == ["setdefault", "setdefault", "pop", "pop", "setdefault", "popitem"]
 
 
-def test_s9_no_two_processes_get_the_same_try(tmp_path, closing, processes):
+def test_no_two_processes_get_the_same_try(tmp_path, closing, processes):
     shared = closing(SharedTracker(tmp_path / "x", max_tries=1))
     shared.add_many(range(100))
     script = """
@@ -403,7 +401,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("use", METHODS.values(), ids=METHODS)
-def test_s11_a_closed_client_says_so_everywhere(tmp_path, use):
+def test_a_closed_client_says_so_everywhere(tmp_path, use):
     shared = SharedTracker(tmp_path / "x")
     shared.close()
     shared.close()
@@ -412,7 +410,7 @@ def test_s11_a_closed_client_says_so_everywhere(tmp_path, use):
 
 
 @pytest.mark.parametrize("kind", [SharedPOD, SharedTracker])
-def test_s12_a_pickled_client_is_an_address(tmp_path, closing, kind):
+def test_a_pickled_client_is_an_address(tmp_path, closing, kind):
     shared = closing(kind(tmp_path / "x"))
     shared["a"] = {"n": 1}
     copied = pickle.loads(pickle.dumps(shared))
@@ -430,7 +428,7 @@ shared.close()
     assert shared["from"]["another"] == "process"
 
 
-def test_s13_two_stores_have_locks_of_their_own(tmp_path, closing):
+def test_two_stores_have_locks_of_their_own(tmp_path, closing):
     server = closing(ControlServer(tmp_path / "s"))
     for name in ("one", "other"):
         export_store(server, name, closing(POD(tmp_path / name)))
@@ -443,11 +441,11 @@ def test_s13_two_stores_have_locks_of_their_own(tmp_path, closing):
         assert third["a"] == 2
 
 
-def test_s14_the_socket_is_in_the_stores_directory_for_its_user_only(shared, tmp_path):
+def test_the_socket_is_in_the_stores_directory_for_its_user_only(shared, tmp_path):
     assert stat.S_IMODE((tmp_path / "x" / ".socket").stat().st_mode) == 0o600
 
 
-def test_s14_a_second_owner_is_refused_and_a_crashed_ones_socket_replaced(tmp_path, processes):
+def test_a_second_owner_is_refused_and_a_crashed_ones_socket_replaced(tmp_path, processes):
     server = processes(OWNER, tmp_path / "x", said="ready")
     with pytest.raises(StoreLocked, match=f"process {server.pid}"):
         SharedPOD(tmp_path / "x")
@@ -458,7 +456,7 @@ def test_s14_a_second_owner_is_refused_and_a_crashed_ones_socket_replaced(tmp_pa
         assert shared["a"] == 1
 
 
-def test_s15_an_operators_edit_from_another_process_is_noticed_by_the_running_pillow(tmp_path, closing):
+def test_an_operators_edit_from_another_process_is_noticed_by_the_running_pillow(tmp_path, closing):
     """What `pillowd checkpoint set` does to a running daemon, without the daemon around it."""
     key = TailKey("cases", "couch/cases")
     store = closing(CheckpointStore(tmp_path / "state"))
@@ -482,7 +480,7 @@ print(ControlClient(sys.argv[1]).call("checkpoint.set", pillow="cases", source="
     assert store.get(key).seq == Seq.of("3-y")
 
 
-def test_s16_a_value_over_the_limit_is_an_error_and_the_client_goes_on(shared, tmp_path):
+def test_a_value_over_the_limit_is_an_error_and_the_client_goes_on(shared, tmp_path):
     shared["a"] = 1
     with pytest.raises(MessageTooLarge):
         shared["b"] = "x" * (1024 * 1024)
@@ -494,7 +492,7 @@ def test_s16_a_value_over_the_limit_is_an_error_and_the_client_goes_on(shared, t
     assert shared["a"] == 1
 
 
-def test_s16_a_value_over_the_limit_is_not_taken_out_and_lost(shared, tmp_path, closing):
+def test_a_value_over_the_limit_is_not_taken_out_and_lost(shared, tmp_path, closing):
     own = closing(POD(tmp_path / "x"))
     own["a"] = '"' * 600_000  # 1.2 MB in a message
     for take in (lambda: shared.pop("a"), lambda: shared.pop("a", None), shared.popitem):
@@ -513,7 +511,7 @@ def test_a_call_to_a_store_that_is_not_shared_is_an_error(tmp_path, closing):
 
 
 @pytest.mark.parametrize("gets", [2000, pytest.param(20_000, marks=pytest.mark.proof)])
-def test_s17_a_client_gets_thousands_a_second_and_the_owner_never_stalls(shared, tmp_path, processes, gets):
+def test_a_client_gets_thousands_a_second_and_the_owner_never_stalls(shared, tmp_path, processes, gets):
     shared.update({f"k{number}": "x" * 200 for number in range(100)})
     script = (
         CONNECT

@@ -60,7 +60,7 @@ def contents(path):
 
 @pytest.mark.parametrize("name", EXPECTED)
 @pytest.mark.parametrize("readonly", [False, True])
-def test_p6_what_tastypy_wrote_opens_with_equal_items(golden, name, readonly):
+def test_what_tastypy_wrote_opens_with_equal_items(golden, name, readonly):
     path = golden(name)
     before = contents(path)
     with POD(path, readonly=readonly) as pod:
@@ -72,7 +72,7 @@ def test_p6_what_tastypy_wrote_opens_with_equal_items(golden, name, readonly):
 @pytest.mark.parametrize(
     ("name", "file_size"), [("pod-basic", 1000), ("pod-keys", 1000), ("pod-files-of-3", 3)]
 )
-def test_p5_p6_what_is_saved_again_is_what_tastypy_reads(golden, name, file_size):
+def test_what_is_saved_again_is_what_tastypy_reads(golden, name, file_size):
     with POD(golden(name)) as pod:
         first = next(iter(pod))
         pod[first] = {"new": "\t\\é"}
@@ -88,7 +88,7 @@ def test_p5_p6_what_is_saved_again_is_what_tastypy_reads(golden, name, file_size
     ]
 
 
-def test_p6_files_are_read_as_utf_8_and_nan_of_old_is_kept(tmp_path):
+def test_files_are_read_as_utf_8_and_nan_of_old_is_kept(tmp_path):
     (tmp_path / "0.json").write_text('"é"\t"☃"\n"old"\tNaN\n')
     with POD(tmp_path) as pod:
         assert pod["é"] == "☃"
@@ -96,7 +96,7 @@ def test_p6_files_are_read_as_utf_8_and_nan_of_old_is_kept(tmp_path):
     assert (tmp_path / "0.json").read_text() == '"é"\t"☃"\n"old"\tNaN\n"new"\t1\n'
 
 
-def test_p6_a_value_that_holds_a_nan_of_old_can_be_changed(tmp_path):
+def test_a_value_that_holds_a_nan_of_old_can_be_changed(tmp_path):
     (tmp_path / "0.json").write_text('"k"\t{"x": NaN}\n"b"\t1\n')
     with POD(tmp_path, sync_at=None, sync_interval=None) as pod:
         pod["k"]["y"] = 1
@@ -127,7 +127,7 @@ def calls(monkeypatch):
     return made
 
 
-def test_p13_the_file_is_synced_before_the_rename_and_the_directory_after(path, calls):
+def test_the_file_is_synced_before_the_rename_and_the_directory_after(path, calls):
     with POD(path) as pod:
         pod["k0"] = 1
         pod.sync()
@@ -135,14 +135,14 @@ def test_p13_the_file_is_synced_before_the_rename_and_the_directory_after(path, 
         assert calls == [f"fsync 0.json.tmp-{pid}", f"rename 0.json.tmp-{pid} 0.json", "fsync x"]
 
 
-def test_p13_without_durable_nothing_is_synced(path, calls):
+def test_without_durable_nothing_is_synced(path, calls):
     with POD(path, durable=False) as pod:
         pod["k0"] = 1
         pod.sync()
     assert calls == [f"rename 0.json.tmp-{os.getpid()} 0.json"]
 
 
-def test_p17_what_a_store_says_about_itself_is_raised_after_lines_are_added(path, calls):
+def test_what_a_store_says_about_itself_is_raised_after_lines_are_added(path, calls):
     with POD(path) as pod:
         pod["k8"] = 8
         pod.sync()
@@ -156,7 +156,7 @@ def test_p17_what_a_store_says_about_itself_is_raised_after_lines_are_added(path
     assert (meta["segments"], meta["last"]) == (3, 3)
 
 
-def test_p17_and_lowered_before_lines_are_removed(path, calls):
+def test_and_lowered_before_lines_are_removed(path, calls):
     with POD(path) as pod:
         del pod["k4"]
         pod.sync()
@@ -166,7 +166,7 @@ def test_p17_and_lowered_before_lines_are_removed(path, calls):
     assert check(path) == []
 
 
-def test_p14_what_a_crash_left_is_ignored_and_removed(path):
+def test_what_a_crash_left_is_ignored_and_removed(path):
     left = ["0.json.tmp-1", "7.json.tmp-99999", "3.json.gz.tmp-4", ".meta.tmp-12"]
     for name in left:
         (path / name).write_text("half a li")
@@ -178,7 +178,7 @@ def test_p14_what_a_crash_left_is_ignored_and_removed(path):
     assert not set(left) & set(contents(path))
 
 
-def test_p15_foreign_files_are_ignored(path):
+def test_foreign_files_are_ignored(path):
     foreign = [
         "0.json.bak",
         "README",
@@ -289,7 +289,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("harm", BROKEN)
-def test_p16_p17_a_broken_store_is_refused_by_file_and_line_and_repaired_into_a_copy(path, tmp_path, harm):
+def test_a_broken_store_is_refused_by_file_and_line_and_repaired_into_a_copy(path, tmp_path, harm):
     finding, kept = BROKEN[harm]
     harm(path)
     before = contents(path)
@@ -321,7 +321,7 @@ def test_a_caller_who_is_too_deep_himself_is_no_broken_store(monkeypatch):
         parse_line(b'["k"]\t1')
 
 
-def test_p30_a_check_beside_a_writer_is_no_false_alarm(path, tmp_path, monkeypatch):
+def test_a_check_beside_a_writer_is_no_false_alarm(path, tmp_path, monkeypatch):
     read = Directory.read
     with POD(path, file_size=3) as pod:
 
@@ -348,21 +348,21 @@ def test_a_newer_format_is_refused_by_name_and_not_repaired(path, tmp_path):
     assert not (tmp_path / "copy").exists()
 
 
-def test_p17_an_empty_file_of_tastypys_is_refused_too(golden):
+def test_an_empty_file_of_tastypys_is_refused_too(golden):
     path = golden("pod-basic")
     (path / "0.json").write_text("")
     with pytest.raises(IntegrityError, match=r"0.json: it has 0 lines of at least 1"):
         POD(path)
 
 
-def test_p16_tastypys_rule_holds_where_a_store_says_nothing(golden):
+def test_tastypys_rule_holds_where_a_store_says_nothing(golden):
     path = golden("pod-files-of-3")
     (path / "1.json").write_text('"k3"\t3\n"k4"\t4\n')
     with pytest.raises(IntegrityError, match=r"1.json: it has 2 lines of at least 3"):
         POD(path)
 
 
-def test_p18_of_two_lines_of_a_key_the_last_counts(path, caplog):
+def test_of_two_lines_of_a_key_the_last_counts(path, caplog):
     (path / "1.json").write_text('"k0"\t"again"\n"k4"\t4\n"k5"\t5\n"k3"\t3\n')
     found = "1.json line 1: the key 'k0' is there before: this line counts"
     assert [str(finding) for finding in check(path)] == [found]
@@ -381,7 +381,7 @@ def test_p18_of_two_lines_of_a_key_the_last_counts(path, caplog):
         assert pod["k0"] == "later"
 
 
-def test_p18_a_line_that_no_longer_counts_never_comes_back(path):
+def test_a_line_that_no_longer_counts_never_comes_back(path):
     (path / "1.json").write_text('"k0"\t"again"\n"k4"\t4\n"k5"\t5\n"k3"\t3\n')
     with POD(path) as pod:
         assert check(path) == []
@@ -390,7 +390,7 @@ def test_p18_a_line_that_no_longer_counts_never_comes_back(path):
         assert "k0" not in pod
 
 
-def test_p19_another_file_size_is_no_error_the_disk_says(path):
+def test_another_file_size_is_no_error_the_disk_says(path):
     with POD(path, file_size=1000) as pod:
         assert len(pod) == 8
         pod.update(k8=8, k9=9)
@@ -400,7 +400,7 @@ def test_p19_another_file_size_is_no_error_the_disk_says(path):
     assert check(path) == []
 
 
-def test_p27_removed_keys_leave_the_others_in_their_files_and_order(path):
+def test_removed_keys_leave_the_others_in_their_files_and_order(path):
     with POD(path) as pod:
         for number in (1, 4, 7):
             del pod[f"k{number}"]
@@ -415,7 +415,7 @@ def test_p27_removed_keys_leave_the_others_in_their_files_and_order(path):
     assert check(path) == []
 
 
-def test_p27_files_move_up_when_there_are_more_holes_than_keys(tmp_path):
+def test_files_move_up_when_there_are_more_holes_than_keys(tmp_path):
     path = tmp_path / "x"
     with POD(path, {f"k{number}": number for number in range(40)}, file_size=2) as pod:
         pod.sync()
@@ -433,7 +433,7 @@ def test_p27_files_move_up_when_there_are_more_holes_than_keys(tmp_path):
     assert check(path) == []
 
 
-def test_p27_an_emptied_store_has_no_files_and_can_be_filled_again(path):
+def test_an_emptied_store_has_no_files_and_can_be_filled_again(path):
     with POD(path) as pod:
         pod.clear()
         pod.sync()
@@ -443,7 +443,7 @@ def test_p27_an_emptied_store_has_no_files_and_can_be_filled_again(path):
         assert dict(pod) == {"new": 1}
 
 
-def test_p37_compressed_stores_round_trip(tmp_path):
+def test_compressed_stores_round_trip(tmp_path):
     path = tmp_path / "x"
     with POD(path, {f"k{number}": "é" * 100 for number in range(8)}, gzipped=True, file_size=3) as pod:
         pod["k0"] = "changed"
@@ -456,7 +456,7 @@ def test_p37_compressed_stores_round_trip(tmp_path):
     assert check(path) == []
 
 
-def test_p37_a_broken_compressed_file_is_refused_and_its_whole_lines_are_kept(golden, tmp_path):
+def test_a_broken_compressed_file_is_refused_and_its_whole_lines_are_kept(golden, tmp_path):
     path = golden("pod-gz")
     data = (path / "0.json.gz").read_bytes()
     (path / "0.json.gz").write_bytes(data[:-30])
@@ -467,14 +467,14 @@ def test_p37_a_broken_compressed_file_is_refused_and_its_whole_lines_are_kept(go
     assert repair(path, tmp_path / "other").kept == 0
 
 
-def test_p37_mixed_plain_and_compressed_files_are_refused(golden):
+def test_mixed_plain_and_compressed_files_are_refused(golden):
     path = golden("pod-gz")
     shutil.copy(GOLDEN / "pod-basic" / "0.json", path / "0.json")
     with pytest.raises(IntegrityError, match="plain and gzipped segments are mixed"):
         POD(path)
 
 
-def test_p38_nobody_else_reads_the_files(tmp_path):
+def test_nobody_else_reads_the_files(tmp_path):
     before = os.umask(0)
     try:
         with POD(tmp_path / "a" / "x", {"a": 1}):
@@ -509,7 +509,7 @@ def test_what_is_no_store_is_not_called_a_whole_one(tmp_path, files):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     for work in (lambda: check(tmp_path), lambda: repair(tmp_path, tmp_path / "copy")):
-        with pytest.raises(StoreError, match=r"is no store: .* Name the store's own directory"):
+        with pytest.raises(StoreError, match=r"is not a store: .* Name the store's own directory"):
             work()
     assert not (tmp_path / "copy").exists()
     assert run_command(["store", "check", str(tmp_path)]) == 1

@@ -91,13 +91,13 @@ def test_a_newer_callers_version_is_refused_by_name(server):
         assert b"version 2, this is 1" in raw.recv(4096)
 
 
-def test_s14_the_socket_is_0600_whatever_the_umask(tmp_path):
+def test_the_socket_is_0600_whatever_the_umask(tmp_path):
     with ControlServer(tmp_path / "s") as server:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
     assert not server.path.exists()
 
 
-def test_s14_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path):
+def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path):
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))
     with ControlServer(tmp_path / "s", {"echo": lambda: "new"}) as server:
@@ -107,20 +107,20 @@ def test_s14_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path):
         assert ControlClient(server.path).call("echo") == "new"
 
 
-def test_s16_a_question_over_the_limit_is_an_error_and_the_connection_goes_on(client):
+def test_a_question_over_the_limit_is_an_error_and_the_connection_goes_on(client):
     with pytest.raises(MessageTooLarge, match="1048576"):
         client.call("echo", value="x" * (1024 * 1024))
     assert client.call("echo", n=1) == {"n": 1}
 
 
-def test_s16_an_answer_over_the_limit_is_an_error_and_the_connection_goes_on(server, client):
+def test_an_answer_over_the_limit_is_an_error_and_the_connection_goes_on(server, client):
     server.register("much", lambda: "x" * (2 * 1024 * 1024))
     with pytest.raises(MessageTooLarge):
         client.call("much")
     assert client.call("echo", n=1) == {"n": 1}
 
 
-def test_s16_a_foreign_message_over_the_limit_is_skipped_and_answered(server):
+def test_a_foreign_message_over_the_limit_is_skipped_and_answered(server):
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(server.path))
         size = 3 * 1024 * 1024
@@ -141,7 +141,7 @@ def test_s16_a_foreign_message_over_the_limit_is_skipped_and_answered(server):
         b"GET / HTTP/1.1\r\n",
     ],
 )
-def test_s16_a_malformed_frame_closes_only_that_client(server, client, frame):
+def test_a_malformed_frame_closes_only_that_client(server, client, frame):
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(60)
         raw.connect(str(server.path))
@@ -181,13 +181,13 @@ def test_a_closed_server_ends_its_connections_and_a_new_one_is_found(tmp_path):
         assert client.call("echo") == 2
 
 
-def test_s11_a_closed_client_says_so(client):
+def test_a_closed_client_says_so(client):
     client.close()
     with pytest.raises(StoreClosed):
         client.call("echo")
 
 
-def test_s12_a_client_can_be_pickled(client):
+def test_a_client_can_be_pickled(client):
     assert pickle.loads(pickle.dumps(client)).call("echo", n=1) == {"n": 1}
 
 

@@ -27,7 +27,7 @@ KEYS = [
 ]
 
 
-def test_p2_keys_keep_the_order_of_their_first_insertion(pod, tmp_path):
+def test_keys_keep_the_order_of_their_first_insertion(pod, tmp_path):
     pod.update([("c", 1), ("a", 1), ("b", 1)])
     pod["c"] = 2
     pod["d"] = 1
@@ -39,7 +39,7 @@ def test_p2_keys_keep_the_order_of_their_first_insertion(pod, tmp_path):
         assert list(stored.items()) == [("c", 2), ("b", 1), ("d", 1), ("a", 3)]
 
 
-def test_p3_p5_keys_keep_their_types_and_characters(pod, tmp_path):
+def test_keys_keep_their_types_and_characters(pod, tmp_path):
     pod.update([(key, number) for number, key in enumerate(KEYS)])
     expected = list(zip(KEYS, range(len(KEYS)), strict=True))
     assert list(pod.items()) == expected
@@ -50,7 +50,7 @@ def test_p3_p5_keys_keep_their_types_and_characters(pod, tmp_path):
 
 
 @pytest.mark.parametrize("key", [1.5, None, b"x", True, False, ("a", None), ("a", True), frozenset(), ["a"]])
-def test_p4_what_cannot_be_a_key_is_a_type_error_that_names_it(pod, key):
+def test_what_cannot_be_a_key_is_a_type_error_that_names_it(pod, key):
     pod[1] = "one"
     with pytest.raises(TypeError, match="a key is a str, an int or a tuple"):
         pod[key] = 1
@@ -61,7 +61,7 @@ def test_p4_what_cannot_be_a_key_is_a_type_error_that_names_it(pod, key):
 
 
 @pytest.mark.parametrize("key", [True, 1.0, [1], (True,), (1.0,)])
-def test_p4_what_cannot_be_a_key_is_not_taken_for_one_that_is_equal(pod, key):
+def test_what_cannot_be_a_key_is_not_taken_for_one_that_is_equal(pod, key):
     pod.update([(1, "one"), ((1,), "tuple")])
     pod.sync()
     for use in (
@@ -78,7 +78,7 @@ def test_p4_what_cannot_be_a_key_is_not_taken_for_one_that_is_equal(pod, key):
     assert pod.dirty() == set()
 
 
-def test_p7_a_value_is_the_same_before_and_after_reload(pod, tmp_path):
+def test_a_value_is_the_same_before_and_after_reload(pod, tmp_path):
     pod["k"] = {1: (1, (2,)), None: {True: "é"}}
     assert pod["k"] == {"1": [1, [2]], "null": {"true": "é"}}
     pod.sync()
@@ -93,7 +93,7 @@ CYCLE.append(CYCLE)
 @pytest.mark.parametrize(
     "value", [float("nan"), float("inf"), {1, 2}, object(), [b"x"], {(1,): 1}, CYCLE], ids=repr
 )
-def test_p8_s10_what_cannot_be_stored_is_refused_at_the_assignment(pod, value, tmp_path):
+def test_what_cannot_be_stored_is_refused_at_the_assignment(pod, value, tmp_path):
     pod["ok"] = {"a": 1}
     pod.sync()
     for store in (
@@ -119,7 +119,7 @@ def nested(depth, kind=list):
 
 
 @pytest.mark.parametrize("kind", [list, dict])
-def test_p8_values_are_nested_100_deep_at_most(pod, tmp_path, kind):
+def test_values_are_nested_100_deep_at_most(pod, tmp_path, kind):
     pod["k"] = nested(100, kind)
     pod["part"] = {"x": 1}
     pod.set["part"]["x"] = nested(99, kind)
@@ -139,7 +139,7 @@ def test_p8_values_are_nested_100_deep_at_most(pod, tmp_path, kind):
         assert dict(stored) == expected
 
 
-def test_p4_keys_are_nested_100_deep_at_most(pod, tmp_path):
+def test_keys_are_nested_100_deep_at_most(pod, tmp_path):
     key = "x"
     for _ in range(100):
         key = (key,)
@@ -151,7 +151,7 @@ def test_p4_keys_are_nested_100_deep_at_most(pod, tmp_path):
         assert dict(stored) == {key: 1}
 
 
-def test_p21_set_changes_deep_values_in_one_step(pod):
+def test_set_changes_deep_values_in_one_step(pod):
     pod.update(a={"b": 1, "list": [1, 2, 3, 4]}, n=1)
     pod.set["a"]["b"] += 1
     pod.set["a"]["list"].append(5)
@@ -170,7 +170,7 @@ def test_p21_set_changes_deep_values_in_one_step(pod):
     assert pod.dirty() == {"a", "n", "m"}
 
 
-def test_p21_set_says_what_cannot_be_done(pod):
+def test_set_says_what_cannot_be_done(pod):
     pod.update(a={"b": 1, "list": [1]})
     with pytest.raises(KeyError):
         pod.set["missing"]["b"] += 1
@@ -187,7 +187,7 @@ def test_p21_set_says_what_cannot_be_done(pod):
     assert pod["a"] == {"b": 1, "list": [1]}
 
 
-def test_p22_sync_key_writes_the_file_of_the_key_and_leaves_the_others_dirty(request, pod):
+def test_sync_key_writes_the_file_of_the_key_and_leaves_the_others_dirty(request, pod):
     pod.update({f"k{number}": number for number in range(2500)})
     pod.sync()
     pod.update(k1=-1, k2=-2, k1500=-3)
@@ -197,7 +197,7 @@ def test_p22_sync_key_writes_the_file_of_the_key_and_leaves_the_others_dirty(req
         pod.sync_key("ghost")
 
 
-def test_p23_marking_what_is_not_there_is_a_key_error_and_harms_no_sync(pod):
+def test_marking_what_is_not_there_is_a_key_error_and_harms_no_sync(pod):
     with pytest.raises(KeyError):
         pod.mark_dirty("ghost")
     pod["a"] = 1
@@ -208,7 +208,7 @@ def test_p23_marking_what_is_not_there_is_a_key_error_and_harms_no_sync(pod):
     assert pod.dirty() == set()
 
 
-def test_p24_nothing_is_written_while_it_is_held(pod, tmp_path):
+def test_nothing_is_written_while_it_is_held(pod, tmp_path):
     def files():
         return {file.name: file.read_bytes() for file in (tmp_path / "x.pod").glob("*.json")}
 
@@ -224,7 +224,7 @@ def test_p24_nothing_is_written_while_it_is_held(pod, tmp_path):
     assert pod.dirty() == set()
 
 
-def test_p25_revert_gives_what_is_on_disk(pod):
+def test_revert_gives_what_is_on_disk(pod):
     pod.update(b=1, a=2)
     pod.sync()
     pod.update(c=3, b=9)
@@ -237,12 +237,12 @@ def test_p25_revert_gives_what_is_on_disk(pod):
     assert list(pod) == ["b", "a", "c"]
 
 
-def test_p26_later_entries_win_and_fields_are_last(pod):
+def test_later_entries_win_and_fields_are_last(pod):
     pod.update({"a": 1, "b": 1, "c": 1}, [("b", 2), ("c", 2)], c=3)
     assert list(pod.items()) == [("a", 1), ("b", 2), ("c", 3)]
 
 
-def test_p27_whatever_a_dict_does_works_and_persists(pod, tmp_path):
+def test_whatever_a_dict_does_works_and_persists(pod, tmp_path):
     pod.update({f"k{number}": number for number in range(10)})
     assert pod.pop("k1") == 1
     assert pod.pop("k1", "gone") == "gone"
@@ -266,20 +266,20 @@ def test_p27_whatever_a_dict_does_works_and_persists(pod, tmp_path):
         assert dict(stored) == {}
 
 
-def test_p27_setdefault_gives_what_is_stored(pod):
+def test_setdefault_gives_what_is_stored(pod):
     assert pod.setdefault("k", (1, {2: 3})) == pod["k"] == [1, {"2": 3}]
     assert pod.setdefault("k", "other") == [1, {"2": 3}]
     assert pod.setdefault("none") is pod["none"] is None
 
 
-def test_p27_popitem_takes_the_first(pod):
+def test_popitem_takes_the_first(pod):
     pod.update([(("b", 1), [1]), ("a", None)])
     assert [pod.popitem(), pod.popitem()] == [(("b", 1), [1]), ("a", None)]
     with pytest.raises(KeyError):
         pod.popitem()
 
 
-def test_p27_pop_gives_null_as_what_it_is(pod):
+def test_pop_gives_null_as_what_it_is(pod):
     pod["a"] = None
     assert pod.pop("a", 7) is None
     with pytest.raises(KeyError, match="a"):
@@ -320,7 +320,7 @@ SOME_KEYS = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.dictionaries(SOME_KEYS, JSON, max_size=5), st.dictionaries(SOME_KEYS, JSON, max_size=3))
-def test_p1_any_json_comes_back_as_it_was(tmp_path_factory, first, second):
+def test_any_json_comes_back_as_it_was(tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("x")
     with POD(path, first, durable=False) as pod:
         pod.update(second)

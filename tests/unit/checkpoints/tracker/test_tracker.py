@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import time
-from pathlib import Path
 
 import gevent
 import pytest
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
 from checkpoints.pod import engine
 from checkpoints.tracker.index import TaskIndex
-from tests.unit.checkpoints.scripts import GOLDEN, kill, recount, run, start
+from tests.unit.checkpoints.scripts import GOLDEN, ROOT, kill, recount, run, start
 
 NEW = {"_tries": 0, "_done": False, "_aborted": False}
 
@@ -26,13 +25,13 @@ def test_the_long_name_is_the_same_class():
     assert ProgressTracker is Tracker
 
 
-def test_t1_a_new_task_is_untried_undone_and_not_given_up(tracker):
+def test_a_new_task_is_untried_undone_and_not_given_up(tracker):
     tracker.add("a")
     assert tracker["a"] == NEW
     assert list(tracker["a"]) == ["_tries", "_done", "_aborted"]
 
 
-def test_t1_what_tastypy_wrote_opens_with_its_counts(tmp_path):
+def test_what_tastypy_wrote_opens_with_its_counts(tmp_path):
     (tmp_path / "0.json").write_bytes((GOLDEN / "tracker" / "0.json").read_bytes())
     with Tracker(tmp_path) as tracker:
         assert (tracker.num_done(), tracker.num_tried(), tracker.num_aborted()) == (1, 1, 1)
@@ -41,7 +40,7 @@ def test_t1_what_tastypy_wrote_opens_with_its_counts(tmp_path):
         assert tracker.max_tries == 0
 
 
-def test_t2_adding_twice_is_an_error_unless_asked_for(tracker):
+def test_adding_twice_is_an_error_unless_asked_for(tracker):
     tracker.add("a", {"note": "x"})
     with pytest.raises(DuplicateKeyError, match="'a'"):
         tracker.add("a")
@@ -54,7 +53,7 @@ def test_t2_adding_twice_is_an_error_unless_asked_for(tracker):
 @pytest.mark.parametrize(
     "fields", [{"x": object()}, {"_tries": -1}, {"x": 1, "_done": None}], ids=["object", "tries", "done"]
 )
-def test_t2_a_task_is_added_with_all_its_fields_or_not(tracker, fields):
+def test_a_task_is_added_with_all_its_fields_or_not(tracker, fields):
     with pytest.raises(TypeError):
         tracker.add("a", fields)
     assert dict(tracker) == {}
@@ -64,7 +63,7 @@ def test_t2_a_task_is_added_with_all_its_fields_or_not(tracker, fields):
 
 
 @pytest.mark.parametrize("keys", [["x", "a", "y"], ["x", "y", "x"]])
-def test_t2_adding_many_with_a_duplicate_names_it_and_adds_none(tracker, keys):
+def test_adding_many_with_a_duplicate_names_it_and_adds_none(tracker, keys):
     tracker.add("a")
     with pytest.raises(DuplicateKeyError, match="'a'" if "a" in keys else "'x'"):
         tracker.add_many(iter(keys))
@@ -73,7 +72,7 @@ def test_t2_adding_many_with_a_duplicate_names_it_and_adds_none(tracker, keys):
     assert list(tracker) == ["a", "x", "y"]
 
 
-def test_t3_what_is_missing(tracker):
+def test_what_is_missing(tracker):
     assert tracker.done("missing") is False
     assert tracker.aborted("missing") is False
     for method in (
@@ -96,7 +95,7 @@ def test_t3_what_is_missing(tracker):
 
 
 @pytest.mark.parametrize("kind", [Tracker, SharedTracker])
-def test_t4_every_task_is_tried_max_tries_times(tmp_path, closing, kind):
+def test_every_task_is_tried_max_tries_times(tmp_path, closing, kind):
     tracker = closing(kind(tmp_path, max_tries=2))
     tracker.add_many(["a", "b"])
     assert [list(tracker.try_keys()) for _ in range(3)] == [["a", "b"], ["a", "b"], []]
@@ -108,7 +107,7 @@ def test_t4_every_task_is_tried_max_tries_times(tmp_path, closing, kind):
     assert tracker.tries("a") == 2
 
 
-def test_t4_without_max_tries_for_ever(tracker):
+def test_without_max_tries_for_ever(tracker):
     tracker.add("a")
     for _ in range(20):
         assert list(tracker.try_keys()) == ["a"]
@@ -119,7 +118,7 @@ ITERATORS = ["todo_keys", "todo_items", "todo_values", "try_keys", "try_items", 
 
 
 @pytest.mark.parametrize("name", ITERATORS)
-def test_t5_what_was_given_up_is_left_out_unless_allowed(tracker, name):
+def test_what_was_given_up_is_left_out_unless_allowed(tracker, name):
     tracker.add_many(["a", "b"])
     tracker.abort("a")
     tracker.update(a={"own": 1}, b={"own": 2})
@@ -137,7 +136,7 @@ def test_t5_what_was_given_up_is_left_out_unless_allowed(tracker, name):
     assert owns(allow_aborted=True) == [1, 2]
 
 
-def test_t5_what_was_given_up_should_not_be_done_unless_allowed(tracker):
+def test_what_was_given_up_should_not_be_done_unless_allowed(tracker):
     tracker.add("a")
     tracker.abort("a")
     for should in (tracker.should_do, tracker.should_do_add, tracker.should_try, tracker.should_try_add):
@@ -148,7 +147,7 @@ def test_t5_what_was_given_up_should_not_be_done_unless_allowed(tracker):
     assert (tracker.tries("a"), tracker.tries("b"), tracker.tries("c")) == (2, 0, 1)
 
 
-def test_t6_todo_gives_keys_pairs_and_values(tracker):
+def test_todo_gives_keys_pairs_and_values(tracker):
     tracker.add_many(["a", "b", "c"])
     tracker.mark_done("b")
     assert list(tracker.todo_keys()) == ["a", "c"]
@@ -157,7 +156,7 @@ def test_t6_todo_gives_keys_pairs_and_values(tracker):
 
 
 @pytest.mark.parametrize("name", ["try_items", "try_values"])
-def test_t7_all_that_can_be_tried_are_given_each_counted_before(tracker, name):
+def test_all_that_can_be_tried_are_given_each_counted_before(tracker, name):
     tracker.add_many(["a", "b", "c"])
     tracker.mark_done("b")
     given = []
@@ -168,7 +167,7 @@ def test_t7_all_that_can_be_tried_are_given_each_counted_before(tracker, name):
     assert given == ([("a", tried), ("c", tried)] if name == "try_items" else [tried, tried])
 
 
-def test_t8_what_was_given_up_can_be_listed(tracker):
+def test_what_was_given_up_can_be_listed(tracker):
     tracker.add_many(["a", "b", "c"])
     tracker.abort("c")
     tracker.abort("a")
@@ -192,7 +191,7 @@ tracker.close()
 """
 
 
-def test_t9_t10_a_task_that_kills_the_process_is_not_tried_for_ever(tmp_path):
+def test_a_task_that_kills_the_process_is_not_tried_for_ever(tmp_path):
     offered = []
     for _ in range(5):
         with start(DYING, tmp_path) as process:
@@ -203,7 +202,7 @@ def test_t9_t10_a_task_that_kills_the_process_is_not_tried_for_ever(tmp_path):
     assert offered == [["poison"], ["poison"], ["poison"], ["fine"], []]
 
 
-def test_t10_a_try_is_on_disk_before_the_task_is_given_out(tmp_path):
+def test_a_try_is_on_disk_before_the_task_is_given_out(tmp_path):
     with Tracker(tmp_path, sync_interval=None) as tracker:
         tracker.add_many(range(5))
         for key in tracker.try_keys():
@@ -260,7 +259,7 @@ def operate(tracker, operation, key, number):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(OPERATIONS, st.sampled_from("abcd"), st.integers(0, 3)), max_size=30))
-def test_t11_counts_always_equal_a_recount(tmp_path_factory, operations):
+def test_counts_always_equal_a_recount(tmp_path_factory, operations):
     path = tmp_path_factory.mktemp("x")
     tracker = Tracker(path, durable=False)
     try:
@@ -281,7 +280,7 @@ def test_t11_counts_always_equal_a_recount(tmp_path_factory, operations):
         tracker.close()
 
 
-def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monkeypatch):
+def test_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monkeypatch):
     sleep = monkey.get_original("time", "sleep")
     with Tracker(tmp_path, sync_at=None, sync_interval=None) as tracker:
         tracker.add_many(range(100))
@@ -304,7 +303,7 @@ def test_t11_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monke
         assert tracker.num_done() == recount(tracker)[0] > 0
 
 
-def test_t12_marks_can_be_set_again_and_taken_back(tracker):
+def test_marks_can_be_set_again_and_taken_back(tracker):
     tracker.add("a")
     for _ in range(2):
         tracker.mark_done("a")
@@ -318,7 +317,7 @@ def test_t12_marks_can_be_set_again_and_taken_back(tracker):
         assert (tracker.num_done(), tracker.num_aborted()) == (0, 0)
 
 
-def test_t13_tries_never_go_below_zero(tracker):
+def test_tries_never_go_below_zero(tracker):
     tracker.add("a")
     tracker.decrement_tries("a")
     assert (tracker.tries("a"), tracker.num_tried()) == (0, 0)
@@ -329,7 +328,7 @@ def test_t13_tries_never_go_below_zero(tracker):
     assert (tracker.tries("a"), tracker.num_tried()) == (0, 0)
 
 
-def test_t14_fractions_and_percents(tracker):
+def test_fractions_and_percents(tracker):
     names = ("done", "tried", "aborted", "not_done", "not_tried", "not_aborted")
     assert [getattr(tracker, f"fraction_{name}")() for name in names] == [0.0] * 6
     assert tracker.percent_done() == "0.00 %"
@@ -357,7 +356,7 @@ BAD = [5, None, "x", [], {"_done": 1}, {"_tries": -1}, {"_tries": True}, {"_trie
 
 
 @pytest.mark.parametrize("entry", BAD)
-def test_t15_what_is_no_task_is_a_type_error(tracker, entry):
+def test_what_is_no_task_is_a_type_error(tracker, entry):
     tracker.add("a")
     for assign in (
         lambda: tracker.__setitem__("x", entry),
@@ -370,7 +369,7 @@ def test_t15_what_is_no_task_is_a_type_error(tracker, entry):
     assert dict(tracker) == {"a": NEW}
 
 
-def test_t15_marks_cannot_be_removed_or_made_something_else(tracker):
+def test_marks_cannot_be_removed_or_made_something_else(tracker):
     tracker.add("a", {"note": "x"})
     for edit in (
         lambda: tracker.set["a"].__setitem__("_done", 1),
@@ -387,7 +386,7 @@ def test_t15_marks_cannot_be_removed_or_made_something_else(tracker):
     assert tracker.num_done() == 0
 
 
-def test_t15_edits_in_place_are_held_to_it_too(tmp_path):
+def test_edits_in_place_are_held_to_it_too(tmp_path):
     with Tracker(tmp_path) as tracker:
         tracker.add("a", {"list": []})
         entry = tracker["a"]
@@ -400,7 +399,7 @@ def test_t15_edits_in_place_are_held_to_it_too(tmp_path):
         assert (tracker["a"], tracker.num_done()) == (NEW | {"list": [1], "_done": True}, 1)
 
 
-def test_t16_own_fields_survive(tracker, tmp_path):
+def test_own_fields_survive(tracker, tmp_path):
     tracker.add("a")
     tracker.set["a"]["outputs"] = ["x", {"y": 1}]
     tracker.mark_done("a")
@@ -416,7 +415,7 @@ def test_t16_own_fields_survive(tracker, tmp_path):
 @pytest.mark.parametrize(
     ("one", "other"), [(1, True), (True, 1), (0, False), (1, 1.0), ([1], [True]), (0.0, -0.0)], ids=repr
 )
-def test_t16_a_field_is_set_to_what_is_equal_and_not_the_same(tracker, one, other):
+def test_a_field_is_set_to_what_is_equal_and_not_the_same(tracker, one, other):
     tracker.add("a", {"f": one, "g": 1})
     tracker.amend("a", {"f": other})
     assert repr(tracker["a"]["f"]) == repr(other)
@@ -425,7 +424,7 @@ def test_t16_a_field_is_set_to_what_is_equal_and_not_the_same(tracker, one, othe
     assert tracker.dirty() == set()
 
 
-def test_t17_looking_for_something_to_do_writes_nothing_and_is_quick(tmp_path):
+def test_looking_for_something_to_do_writes_nothing_and_is_quick(tmp_path):
     with Tracker(tmp_path) as tracker:
         tracker.add_many(range(20_000))
         tracker.sync()
@@ -441,7 +440,7 @@ def test_t17_looking_for_something_to_do_writes_nothing_and_is_quick(tmp_path):
     assert min(took) < 0.1
 
 
-def test_t18_tasks_that_are_added_meanwhile_are_given_too(tracker):
+def test_tasks_that_are_added_meanwhile_are_given_too(tracker):
     tracker.add("http://a")
     seen = []
     for key in tracker.todo_keys():
@@ -464,7 +463,7 @@ WALKS = [
 
 
 @pytest.mark.parametrize("name", WALKS)
-def test_s9_what_is_removed_during_a_walk_is_left_out(tracker, name):
+def test_what_is_removed_during_a_walk_is_left_out(tracker, name):
     tracker.update((number, {"_aborted": name.startswith("aborted")}) for number in range(5))
     given = 0
     for _ in getattr(tracker, name)():
@@ -476,7 +475,7 @@ def test_s9_what_is_removed_during_a_walk_is_left_out(tracker, name):
 @pytest.mark.parametrize(
     ("owner", "step"), [(TaskIndex, "should_do"), (Tracker, "__getitem__"), (Tracker, "should_try")]
 )
-def test_s9_what_another_thread_removes_at_any_moment_is_left_out(tmp_path, monkeypatch, owner, step):
+def test_what_another_thread_removes_at_any_moment_is_left_out(tmp_path, monkeypatch, owner, step):
     real = getattr(owner, step)
 
     def meanwhile(self, key, *arguments, **options):
@@ -490,7 +489,7 @@ def test_s9_what_another_thread_removes_at_any_moment_is_left_out(tmp_path, monk
         assert list(tracker.try_items(due=1.0)) == [("a", NEW | {"_tries": 1}), ("c", NEW | {"_tries": 1})]
 
 
-def test_t19_max_tries_is_kept_and_another_one_wins_and_is_logged(tmp_path, caplog):
+def test_max_tries_is_kept_and_another_one_wins_and_is_logged(tmp_path, caplog):
     with Tracker(tmp_path, max_tries=3) as tracker:
         tracker.add("a")
     with Tracker(tmp_path) as tracker:
@@ -505,7 +504,7 @@ def test_t19_max_tries_is_kept_and_another_one_wins_and_is_logged(tmp_path, capl
         assert tracker.max_tries == 6
 
 
-def test_t20_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
+def test_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
     with POD(tmp_path / "pod", {"a": {"n": 1}, "b": 5, ("c", 1): {"_done": True}}) as pod:
         pod.sync()
         with pytest.raises(ValueError, match="is open as a pod"):
@@ -523,7 +522,7 @@ def test_t20_a_pod_is_no_tracker_but_can_be_made_one(tmp_path):
         assert len(tracker) == tracker.max_tries == 3
 
 
-def test_t20_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
+def test_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
     with POD(tmp_path / "pod", {"a": {"note": "x"}, "b": {"_done": 5}}) as pod:
         with pytest.raises(TypeError, match="_done of 'b'"):
             Tracker.from_pod(pod, tmp_path / "x")
@@ -532,7 +531,7 @@ def test_t20_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
             assert dict(tracker) == {"a": NEW | {"note": "x"}}
 
 
-def test_t20_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
+def test_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
     (tmp_path / "0.json").write_bytes((GOLDEN / "pod-basic" / "0.json").read_bytes())
     with pytest.raises(
         StoreError, match=r"not a tracker: the task 'couch:orders' has _tries, _done, _aborted"
@@ -540,7 +539,7 @@ def test_t20_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
         Tracker(tmp_path)
 
 
-TUTORIAL = Path(__file__).parents[3] / "docs" / "tutorial" / "stores.md"
+TUTORIAL = ROOT / "docs" / "tutorial" / "stores.md"
 
 
 def crawler():
@@ -549,7 +548,7 @@ def crawler():
     return script
 
 
-def test_t21_the_tutorials_crawler_is_killed_half_way_and_resumed(tmp_path):
+def test_the_tutorials_crawler_is_killed_half_way_and_resumed(tmp_path):
     """Every page is fetched and done; one that was being fetched when the power went is tried again."""
     path, log = tmp_path / "urls.tracker", tmp_path / "log"
     process = start(crawler(), path, log, "slowly")
@@ -574,7 +573,7 @@ def test_t21_the_tutorials_crawler_is_killed_half_way_and_resumed(tmp_path):
     assert "100.00 %" in output
 
 
-def test_t22_failed_changes_are_kept_with_their_errors_and_tried_when_due(tmp_path):
+def test_failed_changes_are_kept_with_their_errors_and_tried_when_due(tmp_path):
     with Tracker(tmp_path, max_tries=3) as letters:
         letters.add(("cases", "pg", "doc1"), {"error": "no such column", "next_retry_at": 100.0})
         letters.add(("cases", "pg", "doc2"), {"error": "too large", "next_retry_at": 200.0})

@@ -155,7 +155,7 @@ def test_a_refused_commit_is_said_and_the_next_writes_the_whole_file(tmp_path, d
     journal.sync()
     disk.refused = {"append"}
     journal.put({A: 2})
-    with pytest.raises(StoreWriteError, match=f"cannot write {tmp_path}/journal: .*No space left"):
+    with pytest.raises(StoreWriteError, match=rf"cannot write {tmp_path}/journal: .*No space left"):
         journal.sync()
     assert value(journal, A) == 2
     disk.count.clear()

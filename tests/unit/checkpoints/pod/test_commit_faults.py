@@ -69,7 +69,7 @@ def crashed(path, into):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", range(3))
-def test_p12_a_refused_write_is_said_loses_nothing_and_is_made_good(tmp_path, faults, kind, after):
+def test_a_refused_write_is_said_loses_nothing_and_is_made_good(tmp_path, faults, kind, after):
     path = tmp_path / "x"
     with POD(path, {"a": 1}, sync_interval=None) as pod:
         pod.sync()
@@ -88,7 +88,7 @@ def test_p12_a_refused_write_is_said_loses_nothing_and_is_made_good(tmp_path, fa
     assert stored(path) == {"a": 2}
 
 
-def test_p12_an_automatic_sync_that_is_refused_is_said_to_who_writes(tmp_path, faults):
+def test_an_automatic_sync_that_is_refused_is_said_to_who_writes(tmp_path, faults):
     with POD(tmp_path, sync_at=2, sync_interval=None) as pod:
         pod["a"] = 1
         faults.fail("ENOSPC", times=1000)
@@ -101,7 +101,7 @@ def test_p12_an_automatic_sync_that_is_refused_is_said_to_who_writes(tmp_path, f
         assert stored(tmp_path) == {"a": 2, "b": 1}
 
 
-def test_p12_the_timer_says_so_and_tries_again(tmp_path, faults, caplog):
+def test_the_timer_says_so_and_tries_again(tmp_path, faults, caplog):
     with POD(tmp_path, sync_interval=0.02) as pod, caplog.at_level(logging.ERROR):
         faults.fail("ENOSPC", times=1000)
         pod["a"] = 1
@@ -114,7 +114,7 @@ def test_p12_the_timer_says_so_and_tries_again(tmp_path, faults, caplog):
         assert stored(tmp_path) == {"a": 1}
 
 
-def test_p12_those_who_wait_for_a_commit_that_fails_are_told_too(tmp_path, faults, slow_disk):
+def test_those_who_wait_for_a_commit_that_fails_are_told_too(tmp_path, faults, slow_disk):
     with POD(tmp_path, {"a": 0}, sync_interval=None, file_size=1) as pod:
         pod.sync()
         slow_disk(0.02)
@@ -126,7 +126,7 @@ def test_p12_those_who_wait_for_a_commit_that_fails_are_told_too(tmp_path, fault
         faults.fail("", times=0)
 
 
-def test_p12_a_close_that_is_refused_leaves_the_store_open(tmp_path, faults):
+def test_a_close_that_is_refused_leaves_the_store_open(tmp_path, faults):
     pod = POD(tmp_path, {"a": 1})
     faults.fail("ENOSPC", times=1000)
     with pytest.raises(StoreWriteError):
@@ -137,7 +137,7 @@ def test_p12_a_close_that_is_refused_leaves_the_store_open(tmp_path, faults):
     assert stored(tmp_path) == {"a": 1}
 
 
-def test_p12_a_shared_store_that_could_not_be_closed_is_closed_again(tmp_path, faults):
+def test_a_shared_store_that_could_not_be_closed_is_closed_again(tmp_path, faults):
     shared = SharedPOD(tmp_path, {"a": 1})
     faults.fail("ENOSPC", times=1000)
     for _ in range(2):
@@ -151,7 +151,7 @@ def test_p12_a_shared_store_that_could_not_be_closed_is_closed_again(tmp_path, f
         pass
 
 
-def test_p12_p26_who_is_refused_by_the_disk_at_his_init_does_not_have_the_store(tmp_path, faults):
+def test_who_is_refused_by_the_disk_at_his_init_does_not_have_the_store(tmp_path, faults):
     faults.fail("ENOSPC", times=1000)
     with pytest.raises(StoreWriteError):
         POD(tmp_path, {"a": 1}, sync_at=1)
@@ -160,7 +160,7 @@ def test_p12_p26_who_is_refused_by_the_disk_at_his_init_does_not_have_the_store(
         assert dict(pod) == {}
 
 
-def test_p12_a_value_that_cannot_be_written_is_said_each_time_and_nothing_is_lost(tmp_path):
+def test_a_value_that_cannot_be_written_is_said_each_time_and_nothing_is_lost(tmp_path):
     with POD(tmp_path, {"a": {}, "b": 0}, sync_at=None, sync_interval=None) as pod:
         pod.sync()
         value = pod["a"]
@@ -177,7 +177,7 @@ def test_p12_a_value_that_cannot_be_written_is_said_each_time_and_nothing_is_los
         assert stored(tmp_path) == {"a": {"y": 1}, "b": 1}
 
 
-def test_p12_a_full_file_system_is_no_success(tmp_path):
+def test_a_full_file_system_is_no_success(tmp_path):
     """With the real thing where a limit can stand for it: no file may be longer than 4 kB."""
     script = """
 import resource, signal, sys
@@ -218,7 +218,7 @@ def write_at_random(pod, random, number):
 
 @pytest.mark.parametrize("rounds", [50, pytest.param(500, marks=pytest.mark.proof)])
 @pytest.mark.timeout(600)
-def test_p12_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(tmp_path, faults, rounds):
+def test_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(tmp_path, faults, rounds):
     """Each round: random changes, a fault somewhere in the sync; what a crash then leaves is whole."""
     luck = random.Random(rounds)
     hit = 0
@@ -322,7 +322,7 @@ print("kills", kills, "writes", total)
 
 @pytest.mark.parametrize("kills", [50, pytest.param(500, marks=pytest.mark.proof)])
 @pytest.mark.timeout(600)
-def test_p11_a_busy_writer_that_is_killed_leaves_a_whole_store_with_all_that_was_synced(tmp_path, kills):
+def test_a_busy_writer_that_is_killed_leaves_a_whole_store_with_all_that_was_synced(tmp_path, kills):
     """kill -9 at random moments: each reopen succeeds, each key is no older than its last sync."""
     kind, count, _, writes = run(KILLED, tmp_path, kills, timeout=600).split()
     assert (kind, int(count)) == ("kills", kills)
