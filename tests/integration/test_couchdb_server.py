@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import gevent
@@ -16,14 +15,13 @@ import requests
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couchdb.process import CouchDB
 
-ADMIN = "admin:secret"
 LARGEST_ROW_MICROSECONDS = 40
 LARGEST_MIB = 200
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[CouchDB]:
-    with CouchDB(memory=True, admin=ADMIN) as couch:
+    with CouchDB(memory=True) as couch:
         yield couch
 
 
@@ -34,12 +32,6 @@ def database(server: CouchDB) -> Iterator[CouchDatabase]:
     server.heal()
     client.drop()
     client.close()
-
-
-@pytest.fixture
-def couchdb_server() -> Iterator[Callable[..., CouchDB]]:
-    with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(CouchDB(**options))
 
 
 def ids(answer: dict) -> list[str]:
@@ -174,9 +166,9 @@ def test_unknown_fault_is_refused(server: CouchDB) -> None:
 # --- the disk
 
 
-def test_everything_survives_a_kill(couchdb_server: Callable[..., CouchDB]) -> None:
+def test_everything_survives_a_kill(couch_server: Callable[..., CouchDB]) -> None:
     """What was answered is there after SIGKILL: revisions, conflicts, tokens, local documents, settings."""
-    server = couchdb_server(admin=ADMIN)
+    server = couch_server()
     database = CouchDatabase(server.url, "kept", auth=server.auth).create()
     database.fill(20)
     database.put("doc-000003", n="again")
@@ -196,9 +188,9 @@ def test_everything_survives_a_kill(couchdb_server: Callable[..., CouchDB]) -> N
     assert ids(database.changes(since=token)) == ["later"]
 
 
-def test_compaction_keeps_everything_but_old_bodies(couchdb_server: Callable[..., CouchDB]) -> None:
+def test_compaction_keeps_everything_but_old_bodies(couch_server: Callable[..., CouchDB]) -> None:
     """A compacted database is the same after a restart; the body of an old revision is not there."""
-    server = couchdb_server(admin=ADMIN)
+    server = couch_server()
     database = CouchDatabase(server.url, "kept", auth=server.auth).create()
     old = database.put("a", n=1)
     database.put("a", n=2)
@@ -249,9 +241,9 @@ def test_feed_sees_a_write_at_once(database: CouchDatabase) -> None:
 
 
 @pytest.mark.proof
-def test_feed_of_200_000_documents_is_fast_and_small(couchdb_server: Callable[..., CouchDB]) -> None:
+def test_feed_of_200_000_documents_is_fast_and_small(couch_server: Callable[..., CouchDB]) -> None:
     """A row with a document of 500 bytes costs 40 us of CPU at most, and all of them 200 MiB of memory."""
-    server = couchdb_server(admin=ADMIN)
+    server = couch_server()
     database = CouchDatabase(server.url, "large", auth=server.auth).create()
     count = 200_000
     database.bulk({"_id": f"doc-{n:08}", "n": n, "text": "x" * 465} for n in range(count))

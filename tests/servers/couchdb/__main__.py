@@ -40,7 +40,7 @@ def main() -> int:
 def serve(given: argparse.Namespace) -> None:
     """Serve until a signal ends the process, at once, as a node that goes down."""
     sys.set_int_max_str_digits(0)
-    gc.disable()  # nothing here makes cycles that last, and a collection would look at all documents
+    gc.set_threshold(50_000, 20, 100)  # cycles are rare, and a collection looks at all documents
     user, _, password = given.admin.partition(":")
     node = Node(given.dir, {user: password}, shards=given.shards)
     if given.session_seconds:
