@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -25,7 +25,7 @@ Row = Callable[[Any], bytes]
 def all_docs(request: Request, database: Database) -> Response:
     """Answer `GET` and `POST /{db}/_all_docs`."""
     arguments = read_arguments(request)
-    return Response(200, pieces(list_documents(database, arguments)))
+    return Response(200, list_documents(database, arguments))
 
 
 def all_docs_queries(request: Request, database: Database) -> Response:
@@ -46,7 +46,7 @@ def design_docs(request: Request, database: Database) -> Response:
     shards = {database.shard_of(doc_id).number for doc_id in ids[first:last]}
     before = sum(database.shard_of(doc_id).number in shards for doc_id in ids[:first])
     window, _ = _window(ids[first:last], arguments)
-    return Response(200, pieces(_list(last - first, before, window, _row_of(database, arguments))))
+    return Response(200, _list(last - first, before, window, _row_of(database, arguments)))
 
 
 def partition_docs(request: Request, database: Database, partition: str) -> Response:
@@ -57,7 +57,7 @@ def partition_docs(request: Request, database: Database, partition: str) -> Resp
     ids = [doc_id for doc_id in database.ids() if database.shard_of(doc_id) is shard]
     first, last = bisect_left(ids, f"{partition}:"), bisect_left(ids, f"{partition};")
     window, skipped = _window(ids[first:last], arguments)
-    return Response(200, pieces(_list(len(ids), first + skipped, window, _row_of(database, arguments))))
+    return Response(200, _list(len(ids), first + skipped, window, _row_of(database, arguments)))
 
 
 def check_partitioned(database: Database) -> None:
@@ -87,12 +87,7 @@ def local_docs(request: Request, database: Database) -> Response:
     arguments = read_arguments(request)
     ids = arguments.keys if arguments.keys is not None else sorted(database.local)
     window, _ = _window(ids, arguments)
-    return Response(200, pieces(_list(None, None, window, _row_of(database, arguments))))
-
-
-def pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield an answer's pieces."""
-    return iter(parts)
+    return Response(200, _list(None, None, window, _row_of(database, arguments)))
 
 
 def list_documents(database: Database, arguments: Arguments) -> Iterator[bytes]:

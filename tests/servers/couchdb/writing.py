@@ -8,7 +8,7 @@ from tests.servers.couchdb.attachments import describe
 from tests.servers.couchdb.auth import User, hide_password, is_database_admin
 from tests.servers.couchdb.database import Database
 from tests.servers.couchdb.documents import Edit, Shown, write_document
-from tests.servers.couchdb.editing import Validate, edit_document, edit_local, replicate_document
+from tests.servers.couchdb.editing import edit_document, edit_local, replicate_document
 from tests.servers.couchdb.errors import forbidden
 from tests.servers.couchdb.javascript import Function, Thrown, validation_refusal
 from tests.servers.couchdb.jsontext import dumps, loads
@@ -39,22 +39,18 @@ class Writer:
         if edit.id.startswith("_local/"):
             return edit_local(self._database, edit)
         self._prepare(edit)
-        return edit_document(self._database, edit, self._validate).rev
+        return edit_document(self._database, edit, self._check).rev
 
     def replicate(self, edit: Edit) -> str:
         """Store a revision as it is; return it."""
         if edit.id.startswith("_local/"):
             return edit_local(self._database, edit)
-        return replicate_document(self._database, edit, self._validate).rev
+        return replicate_document(self._database, edit, self._check).rev
 
     def _prepare(self, edit: Edit) -> None:
         if self._database.name == "_users" and not edit.id.startswith("_design/") and not edit.deleted:
             edit.body = hide_password(edit.id, edit.body)
             edit.text = dumps(edit.body)[1:-1]
-
-    @property
-    def _validate(self) -> Validate:
-        return self._check
 
     def _check(self, edit: Edit, base: Revision | None) -> None:
         if edit.id.startswith("_design/"):
