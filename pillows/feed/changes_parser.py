@@ -53,7 +53,8 @@ class LineSplitter:
             MalformedFeedError: the line is too long.
         """
         if b"\n" not in block:
-            self._keep(block)
+            if block:
+                self._keep(block)
             return []
         # A long document arrives in many blocks: join them once, not again with every block.
         if self._parts:
@@ -62,12 +63,11 @@ class LineSplitter:
             self._parts.clear()
             self._size_bytes = 0
         lines = block.split(b"\n")
-        self._keep(lines.pop())
+        if rest := lines.pop():
+            self._keep(rest)
         return lines
 
     def _keep(self, fragment: bytes) -> None:
-        if not fragment:
-            return
         self._parts.append(fragment)
         self._size_bytes += len(fragment)
         if self._size_bytes > self._max_line_bytes:

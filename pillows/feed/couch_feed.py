@@ -210,8 +210,9 @@ class CouchFeed:
                     self.identity = _keep_purge_seq(task.cursor.identity.identity, purge_seq)
                     if batch.seq is not None:
                         since = batch.seq
-                        self._failure = None
-                        patience.reset()
+                        if self._failure is not None:
+                            self._failure = None
+                            patience.reset()
                         self._report_position(batch, since)
                     yield batch
             except StalledError:
@@ -236,7 +237,7 @@ class CouchFeed:
             loader = DocumentLoader(
                 partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
             )
-            return ReadCursor(since, stop, check, loader)
+            return ReadCursor(since, stop, check, loader, put)
 
         return ReaderTask(
             make_cursor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gevent.event import Event
 
 from checkpoints import Seq
@@ -18,25 +20,37 @@ class ReadCursor:
         stop: ends the reading before its next request.
         identity: makes sure that each response comes from the same database.
         loader: adds documents to batches and hands them over.
+        put: takes batches that need no documents; may block.
 
     Attributes:
         following: whether the head is followed; before, pages are read.
     """
 
-    __slots__ = ("following", "identity", "loader", "since", "stop")
+    __slots__ = ("_put", "following", "identity", "loader", "since", "stop")
 
-    def __init__(self, since: Seq, stop: Event, identity: IdentityCheck, loader: DocumentLoader) -> None:
+    def __init__(
+        self,
+        since: Seq,
+        stop: Event,
+        identity: IdentityCheck,
+        loader: DocumentLoader,
+        put: Callable[[ChangeBatch], None],
+    ) -> None:
         self.since = since
         self.stop = stop
         self.identity = identity
         self.loader = loader
         self.following = False
+        self._put = put
 
     def hand_over(self, batch: ChangeBatch | None) -> None:
         """Hand over a batch with its documents, if there is one, and move on to its position."""
         if batch is None:
             return
-        self.loader.add(batch)
-        self.loader.drain()
+        if self.loader.has_nothing_to_do(batch):
+            self._put(batch)
+        else:
+            self.loader.add(batch)
+            self.loader.drain()
         if batch.seq is not None:
             self.since = batch.seq

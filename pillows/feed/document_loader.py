@@ -110,15 +110,29 @@ class DocumentLoader:
         Raises:
             RetryableError: a fetch failed; nothing from there on is handed over.
         """
-        wanted = [
-            index
-            for index, change in enumerate(batch.changes)
-            if change.raw is None and not change.deleted and self._wants(change)
-        ]
-        if wanted or self._groups or self._open.pieces or self._failure is not None:
-            self._add(batch, wanted)
-        else:
-            self._put(batch)  # the documents came along, and no earlier batch waits
+        begin = 0
+        for index, change in enumerate(batch.changes):
+            if change.raw is None and not change.deleted and self._wants(change):
+                self._open.wanted.append(change)
+                if len(self._open.wanted) >= self._sizes.group:
+                    self._open.pieces.append(_cut_piece(batch, begin, index + 1))
+                    self._send_request()
+                    begin = index + 1
+        if begin < len(batch.changes) or not batch.changes:
+            self._open.pieces.append(_cut_piece(batch, begin, len(batch.changes)))
+        if self._open.pieces and (not self._open.wanted or self._open.changes >= MAX_CHANGES):
+            self._send_request()  # nothing to wait for, or enough that waits
+        while self._failure is None and self._groups and self._groups[0].is_ready:
+            self._deliver_first()
+
+    def has_nothing_to_do(self, batch: ChangeBatch) -> bool:
+        """Return whether a batch needs no documents and waits for no earlier batch."""
+        if self._groups or self._open.pieces or self._failure is not None:
+            return False
+        for change in batch.changes:  # a loop, for this runs for every batch at the head
+            if change.raw is None and not change.deleted and self._wants(change):
+                return False
+        return True
 
     def drain(self) -> None:
         """Hand over everything that was added.
@@ -137,21 +151,6 @@ class DocumentLoader:
         """Kill every request."""
         gevent.killall([group.request for group in self._groups if group.request is not None])
         self._groups.clear()
-
-    def _add(self, batch: ChangeBatch, wanted: Sequence[int]) -> None:
-        begin = 0
-        for index in wanted:
-            self._open.wanted.append(batch.changes[index])
-            if len(self._open.wanted) >= self._sizes.group:
-                self._open.pieces.append(_cut_piece(batch, begin, index + 1))
-                self._send_request()
-                begin = index + 1
-        if begin < len(batch.changes) or not batch.changes:
-            self._open.pieces.append(_cut_piece(batch, begin, len(batch.changes)))
-        if self._open.pieces and (not self._open.wanted or self._open.changes >= MAX_CHANGES):
-            self._send_request()  # nothing to wait for, or enough that waits
-        while self._failure is None and self._groups and self._groups[0].is_ready:
-            self._deliver_first()
 
     def _send_request(self) -> None:
         """Send the open group's request, once few enough others are under way."""

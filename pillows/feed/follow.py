@@ -43,20 +43,18 @@ class ProxyBufferingDetector:
         self._began_at = clock.monotonic()
         self._first_seconds: float | None = None
 
-    def record_block(self) -> None:
-        """Note that a block has arrived."""
+    def record_block(self) -> float:
+        """Note that a block has arrived. Return the seconds since the request was sent."""
+        age_seconds = self._clock.monotonic() - self._began_at
         if self._first_seconds is None:
-            self._first_seconds = self.age_seconds
-
-    @property
-    def age_seconds(self) -> float:
-        """Seconds since the request was sent."""
-        return self._clock.monotonic() - self._began_at
+            self._first_seconds = age_seconds
+        return age_seconds
 
     @property
     def is_buffered(self) -> bool:
         """Whether the response was held back; to be asked at its end."""
-        late_seconds = max(_LATE * self._timeout_seconds, self.age_seconds - 1.0)
+        age_seconds = self._clock.monotonic() - self._began_at
+        late_seconds = max(_LATE * self._timeout_seconds, age_seconds - 1.0)
         return self._first_seconds is not None and self._first_seconds > late_seconds
 
 
@@ -121,8 +119,7 @@ class Follower:
         detector = ProxyBufferingDetector(self._clock, self._options.timeout)
 
         def is_too_old() -> bool:
-            detector.record_block()
-            return detector.age_seconds > self._get_max_life_seconds()
+            return detector.record_block() > self._get_max_life_seconds()
 
         parser = ContinuousParser()
         query = tail_query(self._options, cursor.since, feed="continuous")

@@ -8,7 +8,7 @@ gevent interrupts whatever it waits for, and its connections are closed on the w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import gevent
 from gevent.event import Event
@@ -162,7 +162,9 @@ class ReaderTask:
             taken = self._queue.take(TICK_SECONDS)
             if taken is None:
                 return
-            yield from self._coalesce(taken) if taken else (SIGN_OF_LIFE,)
+            if len(taken) > 1 and self.cursor.following:
+                taken = coalesce(taken)
+            yield from taken or (SIGN_OF_LIFE,)
         yield from self._drain(drain_seconds)
 
     def close(self) -> None:
@@ -180,10 +182,7 @@ class ReaderTask:
             taken = self._queue.take(QUIET_TAIL_SECONDS if self.cursor.following else QUIET_PAGE_SECONDS)
             if taken is None or (not taken and self._activity.blocks == blocks):
                 return
-            yield from self._coalesce(taken)
-
-    def _coalesce(self, taken: Sequence[ChangeBatch]) -> Sequence[ChangeBatch]:
-        return coalesce(taken) if self.cursor.following and len(taken) > 1 else taken
+            yield from coalesce(taken) if self.cursor.following else taken
 
     def _run(self) -> None:
         error: Exception | None = None

@@ -103,7 +103,7 @@ class SharedFeed:
 
     def hold(self, reader: object, seq: Seq) -> None:
         """Remember a position of the lone reader: it becomes one of the shared feed."""
-        if self._holder is reader and not self.size:
+        if self._holder is reader and self._greenlet is None:
             self._remember(seq)
 
     def release(self, reader: object) -> None:
