@@ -117,7 +117,7 @@ class POD(MutableMapping[Any, Any]):
         NotADirectoryError: something else is there.
     """
 
-    def __init__(  # noqa: PLR0917 - tastypy's order of arguments
+    def __init__(
         self,
         path: str | Path,
         init: Pairs | None = None,

@@ -37,7 +37,7 @@ class Tracker(POD, TrackerAPI):
         StoreError: the store there is not a tracker (`from_pod` makes one), or as of POD.
     """
 
-    def __init__(  # noqa: PLR0917 - tastypy's order of arguments
+    def __init__(
         self,
         path: str | Path,
         max_tries: int | None = None,

@@ -84,7 +84,7 @@ def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
             gevent.idle()
 
 
-def test_l10_a_crashed_tail_restarts_alone_with_growing_delays(house: Callable[..., House]) -> None:
+def test_a_crashed_tail_restarts_alone_with_growing_delays(house: Callable[..., House]) -> None:
     h = house(bad=[crashing, crashing, well], good=well)
     h.supervisor.start_all()
     h.let(1)
