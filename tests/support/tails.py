@@ -51,6 +51,11 @@ class RunningTail:
         self.greenlet.get(timeout=60)
         return self.settings.store.get(self.settings.key)
 
+    def close_stores(self) -> None:
+        """Close its stores, for another tail with stores of its own in the same folder."""
+        self.settings.store.close()
+        self.settings.dead_letters.close()
+
     def kill(self) -> None:
         """End the tail wherever it is, as SIGKILL would."""
         self.greenlet.kill()

@@ -334,6 +334,7 @@ def read_before_the_purge(tmp_path, running):
     run = running(plan(tmp_path, feed, target))
     run.until(target.live)
     run.finish()
+    run.close_stores()
     return target
 
 
