@@ -33,8 +33,8 @@ from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from pillows.runtime.status import State
-from pillows.verify.comparison_table import Scratch
-from pillows.verify.verifier import KINDS, Report, Subject, Verifier
+from pillows.verify.comparison_table import ComparisonTable
+from pillows.verify.verifier import KINDS, Report, Verifier, VerifyContext
 
 #: Documents that one call repairs; it must answer before the client gives up.
 _REPAIR_DOCUMENTS = 1000
@@ -74,11 +74,11 @@ def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_js
         stack.enter_context(_translate_unreachable())
         call = stack.enter_context(control_client.open_control(config))
         subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
-        verifier = Verifier(subject, stack.enter_context(Scratch()))
+        verifier = Verifier(subject, stack.enter_context(ComparisonTable()))
         before = report = verifier.verify()
         if repair and not before.equal:
             _repair(verifier, partial(call, "verify.repair", key=str(tail)))
-            report = verifier.look_again()
+            report = verifier.recheck()
     if as_json:
         print_json(_to_json(report) | ({"before_repair": _to_json(before)} if repair else {}))
     else:
@@ -96,7 +96,7 @@ def _subject(
     call: control_client.Call,
     wait_seconds: float,
     hidden: bool,
-) -> Subject:
+) -> VerifyContext:
     bar = stack.enter_context(_new_progress(hidden=hidden))
     clock = SystemClock()
     pillow = build_pillow(tail.pillow, config.tails[tail.pillow], config.daemon.plugins_path)
@@ -104,7 +104,7 @@ def _subject(
         closing(build_ids_feed(config, tail, pillow, clock=clock, observer=Retries(bar)))
     )
     transports = [stack.enter_context(closing(each)) for each in build_transports(config, tail)]
-    return Subject(
+    return VerifyContext(
         pillow=pillow,
         feed=feed,
         transports=transports,
@@ -112,7 +112,7 @@ def _subject(
         dead=lambda: [id for each in transports for id in _iter_dead_ids(call, tail, each.name)],
         clock=clock,
         wait_seconds=wait_seconds if _is_progressing(call("status"), tail) else 0.0,
-        patience_seconds=wait_seconds,
+        source_timeout_seconds=wait_seconds,
         progress=_count_on(bar),
     )
 
@@ -208,8 +208,8 @@ def _print_report(tail: TailKey, report: Report, title: str) -> None:
     for found in report.targets:
         if found.kept:
             click.echo(f"{found.kept:,} in {found.target} are kept although the source no longer has them")
-    if report.on_their_way:
-        click.echo(f"{report.on_their_way:,} more are in flight: the pillow has not processed them yet")
+    if report.in_flight:
+        click.echo(f"{report.in_flight:,} more are in flight: the pillow has not processed them yet")
     if report.dead:
         click.echo(f"{report.dead:,} are dead letters, and not compared")
     click.echo("equal" if report.equal else "there are differences")

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from pillows.clock import Clock
 from pillows.delivery.batcher import Batcher, BatchPolicy
 from pillows.errors import StoppedError
-from pillows.standalone.backends import Greenlets
+from pillows.standalone.backends import GreenletBackend
 
 Item = TypeVar("Item")
 
@@ -26,7 +26,7 @@ class Pusher(Generic[Item]):
         clock: measures waits.
         tick: called while waiting, so that a watcher sees the pusher live.
         on_error: called once, when `write` has raised and the pusher has ended.
-        background: what the writer runs in.
+        backend: what the writer runs in.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Pusher(Generic[Item]):
         *,
         tick: Callable[[], None] = lambda: None,
         on_error: Callable[[], None] = lambda: None,
-        background: Greenlets | None = None,
+        backend: GreenletBackend | None = None,
     ) -> None:
-        beside = background or Greenlets()
+        beside = backend or GreenletBackend()
         self._write = write
         self._batcher: Batcher[Item] = Batcher(policy, clock, tick, beside.event)
         self._on_error = on_error

@@ -1,8 +1,8 @@
-"""What works beside its caller: greenlets in a patched program, threads in any other.
+"""Concurrent work: greenlets in a patched program, threads in any other.
 
-Where `gevent.monkey` has patched all, whoever waits does so on the hub, and greenlets go on. In any
-other program waiting stops the whole thread, and every greenlet in it. There threads do the same work
-under one lock, so that they take turns as greenlets do: who waits gives it away, and so does who writes.
+If `gevent.monkey` has patched everything, waits happen on the hub, and other greenlets go on. In any other
+program a wait stops the whole thread with all its greenlets. There threads do the same work under one
+lock, so they take turns as greenlets do: it is released for every wait and for every write.
 """
 
 from __future__ import annotations
@@ -18,57 +18,57 @@ from gevent.event import Event
 
 
 class Task(Protocol):
-    """Something that was started."""
+    """A started task."""
 
     def join(self) -> None:
-        """Waits until it has ended."""
+        """Wait until it has ended."""
 
     def kill(self) -> None:
-        """Ends it as soon as that is possible."""
+        """End it as soon as possible."""
 
 
-class Greenlets:
-    """Works in greenlets."""
+class GreenletBackend:
+    """Runs tasks in greenlets."""
 
     def event(self) -> Event:
-        """What somebody may wait for."""
+        """Return an event to wait for."""
         return Event()
 
-    def turn(self) -> AbstractContextManager[object]:
-        """Within it nobody else works, except while this one waits or is `away`."""
+    def lock(self) -> AbstractContextManager[object]:
+        """Enter a block in which no other task runs, except during waits and `unlocked`."""
         return nullcontext()
 
-    def away(self) -> AbstractContextManager[object]:
-        """Within it the others work on; for what blocks."""
+    def unlocked(self) -> AbstractContextManager[object]:
+        """Enter a block in which other tasks run, around a blocking call."""
         return nullcontext()
 
     def spawn(self, run: Callable[[], None], end: Callable[[], None]) -> Task:  # noqa: ARG002 - it is killed
-        """Starts something.
+        """Start a task.
 
         Args:
-            run: what is to be done.
-            end: makes `run` return soon, where it can't be killed.
+            run: the task.
+            end: makes `run` return soon, if it cannot be killed.
         """
         return cast("Task", gevent.spawn(run))
 
 
-class Threads(Greenlets):
-    """Works in threads, one at a time."""
+class ThreadBackend(GreenletBackend):
+    """Runs tasks in threads, one at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
     def event(self) -> Event:
-        """What somebody may wait for, in a turn."""
+        """Return an event to wait for while the lock is held."""
         return cast("Event", _Event(self._lock))
 
-    def turn(self) -> AbstractContextManager[object]:
-        """The lock; it must not be held already."""
+    def lock(self) -> AbstractContextManager[object]:
+        """Return the lock, which must not be held already."""
         return self._lock
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """Gives the lock away."""
+    def unlocked(self) -> Iterator[None]:
+        """Release the lock in the block."""
         self._lock.release()
         try:
             yield
@@ -76,12 +76,12 @@ class Threads(Greenlets):
             self._lock.acquire()
 
     def spawn(self, run: Callable[[], None], end: Callable[[], None]) -> Task:
-        """Starts a thread, which never keeps the program from ending."""
+        """Start a thread that does not keep the program from ending."""
         return _Thread(self, run, end)
 
 
 class _Event:
-    """As gevent's, for threads that take turns; used in a turn only."""
+    """An event for threads under one lock; used only while it is held."""
 
     def __init__(self, lock: threading.Lock) -> None:
         self._changed = threading.Condition(lock)
@@ -102,7 +102,7 @@ class _Event:
 
 
 class _Thread:
-    def __init__(self, threads: Threads, run: Callable[[], None], end: Callable[[], None]) -> None:
+    def __init__(self, threads: ThreadBackend, run: Callable[[], None], end: Callable[[], None]) -> None:
         self._threads = threads
         self._run = run
         self._end = end
@@ -110,14 +110,14 @@ class _Thread:
         self._thread.start()
 
     def join(self) -> None:
-        with self._threads.away():
+        with self._threads.unlocked():
             self._thread.join()
 
     def kill(self) -> None:
         self._end()
 
     def _in_turn(self) -> None:
-        with self._threads.turn():
+        with self._threads.lock():
             self._run()
         gevent.get_hub().destroy(
             destroy_loop=True
@@ -125,10 +125,10 @@ class _Thread:
 
 
 def is_patched() -> bool:
-    """Whether the program lets greenlets work while it waits."""
+    """Return whether other greenlets run while the program waits."""
     return monkey.is_module_patched("threading")
 
 
-def background() -> Greenlets:
-    """What suits the program."""
-    return Greenlets() if is_patched() else Threads()
+def get_backend() -> GreenletBackend:
+    """Return the backend for this program."""
+    return GreenletBackend() if is_patched() else ThreadBackend()

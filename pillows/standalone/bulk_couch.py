@@ -1,4 +1,4 @@
-"""Writes bulks of documents to a CouchDB database with `_bulk_docs`."""
+"""Writes batches of documents to a CouchDB database with `_bulk_docs`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import ConfigError, PermanentError, RetryableError
 from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
 
-#: How often a document is written over what others write meanwhile.
-_OVERWRITES = 5
+#: How often a conflict is overwritten while others write, too.
+_MAX_OVERWRITES = 5
 
 
 class ConflictError(PermanentError):
@@ -39,7 +39,7 @@ class _Rows(msgspec.Struct):
 
 
 class CouchBulkWriter:
-    """Writes to one database. It is neither created, unless asked for, nor ever deleted.
+    """Writes to one database, which is created only if asked for and never deleted.
 
     Args:
         url: of the database, with user and password if need be.
@@ -47,40 +47,40 @@ class CouchBulkWriter:
         create: create the database with the first write, if it is missing.
 
     Raises:
-        ConfigError: the URL names no database, or `on_conflict` is none of the three.
+        ConfigError: the URL names no database, or `on_conflict` is not one of the three.
     """
 
     def __init__(self, url: str, on_conflict: str = "skip", create: bool = False) -> None:
         if on_conflict not in ("skip", "overwrite", "fail"):
-            raise ConfigError(f"on_conflict cannot be {on_conflict!r}.", remedy="skip, overwrite or fail")
+            raise ConfigError(f"on_conflict cannot be {on_conflict!r}.", remedy="use skip, overwrite or fail")
         connection, self._database = connection_of(url)
         self._couch = CouchClient(connection)
         self._on_conflict = on_conflict
         self._create = create
 
     def write(self, documents: Sequence[BulkDocument]) -> BulkOutcome:
-        """Writes a bulk.
+        """Write a batch.
 
         Raises:
-            RetryableError: the server is away or busy; nothing is known of the bulk.
+            RetryableError: the server is away or busy; nothing is known of the batch.
             AccessError: it does not let us in.
             ConflictError: there is a conflict, and `on_conflict` is `fail`.
         """
         if self._create:
             self._create_missing()
         rows = self._send(documents)
-        for _ in range(_OVERWRITES if self._on_conflict == "overwrite" else 0):
+        for _ in range(_MAX_OVERWRITES if self._on_conflict == "overwrite" else 0):
             if not any(row.is_conflict for row in rows):
                 break
             rows = self._overwrite(documents, rows)
-        outcome = outcome_of(documents, rows)
+        outcome = to_outcome(documents, rows)
         if outcome.conflict and self._on_conflict == "fail":
             id, why = next(iter(outcome.conflicts.items()))
             raise ConflictError(f"{outcome.conflict} conflicts, such as of {id!r}: {why}")
         return outcome
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Close every connection."""
         self._couch.close()
 
     def _create_missing(self) -> None:
@@ -99,30 +99,30 @@ class CouchBulkWriter:
         return rows
 
     def _overwrite(self, documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> list[WrittenRow]:
-        """Writes what had a conflict once more, over the revision that is there now."""
+        """Write the documents with conflicts again, over their present revisions."""
         ids = {document.id for document, row in zip(documents, rows, strict=True) if row.is_conflict}
-        revs = self._revs(sorted(ids))
-        # Of several documents of one id in a bulk, the last is what should be there.
+        revs = self._get_revs(sorted(ids))
+        # Of several documents with one id in a batch, the last one counts.
         last = {document.id: document for document in documents if document.id in ids}
-        again = self._send([_over(document, revs.get(id, "")) for id, document in last.items()])
-        said = dict(zip(last, again, strict=True))
+        again = self._send([_replace_rev(document, revs.get(id, "")) for id, document in last.items()])
+        new_rows = dict(zip(last, again, strict=True))
         return [
-            said[document.id] if row.is_conflict else row
+            new_rows[document.id] if row.is_conflict else row
             for document, row in zip(documents, rows, strict=True)
         ]
 
-    def _revs(self, ids: Sequence[str]) -> dict[str, str]:
-        """The revisions that are there now."""
+    def _get_revs(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the present revisions."""
         path = self._couch.path(self._database, "_all_docs")
         found = self._couch.json("POST", path, _Rows, body={"keys": ids})
         return {row.key: row.value.rev for row in found.rows if row.value is not None}
 
 
 def connection_of(url: str) -> tuple[CouchConnection, str]:
-    """Connection and database of a URL such as `http://user:password@host:5984/name`.
+    """Return connection and database of a URL such as `http://user:password@host:5984/name`.
 
     Raises:
-        ConfigError: it names no database on a server.
+        ConfigError: it does not name a database on a server.
     """
     parsed = parse_database_url(url)
     auth = None
@@ -131,11 +131,11 @@ def connection_of(url: str) -> tuple[CouchConnection, str]:
     return CouchConnection(url=parsed.server, auth=auth), parsed.database
 
 
-def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> BulkOutcome:
-    """What the rows of `_bulk_docs` say, each of the document in its place."""
-    said = list(zip(documents, rows, strict=True))
-    conflicts = [(document, row) for document, row in said if row.is_conflict]
-    failures = [(document, row) for document, row in said if row.error and not row.is_conflict]
+def to_outcome(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) -> BulkOutcome:
+    """Return the outcome in the rows of `_bulk_docs`, which are in the order of the documents."""
+    pairs = list(zip(documents, rows, strict=True))
+    conflicts = [(document, row) for document, row in pairs if row.is_conflict]
+    failures = [(document, row) for document, row in pairs if row.error and not row.is_conflict]
     return BulkOutcome(
         conflicts={document.id or row.id: str(row) for document, row in conflicts},
         failures={document.id or row.id: str(row) for document, row in failures},
@@ -144,6 +144,6 @@ def outcome_of(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) ->
     )
 
 
-def _over(document: BulkDocument, rev: str) -> BulkDocument:
+def _replace_rev(document: BulkDocument, rev: str) -> BulkDocument:
     body: Mapping[str, Any] = {k: v for k, v in msgspec.json.decode(document.body).items() if k != "_rev"}
     return BulkDocument.of({**body, "_rev": rev} if rev else body)

@@ -1,4 +1,4 @@
-"""What a bulk writer gets and what it answers."""
+"""The documents and outcomes of bulk writers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import msgspec
 
 
 class BulkDocument(msgspec.Struct, frozen=True):
-    """A document as it was when it was pushed.
+    """A document, encoded when it was pushed.
 
     Attributes:
-        id: its `_id`; empty where it has none, and the target gives it one.
+        id: its `_id`; empty if the target chooses it.
         body: its JSON.
     """
 
@@ -22,10 +22,10 @@ class BulkDocument(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | bytes) -> Self:
-        """The document that is pushed now.
+        """Encode a document.
 
         Raises:
-            TypeError, ValueError: it is no JSON object.
+            TypeError, ValueError: it is not a JSON object.
         """
         if isinstance(document, bytes):
             return cls(id=msgspec.json.decode(document, type=_Named).id, body=document)
@@ -43,14 +43,14 @@ class _Named(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkOutcome:
-    """What became of a bulk. A document that is in neither was written.
+    """The outcome of a batch. A document that is in neither mapping was written.
 
-    The ids are for people. Where a bulk has several documents of one id, or some without an id, only
-    the counts can tell how many were not written: without them every document of a named id counts.
+    The ids are for people. If a batch has several documents with one id, or some without, only the counts
+    say how many were not written; without counts every document of a named id counts.
 
     Attributes:
-        conflicts: id -> why, of documents that the target has in another revision.
-        failures: id -> why, of documents that can never be written.
+        conflicts: id -> reason, of documents that the target holds in another revision.
+        failures: id -> reason, of documents that can never be written.
         conflict: how many documents had a conflict.
         failed: how many failed.
     """
@@ -60,8 +60,8 @@ class BulkOutcome:
     conflict: int | None = None
     failed: int | None = None
 
-    def counted(self, documents: Sequence[BulkDocument]) -> Self:
-        """The same, with both counts, for the bulk that it is the outcome of."""
+    def with_counts(self, documents: Sequence[BulkDocument]) -> Self:
+        """Return the outcome with both counts, for the batch it belongs to."""
         return replace(
             self,
             conflict=_count(documents, self.conflicts) if self.conflict is None else self.conflict,

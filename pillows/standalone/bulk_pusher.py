@@ -5,12 +5,12 @@
             pusher.push(person)
     print(pusher.counts)
 
-A document is serialised when it is pushed, so what the caller does with it afterwards changes nothing,
-and one that has no JSON form is refused at once. `push` waits while so much is under way that another
-batch may not wait, so memory is bounded by (jobsbuffersizemax + 2 x max_in_flight) batches.
+A document is encoded when it is pushed, so later changes to it have no effect, and one without a JSON
+form is refused at once. `push` waits while as many batches wait as may, so memory is bounded by
+(jobsbuffersizemax + 2 x max_in_flight) batches.
 
-Bulks are written in greenlets where `gevent.monkey` has patched all, else in threads; in both, any
-number of them may push. A function that writes, and the observer, are called from there.
+Batches are written in greenlets if `gevent.monkey` has patched everything, else in threads; any number
+of either may push. The function that writes, and the observer, are called from there.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
-from pillows.standalone.backends import background
+from pillows.standalone.backends import get_backend
 from pillows.standalone.bulk_couch import CouchBulkWriter
 from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
 
-#: So many conflicts and failures are remembered by id; beyond that they are only counted.
+#: Conflicts and failures that are remembered by id; more are only counted.
 MAX_REMEMBERED = 10_000
 
 
@@ -48,13 +48,13 @@ class PusherClosed(PillowError):
 
 @dataclass(slots=True, kw_only=True)
 class BulkCounts:
-    """What became of documents.
+    """The outcome of documents.
 
     Attributes:
         ok: how many were written.
-        conflict: how many were not, because the target has another revision.
+        conflict: how many were not written, because the target holds another revision.
         failed: how many can never be written.
-        conflicts: id -> why, of up to `MAX_REMEMBERED`.
+        conflicts: id -> reason, of up to `MAX_REMEMBERED`.
         failures: the same.
     """
 
@@ -65,7 +65,7 @@ class BulkCounts:
     failures: dict[str, str] = field(default_factory=dict)
 
     def add(self, documents: int, outcome: BulkOutcome) -> None:
-        """Counts a bulk of so many documents, by its outcome's counts."""
+        """Count a batch of documents by its outcome."""
         conflict, failed = outcome.conflict or 0, outcome.failed or 0
         self.conflict += conflict
         self.failed += failed
@@ -121,12 +121,12 @@ class BulkPusher:
         self._observer = observer or Observer()
         self._tail = TailKey(name, "")
         self._max_tries = max_tries
-        self._background = background()
+        self._backend = get_backend()
         self._couches: list[CouchBulkWriter] = []
         self._closed = False
-        self._stop = self._background.event()
+        self._stop = self._backend.event()
         self._under_way = 0
-        self._idle = self._background.event()
+        self._idle = self._backend.event()
         self._error: Exception | None = None
         policy = BatchPolicy(
             max_docs=threshold,
@@ -137,29 +137,29 @@ class BulkPusher:
 
         def lane() -> Pusher[BulkDocument]:
             write = partial(self._write_bulk, self._writer(target, on_conflict, create))
-            return Pusher(write, policy, self._clock, background=self._background)
+            return Pusher(write, policy, self._clock, backend=self._backend)
 
-        with self._background.turn():
+        with self._backend.lock():
             self._lanes = PartitionedPusher(lane, max_in_flight, attrgetter("id"))
 
     @property
     def waiting(self) -> int:
-        """How many documents were pushed and are not final yet."""
+        """The number of documents that were pushed and are not final yet."""
         return self._under_way
 
     def push(self, document: Mapping[str, Any] | bytes) -> None:
-        """Pushes a document; waits while too much is under way.
+        """Push a document; wait while too many are in flight.
 
         Args:
-            document: what `json` can hold; bytes are taken as the JSON text of a document.
+            document: a JSON object; bytes are the JSON text of a document.
 
         Raises:
             TypeError, ValueError: it has no JSON form; nothing else is affected.
             PusherClosed: `finish` was called.
-            The error that a bulk ended with: what was under way is not written, or not known to be.
+            The error that a batch ended with: documents in flight may not be written.
         """
         made = BulkDocument.of(document)
-        with self._background.turn():
+        with self._backend.lock():
             if self._closed:
                 raise PusherClosed
             self._began()
@@ -173,12 +173,12 @@ class BulkPusher:
                 raise
 
     def flush(self) -> BulkCounts:
-        """Waits until everything pushed is final; returns the counts of all so far.
+        """Wait until everything pushed is final; return the counts of all so far.
 
         Raises:
             The error that a bulk ended with.
         """
-        with self._background.turn():
+        with self._backend.lock():
             while self._under_way and self._error is None:
                 self._lanes.flush()
                 self._clock.wait(self._idle, 0.05)
@@ -187,7 +187,7 @@ class BulkPusher:
         return self.counts
 
     def finish(self) -> BulkCounts:
-        """As `flush`, and takes no more documents. May be called twice.
+        """Flush, and accept no more documents. May be called twice.
 
         Raises:
             The error that a bulk ended with.
@@ -198,8 +198,8 @@ class BulkPusher:
             self.close()
 
     def close(self) -> None:
-        """Ends at once: what is under way may or may not be written. May be called twice."""
-        with self._background.turn():
+        """End at once: documents in flight may or may not be written. May be called twice."""
+        with self._backend.lock():
             self._closed = True
             self._stop.set()
             self._lanes.kill()
@@ -207,13 +207,13 @@ class BulkPusher:
             couch.close()
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the pusher."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finishes; after an error, closes at once."""
+        """Finish; after an error, close at once."""
         if kind is None:
             self.finish()
         else:
@@ -229,7 +229,7 @@ class BulkPusher:
             self._idle.set()
 
     def _writer(self, target: str | _Write, on_conflict: str, create: bool) -> _Write:
-        """What writes for one lane: each has connections of its own, as threads must."""
+        """Return the writer of one lane: each has its own connections, as threads must."""
         if not isinstance(target, str):
             return target
         self._couches.append(CouchBulkWriter(target, on_conflict, create))
@@ -238,7 +238,7 @@ class BulkPusher:
     def _write_bulk(self, write: _Write, documents: list[BulkDocument]) -> None:
         began = self._clock.monotonic()
         try:
-            outcome = (self._until_done(write, documents) or BulkOutcome()).counted(documents)
+            outcome = (self._until_done(write, documents) or BulkOutcome()).with_counts(documents)
         except Exception as error:
             self._error = self._error or error
             self._idle.set()
@@ -257,7 +257,7 @@ class BulkPusher:
         backoff = Backoff()
         while True:
             try:
-                with self._background.away():
+                with self._backend.unlocked():
                     return write(documents)
             except RetryableError as error:
                 delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)

@@ -1,4 +1,4 @@
-"""Several calls at once, all of them waited for: in greenlets, or in threads."""
+"""Makes several calls at once and waits for all: in greenlets or in threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from gevent.pool import Pool
 
-#: What a call returned, or what it raised.
+#: The result of a call, or its error.
 Outcome = tuple[Any, Exception | None]
 Calls = Sequence[Callable[[], Any]]
 
@@ -22,8 +22,8 @@ class GreenletCalls:
     """Calls in greenlets.
 
     Args:
-        max_parallel: so many at once.
-        timeout_seconds: a call that takes longer is ended; None: it may.
+        max_parallel: calls at once.
+        timeout_seconds: a call that takes longer is ended; None: no limit.
     """
 
     def __init__(self, max_parallel: int, timeout_seconds: float | None) -> None:
@@ -31,7 +31,7 @@ class GreenletCalls:
         self._timeout_seconds = timeout_seconds
 
     def __call__(self, calls: Calls) -> list[Outcome]:
-        """What became of each call, in their order."""
+        """Return the outcome of each call, in their order."""
         pool = Pool(self._max_parallel)
         greenlets = []
         try:
@@ -39,7 +39,7 @@ class GreenletCalls:
                 greenlets.append(pool.spawn(self._caught, call))  # noqa: PERF401 - killed if this is
             gevent.joinall(greenlets)  # gives them in the order of their ends
         except BaseException:
-            pool.kill()  # who waited was stopped: no call begins after that
+            pool.kill()  # the caller was stopped: no call begins after that
             raise
         return [greenlet.get() for greenlet in greenlets]
 
@@ -49,11 +49,11 @@ class GreenletCalls:
 
 
 class ThreadCalls:
-    """Calls in threads, each of which keeps its place among them: the first is always of the first file.
+    """Calls in threads, each with its place: the first call is always of the first file.
 
     Args:
-        max_parallel: so many at once.
-        timeout_seconds: a call that takes longer is not waited for any more; None: it may.
+        max_parallel: calls at once.
+        timeout_seconds: a call that takes longer is abandoned; None: no limit.
     """
 
     def __init__(self, max_parallel: int, timeout_seconds: float | None) -> None:
@@ -62,7 +62,7 @@ class ThreadCalls:
         self._running: dict[int, threading.Thread] = {}
 
     def __call__(self, calls: Calls) -> list[Outcome]:
-        """What became of each call, in their order."""
+        """Return the outcome of each call, in their order."""
         busy = [place for place, thread in self._running.items() if thread.is_alive()]
         outcomes: dict[int, Outcome] = dict.fromkeys(busy, (None, _busy()))
         waiting = deque((place, call) for place, call in enumerate(calls) if place not in outcomes)
@@ -89,7 +89,7 @@ class ThreadCalls:
     def _next(
         self, ended: SimpleQueue[tuple[int, Outcome]], deadlines: Mapping[int, float]
     ) -> dict[int, Outcome]:
-        """What became of those that are over next, or late."""
+        """Return the outcomes of the calls that end next, or are late."""
         left = min(deadlines.values()) - time.monotonic()
         try:
             place, outcome = ended.get(timeout=max(0.0, left) if left < math.inf else None)
@@ -97,7 +97,7 @@ class ThreadCalls:
             now = time.monotonic()
             return {p: (None, _late(self._timeout_seconds)) for p, until in deadlines.items() if until <= now}
         del self._running[place]
-        return {place: outcome} if place in deadlines else {}  # else it was late, and counts as that
+        return {place: outcome} if place in deadlines else {}  # else it was late, and was counted as such
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:

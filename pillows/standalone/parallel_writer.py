@@ -1,11 +1,11 @@
-"""One writer in front of several: what is done to it is done to all of them, and they must agree.
+"""Writes to several file-like objects at once: each call is made on all of them, and they must agree.
 
     with ParallelWriter([open("a.bin", "wb"), open("b.bin", "wb")]) as both:
         both.write(b"once, to both")
 
-Every attribute is the files' own: methods are called on all at once, and all are waited for, whatever
-the others do. Works with any file-like objects, reading and iterating included. The calls are made in
-greenlets where `gevent.monkey` has patched all, else in threads.
+Every attribute is the files' own: methods are called on all at once, and all are waited for, even if some
+fail. Works with any file-like objects, also for reading and iterating. The calls are made in greenlets if
+`gevent.monkey` has patched everything, else in threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DivergenceError(PillowError):
     """The files answered differently.
 
     Attributes:
-        results: what each answered, in their order.
+        results: of each file, in their order.
     """
 
     def __init__(self, message: str, results: Sequence[object]) -> None:
@@ -46,7 +46,7 @@ class ParallelError(PillowError):
 
     Attributes:
         errors: index of the file -> its error.
-        results: index of the file -> what it answered, of those that did not fail.
+        results: index of the file -> its result, of those that did not fail.
     """
 
     def __init__(self, message: str, errors: Mapping[int, Exception], results: Mapping[int, object]) -> None:
@@ -60,8 +60,8 @@ class ParallelWriter:
 
     Args:
         files: the objects; they are closed with this one.
-        max_parallel: so many are written at once; all of them unless given.
-        ignore_diff: methods that may answer differently.
+        max_parallel: files that are written at once; all unless given.
+        ignore_diff: methods whose results may differ.
         timeout_seconds: a call on one file that takes longer is abandoned and counts as failed; what
             it did is not known. A thread can't be ended: there it goes on, and until it has ended every
             further call on that file fails.
@@ -81,16 +81,16 @@ class ParallelWriter:
             raise ValueError("max_parallel is at least 1")
         self._files = tuple(files)
         self._ignore_diff = frozenset(ignore_diff)
-        # Callers take turns, so that every file sees the calls in the same order.
-        self._turn: AbstractContextManager[Any] = RLock() if is_patched() else threading.RLock()
+        # One caller at a time, so that every file sees the calls in the same order.
+        self._lock: AbstractContextManager[Any] = RLock() if is_patched() else threading.RLock()
         calls = GreenletCalls if is_patched() else ThreadCalls
-        self._made_all = calls(max_parallel or len(files), timeout_seconds)
+        self._call_all = calls(max_parallel or len(files), timeout_seconds)
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute of all files: a method calls theirs, any other value must be the same.
+        """Return an attribute of all files: a method calls theirs, any other value must be the same.
 
         Raises:
-            AttributeError: the first has none of that name.
+            AttributeError: the first file has none of that name.
             DivergenceError: the values differ.
         """
         if name.startswith("_"):  # also while a copy of this object is only being made
@@ -98,10 +98,10 @@ class ParallelWriter:
         values = [getattr(file, name) for file in self._files]
         if callable(values[0]):
             return partial(self._call, name)
-        return self._agreed(name, values)
+        return self._agree_on(name, values)
 
     def __iter__(self) -> Iterator[Any]:
-        """The lines of the files.
+        """Yield the lines of the files.
 
         Raises:
             DivergenceError: they differ, or one has ended before the others.
@@ -111,7 +111,7 @@ class ParallelWriter:
             yield line
 
     def __next__(self) -> Any:
-        """The next line of the files.
+        """Return the next line of the files.
 
         Raises:
             StopIteration: all have ended.
@@ -123,7 +123,7 @@ class ParallelWriter:
         return line
 
     def close(self) -> None:
-        """Closes all files, whatever some of them say.
+        """Close all files, even if some fail.
 
         Raises:
             ParallelError: some could not be closed; all others are.
@@ -131,13 +131,13 @@ class ParallelWriter:
         self._all("close", [file.close for file in self._files])
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Return the writer."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes all files; an error that is under way goes before theirs."""
+        """Close all files; an error of the block goes before theirs."""
         try:
             self.close()
         except PillowError as failed:
@@ -146,31 +146,31 @@ class ParallelWriter:
             error.add_note(str(failed))
 
     def _next(self, iterators: Sequence[Any]) -> Any:
-        return self._agreed("next", self._all("next", [partial(next, each, _END) for each in iterators]))
+        return self._agree_on("next", self._all("next", [partial(next, each, _END) for each in iterators]))
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         calls = [partial(getattr(file, name), *args, **kwargs) for file in self._files]
-        return self._agreed(name, self._all(name, calls))
+        return self._agree_on(name, self._all(name, calls))
 
     def _all(self, name: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        """What each call returned, once all have ended."""
-        with self._turn:
-            outcomes = self._made_all(calls)
+        """Return the result of each call, once all have ended."""
+        with self._lock:
+            outcomes = self._call_all(calls)
         errors = {i: error for i, (_, error) in enumerate(outcomes) if error is not None}
         if errors:
-            answered = {i: result for i, (result, error) in enumerate(outcomes) if error is None}
-            told = "; ".join(f"file {i}: {type(e).__name__}: {e}" for i, e in errors.items())
-            raise ParallelError(f"{name} failed: {told}", errors, answered) from next(iter(errors.values()))
+            answers = {i: result for i, (result, error) in enumerate(outcomes) if error is None}
+            details = "; ".join(f"file {i}: {type(e).__name__}: {e}" for i, e in errors.items())
+            raise ParallelError(f"{name} failed: {details}", errors, answers) from next(iter(errors.values()))
         return [result for result, _ in outcomes]
 
-    def _agreed(self, name: str, results: Sequence[Any]) -> Any:
+    def _agree_on(self, name: str, results: Sequence[Any]) -> Any:
         first, *others = results
         if name not in self._ignore_diff and any(other != first for other in others):
-            shown = ", ".join(_shown(result) for result in results)
+            shown = ", ".join(_abbreviate(result) for result in results)
             raise DivergenceError(f"{name} answered differently: {shown}", results)
         return first
 
 
-def _shown(result: object) -> str:
+def _abbreviate(result: object) -> str:
     text = "the end" if result is _END else repr(result)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""How long `verify` waits for a source that is away: a feed by itself tries again for ever."""
+"""Limits how long `verify` waits for a source that is away: a feed by itself retries forever."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 
 
-class SourcePatience:
+class SourceTimeout:
     """Watches one reading of a feed.
 
     Args:
-        feed: what is read.
-        clock: tells for how long.
-        seconds: so long it may be away at a stretch.
+        feed: the feed that is read.
+        clock: measures.
+        seconds: how long it may be away at a time.
     """
 
     def __init__(self, feed: Feed, clock: Clock, seconds: float) -> None:
@@ -22,8 +22,8 @@ class SourcePatience:
         self._seconds = seconds
         self._since: float | None = None
 
-    def look(self) -> None:
-        """To be called with every batch of the feed, its signs of life included.
+    def check(self) -> None:
+        """Check the source; call it with every batch of the feed, including empty ones.
 
         Raises:
             RetryableError: it was away for too long.

@@ -1,15 +1,15 @@
 """Proves that targets and source agree, beside a live pillow, in bounded memory.
 
-Both sides are read in whole, once, and compared. Then what differs is looked at again, until it is
-settled: a document that the pillow has not passed yet, or that changes just now, is on its way and no
-difference. Each look is made in the one order that proves something:
+Both sides are read once in whole and compared. Then the differences are checked again until they are
+settled: a document that the pillow has not processed yet, or that is changing, is in flight and not a
+difference. Each check follows the only order that proves something:
 
-1. the checkpoint is read, and the ids of all changes behind it: those are on their way;
+1. the checkpoint is read, and the ids of all changes behind it: those are in flight;
 2. the targets are read;
-3. the source's changes since its last reading are read: those, too, are on their way.
+3. the source's changes since its last reading are read: those, too, are in flight.
 
-What differs still and is in neither set did not change between 1 and 3, and the checkpoint had passed
-it before the target was asked: so the target has lost it.
+A document that still differs and is in neither set did not change between 1 and 3, and the checkpoint had
+passed it before the target was read: so the target has lost it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from pillows.pillow import Pillow
 from pillows.stages.transforms import PassThrough
 from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import KeyedTransport, Transport
-from pillows.verify.comparison_table import Scratch
-from pillows.verify.source_timeout import SourcePatience
+from pillows.verify.comparison_table import ComparisonTable
+from pillows.verify.source_timeout import SourceTimeout
 
-#: Documents that a target is asked for at once when it is looked at again.
-_ASKED = 500
-#: Between two looks at what is on its way.
-_LOOK_SECONDS = 1.0
-#: Examples of each kind of difference.
+#: Documents per query of a target in a check.
+_CHUNK_DOCUMENTS = 500
+#: Interval of the checks.
+_CHECK_SECONDS = 1.0
+#: Ids reported for each kind of difference.
 EXAMPLES = 10
 
 KINDS = ("missing", "stale", "phantom")
@@ -63,8 +63,8 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What was found in one target.
+class TargetReport:
+    """The result for one target.
 
     Attributes:
         target: its name.
@@ -83,19 +83,19 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What was found.
+    """The result of a verification.
 
     Attributes:
         documents: in the source that should have rows.
-        targets: what was found in each.
-        on_their_way: differences of the first comparison that the pillow had not passed yet when
-            the time was up.
-        dead: documents left out, since they are in the dead letters.
+        targets: the result for each.
+        in_flight: differences of the first comparison that the pillow had not processed when the time was
+            up.
+        dead: documents with dead letters, which were excluded.
     """
 
     documents: int
-    targets: Sequence[Found]
-    on_their_way: int
+    targets: Sequence[TargetReport]
+    in_flight: int
     dead: int
 
     @property
@@ -105,19 +105,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is verified.
+class VerifyContext:
+    """What a verification needs.
 
     Attributes:
         pillow: decides which documents should have rows where.
         feed: reads the source; documents come along only if `needs_documents`.
-        transports: those that can tell what they hold.
+        transports: of the pillow; those that can list what they hold are compared.
         checkpoint: the saved checkpoint as of now.
         dead: ids in the dead letters as of now.
         clock: for waits.
-        wait_seconds: how long to wait for what is on its way; 0 where no pillow runs.
-        patience_seconds: how long to wait for a source that is away.
-        progress: called with what is read, and how many documents so far.
+        wait_seconds: how long to wait for documents in flight; 0 if no pillow runs.
+        source_timeout_seconds: how long to wait for a source that is away.
+        progress: called with the side that is read, and the number of documents so far.
     """
 
     pillow: Pillow
@@ -127,12 +127,12 @@ class Subject:
     dead: Callable[[], Sequence[str]]
     clock: Clock
     wait_seconds: float
-    patience_seconds: float = 60.0
+    source_timeout_seconds: float = 60.0
     progress: Callable[[str, int], None] = field(default=lambda _what, _count: None)
 
 
 def needs_documents(pillow: Pillow) -> bool:
-    """Whether a document must be read to say which outputs it has rows in."""
+    """Return whether a document must be read to know which outputs it has rows in."""
     return pillow.filter.needs_document or not isinstance(pillow.transform, PassThrough)
 
 
@@ -140,113 +140,113 @@ class Verifier:
     """Compares once, and again after a repair.
 
     Args:
-        subject: what is verified.
-        scratch: where both sides are put.
+        context: what is verified, and how.
+        table: holds both sides.
 
     Raises:
-        ConfigError: no target can tell what it holds.
+        ConfigError: no target can list what it holds.
     """
 
-    def __init__(self, subject: Subject, scratch: Scratch) -> None:
-        self._subject = subject
-        self._scratch = scratch
-        outputs = list(subject.pillow.outputs)
+    def __init__(self, context: VerifyContext, table: ComparisonTable) -> None:
+        self._context = context
+        self._table = table
+        outputs = list(context.pillow.outputs)
         self._targets = [
             Target(transport=transport, output=output, bit=outputs.index(output))
-            for transport in subject.transports
+            for transport in context.transports
             if isinstance(transport, KeyedTransport) and transport.verifiable
             for output in transport.outputs
         ]
         if not self._targets:
             raise ConfigError(
-                "No transport of this pillow can tell what it holds: append-only targets have no state."
+                "No transport of this pillow can list what it holds: append-only targets have no state."
             )
         # As in `Run._complete_pass`: those cannot be told from phantoms.
-        self._outlive = subject.pillow.keep_deleted or subject.pillow.keep_departed
+        self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed
         self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING
-        self._trigger = DocumentTrigger(subject.feed.fetch)
+        self._trigger = DocumentTrigger(context.feed.fetch)
 
     def verify(self) -> Report:
-        """Reads both sides in whole, and looks again at what differs until it is settled.
+        """Read both sides in whole, and check the differences until they are settled.
 
         Raises:
-            RetryableError: source or target is away; the source for longer than is waited for it.
+            RetryableError: a target is away, or the source for longer than the timeout.
             SourceChangedError: the source is another database than the checkpoint's.
             ConfigError: the pillow has no checkpoint yet.
         """
-        self._identity = self._subject.feed.identify()
+        self._identity = self._context.feed.identify()
         self._read_source("source")
         for number, target in enumerate(self._targets):
             count = 0
             for page in target.transport.stored(target.output):
-                self._scratch.put_stored(number, page)
-                self._subject.progress(target.name, count := count + len(page))
-        return self.look_again()
+                self._table.put_stored(number, page)
+                self._context.progress(target.name, count := count + len(page))
+        return self.recheck()
 
-    def look_again(self) -> Report:
-        """Looks at what differs until nothing of it is on its way, or the time is up.
+    def recheck(self) -> Report:
+        """Check the differences until none of them is in flight, or the time is up.
 
-        What begins to differ only now, in a source that is written to all the time, is not waited for.
+        Later differences, in a source that is written to all the time, are not waited for.
         """
-        clock = self._subject.clock
-        give_up_at = clock.monotonic() + self._subject.wait_seconds
+        clock = self._context.clock
+        give_up_at = clock.monotonic() + self._context.wait_seconds
         self._compare()
-        self._scratch.doubt()
+        self._table.freeze_pending()
         while True:
-            self._look()
-            on_their_way = self._scratch.on_their_way()
-            if not on_their_way or clock.monotonic() >= give_up_at:
-                return self._report(on_their_way)
-            clock.wait(Event(), _LOOK_SECONDS)
+            self._check()
+            in_flight = self._table.in_flight_count()
+            if not in_flight or clock.monotonic() >= give_up_at:
+                return self._report(in_flight)
+            clock.wait(Event(), _CHECK_SECONDS)
 
     def differing(self, after: str | None, limit: int) -> list[str]:
-        """Ids that differ anywhere, in byte order, behind `after`."""
-        return self._scratch.differing(after, limit)
+        """Return ids that differ in any target, in byte order, after `after`."""
+        return self._table.differing(after, limit)
 
-    def _look(self) -> None:
-        self._scratch.untouch()
-        checkpoint = self._subject.checkpoint()
+    def _check(self) -> None:
+        self._table.clear_in_flight()
+        checkpoint = self._context.checkpoint()
         if checkpoint is None:
             raise ConfigError("This pillow has no checkpoint yet.", remedy="let it run first")
         for changes, _ in self._changes(checkpoint.seq):
-            self._scratch.touch(change.id for change in changes)
+            self._table.mark_in_flight(change.id for change in changes)
         for number, target in enumerate(self._targets):
-            self._ask_again(number, target)
-        self._read_source("source", touch=True)
+            self._reread_target(number, target)
+        self._read_source("source", mark=True)
         self._compare()
 
     def _compare(self) -> None:
-        self._scratch.leave_out(self._subject.dead())
-        self._scratch.compare([target.bit for target in self._targets], outlive=self._outlive)
+        self._table.exclude(self._context.dead())
+        self._table.compare([target.bit for target in self._targets], outlive=self._outlive)
 
-    def _ask_again(self, number: int, target: Target) -> None:
+    def _reread_target(self, number: int, target: Target) -> None:
         after: str | None = None
-        while ids := self._scratch.suspects(number, after, _ASKED):
-            self._scratch.forget_stored(number, ids)
+        while ids := self._table.candidates(number, after, _CHUNK_DOCUMENTS):
+            self._table.forget_stored(number, ids)
             for page in target.transport.stored(target.output, ids):
-                self._scratch.put_stored(number, page)
+                self._table.put_stored(number, page)
             after = ids[-1]
 
-    def _read_source(self, what: str, *, touch: bool = False) -> None:
+    def _read_source(self, what: str, *, mark: bool = False) -> None:
         count = 0
         for changes, seq in self._changes(self._read_to):
-            self._scratch.put_source(
-                (change.id, change.rev, change.leaf_version, self._outputs(change)) for change in changes
+            self._table.put_source(
+                (change.id, change.rev, change.leaf_version, self._find_outputs(change)) for change in changes
             )
-            if touch:
-                self._scratch.touch(change.id for change in changes)
+            if mark:
+                self._table.mark_in_flight(change.id for change in changes)
             self._read_to = seq or self._read_to
-            self._subject.progress(what, count := count + len(changes))
+            self._context.progress(what, count := count + len(changes))
 
     def _changes(self, since: Seq) -> Iterator[tuple[Sequence[Change], Seq | None]]:
-        """All changes from a position to the head of the feed."""
+        """Yield all changes from a position to the head of the feed."""
         stop = Event()
-        batches = self._subject.feed.batches(since, self._identity, stop)
-        patience = SourcePatience(self._subject.feed, self._subject.clock, self._subject.patience_seconds)
+        batches = self._context.feed.batches(since, self._identity, stop)
+        timeout = SourceTimeout(self._context.feed, self._context.clock, self._context.source_timeout_seconds)
         try:
             for batch in batches:
-                patience.look()
+                timeout.check()
                 if batch.changes or batch.seq is not None:
                     yield batch.changes, batch.seq
                 if batch.caught_up:
@@ -256,20 +256,20 @@ class Verifier:
             close: Callable[[], Any] = getattr(batches, "close", lambda: None)
             close()
 
-    def _outputs(self, change: Change) -> int | None:
-        """A bit for each output that the document should have rows in; None if nobody can say.
+    def _find_outputs(self, change: Change) -> int | None:
+        """Return a bit for each output that the document should have rows in; None if it is unknown.
 
-        All outputs where filter or transform raises: without a dead letter that is a difference.
+        All outputs if filter or transform raises: without a dead letter that is a difference.
         """
-        pillow = self._subject.pillow
+        pillow = self._context.pillow
         if change.deleted:
             return None if pillow.keep_deleted else 0
         if not needs_documents(pillow):
             return 1 if pillow.filter(change) else (None if pillow.keep_departed else 0)
-        return self._transformed(change)
+        return self._find_transformed_outputs(change)
 
-    def _transformed(self, change: Change) -> int | None:
-        pillow = self._subject.pillow
+    def _find_transformed_outputs(self, change: Change) -> int | None:
+        pillow = self._context.pillow
         try:
             if not pillow.filter(change):
                 return None if pillow.keep_departed else 0
@@ -281,20 +281,20 @@ class Verifier:
             return (1 << len(pillow.outputs)) - 1
         return sum(1 << bit for bit, output in enumerate(pillow.outputs) if rows.get(output))
 
-    def _report(self, on_their_way: int) -> Report:
-        scratch = self._scratch
+    def _report(self, in_flight: int) -> Report:
+        table = self._table
         return Report(
-            documents=scratch.size("source"),
+            documents=table.size("source"),
             targets=[
-                Found(
+                TargetReport(
                     target=target.name,
-                    stored=scratch.size("stored", number),
-                    kept=scratch.kept(number) if self._outlive else 0,
-                    counts=dict.fromkeys(KINDS, 0) | scratch.counts(number),
-                    examples={kind: scratch.examples(number, kind, EXAMPLES) for kind in KINDS},
+                    stored=table.size("stored", number),
+                    kept=table.kept(number) if self._outlive else 0,
+                    counts=dict.fromkeys(KINDS, 0) | table.counts(number),
+                    examples={kind: table.examples(number, kind, EXAMPLES) for kind in KINDS},
                 )
                 for number, target in enumerate(self._targets)
             ],
-            on_their_way=on_their_way,
-            dead=len(set(self._subject.dead())),
+            in_flight=in_flight,
+            dead=len(set(self._context.dead())),
         )

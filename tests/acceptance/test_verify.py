@@ -293,7 +293,7 @@ def test_what_a_stopped_pillow_has_not_passed_is_on_its_way_and_no_difference(wo
     world.couch.put("later", {"n": 1})
     world.couch.put("doc-000002", {"n": 1})
     code, facts = verify(daemon)
-    assert (code, facts["on_their_way"], counts(facts)) == (0, 2, {"sqlite": NONE})
+    assert (code, facts["in_flight"], counts(facts)) == (0, 2, {"sqlite": NONE})
 
 
 def test_a_pillow_that_never_ran_cannot_be_verified(world: World) -> None:

@@ -170,7 +170,7 @@ def test_exactly_what_was_planted_among_a_million_is_found_and_repaired_in_150_m
     code, facts, took = verify(pillowd, tmp_path, "--repair")
     print(f"\nverify, repair: {DOCUMENTS:,} documents in {len(holders)} targets: {took}")
     before = facts["before_repair"]
-    assert (before["documents"], before["on_their_way"]) == (DOCUMENTS, 0)
+    assert (before["documents"], before["in_flight"]) == (DOCUMENTS, 0)
     assert examples(before) == {name: each.found() for name, each in planted.items()}
     assert [found["counts"] for found in before["targets"]] == [
         {"missing": 3, "stale": 2, "phantom": 2}

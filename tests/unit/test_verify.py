@@ -16,8 +16,8 @@ from pillows.pillow import Pillow
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Stored
-from pillows.verify.comparison_table import Scratch
-from pillows.verify.verifier import Found, Report, Subject, Verifier
+from pillows.verify.comparison_table import ComparisonTable
+from pillows.verify.verifier import Report, TargetReport, Verifier, VerifyContext
 from tests.support.memory_transport import MemoryTransport
 
 NONE = {"missing": 0, "stale": 0, "phantom": 0}
@@ -77,11 +77,11 @@ class Scene:
                 self.target.held[change.id] = change.leaf_version
         self.passed = len(self.log)
 
-    def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, Found]:
+    def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, TargetReport]:
         pillow = Pillow(
             name="p", outputs=["cases"], filter=KeepAll(), transform=PassThrough(["cases"]), **self.kept
         )
-        subject = Subject(
+        subject = VerifyContext(
             pillow=pillow,
             feed=self,  # type: ignore[arg-type] # only what is asked for here
             transports=[self.target],
@@ -89,9 +89,9 @@ class Scene:
             dead=list,
             clock=self,  # type: ignore[arg-type] # no wall clock is needed
             wait_seconds=wait_seconds,
-            patience_seconds=30.0,
+            source_timeout_seconds=30.0,
         )
-        with Scratch() as scratch:
+        with ComparisonTable() as scratch:
             report = Verifier(subject, scratch).verify()
         return report, report.targets[0]
 
@@ -142,7 +142,7 @@ def test_what_the_pillow_has_not_passed_is_waited_for_and_then_equal(scene: Scen
 
     report, found = scene.verify()
 
-    assert (found.counts, report.on_their_way, scene.now) == (NONE, 0, 2.0)
+    assert (found.counts, report.in_flight, scene.now) == (NONE, 0, 2.0)
 
 
 def test_what_still_differs_when_the_pillow_has_passed_it_is_a_difference(scene: Scene) -> None:
@@ -157,14 +157,14 @@ def test_what_still_differs_when_the_pillow_has_passed_it_is_a_difference(scene:
     scene.on_wait = [lose]
     report, found = scene.verify()
 
-    assert (found.counts, report.on_their_way) == (NONE | {"missing": 1, "stale": 1}, 0)
+    assert (found.counts, report.in_flight) == (NONE | {"missing": 1, "stale": 1}, 0)
     assert found.examples == {"missing": ["d"], "stale": ["a"], "phantom": []}
 
 
 def test_what_is_never_passed_is_told_when_the_time_is_up_and_is_no_difference(scene: Scene) -> None:
     scene.put("a", 2)
     report, found = scene.verify(wait_seconds=5)
-    assert (found.counts, report.on_their_way, scene.now) == (NONE, 1, 5.0)
+    assert (found.counts, report.in_flight, scene.now) == (NONE, 1, 5.0)
 
 
 @pytest.mark.parametrize("reading", ["all", "again"])
@@ -183,7 +183,7 @@ def test_what_changes_while_the_target_is_read_is_on_its_way(scene: Scene, readi
     scene.target.before_answer = meanwhile
     report, found = scene.verify()
 
-    assert (found.counts, report.on_their_way) == (NONE, 0)
+    assert (found.counts, report.in_flight) == (NONE, 0)
 
 
 def test_a_source_that_is_written_to_all_the_time_is_not_waited_for(scene: Scene) -> None:
@@ -198,7 +198,7 @@ def test_a_source_that_is_written_to_all_the_time_is_not_waited_for(scene: Scene
     scene.on_wait = [scene.run]
     report, found = scene.verify()
 
-    assert (found.counts, report.on_their_way) == (NONE | {"missing": 1}, 0)
+    assert (found.counts, report.in_flight) == (NONE | {"missing": 1}, 0)
     assert found.examples["missing"] == ["b"]
     assert scene.now <= 2.0
 
