@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from checkpoints import Seq
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import (
+    MAX_LINE_BYTES,
     ChangesParser,
     ContinuousParser,
     LineSplitter,
     MalformedFeedError,
     PageParser,
+    ResponseEnd,
     excerpt,
     parse_change,
 )
@@ -284,3 +286,9 @@ def test_a_deleted_document_that_nests_too_deep_is_gone_and_other_deep_lines_are
     for line in (b'{"x":' + deep + b"}", b'{"id":5,"doc":{"a":' + deep + b"}}"):
         with pytest.raises(MalformedFeedError):
             parse_change(line)
+
+
+def test_a_line_may_be_256_mib_long_and_an_end_does_not_change():
+    assert MAX_LINE_BYTES == 268_435_456
+    with pytest.raises(AttributeError):
+        ResponseEnd("1-x").pending = 5

@@ -141,3 +141,7 @@ def test_a_longpoll_has_a_limit_and_the_ids_of_a_group_are_named_alone():
     assert query == "feed=longpoll&style=all_docs&include_docs=true&timeout=1500&since=1-x&limit=10"
     filtered = source(doc_ids=["a", "b"], on_filtered="ignore", deletes="ignore")
     assert filter_body(filtered, ["b"]) == b'{"doc_ids":["b"]}'
+
+
+def test_the_bounds_of_a_page_are_those_that_were_measured():
+    assert (INTERVAL, PAGE_BYTES, LARGE_DOCUMENT_BYTES) == (100, 8_388_608, 16_384)
