@@ -18,7 +18,7 @@ from pathlib import Path
 import gevent
 from gevent.event import Event
 
-from checkpoints import CheckpointStore, TailKey
+from checkpoints import CheckpointStore, ConfigDigest, TailKey
 from pillows import registry
 from pillows.clock import SystemClock
 from pillows.dead_letters.store import DeadLetters
@@ -27,7 +27,7 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import TailSettings
+from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 
@@ -44,15 +44,16 @@ def main(recorded: str) -> None:
                 pillow=Pillow(
                     name="bench", outputs=("bench",), filter=KeepAll(), transform=PassThrough(("bench",))
                 ),
+                digest=ConfigDigest(),
+            ),
+            TailServices(
                 make_feed=lambda: RecordedFeed(Path(recorded)),
                 make_transports=lambda: [null("null", key, null.Connection(), {"bench": null.Output()})],
-                source_digest="",
-                pipeline_digest="",
                 store=store,
                 dead_letters=dead_letters,
                 clock=SystemClock(),
                 observer=Observer(),
-            )
+            ),
         )
         stop = Event()
         began = time.thread_time()

@@ -28,7 +28,7 @@ def microseconds_per_batch(batches: int, *, transports: int = 3) -> float:
     null = registry.transport("null")
     key = TailKey("bench", "bench/bench")
     made = [null(f"t{n}", key, null.Connection(), {"bench": null.Output()}) for n in range(transports)]
-    retrier = Retrier("bench", StopAwareWaiter(SystemClock(), Event()), Observer())
+    retrier = Retrier(TailKey("bench", "bench"), StopAwareWaiter(SystemClock(), Event()), Observer())
     fanout = FanOut(made, retrier, timeouts_seconds={each.name: 600.0 for each in made})
     batch = Batch(documents=[DocumentRows(id="a", rev="1-a", leaf_version=1, rows={})], epoch=1)
     began = time.thread_time()

@@ -189,3 +189,18 @@ class WriteResult:
     refused: Mapping[str, int] = field(default_factory=dict)
     dead: Mapping[str, str] = field(default_factory=dict)
     retry: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportResult:
+    """The outcome of a batch in one transport, once every document of it is final.
+
+    Attributes:
+        refused: id -> the stored write version, for documents that the target has in this or a newer state.
+        dead: id -> why it can never be written there.
+        committed: the checkpoint that a transactional target saved with the rows; None if it saved none.
+    """
+
+    refused: Mapping[str, int]
+    dead: Mapping[str, str]
+    committed: Checkpoint | None = None

@@ -1,31 +1,48 @@
-"""How the packages tell what happens: documented hooks that do nothing.
+"""How the packages report what happens: documented hooks that do nothing.
 
 Logs are an observer, metrics will be another; `pillows` imports neither. A hook must return at
-once and must not raise. `tail` is always the key of the tail
-that it happened to.
+once and must not raise. `tail` is always the key of the tail that it happened to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from checkpoints import Checkpoint, TailKey
 
 
 class Observer:
-    """Base class of observers. Implement whatever subset of hooks you like."""
+    """Base class of observers. Implement the hooks that you need."""
 
     def change(self, tail: TailKey, *, count: int, kept: int) -> None:
         """Called after `count` changes went through filter and transform, `kept` of them kept."""
 
+    def stage(self, tail: TailKey, *, stage: str, seconds: float) -> None:
+        """Called with the time that a batch spent in a stage: `filter`, `fetch` or `transform`."""
+
+    def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:
+        """Called when a batch is taken for writing, with what still waits to be written."""
+
+    def in_flight(self, tail: TailKey, *, batches: int) -> None:
+        """Called when a batch begins or ends to be written, with the number that is being written."""
+
+    def write(
+        self, tail: TailKey, *, transport: str, documents: int, size_bytes: int, seconds: float
+    ) -> None:
+        """Called after every document of a batch is final in one transport."""
+
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
         """Called after every transport has acknowledged a batch."""
 
+    def acknowledged(self, tail: TailKey, *, changes: int, seconds: float) -> None:
+        """Called after changes were acknowledged, with the age of the oldest since its arrival."""
+
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
-        """Called before waiting for another try at `where` (the source, or a transport's name)."""
+        """Called before waiting for a retry of `where` (the source, or a transport's name)."""
 
     def rewind(self, tail: TailKey, *, reason: str) -> None:
-        """Called when the source seems to serve again what was read before."""
+        """Called when the source seems to serve changes again that were read before."""
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
         """Called after a document was stored as a dead letter."""
@@ -34,10 +51,36 @@ class Observer:
         """Called after a checkpoint was saved durably."""
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
-        """Called when a pillow changes its state."""
+        """Called when a tail changes its state."""
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Called for what an operator should see but needs no action by the daemon."""
 
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Called for what happens rarely and is good to know: a start, a completed pass."""
+
+
+class CompositeObserver(Observer):
+    """Calls several observers, in their order.
+
+    Args:
+        observers: whom to call.
+    """
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+
+def _forward(hook: str) -> Any:
+    def call_all(self: CompositeObserver, tail: TailKey, **facts: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, hook)(tail, **facts)
+
+    call_all.__name__ = hook
+    call_all.__doc__ = getattr(Observer, hook).__doc__
+    return call_all
+
+
+# Each hook there is, so that a new one needs no edit here.
+for _hook in [name for name in vars(Observer) if not name.startswith("_")]:
+    setattr(CompositeObserver, _hook, _forward(_hook))

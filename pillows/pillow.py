@@ -17,9 +17,11 @@ from time import perf_counter
 import gevent
 
 from checkpoints import TailKey
+from pillows.clock import Clock
 from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Item, Outcome
 from pillows.delivery.partitioned_pusher import PartitionedPusher
+from pillows.delivery.pusher import Pusher
 from pillows.errors import FatalError, StoppedError
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
@@ -80,6 +82,7 @@ class Pipeline:
         watermark: is told what has arrived.
         observer: is told what was done.
         tail: the tail's key.
+        clock: tells when changes arrive.
     """
 
     def __init__(
@@ -87,10 +90,11 @@ class Pipeline:
         pillow: Pillow,
         *,
         trigger: DocumentTrigger,
-        pusher: PartitionedPusher[Item],
+        pusher: Pusher[Item] | PartitionedPusher[Item],
         watermark: Watermark,
         observer: Observer,
         tail: TailKey,
+        clock: Clock,
     ) -> None:
         self.filter = pillow.filter
         self.trigger = trigger
@@ -100,7 +104,9 @@ class Pipeline:
         self._pillow = pillow
         self._observer = observer
         self._tail = tail
+        self._clock = clock
         self._stage = ""
+        self._filter_seconds = self._fetch_seconds = self._transform_seconds = 0.0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
 
     def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
@@ -118,7 +124,7 @@ class Pipeline:
             on_batch(batch)
             if not batch.changes and batch.seq is None and batch.purge_seq is None:
                 continue  # a sign of life, nothing more
-            segment = self.watermark.begin(batch)
+            segment = self.watermark.begin(batch, self._clock.monotonic())
             if not batch.changes:
                 self.pusher.push((segment, None), 0)
             self._carry_changes(batch.changes, segment)
@@ -138,6 +144,7 @@ class Pipeline:
             if waited or turn_seconds > TURN_SECONDS:
                 turn_began = perf_counter()
         self._observer.change(self._tail, count=len(changes), kept=kept)
+        self._report_stages()
 
     def outcome_or_dead_letter(self, change: Change) -> Outcome:
         """What becomes of one change; where that fails, the dead letter that says why.
@@ -161,16 +168,23 @@ class Pipeline:
         self._stage = "filter"
         if change.deleted:
             return None if self._pillow.keep_deleted else gone(change)
-        if not self.filter(change):
+        began = perf_counter()
+        kept = self.filter(change)
+        filtered = perf_counter()
+        self._filter_seconds += filtered - began
+        if not kept:
             return None if self._pillow.keep_departed else gone(change)
         self._stage = "trigger"
         document = self.trigger(change)
+        fetched = perf_counter()
+        self._fetch_seconds += fetched - filtered
         if document.deleted:  # since the feed told of it
             return None if self._pillow.keep_deleted else gone(document)
         if self._chunked:
             return document
         self._stage = "transform"
         rows = self.transform(document)
+        self._transform_seconds += perf_counter() - fetched
         return DocumentRows(
             id=change.id,
             rev=document.rev,
@@ -178,6 +192,13 @@ class Pipeline:
             rows=rows,
             size_bytes=len(document.raw) if document.raw is not None else 0,
         )
+
+    def _report_stages(self) -> None:
+        self._observer.stage(self._tail, stage="filter", seconds=self._filter_seconds)
+        self._observer.stage(self._tail, stage="fetch", seconds=self._fetch_seconds)
+        if not self._chunked:
+            self._observer.stage(self._tail, stage="transform", seconds=self._transform_seconds)
+        self._filter_seconds = self._fetch_seconds = self._transform_seconds = 0.0
 
     def _warn_slow(self, change: Change, seconds: float) -> None:
         self._observer.warning(

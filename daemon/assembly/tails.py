@@ -8,7 +8,7 @@ from dataclasses import replace
 import gevent
 from gevent.event import Event
 
-from checkpoints import TailKey
+from checkpoints import ConfigDigest, TailKey
 from daemon.assembly.feeds import build_feed, build_shared_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.assembly.services import Services
@@ -16,12 +16,10 @@ from daemon.config.models import Config
 from daemon.config.plugins import add_plugins, digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
 from daemon.tail_lookup import tail_keys
-from pillows.delivery.batcher import BatchPolicy
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
-from pillows.progress.checkpointer import CheckpointPolicy
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import TailSettings
+from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.stages.filters import Filter
 from pillows.verify.repair import Repair
 
@@ -44,44 +42,42 @@ def build_tails(
     """
     add_plugins(config.daemon.plugins_path)
 
-    def factory(settings: TailSettings) -> Callable[[], Tail]:
-        return lambda: Tail(settings)
+    def factory(key: TailKey) -> Callable[[], Tail]:
+        settings = build_tail_settings(config, key)
+        parts = build_services(config, key, settings, services)
+        return lambda: Tail(settings, parts)
 
     wanted = tail_keys(config) if keys is None else keys
-    return {key: factory(build_tail_settings(config, key, services)) for key in wanted}
+    return {key: factory(key) for key in wanted}
 
 
-def build_tail_settings(config: Config, key: TailKey, services: Services) -> TailSettings:
-    """Return everything that one tail is made of.
+def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
+    """Return the settings of one tail.
 
     Raises:
         ConfigError: a Python path cannot be imported.
     """
-    settings = config.tails[key.pillow]
-    pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
-    checkpoints = CheckpointPolicy(
-        interval_seconds=config.checkpoints.interval,
-        max_uncheckpointed=config.checkpoints.max_uncheckpointed,
-    )
+    settings, plugins = config.tails[key.pillow], config.daemon.plugins_path
     return TailSettings(
         key=key,
-        pillow=pillow,
-        make_feed=lambda: _build_feed(config, key, pillow.filter, services),
-        make_transports=lambda: build_transports(config, key),
-        source_digest=source_digest(settings),
-        pipeline_digest=pipeline_digest(settings, digest_functions(settings, config.daemon.plugins_path)),
-        reload_recreated=settings.source.on_recreated == "reload",
-        batch=BatchPolicy(
-            max_docs=settings.batch.max_docs,
-            max_bytes=settings.batch.max_bytes,
-            linger_seconds=settings.batch.linger,
+        pillow=build_pillow(key.pillow, settings, plugins),
+        digest=ConfigDigest(
+            source=source_digest(settings),
+            pipeline=pipeline_digest(settings, digest_functions(settings, plugins)),
         ),
-        max_in_flight=settings.batch.max_in_flight,
-        checkpoints=checkpoints,
-        max_consecutive=settings.errors.max_consecutive,
+        reload_recreated=settings.source.on_recreated == "reload",
+        batch=settings.batch,
+        checkpoints=config.checkpoints,
+        errors=settings.errors,
         write_timeouts_seconds={entry.name: entry.timeout for entry in settings.transport},
-        max_tries=settings.errors.max_tries,
-        max_dead_letters=settings.errors.max_dead_letters,
+    )
+
+
+def build_services(config: Config, key: TailKey, settings: TailSettings, services: Services) -> TailServices:
+    """Return what one tail uses."""
+    return TailServices(
+        make_feed=lambda: _build_feed(config, key, settings.pillow.filter, services),
+        make_transports=lambda: build_transports(config, key),
         store=services.store,
         dead_letters=services.dead_letters,
         clock=services.clock,
@@ -106,7 +102,9 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
     halt = Event()
     alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
     try:
-        Repair(build_tail_settings(config, key, replace(services, feeds=None)), ids, halt=halt).execute()
+        settings = build_tail_settings(config, key)
+        alone = build_services(config, key, settings, replace(services, feeds=None))
+        Repair(settings, alone, ids, halt=halt).run()
         if halt.is_set():
             raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
     finally:

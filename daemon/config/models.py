@@ -16,8 +16,11 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
 from daemon.config.problems import ConfigProblem, KeyPath, Place
 from daemon.config.yaml_nodes import Node
+from pillows.dead_letters.dead_letter import ErrorOptions
+from pillows.delivery.batcher import BatchOptions
 from pillows.feed.options import SourceOptions
-from pillows.options import Duration, Options, OutputOptions, Size
+from pillows.options import Duration, Options, OutputOptions
+from pillows.progress.checkpointer import CheckpointOptions
 
 #: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
@@ -99,54 +102,6 @@ class LoggingOptions(Options):
 
     format: Literal["json", "console"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class CheckpointOptions(Options):
-    """How progress is saved.
-
-    Attributes:
-        type: the store; `pod` keeps it in `state_dir`.
-        interval: longest time between two saves.
-        max_uncheckpointed: most changes between two saves; after a crash, these and the batches in flight
-            are processed again.
-    """
-
-    type: Literal["pod"] = "pod"
-    interval: Duration = Field(default=5.0, gt=0)
-    max_uncheckpointed: int = Field(default=1000, ge=1)
-
-
-class BatchOptions(Options):
-    """The bounds of a batch, which holds the documents that are written together.
-
-    Attributes:
-        max_docs: most documents.
-        max_bytes: most bytes of documents.
-        linger: wait for more documents, for targets that charge per request.
-        max_in_flight: most batches that are written at once, for targets that answer late
-            (`elasticsearch`). The changes of each document stay in order.
-    """
-
-    max_docs: int = Field(default=1000, ge=1, le=100_000)
-    max_bytes: Size = Field(default=5 * 2**20, gt=0)
-    linger: Duration = Field(default=0.0, ge=0, le=60)
-    max_in_flight: int = Field(default=1, ge=1, le=16)
-
-
-class ErrorOptions(Options):
-    """The limits for documents that cannot be written.
-
-    Attributes:
-        max_tries: most attempts for a dead letter; then it waits for the operator.
-        max_consecutive: this many dead letters in a row fail the pillow, since they point to a wrong
-            configuration rather than to wrong documents.
-        max_dead_letters: most dead letters that are kept; one more stops the pillow, since none is ever
-            dropped.
-    """
-
-    max_tries: int = Field(default=5, ge=1)
-    max_consecutive: int = Field(default=1000, ge=1)
-    max_dead_letters: int = Field(default=100_000, ge=1)
 
 
 class TransportConfig(Options):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
+from pydantic import Field
 
 from checkpoints import TailKey
 from pillows.dead_letters.user_code_location import locate_user_code
 from pillows.models import Change, Document
+from pillows.options import Options
+from pillows.retry.backoff import bound_seconds
 
 #: The transport of a dead letter whose document failed before any transport saw it.
 PIPELINE = "-"
@@ -21,19 +22,20 @@ FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetterPolicy:
-    """How one tail keeps its dead letters.
+class ErrorOptions(Options):
+    """The limits for documents that cannot be written.
 
     Attributes:
-        max_letters: so many are kept; one more stops the tail, since none is ever dropped.
-        max_tries: how often a document is tried, the first time included.
-        config: digest of the filter, transform and transports that failed.
+        max_tries: most attempts for a dead letter; then it waits for the operator.
+        max_consecutive: this many dead letters in a row fail the pillow, since they point to a wrong
+            configuration rather than to wrong documents.
+        max_dead_letters: most dead letters that are kept; one more stops the pillow, since none is ever
+            dropped.
     """
 
-    max_dead_letters: int = 100_000
-    max_tries: int = 5
-    config: str = ""
+    max_tries: int = Field(default=5, ge=1)
+    max_consecutive: int = Field(default=1000, ge=1)
+    max_dead_letters: int = Field(default=100_000, ge=1)
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         stage: `filter`, `trigger`, `transform` or `transport`.
         error: why, in the words of whoever refused it, `MAX_ERROR_CHARACTERS` of them at most.
         seq: the position behind its change; empty where the feed gave none, or at a further try.
-        config: as in `LetterPolicy`, of the last failure.
+        config: digest of the filter, transform and transports of the last failure.
         at: wall-clock seconds of the last failure.
         first_at: wall-clock seconds of the first.
         failures: how often the document failed, in whatever version.
@@ -100,4 +102,4 @@ def describe_error(error: Exception) -> str:
 
 def retry_delay_seconds(tries: int) -> float:
     """How long to wait before another try, after so many."""
-    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(tries - 1, 30))
+    return bound_seconds(tries, initial_seconds=FIRST_PAUSE_SECONDS, max_seconds=LONGEST_PAUSE_SECONDS)

@@ -26,12 +26,11 @@ from pillows.dead_letters.dead_letter import (
     MAX_ERROR_CHARACTERS,
     PIPELINE,
     DeadLetter,
-    DeadLetterPolicy,
+    ErrorOptions,
     retry_delay_seconds,
 )
-from pillows.delivery.fanout import TransportResult
 from pillows.errors import FatalError
-from pillows.models import DocumentRows
+from pillows.models import DocumentRows, TransportResult
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
@@ -56,7 +55,9 @@ class DeadLetters:
         for key in self._tracker:
             self._note(key, self._tracker[key])
 
-    def add(self, dead_letters: Sequence[DeadLetter], policy: DeadLetterPolicy | None = None) -> None:
+    def add(
+        self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
+    ) -> None:
         """Stores dead letters of one tail; they are on disk after the next `sync`.
 
         Raises:
@@ -64,16 +65,16 @@ class DeadLetters:
         """
         if not dead_letters:
             return
-        policy = policy or DeadLetterPolicy()
+        options = options or ErrorOptions()
         known = self._index(dead_letters[0].tail)
         fresh = {(dead_letter.transport, dead_letter.id) for dead_letter in dead_letters} - known.due.keys()
-        if len(known.due) + len(fresh) > policy.max_dead_letters:
+        if len(known.due) + len(fresh) > options.max_dead_letters:
             raise FatalError(
-                f"There are {len(known.due)} dead letters, {policy.max_dead_letters} at most.",
+                f"There are {len(known.due)} dead letters, {options.max_dead_letters} at most.",
                 remedy="mend the cause, then `pillowd dead-letter retry` or `discard`",
             )
         for dead_letter in dead_letters:
-            self._put(dead_letter, policy)
+            self._put(dead_letter, options.max_tries, config)
 
     def clear(
         self, tail: TailKey, documents: Sequence[DocumentRows], results: Mapping[str, TransportResult]
@@ -203,7 +204,7 @@ class DeadLetters:
         """Closes the store."""
         self._tracker.close()
 
-    def _put(self, dead_letter: DeadLetter, policy: DeadLetterPolicy) -> None:
+    def _put(self, dead_letter: DeadLetter, max_tries: int, config: str) -> None:
         now = self._clock.wall()
         key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
         is_known = (dead_letter.transport, dead_letter.id) in self._index(dead_letter.tail).due
@@ -216,13 +217,13 @@ class DeadLetters:
             "stage": dead_letter.stage,
             "error": dead_letter.error[:MAX_ERROR_CHARACTERS],
             "seq": dead_letter.seq,
-            "config": policy.config,
+            "config": config,
             "at": now,
             "first_at": known.get("first_at", now),
             "failures": known.get("failures", 0) + 1,
             "next_retry_at": now + retry_delay_seconds(tries),
             "_tries": tries,
-            "_aborted": tries >= policy.max_tries,
+            "_aborted": tries >= max_tries,
         }
         self._tracker[key] = known | fields
         self._note(key, fields)

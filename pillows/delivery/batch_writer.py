@@ -1,24 +1,25 @@
-"""What happens to a batch: written everywhere, looked at where refused, and only then acknowledged.
+"""One batch from end to end: written everywhere, re-checked where refused, and only then acknowledged.
 
 The order is the promise. Dead letters are stored before the batch that leaves them behind is
-acknowledged, and durable before a checkpoint passes it (`Keeper`; a transactional target gets none
-with the rows until they are); a refused document is looked at before; the checkpoint moves last.
+acknowledged, and are on disk before a checkpoint passes it (`Checkpointer`; a transactional target gets
+no checkpoint with the rows until they are). A refused document is re-checked first. The checkpoint moves
+last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
-from checkpoints import TailKey
-from pillows.clock import Clock
-from pillows.dead_letters.dead_letter import DeadLetter, DeadLetterPolicy
-from pillows.dead_letters.store import DeadLetters
+from checkpoints import Checkpoint, TailKey
+from pillows.dead_letters.dead_letter import DeadLetter
+from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery import stale_writes
-from pillows.delivery.fanout import FanOut, TransportResult, find_divergence
+from pillows.delivery.fanout import FanOut, find_divergence
 from pillows.delivery.items import (
     Item,
     PartitionedItems,
@@ -26,106 +27,119 @@ from pillows.delivery.items import (
     partition_items,
     transform_chunks,
 )
-from pillows.delivery.stale_writes import SourceLookup
 from pillows.errors import FatalError
-from pillows.feed.base import DatabaseIdentity
-from pillows.models import Batch, DocumentRows
-from pillows.observer import Observer
-from pillows.progress.checkpointer import Checkpointer
-from pillows.progress.watermark import Watermark, WatermarkMove
+from pillows.feed.base import DatabaseIdentity, SourceLookup
+from pillows.models import Batch, DocumentRows, TransportResult
+from pillows.progress.tail_progress import TailProgress
+from pillows.progress.watermark import WatermarkMove
 from pillows.retry.retrier import Retrier
 from pillows.stages.transforms import ChunkedTransform, Transform
 from pillows.transports.base import newest
 
-#: So many documents in a row, of which so many were written before, look like a rewound source. More
-#: than a crash replays with the default `max_uncheckpointed` and the batches in flight.
-STALE_RUN = 10_000
-STALE_SHARE = 0.9
+#: Consecutive documents, nearly all written before, until a rewind of the source is reported. Larger than
+#: what a crash replays: the default `max_uncheckpointed` and the batches in flight.
+REWIND_MIN_DOCUMENTS = 10_000
+REWIND_MIN_STALE_RATIO = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """The outcome of one batch.
+
+    Attributes:
+        move: how far the watermark moved.
+    """
+
+    move: WatermarkMove
 
 
 class BatchWriter:
     """Writes the batches of one tail.
 
     Args:
-        tail: the tail's key.
+        transform: the pillow's; one that takes chunks is called here.
         fanout: delivers to the transports.
-        source: is asked about refused documents.
+        progress: takes the acknowledgements.
         dead_letters: takes what can never be written.
-        transform: the pillow's; one that takes chunks is asked here.
-        watermark: is told what was acknowledged.
-        keeper: keeps the checkpoint.
-        turn: held while anything is touched that batches in flight share.
-        transactional: the only transport saves the checkpoint with the rows.
-        raise_epoch: raises the epoch by one, durably here and in every target.
-        believes_equal: takes what a target has in the same version for a replay. Without that it is
-            written anew, unless another target has it in a newer one.
-        on_advance: called after each batch with how far the watermark moved.
-        max_consecutive: so many dead letters in a row mean that the configuration is wrong.
-        letter_policy: how dead letters are kept.
+        source: answers for refused documents.
+        retrier: retries reads of the source; has the tail, its observer and its clock.
+        lock: held while anything is touched that batches in flight share.
+        trust_equal: whether a document that a target has in the same version is a replay. Without that it
+            is written again, unless another target has it in a newer version.
     """
 
     def __init__(
         self,
-        tail: TailKey,
+        transform: Transform,
         *,
         fanout: FanOut,
+        progress: TailProgress,
+        dead_letters: TailDeadLetters,
         source: SourceLookup,
-        dead_letters: DeadLetters,
-        transform: Transform,
-        watermark: Watermark,
-        keeper: Checkpointer,
         retrier: Retrier,
-        observer: Observer,
-        clock: Clock,
-        turn: AbstractContextManager[object],
-        transactional: bool,
-        raise_epoch: Callable[[], None],
-        believes_equal: bool,
-        on_advance: Callable[[WatermarkMove], None],
-        max_consecutive: int,
-        dead_letter_policy: DeadLetterPolicy,
+        lock: AbstractContextManager[object],
+        trust_equal: bool = True,
     ) -> None:
-        self._tail = tail
-        self._fanout = fanout
-        self._source = source
-        self._dead_letters = dead_letters
+        self._tail = retrier.tail
+        self._observer = retrier.observer
+        self._clock = retrier.waiter.clock
         self._chunked = transform if isinstance(transform, ChunkedTransform) else None
-        self._watermark = watermark
-        self._keeper = keeper
+        self._dead_letters = dead_letters
+        self._fanout = fanout
+        self._progress = progress
+        self._source = source
         self._retrier = retrier
-        self._observer = observer
-        self._clock = clock
-        self._turn = turn
-        self._transactional = transactional
-        self._raise_epoch = raise_epoch
-        self._believes_equal = believes_equal
-        self._on_advance = on_advance
-        self._max_consecutive = max_consecutive
-        self._dead_letter_policy = dead_letter_policy
+        self._lock = lock
+        self._trust_equal = trust_equal
         self._consecutive = 0
-        self._replayed = 0
+        self._rewind = RewindDetector()
         self._raised_for: str | None = None
 
-    def write(self, items: Sequence[Item]) -> None:
-        """Writes one batch and acknowledges its changes.
+    def write(self, items: Sequence[Item]) -> BatchResult:
+        """Write one batch and acknowledge its changes.
 
-        Called for several batches at once, if no document is in two of them.
+        Several batches may be written at once, if no document is in two of them.
 
         Raises:
-            FatalError: the tail can't go on.
-            StoppedError: a stop was asked for while a target was away; nothing is acknowledged.
+            CheckpointMoved: an operator edited the checkpoint.
+            FatalError: the tail cannot go on.
+            StoppedError: a stop was requested while a target was unreachable; nothing is acknowledged.
         """
         began = self._clock.monotonic()
         if self._chunked is not None:
             items = transform_chunks(self._tail, items, self._chunked)
+            seconds = self._clock.monotonic() - began
+            self._observer.stage(self._tail, stage="transform", seconds=seconds)
         work = partition_items(items)
-        with self._turn:
-            self._bury(work.failures, items)  # first: no target may save a checkpoint past them then
-            batch = self._batch(work)
+        with self._lock:
+            self._store_dead_letters(work.failures, items)  # first: no target may save a checkpoint past them
+            batch = self._make_batch(work)
         results = self._fanout.deliver(batch) if batch.documents else {}
-        with self._turn:
-            self._settle(items, work, batch, results)
-            self._tell(batch, results, self._clock.monotonic() - began)
+        with self._lock:
+            move = self._settle(items, work, batch, results)
+            self._report(batch, results, move, began)
+        return BatchResult(move=move)
+
+    def _make_batch(self, work: PartitionedItems) -> Batch:
+        checkpoint = self._progress.checkpoint
+        documents = newest(work.documents)
+        return Batch(
+            documents=documents,
+            epoch=checkpoint.epoch,
+            first_pass=checkpoint.first_pass and not checkpoint.pass_done,
+            checkpoint=self._progress.preview(work.acks) if self._may_commit(work, documents) else None,
+        )
+
+    def _may_commit(self, work: PartitionedItems, documents: Sequence[DocumentRows]) -> bool:
+        """Whether the target may save the checkpoint with the rows: nothing has to happen in between.
+
+        A dead letter has to be on disk, or cleared; a document that went back in the source is re-checked.
+        """
+        return self._progress.is_transactional and not (
+            work.purge_seq
+            or self._dead_letters.holds_back(documents)
+            or stale_writes.has_regression(documents, work.documents)
+        )
 
     def _settle(
         self,
@@ -133,189 +147,184 @@ class BatchWriter:
         work: PartitionedItems,
         batch: Batch,
         results: Mapping[str, TransportResult],
-    ) -> None:
-        """Does what is to be done before a batch is acknowledged, and acknowledges it."""
-        dead_letters = self._dead(batch, results)
-        self._bury(dead_letters, items)
-        self._tell_divergence(results)
+    ) -> WatermarkMove:
+        """Do everything that a batch needs before it is acknowledged, and acknowledge it."""
+        dead_letters = list_dead_letters(self._tail, batch, results)
+        self._store_dead_letters(dead_letters, items)
+        self._report_divergence(results)
         if work.failures or dead_letters or self._consecutive:
-            self._count_consecutive(items, {dead_letter.id for dead_letter in dead_letters})
-        again = self._look_at_refused(batch, results, work.documents)
-        self._dead_letters.clear(self._tail, batch.documents, _together(results, again))
-        self._outrank_purged(work.purge_seq, batch.epoch)
-        self._acknowledge(work)
+            self._count_consecutive(items, {each.id for each in dead_letters})
+        again = self._rewrite_regressed(batch, results, work.documents)
+        self._dead_letters.clear(batch.documents, merge_results(results, again))
+        self._raise_epoch_after_purge(work.purge_seq, batch.epoch)
+        return self._progress.acknowledge(work.acks, _find_committed(results))
 
-    def _batch(self, work: PartitionedItems) -> Batch:
-        checkpoint = self._keeper.current
-        documents = newest(work.documents)
-        peek = None
-        if self._transactional and not work.purge_seq and self._may_pass(documents, work.documents):
-            peek = self._keeper.after(self._watermark.peek(work.acks))
-        return Batch(
-            documents=documents,
-            epoch=checkpoint.epoch,
-            first_pass=checkpoint.first_pass and not checkpoint.pass_done,
-            checkpoint=peek,
-        )
+    # --- dead letters
 
-    def _may_pass(self, documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
-        """Whether nothing has to happen between the target's commit and the checkpoint.
-
-        A dead letter has to be on disk, or cleared; a document that went back in the source is looked at.
-        """
-        return not (
-            self._dead_letters.unsynced(self._tail)
-            or self._dead_letters.affects(self._tail, documents)
-            or stale_writes.has_regression(documents, arrived)
-        )
-
-    def _bury(self, dead_letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
-        if not dead_letters:
-            return
-        ids = {dead_letter.id for dead_letter in dead_letters}
-        behind = {
-            outcome.id: str(segment.seq or "")
-            for segment, outcome in items
-            if outcome is not None and outcome.id in ids
-        }
-        located = [
-            msgspec.structs.replace(dead_letter, seq=behind.get(dead_letter.id, ""))
-            for dead_letter in dead_letters
-        ]
-        self._dead_letters.add(located, self._dead_letter_policy)
-        for dead_letter in dead_letters:
-            self._observer.dead_letter(
-                self._tail,
-                transport=dead_letter.transport,
-                id=dead_letter.id,
-                stage=dead_letter.stage,
-                error=dead_letter.error,
-            )
-
-    def _dead(self, batch: Batch, results: Mapping[str, TransportResult]) -> list[DeadLetter]:
-        return [
-            DeadLetter(
-                tail=self._tail,
-                transport=name,
-                id=document.id,
-                rev=document.rev,
-                leaf_version=document.leaf_version,
-                stage="transport",
-                error=delivery.dead[document.id],
-            )
-            for name, delivery in results.items()
-            if delivery.dead
-            for document in batch.documents
-            if document.id in delivery.dead
-        ]
-
-    def _tell_divergence(self, results: Mapping[str, TransportResult]) -> None:
-        for id, transports in find_divergence(results).items():
-            details = {"id": id, "missing_in": ", ".join(transports)}
-            self._observer.warning(self._tail, event="transports.diverged", details=details)
+    def _store_dead_letters(self, dead_letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
+        if dead_letters:
+            self._dead_letters.add(locate_dead_letters(dead_letters, items))
 
     def _count_consecutive(self, items: Sequence[Item], dead: Container[str]) -> None:
         self._consecutive = count_consecutive_failures(self._consecutive, items, dead)
-        if self._consecutive >= self._max_consecutive:
+        if self._consecutive >= self._dead_letters.options.max_consecutive:
             raise FatalError(
-                f"{self._consecutive} documents in a row could not be written: it is the configuration "
-                "that does not fit, not the documents.",
-                remedy=f"see `pillowd dead-letter list {self._tail}`, mend transform or mapping, restart",
+                f"{self._consecutive} documents in a row could not be written: the configuration is wrong, "
+                "not the documents.",
+                remedy=f"see `pillowd dead-letter list {self._tail}`, correct transform or mapping, restart",
             )
 
-    def _look_at_refused(
+    # --- documents that went back in the source
+
+    def _rewrite_regressed(
         self, batch: Batch, results: Mapping[str, TransportResult], arrived: Sequence[DocumentRows]
     ) -> Mapping[str, TransportResult]:
-        """Writes again what has gone back in the source; what became of that."""
-        refused = [d.refused for d in results.values() if d.refused]
+        """Write documents again that went back in the source; return the results of that."""
+        refused = [result.refused for result in results.values() if result.refused]
         if not refused and len(arrived) == len(batch.documents):
             return {}
-        last = {d.id: d for d in arrived}
-        suspected = stale_writes.find_newer_in_target(batch, refused, last)
-        gone_back = self._gone_back(suspected)
-        find_equal = stale_writes.find_equal(batch, refused)
-        # By a batch beside this one: what is equal under the old epoch may be what was purged, then.
-        raised = self._keeper.current.epoch > batch.epoch
-        if find_equal and (raised or self._was_purged()):
-            gone_back |= find_equal
-        elif not self._believes_equal:
-            gone_back |= {id: version for id, version in find_equal.items() if id not in suspected}
-        if not gone_back:
+        last = {document.id: document for document in arrived}
+        # The epoch was raised by a concurrent batch: what is equal under the old one may have been purged.
+        raised = self._progress.checkpoint.epoch > batch.epoch
+        regressed = self._find_regressed(batch, refused, last, raised=raised)
+        if not regressed:
             return {}
-        self._observer.rewind(self._tail, reason=f"{len(gone_back)} documents went back in the source")
+        self._observer.rewind(self._tail, reason=f"{len(regressed)} documents went back in the source")
         if not raised:
-            self._raise_epoch()
+            self._progress.raise_epoch()
         again = replace(
             batch,
-            documents=stale_writes.rows_to_rewrite(last, gone_back),
-            epoch=self._keeper.current.epoch,
+            documents=stale_writes.rows_to_rewrite(last, regressed),
+            epoch=self._progress.checkpoint.epoch,
             checkpoint=None,
         )
-        rows_to_rewrite = self._fanout.deliver(again)
-        self._bury(self._dead(again, rows_to_rewrite), ())
-        return rows_to_rewrite
+        rewritten = self._fanout.deliver(again)
+        self._store_dead_letters(list_dead_letters(self._tail, again, rewritten), ())
+        return rewritten
 
-    def _gone_back(self, suspected: Mapping[str, int]) -> dict[str, int]:
-        look = self._retrier.asks("source")
-        return look.until_done(
-            lambda: stale_writes.confirm_regressed(suspected, self._source, self._retrier.waiter)
-        )
+    def _find_regressed(
+        self,
+        batch: Batch,
+        refused: Sequence[Mapping[str, int]],
+        last: Mapping[str, DocumentRows],
+        *,
+        raised: bool,
+    ) -> dict[str, int]:
+        suspected = stale_writes.find_newer_in_target(batch, refused, last)
+        confirm = partial(stale_writes.confirm_regressed, suspected, self._source, self._retrier.waiter)
+        regressed = self._retrier.retry_read("source", confirm)
+        equal = stale_writes.find_equal(batch, refused)
+        if equal and (raised or self._was_purged()):
+            return regressed | equal
+        if not self._trust_equal:
+            return regressed | {id: version for id, version in equal.items() if id not in suspected}
+        return regressed
 
     def _was_purged(self) -> bool:
         """Whether the source was purged since the epoch was raised for that.
 
-        The checkpoint notes the purge only when the feed has told what was purged: see `_outrank_purged`.
+        The checkpoint notes a purge only once the feed has reported what was purged: see
+        `_raise_epoch_after_purge`.
         """
-        found = self._retrier.asks("source").until_done(self._source.identify)
-        if not found.purged_since(self._raised_for or self._keeper.current.purge_seq):
+        found = self._retrier.retry_read("source", self._source.identify)
+        if not found.purged_since(self._raised_for or self._progress.checkpoint.purge_seq):
             return False
         self._raised_for = found.purge_seq
         return True
 
-    def _outrank_purged(self, purge_seq: str | None, epoch: int) -> None:
-        """Raises the epoch once what was purged is gone: what is created anew may have its version."""
-        if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._keeper.current.purge_seq):
+    def _raise_epoch_after_purge(self, purge_seq: str | None, epoch: int) -> None:
+        """Raise the epoch once purged documents are removed: a new one may have the version of an old one."""
+        if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._progress.checkpoint.purge_seq):
             self._raised_for = purge_seq
-            if self._keeper.current.epoch == epoch:
-                self._raise_epoch()
+            if self._progress.checkpoint.epoch == epoch:
+                self._progress.raise_epoch()
 
-    def _acknowledge(self, work: PartitionedItems) -> None:
-        advance = self._watermark.ack(work.acks)
-        self._keeper.move(advance)
-        self._on_advance(advance)
+    # --- reports
 
-    def _tell(self, batch: Batch, results: Mapping[str, TransportResult], seconds: float) -> None:
-        refused = {id for delivery in results.values() for id in delivery.refused}
-        self._suspect_rewind(len(batch.documents), len(refused))
+    def _report_divergence(self, results: Mapping[str, TransportResult]) -> None:
+        for id, transports in find_divergence(results).items():
+            details = {"id": id, "missing_in": ", ".join(transports)}
+            self._observer.warning(self._tail, event="transports.diverged", details=details)
+
+    def _report(
+        self, batch: Batch, results: Mapping[str, TransportResult], move: WatermarkMove, began: float
+    ) -> None:
+        now = self._clock.monotonic()
+        if move.arrived_at is not None:
+            self._observer.acknowledged(self._tail, changes=move.changes, seconds=now - move.arrived_at)
+        refused = {id for result in results.values() for id in result.refused}
+        rewound = self._rewind.count(len(batch.documents), len(refused))
+        if rewound:
+            self._observer.rewind(self._tail, reason=f"{rewound} documents in a row were written before")
         self._observer.batch(
             self._tail,
             documents=len(batch.documents),
-            refused=sum(len(d.refused) for d in results.values()),
-            dead=sum(len(d.dead) for d in results.values()),
-            seconds=seconds,
+            refused=sum(len(result.refused) for result in results.values()),
+            dead=sum(len(result.dead) for result in results.values()),
+            seconds=now - began,
         )
 
-    def _suspect_rewind(self, documents: int, refused: int) -> None:
-        """Tells, once a run, that nearly everything that comes was written before.
 
-        CouchDB rewinds in silence (a lost shard, a restored node; apache/couchdb#3885). The replay is
-        harmless, but an operator who sees lag grow wants to know why.
-        """
-        if refused < STALE_SHARE * documents:
+class RewindDetector:
+    """Notices that nearly every document that comes was written before.
+
+    CouchDB rewinds without notice (a lost shard, a restored node; apache/couchdb#3885). The replay is
+    harmless, but explains a growing lag.
+    """
+
+    def __init__(self) -> None:
+        self._replayed = 0
+
+    def count(self, documents: int, refused: int) -> int:
+        """Count a batch. Return how many documents in a row were written before, once per rewind; else 0."""
+        if refused < REWIND_MIN_STALE_RATIO * documents:
             self._replayed = 0
-            return
+            return 0
         before, self._replayed = self._replayed, self._replayed + refused
-        if before < STALE_RUN <= self._replayed:
-            self._observer.rewind(
-                self._tail, reason=f"{self._replayed} documents in a row were written before"
-            )
+        return self._replayed if before < REWIND_MIN_DOCUMENTS <= self._replayed else 0
 
 
-def _together(
+def list_dead_letters(
+    tail: TailKey, batch: Batch, results: Mapping[str, TransportResult]
+) -> list[DeadLetter]:
+    """Return a dead letter for each document that a transport can never write."""
+    return [
+        DeadLetter(
+            tail=tail,
+            transport=name,
+            id=document.id,
+            rev=document.rev,
+            leaf_version=document.leaf_version,
+            stage="transport",
+            error=result.dead[document.id],
+        )
+        for name, result in results.items()
+        if result.dead
+        for document in batch.documents
+        if document.id in result.dead
+    ]
+
+
+def locate_dead_letters(dead_letters: Collection[DeadLetter], items: Sequence[Item]) -> list[DeadLetter]:
+    """Return the dead letters with the position after the change of each; empty where there is none."""
+    ids = {each.id for each in dead_letters}
+    seqs = {
+        outcome.id: str(segment.seq or "")
+        for segment, outcome in items
+        if outcome is not None and outcome.id in ids
+    }
+    return [msgspec.structs.replace(each, seq=seqs.get(each.id, "")) for each in dead_letters]
+
+
+def merge_results(
     first: Mapping[str, TransportResult], again: Mapping[str, TransportResult]
 ) -> Mapping[str, TransportResult]:
-    """What became of documents, some of which were written twice; dead is who died either time."""
+    """Return the results of documents, some written twice: dead if they were dead either time."""
     return {
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
         for name, each in first.items()
     }
+
+
+def _find_committed(results: Mapping[str, TransportResult]) -> Checkpoint | None:
+    return next((each.committed for each in results.values()), None) if len(results) == 1 else None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from gevent.event import Event
+from pydantic import Field
 
 from pillows.clock import Clock
+from pillows.options import Duration, Options, Size
 from pillows.retry.cancellable import TICK_SECONDS
 
 #: A writer without work is woken by the first item, or by the end; seldom otherwise, since hundreds of
@@ -23,41 +24,45 @@ IDLE_SECONDS = 60.0
 Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchPolicy:
-    """How large a batch may grow.
+class BatchOptions(Options):
+    """The bounds of a batch, which holds the documents that are written together.
 
     Attributes:
-        max_docs: items in a batch.
-        max_bytes: bytes in a batch; a single larger item goes alone.
-        linger_seconds: how long a first item waits for company.
-        queue: full batches that may wait for the writer, beside the one that grows.
+        max_docs: most documents.
+        max_bytes: most bytes of documents.
+        linger: wait for more documents, for targets that charge per request.
+        max_in_flight: most batches that are written at once, for targets that answer late
+            (`elasticsearch`). The changes of each document stay in order.
     """
 
-    max_docs: int = 1000
-    max_bytes: int = 5 * 2**20
-    linger_seconds: float = 0.0
-    queue: int = 0
+    max_docs: int = Field(default=1000, ge=1, le=100_000)
+    max_bytes: Size = Field(default=5 * 2**20, gt=0)
+    linger: Duration = Field(default=0.0, ge=0, le=60)
+    max_in_flight: int = Field(default=1, ge=1, le=16)
 
 
 class Batcher(Generic[Item]):
     """Collects items until the writer takes them; holds one batch, and those that may wait, at most.
 
     Args:
-        policy: how large a batch may grow.
+        options: the bounds of a batch.
         clock: measures the linger.
         tick: called while waiting, at least every `TICK_SECONDS`.
-        event: makes what is waited for.
+        event: makes the events that are waited for.
+        max_queued: most full batches that wait for the writer, beside the one that grows.
     """
 
     def __init__(
         self,
-        policy: BatchPolicy,
+        options: BatchOptions,
         clock: Clock,
         tick: Callable[[], None] = lambda: None,
         event: Callable[[], Event] = Event,
+        max_queued: int = 0,
     ) -> None:
-        self._policy = policy
+        self._max_docs, self._max_bytes = options.max_docs, options.max_bytes
+        self._linger_seconds = options.linger
+        self._max_queued = max_queued
         self._clock = clock
         self._tick = tick
         self._items: list[Item] = []
@@ -88,7 +93,7 @@ class Batcher(Generic[Item]):
         self._bytes += size_bytes
         if len(self._items) == 1:
             self._not_empty.set()
-        if len(self._items) >= self._policy.max_docs or self._bytes >= self._policy.max_bytes:
+        if len(self._items) >= self._max_docs or self._bytes >= self._max_bytes:
             self._full.set()
         return waited
 
@@ -99,14 +104,19 @@ class Batcher(Generic[Item]):
                 return None
             self._not_empty.clear()
             self._clock.wait(self._not_empty, IDLE_SECONDS)
-        if self._policy.linger_seconds and not self._ready and not self._closed.is_set():
-            self._clock.wait(self._full, self._policy.linger_seconds)
+        if self._linger_seconds and not self._ready and not self._closed.is_set():
+            self._clock.wait(self._full, self._linger_seconds)
         if not self._ready and not self._items:
             return None  # it was abandoned meanwhile
         if not self._ready:
             self._queue_growing_batch()
         self._not_full.set()
         return self._ready.popleft()
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Items that wait for the writer, and bytes of those in the growing batch."""
+        return len(self._items) + sum(map(len, self._ready)), self._bytes
 
     def flush(self) -> None:
         """What has been added lingers no longer."""
@@ -128,7 +138,7 @@ class Batcher(Generic[Item]):
 
     def _queue_full_batch(self) -> bool:
         """Makes room by letting the full batch wait, if another one may."""
-        if len(self._ready) >= self._policy.queue:
+        if len(self._ready) >= self._max_queued:
             self._full.set()
             return False
         self._queue_growing_batch()
@@ -142,4 +152,4 @@ class Batcher(Generic[Item]):
     def _fits(self, size_bytes: int) -> bool:
         if not self._items:
             return True
-        return len(self._items) < self._policy.max_docs and self._bytes + size_bytes <= self._policy.max_bytes
+        return len(self._items) < self._max_docs and self._bytes + size_bytes <= self._max_bytes

@@ -8,29 +8,16 @@ good ones would turn one bad output into duplicates in all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch, WriteResult
+from pillows.models import Batch, TransportResult, WriteResult
+from pillows.retry.backoff import Backoff
 from pillows.retry.retrier import Retrier
 from pillows.transports.base import Transport
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TransportResult:
-    """What became of a batch in one transport, once every document of it is final.
-
-    Attributes:
-        refused: id -> the stored write version, for documents that the target had in this or a newer state.
-        dead: id -> why it can never be written there.
-    """
-
-    refused: Mapping[str, int]
-    dead: Mapping[str, str]
 
 
 class FanOut:
@@ -55,6 +42,7 @@ class FanOut:
     ) -> None:
         self._transports = transports
         self._retrier = retrier
+        self._clock = retrier.waiter.clock
         self._timeouts_seconds = timeouts_seconds or {}
         self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
 
@@ -85,19 +73,35 @@ class FanOut:
             return error
 
     def _deliver(self, transport: Transport, batch: Batch) -> TransportResult:
+        began, whole = self._clock.monotonic(), batch
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
-        tries = self._retrier.tries(transport.name)
+        backoff = Backoff()
         while True:
-            result = tries.until_done(partial(self._write, transport, batch))
+            result = self._retrier.retry_write(
+                transport.name, partial(self._write, transport, batch), backoff
+            )
             refused.update(result.refused)
             dead.update(result.dead)
             if not result.retry:
-                return TransportResult(refused=refused, dead=dead)
+                break
             if len(result.retry) < len(batch.documents):
-                tries.progressed()
+                backoff.reset()
             batch = batch.only(result.retry)
-            tries.failed(RetryableError(next(iter(result.retry.values()))))
+            self._retrier.wait(transport.name, RetryableError(next(iter(result.retry.values()))), backoff)
+        self._report(transport, whole, self._clock.monotonic() - began)
+        # Only a batch that was applied whole brings its checkpoint along; `only` leaves that out.
+        committed = None if refused or dead else batch.checkpoint
+        return TransportResult(refused=refused, dead=dead, committed=committed)
+
+    def _report(self, transport: Transport, batch: Batch, seconds: float) -> None:
+        self._retrier.observer.write(
+            self._retrier.tail,
+            transport=transport.name,
+            documents=len(batch.documents),
+            size_bytes=sum(document.size_bytes for document in batch.documents),
+            seconds=seconds,
+        )
 
     def _write(self, transport: Transport, batch: Batch) -> WriteResult:
         with self._turns:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from pillows.clock import Clock
-from pillows.delivery.batcher import Batcher, BatchPolicy
+from pillows.delivery.batcher import Batcher, BatchOptions
 from pillows.errors import StoppedError
 from pillows.standalone.backends import GreenletBackend
 
@@ -22,27 +22,32 @@ class Pusher(Generic[Item]):
 
     Args:
         write: writes one batch and returns once every item of it is final.
-        policy: how large a batch may grow.
+        options: the bounds of a batch.
         clock: measures waits.
         tick: called while waiting, so that a watcher sees the pusher live.
         on_error: called once, when `write` has raised and the pusher has ended.
-        backend: what the writer runs in.
+        on_take: called with the items and bytes that still wait whenever a batch is taken.
+        backend: runs the writer.
+        max_queued: most full batches that wait for the writer, beside the one that grows.
     """
 
     def __init__(
         self,
         write: Callable[[list[Item]], None],
-        policy: BatchPolicy,
+        options: BatchOptions,
         clock: Clock,
         *,
         tick: Callable[[], None] = lambda: None,
         on_error: Callable[[], None] = lambda: None,
+        on_take: Callable[[int, int], None] = lambda _items, _size_bytes: None,
         backend: GreenletBackend | None = None,
+        max_queued: int = 0,
     ) -> None:
         beside = backend or GreenletBackend()
         self._write = write
-        self._batcher: Batcher[Item] = Batcher(policy, clock, tick, beside.event)
+        self._batcher: Batcher[Item] = Batcher(options, clock, tick, beside.event, max_queued)
         self._on_error = on_error
+        self._on_take = on_take
         self._error: BaseException | None = None
         self._writer = beside.spawn(self._run, self._leave)
 
@@ -82,6 +87,7 @@ class Pusher(Generic[Item]):
     def _run(self) -> None:
         try:
             while (items := self._batcher.take()) is not None:
+                self._on_take(*self._batcher.waiting)
                 self._write(items)
         except Exception as error:  # noqa: BLE001 - handed to whoever pushes or finishes
             self._error = error

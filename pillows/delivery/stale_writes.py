@@ -13,10 +13,9 @@ and was created anew is at generation 1 again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from pillows.errors import FencedError
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import SourceLookup
 from pillows.models import Batch, DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.retry.cancellable import StopAwareWaiter
 
@@ -25,16 +24,6 @@ from pillows.retry.cancellable import StopAwareWaiter
 #: couch_replicator's `missing_doc_retry_msec`).
 RECHECKS = 3
 RECHECK_SECONDS = 2.0
-
-
-class SourceLookup(Protocol):
-    """Reads the present versions of documents from the source."""
-
-    def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
-        """Id -> the sum of the generations of its leaves; ids that are not there are missing."""
-
-    def identify(self) -> DatabaseIdentity:
-        """Which database this is, and how far it was purged."""
 
 
 def has_regression(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:

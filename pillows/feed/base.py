@@ -80,6 +80,9 @@ class SourceLookup(Protocol):
     server denies access.
     """
 
+    def identify(self) -> DatabaseIdentity:
+        """Ask which database this is, and how far it was purged."""
+
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Read documents' leaf versions (the sum of the revision numbers of all leaves).
 
@@ -115,13 +118,6 @@ class Feed(SourceLookup, Protocol):
     @property
     def trouble(self) -> str | None:
         """Why the feed waits before it tries again; None while it is well."""
-
-    def identify(self) -> DatabaseIdentity:
-        """Ask which database this is; one attempt.
-
-        Raises:
-            PillowError: as `SourceLookup`.
-        """
 
     def mark(self) -> bool:
         """Mark the database, if that is configured; one attempt.

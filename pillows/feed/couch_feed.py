@@ -35,7 +35,7 @@ from pillows.feed.source_database import SourceDatabase
 from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
-from pillows.retry.backoff import Patience
+from pillows.retry.backoff import Backoff
 
 #: Pause between two requests of a filtered feed: at its head CouchDB would scan without sending a position.
 POLL_SECONDS = 10.0
@@ -200,7 +200,7 @@ class CouchFeed:
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
         """Yield the changes after `since`, forever, until `stop` is set."""
-        patience = Patience()
+        backoff = Backoff()
         purge_seq = identity.purge_seq if identity else None
         while not stop.is_set():
             task = self._create_task(since, identity, stop)
@@ -212,13 +212,13 @@ class CouchFeed:
                         since = batch.seq
                         if self._failure is not None:
                             self._failure = None
-                            patience.reset()
+                            backoff.reset()
                         self._report_position(batch, since)
                     yield batch
             except StalledError:
                 self._warn("source.stalled", {"seconds": STALLED_SECONDS})
             except RetryableError as error:
-                yield from self._pause(error, patience, stop)
+                yield from self._pause(error, backoff, stop)
             finally:
                 task.close()
                 identity = self.identity = _keep_purge_seq(task.cursor.identity.identity, purge_seq)
@@ -279,11 +279,11 @@ class CouchFeed:
 
     # --- what the operator sees
 
-    def _pause(self, error: RetryableError, patience: Patience, stop: Event) -> Iterator[ChangeBatch]:
+    def _pause(self, error: RetryableError, backoff: Backoff, stop: Event) -> Iterator[ChangeBatch]:
         """Wait before the next reading, with signs of life."""
-        delay_seconds = patience.after(error)
+        delay_seconds = backoff.after(error)
         self._failure = str(error)
-        self._report_retry(self._failure, patience.attempts, delay_seconds)
+        self._report_retry(self._failure, backoff.attempts, delay_seconds)
         until = self._clock.monotonic() + delay_seconds
         yield SIGN_OF_LIFE
         while (left := until - self._clock.monotonic()) > 0:

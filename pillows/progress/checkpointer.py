@@ -1,60 +1,63 @@
 """The checkpoint of a running tail: moved by acknowledgements, saved when due.
 
-Saved is never more than what was acknowledged. How far the saved one may lie behind bounds what is
-seen again after a crash: `max_uncheckpointed` changes, or `interval_seconds`.
+It is never ahead of what was acknowledged. How far the saved one lies behind bounds what is processed
+again after a crash: `max_uncheckpointed` changes, or those of one `interval`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field
 
 from checkpoints import Checkpoint, CheckpointMoved, CheckpointStore, StoreWriteError, TailKey
 from pillows.clock import Clock
+from pillows.dead_letters.store import DeadLetters
 from pillows.observer import Observer
+from pillows.options import Duration, Options
 from pillows.progress.watermark import WatermarkMove
 
+#: Dead letters that are not on disk yet hold back the checkpoint of a transactional target, so that more
+#: is processed again after a crash. So they are flushed soon: after this time, or after this multiple of
+#: the last save's duration, whichever is longer, so that a slow disk is busy for a twentieth of the time.
+UNFLUSHED_SECONDS = 0.5
+UNFLUSHED_SAVES = 20
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointPolicy:
-    """When a moved checkpoint is saved.
+
+class CheckpointOptions(Options):
+    """How progress is saved.
 
     Attributes:
-        interval_seconds: at the latest so long after it moved.
-        max_uncheckpointed: at the latest after so many changes.
+        type: the store; `pod` keeps it in `state_dir`.
+        interval: longest time between two saves.
+        max_uncheckpointed: most changes between two saves; after a crash, these and the batches in flight
+            are processed again.
     """
 
-    interval_seconds: float = 5.0
-    max_uncheckpointed: int = 1000
-
-
-#: Dead letters that are not on disk yet hold the checkpoint of a transactional target back, so that
-#: more is seen again after a crash. So they are put there soon: after so long, or after so many times
-#: what the last save took, whichever is longer, so that a slow disk takes a twentieth of the time at most.
-UNSETTLED_SECONDS = 0.5
-UNSETTLED_SAVES = 20
+    type: Literal["pod"] = "pod"
+    interval: Duration = Field(default=5.0, gt=0)
+    max_uncheckpointed: int = Field(default=1000, ge=1)
 
 
 class Checkpointer:
-    """Keeps the checkpoint of one tail. Its callers take turns (`Tail` holds a lock around it).
+    """Moves and saves the checkpoint of one tail. Its callers hold the tail's lock.
 
     Args:
         store: where checkpoints are saved.
         key: the tail.
-        checkpoint: where it stands; saved already.
-        policy: when to save.
+        checkpoint: the saved checkpoint that the tail continues from.
+        options: when to save.
         clock: measures the interval.
-        observer: is told of every save, and of a disk that refuses one.
-        publish: called before each save with what will be saved: a transactional target's copy. Gives
-            whether that was made; it is tried again with the next save, though nothing has moved.
-        settle: called before any position is saved: makes durable what it relies on beside the targets,
-            the dead letters.
-        unsettled: whether something of that is not durable yet.
+        observer: receives every save, and every save that the disk refused.
+        dead_letters: flushed before any position is saved that relies on them.
+        copy_to_target: saves a checkpoint in a transactional target, and returns whether that worked; it is
+            retried with the next save. None where no target keeps a copy.
 
     Attributes:
         current: the newest acknowledged position; may not be saved yet.
-        saved: what was saved last.
+        saved: the checkpoint that was saved last.
     """
 
     def __init__(
@@ -63,98 +66,120 @@ class Checkpointer:
         key: TailKey,
         checkpoint: Checkpoint,
         *,
-        policy: CheckpointPolicy,
+        options: CheckpointOptions,
         clock: Clock,
         observer: Observer,
-        publish: Callable[[Checkpoint], bool] = lambda _: True,
-        settle: Callable[[], None] = lambda: None,
-        unsettled: Callable[[], bool] = lambda: False,
+        dead_letters: DeadLetters | None = None,
+        copy_to_target: Callable[[Checkpoint], bool] | None = None,
     ) -> None:
         self._store = store
         self._key = key
-        self._policy = policy
+        self._options = options
         self._clock = clock
         self._observer = observer
-        self._publish = publish
-        self._settle = settle
-        self._unsettled = unsettled
+        self._dead_letters = dead_letters
+        self._copy_to_target = copy_to_target
         self._saved_at = clock.monotonic()
-        self._copied = True
         self._save_seconds = 0.0
+        self._in_target: Checkpoint | None = checkpoint
         self.current = self.saved = checkpoint
 
-    def after(self, advance: WatermarkMove) -> Checkpoint:
-        """The checkpoint as it would be after this move."""
+    def preview(self, move: WatermarkMove) -> Checkpoint:
+        """Return the checkpoint as it will be after this move."""
         return replace(
             self.current,
-            seq=advance.seq or self.current.seq,
-            purge_seq=advance.purge_seq or self.current.purge_seq,
-            changes=self.current.changes + advance.changes,
+            seq=move.seq or self.current.seq,
+            purge_seq=move.purge_seq or self.current.purge_seq,
+            changes=self.current.changes + move.changes,
             saved_at=self._clock.wall(),
         )
 
-    def move(self, advance: WatermarkMove) -> None:
-        """Moves the checkpoint over acknowledged changes; saves it if that is due."""
-        self.current = self.after(advance)
+    def advance(self, move: WatermarkMove, committed: Checkpoint | None = None) -> None:
+        """Move the checkpoint over acknowledged changes; save it if that is due.
+
+        Args:
+            move: how far the watermark moved.
+            committed: the checkpoint that a transactional target saved with the rows of this move.
+
+        Raises:
+            CheckpointMoved: an operator edited the checkpoint; start again from there.
+        """
+        self.current = self.preview(move)
+        if committed is not None and replace(self.current, saved_at=committed.saved_at) == committed:
+            self.current = self._in_target = committed
         self.save_if_due()
 
     def save_if_due(self) -> None:
-        """Saves what has moved for long enough, and notices an operator's edit.
+        """Save a checkpoint that moved long enough ago, and notice an operator's edit.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint; start again from there.
         """
         age_seconds = self._clock.monotonic() - self._saved_at
         behind = self.current.changes - self.saved.changes
-        if behind >= self._policy.max_uncheckpointed or age_seconds >= self._interval_seconds():
+        if behind >= self._options.max_uncheckpointed or age_seconds >= self._interval_seconds():
             self.save()
 
     def save(self) -> None:
-        """Saves the checkpoint durably, if it has moved.
+        """Save the checkpoint durably, if it has moved.
 
-        A full disk is told and survived: the saved position stays where it is, so more is seen
+        A full disk is reported and survived: the saved position stays where it is, so more is processed
         again after a crash, and nothing is lost.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint; start again from there.
         """
         self._saved_at = began = self._clock.monotonic()
-        self._refuse_edited()
-        if self.current == self.saved and self._copied and not self._unsettled():
-            return
         checkpoint = self.current
         try:
-            self._settle()
-            if checkpoint == self.saved and self._copied:
+            self._flush_dead_letters()
+            if checkpoint == self.saved and self._is_in_target(checkpoint):
+                self._refuse_edited()
                 return
-            self._copied = self._publish(checkpoint)
+            self.copy()
             self._store.save(self._key, checkpoint)
         except StoreWriteError as error:
             details = {"error": str(error)}
             self._observer.warning(self._key, event="checkpoint.not_saved", details=details)
+            self._refuse_edited()
             return
         self.saved = checkpoint
-        seconds = self._save_seconds = self._clock.monotonic() - began
-        self._observer.checkpoint(self._key, checkpoint=checkpoint, seconds=seconds)
+        self._save_seconds = self._clock.monotonic() - began
+        self._observer.checkpoint(self._key, checkpoint=checkpoint, seconds=self._save_seconds)
 
-    def change(self, **fields: Any) -> None:
-        """Changes fields of the checkpoint (epoch, pass) and saves it at once.
+    def update(self, **fields: Any) -> None:
+        """Change fields of the checkpoint (epoch, pass) and save it at once.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint.
             StoreWriteError: it could not be saved, and nothing has changed.
         """
-        self._settle()
+        self._flush_dead_letters()
         changed = replace(self.current, saved_at=self._clock.wall(), **fields)
         self._store.save(self._key, changed)
         self.current = self.saved = changed
-        self._copied = False
+        self._in_target = None
+
+    def copy(self) -> None:
+        """Save the checkpoint in a transactional target, unless it is there."""
+        checkpoint = self.current
+        if self._copy_to_target is not None and self._in_target != checkpoint:
+            self._in_target = checkpoint if self._copy_to_target(checkpoint) else None
 
     def _interval_seconds(self) -> float:
-        longest = self._policy.interval_seconds
-        if not self._unsettled():
-            return longest
-        return min(longest, max(UNSETTLED_SECONDS, UNSETTLED_SAVES * self._save_seconds))
+        if not self._has_unflushed():
+            return self._options.interval
+        return min(self._options.interval, max(UNFLUSHED_SECONDS, UNFLUSHED_SAVES * self._save_seconds))
+
+    def _has_unflushed(self) -> bool:
+        return self._dead_letters is not None and self._dead_letters.unsynced(self._key)
+
+    def _flush_dead_letters(self) -> None:
+        if self._dead_letters is not None and self._has_unflushed():
+            self._dead_letters.sync()
+
+    def _is_in_target(self, checkpoint: Checkpoint) -> bool:
+        return self._copy_to_target is None or self._in_target == checkpoint
 
     def _refuse_edited(self) -> None:
         stored = self._store.get(self._key)

@@ -1,6 +1,6 @@
 """The last position with every earlier change acknowledged.
 
-Changes arrive in segments, each ending where the feed gave a position. A segment counts its changes
+Changes arrive in ranges, each ending where the feed gave a position. A range counts its changes
 down as they are acknowledged, in whatever order; the watermark passes it when it and every earlier
 one are at zero. So a late acknowledgement holds back everything behind it, and nothing before it.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from checkpoints import Seq
 from pillows.models import ChangeBatch
@@ -19,6 +19,7 @@ class PendingRange:
     """Changes up to one position of the feed.
 
     Attributes:
+        arrived_at: monotonic seconds when they arrived.
         waiting: how many acknowledgements are missing: one a change, and one where there is none,
             since a position without changes is acknowledged in its turn too.
         changes: how many there were.
@@ -28,9 +29,10 @@ class PendingRange:
         purge_seq: how far the source was purged, where these are the documents that were.
     """
 
-    __slots__ = ("caught_up", "changes", "pending", "purge_seq", "seq", "waiting")
+    __slots__ = ("arrived_at", "caught_up", "changes", "pending", "purge_seq", "seq", "waiting")
 
-    def __init__(self, batch: ChangeBatch) -> None:
+    def __init__(self, batch: ChangeBatch, arrived_at: float = 0.0) -> None:
+        self.arrived_at = arrived_at
         self.changes = len(batch.changes)
         self.waiting = max(1, self.changes)
         self.seq = batch.seq
@@ -44,11 +46,12 @@ class WatermarkMove:
     """How far the watermark moved.
 
     Attributes:
-        seq: the newest position that is safe to save; None if no passed segment had one.
+        seq: the newest position that is safe to save; None if no passed range had one.
         changes: how many changes were passed.
-        caught_up: whether a passed segment was at the head of the feed.
+        caught_up: whether a passed range was at the head of the feed.
         pending: the newest word of the server on what is behind; None if there was none.
-        purge_seq: how far the source was purged, where a passed segment told what was; else None.
+        purge_seq: how far the source was purged, where a passed range held what was purged; else None.
+        arrived_at: monotonic seconds when the oldest passed changes arrived; None if none were passed.
     """
 
     seq: Seq | None = None
@@ -56,18 +59,24 @@ class WatermarkMove:
     caught_up: bool = False
     pending: int | None = None
     purge_seq: str | None = None
+    arrived_at: float | None = field(default=None, compare=False)
 
 
 class Watermark:
-    """Follows the segments of one tail."""
+    """Follows the ranges of one tail."""
 
     def __init__(self) -> None:
-        self._segments: deque[PendingRange] = deque()
+        self._ranges: deque[PendingRange] = deque()
 
-    def begin(self, batch: ChangeBatch) -> PendingRange:
-        """Takes note of changes that have arrived, in feed order."""
-        segment = PendingRange(batch)
-        self._segments.append(segment)
+    def begin(self, batch: ChangeBatch, arrived_at: float = 0.0) -> PendingRange:
+        """Add changes that have arrived, in feed order.
+
+        Args:
+            batch: the changes.
+            arrived_at: monotonic seconds of their arrival.
+        """
+        segment = PendingRange(batch, arrived_at)
+        self._ranges.append(segment)
         return segment
 
     def peek(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
@@ -82,18 +91,25 @@ class Watermark:
 
     def _walk(self, acks: Mapping[PendingRange, int], *, take: bool) -> WatermarkMove:
         seq, changes, caught_up, pending, purge_seq, passed = None, 0, False, None, None, 0
-        for segment in self._segments:
+        arrived_at: float | None = None
+        for segment in self._ranges:
             if segment.waiting > acks.get(segment, 0):
                 break
             passed += 1
             changes += segment.changes
+            arrived_at = segment.arrived_at if arrived_at is None else arrived_at
             seq = segment.seq or seq
             caught_up = caught_up or segment.caught_up
             pending = pending if segment.pending is None else segment.pending
             purge_seq = segment.purge_seq or purge_seq
         if take:
             for _ in range(passed):
-                self._segments.popleft()
+                self._ranges.popleft()
         return WatermarkMove(
-            seq=seq, changes=changes, caught_up=caught_up, pending=pending, purge_seq=purge_seq
+            seq=seq,
+            changes=changes,
+            caught_up=caught_up,
+            pending=pending,
+            purge_seq=purge_seq,
+            arrived_at=arrived_at,
         )

@@ -1,4 +1,4 @@
-"""Trying again until it works: with back-off, told to the observer, ended by a stop."""
+"""Retry until it works: with back-off, reported to the observer, ended by a stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 from checkpoints import StoreWriteError, TailKey
 from pillows.errors import RetryableError
 from pillows.observer import Observer
-from pillows.retry.backoff import Patience
+from pillows.retry.backoff import Backoff
 from pillows.retry.cancellable import StopAwareWaiter
 
 T = TypeVar("T")
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Retrier:
-    """What all tries of one tail share.
+    """Retries everything that one tail reads and writes.
 
     Attributes:
-        tail: whose tries they are.
-        waiter: waits between tries.
-        observer: is told of each failure before the wait.
-        on_retry: is told where and why, too: the tail, whose state it explains.
+        tail: the tail, for the observer.
+        waiter: waits between attempts.
+        observer: receives each failure before the wait.
+        on_retry: called with where and why before each wait.
     """
 
     tail: TailKey
@@ -31,61 +31,42 @@ class Retrier:
     observer: Observer
     on_retry: Callable[[str, str], None] = lambda _where, _error: None
 
-    def tries(self, where: str) -> Tries:
-        """Begins to try something at `where` (the source, or a transport's name)."""
-        return Tries(self, where)
+    def retry_write(self, where: str, attempt: Callable[[], T], backoff: Backoff | None = None) -> T:
+        """Call `attempt` until it raises neither `RetryableError` nor `StoreWriteError`.
 
-    def asks(self, where: str) -> Tries:
-        """Begins to ask something of `where`: a stop ends an attempt too, not only the wait for the next."""
-        return Tries(self, where, given_up=True)
+        A stop ends only the waits: a write itself is finished.
 
-
-class Tries:
-    """The tries at one thing.
-
-    Args:
-        retrier: what they share with others.
-        where: the source, or a transport's name.
-        given_up: whether a stop may end an attempt at any point; a write's own code protects its end.
-    """
-
-    def __init__(self, retrier: Retrier, where: str, *, given_up: bool = False) -> None:
-        self._retrier = retrier
-        self._where = where
-        self._given_up = given_up
-        self._patience = Patience()
-
-    def until_done(self, attempt: Callable[[], T]) -> T:
-        """Calls `attempt` until it raises no `RetryableError`, and the disk takes what it saves.
+        Args:
+            where: what the observer is told: a transport's name, `checkpoint` or `source`.
+            attempt: writes.
+            backoff: counts failures; a new one unless given.
 
         Raises:
-            StoppedError: a stop was asked for.
+            StoppedError: a stop was requested.
         """
         while True:
             try:
-                return self._retrier.waiter.run_cancellable(attempt) if self._given_up else attempt()
+                return attempt()
             except RetryableError as error:
-                self.failed(error)
+                failure = error
             except StoreWriteError as error:
-                self.failed(RetryableError(str(error)))
+                failure = RetryableError(str(error))
+            backoff = backoff or Backoff()
+            self.wait(where, failure, backoff)
 
-    def failed(self, error: RetryableError) -> None:
-        """Waits before the next try.
+    def retry_read(self, where: str, attempt: Callable[[], T]) -> T:
+        """Call `attempt`, which only reads, as `retry_write` does; a stop ends the attempt, too."""
+        return self.retry_write(where, lambda: self.waiter.run_cancellable(attempt))
+
+    def wait(self, where: str, error: RetryableError, backoff: Backoff) -> None:
+        """Report a failure, and wait before the next attempt.
 
         Raises:
-            StoppedError: a stop was asked for.
+            StoppedError: a stop was requested.
         """
-        delay_seconds = self._patience.after(error)
-        self._retrier.observer.retry(
-            self._retrier.tail,
-            where=self._where,
-            error=str(error),
-            attempt=self._patience.attempts,
-            delay_seconds=delay_seconds,
+        delay_seconds = backoff.after(error)
+        self.observer.retry(
+            self.tail, where=where, error=str(error), attempt=backoff.attempts, delay_seconds=delay_seconds
         )
-        self._retrier.on_retry(self._where, str(error))
-        self._retrier.waiter.wait(delay_seconds)
-
-    def progressed(self) -> None:
-        """Something succeeded: the next failure waits shortly again."""
-        self._patience.reset()
+        self.on_retry(where, str(error))
+        self.waiter.wait(delay_seconds)

@@ -7,41 +7,27 @@ changes of one id in a batch the newer is written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
-
-from gevent.event import Event
 
 from checkpoints import StoreWriteError, TailKey
 from pillows.dead_letters.dead_letter import LONGEST_PAUSE_SECONDS, DeadLetter
 from pillows.dead_letters.store import DeadLetters
 from pillows.delivery.items import Item, Outcome
-from pillows.delivery.stale_writes import SourceLookup, confirm_regressed
+from pillows.delivery.stale_writes import confirm_regressed
 from pillows.errors import PermanentError, RetryableError
+from pillows.feed.base import SourceLookup
 from pillows.models import Change, ChangeBatch
 from pillows.pillow import weight
 from pillows.progress.watermark import PendingRange
 from pillows.retry.cancellable import StopAwareWaiter
 
-#: How often is looked whether a dead letter is due.
-LOOK_SECONDS = 5.0
+#: Seconds between two looks for dead letters that are due.
+DUE_SECONDS = 5.0
 
 #: One that could not be read by itself is asked for again after so long.
 UNREADABLE_SECONDS = 60.0
 
 #: Documents that are read at once; fewer where they are large.
 GROUP_DOCUMENTS = 100
-
-
-class Source(SourceLookup, Protocol):
-    """Reads documents by id."""
-
-    def current(self, ids: Sequence[str]) -> Sequence[Change]:
-        """The state of now of each id, in that order; one that is not there is deleted, of version 0.
-
-        Raises:
-            RetryableError: it is away.
-            PermanentError: they are too large together.
-        """
 
 
 class Redelivery:
@@ -61,7 +47,7 @@ class Redelivery:
         tail: TailKey,
         *,
         dead_letters: DeadLetters,
-        source: Source,
+        source: SourceLookup,
         outcome: Callable[[Change], Outcome],
         push: Callable[[Item, int], object],
         waiter: StopAwareWaiter,
@@ -73,22 +59,20 @@ class Redelivery:
         self._outcome = outcome
         self._push = push
         self._waiter = waiter
+        dead_letters.unclaim(tail)  # what an earlier run was retrying when it ended
 
-    def run(self, halt: Event) -> None:
-        """Redelivers whatever becomes due, until `halt` is set.
+    def redeliver_all(self) -> None:
+        """Redeliver until nothing more is due.
 
         Raises:
-            FatalError: the tail can't go on.
+            FatalError: the tail cannot go on.
+            StoppedError: a stop was requested while something was retried.
         """
-        self._dead_letters.unclaim(self._tail)  # what an earlier run of the tail was trying when it ended
-        while not halt.is_set():
-            try:
-                found = self.once()
-            except StoreWriteError:  # nothing is lost; whoever writes next writes this, too
-                self._dead_letters.unclaim(self._tail)
-                found = 0
-            if not found:
-                self._waiter.clock.wait(halt, LOOK_SECONDS)
+        try:
+            while self.once() and not self._waiter.stop.is_set():
+                pass
+        except StoreWriteError:  # nothing is lost: the next write to the store writes this, too
+            self._dead_letters.unclaim(self._tail)
 
     def once(self) -> int:
         """Redelivers what is due now. Returns how many dead letters that were."""
@@ -105,7 +89,7 @@ class Redelivery:
             # The source is away, as the tail itself tells, or one of them cannot be read: this was no
             # try. Fewer at a time find that one, which then waits alone.
             self._dead_letters.postpone(
-                dead_letters, LOOK_SECONDS if len(dead_letters) > 1 else UNREADABLE_SECONDS
+                dead_letters, DUE_SECONDS if len(dead_letters) > 1 else UNREADABLE_SECONDS
             )
             self._group = max(1, len(dead_letters) // 2)
             return 0
@@ -130,7 +114,7 @@ class Redelivery:
 
     def _note_versions(self, dead_letters: Sequence[DeadLetter], changes: Mapping[str, Change]) -> None:
         self._dead_letters.postpone(
-            [dead_letter for dead_letter in dead_letters if dead_letter.id not in changes], LOOK_SECONDS
+            [dead_letter for dead_letter in dead_letters if dead_letter.id not in changes], DUE_SECONDS
         )
         for dead_letter in dead_letters:
             if (

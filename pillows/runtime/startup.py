@@ -15,9 +15,10 @@ import msgspec
 from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
+from pillows.progress.tail_progress import acquire, is_transactional
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
-from pillows.runtime.tail_settings import TailSettings
+from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import KeyedTransport, TargetState, Transport
 
 
@@ -25,18 +26,20 @@ class TailStartup:
     """Opens what a run needs, and says where it starts.
 
     Args:
-        plan: what is run.
+        settings: the tail's.
+        services: the tail's.
         feed: its feed.
         retrier: tries again what is away.
     """
 
-    def __init__(self, plan: TailSettings, feed: Feed, retrier: Retrier) -> None:
-        self._plan = plan
+    def __init__(self, settings: TailSettings, services: TailServices, feed: Feed, retrier: Retrier) -> None:
+        self._settings = settings
+        self._services = services
         self._feed = feed
         self._retrier = retrier
         self._transports: Sequence[Transport] = ()
 
-    def begin(self, stack: ExitStack) -> tuple[Sequence[Transport], Checkpoint]:
+    def run(self, stack: ExitStack) -> tuple[Sequence[Transport], Checkpoint]:
         """Opens the targets, decides, saves the decision, and tells it to the targets.
 
         Args:
@@ -51,43 +54,43 @@ class TailStartup:
             CheckpointMoved: an operator edited the checkpoint meanwhile.
         """
         former = self._former()
-        start_decision.refuse_moved(self._plan.key, self._stored(self._plan.key), former)
+        start_decision.refuse_moved(self._settings.key, self._stored(self._settings.key), former)
         situation = self._situation(self._open(stack, former), former)
         decision = start_decision.decide_start(situation)
         for event, detail in decision.warnings.items():
-            self._plan.observer.warning(self._plan.key, event=event, details={"detail": detail})
+            self._services.observer.warning(self._settings.key, event=event, details={"detail": detail})
         checkpoint = self._saved(decision.checkpoint or self._fresh(situation), situation.stored)
-        self._plan.observer.notice(
-            self._plan.key,
+        self._services.observer.notice(
+            self._settings.key,
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
             details={"seq": str(checkpoint.seq), "epoch": checkpoint.epoch, "changes": checkpoint.changes},
         )
-        claim(self._transports, self._retrier, checkpoint)
+        acquire(self._transports, self._retrier, checkpoint)
         return self._transports, checkpoint
 
     def _former(self) -> Mapping[TailKey, Checkpoint]:
         """The checkpoints that the pillow has on other sources."""
-        ours = self._plan.key
-        known = self._plan.store.keys()
+        ours = self._settings.key
+        known = self._services.store.keys()
         keys = [key for key in known if key.pillow == ours.pillow and key != ours]
         return {key: checkpoint for key in keys if (checkpoint := self._stored(key))}
 
     def _open(self, stack: ExitStack, former: Mapping[TailKey, Checkpoint]) -> Mapping[str, TargetState]:
-        self._transports = self._plan.make_transports()
+        self._transports = self._services.make_transports()
         for transport in self._transports:
             stack.callback(transport.close)
             if isinstance(transport, KeyedTransport):
                 transport.set_predecessors(former)
-        refuse_lanes(self._transports, self._plan.max_in_flight)
+        refuse_lanes(self._transports, self._settings.batch.max_in_flight)
         standings = {
-            transport.name: self._retrier.tries(transport.name).until_done(transport.open)
+            transport.name: self._retrier.retry_write(transport.name, transport.open)
             for transport in self._transports
         }
         return {t.name: standings[t.name] for t in self._transports if t.remembers}
 
     def _stored(self, key: TailKey) -> Checkpoint | None:
         try:
-            return self._plan.store.get(key)
+            return self._services.store.get(key)
         except IntegrityError as error:
             raise StateLostError(
                 f"The checkpoint of {key} can't be read: {error}",
@@ -99,28 +102,28 @@ class TailStartup:
         self, standings: Mapping[str, TargetState], former: Mapping[TailKey, Checkpoint]
     ) -> start_decision.StartupFacts:
         return start_decision.StartupFacts(
-            key=self._plan.key,
-            stored=self._stored(self._plan.key),
+            key=self._settings.key,
+            stored=self._stored(self._settings.key),
             standings=standings,
             transactional=is_transactional(self._transports),
             digest=ConfigDigest(
-                source=self._plan.source_digest,
+                source=self._settings.digest.source,
                 outputs=outputs_digest(self._transports),
-                pipeline=self._plan.pipeline_digest,
+                pipeline=self._settings.digest.pipeline,
             ),
-            now=self._plan.clock.wall(),
+            now=self._services.clock.wall(),
             former=former,
         )
 
     def _fresh(self, situation: start_decision.StartupFacts) -> Checkpoint:
         return start_decision.make_first_checkpoint(
-            situation, self._retrier.asks("source").until_done(self._feed.start)
+            situation, self._retrier.retry_read("source", self._feed.start)
         )
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
         checkpoint = self._marked(self._identified(checkpoint))
-        checkpoint = replace(checkpoint, saved_at=self._plan.clock.wall())
-        return self._retrier.tries("checkpoint").until_done(partial(self._keep, checkpoint, stored))
+        checkpoint = replace(checkpoint, saved_at=self._services.clock.wall())
+        return self._retrier.retry_write("checkpoint", partial(self._keep, checkpoint, stored))
 
     def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
         """Saves the checkpoint that the run begins with; what was saved.
@@ -129,8 +132,8 @@ class TailStartup:
         takes an edited checkpoint only as another edit.
         """
         if stored is None and checkpoint.edits:
-            return self._plan.store.edit(self._plan.key, partial(_adopted, checkpoint))
-        self._plan.store.save(self._plan.key, checkpoint)
+            return self._services.store.edit(self._settings.key, partial(_adopted, checkpoint))
+        self._services.store.save(self._settings.key, checkpoint)
         return checkpoint
 
     def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -140,7 +143,7 @@ class TailStartup:
         """
         if identity_of(checkpoint).has_start_time:
             return checkpoint
-        identity = self._retrier.asks("source").until_done(self._feed.identify)
+        identity = self._retrier.retry_read("source", self._feed.identify)
         return replace(
             checkpoint,
             instance_start_time=identity.instance_start_time,
@@ -155,23 +158,7 @@ class TailStartup:
         """
         if checkpoint.marked:
             return checkpoint
-        return replace(checkpoint, marked=self._retrier.asks("source").until_done(self._feed.mark))
-
-
-def claim(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:
-    """Tells the targets under which epoch is written from now on, each until it knows.
-
-    Raises:
-        FatalError: a target cannot take it.
-        StoppedError: the run was halted meanwhile.
-    """
-    for transport in transports:
-        retrier.tries(transport.name).until_done(partial(transport.acquire, checkpoint))
-
-
-def is_transactional(transports: Sequence[Transport]) -> bool:
-    """Whether the only target has rows and checkpoint in one transaction."""
-    return len(transports) == 1 and transports[0].transactional
+        return replace(checkpoint, marked=self._retrier.retry_read("source", self._feed.mark))
 
 
 def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:

@@ -6,276 +6,303 @@ Every part is made here, used by this run alone, and closed here, whatever happe
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
-from typing import Any, ClassVar
 
-import gevent
 from gevent.event import Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint
-from pillows.dead_letters.dead_letter import DeadLetterPolicy
+from pillows.dead_letters.tail_dead_letters import TailDeadLetters
 from pillows.delivery.batch_writer import BatchWriter
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, id_of
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
-from pillows.errors import RetryableError, StoppedError
-from pillows.models import Batch, ChangeBatch
+from pillows.errors import PillowError, RetryableError, StoppedError
+from pillows.models import Batch
 from pillows.pillow import Pipeline
-from pillows.progress.checkpointer import Checkpointer, CheckpointPolicy
-from pillows.progress.watermark import Watermark, WatermarkMove
+from pillows.progress.checkpointer import Checkpointer, CheckpointOptions
+from pillows.progress.tail_progress import TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
-from pillows.runtime.redelivery import Redelivery
-from pillows.runtime.startup import TailStartup, claim, identity_of, is_transactional
-from pillows.runtime.tail_settings import TailSettings
+from pillows.runtime.housekeeping import Housekeeping, Job
+from pillows.runtime.redelivery import DUE_SECONDS, Redelivery
+from pillows.runtime.startup import TailStartup, identity_of
+from pillows.runtime.tail_monitor import TailMonitor
+from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
 
-#: So many documents are looked up in the source in one request.
-ASKED_AT_ONCE = 100
+#: Documents that are looked up in the source in one request.
+LOOKUP_DOCUMENTS = 100
+
+#: While it reads, the feed reports its lag at least this often. Held up by its target, or waiting for its
+#: source, it does not: then the source is asked.
+LAG_SECONDS = 30.0
 
 
 class TailRun:
-    """Runs a plan once.
+    """Runs a tail once.
 
     Args:
-        plan: what to run.
+        settings: the tail's.
+        services: the tail's.
+        monitor: follows what happens.
         halt: ends the run: what was read is written and checkpointed first.
-        tick: called as a sign of life.
-        on_retry: called with where and why before something is tried again.
-        on_batch: called with every batch of the feed.
-        on_advance: called whenever the watermark has moved.
+        trust_equal: see `BatchWriter`.
 
     Attributes:
         feed: the open feed.
-        keeper: the checkpoint; None until the run has begun.
+        progress: what is acknowledged; None until the run has started.
+        retrier: retries what is unreachable.
     """
-
-    #: Whether a document that a target has in the same version is taken for a replay.
-    _believes_equal: ClassVar[bool] = True
 
     def __init__(
         self,
-        plan: TailSettings,
+        settings: TailSettings,
+        services: TailServices,
+        monitor: TailMonitor,
         *,
         halt: Event,
-        tick: Callable[[], None],
-        on_retry: Callable[[str, str], None],
-        on_batch: Callable[[ChangeBatch], None],
-        on_advance: Callable[[WatermarkMove], None],
+        trust_equal: bool = True,
     ) -> None:
-        self.feed = plan.make_feed()
-        self.keeper: Checkpointer | None = None
-        self._plan = plan
+        self.feed = services.make_feed()
+        self.progress: TailProgress | None = None
+        self.retrier = Retrier(
+            settings.key,
+            StopAwareWaiter(services.clock, halt, monitor.tick),
+            services.observer,
+            monitor.note_retry,
+        )
+        self._settings = settings
+        self._services = services
+        self._monitor = monitor
         self._halt = halt
-        self._observer = plan.observer
-        self._tick = tick
-        self._on_batch = on_batch
-        self._on_advance = on_advance
+        self._trust_equal = trust_equal
         self._transports: Sequence[Transport] = ()
-        self._turn = RLock()  # the writer and the saver take turns at targets and checkpoint
+        self._lock = RLock()  # writer and saver take turns at targets and checkpoint
         self._trouble: Exception | None = None
-        self._retrier = Retrier(plan.key, StopAwareWaiter(plan.clock, halt, tick), plan.observer, on_retry)
+        self._in_flight = 0
+        self._housekeeping = Housekeeping(services.clock, halt, self._fail)
 
-    def execute(self) -> None:
-        """Runs until `halt` is set, then drains.
+    def run(self) -> None:
+        """Carry changes until `halt` is set, then drain.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint: run again.
-            SourceChangedError, FatalError: it can't go on.
-            StoppedError: it was halted while something was tried again.
+            SourceChangedError, FatalError: the tail cannot go on.
+            StoppedError: a stop was requested while something was retried.
+        """
+        with self.open() as pipeline, ExitStack() as stack:
+            redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all, DUE_SECONDS, True)
+            save = Job(self._save_if_due, self._settings.checkpoints.interval)
+            lag = Job(self._ask_for_lag, LAG_SECONDS)
+            housekeeping = self._housekeeping
+            housekeeping.start([redelivery, save, lag])
+            stack.callback(housekeeping.kill, redelivery, lag)  # before the pusher takes no more
+            checkpoint = self._opened.checkpoint
+            # Closed here: the garbage collector would close that of a killed run at any time, or at exit.
+            batches = stack.enter_context(
+                closing(self.feed.batches(checkpoint.seq, identity_of(checkpoint), self._halt))
+            )
+            with suppress(StoppedError):  # an error of the writer may be behind it: raised below
+                pipeline.carry(batches, lambda batch: self._monitor.note_batch(batch, self.feed.trouble))
+
+    @contextmanager
+    def open(self) -> Iterator[Pipeline]:
+        """Open feed and targets, and drain and save at the end.
+
+        Raises:
+            As `run`.
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self.feed))
-            beginning = TailStartup(self._plan, self.feed, self._retrier)
-            self._transports, checkpoint = beginning.begin(stack)
-            self.keeper = self._keep(checkpoint)
-            self._carry(stack, self.keeper)
+            startup = TailStartup(self._settings, self._services, self.feed, self.retrier)
+            self._transports, checkpoint = startup.run(stack)
+            self.progress = TailProgress(self._build_checkpointer(checkpoint), self._transports, self.retrier)
+            pusher = self._build_pusher()
+            stack.callback(pusher.kill)
+            stack.callback(self._housekeeping.kill)
+            yield self._build_pipeline(pusher)
+            pusher.finish()
+            if self._trouble is not None:
+                raise self._trouble
+            with self._lock:
+                self._opened.checkpointer.save()
 
-    def _keep(self, checkpoint: Checkpoint) -> Checkpointer:
-        return Checkpointer(
-            self._plan.store,
-            self._plan.key,
-            checkpoint,
-            policy=self._policy,
-            clock=self._plan.clock,
-            observer=self._observer,
-            publish=self._publish,
-            settle=self._plan.dead_letters.sync,
-            unsettled=partial(self._plan.dead_letters.unsynced, self._plan.key),
-        )
-
-    # --- carrying
-
-    def _carry(self, stack: ExitStack, keeper: Checkpointer) -> None:
-        watermark = Watermark()
-        pusher = self._pusher(keeper, watermark)
-        stack.callback(pusher.kill)
-        saver = gevent.spawn(self._save_regularly, keeper)
-        stack.callback(saver.kill)
-        redelivery = gevent.spawn(self._redeliver, self._pipeline(pusher, watermark), pusher)
-        stack.callback(redelivery.kill)
-        identity = identity_of(keeper.current)
-        # Closed here: of a killed run the garbage collector would come for it at any time, or at exit.
-        batches = stack.enter_context(closing(self.feed.batches(keeper.current.seq, identity, self._halt)))
-        with suppress(StoppedError):  # an error of the writer may be behind it: raised below
-            self._pipeline(pusher, watermark).carry(batches, self._on_batch)
-        redelivery.kill()  # before the pusher takes no more
-        pusher.finish()
-        if self._trouble is not None:
-            raise self._trouble
-        with self._turn:
-            keeper.save()
-
-    def _pipeline(self, pusher: PartitionedPusher[Item], watermark: Watermark) -> Pipeline:
-        """The loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
-        return Pipeline(
-            self._plan.pillow,
-            trigger=self._plan.pillow.trigger(
-                lambda change: self._retrier.asks("source").until_done(partial(self.feed.fetch, change)),
-                lambda *what: self._retrier.asks("source").until_done(partial(self.feed.attachment, *what)),
-            ),
-            pusher=pusher,
-            watermark=watermark,
-            observer=self._observer,
-            tail=self._plan.key,
-        )
-
-    def _redeliver(self, pipeline: Pipeline, pusher: PartitionedPusher[Item]) -> None:
-        redelivery = Redelivery(
-            self._plan.key,
-            dead_letters=self._plan.dead_letters,
-            source=self.feed,
-            outcome=pipeline.outcome_or_dead_letter,
-            push=pusher.push,
-            waiter=self._retrier.waiter,
-        )
-        try:
-            redelivery.run(self._halt)
-        except StoppedError:
-            return  # what was due still is, at the next start
-        except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
-            self._trouble = self._trouble or error
-            self._halt.set()
-
-    def _pusher(self, keeper: Checkpointer, watermark: Watermark) -> PartitionedPusher[Item]:
-        writer = BatchWriter(
-            self._plan.key,
-            fanout=FanOut(
-                self._transports,
-                self._retrier,
-                timeouts_seconds=self._plan.write_timeouts_seconds,
-                max_parallel=len(self._transports) * self._plan.max_in_flight,
-            ),
-            source=self.feed,
-            dead_letters=self._plan.dead_letters,
-            transform=self._plan.pillow.transform,
-            watermark=watermark,
-            keeper=keeper,
-            retrier=self._retrier,
-            observer=self._observer,
-            clock=self._plan.clock,
-            turn=self._turn,
-            transactional=is_transactional(self._transports),
-            raise_epoch=self._raise_epoch,
-            believes_equal=self._believes_equal,
-            on_advance=self._advanced,
-            max_consecutive=self._plan.max_consecutive,
-            dead_letter_policy=DeadLetterPolicy(
-                max_dead_letters=self._plan.max_dead_letters,
-                max_tries=self._plan.max_tries,
-                config=self._plan.pipeline_digest,
-            ),
-        )
-
-        def write(items: Sequence[Item]) -> None:
-            self._tick()
-            # A single lane keeps the turn: the saver writes into a transactional target, too.
-            with self._turn if self._plan.max_in_flight == 1 else nullcontext():
-                writer.write(items)
-
-        def lane() -> Pusher[Item]:
-            return Pusher(write, self._plan.batch, self._plan.clock, tick=self._tick, on_error=self._halt.set)
-
-        return PartitionedPusher(lane, self._plan.max_in_flight, id_of)
-
-    def _advanced(self, advance: WatermarkMove) -> None:
-        if self.keeper is not None and advance.caught_up and not self.keeper.current.pass_done:
-            self._complete_pass(self.keeper)
-        self._on_advance(advance)
-
-    def _complete_pass(self, keeper: Checkpointer) -> None:
-        """The pass has seen everything: what it did not write again is gone from the source.
-
-        But for the documents of dead letters, whose older rows stay until they are mended or deleted. A
-        dead letter may be older than the pass, of a document that is gone, so the source is asked.
-        Where rows outlive their documents nothing is swept: a pass cannot tell those from phantoms.
-        """
-        kept = self._plan.pillow.keep_departed or self._plan.pillow.keep_deleted
-        epoch = 0 if kept else keeper.current.pass_epoch
-        for transport in self._transports:
-            tries = self._retrier.tries(transport.name)
-            older = self._still_there(self._plan.dead_letters.ids(self._plan.key, transport.name))
-            removed = tries.until_done(partial(transport.finish_pass, epoch, older))
-            self._observer.notice(
-                self._plan.key,
-                event="pass.completed",
-                details={"transport": transport.name, "epoch": epoch, "removed": removed},
-            )
-        self._change(keeper, pass_done=True)
-        self._publish(keeper.current)
-
-    def _still_there(self, ids: Collection[str]) -> set[str]:
-        """Those of the documents that the source knows."""
-        asked = sorted(ids)
-        found: set[str] = set()
-        for begin in range(0, len(asked), ASKED_AT_ONCE):
-            look = partial(self.feed.leaves, asked[begin : begin + ASKED_AT_ONCE])
-            found |= self._retrier.asks("source").until_done(look).keys()
-        return found
-
-    def _raise_epoch(self) -> None:
-        if self.keeper is not None:
-            self._change(self.keeper, epoch=self.keeper.current.epoch + 1)
-            claim(self._transports, self._retrier, self.keeper.current)
-
-    # --- saving
-
-    def _change(self, keeper: Checkpointer, **fields: Any) -> None:
-        self._retrier.tries("checkpoint").until_done(partial(keeper.change, **fields))
+    # --- parts
 
     @property
-    def _policy(self) -> CheckpointPolicy:
-        """A transactional target has the checkpoint that counts: the copy only follows the clock."""
-        if not is_transactional(self._transports):
-            return self._plan.checkpoints
-        return replace(self._plan.checkpoints, max_uncheckpointed=sys.maxsize)
+    def _opened(self) -> TailProgress:
+        if self.progress is None:
+            raise RuntimeError("The run has not started.")
+        return self.progress
 
-    def _publish(self, checkpoint: Checkpoint) -> bool:
-        """Moves the copy in a transactional target too, though no rows go with it; whether that is done."""
-        if not is_transactional(self._transports):
-            return True
+    @property
+    def _is_transactional(self) -> bool:
+        return is_transactional(self._transports)
+
+    def _build_checkpointer(self, checkpoint: Checkpoint) -> Checkpointer:
+        options, services = self._settings.checkpoints, self._services
+        if self._is_transactional:  # its checkpoint counts: the copy in the store only follows the clock
+            options = CheckpointOptions.model_construct(
+                interval=options.interval, max_uncheckpointed=sys.maxsize
+            )
+        return Checkpointer(
+            services.store,
+            self._settings.key,
+            checkpoint,
+            options=options,
+            clock=services.clock,
+            observer=services.observer,
+            dead_letters=services.dead_letters,
+            copy_to_target=self._copy_to_target if self._is_transactional else None,
+        )
+
+    def _build_pipeline(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Pipeline:
+        """Return the loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
+        return Pipeline(
+            self._settings.pillow,
+            trigger=self._settings.pillow.trigger(
+                lambda change: self.retrier.retry_read("source", partial(self.feed.fetch, change)),
+                lambda *what: self.retrier.retry_read("source", partial(self.feed.attachment, *what)),
+            ),
+            pusher=pusher,
+            watermark=self._opened.watermark,
+            observer=self._services.observer,
+            tail=self._settings.key,
+            clock=self._services.clock,
+        )
+
+    def _build_redelivery(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Redelivery:
+        return Redelivery(
+            self._settings.key,
+            dead_letters=self._services.dead_letters,
+            source=self.feed,
+            outcome=self._build_pipeline(pusher).outcome_or_dead_letter,
+            push=pusher.push,
+            waiter=self.retrier.waiter,
+        )
+
+    def _build_pusher(self) -> Pusher[Item] | PartitionedPusher[Item]:
+        settings, services = self._settings, self._services
+        writer = BatchWriter(
+            settings.pillow.transform,
+            fanout=FanOut(
+                self._transports,
+                self.retrier,
+                timeouts_seconds=settings.write_timeouts_seconds,
+                max_parallel=len(self._transports) * settings.batch.max_in_flight,
+            ),
+            progress=self._opened,
+            dead_letters=TailDeadLetters(
+                tail=settings.key,
+                store=services.dead_letters,
+                options=settings.errors,
+                config=settings.digest.pipeline,
+                observer=services.observer,
+            ),
+            source=self.feed,
+            retrier=self.retrier,
+            lock=self._lock,
+            trust_equal=self._trust_equal,
+        )
+
+        def build() -> Pusher[Item]:
+            return Pusher(
+                partial(self._write, writer),
+                settings.batch,
+                services.clock,
+                tick=self._monitor.tick,
+                on_error=self._halt.set,
+                on_take=lambda documents, size_bytes: services.observer.queue(
+                    settings.key, documents=documents, size_bytes=size_bytes
+                ),
+            )
+
+        in_flight = settings.batch.max_in_flight
+        return build() if in_flight == 1 else PartitionedPusher(build, in_flight, id_of)
+
+    # --- writing
+
+    def _write(self, writer: BatchWriter, items: Sequence[Item]) -> None:
+        """Write a batch, and act on how far that moved the tail."""
+        self._monitor.tick()
+        self._note_in_flight(1)
+        try:
+            self._write_locked(writer, items)
+        finally:
+            self._note_in_flight(-1)
+
+    def _note_in_flight(self, more: int) -> None:
+        self._in_flight += more
+        self._services.observer.in_flight(self._settings.key, batches=self._in_flight)
+
+    def _write_locked(self, writer: BatchWriter, items: Sequence[Item]) -> None:
+        # A single writer keeps the lock: the saver writes into a transactional target, too.
+        with self._lock if self._settings.batch.max_in_flight == 1 else nullcontext():
+            move = writer.write(items).move
+            with self._lock:
+                if move.caught_up and not self._opened.checkpoint.pass_done:
+                    self._finish_pass()
+        self._monitor.note_move(move)
+
+    def _finish_pass(self) -> None:
+        """Sweep: the pass has seen everything, so rows that it did not write again are gone from the source.
+
+        Except those of dead letters, whose older rows stay until they are written or deleted. A dead letter
+        may be older than the pass, of a document that is gone, so the source is asked. Where rows outlive
+        their documents nothing is swept: a pass cannot tell those from phantoms.
+        """
+        pillow, tail, progress = self._settings.pillow, self._settings.key, self._opened
+        epoch = 0 if pillow.keep_departed or pillow.keep_deleted else progress.checkpoint.pass_epoch
+        for transport in self._transports:
+            kept = self._find_in_source(self._services.dead_letters.ids(tail, transport.name))
+            removed = self.retrier.retry_write(transport.name, partial(transport.finish_pass, epoch, kept))
+            details = {"transport": transport.name, "epoch": epoch, "removed": removed}
+            self._services.observer.notice(tail, event="pass.completed", details=details)
+        progress.update(pass_done=True)
+        progress.checkpointer.copy()
+
+    def _find_in_source(self, ids: Collection[str]) -> set[str]:
+        """Return those of the documents that the source has."""
+        asked = sorted(ids)
+        found: set[str] = set()
+        for begin in range(0, len(asked), LOOKUP_DOCUMENTS):
+            look = partial(self.feed.leaves, asked[begin : begin + LOOKUP_DOCUMENTS])
+            found |= self.retrier.retry_read("source", look).keys()
+        return found
+
+    # --- jobs
+
+    def _save_if_due(self) -> None:
+        with self._lock:
+            self._opened.checkpointer.save_if_due()
+
+    def _copy_to_target(self, checkpoint: Checkpoint) -> bool:
+        """Save a checkpoint in the transactional target without rows; return whether that worked."""
         batch = Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint)
         try:
             self._transports[0].write(batch)
         except RetryableError as error:
-            # The state directory still gets it. Until the next try the copy, which counts, is older: after a
-            # crash a little more is read again.
-            self._observer.warning(
-                self._plan.key, event="checkpoint.not_copied", details={"error": str(error)}
+            # The state directory still gets it. Until the next attempt the copy, which counts, is older:
+            # after a crash a little more is processed again.
+            details = {"error": str(error)}
+            self._services.observer.warning(
+                self._settings.key, event="checkpoint.not_copied", details=details
             )
             return False
         return True
 
-    def _save_regularly(self, keeper: Checkpointer) -> None:
-        while not self._plan.clock.wait(self._halt, self._plan.checkpoints.interval_seconds):
-            try:
-                with self._turn:
-                    keeper.save_if_due()
-            except Exception as error:  # noqa: BLE001 - raised by the run itself, which this ends
-                self._trouble = error
-                self._halt.set()
+    def _ask_for_lag(self) -> None:
+        """Ask the source for the lag while the feed does not report it."""
+        if self._services.clock.monotonic() - self._monitor.pending_at >= LAG_SECONDS:
+            with suppress(PillowError):  # the feed meets it too, and reports it
+                self._monitor.note_pending(self.feed.pending(self._opened.checkpoint.seq))
+
+    def _fail(self, error: Exception) -> None:
+        """Let the run end with an error of one of its jobs."""
+        if not isinstance(error, StoppedError):  # what was due still is, at the next start
+            self._trouble = self._trouble or error
+            self._halt.set()

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from checkpoints import TailKey
 from pillows.clock import Clock, SystemClock
-from pillows.delivery.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
@@ -128,16 +128,15 @@ class BulkPusher:
         self._under_way = 0
         self._idle = self._backend.event()
         self._error: Exception | None = None
-        policy = BatchPolicy(
-            max_docs=threshold,
-            max_bytes=max_bytes,
-            linger_seconds=max_age_seconds,
-            queue=math.ceil(jobsbuffersizemax / max_in_flight),
+        # Without validation: the limits of a configured batch are not those of a program.
+        options = BatchOptions.model_construct(
+            max_docs=threshold, max_bytes=max_bytes, linger=max_age_seconds
         )
+        max_queued = math.ceil(jobsbuffersizemax / max_in_flight)
 
         def lane() -> Pusher[BulkDocument]:
             write = partial(self._write_bulk, self._writer(target, on_conflict, create))
-            return Pusher(write, policy, self._clock, backend=self._backend)
+            return Pusher(write, options, self._clock, backend=self._backend, max_queued=max_queued)
 
         with self._backend.lock():
             self._lanes = PartitionedPusher(lane, max_in_flight, attrgetter("id"))

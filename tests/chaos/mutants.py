@@ -14,15 +14,18 @@ from typing import Any
 def checkpoint_before_ack() -> None:
     """The checkpoint moves when a batch is taken, not when it is written."""
     from pillows.delivery import batch_writer
+    from pillows.progress.tail_progress import TailProgress
+    from pillows.progress.watermark import WatermarkMove
 
-    write, acknowledge = batch_writer.Writer.write, batch_writer.Writer._acknowledge
+    write, acknowledge = batch_writer.BatchWriter.write, TailProgress.acknowledge
 
-    def early(self: Any, items: Any) -> None:
-        acknowledge(self, batch_writer.sort(items))
+    def early(self: Any, items: Any) -> batch_writer.BatchResult:
+        move = acknowledge(self._progress, batch_writer.partition_items(items).acks)
         write(self, items)
+        return batch_writer.BatchResult(move=move)
 
-    batch_writer.Writer._acknowledge = lambda self, work: None  # type: ignore[method-assign]
-    batch_writer.Writer.write = early  # type: ignore[method-assign]
+    TailProgress.acknowledge = lambda self, acks, committed=None: WatermarkMove()  # type: ignore[method-assign]
+    batch_writer.BatchWriter.write = early  # type: ignore[method-assign]
 
 
 def no_directory_fsync() -> None:

@@ -27,7 +27,7 @@ from pillows.delivery.fanout import FanOut
 from pillows.errors import RetryableError, StoppedError
 from pillows.models import Batch, Change, ChangeBatch, DocumentRows, WriteResult
 from pillows.observer import Observer
-from pillows.progress.checkpointer import Checkpointer, CheckpointPolicy
+from pillows.progress.checkpointer import Checkpointer, CheckpointOptions
 from pillows.progress.watermark import PendingRange, Watermark
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -92,14 +92,14 @@ class Machine(RuleBasedStateMachine):
         clock = FakeClock()
         stopped = Event()
         stopped.set()  # so a wait before another try ends the batch: it stays unacknowledged
-        retrier = Retrier("pillow", StopAwareWaiter(clock, stopped), Observer())
+        retrier = Retrier(KEY, StopAwareWaiter(clock, stopped), Observer())
         self.fanout = FanOut(self.targets, retrier)  # type: ignore[arg-type]
         self.watermark = Watermark()
-        self.keeper = Checkpointer(
+        self.checkpointer = Checkpointer(
             self.store,  # type: ignore[arg-type]
             KEY,
             self.store.saved,
-            policy=CheckpointPolicy(max_uncheckpointed=5, interval_seconds=1e9),
+            options=CheckpointOptions(max_uncheckpointed=5, interval=1e9),
             clock=clock,
             observer=Observer(),
         )
@@ -143,11 +143,11 @@ class Machine(RuleBasedStateMachine):
             for target in self.targets:
                 target.answers = []
         self.pending.pop(at)
-        self.moves(lambda: self.keeper.move(self.watermark.ack({segment: max(1, len(numbers))})))
+        self.moves(lambda: self.checkpointer.advance(self.watermark.ack({segment: max(1, len(numbers))})))
 
     @rule()
     def saves(self) -> None:
-        self.moves(self.keeper.save)
+        self.moves(self.checkpointer.save)
 
     @rule(full=st.booleans())
     def disk(self, full: bool) -> None:
@@ -181,8 +181,8 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_saved_is_no_further_than_what_is_acknowledged(self) -> None:
-        if self.store.saved.edits == self.keeper.current.edits:
-            assert int(str(self.store.saved.seq)) <= int(str(self.keeper.current.seq))
+        if self.store.saved.edits == self.checkpointer.current.edits:
+            assert int(str(self.store.saved.seq)) <= int(str(self.checkpointer.current.seq))
 
 
 def run(machine: type[RuleBasedStateMachine], examples: int) -> None:
@@ -208,7 +208,11 @@ class Hasty(Machine):
     def arrives(self, count: int, has_seq: bool, pieces: int) -> None:
         super().arrives(count, has_seq, pieces)
         for segment, numbers in self.pending:
-            self.moves(lambda s=segment, n=numbers: self.keeper.move(self.watermark.ack({s: max(1, len(n))})))
+            self.moves(
+                lambda s=segment, n=numbers: self.checkpointer.advance(
+                    self.watermark.ack({s: max(1, len(n))})
+                )
+            )
         self.pending = []
 
     arrives = rule(count=st.integers(1, 4), has_seq=st.booleans(), pieces=st.integers(1, 3))(arrives)

@@ -14,7 +14,7 @@ from elasticsearch.helpers import scan
 from gevent.event import Event
 
 from pillows import registry
-from pillows.delivery.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchOptions
 from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
 from tests.servers.tcp_proxy import TcpProxy
@@ -60,9 +60,9 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
         feed,
         make_transports=lambda: [kind("search", KEY, connection, {"cases": output})],
         max_in_flight=LANES,
-        batch=BatchPolicy(max_docs=50),
+        batch=BatchOptions(max_docs=50),
     )
-    stop, tail = Event(), Tail(made)
+    stop, tail = Event(), Tail(made.settings, made.services)
     running = gevent.spawn(tail.run, stop)
     try:
         for share in (0.2, 0.5, 0.8):

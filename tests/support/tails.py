@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent.event import Event
 
-from checkpoints import Checkpoint, CheckpointStore
+from checkpoints import Checkpoint, CheckpointStore, ConfigDigest, TailKey
 from pillows.clock import Clock, SystemClock
+from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.dead_letters.store import DeadLetters
+from pillows.delivery.batcher import BatchOptions
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import TailSettings
+from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Transport
@@ -27,7 +30,7 @@ class RunningTail:
     """A tail that runs in a greenlet from now on.
 
     Args:
-        settings: what the tail is made of.
+        parts: what the tail is made of.
 
     Attributes:
         tail, settings: the tail and what it is made of.
@@ -35,9 +38,9 @@ class RunningTail:
         greenlet: where it runs.
     """
 
-    def __init__(self, settings: TailSettings) -> None:
-        self.tail = Tail(settings)
-        self.settings = settings
+    def __init__(self, parts: Parts) -> None:
+        self.tail = Tail(parts.settings, parts.services)
+        self.settings = parts
         self.stop = Event()
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
@@ -61,6 +64,43 @@ class RunningTail:
         self.greenlet.kill()
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a tail is made of.
+
+    Attributes:
+        settings: the values that it runs with.
+        services: what it uses.
+    """
+
+    settings: TailSettings
+    services: TailServices
+
+    @property
+    def key(self) -> TailKey:
+        return self.settings.key
+
+    @property
+    def pillow(self) -> Pillow:
+        return self.settings.pillow
+
+    @property
+    def store(self) -> CheckpointStore:
+        return self.services.store
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        return self.services.dead_letters
+
+    def replaced(self, **changes: Any) -> Parts:
+        """Return the same parts, with other settings or services."""
+        of_services = {name: changes.pop(name) for name in list(changes) if name in _SERVICES}
+        return Parts(replace(self.settings, **changes), replace(self.services, **of_services))
+
+
+_SERVICES = {each.name for each in fields(TailServices)}
+
+
 def plan(
     folder: Path,
     feed: ListFeed,
@@ -68,21 +108,37 @@ def plan(
     clock: Clock | None = None,
     observer: Observer | None = None,
     **settings: Any,
-) -> TailSettings:
-    """Return the settings of a tail of these parts, with its stores in `folder`."""
+) -> Parts:
+    """Return the parts of a tail, with its stores in `folder`.
+
+    Args:
+        folder: where the stores are, unless they are given.
+        feed: the changes.
+        transports: the targets.
+        clock: for every duration and wait.
+        observer: receives everything that happens.
+        settings: fields of `TailSettings` and `TailServices`, and of the options in them.
+    """
     known: dict[str, Any] = {
         "key": KEY,
         "pillow": Pillow(
             name="cases", outputs=("cases",), filter=KeepAll(), transform=PassThrough(("cases",))
         ),
+        "digest": ConfigDigest(source="s", pipeline="p"),
         "make_feed": lambda: feed,
         "make_transports": lambda: list(transports),
-        "source_digest": "s",
-        "pipeline_digest": "p",
         "clock": clock or SystemClock(),
         "observer": observer or Observer(),
     }
     if "store" not in settings:
         known["store"] = CheckpointStore(folder / "checkpoints")
         known["dead_letters"] = DeadLetters(folder / "dead-letters", clock=clock)
-    return TailSettings(**(known | settings))
+    limits = {name: settings.pop(name) for name in list(settings) if name in ErrorOptions.model_fields}
+    if limits:
+        known["errors"] = ErrorOptions(**limits)
+    if "max_in_flight" in settings:
+        batch = settings.get("batch", BatchOptions())
+        settings["batch"] = batch.model_copy(update={"max_in_flight": settings.pop("max_in_flight")})
+    parts = known | settings
+    services = TailServices(**{name: parts.pop(name) for name in _SERVICES})
+    return Parts(TailSettings(**parts), services)

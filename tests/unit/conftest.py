@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pillows.runtime.tail_settings import TailSettings
-from tests.support.tails import RunningTail
+from tests.support.tails import Parts, RunningTail
 
 
 @pytest.fixture
-def running() -> Iterator[Callable[[TailSettings], RunningTail]]:
+def running() -> Iterator[Callable[[Parts], RunningTail]]:
     """Start tails: `running(plan(folder, feed, transport))`."""
     opened: list[RunningTail] = []
 
-    def start(settings: TailSettings) -> RunningTail:
+    def start(settings: Parts) -> RunningTail:
         opened.append(RunningTail(settings))
         return opened[-1]
 

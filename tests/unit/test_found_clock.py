@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pillows.dead_letters.dead_letter import DeadLetter, DeadLetterPolicy
+from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
 from pillows.dead_letters.store import DeadLetters
 from tests.support.clock import FakeClock
 
@@ -20,8 +20,8 @@ def test_a11_letters_are_due_though_the_clock_was_set_back_since(tmp_path):
     clock = FakeClock(auto=False)
     clock.set_wall(clock.wall() + 10 * YEAR_SECONDS)
     dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
-    dead_letters.add([dead_letter("a"), dead_letter("b")], DeadLetterPolicy(max_tries=2))
-    dead_letters.add([dead_letter("b")], DeadLetterPolicy(max_tries=2))  # given up: that stays
+    dead_letters.add([dead_letter("a"), dead_letter("b")], ErrorOptions(max_tries=2))
+    dead_letters.add([dead_letter("b")], ErrorOptions(max_tries=2))  # given up: that stays
     assert dead_letters.claim_due("p", at_most=10) == []
 
     clock.set_wall(clock.wall() - 10 * YEAR_SECONDS)

@@ -11,7 +11,7 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.models import Change, Document, revision_number
 from pillows.pillow import Pillow
-from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
 from pillows.runtime.tail import Tail
 from pillows.stages.filters import Filter, PythonFilter
@@ -26,7 +26,7 @@ class Started:
     """A tail that runs in a greenlet."""
 
     def __init__(self, made) -> None:
-        self.made, self.stop, self.tail = made, Event(), Tail(made)
+        self.made, self.stop, self.tail = made, Event(), Tail(made.settings, made.services)
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -152,7 +152,7 @@ def test_l7_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_whil
             assert number == 99 or {str(n) for n in range(1, number + 1)} <= set(acknowledged)
             seen.checkpoint(pillow, checkpoint=checkpoint, seconds=seconds)
 
-    policy = CheckpointPolicy(max_uncheckpointed=3, interval_seconds=1000)
+    policy = CheckpointOptions(max_uncheckpointed=3, interval=1000.0)
     run = started(plan(tmp_path, feed, Watching(), observer=Checking(), checkpoints=policy))
     run.until(lambda: run.tail.state is State.LIVE)
     saved = run.finish()
@@ -226,7 +226,7 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
         feed.sums = {"doc": 10**6}  # the source is never asked whether it went back
         folder = tmp_path / str(number)
         run = started(plan(folder, ListFeed(feed.queue[number:]), target))
-        run.made.make_feed().sums = feed.sums
+        run.made.services.make_feed().sums = feed.sums
         run.until(lambda run=run: run.tail.state is State.LIVE)
         run.finish()
         target.target["epoch"] = None  # another state directory, the same epoch
@@ -268,7 +268,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
             body = {**found.doc, "text": "x" * 100_000}
             return Document(id=found.id, rev=found.rev, leaf_version=1, deleted=False, raw=_raw(body))
 
-    from pillows.delivery.batcher import BatchPolicy
+    from pillows.delivery.batcher import BatchOptions
 
     class Slow(MemoryTransport):
         def write(self, batch):
@@ -279,7 +279,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
     target = Slow()
     changes = [Change(id=str(n), revs=("1-a",), leaf_version=1) for n in range(20)]
     feed = Large([batch("1-a", *changes, caught_up=True)])
-    run = started(plan(tmp_path, feed, target, batch=BatchPolicy(max_bytes=250_000)))
+    run = started(plan(tmp_path, feed, target, batch=BatchOptions(max_bytes=250_000)))
     run.until(lambda: run.tail.state is State.LIVE)
     run.finish()
     assert max(len(each.documents) for each in target.batches) == 2

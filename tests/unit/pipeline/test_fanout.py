@@ -16,7 +16,7 @@ from pillows.models import Batch, DocumentRows
 from pillows.observer import Observer
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
-from tests.support.memory_transport import MemoryTransport
+from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 
 
@@ -47,7 +47,7 @@ def make(clock):
     stop = Event()
 
     def build(*transports):
-        return FanOut(transports, Retrier("t", StopAwareWaiter(clock, stop), Observer())), stop
+        return FanOut(transports, Retrier(KEY, StopAwareWaiter(clock, stop), Observer())), stop
 
     return build
 
@@ -228,7 +228,7 @@ def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
 
     hanging, good = Hanging("hanging"), MemoryTransport("good")
     seen = Recorder()
-    retrier = Retrier("t", StopAwareWaiter(clock, Event()), seen)
+    retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), seen)
     FanOut([hanging, good], retrier, timeouts_seconds={"hanging": 0.02}).deliver(rows("x"))
     assert (len(hanging.batches), len(good.batches)) == (1, 1)
     assert [facts["where"] for facts in seen.of("retry")] == ["hanging"] * 2
@@ -237,7 +237,7 @@ def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
 
 def test_w10_no_write_begins_after_the_deliverer_was_killed(clock):
     transports = [Delayed(name, 0.05) for name in "abcd"]
-    retrier = Retrier("t", StopAwareWaiter(clock, Event()), Observer())
+    retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
     delivering = gevent.spawn(FanOut(transports, retrier, max_parallel=1).deliver, rows("x"))
     gevent.sleep(0.07)
     delivering.kill()
@@ -258,6 +258,6 @@ def test_w11_every_transport_sees_the_same_order(make):
 def test_w14_so_many_write_at_once(clock):
     steps: list[int] = []
     transports = [Delayed(str(n), 0.02, steps) for n in range(5)]
-    retrier = Retrier("t", StopAwareWaiter(clock, Event()), Observer())
+    retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
     FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
     assert max(accumulate(steps)) == 2

@@ -23,7 +23,7 @@ def repair(tmp_path):
         feed.sums = {change.id: change.leaf_version for change in changes} if leaves is None else leaves
         made = plan(tmp_path, feed, *targets, clock=FakeClock())
         stores.extend((made.store, made.dead_letters))
-        Repair(made, ["a"], halt=Event()).execute()
+        Repair(made.settings, made.services, ["a"], halt=Event()).run()
         return made.store.get(KEY).epoch
 
     yield run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event
 
-from pillows.progress.checkpointer import CheckpointPolicy
-from tests.support.list_feed import ListFeed, batch, change
+from pillows.progress.checkpointer import CheckpointOptions
+from tests.support.list_feed import ListFeed, batch
 from tests.support.memory_transport import MemoryTransport
 from tests.support.tails import plan
 
@@ -34,9 +34,9 @@ class OneLine(MemoryTransport):
 
 def test_the_last_save_of_a_run_waits_for_the_regular_one(tmp_path, running):
     """Both would be within one transaction of PostgreSQL, and one commit half of the other."""
-    feed = ListFeed([batch(1, change("a"))])
+    feed = ListFeed([batch(1)])  # a position without rows: it goes to the target by itself
     memory = OneLine()
-    run = running(plan(tmp_path, feed, memory, checkpoints=CheckpointPolicy(interval_seconds=0.01)))
+    run = running(plan(tmp_path, feed, memory, checkpoints=CheckpointOptions(interval=0.01)))
     run.until(lambda: memory.saving)
     run.stop.set()
     for _ in range(100):

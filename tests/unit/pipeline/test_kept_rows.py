@@ -87,4 +87,4 @@ def test_a_letter_of_a_document_that_is_gone_keeps_no_row(tmp_path, running):
 
 def replaced(made, rows, feed=None):
     pillow = replace(made.pillow, transform=PythonTransform(rows, ("cases",)))
-    return replace(made, pillow=pillow, **({"make_feed": lambda: feed} if feed else {}))
+    return made.replaced(pillow=pillow, **({"make_feed": lambda: feed} if feed else {}))

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpoints import Checkpoint, Seq
-from pillows.delivery.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchOptions
 from pillows.errors import ConfigError, FatalError, RetryableError
 from pillows.models import Batch, WriteResult, write_version
-from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
@@ -24,7 +24,7 @@ from tests.support.sizes import size
 from tests.support.tails import plan
 
 LANES = 4
-SMALL = BatchPolicy(max_docs=3)
+SMALL = BatchOptions(max_docs=3)
 
 
 class Concurrent(MemoryTransport):
@@ -85,7 +85,7 @@ def test_the_checkpoint_waits_for_the_one_batch_that_is_late(tmp_path, running):
         [batch("1-a", change("first")), batch("2-b", change("late"))]
         + [batch(f"{n}-c", change(f"d{n}")) for n in range(3, 40)]
     )
-    eager = CheckpointPolicy(max_uncheckpointed=1)
+    eager = CheckpointOptions(max_uncheckpointed=1)
     made = plan(tmp_path, feed, target, max_in_flight=LANES, checkpoints=eager)
     run = running(made)
     written = target.target["rows"]
@@ -106,7 +106,7 @@ def test_a_lane_that_fails_for_good_stops_the_tail_before_its_gap(tmp_path, runn
 
     target = Concurrent(refuse)
     feed = ListFeed([batch(f"{n}-a", change(f"d{n}")) for n in range(40)])
-    made = plan(tmp_path, feed, target, max_in_flight=LANES, batch=BatchPolicy(max_docs=1))
+    made = plan(tmp_path, feed, target, max_in_flight=LANES, batch=BatchOptions(max_docs=1))
     run = running(made)
 
     with pytest.raises(FatalError, match="the index is gone"):
@@ -193,8 +193,8 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
         target,
         clock=FakeClock(),
         max_in_flight=lanes,
-        batch=BatchPolicy(max_docs=cut),
-        checkpoints=CheckpointPolicy(max_uncheckpointed=1),
+        batch=BatchOptions(max_docs=cut),
+        checkpoints=CheckpointOptions(max_uncheckpointed=1),
     )
     save = made.store.save
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from checkpoints import Checkpoint, TailKey
@@ -29,7 +27,7 @@ def test_l12_another_database_is_a_changed_source_until_it_is_reset(tmp_path, ru
     run.finish()
 
     theirs = ListFeed([batch("1-x", change("a", n="theirs"), caught_up=True)])
-    moved = replace(first, key=elsewhere, make_feed=lambda: theirs)
+    moved = first.replaced(key=elsewhere, make_feed=lambda: theirs)
     with pytest.raises(ConfigError, match=r"was couch/cases, and is couch/other.*checkpoint reset cases"):
         running(moved).greenlet.get(timeout=60)
     back = running(first)

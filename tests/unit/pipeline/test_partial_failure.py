@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointOptions
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import plan
@@ -13,7 +13,7 @@ def test_t36_a_partial_failure_does_not_advance_the_token(tmp_path, running, clo
     target = MemoryTransport()
     target.busy = [{"c"}] * 10_000
     feed = ListFeed([batch("1-a", *map(change, "abcd")), batch("2-b", change("e"), caught_up=True)])
-    made = plan(tmp_path, feed, target, clock=clock, checkpoints=CheckpointPolicy(interval_seconds=0.01))
+    made = plan(tmp_path, feed, target, clock=clock, checkpoints=CheckpointOptions(interval=0.01))
     run = running(made)
     run.until(lambda: len(target.batches) > 20)
     assert target.live().keys() >= {"a", "b", "d"}

@@ -7,7 +7,7 @@ import pytest
 from gevent.event import Event
 
 from pillows.clock import SystemClock
-from pillows.delivery.batcher import BatchPolicy
+from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.pusher import Pusher
 from pillows.errors import StoppedError
 
@@ -31,7 +31,7 @@ def target():
 
 
 def pusher(target, **policy):
-    return Pusher(target.write, BatchPolicy(**policy), SystemClock())
+    return Pusher(target.write, BatchOptions(**policy), SystemClock())
 
 
 def test_m1_m2_batches_are_full_and_in_order(target):
@@ -101,7 +101,7 @@ def test_m7_an_error_of_the_writer_reaches_whoever_pushes_and_finishes():
     def write(items):
         raise ValueError("no")
 
-    pushing = Pusher(write, BatchPolicy(max_docs=1), SystemClock(), on_error=lambda: told.append(True))
+    pushing = Pusher(write, BatchOptions(max_docs=1), SystemClock(), on_error=lambda: told.append(True))
     pushing.push("a", 1)
     gevent.sleep(0.01)
 
@@ -119,7 +119,7 @@ def test_a_producer_that_waits_for_room_hears_of_the_error():
         failing.wait(60)
         raise ValueError("no")
 
-    pushing = Pusher(write, BatchPolicy(max_docs=1), SystemClock())
+    pushing = Pusher(write, BatchOptions(max_docs=1), SystemClock())
 
     def produce():
         for n in range(5):
@@ -137,7 +137,7 @@ def test_a_stop_in_the_writer_is_no_error_of_finish():
     def write(items):
         raise StoppedError
 
-    pushing = Pusher(write, BatchPolicy(), SystemClock())
+    pushing = Pusher(write, BatchOptions(), SystemClock())
     pushing.push("a", 1)
 
     pushing.finish()

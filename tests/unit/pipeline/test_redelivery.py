@@ -6,7 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, DeadLetterPolicy, retry_delay_seconds
+from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, ErrorOptions, retry_delay_seconds
 from pillows.dead_letters.store import DeadLetters
 from pillows.errors import FatalError, PermanentError, RetryableError
 from pillows.pillow import Pillow
@@ -48,7 +48,7 @@ def running(tmp_path):
 
     def start(plan_):
         stop = Event()
-        tail = Tail(plan_)
+        tail = Tail(plan_.settings, plan_.services)
         greenlet = gevent.spawn(tail.run, stop)
         started.append((plan_, stop, greenlet))
         return tail, greenlet
@@ -76,7 +76,7 @@ def until(condition, greenlet, seconds=60.0):
 
 
 def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(dead_letters, clock):
-    policy = DeadLetterPolicy(max_tries=3)
+    policy = ErrorOptions(max_tries=3)
     for tries in (1, 2):
         dead_letters.add([dead_letter()], policy)
         assert dead_letters.claim_due(KEY, at_most=10) == []
@@ -94,17 +94,17 @@ def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tr
 
 
 def test_another_version_of_the_document_has_its_own_tries(dead_letters):
-    policy = DeadLetterPolicy(max_tries=1)
+    policy = ErrorOptions(max_tries=1)
     dead_letters.add([dead_letter(version=1)], policy)
     assert dead_letters.list(KEY)[0].aborted
-    dead_letters.add([dead_letter(version=2)], DeadLetterPolicy(max_tries=2))
+    dead_letters.add([dead_letter(version=2)], ErrorOptions(max_tries=2))
     (kept,) = dead_letters.list(KEY)
     assert (kept.aborted, kept.tries, kept.failures) == (False, 1, 2)
 
 
 def test_letters_outlive_the_process_with_when_they_are_due(tmp_path, dead_letters, clock):
-    dead_letters.add([dead_letter("soon"), dead_letter("given-up")], DeadLetterPolicy(max_tries=2))
-    dead_letters.add([dead_letter("given-up")], DeadLetterPolicy(max_tries=2))
+    dead_letters.add([dead_letter("soon"), dead_letter("given-up")], ErrorOptions(max_tries=2))
+    dead_letters.add([dead_letter("given-up")], ErrorOptions(max_tries=2))
     dead_letters.close()
     again = DeadLetters(tmp_path / "letters", clock=clock)
     assert again.claim_due(KEY, at_most=10) == []
@@ -114,7 +114,7 @@ def test_letters_outlive_the_process_with_when_they_are_due(tmp_path, dead_lette
 
 
 def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(dead_letters):
-    policy = DeadLetterPolicy(max_dead_letters=2)
+    policy = ErrorOptions(max_dead_letters=2)
     dead_letters.add([dead_letter("a"), dead_letter("b")], policy)
     dead_letters.add([dead_letter("a")], policy)
     with pytest.raises(FatalError, match=r"2 at most.*dead-letter retry"):
@@ -123,14 +123,14 @@ def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(dead_letters):
 
 
 def test_the_bound_is_each_tails_own(dead_letters):
-    dead_letters.add([dead_letter("a")], DeadLetterPolicy(max_dead_letters=1))
+    dead_letters.add([dead_letter("a")], ErrorOptions(max_dead_letters=1))
     other = DeadLetter(tail="x@y/z", transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e")
-    dead_letters.add([other], DeadLetterPolicy(max_dead_letters=1))
+    dead_letters.add([other], ErrorOptions(max_dead_letters=1))
     assert dead_letters.count("x@y/z") == 1
 
 
 def test_an_operators_retry_makes_letters_due_at_once_and_forgets_their_tries(dead_letters):
-    dead_letters.add([dead_letter("a"), dead_letter("b")], DeadLetterPolicy(max_tries=1))
+    dead_letters.add([dead_letter("a"), dead_letter("b")], ErrorOptions(max_tries=1))
     assert dead_letters.retry(KEY, [("t", "a"), ("t", "nobody")]) == 1
     (due,) = dead_letters.claim_due(KEY, at_most=10)
     assert (due.id, due.tries) == ("a", 0)
@@ -148,7 +148,7 @@ def test_letters_that_could_not_be_tried_are_due_again_later(dead_letters, clock
 
 def test_a_try_that_was_cut_short_is_due_again_when_the_tail_runs_again(dead_letters):
     dead_letters.add(
-        [dead_letter("a"), dead_letter("written"), dead_letter("given-up")], DeadLetterPolicy(max_tries=1)
+        [dead_letter("a"), dead_letter("written"), dead_letter("given-up")], ErrorOptions(max_tries=1)
     )
     dead_letters.retry(KEY, [("t", "a"), ("t", "written")])
     assert len(dead_letters.claim_due(KEY, at_most=10)) == 2
@@ -158,7 +158,7 @@ def test_a_try_that_was_cut_short_is_due_again_when_the_tail_runs_again(dead_let
 
 
 def test_a_letter_says_where_and_by_which_config_but_not_what_the_document_holds(dead_letters):
-    dead_letters.add([dead_letter(seq="5-x")], DeadLetterPolicy(config="abc"))
+    dead_letters.add([dead_letter(seq="5-x")], config="abc")
     (kept,) = dead_letters.list(KEY)
     assert (kept.seq, kept.config) == ("5-x", "abc")
     assert not {"doc", "body", "rows"} & set(kept.__struct_fields__)

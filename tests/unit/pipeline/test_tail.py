@@ -8,8 +8,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from checkpoints import Checkpoint, Seq
-from pillows.delivery.batcher import BatchPolicy
+from checkpoints import Checkpoint, ConfigDigest, Seq
+from pillows.delivery.batcher import BatchOptions
 from pillows.errors import (
     ConfigError,
     FatalError,
@@ -21,7 +21,7 @@ from pillows.errors import (
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, Document, write_version
 from pillows.pillow import Pillow
-from pillows.progress.checkpointer import CheckpointPolicy
+from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import ChunkedTransform, PythonTransform
@@ -184,7 +184,7 @@ def test_w8_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, run
                 yield each
 
     feed = Counting([batch(f"{n}-a", change(str(n))) for n in range(100)])
-    run = running(plan(tmp_path, feed, slow, quick, batch=BatchPolicy(max_docs=10)))
+    run = running(plan(tmp_path, feed, slow, quick, batch=BatchOptions(max_docs=10)))
     run.until(lambda: quick.batches)
     gevent.sleep(0.05)
 
@@ -410,7 +410,7 @@ def test_after_a_reset_the_pass_is_above_every_epoch_and_sweeps_what_is_gone(tmp
 def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
     target = MemoryTransport()
     feed = ListFeed([batch("1-a", change("a"), caught_up=True)])
-    made = plan(tmp_path, feed, target, checkpoints=CheckpointPolicy(interval_seconds=0.02))
+    made = plan(tmp_path, feed, target, checkpoints=CheckpointOptions(interval=0.02))
     run = running(made)
     run.until(lambda: run.tail.state is State.LIVE)
 
@@ -420,19 +420,19 @@ def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
     assert run.finish().epoch == 2
 
 
-@pytest.mark.parametrize(("field", "what"), [("source_digest", "source"), ("outputs", "outputs")])
-def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, field, what):
+@pytest.mark.parametrize("what", ["source", "outputs"])
+def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, what):
     target = MemoryTransport()
     first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target)
     run = running(first)
     run.until(target.live)
     run.finish()
 
-    if field == "outputs":
+    if what == "outputs":
         changed = first
         target.outputs_digest = lambda: "other"  # type: ignore[method-assign]
     else:
-        changed = replace(first, source_digest="other")
+        changed = first.replaced(digest=ConfigDigest(source="other", pipeline="p"))
     with pytest.raises(ConfigError, match=rf"(?s){what}.*checkpoint reset"):
         running(changed).greenlet.get(timeout=60)
 
@@ -444,7 +444,7 @@ def test_l12_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
     run.until(target.live)
     run.finish()
 
-    again = running(replace(first, pipeline_digest="other"))
+    again = running(first.replaced(digest=ConfigDigest(source="s", pipeline="other")))
     again.until(lambda: seen.of("warning"))
 
     assert again.finish().pipeline_changed_at is not None
@@ -489,7 +489,7 @@ def test_a_recreated_source_is_refused_or_reloaded(tmp_path, running):
     with pytest.raises(SourceChangedError):
         running(first).greenlet.get(timeout=60)
 
-    reload = running(replace(first, reload_recreated=True))
+    reload = running(first.replaced(reload_recreated=True))
     reload.until(lambda: set(target.live()) == {"new"})
     reload.finish()
 
@@ -500,20 +500,20 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
     run.until(lambda: first.store.get(KEY) and run.tail.status().changes)
     run.finish()
 
-    emptied = replace(first, make_transports=lambda: [MemoryTransport()])
+    emptied = first.replaced(make_transports=lambda: [MemoryTransport()])
     with pytest.raises(StateLostError, match="knows nothing"):
         running(emptied).greenlet.get(timeout=60)
 
 
 def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
-    monkeypatch.setattr("pillows.delivery.batch_writer.STALE_RUN", 20)
+    monkeypatch.setattr("pillows.delivery.batch_writer.REWIND_MIN_DOCUMENTS", 20)
     documents = [change(f"d{n}") for n in range(10)]
     written = {d.id: (write_version(1, 1), {"cases": ({},)}) for d in documents}
     target = MemoryTransport(target={"rows": written, "epoch": None})
     feed = ListFeed([batch(f"{n}-a", *documents) for n in range(1, 6)])
     feed.sums = {d.id: 1 for d in documents}
     seen = Recorder()
-    made = plan(tmp_path, feed, target, observer=seen, batch=BatchPolicy(max_docs=10))
+    made = plan(tmp_path, feed, target, observer=seen, batch=BatchOptions(max_docs=10))
     run = running(made)
     run.until(lambda: run.tail.status().changes == 50)
     run.finish()

@@ -9,13 +9,14 @@ from pillows.retry.backoff import AWAY_SECONDS
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
+from tests.support.memory_transport import KEY
 from tests.support.recorder import Recorder
 
 
 def delays(errors):
     """How long was waited after each of these errors."""
     seen = Recorder()
-    tries = Retrier("cases", StopAwareWaiter(FakeClock(), Event()), seen).tries("target")
+    retrier = Retrier(KEY, StopAwareWaiter(FakeClock(), Event()), seen)
     left = list(errors)
 
     def attempt():
@@ -23,7 +24,7 @@ def delays(errors):
             raise left.pop(0)
         return "done"
 
-    assert tries.until_done(attempt) == "done"
+    assert retrier.retry_write("target", attempt) == "done"
     return [told["delay_seconds"] for told in seen.of("retry")]
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import gevent
 import pytest
 
-from pillows.delivery.batcher import IDLE_SECONDS, Batcher, BatchPolicy
+from pillows.delivery.batcher import IDLE_SECONDS, Batcher, BatchOptions
 from pillows.retry.cancellable import TICK_SECONDS
 from tests.support.clock import FakeClock
 
 
-def batcher(clock: FakeClock | None = None, **policy: Any) -> Batcher[str]:
-    return Batcher(BatchPolicy(**policy), clock or FakeClock())
+def batcher(clock: FakeClock | None = None, *, queue: int = 0, **options: Any) -> Batcher[str]:
+    return Batcher(BatchOptions(**options), clock or FakeClock(), max_queued=queue)
 
 
 def add(to: Batcher[str], *items: tuple[str, int]) -> list[bool]:
@@ -76,7 +76,9 @@ def test_so_many_full_batches_wait_beside_the_one_that_grows(queue: int, held: i
 def test_while_it_waits_for_room_it_gives_signs_of_life() -> None:
     ticks: list[float] = []
     clock = FakeClock(auto=False)
-    made: Batcher[str] = Batcher(BatchPolicy(max_docs=1), clock, tick=lambda: ticks.append(clock.monotonic()))
+    made: Batcher[str] = Batcher(
+        BatchOptions(max_docs=1), clock, tick=lambda: ticks.append(clock.monotonic())
+    )
     made.add("a", 1)
     producer = gevent.spawn(made.add, "b", 1)
     began = clock.monotonic()
@@ -97,10 +99,10 @@ def test_a_writer_without_work_is_woken_by_the_first_item_and_seldom_otherwise()
     assert taking.get(timeout=60) == ["a"]
 
 
-def lingering(**policy: Any) -> tuple[FakeClock, Batcher[str], gevent.Greenlet[..., list[str] | None]]:
+def lingering(**options: Any) -> tuple[FakeClock, Batcher[str], gevent.Greenlet[..., list[str] | None]]:
     """A writer that has its first item and waits a second for more."""
     clock = FakeClock(auto=False)
-    made = batcher(clock, linger_seconds=1.0, **policy)
+    made = batcher(clock, linger=1.0, **options)
     taking = gevent.spawn(made.take)
     made.add("a", 1)
     clock.advance(0.999)
@@ -155,7 +157,7 @@ def test_a_flush_and_the_end_end_the_linger(end: str) -> None:
 
 def test_a_flush_of_nothing_leaves_the_next_linger_alone() -> None:
     clock = FakeClock(auto=False)
-    made = batcher(clock, linger_seconds=1.0)
+    made = batcher(clock, linger=1.0)
     made.flush()
     taking = gevent.spawn(made.take)
     made.add("a", 1)
@@ -167,7 +169,7 @@ def test_a_flush_of_nothing_leaves_the_next_linger_alone() -> None:
 
 def test_a_closed_batcher_gives_what_is_left_without_waiting_and_then_nothing() -> None:
     clock = FakeClock(auto=False)
-    made = batcher(clock, linger_seconds=1.0)
+    made = batcher(clock, linger=1.0)
     made.add("a", 1)
     made.close()
     assert made.take() == ["a"]

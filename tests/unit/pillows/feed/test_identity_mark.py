@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from pillows.errors import RecreatedError
-from pillows.runtime.tail_settings import TailSettings
 from tests.servers.scripted import HANG, Request, Script, ScriptedServer, chunk, head, json_reply
 from tests.support.list_feed import ListFeed
 from tests.support.memory_transport import MemoryTransport
-from tests.support.tails import plan
+from tests.support.tails import Parts, plan
 from tests.unit.pillows.feed.wire import MARK, couchdb, feed_of, page, reply, row
 
 
@@ -53,14 +52,14 @@ def couch(scripted_server: Callable[[], ScriptedServer]) -> OldCouch:
     return OldCouch(scripted_server())
 
 
-def marking(folder: Path, couch: OldCouch, memory: MemoryTransport, **settings: Any) -> TailSettings:
+def marking(folder: Path, couch: OldCouch, memory: MemoryTransport, **settings: Any) -> Parts:
     def make_feed() -> Any:
         return feed_of(couch.server.url, identity_token=True)
 
     return plan(folder, ListFeed(), memory, **({"make_feed": make_feed} | settings))
 
 
-def synced(running: Any, plan_: TailSettings) -> Any:
+def synced(running: Any, plan_: Parts) -> Any:
     """Runs a tail to the head of its feed; the checkpoint that it leaves."""
     run = running(plan_)
     run.until(lambda: run.tail.state == "live")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import gevent
 import pytest
 from gevent.event import Event
 
+from checkpoints.checkpoint import NO_TAIL
 from pillows.errors import StoppedError
 from pillows.feed import reader_task
 from pillows.observer import Observer
@@ -111,7 +113,7 @@ def test_a_stop_ends_a_pillow_whose_first_question_hangs(server: ScriptedServer,
 @pytest.mark.parametrize("set_before", [True, False])
 def test_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long(set_before):
     clock, stop, asked = FakeClock(auto=False), Event(), Event()
-    tries = Retrier("cases", StopAwareWaiter(clock, stop), Observer()).asks("source")
+    ask = partial(Retrier(NO_TAIL, StopAwareWaiter(clock, stop), Observer()).retry_read, "source")
 
     def hang() -> None:
         asked.set()
@@ -119,8 +121,8 @@ def test_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long
 
     if set_before:
         stop.set()
-    assert tries.until_done(lambda: "an answer") == "an answer"
-    asking = gevent.spawn(tries.until_done, hang)
+    assert ask(lambda: "an answer") == "an answer"
+    asking = gevent.spawn(ask, hang)
     assert asked.wait(60)
     stop.set()
     with gevent.Timeout(60):
@@ -134,7 +136,7 @@ def test_what_is_asked_while_a_stop_comes_may_still_be_answered_but_not_for_long
 
 def test_what_is_asked_ends_with_whoever_asks():
     left = []
-    tries = Retrier("cases", StopAwareWaiter(FakeClock(), Event()), Observer()).asks("source")
+    ask = partial(Retrier(NO_TAIL, StopAwareWaiter(FakeClock(), Event()), Observer()).retry_read, "source")
 
     def hang() -> None:
         try:
@@ -142,7 +144,7 @@ def test_what_is_asked_ends_with_whoever_asks():
         finally:
             left.append(True)
 
-    asking = gevent.spawn(tries.until_done, hang)
+    asking = gevent.spawn(ask, hang)
     gevent.idle()
     asking.kill()
     assert left

@@ -1,0 +1,54 @@
+"""The dead letters of one tail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from checkpoints import TailKey
+from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
+from pillows.dead_letters.store import DeadLetters
+from pillows.models import DocumentRows, TransportResult
+from pillows.observer import Observer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailDeadLetters:
+    """Stores and clears the dead letters of one tail.
+
+    Attributes:
+        tail: the tail.
+        store: the dead letters of all tails.
+        options: the tail's limits.
+        config: digest of the filter, transform and transports that fail documents.
+        observer: receives each dead letter once it is stored.
+    """
+
+    tail: TailKey
+    store: DeadLetters
+    options: ErrorOptions
+    config: str
+    observer: Observer
+
+    def add(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Store dead letters; they are on disk after the next `DeadLetters.sync`.
+
+        Raises:
+            FatalError: there is no room for more.
+        """
+        self.store.add(dead_letters, self.options, self.config)
+        for each in dead_letters:
+            self.observer.dead_letter(
+                self.tail, transport=each.transport, id=each.id, stage=each.stage, error=each.error
+            )
+
+    def clear(self, documents: Sequence[DocumentRows], results: Mapping[str, TransportResult]) -> None:
+        """Forget the dead letters of documents that were written, in their version or a later one."""
+        self.store.clear(self.tail, documents, results)
+
+    def holds_back(self, documents: Sequence[DocumentRows]) -> bool:
+        """Whether a target must not commit the checkpoint with these documents.
+
+        A dead letter of the tail is not on disk yet, or one of the documents has one to be cleared.
+        """
+        return self.store.unsynced(self.tail) or self.store.affects(self.tail, documents)

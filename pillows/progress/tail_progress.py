@@ -1,0 +1,93 @@
+"""What of a tail is acknowledged, and which targets and stores know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from checkpoints import Checkpoint
+from pillows.progress.checkpointer import Checkpointer
+from pillows.progress.watermark import PendingRange, Watermark, WatermarkMove
+from pillows.retry.retrier import Retrier
+from pillows.transports.base import Transport
+
+
+class TailProgress:
+    """Moves watermark and checkpoint together, and makes a new epoch known.
+
+    Args:
+        checkpointer: the checkpoint.
+        transports: the open targets.
+        retrier: retries whatever is unreachable.
+
+    Attributes:
+        watermark: the changes that are under way.
+        checkpointer: the checkpoint.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, transports: Sequence[Transport], retrier: Retrier) -> None:
+        self.watermark = Watermark()
+        self.checkpointer = checkpointer
+        self._transports = transports
+        self._retrier = retrier
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The newest acknowledged position; may not be saved yet."""
+        return self.checkpointer.current
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether the only target saves the checkpoint with the rows."""
+        return is_transactional(self._transports)
+
+    def preview(self, acks: Mapping[PendingRange, int]) -> Checkpoint:
+        """Return the checkpoint as it will be after these acknowledgements."""
+        return self.checkpointer.preview(self.watermark.peek(acks))
+
+    def acknowledge(
+        self, acks: Mapping[PendingRange, int], committed: Checkpoint | None = None
+    ) -> WatermarkMove:
+        """Take acknowledgements, and move the checkpoint; save it if that is due.
+
+        Args:
+            acks: range -> number of its changes.
+            committed: the checkpoint that a transactional target saved with these changes.
+
+        Raises:
+            CheckpointMoved: an operator edited the checkpoint.
+        """
+        move = self.watermark.ack(acks)
+        self.checkpointer.advance(move, committed)
+        return move
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of the checkpoint and save it, however often the disk refuses.
+
+        Raises:
+            CheckpointMoved: an operator edited the checkpoint.
+            StoppedError: a stop was requested meanwhile.
+        """
+        self._retrier.retry_write("checkpoint", partial(self.checkpointer.update, **fields))
+
+    def raise_epoch(self) -> None:
+        """Raise the epoch by one, durably here and in every target."""
+        self.update(epoch=self.checkpoint.epoch + 1)
+        acquire(self._transports, self._retrier, self.checkpoint)
+
+
+def acquire(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:
+    """Tell the targets under which epoch rows are written from now on, each until it knows.
+
+    Raises:
+        FatalError: a target cannot take it.
+        StoppedError: a stop was requested meanwhile.
+    """
+    for transport in transports:
+        retrier.retry_write(transport.name, partial(transport.acquire, checkpoint))
+
+
+def is_transactional(transports: Sequence[Transport]) -> bool:
+    """Whether the only target has rows and checkpoint in one transaction."""
+    return len(transports) == 1 and transports[0].transactional
