@@ -1,4 +1,4 @@
-# The only door: `make help` lists what there is.
+# `make help` lists all targets.
 SHELL := /bin/bash
 PYTHON ?= python3
 PREFIX ?= /opt/pillowd
@@ -12,39 +12,39 @@ CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("pillowd nee
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.runtime ## Set up and run the main job on this machine (SERVE=1 keeps it up)
+demo: $(VENV)/.runtime ## Set up and show the whole path on this machine (SERVE=1 keeps it up)
 	$(BIN)/python -m tests.demo $(if $(SERVE),--serve)
 
-test: machine ## Set up and pass all tests, with real servers
+test: machine ## Set up and run all tests, with real servers
 	@$(MAKE) --no-print-directory dev
 	@$(BIN)/python -m tests.servers install
 	@$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m tests $(ARGS)
 
-machine: ## Say what this machine lacks for the tests, before anything is installed
+machine: ## Report what this machine lacks for the tests
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@$(PYTHON) -m tests.servers check
 
-proof: $(VENV)/.dev ## The tests at full size: every figure that is promised (PART=name; resumable)
+proof: $(VENV)/.dev ## Run the tests at full size: every promised figure (PART=name; resumable)
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.runner.proof $(PART)
 
-soak: $(VENV)/.dev ## The tests that run for long
+soak: $(VENV)/.dev ## Run the long tests
 	@$(BIN)/python -m tests.servers install
 	PILLOWD_SOAK=1 $(PYTEST) -m soak --timeout 14400 -s $(ARGS)
 
-chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write down what came out
+chaos: $(VENV)/.dev ## Crash it CYCLES=300 times under faults, and write the results down
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.chaos --cycles $(or $(CYCLES),300) $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) --note docs/explanation/no-loss.md
 
-mutants: $(VENV)/.dev ## Change the modules that decide, and see that their tests notice (MODULE=part of a path)
+mutants: $(VENV)/.dev ## Run mutation tests of the modules that decide (MODULE=part of a path)
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
 
-fuzz: $(VENV)/.dev ## Feed the line reader with garbage (SECONDS, 600 at default), guided by coverage
+fuzz: $(VENV)/.dev ## Fuzz the line reader for SECONDS=600, guided by coverage
 	$(BIN)/python -m tests.fuzz.lines -max_total_time=$(or $(SECONDS),600)
 
-bench: $(VENV)/.dev ## Measure speed and memory beside the raw servers
+bench: $(VENV)/.dev ## Measure speed and memory, compared with the raw servers
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m bench $(ARGS)
 
@@ -59,14 +59,14 @@ lint: $(VENV)/.dev ## Check style, imports and dependencies
 types: $(VENV)/.dev ## Check types
 	$(BIN)/mypy
 
-format: $(VENV)/.dev ## Mend style
+format: $(VENV)/.dev ## Fix style
 	$(BIN)/ruff check --fix-only -q . ; $(BIN)/ruff format .
 
-setup: $(VENV)/.runtime ## Make .venv with pillowd and what it needs
+setup: $(VENV)/.runtime ## Make .venv with pillowd and its dependencies
 
-dev: $(VENV)/.dev ## ... and what its tests need
+dev: $(VENV)/.dev ## ... and those of its tests
 
-docs: $(VENV)/.dev ## Build the documentation's site into build/docs
+docs: $(VENV)/.dev ## Build the documentation into build/docs
 	$(BIN)/python docs/generate.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
@@ -80,7 +80,7 @@ man: $(VENV)/.runtime ## Write the man page into build/
 install: ## Install as a service under PREFIX (/opt/pillowd), for packages under DESTDIR
 	PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" etc/install.sh
 
-lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
+lock: $(VENV)/.dev ## Update the lock files from pyproject.toml
 	$(PIP) uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --group dev -o requirements-dev.lock
@@ -88,14 +88,14 @@ lock: $(VENV)/.dev ## Write the lock files anew from pyproject.toml
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@echo "Installing what pillowd needs into $(VENV)"
+	@echo "Installing pillowd's dependencies into $(VENV)"
 	@$(PIP) --require-hashes -r requirements.lock
 	@$(PIP) --no-deps -e .
 	@$(BIN)/pillowd config schema > etc/pillowd.schema.json
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
-	@echo "Installing what its tests need into $(VENV)"
+	@echo "Installing the tests' dependencies into $(VENV)"
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
