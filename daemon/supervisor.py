@@ -102,7 +102,7 @@ class Supervisor:
         """
         tail = self._tails.pop(key)
         tail.stop_and_hold(State.STOPPED)
-        tail.tick(awake_since=self._awake_since)  # logs how a run ended that nobody has looked at yet
+        tail.tick(awake_since=self._awake_since)  # logs the error of a run that has just ended
         if tail.running:
             self._removed[key] = tail
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # `pillowd --help` needs the error, and must not load the con
 
 
 class UnknownPillowError(ValueError):
-    """There is no such pillow."""
+    """The text names no pillow, or several."""
 
 
 def tail_key(name: str, pillow: PillowConfig) -> TailKey:

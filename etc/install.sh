@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Installs pillowd as a service: `make install` calls it. Run it again to upgrade.
+# Install pillowd as a service: `make install` calls this. Run it again to upgrade.
 #
-#   PREFIX   where pillowd lives, with a virtual environment of its own: /opt/pillowd unless given
-#   DESTDIR  put before every path that is written, to make packages and to try it; empty unless given
-#   PYTHON   the Python 3.11 or newer to use: python3 unless given
+#   PREFIX   folder of pillowd and its virtual environment; /opt/pillowd by default
+#   DESTDIR  prefix of every path that is written, for packages and trials; empty by default
+#   PYTHON   a Python 3.11 or newer; python3 by default
 #
-# An existing configuration is never touched. It holds no secrets, and the service runs as a user of its
-# own (DynamicUser), so everybody may read it; passwords are in credentials/, which only root may read.
+# An existing configuration is never changed. Every user may read it, since the service runs as a user of
+# its own (DynamicUser) and it holds no secrets; passwords are in credentials/, which only root may read.
 set -euo pipefail
-umask 022  # the service's user must be able to read it, whatever root's own umask is
+umask 022  # the service's user must be able to read it, regardless of root's umask
 cd "$(dirname "$0")/.."
 prefix="${PREFIX:-/opt/pillowd}"
 root="${DESTDIR:-}"
@@ -27,7 +27,7 @@ echo "Installing pillowd into $venv"
 [[ -x "$venv/bin/python" ]] || "$python" -m venv "$venv"
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 "$venv/bin/python" -m pip install -q --disable-pip-version-check --no-deps --force-reinstall .
-# Under DESTDIR the scripts were written for where they are now; they will run from the prefix.
+# Under DESTDIR, the scripts name their present path; they will run from the prefix.
 if [[ -n "$root" ]]; then
   grep -rlIF -- "$venv/" "$venv/bin" "$venv/pyvenv.cfg" | xargs -r sed -i "s|$venv/|$prefix/|g"
 fi

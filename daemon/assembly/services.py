@@ -13,7 +13,7 @@ from pillows.observer import Observer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The parts that all tails share. Whoever opened them closes them.
+    """The parts that all tails share. The code that opened them closes them.
 
     Attributes:
         store: the checkpoints.

@@ -90,7 +90,7 @@ class Demo:
         self.now: dict[str, int] = {}
 
     def run(self, *, serve: bool) -> None:
-        """Run all steps. Nothing is left running afterwards, whatever ends them.
+        """Run all steps. Nothing is left running afterwards.
 
         Args:
             serve: keep server and daemon up until Ctrl-C or SIGTERM.
