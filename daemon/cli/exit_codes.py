@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import click
@@ -9,7 +11,7 @@ import click
 from checkpoints import StoreError, StoreUnavailable
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import UnknownPillowError
-from pillows.errors import ConfigError, PillowError
+from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor
 
 
@@ -53,6 +55,15 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], ExitCode], ...] = (
     ((StoreUnavailable,), ExitCode.UNREACHABLE),
     ((PillowError, StoreError, OSError, click.Abort, KeyboardInterrupt), ExitCode.FAILED),
 )
+
+
+@contextmanager
+def translate_unreachable(redactor: Redactor) -> Iterator[None]:
+    """Turn a retryable error of a source or target into an `UnreachableError`."""
+    try:
+        yield
+    except RetryableError as error:
+        raise UnreachableError(redactor.redact(str(error))) from error
 
 
 def to_exit(error: BaseException) -> tuple[int, str]:

@@ -17,13 +17,12 @@ from daemon import tail_lookup
 from daemon.assembly.feeds import build_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
-from daemon.cli.exit_codes import CommandError, UnreachableError
+from daemon.cli.exit_codes import CommandError, translate_unreachable
 from daemon.cli.options import common_options, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.tail_lookup import tail_key
 from pillows.clock import SystemClock
-from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.feed.changes_parser import MalformedFeedError
 from pillows.feed.recorded import RecordedFeed
@@ -63,7 +62,7 @@ def preview(
     config = load(config_path)
     redactor = Redactor.of_settings(config)
     shown = []
-    with _translate_unreadable(recorded) if recorded else _translate_unreachable(redactor):
+    with _translate_unreadable(recorded) if recorded else translate_unreachable(redactor):
         for each in preview_documents(config, key, ids, limit, recorded=recorded):
             shown.append(asdict(each))
             if not as_json:
@@ -148,14 +147,6 @@ def _translate_unreadable(recorded: Path) -> Iterator[None]:
         yield
     except MalformedFeedError as error:
         raise CommandError(f"{recorded} is not a recorded answer of _changes: {error}") from error
-
-
-@contextmanager
-def _translate_unreachable(redactor: Redactor) -> Iterator[None]:
-    try:
-        yield
-    except RetryableError as error:
-        raise UnreachableError(redactor.redact(str(error))) from error
 
 
 def _print_preview(each: Preview, redactor: Redactor) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from daemon import tail_lookup
 from daemon.assembly.feeds import build_ids_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
-from daemon.cli.exit_codes import ExitCode, UnreachableError
+from daemon.cli.exit_codes import ExitCode, translate_unreachable
 from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option, print_json
 from daemon.config.load import load
@@ -29,7 +29,6 @@ from daemon.config.plugins import add_plugins
 from daemon.control.paging import page
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
-from pillows.errors import RetryableError
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from pillows.runtime.status import State
@@ -71,7 +70,7 @@ def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_js
     tail = tail_lookup.resolve_tail(key, tail_keys(config))
     add_plugins(config.daemon.plugins_path)
     with ExitStack() as stack:
-        stack.enter_context(_translate_unreachable())
+        stack.enter_context(translate_unreachable(Redactor.of_settings(config)))
         call = stack.enter_context(control_client.open_control(config))
         subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
         verifier = Verifier(subject, stack.enter_context(ComparisonTable()))
@@ -131,15 +130,6 @@ class Retries(Observer):
         """Print the retry to standard error."""
         text = f"{where}: {Redactor().redact(error)}; retrying in {delay_seconds:.0f} s"
         self._bar.console.print(escape(text), soft_wrap=True)
-
-
-@contextmanager
-def _translate_unreachable() -> Iterator[None]:
-    """Turn a retryable error into exit code 75."""
-    try:
-        yield
-    except RetryableError as error:
-        raise UnreachableError(str(error)) from error
 
 
 def _iter_dead_ids(call: control_client.Call, tail: TailKey, transport: str) -> Iterator[str]:
