@@ -1,29 +1,134 @@
 """One pipeline from a CouchDB `_changes` feed to any number of targets, in data-flow order.
 
-Two of its parts are useful on their own: `BulkPusher` writes documents in bulk, `ParallelWriter` writes
-to several file-like objects at once.
+What this module exports is all that a plugin needs: to write a filter, a transform or a transport, and to
+register it. Two more parts are useful on their own: `BulkPusher` writes documents in bulk,
+`ParallelWriter` writes to several file-like objects at once.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from checkpoints import Checkpoint, Seq, TailKey
+    from pillows.errors import (
+        AwayError,
+        ConfigError,
+        FatalError,
+        FencedError,
+        PermanentError,
+        PillowError,
+        RetryableError,
+        StateLostError,
+    )
+    from pillows.models import (
+        Batch,
+        Change,
+        Document,
+        DocumentRows,
+        Row,
+        WriteResult,
+        epoch_of,
+        leaf_version_of,
+        write_version,
+    )
+    from pillows.observer import CompositeObserver, Observer
+    from pillows.options import Duration, Options, OutputOptions, Secret, Size
+    from pillows.registry import register
+    from pillows.stages.filters import Filter
+    from pillows.stages.transforms import ChunkedTransform, Transform
     from pillows.standalone.bulk_pusher import BulkPusher
     from pillows.standalone.parallel_writer import ParallelWriter
+    from pillows.transports.base import (
+        AppendOnlyTransport,
+        KeyedTransport,
+        Stored,
+        TargetState,
+        Transport,
+        newest,
+    )
+    from pillows.transports.common.mirroring import Endpoint, MirrorSupport
 
-__all__ = ["BulkPusher", "ParallelWriter"]
+__all__ = [
+    "AppendOnlyTransport",
+    "AwayError",
+    "Batch",
+    "BulkPusher",
+    "Change",
+    "Checkpoint",
+    "ChunkedTransform",
+    "CompositeObserver",
+    "ConfigError",
+    "Document",
+    "DocumentRows",
+    "Duration",
+    "Endpoint",
+    "FatalError",
+    "FencedError",
+    "Filter",
+    "KeyedTransport",
+    "MirrorSupport",
+    "Observer",
+    "Options",
+    "OutputOptions",
+    "ParallelWriter",
+    "PermanentError",
+    "PillowError",
+    "RetryableError",
+    "Row",
+    "Secret",
+    "Seq",
+    "Size",
+    "StateLostError",
+    "Stored",
+    "TailKey",
+    "TargetState",
+    "Transform",
+    "Transport",
+    "WriteResult",
+    "epoch_of",
+    "leaf_version_of",
+    "newest",
+    "register",
+    "write_version",
+]
 
-_HOMES = {
-    "BulkPusher": "pillows.standalone.bulk_pusher",
-    "ParallelWriter": "pillows.standalone.parallel_writer",
+_MODULES = {
+    "checkpoints": ("Checkpoint", "Seq", "TailKey"),
+    "pillows.models": (
+        "Batch",
+        "Change",
+        "Document",
+        "DocumentRows",
+        "Row",
+        "WriteResult",
+        "epoch_of",
+        "leaf_version_of",
+        "write_version",
+    ),
+    "pillows.observer": ("CompositeObserver", "Observer"),
+    "pillows.options": ("Duration", "Options", "OutputOptions", "Secret", "Size"),
+    "pillows.registry": ("register",),
+    "pillows.stages.filters": ("Filter",),
+    "pillows.stages.transforms": ("ChunkedTransform", "Transform"),
+    "pillows.standalone.bulk_pusher": ("BulkPusher",),
+    "pillows.standalone.parallel_writer": ("ParallelWriter",),
+    "pillows.transports.base": (
+        "AppendOnlyTransport",
+        "KeyedTransport",
+        "Stored",
+        "TargetState",
+        "Transport",
+        "newest",
+    ),
+    "pillows.transports.common.mirroring": ("Endpoint", "MirrorSupport"),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    # When they are asked for: whoever imports one module of this package needs no HTTP client.
-    if name not in _HOMES:
+    # On demand: importing one module of this package must not import an HTTP client or a database driver.
+    if name not in __all__:
         raise AttributeError(f"module 'pillows' has no attribute {name!r}")
-    from importlib import import_module  # noqa: PLC0415 - nothing else needs it here
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "pillows.errors")), name)

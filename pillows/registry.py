@@ -3,11 +3,10 @@
 A name is looked up in this order:
 
 1. what a user's module registered: `@register("transport", "mytype")`;
-2. for transports, the file of that name in `pillows/transports/` (files whose name holds an
-   underscore, and `base.py`, are helpers and no type);
+2. for transports, the file or folder of that name in `pillows/transports/`, except `base.py` and `common/`;
 3. the entry-point group `pillowd.transports` (`pillowd.filters`, ...) of installed distributions.
 
-A transport's file, and with it the client library it needs, is only imported when its type is asked
+A transport's module, and with it the client library it needs, is only imported when its type is asked
 for, so a daemon that writes to SQLite never loads Elasticsearch's client.
 """
 

@@ -8,11 +8,21 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from checkpoints import Checkpoint
-from pillows.models import Batch, WriteResult, write_version
-from pillows.options import Duration, Options, OutputOptions
-from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
-from pillows.transports.common.mirroring import Endpoint, MirrorSupport
+from pillows import (
+    Batch,
+    Checkpoint,
+    Duration,
+    Endpoint,
+    KeyedTransport,
+    MirrorSupport,
+    Options,
+    OutputOptions,
+    Stored,
+    TargetState,
+    WriteResult,
+    newest,
+    write_version,
+)
 
 
 class ToyConnection(Options):
