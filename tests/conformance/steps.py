@@ -73,7 +73,8 @@ def only_transactional(target: Target) -> None:
 
 def pair(id: str, version: int, second: str) -> Any:
     """A document with a row in each of two outputs, both telling the version."""
-    return document(id, version, {"n": version}, **{second: [{"n": version}]})
+    more: Any = {second: [{"n": version}]}
+    return document(id, version, {"n": version}, **more)
 
 
 def assert_whole(target: Target, ids: list[str], outputs: tuple[str, ...]) -> None:

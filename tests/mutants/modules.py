@@ -11,16 +11,12 @@ TO_KILL = 0.85
 
 #: Module -> its tests, the most direct ones first; folders stand for all tests in them.
 MODULES: dict[str, tuple[str, ...]] = {
-    "pillows/runtime/start_decision.py": (
-        "tests/unit/pillows/runtime",
-        "tests/unit/pipeline",
-        "tests/unit/test_found_lost_outputs.py",
-    ),
+    "pillows/runtime/start_decision.py": ("tests/unit/pillows/runtime",),
     "pillows/progress/watermark.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
     "pillows/progress/checkpointer.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
-    "pillows/delivery/batcher.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
-    "pillows/delivery/items.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
-    "pillows/delivery/stale_writes.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/delivery/batcher.py": ("tests/unit/pillows/delivery",),
+    "pillows/delivery/items.py": ("tests/unit/pillows/delivery",),
+    "pillows/delivery/stale_writes.py": ("tests/unit/pillows/delivery",),
     "pillows/delivery/batch_writer.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
     "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed/test_changes_parser.py",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed/test_requests.py",),

@@ -160,7 +160,7 @@ class Elasticsearch(HttpServer):
             ),
             *(f"-Des.nativelibs.path={node / 'lib'}", f"-Djava.io.tmpdir={self.data_dir}"),
             *("-cp", os.pathsep.join([str(node / "classes"), str(node / "lib" / "*")])),
-            *("TestNode", node, self.data_dir, str(self.port), *settings),
+            *("TestNode", str(node), str(self.data_dir), str(self.port), *settings),
         ]
 
     def answers(self) -> bool:

@@ -114,7 +114,7 @@ LAST_CHUNK = chunk(b"")
 def json_reply(body: object, status: int = 200, **headers: str) -> bytes:
     """Returns a whole response with a JSON body."""
     text = json.dumps(body).encode() + b"\n"
-    return head(status, length=len(text), **headers) + text
+    return head(status, length=len(text), **headers) + text  # type: ignore[arg-type] # all are text
 
 
 def chunked_reply(*parts: bytes, status: int = 200) -> bytes:

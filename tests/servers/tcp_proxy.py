@@ -135,7 +135,7 @@ class TcpProxy:
             listener.bind(("127.0.0.1", self._port))
             listener.listen(128)
             self._port = listener.getsockname()[1]
-            self._server = StreamServer(listener, self._serve, spawn=self._group.spawn)
+            self._server = StreamServer(listener, self._serve, spawn=self._group.spawn)  # type: ignore[call-overload] # any spawn
             self._server.start()
 
     @contextmanager

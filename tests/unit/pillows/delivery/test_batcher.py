@@ -203,3 +203,25 @@ def test_a_batch_that_fails_while_it_lingers_gives_nothing() -> None:
     made.fail(ValueError("away"))
     clock.advance(1.0)
     assert taking.get(timeout=60) is None
+
+
+def test_the_defaults_are_a_thousand_items_and_five_mebibytes() -> None:
+    assert BatchPolicy() == BatchPolicy(max_docs=1000, max_bytes=5_242_880, linger_seconds=0.0, queue=0)
+    assert IDLE_SECONDS == 60.0
+
+
+def test_a_batch_has_all_its_bytes_though_another_one_was_taken() -> None:
+    made = batcher(max_bytes=100, queue=9)
+    add(made, ("a", 100), ("b", 60), ("c", 40))
+    assert take_all(made) == [["a"], ["b", "c"]]
+
+
+def test_a_writer_that_has_taken_its_first_batch_is_idle_again() -> None:
+    clock = FakeClock(auto=False)
+    made = batcher(clock)
+    made.add("a", 1)
+    assert made.take() == ["a"]
+    gevent.spawn(made.take)
+    gevent.idle()
+    assert clock.waited == [IDLE_SECONDS]
+    made.close()
