@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from pydantic import ValidationError
 
 from pillows.delivery.batcher import IDLE_SECONDS, Batcher, BatchOptions
 from pillows.retry.cancellable import TICK_SECONDS
@@ -206,8 +207,32 @@ def test_a_batch_that_fails_while_it_lingers_gives_nothing() -> None:
 
 
 def test_the_defaults_are_a_thousand_items_and_five_mebibytes() -> None:
-    assert BatchPolicy() == BatchPolicy(max_docs=1000, max_bytes=5_242_880, linger_seconds=0.0, queue=0)
+    assert BatchOptions().model_dump() == {
+        "max_docs": 1000,
+        "max_bytes": 5_242_880,
+        "linger": 0.0,
+        "max_in_flight": 1,
+    }
     assert IDLE_SECONDS == 60.0
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("max_docs", (1, 100_000), (0, 100_001)),
+        ("max_bytes", (1,), (0,)),
+        ("linger", ("0s", "60s"), ("61s",)),
+        ("max_in_flight", (1, 16), (0, 17)),
+    ],
+)
+def test_the_bounds_themselves_are_allowed_and_nothing_beyond(
+    name: str, good: Sequence[object], bad: Sequence[object]
+) -> None:
+    for value in good:
+        BatchOptions(**{name: value})  # type: ignore[arg-type] # as the configuration gives it
+    for value in bad:
+        with pytest.raises(ValidationError):
+            BatchOptions(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_batch_has_all_its_bytes_though_another_one_was_taken() -> None:
