@@ -342,6 +342,11 @@ def test_bulk_get_gives_the_revision_asked_for_or_all_leaves(couch_db):
     }  # fmt: skip
 
 
+def test_equal_edits_have_the_same_revision_everywhere(couch_db):
+    """The hash is that of Erlang's term format, so conflicts have the same winner on every server."""
+    assert couch_db.put("a") == couch_db.put("b") == "1-967a00dff5e02add41819138abb3284d"
+
+
 def test_bulk_docs_answers_row_by_row(couch_db):
     couch_db.put("a")
     rows = couch_db.bulk([{"_id": "a"}, {"_id": "b"}])
