@@ -1,0 +1,246 @@
+"""When a checkpoint is saved, and what is safe before it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError
+from pillows.progress.checkpointer import (
+    UNFLUSHED_SAVES,
+    UNFLUSHED_SECONDS,
+    Checkpointer,
+    CheckpointOptions,
+)
+from pillows.progress.watermark import WatermarkMove
+from tests.support.clock import FakeClock
+from tests.support.memory_transport import KEY
+from tests.support.recorder import Recorder
+
+START = Checkpoint(seq=Seq.of("1-a"), changes=10)
+
+
+class Disk:
+    """Store, dead letters and target of one checkpointer, in the order in which they are written."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(auto=False)
+        self.order: list[str] = []
+        self.stored: Checkpoint | None = START
+        self.unsynced_dead_letters = False
+        self.full = False
+        self.save_seconds = 0.0
+        self.copies = True
+        self.seen = Recorder()
+
+    def get(self, _: object) -> Checkpoint | None:
+        self.order.append("get")
+        return self.stored
+
+    def save(self, _: object, checkpoint: Checkpoint) -> None:
+        if self.full:
+            raise StoreWriteError("full")
+        if self.stored is not None and self.stored.edits != checkpoint.edits:
+            raise CheckpointMoved
+        self.clock.advance(self.save_seconds)
+        self.order.append("save")
+        self.stored = checkpoint
+
+    def unsynced(self, _: object) -> bool:
+        return self.unsynced_dead_letters
+
+    def sync(self) -> None:
+        if self.full:
+            raise StoreWriteError("full")
+        self.order.append("dead letters")
+        self.unsynced_dead_letters = False
+
+    def copy(self, _: Checkpoint) -> bool:
+        self.order.append("copy")
+        return self.copies
+
+    def checkpointer(self, *, transactional: bool = False, **options: Any) -> Checkpointer:
+        return Checkpointer(
+            self,  # type: ignore[arg-type]
+            KEY,
+            START,
+            options=CheckpointOptions(**options),
+            clock=self.clock,
+            observer=self.seen,
+            dead_letters=self,  # type: ignore[arg-type]
+            copy_to_target=self.copy if transactional else None,
+        )
+
+
+def moved(changes: int = 1, seq: str | None = "2-b", purge_seq: str | None = None) -> WatermarkMove:
+    return WatermarkMove(seq=None if seq is None else Seq.of(seq), changes=changes, purge_seq=purge_seq)
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.mark.parametrize(("changes", "is_saved"), [(0, False), (2, False), (3, True), (4, True)])
+def test_it_is_saved_after_exactly_so_many_changes(disk: Disk, changes: int, is_saved: bool) -> None:
+    made = disk.checkpointer(max_uncheckpointed=3)
+    made.advance(moved(changes))
+    assert (made.saved == made.current) is is_saved
+    assert made.current.changes == START.changes + changes
+
+
+def test_changes_are_counted_from_the_last_save(disk: Disk) -> None:
+    made = disk.checkpointer(max_uncheckpointed=3)
+    for expected in (1, 2, 0, 1, 2, 0):
+        made.advance(moved())
+        assert made.current.changes - made.saved.changes == expected
+
+
+@pytest.mark.parametrize(("age_seconds", "is_saved"), [(4.99, False), (5.0, True), (6.0, True)])
+def test_it_is_saved_after_the_interval(disk: Disk, age_seconds: float, is_saved: bool) -> None:
+    made = disk.checkpointer(interval=5.0)
+    made.advance(moved())
+    disk.clock.advance(age_seconds)
+    made.save_if_due()
+    assert (made.saved == made.current) is is_saved
+
+
+@pytest.mark.parametrize(
+    ("save_seconds", "age_seconds", "is_flushed"),
+    [
+        (0.0, UNFLUSHED_SECONDS - 0.01, False),
+        (0.0, UNFLUSHED_SECONDS, True),
+        (0.1, UNFLUSHED_SAVES * 0.1 - 0.01, False),
+        (0.1, UNFLUSHED_SAVES * 0.1 + 0.01, True),
+        (9.0, 4.99, False),
+        (9.0, 5.0, True),
+    ],
+)
+def test_dead_letters_are_flushed_soon_but_no_slow_disk_is_busy_with_them(
+    disk: Disk, save_seconds: float, age_seconds: float, is_flushed: bool
+) -> None:
+    made = disk.checkpointer(interval=5.0)
+    disk.save_seconds = save_seconds
+    made.advance(moved())
+    made.save()
+    made.save()  # nothing has moved: the age counts from here
+    disk.unsynced_dead_letters = True
+    disk.clock.advance(age_seconds)
+    made.save_if_due()
+    assert disk.unsynced_dead_letters is not is_flushed
+
+
+def test_dead_letters_are_on_disk_before_the_target_and_the_store_pass_them(disk: Disk) -> None:
+    made = disk.checkpointer(transactional=True)
+    made.advance(moved())
+    disk.unsynced_dead_letters = True
+    made.save()
+    assert disk.order == ["dead letters", "copy", "save"]
+
+
+def test_dead_letters_are_on_disk_before_a_raised_epoch_saves_a_position_past_them(disk: Disk) -> None:
+    made = disk.checkpointer()
+    made.advance(moved())
+    disk.unsynced_dead_letters = True
+    made.update(epoch=2)
+    assert disk.order == ["dead letters", "save"]
+    assert disk.stored == made.current == made.saved
+    assert (made.current.epoch, made.current.seq) == (2, Seq.of("2-b"))
+
+
+def test_an_update_that_cannot_be_saved_changes_nothing(disk: Disk) -> None:
+    made = disk.checkpointer()
+    disk.full = True
+    with pytest.raises(StoreWriteError):
+        made.update(epoch=2)
+    assert made.current == made.saved == START
+
+
+def test_dead_letters_that_cannot_be_flushed_hold_the_checkpoint_back(disk: Disk) -> None:
+    made = disk.checkpointer()
+    made.advance(moved())
+    disk.unsynced_dead_letters = disk.full = True
+    made.save()
+    assert (made.saved, disk.stored) == (START, START)
+    assert disk.seen.events() == ["checkpoint.not_saved"]
+    disk.full = False
+    made.save()
+    assert disk.stored == made.current != START
+
+
+def test_a_checkpoint_that_the_target_committed_is_not_copied_there_again(disk: Disk) -> None:
+    made = disk.checkpointer(transactional=True)
+    committed = made.preview(moved())
+    disk.clock.advance(1.0)
+    made.advance(moved(), committed)
+    made.save()
+    assert disk.order == ["save"]
+    assert disk.stored == made.current == committed
+
+
+@pytest.mark.parametrize("different", [{"changes": 99}, {"seq": Seq.of("0-x")}, {"epoch": 7}])
+def test_another_checkpoint_in_the_target_is_replaced(disk: Disk, different: dict[str, Any]) -> None:
+    made = disk.checkpointer(transactional=True)
+    made.advance(moved(), replace(made.preview(moved()), **different))
+    made.save()
+    assert disk.order == ["copy", "save"]
+
+
+def test_a_copy_that_failed_is_tried_again_though_nothing_has_moved(disk: Disk) -> None:
+    made = disk.checkpointer(transactional=True)
+    made.advance(moved())
+    disk.copies = False
+    made.save()
+    disk.copies = True
+    made.save()
+    made.save()
+    assert disk.order == ["copy", "save", "copy", "save", "get"]
+
+
+def test_after_an_update_the_target_gets_its_copy(disk: Disk) -> None:
+    made = disk.checkpointer(transactional=True)
+    made.update(epoch=2)
+    made.copy()
+    made.copy()
+    assert disk.order == ["save", "copy"]
+
+
+@pytest.mark.parametrize("stored", [None, replace(START, edits=1)])
+def test_an_operators_edit_is_noticed_though_nothing_has_moved(disk: Disk, stored: Checkpoint | None) -> None:
+    made = disk.checkpointer()
+    disk.stored = stored
+    with pytest.raises(CheckpointMoved):
+        made.save()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_an_operators_edit_is_noticed_by_a_save_and_on_a_full_disk(disk: Disk, full: bool) -> None:
+    made = disk.checkpointer()
+    made.advance(moved())
+    disk.stored, disk.full = replace(START, edits=1), full
+    with pytest.raises(CheckpointMoved):
+        made.save()
+    assert disk.stored.edits == 1
+
+
+def test_a_move_without_position_keeps_the_position(disk: Disk) -> None:
+    made = disk.checkpointer()
+    made.advance(moved(2, seq=None))
+    assert (made.current.seq, made.current.changes) == (START.seq, 12)
+
+
+def test_a_move_carries_the_purge_position_and_one_without_keeps_it(disk: Disk) -> None:
+    made = disk.checkpointer()
+    made.advance(moved(purge_seq="3-p"))
+    made.advance(moved(seq="3-c"))
+    assert (made.current.purge_seq, made.current.seq) == ("3-p", Seq.of("3-c"))
+
+
+def test_a_save_reports_its_checkpoint_and_its_duration(disk: Disk) -> None:
+    made = disk.checkpointer()
+    disk.save_seconds = 0.25
+    made.advance(moved())
+    made.save()
+    assert disk.seen.of("checkpoint") == [{"checkpoint": made.current, "seconds": 0.25}]
