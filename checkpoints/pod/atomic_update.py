@@ -3,6 +3,7 @@
     pod.set["a"]["b"] += 1
     pod.set["a"]["list"].append(2)
     del pod.set["a"]["list"][0:1]
+    pod.set.update(b=1)
 
 Each line is one operation, carried out where the store is: the same code works on a POD and, from
 another process, on a SharedPOD, without a lock.
@@ -11,7 +12,8 @@ another process, on a SharedPOD, without a lock.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from checkpoints.errors import StoreError
@@ -23,9 +25,10 @@ _IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
         "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"
     )
 }  # fmt: skip
+#: Methods that may be called: of the whole store, which is a mapping too, and of the dicts and lists in it.
 _METHODS: dict[type, frozenset[str]] = {
-    dict: frozenset({"clear", "get", "pop", "popitem", "setdefault", "update"}),
-    list: frozenset(
+    MutableMapping: frozenset({"clear", "get", "pop", "popitem", "setdefault", "update"}),
+    MutableSequence: frozenset(
         {"append", "clear", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"}
     ),
 }
@@ -35,7 +38,7 @@ class ApplyUpdate(Protocol):
     """Make one update in the process that owns the store."""
 
     def __call__(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
-        """Make the update at `path`: the key, then names and indexes."""
+        """Make the update at `path`: the key, then names and indexes; empty for a call of the whole store."""
 
 
 def apply_update(container: Any, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
@@ -47,15 +50,14 @@ def apply_update(container: Any, path: Sequence[Any], operation: str, arguments:
     Raises:
         KeyError, IndexError, TypeError: the path leads nowhere, or its end has no such operation.
     """
+    if operation == "call":
+        return _call(_descend(container, path), *arguments)
     *way, last = path
-    for step in way:
-        container = container[step]
+    container = _descend(container, way)
     if operation == "set":
         container[last] = arguments[0]
     elif operation == "del":
         del container[last]
-    elif operation == "call":
-        return _call(container[last], *arguments)
     else:
         if operation not in _IN_PLACE:
             raise StoreError(f"there is no operation {operation!r}")
@@ -63,11 +65,24 @@ def apply_update(container: Any, path: Sequence[Any], operation: str, arguments:
     return None
 
 
+def _descend(container: Any, path: Iterable[Any]) -> Any:
+    for step in path:
+        container = container[step]
+    return container
+
+
 def _call(target: Any, name: str, arguments: Sequence[Any], fields: dict[str, Any]) -> Any:
     for kind, methods in _METHODS.items():
         if isinstance(target, kind) and name in methods:
             return unwrap(getattr(target, name)(*arguments, **fields))
     raise AttributeError(f"{type(target).__name__} has no {name!r} that could be called here")
+
+
+def _spell_out(value: Any) -> Any:
+    """Return an iterable as a dict or list, which another process can be sent; other values as they are."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 class _Applied:
@@ -96,6 +111,7 @@ class PathProxy:
 
     def __setitem__(self, step: Any, value: Any) -> None:
         if value is not _APPLIED:
+            value = _spell_out(value) if isinstance(step, slice) else value
             self._apply((*self._path, step), "set", [value])
 
     def __delitem__(self, step: Any) -> None:
@@ -104,13 +120,18 @@ class PathProxy:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *arguments, **fields: self._apply(self._path, "call", [name, arguments, fields])
+        return partial(self._call, name)
 
     def __iter__(self) -> NoReturn:
         raise TypeError("`set` only changes; read with pod[key]")
 
+    def _call(self, name: str, /, *arguments: Any, **fields: Any) -> Any:
+        if name in ("extend", "update"):
+            arguments = tuple(map(_spell_out, arguments))
+        return self._apply(self._path, "call", [name, arguments, fields])
+
     def _in_place(self, name: str, other: Any) -> Any:
-        self._apply(self._path, name, [other])
+        self._apply(self._path, name, [_spell_out(other)])
         return _APPLIED
 
 

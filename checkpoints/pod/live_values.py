@@ -68,6 +68,8 @@ def unwrap(value: Any) -> Any:
         return {name: unwrap(part) for name, part in value.items()}
     if isinstance(value, list):
         return [unwrap(part) for part in value]
+    if isinstance(value, tuple):  # of `popitem`
+        return tuple(unwrap(part) for part in value)
     return value
 
 

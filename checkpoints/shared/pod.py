@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from checkpoints.pod.atomic_update import PathProxy
+from checkpoints.pod.atomic_update import PathProxy, apply_update
 from checkpoints.pod.codec import Key, as_key, check_key, decode_key, encode_value, is_key
 from checkpoints.pod.pod import NOTHING, POD, list_pairs
 from checkpoints.rpc.client import ControlClient
@@ -45,7 +45,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     Raises:
         StoreLocked: another process owns it: use `connect`.
-        OSError: the socket cannot be made (its path is 107 bytes at most).
+        OSError: the socket cannot be made.
     """
 
     _kind: ClassVar[type[POD]] = POD
@@ -280,6 +280,8 @@ class SharedPOD(MutableMapping[Any, Any]):
                 yield as_key(key), about
 
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
+        if not path:  # the store's own methods are one step each, and keep the types of keys
+            return apply_update(self, path, operation, arguments)
         check_key(path[0])
         steps = [_step(step) for step in path]
         # Two less: a value stands in `arguments`, which may be those of a call. The owner looks closer.

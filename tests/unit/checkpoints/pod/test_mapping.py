@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -168,6 +170,46 @@ def test_set_changes_deep_values_in_one_step(pod):
     assert pod["a"] == {"b": 2, "list": [9, 3, 4, 9, 3, 4], "new": {}, "v": 2}
     assert (pod["n"], pod["m"]) == (-2, [1, 2])
     assert pod.dirty() == {"a", "n", "m"}
+
+
+def test_e4_set_calls_the_methods_of_the_whole_store(pod):
+    pod.set.update({1: [1], ("a", 2): {"x": 1}}, b=3)
+    pod.set.update([("c", 4)])
+    assert pod.set.pop("c") == 4
+    assert pod.set.pop("c", None) is None
+    assert pod.set.setdefault(1, []) == [1]
+    assert pod.set.get(("a", 2)) == {"x": 1}
+    with pytest.raises(KeyError):
+        pod.set.pop("c")
+    assert dict(pod) == {1: [1], ("a", 2): {"x": 1}, "b": 3}
+    assert pod.set.popitem() == (1, [1])
+    pod.set.clear()
+    assert len(pod) == 0
+    with pytest.raises(AttributeError, match="has no 'close'"):
+        pod.set.close()
+
+
+def test_e4_set_takes_any_iterable_as_a_list_and_a_dict_do(pod):
+    pod.update(list=[], dict={}, deep={"list": [0]})
+    pod.set["list"].extend(range(3))
+    pod.set["list"] += (number for number in (3, 4))
+    pod.set["list"] += {"a": 1}.keys()
+    pod.set["deep"]["list"][0:1] = range(2)
+    pod.set["dict"].update(zip(["a", "b"], range(2), strict=True))
+    pod.set["dict"].update(OrderedDict(c=2))
+    pod.set["dict"] |= {"d": 3}.items()
+    assert pod["list"] == [0, 1, 2, 3, 4, "a"]
+    assert pod["deep"] == {"list": [0, 1]}
+    assert pod["dict"] == {"a": 0, "b": 1, "c": 2, "d": 3}
+
+
+def test_e4_set_stores_no_set_as_a_list(pod):
+    pod.update(list=[])
+    with pytest.raises(TypeError, match="'list' cannot be stored"):
+        pod.set["list"].append({1})
+    with pytest.raises(TypeError, match="not iterable"):
+        pod.set["list"].extend(3)
+    assert pod["list"] == []
 
 
 def test_set_says_what_cannot_be_done(pod):
