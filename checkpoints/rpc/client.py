@@ -13,6 +13,7 @@ from checkpoints import errors
 from checkpoints.errors import MalformedMessage, RemoteError, StoreClosed, StoreError, StoreUnavailable
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.rpc import framing
+from checkpoints.rpc.address import open_address
 
 _RAISED: dict[str, type[Exception]] = {
     kind.__name__: kind
@@ -123,7 +124,8 @@ class ControlClient:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(self.timeout_seconds)
             try:
-                connection.connect(str(self.path))
+                with open_address(self.path) as address:
+                    connection.connect(address)
             except BaseException:
                 connection.close()
                 raise

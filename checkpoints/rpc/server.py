@@ -45,6 +45,7 @@ from typing import Any, Self
 from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError, StoreLocked
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.rpc import framing
+from checkpoints.rpc.address import open_address
 
 Handler = Callable[..., Any]
 
@@ -103,7 +104,7 @@ class ControlServer:
 
         Raises:
             StoreLocked: another process answers on this path.
-            OSError: the socket cannot be made there (a path is 107 bytes at most).
+            OSError: the socket cannot be made there.
         """
         self._listener = _listen(self.path)
         self._closed.clear()
@@ -228,7 +229,8 @@ def _listen(path: Path) -> socket.socket:
         # leave a moment in which others may connect, and umask() would touch the whole process.
         os.fchmod(listener.fileno(), 0o600)
         _make_room(path)
-        listener.bind(str(path))
+        with open_address(path) as address:
+            listener.bind(address)
         listener.listen(128)
     except BaseException:
         listener.close()
@@ -244,10 +246,10 @@ def _make_room(path: Path) -> None:
     """
     if not path.is_socket():
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, open_address(path) as address:
         probe.settimeout(_PROBE_SECONDS)
         try:
-            probe.connect(str(path))
+            probe.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import socket
 import stat
@@ -20,6 +21,7 @@ from checkpoints import (
     StoreUnavailable,
     TryAgain,
 )
+from tests.support.waiting import wait_until
 
 
 def fail(kind):
@@ -40,6 +42,31 @@ def client(server):
 
 def test_a_call_gives_what_the_handler_returned(client):
     assert client.call("echo", key="cases", n=[1, None, "ü"]) == {"key": "cases", "n": [1, None, "ü"]}
+
+
+def test_e5_a_socket_is_reached_however_long_its_path_is(tmp_path):
+    folder = tmp_path.joinpath(*["long" * 20] * 3)
+    folder.mkdir(parents=True)
+    path = folder / "control.sock"
+    with ControlServer(path, {"echo": lambda **given: given}) as server, ControlClient(path) as client:
+        assert client.call("echo", n=1) == {"n": 1}
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with pytest.raises(StoreLocked):
+            ControlServer(path).start()
+        server.close()
+        assert not path.exists()
+    with ControlServer(path):  # again, where one was
+        pass
+
+
+def test_e5_a_long_path_costs_no_descriptors(tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    descriptors = set(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with ControlServer(folder / "s", {"echo": dict}) as server, ControlClient(server.path) as client:
+            client.call("echo")
+    wait_until(lambda: set(os.listdir("/proc/self/fd")) <= descriptors)
 
 
 def test_a_handler_may_be_registered_while_the_server_runs(server, client):
