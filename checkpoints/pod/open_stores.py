@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from checkpoints.errors import StoreError
@@ -100,7 +102,7 @@ class OpenStores:
         if not self._watching:
             self._watching = True
             register_for_fork(self)
-            atexit.register(self._close_all)
+            _call_at_exit(self._close_all)
 
     def abandon(self) -> None:
         """Forget all stores and the lock, in a forked child."""
@@ -108,7 +110,7 @@ class OpenStores:
             engine.abandon()
         self._guard = threading.RLock()
         self._open, self._handles, self._at_exit = {}, {}, set()
-        register_for_fork(self)
+        self._watching = False
 
     def _close_all(self) -> None:
         for path in sorted(self._at_exit):
@@ -124,6 +126,13 @@ def _open(directory: Directory, settings: Settings, hooks: EntryHooks | None) ->
     except BaseException:
         directory.close()
         raise
+
+
+def _call_at_exit(call: Callable[[], None]) -> None:
+    atexit.register(call)
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:  # its children end without `atexit`; -1: after the children of this process
+        util.Finalize(None, call, exitpriority=-1)
 
 
 open_stores = OpenStores()

@@ -487,6 +487,43 @@ POD(sys.argv[1])["a"].append(2)
     assert stored(tmp_path) == {"a": [1, 2]}
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("opened_by_parent", [False, True])
+def test_a7_what_a_multiprocessing_child_did_not_close_is_closed_at_its_end(
+    tmp_path, method, opened_by_parent
+):
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import multiprocessing, sys
+from checkpoints import POD, Tracker
+
+def work(path):
+    for kind, name in ((POD, "pod"), (Tracker, "tracker")):
+        store = kind(f"{path}/{name}", sync_interval=None)
+        store["a"] = {"b": 1}
+
+if __name__ == "__main__":
+    path, method, opened = sys.argv[1:]
+    parent = POD(f"{path}/parent") if opened == "True" else None
+    child = multiprocessing.get_context(method).Process(target=work, args=(path,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0, child.exitcode
+"""
+    )
+    run(
+        "import runpy, sys; sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')",
+        script,
+        tmp_path,
+        method,
+        opened_by_parent,
+    )
+    assert stored(tmp_path / "pod") == {"a": {"b": 1}}
+    with Tracker(tmp_path / "tracker", readonly=True) as tracker:
+        assert tracker["a"]["b"] == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_program_that_stops_in_order_on_a_signal_loses_nothing(tmp_path, number):
     """Signals are the program's; closing is all that it has to do."""
