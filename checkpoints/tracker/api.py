@@ -73,29 +73,33 @@ class ProgressStats(ABC):
         """Return the fraction of tasks that are not given up, 0 to 1."""
         return self._fraction(self.num_not_aborted())
 
+    def percent(self, fraction: float, decimals: int = 2) -> str:
+        """Return a fraction as text: 0.347 is `34.70 %`."""
+        return f"{100 * fraction:.{decimals}f} %"
+
     def percent_done(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that are done, as text."""
-        return _percent(self.fraction_done(), decimals)
+        return self.percent(self.fraction_done(), decimals)
 
     def percent_tried(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that were tried, as text."""
-        return _percent(self.fraction_tried(), decimals)
+        return self.percent(self.fraction_tried(), decimals)
 
     def percent_aborted(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that are given up, as text."""
-        return _percent(self.fraction_aborted(), decimals)
+        return self.percent(self.fraction_aborted(), decimals)
 
     def percent_not_done(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that are not done, as text."""
-        return _percent(self.fraction_not_done(), decimals)
+        return self.percent(self.fraction_not_done(), decimals)
 
     def percent_not_tried(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that were never tried, as text."""
-        return _percent(self.fraction_not_tried(), decimals)
+        return self.percent(self.fraction_not_tried(), decimals)
 
     def percent_not_aborted(self, decimals: int = 2) -> str:
         """Return the percentage of tasks that are not given up, as text."""
-        return _percent(self.fraction_not_aborted(), decimals)
+        return self.percent(self.fraction_not_aborted(), decimals)
 
     def _fraction(self, count: int) -> float:
         return count / len(self) if len(self) else 0.0
@@ -301,7 +305,3 @@ class TrackerAPI(ProgressStats):
             except KeyError:  # removed meanwhile
                 continue
             yield key, entry
-
-
-def _percent(fraction: float, decimals: int) -> str:
-    return f"{100 * fraction:.{decimals}f} %"
