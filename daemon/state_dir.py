@@ -68,7 +68,8 @@ def run_as_owner(path: Path) -> Iterator[None]:
     if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
         yield
         return
-    group = os.getegid()
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([owner.st_gid])
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:
@@ -76,3 +77,4 @@ def run_as_owner(path: Path) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(group)
+        os.setgroups(groups)

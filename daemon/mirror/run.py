@@ -189,7 +189,11 @@ def _run(mirror: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
 
 def _open_log(path: Path) -> Any:
     is_large = path.exists() and path.stat().st_size > _MAX_LOG_BYTES
-    return path.open("w" if is_large else "a", encoding="utf-8")
+    return open(path, "w" if is_large else "a", encoding="utf-8", opener=_open_private)
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _make_summary(mirror: Mirror, config: Config, *, cut: bool, caught_up: bool) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from checkpoints import TailKey
+from checkpoints import Checkpoint, Seq, TailKey
 from daemon import state_dir
 from pillows.clock import SystemClock
 
@@ -18,6 +19,37 @@ def test_what_was_paused_is_there_when_it_is_opened_again(tmp_path: Path) -> Non
     with state_dir.open_state_dir(tmp_path / "state", SystemClock()) as again:
         assert KEY in again.pauses
         assert again.store.keys() == []
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o027, 0o077], ids=oct)
+def test_d5_others_may_read_nothing_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "state"
+    before = os.umask(umask)
+    try:
+        with state_dir.open_state_dir(path, SystemClock()) as state:
+            state.pauses.add(KEY)
+            state.store.save(KEY, Checkpoint(seq=Seq("1")))
+    finally:
+        os.umask(before)
+    files = [file for file in path.rglob("*") if file.is_file()]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} <= {0o600, 0o640}
+    folders = [path, *(folder for folder in path.rglob("*") if folder.is_dir())]
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} <= {0o700, 0o750}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
+def test_d5_root_takes_no_group_of_its_own_along(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.mkdir()
+    os.chown(path, 12345, 23456)
+    groups = os.getgroups()
+    os.setgroups([0, 4])
+    try:
+        with state_dir.run_as_owner(path):
+            assert (os.geteuid(), os.getegid(), os.getgroups()) == (12345, 23456, [23456])
+        assert (os.geteuid(), os.getegid(), os.getgroups()) == (0, 0, [0, 4])
+    finally:
+        os.setgroups(groups)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
