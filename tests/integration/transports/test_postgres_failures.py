@@ -64,7 +64,8 @@ def is_held(database: PostgresDatabase, id: str) -> bool:
 def terminate(database: PostgresDatabase) -> None:
     """Ends the transports' sessions, as an administrator does."""
     database.query(
-        "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'pillowd%%'"
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where application_name like 'pillowd%%' and datname = current_database()"
     )
 
 
