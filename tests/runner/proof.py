@@ -27,11 +27,10 @@ PROGRESS_SECONDS = 60.0
 
 #: Part -> its files and folders; together they are all tests.
 PARTS: dict[str, tuple[str, ...]] = {
-    "unit": ("tests/unit", "tests/tooling", "tests/golden"),
+    "unit": ("tests/unit", "tests/tooling"),
     "integration": ("tests/integration",),
     "acceptance-a": ("tests/acceptance/test_[a-m]*.py",),
     "acceptance-b": ("tests/acceptance/test_[n-z]*.py",),
-    "demo": ("tests/demo",),
     "chaos-run": ("tests/chaos/test_chaos.py::test_nothing_is_lost_phantom_stale_corrupted_or_resurrected",),
     "chaos-without-bugs": ("tests/chaos/test_chaos.py::test_without_a_planted_bug_the_same_is_green",),
     "chaos-bugs": ("tests/chaos/test_chaos.py::test_a_planted_bug_is_noticed",),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.runner.proof import PARTS, find_paths
 from tests.runner.rooms import is_run_again
 
 STEADY = "def test_good(): pass\ndef test_bad(): assert False, 'as ever'\n"
@@ -124,3 +125,44 @@ def test_a_run_that_has_no_time_left_has_not_passed(folder: Path) -> None:
     code, said = run(folder, "calm", limit_seconds=0.0)
     assert code == 1
     assert "Not over after 0 s" in said
+
+
+def test_every_test_is_in_one_part_of_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    parts = {part: {Path(path.partition("::")[0]) for path in find_paths(part)} for part in PARTS}
+    for test in Path("tests").rglob("test_*.py"):
+        found = [part for part, paths in parts.items() if paths & {test, *test.parents}]
+        assert len(found) == (1 if test.name != "test_chaos.py" else 3), (test, found)
+
+
+PROVE = """
+import sys
+from pathlib import Path
+from tests.runner import proof
+proof.PARTS = {"two": ("two",)}
+proof.read_commit = lambda: "abc"
+sys.exit(proof.main())
+"""
+
+
+def test_a_proof_goes_on_where_it_was_and_is_written_down(folder: Path) -> None:
+    """Two tests fail the first time; the run after that runs them alone, and the one after that none."""
+    root = Path(__file__).parents[2]
+    results = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", PROVE],
+            cwd=folder,
+            env={"PYTHONPATH": str(root), "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        result = json.loads((folder / "build" / "proof" / "two.json").read_bytes())
+        outcomes = [test["outcome"] for test in result["tests"].values()]
+        results.append((done.returncode, result["commit"], result["passed"], outcomes))
+    assert results == [
+        (1, "abc", False, ["failed", "failed"]),
+        (0, "abc", True, ["passed", "passed"]),
+        (0, "abc", True, ["passed", "passed"]),
+    ], done.stdout + done.stderr
