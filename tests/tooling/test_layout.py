@@ -15,8 +15,17 @@ ROOT = Path(__file__).parents[2]
 ELSEWHERE = tomllib.loads(Path(__file__).with_name("tested_elsewhere.toml").read_text())
 TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
 CODE_OF_A_PLAN = re.compile(r"test_(?:[a-z]{1,2}\d+_)+")
-#: Rooms whose test names hold no codes; the others follow.
-NAMED_BY_BEHAVIOUR = ("acceptance", "integration", "chaos", "tooling", "conformance", "demo", "golden")
+#: Rooms whose test names hold no codes of a plan, such as t13 or p11.
+NAMED_BY_BEHAVIOUR = (
+    "unit",
+    "acceptance",
+    "integration",
+    "chaos",
+    "tooling",
+    "conformance",
+    "demo",
+    "golden",
+)
 
 
 def modules_without_own_test() -> list[str]:

@@ -71,7 +71,7 @@ def docs(count, start=0):
     return [{"_id": f"d{n:04}", "n": n} for n in range(start, start + count)]
 
 
-def test_m1_bulks_are_full_and_the_last_one_is_sent_by_finish(target, pusher):
+def test_bulks_are_full_and_the_last_one_is_sent_by_finish(target, pusher):
     pushing = pusher(threshold=10)
     for doc in docs(25):
         pushing.push(doc)
@@ -80,14 +80,14 @@ def test_m1_bulks_are_full_and_the_last_one_is_sent_by_finish(target, pusher):
     assert (counts.ok, counts.conflict, counts.failed) == (25, 0, 0)
 
 
-def test_m2_one_writer_keeps_the_order_of_pushes(target, pusher):
+def test_one_writer_keeps_the_order_of_pushes(target, pusher):
     with pusher(threshold=10) as pushing:
         for doc in docs(60):
             pushing.push(doc)
     assert [(bulk[0]["n"], bulk[-1]["n"]) for bulk in target.bulks] == [(n, n + 9) for n in range(0, 60, 10)]
 
 
-def test_m2_lanes_keep_the_order_of_each_id(target, pusher):
+def test_lanes_keep_the_order_of_each_id(target, pusher):
     with pusher(threshold=7, max_in_flight=4) as pushing:
         for n in range(400):
             pushing.push({"_id": f"d{n % 13}", "n": n})
@@ -100,7 +100,7 @@ def test_m2_lanes_keep_the_order_of_each_id(target, pusher):
     assert 1 < target.most <= 4
 
 
-def test_m3_a_bulk_that_is_not_full_is_sent_after_a_while(target, pusher):
+def test_a_bulk_that_is_not_full_is_sent_after_a_while(target, pusher):
     clock = FakeClock(auto=False)
     pushing = pusher(threshold=10, max_age_seconds=1.0, clock=clock)
     for doc in docs(9):
@@ -112,7 +112,7 @@ def test_m3_a_bulk_that_is_not_full_is_sent_after_a_while(target, pusher):
     assert [len(bulk) for bulk in target.bulks] == [9]
 
 
-def test_m4_a_full_bulk_starts_without_a_further_push(target, pusher):
+def test_a_full_bulk_starts_without_a_further_push(target, pusher):
     pushing = pusher(threshold=10, max_age_seconds=1000)
     for doc in docs(20):
         pushing.push(doc)
@@ -120,14 +120,14 @@ def test_m4_a_full_bulk_starts_without_a_further_push(target, pusher):
     assert [len(bulk) for bulk in target.bulks] == [10, 10]
 
 
-def test_m5_a_bulk_is_bounded_in_bytes_and_a_larger_document_goes_alone(target, pusher):
+def test_a_bulk_is_bounded_in_bytes_and_a_larger_document_goes_alone(target, pusher):
     with pusher(threshold=100, max_bytes=300) as pushing:
         for n, text in enumerate(("x" * 100, "x" * 100, "x" * 5000, "x", "x")):
             pushing.push({"_id": str(n), "text": text})
     assert target.ids == [["0", "1"], ["2"], ["3", "4"]]
 
 
-def test_m6_push_waits_while_no_more_bulks_may_wait_and_others_go_on(target, pusher):
+def test_push_waits_while_no_more_bulks_may_wait_and_others_go_on(target, pusher):
     target.go.clear()
     pushing = pusher(threshold=10, jobsbuffersizemax=3)
     pushed = []
@@ -148,7 +148,7 @@ def test_m6_push_waits_while_no_more_bulks_may_wait_and_others_go_on(target, pus
     assert pushing.finish().ok == 200
 
 
-def test_m6_memory_is_bounded_however_much_is_pushed(pusher):
+def test_memory_is_bounded_however_much_is_pushed(pusher):
     seen = [0]
 
     def write(documents):
@@ -170,7 +170,7 @@ def test_m6_memory_is_bounded_however_much_is_pushed(pusher):
 
 
 @pytest.mark.parametrize("after", [None, 30.0])
-def test_m7_what_may_succeed_later_is_tried_again_and_a_wish_to_wait_is_honoured(target, pusher, after):
+def test_what_may_succeed_later_is_tried_again_and_a_wish_to_wait_is_honoured(target, pusher, after):
     clock, seen = FakeClock(), Recorder()
     target.fail = [RetryableError("busy", retry_after_seconds=after)] * 3
     with pusher(threshold=2, clock=clock, observer=seen) as pushing:
@@ -182,7 +182,7 @@ def test_m7_what_may_succeed_later_is_tried_again_and_a_wish_to_wait_is_honoured
         assert min(facts["delay_seconds"] for facts in seen.of("retry")) >= after
 
 
-def test_m7_after_the_last_try_the_error_is_the_callers_and_nothing_counts_as_written(target, pusher):
+def test_after_the_last_try_the_error_is_the_callers_and_nothing_counts_as_written(target, pusher):
     target.fail = [RetryableError("away")] * 100
     pushing = pusher(threshold=2, max_tries=3, clock=FakeClock())
     pushing.push({"_id": "a"})
@@ -195,7 +195,7 @@ def test_m7_after_the_last_try_the_error_is_the_callers_and_nothing_counts_as_wr
     assert pushing.counts.ok == 0
 
 
-def test_m8_m9_conflicts_and_failures_are_listed_by_id_and_the_others_are_written(pusher):
+def test_conflicts_and_failures_are_listed_by_id_and_the_others_are_written(pusher):
     def write(documents):
         return BulkOutcome(conflicts={"d0003": "conflict"}, failures={"d0005": "forbidden: no"})
 
@@ -216,7 +216,7 @@ def test_m8_m9_conflicts_and_failures_are_listed_by_id_and_the_others_are_writte
         (BulkOutcome(failures={"made": "forbidden"}), (3, 0, 1)),
     ],
 )
-def test_m8_m9_a_document_counts_as_written_only_where_that_is_sure(pusher, outcome, counts):
+def test_a_document_counts_as_written_only_where_that_is_sure(pusher, outcome, counts):
     """Of one id there may be several in a bulk: a target that does not count names them all."""
     with pusher(lambda documents: outcome, threshold=10) as pushing:
         for document in ({"_id": "a"}, {"_id": "a"}, {"_id": "a"}, {"n": 1}):
@@ -224,7 +224,7 @@ def test_m8_m9_a_document_counts_as_written_only_where_that_is_sure(pusher, outc
     assert (pushing.counts.ok, pushing.counts.conflict, pushing.counts.failed) == counts
 
 
-def test_m11_a_document_is_written_as_it_was_when_it_was_pushed(target, pusher):
+def test_a_document_is_written_as_it_was_when_it_was_pushed(target, pusher):
     doc = {"_id": "a", "n": 1}
     with pusher(threshold=10) as pushing:
         for n in range(5):
@@ -235,7 +235,7 @@ def test_m11_a_document_is_written_as_it_was_when_it_was_pushed(target, pusher):
 
 
 @pytest.mark.parametrize("bad", [{"_id": "x", "v": object()}, {"_id": 5}, ["no", "document"], b"{", None])
-def test_m12_what_is_no_document_is_refused_when_it_is_pushed_and_harms_no_other(target, pusher, bad):
+def test_what_is_no_document_is_refused_when_it_is_pushed_and_harms_no_other(target, pusher, bad):
     with pusher(threshold=10) as pushing:
         pushing.push({"_id": "a"})
         with pytest.raises((TypeError, ValueError)):
@@ -245,7 +245,7 @@ def test_m12_what_is_no_document_is_refused_when_it_is_pushed_and_harms_no_other
     assert pushing.counts.ok == 2
 
 
-def test_m13_flush_returns_after_all_acknowledgements_and_finish_may_be_called_twice(target, pusher):
+def test_flush_returns_after_all_acknowledgements_and_finish_may_be_called_twice(target, pusher):
     pushing = pusher(threshold=10, max_age_seconds=1000, max_in_flight=2)
     for doc in docs(13):
         pushing.push(doc)
@@ -276,7 +276,7 @@ def test_an_error_in_the_block_ends_at_once(target, pusher):
     assert target.bulks == []
 
 
-def test_m15_nothing_is_printed_and_each_bulk_is_told_with_its_figures(target, pusher, capfd, caplog):
+def test_nothing_is_printed_and_each_bulk_is_told_with_its_figures(target, pusher, capfd, caplog):
     seen = Recorder()
     with caplog.at_level(logging.DEBUG), pusher(threshold=2, observer=seen, name="people") as pushing:
         for doc in docs(4):
@@ -287,7 +287,7 @@ def test_m15_nothing_is_printed_and_each_bulk_is_told_with_its_figures(target, p
     assert not hasattr(pushing, "destroyDatabase")
 
 
-def test_m16_pushers_do_not_influence_each_other_and_leave_nothing_behind(pusher):
+def test_pushers_do_not_influence_each_other_and_leave_nothing_behind(pusher):
     one, two = Target(), Target()
 
     def greenlets():

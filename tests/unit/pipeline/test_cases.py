@@ -60,7 +60,7 @@ def pillow_of(filter: Filter, transform, **more) -> Pillow:
     return Pillow(name="cases", outputs=("cases",), filter=filter, transform=transform, **more)
 
 
-def test_l1_the_four_steps_come_in_their_order(tmp_path, started):
+def test_the_four_steps_come_in_their_order(tmp_path, started):
     """As the loop reads: filter, trigger, transform, transport; the checkpoint moves last."""
     seen: list[str] = []
 
@@ -98,7 +98,7 @@ def test_l1_the_four_steps_come_in_their_order(tmp_path, started):
 
 
 @pytest.mark.parametrize(("keep", "left"), [(False, {"b"}), (True, {"a", "b"})])
-def test_l4_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, keep, left):
+def test_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, keep, left):
     target = MemoryTransport()
     feed = ListFeed(
         [
@@ -113,7 +113,7 @@ def test_l4_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, 
     assert set(target.live()) == left
 
 
-def test_t26_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started):
+def test_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started):
     target = MemoryTransport()
     feed = ListFeed(
         [
@@ -130,9 +130,7 @@ def test_t26_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started
     assert set(target.live()) == {"stays"}
 
 
-def test_l7_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_idle(
-    tmp_path, started, clock
-):
+def test_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_idle(tmp_path, started, clock):
     target, seen = MemoryTransport(), Recorder()
     feed = ListFeed(
         [batch(f"{n}-a", change(str(n))) for n in range(1, 30)] + [batch("99-idle", caught_up=True)]
@@ -160,7 +158,7 @@ def test_l7_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_whil
     assert seen.of("checkpoint")
 
 
-def test_m14_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, started):
+def test_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, started):
     """Duplicates are allowed, and refused by the write version."""
     target = MemoryTransport()
 
@@ -234,18 +232,18 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
     return held
 
 
-def test_t25_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, started):
+def test_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, started):
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
     assert played(tmp_path, started, lambda leaves: sum(map(revision_number, leaves))) == expected
 
 
-def test_t25_with_the_winners_generation_it_would_not(tmp_path, started):
+def test_with_the_winners_generation_it_would_not(tmp_path, started):
     """Keeps the test above honest."""
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
     assert played(tmp_path, started, lambda leaves: revision_number(winner(leaves))) != expected
 
 
-def test_l14_a_position_is_handed_back_as_it_came(tmp_path, started):
+def test_a_position_is_handed_back_as_it_came(tmp_path, started):
     token = [7, "g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxygFFMiQ5L8"]
     feed = ListFeed([batch(token, change("a"), caught_up=True)])
     made = plan(tmp_path, feed, MemoryTransport())

@@ -52,7 +52,7 @@ def make(clock):
     return build
 
 
-def test_w1_transports_write_at_the_same_time(make):
+def test_transports_write_at_the_same_time(make):
     together: list[str] = []
     transports = [Meeting(name, together, 3) for name in "abc"]
 
@@ -61,7 +61,7 @@ def test_w1_transports_write_at_the_same_time(make):
     assert all(transport.live() for transport in transports)
 
 
-def test_w2_every_transports_answer_comes_back_in_configured_order(make):
+def test_every_transports_answer_comes_back_in_configured_order(make):
     one, two = MemoryTransport("one"), MemoryTransport("two")
     two.poison = {"x"}
 
@@ -71,7 +71,7 @@ def test_w2_every_transports_answer_comes_back_in_configured_order(make):
     assert (answers["one"].dead, answers["two"].dead) == ({}, {"x": "poison"})
 
 
-def test_w3_a_failure_is_raised_when_all_have_ended(make):
+def test_a_failure_is_raised_when_all_have_ended(make):
     bad, good = MemoryTransport("bad"), MemoryTransport("good")
     bad.fail = [FatalError("no more")]
 
@@ -81,7 +81,7 @@ def test_w3_a_failure_is_raised_when_all_have_ended(make):
     assert good.live()
 
 
-def test_w6_two_failures_are_both_told(make):
+def test_two_failures_are_both_told(make):
     one, two = MemoryTransport("one"), MemoryTransport("two")
     one.fail, two.fail = [FatalError("first")], [ValueError("a bug")]
 
@@ -91,7 +91,7 @@ def test_w6_two_failures_are_both_told(make):
     assert "first" in raised.value.__notes__[0]
 
 
-def test_w10_no_write_begins_after_a_stop(make):
+def test_no_write_begins_after_a_stop(make):
     away = MemoryTransport()
     away.fail = [RetryableError("away")] * 10
     fanout, stop = make(away)
@@ -188,7 +188,7 @@ class Delayed(MemoryTransport):
         return super().write(batch)
 
 
-def test_w1_a_batch_takes_as_long_as_the_slowest_transport_and_not_the_sum(make):
+def test_a_batch_takes_as_long_as_the_slowest_transport_and_not_the_sum(make):
     """One of three is slower: all write at once, and the next batch begins when all have ended."""
     steps: list[int] = []
     fanout = make(Delayed("a", 0.02, steps), Delayed("b", 0.1, steps), Delayed("c", 0.02, steps))[0]
@@ -197,7 +197,7 @@ def test_w1_a_batch_takes_as_long_as_the_slowest_transport_and_not_the_sum(make)
     assert steps == [1, 1, 1, -1, -1, -1] * 2
 
 
-def test_w2_answers_belong_to_who_gave_them_whoever_ends_first(make):
+def test_answers_belong_to_who_gave_them_whoever_ends_first(make):
     slow, quick = Delayed("slow", 0.03), MemoryTransport("quick")
     quick.poison = {"x"}
     answers = make(slow, quick)[0].deliver(rows("x"))
@@ -207,7 +207,7 @@ def test_w2_answers_belong_to_who_gave_them_whoever_ends_first(make):
     }
 
 
-def test_w7_transports_that_disagree_on_a_document_are_told():
+def test_transports_that_disagree_on_a_document_are_told():
     results = {
         "a": TransportResult(refused={"replay": 5}, dead={"x": "no", "both": "no"}),
         "b": TransportResult(refused={}, dead={"both": "no"}),
@@ -216,7 +216,7 @@ def test_w7_transports_that_disagree_on_a_document_are_told():
     assert find_divergence({"a": results["a"]}) == {}
 
 
-def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
+def test_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
     class Hanging(MemoryTransport):
         hangs = 2
 
@@ -235,7 +235,7 @@ def test_w9_a_write_that_takes_too_long_is_abandoned_and_tried_again(clock):
     assert "not known" in seen.of("retry")[0]["error"]
 
 
-def test_w10_no_write_begins_after_the_deliverer_was_killed(clock):
+def test_no_write_begins_after_the_deliverer_was_killed(clock):
     transports = [Delayed(name, 0.05) for name in "abcd"]
     retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
     delivering = gevent.spawn(FanOut(transports, retrier, max_parallel=1).deliver, rows("x"))
@@ -246,7 +246,7 @@ def test_w10_no_write_begins_after_the_deliverer_was_killed(clock):
     assert [len(transport.batches) for transport in transports] == written
 
 
-def test_w11_every_transport_sees_the_same_order(make):
+def test_every_transport_sees_the_same_order(make):
     transports = [Delayed("a", 0.003), MemoryTransport("b")]
     fanout = make(*transports)[0]
     for version in range(1, 20):
@@ -255,7 +255,7 @@ def test_w11_every_transport_sees_the_same_order(make):
     assert seen[0] == seen[1] == list(range(1, 20))
 
 
-def test_w14_so_many_write_at_once(clock):
+def test_so_many_write_at_once(clock):
     steps: list[int] = []
     transports = [Delayed(str(n), 0.02, steps) for n in range(5)]
     retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())

@@ -84,7 +84,7 @@ def filled(tmp_path, running):
     return memory
 
 
-def test_t24_a_purge_is_known_only_once_what_was_purged_is_gone(tmp_path, running, filled):
+def test_a_purge_is_known_only_once_what_was_purged_is_gone(tmp_path, running, filled):
     """`a` is created anew and comes along the feed, before the feed has noticed that `b` was purged."""
     feed = ListFeed([batch(1), batch(2, change("a", "1-b", n="new"))], identity=purged("2-p"))
     written = once(tmp_path, running, feed, filled, lambda _: filled.live()["a"]["n"] == "new")
@@ -96,7 +96,7 @@ def test_t24_a_purge_is_known_only_once_what_was_purged_is_gone(tmp_path, runnin
     assert (set(filled.live()), written.purge_seq) == ({"a"}, "2-p")
 
 
-def test_t24_what_is_created_anew_after_the_purge_is_known_is_written_too(tmp_path, running, filled):
+def test_what_is_created_anew_after_the_purge_is_known_is_written_too(tmp_path, running, filled):
     """With the very revision number that it had; also where a server cannot tell what was purged."""
     told = ChangeBatch(changes=(), seq=None, purge_seq="2-p")
     again = batch(2, change("a", "1-b", n="new"))

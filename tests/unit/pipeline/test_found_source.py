@@ -11,7 +11,7 @@ from tests.support.tails import plan
 
 
 @pytest.mark.parametrize("before", ["0", "", None])
-def test_t22_a_server_that_is_upgraded_tells_when_its_database_was_created(tmp_path, running, before):
+def test_a_server_that_is_upgraded_tells_when_its_database_was_created(tmp_path, running, before):
     """Up to 3.2 it is "0"; kept for ever, no database that is created anew would be noticed."""
     memory = MemoryTransport()
     feed = ListFeed(

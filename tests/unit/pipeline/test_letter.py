@@ -110,7 +110,7 @@ def failure(call, *args):
     ("n", "said"),
     [(7, r"ValueError: no sevens \(.*mill.py:10, in turn\)"), ("{", r"JSON.*mill.py:11, in turn\)")],
 )
-def test_l6_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said):
+def test_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said):
     wanted = change("a", n=n)
     assert re.fullmatch(said, failure(PythonFilter(mill["grind"]), wanted))
     for transform in (PythonTransform(mill["grind"], ("c",)), Chain([Step(), mill["grind"]], ("c",))):
@@ -119,7 +119,7 @@ def test_l6_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said)
     assert re.fullmatch(said, make_dead_letter("p", wanted, "transform", error).error)
 
 
-def test_l6_a_long_reason_leaves_room_for_the_line(mill):
+def test_a_long_reason_leaves_room_for_the_line(mill):
     def grind(doc):
         raise ValueError("x" * 5000)
 

@@ -17,7 +17,7 @@ class Heir(MemoryTransport):
         self.heir_of = list(former)
 
 
-def test_l12_another_database_is_a_changed_source_until_it_is_reset(tmp_path, running):
+def test_another_database_is_a_changed_source_until_it_is_reset(tmp_path, running):
     """The outputs hold what came from the former one: its rows are replaced, and nothing of it stays."""
     elsewhere = TailKey(KEY.pillow, "couch/other")
     target, ours = Heir(), ListFeed([batch("1-a", change("a", "3-a"), change("b", n=1))])

@@ -75,7 +75,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
 
 
 @pytest.mark.parametrize("kind", [MemoryTransport, Transactional])
-def test_l6_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path, running, monkeypatch, kind):
+def test_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path, running, monkeypatch, kind):
     """Not at once: many batches share a turn of the disk, which only the checkpoint waits for."""
     target = kind()
     feed = ListFeed([batch(f"{n}-a", change(f"good{n}"), change("bad")) for n in range(1, 20)])
@@ -107,7 +107,7 @@ def test_l6_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path
     assert not made.dead_letters.unsynced(KEY)
 
 
-def test_a14_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear_a_letter(
+def test_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear_a_letter(
     tmp_path, running, monkeypatch
 ):
     """The process dies between the target's commit and the clearing: it is seen again, and clears then."""

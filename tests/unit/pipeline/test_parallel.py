@@ -63,11 +63,11 @@ def test_what_is_written_reaches_every_file_and_reads_agree():
     assert writer.closed
 
 
-def test_w1_files_are_written_at_the_same_time():
+def test_files_are_written_at_the_same_time():
     assert most_at_once(5) == 5
 
 
-def test_w3_all_are_awaited_and_the_error_names_who_failed_with_the_others_results():
+def test_all_are_awaited_and_the_error_names_who_failed_with_the_others_results():
     files = [Slow(fail=OSError("full")), Slow(0.05), Slow(0.05)]
     with pytest.raises(ParallelError, match=r"write failed: file 0: OSError: full") as raised:
         ParallelWriter(files).write(b"abc")
@@ -75,14 +75,14 @@ def test_w3_all_are_awaited_and_the_error_names_who_failed_with_the_others_resul
     assert [file.done for file in files] == [[], [b"abc"], [b"abc"]]
 
 
-def test_w6_two_failures_are_both_told():
+def test_two_failures_are_both_told():
     with pytest.raises(ParallelError) as raised:
         ParallelWriter([Slow(fail=OSError("full")), Slow(fail=ValueError("closed"))]).write(b"x")
     assert [type(error) for error in raised.value.errors.values()] == [OSError, ValueError]
 
 
 @pytest.mark.parametrize("name", ["read", "readline", "tell", "getvalue"])
-def test_w7_files_that_answer_differently_raise_with_both_answers(name):
+def test_files_that_answer_differently_raise_with_both_answers(name):
     one, two = io.BytesIO(b"one"), io.BytesIO(b"two!")
     two.seek(2) if name == "tell" else None
     with pytest.raises(DivergenceError, match="answered differently") as raised:
@@ -90,7 +90,7 @@ def test_w7_files_that_answer_differently_raise_with_both_answers(name):
     assert len(set(map(str, raised.value.results))) == 2
 
 
-def test_w7_a_short_write_of_one_is_noticed():
+def test_a_short_write_of_one_is_noticed():
     class Short(io.BytesIO):
         def write(self, data):
             return super().write(data[:2])
@@ -99,7 +99,7 @@ def test_w7_a_short_write_of_one_is_noticed():
         ParallelWriter([io.BytesIO(), Short()]).write(b"12345")
 
 
-def test_w7_iterating_notices_a_file_that_ends_early():
+def test_iterating_notices_a_file_that_ends_early():
     lines = iter(ParallelWriter([io.BytesIO(b"a\nb\n"), io.BytesIO(b"a\n")]))
     assert next(lines) == b"a\n"
     with pytest.raises(DivergenceError, match="the end"):
@@ -115,7 +115,7 @@ def test_single_lines_are_read_as_of_any_file():
     assert next(writer, None) is None
 
 
-def test_w7_values_and_methods_that_may_differ_do(tmp_path):
+def test_values_and_methods_that_may_differ_do(tmp_path):
     files = [(tmp_path / name).open("wb") for name in "ab"]
     with ParallelWriter(files) as writer:
         assert writer.fileno() == files[0].fileno()
@@ -124,7 +124,7 @@ def test_w7_values_and_methods_that_may_differ_do(tmp_path):
             _ = writer.name
 
 
-def test_w9_a_call_that_takes_too_long_is_abandoned_and_the_others_count():
+def test_a_call_that_takes_too_long_is_abandoned_and_the_others_count():
     files = [Slow(60), Slow()]
     with pytest.raises(ParallelError, match=r"file 0: TimeoutError: no answer within 0.2 s") as raised:
         ParallelWriter(files, timeout_seconds=0.2).write(b"x")
@@ -133,7 +133,7 @@ def test_w9_a_call_that_takes_too_long_is_abandoned_and_the_others_count():
     assert files[0].done == []
 
 
-def test_w10_no_write_begins_after_the_caller_was_killed():
+def test_no_write_begins_after_the_caller_was_killed():
     files = [Slow(0.05) for _ in range(4)]
     caller = gevent.spawn(ParallelWriter(files, max_parallel=1).write, b"x")
     gevent.sleep(0.07)
@@ -144,7 +144,7 @@ def test_w10_no_write_begins_after_the_caller_was_killed():
     assert sum(begun) < 4
 
 
-def test_w11_concurrent_callers_are_seen_in_the_same_order_by_every_file():
+def test_concurrent_callers_are_seen_in_the_same_order_by_every_file():
     files = [Slow(0.001), Slow(0.003), Slow()]
     writer = ParallelWriter(files)
     gevent.joinall([gevent.spawn(writer.write, b"%d," % n) for n in range(20)], raise_error=True)
@@ -152,7 +152,7 @@ def test_w11_concurrent_callers_are_seen_in_the_same_order_by_every_file():
     assert len(files[0].done) == 20
 
 
-def test_w12_closing_closes_every_file_and_tells_of_all_that_failed():
+def test_closing_closes_every_file_and_tells_of_all_that_failed():
     class Stuck(io.BytesIO):
         def close(self):
             super().close()
@@ -164,7 +164,7 @@ def test_w12_closing_closes_every_file_and_tells_of_all_that_failed():
     assert all(file.closed for file in files)
 
 
-def test_w12_an_error_in_the_block_goes_before_one_of_closing():
+def test_an_error_in_the_block_goes_before_one_of_closing():
     class Stuck(io.BytesIO):
         def close(self):
             raise OSError("disk gone")
@@ -174,7 +174,7 @@ def test_w12_an_error_in_the_block_goes_before_one_of_closing():
     assert "disk gone" in raised.value.__notes__[0]
 
 
-def test_w12_no_thread_and_no_greenlet_is_left_after_20_writers():
+def test_no_thread_and_no_greenlet_is_left_after_20_writers():
     def greenlets():
         gc.collect()
         return sum(isinstance(each, gevent.Greenlet) and not each.dead for each in gc.get_objects())
@@ -186,14 +186,14 @@ def test_w12_no_thread_and_no_greenlet_is_left_after_20_writers():
     assert (threading.active_count(), greenlets()) == before
 
 
-def test_w13_a_writer_without_files_is_refused():
+def test_a_writer_without_files_is_refused():
     with pytest.raises(ValueError, match="at least one file"):
         ParallelWriter([])
     with pytest.raises(ValueError, match="max_parallel"):
         ParallelWriter([io.BytesIO()], max_parallel=0)
 
 
-def test_w14_so_many_are_written_at_once():
+def test_so_many_are_written_at_once():
     assert most_at_once(5, max_parallel=2) == 2
 
 

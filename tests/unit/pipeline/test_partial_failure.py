@@ -8,7 +8,7 @@ from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import plan
 
 
-def test_t36_a_partial_failure_does_not_advance_the_token(tmp_path, running, clock):
+def test_a_partial_failure_does_not_advance_the_token(tmp_path, running, clock):
     """Three of four are not enough: the checkpoint waits for the last one, and a restart sees it again."""
     target = MemoryTransport()
     target.busy = [{"c"}] * 10_000

@@ -34,7 +34,7 @@ def pusher(target, **policy):
     return Pusher(target.write, BatchOptions(**policy), SystemClock())
 
 
-def test_m1_m2_batches_are_full_and_in_order(target):
+def test_batches_are_full_and_in_order(target):
     pushing = pusher(target, max_docs=10)
     for n in range(25):
         pushing.push(str(n), 1)
@@ -44,7 +44,7 @@ def test_m1_m2_batches_are_full_and_in_order(target):
     assert [n for batch in target.batches for n in batch] == [str(n) for n in range(25)]
 
 
-def test_m3_m9_an_idle_writer_takes_the_first_item_at_once(target):
+def test_an_idle_writer_takes_the_first_item_at_once(target):
     pushing = pusher(target)
     pushing.push("a", 1)
     gevent.sleep(0.01)
@@ -66,7 +66,7 @@ def test_the_next_batch_grows_while_one_is_written(target):
     assert target.batches == [["a"], ["b", "c", "d"]]
 
 
-def test_m5_a_batch_is_bounded_in_bytes_and_a_larger_item_goes_alone(target):
+def test_a_batch_is_bounded_in_bytes_and_a_larger_item_goes_alone(target):
     pushing = pusher(target, max_bytes=100)
     for item, size in (("a", 60), ("b", 60), ("huge", 1000), ("c", 40), ("d", 40)):
         pushing.push(item, size)
@@ -75,7 +75,7 @@ def test_m5_a_batch_is_bounded_in_bytes_and_a_larger_item_goes_alone(target):
     assert target.batches == [["a"], ["b"], ["huge"], ["c", "d"]]
 
 
-def test_m6_push_waits_while_the_next_batch_is_full(target):
+def test_push_waits_while_the_next_batch_is_full(target):
     target.go.clear()
     pushing = pusher(target, max_docs=2)
     pushed: list[int] = []
@@ -95,7 +95,7 @@ def test_m6_push_waits_while_the_next_batch_is_full(target):
     assert len(pushed) == 10
 
 
-def test_m7_an_error_of_the_writer_reaches_whoever_pushes_and_finishes():
+def test_an_error_of_the_writer_reaches_whoever_pushes_and_finishes():
     told: list[bool] = []
 
     def write(items):

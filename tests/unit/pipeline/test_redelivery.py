@@ -75,7 +75,7 @@ def until(condition, greenlet, seconds=60.0):
 # --- the store
 
 
-def test_m9_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(dead_letters, clock):
+def test_a_letter_is_due_after_a_pause_that_doubles_and_given_up_after_max_tries(dead_letters, clock):
     policy = ErrorOptions(max_tries=3)
     for tries in (1, 2):
         dead_letters.add([dead_letter()], policy)
@@ -167,7 +167,7 @@ def test_a_letter_says_where_and_by_which_config_but_not_what_the_document_holds
 # --- in a tail
 
 
-def test_l6_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, running):
+def test_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, running):
     target = MemoryTransport()
     target.poison = {"p"}
     seen = Recorder()
@@ -183,7 +183,7 @@ def test_l6_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, ru
     assert set(target.live()) == {"p", "good"}
 
 
-def test_t22_after_max_tries_it_is_left_to_the_operator_whose_retry_takes_the_state_of_now(tmp_path, running):
+def test_after_max_tries_it_is_left_to_the_operator_whose_retry_takes_the_state_of_now(tmp_path, running):
     target = MemoryTransport()
     feed = ListFeed([batch("1-a", change("p", n=0), caught_up=True)])
     pillow = Pillow(
@@ -313,7 +313,7 @@ def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
     assert (made.dead_letters.list(KEY)[0].id, made.dead_letters.list(KEY)[0].tries) == ("00", 1)
 
 
-def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
+def test_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
     target = MemoryTransport()
     target.fail = [RetryableError("away")] * 500
     feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(100)), caught_up=True)])
@@ -325,7 +325,7 @@ def test_t22_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, runnin
     until(lambda: tail.state is State.LIVE, greenlet)
 
 
-def test_a14_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_passed_over(tmp_path, running):
+def test_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_passed_over(tmp_path, running):
     target = MemoryTransport()
     target.poison = {str(n) for n in range(20)}
     feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(20)))])

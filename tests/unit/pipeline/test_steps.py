@@ -173,7 +173,7 @@ def test_values_are_converted(type, value, expected):
         ("text", {1j}),
     ],
 )
-def test_l6_a_value_that_cannot_be_converted_is_refused_with_field_and_type_but_not_shown(type, value):
+def test_a_value_that_cannot_be_converted_is_refused_with_field_and_type_but_not_shown(type, value):
     with pytest.raises(PermanentError, match=rf"'f' has a .* that is no {type}") as raised:
         convert("f", type, value)
     assert "maybe" not in str(raised.value)
@@ -217,7 +217,7 @@ def test_each_step_of_a_chain_gets_what_the_one_before_has_made():
     }
 
 
-def test_l3_none_from_any_function_of_a_chain_drops_the_document():
+def test_none_from_any_function_of_a_chain_drops_the_document():
     for steps in ([lambda doc: None, Step(drop=["a"])], [Step(drop=["a"]), lambda doc: None]):
         assert not any(Chain(steps, ("case",))(document()).values())
 
@@ -256,7 +256,7 @@ def test_no_function_changes_the_document_that_others_see():
 # --- chunks
 
 
-def test_l9_a_chunk_is_bounded_and_asked_at_once():
+def test_a_chunk_is_bounded_and_asked_at_once():
     sizes = []
 
     def function(docs):
@@ -270,7 +270,7 @@ def test_l9_a_chunk_is_bounded_and_asked_at_once():
     assert [rows["a"][0]["n"] for rows in results] == list(range(600))
 
 
-def test_l6_a_document_that_breaks_a_chunk_fails_alone():
+def test_a_document_that_breaks_a_chunk_fails_alone():
     def function(docs):
         return [{"n": 1 / doc["n"]} for doc in docs]
 

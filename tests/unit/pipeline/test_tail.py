@@ -73,7 +73,7 @@ def test_a_restart_reads_on_from_the_checkpoint(tmp_path, running):
     assert [Seq.BEGINNING, Seq.of("1-a")] == feed.asked
 
 
-def test_l2_l3_a_document_that_leaves_the_set_loses_its_rows(tmp_path, running):
+def test_a_document_that_leaves_the_set_loses_its_rows(tmp_path, running):
     """Filtered out, dropped by the transform, deleted: all the same."""
     target = MemoryTransport()
     feed = ListFeed(
@@ -100,7 +100,7 @@ def test_l2_l3_a_document_that_leaves_the_set_loses_its_rows(tmp_path, running):
     assert target.live() == {"d": {"id": "d"}}
 
 
-def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, running):
+def test_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, running):
     """Under load it is bounded; an idle feed waits for nobody. Bad documents fall out alone."""
     chunks = []
 
@@ -135,7 +135,7 @@ def test_l9_a_chunk_is_asked_as_soon_as_the_feed_has_nothing_more(tmp_path, runn
     )
 
 
-def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_path, running):
+def test_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_path, running):
     class Vanished(ListFeed):
         def fetch(self, change):
             return Document(id=change.id, rev="2-b", leaf_version=2, deleted=True, raw=None)
@@ -155,7 +155,7 @@ def test_l5_a_document_that_was_deleted_before_it_was_fetched_is_deleted(tmp_pat
     assert target.target["rows"] == {"a": (write_version(1, 2), {})}
 
 
-def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
+def test_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
     good, bad = MemoryTransport("good"), MemoryTransport("bad")
     bad.fail = [RetryableError("away"), RetryableError("away")]
     seen = Recorder()
@@ -169,7 +169,7 @@ def test_w4_only_the_failing_transport_is_tried_again(tmp_path, running, clock):
     assert State.BACKING_OFF in [facts["state"] for facts in seen.of("state")]
 
 
-def test_w8_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, running):
+def test_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, running):
     """In lockstep: nobody runs ahead by more than the batch that grows."""
     slow, quick = MemoryTransport("slow"), MemoryTransport("quick")
     go = Event()
@@ -195,7 +195,7 @@ def test_w8_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, run
     run.finish()
 
 
-def test_w7_a_document_that_is_dead_in_one_transport_only_is_told(tmp_path, running):
+def test_a_document_that_is_dead_in_one_transport_only_is_told(tmp_path, running):
     one, two = MemoryTransport("one"), MemoryTransport("two")
     two.poison = {"p"}
     seen = Recorder()
@@ -209,7 +209,7 @@ def test_w7_a_document_that_is_dead_in_one_transport_only_is_told(tmp_path, runn
     assert set(one.live()) == {"p", "q"}
 
 
-def test_w12_every_transport_is_closed_even_if_one_cannot_be(tmp_path, running):
+def test_every_transport_is_closed_even_if_one_cannot_be(tmp_path, running):
     class Stuck(MemoryTransport):
         def close(self):
             super().close()
@@ -245,7 +245,7 @@ def test_the_checkpoint_stays_before_an_unacknowledged_batch(tmp_path, running):
     assert run.finish().seq == Seq.BEGINNING
 
 
-def test_l6_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp_path, running):
+def test_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp_path, running):
     target = MemoryTransport()
     target.poison = {"p"}
     pillow = Pillow(
@@ -271,7 +271,7 @@ def test_l6_a_document_that_fails_becomes_a_dead_letter_and_the_feed_goes_on(tmp
     assert target.live() == {"good": {"n": 1}}
 
 
-def test_a14_a_later_good_version_clears_the_letter(tmp_path, running):
+def test_a_later_good_version_clears_the_letter(tmp_path, running):
     target = MemoryTransport()
     target.poison = {"p"}
     feed = ListFeed([batch("1-a", change("p", "1-a"))])
@@ -407,7 +407,7 @@ def test_after_a_reset_the_pass_is_above_every_epoch_and_sweeps_what_is_gone(tmp
     assert target.live()["a"]["n"] == "new"
 
 
-def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
+def test_an_operators_reset_is_noticed_while_running(tmp_path, running):
     target = MemoryTransport()
     feed = ListFeed([batch("1-a", change("a"), caught_up=True)])
     made = plan(tmp_path, feed, target, checkpoints=CheckpointOptions(interval=0.02))
@@ -421,7 +421,7 @@ def test_l8_an_operators_reset_is_noticed_while_running(tmp_path, running):
 
 
 @pytest.mark.parametrize("what", ["source", "outputs"])
-def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, what):
+def test_a_changed_source_or_output_is_refused(tmp_path, running, what):
     target = MemoryTransport()
     first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target)
     run = running(first)
@@ -437,7 +437,7 @@ def test_l12_a_changed_source_or_output_is_refused(tmp_path, running, what):
         running(changed).greenlet.get(timeout=60)
 
 
-def test_l12_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
+def test_a_changed_pipeline_goes_on_with_a_warning(tmp_path, running):
     target, seen = MemoryTransport(), Recorder()
     first = plan(tmp_path, ListFeed([batch("1-a", change("a"))]), target, observer=seen)
     run = running(first)
@@ -505,7 +505,7 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
         running(emptied).greenlet.get(timeout=60)
 
 
-def test_r5_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
+def test_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
     monkeypatch.setattr("pillows.delivery.batch_writer.REWIND_MIN_DOCUMENTS", 20)
     documents = [change(f"d{n}") for n in range(10)]
     written = {d.id: (write_version(1, 1), {"cases": ({},)}) for d in documents}

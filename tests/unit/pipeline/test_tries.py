@@ -28,18 +28,18 @@ def delays(errors):
     return [told["delay_seconds"] for told in seen.of("retry")]
 
 
-def test_t22_what_is_away_for_long_is_asked_every_few_seconds_all_the_same():
+def test_what_is_away_for_long_is_asked_every_few_seconds_all_the_same():
     found = delays(AwayError("refused") for _ in range(200))
 
     assert len(found) == 200
     assert max(found) <= AWAY_SECONDS
 
 
-def test_t22_what_is_busy_for_long_is_asked_seldom():
+def test_what_is_busy_for_long_is_asked_seldom():
     assert max(delays(RetryableError("429") for _ in range(200))) > 4 * AWAY_SECONDS
 
 
-def test_t22_what_is_back_and_still_busy_counts_anew():
+def test_what_is_back_and_still_busy_counts_anew():
     """A server that has started refuses for a while: it was not busy all the time that it was away."""
     found = delays([*(AwayError("refused") for _ in range(100)), RetryableError("429"), AwayError("refused")])
 

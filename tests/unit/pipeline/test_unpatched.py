@@ -71,7 +71,7 @@ def run(program: str) -> None:
 # --- ParallelWriter
 
 
-def test_w1_files_are_written_at_the_same_time():
+def test_files_are_written_at_the_same_time():
     run("""
         meet = threading.Barrier(3, timeout=LONG)
         files = [File(meet.wait) for _ in range(3)]
@@ -80,7 +80,7 @@ def test_w1_files_are_written_at_the_same_time():
     """)
 
 
-def test_w3_w6_failures_are_told_with_their_files():
+def test_failures_are_told_with_their_files():
     run("""
         def fail(): raise OSError("full")
         def leave(): raise SystemExit(3)
@@ -94,7 +94,7 @@ def test_w3_w6_failures_are_told_with_their_files():
     """)
 
 
-def test_w9_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanwhile():
+def test_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_meanwhile():
     run("""
         go = threading.Event()
         slow, calls = File(lambda: go.wait(LONG)), []
@@ -114,7 +114,7 @@ def test_w9_a_call_that_takes_too_long_is_not_waited_for_and_no_other_is_made_me
     """)
 
 
-def test_w11_threads_take_turns_and_every_file_sees_the_same_order():
+def test_threads_take_turns_and_every_file_sees_the_same_order():
     run("""
         files = [File(), File(), File()]
         writer = ParallelWriter(files)
@@ -127,7 +127,7 @@ def test_w11_threads_take_turns_and_every_file_sees_the_same_order():
     """)
 
 
-def test_w14_so_many_are_written_at_once():
+def test_so_many_are_written_at_once():
     run("""
         lock, now, most = threading.Lock(), 0, 0
         meet = threading.Barrier(2, timeout=LONG)
@@ -150,7 +150,7 @@ def test_w14_so_many_are_written_at_once():
 @pytest.mark.parametrize(
     "settings", ["threshold=10, max_age_seconds=0.05", "threshold=9, max_age_seconds=1000"]
 )
-def test_m3_m4_a_bulk_is_written_without_a_further_push(settings):
+def test_a_bulk_is_written_without_a_further_push(settings):
     run(f"""
         taken = []
         pusher = BulkPusher(lambda documents: taken.extend(documents), {settings})
@@ -163,7 +163,7 @@ def test_m3_m4_a_bulk_is_written_without_a_further_push(settings):
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
-def test_m2_threads_push_and_the_order_of_each_id_is_kept(lanes):
+def test_threads_push_and_the_order_of_each_id_is_kept(lanes):
     run(f"""
         taken = []
         pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={lanes})
@@ -181,7 +181,7 @@ def test_m2_threads_push_and_the_order_of_each_id_is_kept(lanes):
     """)
 
 
-def test_m2_bulks_of_several_lanes_are_in_flight_at_the_same_time():
+def test_bulks_of_several_lanes_are_in_flight_at_the_same_time():
     run("""
         meet = threading.Barrier(2, timeout=LONG)
         def write(documents):
@@ -194,7 +194,7 @@ def test_m2_bulks_of_several_lanes_are_in_flight_at_the_same_time():
     """)
 
 
-def test_m6_push_waits_while_no_more_bulks_may_wait():
+def test_push_waits_while_no_more_bulks_may_wait():
     run("""
         most, go = 0, threading.Event()
         def write(documents):
@@ -215,7 +215,7 @@ def test_m6_push_waits_while_no_more_bulks_may_wait():
     """)
 
 
-def test_m7_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
+def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
     run("""
         tried = threading.Event()
         def away(documents):
@@ -244,7 +244,7 @@ def test_m7_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
     """)
 
 
-def test_m7_a_function_that_would_end_the_thread_is_an_error_as_any_other():
+def test_a_function_that_would_end_the_thread_is_an_error_as_any_other():
     run("""
         import sys
         pusher = BulkPusher(lambda documents: sys.exit(3), threshold=1)
@@ -258,7 +258,7 @@ def test_m7_a_function_that_would_end_the_thread_is_an_error_as_any_other():
     """)
 
 
-def test_m13_flush_waits_for_all_acknowledgements():
+def test_flush_waits_for_all_acknowledgements():
     run("""
         with BulkPusher(lambda documents: None, threshold=10, max_age_seconds=1000) as pusher:
             for n in range(13):

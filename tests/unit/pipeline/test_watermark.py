@@ -18,7 +18,7 @@ def arrived(watermark: Watermark, *counts: int, seqs: bool = True):
     ]
 
 
-def test_t9_a_late_acknowledgement_holds_back_everything_behind_it():
+def test_a_late_acknowledgement_holds_back_everything_behind_it():
     watermark = Watermark()
     first, second = arrived(watermark, 3, 2)
 
@@ -38,7 +38,7 @@ def test_a_segment_without_a_position_is_passed_with_the_one_before():
     assert advance.changes == 2
 
 
-def test_t10_a_position_without_changes_is_acknowledged_in_its_turn():
+def test_a_position_without_changes_is_acknowledged_in_its_turn():
     watermark = Watermark()
     first, empty = arrived(watermark, 1, 0)
 
@@ -71,7 +71,7 @@ def test_being_caught_up_counts_once_everything_before_is_acknowledged():
     counts=st.lists(st.integers(0, 4), min_size=1, max_size=12),
     order=st.randoms(use_true_random=False),
 )
-def test_a5_it_stands_at_the_longest_acknowledged_prefix(counts, order):
+def test_it_stands_at_the_longest_acknowledged_prefix(counts, order):
     watermark = Watermark()
     segments = arrived(watermark, *counts)
     waiting = {segment: max(1, count) for segment, count in zip(segments, counts, strict=True)}
