@@ -12,13 +12,13 @@ class Clock(Protocol):
     """Tells the time and waits."""
 
     def monotonic(self) -> float:
-        """Seconds that never jump: for every duration and deadline."""
+        """Return seconds that never jump: for every duration and deadline."""
 
     def wall(self) -> float:
-        """Seconds since the epoch: only for what people or other systems read."""
+        """Return seconds since the epoch: only for what people or other systems read."""
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Waits until `event` is set, `seconds` at most. Returns whether it is set."""
+        """Wait until `event` is set, `seconds` at most. Return whether it is set."""
 
 
 class SystemClock:
@@ -28,5 +28,5 @@ class SystemClock:
     wall = staticmethod(time.time)
 
     def wait(self, event: Event, seconds: float) -> bool:
-        """Waits on the hub, so that other greenlets go on."""
+        """Wait on the hub, so that other greenlets go on."""
         return bool(event.wait(seconds))

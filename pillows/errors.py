@@ -68,7 +68,7 @@ class FatalError(PillowError):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """The reason, and the remedy behind it."""
+        """Return the reason, followed by the remedy."""
         reason = super().__str__()
         return f"{reason} Remedy: {self.remedy}" if self.remedy else reason
 

@@ -168,7 +168,7 @@ class Batch:
     checkpoint: Checkpoint | None = None
 
     def only(self, ids: Container[str]) -> Batch:
-        """The same batch with just these documents; what it was to save held for all of them."""
+        """Return the batch with only these documents; its checkpoint held for all, so it is left out."""
         return Batch(
             documents=[d for d in self.documents if d.id in ids],
             epoch=self.epoch,

@@ -16,48 +16,48 @@ class Observer:
     """Base class of observers. Implement the hooks that you need."""
 
     def change(self, tail: TailKey, *, count: int, kept: int) -> None:
-        """Called after `count` changes went through filter and transform, `kept` of them kept."""
+        """Note that `count` changes went through filter and transform, `kept` of them kept."""
 
     def stage(self, tail: TailKey, *, stage: str, seconds: float) -> None:
-        """Called with the time that a batch spent in a stage: `filter`, `fetch` or `transform`."""
+        """Note the time that a batch spent in a stage: `filter`, `fetch` or `transform`."""
 
     def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:
-        """Called when a batch is taken for writing, with what still waits to be written."""
+        """Note what still waits, whenever a batch is taken for writing."""
 
     def in_flight(self, tail: TailKey, *, batches: int) -> None:
-        """Called when a batch begins or ends to be written, with the number that is being written."""
+        """Note the batches that are being written, whenever one begins or ends."""
 
     def write(
         self, tail: TailKey, *, transport: str, documents: int, size_bytes: int, seconds: float
     ) -> None:
-        """Called after every document of a batch is final in one transport."""
+        """Note that every document of a batch is final in one transport."""
 
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
-        """Called after every transport has acknowledged a batch."""
+        """Note that every transport has acknowledged a batch."""
 
     def acknowledged(self, tail: TailKey, *, changes: int, seconds: float) -> None:
-        """Called after changes were acknowledged, with the age of the oldest since its arrival."""
+        """Note acknowledged changes, with the age of the oldest since its arrival."""
 
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
-        """Called before waiting for a retry of `where` (the source, or a transport's name)."""
+        """Note the wait before a retry of `where` (the source, or a transport's name)."""
 
     def rewind(self, tail: TailKey, *, reason: str) -> None:
-        """Called when the source seems to serve changes again that were read before."""
+        """Note that the source seems to serve changes again that were read before."""
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
-        """Called after a document was stored as a dead letter."""
+        """Note that a document was stored as a dead letter."""
 
     def checkpoint(self, tail: TailKey, *, checkpoint: Checkpoint, seconds: float) -> None:
-        """Called after a checkpoint was saved durably."""
+        """Note that a checkpoint was saved durably."""
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
-        """Called when a tail changes its state."""
+        """Note that a tail changed its state."""
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
-        """Called for what an operator should see but needs no action by the daemon."""
+        """Note what an operator should see but needs no action by the daemon."""
 
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
-        """Called for what happens rarely and is good to know: a start, a completed pass."""
+        """Note what happens rarely and is good to know: a start, a completed pass."""
 
 
 class CompositeObserver(Observer):

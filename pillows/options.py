@@ -85,19 +85,19 @@ def _measure(value: object, units: Mapping[str, float], examples: str) -> float:
 
 
 def seconds(value: object) -> float:
-    """Seconds of a duration such as `250ms`, `5s`, `10m`, `1h`, `7d`.
+    """Return the seconds of a duration such as `250ms`, `5s`, `10m`, `1h`, `7d`.
 
     Raises:
-        ValueError: it is no duration; a bare number has no unit, so it is refused too.
+        ValueError: it is not a valid duration; a bare number has no unit, so it is refused too.
     """
     return _measure(value, _UNITS_SECONDS, "250ms, 5s, 10m, 1h or 7d")
 
 
 def size_bytes(value: object) -> int:
-    """Bytes of a size such as `512KiB`, `5MiB`, `1GiB`, `5MB`.
+    """Return the bytes of a size such as `512KiB`, `5MiB`, `1GiB`, `5MB`.
 
     Raises:
-        ValueError: it is no size; a bare number has no unit, so it is refused too.
+        ValueError: it is not a valid size; a bare number has no unit, so it is refused too.
     """
     return int(_measure(value, _UNITS_BYTES, "512KiB, 5MiB or 1GiB"))
 
@@ -109,12 +109,12 @@ def _unit_text(value: float, units: Mapping[str, float]) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """The shortest way to write a duration: 300.0 is `5m`."""
+    """Format a duration the shortest way: 300.0 is `5m`."""
     return _unit_text(value, _UNITS_SECONDS) if value else "0s"
 
 
 def size_text(value: int) -> str:
-    """The shortest way to write a size: 5242880 is `5MiB`."""
+    """Format a size the shortest way: 5242880 is `5MiB`."""
     return _unit_text(value, _UNITS_SHOWN)
 
 

@@ -61,7 +61,7 @@ class Pillow:
     max_attachment_bytes: int = 0
 
     def trigger(self, fetch: Callable[[Change], Document], read: ReadAttachment) -> DocumentTrigger:
-        """What extracts documents for this pillow.
+        """Return what extracts documents for this pillow.
 
         Args:
             fetch: reads a document that did not come with its change.
@@ -79,8 +79,8 @@ class Pipeline:
         pillow: the pipeline's parts.
         trigger: extracts documents.
         pusher: takes what becomes of each change.
-        watermark: is told what has arrived.
-        observer: is told what was done.
+        watermark: takes what has arrived.
+        observer: receives what was done.
         tail: the tail's key.
         clock: tells when changes arrive.
     """
@@ -110,7 +110,7 @@ class Pipeline:
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
 
     def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
-        """Carries changes until the feed ends.
+        """Carry changes until the feed ends.
 
         Args:
             batches: the feed's batches.
@@ -118,7 +118,7 @@ class Pipeline:
 
         Raises:
             FatalError: the tail can't go on.
-            StoppedError: a stop was asked for while something was tried again.
+            StoppedError: a stop was requested while something was retried.
         """
         for batch in batches:
             on_batch(batch)
@@ -147,11 +147,11 @@ class Pipeline:
         self._report_stages()
 
     def outcome_or_dead_letter(self, change: Change) -> Outcome:
-        """What becomes of one change; where that fails, the dead letter that says why.
+        """Return the outcome of one change; if that fails, the dead letter that says why.
 
         Raises:
             FatalError: the tail can't go on.
-            StoppedError: a stop was asked for.
+            StoppedError: a stop was requested.
         """
         try:
             return self.outcome(change)
@@ -161,9 +161,9 @@ class Pipeline:
             return make_dead_letter(self._tail, change, self._stage, error)
 
     def outcome(self, change: Change) -> Outcome:
-        """What becomes of one change: the document's rows, or None where nothing is to be done.
+        """Return the outcome of one change: the document's rows, or None if there is nothing to do.
 
-        Where the transform takes chunks it is the document itself: the writer has them transformed.
+        For a transform that takes chunks it is the document itself: the writer calls that.
         """
         self._stage = "filter"
         if change.deleted:
@@ -207,12 +207,12 @@ class Pipeline:
 
 
 def gone(change: Change | Document) -> DocumentRows:
-    """A document without rows: it was deleted, or has left the set."""
+    """Return a document without rows: it was deleted, or has left the set."""
     return DocumentRows(id=change.id, rev=change.rev, leaf_version=change.leaf_version, rows={})
 
 
 def weight(change: Change, outcome: Outcome) -> int:
-    """Bytes that a change and what became of it hold in memory, nearly."""
+    """Return roughly the bytes that a change and its outcome hold in memory."""
     size_bytes = len(change.raw) if change.raw is not None else len(change.id)
     if type(outcome) is DocumentRows:
         return max(size_bytes, outcome.size_bytes)  # fetched apart, or with attachments

@@ -43,7 +43,7 @@ class Preview:
 
 
 def next_changes(feed: Feed, since: Seq, limit: int) -> list[Change]:
-    """The next changes after a position: `limit` at most, fewer where the feed has no more."""
+    """Return the next changes after a position: `limit` at most, fewer if the feed has no more."""
     stop, found = Event(), list[Change]()
     for batch in feed.batches(since, None, stop):
         found += batch.changes[: limit - len(found)]
@@ -56,7 +56,7 @@ def next_changes(feed: Feed, since: Seq, limit: int) -> list[Change]:
 def previews(
     pillow: Pillow, changes: Iterable[Change], transports: Sequence[Transport], feed: Feed, *, epoch: int
 ) -> Iterator[Preview]:
-    """What the pillow would do with each change.
+    """Yield what the pillow would do with each change.
 
     Args:
         pillow: the pipeline.
@@ -100,7 +100,7 @@ class _Look:
         )
 
     def _made(self) -> DocumentRows | None:
-        """The rows; None where nothing would be written."""
+        """Return the rows; None if nothing would be written."""
         kept = self._tried("filter", self._keeps)
         if kept is None:
             return None

@@ -1,4 +1,4 @@
-"""Finds what configuration names: transports by type, and whatever plugins register.
+"""Find what configuration names: transports by type, and everything that plugins register.
 
 A name is looked up in this order:
 
@@ -30,7 +30,7 @@ _registered: dict[tuple[str, str], Any] = {}
 
 
 def register(kind: str, name: str) -> Callable[[_Named], _Named]:
-    """Registers a class or function of a user's module under a name that configuration can use.
+    """Register a class or function of a user's module under a name that configuration can use.
 
     Args:
         kind: `filter`, `transform` or `transport`.
@@ -54,7 +54,7 @@ def register(kind: str, name: str) -> Callable[[_Named], _Named]:
 
 
 def registered(kind: str, name: str) -> Any | None:
-    """What `@register` or an entry point gives under that name; None where neither does.
+    """Return what `@register` or an entry point gives under that name; None if neither does.
 
     Raises:
         ConfigError: the entry point's module cannot be imported.
@@ -66,21 +66,21 @@ def registered(kind: str, name: str) -> Any | None:
 
 
 def names(kind: str) -> list[str]:
-    """Every name that `@register` or an entry point gives for a kind, sorted."""
+    """List every name that `@register` or an entry point gives for a kind, sorted."""
     plugged = {point.name for point in entry_points(group=f"pillowd.{kind}s")}
     return sorted(plugged | {name for its_kind, name in _registered if its_kind == kind})
 
 
 def transport_types() -> list[str]:
-    """Every `type` that a transport's connection may have, sorted; imports none of them."""
+    """List every `type` that a transport's connection may have, sorted; import none of them."""
     return sorted({*_files(), *names("transport")})
 
 
 def transport(type: str) -> type[Transport]:
-    """The transport class of a connection's `type`.
+    """Return the transport class of a connection's `type`.
 
     Raises:
-        ConfigError: there is no such type, or what has that name is no transport.
+        ConfigError: there is no such type, or what has that name is not a valid transport.
     """
     found = _registered.get(("transport", type)) or _from_file(type) or registered("transport", type)
     if found is None:

@@ -74,13 +74,13 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     next_retry_at: float = 0.0
 
     def __post_init__(self) -> None:
-        """Cuts the error here, so that no log and no store ever gets more of it."""
+        """Cut the error here, so that no log and no store ever gets more of it."""
         if len(self.error) > MAX_ERROR_CHARACTERS:
             msgspec.structs.force_setattr(self, "error", self.error[:MAX_ERROR_CHARACTERS])
 
 
 def make_dead_letter(tail: TailKey, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
-    """The dead letter of a document that failed before any transport saw it."""
+    """Return the dead letter of a document that failed before any transport saw it."""
     return DeadLetter(
         tail=tail,
         transport=PIPELINE,
@@ -93,7 +93,7 @@ def make_dead_letter(tail: TailKey, document: Change | Document, stage: str, err
 
 
 def describe_error(error: Exception) -> str:
-    """An error in words that fit into a dead letter, and the line of a user's code that it came from."""
+    """Return an error's text, cut to fit, with the line of user code that raised it."""
     where = locate_user_code(error)
     place = f" ({where})" if where else ""
     words = f"{type(error).__name__}: {error}"
@@ -101,5 +101,5 @@ def describe_error(error: Exception) -> str:
 
 
 def retry_delay_seconds(tries: int) -> float:
-    """How long to wait before another try, after so many."""
+    """Return the seconds to wait before the next retry, after this number of attempts."""
     return bound_seconds(tries, initial_seconds=FIRST_PAUSE_SECONDS, max_seconds=LONGEST_PAUSE_SECONDS)

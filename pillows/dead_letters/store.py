@@ -58,7 +58,7 @@ class DeadLetters:
     def add(
         self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
     ) -> None:
-        """Stores dead letters of one tail; they are on disk after the next `sync`.
+        """Store dead letters of one tail; they are on disk after the next `sync`.
 
         Raises:
             FatalError: there is no room for more.
@@ -79,9 +79,9 @@ class DeadLetters:
     def clear(
         self, tail: TailKey, documents: Sequence[DocumentRows], results: Mapping[str, TransportResult]
     ) -> None:
-        """Forgets dead letters of documents that were now written, in this or a later version.
+        """Forget the dead letters of documents that were written, in their version or a later one.
 
-        They are gone from the disk after the next `sync`.
+        They leave the disk with the next `sync`.
         """
         known = self._index(tail)
         if not known.due:
@@ -94,7 +94,7 @@ class DeadLetters:
                     self._forget(tail, transport, document.id)
 
     def forget(self, tail: TailKey, id: str) -> None:
-        """Forgets the dead letters of one document; they are gone from the disk after the next `sync`."""
+        """Forget the dead letters of one document; they leave the disk with the next `sync`."""
         for transport in self._index(tail).transports_of(id):
             self._forget(tail, transport, id)
 
@@ -108,7 +108,7 @@ class DeadLetters:
         return self._index(tail).changed > self._synced
 
     def claim_due(self, tail: TailKey, *, at_most: int) -> list[DeadLetter]:
-        """Dead letters of a tail whose document should be tried again now.
+        """Return dead letters of a tail whose document is due for a retry.
 
         They are not due any more until they are added again, or `take_back` is called.
         """
@@ -123,7 +123,7 @@ class DeadLetters:
         return [self._get(tail, *dead_letter) for dead_letter in due]
 
     def unclaim(self, tail: TailKey) -> None:
-        """What was handed out as due and has neither failed again nor been cleared is due again."""
+        """Make claimed dead letters due again that have neither failed again nor been cleared."""
         known = self._index(tail)
         for dead_letter, at in known.handed_out.items():
             if known.due.get(dead_letter) == inf:
@@ -131,14 +131,14 @@ class DeadLetters:
         known.handed_out.clear()
 
     def postpone(self, dead_letters: Iterable[DeadLetter], seconds: float) -> None:
-        """They could not be tried: they are due again after so long."""
+        """Make dead letters that could not be retried due after this time."""
         for dead_letter in dead_letters:
             known = self._index(dead_letter.tail)
             if (dead_letter.transport, dead_letter.id) in known.due:
                 known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
 
     def retry(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
-        """Makes dead letters, named by transport and id, due at once, as if never tried. Returns how many.
+        """Make dead letters, given by transport and id, due at once, as if never tried; return their number.
 
         Raises:
             StoreWriteError: the disk refused; they are due all the same.
@@ -160,7 +160,7 @@ class DeadLetters:
         )
 
     def discard(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
-        """Forgets dead letters, named by transport and id. Returns how many there were.
+        """Forget dead letters, given by transport and id; return their number.
 
         Raises:
             StoreWriteError: the disk refused; they are gone from memory all the same.
@@ -173,7 +173,7 @@ class DeadLetters:
         return len(gone)
 
     def sync(self) -> None:
-        """Everything that was changed before is on disk when this returns.
+        """Write every change so far; it is on disk when this returns.
 
         Raises:
             StoreWriteError: the disk refused; nothing is lost.
@@ -183,15 +183,15 @@ class DeadLetters:
         self._synced = max(self._synced, changes)
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
-        """The documents of a tail that a transport may hold in an older state: their dead letters say why."""
+        """Return the documents that a transport may hold in an older state, since they have a dead letter."""
         return {id for its, id in self._index(tail).due if its in (transport, PIPELINE)}
 
     def count(self, tail: TailKey) -> int:
-        """How many dead letters a tail has."""
+        """Return the number of dead letters of a tail."""
         return len(self._index(tail).due)
 
     def list(self, tail: TailKey) -> list[DeadLetter]:
-        """The dead letters of a tail, oldest first. The hub turns meanwhile: 100,000 of them take seconds."""
+        """List the dead letters of a tail, oldest first; other greenlets run meanwhile."""
         dead_letters = []
         for number, (transport, id) in enumerate(list(self._index(tail).due)):
             if number % _DEAD_LETTERS_A_TURN == 0:
@@ -201,7 +201,7 @@ class DeadLetters:
         return sorted(dead_letters, key=lambda dead_letter: dead_letter.first_at)
 
     def close(self) -> None:
-        """Closes the store."""
+        """Close the store."""
         self._tracker.close()
 
     def _put(self, dead_letter: DeadLetter, max_tries: int, config: str) -> None:
@@ -250,7 +250,7 @@ class DeadLetters:
 
 
 class TailIndex:
-    """Which dead letters one tail has, found without looking through the store.
+    """The dead letters of one tail, found without reading the store.
 
     Attributes:
         due: (transport, id) -> wall-clock seconds when it is tried again.
@@ -266,11 +266,11 @@ class TailIndex:
         self.changed = 0
 
     def transports_of(self, id: str) -> Sequence[str]:
-        """Whose dead letters a document has."""
+        """Return the transports that a document has dead letters of."""
         return self.transports.get(id, ())
 
     def note(self, transport: str, id: str, *, due_at: float, change: int) -> None:
-        """There is this dead letter, or it is due at another time."""
+        """Add a dead letter, or change when it is due."""
         if (transport, id) not in self.due:
             self.transports[id] = (*self.transports_of(id), transport)
         self.due[transport, id] = due_at
@@ -278,7 +278,7 @@ class TailIndex:
         self.changed = change
 
     def forget(self, transport: str, id: str, *, change: int) -> None:
-        """There is no such dead letter any more."""
+        """Remove a dead letter."""
         del self.due[transport, id]
         self.handed_out.pop((transport, id), None)
         self.transports[id] = tuple(one for one in self.transports[id] if one != transport)

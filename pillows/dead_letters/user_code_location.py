@@ -14,7 +14,7 @@ _OURS = str(Path(__file__).parents[1]) + "/"
 
 
 def locate_user_code(error: BaseException) -> str:
-    """The line that it came from, as `file:line, in function`; empty where no user's code was called.
+    """Return the line of user code that raised, as `file:line, in function`; empty if there was none.
 
     That is the innermost line which is neither pillowd's nor of a library; where all the user's code is
     installed as a library, the one that pillowd called.
@@ -28,7 +28,7 @@ def locate_user_code(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> Iterator[tuple[CodeType, int]]:
-    """What was running, from the outside in, beginning with what is pillowd's own."""
+    """Yield the running code, from the outside in, from pillowd's first own line on."""
     running = ((frame.f_code, line) for frame, line in walk_tb(error.__traceback__))
     return dropwhile(lambda each: not each[0].co_filename.startswith(_OURS), running)
 

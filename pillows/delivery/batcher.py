@@ -42,7 +42,7 @@ class BatchOptions(Options):
 
 
 class Batcher(Generic[Item]):
-    """Collects items until the writer takes them; holds one batch, and those that may wait, at most.
+    """Collects items until the writer takes them: one growing batch, and a bounded queue of full ones.
 
     Args:
         options: the bounds of a batch.
@@ -76,10 +76,10 @@ class Batcher(Generic[Item]):
         self._error: Exception | None = None
 
     def add(self, item: Item, size_bytes: int) -> bool:
-        """Adds an item; waits while the batch that is collected is full. Returns whether it waited.
+        """Add an item; wait while the growing batch is full. Return whether it waited.
 
         Raises:
-            The error that the writer abandoned the batcher with.
+            The error that the writer ended with.
         """
         waited = False
         while not self._fits(size_bytes) and not self._queue_full_batch():
@@ -98,7 +98,7 @@ class Batcher(Generic[Item]):
         return waited
 
     def take(self) -> list[Item] | None:
-        """The next batch; waits for a first item. None when closed and empty."""
+        """Return the next batch; wait for a first item. None once closed and empty."""
         while not self._items and not self._ready:
             if self._closed.is_set():
                 return None
@@ -115,29 +115,29 @@ class Batcher(Generic[Item]):
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """Items that wait for the writer, and bytes of those in the growing batch."""
+        """Return the items that wait for the writer, and the bytes of the growing batch."""
         return len(self._items) + sum(map(len, self._ready)), self._bytes
 
     def flush(self) -> None:
-        """What has been added lingers no longer."""
+        """End the linger of what has been added."""
         if self._items:
             self._full.set()
 
     def close(self) -> None:
-        """No more items will come: `take` gives what is left, then None."""
+        """Accept no more items: `take` returns what is left, then None."""
         self._closed.set()
         self._full.set()
         self._not_empty.set()
 
     def fail(self, error: Exception) -> None:
-        """The writer has ended: what is held is dropped, and every later `add` raises `error`."""
+        """Drop everything, since the writer has ended; every later `add` raises `error`."""
         self._error = error
         self._items, self._bytes = [], 0
         self._ready.clear()
         self._not_full.set()
 
     def _queue_full_batch(self) -> bool:
-        """Makes room by letting the full batch wait, if another one may."""
+        """Make room by queueing the full batch, if the queue has room."""
         if len(self._ready) >= self._max_queued:
             self._full.set()
             return False

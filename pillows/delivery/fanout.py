@@ -47,7 +47,7 @@ class FanOut:
         self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
 
     def deliver(self, batch: Batch) -> Mapping[str, TransportResult]:
-        """Delivers a batch everywhere: transport's name -> what became of it.
+        """Deliver a batch to every transport; return the result of each by its name.
 
         Raises:
             FatalError: a transport can't go on; raised after all others have ended.
@@ -114,7 +114,7 @@ class FanOut:
 
 
 def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[str]]:
-    """The documents on which the transports disagree: id -> those that can never write it.
+    """Return the documents on which the transports disagree: id -> those that can never write it.
 
     What was applied in one and refused as not newer in another agrees.
     """
@@ -126,9 +126,9 @@ def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[st
 
 
 def raise_most_severe(errors: Sequence[Exception]) -> None:
-    """Raises the error that asks for most: a bug before a reason to fail before a stop.
+    """Raise the most severe error: a bug before a reason to fail before a stop.
 
-    The others are told in its notes.
+    Its notes name the others.
     """
     if not errors:
         return

@@ -31,12 +31,12 @@ class PartitionedItems:
 
 
 def id_of(item: Item) -> str:
-    """The document that an item is about; empty where nothing is to be done."""
+    """Return the id of an item's document; empty if there is nothing to do."""
     return "" if item[1] is None else item[1].id
 
 
 def partition_items(items: Sequence[Item]) -> PartitionedItems:
-    """Sorts the items of a batch by what must be done with them."""
+    """Partition the items of a batch by what must be done with them."""
     return PartitionedItems(
         acks=Counter(segment for segment, _ in items),
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
@@ -46,7 +46,7 @@ def partition_items(items: Sequence[Item]) -> PartitionedItems:
 
 
 def count_consecutive_failures(before: int, items: Sequence[Item], dead: Container[str]) -> int:
-    """How many documents in a row have failed by now.
+    """Return the number of documents in a row that have failed by now.
 
     A document without rows says nothing: a pillow that drops half of them can still be wrong.
 
@@ -65,7 +65,7 @@ def count_consecutive_failures(before: int, items: Sequence[Item], dead: Contain
 
 
 def transform_chunks(tail: TailKey, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
-    """The same items, with the rows of those documents that have none yet.
+    """Return the same items, with rows for the documents that have none yet.
 
     Args:
         tail: the tail's key.

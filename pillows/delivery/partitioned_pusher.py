@@ -30,7 +30,7 @@ class PartitionedPusher(Generic[Item]):
         self._id_of = id_of
 
     def push(self, item: Item, size_bytes: int) -> bool:
-        """Hands over an item; waits while its lane is full. Returns whether it waited.
+        """Hand over an item; wait while its partition is full. Return whether it waited.
 
         Raises:
             The error of the lane's writer, if it has ended with one.
@@ -40,12 +40,12 @@ class PartitionedPusher(Generic[Item]):
         return lanes[number].push(item, size_bytes)
 
     def flush(self) -> None:
-        """What was pushed waits for no company any more."""
+        """End the linger of what was pushed."""
         for lane in self._lanes:
             lane.flush()
 
     def finish(self) -> None:
-        """Waits until everything pushed is written, and ends the writers.
+        """Wait until everything pushed is written, and end the writers.
 
         Raises:
             The worst error of a writer, once all have ended.
@@ -60,6 +60,6 @@ class PartitionedPusher(Generic[Item]):
         raise_most_severe(errors)
 
     def kill(self) -> None:
-        """Ends the writers at once. What they were writing may or may not be written."""
+        """Kill the writers. What they were writing may or may not be written."""
         for lane in self._lanes:
             lane.kill()

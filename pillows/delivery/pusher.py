@@ -52,7 +52,7 @@ class Pusher(Generic[Item]):
         self._writer = beside.spawn(self._run, self._leave)
 
     def push(self, item: Item, size_bytes: int) -> bool:
-        """Hands over an item; waits while the growing batch is full. Returns whether it waited.
+        """Hand over an item; wait while the growing batch is full. Return whether it waited.
 
         Raises:
             The error of the writer, if it has ended with one.
@@ -62,11 +62,11 @@ class Pusher(Generic[Item]):
         return self._batcher.add(item, size_bytes)
 
     def flush(self) -> None:
-        """What was pushed waits for no company any more."""
+        """End the linger of what was pushed."""
         self._batcher.flush()
 
     def finish(self) -> None:
-        """Waits until everything pushed is written, and ends the writer.
+        """Wait until everything pushed is written, and end the writer.
 
         Raises:
             The error of the writer; a `StoppedError` is none: what it left is read again.
@@ -77,7 +77,7 @@ class Pusher(Generic[Item]):
             raise self._error
 
     def kill(self) -> None:
-        """Ends the writer at once. What it was writing may or may not be written."""
+        """Kill the writer. What it was writing may or may not be written."""
         self._writer.kill()
 
     def _leave(self) -> None:

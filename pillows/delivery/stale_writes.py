@@ -1,4 +1,4 @@
-"""A refused write is looked at, not believed.
+"""Re-check writes that a target refused as stale.
 
 A guarded target refuses what is not newer than what it has. Mostly that is a replay, and right. But
 the same answer comes when the source went back (a document purged and created again starts at
@@ -40,9 +40,9 @@ def has_regression(documents: Sequence[DocumentRows], arrived: Sequence[Document
 def find_newer_in_target(
     batch: Batch, refused: Sequence[Mapping[str, int]], last: Mapping[str, DocumentRows]
 ) -> dict[str, int]:
-    """The documents that something newer stands for than what came last: id -> the write version of that.
+    """Return the documents with a version newer than their last change: id -> that write version.
 
-    Either a target refused the document for it, or it came before in the same batch.
+    Either a target holds it and refused the document, or it came earlier in this batch.
 
     Args:
         batch: what was written.
@@ -68,7 +68,7 @@ def find_newer_in_target(
 
 
 def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """The documents that a target refused because it has their version: id -> that version."""
+    """Return the documents that a target refused because it has their version: id -> that version."""
     ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
     same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
     return {id: leaf_version_of(ours[id]) for id in same}
@@ -77,7 +77,7 @@ def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, 
 def confirm_regressed(
     suspected: Mapping[str, int], source: SourceLookup, waiter: StopAwareWaiter
 ) -> dict[str, int]:
-    """Which of the suspected documents have gone back in the source: id -> present version.
+    """Return the suspected documents that went back in the source: id -> present version.
 
     A version of 0 means that the document is not there at all.
 
@@ -99,9 +99,9 @@ def confirm_regressed(
 
 
 def rows_to_rewrite(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
-    """The documents that have gone back, to be written again under a raised epoch.
+    """Return the rows of documents that went back, to be written again under a raised epoch.
 
-    What is not in the source any more loses its rows.
+    A document that is not in the source any more loses its rows.
     """
     return [
         d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, leaf_version=d.leaf_version, rows={})

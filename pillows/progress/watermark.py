@@ -80,11 +80,11 @@ class Watermark:
         return segment
 
     def peek(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
-        """Where the watermark would stand if these acknowledgements came, without taking them."""
+        """Return the move that these acknowledgements would make, without taking them."""
         return self._walk(acks, take=False)
 
     def ack(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
-        """Takes acknowledgements: segment -> how many of its changes. Returns the move."""
+        """Take acknowledgements: range -> number of its changes. Return the move."""
         for segment, count in acks.items():
             segment.waiting -= count
         return self._walk({}, take=True)

@@ -35,10 +35,10 @@ class StopAwareWaiter:
         self.tick = tick
 
     def wait(self, seconds: float) -> None:
-        """Waits so long.
+        """Wait.
 
         Raises:
-            StoppedError: a stop was asked for before or meanwhile.
+            StoppedError: a stop was requested before or meanwhile.
         """
         deadline = self.clock.monotonic() + seconds
         while True:
@@ -51,9 +51,9 @@ class StopAwareWaiter:
             self.clock.wait(self.stop, min(left, TICK_SECONDS))
 
     def run_cancellable(self, attempt: Callable[[], T]) -> T:
-        """Does what may take long, in a greenlet of its own, which ends soon after a stop.
+        """Call `attempt` in a greenlet of its own, which ends soon after a stop.
 
-        For what may be given up at any point: a request that only asks.
+        For what may be given up at any point: a request that only reads.
 
         Raises:
             StoppedError: it was given up.
@@ -74,7 +74,7 @@ class StopAwareWaiter:
 
 
 def _outcome(attempt: Callable[[], T]) -> tuple[tuple[T, ...], Exception | None]:
-    """What an attempt gives, or its error: gevent prints what a greenlet raises."""
+    """Return an attempt's result, or its error: gevent prints what a greenlet raises."""
     try:
         return (attempt(),), None
     except Exception as error:  # noqa: BLE001 - raised again by whoever waits

@@ -1,4 +1,4 @@
-"""Tries dead letters again: the document's state of now, through the ordinary path.
+"""Retry dead letters: the document's current state, through the ordinary path.
 
 Beside the live tail this is safe: the write version of the target lets no older state pass, and of two
 changes of one id in a batch the newer is written.
@@ -75,7 +75,7 @@ class Redelivery:
             self._dead_letters.unclaim(self._tail)
 
     def once(self) -> int:
-        """Redelivers what is due now. Returns how many dead letters that were."""
+        """Redeliver what is due now; return the number of dead letters."""
         dead_letters = self._dead_letters.claim_due(self._tail, at_most=self._group)
         if not dead_letters:
             return 0
@@ -104,7 +104,7 @@ class Redelivery:
         return len(dead_letters)
 
     def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
-        """The state of now of documents, but for those that a lagging copy has in an older one."""
+        """Read the current state of documents, except those that a lagging copy has in an older one."""
         changes = {change.id: change for change in self._source.current(list(newest))}
         older = {
             id: newest[id].leaf_version for id in newest if changes[id].leaf_version < newest[id].leaf_version
@@ -134,7 +134,7 @@ class Redelivery:
 
 
 def _known_as(change: Change, dead_letter: DeadLetter) -> Change:
-    """A document that is gone without a trace, as the deletion of the version that was seen last."""
+    """Return a document that vanished as a deletion of the version that was seen last."""
     if change.leaf_version:
         return change
     return Change(

@@ -52,7 +52,7 @@ class StartDecision:
 
 
 def decide_start(situation: StartupFacts) -> StartDecision:
-    """Decides where a tail starts.
+    """Decide where a tail starts.
 
     Raises:
         StateLostError: state directory and targets contradict each other.
@@ -75,7 +75,7 @@ def decide_start(situation: StartupFacts) -> StartDecision:
 
 
 def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKey, Checkpoint]) -> None:
-    """Refuses a pillow whose source was changed: its outputs hold the rows of another database.
+    """Refuse a pillow whose source was changed: its outputs hold the rows of another database.
 
     An operator's reset is the consent to replace them. The pass that it begins has an epoch above
     those of all former sources, so the last source that was read is the one with the highest.
@@ -101,7 +101,7 @@ def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKe
 
 
 def make_first_checkpoint(situation: StartupFacts, seq: Seq) -> Checkpoint:
-    """The first checkpoint of a tail that nobody remembers."""
+    """Return the first checkpoint of a tail that is new everywhere."""
     return Checkpoint(
         seq=seq,
         digest=situation.digest,
@@ -111,7 +111,7 @@ def make_first_checkpoint(situation: StartupFacts, seq: Seq) -> Checkpoint:
 
 
 def _authoritative(situation: StartupFacts, warnings: dict[str, str]) -> Checkpoint | None:
-    """The checkpoint that counts: the state directory's, or the copy in the only target."""
+    """Return the checkpoint that counts: the state directory's, or the copy in the only target."""
     stored, copy = situation.stored, _copy(situation)
     if stored is None and copy is not None:
         warnings["checkpoint.taken_from_target"] = "the state directory has no checkpoint; the target has"
@@ -132,7 +132,7 @@ def _authoritative(situation: StartupFacts, warnings: dict[str, str]) -> Checkpo
 
 
 def _refuse_unreadable(situation: StartupFacts) -> None:
-    """A target's copy that cannot be read. The epoch beside it can: a reset goes above it."""
+    """Refuse a target's copy that cannot be read. Its epoch can be read: a reset goes above it."""
     stored = situation.stored
     if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
         return
@@ -153,7 +153,7 @@ def _copy(situation: StartupFacts) -> Checkpoint | None:
 
 
 def _refuse_lost_state(situation: StartupFacts) -> None:
-    """A target that was written before while nothing is remembered here: a lost state directory."""
+    """Refuse a target that was written before without a checkpoint here: a lost state directory."""
     pillow = situation.key.pillow
     for name, standing in situation.standings.items():
         if standing.epoch is not None:
@@ -173,7 +173,7 @@ def _refuse_lost_state(situation: StartupFacts) -> None:
 
 
 def _refuse_lost_targets(situation: StartupFacts, checkpoint: Checkpoint) -> None:
-    """A target that knows nothing of this tail, though changes were acknowledged."""
+    """Refuse a target that does not know this tail, though changes were acknowledged."""
     for name, standing in situation.standings.items():
         forgetful = [name] if standing.epoch is None else standing.missing_outputs
         if forgetful and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
@@ -202,7 +202,7 @@ def _refuse_changed_config(situation: StartupFacts, checkpoint: Checkpoint) -> N
 
 
 def _with_digest(situation: StartupFacts, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
-    """The checkpoint under the present configuration; a changed pipeline is a warning."""
+    """Return the checkpoint under the present configuration; a changed pipeline is a warning."""
     theirs = checkpoint.digest.pipeline
     if theirs and theirs != situation.digest.pipeline:
         warnings["pipeline.changed"] = (
@@ -219,6 +219,6 @@ def _all_empty(situation: StartupFacts) -> bool:
 
 
 def _epochs(standings: Mapping[str, TargetState]) -> Sequence[int]:
-    """Every epoch that anybody wrote under: under a lower one a target would refuse whatever comes."""
+    """List every epoch that anybody wrote under: a target would refuse all writes under a lower one."""
     known = [(standing.epoch, standing.foreign_epoch) for standing in standings.values()]
     return [epoch for epochs in known for epoch in epochs if epoch is not None]

@@ -40,7 +40,7 @@ class TailStartup:
         self._transports: Sequence[Transport] = ()
 
     def run(self, stack: ExitStack) -> tuple[Sequence[Transport], Checkpoint]:
-        """Opens the targets, decides, saves the decision, and tells it to the targets.
+        """Open the targets, decide, save the decision, and tell the targets.
 
         Args:
             stack: closes the targets.
@@ -69,7 +69,7 @@ class TailStartup:
         return self._transports, checkpoint
 
     def _former(self) -> Mapping[TailKey, Checkpoint]:
-        """The checkpoints that the pillow has on other sources."""
+        """Return the checkpoints that the pillow has on other sources."""
         ours = self._settings.key
         known = self._services.store.keys()
         keys = [key for key in known if key.pillow == ours.pillow and key != ours]
@@ -126,7 +126,7 @@ class TailStartup:
         return self._retrier.retry_write("checkpoint", partial(self._keep, checkpoint, stored))
 
     def _keep(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
-        """Saves the checkpoint that the run begins with; what was saved.
+        """Save the checkpoint that the run begins with; return what was saved.
 
         A copy from a target may have been edited before the state directory was lost. The store
         takes an edited checkpoint only as another edit.
@@ -137,7 +137,7 @@ class TailStartup:
         return checkpoint
 
     def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint with the identity of its database, asked for where it is not known.
+        """Return the checkpoint with the identity of its database, asked for if unknown.
 
         Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
         """
@@ -152,7 +152,7 @@ class TailStartup:
         )
 
     def _marked(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint, with the note that its database is marked, where that was asked for.
+        """Return the checkpoint, noting that its database is marked, if that is configured.
 
         A database that was marked once is never marked again: one that was created anew has no mark.
         """
@@ -168,7 +168,7 @@ def _adopted(copy: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
 
 
 def identity_of(checkpoint: Checkpoint) -> DatabaseIdentity:
-    """The identity of the database that a checkpoint belongs to."""
+    """Return the identity of the database that a checkpoint belongs to."""
     return DatabaseIdentity(
         server_uuid=checkpoint.server_uuid,
         instance_start_time=checkpoint.instance_start_time,
@@ -178,7 +178,7 @@ def identity_of(checkpoint: Checkpoint) -> DatabaseIdentity:
 
 
 def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
-    """Refuses several batches in flight where a transport writes one after the other.
+    """Refuse several batches in flight where a transport writes one after the other.
 
     Raises:
         ConfigError: one does.
@@ -192,6 +192,6 @@ def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
 
 
 def outputs_digest(transports: Sequence[Transport]) -> str:
-    """What cannot change under written rows, over all transports in order."""
+    """Return what cannot change under written rows, for all transports in order."""
     parts = [(t.name, t.TYPE or type(t).__name__, t.outputs_digest()) for t in transports]
     return msgspec.json.encode(parts).decode()

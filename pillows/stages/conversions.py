@@ -28,7 +28,7 @@ _FALSE = {"false", "f", "no", "n", "0"}
 
 
 def convert(name: str, type: str, value: Any) -> Any:
-    """A field's value as that type.
+    """Return a field's value as that type.
 
     Raises:
         PermanentError: it cannot be converted.
@@ -43,7 +43,7 @@ def convert(name: str, type: str, value: Any) -> Any:
 
 
 def integer(value: Any) -> int:
-    """A whole number: 12, 12.0, "12"."""
+    """Return a whole number: 12, 12.0, "12"."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer():
@@ -54,7 +54,7 @@ def integer(value: Any) -> int:
 
 
 def number(value: Any) -> int | float:
-    """A finite number: 12, 12.5, "12.5", "1e3". A whole one stays exact; a fraction is the nearest double."""
+    """Return a finite number: 12, 12.5, "12.5", "1e3"; a fraction is the nearest double."""
     if isinstance(value, str):
         value = _read(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -75,12 +75,12 @@ def _read(text: str) -> int | float:
 
 
 def text(value: Any) -> str:
-    """A text; anything else as its JSON."""
+    """Return a text; anything else as its JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def boolean(value: Any) -> bool:
-    """True or false: also 1 and 0, and the words that PostgreSQL takes ("yes", "n", "true", ...)."""
+    """Return true or false: also of 1, 0, and the words that PostgreSQL takes ("yes", "n", "true", ...)."""
     if isinstance(value, bool):
         return value
     word = value.strip().lower() if isinstance(value, str) else str(value) if isinstance(value, int) else ""
@@ -92,7 +92,7 @@ def boolean(value: Any) -> bool:
 
 
 def day(value: Any) -> str:
-    """A date as `2026-03-01`, from a date or a timestamp in ISO 8601, in the timestamp's own zone."""
+    """Return a date as `2026-03-01`, from an ISO 8601 date or timestamp, in the timestamp's own zone."""
     if not isinstance(value, str):
         raise TypeError
     stripped = value.strip()
@@ -101,7 +101,7 @@ def day(value: Any) -> str:
 
 
 def timestamp(value: Any) -> str:
-    """A moment as `2026-03-01T12:00:00+00:00`.
+    """Return a moment as `2026-03-01T12:00:00+00:00`.
 
     Taken are ISO 8601 (without a zone it is UTC), and the milliseconds since 1970 of JavaScript's
     `Date.now()`.
@@ -115,7 +115,7 @@ def timestamp(value: Any) -> str:
 
 
 def json(value: Any) -> Any:
-    """Any value; a text is read as JSON."""
+    """Return any value; a text is read as JSON."""
     return msgspec.json.decode(value) if isinstance(value, str) else value
 
 

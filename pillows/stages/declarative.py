@@ -86,11 +86,11 @@ class Step:
 
     @property
     def outputs(self) -> Sequence[str]:
-        """The outputs that get rows from arrays."""
+        """Return the outputs that get rows from arrays."""
         return tuple(self._rows)
 
     def reshape(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The document's own row.
+        """Return the document's own row.
 
         Raises:
             PermanentError: an expression or a type does not fit it.
@@ -101,7 +101,7 @@ class Step:
         return row
 
     def children(self, document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Output -> the rows from its array.
+        """Return output -> the rows from its array.
 
         Raises:
             PermanentError: what should be an array of rows is none.
@@ -110,7 +110,7 @@ class Step:
 
 
 def _picked(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """What keeps these paths: whole values by name, and what to keep within others."""
+    """Return what keeps these paths: whole values by name, and what to keep within others."""
     whole = [path for path in paths if len(split(path)) == 1]
     inner: dict[str, list[str]] = {}
     for path in paths:
@@ -155,7 +155,7 @@ def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> Work:
 
 
 def _renamed(renames: Mapping[str, str]) -> Work:
-    """Takes all fields out before it puts any in, so that names can be swapped and passed on."""
+    """Take all fields out before it puts any in, so that names can be swapped and passed on."""
     _refuse_clashes(list(renames.values()))
     # What stands within another field that moves is taken out before that.
     deepest_first = sorted(renames.items(), key=lambda each: -len(split(each[0])))
@@ -182,7 +182,7 @@ def _refuse_clashes(names: Sequence[str]) -> None:
 
 
 def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
-    """Takes the value at a path out of a row of one's own; what that empties goes too."""
+    """Take the value at a path out of a row of one's own; what that empties goes too."""
     name = path[0]
     if len(path) == 1:
         return row.pop(name, _MISSING)

@@ -25,7 +25,7 @@ _DOTTED = re.compile(r"(?!@$)[^\s.\[\](){}|&'\"`*?,!<>=]+(\.[^\s.\[\](){}|&'\"`*
 
 
 def getter(path: str) -> Getter:
-    """What reads the value at a path.
+    """Return a function that reads the value at a path.
 
     Raises:
         ValueError: it is neither a dotted name nor JMESPath.
@@ -40,7 +40,7 @@ def getter(path: str) -> Getter:
 
 
 def split(path: str) -> tuple[str, ...]:
-    """The names of a dotted path.
+    """Return the names of a dotted path.
 
     Raises:
         ValueError: it is no dotted path.
@@ -51,7 +51,7 @@ def split(path: str) -> tuple[str, ...]:
 
 
 def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
-    """Sets a value in a row of one's own; mappings on the way there are copied first."""
+    """Set a value in a row of one's own; mappings on the way there are copied first."""
     *way, last = names
     for name in way:
         inner = row.get(name)
@@ -61,7 +61,7 @@ def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
 
 
 def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], str], None]) -> Any:
-    """A copy of a value in which `change(mapping, name)` was done at a dotted path, if it is there.
+    """Return a copy of a value with `change(mapping, name)` applied at a dotted path, if that exists.
 
     A list on the way means each of its elements.
     """
@@ -79,7 +79,7 @@ def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], 
 
 
 def misfit(expression: str, error: JMESPathError) -> str:
-    """Why an expression does not fit a document, without a value of it."""
+    """Say why an expression does not fit a document, without any value of it."""
     # Only this one quotes a value; the others name a function that is unknown or has too few arguments.
     if isinstance(error, JMESPathTypeError):
         wanted = ", ".join(error.expected_types)

@@ -36,7 +36,7 @@ class Filter(ABC):
         """Whether the document belongs to the set."""
 
     def explain(self, change: Change) -> str:
-        """What it says of a change and why, in a few words for a person."""
+        """Say what it decides on a change and why, in a few words for a person."""
         return f"{type(self).__name__} says {'yes' if self(change) else 'no'}"
 
 
@@ -46,11 +46,11 @@ class KeepAll(Filter):
     needs_document = False
 
     def __call__(self, change: Change) -> bool:  # noqa: ARG002 - it keeps whatever comes
-        """True."""
+        """Return True."""
         return True
 
     def explain(self, change: Change) -> str:  # noqa: ARG002 - it keeps whatever comes
-        """There is none."""
+        """Say that there is no filter."""
         return "there is no filter"
 
 
@@ -67,11 +67,11 @@ class PythonFilter(Filter):
         self.needs_document = needs_document
 
     def __call__(self, change: Change) -> bool:
-        """What the function says."""
+        """Return what the function decides."""
         return bool(self._function(change.doc if self.needs_document else change))
 
     def explain(self, change: Change) -> str:
-        """What the function returned."""
+        """Show what the function returned."""
         returned = self._function(change.doc if self.needs_document else change)
         name = getattr(self._function, "__qualname__", type(self._function).__qualname__)
         return f"{name} returned {_short(returned)}"
@@ -102,7 +102,7 @@ class JmespathFilter(Filter):
         return not (value is None or value is False or value in ("", [], {}))
 
     def explain(self, change: Change) -> str:
-        """The expression and its value."""
+        """Show the expression and its value."""
         return f"{self._expression.expression} is {_short(self._value(change))}"
 
     def _value(self, change: Change) -> Any:

@@ -22,7 +22,7 @@ class Transform(ABC):
 
     @abstractmethod
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """Output -> the document's complete rows there; a missing output has none.
+        """Return output -> the document's complete rows there; a missing output has none.
 
         Raises:
             Exception: whatever is wrong with this document; it becomes a dead letter.
@@ -40,12 +40,12 @@ class PassThrough(Transform):
         self._output = outputs[0]
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """One row with the raw document."""
+        """Return one row with the raw document."""
         return {self._output: (document.raw,)} if document.raw is not None else {}
 
 
 def copy_doc(document: Document) -> dict[str, Any]:
-    """The parsed document, for whoever may change it."""
+    """Return a copy of the parsed document, which may be changed."""
     if document.raw is None:
         return dict(document.doc)
     body: dict[str, Any] = msgspec.json.decode(document.raw)
@@ -65,7 +65,7 @@ class PythonTransform(Transform):
         self._outputs = tuple(outputs)
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """What the function makes of the document."""
+        """Return what the function makes of the document."""
         return routed(self._function(copy_doc(document)), self._outputs)
 
 
@@ -92,7 +92,7 @@ class Chain(Transform):
         self._left = tuple(output for output in outputs if output not in filled)
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """What comes out at the end."""
+        """Return what comes out of the last step."""
         # A function may change what it gets, so the body that a filter has parsed is not for it.
         value: Any = copy_doc(document) if self._calls_python else document.doc
         children: dict[str, Sequence[Row]] = {}
@@ -141,14 +141,14 @@ class ChunkedTransform(Transform):
         self.chunk = chunk
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
-        """What the function makes of a single document."""
+        """Return what the function makes of a single document."""
         (result,) = self.many([document])
         if isinstance(result, Exception):
             raise result
         return result
 
     def many(self, documents: Sequence[Document]) -> list[Mapping[str, Sequence[Row]] | Exception]:
-        """What the function makes of documents, in their order; for each its rows, or what it raised.
+        """Return the rows of each document, in order, or what the function raised for it.
 
         A call that fails is made again for each document alone, so that the others go on.
         """
@@ -177,7 +177,7 @@ class ChunkedTransform(Transform):
 
 
 def routed(result: Any, outputs: Sequence[str]) -> Mapping[str, Sequence[Row]]:
-    """Output -> rows, from what a transform function has returned.
+    """Return output -> rows, from what a transform function returned.
 
     Raises:
         PermanentError: it returned something else.
@@ -200,7 +200,7 @@ def routed(result: Any, outputs: Sequence[str]) -> Mapping[str, Sequence[Row]]:
 
 
 def _rows(result: Any) -> Sequence[Row]:
-    """One output's rows from what a transform function may return for it."""
+    """Return one output's rows from what a transform function may return for it."""
     if result is None:
         return ()
     if isinstance(result, Mapping):

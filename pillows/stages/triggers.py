@@ -25,7 +25,7 @@ class DocumentTrigger:
         self._fetch = fetch
 
     def __call__(self, change: Change) -> Document:
-        """The winning document of a change. One that was deleted has no body."""
+        """Return the winning document of a change. A deleted one has no JSON."""
         if change.raw is None and not change.deleted:
             return self._fetch(change)
         return Document(
@@ -53,7 +53,7 @@ class AttachmentTrigger(DocumentTrigger):
         self._max_bytes = max_bytes
 
     def __call__(self, change: Change) -> Document:
-        """The winning document of a change, with its small attachments."""
+        """Return the winning document of a change, with its small attachments."""
         document = super().__call__(change)
         if document.raw is None or b'"_attachments"' not in bytes(document.raw):
             return document
