@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -99,3 +100,18 @@ class FakeClock:
         while self._waiters:
             self._wake_earliest()
             gevent.idle()
+
+
+class FastClock:
+    """Real time, only faster: unlike `FakeClock` it does not run ahead of real sockets."""
+
+    def __init__(self, speed: float = 180.0) -> None:
+        self.speed = speed
+
+    def monotonic(self) -> float:
+        return time.monotonic() * self.speed
+
+    wall = monotonic
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        return bool(event.wait(seconds / self.speed))

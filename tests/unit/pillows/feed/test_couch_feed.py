@@ -22,12 +22,12 @@ from tests.servers.scripted import (
     head,
     json_reply,
 )
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, FastClock
 from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import closing, couchdb, feed_of, page, reply, row, taking
 
 #: Longer than a busy machine keeps server and feed, which share this process, from running.
-SILENCE_SECONDS = 0.6
+SILENCE_SECONDS = 0.4
 CHANGES = ("GET", "/db/_changes")
 TAIL_HEAD = head(chunked=True) + chunk(b"\n")
 SECOND_HEAD = b'HTTP/1.1 412 Precondition Failed\r\nServer: CouchDB\r\n\r\n{"error":"nodedown"}\r\n'
@@ -281,8 +281,8 @@ def test_a_server_that_is_cloudant_is_long_polled(server, clock):
 def test_a_proxy_that_holds_a_continuous_feed_back_is_noticed(server):
     """Its first byte comes with its end, although CouchDB sends a line end at once."""
     whole = head(chunked=True) + chunk(b"\n" + closing("1-y")) + chunk(b"")
-    server.on(*CHANGES, reply(page([], "1-x")), [Pause(0.4), whole], [HANG])
-    with taking(feed_of(server.url, mode="auto", timeout="300ms")) as taken:
+    server.on(*CHANGES, reply(page([], "1-x")), [Pause(0.1), whole], [HANG])
+    with taking(feed_of(server.url, clock=FastClock(20.0), mode="auto", timeout="2s")) as taken:
         taken.until(lambda: len(changes(server)) == 3)
     assert [request.query["feed"] for request in changes(server)][1:] == ["continuous", "longpoll"]
 

@@ -25,7 +25,7 @@ from tests.support.sizes import size
 from tests.unit.pillows.feed.fake_couch import FakeCouch, Nuisance, version, winner
 from tests.unit.pillows.feed.wire import feed_of
 
-EXAMPLES = size(ci=60, proof=2000)
+EXAMPLES = size(ci=25, proof=2000)
 SHARES = st.sampled_from([0.05, 0.0, 0.1, 0.3])
 
 

@@ -17,27 +17,12 @@ from pillows.feed.shared.subscribed_feed import SubscribedFeed
 from pillows.feed.shared.subscriber import JoinPoint, Subscriber
 from pillows.models import ChangeBatch
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
-from tests.support.clock import FakeClock
+from tests.support.clock import FakeClock, FastClock
 from tests.support.sizes import size
 from tests.unit.pillows.feed.wire import Taking, closing, couchdb, info, page, reply, row
 
 LAG_SECONDS = 30.0
 MEMBERS = size(ci=8, proof=20)
-
-
-class FastClock:
-    """Real time, sixty times as fast: unlike `FakeClock` it does not run ahead of real sockets."""
-
-    def __init__(self, speed: float = 60.0) -> None:
-        self.speed = speed
-
-    def monotonic(self) -> float:
-        return time.monotonic() * self.speed
-
-    wall = monotonic
-
-    def wait(self, event: Event, seconds: float) -> bool:
-        return bool(event.wait(seconds / self.speed))
 
 
 class TwoCopies:
@@ -223,7 +208,7 @@ def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_s
     readers = [start(groups, server.url, 0, join_overlap="0s", queue="1KiB") for _ in range(3)]
     until(lambda: all(is_shared(feed) for feed, _ in readers))
     _, slow = readers[0]
-    slow._pause = 1.0
+    slow._pause = 0.3
     for _ in range(30):
         couch.write()
         gevent.sleep(0.01)
