@@ -254,12 +254,13 @@ class CouchFeed:
         if len(ids) > GROUP_IDS:
             groups = DocIdGroups(ids, self._options.join_overlap)
             catch_up = GroupedCatchUp(self._source, self._clock, groups)
-        while not cursor.stop.is_set():
-            catch_up.run(cursor)
-            if self._options.filtered:
-                self._clock.wait(cursor.stop, POLL_SECONDS)
-            else:
-                self._follower.run(cursor)
+        with cursor.identity.repeat():
+            while not cursor.stop.is_set():
+                catch_up.run(cursor)
+                if self._options.filtered:
+                    self._clock.wait(cursor.stop, POLL_SECONDS)
+                else:
+                    self._follower.run(cursor)
 
     def _fetch(self, check: IdentityCheck, changes: Sequence[Change]) -> dict[FetchKey, Change]:
         """Return changes with their documents; check the database if one is not as its row says."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from pillows.errors import RecreatedError
+import gevent
+from gevent.lock import RLock
+
+from pillows.errors import RecreatedError, RetryableError
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.document_fetcher import DocumentFetcher
 from pillows.feed.source_database import SourceDatabase
@@ -12,6 +17,10 @@ from pillows.models import Change, ChangeBatch
 
 #: Revision of a purged document, which has none; every other one is greater.
 PURGED_REV = "0-purged"
+
+#: Seconds between two checks while one response is read: a busy one never ends, and CouchDB's feed has no row
+#: for a purge. Targets remove purged documents within 30 s.
+CHECK_SECONDS = 15.0
 
 #: Documents looked up with one request.
 PURGED_GROUP = 100
@@ -46,6 +55,16 @@ class IdentityCheck:
         self._put = put
         self._warn = warn
         self._asked = False
+        self._lock = RLock()
+
+    @contextmanager
+    def repeat(self) -> Iterator[None]:
+        """Check every `CHECK_SECONDS` as well, whatever the reading does; raise errors in the reading."""
+        checker = gevent.spawn(self._repeat, gevent.getcurrent())
+        try:
+            yield
+        finally:
+            checker.kill()
 
     def check(self) -> None:
         """Check that the response just opened comes from the known database.
@@ -58,6 +77,30 @@ class IdentityCheck:
             RecreatedError: it is another one. CouchDB accepts the position of any other database and
                 answers with everything from the start.
         """
+        with self._lock:
+            self._check()
+
+    def confirm(self) -> None:
+        """Check that documents just fetched by id came from that database, too.
+
+        Raises:
+            RecreatedError: they may come from another one, where a document is missing or starts again.
+        """
+        if self.identity is not None:
+            self._reject_other(self.identity, self._source.info(self.identity.server_uuid))
+
+    def _repeat(self, reading: Any) -> None:
+        while True:
+            gevent.sleep(CHECK_SECONDS)
+            try:
+                self.check()
+            except RetryableError:
+                continue  # the reading notices by itself that the server is away
+            except Exception as error:  # noqa: BLE001 - raised in the reading
+                gevent.kill(reading, error)
+                return
+
+    def _check(self) -> None:
         known = self.identity
         if known is None or not self._asked:
             found = self._source.identify()
@@ -68,15 +111,6 @@ class IdentityCheck:
             self._report_changes(known, found)
         self.identity = found if known is None else known.updated(found)
         self._asked = True
-
-    def confirm(self) -> None:
-        """Check that documents just fetched by id came from that database, too.
-
-        Raises:
-            RecreatedError: they may come from another one, where a document is missing or starts again.
-        """
-        if self.identity is not None:
-            self._reject_other(self.identity, self._source.info(self.identity.server_uuid))
 
     def _reject_other(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:
         if known.contradicts(found):

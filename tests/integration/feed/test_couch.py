@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import closing
+from itertools import count
 from typing import Any
 
 import gevent
@@ -14,7 +15,7 @@ import pytest
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed import catch_up, fetch_mode
+from pillows.feed import catch_up, fetch_mode, identity_check
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
@@ -216,6 +217,34 @@ def test_a_database_recreated_under_an_open_feed_is_noticed(couch_db):
         taken.ended()
     assert isinstance(taken.error, RecreatedError)
     assert not {f"doc-{n:06}" for n in range(100, 105)} & set(taken.ids)
+
+
+def test_a2_purges_under_steady_writes_are_noticed_in_time(couch_db, monkeypatch):
+    """A response that never ends hid them for half an hour; documents are written once a second."""
+    monkeypatch.setattr(identity_check, "CHECK_SECONDS", size(ci=0.5, proof=identity_check.CHECK_SECONDS))
+    within_seconds = size(ci=10, proof=30)
+    couch_db.fill(60)
+    with taking(feed(couch_db.server_url, couch_db, mode="continuous")) as taken:
+        taken.until(lambda: caught_up(taken))
+
+        def write() -> None:
+            for n in count():
+                couch_db.put(f"late-{n}", n=n)
+                gevent.sleep(size(ci=0.1, proof=1))
+
+        writer = gevent.spawn(write)
+        gevent.sleep(0.3)
+        asked = len(taken.batches)
+        purged = {f"doc-{n:06}" for n in range(50)}
+        for id in sorted(purged):
+            couch_db.purge(id)
+
+        def reported() -> set[str]:
+            return {c.id for batch in taken.batches[asked:] for c in batch.changes if c.leaf_version == 0}
+
+        taken.until(lambda: reported() == purged, within_seconds)
+        writer.kill()
+    assert taken.error is None
 
 
 def test_a_purge_removes_exactly_the_purged_document(couch_db):
