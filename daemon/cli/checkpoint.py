@@ -103,7 +103,7 @@ def export(key: str, config_path: Path, as_json: bool) -> None:
 
 @checkpoint.command("import")
 @click.argument("key")
-@click.argument("file", type=click.File())
+@click.argument("file", type=click.File(lazy=True))
 @click.option(
     "--from",
     "system",

@@ -45,7 +45,7 @@ def open_control(config: Config, *, writes: bool = False, clock: Clock | None = 
 
 def call_control(config_path: Path, method: str, *, writes: bool = False, **arguments: Any) -> Any:
     """Load the configuration, and call one method of the control API; see `open_control`."""
-    with open_control(load(config_path), writes=writes) as call:
+    with open_control(load(config_path, plugins=False), writes=writes) as call:
         return call(method, **arguments)
 
 

@@ -29,7 +29,7 @@ def dead_letter() -> None:
 @common_options
 def list_dead_letters(key: str, config_path: Path, as_json: bool) -> None:
     """List the dead letters of the pillow KEY, oldest first."""
-    with control_client.open_control(load(config_path)) as call:
+    with control_client.open_control(load(config_path, plugins=False)) as call:
         dead_letters = list(_iter_dead_letters(call, key))
     if as_json:
         print_json(dead_letters)

@@ -17,7 +17,7 @@ from daemon.tail_lookup import tail_key
 @common_options
 def list_pillows(config_path: Path, as_json: bool) -> None:
     """List the configured pillows with their sources and targets."""
-    config = load(config_path)
+    config = load(config_path, plugins=False)
     pillows: list[dict[str, Any]] = [
         {
             "key": str(tail_key(name, pillow)),

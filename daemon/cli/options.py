@@ -27,7 +27,8 @@ def config_option(command: Command) -> Command:
         type=click.Path(path_type=Path),
         callback=lambda _ctx, _param, value: find_config(value),
         metavar="FILE",
-        help="Configuration file. Default: $PILLOWD_CONFIG, ./pillowd.yaml, /etc/pillowd/pillowd.yaml.",
+        help="Configuration file. Default: $PILLOWD_CONFIG, ./pillowd.yaml (root: never), or "
+        "/etc/pillowd/pillowd.yaml.",
     )(command)
 
 
@@ -52,10 +53,12 @@ def find_config(given: Path | None) -> Path:
     named = os.environ.get("PILLOWD_CONFIG")
     if named:
         return Path(named)
-    for place in PLACES:
+    # What lies in a folder that root happens to be in may be anybody's.
+    places = [place for place in PLACES if place.is_absolute() or os.geteuid() != 0]
+    for place in places:
         if place.exists():
             return place
-    looked = ", ".join(map(str, PLACES))
+    looked = ", ".join(map(str, places))
     raise NotConfiguredError(
         f"no configuration: $PILLOWD_CONFIG is not set, and there is no {looked}. Remedy: use --config FILE"
     )

@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.2
 @click.option("--running", is_flag=True, help="Exit with 75 if no daemon answers, for health checks.")
 def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> ExitCode:
     """Show the state, lag and last checkpoint of every pillow."""
-    config = load(config_path)
+    config = load(config_path, plugins=False)
 
     def get_status() -> dict[str, Any]:
         with control_client.open_control(config) as call:
@@ -90,7 +90,7 @@ def restart(key: str, config_path: Path, as_json: bool) -> None:
 
 
 def _change_state(method: str, key: str, config_path: Path, *, as_json: bool) -> None:
-    with control_client.open_control(load(config_path), writes=True) as call:
+    with control_client.open_control(load(config_path, plugins=False), writes=True) as call:
         facts = call(method, key=key)
         give_up_at = time.monotonic() + _SETTLE_SECONDS
         while not _has_settled(method, facts) and time.monotonic() < give_up_at:

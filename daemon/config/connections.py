@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from daemon.config.models import ConnectionConfig
 from daemon.config.plugins import import_plugins
 from daemon.config.problems import KeyPath, ProblemCollector
@@ -13,12 +15,28 @@ from daemon.config.validation import validate, validate_section
 from daemon.config.yaml_nodes import Node
 from pillows import registry
 from pillows.errors import ConfigError
-from pillows.options import Options
+from pillows.options import Options, OutputOptions
 from pillows.suggest import suggest
 from pillows.transports.base import Transport
 
 #: The type of a source's connection; it can be written to as well.
 SOURCE_TYPE = "couchdb"
+
+
+class _AnyOptions(Options):
+    model_config = ConfigDict(extra="allow")
+
+
+class _AnyOutputOptions(OutputOptions):
+    model_config = ConfigDict(extra="allow")
+
+
+class _UnloadedTransport(Transport):
+    """Stands for a transport of a plugin that was not imported: any settings are valid."""
+
+    Connection = _AnyOptions
+    Output = _AnyOutputOptions
+    concurrent = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +82,23 @@ class Connections:
         return found.config.options if found and found.config else None
 
 
-def validate_connections(root: Node) -> tuple[Connections, ProblemCollector]:
-    """Validate the section `connections` of a merged tree."""
+def validate_connections(root: Node, *, plugins: bool = True) -> tuple[Connections, ProblemCollector]:
+    """Validate the section `connections` of a merged tree.
+
+    Args:
+        root: the tree.
+        plugins: import the modules of `daemon.plugins_path` for a type that is not known otherwise. If not,
+            any settings of such a connection are valid.
+    """
     section = root.find(("connections",))
     names = section.value if section and isinstance(section.value, dict) else ()
-    problems = _import_types(root)
+    problems = _import_types(root) if plugins else ProblemCollector()
+    has_plugins = root.find(("daemon", "plugins_path")) is not None
+    fallback = _UnloadedTransport if has_plugins and not plugins else None
     types = registry.transport_types()
     known: dict[str, KnownConnection] = {}
     for name, node in problems.take(validate_section(root, "connections")).items():
-        connection = _validate_connection(("connections", name), node, types, problems)
+        connection = _validate_connection(("connections", name), node, types, problems, fallback)
         if connection is not None:
             known[name] = connection
     return Connections(names=frozenset(names), known=known), problems
@@ -96,10 +122,26 @@ def _import_types(root: Node) -> ProblemCollector:
 
 
 def _validate_connection(
-    path: KeyPath, node: Node, types: list[str], problems: ProblemCollector
+    path: KeyPath,
+    node: Node,
+    types: list[str],
+    problems: ProblemCollector,
+    fallback: type[Transport] | None,
 ) -> KnownConnection | None:
-    its_type = _validate_type(node, (*path, "type"), types, problems)
-    transport = _find_transport(its_type, node, (*path, "type"), problems) if its_type else None
+    """Validate one connection; with a fallback, of any type."""
+    written = node.find(("type",))
+    its_type: str | None
+    transport: type[Transport] | None
+    if (
+        fallback is not None
+        and written is not None
+        and isinstance(written.value, str)
+        and written.value not in types
+    ):
+        its_type, transport = written.value, fallback
+    else:
+        its_type = _validate_type(node, (*path, "type"), types, problems)
+        transport = _find_transport(its_type, node, (*path, "type"), problems) if its_type else None
     if its_type is None or transport is None:
         return None
     model = transport.Connection

@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from daemon.config.interpolate import Interpolated, interpolate
-from daemon.config.problems import KeyPath, ProblemCollector
+from daemon.config.problems import KeyPath, Place, ProblemCollector
+from daemon.config.trust import check_file
 from daemon.config.yaml_errors import suggest_file
 from daemon.config.yaml_nodes import Node, read_yaml
+from pillows.errors import ConfigError
 
 #: The sections that an included file may hold.
 INCLUDED = ("version", "connections", "pillows")
@@ -44,6 +46,12 @@ def load_tree(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | No
 
 
 def _load_file(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | None, ProblemCollector]:
+    try:
+        check_file(path)
+    except ConfigError as error:
+        problems = ProblemCollector()
+        problems.add(Place(file=str(path)), (), error.args[0], error.remedy)
+        return None, problems
     node, problems = read_yaml(path)
     if node is None:
         return None, problems

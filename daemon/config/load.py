@@ -38,6 +38,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     *,
     checks: Sequence[Callable[[Config], list[ConfigProblem]]] = (),
+    plugins: bool = True,
 ) -> Config:
     """Load a configuration file and all that it includes.
 
@@ -48,6 +49,7 @@ def load(
         path: the main file.
         environ: the environment for `${VAR}` and the default folders; the process's unless given.
         checks: further checks; they see the valid parts of a configuration that has problems.
+        plugins: import those modules. If not, any settings of such a connection are valid.
 
     Raises:
         ConfigErrors: it has problems; `problems` has all of them.
@@ -57,7 +59,7 @@ def load(
     tree = problems.take(load_tree(Path(path), environ))
     if tree is None:
         raise ConfigErrors(problems)
-    config = problems.take(_validate_tree(tree.node))
+    config = problems.take(_validate_tree(tree.node, plugins=plugins))
     if config is not None:
         for check in checks:
             problems += check(config)
@@ -67,9 +69,9 @@ def load(
     return config.with_origin(tree.node, tuple(_find_exposed_secrets(config)))
 
 
-def _validate_tree(root: Node) -> tuple[Config | None, ProblemCollector]:
+def _validate_tree(root: Node, *, plugins: bool) -> tuple[Config | None, ProblemCollector]:
     problems = ProblemCollector()
-    connections = problems.take(validate_connections(root))
+    connections = problems.take(validate_connections(root, plugins=plugins))
     pillows = problems.take(validate_pillows(root, connections))
     problems += cross_check(pillows, connections)
     valid = {pillow.name: pillow.config for pillow in pillows if pillow.config is not None}

@@ -16,14 +16,20 @@ from typing import Any
 
 from daemon.config.models import PillowConfig
 from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.trust import check_folder
 from pillows import registry
 from pillows.errors import ConfigError
 
 
 def add_plugins(folders: Sequence[Path]) -> None:
-    """Make the modules in these folders importable."""
+    """Make the modules in these folders importable.
+
+    Raises:
+        ConfigError: another user could have written what is in a folder.
+    """
     for folder in folders:
         if str(folder) not in sys.path:
+            check_folder(folder)
             sys.path.append(str(folder))
 
 
@@ -37,7 +43,7 @@ def import_plugins(folders: Sequence[Path]) -> None:
     for found in pkgutil.iter_modules([str(folder) for folder in folders]):
         try:
             importlib.import_module(found.name)
-        except Exception as error:
+        except BaseException as error:  # `sys.exit()` in a module must not end the daemon
             raise ConfigError(
                 f"the plugin {found.name!r} can't be imported: {type(error).__name__}: {error}",
                 remedy="correct the module, or remove its folder from `daemon.plugins_path`",

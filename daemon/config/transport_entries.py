@@ -142,6 +142,8 @@ def _without_unknown_keys(
     path: KeyPath, node: Node, model: type[OutputOptions], problems: ProblemCollector
 ) -> Node:
     """Report the unknown keys of an entry, which may be misspelled keys of the entry or of its output."""
+    if model.model_config.get("extra") == "allow":
+        return node
     known = list_fields([model])
     unknown = [key for key in node.value if key not in known]
     for key in unknown:

@@ -23,6 +23,7 @@ from daemon.config.dump import format_yaml
 from daemon.config.interpolate import escape
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.config.trust import check_file
 from daemon.mirror.columns import make_transform
 from daemon.mirror.targets import (
     SOURCE_PASSWORD,
@@ -157,12 +158,14 @@ def prepare(
 
     Raises:
         ConfigError: a password is missing; or the table has columns, and none are wanted.
+        ConfigError: others could have written the folder.
         ConfigErrors: the settings contradict each other.
         OSError: a folder cannot be made.
     """
     known = {**environ, **mirror.secrets}
     mirror = _with_target_password(mirror, known)
     _require_passwords(mirror, known)
+    check_file(mirror.config_path)
     mirror.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if mirror.target.folder is not None:
         mirror.target.folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,7 @@ def test_closed_pipe_is_no_error() -> None:
 
 def test_the_configuration_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.delenv("PILLOWD_CONFIG", raising=False)
     monkeypatch.setattr("daemon.cli.options.PLACES", (Path("pillowd.yaml"),))
     with pytest.raises(NotConfiguredError, match=r"pillowd\.yaml"):
