@@ -1,4 +1,4 @@
-"""One TCP keep-alive setting for every connection: a dead peer is noticed within a minute.
+"""One TCP keep-alive setting for every connection: a dead peer is noticed within half a minute.
 
 The kernel probes an idle connection, so silence on a stream is told from a peer that is gone.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import socket
 
-IDLE_SECONDS = 30
-INTERVAL_SECONDS = 10
-PROBES = 3
+IDLE_SECONDS = 10
+INTERVAL_SECONDS = 5
+PROBES = 4
+
+#: Milliseconds that sent data may go without an acknowledgement.
+USER_TIMEOUT_MS = 1000 * (IDLE_SECONDS + PROBES * INTERVAL_SECONDS)
 
 #: For `socket.setsockopt`, and for urllib3's `socket_options`.
 SOCKET_OPTIONS = (
@@ -17,4 +20,5 @@ SOCKET_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_SECONDS),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, INTERVAL_SECONDS),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS),
 )

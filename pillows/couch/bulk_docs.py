@@ -13,8 +13,7 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
-from pillows.couch.halving import send_in_halves
-from pillows.errors import PillowError
+from pillows.halving import send_in_halves
 
 #: The error of a row for a document that makes CouchDB reject every request that holds it.
 REJECTED = "rejected"
@@ -77,7 +76,7 @@ def bulk_docs(
     return [row for rows in answers for row in rows]
 
 
-def is_rejected_for_a_document(error: PillowError) -> bool:
+def is_rejected_for_a_document(error: Exception) -> bool:
     """Return whether a request was rejected because of one of its documents."""
     return isinstance(error, RejectedError) and error.status in _DOCUMENT_STATUSES
 

@@ -16,9 +16,9 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
-from pillows.couch.halving import send_in_halves
 from pillows.couch.response import ActivityMonitor, TooLargeError
-from pillows.errors import PillowError, RetryableError
+from pillows.errors import RetryableError
+from pillows.halving import send_in_halves
 from pillows.models import revision_number
 
 #: A larger answer is asked for again in halves; the answer for a single document may be 16 times as large.
@@ -241,7 +241,7 @@ def get_all_leaves(
     return {id: leaves for half in halves for id, leaves in half.items()}
 
 
-def is_answer_too_large(error: PillowError) -> bool:
+def is_answer_too_large(error: Exception) -> bool:
     """Return whether an answer was given up because of its size."""
     return isinstance(error, TooLargeError)
 

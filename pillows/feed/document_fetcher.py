@@ -23,11 +23,11 @@ from pillows.couch.bulk_get import (
 )
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError, ServerError
-from pillows.couch.halving import send_in_halves
 from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import MAX_LINE_BYTES
 from pillows.feed.throttle import ConcurrencyLimit, Throttle, ThrottleWait
+from pillows.halving import send_in_halves
 from pillows.models import Change, revision_number
 
 #: Documents per `_bulk_get`: below 100 the request costs more than the documents, above 500 CouchDB

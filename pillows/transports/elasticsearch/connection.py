@@ -6,7 +6,6 @@ the bulk format ourselves, and msgspec reads the answers.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -20,31 +19,16 @@ from elasticsearch import (
     Elasticsearch,
     SerializationError,
 )
+from urllib3.connection import HTTPConnection
 
 from pillows.errors import ConfigError
+from pillows.tcp_keepalive import SOCKET_OPTIONS
 from pillows.transports.elasticsearch.errors import translate_errors
 from pillows.transports.elasticsearch.options import ElasticsearchConnection
 
 #: Limit for opening a connection. Longer than the kernel's second and third attempt (1 s and 3 s after
 #: the first), far shorter than a request may take.
 CONNECT_SECONDS = 5.0
-
-#: A vanished peer (power loss, a firewall that dropped the connection) is noticed after some 20 s instead
-#: of the request's timeout; a slow one answers probes, and is waited for.
-_KEEPALIVE = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # urllib3's own default
-    *(
-        (socket.IPPROTO_TCP, getattr(socket, name), value)
-        for name, value in {
-            "TCP_KEEPIDLE": 10,
-            "TCP_KEEPINTVL": 3,
-            "TCP_KEEPCNT": 3,
-            "TCP_USER_TIMEOUT": 20_000,  # milliseconds that sent data may go without an answer
-        }.items()
-        if hasattr(socket, name)  # Linux has them all
-    ),
-)
 
 
 class Json(Serializer):
@@ -81,7 +65,7 @@ class Node(Urllib3HttpNode):
         super().__init__(config)
         self._make = self.pool.ConnectionCls
         self._made: set[Any] = set()
-        self.pool.conn_kw["socket_options"] = _KEEPALIVE
+        self.pool.conn_kw["socket_options"] = (*HTTPConnection.default_socket_options, *SOCKET_OPTIONS)
         self.pool.ConnectionCls = self._remember  # type: ignore[assignment]  # called, never inherited
 
     def perform_request(

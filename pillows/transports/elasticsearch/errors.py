@@ -44,6 +44,8 @@ _NOT_SERVING = {502, 503, 504}
 
 RESTORE_REMEDY = "restore the index from a snapshot, or `pillowd checkpoint reset` to fill a new one"
 
+_MEMORY_LIMIT = re.compile(r"operation_bytes=(\d+), max_\w*bytes=(\d+)")
+
 _CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
@@ -99,22 +101,43 @@ def classify(status: int, item: Mapping[str, Any]) -> Outcome:
     return Outcome.MISSING if status == 404 else Outcome.DEAD
 
 
-def is_document_at_fault(status: int, body: object) -> bool:
+def is_document_at_fault(error: Exception) -> bool:
     """Return whether a request was rejected for one of its documents, so that parts of it may pass.
 
-    Args:
-        status: of the answer; 413 comes without a body.
-        body: of the answer. A 400 without Elasticsearch's form comes from a proxy.
+    A 413 comes without a body; a 400 without Elasticsearch's form comes from a proxy.
     """
-    type_, _ = get_cause(body)
-    return status == 413 or (status == 400 and bool(type_) and type_ not in PASSING_ERRORS)
+    if not isinstance(error, ApiError):
+        return False
+    status, (type_, _) = error.meta.status, get_cause(error.body)
+    if status == 413 or exceeds_memory_limit(error.body):
+        return True
+    return status == 400 and bool(type_) and type_ not in PASSING_ERRORS
 
 
-def describe_rejection(status: int, body: object, size_bytes: int) -> str:
+def exceeds_memory_limit(body: object) -> bool:
+    """Return whether an operation alone is larger than the memory that a node has for all of them.
+
+    Args:
+        body: of a 429 answer, or of an item with that status. Elasticsearch (`IndexingPressure`) names the
+            operation's size and the limit (`indexing_pressure.memory.limit`) in the reason only.
+    """
+    found = _MEMORY_LIMIT.search(get_cause(body)[1])
+    return found is not None and int(found[1]) > int(found[2])
+
+
+def describe_rejection(error: ApiError, size_bytes: int) -> str:
     """Return why a request with one document was rejected."""
-    if status == 413:
+    if error.meta.status == 413:
         return f"with {size_bytes} bytes it is larger than the server takes (http.max_content_length)"
-    return " ".join(get_cause(body))
+    return describe_cause(error.body)
+
+
+def describe_cause(body: object) -> str:
+    """Return the error in an answer or item, with a remedy for one that only the server's settings cure."""
+    text = " ".join(get_cause(body))
+    if exceeds_memory_limit(body):
+        return f"{text}: give Elasticsearch more heap, or raise indexing_pressure.memory.limit"
+    return text
 
 
 def parse_stored_version(item: Mapping[str, Any]) -> int | None:

@@ -13,6 +13,7 @@ import gevent
 from elasticsearch import ApiError, Elasticsearch, TransportError
 
 from pillows.errors import AccessError, FatalError, RetryableError
+from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.transports.elasticsearch.encoder import (
     DELETED_AT,
@@ -28,8 +29,9 @@ from pillows.transports.elasticsearch.errors import (
     BulkResult,
     Outcome,
     classify,
+    describe_cause,
     describe_rejection,
-    get_cause,
+    exceeds_memory_limit,
     is_document_at_fault,
     parse_stored_version,
     translate_errors,
@@ -148,9 +150,14 @@ class IndexWriter:
         conflicts: list[Conflict] = []
         with translate_errors():
             for request in cut_requests(operations, self._max_request):
-                self._send(request, result, conflicts)
+                self._send_in_halves(request, result, conflicts)
         if conflicts:
             self._look_up(conflicts, result)
+
+    def _send_in_halves(
+        self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]
+    ) -> None:
+        send_in_halves(request, lambda part: self._send(part, result, conflicts), is_document_at_fault)
 
     def _send(self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]) -> None:
         try:
@@ -162,9 +169,10 @@ class IndexWriter:
                 body=self._compress(b"".join([operation.body for operation in request])),
             ).body
         except ApiError as error:
-            if not is_document_at_fault(error.meta.status, error.body):
+            if len(request) > 1 or not is_document_at_fault(error):
                 raise
-            self._halve(request, error, result, conflicts)
+            (operation,) = request
+            result.dead[operation.id] = describe_rejection(error, len(operation.body))
         else:
             self._sort(request, answer, result, conflicts)
 
@@ -175,19 +183,6 @@ class IndexWriter:
         packed: bytes = gevent.get_hub().threadpool.apply(gzip.compress, (body, _GZIP_LEVEL))
         return packed
 
-    def _halve(
-        self, request: Sequence[Operation], error: ApiError, result: BulkResult, conflicts: list[Conflict]
-    ) -> None:
-        """Find the documents that make Elasticsearch reject a whole request; write the others."""
-        if len(request) == 1:
-            result.dead[request[0].id] = describe_rejection(
-                error.meta.status, error.body, len(request[0].body)
-            )
-            return
-        middle = len(request) // 2
-        self._send(request[:middle], result, conflicts)
-        self._send(request[middle:], result, conflicts)
-
     def _sort(
         self,
         request: Sequence[Operation],
@@ -197,6 +192,7 @@ class IndexWriter:
     ) -> None:
         if not answer["errors"] and not any(map(_removes, request)):
             return
+        too_large: list[Operation] = []
         for operation, wrapped in zip(request, answer["items"], strict=True):
             (item,) = wrapped.values()
             outcome = classify(item["status"], item)
@@ -204,14 +200,20 @@ class IndexWriter:
                 result.removed += operation.removes and item["status"] < 300
             elif outcome is Outcome.REFUSED:
                 conflicts.append((operation, item))
+            elif exceeds_memory_limit(item) and len(request) > 1:
+                too_large.append(operation)  # for one node, together with the others
             else:
                 self._record(operation, outcome, item, result)
+
+        middle = (len(too_large) + 1) // 2
+        for part in filter(None, (too_large[:middle], too_large[middle:])):
+            self._send_in_halves(part, result, conflicts)
 
     def _record(
         self, operation: Operation, outcome: Outcome, item: Mapping[str, Any], result: BulkResult
     ) -> None:
-        reason = " ".join(get_cause(item))
-        if outcome is Outcome.DEAD:
+        reason = describe_cause(item)
+        if outcome is Outcome.DEAD or exceeds_memory_limit(item):
             result.dead[operation.id] = reason
         elif outcome is Outcome.RETRY:
             result.retry[operation.id] = reason

@@ -12,17 +12,16 @@ from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
 from pillows.errors import PillowError
+from pillows.tcp_keepalive import IDLE_SECONDS, INTERVAL_SECONDS, PROBES, USER_TIMEOUT_MS
 from pillows.transports.postgres.errors import to_pillow_error
 from pillows.transports.postgres.options import PostgresConnection
 
-# A dead peer is noticed within a minute: by keepalives while waiting, by `tcp_user_timeout`
-# (milliseconds) while sending.
 _KEEPALIVE = {
     "keepalives": "1",
-    "keepalives_idle": "20",
-    "keepalives_interval": "10",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "30000",
+    "keepalives_idle": str(IDLE_SECONDS),
+    "keepalives_interval": str(INTERVAL_SECONDS),
+    "keepalives_count": str(PROBES),
+    "tcp_user_timeout": str(USER_TIMEOUT_MS),
 }
 
 # synchronous_commit is never off: a crash of the server would undo acknowledged commits, and the pillow's

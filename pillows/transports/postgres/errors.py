@@ -74,6 +74,11 @@ def classify_sqlstate(sqlstate: str | None) -> Verdict:
     return _find_longest(_VERDICTS, sqlstate) or Verdict.CONFIG
 
 
+def is_row_refusal(error: Exception) -> bool:
+    """Return whether the server refuses values of some rows, and might take the others."""
+    return isinstance(error, psycopg.Error) and classify_sqlstate(error.sqlstate) is Verdict.DEAD
+
+
 def describe_error(error: psycopg.Error) -> str:
     """Return the server's message of an error, without quoted values."""
     message = error.diag.message_primary or str(error) or type(error).__name__

@@ -14,10 +14,11 @@ import msgspec
 import psycopg
 
 from pillows.errors import PermanentError
+from pillows.halving import send_in_halves
 from pillows.models import Batch, DocumentRows, WriteResult, write_version
 from pillows.transports.base import newest
 from pillows.transports.postgres.encoder import encode_absence, encode_head, encode_rows, to_storable
-from pillows.transports.postgres.errors import Verdict, classify_sqlstate, describe_error, redact_values
+from pillows.transports.postgres.errors import describe_error, is_row_refusal, redact_values
 from pillows.transports.postgres.misfit_probe import find_misfits
 from pillows.transports.postgres.statements import Table
 
@@ -207,7 +208,7 @@ class BatchWriter:
             not self._probe(range(len(self._documents)))
             or self._attempt(lambda: self._move_range(0, last)) is not None
         ):
-            self._halve(0, last, suspect=True)
+            send_in_halves(range(last + 1), self._move_or_refuse, is_row_refusal)
 
     def _probe(self, suspects: Collection[int]) -> bool:
         """Remove documents whose values do not fit from the staging tables; return whether there were any."""
@@ -227,28 +228,12 @@ class BatchWriter:
         for table in self._tables if numbers else ():
             self._cursor.execute(table.unstage, (list(numbers),))
 
-    def _halve(self, low: int, high: int, *, suspect: bool = False) -> bool:
-        """Move the documents from `low` to `high`, in halves if some fail.
-
-        Args:
-            low: the first document's number.
-            high: the last one's.
-            suspect: one of them is known to fail, so they are not tried together.
-
-        Returns:
-            Whether all of them were moved.
-        """
-        if low == high or not suspect:
-            failure = self._attempt(lambda: self._move_range(low, high))
-            if failure is None:
-                return True
-            if low == high:
-                self._dead[self._documents[low].document.id] = describe_error(failure)
-                return False
-        middle = (low + high) // 2
-        fine = self._halve(low, middle)
-        self._halve(middle + 1, high, suspect=fine)
-        return False
+    def _move_or_refuse(self, numbers: range) -> None:
+        failure = self._attempt(lambda: self._move_range(numbers[0], numbers[-1]))
+        if failure is not None and len(numbers) > 1:
+            raise failure
+        if failure is not None:
+            self._dead[self._documents[numbers[0]].document.id] = describe_error(failure)
 
     def _move_range(self, low: int, high: int) -> None:
         parameters = {"low": low, "high": high, "first_pass": self._first_pass}
@@ -272,7 +257,7 @@ class BatchWriter:
             work()
             self._cursor.execute("set constraints all immediate; release savepoint pillowd")
         except psycopg.Error as error:
-            if classify_sqlstate(error.sqlstate) is not Verdict.DEAD:
+            if not is_row_refusal(error):
                 raise
             self._cursor.execute("rollback to savepoint pillowd; release savepoint pillowd")
             return error

@@ -47,11 +47,13 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         """The whole body."""
         return self.head + b",".join(self.parts) + b"]}"
 
-    def halve(self) -> Iterator[Message]:
-        """Yield messages of the first and the second half of the documents."""
-        middle = len(self.ids) // 2
-        for part in (slice(None, middle), slice(middle, None)):
-            yield Message(self.ids[part], self.parts[part], self.head)
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.ids)
+
+    def __getitem__(self, part: slice) -> Message:
+        """Return a message with some of the documents."""
+        return Message(self.ids[part], self.parts[part], self.head)
 
 
 def encode_document(document: DocumentRows, outputs: Sequence[str], epoch: int) -> bytes:

@@ -8,12 +8,13 @@ again in halves until the documents at fault are found. Redirects are not follow
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from checkpoints import TailKey
 from pillows.couch.errors import retry_after
 from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
+from pillows.halving import send_in_halves
 from pillows.models import Batch, WriteResult
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport, TargetState, newest
@@ -70,28 +71,10 @@ class WebhookTransport(AppendOnlyTransport):
             ConfigError: nothing there accepts messages.
         """
         texts, dead = self._encode(batch)
-        unsent = list(to_messages(self.key, batch.epoch, texts, self.connection.max_bytes))[::-1]
-        retry: dict[str, str] = {}
-        accepted = 0
-        while unsent:
-            message = unsent.pop()
-            try:
-                reply = self._post(message)
-            except RetryableError as error:
-                if not accepted:
-                    raise
-                retry |= {id: str(error) for each in (message, *unsent) for id in each.ids}
-                break
-            except PermanentError as error:
-                if len(message.ids) == 1:
-                    dead[message.ids[0]] = str(error)
-                else:
-                    unsent += list(message.halve())[::-1]
-                continue
-            accepted += 1
-            dead |= {id: why for id, why in reply.dead.items() if id in message.ids}
-            retry |= {id: why for id, why in reply.retry.items() if id in message.ids}
-        return WriteResult(dead=dead, retry=retry)
+        delivery = _Delivery(self._post)
+        for message in to_messages(self.key, batch.epoch, texts, self.connection.max_bytes):
+            send_in_halves(message, delivery.send, is_permanent)
+        return WriteResult(dead=dead | delivery.dead, retry=delivery.retry)
 
     def close(self) -> None:
         """Close every idle connection."""
@@ -130,3 +113,51 @@ class WebhookTransport(AppendOnlyTransport):
                 raise RetryableError(answer, retry_after_seconds=retry_after(headers, now=time.time()))
         where = f" (it points to {get_server(headers['Location'])})" if "Location" in headers else ""
         raise ConfigError(answer + where, remedy="check the connection's `url`")
+
+
+class _Delivery:
+    """The messages of one batch, sent in order until one is refused for now.
+
+    Attributes:
+        dead, retry: as in `WriteResult`.
+    """
+
+    def __init__(self, post: Callable[[Message], Reply]) -> None:
+        self._post = post
+        self._accepted = False
+        self._trouble = ""
+        self.dead: dict[str, str] = {}
+        self.retry: dict[str, str] = {}
+
+    def send(self, message: Message) -> None:
+        """Send a message.
+
+        Raises:
+            PermanentError: one of its documents is at fault.
+            RetryableError: nothing of the batch was accepted.
+        """
+        try:
+            reply = self._reply_to(message)
+        except RetryableError as error:
+            if not self._accepted:
+                raise
+            self._trouble = str(error)
+            reply = Reply(retry=dict.fromkeys(message.ids, self._trouble))
+        except PermanentError as error:
+            if len(message) > 1:
+                raise
+            reply = Reply(dead=dict.fromkeys(message.ids, str(error)))
+        else:
+            self._accepted = True
+        self.dead |= {id: why for id, why in reply.dead.items() if id in message.ids}
+        self.retry |= {id: why for id, why in reply.retry.items() if id in message.ids}
+
+    def _reply_to(self, message: Message) -> Reply:
+        if self._trouble:  # in order: what comes behind is not sent
+            raise RetryableError(self._trouble)
+        return self._post(message)
+
+
+def is_permanent(error: Exception) -> bool:
+    """Return whether documents of a message are at fault."""
+    return isinstance(error, PermanentError)

@@ -18,6 +18,7 @@ from gevent.pywsgi import WSGIServer
 
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, write_version
+from pillows.tcp_keepalive import USER_TIMEOUT_MS
 from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
@@ -71,6 +72,26 @@ def test_a_request_that_is_too_large_is_halved_and_a_restart_is_survived(
         assert not result.refused
         assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
         _restarts_are_survived(server, node, one)
+
+
+def test_b6_a_document_larger_than_the_servers_memory_for_indexing_is_a_dead_letter(
+    es_prefix: str, elasticsearch_server: Callable[..., Elasticsearch]
+) -> None:
+    server = elasticsearch_server(
+        settings={
+            "indexing_pressure.memory.coordinating.limit": "64kb",
+            "indexing_pressure.memory.primary.limit": "64kb",
+        }
+    )
+    node = Node(server.url, es_prefix)
+    documents = many(20, text="x" * 1000)
+    documents[7] = document("too-large", 1, {"text": "x" * 80_000})
+    with running(node) as one:
+        result = one.write(batch(*documents))
+        assert set(result.dead) == {"too-large"}
+        assert "indexing_pressure.memory.limit" in result.dead["too-large"]
+        assert not result.retry
+        assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
 
 
 def _restarts_are_survived(server: Elasticsearch, node: Node, one: ElasticsearchTransport) -> None:
@@ -216,7 +237,11 @@ def test_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_reques
         for connection in sockets:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+            assert (
+                connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                == USER_TIMEOUT_MS
+                <= 30_000
+            )
             assert 0 < connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 20
             assert connection.gettimeout() > CONNECT_SECONDS  # once it is open the request's own time counts
 

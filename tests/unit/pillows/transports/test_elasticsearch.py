@@ -208,6 +208,21 @@ def test_a_reason_shows_no_value_of_the_document() -> None:
     assert get_cause({"error": told}) == ("document_parsing_exception", reason)
 
 
+def rejected(operation_bytes: int, others_bytes: int) -> dict[str, str]:
+    """Return what `IndexingPressure` says, with a limit of 1000 bytes."""
+    return {
+        "type": "es_rejected_execution_exception",
+        "reason": "rejected execution of coordinating operation"
+        f" [coordinating_and_primary_bytes={others_bytes}, replica_bytes=0, all_bytes={others_bytes},"
+        f" coordinating_operation_bytes={operation_bytes},"
+        " max_coordinating_bytes=1000]",
+    }
+
+
+REJECTED_ALONE = rejected(1001, 0)
+REJECTED_BESIDE_OTHERS = rejected(1000, 1)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "at_fault"),
     [
@@ -217,10 +232,12 @@ def test_a_reason_shows_no_value_of_the_document() -> None:
         (400, {"error": {"type": "index_closed_exception", "reason": "closed"}}, False),
         (400, "<html>The plain HTTP request was sent to HTTPS port</html>", False),
         (429, {"error": {"type": "es_rejected_execution_exception"}}, False),
+        (429, {"error": REJECTED_ALONE}, True),
+        (429, {"error": REJECTED_BESIDE_OTHERS}, False),
     ],
 )
 def test_only_some_refused_requests_are_taken_apart(status: int, body: object, at_fault: bool) -> None:
-    assert is_document_at_fault(status, body) is at_fault
+    assert is_document_at_fault(api_error(status, body)) is at_fault
 
 
 def api_error(status: int, body: Any, **headers: str) -> ApiError:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pillows.couch.halving import send_in_halves
 from pillows.couch.response import TooLargeError
 from pillows.errors import PillowError, RetryableError
+from pillows.halving import send_in_halves
 
 
 class Server:
