@@ -1,7 +1,8 @@
 """The log: one event per fact, as JSON lines or for people, on standard error.
 
 Events are named `noun.verb` and never hold documents or secrets. A repeated warning or error is
-written once in ten seconds, with the number of repetitions.
+written once in ten seconds, with the number of repetitions. A thread writes them: a reader that does
+not read stops no pillow.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, TextIO
 import gevent
 import structlog
 
+from daemon.background_stream import DRAIN_SECONDS, BackgroundStream
 from pillows.clock import Clock
 from pillows.redaction import Redactor
 
@@ -60,29 +62,18 @@ class RepeatLimit:
 
 
 class LineWriter:
-    """Writes lines to a stream that may fail, as a full disk or a closed pipe do.
-
-    A failing log must not stop a pillow. The number of lost lines is written before the next line.
+    """Writes each event as one line.
 
     Args:
         stream: the stream.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: BackgroundStream) -> None:
         self._stream = stream
-        self._lost = 0
 
     def msg(self, line: str) -> None:
         """Write one line."""
-        try:
-            if self._lost:
-                self._stream.write(f"({self._lost} log lines lost: they could not be written)\n")
-                self._stream.flush()
-                self._lost = 0
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # ValueError: the stream was closed
-            self._lost += 1
+        self._stream.write(line + "\n")
 
     debug = info = warning = error = critical = log = msg
 
@@ -118,20 +109,26 @@ class Logs:
 
     Args:
         limit: holds repetitions back.
+        stream: where the log is written.
     """
 
-    def __init__(self, limit: RepeatLimit) -> None:
+    def __init__(self, limit: RepeatLimit, stream: BackgroundStream) -> None:
         self._limit = limit
+        self._stream = stream
 
     def flush(self) -> None:
         """Write what was held back long enough; called with every tick, and at the end."""
         for event in self._limit.due():
             getattr(structlog.get_logger(), event.pop("level"))(event.pop("event"), **event)
 
+    def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
+        """Wait until everything is written, `seconds` at most. Return whether it is."""
+        return self._stream.drain(seconds)
+
 
 @contextmanager
 def configure_logging(
-    *, format: str, level: str, stream: TextIO, clock: Clock, redactor: Redactor
+    *, format: str, level: str, stream: TextIO | BackgroundStream, clock: Clock, redactor: Redactor
 ) -> Iterator[Logs]:
     """Configure structlog and the standard library's root logger until the end of the `with`.
 
@@ -146,10 +143,11 @@ def configure_logging(
         the log, to flush with every tick.
     """
     limit = RepeatLimit(clock)
+    background = stream if isinstance(stream, BackgroundStream) else BackgroundStream(stream)
     structlog.configure(
-        processors=[*_processors(limit, redactor), _renderer(format, stream)],
+        processors=[*_processors(limit, redactor), _renderer(format, background)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: LineWriter(stream),
+        logger_factory=lambda *_: LineWriter(background),
         cache_logger_on_first_use=False,
     )
     root, handler = logging.getLogger(), _Routed(logging.WARNING)
@@ -158,8 +156,9 @@ def configure_logging(
     hub.print_exception = _greenlet_failed  # type: ignore[method-assign]  # gevent looks it up here
     logging.captureWarnings(True)
     try:
-        yield Logs(limit)
+        yield Logs(limit, background)
     finally:
+        background.close()
         del hub.print_exception
         logging.captureWarnings(False)
         root.removeHandler(handler)
@@ -178,7 +177,7 @@ def _processors(limit: RepeatLimit, redactor: Redactor) -> list[Any]:
     ]
 
 
-def _renderer(format: str, stream: TextIO) -> Any:
+def _renderer(format: str, stream: BackgroundStream) -> Any:
     if format == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(colors=stream.isatty())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import structlog
 from checkpoints import StoreError
 from daemon import failpoints, logs, signals, tail_lookup
 from daemon.app import Daemon
+from daemon.background_stream import redirect_standard_streams
 from daemon.checks.functions import check_functions
 from daemon.cli.options import config_option
 from daemon.config.load import load
@@ -43,10 +43,11 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     clock = SystemClock()
     with (
         signals.handle_signals() as asked,
+        redirect_standard_streams() as stderr,
         logs.configure_logging(
             format=config.logging.format,
             level=config.logging.level,
-            stream=sys.stderr,
+            stream=stderr,
             clock=clock,
             redactor=Redactor.of_settings(config),
         ) as log,
