@@ -8,7 +8,9 @@ starts here, checks before it imports, and reports what is wrong.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +21,24 @@ MARKER = 'DISTRIBUTION = "pillowd"'
 EXIT_CONFIG = 78
 #: The exit code of any other failure.
 EXIT_FAILED = 1
+
+#: The commands that end with code 0 when they are asked to stop.
+DAEMONS = frozenset({"run", "mirror"})
+
+
+def handle_early_signals(arguments: list[str]) -> None:
+    """Handle SIGTERM and SIGHUP until a daemon installs its own handlers.
+
+    Importing and reading the configuration takes up to seconds. Nothing is open by then, so SIGTERM ends
+    the process at once. SIGHUP asks for the configuration that is about to be read.
+
+    Args:
+        arguments: those after the program's name.
+    """
+    if DAEMONS.isdisjoint(arguments[:2]):
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def claimants(origin: Path) -> list[str]:
@@ -55,6 +75,7 @@ def refusal() -> str | None:
 
 def main() -> None:
     """Run the command, unless another distribution hides our `daemon`."""
+    handle_early_signals(sys.argv[1:])
     try:
         reason = refusal()
         if reason is not None:

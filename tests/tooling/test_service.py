@@ -36,16 +36,20 @@ def test_exposure_is_at_most_1_5() -> None:
 def test_its_commands_are_ours_and_parse() -> None:
     commands = [
         value.split()
-        for name in ("ExecStartPre", "ExecStart", "ExecReload")
+        for name in ("ExecStartPre", "ExecStart")
         for value in read_values(name)
         if value.startswith(COMMAND)
     ]
-    assert [words[1] for words in commands] == ["check", "run", "check"]
+    assert [words[1] for words in commands] == ["check", "run"]
     for words in commands:
         command = pillowd.get_command(Context(pillowd), words[1])
         assert command is not None
         parsed = command.make_context(words[1], words[2:], resilient_parsing=False)
         assert parsed.params["config_path"] == Path("/etc/pillowd/pillowd.yaml")
+
+
+def test_i2_systemctl_reload_is_refused_while_the_daemon_cannot_reload() -> None:
+    assert read_values("ExecReload") == []
 
 
 def test_it_is_stopped_later_than_the_drain_may_take() -> None:
