@@ -12,12 +12,12 @@ TO_KILL = 0.85
 #: Module -> its tests, the most direct ones first; folders stand for all tests in them.
 MODULES: dict[str, tuple[str, ...]] = {
     "pillows/runtime/start_decision.py": ("tests/unit/pillows/runtime",),
-    "pillows/progress/watermark.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
-    "pillows/progress/checkpointer.py": ("tests/unit/pillows/progress", "tests/unit/pipeline"),
+    "pillows/progress/watermark.py": ("tests/unit/pillows/progress", "tests/unit/pillows/runtime"),
+    "pillows/progress/checkpointer.py": ("tests/unit/pillows/progress", "tests/unit/pillows/runtime"),
     "pillows/delivery/batcher.py": ("tests/unit/pillows/delivery",),
     "pillows/delivery/items.py": ("tests/unit/pillows/delivery",),
     "pillows/delivery/stale_writes.py": ("tests/unit/pillows/delivery",),
-    "pillows/delivery/batch_writer.py": ("tests/unit/pillows/delivery", "tests/unit/pipeline"),
+    "pillows/delivery/batch_writer.py": ("tests/unit/pillows/delivery", "tests/unit/pillows/runtime"),
     "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed/test_changes_parser.py",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed/test_requests.py",),
     "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed/test_batch_cutter.py",),

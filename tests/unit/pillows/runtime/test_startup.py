@@ -1,4 +1,4 @@
-"""A pillow whose source was changed."""
+"""Starting on a source that was changed, or that tells more about itself than before."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError
+from pillows.feed.base import DatabaseIdentity
 from pillows.runtime.status import State
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
@@ -43,3 +44,26 @@ def test_another_database_is_a_changed_source_until_it_is_reset(tmp_path, runnin
     assert target.heir_of == [KEY]
     with pytest.raises(ConfigError, match="was couch/other, and is couch/cases"):
         running(first).greenlet.get(timeout=60)
+
+
+@pytest.mark.parametrize("before", ["0", "", None])
+def test_a_server_that_is_upgraded_tells_when_its_database_was_created(tmp_path, running, before):
+    """Up to 3.2 it is "0"; kept for ever, no database that is created anew would be noticed."""
+    memory = MemoryTransport()
+    feed = ListFeed(
+        [batch(1, change("a"), caught_up=True)], identity=DatabaseIdentity(instance_start_time=before)
+    )
+    run = running(plan(tmp_path, feed, memory))
+    run.until(lambda: run.tail.status().changes == 1)
+    assert run.finish().instance_start_time == before
+
+    feed.identity = DatabaseIdentity(instance_start_time="1700000000", server_uuid="u", purge_seq="0-p")
+    again = running(run.settings)
+    again.until(lambda: again.tail.status().seq is not None)
+    checkpoint = again.finish()
+    assert (checkpoint.instance_start_time, checkpoint.purge_seq) == ("1700000000", "0-p")
+
+    feed.identity = DatabaseIdentity(instance_start_time="1800000000", server_uuid="v", purge_seq="5-p")
+    again = running(run.settings)
+    again.until(lambda: again.tail.status().seq is not None)
+    assert again.finish().instance_start_time == "1700000000"  # the feed is to find that out

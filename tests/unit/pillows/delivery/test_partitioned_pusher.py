@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from checkpoints import Checkpoint, Seq
 from pillows.delivery.batcher import BatchOptions
 from pillows.errors import ConfigError, FatalError, RetryableError
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, WriteResult, write_version
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
@@ -214,3 +215,38 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
     assert {id: stored for id, (stored, _) in target.target["rows"].items()} == {
         id: write_version(1, version) for id, version in ends[-1].items()
     }
+
+
+class Late(MemoryTransport):
+    """A target whose lane with the document `late` answers once the other one has raised the epoch."""
+
+    concurrent = True
+    late = ""
+
+    def write(self, batch):
+        if batch.epoch == 1 and any(document.id == self.late for document in batch.documents):
+            with gevent.Timeout(60):
+                while self.target["epoch"] < 2:
+                    gevent.sleep(0.001)
+        return super().write(batch)
+
+
+def purged(purge_seq):
+    return DatabaseIdentity(server_uuid="u", instance_start_time="1700000000", purge_seq=purge_seq)
+
+
+def test_what_was_in_flight_when_the_epoch_was_raised_is_written_again_too(tmp_path, running):
+    """`a` and `d` were purged and created anew at the same generation; each comes in a lane of its own."""
+    memory = Late()
+    feed = ListFeed([batch(1, change("a", n="old"), change("d", n="old"))], identity=purged("0-p"))
+    first = running(plan(tmp_path, feed, memory, max_in_flight=2))
+    first.until(lambda: first.tail.status().changes == 2)
+    first.finish()
+
+    memory.late = "d"
+    feed.identity = purged("2-p")
+    feed.queue = [batch(1), batch(2, change("a", "1-b", n="new"), change("d", "1-b", n="new"))]
+    again = running(first.settings)
+    again.until(lambda: again.tail.status().changes == 4)
+    assert {id: row["n"] for id, row in memory.live().items()} == {"a": "new", "d": "new"}
+    assert again.finish().epoch == 2
