@@ -21,7 +21,8 @@ from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
 from daemon.cli.exit_codes import ExitCode
 from daemon.cli.formatting import new_table, print_table
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import config_option, json_option
+from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
@@ -62,7 +63,7 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
     """
     config = load(config_path, checks=(check_functions, check_transports))
     for warning in config.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     if problems := check_pillow_tests(config):
         raise ConfigErrors(problems)
     findings = list(probe_connections(config)) if connect else []
@@ -126,4 +127,4 @@ def _print_findings(config_path: Path, config: Config, findings: list[Finding]) 
         made.add_row(escape(finding.place), f"[{colour}]{finding.result}[/]", escape(finding.text))
     if findings:
         print_table(made)
-    click.echo(f"{config_path}: the configuration is valid, {len(config.pillows)} pillows")
+    echo(f"{config_path}: the configuration is valid, {len(config.pillows)} pillows")

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from daemon.cli.control_client import call_control
 from daemon.cli.exit_codes import CommandError
-from daemon.cli.formatting import format_time, new_table, print_table, shorten_seq
+from daemon.cli.formatting import format_time, new_grid, new_table, print_table, shorten_seq
 from daemon.cli.legacy_checkpoints import SYSTEMS, find_position, parse_token
-from daemon.cli.options import common_options, print_json
+from daemon.cli.options import common_options
+from daemon.cli.output import echo, print_json
 from pillows.options import seconds
 
 
@@ -36,7 +36,7 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(saved)
         return
-    made = Table.grid(padding=(0, 2))
+    made = new_grid()
     for name in ("key", "seq", "changes", "epoch", "generation", "instance_start_time"):
         made.add_row(name, str(saved[name]))
     made.add_row("pass", "complete" if saved["pass_done"] else f"{saved['pass_epoch']} running")
@@ -140,4 +140,4 @@ def _edit(method: str, config_path: Path, *, as_json: bool, **arguments: Any) ->
         print_json(edited)
     else:
         before, now = shorten_seq(edited["before"]), shorten_seq(edited["seq"])
-        click.echo(f"{edited['key']}: was at {before}, is at {now} (generation {edited['generation']})")
+        echo(f"{edited['key']}: was at {before}, is at {now} (generation {edited['generation']})")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from daemon.cli.options import common_options, json_option, print_json
+from daemon.cli.options import common_options, json_option
+from daemon.cli.output import echo, print_json
 from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.schema import make_schema
@@ -25,7 +26,7 @@ def show(config_path: Path, as_json: bool) -> None:
     if as_json:
         print_json(to_effective(loaded))
     else:
-        click.echo(format_config(loaded), nl=False)
+        echo(format_config(loaded), nl=False)
 
 
 @config.command()

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 from rich.markup import escape
-from rich.table import Table
 
 from daemon.cli import control_client
-from daemon.cli.formatting import format_time, new_table, print_table
-from daemon.cli.options import Command, common_options, print_json
+from daemon.cli.formatting import format_time, new_grid, new_table, print_table
+from daemon.cli.options import Command, common_options
+from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 
 
@@ -67,7 +67,7 @@ def show_dead_letters(key: str, id: str, config_path: Path, as_json: bool) -> No
         print_json(dead_letters)
         return
     for each in dead_letters:
-        made = Table.grid(padding=(0, 2))
+        made = new_grid()
         for name in ("id", "rev", "version", "transport", "stage", "error", "seq", "config"):
             made.add_row(name, escape(str(each[name])))
         made.add_row("failed first", format_time(each["first_at"]))
@@ -118,4 +118,4 @@ def _edit(
         print_json(done)
         return
     count = next(value for name, value in done.items() if name != "key")
-    click.echo(f"{done['key']}: {count} dead letter{'' if count == 1 else 's'} {result}")
+    echo(f"{done['key']}: {count} dead letter{'' if count == 1 else 's'} {result}")

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from daemon.printable import printable_lines
 from pillows.runtime.status import State
 
 _COLOURS = {
@@ -54,9 +55,22 @@ def shorten_seq(seq: object) -> str:
     return text if len(text) <= _SEQ_CHARACTERS else f"{text[:_SEQ_CHARACTERS]}…"
 
 
+class _PrintableTable(Table):
+    def add_row(self, *cells: RenderableType | None, **style: Any) -> None:
+        """Add a row, with its texts as `printable` shows them."""
+        super().add_row(*(printable_lines(c) if isinstance(c, str) else c for c in cells), **style)
+
+
+def new_grid() -> Table:
+    """Return an empty table without headings, for names and values."""
+    made = _PrintableTable.grid(padding=(0, 2))
+    assert isinstance(made, _PrintableTable)  # noqa: S101  rich makes the class it is called on
+    return made
+
+
 def new_table(*columns: str) -> Table:
     """Return an empty table in the style of all commands; align a column named `>x` to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made = _PrintableTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return made
@@ -104,7 +118,7 @@ def _row(pillow: Mapping[str, Any]) -> list[str]:
 def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for pillow in pillows:
         if pillow["reason"]:
-            yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(pillow['reason'])}"
+            yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(printable_lines(pillow['reason']))}"
         changed_at = pillow["pipeline_changed_at"]
         if changed_at is not None:
             text = f"rows from before {format_time(changed_at)} were made by an older filter or transform"

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from daemon.cli.formatting import new_table, print_table
-from daemon.cli.options import common_options, print_json
+from daemon.cli.options import common_options
+from daemon.cli.output import print_json
 from daemon.config.load import load
 from daemon.tail_lookup import tail_key
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from daemon.cli.exit_codes import to_exit
+from daemon.cli.output import echo, print_usage_error
 
 #: Command -> `module:function`, and its line in `pillowd --help`.
 COMMANDS = {
@@ -94,11 +95,11 @@ def run_command(arguments: Sequence[str]) -> int:
         if "--debug" in arguments:
             traceback.print_exception(error)
         if isinstance(error, click.UsageError):
-            error.show()
+            print_usage_error(error)
             return error.exit_code
         code, text = to_exit(error)
         if text:
-            click.echo(f"pillowd: {text}", err=True)
+            echo(f"pillowd: {text}", err=True)
         return code
     finally:
         _flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -62,8 +61,3 @@ def find_config(given: Path | None) -> Path:
     raise NotConfiguredError(
         f"no configuration: $PILLOWD_CONFIG is not set, and there is no {looked}. Remedy: use --config FILE"
     )
-
-
-def print_json(value: Any) -> None:
-    """Print a value as one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))

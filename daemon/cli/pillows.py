@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,7 +15,8 @@ from daemon import signals
 from daemon.cli import control_client
 from daemon.cli.exit_codes import ExitCode
 from daemon.cli.formatting import format_status, print_table
-from daemon.cli.options import common_options, print_json
+from daemon.cli.options import common_options
+from daemon.cli.output import echo, print_json, print_json_line
 from daemon.config.load import load
 from pillows.runtime.status import State
 
@@ -59,7 +59,7 @@ def status(*, config_path: Path, as_json: bool, watch: bool, running: bool) -> E
 def _open_display(*, as_json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield the function that shows each status: a JSON line, or a refreshed table."""
     if as_json:
-        yield lambda facts: click.echo(json.dumps(facts))
+        yield print_json_line
         return
     with Live(auto_refresh=False, screen=True) as live:
         yield lambda facts: live.update(format_status(facts), refresh=True)
@@ -100,7 +100,7 @@ def _change_state(method: str, key: str, config_path: Path, *, as_json: bool) ->
     if as_json:
         print_json(facts)
     else:
-        click.echo(f"{_format_key(facts)}: {facts['state']}")
+        echo(f"{_format_key(facts)}: {facts['state']}")
 
 
 def _has_settled(method: str, facts: Mapping[str, Any]) -> bool:

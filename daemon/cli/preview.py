@@ -18,7 +18,8 @@ from daemon.assembly.feeds import build_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, translate_unreachable
-from daemon.cli.options import common_options, print_json
+from daemon.cli.options import common_options
+from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.tail_lookup import tail_key
@@ -70,7 +71,7 @@ def preview(
     if as_json:
         print_json(json.loads(redactor.redact(json.dumps(shown))))
     elif not shown:
-        click.echo("there are no further changes")
+        echo("there are no further changes")
 
 
 def preview_documents(
@@ -160,4 +161,4 @@ def _print_preview(each: Preview, redactor: Redactor) -> None:
     lines += [f"  dead letter in {stage}: {why}" for stage, why in each.errors.items()]
     for transport, request in each.requests.items():
         lines += [f"  {transport} would be sent:", *(f"    {line}" for line in request.splitlines())]
-    click.echo("\n".join(redactor.redact(line) for line in lines))
+    echo("\n".join(redactor.redact(line) for line in lines))

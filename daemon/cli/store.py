@@ -9,7 +9,8 @@ import click
 
 import checkpoints
 from daemon.cli.exit_codes import ExitCode
-from daemon.cli.options import json_option, print_json
+from daemon.cli.options import json_option
+from daemon.cli.output import echo, print_json
 
 _PATH = click.Path(path_type=Path)
 
@@ -33,13 +34,13 @@ def check(path: Path, as_json: bool) -> ExitCode:
         print_json([asdict(finding) for finding in findings])
     else:
         for finding in findings:
-            click.echo(f"{finding}{' (harmless)' if finding.harmless else ''}")
+            echo(f"{finding}{' (harmless)' if finding.harmless else ''}")
         remedy = (
             f". Remedy: copy its intact entries with `pillowd store repair {path} NEW_PATH`"
             if harmful
             else ""
         )
-        click.echo(f"{path}: {len(harmful)} problems{remedy}" if harmful else f"{path}: whole")
+        echo(f"{path}: {len(harmful)} problems{remedy}" if harmful else f"{path}: whole")
     return ExitCode.FAILED if harmful else ExitCode.OK
 
 
@@ -54,5 +55,5 @@ def repair(path: Path, into: Path, as_json: bool) -> None:
         print_json({"kept": done.kept, "findings": [asdict(finding) for finding in done.findings]})
         return
     for finding in done.findings:
-        click.echo(str(finding))
-    click.echo(f"{into}: {done.kept} entries kept. To use it, stop the daemon and move it to {path}")
+        echo(str(finding))
+    echo(f"{into}: {done.kept} entries kept. To use it, stop the daemon and move it to {path}")

@@ -22,11 +22,13 @@ from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import ExitCode, translate_unreachable
 from daemon.cli.formatting import new_table, print_table
-from daemon.cli.options import config_option, json_option, print_json
+from daemon.cli.options import config_option, json_option
+from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.plugins import add_plugins
 from daemon.control.paging import page
+from daemon.printable import printable_lines
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
@@ -129,7 +131,7 @@ class Retries(Observer):
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Print the retry to standard error."""
         text = f"{where}: {Redactor().redact(error)}; retrying in {delay_seconds:.0f} s"
-        self._bar.console.print(escape(text), soft_wrap=True)
+        self._bar.console.print(escape(printable_lines(text)), soft_wrap=True)
 
 
 def _iter_dead_ids(call: control_client.Call, tail: TailKey, transport: str) -> Iterator[str]:
@@ -193,13 +195,13 @@ def _print_report(tail: TailKey, report: Report, title: str) -> None:
             *(f"{found.counts[kind]:,}" for kind in KINDS),
             escape(", ".join(examples)),
         )
-    click.echo(f"{tail}: {report.documents:,} documents in the source; {title}:")
+    echo(f"{tail}: {report.documents:,} documents in the source; {title}:")
     print_table(made)
     for found in report.targets:
         if found.kept:
-            click.echo(f"{found.kept:,} in {found.target} are kept although the source no longer has them")
+            echo(f"{found.kept:,} in {found.target} are kept although the source no longer has them")
     if report.in_flight:
-        click.echo(f"{report.in_flight:,} more are in flight: the pillow has not processed them yet")
+        echo(f"{report.in_flight:,} more are in flight: the pillow has not processed them yet")
     if report.dead:
-        click.echo(f"{report.dead:,} are dead letters, and not compared")
-    click.echo("equal" if report.equal else "there are differences")
+        echo(f"{report.dead:,} are dead letters, and not compared")
+    echo("equal" if report.equal else "there are differences")

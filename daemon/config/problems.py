@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from daemon.printable import printable
 from pillows.errors import ConfigError
 from pillows.redaction import Redactor, redact_address
 
@@ -59,7 +60,7 @@ class ConfigProblem:
         """Return `file:line: key.path: message; remedy`."""
         place = f"{self.place.file}:{self.place.line}" if self.place.line else self.place.file
         message = f"{self.key}: {self.message}" if self.path else self.message
-        return _to_printable(f"{place}: {message}; {self.remedy}")
+        return printable(f"{place}: {message}; {self.remedy}")
 
 
 class ProblemCollector(list[ConfigProblem]):
@@ -103,9 +104,3 @@ def format_path(path: KeyPath) -> str:
     """Return a key path as operators read it: `pillows.cases.transport[0].index`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
-
-
-def _to_printable(text: str) -> str:
-    """Return text with lone surrogates and control characters escaped, for terminals and logs."""
-    encoded = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in encoded)

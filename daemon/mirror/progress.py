@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from daemon.cli.formatting import format_duration
+from daemon.printable import printable, printable_lines
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -99,7 +101,7 @@ class MirrorProgress:
 
     def print(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable_lines(text), highlight=False, markup=False, soft_wrap=True)
 
     def _move_bar(self, bar: Progress, status: TailStatus) -> None:
         # The changes of earlier runs do not count for the rate.
@@ -109,7 +111,8 @@ class MirrorProgress:
             self._task = bar.add_task("", rate="", left="", to_go="")
         bar.update(
             self._task,
-            description=str(status.state) + (f" ({status.reason})" if status.reason else ""),
+            description=str(status.state)
+            + (f" ({escape(printable(status.reason))})" if status.reason else ""),
             total=None if left is None else status.changes + left,
             completed=status.changes,
             rate=format_rate(speed),

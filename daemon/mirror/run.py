@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import click
 from rich.console import Console
 
 from daemon import logs
@@ -23,7 +22,7 @@ from daemon.app import Daemon
 from daemon.cli import control_client
 from daemon.cli.check import probe_connections
 from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
-from daemon.cli.options import print_json
+from daemon.cli.output import echo, print_json
 from daemon.config.models import Config
 from daemon.mirror.columns import infer_columns, sample_documents
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
@@ -66,7 +65,7 @@ def run_mirror(
         return _write_config(mirror, write_config_to)
     _require_connections(config)
     summary = _run(mirror, config, once=once)
-    print_json(summary) if as_json else click.echo(_format_summary(summary, has_columns=bool(column_types)))
+    print_json(summary) if as_json else echo(_format_summary(summary, has_columns=bool(column_types)))
     return _to_exit_code(summary, once=once)
 
 
@@ -118,7 +117,7 @@ class MirrorWatcher:
 def _warn_of_visible_passwords(mirror: Mirror) -> None:
     if mirror.secrets:
         variables = " and ".join(f"${name}" for name in mirror.secrets)
-        click.echo(f"warning: other users can see a password in a URL; set {variables} instead", err=True)
+        echo(f"warning: other users can see a password in a URL; set {variables} instead", err=True)
 
 
 def _infer_columns(config: Config, column_types: Mapping[str, str]) -> dict[str, str]:
@@ -145,12 +144,12 @@ def _require_connections(config: Config) -> None:
 
 def _write_config(mirror: Mirror, file: str) -> ExitCode:
     if file == "-":
-        write_config(mirror, Path(), into=lambda text: click.echo(text, nl=False))
+        write_config(mirror, Path(), into=lambda text: echo(text, nl=False))
         return ExitCode.OK
     write_config(mirror, Path(file))
     needs = "".join(f" (set ${name} first)" for name in mirror.secrets)
-    click.echo(f"{file} is written. Run it to continue from the same position:")
-    click.echo(f"  pillowd run --config {file}{needs}")
+    echo(f"{file} is written. Run it to continue from the same position:")
+    echo(f"  pillowd run --config {file}{needs}")
     return ExitCode.OK
 
 
