@@ -20,6 +20,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from pillows.couch.bounded_response import BoundedResponse
 from pillows.couch.options import CouchConnection
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 
@@ -104,6 +105,8 @@ def _is_idle_alive(sock: socket.socket | None) -> bool:
 
 
 class _Http(HTTPConnection):
+    response_class = BoundedResponse
+
     @property
     def is_connected(self) -> bool:
         return _is_idle_alive(self.sock)
@@ -113,6 +116,8 @@ class _Http(HTTPConnection):
 
 
 class _Https(HTTPSConnection):
+    response_class = BoundedResponse
+
     @property
     def is_connected(self) -> bool:
         return _is_idle_alive(self.sock)

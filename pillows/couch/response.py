@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
-import gevent
 import requests
 import urllib3
 
 from pillows.clock import Clock
+from pillows.couch.bounded_response import BoundedResponse
+from pillows.couch.turn import Turn
 from pillows.errors import PermanentError
 
-#: Largest block; a greenlet yields to the others after reading this many bytes.
+#: Largest block.
 BLOCK_BYTES = 65536
 
 
@@ -74,16 +75,18 @@ class StreamingResponse:
         Raises:
             RetryableError: the connection broke, or was silent for too long.
         """
-        unyielded_bytes = 0
+        turn = Turn()
         with self._translated():
             for block in self._stream():
+                self._record_body()
                 self._activity.record()
                 yield block
-                # Reading from a socket that always has more never switches greenlets.
-                unyielded_bytes += len(block)
-                if unyielded_bytes >= BLOCK_BYTES:
-                    unyielded_bytes = 0
-                    gevent.sleep(0)
+                turn.give_way()  # compressed blocks come without reading from the socket
+
+    def _record_body(self) -> None:
+        response = self._raw._original_response  # noqa: SLF001 - the only way to the socket's reader
+        if isinstance(response, BoundedResponse):
+            response.reader.record_body()
 
     def _stream(self) -> Iterator[bytes]:
         if self._raw.chunked:
@@ -106,5 +109,6 @@ class StreamingResponse:
             parts.append(block)
             size_bytes += len(block)
             if size_bytes > max_bytes:
+                parts.clear()  # an error keeps the variables of its frames
                 raise TooLargeError(f"The response is larger than {max_bytes} bytes.")
         return b"".join(parts)

@@ -1,0 +1,80 @@
+"""A server that sends what it should not: without an end, or more than anybody can hold."""
+
+from __future__ import annotations
+
+import gzip
+import time
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import gevent
+import pytest
+
+from tests.servers.flooding import ENDLESS, FloodingServer, Repeated
+from tests.servers.scripted import chunk, head, json_reply
+from tests.support.hub_meter import HubMeter
+from tests.support.sizes import size
+from tests.unit.pillows.feed.wire import PAGE_HEAD, feed_of, info, row, taking
+
+#: The hub is never held up for longer; a busy machine, which runs other tests, gets more.
+TURN_SECONDS = size(ci=0.5, proof=0.1)
+
+MAX_GROWTH_BYTES = 300 * 2**20
+
+EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
+
+
+def peak_bytes() -> int:
+    """Return the most memory that this process has had since `reset_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def reset_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_bytes()
+
+
+def answer_changes(*parts: Repeated) -> dict[str, Sequence[Repeated]]:
+    welcome = json_reply({"couchdb": "Welcome", "uuid": "u1"}, Connection="close")
+    return {
+        "/": [(welcome, 1)],
+        "/db": [(info().replace(b"\r\n", b"\r\nConnection: close\r\n", 1), 1)],
+        "/db/_changes": parts,
+    }
+
+
+CHUNKED = (head(chunked=True), 1)
+CLOSED = head(Connection="close")
+ZIPPED = head(Connection="close", Content_Encoding="gzip")
+FLOODS = {
+    "answers of status 100": [(b"HTTP/1.1 100 Continue\r\n\r\n", ENDLESS)],
+    "trailers": [CHUNKED, (b"0\r\n", 1), (b"X: y\r\n", ENDLESS)],
+    "chunks of one byte": [CHUNKED, (b"1\r\n\n\r\n", ENDLESS)],
+    "chunk extensions": [CHUNKED, (b"1;" + b"x" * 60_000 + b"\r\n\n\r\n", ENDLESS)],
+    "empty blocks": [(head(Connection="close", Content_Encoding="deflate"), 1), (EMPTY_BLOCK, ENDLESS)],
+}
+
+
+def survive(routes: dict[str, Sequence[Repeated]], seconds: float) -> str | None:
+    """Read from such a server; return the feed's trouble. Hold that nothing else is held up meanwhile."""
+    reset = reset_peak()
+    turns: list[float] = []
+    with FloodingServer(routes) as server:
+        feed = feed_of(server.url, timeouts={"silence": 5.0})
+        with taking(feed) as taken, HubMeter(time.thread_time).measure() as meter:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and not feed.trouble and not taken.error:
+                gevent.sleep(0.01)
+                turns.append(meter.longest_seconds)
+        trouble = feed.trouble or (str(taken.error) if taken.error else None)
+    assert meter.longest_seconds < TURN_SECONDS
+    assert peak_bytes() - reset < MAX_GROWTH_BYTES
+    return trouble
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_c1_a_server_that_floods_holds_nobody_up(flood):
+    trouble = survive(answer_changes(*FLOODS[flood]), seconds=size(ci=2.0, proof=15.0))
+    assert trouble is not None or flood in {"chunks of one byte", "chunk extensions"}, "it was read for ever"
