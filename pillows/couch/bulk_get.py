@@ -21,9 +21,9 @@ from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import revision_number
 
-#: A larger answer is asked for again in halves; the answer for a single document may be 16 times as large.
+#: A larger answer is asked for again in halves; the answer for a single document may be twice as large.
 MAX_ANSWER_BYTES = 64 * 2**20
-MAX_SINGLE_ANSWER_BYTES = 16 * MAX_ANSWER_BYTES
+MAX_SINGLE_ANSWER_BYTES = 2 * MAX_ANSWER_BYTES
 
 #: Longest silence of the server before the first byte of an answer.
 SILENT_SECONDS = 60.0
@@ -184,7 +184,12 @@ def bulk_get(
 
 
 def get_open_revs(
-    couch: CouchClient, database: str, doc: Mapping[str, str], *, activity: ActivityMonitor | None = None
+    couch: CouchClient,
+    database: str,
+    doc: Mapping[str, str],
+    *,
+    max_bytes: int = MAX_ANSWER_BYTES,
+    activity: ActivityMonitor | None = None,
 ) -> Result:
     """Read one document's leaves without `_bulk_get`, for servers that cannot.
 
@@ -192,6 +197,7 @@ def get_open_revs(
         couch: the server.
         database: its name.
         doc: `id` and optionally `rev`, as for `bulk_get`.
+        max_bytes: the largest answer to accept.
         activity: records every block that arrives.
 
     Raises:
@@ -201,7 +207,7 @@ def get_open_revs(
     revs = msgspec.json.encode([doc["rev"]]).decode() if "rev" in doc else "all"
     path = f"{couch.path(database, doc['id'])}?open_revs={quote(revs, safe='')}"
     try:
-        return Result(doc["id"], couch.json("GET", path, list[Found], activity=activity))
+        return Result(doc["id"], couch.json("GET", path, list[Found], max_bytes=max_bytes, activity=activity))
     except RejectedError as error:
         if error.status != 404:
             raise

@@ -38,8 +38,12 @@ _LARGE_BYTES = 4 * 2**20
 #: Bytes of an error response that are read for its message.
 _ERROR_BYTES = 4096
 
-#: Largest body that `json` accepts unless told otherwise.
+#: Largest body that `json` accepts unless told otherwise: it may hold documents.
 _MAX_JSON_BYTES = 64 * 2**20
+
+#: Bounds of answers without documents: 10 ms and 100 ms to decode, whatever they hold.
+SMALL_ANSWER_BYTES = 2**20
+LIST_ANSWER_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from pillows.couch.client import CouchClient
+from pillows.couch.client import SMALL_ANSWER_BYTES, CouchClient
 from pillows.couch.response import ActivityMonitor
 
 
@@ -41,7 +41,7 @@ def get_server_info(couch: CouchClient, *, activity: ActivityMonitor | None = No
         PillowError: as `CouchClient.json`.
     """
     response = couch.cloudant.get_server_information(stream=True)
-    return couch.read_json(response.get_result(), ServerInfo, activity=activity)
+    return couch.read_json(response.get_result(), ServerInfo, max_bytes=SMALL_ANSWER_BYTES, activity=activity)
 
 
 def get_database_info(
@@ -54,4 +54,6 @@ def get_database_info(
         PillowError: as `CouchClient.json`.
     """
     response = couch.cloudant.get_database_information(db=database, stream=True)
-    return couch.read_json(response.get_result(), DatabaseInfo, activity=activity)
+    return couch.read_json(
+        response.get_result(), DatabaseInfo, max_bytes=SMALL_ANSWER_BYTES, activity=activity
+    )

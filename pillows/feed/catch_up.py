@@ -97,7 +97,7 @@ class CatchUp:
     def _read_page(self, cursor: ReadCursor, page: Page) -> tuple[ResponseEnd, int]:
         """Read one page to its end; return its end and its number of rows."""
         cutter = BatchCutter(skip_design=self._options.skip_design)
-        parser = PageParser()
+        parser = PageParser(self._options.max_document)
         query = page_query(self._options, cursor.since, page)
         asked_at = self._clock.monotonic()
         try:
@@ -161,7 +161,7 @@ class GroupedCatchUp:
 
     def _read_group(self, cursor: ReadCursor, ids: Sequence[str]) -> tuple[list[Change], ResponseEnd]:
         """Read all rows of some ids: each has at most one, so one response holds them."""
-        parser = PageParser()
+        parser = PageParser(self._options.max_document)
         page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
         query = page_query(self._options, cursor.since, page)
         with self._source.changes(query, silent_seconds=self._options.timeout, ids=ids) as response:

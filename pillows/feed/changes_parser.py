@@ -14,10 +14,18 @@ import msgspec
 
 from checkpoints import Seq
 from pillows.errors import RetryableError
+from pillows.feed.one_line_page import OneLinePage
 from pillows.models import Change
 
-#: Longest line in bytes: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.
-MAX_LINE_BYTES = 256 * 2**20
+#: Longest line in bytes unless configured: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.
+MAX_LINE_BYTES = 64 * 2**20
+
+#: Longest position, and longest list of revisions; both are a few kilobytes at most.
+MAX_SEQ_BYTES = 2**16
+MAX_REVS_BYTES = 2**20
+
+#: A longer page on one line is read row by row; a longer row is decoded only as far as its bounds allow.
+_LARGE_BYTES = 2**20
 
 _NULL = msgspec.Raw(b"null")
 _PADDING = b" \t\r,"
@@ -52,18 +60,14 @@ class LineSplitter:
         Raises:
             MalformedFeedError: the line is too long.
         """
-        if b"\n" not in block:
-            if block:
-                self._keep(block)
-            return []
-        # A long document arrives in many blocks: join them once, not again with every block.
-        if self._parts:
-            self._parts.append(block)
-            block = b"".join(self._parts)
-            self._parts.clear()
-            self._size_bytes = 0
         lines = block.split(b"\n")
-        if rest := lines.pop():
+        rest = lines.pop()
+        # A long document arrives in many blocks: join them once, not again with every block.
+        if lines and self._parts:
+            self._keep(lines[0])
+            lines[0] = b"".join(self._parts)
+            self._clear()
+        if rest:
             self._keep(rest)
         return lines
 
@@ -71,7 +75,14 @@ class LineSplitter:
         self._parts.append(fragment)
         self._size_bytes += len(fragment)
         if self._size_bytes > self._max_line_bytes:
-            raise MalformedFeedError(f"The feed sent a line longer than {self._max_line_bytes} bytes.")
+            self._clear()  # the error may be kept for long, and this with it
+            raise MalformedFeedError(
+                f"The feed sent a line longer than {self._max_line_bytes} bytes (`source.max_document`)."
+            )
+
+    def _clear(self) -> None:
+        self._parts.clear()
+        self._size_bytes = 0
 
 
 class _Leaf(msgspec.Struct, gc=False):
@@ -84,6 +95,13 @@ class _Row(msgspec.Struct, gc=False):
     seq: str | int | list[Any] | None = None
     deleted: bool = False
     doc: msgspec.Raw = _NULL
+
+
+class _LargeRow(msgspec.Struct):
+    """What a long row may be long by: its document alone."""
+
+    changes: msgspec.Raw
+    seq: msgspec.Raw = _NULL
 
 
 class ResponseEnd(msgspec.Struct, frozen=True):
@@ -110,6 +128,7 @@ class _Page(msgspec.Struct):
 
 
 _decode_row = msgspec.json.Decoder(_Row).decode
+_decode_large_row = msgspec.json.Decoder(_LargeRow).decode
 _decode_closing = msgspec.json.Decoder(ResponseEnd).decode
 _decode_page = msgspec.json.Decoder(_Page).decode
 
@@ -127,7 +146,7 @@ def _to_change(row: _Row) -> Change:
         revs,
         version,
         row.deleted,
-        None if seq is None else Seq.of(seq),
+        None if seq is None else _to_seq(seq),
         # A deleted document is gone in every fetch mode: the fields of its tombstone are not a document.
         None if row.deleted or row.doc == _NULL else row.doc,
     )
@@ -140,11 +159,40 @@ def parse_change(line: bytes) -> Change:
         MalformedFeedError: the line is not a valid row.
     """
     try:
+        if len(line) > _LARGE_BYTES:
+            _reject_large_head(line)
         return _to_change(_decode_row(line))
     except RecursionError:
         return _deep_change(line)
     except (msgspec.DecodeError, ValueError):
         raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}") from None
+
+
+def _reject_large_head(line: bytes) -> None:
+    """Raise ValueError for a row that is long by anything but its document."""
+    row = _decode_large_row(line)
+    if len(row.changes) > MAX_REVS_BYTES or len(row.seq) > MAX_SEQ_BYTES:
+        raise ValueError("a row with too many revisions, or too long a position")
+
+
+def _to_seq(value: object) -> Seq:
+    """Return a position.
+
+    Raises:
+        ValueError: it is too long to be one.
+    """
+    seq = Seq.of(value)
+    if len(seq.json) > MAX_SEQ_BYTES:
+        raise ValueError(f"a position of {len(seq.json)} characters")
+    return seq
+
+
+def _to_end(line: bytes) -> ResponseEnd:
+    if len(line) > _LARGE_BYTES:
+        raise ValueError("an end that is longer than any position")
+    end = _decode_closing(line)
+    _to_seq(end.last_seq)
+    return end
 
 
 def _deep_change(line: bytes) -> Change:
@@ -169,13 +217,16 @@ def excerpt(line: bytes) -> str:
 class ChangesParser:
     """Parses one response: blocks of bytes in, changes out.
 
+    Args:
+        max_line_bytes: see `LineSplitter`.
+
     Attributes:
         end: the end of the response; None while it is incomplete.
     """
 
-    def __init__(self, splitter: LineSplitter | None = None) -> None:
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.end: ResponseEnd | None = None
-        self._splitter = splitter or LineSplitter()
+        self._splitter = LineSplitter(max_line_bytes)
 
     def feed(self, block: bytes) -> Iterator[tuple[Change, int]]:
         """Yield the changes that `block` completes, each with its size in bytes.
@@ -204,7 +255,7 @@ class ChangesParser:
         if self.end is not None:
             raise MalformedFeedError(f"The feed went on after its end: {excerpt(line)}")
         try:
-            self.end = _decode_closing(line)
+            self.end = _to_end(line)
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}") from None
 
@@ -223,8 +274,8 @@ class ContinuousParser(ChangesParser):
 class PageParser(ChangesParser):
     """Parses `feed=normal` and `feed=longpoll`: an opening line, one row a line, closing lines."""
 
-    def __init__(self, splitter: LineSplitter | None = None) -> None:
-        super().__init__(splitter)
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        super().__init__(max_line_bytes)
         self._in_rows = False
         self._opened = False
 
@@ -245,10 +296,24 @@ class PageParser(ChangesParser):
             self._in_rows = True
             return
         # Not CouchDB's own lines: a proxy may have rewritten the JSON as a single line.
+        if len(line) > _LARGE_BYTES:
+            yield from self._open_large(line)
+            return
         try:
             page = _decode_page(line)
             changes = [(_to_change(row), len(row.doc)) for row in page.results]
+            _to_seq(page.last_seq)
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise MalformedFeedError(f"The answer is not a list of changes: {excerpt(line)}") from None
         yield from changes
         self.end = ResponseEnd(page.last_seq, page.pending)
+
+    def _open_large(self, line: bytes) -> Iterator[tuple[Change, int]]:
+        """Read a long line row by row: decoded at once it would hold up all others."""
+        page = OneLinePage(line)
+        for row in page.rows():
+            change = parse_change(row)
+            yield change, len(_NULL if change.raw is None else change.raw)
+        if page.frame is None:
+            raise MalformedFeedError(f"The answer is not a list of changes: {excerpt(line)}")
+        self._close(page.frame)

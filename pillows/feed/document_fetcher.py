@@ -14,18 +14,19 @@ import msgspec
 from gevent.event import Event
 
 from pillows.couch.bulk_get import (
+    MAX_ANSWER_BYTES,
     Leaf,
+    Result,
     bulk_get,
     get_open_revs,
     group_leaves,
     is_answer_too_large,
     parse_leaf,
 )
-from pillows.couch.client import CouchClient
+from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.errors import RejectedError, ServerError
 from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
-from pillows.feed.changes_parser import MAX_LINE_BYTES
 from pillows.feed.throttle import ConcurrencyLimit, Throttle, ThrottleWait
 from pillows.halving import send_in_halves
 from pillows.models import Change, revision_number
@@ -64,6 +65,7 @@ class DocumentFetcher:
         limit: requests at a time; lowered when the server throttles.
         activity: records every block that arrives.
         silent_seconds: longest silence of the server before the first document.
+        max_document_bytes: largest answer for one document.
         on_throttled: called while a request waits because the server throttled it, and with None once it
             waits no longer.
     """
@@ -76,6 +78,7 @@ class DocumentFetcher:
         limit: ConcurrencyLimit,
         activity: ActivityMonitor,
         silent_seconds: float = 25.0,
+        max_document_bytes: int = MAX_ANSWER_BYTES,
         on_throttled: Callable[[ThrottleWait | None], None] = lambda _: None,
     ) -> None:
         self._couch = couch
@@ -83,6 +86,7 @@ class DocumentFetcher:
         self._throttle = Throttle(limit, couch.clock, on_throttled)
         self._activity = activity
         self._silent_seconds = silent_seconds
+        self._max_document_bytes = max_document_bytes
         self._has_bulk_get = True
 
     def fill(self, changes: Sequence[Change]) -> dict[FetchKey, Change]:
@@ -156,7 +160,14 @@ class DocumentFetcher:
     def _find_unknown(self, ids: list[str]) -> set[str]:
         """Return the ids that the database does not know, not even as deleted; a quorum is asked."""
         path = self._couch.path(self._database, "_all_docs")
-        answer = self._couch.json("POST", path, _Known, body={"keys": ids}, activity=self._activity)
+        answer = self._couch.json(
+            "POST",
+            path,
+            _Known,
+            body={"keys": ids},
+            max_bytes=LIST_ANSWER_BYTES,
+            activity=self._activity,
+        )
         return {row.key for row in answer.rows if row.error == "not_found"}
 
     def _read_leaves(self, docs: list[dict[str, str]]) -> dict[str, list[Leaf]]:
@@ -178,8 +189,17 @@ class DocumentFetcher:
                 if error.status != 500:
                     raise
         return group_leaves(
-            [get_open_revs(self._couch, self._database, doc, activity=self._activity) for doc in docs],
+            [self._request_alone(doc) for doc in docs],
             parse_leaf,
+        )
+
+    def _request_alone(self, doc: dict[str, str]) -> Result:
+        return get_open_revs(
+            self._couch,
+            self._database,
+            doc,
+            max_bytes=self._max_document_bytes,
+            activity=self._activity,
         )
 
     def _request_in_bulk(self, docs: list[dict[str, str]]) -> dict[str, list[Leaf]]:
@@ -187,7 +207,7 @@ class DocumentFetcher:
             self._couch,
             self._database,
             docs,
-            max_bytes=MAX_GROUP_BYTES if len(docs) > 1 else MAX_LINE_BYTES,
+            max_bytes=MAX_GROUP_BYTES if len(docs) > 1 else self._max_document_bytes,
             silent_seconds=self._silent_seconds,
             activity=self._activity,
         )

@@ -121,7 +121,7 @@ class Follower:
         def is_too_old() -> bool:
             return detector.record_block() > self._get_max_life_seconds()
 
-        parser = ContinuousParser()
+        parser = ContinuousParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="continuous")
         rows = self._read_response(cursor, query, parser, is_too_old)
         if detector.is_buffered:
@@ -131,7 +131,7 @@ class Follower:
 
     def _longpoll(self, cursor: ReadCursor) -> tuple[int | None, int]:
         """Read one longpoll response, then wait a moment for the next changes to gather."""
-        parser = PageParser()
+        parser = PageParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="longpoll", limit=LONGPOLL_ROWS)
         rows = self._read_response(cursor, query, parser, lambda: False)
         end = require_complete(parser)

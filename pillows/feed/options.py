@@ -36,6 +36,7 @@ class SourceOptions(Options):
         page: most changes that a catch-up request asks for; fewer where documents are large.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
         queue: bytes that may wait between the feed and the pipeline.
+        max_document: longest row that is read, with its document; a few times as much may be in memory.
         join_overlap: how old a position of a shared feed must be before readers may join at it; longer
             than any copy of the database lags. 0 with one node.
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
@@ -57,6 +58,7 @@ class SourceOptions(Options):
     page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
     timeout: Duration = Field(default=25.0, gt=0, le=60)
     queue: Size = Field(default=2**20, gt=0)
+    max_document: Size = Field(default=64 * 2**20, ge=2**20)
     join_overlap: Duration = Field(default=60.0, ge=0)
     selector: dict[str, object] | None = None
     doc_ids: list[str] | None = None

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import msgspec
 
-from pillows.couch.client import CouchClient
+from pillows.couch.client import LIST_ANSWER_BYTES, SMALL_ANSWER_BYTES, CouchClient
 from pillows.couch.database_info import get_database_info, get_server_info
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.couch.response import ActivityMonitor, StreamingResponse
@@ -82,6 +82,7 @@ class SourceDatabase:
             limit=limit,
             activity=self.activity,
             silent_seconds=self.options.timeout,
+            max_document_bytes=self.options.max_document,
             on_throttled=self._on_throttled,
         )
 
@@ -111,13 +112,13 @@ class SourceDatabase:
         """Write a local document to the database, which is neither replicated nor in the feed."""
         if not self.is_marked():
             with self._translate_errors():
-                self.couch.json("PUT", self._mark_path, dict, body={}, activity=self.activity)
+                self.couch.json("PUT", self._mark_path, dict, body={}, max_bytes=SMALL_ANSWER_BYTES)
 
     def is_marked(self) -> bool:
         """Return whether the document exists: a recreated database has none."""
         try:
             with self._translate_errors():
-                self.couch.json("GET", self._mark_path, dict, activity=self.activity)
+                self.couch.json("GET", self._mark_path, dict, max_bytes=SMALL_ANSWER_BYTES)
         except RejectedError as error:
             if error.status != 404:
                 raise
@@ -135,7 +136,7 @@ class SourceDatabase:
         """
         path = self.couch.path(self.options.database, "_purged_infos")
         try:
-            answer = self.couch.json("GET", path, _PurgedInfos, activity=self.activity)
+            answer = self.couch.json("GET", path, _PurgedInfos, max_bytes=LIST_ANSWER_BYTES)
         except RejectedError:
             return None
         return list({info.id: None for info in answer.purged_infos})

@@ -16,7 +16,6 @@ from random import Random
 from pillows.feed.changes_parser import (
     ChangesParser,
     ContinuousParser,
-    LineSplitter,
     MalformedFeedError,
     PageParser,
 )
@@ -53,8 +52,7 @@ def one(data: bytes) -> None:
     if len(data) < 2:
         return
     step, kind = data[-1], data[-2] % 2
-    splitter = LineSplitter(max_line_bytes=MAX_LINE_BYTES)
-    reader: ChangesParser = ContinuousParser(splitter) if kind else PageParser(splitter)
+    reader: ChangesParser = ContinuousParser(MAX_LINE_BYTES) if kind else PageParser(MAX_LINE_BYTES)
     try:
         for block in blocks(data[:-2], step):
             for change, size_bytes in reader.feed(block):
@@ -62,7 +60,7 @@ def one(data: bytes) -> None:
                     raise AssertionError(f"a change that is none: {change}")
     except MalformedFeedError:
         pass
-    if splitter._size_bytes > MAX_LINE_BYTES + 1500:
+    if reader._splitter._size_bytes > MAX_LINE_BYTES + 1500:
         raise AssertionError("more is held than a line may have")
 
 

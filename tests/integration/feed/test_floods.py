@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import time
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def survive(routes: dict[str, Sequence[Repeated]], seconds: float) -> str | None
     reset = reset_peak()
     turns: list[float] = []
     with FloodingServer(routes) as server:
-        feed = feed_of(server.url, timeouts={"silence": 5.0})
+        feed = feed_of(server.url, timeouts={"silence": 5.0, "drain": 0.2})
         with taking(feed) as taken, HubMeter(time.thread_time).measure() as meter:
             deadline = time.monotonic() + seconds
             while time.monotonic() < deadline and not feed.trouble and not taken.error:
@@ -78,3 +77,40 @@ def survive(routes: dict[str, Sequence[Repeated]], seconds: float) -> str | None
 def test_c1_a_server_that_floods_holds_nobody_up(flood):
     trouble = survive(answer_changes(*FLOODS[flood]), seconds=size(ci=2.0, proof=15.0))
     assert trouble is not None or flood in {"chunks of one byte", "chunk extensions"}, "it was read for ever"
+
+
+MIB = 2**20
+ROW = row(1, pad="x" * 1000)
+LONG = {
+    "a line without an end": [CHUNKED, (chunk(b"x" * 60_000), ENDLESS)],
+    "a row without an end": [CHUNKED, (chunk(PAGE_HEAD + ROW[:-20]), 1), (chunk(b"x" * 60_000), ENDLESS)],
+    "a page of 64 MiB on one line": [
+        (CLOSED + b'{"results":[' + ROW, 1),
+        (b"," + ROW, 63 * MIB // len(ROW)),
+        (b'],"last_seq":"1-x","pending":0}\n', 1),
+    ],
+    "a bomb of gzip": [(ZIPPED + gzip.compress(bytes(300 * MIB), 9), 1)],
+    "a position of 20 MB": [(CLOSED + PAGE_HEAD + b'{"seq":"1-', 1), (b"x" * MIB, 20), (ROW[11:] + b"\n", 1)],
+    "revisions of 60 MB": [
+        (CLOSED + PAGE_HEAD + b'{"seq":"1-x","id":"a","changes":[{"rev":"1-a"}', 1),
+        (b',{"rev":"1-a"}', 60 * MIB // 14),
+        (b"]}\n", 1),
+    ],
+    "an end of 60 MB": [
+        (CLOSED + PAGE_HEAD + b"],\n" + b'"last_seq":[1', 1),
+        (b",1", 30 * MIB),
+        (b"]}\n", 1),
+    ],
+}
+
+
+@pytest.mark.parametrize("long", LONG)
+def test_c4_an_answer_that_nobody_can_hold_costs_bounded_memory(long):
+    trouble = survive(answer_changes(*LONG[long]), seconds=30.0)
+    assert trouble is not None
+
+
+@pytest.mark.parametrize("path", ["/", "/db"])
+def test_c4_an_endless_answer_to_a_question_costs_bounded_memory(path):
+    routes = answer_changes((CLOSED, 1)) | {path: [(CLOSED + b'{"uuid":"', 1), (b"x" * 60_000, ENDLESS)]}
+    assert "larger" in str(survive(routes, seconds=20.0))

@@ -288,7 +288,46 @@ def test_a_deleted_document_that_nests_too_deep_is_gone_and_other_deep_lines_are
             parse_change(line)
 
 
-def test_a_line_may_be_256_mib_long_and_an_end_does_not_change():
-    assert MAX_LINE_BYTES == 268_435_456
+def test_c4_a_line_may_be_64_mib_long_and_an_end_does_not_change():
+    assert MAX_LINE_BYTES == 67_108_864
     with pytest.raises(AttributeError):
         ResponseEnd("1-x").pending = 5
+
+
+@pytest.mark.parametrize("seq", ["9" * 70_000, [1, "x" * 70_000]])
+def test_c4_a_position_of_more_than_64_kib_is_malformed(seq: object):
+    with pytest.raises(MalformedFeedError):
+        parse_change(row(1, seq))
+    for parser, body in ((ContinuousParser(), closing(seq)), (PageParser(), page([], seq))):
+        with pytest.raises(MalformedFeedError):
+            read(parser, body)
+        assert parser.end is None
+
+
+def test_c4_a_row_may_be_long_by_its_document_alone():
+    long = "x" * 2**21
+    assert parse_change(row(1, doc={"a": long})).raw is not None
+    many = [{"rev": f"1-{n:032x}"} for n in range(50_000)]
+    for bad in (row(1, changes=many), row(1, seq="1-" + long)):
+        with pytest.raises(MalformedFeedError):
+            parse_change(bad)
+
+
+def test_c4_a_line_that_is_too_long_is_not_kept_with_the_error():
+    splitter = LineSplitter(max_line_bytes=1000)
+    with pytest.raises(MalformedFeedError):
+        splitter.feed(b"x" * 1001)
+    assert splitter._parts == []
+
+
+@pytest.mark.parametrize("keys", [("results", "last_seq", "pending"), ("last_seq", "pending", "results")])
+def test_c4_a_long_page_on_one_line_is_read_row_by_row(keys: tuple[str, ...]):
+    rows = [json.loads(row(n, pad='["}{\\"' * 40)) for n in range(1, 6000)]
+    page = {"results": rows, "last_seq": "9-x", "pending": 3}
+    line = json.dumps({key: page[key] for key in keys}).encode()
+    assert len(line) > 2**20
+    parser = PageParser()
+    assert [change.id for change, _ in parser.feed(line + b"\n")] == [f"doc-{n}" for n in range(1, 6000)]
+    assert (parser.end.seq, parser.end.pending) == (Seq.of("9-x"), 3)
+    with pytest.raises(MalformedFeedError):
+        list(PageParser().feed(line[:-40] + b"\n"))
