@@ -5,16 +5,22 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import gevent
+from gevent.lock import RLock
 from gevent.pool import Pool
 
+from checkpoints.files.fork_safety import register_for_fork
+
+_IDLE_SECONDS = 1.0  # after which a thread without calls ends
+
 #: The result of a call, or its error.
-Outcome = tuple[Any, Exception | None]
+Outcome = tuple[Any, Exception | KeyboardInterrupt | None]
 Calls = Sequence[Callable[[], Any]]
 
 
@@ -29,9 +35,17 @@ class GreenletCalls:
     def __init__(self, max_parallel: int, timeout_seconds: float | None) -> None:
         self._max_parallel = max_parallel
         self._timeout_seconds = timeout_seconds
+        self._lock = RLock()
 
     def __call__(self, calls: Calls) -> list[Outcome]:
         """Return the outcome of each call, in their order."""
+        with self._lock:
+            return self._call_all(calls)
+
+    def close(self) -> None:
+        """End nothing: each greenlet ends with its call."""
+
+    def _call_all(self, calls: Calls) -> list[Outcome]:
         pool = Pool(self._max_parallel)
         greenlets = []
         try:
@@ -51,6 +65,8 @@ class GreenletCalls:
 class ThreadCalls:
     """Calls in threads, each with its place: the first call is always of the first file.
 
+    The threads are kept for the next calls, and end once there has been none for a while.
+
     Args:
         max_parallel: calls at once.
         timeout_seconds: a call that takes longer is abandoned; None: no limit.
@@ -59,32 +75,40 @@ class ThreadCalls:
     def __init__(self, max_parallel: int, timeout_seconds: float | None) -> None:
         self._max_parallel = max_parallel
         self._timeout_seconds = timeout_seconds
-        self._running: dict[int, threading.Thread] = {}
+        self.abandon()
 
     def __call__(self, calls: Calls) -> list[Outcome]:
         """Return the outcome of each call, in their order."""
-        busy = [place for place, thread in self._running.items() if thread.is_alive()]
-        outcomes: dict[int, Outcome] = dict.fromkeys(busy, (None, _busy()))
-        waiting = deque((place, call) for place, call in enumerate(calls) if place not in outcomes)
+        with self._lock:
+            return self._call_all(calls)
+
+    def close(self) -> None:
+        """End the threads; those that are still in a call end after it."""
+        for worker in self._workers.values():
+            worker.end()
+
+    def abandon(self) -> None:
+        """Begin without threads: in a forked child there are none."""
+        self._lock = threading.RLock()
+        self._workers: defaultdict[int, _Worker] = defaultdict(_Worker)
+        register_for_fork(self)
+
+    def _call_all(self, calls: Calls) -> list[Outcome]:
+        places = range(len(calls))
+        outcomes: dict[int, Outcome] = {p: (None, _busy()) for p in places if self._workers[p].is_busy}
+        waiting = deque(place for place in places if place not in outcomes)
         ended: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
         deadlines: dict[int, float] = {}
         while len(outcomes) < len(calls):
             while waiting and len(deadlines) < self._max_parallel:
-                place, call = waiting.popleft()
+                place = waiting.popleft()
                 deadlines[place] = time.monotonic() + (self._timeout_seconds or math.inf)
-                self._start(place, call, ended)
+                self._workers[place].start(place, calls[place], ended)
             found = self._next(ended, deadlines)
             outcomes |= found
             for place in found:
                 del deadlines[place]
-        return [outcomes[place] for place in range(len(calls))]
-
-    def _start(self, place: int, call: Callable[[], Any], ended: SimpleQueue[tuple[int, Outcome]]) -> None:
-        def run() -> None:
-            ended.put((place, _outcome(call)))
-
-        self._running[place] = threading.Thread(target=run, daemon=True)
-        self._running[place].start()
+        return [outcomes[place] for place in places]
 
     def _next(
         self, ended: SimpleQueue[tuple[int, Outcome]], deadlines: Mapping[int, float]
@@ -96,16 +120,66 @@ class ThreadCalls:
         except Empty:
             now = time.monotonic()
             return {p: (None, _late(self._timeout_seconds)) for p, until in deadlines.items() if until <= now}
-        del self._running[place]
         return {place: outcome} if place in deadlines else {}  # else it was late, and was counted as such
+
+
+class _Worker:
+    """A thread that makes one call after the other, and ends when it has had none for a while.
+
+    Attributes:
+        is_busy: whether it is in a call.
+    """
+
+    def __init__(self) -> None:
+        self.is_busy = False
+        self._guard = threading.Lock()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._runs = False
+
+    def start(self, place: int, call: Callable[[], Any], ended: SimpleQueue[tuple[int, Outcome]]) -> None:
+        """Start a call; its place and outcome are put into `ended`."""
+
+        def run() -> None:
+            outcome = _outcome(call)
+            self.is_busy = False
+            ended.put((place, outcome))
+
+        self.is_busy = True
+        with self._guard:
+            self._calls.put(run)
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, daemon=True).start()
+
+    def end(self) -> None:
+        """End the thread, after the call that it is in."""
+        with self._guard:
+            if self._runs:
+                self._calls.put(None)
+
+    def _run(self) -> None:
+        while run := self._take():
+            run()
+            del run  # and what it holds
+
+    def _take(self) -> Callable[[], None] | None:
+        """Return the next call; None where the thread ends."""
+        while True:
+            with suppress(Empty):
+                if run := self._calls.get(timeout=_IDLE_SECONDS):
+                    return run
+            with self._guard:
+                if self._calls.empty():
+                    self._runs = False
+                    return None
 
 
 def _outcome(call: Callable[[], Any]) -> Outcome:
     try:
         return call(), None
-    except Exception as error:  # noqa: BLE001 - the caller is told of it, once all have ended
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the caller raises it, once all have ended
         return None, error
-    except SystemExit as error:  # would end a thread without a word
+    except BaseException as error:  # noqa: BLE001 - would end a thread or greenlet without a word
         return None, RuntimeError(repr(error))
 
 

@@ -10,14 +10,11 @@ fail. Works with any file-like objects, also for reading and iterating. The call
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
-
-from gevent.lock import RLock
 
 from pillows.errors import PillowError
 from pillows.standalone.backends import is_patched
@@ -56,7 +53,9 @@ class ParallelError(PillowError):
 
 
 class ParallelWriter:
-    """Proxies several file-like objects.
+    """Proxies several file-like objects. Each call is made on all of them at once, by one caller at a time.
+
+    Only lines of files that can seek are read in turn while iterating, unless there is a timeout.
 
     Args:
         files: the objects; they are closed with this one.
@@ -81,10 +80,9 @@ class ParallelWriter:
             raise ValueError("max_parallel is at least 1")
         self._files = tuple(files)
         self._ignore_diff = frozenset(ignore_diff)
-        # One caller at a time, so that every file sees the calls in the same order.
-        self._lock: AbstractContextManager[Any] = RLock() if is_patched() else threading.RLock()
         calls = GreenletCalls if is_patched() else ThreadCalls
         self._call_all = calls(max_parallel or len(files), timeout_seconds)
+        self._has_timeout = timeout_seconds is not None
 
     def __getattr__(self, name: str) -> Any:
         """Return an attribute of all files: a method calls theirs, any other value must be the same.
@@ -107,8 +105,13 @@ class ParallelWriter:
             DivergenceError: they differ, or one has ended before the others.
         """
         iterators = [iter(file) for file in self._files]
-        while (line := self._next(iterators)) is not _END:
-            yield line
+        # Lines of files on a disk or in memory come at once: handing each to a thread takes far longer.
+        if not self._has_timeout and all(_is_seekable(file) for file in self._files):
+            lines: Iterable[Sequence[Any]] = zip_longest(*iterators, fillvalue=_END)
+        else:
+            lines = iter(partial(self._next_lines, iterators), [_END] * len(iterators))
+        for each in lines:
+            yield self._agree_on("next", each)
 
     def __next__(self) -> Any:
         """Return the next line of the files.
@@ -117,7 +120,7 @@ class ParallelWriter:
             StopIteration: all have ended.
             DivergenceError: as of iterating.
         """
-        line = self._next(self._files)
+        line = self._agree_on("next", self._next_lines(self._files))
         if line is _END:
             raise StopIteration
         return line
@@ -128,7 +131,10 @@ class ParallelWriter:
         Raises:
             ParallelError: some could not be closed; all others are.
         """
-        self._all("close", [file.close for file in self._files])
+        try:
+            self._all("close", [file.close for file in self._files])
+        finally:
+            self._call_all.close()
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -145,8 +151,8 @@ class ParallelWriter:
                 raise
             error.add_note(str(failed))
 
-    def _next(self, iterators: Sequence[Any]) -> Any:
-        return self._agree_on("next", self._all("next", [partial(next, each, _END) for each in iterators]))
+    def _next_lines(self, iterators: Sequence[Any]) -> list[Any]:
+        return self._all("next", [partial(next, each, _END) for each in iterators])
 
     def _call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         calls = [partial(getattr(file, name), *args, **kwargs) for file in self._files]
@@ -154,9 +160,13 @@ class ParallelWriter:
 
     def _all(self, name: str, calls: Sequence[Callable[[], Any]]) -> list[Any]:
         """Return the result of each call, once all have ended."""
-        with self._lock:
-            outcomes = self._call_all(calls)
-        errors = {i: error for i, (_, error) in enumerate(outcomes) if error is not None}
+        outcomes = self._call_all(calls)
+        errors = {}
+        for i, (_, error) in enumerate(outcomes):
+            if isinstance(error, KeyboardInterrupt):
+                raise error
+            if error is not None:
+                errors[i] = error
         if errors:
             answers = {i: result for i, (result, error) in enumerate(outcomes) if error is None}
             details = "; ".join(f"file {i}: {type(e).__name__}: {e}" for i, e in errors.items())
@@ -164,11 +174,15 @@ class ParallelWriter:
         return [result for result, _ in outcomes]
 
     def _agree_on(self, name: str, results: Sequence[Any]) -> Any:
-        first, *others = results
-        if name not in self._ignore_diff and any(other != first for other in others):
+        first = results[0]
+        if name not in self._ignore_diff and results.count(first) != len(results):
             shown = ", ".join(_abbreviate(result) for result in results)
             raise DivergenceError(f"{name} answered differently: {shown}", results)
         return first
+
+
+def _is_seekable(file: Any) -> bool:
+    return bool(getattr(file, "seekable", bool)())
 
 
 def _abbreviate(result: object) -> str:
