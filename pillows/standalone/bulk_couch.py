@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -145,5 +145,10 @@ def to_outcome(documents: Sequence[BulkDocument], rows: Sequence[WrittenRow]) ->
 
 
 def _replace_rev(document: BulkDocument, rev: str) -> BulkDocument:
-    body: Mapping[str, Any] = {k: v for k, v in msgspec.json.decode(document.body).items() if k != "_rev"}
-    return BulkDocument.of({**body, "_rev": rev} if rev else body)
+    # Raw: a number keeps its digits.
+    body = msgspec.json.decode(document.body, type=dict[str, msgspec.Raw]) | {
+        "_rev": msgspec.Raw(b'"%s"' % rev.encode())
+    }
+    if not rev:
+        del body["_rev"]
+    return BulkDocument(id=document.id, body=msgspec.json.encode(body))

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import msgspec
 
+from pillows import strict_json
+
 
 class BulkDocument(msgspec.Struct, frozen=True):
     """A document, encoded when it was pushed.
@@ -25,16 +27,17 @@ class BulkDocument(msgspec.Struct, frozen=True):
         """Encode a document.
 
         Raises:
-            TypeError, ValueError: it is not a JSON object.
+            TypeError, ValueError: it is not a JSON object; a value that JSON cannot hold is named.
         """
         if isinstance(document, bytes):
+            document.decode()  # the parser skips what is not asked for, whatever its bytes
             return cls(id=msgspec.json.decode(document, type=_Named).id, body=document)
         if not isinstance(document, Mapping):
             raise TypeError(f"a document is a mapping, not {type(document).__name__}")
         id = document.get("_id", "")
         if not isinstance(id, str):
             raise TypeError(f"an _id is text, not {type(id).__name__}")
-        return cls(id=id, body=msgspec.json.encode(document))
+        return cls(id=id, body=strict_json.encode(dict(document)))
 
 
 class _Named(msgspec.Struct):
