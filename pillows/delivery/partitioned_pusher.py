@@ -59,7 +59,7 @@ class PartitionedPusher(Generic[Item]):
                 errors.append(error)
         raise_most_severe(errors)
 
-    def kill(self) -> None:
+    def kill(self, *, block: bool = True) -> None:
         """Kill the writers. What they were writing may or may not be written."""
         for lane in self._lanes:
-            lane.kill()
+            lane.kill(block=block)

@@ -76,9 +76,16 @@ class Pusher(Generic[Item]):
         if self._error is not None and not isinstance(self._error, StoppedError):
             raise self._error
 
-    def kill(self) -> None:
-        """Kill the writer. What it was writing may or may not be written."""
-        self._writer.kill()
+    def kill(self, *, block: bool = True) -> None:
+        """Kill the writer; who waits in `push` gets a `StoppedError`.
+
+        What it was writing may or may not be written.
+
+        Args:
+            block: wait for its end.
+        """
+        self._leave()
+        self._writer.kill(block=block)
 
     def _leave(self) -> None:
         self._batcher.fail(StoppedError())

@@ -23,8 +23,8 @@ class Task(Protocol):
     def join(self) -> None:
         """Wait until it has ended."""
 
-    def kill(self) -> None:
-        """End it as soon as possible."""
+    def kill(self, *, block: bool = True) -> None:
+        """End it as soon as possible; wait for its end if it is a greenlet and `block`."""
 
 
 class GreenletBackend:
@@ -113,7 +113,7 @@ class _Thread:
         with self._threads.unlocked():
             self._thread.join()
 
-    def kill(self) -> None:
+    def kill(self, *, block: bool = True) -> None:  # noqa: ARG002 - a thread is never waited for
         self._end()
 
     def _in_turn(self) -> None:

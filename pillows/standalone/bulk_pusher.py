@@ -16,6 +16,7 @@ of either may push. The function that writes, and the observer, are called from 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,14 +25,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from checkpoints import TailKey
+from checkpoints.files.fork_safety import register_for_fork
 from pillows.clock import Clock, SystemClock
+from pillows.couch.errors import MissingError
 from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
-from pillows.standalone.backends import get_backend
+from pillows.standalone.backends import get_backend, is_patched
 from pillows.standalone.bulk_couch import CouchBulkWriter
 from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
 
@@ -127,7 +130,8 @@ class BulkPusher:
         self._stop = self._backend.event()
         self._under_way = 0
         self._idle = self._backend.event()
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
+        self._pid = os.getpid()
         # Without validation: the limits of a configured batch are not those of a program.
         options = BatchOptions.model_construct(
             max_docs=threshold, max_bytes=max_bytes, linger=max_age_seconds
@@ -140,6 +144,7 @@ class BulkPusher:
 
         with self._backend.lock():
             self._lanes = PartitionedPusher(lane, max_in_flight, attrgetter("id"))
+        register_for_fork(self)
 
     @property
     def waiting(self) -> int:
@@ -154,19 +159,20 @@ class BulkPusher:
 
         Raises:
             TypeError, ValueError: it has no JSON form; nothing else is affected.
-            PusherClosed: `finish` was called.
+            PusherClosed: `finish` or `close` was called, or the pusher belongs to another process.
             The error that a batch ended with: documents in flight may not be written.
         """
         made = BulkDocument.of(document)
+        self._ensure_own()
         with self._backend.lock():
-            if self._closed:
-                raise PusherClosed
+            self._ensure_open()
             self._began()
             try:
                 self._lanes.push(made, len(made.body))
-            except StoppedError:
+            except StoppedError:  # while this waited
                 self._ended(1)
-                raise PusherClosed from None  # while this waited
+                self._ensure_open()
+                raise
             except BaseException:
                 self._ended(1)
                 raise
@@ -176,13 +182,16 @@ class BulkPusher:
 
         Raises:
             The error that a bulk ended with.
+            PusherClosed: `close` was called before everything was final, or the pusher belongs to another
+                process.
         """
+        self._ensure_own()
         with self._backend.lock():
-            while self._under_way and self._error is None:
+            while self._under_way and self._error is None and not self._closed:
                 self._lanes.flush()
                 self._clock.wait(self._idle, 0.05)
-        if self._error is not None:
-            raise self._error
+            if self._under_way or self._error is not None:
+                self._ensure_open()
         return self.counts
 
     def finish(self) -> BulkCounts:
@@ -197,10 +206,16 @@ class BulkPusher:
             self.close()
 
     def close(self) -> None:
-        """End at once: documents in flight may or may not be written. May be called twice."""
+        """End at once: documents in flight may or may not be written. May be called twice.
+
+        In a forked child it does nothing: the documents are the parent's.
+        """
+        if self._pid != os.getpid():
+            return
         with self._backend.lock():
             self._closed = True
             self._stop.set()
+            self._idle.set()
             self._lanes.kill()
         for couch in self._couches:
             couch.close()
@@ -217,6 +232,23 @@ class BulkPusher:
             self.finish()
         else:
             self.close()
+
+    def abandon(self) -> None:
+        """End the greenlets, in a forked child: the documents are the parent's. Threads are not there."""
+        if is_patched():
+            self._lanes.kill(block=False)
+
+    def _ensure_own(self) -> None:
+        if self._pid != os.getpid():
+            raise PusherClosed(
+                f"the pusher belongs to process {self._pid}, from which this one was forked: make one here"
+            )
+
+    def _ensure_open(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise PusherClosed
 
     def _began(self) -> None:
         self._under_way += 1
@@ -238,10 +270,11 @@ class BulkPusher:
         began = self._clock.monotonic()
         try:
             outcome = (self._until_done(write, documents) or BulkOutcome()).with_counts(documents)
-        except Exception as error:
-            self._error = self._error or error
+        except BaseException as error:
+            if not self._closed and self._pid == os.getpid():
+                self._error = self._error or error
             self._idle.set()
-            raise
+            raise StoppedError from error  # whoever pushes or flushes gets the error itself
         self.counts.add(len(documents), outcome)
         self._observer.batch(
             self._tail,
@@ -258,6 +291,8 @@ class BulkPusher:
             try:
                 with self._backend.unlocked():
                     return write(documents)
+            except MissingError:
+                raise  # of the database: it is made by whoever has the right to
             except RetryableError as error:
                 delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
                 if self._max_tries is not None and backoff.attempts >= self._max_tries:
@@ -271,7 +306,9 @@ class BulkPusher:
                 )
                 if self._clock.wait(self._stop, delay_seconds):
                     raise
-            except SystemExit as error:  # would end a thread without a word
+            except (Exception, KeyboardInterrupt):
+                raise
+            except BaseException as error:
                 raise RuntimeError(repr(error)) from error
 
 

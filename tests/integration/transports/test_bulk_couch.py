@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit, urlunsplit
 
+import gevent
 import msgspec
 import pytest
 
 from pillows import BulkPusher
+from pillows.couch.errors import MissingError
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.standalone.bulk_couch import ConflictError, connection_of
 from tests.servers.scripted import json_reply
@@ -49,6 +51,13 @@ def test_everything_pushed_is_stored(couch_db, pusher, lanes):
             pushing.push(person)
     assert pushing.counts.ok == 1050
     assert stored(couch_db) == {person["_id"]: person["n"] for person in people(1050)}
+
+
+def test_e2_a_missing_database_is_said_at_once(couch):
+    pusher = BulkPusher(url_of(couch, "is-missing"))
+    pusher.push({"_id": "a"})
+    with gevent.Timeout(10), pytest.raises(MissingError):
+        pusher.finish()
 
 
 def test_a_conflict_is_listed_and_the_others_are_written(couch_db, pusher):

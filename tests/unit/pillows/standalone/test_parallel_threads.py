@@ -1,0 +1,103 @@
+"""ParallelWriter: its threads are kept, and each call returns or raises, also in a forked child."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.pillows.standalone.test_bulk_life_cycle import run
+
+HEAD = """
+import io, os, sys
+if sys.argv[1] == "patched":
+    from gevent import monkey
+    monkey.patch_all()
+import asyncio, threading
+import gevent
+from pillows import ParallelWriter
+from pillows.standalone.parallel_writer import ParallelError
+"""
+
+BOTH = pytest.mark.parametrize("mode", ["patched", "ordinary"])
+
+
+def test_e3_three_files_take_three_threads_however_many_calls() -> None:
+    script = """
+seen = []
+class File(io.BytesIO):
+    def write(self, data):
+        seen.append(threading.current_thread())
+        return super().write(data)
+
+with ParallelWriter([File() for _ in range(3)]) as writer:
+    for number in range(500):
+        writer.write(b"x")
+assert len(seen) == 1500
+assert len(set(seen)) == 3, len(set(seen))
+for thread in set(seen):
+    thread.join(10)
+    assert not thread.is_alive()
+"""
+    run("-c", HEAD + script, "ordinary")
+
+
+@BOTH
+def test_e3_lines_of_files_on_a_disk_are_read_without_threads_and_greenlets(mode: str) -> None:
+    script = """
+def refuse(*_):
+    raise AssertionError("a call of its own for a line")
+
+writer = ParallelWriter([io.BytesIO(b"a\\n" * 20_000) for _ in range(3)])
+writer._call_all._call_all = refuse
+assert sum(line == b"a\\n" for line in writer) == 20_000
+"""
+    run("-c", HEAD + script, mode)
+
+
+@BOTH
+def test_e1_whatever_a_file_raises_reaches_the_caller(mode: str) -> None:
+    script = """
+class File(io.BytesIO):
+    def write(self, data):
+        raise self.error
+
+for error in (gevent.Timeout(5), gevent.GreenletExit(), asyncio.CancelledError(), SystemExit(3)):
+    file, other = File(), io.BytesIO()
+    file.error = error
+    try:
+        ParallelWriter([file, other]).write(b"x")
+    except ParallelError as raised:
+        assert type(raised.errors[0]) is RuntimeError and repr(error) in str(raised), raised
+        assert raised.results == {1: 1}
+    else:
+        raise AssertionError(error)
+file.error = KeyboardInterrupt()
+try:
+    ParallelWriter([file, other]).write(b"x")
+except KeyboardInterrupt:
+    pass
+else:
+    raise AssertionError
+"""
+    run("-c", HEAD + script, mode)
+
+
+@BOTH
+def test_e1_a_forked_child_may_write_too(mode: str) -> None:
+    script = """
+files = [io.BytesIO() for _ in range(3)]
+writer = ParallelWriter(files)
+writer.write(b"parent")
+child = os.fork()
+if not child:
+    code = 1
+    try:
+        assert writer.write(b", child") == 7
+        writer.close()
+        code = 0
+    finally:
+        os._exit(code)
+assert os.waitpid(child, 0)[1] == 0
+assert writer.write(b"!") == 1
+assert [file.getvalue() for file in files] == [b"parent!"] * 3
+"""
+    run("-c", HEAD + script, mode)
