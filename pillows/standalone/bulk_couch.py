@@ -25,6 +25,10 @@ class ConflictError(PermanentError):
     """The database has another revision of a document."""
 
 
+class MissingDatabaseError(PermanentError):
+    """The database does not exist."""
+
+
 class _Value(msgspec.Struct):
     rev: str = ""
 
@@ -64,6 +68,7 @@ class CouchBulkWriter:
         Raises:
             RetryableError: the server is away or busy; nothing is known of the batch.
             AccessError: it does not let us in.
+            MissingDatabaseError: the database does not exist; waiting does not make it.
             ConflictError: there is a conflict, and `on_conflict` is `fail`.
         """
         if self._create:
@@ -93,7 +98,10 @@ class CouchBulkWriter:
     def _send(self, documents: Sequence[BulkDocument]) -> list[WrittenRow]:
         """Return the row of each document, in their order."""
         edits = [(document.id, [document.body]) for document in documents]
-        rows = bulk_docs(self._couch, self._database, edits)
+        try:
+            rows = bulk_docs(self._couch, self._database, edits)
+        except MissingError as error:
+            raise MissingDatabaseError(f"{error} Create it, or pass create=True.") from error
         if len(rows) != len(documents):
             raise RetryableError(f"CouchDB answered {len(rows)} rows to {len(documents)} documents.")
         return rows

@@ -27,7 +27,6 @@ from typing import Any, Self
 from checkpoints import TailKey
 from checkpoints.files.fork_safety import register_for_fork
 from pillows.clock import Clock, SystemClock
-from pillows.couch.errors import MissingError
 from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
@@ -291,8 +290,6 @@ class BulkPusher:
             try:
                 with self._backend.unlocked():
                     return write(documents)
-            except MissingError:
-                raise  # of the database: it is made by whoever has the right to
             except RetryableError as error:
                 delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
                 if self._max_tries is not None and backoff.attempts >= self._max_tries:

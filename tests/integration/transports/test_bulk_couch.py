@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from pillows import BulkPusher
-from pillows.couch.errors import MissingError
 from pillows.errors import AccessError, ConfigError, RetryableError
-from pillows.standalone.bulk_couch import ConflictError, connection_of
+from pillows.standalone.bulk_couch import ConflictError, MissingDatabaseError, connection_of
 from tests.servers.scripted import json_reply
 from tests.support.clock import FakeClock
 
@@ -56,7 +55,7 @@ def test_everything_pushed_is_stored(couch_db, pusher, lanes):
 def test_e2_a_missing_database_is_said_at_once(couch):
     pusher = BulkPusher(url_of(couch, "is-missing"))
     pusher.push({"_id": "a"})
-    with gevent.Timeout(10), pytest.raises(MissingError):
+    with gevent.Timeout(10), pytest.raises(MissingDatabaseError, match="create=True"):
         pusher.finish()
 
 
