@@ -84,6 +84,7 @@ class FanOut:
             refused.update(result.refused)
             dead.update(result.dead)
             if not result.retry:
+                self._retrier.end(backoff)
                 break
             if len(result.retry) < len(batch.documents):
                 backoff.reset()

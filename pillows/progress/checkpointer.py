@@ -58,6 +58,7 @@ class Checkpointer:
     Attributes:
         current: the newest acknowledged position; may not be saved yet.
         saved: the checkpoint that was saved last.
+        save_error: why the last save has failed; empty if it has not.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Checkpointer:
         self._observer = observer
         self._dead_letters = dead_letters
         self._copy_to_target = copy_to_target
+        self.save_error = ""
         self._saved_at = clock.monotonic()
         self._save_seconds = 0.0
         self._in_target: Checkpoint | None = checkpoint
@@ -134,15 +136,18 @@ class Checkpointer:
         try:
             self._flush_dead_letters()
             if checkpoint == self.saved and self._is_in_target(checkpoint):
+                self.save_error = ""
                 self._refuse_edited()
                 return
             self.copy()
             self._store.save(self._key, checkpoint)
         except StoreWriteError as error:
-            details = {"error": str(error)}
+            self.save_error = str(error)
+            details = {"error": self.save_error}
             self._observer.warning(self._key, event="checkpoint.not_saved", details=details)
             self._refuse_edited()
             return
+        self.save_error = ""
         self.saved = checkpoint
         self._save_seconds = self._clock.monotonic() - began
         self._observer.checkpoint(self._key, checkpoint=checkpoint, seconds=self._save_seconds)

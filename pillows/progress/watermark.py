@@ -63,9 +63,14 @@ class WatermarkMove:
 
 
 class Watermark:
-    """Follows the ranges of one tail."""
+    """Follows the ranges of one tail.
+
+    Attributes:
+        changes: number of changes that it has not passed yet.
+    """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._ranges: deque[PendingRange] = deque()
 
     def begin(self, batch: ChangeBatch, arrived_at: float = 0.0) -> PendingRange:
@@ -77,6 +82,7 @@ class Watermark:
         """
         segment = PendingRange(batch, arrived_at)
         self._ranges.append(segment)
+        self.changes += segment.changes
         return segment
 
     def peek(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
@@ -105,6 +111,7 @@ class Watermark:
         if take:
             for _ in range(passed):
                 self._ranges.popleft()
+            self.changes -= changes
         return WatermarkMove(
             seq=seq,
             changes=changes,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from checkpoints import StoreWriteError, TailKey
-from pillows.errors import RetryableError
+from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
 from pillows.retry.cancellable import StopAwareWaiter
@@ -23,13 +23,14 @@ class Retrier:
         tail: the tail, for the observer.
         waiter: waits between attempts.
         observer: receives each failure before the wait.
-        on_retry: called with where and why before each wait.
+        on_trouble: called with the operation's back-off and the reason before each wait, and with "" once
+            the operation has succeeded, or is refused for good.
     """
 
     tail: TailKey
     waiter: StopAwareWaiter
     observer: Observer
-    on_retry: Callable[[str, str], None] = lambda _where, _error: None
+    on_trouble: Callable[[Backoff, str], None] = lambda _operation, _reason: None
 
     def retry_write(self, where: str, attempt: Callable[[], T], backoff: Backoff | None = None) -> T:
         """Call `attempt` until it raises neither `RetryableError` nor `StoreWriteError`.
@@ -39,11 +40,30 @@ class Retrier:
         Args:
             where: what the observer is told: a transport's name, `checkpoint` or `source`.
             attempt: writes.
-            backoff: counts failures; a new one unless given.
+            backoff: counts failures; a new one unless given. Whoever gives it calls `end` with it.
 
         Raises:
             StoppedError: a stop was requested.
         """
+        if backoff is not None:
+            return self._retry(where, attempt, backoff)
+        backoff = Backoff()
+        try:
+            result = self._retry(where, attempt, backoff)
+        except (StoppedError, FatalError):  # the run ends in trouble
+            raise
+        except Exception:
+            self.end(backoff)
+            raise
+        self.end(backoff)
+        return result
+
+    def end(self, backoff: Backoff) -> None:
+        """Report that the operation with this back-off is not retried any more."""
+        if backoff.attempts:
+            self.on_trouble(backoff, "")
+
+    def _retry(self, where: str, attempt: Callable[[], T], backoff: Backoff) -> T:
         while True:
             try:
                 return attempt()
@@ -51,7 +71,6 @@ class Retrier:
                 failure = error
             except StoreWriteError as error:
                 failure = RetryableError(str(error))
-            backoff = backoff or Backoff()
             self.wait(where, failure, backoff)
 
     def retry_read(self, where: str, attempt: Callable[[], T]) -> T:
@@ -68,5 +87,5 @@ class Retrier:
         self.observer.retry(
             self.tail, where=where, error=str(error), attempt=backoff.attempts, delay_seconds=delay_seconds
         )
-        self.on_retry(where, str(error))
+        self.on_trouble(backoff, f"{where}: {error}")
         self.waiter.wait(delay_seconds)

@@ -14,6 +14,9 @@ from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_run import TailRun
 from pillows.runtime.tail_settings import TailServices, TailSettings
 
+#: A target that takes longer for a batch makes its tail `catching-up`.
+SLOW_WRITE_SECONDS = 5.0
+
 
 class Tail:
     """Runs a tail until it is stopped.
@@ -79,14 +82,15 @@ class Tail:
         saved = progress.checkpointer.saved if progress else None
         clock = self._services.clock
         last_byte_at = self._run.feed.last_byte_at if self._run else None
+        state, reason = self._state_and_reason()
         return TailStatus(
             pillow=self.key.pillow,
             source=self.key.source,
-            state=self.state,
-            reason=self.reason,
+            state=state,
+            reason=reason,
             seq=str(saved.seq) if saved else None,
             changes=progress.checkpoint.changes if progress else 0,
-            pending=self._monitor.pending,
+            pending=self._pending(),
             epoch=saved.epoch if saved else None,
             pass_number=saved.pass_epoch if saved and not saved.pass_done else None,
             dead_letters=self._services.dead_letters.count(self.key),
@@ -95,6 +99,18 @@ class Tail:
             checkpoint_age_seconds=max(0.0, clock.wall() - saved.saved_at) if saved else None,
             pipeline_changed_at=saved.pipeline_changed_at if saved else None,
         )
+
+    def _state_and_reason(self) -> tuple[State, str]:
+        """Return the state; a tail whose target has long not answered is not live."""
+        seconds = self._run.writing_seconds if self._run else 0.0
+        if self.state is State.LIVE and seconds >= SLOW_WRITE_SECONDS:
+            return State.CATCHING_UP, f"a batch has been written for {seconds:.0f} s"
+        return self.state, self.reason
+
+    def _pending(self) -> int | None:
+        """Return the number of changes that are not acknowledged, as far as the server has said it."""
+        unread = self._monitor.pending
+        return None if unread is None or self._run is None else unread + self._run.unacknowledged
 
     def _run_once(self, halt: Event) -> None:
         self._monitor.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.models import ChangeBatch
@@ -9,9 +11,15 @@ from pillows.observer import Observer
 from pillows.progress.watermark import WatermarkMove
 from pillows.runtime.status import State
 
+#: The operation that reads the feed.
+_FEED = "feed"
+
 
 class TailMonitor:
     """Follows the state of one tail.
+
+    A tail is in trouble while anything is retried. Each trouble is ended only by the success of what was
+    retried: that the source answers says nothing about the target.
 
     Args:
         key: the tail.
@@ -21,7 +29,7 @@ class TailMonitor:
     Attributes:
         state, reason: the tail's state, and why it is in it.
         ticked_at: monotonic seconds of the last sign of life.
-        pending: changes after the checkpoint, as the server last said; None if unknown.
+        pending: changes that are not read yet, as the server last said; None if unknown.
         pending_at: monotonic seconds when it said so.
     """
 
@@ -34,6 +42,7 @@ class TailMonitor:
         self._clock = clock
         self._observer = observer
         self._caught_up = False
+        self._troubles: dict[Hashable, str] = {}
 
     def tick(self) -> None:
         """Note a sign of life."""
@@ -42,6 +51,7 @@ class TailMonitor:
     def start(self) -> None:
         """Note that a run starts."""
         self._caught_up = False
+        self._troubles.clear()
         self.enter(State.STARTING)
 
     def note_batch(self, batch: ChangeBatch, trouble: str | None) -> None:
@@ -53,19 +63,28 @@ class TailMonitor:
         """
         self.tick()
         self.note_pending(batch.pending)
-        if trouble:
-            self.enter(State.BACKING_OFF, trouble)
-        elif self.state in (State.STARTING, State.BACKING_OFF):
+        self.note_trouble(_FEED, trouble or "")
+        if self.state is State.STARTING:
             self._resume()
 
     def note_pending(self, pending: int | None) -> None:
-        """Note the number of changes after the checkpoint; None says nothing."""
+        """Note the number of changes that are not read yet; None says nothing."""
         if pending is not None:
             self.pending, self.pending_at = pending, self._clock.monotonic()
 
-    def note_retry(self, where: str, error: str) -> None:
-        """Note that something is retried."""
-        self.enter(State.BACKING_OFF, f"{where}: {error}")
+    def note_trouble(self, operation: Hashable, reason: str) -> None:
+        """Note why an operation is retried; an empty reason says that it has succeeded.
+
+        Args:
+            operation: identifies the operation.
+            reason: where it failed, and why.
+        """
+        if reason:
+            self._troubles.pop(operation, None)  # the newest is last
+            self._troubles[operation] = reason
+            self.enter(State.BACKING_OFF, reason)
+        elif self._troubles.pop(operation, None) is not None:
+            self._resume()
 
     def note_move(self, move: WatermarkMove) -> None:
         """Note that a batch was acknowledged."""
@@ -79,4 +98,7 @@ class TailMonitor:
             self._observer.state(self._key, state=state, reason=reason)
 
     def _resume(self) -> None:
-        self.enter(State.LIVE if self._caught_up else State.CATCHING_UP)
+        if self._troubles:
+            self.enter(State.BACKING_OFF, list(self._troubles.values())[-1])
+        else:
+            self.enter(State.LIVE if self._caught_up else State.CATCHING_UP)

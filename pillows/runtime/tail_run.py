@@ -73,7 +73,7 @@ class TailRun:
             settings.key,
             StopAwareWaiter(services.clock, halt, monitor.tick),
             services.observer,
-            monitor.note_retry,
+            monitor.note_trouble,
         )
         self._settings = settings
         self._services = services
@@ -83,7 +83,7 @@ class TailRun:
         self._transports: Sequence[Transport] = ()
         self._lock = RLock()  # writer and saver take turns at targets and checkpoint
         self._trouble: Exception | None = None
-        self._in_flight = 0
+        self._writes_began: list[float] = []  # monotonic seconds of those in flight, oldest first
         self._housekeeping = Housekeeping(services.clock, halt, self._fail)
 
     def run(self) -> None:
@@ -130,6 +130,16 @@ class TailRun:
                 raise self._trouble
             with self._lock:
                 self._opened.checkpointer.save()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Number of changes that were read and are not acknowledged yet."""
+        return self.progress.watermark.changes if self.progress is not None else 0
+
+    @property
+    def writing_seconds(self) -> float:
+        """How long the oldest write in flight has taken so far."""
+        return self._services.clock.monotonic() - self._writes_began[0] if self._writes_began else 0.0
 
     # --- parts
 
@@ -229,15 +239,22 @@ class TailRun:
     def _write(self, writer: BatchWriter, items: Sequence[Item]) -> None:
         """Write a batch, and act on how far that moved the tail."""
         self._monitor.tick()
-        self._note_in_flight(1)
-        try:
+        with self._note_in_flight():
             self._write_locked(writer, items)
-        finally:
-            self._note_in_flight(-1)
 
-    def _note_in_flight(self, more: int) -> None:
-        self._in_flight += more
-        self._services.observer.in_flight(self._settings.key, batches=self._in_flight)
+    @contextmanager
+    def _note_in_flight(self) -> Iterator[None]:
+        began = self._services.clock.monotonic()
+        self._writes_began.append(began)
+        self._report_in_flight()
+        try:
+            yield
+        finally:
+            self._writes_began.remove(began)
+            self._report_in_flight()
+
+    def _report_in_flight(self) -> None:
+        self._services.observer.in_flight(self._settings.key, batches=len(self._writes_began))
 
     def _write_locked(self, writer: BatchWriter, items: Sequence[Item]) -> None:
         # A single writer keeps the lock: the saver writes into a transactional target, too.
@@ -246,7 +263,9 @@ class TailRun:
             with self._lock:
                 if move.caught_up and not self._opened.checkpoint.pass_done:
                     self._finish_pass()
+        self._monitor.note_trouble("copy", "")  # the rows brought the checkpoint along
         self._monitor.note_move(move)
+        self._note_save()
 
     def _finish_pass(self) -> None:
         """Sweep: the pass has seen everything, so rows that it did not write again are gone from the source.
@@ -279,6 +298,11 @@ class TailRun:
     def _save_if_due(self) -> None:
         with self._lock:
             self._opened.checkpointer.save_if_due()
+        self._note_save()
+
+    def _note_save(self) -> None:
+        error = self._opened.checkpointer.save_error
+        self._monitor.note_trouble("checkpoint", f"checkpoint: {error}" if error else "")
 
     def _copy_to_target(self, checkpoint: Checkpoint) -> bool:
         """Save a checkpoint in the transactional target without rows; return whether that worked."""
@@ -292,14 +316,18 @@ class TailRun:
             self._services.observer.warning(
                 self._settings.key, event="checkpoint.not_copied", details=details
             )
+            self._monitor.note_trouble("copy", f"{self._transports[0].name}: {error}")
             return False
+        self._monitor.note_trouble("copy", "")
         return True
 
     def _ask_for_lag(self) -> None:
         """Ask the source for the lag while the feed does not report it."""
         if self._services.clock.monotonic() - self._monitor.pending_at >= LAG_SECONDS:
+            unacknowledged = self.unacknowledged
             with suppress(PillowError):  # the feed meets it too, and reports it
-                self._monitor.note_pending(self.feed.pending(self._opened.checkpoint.seq))
+                pending = self.feed.pending(self._opened.checkpoint.seq)
+                self._monitor.note_pending(None if pending is None else max(0, pending - unacknowledged))
 
     def _fail(self, error: Exception) -> None:
         """Let the run end with an error of one of its jobs."""
