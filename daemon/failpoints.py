@@ -3,7 +3,8 @@
 Arming a failpoint wraps the method that it names, so code pays nothing for one that is not armed.
 `PILLOWD_FAILPOINT=NAME:COUNT` kills the process, as `kill -9` does, when the place is reached for the
 COUNT-th time. `NAME:COUNT:ENOSPC:TIMES` raises that error instead, TIMES times in a row. Separate
-several by commas. Only `daemon` reads the variable.
+several by commas. Only `daemon` reads the variable, and only if `PILLOWD_TESTING=1` is set, too: a
+variable that somebody left in an environment must not end a daemon.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import importlib
 import itertools
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -116,6 +117,21 @@ def _parse_one(text: str) -> Failpoint:
         )
     number = getattr(errno, error) if error else None
     return Failpoint(name=name, count=int(count), error=number, times=int(times or 1))
+
+
+def arm_from(environ: Mapping[str, str]) -> None:
+    """Arm the failpoints of the environment for the rest of the process.
+
+    Raises:
+        ConfigError: there are some, and `PILLOWD_TESTING` is not 1; or see `parse`.
+    """
+    setting = environ.get("PILLOWD_FAILPOINT", "")
+    if setting and environ.get("PILLOWD_TESTING") != "1":
+        raise ConfigError(
+            "PILLOWD_FAILPOINT is set, which makes the daemon fail on purpose.",
+            remedy="unset it; in a test, set PILLOWD_TESTING=1, too",
+        )
+    arm(setting)
 
 
 def arm(setting: str) -> None:

@@ -24,6 +24,8 @@ from pillows.redaction import Redactor
 REPEAT_SECONDS = 10.0
 #: Two events with the same name and these fields are repetitions.
 _SAME = ("pillow", "where", "transport", "logger", "code")
+#: Fields that hold nothing but our own words, and names that the operator gave.
+_OURS = frozenset({"event", "pillow", "transport", "where", "how", "what", "state"})
 _LIMITED = frozenset({"warning", "error", "critical"})
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -167,7 +169,10 @@ def configure_logging(
 
 def _processors(limit: RepeatLimit, redactor: Redactor) -> list[Any]:
     def masked(_logger: object, _method: str, event: Event) -> Mapping[str, Any]:
-        return {name: redactor.redact_item(name, value) for name, value in event.items()}
+        return {
+            name: value if name in _OURS else redactor.redact_item(name, value)
+            for name, value in event.items()
+        }
 
     return [
         limit,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -13,15 +15,19 @@ MASK = "***"
 _SECRET_NAME = re.compile(
     r"(?i)^(.*[_-])?(pass(word|wd|phrase)?|secret|api_?key|access_?token|bearer|authorization|cookie|dsn)$"
 )
-# A password may hold an `@`, so it ends at the last one before the path.
-_USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
-_PASSWORD = re.compile(r"(?<=://)([^/\s:@?#]*):[^/\s?#]*@")
+# A password may hold an `@`, and even `/`, `?` or `#` that ought to be percent-encoded: it ends at the last
+# `@`, unless what is before such a character is a whole host, or host and port.
+_TO_LAST_AT = r"(?:(?!://)[^\s\"'<>])*@"
+_USERINFO = re.compile(rf"(?<=://)(?![^/\s:@?#]*(?:(?::\d{{1,5}})?[/?]|#)){_TO_LAST_AT}")
+_PASSWORD = re.compile(rf"(?<=://)([^/\s:@?#]*):(?!\d{{1,5}}[/?]){_TO_LAST_AT}")
 _FORMS = (
     (_USERINFO, f"{MASK}@"),
-    # password=... of a libpq connection string, "password": "..." of a JSON body
+    # password=... of a libpq connection string, "password": "..." of a JSON body; `auth.password: is missing`
+    # is our own word about a key
     (
         re.compile(
-            r"(?i)\b(password|passwd|secret|api_?key|access_token)([\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&}]+"
+            r"(?i)\b(?!(?<=[a-z_]\.)\w+: )(password|passwd|secret|api_?key|access_token)"
+            r"([\"']?\s*[=:]\s*)([\"']?)[^\s\"',;&}]+"
         ),
         rf"\1\2\3{MASK}",
     ),
@@ -31,19 +37,41 @@ _FORMS = (
 )
 _SETTING = re.compile(r"(?i)(\b\w*(?:pass|pwd|token|api_?key|secret)\w*)\s*=\s*('(?:\\.|[^'])*'|[^\s&'\"]+)")
 
+#: Where our own words come from.
+_PACKAGES = ("checkpoints", "pillows", "daemon")
+
 #: A known secret shorter than this is masked by its name only: it would hit ordinary words.
 _MIN_CHARACTERS = 4
+
+
+@cache
+def _read_own_text() -> str:
+    """Return the text of these packages, which has every word that a message or an event can have."""
+    root = Path(__file__).parents[1]
+    files = (file for package in _PACKAGES for file in sorted((root / package).rglob("*.py")))
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def is_maskable(secret: str) -> bool:
+    """Return whether a secret can be masked by its value in a message of ours.
+
+    Not one that is short, or that is part of our own words: it would spoil them, and the gap would tell it.
+    """
+    return len(secret) >= _MIN_CHARACTERS and secret not in _read_own_text()
 
 
 class Redactor:
     """Masks secrets in values of any shape.
 
     Args:
-        secrets: the known secrets.
+        secrets: the known secrets; one that is not maskable is masked by its name and form only.
+        is_foreign: the texts are others' alone, such as an error of a library: mask every known secret that
+            is not too short.
     """
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({s for s in secrets if len(s) >= _MIN_CHARACTERS}, key=len, reverse=True)
+    def __init__(self, secrets: Iterable[str] = (), *, is_foreign: bool = False) -> None:
+        masked = {s for s in secrets if len(s) >= _MIN_CHARACTERS and (is_foreign or is_maskable(s))}
+        known = sorted(masked, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     @classmethod
@@ -72,6 +100,21 @@ class Redactor:
     def redact_item(self, name: str, value: Any) -> Any:
         """Return `value` masked as a whole if its name says that it is secret, else its redacted form."""
         return MASK if value is not None and _SECRET_NAME.match(name) else self.redact_value(value)
+
+
+def find_stray_password(url: str) -> str:
+    """Return what is wrong with a URL whose password may hold `/`, `?` or `#`; empty if nothing is.
+
+    Such a URL is cut in the wrong place: its host is then a piece of the password. Nothing of it is quoted.
+    """
+    after_host = re.sub(r"^[^:/?#]*://[^/?#]*", "", url)
+    if "://" not in url or "@" not in after_host:
+        return ""
+    return "has an `@` after its host, as if a password held an unescaped `/`, `?` or `#`"
+
+
+#: What to do about it.
+STRAY_PASSWORD_REMEDY = "write `/` as %2F, `?` as %3F, `#` as %23; or give the password by a variable"  # noqa: S105  a remedy
 
 
 def redact_address(address: str) -> str:

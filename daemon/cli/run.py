@@ -39,7 +39,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     keys = [tail_lookup.resolve_tail(text, known) for text in dict.fromkeys(chosen)] or known
     if not chosen and (problems := check_functions(config)):
         raise ConfigErrors(problems)
-    failpoints.arm(os.environ.get("PILLOWD_FAILPOINT", ""))
+    failpoints.arm_from(os.environ)
     clock = SystemClock()
     with (
         signals.handle_signals() as asked,

@@ -282,5 +282,5 @@ class CouchClient:
             raise kind(self._describe(error)) from None
 
     def _describe(self, error: BaseException) -> str:
-        redactor = Redactor(self._authenticator.get_secrets())
+        redactor = Redactor(self._authenticator.get_secrets(), is_foreign=True)
         return redactor.redact(f"{type(error).__name__}: {error}")[:500]

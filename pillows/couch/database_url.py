@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pillows.errors import ConfigError
-from pillows.redaction import redact_address
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password, redact_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,10 @@ def parse_database_url(url: str) -> DatabaseUrl:
     Raises:
         ConfigError: it does not name a database on an HTTP server.
     """
+    if stray := find_stray_password(url):
+        raise ConfigError(
+            f"The URL of the database {stray}.", remedy=f"{STRAY_PASSWORD_REMEDY}: COUCHDB_PASSWORD"
+        )
     try:
         parts = urlsplit(url)
         _ = parts.port  # is only parsed now

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator
 
 from pillows.options import Duration, Options, Secret
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
 
 # CouchDB docs, "/{db}": its own databases are the only ones that begin with `_`.
 _DATABASE = re.compile(r"[a-z][a-z0-9_$()+/-]*|_users|_replicator|_global_changes")
@@ -120,6 +121,8 @@ class CouchConnection(Options):
     @field_validator("url")
     @classmethod
     def _a_plain_http_url(cls, url: str) -> str:
+        if stray := find_stray_password(url):
+            raise ValueError(f"{stray}; {STRAY_PASSWORD_REMEDY}, such as `auth: {{ password: ${{NAME}} }}`")
         if not _is_http(url):
             raise ValueError("needs a URL such as https://couch.example:6984")
         parts = urlsplit(url)

@@ -45,7 +45,7 @@ def test_killed_after_read_transform_ack_and_in_a_checkpoint_loses_nothing(
     """Each run finds more to do than it lives to see; the last one is left alone and finishes it all."""
     for number, point in enumerate(POINTS):
         couch_db.bulk({"_id": f"{number}-{n}", "n": n} for n in range(DOCUMENTS))
-        daemon.start(environ={"PILLOWD_FAILPOINT": f"{point}:3"}, ready=False)
+        daemon.start(environ={"PILLOWD_FAILPOINT": f"{point}:3", "PILLOWD_TESTING": "1"}, ready=False)
         assert daemon.ended() == -signal.SIGKILL, f"{point}: {daemon.log.read_text()[-2000:]}"
 
     daemon.start()

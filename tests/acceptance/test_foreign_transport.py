@@ -131,7 +131,7 @@ def test_it_mirrors_survives_a_crash_and_verifies(
     assert done.returncode == 0, done.stderr
     (config,) = tmp_path.glob("pillowd-state/*/pillowd.yaml")
     couch_db.put("d20", {"name": "name 20", "n": 20})
-    killed = run("run", "--config", str(config), PILLOWD_FAILPOINT="after-toy:1")
+    killed = run("run", "--config", str(config), PILLOWD_FAILPOINT="after-toy:1", PILLOWD_TESTING="1")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert run(*command).returncode == 0
     table = json.loads((tmp_path / "toys" / "top" / "cases.json").read_text())

@@ -241,7 +241,8 @@ def killed(server: str, stage: Stage, _: random.Random) -> Course:
 def disk(error: str, stage: Stage, chance: random.Random) -> Course:
     """The state directory takes nothing for a while."""
     place = chance.choice(["checkpoint-write", "checkpoint-rename", "checkpoint-fsync"])
-    yield {"PILLOWD_FAILPOINT": f"{place}:{chance.randint(8, 16)}:{error}:{chance.randint(4, 40)}"}
+    setting = f"{place}:{chance.randint(8, 16)}:{error}:{chance.randint(4, 40)}"
+    yield {"PILLOWD_FAILPOINT": setting, "PILLOWD_TESTING": "1"}
     yield None
     log = stage.daemon.log.read_text(errors="replace")
     yield f"failpoint {place}" in log[stage.log_from :]

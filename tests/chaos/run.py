@@ -194,7 +194,8 @@ class Chaos:
         least, most = REACHED_BY_POWER if forgetful else (1, REACHED.get(place, REACHED_ELSE))
         mine = f"{place}:{self._random.randint(least, most)}"
         given = environ.get("PILLOWD_FAILPOINT")
-        return {**environ, "PILLOWD_FAILPOINT": f"{given},{mine}" if given else mine}
+        setting = f"{given},{mine}" if given else mine
+        return {**environ, "PILLOWD_FAILPOINT": setting, "PILLOWD_TESTING": "1"}
 
     def _died(self, end: str) -> bool:
         """Whether the daemon has died in its place; of a power failure, whether it took anything away."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pillows.errors import ConfigError
-from pillows.redaction import redact_address
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password, redact_address
 
 #: The variable that holds the target's password in a written configuration.
 TARGET_PASSWORD = "TARGET_PASSWORD"  # noqa: S105  the variable's name
@@ -90,6 +90,8 @@ def split_url(url: str) -> SplitResult:
     Raises:
         ConfigError: it is not a valid URL.
     """
+    if stray := find_stray_password(url):
+        raise ConfigError(f"The target {stray}.", remedy=f"{STRAY_PASSWORD_REMEDY}: {TARGET_PASSWORD}")
     try:
         parts = urlsplit(url)
         _ = parts.port  # is only parsed now

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from pillows.options import Duration, Options, OutputOptions, Secret, Size
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
 from pillows.transports.common.addresses import to_server_address
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
@@ -66,6 +67,8 @@ class ElasticsearchConnection(Options):
     @classmethod
     def _hosts_are_urls(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         for host in hosts:
+            if stray := find_stray_password(host):
+                raise ValueError(f"{stray}; {STRAY_PASSWORD_REMEDY}, in `auth`")
             parts = urlsplit(host)
             if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
                 raise ValueError("needs scheme, host and port, such as https://es.example:9200")

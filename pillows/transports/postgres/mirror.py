@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from psycopg import ProgrammingError, conninfo
 
 from pillows.errors import ConfigError
-from pillows.redaction import redact_address
+from pillows.redaction import STRAY_PASSWORD_REMEDY, redact_address
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 from pillows.transports.postgres.connect import connect
 
@@ -31,10 +31,15 @@ class PostgresMirror(MirrorSupport):
         """Return the database; see `MirrorSupport.parse`. libpq's own parser knows every form of its URLs."""
         try:
             parts = conninfo.conninfo_to_dict(text)
-        except ProgrammingError as error:
+        except ProgrammingError:  # its message may quote a piece of the password
             raise ConfigError(
-                f"{redact_address(text)}: {str(error).strip()}.", remedy=f"write {self.FORM}"
+                f"{redact_address(text)} is not a valid target.", remedy=f"write {self.FORM}"
             ) from None
+        if "@" in str(parts.get("dbname") or ""):
+            raise ConfigError(
+                "The target has an `@` after its host.",
+                remedy=f"{STRAY_PASSWORD_REMEDY}: {TARGET_PASSWORD}",
+            )
         password = parts.pop("password", None)
         connection = {"type": "postgres", "dsn": conninfo.make_conninfo("", **parts)}
         if password is None:

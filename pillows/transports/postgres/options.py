@@ -9,6 +9,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret, SecretAddress
+from pillows.redaction import STRAY_PASSWORD_REMEDY
 from pillows.transports.common.addresses import to_host_address
 from pillows.transports.common.columns import TableOutput
 
@@ -18,12 +19,15 @@ NAME_BYTES = 63
 
 def _check_dsn(dsn: SecretAddress) -> SecretAddress:
     try:
-        conninfo_to_dict(dsn.get_secret_value())
+        database = conninfo_to_dict(dsn.get_secret_value()).get("dbname") or ""
     except psycopg.ProgrammingError:
         # libpq's own message may quote the part with the password.
         raise ValueError(
             "is not a connection string, such as postgresql://user@host:5432/database or host=/run/postgresql"
         ) from None
+    if "://" in dsn.get_secret_value() and "@" in str(database):
+        # libpq has cut the URL at a `/` of the password: its host is a piece of it.
+        raise ValueError(f"has an `@` after its host; {STRAY_PASSWORD_REMEDY}, in `password`")
     return dsn
 
 

@@ -52,3 +52,14 @@ def test_a_failpoint_without_an_error_kills_at_its_count() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (-9, ["0", "1"])
+
+
+def test_d5_a_failpoint_without_the_second_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    armed: list[str] = []
+    monkeypatch.setattr(failpoints, "arm", armed.append)
+    with pytest.raises(ConfigError, match="PILLOWD_FAILPOINT is set"):
+        failpoints.arm_from({"PILLOWD_FAILPOINT": "ack:1"})
+    assert armed == []
+    failpoints.arm_from({"PILLOWD_FAILPOINT": "ack:1", "PILLOWD_TESTING": "1"})
+    failpoints.arm_from({"PILLOWD_TESTING": "1"})
+    assert armed == ["ack:1", ""]

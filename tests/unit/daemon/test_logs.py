@@ -62,6 +62,21 @@ def test_no_secret_is_written(sink: Sink) -> None:
     assert {"url": "http://***@h/", "password": "***", "reason": "got ***"}.items() <= sink.events[0].items()
 
 
+def test_i4_event_names_and_pillows_are_never_masked() -> None:
+    stream = io.StringIO()
+    with configure_logging(
+        format="json",
+        level="info",
+        stream=stream,
+        clock=FakeClock(auto=False),
+        redactor=Redactor(["hunter2"], is_foreign=True),
+    ) as logs:
+        structlog.get_logger().info("hunter2.state", pillow="hunter2", error="got hunter2")
+        assert logs.drain()
+    event = json.loads(stream.getvalue())
+    assert (event["event"], event["pillow"], event["error"]) == ("hunter2.state", "hunter2", "got ***")
+
+
 def test_a_repeated_error_is_written_once_in_ten_seconds_with_its_count(sink: Sink) -> None:
     observer = LogObserver()
     for attempt in range(1, 6):

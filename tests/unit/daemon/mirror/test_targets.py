@@ -93,3 +93,19 @@ def test_invalid_database_url_is_refused(url):
 )
 def test_names_need_no_quotes(database, name):
     assert to_plain_name(database) == name
+
+
+@pytest.mark.parametrize("password", ["s3kr1t/x", "12/s3kr1t"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://etl:PASSWORD@couch:6984/cases",
+        "postgresql://etl:PASSWORD@pg/db",
+        "elasticsearch+https://etl:PASSWORD@es:9200",
+    ],
+)
+def test_d2_an_unescaped_password_is_refused_and_not_shown(url: str, password: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        (parse_source if url.startswith("http") else parse_target)(url.replace("PASSWORD", password))
+    assert "s3kr1t" not in str(raised.value)
+    assert "%2F" in str(raised.value)
