@@ -53,6 +53,7 @@ class Change(msgspec.Struct, gc=False):
         seq: the row's position, where the server gave one (`seq_interval`).
         raw: the winner's JSON, where the feed brought it along.
         parsed: the parsed document, once `doc` was asked for.
+        defect: why the document can never be read; it becomes a dead letter.
 
     The one value here that is not frozen: it remembers what it has parsed, so that a filter and a
     transform of one pillow parse a document once.
@@ -65,6 +66,7 @@ class Change(msgspec.Struct, gc=False):
     seq: Seq | None = None
     raw: msgspec.Raw | None = None
     parsed: dict[str, Any] | None = None
+    defect: str = ""
 
     @property
     def doc(self) -> dict[str, Any]:

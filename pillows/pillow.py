@@ -22,7 +22,7 @@ from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Item, Outcome
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
-from pillows.errors import FatalError, StoppedError
+from pillows.errors import FatalError, PermanentError, StoppedError
 from pillows.models import Change, ChangeBatch, Document, DocumentRows
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
@@ -166,6 +166,8 @@ class Pipeline:
         For a transform that takes chunks it is the document itself: the writer calls that.
         """
         self._stage = "filter"
+        if change.defect:
+            raise PermanentError(change.defect)
         if change.deleted:
             return None if self._pillow.keep_deleted else gone(change)
         began = perf_counter()

@@ -16,7 +16,7 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
-from pillows.couch.response import ActivityMonitor, TooLargeError
+from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import revision_number
@@ -248,8 +248,8 @@ def get_all_leaves(
 
 
 def is_answer_too_large(error: Exception) -> bool:
-    """Return whether an answer was given up because of its size."""
-    return isinstance(error, TooLargeError)
+    """Return whether an answer was given up because of its size, or of one document in it."""
+    return isinstance(error, TooLargeError | UnreadableError)
 
 
 def _read_all_leaves(

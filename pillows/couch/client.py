@@ -26,7 +26,7 @@ from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certi
 from pillows.couch.http_session import create_session
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import ActivityMonitor, StreamingResponse
+from pillows.couch.response import ActivityMonitor, StreamingResponse, UnreadableError
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor
 
@@ -195,7 +195,14 @@ class CouchClient:
         try:
             return msgspec.json.decode(text, type=type_)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise RetryableError(f"The server's answer makes no sense: {error}") from None
+            message = f"The server's answer makes no sense: {error}"
+            # A proxy's error page says nothing about the documents.
+            kind = (
+                UnreadableError
+                if text[:10] == b'{"results"' and text.rstrip()[-1:] == b"}"
+                else RetryableError
+            )
+            raise kind(message) from None
 
     def close(self) -> None:
         """Close all idle connections. May be called twice; a later request opens another."""

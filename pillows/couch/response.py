@@ -15,7 +15,7 @@ import urllib3
 from pillows.clock import Clock
 from pillows.couch.bounded_response import BoundedResponse
 from pillows.couch.turn import Turn
-from pillows.errors import PermanentError
+from pillows.errors import PermanentError, RetryableError
 
 #: Largest block.
 BLOCK_BYTES = 65536
@@ -23,6 +23,10 @@ BLOCK_BYTES = 65536
 
 class TooLargeError(PermanentError):
     """The response is larger than the caller accepts in memory."""
+
+
+class UnreadableError(RetryableError):
+    """A document in the response is not valid JSON, or nests too deep."""
 
 
 class ActivityMonitor:

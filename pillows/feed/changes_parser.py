@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from checkpoints import Seq
+from pillows.couch.utf8 import is_utf8
 from pillows.errors import RetryableError
+from pillows.feed.damaged_row import salvage_row
 from pillows.feed.one_line_page import OneLinePage
 from pillows.models import Change
 
@@ -161,29 +163,34 @@ def parse_change(line: bytes) -> Change:
     try:
         if len(line) > _LARGE_BYTES:
             _reject_large_head(line)
-        return _to_change(_decode_row(line))
+        row = _decode_row(line)
+        if line.isascii() or is_utf8(line):  # of a document, msgspec checks the structure alone
+            return _to_change(row)
     except RecursionError:
         return _deep_change(line)
     except (msgspec.DecodeError, ValueError):
-        raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}") from None
+        pass
+    if len(line) > 1 and line.endswith(b"}") and (change := salvage_row(line)) is not None:
+        return change
+    raise MalformedFeedError(f"The feed sent an invalid row: {excerpt(line)}")
 
 
 def _reject_large_head(line: bytes) -> None:
-    """Raise ValueError for a row that is long by anything but its document."""
+    """Raise MalformedFeedError for a row that is long by anything but its document."""
     row = _decode_large_row(line)
     if len(row.changes) > MAX_REVS_BYTES or len(row.seq) > MAX_SEQ_BYTES:
-        raise ValueError("a row with too many revisions, or too long a position")
+        raise MalformedFeedError("The feed sent a row with too many revisions, or too long a position.")
 
 
 def _to_seq(value: object) -> Seq:
     """Return a position.
 
     Raises:
-        ValueError: it is too long to be one.
+        MalformedFeedError: it is too long to be one.
     """
     seq = Seq.of(value)
     if len(seq.json) > MAX_SEQ_BYTES:
-        raise ValueError(f"a position of {len(seq.json)} characters")
+        raise MalformedFeedError(f"The feed sent a position of {len(seq.json)} characters.")
     return seq
 
 

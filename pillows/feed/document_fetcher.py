@@ -25,8 +25,9 @@ from pillows.couch.bulk_get import (
 )
 from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.errors import RejectedError, ServerError
-from pillows.couch.response import ActivityMonitor, TooLargeError
-from pillows.errors import RetryableError
+from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
+from pillows.couch.utf8 import is_utf8
+from pillows.errors import PillowError, RetryableError
 from pillows.feed.throttle import ConcurrencyLimit, Throttle, ThrottleWait
 from pillows.halving import send_in_halves
 from pillows.models import Change, revision_number
@@ -41,6 +42,8 @@ MAX_GROUP_BYTES = 32 * 2**20
 
 #: Time for a copy to learn of a revision, as in CouchDB's own replicator (`missing_doc_retry_msec`).
 MISSING_SECONDS = 2.0
+
+_NO_DOCUMENT = msgspec.Raw(b"{}")
 
 #: Identifies a change to fetch for: id, winning revision, leaf version. The same revision may win in two
 #: states of a document.
@@ -116,7 +119,18 @@ class DocumentFetcher:
         Raises:
             RetryableError, TooLargeError: as `fill`.
         """
-        leaves = self._read_leaves([{"id": id} for id in {change.id: None for change in changes}])
+        if not changes:
+            return {}
+        parts = send_in_halves(changes, self._read_some_current, lambda e: isinstance(e, UnreadableError))
+        return {key: change for part in parts for key, change in part.items()}
+
+    def _read_some_current(self, changes: Sequence[Change]) -> dict[FetchKey, Change]:
+        try:
+            leaves = self._read_leaves([{"id": id} for id in {change.id: None for change in changes}])
+        except UnreadableError as error:
+            if len(changes) > 1:
+                raise
+            return {fetch_key(changes[0]): to_defect(changes[0], error)}
         missing = [change.id for change in changes if change.id not in leaves]
         unknown = self._find_unknown(missing) if missing else set()
         return {fetch_key(change): _to_current(change, leaves, unknown) for change in changes}
@@ -154,7 +168,7 @@ class DocumentFetcher:
             if raw is None:
                 missing.append(change)
             else:
-                filled[fetch_key(change)] = msgspec.structs.replace(change, raw=raw)
+                filled[fetch_key(change)] = _with_document(change, raw)
         return missing
 
     def _find_unknown(self, ids: list[str]) -> set[str]:
@@ -234,10 +248,23 @@ def _to_current(change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: s
             f"The document {change.id!r} is known to the feed only; a copy of the database lags."
         )
     winner = found[0]
-    return msgspec.structs.replace(
+    current = msgspec.structs.replace(
         change,
         revs=tuple(leaf.rev for leaf in found),
         leaf_version=version,
         deleted=winner.deleted,
-        raw=None if winner.deleted else winner.raw,
+        raw=None,
     )
+    return current if winner.deleted else _with_document(current, winner.raw)
+
+
+def to_defect(change: Change, error: PillowError) -> Change:
+    """Return a change whose document can't be read, to become a dead letter."""
+    return msgspec.structs.replace(change, raw=_NO_DOCUMENT, defect=f"Its document can't be read: {error}")
+
+
+def _with_document(change: Change, raw: msgspec.Raw) -> Change:
+    """Return the change with its JSON, of which the decoder has not checked the texts."""
+    if not is_utf8(raw):
+        return to_defect(change, UnreadableError("It is not valid UTF-8."))
+    return msgspec.structs.replace(change, raw=raw)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import gevent
 
-from pillows.couch.response import TooLargeError
-from pillows.errors import RetryableError
+from pillows.couch.response import TooLargeError, UnreadableError
 from pillows.feed.document_fetcher import (
     GROUP_BYTES,
     GROUP_DOCUMENTS,
     MAX_GROUP_BYTES,
     FetchKey,
     fetch_key,
+    to_defect,
 )
 from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
@@ -176,11 +176,11 @@ class DocumentLoader:
         self._groups.popleft()  # only now: until then `close` must find its request
 
     def _hand_over(self, pieces: Sequence[ChangeBatch], wanted: Sequence[Change], fetched: Fetched) -> None:
-        if isinstance(fetched, TooLargeError) and len(wanted) > 1:
-            self._hand_over_halves(pieces, wanted)
-            return
-        if isinstance(fetched, TooLargeError):
-            fetched = RetryableError(f"The document {wanted[0].id!r} is too large to be read.")
+        if isinstance(fetched, TooLargeError | UnreadableError):
+            if len(wanted) > 1:
+                self._hand_over_halves(pieces, wanted)
+                return
+            fetched = {fetch_key(wanted[0]): to_defect(wanted[0], fetched)}
         if isinstance(fetched, Exception):
             # Later batches must never be handed over: a position would cover the gap.
             self._failure = fetched

@@ -331,3 +331,36 @@ def test_c4_a_long_page_on_one_line_is_read_row_by_row(keys: tuple[str, ...]):
     assert (parser.end.seq, parser.end.pending) == (Seq.of("9-x"), 3)
     with pytest.raises(MalformedFeedError):
         list(PageParser().feed(line[:-40] + b"\n"))
+
+
+DAMAGED = {
+    "invalid UTF-8 in the document": row(2, pad="?").replace(b'"?"', b'"\xff"'),
+    "a surrogate in bytes": row(2, doc={"a": "?"}).replace(b'"?"', b'"\xed\xa0\x80"'),
+    "half of a pair of surrogates": row(2, doc={"a": "?"}).replace(b'"?"', rb'"\ud800"'),
+    "NaN": row(2, doc={"a": "?"}).replace(b'"?"', b"NaN"),
+    "Infinity": row(2, doc={"a": "?"}).replace(b'"?"', b"-Infinity"),
+    "a control character": row(2, doc={"a": "?"}).replace(b'"?"', b'"\x01"'),
+    "NaN in the row": row(2, pad="?").replace(b'"?"', b"NaN"),
+    "invalid UTF-8 in the id": row(2).replace(b"doc-2", b"doc-2\xff"),
+    "half of a pair in the id": row(2).replace(b"doc-2", rb"doc-2\udc00"),
+    "NaN as position": row(2).replace(b'"2-tok"', b"NaN"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+@pytest.mark.parametrize("whole_page", [True, False])
+def test_b5_a_damaged_row_becomes_a_dead_letter_and_the_rest_goes_on(damage: str, whole_page: bool):
+    rows = [row(1), DAMAGED[damage], row(3)]
+    parser: ChangesParser = PageParser() if whole_page else ContinuousParser()
+    text = page(rows, "3-tok") if whole_page else b"\n".join(rows) + b"\n" + closing("3-tok")
+    first, damaged, last = [change for change, _ in parser.feed(text)]
+    assert (first.id, last.id, first.defect, last.defect) == ("doc-1", "doc-3", "", "")
+    assert damaged.id.startswith("doc-2")
+    assert damaged.defect
+    assert damaged.raw is not None, "it would be fetched again"
+    assert parser.end is not None
+
+
+def test_b5_a_deletion_needs_no_tombstone():
+    change = parse_change(row(2, deleted=True, doc={"a": "?"}).replace(b'"?"', b"NaN"))
+    assert (change.id, change.deleted, change.defect) == ("doc-2", True, "")

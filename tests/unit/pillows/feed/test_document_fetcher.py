@@ -14,7 +14,7 @@ from gevent.event import Event
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import ActivityMonitor, TooLargeError
+from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import parse_change
 from pillows.feed.document_fetcher import DocumentFetcher, fetch_key
@@ -22,7 +22,7 @@ from pillows.feed.document_loader import AverageSize, DocumentLoader
 from pillows.feed.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
-from tests.servers.scripted import HANG, Pause, ScriptedServer, json_reply
+from tests.servers.scripted import HANG, Pause, ScriptedServer, head, json_reply
 from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 BULK = ("POST", "/db/_bulk_get")
@@ -396,3 +396,41 @@ def test_nothing_behind_a_failed_fetch_is_handed_on():
     batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 3000, 100)]
     given = load(Fetching(fail_at="d1234"), batches)
     assert ids(given) == [f"d{n}" for n in range(1200)]
+
+
+@pytest.mark.parametrize("damage", [b"NaN", b'"\xff"', b"[" * 5000 + b"]" * 5000])
+def test_b5_a_document_that_cannot_be_read_is_a_dead_letter_and_the_others_are_fetched(
+    server, clock, damage: bytes
+):
+    """The whole group was asked for again for ever."""
+
+    def answer(request):
+        found = [
+            ok(one["id"], "1-" + one["id"], n="?" if one["id"] == "b" else 0)
+            for one in request.json()["docs"]
+        ]
+        text = msgspec.json.encode({"results": found}).replace(b'"?"', damage)
+        return head(length=len(text)) + text
+
+    server.on(*BULK, answer)
+    server.on(
+        "GET",
+        "/db/_changes",
+        reply(page([row(1, id=id, rev=f"1-{id}", doc=None) for id in "abc"], "3-x")),
+        [HANG],
+    )
+    feed = feed_of(server.url, clock=clock, documents="bulk_get")
+    with taking(feed) as taken:
+        taken.until(lambda: len(taken.ids) == 3)
+        changes = [change for batch in taken.batches for change in batch.changes]
+        again = feed.current(["a", "b"])
+    for found in (changes, again):
+        assert [c.id for c in found if c.defect] == ["b"]
+    assert taken.error is None
+
+
+def test_b5_an_error_page_says_nothing_about_documents(server, documents):
+    server.on(*BULK, head(length=6, content_type="text/html") + b"<html>")
+    with pytest.raises(RetryableError) as error:
+        documents.read_current([change("a", "1-a")])
+    assert not isinstance(error.value, UnreadableError)

@@ -1,0 +1,65 @@
+"""Salvage id, revisions and position of a row that is not valid JSON, so that the feed goes on behind it.
+
+CouchDB never sends one, but proxies that rewrite JSON do: NaN, invalid UTF-8, half of a surrogate pair.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from checkpoints import Seq
+from pillows.models import Change, revision_number
+
+#: Longest row that is parsed leniently as a whole, or as much of it as comes before its document.
+_MAX_BYTES = 2**20
+
+_NO_DOCUMENT = msgspec.Raw(b"{}")
+
+
+def salvage_row(line: bytes) -> Change | None:
+    """Return the change in a damaged row, to become a dead letter; None if it does not say of which document.
+
+    A deletion of a document whose id is undamaged is a deletion: its tombstone is not needed.
+    """
+    head, _, _ = line.partition(b',"doc":')
+    row = _parse_leniently(head + b"}") or _parse_leniently(line)
+    if row is None:
+        return None
+    try:
+        id = row["id"].encode("utf-8", "replace").decode()
+        revs = tuple(leaf["rev"].encode("utf-8", "replace").decode() for leaf in row["changes"])
+        version = sum(revision_number(rev) for rev in revs)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    if version <= 0:
+        return None
+    if row.get("deleted") is True and id == row["id"] and "\N{REPLACEMENT CHARACTER}" not in id:
+        return Change(id, revs, version, True, _salvage_seq(row.get("seq")))
+    return Change(
+        id,
+        revs,
+        version,
+        seq=_salvage_seq(row.get("seq")),
+        raw=_NO_DOCUMENT,
+        defect="The feed sent its row as invalid JSON or invalid UTF-8.",
+    )
+
+
+def _salvage_seq(value: Any) -> Seq | None:
+    try:
+        return None if value is None else Seq.of(value)
+    except (TypeError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def _parse_leniently(text: bytes) -> dict[str, Any] | None:
+    if len(text) > _MAX_BYTES:
+        return None
+    try:
+        row = json.loads(text.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
