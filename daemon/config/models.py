@@ -1,7 +1,7 @@
 """The settings of a configuration: every key, its type, default and meaning.
 
-The settings of connections and outputs are declared beside the code that uses them
-(`pillows.couch.options`, `pillows.feed.options`, each transport). All others are declared here.
+Settings are declared beside the code that uses them (feed, batcher, checkpointer, dead letters, each
+transport); only the daemon's own are declared here.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
 
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(cli.COMMANDS, "fail", (f"{module.__name__}:fail", "Fails."))
-    monkeypatch.setattr(cli, "_exists", lambda _: True)
     return run
 
 
