@@ -198,7 +198,7 @@ def test_a_refused_connection_reaches_the_caller_after_the_last_try(couch, couch
 def test_a_missing_database_is_made_only_when_asked_for(couch, couch_db):
     name = couch_db.name
     couch_db.drop()
-    with pytest.raises(RetryableError, match="404"), BulkPusher(url_of(couch, name), max_tries=1) as pushing:
+    with pytest.raises(MissingDatabaseError, match="404"), BulkPusher(url_of(couch, name)) as pushing:
         pushing.push({"_id": "a", "n": 1})
     assert not couch_db.exists()
     with BulkPusher(url_of(couch, name), create=True) as pushing:
