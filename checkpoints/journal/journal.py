@@ -57,7 +57,6 @@ class Journal:
         self._disk = threading.Lock()
         self._readonly = readonly
         self._unwritten: dict[Key, bytes] = {}
-        self._tickets = self._written_ticket = 0
         self._directory = run_blocking(Directory if readonly else Directory.open_locked, path)
         try:
             self._load()
@@ -111,7 +110,6 @@ class Journal:
                     self._entries[key] = self._unwritten[key] = entry
                 else:
                     self._entries.pop(key, None)
-                    self._unwritten.pop(key, None)
                     self._rewrite = True
 
     def sync(self) -> None:
@@ -120,13 +118,10 @@ class Journal:
         Raises:
             StoreWriteError: the disk refused. What was stored is still in memory: sync again later.
         """
-        with self.lock:
-            self._ensure_writable()
-            self._tickets = ticket = self._tickets + 1
+        self._ensure_writable()
         with self._disk:
-            if self._written_ticket < ticket:
-                self._directory.ensure_open()
-                self._commit()
+            self._directory.ensure_open()
+            self._commit()  # nothing is left to write where another caller's commit came first
 
     def close(self) -> None:
         """Write what is left, and let the directory go; safe to call twice.
@@ -184,7 +179,7 @@ class Journal:
     def _commit(self) -> None:
         """Write what is not written yet. The caller holds the disk."""
         with self.lock:
-            ticket, taken, self._unwritten = self._tickets, self._unwritten, {}
+            taken, self._unwritten = self._unwritten, {}
             whole = self._rewrite or self._appended_bytes > max(COMPACT_BYTES, self._snapshot_bytes)
             entries = list((self._entries if whole else taken).values())
             self._rewrite = self._is_new = False
@@ -201,7 +196,6 @@ class Journal:
             if isinstance(error, OSError):
                 raise StoreWriteError(f"cannot write {self.path}/{JOURNAL}: {error}") from error
             raise
-        self._written_ticket = ticket
 
     def _append(self, entries: list[bytes]) -> int:
         line = format_commit(entries)

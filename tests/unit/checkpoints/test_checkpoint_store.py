@@ -415,3 +415,34 @@ def test_a_save_takes_few_calls(tmp_path):
         finally:
             sys.setprofile(None)
     assert calls.total() <= 40, calls
+
+
+def test_a_tail_whose_checkpoint_may_have_been_damaged_is_refused(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        (tmp_path / "journal.damaged-1").touch()
+        store.save(KEY, at("1-x"))
+    with CheckpointStore(tmp_path) as store:
+        assert store.get(KEY) == at("1-x")
+        with pytest.raises(IntegrityError, match="damaged-1 is damaged"):
+            store.get(TailKey("other", "couch/cases"))
+
+
+def test_a_history_alone_is_no_checkpoint(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        put(store, "history", [])
+        assert store.keys() == []
+
+
+def test_an_edit_that_was_taken_back_delays_no_history_entry(tmp_path, monkeypatch):
+    with CheckpointStore(tmp_path) as store:
+        store.save(KEY, at("1-x", saved_at=0.0))
+        with monkeypatch.context() as patched:
+            patched.setattr(Directory, "append", refuse_to_write)
+            with pytest.raises(StoreWriteError):
+                store.edit(KEY, lambda present: replace(present, saved_at=1000.0))
+        store.save(KEY, at("2-x", saved_at=1030.0))
+        assert [entry.saved_at for entry in store.history(KEY)] == [1030.0, 0.0]
+
+
+def refuse_to_write(*_arguments, **_options):
+    raise OSError(28, "No space left on device")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from checkpoints import Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey, check, repair
+from checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    IntegrityError,
+    NewerFormat,
+    Seq,
+    StoreError,
+    TailKey,
+    check,
+    repair,
+)
 from checkpoints.files.directory import Directory
+from checkpoints.journal.files import is_journal, keep_damaged, read_journal
+from checkpoints.journal.records import format_snapshot
 
 ONE, TWO, NEW = (TailKey(name, "couch/db") for name in ("one", "two", "new"))
 
@@ -245,3 +258,46 @@ def test_check_names_the_line_and_repair_copies_the_rest(path, tmp_path):
         assert (store.get(ONE), store.get(TWO)) == (None, at("2-x"))
     with pytest.raises(FileExistsError):
         repair(path, tmp_path / "copy")
+
+
+CHECKPOINTS, A_POD, NEWER = (
+    json.dumps({"format": number, "kind": kind}).encode()
+    for kind, number in (("checkpoints", 2), ("pod", 1), ("checkpoints", 3))
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, False),
+        ({"journal": b""}, True),
+        ({".meta": CHECKPOINTS}, True),
+        ({".meta": A_POD}, False),
+        ({".meta": b"?"}, False),
+        ({"journal": b"", ".meta": A_POD}, True),
+    ],
+)
+def test_a_directory_is_a_journals_by_its_name_or_by_what_meta_says(tmp_path, files, expected):
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    with Directory(tmp_path) as directory:
+        assert is_journal(directory) is expected
+
+
+@pytest.mark.parametrize(("meta", "error"), [(NEWER, NewerFormat), (A_POD, StoreError)])
+def test_a_journal_of_a_newer_format_or_another_kind_is_refused(tmp_path, meta, error):
+    (tmp_path / "journal").write_bytes(format_snapshot([]))
+    (tmp_path / ".meta").write_bytes(meta)
+    with Directory(tmp_path) as directory, pytest.raises(error):
+        read_journal(directory)
+
+
+def test_a_damaged_journal_is_kept_once_under_a_name_that_is_told(tmp_path, monkeypatch):
+    syncs = []
+    monkeypatch.setattr(Directory, "sync", lambda _: syncs.append(1))
+    (tmp_path / "journal").write_bytes(b"one")
+    with Directory(tmp_path) as directory:
+        assert keep_damaged(directory) == keep_damaged(directory) == "journal.damaged-1"
+        (tmp_path / "journal").unlink()
+        assert keep_damaged(directory) == "journal.damaged-2"
+    assert len(syncs) == 2  # the name is durable before the journal is replaced

@@ -11,6 +11,7 @@ import pytest
 
 from checkpoints import POD, StoreClosed, StoreError, StoreLocked, StoreWriteError
 from checkpoints.files.directory import Directory
+from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.journal import journal as module
 from checkpoints.journal.journal import Journal
 from checkpoints.journal.records import decode_value, format_snapshot, scan_journal
@@ -317,3 +318,65 @@ def test_a_store_of_another_kind_is_refused_and_stays_free(tmp_path):
         Journal(tmp_path)
     with POD(tmp_path) as pod:
         assert dict(pod) == {"a": 1}
+
+
+def test_a_small_journal_is_not_written_again_for_each_commit(tmp_path, disk):
+    journal = Journal(tmp_path)
+    journal.put({A: 1})
+    journal.sync()
+    disk.count.clear()
+    for number in range(50):
+        journal.put({A: number})
+        journal.sync()
+    assert disk.count["replace"] == 0
+    journal.close()
+
+
+@pytest.mark.parametrize("end", [Journal.close, Journal.abandon])
+def test_a_journal_that_has_ended_says_so(tmp_path, end):
+    journal = Journal(tmp_path)
+    end(journal)
+    for call in (journal.keys, lambda: journal.get(A), lambda: journal.put({A: 1}), journal.sync):
+        with pytest.raises(StoreClosed):
+            call()
+
+
+def test_a_sync_that_waits_while_it_is_closed_says_so(tmp_path):
+    journal = Journal(tmp_path)
+    with journal._disk:
+        waiting = gevent.spawn(journal.sync)
+        gevent.sleep(0.01)
+        journal._directory.close()
+    with pytest.raises(StoreClosed):
+        waiting.get(timeout=10)
+
+
+def test_what_a_refused_sync_left_is_not_lost_in_silence_by_closing(tmp_path, disk):
+    journal = Journal(tmp_path)
+    journal.put({A: 1})
+    journal.sync()
+    disk.refused = {"append", "replace"}
+    journal.put({A: 2})
+    for call in (journal.sync, journal.close):
+        with pytest.raises(StoreWriteError):
+            call()
+    disk.refused = set()
+    journal.close()
+    assert on_disk(tmp_path) == {"a": 2}
+
+
+def test_what_interrupts_a_commit_reaches_the_caller(tmp_path, monkeypatch):
+    journal = Journal(tmp_path)
+    journal.put({A: 1})
+    monkeypatch.setattr(Directory, "replace", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        journal.sync()
+    monkeypatch.undo()
+    journal.close()
+    assert on_disk(tmp_path) == {"a": 1}
+
+
+def test_a_forked_child_lets_the_journal_go(tmp_path):
+    journal = Journal(tmp_path)
+    assert journal in register_for_fork.__self__._watched
+    journal.close()

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints.journal.records import (
+    JournalScan,
     decode_value,
     encode_entry,
     format_commit,
@@ -97,6 +98,13 @@ DAMAGED = {
         {"a": 4},
         [(5, "may be older")],
     ),
+    "the first commit": (snapshot(a=1) + BAD + commit(b=2), {"b": 2}, [(3, "may be older")]),
+    "the first two lines": (BAD + BAD + commit(a=1), {"a": 1}, [(1, "first line"), (2, "may be older")]),
+    "nothing but the first line": (
+        snapshot(a=1).removesuffix(commit(a=1)),
+        {},
+        [(None, "0 of 1 entries are left")],
+    ),
     "a commit before half a line": (snapshot(a=1) + commit(b=2) + BAD + b"0", {}, [(4, "may be older")]),
     "cut off in the snapshot": (snapshot(a=1, b=2)[:-1], {"a": 1}, [(None, "1 of 2 entries are left")]),
     "cut off between lines": (
@@ -116,6 +124,17 @@ def test_damage_is_found_by_line_and_leaves_what_can_be_trusted(data, expected, 
         assert finding.file == "journal"
         assert problem in finding.problem
         assert not finding.harmless
+
+
+def test_a_journal_that_was_not_read_is_empty():
+    scan = JournalScan()
+    assert (scan.entries, scan.torn, scan.snapshot_bytes, scan.appended_bytes) == ({}, False, 0, 0)
+
+
+def test_an_entry_stays_as_it_is_in_its_line():
+    entry = b'["k","a",{"n":1.50,"text":"],["}]'
+    scan = scan_journal(snapshot() + format_commit([entry, *entries(b="[")]) + format_commit([]))
+    assert scan.entries == {A: entry, B: b'["k","b","["]'}
 
 
 JSON = st.recursive(

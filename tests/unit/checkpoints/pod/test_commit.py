@@ -127,6 +127,7 @@ PLANS = {
         (3, range(0), [1, 2, 1], [1, 2, 1], None),
     ),
     "nothing": ((2, 1), (2, 1), dirty(2), (2, range(0), [2, 1], None, None)),
+    "a segment between": ((2,), (2,), dirty(3, s2=1), (1, range(0), [2, 0, 1], None, [2, 0, 1])),
     "a gap that is filled": ((), None, dirty(2, s0=2, s1=1), (0, range(0), [2, 1], [], [2, 1])),
 }
 
@@ -265,3 +266,22 @@ def test_closed_holes_are_written_and_their_files_removed(engine):
 def test_a_file_holds_at_least_a_line(file_size):
     with pytest.raises(ValueError, match=f"file_size is {file_size}; it is at least 1"):
         Settings(file_size=file_size)
+
+
+def test_metadata_is_written_only_if_the_counts_have_changed():
+    known = state(2, 1, meta=(2, 1))
+    for _ in range(2):
+        update = known.plan(dirty(2, s1=1))
+        assert (update.before, update.after) == (None, None)
+        known.commit_succeeded(update)
+    known.rewrite_metadata()
+    rewritten = known.plan(dirty(2))
+    assert counts_of(rewritten.before) == [2, 1]
+    known.commit_succeeded(rewritten)
+    assert known.plan(dirty(2, s1=1)).before is None
+
+
+def test_after_a_failed_commit_metadata_is_written_again():
+    known = state(2, 1, meta=(2, 1))
+    known.commit_failed(known.plan(dirty(2, s1=1)))
+    assert counts_of(known.plan(dirty(2, s1=1)).before) == [2, 1]
