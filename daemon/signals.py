@@ -62,10 +62,10 @@ def install_handlers(handler: Callable[[int, FrameType | None], None], *numbers:
 
 @contextmanager
 def track_sigint() -> Iterator[Event]:
-    """Remember SIGINT, which raises KeyboardInterrupt as usual.
+    """Remember the first SIGINT; a second one raises KeyboardInterrupt as usual.
 
-    Python prints and ignores the exception where it is raised in a destructor or a callback of the hub.
-    A loop that runs until interrupted checks the event as well.
+    Raised in a destructor or a callback of the hub, the exception would be printed with a traceback, and
+    ignored. So a loop that runs until interrupted checks the event instead.
 
     Yields:
         an event, set once SIGINT has arrived.
@@ -76,8 +76,9 @@ def track_sigint() -> Iterator[Event]:
     interrupted = Event()
 
     def remember(signum: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            signal.default_int_handler(signum, frame)
         interrupted.set()
-        signal.default_int_handler(signum, frame)
 
     with install_handlers(remember, signal.SIGINT):
         yield interrupted
