@@ -43,7 +43,7 @@ class Place:
 #: Failpoints in the order of the data path; those of transports are found by `find_place`.
 PLACES = {
     "read": Place(method="pillows.progress.watermark:Watermark.begin"),
-    "fetch": Place(method="pillows.feed.document_fetcher:DocumentFetcher.fill"),
+    "fetch": Place(method="pillows.feed.documents.fetcher:DocumentFetcher.fill"),
     "transform": Place(method="pillows.pillow:Pipeline.outcome"),
     "dead-letter": Place(method="pillows.dead_letters.store:DeadLetters.add"),
     "ack": Place(method="pillows.progress.watermark:Watermark.ack"),

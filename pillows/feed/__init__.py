@@ -1,1 +1,1 @@
-"""Reads changes and their documents, from CouchDB or a file; the pipeline knows `contract` alone."""
+"""Read changes and their documents, from CouchDB or a file; the pipeline imports `base` only."""

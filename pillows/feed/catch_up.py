@@ -10,13 +10,13 @@ from pillows.feed.batch_cutter import BatchCutter
 from pillows.feed.changes_parser import PageParser, ResponseEnd
 from pillows.feed.cursor import ReadCursor
 from pillows.feed.doc_id_groups import DocIdGroups
-from pillows.feed.document_loader import AverageSize
-from pillows.feed.fetch_mode import FetchMode, FetchModeTuner
+from pillows.feed.documents.fetch_mode import FetchMode, FetchModeTuner
+from pillows.feed.documents.loader import AverageSize
 from pillows.feed.requests import INTERVAL, Page, page_query, plan_page
 from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.models import Change, ChangeBatch
 
-#: Changes behind from which on the faster way of getting documents is searched (`pillows.feed.fetch_mode`).
+#: Changes behind, from which on the faster fetch mode is searched (`pillows.feed.documents.fetch_mode`).
 FAR_BEHIND = 10_000
 
 

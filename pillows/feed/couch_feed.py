@@ -25,14 +25,14 @@ from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.catch_up import CatchUp, GroupedCatchUp
 from pillows.feed.cursor import ReadCursor
 from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
-from pillows.feed.document_fetcher import FetchKey, fetch_key
-from pillows.feed.document_loader import AverageSize, DocumentLoader
+from pillows.feed.documents.fetcher import FetchKey, fetch_key
+from pillows.feed.documents.loader import AverageSize, DocumentLoader
+from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.follow import MAX_LIFE_SECONDS, Follower
 from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.options import SourceOptions
 from pillows.feed.reader_task import STALLED_SECONDS, ReaderTask, StalledError
 from pillows.feed.source_database import SourceDatabase
-from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.document_loader import DocumentLoader
+from pillows.feed.documents.loader import DocumentLoader
 from pillows.feed.identity_check import IdentityCheck
 from pillows.models import ChangeBatch
 

@@ -11,7 +11,7 @@ from gevent.lock import RLock
 
 from pillows.errors import RecreatedError, RetryableError
 from pillows.feed.base import DatabaseIdentity
-from pillows.feed.document_fetcher import DocumentFetcher
+from pillows.feed.documents.fetcher import DocumentFetcher
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 

@@ -22,10 +22,10 @@ from pillows.errors import (
 )
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.changes_parser import ChangesParser, PageParser, ResponseEnd
-from pillows.feed.document_fetcher import DocumentFetcher
+from pillows.feed.documents.fetcher import DocumentFetcher
+from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import filter_body
-from pillows.feed.throttle import ConcurrencyLimit, ThrottleWait
 
 #: Pause before a missing database is asked for again.
 MISSING_SECONDS = 30.0

@@ -17,9 +17,9 @@ from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import parse_change
-from pillows.feed.document_fetcher import DocumentFetcher, fetch_key
-from pillows.feed.document_loader import AverageSize, DocumentLoader
-from pillows.feed.throttle import ConcurrencyLimit
+from pillows.feed.documents.fetcher import DocumentFetcher, fetch_key
+from pillows.feed.documents.loader import AverageSize, DocumentLoader
+from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Pause, ScriptedServer, head, json_reply
@@ -268,7 +268,7 @@ def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halv
     server, documents, monkeypatch
 ):
     """A restored database sends back a whole batch, however large its documents are."""
-    monkeypatch.setattr("pillows.feed.document_fetcher.MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("pillows.feed.documents.fetcher.MAX_GROUP_BYTES", 1000)
     ids = [f"d{n}" for n in range(10)]
 
     def answer(request):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import gevent
 
 from pillows.couch.response import TooLargeError, UnreadableError
-from pillows.feed.document_fetcher import (
+from pillows.feed.documents.fetcher import (
     GROUP_BYTES,
     GROUP_DOCUMENTS,
     MAX_GROUP_BYTES,
@@ -17,7 +17,7 @@ from pillows.feed.document_fetcher import (
     fetch_key,
     to_defect,
 )
-from pillows.feed.throttle import ConcurrencyLimit
+from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 
 #: Weight of the newest group in the running average of document sizes.

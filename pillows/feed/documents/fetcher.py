@@ -28,7 +28,7 @@ from pillows.couch.errors import RejectedError, ServerError
 from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.couch.utf8 import is_utf8
 from pillows.errors import PillowError, RetryableError
-from pillows.feed.throttle import ConcurrencyLimit, Throttle, ThrottleWait
+from pillows.feed.documents.throttle import ConcurrencyLimit, Throttle, ThrottleWait
 from pillows.halving import send_in_halves
 from pillows.models import Change, revision_number
 

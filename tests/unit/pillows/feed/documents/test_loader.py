@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from checkpoints import Seq
-from pillows.feed.document_fetcher import FetchKey, fetch_key
-from pillows.feed.document_loader import AverageSize, DocumentLoader
-from pillows.feed.throttle import ConcurrencyLimit
+from pillows.feed.documents.fetcher import FetchKey, fetch_key
+from pillows.feed.documents.loader import AverageSize, DocumentLoader
+from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.models import Change, ChangeBatch
 
 

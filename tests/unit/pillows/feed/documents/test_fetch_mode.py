@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from pillows.feed.fetch_mode import (
+from pillows.feed.documents.fetch_mode import (
     FIRST_STRETCH_LAPS,
     LAP_ROWS,
     LAP_SECONDS,

@@ -1,0 +1,1 @@
+"""Get the documents of changes, with the change or by `_bulk_get`, as fast as the server allows."""
