@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from tests.conformance.failures import FailureConformance
 from tests.conformance.guards import GuardConformance
+from tests.conformance.odd_documents import OddDocumentConformance
 from tests.conformance.standings import StandingConformance
 from tests.conformance.writes import WriteConformance
 
 
-class TransportConformance(WriteConformance, GuardConformance, FailureConformance, StandingConformance):
+class TransportConformance(
+    WriteConformance, GuardConformance, FailureConformance, OddDocumentConformance, StandingConformance
+):
     """Inherit this, and give a fixture `target`."""
 
 

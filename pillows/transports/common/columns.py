@@ -5,8 +5,9 @@
 
 A path is a dotted name (`address.city`, `form.@xmlns`), or a JMESPath expression
 (`lines[0].price`, `length(lines)`). A missing path is NULL. The type is passed to the target as it is
-written. Values of a JSON type are passed as JSON text, all others as decoded from JSON; a value that
-does not fit the column's type is the target's error.
+written. Values of a JSON type are passed as JSON text, and so are lists and objects in other columns (a list
+in an array column is an array); all others as decoded from JSON. A value that does not fit the column's type
+is the target's error.
 """
 
 from __future__ import annotations
@@ -20,12 +21,21 @@ import msgspec
 from pydantic import AfterValidator, Field
 
 from pillows.errors import PermanentError
+from pillows.json_values import encode_json, run_deeply
 from pillows.models import Row
 from pillows.options import OutputOptions
 from pillows.stages.document_paths import Getter, getter
 
 #: Columns that pillowd itself adds to every table.
 RESERVED = frozenset({"_id", "_rev", "_version", "_row"})
+
+_NUMBERS = (int, bool, float)
+_TEXT = re.compile(r"(text|varchar|char|character|bpchar|citext)\b", re.IGNORECASE)
+_SCALAR = re.compile(
+    r"(integer|int|int[248]|bigint|smallint|boolean|bool|real|float|float[48]|double|numeric|decimal"
+    r"|date|time|timetz|timestamp|timestamptz|uuid)\b",
+    re.IGNORECASE,
+)
 
 # `text`, `double precision`, `numeric(10, 2)`, `timestamp(3) with time zone`, `text[]`, `public.mood`.
 _TYPE = re.compile(r"[A-Za-z_][\w.]*( +[A-Za-z_]\w*)*( *\([\d, ]+\))?( +[A-Za-z_]\w*)*( *\[\d*\])*")
@@ -52,10 +62,41 @@ class Column:
         """Whether values are stored as JSON text."""
         return self.type.lower() in {"json", "jsonb"}
 
+    @property
+    def is_array(self) -> bool:
+        """Whether values are arrays of the target's own: `text[]`, `integer array`."""
+        return self.type.rstrip().endswith("]") or self.type.lower().endswith(" array")
+
     def value(self, row: Mapping[str, Any]) -> Any:
-        """Return the column's value in a decoded row, ready to be bound."""
+        """Return the column's value in a decoded row, ready to be bound: a list only in an array column.
+
+        Lists and objects become JSON text, and so do numbers in a text column; a Decimal keeps its digits.
+
+        Raises:
+            PermanentError: the value has no JSON form, or path or type does not fit it.
+        """
         value = self.get(row)
-        return encode(value).decode() if self.is_json and value is not None else value
+        kind = type(value)
+        if value is None or (kind is str and not self.is_json):
+            return value
+        text = encode_json(value, self.path)
+        if self.is_json:
+            return text.decode()
+        if isinstance(value, list | tuple | dict):
+            return self._to_nested(value, text)
+        if kind in _NUMBERS and _TEXT.match(self.type) is None:
+            return value
+        return msgspec.json.decode(text) if text.startswith(b'"') else text.decode()  # a date, or digits
+
+    def _to_nested(self, value: Any, text: bytes) -> Any:
+        if self.is_array and not isinstance(value, dict):
+            return value
+        if _SCALAR.match(self.type) is not None and not self.is_array:
+            kind = "object" if isinstance(value, dict) else "list"
+            raise PermanentError(
+                f"Column {self.name!r} cannot take a value of the kind {kind} (a jsonb column can)."
+            )
+        return text.decode()
 
 
 def parse_columns(columns: Mapping[str, str]) -> tuple[Column, ...]:
@@ -91,21 +132,9 @@ def decode(row: Row) -> Mapping[str, Any]:
     if not isinstance(row, msgspec.Raw):
         return row
     try:
-        return msgspec.json.decode(row, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return run_deeply(lambda: msgspec.json.decode(row, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PermanentError(f"The document is not a JSON object: {error}.") from error
-
-
-def encode(value: Any) -> bytes:
-    """Return a value, or a whole row, as JSON; bytes of the source stay as they are.
-
-    Raises:
-        PermanentError: it has no JSON form.
-    """
-    try:
-        return bytes(value) if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
-    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
-        raise PermanentError(f"A value has no JSON form: {error}.") from error
 
 
 def _check_columns(columns: dict[str, str]) -> dict[str, str]:

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from pillows.errors import PermanentError
+from pillows.json_values import encode_json, run_deeply
 from pillows.models import Batch, DocumentRows, Row, write_version
 from pillows.transports.base import newest
-from pillows.transports.common.columns import encode
 
 
 def encode_batch(batch: Batch, outputs: Iterable[str]) -> tuple[list[Mapping[str, bytes]], Mapping[str, str]]:
@@ -74,12 +74,12 @@ def encode_document(output: str, document: DocumentRows, version: int) -> bytes:
 
 
 def _on_one_line(row: Row) -> bytes:
-    text = encode(row)
+    text = encode_json(row)
     if b"\n" not in text and b"\r" not in text:
         return text
     # A source may send indented documents. Within strings a line break is always escaped, so these
     # are white space.
     try:
-        return msgspec.json.format(text, indent=-1)
-    except msgspec.DecodeError as error:
+        return run_deeply(lambda: msgspec.json.format(text, indent=-1))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PermanentError(f"The document is not valid JSON: {error}.") from error

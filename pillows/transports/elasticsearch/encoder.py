@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pillows.errors import PermanentError
+from pillows.json_values import encode_json, run_deeply
 from pillows.models import DocumentRows, Row, write_version
 
 #: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
@@ -87,7 +89,7 @@ def encode_operations(
             if deleted_at_ms is not None and _TOMBSTONE_FIELD.search(source):
                 raise ValueError(f"a field {DELETED_AT} would make it a tombstone")  # noqa: TRY301 - as below
             made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        except (PermanentError, ValueError, RecursionError) as error:
             dead[document.id] = f"its row can't be written: {error}"
     return made, dead
 
@@ -122,12 +124,12 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
         raise ValueError(f"{len(rows)} rows, but an index holds at most one row of a document")
     (row,) = rows
     if not isinstance(row, msgspec.Raw):
-        return _encode({k: v for k, v in row.items() if k != "_id"} if "_id" in row else row)
+        return encode_json({k: v for k, v in row.items() if k != "_id"} if "_id" in row else row)
     raw = bytes(row)
     start = b'{"_id":%b,' % quoted_id
     if raw.startswith(start) and b"\n" not in raw:
         return b"{" + raw[len(start) :]
-    fields = _decode_fields(raw)  # values stay raw: numbers keep every digit
+    fields = run_deeply(lambda: _decode_fields(raw))  # values stay raw: numbers keep every digit
     fields.pop("_id", None)
     return _encode(fields).replace(b"\n", b" ")  # between values only: a string can't hold one
 

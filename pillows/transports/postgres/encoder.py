@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 from pillows.errors import PermanentError
+from pillows.json_values import encode_json
 from pillows.models import DocumentRows, Row
-from pillows.transports.common.columns import Column, encode, pick
+from pillows.transports.common.columns import Column, pick
 
 _NULL = b"\\N"
 # Special characters of COPY's text format (PostgreSQL docs, "COPY", File Formats).
@@ -94,7 +95,7 @@ def encode_absence(head: bytes, columns: Sequence[Column]) -> bytes:
 
 
 def _encode_whole(row: Row) -> bytes:
-    raw = bytes(row) if isinstance(row, msgspec.Raw) else encode(row)
+    raw = bytes(row) if isinstance(row, msgspec.Raw) else encode_json(row)
     # `replace` without a hit is faster than `in`, and returns the same object.
     escaped = raw.replace(b"\\", b"\\\\")
     if escaped is not raw:
@@ -135,12 +136,10 @@ def _to_text(value: Any) -> str:
     """Return a value as PostgreSQL reads it; the server refuses it if it does not fit its column."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, bytes | bytearray):
-        return f"\\x{value.hex()}"
     if isinstance(value, list | tuple):
         return "{" + ",".join([_to_element(one) for one in value]) + "}"
     if isinstance(value, Mapping):
-        return encode(value).decode()
+        return encode_json(value).decode()
     try:
         return str(value)
     except ValueError as error:  # an integer of more digits than Python writes

@@ -12,6 +12,7 @@ document with 30,000 stored rows, where the index takes 2).
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -316,3 +317,23 @@ def fetch_value(cursor: psycopg.Cursor, query: bytes) -> Any:
     """Run a query without parameters and return its one value; None if it has no row."""
     found = cursor.execute(query, ()).fetchone()
     return found[0] if found else None
+
+
+def select_storable(cursor: psycopg.Cursor, texts: Sequence[str]) -> Sequence[str]:
+    """Return those that the database's encoding has characters for; no row holds another one."""
+    server = cursor.connection.info.parameter_status("server_encoding") or "UTF8"
+    if server in ("UTF8", "SQL_ASCII"):
+        return texts
+    try:
+        codec = codecs.lookup(server.replace("WIN", "cp"))
+    except LookupError:  # known to PostgreSQL alone
+        return texts
+    return [text for text in texts if _has_form(text, codec)]
+
+
+def _has_form(text: str, codec: codecs.CodecInfo) -> bool:
+    try:
+        codec.encode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

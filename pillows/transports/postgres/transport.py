@@ -37,7 +37,7 @@ from pillows.transports.postgres.schema import (
     table_exists,
     to_text,
 )
-from pillows.transports.postgres.statements import Table, fetch_value
+from pillows.transports.postgres.statements import Table, fetch_value, select_storable
 from pillows.transports.postgres.writer import BatchWriter, encode_batch
 
 #: Documents per transaction of a sweep, which takes some tenths of a second.
@@ -47,8 +47,13 @@ FORGET_SECONDS = 3600.0
 
 _WHERE_AM_I = """
     select current_setting('server_version'), current_database(), current_user,
-        pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool
+        pg_is_in_recovery() or current_setting('default_transaction_read_only')::bool,
+        current_setting('server_encoding')
 """
+_ENCODING_WARNING = (
+    "warning: its encoding is {}, so a document with other characters becomes a dead letter:"
+    " use a database with the encoding UTF8 (`create database NAME encoding 'UTF8' template template0`)"
+)
 
 
 class PostgresTransport(KeyedTransport):
@@ -85,14 +90,15 @@ class PostgresTransport(KeyedTransport):
         application = f"pillowd {self.key}"
         server = ServerConnection(self.connection, application=application, prepare=lambda _: None)
         with closing(server), server.transaction() as cursor:
-            version, database, user, standby = cursor.execute(_WHERE_AM_I).fetchall()[0]
+            version, database, user, standby, encoding = cursor.execute(_WHERE_AM_I).fetchall()[0]
             if standby:
                 raise ConfigError(f"The server of {self.name} is a standby.", remedy="connect to the primary")
             statements = list_missing(cursor, self._tables, self.connection.schema_)
         start = (
             f"a start will run: {'; '.join(map(to_text, statements))}" if statements else "the tables exist"
         )
-        return f"PostgreSQL {version}, database {database}, as {user}; {start}"
+        warning = "" if encoding == "UTF8" else f"; {_ENCODING_WARNING.format(encoding)}"
+        return f"PostgreSQL {version}, database {database}, as {user}; {start}{warning}"
 
     def preview(self, batch: Batch) -> str:
         """Return the lines copied into each table, and the documents that lose their rows there."""
@@ -173,7 +179,8 @@ class PostgresTransport(KeyedTransport):
             after: str | None = ""
             while after is not None:
                 with server.transaction() as cursor:
-                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": asked}
+                    ids_there = None if asked is None else select_storable(cursor, asked)
+                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": ids_there}
                     found = cursor.execute(table.stored(some=ids is not None), parameters).fetchall()
                 if found:
                     yield [
@@ -226,7 +233,8 @@ class PostgresTransport(KeyedTransport):
         after: str | None = ""
         while after is not None:
             with self._fenced() as cursor:
-                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor, "kept": kept}
+                storable = select_storable(cursor, kept)
+                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor, "kept": storable}
                 [(after, count)] = cursor.execute(table.sweep, parameters).fetchall()
             removed += count
         return removed

@@ -93,6 +93,7 @@ class BatchWriter:
         self._first_pass = first_pass
         self._documents = documents
         self._refused: dict[str, int] = {}
+        self._has_tombstones = False
         self._dead = dead
 
     @property
@@ -107,7 +108,7 @@ class BatchWriter:
             taken = {one.document.id for one in copied}
             self._documents = [one for one in self._documents if one.document.id not in taken]
         if self._documents:
-            self._stage()
+            send_in_halves(range(len(self._documents)), self._stage, is_row_refusal)
             self._drop_refused()
             if len(self._refused) < len(self._documents):
                 self._move_all()
@@ -128,10 +129,8 @@ class BatchWriter:
         server two thirds of staging. COPY writes all or nothing, so once a value did not fit, only
         documents that match the value patterns are copied.
         """
-        ids = [to_storable(one.document.id) for one in fresh]
-        for table in self._tables:
-            if table.tombstoned and self._is(table.has_version_of, ids):
-                return []
+        if self._attempt(lambda: self._check_no_tombstones(fresh)) is not None or self._has_tombstones:
+            return []
         precheck_values = any(table.precheck_values for table in self._tables)
         chosen = self._select_plain(fresh) if precheck_values else fresh
         failure = self._attempt(lambda: self._copy_lines(chosen))
@@ -140,6 +139,12 @@ class BatchWriter:
             if len(chosen) < len(fresh):
                 failure = self._attempt(lambda: self._copy_lines(chosen))
         return chosen if failure is None else []
+
+    def _check_no_tombstones(self, fresh: Sequence[Encoded]) -> None:
+        ids = [to_storable(one.document.id) for one in fresh]
+        self._has_tombstones = any(
+            table.tombstoned and self._is(table.has_version_of, ids) for table in self._tables
+        )
 
     def _select_plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
         return [one for one in documents if self._is_plain(one)]
@@ -166,10 +171,19 @@ class BatchWriter:
 
     # -- through the staging tables
 
-    def _stage(self) -> None:
+    def _stage(self, numbers: range) -> None:
+        """Copy these documents into the staging tables; one whose characters the server refuses is dead."""
+        failure = self._attempt(lambda: self._copy_staged(numbers))
+        if failure is not None and len(numbers) > 1:
+            raise failure
+        if failure is not None:
+            self._dead[self._documents[numbers[0]].document.id] = describe_error(failure)
+
+    def _copy_staged(self, numbers: range) -> None:
         for number, table in enumerate(self._tables):
             staged: list[bytes] = []
-            for n, one in enumerate(self._documents):
+            for n in numbers:
+                one = self._documents[n]
                 rows = one.lines[number]
                 if rows:
                     staged += [b"%d\t%d\t%b" % (n, row, line) for row, line in enumerate(rows)]

@@ -42,7 +42,7 @@ def find_unbindable(rows: Iterable[Row], table: Table) -> str:
 
     Python's own error only gives the number of the parameter.
     """
-    for row in map(decode, rows):
+    for row in map(decode, rows if table.columns else ()):
         for column in table.columns:
             if problem := _describe_unbindable(column.value(row)):
                 return f"Column {column.name!r} of table {table.name!r} cannot take {problem}."
@@ -54,7 +54,7 @@ def _describe_unbindable(value: Any) -> str:
         return "" if _is_unicode(value) else "a text that is not valid Unicode"
     if isinstance(value, int):
         return "" if -(2**63) <= value < 2**63 else "a number of more than 64 bits"
-    if value is None or isinstance(value, float | bytes):
+    if value is None or isinstance(value, float):
         return ""
     kind = JSON_KINDS.get(type(value), type(value).__name__)
     return f"a value of the kind {kind} (a jsonb column can)"

@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pillows.errors import ConfigError, PermanentError
+from pillows.json_values import encode_json
 from pillows.models import DocumentRows, Row
-from pillows.transports.common.columns import Column, TableOutput, encode, pick
+from pillows.transports.common.columns import Column, TableOutput, pick
 
 #: Type of a configured column -> its type in a STRICT table. Dates stay text, as in JSON.
 TYPES = {
@@ -217,7 +218,7 @@ class Table:
         db.execute(forget, (self.name, int(before)))
 
     def _values(self, row: Row) -> tuple[Any, ...]:
-        return pick(row, self.columns) if self.columns else (encode(row).decode(),)
+        return pick(row, self.columns) if self.columns else (encode_json(row).decode(),)
 
     def _definition(self) -> str:
         columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()]

@@ -466,3 +466,41 @@ def test_secrets_are_in_no_message_and_no_representation() -> None:
     with pytest.raises(ValueError, match="is not a connection string") as refused:
         PostgresConnection(dsn="host=localhost password=tops3cret oops tops3cret")
     assert "tops3cret" not in str(refused.value)
+
+
+@pytest.fixture
+def latin1(postgres_dsn: str) -> Iterator[PostgresDatabase]:
+    """A database whose encoding has no emoji."""
+    with closing(psycopg.connect(postgres_dsn, autocommit=True)) as admin:
+        name = "pillowd_latin1"
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(
+            f"create database {name} encoding 'LATIN1' lc_collate 'C' lc_ctype 'C' template template0"
+        )
+        yield PostgresDatabase(make_conninfo(postgres_dsn, dbname=name, client_encoding="UTF8"))
+        admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.mark.parametrize("first_pass", [True, False])
+@pytest.mark.parametrize("mapped", [True, False])
+def test_b2_a_character_that_the_database_has_not_is_a_dead_letter(
+    latin1: PostgresDatabase, first_pass: bool, mapped: bool
+) -> None:
+    owl = document("owl", 1, {"n": 1, "t": "🦉"})
+    documents = [document(f"é{n}", 1, {"n": n, "t": "é"}) for n in range(50)]
+    with opened(latin1, "docs", "typed") if mapped else opened(latin1, "docs") as transport:
+        result = transport.write(batch(*documents, owl, document("🦉", 1, {"n": 1}), first_pass=first_pass))
+        assert set(result.dead) == {"owl", "🦉"}
+        assert "LATIN1" in result.dead["owl"] or "..." in result.dead["owl"]
+        assert set(rows(latin1)) == {each.id for each in documents}
+        assert transport.finish_pass(2, kept=[*(each.id for each in documents), "🦉"]) == 0
+        (page,) = transport.stored("docs", ["🦉", "é1"])
+        assert [each.id for each in page] == ["é1"]
+    assert set(rows(latin1)) == {each.id for each in documents}
+
+
+def test_b2_check_warns_about_a_database_that_is_not_utf8(
+    latin1: PostgresDatabase, database: PostgresDatabase
+) -> None:
+    assert "its encoding is LATIN1" in latin1.transport("docs").check()
+    assert "encoding" not in database.transport("docs").check()
