@@ -72,7 +72,7 @@ class OddDocumentConformance:
     ) -> None:
         result = _write_beside_another(target, {"a": [{"b": value}]})
         assert set(result.dead) == {"odd"}
-        assert "'a[0].b' has no JSON form" in result.dead["odd"]
+        assert "a[0].b is " in result.dead["odd"]
         assert kind in result.dead["odd"]
 
     def test_a4_a_decimal_is_written(self, target: Target) -> None:

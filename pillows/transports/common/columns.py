@@ -20,11 +20,12 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from pydantic import AfterValidator, Field
 
+from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.json_values import encode_json, run_deeply
 from pillows.models import Row
 from pillows.options import OutputOptions
 from pillows.stages.document_paths import Getter, getter
+from pillows.strict_json import run_deeply
 
 #: Columns that pillowd itself adds to every table.
 RESERVED = frozenset({"_id", "_rev", "_version", "_row"})
@@ -79,7 +80,7 @@ class Column:
         kind = type(value)
         if value is None or (kind is str and not self.is_json):
             return value
-        text = encode_json(value, self.path)
+        text = strict_json.encode(value, self.path)
         if self.is_json:
             return text.decode()
         if isinstance(value, list | tuple | dict):

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.json_values import encode_json, run_deeply
 from pillows.models import Batch, DocumentRows, Row, write_version
+from pillows.strict_json import run_deeply
 from pillows.transports.base import newest
 
 
@@ -74,7 +75,7 @@ def encode_document(output: str, document: DocumentRows, version: int) -> bytes:
 
 
 def _on_one_line(row: Row) -> bytes:
-    text = encode_json(row)
+    text = strict_json.encode(row)
     if b"\n" not in text and b"\r" not in text:
         return text
     # A source may send indented documents. Within strings a line break is always escaped, so these

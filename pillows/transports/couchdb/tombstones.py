@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from pillows import strict_json
 from pillows.couch.bulk_get import bulk_get
-from pillows.json_values import encode_json
 from pillows.models import revision_number
 from pillows.transports.couchdb.target import (
     TargetDatabase,
@@ -50,7 +50,7 @@ class _History(msgspec.Struct):
 
 def make_deletion(leaf: TargetLeaf, ours: int) -> bytes:
     """Return the deletion of a live leaf."""
-    return encode_json({"_id": leaf.id, "_rev": leaf.rev, "_deleted": True, "pillowd_version": ours})
+    return strict_json.encode({"_id": leaf.id, "_rev": leaf.rev, "_deleted": True, "pillowd_version": ours})
 
 
 def make_next_tombstone(tombstone: TargetLeaf, ours: int) -> bytes:
@@ -60,7 +60,7 @@ def make_next_tombstone(tombstone: TargetLeaf, ours: int) -> bytes:
     start = revision_number(tombstone.rev) + 1
     revisions = {"start": start, "ids": [digest, parent]}
     head = {"_id": tombstone.id, "_rev": f"{start}-{digest}", "_revisions": revisions}
-    return encode_json(head | {"_deleted": True, "pillowd_version": ours})
+    return strict_json.encode(head | {"_deleted": True, "pillowd_version": ours})
 
 
 def find_overtaken(target: TargetDatabase, written: Mapping[str, WrittenOver]) -> dict[str, str]:

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
+from pillows import strict_json
 from pillows.errors import PermanentError, RetryableError
-from pillows.json_values import encode_json, run_deeply
 from pillows.models import DocumentRows, Row, WriteResult, write_version
+from pillows.strict_json import run_deeply
 from pillows.transports.couchdb.target import (
     GROUP_DOCUMENTS,
     TargetDatabase,
@@ -116,7 +117,7 @@ def make_edits(
     if not rows:
         yield from _make_deletions(document.id, ours, leaves)
         return
-    text = encode_json(rows[0])
+    text = strict_json.encode(rows[0])
     try:
         # The values stay the bytes that they are: numbers, for one, keep their digits.
         fields = run_deeply(lambda: msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
@@ -124,13 +125,13 @@ def make_edits(
         raise PermanentError(f"The row is not a JSON object: {error}.") from error
     # Names that begin with `_` are CouchDB's own; attachments are stubs here, without their bytes.
     own = {name: value for name, value in fields.items() if not name.startswith("_")}
-    yield encode_json(own | {"_id": document.id, **_name_parent(leaves), "pillowd_version": ours})
+    yield strict_json.encode(own | {"_id": document.id, **_name_parent(leaves), "pillowd_version": ours})
 
 
 def _make_deletions(id: str, ours: int, leaves: Sequence[TargetLeaf]) -> Iterator[bytes]:
     """Yield a deletion of every live leaf, otherwise the loser of a conflict would win."""
     if not leaves:
-        yield encode_json({"_id": id, "_deleted": True, "pillowd_version": ours})
+        yield strict_json.encode({"_id": id, "_deleted": True, "pillowd_version": ours})
     for leaf in leaves:
         if not leaf.deleted:
             yield make_deletion(leaf, ours)

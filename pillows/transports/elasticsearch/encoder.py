@@ -14,9 +14,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.json_values import encode_json, run_deeply
 from pillows.models import DocumentRows, Row, write_version
+from pillows.strict_json import run_deeply
 
 #: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
 DELETED_AT = "pillowd_deleted_at"
@@ -124,7 +125,7 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
         raise ValueError(f"{len(rows)} rows, but an index holds at most one row of a document")
     (row,) = rows
     if not isinstance(row, msgspec.Raw):
-        return encode_json({k: v for k, v in row.items() if k != "_id"} if "_id" in row else row)
+        return strict_json.encode({k: v for k, v in row.items() if k != "_id"} if "_id" in row else row)
     raw = bytes(row)
     start = b'{"_id":%b,' % quoted_id
     if raw.startswith(start) and b"\n" not in raw:

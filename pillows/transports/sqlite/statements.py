@@ -15,8 +15,8 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from pillows import strict_json
 from pillows.errors import ConfigError, PermanentError
-from pillows.json_values import encode_json
 from pillows.models import DocumentRows, Row
 from pillows.transports.common.columns import Column, TableOutput, pick
 
@@ -218,7 +218,7 @@ class Table:
         db.execute(forget, (self.name, int(before)))
 
     def _values(self, row: Row) -> tuple[Any, ...]:
-        return pick(row, self.columns) if self.columns else (encode_json(row).decode(),)
+        return pick(row, self.columns) if self.columns else (strict_json.encode(row).decode(),)
 
     def _definition(self) -> str:
         columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()]

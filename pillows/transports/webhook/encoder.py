@@ -25,8 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 
 from checkpoints import TailKey
-from pillows.json_values import encode_json
 from pillows.models import DocumentRows, write_version
+from pillows.strict_json import encode
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -63,10 +63,10 @@ def encode_document(document: DocumentRows, outputs: Sequence[str], epoch: int) 
         PermanentError: a row has no JSON form.
     """
     rows = b",".join(
-        b"%b:[%b]" % (encode_json(output), b",".join(map(encode_json, document.rows.get(output, ()))))
+        b"%b:[%b]" % (encode(output), b",".join(map(encode, document.rows.get(output, ()))))
         for output in outputs
     )
-    head = encode_json(
+    head = encode(
         {"id": document.id, "rev": document.rev, "version": write_version(epoch, document.leaf_version)}
     )
     return b'%b,"rows":{%b}}' % (head[:-1], rows)
@@ -76,7 +76,7 @@ def to_messages(
     key: TailKey, epoch: int, documents: Mapping[str, bytes], max_bytes: int
 ) -> Iterator[Message]:
     """Yield messages of at most `max_bytes`, in order; a larger document is alone in its message."""
-    head = encode_json({"pillow": key.pillow, "source": key.source, "epoch": epoch})[:-1] + b',"documents":['
+    head = encode({"pillow": key.pillow, "source": key.source, "epoch": epoch})[:-1] + b',"documents":['
     ids: list[str] = []
     size_bytes = 0
     for id, text in documents.items():

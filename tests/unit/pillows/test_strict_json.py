@@ -7,12 +7,13 @@ import math
 from decimal import Decimal
 from typing import Any
 
+import gevent
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pillows.strict_json import NotJSONError, encode
+from pillows.strict_json import NotJSONError, encode, run_deeply
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -44,6 +45,21 @@ def test_a4_what_json_can_hold_comes_back_as_it_was(value: Any) -> None:
 def test_a4_a_fault_is_found_however_deep_it_is(value: Any) -> None:
     with pytest.raises(NotJSONError, match="JSON cannot hold it"):
         encode(value)
+
+
+@pytest.mark.parametrize("digits", ["1.10", "0.1000000000000000055511151231257827", "-0", "1E+400"])
+def test_a4_a_decimal_keeps_its_digits(digits: str) -> None:
+    assert encode({"price": Decimal(digits)}) == b'{"price":%b}' % digits.encode()
+
+
+@pytest.mark.parametrize("levels", [1_500, 10_000])
+def test_b1_what_couchdb_stores_is_read_and_written_in_greenlets_and_threads(levels: int) -> None:
+    raw = b"[" * levels + b"]" * levels
+
+    def rewrite() -> bytes:
+        return encode(run_deeply(lambda: msgspec.json.decode(raw)))
+
+    assert rewrite() == gevent.spawn(rewrite).get() == gevent.get_hub().threadpool.apply(rewrite) == raw
 
 
 def test_a4_a_value_that_is_nested_too_deeply_or_holds_itself_is_refused() -> None:
