@@ -23,12 +23,13 @@ from pillows.couch.auth import Authenticator, create_authenticator
 from pillows.couch.cloudant import create_cloudant
 from pillows.couch.errors import ForbiddenError, RefusedError, classify
 from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
+from pillows.couch.explain import explain_failure, explain_page
 from pillows.couch.http_session import create_session
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, StreamingResponse, UnreadableError
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
-from pillows.redaction import Redactor
+from pillows.redaction import Redactor, redact_address
 
 T = TypeVar("T")
 
@@ -106,6 +107,7 @@ class CouchClient:
         *,
         body: bytes | None = None,
         silent_seconds: float = 0.0,
+        expects_json: bool = True,
         activity: ActivityMonitor | None = None,
     ) -> Iterator[StreamingResponse]:
         """Send a request and yield its response, to be read while the context is open.
@@ -115,6 +117,7 @@ class CouchClient:
             path: encoded, with the query.
             body: JSON.
             silent_seconds: longest silence of the server itself before its next byte.
+            expects_json: whether an HTML page is an error.
             activity: records every block that arrives.
 
         Raises:
@@ -126,6 +129,8 @@ class CouchClient:
         """
         response = self.send(method, path, body=body, silent_seconds=silent_seconds)
         try:
+            if expects_json:
+                _reject_page(response)
             yield self._stream(response, activity)
         finally:
             response.close()
@@ -189,6 +194,7 @@ class CouchClient:
             RetryableError: the connection broke, or the body makes no sense.
         """
         with closing(response):
+            _reject_page(response)
             text = self._stream(response, activity).read(max_bytes)
         if len(text) > _LARGE_BYTES:
             gevent.sleep(0)
@@ -258,7 +264,8 @@ class CouchClient:
             body = next(self._stream(response, None).blocks(), b"")[:_ERROR_BYTES]
         except RetryableError:
             body = b""
-        return classify(response.status_code, response.headers, body, now=self.clock.wall())
+        url = redact_address(response.url)
+        return classify(response.status_code, response.headers, body, now=self.clock.wall(), url=url)
 
     def _log_in(self, path: str, form: dict[str, str]) -> requests.Response:
         request = _Request(method="POST", path=path, body=msgspec.json.encode(form))
@@ -290,4 +297,10 @@ class CouchClient:
 
     def _describe(self, error: BaseException) -> str:
         redactor = Redactor(self._authenticator.get_secrets(), is_foreign=True)
-        return redactor.redact(f"{type(error).__name__}: {error}")[:500]
+        text = explain_failure(error, self.connection.url) or f"{type(error).__name__}: {error}"
+        return redactor.redact(text)[:500]
+
+
+def _reject_page(response: requests.Response) -> None:
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise RetryableError(explain_page(redact_address(response.url)))

@@ -7,10 +7,9 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from pillows.couch.explain import explain_redirect
 from pillows.errors import AccessError, PillowError, RetryableError
-
-#: Longest `Retry-After` that is honoured.
-MAX_RETRY_AFTER_SECONDS = 120.0
+from pillows.retry.backoff import MAX_RETRY_AFTER_SECONDS
 
 #: CouchDB's reasons for a missing database; 2.x and 3.x, and 1.x.
 _NO_DATABASE = {"Database does not exist.", "no_db_file"}
@@ -94,7 +93,9 @@ def parse_error_body(body: bytes) -> ErrorBody:
         return ErrorBody()
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float) -> PillowError:
+def classify(
+    status: int, headers: Mapping[str, str], body: bytes, *, now: float, url: str = ""
+) -> PillowError:
     """Return the error for a response with a status other than 2xx.
 
     Args:
@@ -102,7 +103,11 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, *, now: float
         headers: the response's headers.
         body: its beginning.
         now: wall-clock seconds, for a `Retry-After` with a date.
+        url: the request's.
     """
+    if 300 <= status < 400:
+        text = explain_redirect(status, headers, url)
+        return ServerError(text, status=status, retry_after_seconds=None)
     error = parse_error_body(body)
     text = f"The server answered {status}" + (f" ({error})." if error.error else ".")
     if status in (401, 403):
@@ -130,6 +135,6 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         return None
     try:
         seconds = float(text) if text.isdigit() else parsedate_to_datetime(text).timestamp() - now
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

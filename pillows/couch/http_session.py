@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
+import gevent
 import requests
 from gevent import monkey
 from requests.adapters import HTTPAdapter
@@ -21,6 +22,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from pillows.couch.bounded_response import BoundedResponse
+from pillows.couch.name_lookup import install
 from pillows.couch.options import CouchConnection
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 
@@ -59,7 +61,10 @@ def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> sock
         OSError: no address of the host accepted the connection.
     """
     failure: OSError | None = None
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM):
+    install()
+    with gevent.Timeout(timeout if isinstance(timeout, int | float) else None, TimeoutError):
+        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)
         try:
             for option in options:

@@ -183,7 +183,7 @@ class CouchFeed:
         """Read an attachment; one attempt. At most `max_bytes` are received."""
         path = f"{self._couch.path(self._options.database, id, name)}?rev={quote(rev)}"
         try:
-            with self._couch.open("GET", path, activity=self._activity) as response:
+            with self._couch.open("GET", path, expects_json=False, activity=self._activity) as response:
                 return response.read(max_bytes)
         except TooLargeError:
             return None

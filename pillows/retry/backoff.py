@@ -14,6 +14,9 @@ from pillows.errors import AwayError, RetryableError
 #: An unreachable server is asked at least this often, so that a pillow continues within seconds.
 AWAY_SECONDS = 5.0
 
+#: Longest wait that a server may ask for: `Retry-After: inf` or 1e12 must not stop a pillow for good.
+MAX_RETRY_AFTER_SECONDS = 120.0
+
 #: Beyond this number of doublings every bound is at its cap; keeps the power small.
 _MAX_DOUBLINGS = 32
 
@@ -61,13 +64,14 @@ class Backoff:
 
         Args:
             at_least_seconds: what the server asked for (`Retry-After`); never shortened, since a server
-                that is asked too early may lock us out for longer.
+                that is asked too early may lock us out for longer; at most `MAX_RETRY_AFTER_SECONDS`.
             at_most_seconds: a cap that applies where it is below `max_seconds`.
         """
         longest = self._max_seconds if at_most_seconds is None else min(self._max_seconds, at_most_seconds)
         self.attempts += 1
         bound = bound_seconds(self.attempts, initial_seconds=self._initial_seconds, max_seconds=longest)
-        return max(self._draw() * bound, at_least_seconds or 0.0)
+        # In this order, since nan compares as less than nothing.
+        return max(self._draw() * bound, min(MAX_RETRY_AFTER_SECONDS, at_least_seconds or 0.0))
 
     def after(self, error: RetryableError) -> float:
         """Count a failure and return the seconds to wait: long for a busy server, short for an absent one."""
