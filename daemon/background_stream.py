@@ -8,7 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import gevent
 from gevent import monkey
@@ -53,6 +53,11 @@ class BackgroundStream(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
         """The stream's encoding."""
         return self._stream.encoding
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The stream's own buffer, for who must know that its bytes were accepted (transport `stdout`)."""
+        return self._stream.buffer
 
     def write(self, text: str) -> int:
         """Take text; never waits, never raises."""

@@ -106,3 +106,10 @@ def test_c3_what_plugins_print_is_written_in_the_background(capfd: pytest.Captur
         print("warned", file=sys.stderr)
         assert sys.stderr is error
     assert capfd.readouterr() == ("printed\n", "warned\n")
+
+
+def test_bytes_for_the_buffer_are_written_by_their_writer(capfdbinary: Any) -> None:
+    with redirect_standard_streams():
+        sys.stdout.buffer.write(b"line\n")
+        sys.stdout.buffer.flush()
+    assert capfdbinary.readouterr().out == b"line\n"
