@@ -66,7 +66,7 @@ class Bench:
         self.database = replace(self.couch, url=f"{self.couch.url}/pillowd_bench")
         self.postgres = stack.enter_context(Postgres(data_dir=folder / "postgres"))
         self.elastic = stack.enter_context(Elasticsearch(data_dir=folder / "elasticsearch"))
-        self.servers |= {"postgres": self.postgres.pid, "elasticsearch": self.elastic.pid}
+        self.servers |= {"postgres": self.postgres.pid or 0, "elasticsearch": self.elastic.pid or 0}
         self.recorded = folder / "changes.json"
         self.curlrc = folder / "curlrc"
         self.curlrc.touch(mode=0o600)
@@ -79,7 +79,7 @@ class Bench:
             self.servers |= {"couchdb": int(pid)} if pid else {}
             return source(url)
         peer = stack.enter_context(CouchDB(data_dir=self.folder / "couchdb"))
-        self.servers["couchdb"] = peer.pid
+        self.servers["couchdb"] = peer.pid or 0
         return Source(url=peer.url, auth=peer.auth)
 
     def run(self) -> list[Reading]:

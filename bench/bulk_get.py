@@ -29,7 +29,8 @@ def main(database_url: str) -> None:
     def connection() -> http.client.HTTPConnection:
         if not hasattr(_mine, "connection"):
             _mine.connection = kind(parts.netloc, timeout=300)
-        return _mine.connection
+        connection: http.client.HTTPConnection = _mine.connection
+        return connection
 
     def ask(method: str, path: str, body: str | None = None) -> bytes:
         headers = database.headers | {"content-type": "application/json"}

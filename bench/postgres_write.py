@@ -9,6 +9,8 @@ CPU, and of the server process's.
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from gevent import monkey
 
 monkey.patch_all()
@@ -29,7 +31,8 @@ import psycopg
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows
-from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
+from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
+from pillows.transports.postgres.transport import PostgresTransport
 from tests.servers.postgres import Postgres
 
 KEY = TailKey("bench", "couch/bench")
@@ -99,7 +102,12 @@ def copy_lines(batch: list[DocumentRows]) -> bytes:
     return b"".join(
         [
             b"%b\t%b\t%d\t%b\n"
-            % (d.id.encode(), d.rev.encode(), 1, bytes(d.rows["docs"][0]).replace(b"\\", b"\\\\"))
+            % (
+                d.id.encode(),
+                d.rev.encode(),
+                1,
+                bytes(cast("msgspec.Raw", d.rows["docs"][0])).replace(b"\\", b"\\\\"),
+            )
             for d in batch
         ]
     )
@@ -126,7 +134,7 @@ def backend_of(dsn: str) -> int:
         found = connection.execute(
             "select pid from pg_stat_activity where application_name = %s", (f"pillowd {KEY}",)
         )
-        return found.fetchall()[0][0]
+        return int(found.fetchall()[0][0])
 
 
 @contextmanager
@@ -172,7 +180,7 @@ def scenarios(
     """Name and work of what is measured, in this order on the same tables."""
     later = [[msgspec.structs.replace(d, leaf_version=2) for d in batch] for batch in batches]
 
-    def run(name: str, output: PostgresOutput, batches: list[list[DocumentRows]], **more: object) -> None:
+    def run(name: str, output: PostgresOutput, batches: list[list[DocumentRows]], **more: Any) -> None:
         with opened(dsn, docs=output) as (transport, process), Meter(count, process).measured(name):
             write_all(transport, batches, **more)
 

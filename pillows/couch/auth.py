@@ -11,8 +11,8 @@ from typing import Protocol
 
 import requests
 from gevent.lock import RLock
-from ibm_cloud_sdk_core import ApiException  # type: ignore[import-untyped]
-from ibm_cloud_sdk_core.authenticators import IAMAuthenticator  # type: ignore[import-untyped]
+from ibm_cloud_sdk_core import ApiException
+from ibm_cloud_sdk_core.authenticators import IAMAuthenticator
 
 from pillows.clock import Clock
 from pillows.couch.errors import RefusedError

@@ -16,7 +16,7 @@ import gevent
 import msgspec
 import requests
 import urllib3
-from ibmcloudant.cloudant_v1 import CloudantV1  # type: ignore[import-untyped]
+from ibmcloudant.cloudant_v1 import CloudantV1
 
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator

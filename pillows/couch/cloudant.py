@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import requests
-from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator  # type: ignore[import-untyped]
-from ibmcloudant.cloudant_v1 import CloudantV1  # type: ignore[import-untyped]
+from ibm_cloud_sdk_core.authenticators import NoAuthAuthenticator
+from ibmcloudant.cloudant_v1 import CloudantV1
 
 #: Sends a method and a path, and returns the unread response.
 Send = Callable[[str, str], requests.Response]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ NOBODY = 9  # the discard port
 
 def bad_pillows(world: World) -> Mapping[str, Any]:
     """Name -> settings; each goes wrong in its own way."""
-    nowhere = {
+    nowhere: dict[str, Any] = {
         "nowhere_es": {"type": "elasticsearch", "hosts": [f"http://127.0.0.1:{NOBODY}"]},
         "nowhere_pg": {"type": "postgres", "dsn": f"postgresql://nobody@127.0.0.1:{NOBODY}/x"},
         "nowhere_couch": {"type": "couchdb", "url": f"http://127.0.0.1:{NOBODY}"},
@@ -91,14 +92,16 @@ def test_bad_pillows_harm_no_other(world: World, daemon: Pillowd) -> None:
     for number in range(5):
         world.couch.put(f"later-{number}", n=number)
         for target in TARGETS:
-            daemon.wait_for(
-                lambda id=f"later-{number}", target=target: id in world.read(target, f"good_{target}")
-            )
+            daemon.wait_for(partial(_holds, world, target, f"later-{number}"))
     assert live(daemon, *good)
     assert _said(daemon, "restarts", *good) == [0] * len(good)
     for target in TARGETS:
         assert world.differences(f"good_{target}", target) == {}
     assert daemon.child.poll() is None
+
+
+def _holds(world: World, target: str, id: str) -> bool:
+    return id in world.read(target, f"good_{target}")
 
 
 def _states(daemon: Pillowd) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,12 +20,16 @@ def at_epoch_3(world: World, *targets: str, **others: Any) -> Pillowd:
     daemon = world.pillowd({"cases": world.pillow("cases", *targets), **others})
     daemon.start()
     for epoch in range(1, EPOCH + 1):
-        daemon.wait_for(lambda epoch=epoch: _at(daemon, epoch) and live(daemon))
+        daemon.wait_for(partial(_is_live_at, daemon, epoch))
         if epoch < EPOCH:
             call(daemon, "checkpoint.reset", key="cases")
     assert world.differences("cases", *targets) == {}
     assert daemon.stop() == 0
     return daemon
+
+
+def _is_live_at(daemon: Pillowd, epoch: int) -> bool:
+    return _at(daemon, epoch) and live(daemon)
 
 
 def _at(daemon: Pillowd, epoch: int) -> bool:
@@ -66,7 +71,7 @@ def test_a_lost_state_directory_is_refused_until_it_is_reset(world: World, targe
     assert world.read(targets[0], "cases").keys() != world.couch.documents().keys(), "nothing was written"
 
     assert daemon.command("checkpoint", "reset", "cases").returncode == 0
-    daemon.wait_for(lambda: _at(daemon, EPOCH + 1) and live(daemon))
+    daemon.wait_for(partial(_is_live_at, daemon, EPOCH + 1))
     assert world.differences("cases", *targets) == {}
     assert daemon.stop() == 0
 

@@ -8,6 +8,7 @@ import json
 import textwrap
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import requests
@@ -137,7 +138,7 @@ def attach(world: World, id: str, files: dict[str, bytes]) -> None:
     """Puts attachments to a document, one revision for each."""
     for name, data in files.items():
         rev = world.couch.get(id)["_rev"] if id in world.couch.documents() else ""
-        quoted = requests.utils.quote(name, safe="")
+        quoted = quote(name, safe="")
         answer = world.couch.request(
             "PUT",
             f"/{id}/{quoted}" + (f"?rev={rev}" if rev else ""),

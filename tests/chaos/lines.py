@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 from gevent.socket import socket as GeventSocket  # noqa: N812 - it is a class
@@ -91,7 +92,7 @@ class Line(TcpProxy):
         self.felt += 1
         super()._break(source, sink, passed)
 
-    def _pump(self, source: GeventSocket, sink: GeventSocket, passed: Passed, direction: str) -> None:  # type: ignore[override]
+    def _pump(self, source: GeventSocket, sink: GeventSocket, passed: Passed, direction: str) -> None:
         if direction == "to_client" or not self.interceptions:
             super()._pump(source, sink, passed, direction)  # type: ignore[arg-type]
             return
@@ -135,7 +136,7 @@ FEED = re.compile(rb"(GET|POST) \S*/_changes\?(?!\S*limit=0&)\S* ")
 BULK = re.compile(rb"(POST|PUT) \S*/_bulk\S* ")
 
 
-def status(code: int, **headers: str) -> Callable[[bytes], bytes]:
+def status(code: int, **headers: Any) -> Callable[[bytes], bytes]:
     """Answers with a status, as CouchDB and Elasticsearch do."""
 
     def answer(request: bytes) -> bytes:
@@ -173,9 +174,7 @@ def busy_items(url: str, share: float) -> Callable[[bytes], bytes]:
         for lines in operations[done:]:
             ((kind_, target),) = json.loads(lines[0]).items()
             items.append({kind_: {"_id": target["_id"], "status": 429, "error": error}})
-        return json_reply(
-            {"errors": True, "took": 1, "items": items}, **{"X-elastic-product": "Elasticsearch"}
-        )
+        return json_reply({"errors": True, "took": 1, "items": items}, X_elastic_product="Elasticsearch")
 
     return answer
 

@@ -14,25 +14,26 @@ from typing import Any
 def checkpoint_before_ack() -> None:
     """The checkpoint moves when a batch is taken, not when it is written."""
     from pillows.delivery import batch_writer
+    from pillows.delivery.items import partition_items
     from pillows.progress.tail_progress import TailProgress
     from pillows.progress.watermark import WatermarkMove
 
     write, acknowledge = batch_writer.BatchWriter.write, TailProgress.acknowledge
 
     def early(self: Any, items: Any) -> batch_writer.BatchResult:
-        move = acknowledge(self._progress, batch_writer.partition_items(items).acks)
+        move = acknowledge(self._progress, partition_items(items).acks)
         write(self, items)
         return batch_writer.BatchResult(move=move)
 
-    TailProgress.acknowledge = lambda self, acks, committed=None: WatermarkMove()  # type: ignore[method-assign]
-    batch_writer.BatchWriter.write = early  # type: ignore[method-assign]
+    TailProgress.acknowledge = lambda self, acks, committed=None: WatermarkMove()
+    batch_writer.BatchWriter.write = early
 
 
 def no_directory_fsync() -> None:
     """A rename is believed to be on the disk."""
     from checkpoints.files.directory import Directory
 
-    Directory.sync = lambda self: None  # type: ignore[method-assign]
+    Directory.sync = lambda self: None
 
 
 def swallowed_item_error() -> None:
@@ -50,7 +51,7 @@ def swallowed_item_error() -> None:
         finally:
             del transport.write
 
-    fanout.FanOut._deliver = swallowing  # type: ignore[method-assign]
+    fanout.FanOut._deliver = swallowing
 
 
 def generation_as_version() -> None:
@@ -85,7 +86,7 @@ def page_cut_is_an_end() -> None:
             cursor.loader.add(ChangeBatch(changes=(), seq=announced.seq, caught_up=True))
             return announced, 0
 
-    CatchUp._read_page = hopeful  # type: ignore[method-assign]
+    CatchUp._read_page = hopeful
 
 
 def batch_dropped_on_stop() -> None:
@@ -98,7 +99,7 @@ def batch_dropped_on_stop() -> None:
         self._items = [(segment, None) for segment, _ in self._items]
         close(self)
 
-    Batcher.close = dropping  # type: ignore[method-assign]
+    Batcher.close = dropping
 
 
 def failed_batch_later() -> None:
@@ -107,6 +108,7 @@ def failed_batch_later() -> None:
 
     from pillows.delivery import fanout
     from pillows.errors import RetryableError
+    from pillows.models import TransportResult
 
     deliver = fanout.FanOut._deliver
 
@@ -118,19 +120,19 @@ def failed_batch_later() -> None:
             result = once(batch)
         except RetryableError:
             gevent.spawn_later(3.0, deliver, self, transport, batch)
-            return fanout.TransportResult(refused={}, dead={})
+            return TransportResult(refused={}, dead={})
         if result.retry:
             gevent.spawn_later(3.0, deliver, self, transport, batch.only(result.retry))
-        return fanout.TransportResult(refused=result.refused, dead=result.dead)
+        return TransportResult(refused=result.refused, dead=result.dead)
 
-    fanout.FanOut._deliver = aside  # type: ignore[method-assign]
+    fanout.FanOut._deliver = aside
 
 
 def recreated_ignored() -> None:
     """A database of the same name is taken for the same database."""
     from pillows.feed.base import DatabaseIdentity
 
-    DatabaseIdentity.contradicts = lambda self, other: False  # type: ignore[method-assign]
+    DatabaseIdentity.contradicts = lambda self, other: False
 
 
 @dataclass(frozen=True, slots=True)

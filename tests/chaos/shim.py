@@ -37,7 +37,7 @@ def alternate() -> None:
     """
     from pillows.feed import catch_up, fetch_mode, follow
 
-    catch_up.FAR_BEHIND = follow.FAR_BEHIND = FAR_BEHIND
+    catch_up.FAR_BEHIND = follow.FAR_BEHIND = FAR_BEHIND  # type: ignore[attr-defined]
     fetch_mode.LAP_ROWS = LAP_ROWS
     fetch_mode.FIRST_STRETCH_LAPS = fetch_mode.LONGEST_STRETCH_LAPS = 1
     end = fetch_mode.FetchModeTuner.end
@@ -46,7 +46,7 @@ def alternate() -> None:
         sys.stderr.write(f'{{"event": "lap.{self.mode}"}}\n')
         end(self, at)
 
-    fetch_mode.FetchModeTuner.end = told  # type: ignore[method-assign]
+    fetch_mode.FetchModeTuner.end = told
 
 
 def compact_often() -> None:
@@ -87,9 +87,9 @@ def forget_renames(folder: Path) -> None:
         if fd == self._fd:
             shutil.rmtree(folder / self.path.name, ignore_errors=True)
 
-    Directory._rename = kept  # type: ignore[method-assign]
-    Directory._fsync = synced  # type: ignore[method-assign]
-    Directory._append = appended  # type: ignore[method-assign]
+    Directory._rename = kept
+    Directory._fsync = synced
+    Directory._append = appended
 
 
 def power_off(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -51,7 +52,7 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
     host, _, port = elasticsearch_url.removeprefix("http://").partition(":")
     proxy = tcp_proxy((host, int(port)))
     index = f"{es_prefix}lanes"
-    kind = registry.transport("elasticsearch")
+    kind: Any = registry.transport("elasticsearch")
     connection = kind.Connection(hosts=(proxy.url,))
     output = kind.Output(index=index, mapping={"dynamic": False})
     feed, expected = history()
@@ -64,9 +65,13 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
     )
     stop, tail = Event(), Tail(made.settings, made.services)
     running = gevent.spawn(tail.run, stop)
+
+    def has_done(share: float) -> bool:
+        return tail.status().changes > share * COUNT
+
     try:
         for share in (0.2, 0.5, 0.8):
-            wait_until(lambda share=share: tail.status().changes > share * COUNT, seconds=300, worker=running)
+            wait_until(partial(has_done, share), seconds=300, worker=running)
             proxy.reset()
         wait_until(lambda: tail.state is State.LIVE, seconds=300, worker=running)
         carriers = [each for each in proxy.connections if b"/_bulk" in each.to_server]

@@ -100,7 +100,7 @@ def mended(doc: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_postgres(name: str, dsn: str) -> Place:
-    kind = registry.transport("postgres")
+    kind: Any = registry.transport("postgres")
 
     def transport(type: str) -> Transport:
         output = kind.Output(table=name, columns={"n": f"n {type}"})
@@ -120,7 +120,7 @@ def in_postgres(name: str, dsn: str) -> Place:
 
 
 def in_elasticsearch(name: str, url: str, index: str) -> Place:
-    kind = registry.transport("elasticsearch")
+    kind: Any = registry.transport("elasticsearch")
     output = kind.Output(index=index, mapping={"properties": {"n": {"type": "long"}}})
 
     def read() -> dict[str, Any]:
@@ -144,7 +144,7 @@ def in_elasticsearch(name: str, url: str, index: str) -> Place:
 
 
 def raising(name: str, path: Path) -> Place:
-    kind = registry.transport("sqlite")
+    kind: Any = registry.transport("sqlite")
     output = kind.Output(table="cases", columns={"n": "n integer"})
 
     def read() -> dict[str, Any]:
@@ -273,7 +273,7 @@ def outage(
 ) -> None:
     host, _, port = elasticsearch_url.removeprefix("http://").partition(":")
     proxy = tcp_proxy((host, int(port)))
-    kind = registry.transport("elasticsearch")
+    kind: Any = registry.transport("elasticsearch")
     index = f"{es_prefix}outage"
     output = kind.Output(index=index, mapping={"dynamic": False})
     place = Place(

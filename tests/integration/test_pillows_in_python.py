@@ -6,6 +6,7 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pillows.couch.options import BasicAuth
 from pillows.registry import registered
@@ -34,5 +35,5 @@ def test_a_pillow_is_built_by_composition_without_yaml_or_a_base_class(tmp_path,
     assert visits == [("c1", "mon"), ("c1", "tue")]
 
     exec(compile(plugin, str(PAGE), "exec"), {})
-    recent = registered("filter", "recent")
+    recent: Any = registered("filter", "recent")
     assert recent({"opened_on": "2026-02-01"}, since="2026-01-01")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from typing import Any
 
 import gevent.event
 import psutil
@@ -59,8 +60,8 @@ def test_elasticsearch_says_its_version_and_keeps_external_versions(elasticsearc
     assert requests.get(elasticsearch_url, timeout=60).json()["version"]["number"].startswith("9.")
     path = f"{elasticsearch_url}/{es_prefix}a/_doc/1"
 
-    newer = requests.put(path, params={"version": 7, "version_type": "external"}, json={}, timeout=30)
-    older = requests.put(path, params={"version": 6, "version_type": "external"}, json={}, timeout=30)
+    newer = requests.put(path, params={"version": "7", "version_type": "external"}, json={}, timeout=30)
+    older = requests.put(path, params={"version": "6", "version_type": "external"}, json={}, timeout=30)
 
     assert (newer.status_code, older.status_code) == (201, 409)
 
@@ -136,7 +137,7 @@ def test_proxy_fails_a_request_before_the_server_sees_all_of_it(couch, couch_db,
 def test_proxy_cuts_all_open_connections_now(couch, couch_db, tcp_proxy):
     proxy = tcp_proxy(couch)
     url = f"{proxy.url}/{couch_db.name}/_changes"
-    query = {"feed": "continuous", "heartbeat": 60_000}
+    query: dict[str, Any] = {"feed": "continuous", "heartbeat": 60_000}
     feed = requests.get(url, params=query, auth=couch.auth, stream=True, timeout=60)
     wait_until(lambda: proxy.count(b"200 OK"))
     proxy.cut()

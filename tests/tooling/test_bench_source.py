@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -40,7 +41,7 @@ def test_pillowd_takes_the_connection_and_the_file_has_no_password(tmp_path: Pat
         folder=tmp_path, couch=given.settings, database="db", target=target, output="table: t"
     )
     file.write_text(text)
-    connection = load(file, given.environ).connections["couch"].options
+    connection: Any = load(file, given.environ).connections["couch"].options
     assert connection.url == given.url
     assert (connection.auth and connection.auth.password.get_secret_value()) == (auth and ODD)
     assert "p@ss" not in text

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pillows import (
     Batch,
@@ -110,7 +110,7 @@ class ToyTransport(KeyedTransport):
                 if stored >= ours:
                     refused[document.id] = stored
                 else:
-                    rows = [dict(row) for row in document.rows.get(output, ())]  # type: ignore[call-overload]
+                    rows = [dict(cast("Mapping[str, Any]", row)) for row in document.rows.get(output, ())]
                     table["rows"][document.id] = [ours, document.rev, rows]
             self._write(output, table)
         return WriteResult(refused=refused)

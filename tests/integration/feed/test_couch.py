@@ -15,7 +15,7 @@ import pytest
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed import catch_up, fetch_mode, identity_check
+from pillows.feed import catch_up, fetch_mode, identity_check, requests
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
@@ -46,6 +46,7 @@ def state(batches: list[ChangeBatch]) -> dict[str, dict]:
             versions[change.id] = change.leaf_version
             docs.pop(change.id, None)
             if not change.deleted:
+                assert change.raw is not None
                 docs[change.id] = msgspec.json.decode(change.raw)
     return docs
 
@@ -88,7 +89,7 @@ def test_far_behind_both_ways_of_reading_take_turns_and_nothing_is_lost(couch_db
     monkeypatch.setattr(fetch_mode, "FIRST_STRETCH_LAPS", 1)
     monkeypatch.setattr(fetch_mode, "LONGEST_STRETCH_LAPS", 1)
     planned = []
-    plan_page = catch_up.plan_page
+    plan_page = requests.plan_page
 
     def plan(options: SourceOptions, average_bytes: float, *, include_docs: bool) -> Page:
         planned.append(include_docs)
@@ -346,7 +347,7 @@ def test_unwanted_documents_are_not_fetched(couch, couch_db, tcp_proxy):
     assert bodies == {f"doc-{n:06}": n % 10 == 7 for n in range(200)}
 
 
-FILTERS = {
+FILTERS: dict[str, dict[str, Any]] = {
     "selector": {"selector": {"n": {"$lt": 5}}},
     "doc_ids": {"doc_ids": ["doc-000001", "doc-000003"]},
     "many_ids": {"doc_ids": ["doc-000001", *(f"none-{n}" for n in range(1500)), "doc-000003"]},

@@ -12,7 +12,8 @@ import requests
 
 from checkpoints import TailKey
 from pillows.couch.options import BasicAuth, CouchConnection, Timeouts
-from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.options import CouchdbOutput
+from pillows.transports.couchdb.transport import CouchdbTransport
 from tests.conformance.target import KEY, Target
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.tcp_proxy import Fault, TcpProxy

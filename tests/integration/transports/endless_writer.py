@@ -11,8 +11,10 @@ from itertools import count
 
 from pillows.transports.base import Transport
 from pillows.transports.common.columns import TableOutput
-from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
-from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
+from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
+from pillows.transports.jsonl.transport import JsonlTransport
+from pillows.transports.sqlite.options import SqliteConnection
+from pillows.transports.sqlite.transport import SqliteTransport
 from tests.conformance.target import KEY, at, batch, document
 
 

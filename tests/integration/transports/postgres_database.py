@@ -11,7 +11,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 
 from checkpoints import TailKey
-from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
+from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
+from pillows.transports.postgres.transport import PostgresTransport
 from tests.conformance.target import KEY, Target
 from tests.servers.postgres import Postgres
 from tests.servers.tcp_proxy import Fault, TcpProxy

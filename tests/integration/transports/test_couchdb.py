@@ -10,8 +10,9 @@ import pytest
 from pillows.couch.options import CouchConnection
 from pillows.errors import AwayError, ConfigError, RetryableError
 from pillows.models import WriteResult, write_version
+from pillows.transports.couchdb.options import CouchdbOutput
 from pillows.transports.couchdb.target import TargetDatabase
-from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.transport import CouchdbTransport
 from pillows.transports.couchdb.upsert_writer import UpsertWriter
 from tests.conformance import TransportConformance
 from tests.conformance.steps import assert_applied, opened

@@ -12,7 +12,8 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
 from pillows.models import DocumentRows, WriteResult, revision_number
-from pillows.transports.couchdb.transport import CouchdbOutput, CouchdbTransport
+from pillows.transports.couchdb.options import CouchdbOutput
+from pillows.transports.couchdb.transport import CouchdbTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.couch_target import CouchTarget

@@ -138,7 +138,7 @@ def test_building_and_reading_never_hold_the_hub(node: Node, count: int) -> None
 # --- servers that are not what they should be
 
 
-def root(version: str, **headers: str) -> bytes:
+def root(version: str, **headers: Any) -> bytes:
     return json_reply({"version": {"number": version}}, **headers)
 
 

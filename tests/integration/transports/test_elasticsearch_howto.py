@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -40,7 +41,8 @@ def configured(folder: Path, node: Node, mapping: str, epoch: int) -> Iterator[E
     (entry,) = config.pillows["cases"].transport
     options = config.connections[entry.connection].options
     assert isinstance(options, ElasticsearchTransport.Connection)
-    one = ElasticsearchTransport(entry.name, TailKey("cases", "couch/cases"), options, dict(entry.outputs))
+    outputs: Any = dict(entry.outputs)
+    one = ElasticsearchTransport(entry.name, TailKey("cases", "couch/cases"), options, outputs)
     one.open()
     one.acquire(at("0", epoch=epoch))
     yield one

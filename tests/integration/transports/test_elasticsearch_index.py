@@ -269,7 +269,7 @@ def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> 
 def test_tombstones_are_hidden_and_removed_after_their_time(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(node, docs=ANYTHING | {"deletes": "tombstone", "tombstone_ttl": "1h"}) as one:
+    with running(node, docs={**ANYTHING} | {"deletes": "tombstone", "tombstone_ttl": "1h"}) as one:
         one.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 1})))
         one.write(batch(gone("a", 2), gone("never", 2)))
         assert set(node.read("docs")) == {"b"}
@@ -289,7 +289,7 @@ def test_tombstones_are_hidden_and_removed_after_their_time(
 
 
 def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> None:
-    with running(node, docs=ANYTHING | {"deletes": "tombstone"}) as one:
+    with running(node, docs={**ANYTHING} | {"deletes": "tombstone"}) as one:
         one.write(batch(*many(5), gone("was", 3)))
         one.acquire(at("0", epoch=2))
         one.write(batch(document("d00000", 1, {"n": 1}), epoch=2))
@@ -311,7 +311,7 @@ def test_a_pass_without_tombstones_sweeps_documents_that_look_like_some(node: No
 def test_a_pipeline_that_is_there_is_used_for_documents(node: Node) -> None:
     pipeline = f"{node.prefix}pipeline"
     node.ask("PUT", f"_ingest/pipeline/{pipeline}", {"processors": []})
-    with running(node, docs=ANYTHING | {"pipeline": pipeline, "deletes": "tombstone"}) as one:
+    with running(node, docs={**ANYTHING} | {"pipeline": pipeline, "deletes": "tombstone"}) as one:
         assert_applied(one.write(batch(document("a", 1, {"n": 1}), gone("b", 1))))
         node.ask("DELETE", f"_ingest/pipeline/{pipeline}")
         result = one.write(batch(document("a", 2, {"n": 1}), gone("b", 2)))

@@ -18,10 +18,10 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError, StateLostError
 from pillows.models import WriteResult, write_version
-from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
+from pillows.transports.jsonl.transport import JsonlTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, at, batch, document, gone
 
@@ -29,13 +29,13 @@ ROOT = Path(__file__).parents[3]
 MANIFEST = "cases@couch_cases.manifest"
 
 
-def transport(folder: Path, key: TailKey = KEY, **outputs: JsonlOutput) -> JsonlTransport:
+def transport(folder: Path, key: Any = KEY, **outputs: Any) -> Any:
     outputs = outputs or {"docs": JsonlOutput(file="docs.jsonl")}
     return JsonlTransport("files", key, JsonlConnection(folder=str(folder)), outputs)
 
 
 @contextmanager
-def running(folder: Path, **outputs: JsonlOutput) -> Iterator[JsonlTransport]:
+def running(folder: Path, **outputs: JsonlOutput) -> Iterator[Any]:
     one = transport(folder, **outputs)
     try:
         one.standing = one.open()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from checkpoints import Checkpoint
 from pillows.errors import RetryableError
-from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
+from pillows.transports.jsonl.transport import JsonlTransport
 from tests.conformance.target import KEY, at, batch, document
 from tests.support.failing_disk import Crash, FailingCalls
 
@@ -59,7 +61,7 @@ def carry(disk: FailingCalls, folder: Path) -> int:
                     *(document(f"d{number}-{n}", 1, {"b": number}, other=[{"b": number}]) for n in "ab"),
                     checkpoint=moved,
                 )
-                _until_done(lambda written=written: jsonl.write(written))
+                _until_done(partial(jsonl.write, written))
                 taken = number
     except Crash:
         pass
@@ -140,7 +142,7 @@ def test_finished_segments_may_be_taken_away_at_once(tmp_path: Path) -> None:
         assert taken + lines(folder, "docs") == lines(folder, "other")
 
 
-def _collect(folder: Path) -> Sequence[int]:
+def _collect(folder: Path) -> list[int]:
     found = []
     for path in sorted(folder.glob("docs.*.jsonl")):
         found += [msgspec.json.decode(line)["doc"]["b"] for line in path.read_bytes().splitlines()]

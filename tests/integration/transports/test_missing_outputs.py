@@ -12,8 +12,11 @@ import pytest
 
 from checkpoints import ConfigDigest
 from pillows.transports.base import Transport
-from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
-from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport, TableOutput
+from pillows.transports.common.columns import TableOutput
+from pillows.transports.postgres.options import PostgresOutput
+from pillows.transports.postgres.transport import PostgresTransport
+from pillows.transports.sqlite.options import SqliteConnection
+from pillows.transports.sqlite.transport import SqliteTransport
 from tests.conformance.target import KEY, at, batch, document
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, node
 from tests.integration.transports.postgres_database import options

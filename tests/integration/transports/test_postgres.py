@@ -14,7 +14,8 @@ import pytest
 from checkpoints import TailKey
 from pillows.errors import ConfigError
 from pillows.models import Batch, WriteResult, write_version
-from pillows.transports.postgres.transport import PostgresOutput, PostgresTransport
+from pillows.transports.postgres.options import PostgresOutput
+from pillows.transports.postgres.transport import PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows
 from tests.conformance.target import KEY, at, batch, document, gone
 from tests.integration.transports.postgres_database import PostgresDatabase, options
@@ -483,8 +484,8 @@ SHARED = {
 
 
 @contextmanager
-def sharing(database: PostgresDatabase, source: str) -> Iterator[PostgresTransport]:
-    transport = PostgresTransport("w", TailKey("cases", source), options(database.dsn), SHARED)
+def sharing(database: PostgresDatabase, source: str) -> Iterator[Any]:
+    transport: Any = PostgresTransport("w", TailKey("cases", source), options(database.dsn), SHARED)
     try:
         transport.standing = transport.open()
         transport.acquire(at("0"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pillows.transports.postgres.transport import PostgresOutput
+from pillows.transports.postgres.options import PostgresOutput
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, opened, rows
@@ -30,7 +30,7 @@ class TestPostgresConformance(TransportConformance):
             dsn = request.getfixturevalue("postgres_dsn")
             busy = "busy" in request.node.name
             disturbed = busy or "lost_connection" in request.node.name
-            impatient = {"lock_timeout": "200ms"} if busy else {}
+            impatient: dict[str, Any] = {"lock_timeout": "200ms"} if busy else {}
             yield PostgresDatabase(dsn, proxy=tcp_proxy(address(dsn)) if disturbed else None, **impatient)
 
     @pytest.mark.parametrize("seed", range(100, 100 + size(ci=4, proof=100)))

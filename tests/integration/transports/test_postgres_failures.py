@@ -15,7 +15,8 @@ from psycopg.conninfo import make_conninfo
 
 from pillows.errors import AccessError, AwayError, ConfigError, FencedError, RetryableError
 from pillows.models import DocumentRows, write_version
-from pillows.transports.postgres.transport import PostgresConnection, PostgresOutput, PostgresTransport
+from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
+from pillows.transports.postgres.transport import PostgresTransport
 from tests.conformance.steps import assert_applied, opened, rows, write_until_answered
 from tests.conformance.target import KEY, OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.postgres_database import PostgresDatabase, address, options

@@ -21,7 +21,8 @@ from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, StateLostError
 from pillows.models import write_version
 from pillows.transports.common.columns import TableOutput
-from pillows.transports.sqlite.transport import SqliteConnection, SqliteTransport
+from pillows.transports.sqlite.options import SqliteConnection
+from pillows.transports.sqlite.transport import SqliteTransport
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, write_until_answered
@@ -92,14 +93,14 @@ class SqliteTarget(Target):
                 yield
         else:
             # A full disk is met where SQLite asks for another page.
-            db = self.last._worker._db
-            pages = db.execute("PRAGMA page_count").fetchone()[0]
-            db.execute(f"PRAGMA max_page_count = {pages}")
+            full: Any = self.last._worker._db
+            pages = full.execute("PRAGMA page_count").fetchone()[0]
+            full.execute(f"PRAGMA max_page_count = {pages}")
             with suppress(sqlite3.OperationalError):
                 for n in range(10_000):
-                    db.execute("REPLACE INTO docs VALUES (?, '1-a', 1, '{}')", (f"filler{n}",))
+                    full.execute("REPLACE INTO docs VALUES (?, '1-a', 1, '{}')", (f"filler{n}",))
             yield
-            db.execute("PRAGMA max_page_count = 1000000")
+            full.execute("PRAGMA max_page_count = 1000000")
 
 
 class TestSqliteConformance(TransportConformance):
@@ -112,7 +113,7 @@ class TestSqliteConformance(TransportConformance):
         History(target, random.Random(seed)).play(steps=60)
 
 
-def transport(path: Path, key: TailKey = KEY, **outputs: TableOutput) -> SqliteTransport:
+def transport(path: Path, key: Any = KEY, **outputs: Any) -> SqliteTransport:
     connection = SqliteConnection(path=str(path), busy_timeout="100ms", tombstone_ttl="1h")
     return SqliteTransport("local", key, connection, outputs)
 

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.transports.base import TargetState
-from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
+from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
+from pillows.transports.webhook.transport import WebhookTransport
 from tests.conformance.target import KEY, at, batch, document, gone
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
 from tests.support.webhook import Webhook

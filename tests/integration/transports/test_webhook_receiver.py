@@ -13,7 +13,8 @@ import pytest
 
 from pillows.errors import AccessError, RetryableError
 from pillows.models import WriteResult
-from pillows.transports.webhook.transport import WebhookConnection, WebhookOutput, WebhookTransport
+from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
+from pillows.transports.webhook.transport import WebhookTransport
 from tests.conformance.target import KEY, batch, document
 from tests.servers.scripted import CLOSE, Request, ScriptedServer, head, json_reply
 

@@ -64,7 +64,7 @@ class Disk(Directory):
     def close(self):
         pass
 
-    def fail(self, fault, after):
+    def fail(self, fault: BaseException, after):
         self.left, self.fault = after, fault
 
     def _operation(self):
@@ -72,7 +72,7 @@ class Disk(Directory):
             self.left -= 1
             if self.left < 0:
                 self.left = None if isinstance(self.fault, OSError) else 0
-                raise self.fault
+                raise self.fault  # type: ignore[misc]
 
     def _show(self, name, file):
         self.names_since_sync.setdefault(name, [None]).append(file)

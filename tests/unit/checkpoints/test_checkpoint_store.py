@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import gevent
 import pytest
@@ -29,6 +30,11 @@ from checkpoints.journal.records import decode_value
 from tests.unit.checkpoints.scripts import run
 
 KEY = TailKey("cases", "couch/cases")
+
+
+def changed(checkpoint: Checkpoint | None, **parts: Any) -> Checkpoint:
+    assert checkpoint is not None
+    return replace(checkpoint, **parts)
 
 
 def at(seq, *, edits=0, saved_at=0.0, changes=0):
@@ -63,7 +69,7 @@ def test_a_saved_checkpoint_is_there_after_reopening(tmp_path):
 def test_an_operators_edit_is_noticed_by_the_running_pillow(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("5-x"))
-        edited = store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING))
+        edited = store.edit(KEY, lambda present: changed(present, seq=Seq.BEGINNING))
         assert edited.edits == 1
         with pytest.raises(CheckpointMoved):
             store.save(KEY, at("6-x"))
@@ -141,7 +147,7 @@ def test_history_keeps_what_an_edit_replaced(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("1-x", saved_at=0.0))
         store.save(KEY, at("2-x", saved_at=10.0))
-        store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING, saved_at=11.0))
+        store.edit(KEY, lambda present: changed(present, seq=Seq.BEGINNING, saved_at=11.0))
         assert [str(entry.seq) for entry in store.history(KEY)] == ["0", "2-x", "1-x"]
 
 
@@ -161,7 +167,7 @@ def test_a_full_disk_keeps_what_was_saved_and_undoes_an_edit(tmp_path, monkeypat
         with pytest.raises(StoreWriteError, match="No space left"):
             store.save(KEY, at("2-x", saved_at=1.0))
         with pytest.raises(StoreWriteError, match="No space left"):
-            store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING))
+            store.edit(KEY, lambda present: changed(present, seq=Seq.BEGINNING))
         assert store.get(KEY) == at("2-x", saved_at=1.0)
         assert [str(entry.seq) for entry in store.history(KEY)] == ["1-x"]
         with CheckpointStore(tmp_path, readonly=True) as stored:
@@ -214,7 +220,7 @@ def test_a_history_that_cannot_be_read_stops_nobody_and_can_be_replaced(tmp_path
         assert caplog.text.count("the history of cases@couch/cases") == 1
         with pytest.raises(IntegrityError, match=r"history of cases@couch/cases .*`pillowd checkpoint set`"):
             store.history(KEY)
-        store.edit(KEY, lambda present: replace(present, seq=Seq.BEGINNING, saved_at=500.0))
+        store.edit(KEY, lambda present: changed(present, seq=Seq.BEGINNING, saved_at=500.0))
         assert [str(entry.seq) for entry in store.history(KEY)] == ["0", "270-x"]
         store.save(KEY, at("1-y", edits=1, saved_at=600.0))
         assert [str(entry.seq) for entry in store.history(KEY)] == ["1-y", "0", "270-x"]
@@ -338,14 +344,14 @@ def test_an_edit_that_was_saved_over_is_not_taken_back(tmp_path, monkeypatch):
 
         monkeypatch.setattr(store._journal, "sync", refusing)
         with pytest.raises(StoreWriteError):
-            store.edit(KEY, lambda present: replace(present, seq=Seq.of("2-x")))
+            store.edit(KEY, lambda present: changed(present, seq=Seq.of("2-x")))
         assert store.get(KEY) == at("3-x", edits=1)
 
 
 def test_an_edit_of_the_same_position_is_one_history_entry_more(tmp_path):
     with CheckpointStore(tmp_path) as store:
         store.save(KEY, at("1-x", saved_at=0.0))
-        store.edit(KEY, lambda present: replace(present, saved_at=1.0))
+        store.edit(KEY, lambda present: changed(present, saved_at=1.0))
         assert [(str(entry.seq), entry.saved_at) for entry in store.history(KEY)] == [
             ("1-x", 1.0),
             ("1-x", 0.0),

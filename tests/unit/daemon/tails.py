@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 from gevent.event import Event
@@ -79,7 +80,7 @@ class Fleet:
 
     @property
     def factories(self) -> dict[TailKey, Callable[[], ScriptedTail]]:
-        return {self.key(name): lambda name=name: self._make(name) for name in self._behaviours}
+        return {self.key(name): partial(self._make, name) for name in self._behaviours}
 
     def _make(self, name: str) -> ScriptedTail:
         """The n-th run behaves as the n-th of a list, and then as the last."""

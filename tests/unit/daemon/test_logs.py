@@ -11,14 +11,14 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from checkpoints import Checkpoint, Seq
+from checkpoints import Checkpoint, Seq, TailKey
 from daemon.log_observer import LogObserver
 from daemon.logs import Logs, configure_logging
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from tests.support.clock import FakeClock
 
-PILLOW = "cases@couch/cases"
+PILLOW = TailKey("cases", "couch/cases")
 
 
 class Sink:
@@ -82,14 +82,14 @@ def test_a_repeated_error_is_written_once_in_ten_seconds_with_its_count(sink: Si
     for attempt in range(1, 6):
         observer.retry(PILLOW, where="search", error="503", attempt=attempt, delay_seconds=1)
         sink.clock.advance(1)
-    observer.retry("other@couch/other", where="search", error="503", attempt=1, delay_seconds=1)
+    observer.retry(TailKey("other", "couch/other"), where="search", error="503", attempt=1, delay_seconds=1)
     assert [(e["pillow"][:5], e.get("repeated")) for e in sink.events] == [("cases", None), ("other", None)]
 
     sink.clock.advance(5)
     sink.logs.flush()
     sink.logs.flush()
     assert len(sink.events) == 3
-    assert {"pillow": PILLOW, "attempt": 5, "repeated": 4}.items() <= sink.events[2].items()
+    assert {"pillow": str(PILLOW), "attempt": 5, "repeated": 4}.items() <= sink.events[2].items()
 
 
 def test_a_burst_that_goes_on_carries_the_count_with_its_next_line(sink: Sink) -> None:
@@ -150,7 +150,7 @@ def test_console_lines_are_for_people() -> None:
     assert "\x1b" not in stream.getvalue(), "no colours where nobody looks"
 
 
-HOOKS = {
+HOOKS: dict[str, tuple[dict[str, Any], str, str]] = {
     "change": ({"count": 2, "kept": 1}, "changes.taken", "debug"),
     "batch": ({"documents": 2, "refused": 0, "dead": 0, "seconds": 0.1}, "batch.written", "debug"),
     "retry": ({"where": "search", "error": "503", "attempt": 1, "delay_seconds": 1.0}, "retry", "warning"),
@@ -182,7 +182,7 @@ def test_each_hook_is_one_event_with_the_pillow_bound(hook: str) -> None:
         getattr(LogObserver(), hook)(PILLOW, **arguments)
 
     (event,) = logs
-    assert (event["event"], event["log_level"], event["pillow"]) == (name, level, PILLOW)
+    assert (event["event"], event["log_level"], event["pillow"]) == (name, level, str(PILLOW))
 
 
 #: Hooks that are called for every batch and carry figures for metrics only.

@@ -413,7 +413,7 @@ def test_a_status_that_raises_is_shown_and_harms_nobody(house: Callable[..., Hou
     h = house(one=well, two=well)
     h.supervisor.start_all()
     h.let(1)
-    h.fleet.made["one"][0].status = lambda: 1 / 0
+    h.fleet.made["one"][0].status = lambda: 1 / 0  # type: ignore[assignment,return-value]
 
     reasons = [status.reason for status in h.supervisor.statuses()]
     assert reasons == ["no status: ZeroDivisionError: division by zero", ""]

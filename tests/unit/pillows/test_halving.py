@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from pillows.couch.response import TooLargeError
-from pillows.errors import PillowError, RetryableError
+from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 
 
@@ -25,7 +25,7 @@ class Server:
         return list(items)
 
 
-def is_too_large(error: PillowError) -> bool:
+def is_too_large(error: Exception) -> bool:
     return isinstance(error, TooLargeError)
 
 

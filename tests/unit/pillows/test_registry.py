@@ -22,7 +22,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plug(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
-    def entry_points(**wanted: str) -> EntryPoints:
+    def entry_points(**wanted: Any) -> EntryPoints:
         return EntryPoints(points).select(**wanted)
 
     monkeypatch.setattr(registry, "entry_points", entry_points)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ class Recorded:
 
 
 def execute(**parts):
-    directory = Recorded()
+    directory: Any = Recorded()
     Commit(**({"gzipped": False} | parts)).execute(directory)
     return directory
 

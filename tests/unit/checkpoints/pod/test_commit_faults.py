@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import shutil
+from typing import Any
 
 import gevent
 import pytest
@@ -224,7 +225,7 @@ def test_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(tmp_
     hit = 0
     for number in range(rounds):
         path = tmp_path / f"x{number}"
-        settings = {"file_size": luck.choice([1, 2, 3, 1000]), "gzipped": luck.random() < 0.2}
+        settings: dict[str, Any] = {"file_size": luck.choice([1, 2, 3, 1000]), "gzipped": luck.random() < 0.2}
         with POD(path, sync_at=None, sync_interval=None, **settings) as pod:
             for step in range(luck.randrange(60)):
                 write_at_random(pod, luck, step)

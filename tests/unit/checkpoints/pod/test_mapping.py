@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,7 +115,7 @@ def test_what_cannot_be_stored_is_refused_at_the_assignment(pod, value, tmp_path
 
 
 def nested(depth, kind=list):
-    value = {"x": "[[[["} if kind is dict else ["[[[["]
+    value: Any = {"x": "[[[["} if kind is dict else ["[[[["]
     for _ in range(depth - 1):
         value = {"x": value} if kind is dict else [value]
     return value
@@ -142,7 +143,7 @@ def test_values_are_nested_100_deep_at_most(pod, tmp_path, kind):
 
 
 def test_keys_are_nested_100_deep_at_most(pod, tmp_path):
-    key = "x"
+    key: Any = "x"
     for _ in range(100):
         key = (key,)
     pod[key] = 1

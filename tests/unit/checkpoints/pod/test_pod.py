@@ -629,7 +629,7 @@ def test_greenlets_lose_nothing(tmp_path, slow_disk):
         def work(name):
             for number in range(200):
                 pod[f"{name} {number % 20}"] = number
-                pod.set["shared"] += 1
+                pod.set["shared"] += 1  # type: ignore[operator]
 
         pod["shared"] = 0
         slow_disk(0.002)

@@ -14,7 +14,6 @@ import pytest
 
 from checkpoints import POD, IntegrityError, NewerFormat, StoreError, Tracker, check, repair
 from checkpoints.files.directory import Directory
-from checkpoints.pod import codec
 from checkpoints.pod.codec import parse_line
 from checkpoints.pod.metadata import META
 from daemon.cli.main import run_command
@@ -314,7 +313,7 @@ def test_a_caller_who_is_too_deep_himself_is_no_broken_store(monkeypatch):
     def full(_):
         raise RecursionError
 
-    monkeypatch.setattr(codec.json, "loads", full)
+    monkeypatch.setattr("checkpoints.pod.codec.json.loads", full)
     with pytest.raises(RecursionError):
         parse_line(b'"k"\t{"x": [1]}')
     with pytest.raises(RecursionError):

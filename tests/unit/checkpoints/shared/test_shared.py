@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import gevent
 import pytest
@@ -330,7 +331,7 @@ def test_a_client_gets_what_the_owner_gets(tmp_path, closing):
 
 
 def test_dirty_keys_are_told_however_many(tmp_path, closing):
-    settings = {"sync_at": None, "sync_interval": None, "durable": False}
+    settings: dict[str, Any] = {"sync_at": None, "sync_interval": None, "durable": False}
     shared = closing(SharedPOD(tmp_path / "x", **settings))
     own = closing(POD(tmp_path / "x", **settings))
     own["gone"] = 1

@@ -285,7 +285,7 @@ def test_counts_are_right_when_it_is_reverted_beside_writers(tmp_path, monkeypat
     with Tracker(tmp_path, sync_at=None, sync_interval=None) as tracker:
         tracker.add_many(range(100))
         tracker.sync()
-        scan = engine.scan_store
+        scan = engine.scan_store  # type: ignore[attr-defined]
         monkeypatch.setattr(engine, "scan_store", lambda *a, **k: (scan(*a, **k), sleep(0.05))[0])
 
         def mark():

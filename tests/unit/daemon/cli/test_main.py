@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[4]
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], int]:
     """Runs `pillowd fail`, which raises what it is told."""
-    module = ModuleType("tests_failing_command")
+    module: Any = ModuleType("tests_failing_command")
 
     def run(error: BaseException) -> int:
         @click.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -67,7 +69,8 @@ def test_ordinary_variables_are_shown_filled_in(tmp_path):
 
 def test_literal_dollar_brace_is_escaped_again(tmp_path):
     config, text = shown(tmp_path, GOOD.replace("username: etl", "username: 'a$${b}'"))
-    assert config.connections["couch"].options.auth.username == "a${b}"
+    options: Any = config.connections["couch"].options
+    assert options.auth.username == "a${b}"
     assert "username: a$${b}" in text
 
 

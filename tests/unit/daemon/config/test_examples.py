@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from daemon.config.load import load
 from daemon.config.model_introspection import is_model, list_alternatives
-from daemon.config.models import CheckpointOptions as Checkpoints
 from daemon.config.models import Config, DaemonOptions, LoggingOptions, PillowConfig
 from pillows import registry
+from pillows.progress.checkpointer import CheckpointOptions as Checkpoints
 
 ETC = Path(__file__).parents[4] / "etc"
 TYPES = registry.transport_types()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 import yaml
@@ -136,7 +137,7 @@ def test_formatted_configuration_loads_as_the_same(file, user, since, table, sec
     pillow["batch"] = {"max_bytes": f"{bytes_}B"}
     plain["daemon"]["restart"] = {"initial": "1ms", "max": f"{seconds}ms"}
     file.write_text(json.dumps(plain))  # JSON is YAML, with every text in quotes
-    config = load(file, ENVIRON)
+    config: Any = load(file, ENVIRON)
     assert config.connections["couch"].options.auth.username == user
     assert config.pillows["cases"].source.since == since
     assert config.pillows["cases"].transport[0].outputs["cases"].table == table

@@ -230,7 +230,7 @@ CASES["filter that is not valid JMESPath"] = (
 @pytest.mark.parametrize(("change", "expected"), CASES.values(), ids=CASES)
 def test_names_line_key_and_remedy(tmp_path, change, expected):
     assert change[0] in GOOD
-    errors = broken(tmp_path, GOOD.replace(*change, 1))
+    errors = broken(tmp_path, GOOD.replace(change[0], change[1], 1))
     line, path, message, remedy = expected
     found = next((e for e in errors if e[:2] == (line, path)), None)
     assert found, errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from daemon.mirror.columns import MAX_COLUMNS, infer_columns
@@ -19,7 +21,7 @@ SQLITE = column_types("sqlite")
     ("target", "types"), [("postgres", ("numeric", "boolean")), ("sqlite", ("any", "integer"))]
 )
 def test_field_of_one_kind_becomes_a_column(target, types):
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"_id": "a", "_rev": "1-x", "name": "x", "age": 3, "w": 1, "ok": True, "mixed": 1, "tags": []},
         {"_id": "b", "name": "y", "age": None, "w": 1.5, "mixed": "1", "big": 2**70, "a b": 1, "doc": 5},
     ]
@@ -36,7 +38,11 @@ def test_field_of_one_kind_becomes_a_column(target, types):
 
 
 def test_columns_that_differ_in_case_and_too_many_are_left_out():
-    documents = [{"Name": "x", "name": "y"}, {"Name": "z"}, {f"f{n}": 1 for n in range(500)}]
+    documents: list[dict[str, Any]] = [
+        {"Name": "x", "name": "y"},
+        {"Name": "z"},
+        {f"f{n}": 1 for n in range(500)},
+    ]
 
     columns = infer_columns(documents, SQLITE)
 
@@ -50,7 +56,9 @@ def test_an_empty_database_has_only_the_document():
 
 
 def test_system_columns_of_postgresql_are_left_out():
-    documents = [{"xmin": 1, "xmax": 2, "CTID": "x", "cmin": 1, "cmax": 1, "tableoid": 1, "price": 3}]
+    documents: list[dict[str, Any]] = [
+        {"xmin": 1, "xmax": 2, "CTID": "x", "cmin": 1, "cmax": 1, "tableoid": 1, "price": 3}
+    ]
 
     assert infer_columns(documents, column_types("postgres")) == {
         "price": "price numeric",

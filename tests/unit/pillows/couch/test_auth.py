@@ -25,6 +25,7 @@ from pillows.couch.options import (
 from pillows.errors import AccessError, PillowError, RetryableError
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head, json_reply
+from tests.support.clock import FakeClock
 from tests.unit.pillows.feed.wire import couchdb, feed_of, page, reply, row, taking
 
 SECRET = "s3cr3t-pä$$:word"
@@ -103,7 +104,7 @@ def session_server(server: ScriptedServer, max_age: int = 600) -> ScriptedServer
     return server.on("POST", "/_session", login)
 
 
-def session(server: ScriptedServer, clock: object) -> CouchClient:
+def session(server: ScriptedServer, clock: FakeClock) -> CouchClient:
     auth = SessionAuth(type="session", username="joe", password=SECRET)
     return CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
 
@@ -273,10 +274,10 @@ def test_no_message_holds_a_secret(server, clock, kind, auth_of):
     said: list[str] = []
 
     class Listener(Observer):
-        def retry(self, pillow, **facts):
+        def retry(self, tail, **facts):
             said.append(str(facts))
 
-        def warning(self, pillow, **facts):
+        def warning(self, tail, **facts):
             said.append(str(facts))
 
     echo = json_reply({"error": "unknown", "reason": "no"}, 500)

@@ -14,6 +14,7 @@ from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection, IamAuth
 from pillows.errors import AccessError, RetryableError
 from tests.servers.scripted import HANG, RESET, ScriptedServer, json_reply
+from tests.support.clock import FakeClock
 from tests.unit.pillows.feed.wire import couchdb
 
 TOKEN = ("POST", "/identity/token")
@@ -45,7 +46,7 @@ def given(token: str) -> bytes:
     return json_reply({"access_token": token, "token_type": "Bearer"})
 
 
-def couch_of(server: ScriptedServer, clock: object) -> CouchClient:
+def couch_of(server: ScriptedServer, clock: FakeClock) -> CouchClient:
     auth = IamAuth(type="iam", apikey="key", url=server.url)
     return CouchClient(CouchConnection(url=server.url, auth=auth), clock=clock)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -12,6 +14,7 @@ from pillows.couch.errors import ForbiddenError, RefusedError, classify
 from pillows.couch.options import BasicAuth, CouchConnection, SessionAuth, Timeouts
 from pillows.errors import AccessError, RetryableError
 from tests.servers.scripted import HANG, RESET, Pause, Request, ScriptedServer, chunk, head, json_reply
+from tests.support.clock import FakeClock
 from tests.unit.pillows.feed.wire import couchdb, feed_of, taking
 
 REFUSED = json_reply({"error": "unauthorized", "reason": "Name or password is incorrect."}, 401)
@@ -33,7 +36,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_throttle, "UNANSWERED_SECONDS", 600.0)
 
 
-def basic(server: ScriptedServer, clock: object) -> CouchClient:
+def basic(server: ScriptedServer, clock: FakeClock) -> CouchClient:
     auth, timeouts = BasicAuth(username="j", password="x"), Timeouts(silence=600.0)
     return CouchClient(CouchConnection(url=server.url, auth=auth, timeouts=timeouts), clock=clock)
 
@@ -187,7 +190,7 @@ def test_a_server_that_is_away_is_no_refusal(clock):
 )
 def test_what_a_user_may_not_do_says_nothing_against_the_password(status, reason, kind):
     body = b"<html>" if reason is None else json_reply({"error": "e", "reason": reason}).split(b"\r\n\r\n")[1]
-    error = classify(status, {}, body, now=0)
+    error: Any = classify(status, {}, body, now=0)
     assert type(error) is kind
     assert str(status) in str(error)
     assert error.remedy

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 import pytest
 
+from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import MAX_ERROR_CHARACTERS, DeadLetter, make_dead_letter
 from pillows.errors import PermanentError
 from pillows.models import Document
@@ -35,7 +37,7 @@ PRIVATE = "HIV positive"
     ],
 )
 def test_an_expression_that_does_not_fit_is_told_by_function_and_types_alone(path, reason):
-    document = {"diag": [PRIVATE], "n": 5, "mixed": [PRIVATE, 5]}
+    document: Any = {"diag": [PRIVATE], "n": 5, "mixed": [PRIVATE, 5]}
     for look in (
         lambda: getter(path)(document),
         lambda: JmespathFilter(f"doc | {path}")(change("a", **document)),
@@ -62,7 +64,13 @@ def test_a_letter_and_the_line_in_the_log_quote_no_more_than_a_letter_may(tmp_pa
 
 def test_a_letter_of_a_transport_is_cut_wherever_it_is_made():
     dead_letter = DeadLetter(
-        tail="p", transport="t", id="a", rev="1-a", leaf_version=1, stage="transport", error="x" * 5000
+        tail=TailKey("p", "couch/db"),
+        transport="t",
+        id="a",
+        rev="1-a",
+        leaf_version=1,
+        stage="transport",
+        error="x" * 5000,
     )
     assert len(dead_letter.error) == MAX_ERROR_CHARACTERS
 
@@ -103,7 +111,7 @@ def mill(tmp_path):
 def failure(call, *args):
     with pytest.raises(Exception) as raised:  # noqa: PT011 - whatever it is
         call(*args)
-    return make_dead_letter("p", change("a"), "transform", raised.value).error
+    return make_dead_letter(TailKey("p", "couch/db"), change("a"), "transform", raised.value).error
 
 
 @pytest.mark.parametrize(
@@ -115,8 +123,9 @@ def test_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said):
     assert re.fullmatch(said, failure(PythonFilter(mill["grind"]), wanted))
     for transform in (PythonTransform(mill["grind"], ("c",)), Chain([Step(), mill["grind"]], ("c",))):
         assert re.fullmatch(said, failure(transform, document(n)))
+    error: Any
     (error,) = ChunkedTransform(mill["all_of"], ("c",), chunk=5).many([document(n)])
-    assert re.fullmatch(said, make_dead_letter("p", wanted, "transform", error).error)
+    assert re.fullmatch(said, make_dead_letter(TailKey("p", "couch/db"), wanted, "transform", error).error)
 
 
 def test_a_long_reason_leaves_room_for_the_line(mill):
@@ -133,6 +142,6 @@ def test_an_error_of_pillowds_own_names_no_line():
         "PermanentError: The field 'n' has a text that is no integer."
     )
     assert (
-        make_dead_letter("p", change("a"), "filter", ValueError("never raised")).error
+        make_dead_letter(TailKey("p", "couch/db"), change("a"), "filter", ValueError("never raised")).error
         == "ValueError: never raised"
     )

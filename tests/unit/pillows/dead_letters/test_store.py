@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
 from pillows.dead_letters.store import DeadLetters
 from tests.support.clock import FakeClock
 
+KEY = TailKey("p", "couch/db")
 YEAR_SECONDS = 365 * 86400.0
 
 
 def dead_letter(id: str) -> DeadLetter:
     return DeadLetter(
-        tail="p", transport="t", id=id, rev="1-a", leaf_version=1, stage="transport", error="no"
+        tail=KEY, transport="t", id=id, rev="1-a", leaf_version=1, stage="transport", error="no"
     )
 
 
@@ -22,10 +24,10 @@ def test_letters_are_due_though_the_clock_was_set_back_since(tmp_path):
     dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
     dead_letters.add([dead_letter("a"), dead_letter("b")], ErrorOptions(max_tries=2))
     dead_letters.add([dead_letter("b")], ErrorOptions(max_tries=2))  # given up: that stays
-    assert dead_letters.claim_due("p", at_most=10) == []
+    assert dead_letters.claim_due(KEY, at_most=10) == []
 
     clock.set_wall(clock.wall() - 10 * YEAR_SECONDS)
     dead_letters.close()
     dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
-    assert [each.id for each in dead_letters.claim_due("p", at_most=10)] == ["a"]
+    assert [each.id for each in dead_letters.claim_due(KEY, at_most=10)] == ["a"]
     dead_letters.close()

@@ -229,10 +229,10 @@ def test_the_bounds_themselves_are_allowed_and_nothing_beyond(
     name: str, good: Sequence[object], bad: Sequence[object]
 ) -> None:
     for value in good:
-        BatchOptions(**{name: value})  # type: ignore[arg-type] # as the configuration gives it
+        BatchOptions(**{name: value})  # as the configuration gives it
     for value in bad:
         with pytest.raises(ValidationError):
-            BatchOptions(**{name: value})  # type: ignore[arg-type]
+            BatchOptions(**{name: value})
 
 
 def test_a_batch_has_all_its_bytes_though_another_one_was_taken() -> None:

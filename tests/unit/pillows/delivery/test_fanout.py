@@ -10,9 +10,9 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.delivery.fanout import FanOut, TransportResult, find_divergence
+from pillows.delivery.fanout import FanOut, find_divergence
 from pillows.errors import FatalError, RetryableError, StoppedError
-from pillows.models import Batch, DocumentRows
+from pillows.models import Batch, DocumentRows, TransportResult
 from pillows.observer import Observer
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier

@@ -56,7 +56,7 @@ BAD, DEAD, GOOD, EMPTY, NOTHING = "bad", "dead", "good", "empty", "nothing"
 
 def items(*kinds: str) -> Iterator[Item]:
     for kind in kinds:
-        outcome = {BAD: failure(BAD), DEAD: rows(DEAD), GOOD: rows(GOOD), EMPTY: rows(EMPTY, kept=False)}
+        outcome: Any = {BAD: failure(BAD), DEAD: rows(DEAD), GOOD: rows(GOOD), EMPTY: rows(EMPTY, kept=False)}
         yield pending(), outcome.get(kind)
 
 

@@ -291,7 +291,7 @@ def test_a_deleted_document_that_nests_too_deep_is_gone_and_other_deep_lines_are
 def test_c4_a_line_may_be_64_mib_long_and_an_end_does_not_change():
     assert MAX_LINE_BYTES == 67_108_864
     with pytest.raises(AttributeError):
-        ResponseEnd("1-x").pending = 5
+        ResponseEnd("1-x").pending = 5  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("seq", ["9" * 70_000, [1, "x" * 70_000]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def server(scripted_server) -> ScriptedServer:
     return couchdb(scripted_server())
 
 
-TAIL_ENDS = {
+TAIL_ENDS: dict[str, Any] = {
     "fin": [TAIL_HEAD + chunk(row(3) + b"\n"), CLOSE],
     "reset": [TAIL_HEAD + chunk(row(3) + b"\n"), RESET],
     "cut inside a chunk": [TAIL_HEAD + chunk(row(3) + b"\n") + b'100\r\n{"seq"', CLOSE],
@@ -91,7 +92,7 @@ def test_the_tail_goes_on_behind_the_last_whole_row(server: ScriptedServer, cloc
 
 
 PAGE = page([row(n, f"{n}-tok" if n == 1 else None) for n in range(1, 6)], "5-tok")
-PAGE_ENDS = {
+PAGE_ENDS: dict[str, Any] = {
     "fin": [head(chunked=True) + chunk(PAGE[:-40]), CLOSE],
     "reset": [head(chunked=True) + chunk(PAGE[:-40]), RESET],
     "cut inside a chunk": [head(chunked=True) + chunk(PAGE)[:-60], CLOSE],

@@ -44,6 +44,7 @@ class Target:
             if change.deleted:
                 self.docs.pop(change.id, None)
             else:
+                assert change.raw is not None
                 self.docs[change.id] = msgspec.json.decode(change.raw)
 
 

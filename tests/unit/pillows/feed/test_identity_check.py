@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 import pytest
 from gevent.event import Event
@@ -15,7 +17,7 @@ from tests.unit.pillows.feed.wire import closing, couchdb, feed_of, info, page, 
 
 CHANGES = ("GET", "/db/_changes")
 OLD = DatabaseIdentity(server_uuid="u1", instance_start_time="1700000000", purge_seq="0-x")
-TAIL = [head(chunked=True) + chunk(b"\n"), HANG]
+TAIL: list[Any] = [head(chunked=True) + chunk(b"\n"), HANG]
 
 
 class Warnings(Observer):

@@ -7,6 +7,7 @@ import os
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -63,7 +64,7 @@ def until_nothing_is_left_open(sockets: int, running: int) -> None:
     assert (open_sockets(), greenlets()) <= (sockets, running)
 
 
-STATES = {
+STATES: dict[str, Any] = {
     "the silence of the tail": ([reply(page([row(1)], "1-x")), TAIL], 2, 0.0),
     "waiting for the head of an answer": ([[HANG]], 1, 0.1),
     "waiting for the tail's head": ([reply(page([], "1-x")), [HANG]], 2, 0.1),
@@ -95,7 +96,7 @@ def test_a_stop_ends_the_feed_within_a_second_and_leaves_nothing_open(server: Sc
     until_nothing_is_left_open(sockets, running)
 
 
-ASKING = {
+ASKING: dict[str, Any] = {
     "who the server is": (("GET", "/"), {}),
     "which database it is": (("GET", "/db"), {}),
     "whether the database is marked": (("GET", MARK), {"identity_token": True}),

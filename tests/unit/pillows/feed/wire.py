@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch.options import CouchConnection, Timeouts
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.options import SourceOptions
 from pillows.models import Change, ChangeBatch
@@ -90,7 +90,7 @@ class Taking:
         error: what ended it.
     """
 
-    def __init__(self, feed: CouchFeed, since: Seq, identity: DatabaseIdentity | None, pause: float) -> None:
+    def __init__(self, feed: Feed, since: Seq, identity: DatabaseIdentity | None, pause: float) -> None:
         self.batches: list[ChangeBatch] = []
         self.signs = 0
         self.error: Exception | None = None
@@ -120,7 +120,7 @@ class Taking:
         self.greenlet.join(seconds)
         assert self.greenlet.ready(), "the feed goes on"
 
-    def _run(self, feed: CouchFeed, since: Seq, identity: DatabaseIdentity | None) -> None:
+    def _run(self, feed: Feed, since: Seq, identity: DatabaseIdentity | None) -> None:
         try:
             for batch in feed.batches(since, identity, self.stop):
                 if batch.changes or batch.seq is not None:
@@ -134,7 +134,7 @@ class Taking:
 
 @contextmanager
 def taking(
-    feed: CouchFeed, since: Seq = Seq.BEGINNING, identity: DatabaseIdentity | None = None, pause: float = 0
+    feed: Feed, since: Seq = Seq.BEGINNING, identity: DatabaseIdentity | None = None, pause: float = 0
 ):
     """Takes from a feed until the test is done with it."""
     taken = Taking(feed, since, identity, pause)

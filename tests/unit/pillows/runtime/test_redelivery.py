@@ -6,6 +6,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, ErrorOptions, retry_delay_seconds
 from pillows.dead_letters.store import DeadLetters
 from pillows.errors import FatalError, PermanentError, RetryableError
@@ -124,7 +125,9 @@ def test_full_means_stop_and_a_letter_that_is_there_needs_no_room(dead_letters):
 
 def test_the_bound_is_each_tails_own(dead_letters):
     dead_letters.add([dead_letter("a")], ErrorOptions(max_dead_letters=1))
-    other = DeadLetter(tail="x@y/z", transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e")
+    other = DeadLetter(
+        tail=TailKey("x", "y/z"), transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e"
+    )
     dead_letters.add([other], ErrorOptions(max_dead_letters=1))
     assert dead_letters.count("x@y/z") == 1
 

@@ -174,7 +174,7 @@ def test_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, runnin
     slow, quick = MemoryTransport("slow"), MemoryTransport("quick")
     go = Event()
     write = slow.write
-    slow.write = lambda batch: (go.wait(60), write(batch))[1]  # type: ignore[method-assign]
+    slow.write = lambda batch: (go.wait(60), write(batch))[1]
     handed_over = []
 
     class Counting(ListFeed):
@@ -430,7 +430,7 @@ def test_a_changed_source_or_output_is_refused(tmp_path, running, what):
 
     if what == "outputs":
         changed = first
-        target.outputs_digest = lambda: "other"  # type: ignore[method-assign]
+        target.outputs_digest = lambda: "other"
     else:
         changed = first.replaced(digest=ConfigDigest(source="other", pipeline="p"))
     with pytest.raises(ConfigError, match=rf"(?s){what}.*checkpoint reset"):

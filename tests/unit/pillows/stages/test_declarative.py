@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -218,7 +219,8 @@ def test_each_step_of_a_chain_gets_what_the_one_before_has_made():
 
 
 def test_none_from_any_function_of_a_chain_drops_the_document():
-    for steps in ([lambda doc: None, Step(drop=["a"])], [Step(drop=["a"]), lambda doc: None]):
+    chains: Any = ([lambda doc: None, Step(drop=["a"])], [Step(drop=["a"]), lambda doc: None])
+    for steps in chains:
         assert not any(Chain(steps, ("case",))(document()).values())
 
 
@@ -242,11 +244,12 @@ def test_no_function_changes_the_document_that_others_see():
         doc["address"].clear()
         return doc
 
-    for transform in (
+    transforms: Any = (
         PythonTransform(spoil, ("a",)),
         Chain([Step(pick=["address"]), spoil], ("a",)),
         ChunkedTransform(lambda docs: [spoil(doc) for doc in docs], ("a",), chunk=5),
-    ):
+    )
+    for transform in transforms:
         shared = document()
         assert shared.doc["address"]["city"] == "London"
         assert transform(shared)["a"][0]["address"] == {}
@@ -264,7 +267,7 @@ def test_a_chunk_is_bounded_and_asked_at_once():
         return [{"n": doc["n"]} for doc in docs]
 
     transform = ChunkedTransform(function, ("a",), chunk=250)
-    results = transform.many([document({"n": n}) for n in range(600)])
+    results: Any = transform.many([document({"n": n}) for n in range(600)])
 
     assert sizes == [250, 250, 100]
     assert [rows["a"][0]["n"] for rows in results] == list(range(600))

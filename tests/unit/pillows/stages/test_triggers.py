@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import msgspec
 import pytest
@@ -36,7 +37,7 @@ def trigger():
         asked.append((id, rev, name, max_bytes))
         return {"small.txt": b"hello"}.get(name)
 
-    made = AttachmentTrigger(lambda change: pytest.fail("fetched"), read, max_bytes=100)
+    made: Any = AttachmentTrigger(lambda change: pytest.fail("fetched"), read, max_bytes=100)
     made.asked = asked
     return made
 

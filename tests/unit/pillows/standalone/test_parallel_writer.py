@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import threading
+from typing import Any
 
 import gevent
 import pytest
@@ -43,7 +44,7 @@ class Counted(Slow):
             Counted.now -= 1
 
 
-def most_at_once(count: int, **settings: int) -> int:
+def most_at_once(count: int, **settings: Any) -> int:
     Counted.most = 0
     ParallelWriter([Counted(0.02) for _ in range(count)], **settings).write(b"x")
     return Counted.most

@@ -8,7 +8,8 @@ import pytest
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.jsonl.transport import JsonlConnection, JsonlOutput, JsonlTransport
+from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
+from pillows.transports.jsonl.transport import JsonlTransport
 from tests.conformance.target import at, batch, document
 
 

@@ -48,11 +48,10 @@ def test_elasticsearch_sends_what_the_preview_shows() -> None:
 
 def test_postgresql_says_when_the_copy_goes_straight_into_the_table() -> None:
     """Only a first pass copies there; later a batch goes by way of a staging table."""
-    connection = PostgresTransport.Connection(dsn="host=127.0.0.1 port=9")
-    outputs = {"cases": PostgresTransport.Output(table="cases")}
-    shown = PostgresTransport("warehouse", KEY, connection, outputs).preview(
-        Batch(documents=DOCUMENTS, epoch=3)
-    )
+    kind: Any = PostgresTransport
+    connection = kind.Connection(dsn="host=127.0.0.1 port=9")
+    outputs = {"cases": kind.Output(table="cases")}
+    shown = kind("warehouse", KEY, connection, outputs).preview(Batch(documents=DOCUMENTS, epoch=3))
     assert shown.startswith(
         "-- in a first pass; later into pg_temp.pillowd_stage_0, and newer documents from there\n"
         'copy "public"."cases"'

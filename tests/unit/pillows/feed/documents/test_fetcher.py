@@ -355,7 +355,13 @@ def test_a_slow_answer_holds_back_only_so_much_behind_it():
         fetch, given.append, wants=lambda _: True, limit=ConcurrencyLimit(4), sizes=AverageSize()
     )
     batches = [batch(*[f"d{n}" for n in range(start, start + 100)]) for start in range(0, 9000, 100)]
-    reader = gevent.spawn(lambda: [loader.add(one) for one in batches] and loader.drain())
+
+    def read() -> None:
+        for one in batches:
+            loader.add(one)
+        loader.drain()
+
+    reader = gevent.spawn(read)
     reader.join(0.2)
     assert not given
     assert sum(map(len, fetching.asked)) <= 2 * 4 * 300

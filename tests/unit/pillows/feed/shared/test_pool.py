@@ -37,7 +37,7 @@ def source(**options: Any) -> SourceOptions:
     return SourceOptions(connection="c", database="db", **options)
 
 
-def make_shared(clock: FakeClock) -> SharedFeed:
+def make_shared(clock: FakeClock) -> Any:
     def fail(_: object) -> Any:
         raise AssertionError("opens a connection")
 
@@ -59,15 +59,17 @@ def test_an_event_of_a_shared_feed_is_reported_for_each_tail_that_reads_it():
 
 def test_feeds_that_are_read_alike_share_and_the_last_one_takes_the_rest_with_it():
     pool = FeedPool(clock=FakeClock())
+    one: Any
+    other: Any
     one, other = (pool.open(CONNECTION, source(), tail=tail) for tail in (ONE, OTHER))
-    apart = pool.open(CONNECTION, source(page=1900), tail=ONE)
+    apart: Any = pool.open(CONNECTION, source(page=1900), tail=ONE)
     assert isinstance(one, SubscribedFeed)
     assert one._shared is other._shared
     assert apart._shared is not one._shared
     assert one._own._couch is apart._own._couch
     for feed in (one, other, other, apart):  # closing twice counts once
         feed.close()
-    again = pool.open(CONNECTION, source(), tail=ONE)
+    again: Any = pool.open(CONNECTION, source(), tail=ONE)
     assert again._shared is not one._shared
     assert again._own._couch is not one._own._couch
     pool.close()

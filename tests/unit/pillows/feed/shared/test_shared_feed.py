@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import gevent
 import pytest
@@ -89,10 +90,13 @@ def groups(clock):
     made.close()
 
 
-def start(groups: FeedPool, url: str, since: int, **options) -> tuple[object, Taking]:
+def start(groups: FeedPool, url: str, since: int, **options) -> tuple[Any, Any]:
     source = SourceOptions(connection="c", database="db", documents="include_docs", **options)
-    feed = groups.open(CouchConnection(url=url), source)
+    feed: Any = groups.open(CouchConnection(url=url), source)
     return feed, Taking(feed, Seq.of(f"{since}-start{since}"), None, 0)
+
+
+UNUSED: Any = None
 
 
 def is_shared(feed: SubscribedFeed) -> bool:
@@ -164,7 +168,7 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
 def offered(overlap_seconds: float) -> list[str | None]:
     """A group that holds another position every 10 s; what it offers after a minute, for each age."""
     clock = FakeClock(auto=False)
-    group = SharedFeed(None, clock=clock, overlap_seconds=overlap_seconds, max_lag_bytes=1)
+    group: Any = SharedFeed(UNUSED, clock=clock, overlap_seconds=overlap_seconds, max_lag_bytes=1)
     group._subscribers = [Subscriber(JoinPoint(0, Seq.BEGINNING), None, bool, 1)]
     for n in range(8):
         group._remember(Seq.of(f"{n}-x"))
@@ -181,7 +185,7 @@ def test_a_position_is_offered_once_every_copy_has_what_it_covers():
 
 
 def test_who_holds_a_position_of_the_group_joins_at_it_at_once():
-    group = SharedFeed(None, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
+    group: Any = SharedFeed(UNUSED, clock=FakeClock(auto=False), overlap_seconds=60, max_lag_bytes=1)
     assert group.offer("one", Seq.of("mine"), 0) is None, "a lone reader needs no second connection"
     group.register()
     group.register()
@@ -308,17 +312,21 @@ class Ending:
         pass
 
 
+def ending(answer: ChangeBatch | None = None) -> Any:
+    return Ending(answer)
+
+
 def test_nobody_founds_a_group_while_another_does():
     """The second one's position may be behind the first one's: it would miss what lies between."""
     clock = FakeClock(auto=False)
-    shared = Ending()
+    shared: Any = Ending()
     group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     stop = Event()
     readers = []
     for token in ("9-later", "5-earlier"):
         answer = ChangeBatch(changes=(), seq=Seq.of(token), asked_at=clock.monotonic())
-        feed = SubscribedFeed(Ending(answer), group, lambda _: True)
-        readers.append((feed, gevent.spawn(lambda feed=feed: list(feed.batches(Seq.BEGINNING, None, stop)))))
+        feed = SubscribedFeed(ending(answer), group, lambda _: True)
+        readers.append((feed, gevent.spawn(list, feed.batches(Seq.BEGINNING, None, stop))))
     until(lambda: is_shared(readers[0][0]) and shared.since)
     gevent.sleep(0.1)  # whoever would found another one has had the time for it
 
@@ -334,9 +342,9 @@ def test_nobody_founds_a_group_while_another_does():
 def test_a_reading_is_closed_with_the_feed_that_began_it():
     """Not when the garbage collector finds it, which may be at exit: it has a connection to end."""
     group = SharedFeed(
-        lambda _: Ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
+        lambda _: ending(), clock=FakeClock(auto=False), overlap_seconds=60.0, max_lag_bytes=10**6
     )
-    feed = SubscribedFeed(Ending(), group, lambda _: True)
+    feed: Any = SubscribedFeed(ending(), group, lambda _: True)
     begin, begun = feed._read_alone, []
 
     def alone(*arguments):
@@ -367,7 +375,7 @@ class Shared(Ending):
 def test_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     """It needs what the reading began at until that has come to the head, however new the next one is."""
     clock = FakeClock(auto=False)
-    shared = Shared()
+    shared: Any = Shared()
     group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
 
     def held(token: str) -> JoinPoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 from gevent.event import Event
 
@@ -91,7 +93,7 @@ class Copies:
 def founded():
     """A group that reads from a position of a copy that is ahead."""
     clock = FakeClock(auto=False)
-    feed = Copies()
+    feed: Any = Copies()
     group = SharedFeed(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     founder = group.join(JoinPoint(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
     until(lambda: feed.since == ["5-far"])
