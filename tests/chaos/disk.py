@@ -16,7 +16,9 @@ def small_disk(folder: Path) -> bool:
 
     It takes the right to mount. It is gone with this process, however that ends.
     """
-    return _own_mounts() and _done("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder))
+    return _own_mounts() and _done(
+        "mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(folder)
+    )
 
 
 def take_away(folder: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import gevent
 from gevent.util import print_run_info
 
+from daemon.cli.exit_codes import ExitCode
 from tests.chaos.ends import freeze, starve
 from tests.chaos.faults import FAULTS
 from tests.chaos.oracle import UNREADABLE, Verdict, judge
@@ -148,6 +149,7 @@ class Chaos:
         self.score.drawn.update([cycle.fault.name, end])
         self._start(environ, forgetful=end == "power")
         stage.ready()
+        self._insist_on_a_start()
         self._wait(stage.writes)
         gevent.sleep(0.5 * self._random.random())
         alive = stage.daemon.child.poll() is None
@@ -181,6 +183,11 @@ class Chaos:
         for line in stage.lines.values():
             line.felt = 0
         self._write(gently=gently)
+
+    def _insist_on_a_start(self) -> None:
+        """No fault makes the configuration wrong: a daemon that says so is in no state to be tested."""
+        if self.stage.daemon.child.poll() == ExitCode.CONFIG:
+            raise ChaosError(f"refused to start: {self.stage.daemon.log.read_text()[-2000:]}")
 
     def _write(self, *, gently: bool) -> None:
         """Lets the writers write; gently they purge nothing.
