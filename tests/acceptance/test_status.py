@@ -17,7 +17,7 @@ from tests.acceptance.process import PILLOWD, Pillowd
 from tests.support.waiting import wait_until
 
 #: A key of the configuration that is wrong by itself.
-PILLOW = {
+PILLOW: dict[str, Any] = {
     "source": {"connection": "couch", "database": "cases", "on_missing": "fail"},
     "transport": [{"connection": "nowhere"}],
 }

@@ -29,6 +29,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod",),
     "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod",),
     "checkpoints/journal/journal.py": ("tests/unit/checkpoints/journal",),
+    "checkpoints/journal/files.py": ("tests/unit/checkpoints/journal",),
     "checkpoints/journal/records.py": ("tests/unit/checkpoints/journal",),
     "checkpoints/checkpoint_store.py": ("tests/unit/checkpoints/test_checkpoint_store.py",),
     "pillows/transports/sqlite/writer.py": (

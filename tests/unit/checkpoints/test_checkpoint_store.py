@@ -445,7 +445,7 @@ def test_an_edit_that_was_taken_back_delays_no_history_entry(tmp_path, monkeypat
         with monkeypatch.context() as patched:
             patched.setattr(Directory, "append", refuse_to_write)
             with pytest.raises(StoreWriteError):
-                store.edit(KEY, lambda present: replace(present, saved_at=1000.0))
+                store.edit(KEY, lambda present: changed(present, saved_at=1000.0))
         store.save(KEY, at("2-x", saved_at=1030.0))
         assert [entry.saved_at for entry in store.history(KEY)] == [1030.0, 0.0]
 

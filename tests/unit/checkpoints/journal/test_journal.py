@@ -378,5 +378,5 @@ def test_what_interrupts_a_commit_reaches_the_caller(tmp_path, monkeypatch):
 
 def test_a_forked_child_lets_the_journal_go(tmp_path):
     journal = Journal(tmp_path)
-    assert journal in register_for_fork.__self__._watched
+    assert journal in register_for_fork.__self__._watched  # type: ignore[attr-defined]
     journal.close()
