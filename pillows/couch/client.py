@@ -28,6 +28,7 @@ from pillows.couch.http_session import create_session
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, StreamingResponse, UnreadableError
+from pillows.couch.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor, redact_address
 
@@ -58,7 +59,7 @@ class _Request:
 class CouchClient:
     """A client of one server, shared by all feeds that read from it.
 
-    Proxies and `REQUESTS_CA_BUNDLE` come from the environment, as requests reads them.
+    Proxies come from the environment, as requests reads them.
 
     Args:
         connection: address, credentials and timeouts.
@@ -71,6 +72,7 @@ class CouchClient:
         self._throttle = LoginThrottle(self.clock)
         self._users = 0
         self._http = create_session(connection)
+        self._trusted = find_trusted_certificates(connection.ca_bundle)
         self._authenticator: Authenticator = create_authenticator(
             connection.auth, self._log_in, self.clock, self._throttle
         )
@@ -252,7 +254,7 @@ class CouchClient:
                 allow_redirects=False,
                 timeout=(timeouts.connect, timeouts.silence + request.silent_seconds),
                 # With each request: requests prefers the environment's to the session's.
-                verify=str(self.connection.ca_bundle) if self.connection.ca_bundle else None,
+                verify=self._trusted,
             )
         if response.status_code // 100 == 2:
             return response

@@ -14,6 +14,7 @@ from requests.utils import requote_uri
 from pillows.clock import SystemClock
 from pillows.couch.exception_chain import is_connect_failure, walk_causes
 from pillows.couch.http_session import IgnoreNetrc
+from pillows.couch.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, RetryableError
 from pillows.transports.webhook.encoder import decode_secret, make_headers
 from pillows.transports.webhook.options import WebhookConnection
@@ -116,7 +117,7 @@ def _create_session(options: WebhookConnection) -> requests.Session:
     session.auth = IgnoreNetrc()
     session.headers.update({name: value.get_secret_value() for name, value in options.headers.items()})
     session.headers["User-Agent"] = "pillowd"
-    session.verify = str(options.ca_bundle) if options.ca_bundle else True
+    session.verify = find_trusted_certificates(options.ca_bundle)
     session.cert = str(options.client_cert) if options.client_cert else None
     return session
 

@@ -7,6 +7,7 @@ import subprocess
 import time
 from base64 import b64encode
 
+import certifi
 import gevent
 import jwt
 import pytest
@@ -218,6 +219,20 @@ def test_an_unknown_certificate_is_refused_with_the_remedy_and_taken_with_its_bu
         welcome(CouchClient(CouchConnection(url=url), clock=clock))
     trusting = CouchConnection(url=url, ca_bundle=certificate, client_cert=certificate, client_key=key)
     assert welcome(CouchClient(trusting, clock=clock)) == {}
+
+
+def test_d4_the_systems_certificates_are_trusted_and_those_of_requests_are_not(
+    tls_server, clock, monkeypatch
+):
+    url, certificate, key = tls_server
+    ours = CouchConnection(url=url, client_cert=certificate, client_key=key)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # as if an administrator had added it
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())  # one way to say another: `ca_bundle`
+    assert welcome(CouchClient(ours, clock=clock)) == {}
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with pytest.raises(AccessError, match="ca_bundle"):
+        welcome(CouchClient(ours, clock=clock))
 
 
 @pytest.mark.parametrize("files", ["one", "two"])

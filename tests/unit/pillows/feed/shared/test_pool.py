@@ -44,7 +44,7 @@ def make_shared(clock: FakeClock) -> Any:
     return SharedFeed(fail, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
 
 
-def test_an_event_of_a_shared_feed_is_reported_for_each_tail_that_reads_it():
+def test_a9_an_event_of_a_shared_feed_is_reported_for_each_tail_that_reads_it():
     shared, recorder = make_shared(FakeClock(auto=False)), Recorder()
     shared._greenlet = object()
     for tail in (ONE, OTHER):
