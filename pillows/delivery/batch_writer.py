@@ -186,10 +186,12 @@ class BatchWriter:
         last = {document.id: document for document in arrived}
         # The epoch was raised by a concurrent batch: what is equal under the old one may have been purged.
         raised = self._progress.checkpoint.epoch > batch.epoch
-        regressed = self._find_regressed(batch, refused, last, raised=raised)
+        confirmed, suspected = self._find_regressed(batch, refused, last, raised=raised)
+        regressed = confirmed | suspected
         if not regressed:
             return {}
-        self._observer.rewind(self._tail, reason=f"{len(regressed)} documents went back in the source")
+        if confirmed:
+            self._observer.rewind(self._tail, reason=f"{len(confirmed)} documents went back in the source")
         if not raised:
             self._progress.raise_epoch()
         again = replace(
@@ -209,16 +211,20 @@ class BatchWriter:
         last: Mapping[str, DocumentRows],
         *,
         raised: bool,
-    ) -> dict[str, int]:
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the documents that went back, and those of an equal version that may have.
+
+        After a purge, or a split of a shard that looks like one, a replay may be a document created anew.
+        """
         suspected = stale_writes.find_newer_in_target(batch, refused, last)
         confirm = partial(stale_writes.confirm_regressed, suspected, self._source, self._retrier.waiter)
         regressed = self._retrier.retry_read("source", confirm)
         equal = stale_writes.find_equal(batch, refused)
         if equal and (raised or self._was_purged()):
-            return regressed | equal
+            return regressed, equal
         if not self._trust_equal:
-            return regressed | {id: version for id, version in equal.items() if id not in suspected}
-        return regressed
+            return regressed, {id: version for id, version in equal.items() if id not in suspected}
+        return regressed, {}
 
     def _was_purged(self) -> bool:
         """Whether the source was purged since the epoch was raised for that.

@@ -66,6 +66,11 @@ class DatabaseIdentity:
         """Return whether the database was purged since that purge position, if both are known."""
         return bool(self.purge_seq and purge_seq and count_purges(self.purge_seq) != count_purges(purge_seq))
 
+    def count_purges_since(self, purge_seq: str | None) -> int:
+        """Return how many documents were purged since that purge position; 0 where it does not say."""
+        now, before = (count_purges(seq or "") for seq in (self.purge_seq, purge_seq))
+        return int(now) - int(before) if now.isdigit() and before.isdigit() else 0
+
 
 def count_purges(purge_seq: str) -> str:
     """Return the number of purges in a purge position; the rest of it differs between copies."""

@@ -131,18 +131,25 @@ class IdentityCheck:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._warn("source.other_server", details)
         if found.purged_since(known.purge_seq):
-            self._put(ChangeBatch(changes=self._find_purged(), seq=None, purge_seq=found.purge_seq))
+            gone = self._find_purged(found.count_purges_since(known.purge_seq))
+            self._put(ChangeBatch(changes=gone, seq=None, purge_seq=found.purge_seq))
 
-    def _find_purged(self) -> Sequence[Change]:
+    def _find_purged(self, purges: int) -> Sequence[Change]:
         """Return the purged documents as deleted at version 0: CouchDB's feed has no row for them.
 
         A versioned target refuses that as stale, the refusal is checked at the source, and documents that
         the source does not know are removed. Documents that exist again, or still have a leaf, are left out.
+
+        Args:
+            purges: how many there were, as far as the purge position says.
         """
         ids = self._source.list_purged_ids()
         if ids is None:
             self._warn("source.purged", {"remedy": "`pillowd verify --repair`"})
             return ()
+        if (missed := purges - len(ids)) > 0:
+            details = {"missed": missed, "listed": len(ids), "remedy": "`pillowd verify --repair`"}
+            self._warn("source.purges_missed", details)
         gone: list[Change] = []
         for begin in range(0, len(ids), PURGED_GROUP):
             group = ids[begin : begin + PURGED_GROUP]

@@ -123,7 +123,7 @@ def test_another_node_of_a_cluster_may_have_another_uuid(scripted_server, clock)
 
 
 def purged(server, *ids):
-    server.on("GET", "/db", info(purge_seq="3-y"))
+    server.on("GET", "/db", info(purge_seq=f"{len(set(ids)) or 3}-y"))
     infos = [{"id": id, "revs": ["2-b"]} for id in ids]
     unknown = [{"key": id, "error": "not_found"} for id in ids]
     server.on("POST", "/db/_all_docs", json_reply({"rows": unknown}))
@@ -143,6 +143,23 @@ def test_what_was_purged_is_told_as_deleted_below_every_version(scripted_server,
     changes = [c for batch in taken.batches for c in batch.changes]
     assert [(c.id, c.deleted, c.leaf_version) for c in changes] == [("gone", True, 0), ("doc-1", False, 1)]
     assert warnings.events == ["source.purged"]
+
+
+def test_a3_purges_beyond_what_the_server_lists_are_said(scripted_server, clock):
+    """Of 1,600, `purged_infos_limit` keeps 1,000: the rest stayed in the targets without a word."""
+    server = couchdb(scripted_server())
+    purged(server, "gone")
+    server.on("GET", "/db", info(purge_seq="7-y"))
+    server.on("POST", "/db/_bulk_get", json_reply({"results": []}))
+    told = []
+
+    class Listener(Observer):
+        def warning(self, pillow, *, event, details):
+            told.append((event, details.get("missed")))
+
+    with taking(feed_of(server.url, clock=clock, observer=Listener()), Seq.BEGINNING, OLD) as taken:
+        taken.until(lambda: "doc-1" in taken.ids)
+    assert told == [("source.purges_missed", 6), ("source.purged", None)]
 
 
 def test_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):

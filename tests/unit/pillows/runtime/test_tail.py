@@ -20,6 +20,7 @@ from pillows.errors import (
 )
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, Document, write_version
+from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
@@ -347,6 +348,23 @@ def test_an_equal_version_is_written_again_where_the_source_was_purged_since(tmp
     run.until(lambda: target.live()["a"]["n"] == "new")
     checkpoint = run.finish()
     assert (checkpoint.epoch, checkpoint.purge_seq) == (2, "0-p")  # the feed has told nothing yet
+
+
+def test_a8_a_replay_after_a_split_shard_is_not_reported_as_gone_back(tmp_path, running):
+    """A split moves the purge position: 81 documents "went back", and none had."""
+    target = read_before_the_purge(tmp_path, running)
+    rewinds = []
+
+    class Listener(Observer):
+        def rewind(self, tail, *, reason):
+            rewinds.append(reason)
+
+    feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-a", n="old"))], identity=purged("8-p"))
+    run = running(plan(tmp_path, feed, target, observer=Listener()))
+    run.until(lambda: run.tail.status().changes == 2)
+    run.finish()
+    assert target.live()["a"]["n"] == "old"
+    assert rewinds == []
 
 
 def test_an_equal_version_is_a_replay_where_nothing_was_purged(tmp_path, running):
