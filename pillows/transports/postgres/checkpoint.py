@@ -42,11 +42,11 @@ class CheckpointRow:
             cursor,
             "select epoch, checkpoint::text from {} where pillow = %(pillow)s and source = %(source)s",
         ).fetchone()
-        empty = all(fetch_value(cursor, table.is_empty) for table in tables)
+        empty = all(fetch_value(cursor, table.is_empty_query) for table in tables)
         state = TargetState.from_row(found, empty=empty)
         if found is not None:
             return state
-        return state.with_foreign_versions(fetch_value(cursor, each.greatest_version) for each in tables)
+        return state.with_foreign_versions(fetch_value(cursor, each.highest_version_query) for each in tables)
 
     def acquire(self, cursor: psycopg.Cursor, checkpoint: Checkpoint) -> None:
         """Take the fence from its present owner and save the checkpoint. An epoch is never lowered."""

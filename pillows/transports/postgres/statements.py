@@ -119,13 +119,13 @@ class Table:
     # -- reading what is stored
 
     @cached_property
-    def is_empty(self) -> bytes:
-        """Whether the table has no row."""
+    def is_empty_query(self) -> bytes:
+        """The query that returns whether the table has no row."""
         return self.compose("select not exists (select from {table} where {mine} true)")
 
     @cached_property
-    def greatest_version(self) -> bytes:
-        """Return the greatest write version of all documents, with and without rows; null if none."""
+    def highest_version_query(self) -> bytes:
+        """The query for the highest write version of all documents, with and without rows; null if none."""
         if self.many:
             return self.compose("select max(version) from {document} where output = {path}")
         return self.compose(
@@ -134,13 +134,13 @@ class Table:
         )
 
     @cached_property
-    def has_versions(self) -> bytes:
-        """Whether `pillowd_document` has a write version of this table."""
+    def has_versions_query(self) -> bytes:
+        """The query that returns whether `pillowd_document` has a write version of this table."""
         return self.compose("select exists (select from {document} where output = {path})")
 
     @cached_property
-    def has_version_of(self) -> bytes:
-        """Whether `pillowd_document` has a write version of one of the ids that are its parameter."""
+    def has_version_of_query(self) -> bytes:
+        """The query whether `pillowd_document` has a write version of one of the ids, its parameter."""
         return self.compose("select exists (select from {document} where output = {path} and _id = any(%s))")
 
     def stored(self, *, some: bool) -> bytes:

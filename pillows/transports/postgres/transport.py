@@ -144,7 +144,7 @@ class PostgresTransport(KeyedTransport):
                 self._create_missing(cursor)
             self._checkpoint.acquire(cursor, checkpoint)
             for table in self._tables:
-                table.tombstoned = bool(fetch_value(cursor, table.has_versions))
+                table.tombstoned = bool(fetch_value(cursor, table.has_versions_query))
         self._opened = self._acquired = True
         self._forget()
 

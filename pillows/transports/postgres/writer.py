@@ -143,7 +143,7 @@ class BatchWriter:
     def _check_no_tombstones(self, fresh: Sequence[Encoded]) -> None:
         ids = [to_storable(one.document.id) for one in fresh]
         self._has_tombstones = any(
-            table.tombstoned and self._is(table.has_version_of, ids) for table in self._tables
+            table.tombstoned and self._is(table.has_version_of_query, ids) for table in self._tables
         )
 
     def _select_plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
