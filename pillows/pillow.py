@@ -124,19 +124,19 @@ class Pipeline:
             on_batch(batch)
             if not batch.changes and batch.seq is None and batch.purge_seq is None:
                 continue  # a sign of life, nothing more
-            segment = self.watermark.begin(batch, self._clock.monotonic())
+            pending_range = self.watermark.begin(batch, self._clock.monotonic())
             if not batch.changes:
-                self.pusher.push((segment, None), 0)
-            self._carry_changes(batch.changes, segment)
+                self.pusher.push((pending_range, None), 0)
+            self._carry_changes(batch.changes, pending_range)
 
-    def _carry_changes(self, changes: Sequence[Change], segment: PendingRange) -> None:
+    def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
         turn_began = perf_counter()
         kept = 0
         for change in changes:
             outcome = self.outcome_or_dead_letter(change)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
-            waited = self.pusher.push((segment, outcome), weight(change, outcome))
+            waited = self.pusher.push((pending_range, outcome), estimate_size_bytes(change, outcome))
             if turn_seconds > SLOW_SECONDS:
                 self._warn_slow(change, turn_seconds)
             if turn_seconds > TURN_SECONDS:
@@ -169,19 +169,19 @@ class Pipeline:
         if change.defect:
             raise PermanentError(change.defect)
         if change.deleted:
-            return None if self._pillow.keep_deleted else gone(change)
+            return None if self._pillow.keep_deleted else without_rows(change)
         began = perf_counter()
         kept = self.filter(change)
         filtered = perf_counter()
         self._filter_seconds += filtered - began
         if not kept:
-            return None if self._pillow.keep_departed else gone(change)
+            return None if self._pillow.keep_departed else without_rows(change)
         self._stage = "trigger"
         document = self.trigger(change)
         fetched = perf_counter()
         self._fetch_seconds += fetched - filtered
         if document.deleted:  # since the feed told of it
-            return None if self._pillow.keep_deleted else gone(document)
+            return None if self._pillow.keep_deleted else without_rows(document)
         if self._chunked:
             return document
         self._stage = "transform"
@@ -208,12 +208,12 @@ class Pipeline:
         )
 
 
-def gone(change: Change | Document) -> DocumentRows:
+def without_rows(change: Change | Document) -> DocumentRows:
     """Return a document without rows: it was deleted, or has left the set."""
     return DocumentRows(id=change.id, rev=change.rev, leaf_version=change.leaf_version, rows={})
 
 
-def weight(change: Change, outcome: Outcome) -> int:
+def estimate_size_bytes(change: Change, outcome: Outcome) -> int:
     """Return roughly the bytes that a change and its outcome hold in memory."""
     size_bytes = len(change.raw) if change.raw is not None else len(change.id)
     if type(outcome) is DocumentRows:

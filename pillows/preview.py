@@ -13,7 +13,7 @@ from checkpoints import Seq
 from pillows.errors import FatalError
 from pillows.feed.base import Feed
 from pillows.models import Batch, Change, Document, DocumentRows, Row
-from pillows.pillow import Pillow, gone
+from pillows.pillow import Pillow, without_rows
 from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import Transport
 
@@ -106,11 +106,11 @@ class _Look:
             return None
         if not kept:
             keeps_rows = self._pillow.keep_deleted if self._change.deleted else self._pillow.keep_departed
-            return None if keeps_rows else gone(self._change)
+            return None if keeps_rows else without_rows(self._change)
         document = self._document = self._trigger(self._change)
         if document.deleted:
             self._said += "; it was deleted since"
-            return None if self._pillow.keep_deleted else gone(document)
+            return None if self._pillow.keep_deleted else without_rows(document)
         rows = self._tried("transform", lambda: self._pillow.transform(document))
         if rows is None:
             return None

@@ -315,8 +315,8 @@ def locate_dead_letters(dead_letters: Collection[DeadLetter], items: Sequence[It
     """Return the dead letters with the position after the change of each; empty where there is none."""
     ids = {each.id for each in dead_letters}
     seqs = {
-        outcome.id: str(segment.seq or "")
-        for segment, outcome in items
+        outcome.id: str(pending_range.seq or "")
+        for pending_range, outcome in items
         if outcome is not None and outcome.id in ids
     }
     return [msgspec.structs.replace(each, seq=seqs.get(each.id, "")) for each in dead_letters]

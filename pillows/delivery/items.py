@@ -16,7 +16,7 @@ from pillows.stages.transforms import ChunkedTransform
 #: failure, or nothing to write.
 Outcome = DocumentRows | Document | DeadLetter | None
 
-#: A pushed change: the segment that waits for its acknowledgement, and what became of it.
+#: A pushed change: the pending range that waits for its acknowledgement, and its outcome.
 Item = tuple[PendingRange, Outcome]
 
 
@@ -38,7 +38,7 @@ def id_of(item: Item) -> str:
 def partition_items(items: Sequence[Item]) -> PartitionedItems:
     """Partition the items of a batch by what must be done with them."""
     return PartitionedItems(
-        acks=Counter(segment for segment, _ in items),
+        acks=Counter(pending_range for pending_range, _ in items),
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
         purge_seq=next((s.purge_seq for s, _ in reversed(items) if s.purge_seq), None),
@@ -75,8 +75,8 @@ def transform_chunks(tail: TailKey, items: Sequence[Item], transform: ChunkedTra
     documents = [outcome for _, outcome in items if type(outcome) is Document]
     made = iter(zip(documents, transform.many(documents), strict=True))
     return [
-        (segment, _rows_of(tail, *next(made)) if type(outcome) is Document else outcome)
-        for segment, outcome in items
+        (pending_range, _rows_of(tail, *next(made)) if type(outcome) is Document else outcome)
+        for pending_range, outcome in items
     ]
 
 

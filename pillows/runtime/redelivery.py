@@ -16,7 +16,7 @@ from pillows.delivery.stale_writes import confirm_regressed
 from pillows.errors import PermanentError, RetryableError
 from pillows.feed.base import SourceLookup
 from pillows.models import Change, ChangeBatch
-from pillows.pillow import weight
+from pillows.pillow import estimate_size_bytes
 from pillows.progress.watermark import PendingRange
 from pillows.retry.cancellable import StopAwareWaiter
 
@@ -128,9 +128,9 @@ class Redelivery:
         if outcome is None:  # it has left the set, and what has left keeps its rows
             self._dead_letters.forget(self._tail, change.id)
             return
-        # A segment that the watermark has never seen moves nothing.
-        segment = PendingRange(ChangeBatch(changes=(change,), seq=None))
-        self._push((segment, outcome), weight(change, outcome))
+        # A range that is not in the watermark moves nothing.
+        pending_range = PendingRange(ChangeBatch(changes=(change,), seq=None))
+        self._push((pending_range, outcome), estimate_size_bytes(change, outcome))
 
 
 def _known_as(change: Change, dead_letter: DeadLetter) -> Change:

@@ -86,7 +86,7 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
     statements = [
         sql.SQL("create schema {}").format(Name(name))
         for name in sorted({schema, *(table.schema for table in tables)})
-        if not _is(cursor, "select exists (select from pg_namespace where nspname = %s)", name)
+        if not _query_bool(cursor, "select exists (select from pg_namespace where nspname = %s)", name)
     ]
     statements += [
         statement.format(Name(schema, name), document=Name(schema, "pillowd_document"))
@@ -212,10 +212,10 @@ def _get_columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, C
 
 
 def _exists(cursor: psycopg.Cursor, path: sql.Identifier) -> bool:
-    return _is(cursor, "select to_regclass(%s) is not null", to_text(path))
+    return _query_bool(cursor, "select to_regclass(%s) is not null", to_text(path))
 
 
-def _is(cursor: psycopg.Cursor, query: str, parameter: str) -> bool:
+def _query_bool(cursor: psycopg.Cursor, query: str, parameter: str) -> bool:
     found = cursor.execute(query.encode(), (parameter,)).fetchone()
     return bool(found and found[0])
 

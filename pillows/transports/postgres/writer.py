@@ -143,7 +143,7 @@ class BatchWriter:
     def _check_no_tombstones(self, fresh: Sequence[Encoded]) -> None:
         ids = [to_storable(one.document.id) for one in fresh]
         self._has_tombstones = any(
-            table.tombstoned and self._is(table.has_version_of_query, ids) for table in self._tables
+            table.tombstoned and self._query_bool(table.has_version_of_query, ids) for table in self._tables
         )
 
     def _select_plain(self, documents: Sequence[Encoded]) -> Sequence[Encoded]:
@@ -277,7 +277,7 @@ class BatchWriter:
             return error
         return None
 
-    def _is(self, query: bytes, parameter: object) -> bool:
+    def _query_bool(self, query: bytes, parameter: object) -> bool:
         found = self._cursor.execute(query, (parameter,)).fetchone()
         return bool(found and found[0])
 
