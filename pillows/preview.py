@@ -69,22 +69,22 @@ def previews(
         RetryableError, AccessError: the source cannot be read.
     """
     for change in changes:
-        yield _Look(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).through(transports, epoch)
+        yield _ChangePreview(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).run(transports, epoch)
 
 
-class _Look:
-    """One change on its way."""
+class _ChangePreview:
+    """The preview of one change, stage by stage."""
 
     def __init__(self, pillow: Pillow, change: Change, trigger: DocumentTrigger) -> None:
         self._pillow = pillow
         self._change = change
         self._trigger = trigger
-        self._said = ""
+        self._filter_text = ""
         self._document: Document | None = None
         self._errors: dict[str, str] = {}
 
-    def through(self, transports: Sequence[Transport], epoch: int) -> Preview:
-        made = self._made()
+    def run(self, transports: Sequence[Transport], epoch: int) -> Preview:
+        made = self._make_rows()
         requests = {t.name: self._request(t, made, epoch) for t in transports} if made is not None else {}
         document = self._document
         return Preview(
@@ -92,16 +92,16 @@ class _Look:
             rev=self._change.rev,
             version=self._change.leaf_version,
             deleted=self._change.deleted,
-            filter=self._said,
+            filter=self._filter_text,
             document=document.doc if document is not None and not document.deleted else None,
             rows={o: [_plain(row) for row in rows] for o, rows in made.rows.items()} if made else {},
             requests={name: text for name, text in requests.items() if text},
             errors=self._errors,
         )
 
-    def _made(self) -> DocumentRows | None:
+    def _make_rows(self) -> DocumentRows | None:
         """Return the rows; None if nothing would be written."""
-        kept = self._tried("filter", self._keeps)
+        kept = self._try_stage("filter", self._is_kept)
         if kept is None:
             return None
         if not kept:
@@ -109,34 +109,34 @@ class _Look:
             return None if keeps_rows else without_rows(self._change)
         document = self._document = self._trigger(self._change)
         if document.deleted:
-            self._said += "; it was deleted since"
+            self._filter_text += "; it was deleted since"
             return None if self._pillow.keep_deleted else without_rows(document)
-        rows = self._tried("transform", lambda: self._pillow.transform(document))
+        rows = self._try_stage("transform", lambda: self._pillow.transform(document))
         if rows is None:
             return None
         return DocumentRows(id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows)
 
-    def _keeps(self) -> bool:
+    def _is_kept(self) -> bool:
         if self._change.deleted:
-            self._said = "leaves the set: it is deleted"
+            self._filter_text = "leaves the set: it is deleted"
             return False
         kept = self._pillow.filter(self._change)
         why = self._pillow.filter.explain(self._change)
-        self._said = f"{'kept' if kept else 'leaves the set'}: {why}"
+        self._filter_text = f"{'kept' if kept else 'leaves the set'}: {why}"
         return kept
 
     def _request(self, transport: Transport, made: DocumentRows, epoch: int) -> str:
-        sent = self._tried(transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch)))
+        sent = self._try_stage(transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch)))
         return sent or ""
 
-    def _tried(self, stage: str, step: Callable[[], Any]) -> Any:
+    def _try_stage(self, stage: str, step: Callable[[], Any]) -> Any:
         try:
             return step()
         except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - it would become a dead letter, and is shown as one
             self._errors[stage] = f"{type(error).__name__}: {error}"
-            self._said = self._said or "failed"
+            self._filter_text = self._filter_text or "failed"
             return None
 
 
