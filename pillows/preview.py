@@ -69,7 +69,9 @@ def previews(
         RetryableError, AccessError: the source cannot be read.
     """
     for change in changes:
-        yield _ChangePreview(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).run(transports, epoch)
+        yield _ChangePreview(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).run(
+            transports, epoch
+        )
 
 
 class _ChangePreview:
@@ -126,7 +128,9 @@ class _ChangePreview:
         return kept
 
     def _request(self, transport: Transport, made: DocumentRows, epoch: int) -> str:
-        sent = self._try_stage(transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch)))
+        sent = self._try_stage(
+            transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch))
+        )
         return sent or ""
 
     def _try_stage(self, stage: str, step: Callable[[], Any]) -> Any:

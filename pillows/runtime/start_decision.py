@@ -22,7 +22,7 @@ class StartupFacts:
     Attributes:
         key: the tail.
         stored: the checkpoint in the state directory; None where there is none.
-        standings: transport's name -> what its target remembers.
+        target_states: transport's name -> what its target remembers.
         transactional: the only transport saves checkpoints in its own transactions.
         digest: of the configuration as it is now.
         now: wall-clock seconds.
@@ -31,7 +31,7 @@ class StartupFacts:
 
     key: TailKey
     stored: Checkpoint | None
-    standings: Mapping[str, TargetState]
+    target_states: Mapping[str, TargetState]
     transactional: bool
     digest: ConfigDigest
     now: float
@@ -51,7 +51,7 @@ class StartDecision:
     warnings: Mapping[str, str]
 
 
-def decide_start(situation: StartupFacts) -> StartDecision:
+def decide_start(facts: StartupFacts) -> StartDecision:
     """Decide where a tail starts.
 
     Raises:
@@ -59,19 +59,19 @@ def decide_start(situation: StartupFacts) -> StartDecision:
         ConfigError: the configuration does not fit the checkpoint.
     """
     warnings: dict[str, str] = {}
-    _refuse_unreadable(situation)
-    checkpoint = _authoritative(situation, warnings)
+    _refuse_unreadable(facts)
+    checkpoint = _authoritative(facts, warnings)
     if checkpoint is None:
         return StartDecision(checkpoint=None, warnings=warnings)
-    _refuse_changed_config(situation, checkpoint)
-    _refuse_lost_targets(situation, checkpoint)
-    epoch = max([checkpoint.epoch, *_epochs(situation.standings)])
+    _refuse_changed_config(facts, checkpoint)
+    _refuse_lost_targets(facts, checkpoint)
+    epoch = max([checkpoint.epoch, *_epochs(facts.target_states)])
     if checkpoint.pass_epoch == PASS_TO_BEGIN:
-        epoch = max([epoch, *(former.epoch for former in situation.former.values())])
-        checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(situation))
+        epoch = max([epoch, *(former.epoch for former in facts.former.values())])
+        checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(facts))
     else:
         checkpoint = replace(checkpoint, epoch=epoch)
-    return StartDecision(checkpoint=_with_digest(situation, checkpoint, warnings), warnings=warnings)
+    return StartDecision(checkpoint=_with_digest(facts, checkpoint, warnings), warnings=warnings)
 
 
 def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKey, Checkpoint]) -> None:
@@ -100,125 +100,124 @@ def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKe
             )
 
 
-def make_first_checkpoint(situation: StartupFacts, seq: Seq) -> Checkpoint:
+def make_first_checkpoint(facts: StartupFacts, seq: Seq) -> Checkpoint:
     """Return the first checkpoint of a tail that is new everywhere."""
     return Checkpoint(
         seq=seq,
-        digest=situation.digest,
-        first_pass=_all_empty(situation),
+        digest=facts.digest,
+        first_pass=_all_empty(facts),
         pass_done=seq != Seq.BEGINNING,
     )
 
 
-def _authoritative(situation: StartupFacts, warnings: dict[str, str]) -> Checkpoint | None:
+def _authoritative(facts: StartupFacts, warnings: dict[str, str]) -> Checkpoint | None:
     """Return the checkpoint that counts: the state directory's, or the copy in the only target."""
-    stored, copy = situation.stored, _copy(situation)
+    stored, copy = facts.stored, _copy(facts)
     if stored is None and copy is not None:
         warnings["checkpoint.taken_from_target"] = "the state directory has no checkpoint; the target has"
         return copy
     if stored is None:
-        _refuse_lost_state(situation)
+        _refuse_lost_state(facts)
         return None
     if copy is None or copy.edits < stored.edits or stored.pass_epoch == PASS_TO_BEGIN:
         return stored  # a reset counts whatever the target says: it is the remedy where they contradict
     if copy.edits > stored.edits:
         raise StateLostError(
-            f"The target's checkpoint of {situation.key} was edited {copy.edits} times, the state "
+            f"The target's checkpoint of {facts.key} was edited {copy.edits} times, the state "
             f"directory knows of {stored.edits}: this is an old state directory.",
-            remedy="put the newer state directory back, or "
-            f"`pillowd checkpoint reset {situation.key.pillow}`",
+            remedy=f"put the newer state directory back, or `pillowd checkpoint reset {facts.key.pillow}`",
         )
     return copy
 
 
-def _refuse_unreadable(situation: StartupFacts) -> None:
+def _refuse_unreadable(facts: StartupFacts) -> None:
     """Refuse a target's copy that cannot be read. Its epoch can be read: a reset goes above it."""
-    stored = situation.stored
+    stored = facts.stored
     if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
         return
-    for name, standing in situation.standings.items():
-        if standing.unreadable:
+    for name, state in facts.target_states.items():
+        if state.unreadable:
             raise StateLostError(
-                f"The checkpoint of {situation.key} in {name} cannot be read: {standing.unreadable}.",
+                f"The checkpoint of {facts.key} in {name} cannot be read: {state.unreadable}.",
                 remedy="start the pillowd that wrote it, or "
-                f"`pillowd checkpoint reset {situation.key.pillow}` to read everything again",
+                f"`pillowd checkpoint reset {facts.key.pillow}` to read everything again",
             )
 
 
-def _copy(situation: StartupFacts) -> Checkpoint | None:
-    if not situation.transactional:
+def _copy(facts: StartupFacts) -> Checkpoint | None:
+    if not facts.transactional:
         return None
-    (standing,) = situation.standings.values()
-    return standing.checkpoint
+    (state,) = facts.target_states.values()
+    return state.checkpoint
 
 
-def _refuse_lost_state(situation: StartupFacts) -> None:
+def _refuse_lost_state(facts: StartupFacts) -> None:
     """Refuse a target that was written before without a checkpoint here: a lost state directory."""
-    pillow = situation.key.pillow
-    for name, standing in situation.standings.items():
-        if standing.epoch is not None:
+    pillow = facts.key.pillow
+    for name, state in facts.target_states.items():
+        if state.epoch is not None:
             raise StateLostError(
-                f"{name} was written by {situation.key} before (epoch {standing.epoch}), "
+                f"{name} was written by {facts.key} before (epoch {state.epoch}), "
                 "but its checkpoint is gone from the state directory.",
                 remedy=f"`pillowd checkpoint import {pillow} FILE`, or `pillowd checkpoint reset "
                 f"{pillow}` to read everything again",
             )
-        if standing.foreign_epoch is not None:
+        if state.foreign_epoch is not None:
             raise StateLostError(
-                f"{name} holds rows, but none that {situation.key} wrote: another pillow did, "
+                f"{name} holds rows, but none that {facts.key} wrote: another pillow did, "
                 "or this one under another name, or somebody else.",
                 remedy="give it outputs of its own, or put the former name back, or "
                 f"`pillowd checkpoint reset {pillow}` to take them over and replace what is there",
             )
 
 
-def _refuse_lost_targets(situation: StartupFacts, checkpoint: Checkpoint) -> None:
+def _refuse_lost_targets(facts: StartupFacts, checkpoint: Checkpoint) -> None:
     """Refuse a target that does not know this tail, though changes were acknowledged."""
-    for name, standing in situation.standings.items():
-        forgetful = [name] if standing.epoch is None else standing.missing_outputs
+    for name, state in facts.target_states.items():
+        forgetful = [name] if state.epoch is None else state.missing_outputs
         if forgetful and checkpoint.changes and checkpoint.seq != Seq.BEGINNING:
             what = name if forgetful == [name] else f"{', '.join(forgetful)} in {name}"
             raise StateLostError(
-                f"{what} knows nothing of {situation.key}, but the checkpoint says that "
+                f"{what} knows nothing of {facts.key}, but the checkpoint says that "
                 f"{checkpoint.changes} changes are there: it is new, or was emptied.",
-                remedy=f"`pillowd checkpoint reset {situation.key.pillow}` to read everything again",
+                remedy=f"`pillowd checkpoint reset {facts.key.pillow}` to read everything again",
             )
 
 
-def _refuse_changed_config(situation: StartupFacts, checkpoint: Checkpoint) -> None:
-    ours, theirs = situation.digest, checkpoint.digest
-    reset = f"put the old value back, or `pillowd checkpoint reset {situation.key.pillow}`"
+def _refuse_changed_config(facts: StartupFacts, checkpoint: Checkpoint) -> None:
+    ours, theirs = facts.digest, checkpoint.digest
+    reset = f"put the old value back, or `pillowd checkpoint reset {facts.key.pillow}`"
     if theirs.source and ours.source != theirs.source:
         raise ConfigError(
-            f"The source of {situation.key} is not the one that its checkpoint was made with.",
+            f"The source of {facts.key} is not the one that its checkpoint was made with.",
             remedy=reset,
         )
     if theirs.outputs and ours.outputs != theirs.outputs:
         raise ConfigError(
-            f"The outputs of {situation.key} have changed in a way that rows already written can't "
+            f"The outputs of {facts.key} have changed in a way that rows already written can't "
             "follow (transports, index settings or the kind of table).",
             remedy=reset,
         )
 
 
-def _with_digest(situation: StartupFacts, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
+def _with_digest(facts: StartupFacts, checkpoint: Checkpoint, warnings: dict[str, str]) -> Checkpoint:
     """Return the checkpoint under the present configuration; a changed pipeline is a warning."""
     theirs = checkpoint.digest.pipeline
-    if theirs and theirs != situation.digest.pipeline:
+    if theirs and theirs != facts.digest.pipeline:
         warnings["pipeline.changed"] = (
             "filter, transform, columns or what becomes of deleted documents have changed: "
             "rows written before keep their old form until "
-            f"`pillowd checkpoint reset {situation.key.pillow}`"
+            f"`pillowd checkpoint reset {facts.key.pillow}`"
         )
-        checkpoint = replace(checkpoint, pipeline_changed_at=situation.now)
-    return replace(checkpoint, digest=situation.digest)
+        checkpoint = replace(checkpoint, pipeline_changed_at=facts.now)
+    return replace(checkpoint, digest=facts.digest)
 
 
-def _all_empty(situation: StartupFacts) -> bool:
-    return all(standing.empty for standing in situation.standings.values())
+def _all_empty(facts: StartupFacts) -> bool:
+    return all(state.empty for state in facts.target_states.values())
 
 
-def _epochs(standings: Mapping[str, TargetState]) -> Sequence[int]:
+def _epochs(target_states: Mapping[str, TargetState]) -> Sequence[int]:
     """List every epoch that anybody wrote under: a target would refuse all writes under a lower one."""
-    known = [(standing.epoch, standing.foreign_epoch) for standing in standings.values()]
+    known = [(state.epoch, state.foreign_epoch) for state in target_states.values()]
     return [epoch for epochs in known for epoch in epochs if epoch is not None]

@@ -55,11 +55,11 @@ class TailStartup:
         """
         former = self._former()
         start_decision.refuse_moved(self._settings.key, self._stored(self._settings.key), former)
-        situation = self._situation(self._open(stack, former), former)
-        decision = start_decision.decide_start(situation)
+        facts = self._collect_facts(self._open(stack, former), former)
+        decision = start_decision.decide_start(facts)
         for event, detail in decision.warnings.items():
             self._services.observer.warning(self._settings.key, event=event, details={"detail": detail})
-        checkpoint = self._saved(decision.checkpoint or self._fresh(situation), situation.stored)
+        checkpoint = self._saved(decision.checkpoint or self._fresh(facts), facts.stored)
         self._services.observer.notice(
             self._settings.key,
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
@@ -82,11 +82,11 @@ class TailStartup:
             if isinstance(transport, KeyedTransport):
                 transport.set_predecessors(former)
         refuse_lanes(self._transports, self._settings.batch.max_in_flight)
-        standings = {
+        target_states = {
             transport.name: self._retrier.retry_write(transport.name, transport.open)
             for transport in self._transports
         }
-        return {t.name: standings[t.name] for t in self._transports if t.remembers}
+        return {t.name: target_states[t.name] for t in self._transports if t.remembers}
 
     def _stored(self, key: TailKey) -> Checkpoint | None:
         try:
@@ -98,13 +98,13 @@ class TailStartup:
                 f"`pillowd checkpoint reset {key.pillow}`",
             ) from error
 
-    def _situation(
-        self, standings: Mapping[str, TargetState], former: Mapping[TailKey, Checkpoint]
+    def _collect_facts(
+        self, target_states: Mapping[str, TargetState], former: Mapping[TailKey, Checkpoint]
     ) -> start_decision.StartupFacts:
         return start_decision.StartupFacts(
             key=self._settings.key,
             stored=self._stored(self._settings.key),
-            standings=standings,
+            target_states=target_states,
             transactional=is_transactional(self._transports),
             digest=ConfigDigest(
                 source=self._settings.digest.source,
@@ -115,9 +115,9 @@ class TailStartup:
             former=former,
         )
 
-    def _fresh(self, situation: start_decision.StartupFacts) -> Checkpoint:
+    def _fresh(self, facts: start_decision.StartupFacts) -> Checkpoint:
         return start_decision.make_first_checkpoint(
-            situation, self._retrier.retry_read("source", self._feed.start)
+            facts, self._retrier.retry_read("source", self._feed.start)
         )
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:

@@ -16,12 +16,12 @@ from __future__ import annotations
 from tests.conformance.failures import FailureConformance
 from tests.conformance.guards import GuardConformance
 from tests.conformance.odd_documents import OddDocumentConformance
-from tests.conformance.standings import StandingConformance
+from tests.conformance.target_states import TargetStateConformance
 from tests.conformance.writes import WriteConformance
 
 
 class TransportConformance(
-    WriteConformance, GuardConformance, FailureConformance, OddDocumentConformance, StandingConformance
+    WriteConformance, GuardConformance, FailureConformance, OddDocumentConformance, TargetStateConformance
 ):
     """Inherit this, and give a fixture `target`."""
 

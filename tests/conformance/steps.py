@@ -17,10 +17,10 @@ from tests.conformance.target import Target, at, document
 
 @contextmanager
 def opened(target: Target, *outputs: str, epoch: int = 1, claim: bool = True, **more: Any) -> Iterator[Any]:
-    """An open transport, its standing at `.standing`; claimed under `epoch` unless told not to."""
+    """An open transport, its `TargetState` at `.state`; claimed under `epoch` unless told not to."""
     transport: Any = target.transport(*outputs, **more)
     try:
-        transport.standing = transport.open()
+        transport.state = transport.open()
         if claim:
             transport.acquire(at("0", epoch=epoch))
         yield transport

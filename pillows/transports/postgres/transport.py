@@ -131,9 +131,9 @@ class PostgresTransport(KeyedTransport):
             if (missing := self.find_missing_outputs(absent, known.checkpoint)) or known.unreadable:
                 return replace(known, empty=False, missing_outputs=missing)
             self._create_missing(cursor)
-            standing = self._checkpoint.get_state(cursor, self._tables)
+            state = self._checkpoint.get_state(cursor, self._tables)
         self._opened = True
-        return standing
+        return state
 
     def acquire(self, checkpoint: Checkpoint) -> None:
         """Store the checkpoint and take the fence; see `Transport.acquire`."""

@@ -261,4 +261,4 @@ def test_who_comes_back_under_a_former_name_hears_of_the_epoch_that_came_after(t
     with opened(target, "docs", epoch=6, key=OTHER_KEY):
         pass
     with opened(target, "docs", claim=False) as couch:
-        assert (couch.standing.epoch, couch.standing.foreign_epoch) == (3, 6)
+        assert (couch.state.epoch, couch.state.foreign_epoch) == (3, 6)

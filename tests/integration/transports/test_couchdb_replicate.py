@@ -34,7 +34,7 @@ class Copy:
         couch = CouchdbTransport("copy", key, self.target.connection(), {"docs": output})
         couch.set_source(self.target.connection(), self.source.name)
         try:
-            self.standing = couch.open()
+            self.state = couch.open()
             couch.acquire(at("0"))
             yield couch
         finally:
@@ -165,7 +165,7 @@ def test_a_pillow_of_another_name_on_the_same_source_is_no_foreigner(copy: Copy)
         assert_applied(couch.write(batch(*copy.changed(), epoch=3)))
     copy.source.bulk([{"_id": "b", "n": 1}])
     with copy.running(TailKey("renamed", KEY.source)) as couch:
-        assert (copy.standing.epoch, copy.standing.foreign_epoch) == (None, None)
+        assert (copy.state.epoch, copy.state.foreign_epoch) == (None, None)
         couch.write(batch(*copy.changed()))
     assert copy.equal()
 
@@ -175,17 +175,17 @@ def test_design_documents_of_its_own_are_no_documents_of_others(copy: Copy, id: 
     copy.target.request("PUT", "docs")
     copy.target.request("POST", "docs", "/_bulk_docs", json={"docs": [{"_id": id, "views": {}}]})
     with copy.running():
-        assert copy.standing.foreign_epoch == (None if id == "_design/view" else 0)
+        assert copy.state.foreign_epoch == (None if id == "_design/view" else 0)
 
 
 @pytest.mark.parametrize("writer", ["a replica of another source", "somebody"])
 def test_a_database_with_documents_of_others_is_no_empty_replica(copy: Copy, writer: str) -> None:
     """The sweep would purge them."""
     with copy.running(OTHER_KEY):
-        assert copy.standing.foreign_epoch is None
+        assert copy.state.foreign_epoch is None
     if writer == "somebody":
         copy.target.request("DELETE", "docs")
         copy.target.request("PUT", "docs")
         copy.target.request("POST", "docs", "/_bulk_docs", json={"docs": [{"_id": "theirs"}]})
     with copy.running():
-        assert (copy.standing.epoch, copy.standing.foreign_epoch) == (None, int(writer != "somebody"))
+        assert (copy.state.epoch, copy.state.foreign_epoch) == (None, int(writer != "somebody"))

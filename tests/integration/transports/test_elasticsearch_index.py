@@ -44,8 +44,8 @@ def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_i
         one.write(batch(document("a", 5, {"n": 1}), document("gone-meanwhile", 1, {"n": 2})))
     (old,) = node.indices("docs")
     changed = node.transport({"docs": STRICT})
-    standing = changed.open()
-    assert (standing.epoch, standing.empty) == (1, True), "the epoch of the old index counts too"
+    state = changed.open()
+    assert (state.epoch, state.empty) == (1, True), "the epoch of the old index counts too"
     changed.acquire(at("0", epoch=2))
     assert_applied(changed.write(batch(document("a", 5, {"n": 3}), epoch=2, first_pass=True)))
     assert node.behind("docs") == [old]

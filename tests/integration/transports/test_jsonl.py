@@ -38,8 +38,8 @@ def transport(folder: Path, key: Any = KEY, **outputs: Any) -> Any:
 def running(folder: Path, **outputs: JsonlOutput) -> Iterator[Any]:
     one = transport(folder, **outputs)
     try:
-        one.standing = one.open()
-        one.acquire(one.standing.checkpoint or at("0"))
+        one.state = one.open()
+        one.acquire(one.state.checkpoint or at("0"))
         yield one
     finally:
         one.close()
@@ -114,21 +114,21 @@ def test_a_row_without_a_json_form_is_dead_and_the_others_are_written(tmp_path: 
     assert all("JSON" in reason for reason in result.dead.values())
     assert ids(tmp_path / "docs.jsonl") == ["b"]
     with running(tmp_path) as jsonl:
-        assert jsonl.standing.checkpoint == at("1-x"), "no checkpoint past a document in trouble"
+        assert jsonl.state.checkpoint == at("1-x"), "no checkpoint past a document in trouble"
 
 
 def test_the_standing_survives_reopening(tmp_path: Path) -> None:
     with running(tmp_path) as jsonl:
-        assert (jsonl.standing.epoch, jsonl.standing.empty, jsonl.standing.checkpoint) == (None, True, None)
+        assert (jsonl.state.epoch, jsonl.state.empty, jsonl.state.checkpoint) == (None, True, None)
         jsonl.acquire(at("0", epoch=3))
         assert_applied(jsonl.write(batch(document("a", 1, {"n": 1}), checkpoint=at("7-x", epoch=3))))
     with running(tmp_path) as jsonl:
-        assert (jsonl.standing.epoch, jsonl.standing.empty) == (3, False)
-        assert jsonl.standing.checkpoint == at("7-x", epoch=3)
+        assert (jsonl.state.epoch, jsonl.state.empty) == (3, False)
+        assert jsonl.state.checkpoint == at("7-x", epoch=3)
         jsonl.acquire(at("0", epoch=2, edits=1))
     with running(tmp_path) as jsonl:
-        assert jsonl.standing.epoch == 3, "an epoch is never lowered"
-        assert jsonl.standing.checkpoint == at("0", epoch=2, edits=1)
+        assert jsonl.state.epoch == 3, "an epoch is never lowered"
+        assert jsonl.state.checkpoint == at("0", epoch=2, edits=1)
 
 
 @pytest.mark.parametrize("torn", [b'{"output":"docs","_id', b'{"_id":"unacked"}\n', b"\0" * 5000])
@@ -164,7 +164,7 @@ def test_segments_are_finished_whole_and_their_names_sort(tmp_path: Path, zipped
         f"d{n:02}" for n in range(sum(len(read(tmp_path / name)) for name in finished))
     ]
     with running(tmp_path, docs=docs) as jsonl:
-        assert not jsonl.standing.empty
+        assert not jsonl.state.empty
         jsonl.write(
             batch(document("more", 1, {"text": "x" * 4096 if not zipped else os.urandom(3000).hex()}))
         )
@@ -199,7 +199,7 @@ def test_a_crash_before_a_full_segment_is_renamed_is_mended(
             jsonl.write(batch(document("b", 1, {"n": 1})))
     assert not (tmp_path / "docs.000001.jsonl").exists()
     with running(tmp_path, docs=docs) as jsonl:
-        assert jsonl.standing.checkpoint == at("1-x"), "it counts: the manifest says so"
+        assert jsonl.state.checkpoint == at("1-x"), "it counts: the manifest says so"
         jsonl.write(batch(document("b", 1, {"n": 1})))
     assert ids(tmp_path / "docs.000001.jsonl") == ["a"]
     assert ids(tmp_path / "docs.000002.jsonl") == ["b"]

@@ -52,9 +52,9 @@ def make_and_close(make: Callable[[], Transport]) -> list[str]:
     """Which outputs a start finds lost."""
     transport = make()
     try:
-        standing = transport.open()
-        assert standing.epoch is not None
-        return list(standing.missing_outputs)
+        state = transport.open()
+        assert state.epoch is not None
+        return list(state.missing_outputs)
     finally:
         transport.close()
 

@@ -330,9 +330,9 @@ def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_i
     epoch = database.query("select epoch from pillowd_checkpoint")[0]["epoch"]
     outputs = {"docs": PostgresOutput(table="docs")}
     with closing(PostgresTransport("w", KEY, options(database.dsn), outputs)) as again:
-        standing = again.open()
-        assert (standing.checkpoint, standing.epoch) == (None, epoch)
-        assert "KeyError" in standing.unreadable
+        state = again.open()
+        assert (state.checkpoint, state.epoch) == (None, epoch)
+        assert "KeyError" in state.unreadable
         again.acquire(at("0", epoch=epoch + 1))
         assert again.open().checkpoint == at("0", epoch=epoch + 1)
 
@@ -487,7 +487,7 @@ SHARED = {
 def sharing(database: PostgresDatabase, source: str) -> Iterator[Any]:
     transport: Any = PostgresTransport("w", TailKey("cases", source), options(database.dsn), SHARED)
     try:
-        transport.standing = transport.open()
+        transport.state = transport.open()
         transport.acquire(at("0"))
         yield transport
     finally:
@@ -500,7 +500,7 @@ def test_sources_that_share_a_table_leave_each_others_rows_alone(database: Postg
         return [tuple(row.values()) for row in found]
 
     with sharing(database, "couch/50% london") as london, sharing(database, "couch/paris") as paris:
-        assert london.standing.empty
+        assert london.state.empty
         for transport, version in ((london, 5), (paris, 1)):
             for first_pass in (True, False):
                 id = f"same-{first_pass}"
@@ -517,7 +517,7 @@ def test_sources_that_share_a_table_leave_each_others_rows_alone(database: Postg
         again = paris.write(batch(document("same-True", 1, {"v": 1})))
         assert again.refused == {"same-True": write_version(1, 2)}
     with sharing(database, "couch/50% london") as london, sharing(database, "couch/rome") as rome:
-        assert (london.standing.empty, rome.standing.empty, rome.standing.epoch) == (True, True, None)
+        assert (london.state.empty, rome.state.empty, rome.state.epoch) == (True, True, None)
 
 
 def test_a_table_is_shared_from_its_beginning_or_never(database: PostgresDatabase) -> None:

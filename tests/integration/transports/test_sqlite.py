@@ -314,9 +314,9 @@ def test_an_unreadable_checkpoint_is_told_with_its_epoch_so_that_a_reset_mends_i
         epoch = db.execute("SELECT epoch FROM pillowd_checkpoint").fetchone()[0]
         db.execute("DROP TABLE docs")
     with closing(transport(path, docs=OUTPUTS["docs"])) as sqlite:
-        standing = sqlite.open()
-        assert (standing.checkpoint, standing.epoch, standing.empty) == (None, epoch, False)
-        assert "KeyError" in standing.unreadable
+        state = sqlite.open()
+        assert (state.checkpoint, state.epoch, state.empty) == (None, epoch, False)
+        assert "KeyError" in state.unreadable
         assert not query(path, "SELECT 1 FROM sqlite_master WHERE name = 'docs'"), "it hides what is lost"
         sqlite.acquire(at("0", epoch=epoch + 1))
         assert sqlite.open().checkpoint == at("0", epoch=epoch + 1)

@@ -15,11 +15,11 @@ from tests.support.memory_transport import KEY
 STORED = Checkpoint(seq=Seq.of("5-x"), changes=5, digest=ConfigDigest(outputs="o"))
 
 
-def situation(stored: Checkpoint, *, outputs: str = "o") -> StartupFacts:
+def facts(stored: Checkpoint, *, outputs: str = "o") -> StartupFacts:
     return StartupFacts(
         key=KEY,
         stored=stored,
-        standings={"search": TargetState(epoch=3, empty=False, missing_outputs=["visits"])},
+        target_states={"search": TargetState(epoch=3, empty=False, missing_outputs=["visits"])},
         transactional=False,
         digest=ConfigDigest(outputs=outputs),
         now=0.0,
@@ -28,19 +28,19 @@ def situation(stored: Checkpoint, *, outputs: str = "o") -> StartupFacts:
 
 def test_an_output_that_was_lost_is_named_with_the_remedy():
     with pytest.raises(StateLostError, match=r"visits in search knows nothing.*checkpoint reset"):
-        decide_start(situation(STORED))
+        decide_start(facts(STORED))
 
 
 def test_a_reset_fills_it_again_above_what_the_others_hold():
     reset = replace(Checkpoint.reset(STORED), edits=1)
-    checkpoint = decide_start(situation(reset)).checkpoint
+    checkpoint = decide_start(facts(reset)).checkpoint
     assert checkpoint is not None
     assert (checkpoint.seq, checkpoint.epoch) == (Seq.BEGINNING, 4)
 
 
 def test_an_output_that_was_added_is_a_change_of_the_configuration():
     with pytest.raises(ConfigError, match="outputs"):
-        decide_start(situation(STORED, outputs="o and visits"))
+        decide_start(facts(STORED, outputs="o and visits"))
 
 
 @pytest.mark.parametrize("stored", [STORED, None])
@@ -56,8 +56,8 @@ def test_an_unreadable_copy_is_no_obstacle_to_a_reset():
 
 
 def unreadable(stored: Checkpoint | None) -> StartupFacts:
-    standing = TargetState.from_row((3, '{"from": "the future"}'), empty=False)
-    return replace(situation(STORED), stored=stored, standings={"w": standing}, transactional=True)
+    state = TargetState.from_row((3, '{"from": "the future"}'), empty=False)
+    return replace(facts(STORED), stored=stored, target_states={"w": state}, transactional=True)
 
 
 FOREIGN = {"w": TargetState(empty=False, foreign_epoch=3)}
@@ -65,18 +65,18 @@ FOREIGN = {"w": TargetState(empty=False, foreign_epoch=3)}
 
 def test_a_pillow_under_a_new_name_is_refused_with_the_remedies():
     with pytest.raises(StateLostError, match=r"none that .* wrote.*former name back.*checkpoint reset"):
-        decide_start(replace(situation(STORED), stored=None, standings=FOREIGN))
+        decide_start(replace(facts(STORED), stored=None, target_states=FOREIGN))
 
 
 def test_a_reset_takes_rows_of_another_pillow_over_above_their_epoch():
     reset = Checkpoint.reset(None)
-    checkpoint = decide_start(replace(situation(STORED), stored=reset, standings=FOREIGN)).checkpoint
+    checkpoint = decide_start(replace(facts(STORED), stored=reset, target_states=FOREIGN)).checkpoint
     assert checkpoint is not None
     assert (checkpoint.seq, checkpoint.epoch, checkpoint.first_pass) == (Seq.BEGINNING, 4, False)
 
 
 def test_an_imported_checkpoint_never_writes_below_rows_that_are_there():
     imported = Checkpoint(seq=Seq.of("5-x"))
-    checkpoint = decide_start(replace(situation(STORED), stored=imported, standings=FOREIGN)).checkpoint
+    checkpoint = decide_start(replace(facts(STORED), stored=imported, target_states=FOREIGN)).checkpoint
     assert checkpoint is not None
     assert checkpoint.epoch == 3

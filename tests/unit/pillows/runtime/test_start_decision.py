@@ -27,8 +27,8 @@ KNOWN = TargetState(epoch=3, empty=False)
 
 def facts(stored: Checkpoint | None = STORED, *states: TargetState, **more: Any) -> StartupFacts:
     given: dict[str, Any] = {"transactional": False, "digest": DIGEST, "now": 7.0} | more
-    standings = {f"t{n}": state for n, state in enumerate(states or (KNOWN,))}
-    return StartupFacts(key=KEY, stored=stored, standings=standings, **given)
+    target_states = {f"t{n}": state for n, state in enumerate(states or (KNOWN,))}
+    return StartupFacts(key=KEY, stored=stored, target_states=target_states, **given)
 
 
 def decide(stored: Checkpoint | None = STORED, *states: TargetState, **more: Any) -> StartDecision:

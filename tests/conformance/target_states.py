@@ -9,29 +9,29 @@ from tests.conformance.steps import assert_applied, only_transactional, opened, 
 from tests.conformance.target import OTHER_KEY, Target, at, batch, document
 
 
-class StandingConformance:
+class TargetStateConformance:
     """Target state, checkpoint, fence."""
 
     def test_a_new_target_is_empty_and_knows_no_epoch(self, target: Target) -> None:
         transport = target.transport("docs")
-        standing = transport.open()
+        state = transport.open()
         transport.close()
-        assert (standing.empty, standing.epoch, standing.checkpoint) == (True, None, None)
+        assert (state.empty, state.epoch, state.checkpoint) == (True, None, None)
 
     def test_epoch_and_rows_are_known_after_reopening(self, target: Target) -> None:
         with opened(target, "docs", epoch=3) as transport:
             transport.write(batch(document("a", 1, {"n": 1}), epoch=3))
         with opened(target, "docs", claim=False) as transport:
-            assert (transport.standing.epoch, transport.standing.empty) == (3, False)
+            assert (transport.state.epoch, transport.state.empty) == (3, False)
             transport.acquire(at("0", epoch=2))
         with opened(target, "docs", claim=False) as transport:
-            assert transport.standing.epoch == 3, "an epoch is never lowered"
+            assert transport.state.epoch == 3, "an epoch is never lowered"
 
     def test_the_epoch_is_durable_before_the_first_write(self, target: Target) -> None:
         with opened(target, "docs", epoch=4):
             pass
         with opened(target, "docs", claim=False) as transport:
-            assert (transport.standing.epoch, transport.standing.empty) == (4, True)
+            assert (transport.state.epoch, transport.state.empty) == (4, True)
 
     @pytest.mark.parametrize("output", ["docs", "lines"])
     @pytest.mark.parametrize("gone", [False, True])
@@ -46,18 +46,18 @@ class StandingConformance:
             if gone:
                 transport.write(batch(document("a", 2, output=output), epoch=3))
         with opened(target, output, claim=False, key=OTHER_KEY) as transport:
-            standing = transport.standing
-        assert (standing.epoch, standing.foreign_epoch, standing.empty) == (None, 3, gone)
+            state = transport.state
+        assert (state.epoch, state.foreign_epoch, state.empty) == (None, 3, gone)
         with opened(target, output, claim=False) as transport:
-            assert transport.standing.epoch == 3
-            assert transport.standing.foreign_epoch in (None, 3)
+            assert transport.state.epoch == 3
+            assert transport.state.foreign_epoch in (None, 3)
 
     def test_the_checkpoint_is_saved_with_the_rows(self, target: Target) -> None:
         only_transactional(target)
         with opened(target, "docs") as transport:
             transport.write(batch(document("a", 1, {"n": 1}), checkpoint=at("7-x")))
         with opened(target, "docs", claim=False) as transport:
-            assert transport.standing.checkpoint == at("7-x")
+            assert transport.state.checkpoint == at("7-x")
 
     def test_a_claim_saves_the_operators_checkpoint(self, target: Target) -> None:
         only_transactional(target)
@@ -65,7 +65,7 @@ class StandingConformance:
             transport.write(batch(checkpoint=at("7-x")))
             transport.acquire(at("3-x", edits=1))
         with opened(target, "docs", claim=False) as transport:
-            assert transport.standing.checkpoint == at("3-x", edits=1)
+            assert transport.state.checkpoint == at("3-x", edits=1)
 
     @pytest.mark.parametrize("trouble", ["dead", "newer-stored", "same-stored"])
     def test_no_checkpoint_past_a_document_in_trouble(self, target: Target, trouble: str) -> None:
@@ -81,10 +81,10 @@ class StandingConformance:
             transport.write(batch(document("a", 1, row, output="typed"), fine, checkpoint=at("8-x")))
             assert "b" in target.read("typed")
             with opened(target, "typed", claim=False) as second:
-                assert second.standing.checkpoint == at("7-x")
+                assert second.state.checkpoint == at("7-x")
             assert_applied(transport.write(batch(checkpoint=at("8-x"))))
         with opened(target, "typed", claim=False) as transport:
-            assert transport.standing.checkpoint == at("8-x")
+            assert transport.state.checkpoint == at("8-x")
 
     def test_an_earlier_owner_is_fenced(self, target: Target) -> None:
         only_transactional(target)
