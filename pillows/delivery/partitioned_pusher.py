@@ -1,7 +1,7 @@
 """Several writers beside each other, each with documents of its own.
 
-What an item is about decides on its lane, so that all versions of a document are written one after the
-other, by one writer; documents of different lanes overtake each other.
+What an item is about decides on its partition, so that all versions of a document are written one after the
+other, by one writer; documents of different partitions overtake each other.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ class PartitionedPusher(Generic[Item]):
     """
 
     def __init__(self, make: Callable[[], Pusher[Item]], count: int, id_of: Callable[[Item], str]) -> None:
-        self._lanes = [make() for _ in range(count)]
+        self._partitions = [make() for _ in range(count)]
         self._id_of = id_of
 
     def push(self, item: Item, size_bytes: int) -> bool:
         """Hand over an item; wait while its partition is full. Return whether it waited.
 
         Raises:
-            The error of the lane's writer, if it has ended with one.
+            The error of the partition's writer, if it has ended with one.
         """
-        lanes = self._lanes
-        number = crc32(self._id_of(item).encode()) % len(lanes) if len(lanes) > 1 else 0
-        return lanes[number].push(item, size_bytes)
+        partitions = self._partitions
+        number = crc32(self._id_of(item).encode()) % len(partitions) if len(partitions) > 1 else 0
+        return partitions[number].push(item, size_bytes)
 
     def flush(self) -> None:
         """End the linger of what was pushed."""
-        for lane in self._lanes:
-            lane.flush()
+        for partition in self._partitions:
+            partition.flush()
 
     def finish(self) -> None:
         """Wait until everything pushed is written, and end the writers.
@@ -52,14 +52,14 @@ class PartitionedPusher(Generic[Item]):
         """
         self.flush()
         errors: list[Exception] = []
-        for lane in self._lanes:
+        for partition in self._partitions:
             try:
-                lane.finish()
-            except Exception as error:  # noqa: BLE001 - raised below, once all lanes have ended
+                partition.finish()
+            except Exception as error:  # noqa: BLE001 - raised below, once all partitions have ended
                 errors.append(error)
         raise_most_severe(errors)
 
     def kill(self, *, block: bool = True) -> None:
         """Kill the writers. What they were writing may or may not be written."""
-        for lane in self._lanes:
-            lane.kill(block=block)
+        for partition in self._partitions:
+            partition.kill(block=block)

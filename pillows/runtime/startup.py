@@ -81,7 +81,7 @@ class TailStartup:
             stack.callback(transport.close)
             if isinstance(transport, KeyedTransport):
                 transport.set_predecessors(former)
-        refuse_lanes(self._transports, self._settings.batch.max_in_flight)
+        check_concurrent_writes(self._transports, self._settings.batch.max_in_flight)
         target_states = {
             transport.name: self._retrier.retry_write(transport.name, transport.open)
             for transport in self._transports
@@ -177,7 +177,7 @@ def identity_of(checkpoint: Checkpoint) -> DatabaseIdentity:
     )
 
 
-def refuse_lanes(transports: Sequence[Transport], max_in_flight: int) -> None:
+def check_concurrent_writes(transports: Sequence[Transport], max_in_flight: int) -> None:
     """Refuse several batches in flight where a transport writes one after the other.
 
     Raises:

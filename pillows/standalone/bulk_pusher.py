@@ -137,12 +137,12 @@ class BulkPusher:
         )
         max_queued = math.ceil(jobsbuffersizemax / max_in_flight)
 
-        def lane() -> Pusher[BulkDocument]:
+        def make_pusher() -> Pusher[BulkDocument]:
             write = partial(self._write_bulk, self._writer(target, on_conflict, create))
             return Pusher(write, options, self._clock, backend=self._backend, max_queued=max_queued)
 
         with self._backend.lock():
-            self._lanes = PartitionedPusher(lane, max_in_flight, attrgetter("id"))
+            self._pushers = PartitionedPusher(make_pusher, max_in_flight, attrgetter("id"))
         register_for_fork(self)
 
     @property
@@ -167,7 +167,7 @@ class BulkPusher:
             self._ensure_open()
             self._began()
             try:
-                self._lanes.push(made, len(made.body))
+                self._pushers.push(made, len(made.body))
             except StoppedError:  # while this waited
                 self._ended(1)
                 self._ensure_open()
@@ -187,7 +187,7 @@ class BulkPusher:
         self._ensure_own()
         with self._backend.lock():
             while self._under_way and self._error is None and not self._closed:
-                self._lanes.flush()
+                self._pushers.flush()
                 self._clock.wait(self._idle, 0.05)
             if self._under_way or self._error is not None:
                 self._ensure_open()
@@ -215,7 +215,7 @@ class BulkPusher:
             self._closed = True
             self._stop.set()
             self._idle.set()
-            self._lanes.kill()
+            self._pushers.kill()
         for couch in self._couches:
             couch.close()
 
@@ -235,7 +235,7 @@ class BulkPusher:
     def abandon(self) -> None:
         """End the greenlets, in a forked child: the documents are the parent's. Threads are not there."""
         if is_patched():
-            self._lanes.kill(block=False)
+            self._pushers.kill(block=False)
 
     def _ensure_own(self) -> None:
         if self._pid != os.getpid():
@@ -259,7 +259,7 @@ class BulkPusher:
             self._idle.set()
 
     def _writer(self, target: str | _Write, on_conflict: str, create: bool) -> _Write:
-        """Return the writer of one lane: each has its own connections, as threads must."""
+        """Return the writer of one partition: each has its own connections, as threads must."""
         if not isinstance(target, str):
             return target
         self._couches.append(CouchBulkWriter(target, on_conflict, create))

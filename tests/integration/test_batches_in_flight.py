@@ -51,7 +51,7 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
 ) -> None:
     host, _, port = elasticsearch_url.removeprefix("http://").partition(":")
     proxy = tcp_proxy((host, int(port)))
-    index = f"{es_prefix}lanes"
+    index = f"{es_prefix}partitions"
     kind: Any = registry.transport("elasticsearch")
     connection = kind.Connection(hosts=(proxy.url,))
     output = kind.Output(index=index, mapping={"dynamic": False})
@@ -75,7 +75,7 @@ def test_several_batches_in_flight_leave_every_document_as_it_was_last(
             proxy.reset()
         wait_until(lambda: tail.state is State.LIVE, seconds=300, worker=running)
         carriers = [each for each in proxy.connections if b"/_bulk" in each.to_server]
-        assert len(carriers) > 1 + 3  # one lane needs one, and another after each reset
+        assert len(carriers) > 1 + 3  # one partition needs one, and another after each reset
     finally:
         stop.set()
         running.get(timeout=120)

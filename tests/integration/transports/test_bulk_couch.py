@@ -43,9 +43,9 @@ def pusher(couch, couch_db):
         each.close()
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_everything_pushed_is_stored(couch_db, pusher, lanes):
-    with pusher(threshold=100, max_in_flight=lanes) as pushing:
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_everything_pushed_is_stored(couch_db, pusher, partitions):
+    with pusher(threshold=100, max_in_flight=partitions) as pushing:
         for person in people(1050):
             pushing.push(person)
     assert pushing.counts.ok == 1050

@@ -91,7 +91,7 @@ def test_the_checkpoint_waits_for_the_one_batch_that_is_late(tmp_path, running):
     run = running(made)
     written = target.target["rows"]
 
-    # What shares the late document's lane waits behind it.
+    # What shares the late document's partition waits behind it.
     run.until(lambda: len(written) > 15 and target.in_flight == 1)
     assert made.store.get(KEY).seq in {Seq.BEGINNING, Seq.of("1-a")}
 
@@ -173,13 +173,13 @@ class Whimsical(Concurrent):
     history=st.lists(st.integers(0, 9), min_size=1, max_size=60),
     answers=st.lists(st.sampled_from(["fine", "late", "away", "part", "lost"]), max_size=40),
     cut=st.integers(1, 9),
-    lanes=st.integers(2, 5),
+    partitions=st.integers(2, 5),
 )
 def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
-    tmp_path_factory, running, history, answers, cut, lanes
+    tmp_path_factory, running, history, answers, cut, partitions
 ):
     """Random histories of ten documents, cut anywhere, with a target that has moods."""
-    folder: Path = tmp_path_factory.mktemp("lanes")
+    folder: Path = tmp_path_factory.mktemp("partitions")
     versions: dict[int, int] = {}
     changes, ends = [], []
     for id in history:
@@ -193,7 +193,7 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
         feed,
         target,
         clock=FakeClock(),
-        max_in_flight=lanes,
+        max_in_flight=partitions,
         batch=BatchOptions(max_docs=cut),
         checkpoints=CheckpointOptions(max_uncheckpointed=1),
     )
@@ -218,7 +218,7 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
 
 
 class Late(MemoryTransport):
-    """A target whose lane with the document `late` answers once the other one has raised the epoch."""
+    """A target whose partition with the document `late` answers once the other one has raised the epoch."""
 
     concurrent = True
     late = ""
@@ -236,7 +236,7 @@ def purged(purge_seq):
 
 
 def test_what_was_in_flight_when_the_epoch_was_raised_is_written_again_too(tmp_path, running):
-    """`a` and `d` were purged and created anew at the same generation; each comes in a lane of its own."""
+    """`a` and `d` were purged and created anew at the same generation; each comes in a partition of its own."""
     memory = Late()
     feed = ListFeed([batch(1, change("a", n="old"), change("d", n="old"))], identity=purged("0-p"))
     first = running(plan(tmp_path, feed, memory, max_in_flight=2))

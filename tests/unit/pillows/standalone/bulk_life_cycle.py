@@ -37,7 +37,7 @@ EXPECTED = (RetryableError, ValueError, RuntimeError, KeyboardInterrupt, PusherC
 class Life:
     """Calls a pusher from many threads."""
 
-    def __init__(self, endings: list[int], lanes: int) -> None:
+    def __init__(self, endings: list[int], partitions: int) -> None:
         self.endings = list(endings)
         self.raised: list[BaseException] = []
         self.threads: list[threading.Thread] = []
@@ -46,7 +46,7 @@ class Life:
             self.write,
             threshold=2,
             jobsbuffersizemax=1,
-            max_in_flight=lanes,
+            max_in_flight=partitions,
             max_tries=1,
             max_age_seconds=0.001,
         )
@@ -99,11 +99,11 @@ class Life:
         st.tuples(st.sampled_from(["push", "push", "flush", "finish", "close"]), st.booleans()), max_size=8
     ),
     endings=st.lists(st.integers(0, len(ENDINGS) - 1), max_size=6),
-    lanes=st.integers(1, 3),
+    partitions=st.integers(1, 3),
 )
-def live(calls: list[tuple[str, bool]], endings: list[int], lanes: int) -> None:
+def live(calls: list[tuple[str, bool]], endings: list[int], partitions: int) -> None:
     """Run one life."""
-    life = Life(endings, lanes)
+    life = Life(endings, partitions)
     with ExitStack() as stack:
         stack.callback(life.end)
         for name, beside in calls:

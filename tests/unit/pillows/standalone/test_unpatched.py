@@ -162,11 +162,11 @@ def test_a_bulk_is_written_without_a_further_push(settings):
     """)
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_threads_push_and_the_order_of_each_id_is_kept(lanes):
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_threads_push_and_the_order_of_each_id_is_kept(partitions):
     run(f"""
         taken = []
-        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={lanes})
+        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={partitions})
         def push(name):
             for n in range(300):
                 pusher.push({{"_id": f"{{name}}{{n % 5}}", "n": n}})
@@ -188,7 +188,7 @@ def test_bulks_of_several_lanes_are_in_flight_at_the_same_time():
             meet.wait()
         with BulkPusher(write, threshold=1, max_in_flight=2) as pusher:
             for _ in range(20):
-                pusher.push({"_id": "a"})  # another lane than "d"
+                pusher.push({"_id": "a"})  # another partition than "d"
                 pusher.push({"_id": "d"})
         assert pusher.counts.ok == 40
     """)
