@@ -15,7 +15,7 @@ from gevent.lock import RLock
 
 from checkpoints import Checkpoint
 from pillows.dead_letters.tail_dead_letters import TailDeadLetters
-from pillows.delivery.batch_writer import BatchWriter
+from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, id_of
 from pillows.delivery.partitioned_pusher import PartitionedPusher
@@ -50,7 +50,7 @@ class TailRun:
         services: the tail's.
         monitor: follows what happens.
         halt: ends the run: what was read is written and checkpointed first.
-        trust_equal: see `BatchWriter`.
+        trust_equal: see `BatchDelivery`.
 
     Attributes:
         feed: the open feed.
@@ -197,7 +197,7 @@ class TailRun:
 
     def _build_pusher(self) -> Pusher[Item] | PartitionedPusher[Item]:
         settings, services = self._settings, self._services
-        writer = BatchWriter(
+        delivery = BatchDelivery(
             settings.pillow.transform,
             fanout=FanOut(
                 self._transports,
@@ -221,7 +221,7 @@ class TailRun:
 
         def build() -> Pusher[Item]:
             return Pusher(
-                partial(self._write, writer),
+                partial(self._write, delivery),
                 settings.batch,
                 services.clock,
                 tick=self._monitor.tick,
@@ -236,11 +236,11 @@ class TailRun:
 
     # --- writing
 
-    def _write(self, writer: BatchWriter, items: Sequence[Item]) -> None:
+    def _write(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
         """Write a batch, and act on how far that moved the tail."""
         self._monitor.tick()
         with self._note_in_flight():
-            self._write_locked(writer, items)
+            self._write_locked(delivery, items)
 
     @contextmanager
     def _note_in_flight(self) -> Iterator[None]:
@@ -256,10 +256,10 @@ class TailRun:
     def _report_in_flight(self) -> None:
         self._services.observer.in_flight(self._settings.key, batches=len(self._writes_began))
 
-    def _write_locked(self, writer: BatchWriter, items: Sequence[Item]) -> None:
+    def _write_locked(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
         # A single writer keeps the lock: the saver writes into a transactional target, too.
         with self._lock if self._settings.batch.max_in_flight == 1 else nullcontext():
-            move = writer.write(items).move
+            move = delivery.write(items).move
             with self._lock:
                 if move.caught_up and not self._opened.checkpoint.pass_done:
                     self._finish_pass()

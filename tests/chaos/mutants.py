@@ -13,20 +13,20 @@ from typing import Any
 
 def checkpoint_before_ack() -> None:
     """The checkpoint moves when a batch is taken, not when it is written."""
-    from pillows.delivery import batch_writer
+    from pillows.delivery import batch_delivery
     from pillows.delivery.items import partition_items
     from pillows.progress.tail_progress import TailProgress
     from pillows.progress.watermark import WatermarkMove
 
-    write, acknowledge = batch_writer.BatchWriter.write, TailProgress.acknowledge
+    write, acknowledge = batch_delivery.BatchDelivery.write, TailProgress.acknowledge
 
-    def early(self: Any, items: Any) -> batch_writer.BatchResult:
+    def early(self: Any, items: Any) -> batch_delivery.BatchResult:
         move = acknowledge(self._progress, partition_items(items).acks)
         write(self, items)
-        return batch_writer.BatchResult(move=move)
+        return batch_delivery.BatchResult(move=move)
 
     TailProgress.acknowledge = lambda self, acks, committed=None: WatermarkMove()
-    batch_writer.BatchWriter.write = early
+    batch_delivery.BatchDelivery.write = early
 
 
 def no_directory_fsync() -> None:

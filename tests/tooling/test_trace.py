@@ -28,7 +28,7 @@ def test_it_leads_from_the_row_to_the_checkpoint(trace: dict[str, Any]) -> None:
     assert passed >= {
         "pillows.feed.changes_parser",
         "pillows.pillow",
-        "pillows.delivery.batch_writer",
+        "pillows.delivery.batch_delivery",
         "pillows.transports.sqlite.transport",
         "checkpoints.checkpoint_store",
     }

@@ -38,7 +38,7 @@ from pillows.transports.postgres.schema import (
     to_text,
 )
 from pillows.transports.postgres.statements import Table, fetch_value, select_storable
-from pillows.transports.postgres.writer import BatchWriter, encode_batch
+from pillows.transports.postgres.writer import PostgresBatchWriter, encode_batch
 
 #: Documents per transaction of a sweep, which takes some tenths of a second.
 SWEEP_PAGE = 10_000
@@ -152,7 +152,7 @@ class PostgresTransport(KeyedTransport):
         """Write a batch and its checkpoint in one transaction; see `Transport.write`."""
         documents, dead = encode_batch(batch, self._tables)
         with self._fenced() as cursor:
-            writer = BatchWriter(
+            writer = PostgresBatchWriter(
                 cursor, self._tables, first_pass=batch.first_pass, documents=documents, dead=dead
             )
             result = writer.write()

@@ -68,7 +68,7 @@ def encode_batch(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], 
     return ready, dead
 
 
-class BatchWriter:
+class PostgresBatchWriter:
     """Writes one batch.
 
     Args:

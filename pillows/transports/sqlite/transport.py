@@ -27,7 +27,7 @@ from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.mirror import SqliteMirror
 from pillows.transports.sqlite.options import SqliteConnection, SqliteOutput
 from pillows.transports.sqlite.statements import OWN_TABLES, Table
-from pillows.transports.sqlite.writer import BatchWriter
+from pillows.transports.sqlite.writer import SqliteBatchWriter
 
 #: Documents per page of a table.
 _PAGE = 10_000
@@ -79,7 +79,7 @@ class SqliteTransport(KeyedTransport):
             self._create_own(db)
             self._create(db)
             db.set_trace_callback(statements.append)
-            writer = BatchWriter(db, self._tables)
+            writer = SqliteBatchWriter(db, self._tables)
             for document in newest(batch.documents):
                 ours = write_version(batch.epoch, document.leaf_version)
                 if reason := writer.put(document, ours, {}, first_pass=False):
@@ -157,7 +157,7 @@ class SqliteTransport(KeyedTransport):
     def _write(self, batch: Batch) -> WriteResult:
         with self._worker.transaction() as db:
             self._checkpoint.check_fence(db)
-            result = BatchWriter(db, self._tables, self._worker.check_cancelled).write(batch)
+            result = SqliteBatchWriter(db, self._tables, self._worker.check_cancelled).write(batch)
             if batch.checkpoint is not None and not result.dead and not result.refused:
                 self._checkpoint.save(db, batch.checkpoint)
         return result

@@ -12,7 +12,7 @@ from pillows.transports.sqlite.errors import find_unbindable, is_row_error
 from pillows.transports.sqlite.statements import StoredVersion, Table
 
 
-class BatchWriter:
+class SqliteBatchWriter:
     """Writes documents in the caller's transaction.
 
     Args:

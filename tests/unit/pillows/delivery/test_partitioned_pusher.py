@@ -236,7 +236,7 @@ def purged(purge_seq):
 
 
 def test_what_was_in_flight_when_the_epoch_was_raised_is_written_again_too(tmp_path, running):
-    """`a` and `d` were purged and created anew at the same generation; each comes in a partition of its own."""
+    """`a` and `d` were purged and recreated at the same revision number, each in its own partition."""
     memory = Late()
     feed = ListFeed([batch(1, change("a", n="old"), change("d", n="old"))], identity=purged("0-p"))
     first = running(plan(tmp_path, feed, memory, max_in_flight=2))

@@ -524,7 +524,7 @@ def test_a_target_that_lost_everything_is_refused(tmp_path, running):
 
 
 def test_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, monkeypatch):
-    monkeypatch.setattr("pillows.delivery.batch_writer.REWIND_MIN_DOCUMENTS", 20)
+    monkeypatch.setattr("pillows.delivery.batch_delivery.REWIND_MIN_DOCUMENTS", 20)
     documents = [change(f"d{n}") for n in range(10)]
     written = {d.id: (write_version(1, 1), {"cases": ({},)}) for d in documents}
     target = MemoryTransport(target={"rows": written, "epoch": None})

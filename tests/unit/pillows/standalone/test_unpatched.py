@@ -162,11 +162,11 @@ def test_a_bulk_is_written_without_a_further_push(settings):
     """)
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
-def test_threads_push_and_the_order_of_each_id_is_kept(partitions):
+@pytest.mark.parametrize("count", [1, 4])
+def test_threads_push_and_the_order_of_each_id_is_kept(count):
     run(f"""
         taken = []
-        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={partitions})
+        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={count})
         def push(name):
             for n in range(300):
                 pusher.push({{"_id": f"{{name}}{{n % 5}}", "n": n}})

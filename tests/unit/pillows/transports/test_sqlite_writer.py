@@ -11,7 +11,7 @@ from pillows.errors import RetryableError
 from pillows.models import write_version
 from pillows.transports.sqlite.options import SqliteOutput
 from pillows.transports.sqlite.statements import OWN_TABLES, Table
-from pillows.transports.sqlite.writer import BatchWriter
+from pillows.transports.sqlite.writer import SqliteBatchWriter
 from tests.conformance.target import batch, document, gone
 
 TABLES = {
@@ -37,7 +37,7 @@ def records(db: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 def test_rows_and_write_versions_are_stored(db: sqlite3.Connection) -> None:
     written = batch(document("a", 3, {"n": 1}, tags=[{"tag": "x"}, {"tag": "y"}]), epoch=2)
-    result = BatchWriter(db, TABLES).write(written)
+    result = SqliteBatchWriter(db, TABLES).write(written)
     version = write_version(2, 3)
     assert (result.refused, result.dead) == ({}, {})
     assert db.execute("select _id, _version, n from docs").fetchall() == [("a", version, 1)]
@@ -46,7 +46,7 @@ def test_rows_and_write_versions_are_stored(db: sqlite3.Connection) -> None:
 
 
 def test_an_equal_or_older_version_is_refused_with_the_stored_one(db: sqlite3.Connection) -> None:
-    writer = BatchWriter(db, TABLES)
+    writer = SqliteBatchWriter(db, TABLES)
     writer.write(batch(document("a", 5, {"n": 5}), document("b", 5, {"n": 5})))
     result = writer.write(batch(document("a", 5, {"n": 6}), document("b", 4, {"n": 4})))
     assert result.refused == {"a": write_version(1, 5), "b": write_version(1, 5)}
@@ -55,7 +55,7 @@ def test_an_equal_or_older_version_is_refused_with_the_stored_one(db: sqlite3.Co
 
 
 def test_a_deletion_leaves_a_record_that_refuses_older_states(db: sqlite3.Connection) -> None:
-    writer = BatchWriter(db, TABLES)
+    writer = SqliteBatchWriter(db, TABLES)
     writer.write(batch(document("a", 1, {"n": 1})))
     writer.write(batch(gone("a", 3)))
     assert db.execute("select count(*) from docs").fetchone() == (0,)
@@ -66,13 +66,13 @@ def test_a_deletion_leaves_a_record_that_refuses_older_states(db: sqlite3.Connec
 
 
 def test_a_first_pass_records_no_document_that_never_had_rows(db: sqlite3.Connection) -> None:
-    BatchWriter(db, TABLES).write(batch(gone("a", 3), first_pass=True))
+    SqliteBatchWriter(db, TABLES).write(batch(gone("a", 3), first_pass=True))
     assert records(db) == []
 
 
 def test_a_document_that_does_not_fit_is_dead_and_leaves_nothing(db: sqlite3.Connection) -> None:
     bad = document("bad", 1, {"n": [1]}, tags=[{"tag": "x"}])
-    result = BatchWriter(db, TABLES).write(batch(bad, document("good", 1, {"n": 1})))
+    result = SqliteBatchWriter(db, TABLES).write(batch(bad, document("good", 1, {"n": 1})))
     assert result.dead == {"bad": "Column 'n' cannot take a value of the kind list (a jsonb column can)."}
     assert db.execute("select _id from docs").fetchall() == [("good",)]
     assert db.execute("select count(*) from tags").fetchone() == (0,)
@@ -81,7 +81,7 @@ def test_a_document_that_does_not_fit_is_dead_and_leaves_nothing(db: sqlite3.Con
 def test_an_error_of_the_database_is_raised(db: sqlite3.Connection) -> None:
     db.execute("drop table tags")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        BatchWriter(db, TABLES).write(batch(document("a", 1, {"n": 1}, tags=[{"tag": "x"}])))
+        SqliteBatchWriter(db, TABLES).write(batch(document("a", 1, {"n": 1}, tags=[{"tag": "x"}])))
 
 
 def test_a_cancelled_write_ends_before_the_next_document(db: sqlite3.Connection) -> None:
@@ -89,5 +89,5 @@ def test_a_cancelled_write_ends_before_the_next_document(db: sqlite3.Connection)
         raise RetryableError("The write was cancelled.")
 
     with pytest.raises(RetryableError, match="cancelled"):
-        BatchWriter(db, TABLES, cancel).write(batch(document("a", 1, {"n": 1})))
+        SqliteBatchWriter(db, TABLES, cancel).write(batch(document("a", 1, {"n": 1})))
     assert db.execute("select count(*) from docs").fetchone() == (0,)

@@ -53,7 +53,7 @@ class BatchResult:
     move: WatermarkMove
 
 
-class BatchWriter:
+class BatchDelivery:
     """Writes the batches of one tail.
 
     Args:

@@ -6,8 +6,7 @@ import pytest
 
 from checkpoints import Seq
 from pillows.dead_letters.dead_letter import DeadLetter
-from pillows.delivery import batch_writer
-from pillows.delivery.batch_writer import (
+from pillows.delivery.batch_delivery import (
     RewindDetector,
     list_dead_letters,
     locate_dead_letters,
@@ -114,6 +113,6 @@ def test_a_dead_document_keeps_its_dead_letter_when_another_of_its_batch_went_ba
 def test_a_long_run_of_documents_that_were_written_before_is_reported_once(
     monkeypatch: pytest.MonkeyPatch, batches: list[tuple[int, int]], reported: list[int]
 ) -> None:
-    monkeypatch.setattr(batch_writer, "REWIND_MIN_DOCUMENTS", 20)
+    monkeypatch.setattr(batch_delivery, "REWIND_MIN_DOCUMENTS", 20)
     made = RewindDetector()
     assert [made.count(documents, refused) for documents, refused in batches] == reported
