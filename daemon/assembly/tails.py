@@ -21,7 +21,7 @@ from pillows.feed.base import Feed
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.stages.filters import Filter
-from pillows.verify.repair import Repair
+from pillows.verify.repair import DocumentRepair
 
 #: A repair that takes longer is given up: by then the client no longer waits for the answer.
 REPAIR_SECONDS = 25.0
@@ -104,7 +104,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
     try:
         settings = build_tail_settings(config, key)
         alone = build_services(config, key, settings, replace(services, feeds=None))
-        Repair(settings, alone, ids, halt=halt).run()
+        DocumentRepair(settings, alone, ids, halt=halt).run()
         if halt.is_set():
             raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
     finally:

@@ -78,7 +78,7 @@ class _Error(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class Result(msgspec.Struct, frozen=True):
+class DocumentResult(msgspec.Struct, frozen=True):
     """What an answer says of one document that was asked for.
 
     Attributes:
@@ -97,7 +97,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class _Answer(msgspec.Struct):
-    results: list[Result]
+    results: list[DocumentResult]
 
 
 class _Head(msgspec.Struct):
@@ -124,7 +124,7 @@ def rank_leaf(leaf: AnyLeaf) -> tuple[bool, int, str]:
     return (not leaf.deleted, revision_number(leaf.rev), leaf.rev.partition("-")[2])
 
 
-def group_leaves(results: Iterable[Result], parse: Callable[[msgspec.Raw], L]) -> dict[str, list[L]]:
+def group_leaves(results: Iterable[DocumentResult], parse: Callable[[msgspec.Raw], L]) -> dict[str, list[L]]:
     """Return the leaves of each document, the winner first; an id without one is missing.
 
     Args:
@@ -155,7 +155,7 @@ def bulk_get(
     max_bytes: int,
     silent_seconds: float = SILENT_SECONDS,
     activity: ActivityMonitor | None = None,
-) -> list[Result]:
+) -> list[DocumentResult]:
     """Send one `_bulk_get` request.
 
     Args:
@@ -190,7 +190,7 @@ def get_open_revs(
     *,
     max_bytes: int = MAX_ANSWER_BYTES,
     activity: ActivityMonitor | None = None,
-) -> Result:
+) -> DocumentResult:
     """Read one document's leaves without `_bulk_get`, for servers that cannot.
 
     Args:
@@ -207,11 +207,13 @@ def get_open_revs(
     revs = msgspec.json.encode([doc["rev"]]).decode() if "rev" in doc else "all"
     path = f"{couch.path(database, doc['id'])}?open_revs={quote(revs, safe='')}"
     try:
-        return Result(doc["id"], couch.json("GET", path, list[Found], max_bytes=max_bytes, activity=activity))
+        return DocumentResult(
+            doc["id"], couch.json("GET", path, list[Found], max_bytes=max_bytes, activity=activity)
+        )
     except RejectedError as error:
         if error.status != 404:
             raise
-        return Result(doc["id"], [])
+        return DocumentResult(doc["id"], [])
 
 
 def get_all_leaves(

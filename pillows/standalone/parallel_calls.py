@@ -20,7 +20,7 @@ from checkpoints.files.fork_safety import register_for_fork
 _IDLE_SECONDS = 1.0  # after which a thread without calls ends
 
 #: The result of a call, or its error.
-Outcome = tuple[Any, Exception | KeyboardInterrupt | None]
+CallOutcome = tuple[Any, Exception | KeyboardInterrupt | None]
 Calls = Sequence[Callable[[], Any]]
 
 
@@ -37,7 +37,7 @@ class GreenletCalls:
         self._timeout_seconds = timeout_seconds
         self._lock = RLock()
 
-    def __call__(self, calls: Calls) -> list[Outcome]:
+    def __call__(self, calls: Calls) -> list[CallOutcome]:
         """Return the outcome of each call, in their order."""
         with self._lock:
             return self._call_all(calls)
@@ -45,7 +45,7 @@ class GreenletCalls:
     def close(self) -> None:
         """End nothing: each greenlet ends with its call."""
 
-    def _call_all(self, calls: Calls) -> list[Outcome]:
+    def _call_all(self, calls: Calls) -> list[CallOutcome]:
         pool = Pool(self._max_parallel)
         greenlets = []
         try:
@@ -57,7 +57,7 @@ class GreenletCalls:
             raise
         return [greenlet.get() for greenlet in greenlets]
 
-    def _caught(self, call: Callable[[], Any]) -> Outcome:
+    def _caught(self, call: Callable[[], Any]) -> CallOutcome:
         with gevent.Timeout(self._timeout_seconds, _late(self._timeout_seconds)):
             return _outcome(call)
 
@@ -77,7 +77,7 @@ class ThreadCalls:
         self._timeout_seconds = timeout_seconds
         self.abandon()
 
-    def __call__(self, calls: Calls) -> list[Outcome]:
+    def __call__(self, calls: Calls) -> list[CallOutcome]:
         """Return the outcome of each call, in their order."""
         with self._lock:
             return self._call_all(calls)
@@ -93,11 +93,11 @@ class ThreadCalls:
         self._workers: defaultdict[int, _Worker] = defaultdict(_Worker)
         register_for_fork(self)
 
-    def _call_all(self, calls: Calls) -> list[Outcome]:
+    def _call_all(self, calls: Calls) -> list[CallOutcome]:
         places = range(len(calls))
-        outcomes: dict[int, Outcome] = {p: (None, _busy()) for p in places if self._workers[p].is_busy}
+        outcomes: dict[int, CallOutcome] = {p: (None, _busy()) for p in places if self._workers[p].is_busy}
         waiting = deque(place for place in places if place not in outcomes)
-        ended: SimpleQueue[tuple[int, Outcome]] = SimpleQueue()
+        ended: SimpleQueue[tuple[int, CallOutcome]] = SimpleQueue()
         deadlines: dict[int, float] = {}
         while len(outcomes) < len(calls):
             while waiting and len(deadlines) < self._max_parallel:
@@ -111,8 +111,8 @@ class ThreadCalls:
         return [outcomes[place] for place in places]
 
     def _next(
-        self, ended: SimpleQueue[tuple[int, Outcome]], deadlines: Mapping[int, float]
-    ) -> dict[int, Outcome]:
+        self, ended: SimpleQueue[tuple[int, CallOutcome]], deadlines: Mapping[int, float]
+    ) -> dict[int, CallOutcome]:
         """Return the outcomes of the calls that end next, or are late."""
         left = min(deadlines.values()) - time.monotonic()
         try:
@@ -136,7 +136,7 @@ class _Worker:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._runs = False
 
-    def start(self, place: int, call: Callable[[], Any], ended: SimpleQueue[tuple[int, Outcome]]) -> None:
+    def start(self, place: int, call: Callable[[], Any], ended: SimpleQueue[tuple[int, CallOutcome]]) -> None:
         """Start a call; its place and outcome are put into `ended`."""
 
         def run() -> None:
@@ -174,7 +174,7 @@ class _Worker:
                     return None
 
 
-def _outcome(call: Callable[[], Any]) -> Outcome:
+def _outcome(call: Callable[[], Any]) -> CallOutcome:
     try:
         return call(), None
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the caller raises it, once all have ended

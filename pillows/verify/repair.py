@@ -25,7 +25,7 @@ from pillows.runtime.tail_settings import TailServices, TailSettings
 _FETCHED = 200
 
 
-class Repair:
+class DocumentRepair:
     """Carries given documents in place of the feed.
 
     Args:

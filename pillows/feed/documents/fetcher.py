@@ -15,8 +15,8 @@ from gevent.event import Event
 
 from pillows.couch.bulk_get import (
     MAX_ANSWER_BYTES,
+    DocumentResult,
     Leaf,
-    Result,
     bulk_get,
     get_open_revs,
     group_leaves,
@@ -207,7 +207,7 @@ class DocumentFetcher:
             parse_leaf,
         )
 
-    def _request_alone(self, doc: dict[str, str]) -> Result:
+    def _request_alone(self, doc: dict[str, str]) -> DocumentResult:
         return get_open_revs(
             self._couch,
             self._database,

@@ -49,14 +49,14 @@ _MEMORY_LIMIT = re.compile(r"operation_bytes=(\d+), max_\w*bytes=(\d+)")
 _CURRENT_VERSION = re.compile(r"current version \[(\d+)\]")
 
 
-class Outcome(Enum):
-    """The outcome of one operation."""
+class ItemVerdict(Enum):
+    """What an answer means for one operation."""
 
     APPLIED = "applied"
     REFUSED = "refused"  # the index has this version or a newer one
     DEAD = "dead"
     RETRY = "retry"
-    FORBIDDEN = "forbidden"
+    ACCESS = "access"
     MISSING = "missing"  # the index is gone
 
 
@@ -82,7 +82,7 @@ class BulkResult:
         return WriteResult(refused=refused, dead=dead, retry=self.retry)
 
 
-def classify(status: int, item: Mapping[str, Any]) -> Outcome:
+def classify(status: int, item: Mapping[str, Any]) -> ItemVerdict:
     """Return the outcome of an operation.
 
     Args:
@@ -90,15 +90,15 @@ def classify(status: int, item: Mapping[str, Any]) -> Outcome:
         item: the item, with its `error` if it has one.
     """
     if "error" not in item:  # 404 without an error: a delete of a missing document
-        return Outcome.APPLIED if status < 300 or status == 404 else Outcome.RETRY
+        return ItemVerdict.APPLIED if status < 300 or status == 404 else ItemVerdict.RETRY
     type_, _ = get_cause(item)
     if type_ in PASSING_ERRORS or status == 429 or status >= 500:
-        return Outcome.RETRY
+        return ItemVerdict.RETRY
     if status == 409:
-        return Outcome.REFUSED if type_ == "version_conflict_engine_exception" else Outcome.RETRY
+        return ItemVerdict.REFUSED if type_ == "version_conflict_engine_exception" else ItemVerdict.RETRY
     if status in {401, 403}:
-        return Outcome.FORBIDDEN
-    return Outcome.MISSING if status == 404 else Outcome.DEAD
+        return ItemVerdict.ACCESS
+    return ItemVerdict.MISSING if status == 404 else ItemVerdict.DEAD
 
 
 def is_document_at_fault(error: Exception) -> bool:

@@ -27,7 +27,7 @@ from pillows.transports.elasticsearch.encoder import (
 from pillows.transports.elasticsearch.errors import (
     RESTORE_REMEDY,
     BulkResult,
-    Outcome,
+    ItemVerdict,
     classify,
     describe_cause,
     describe_rejection,
@@ -196,9 +196,9 @@ class IndexWriter:
         for operation, wrapped in zip(request, answer["items"], strict=True):
             (item,) = wrapped.values()
             outcome = classify(item["status"], item)
-            if outcome is Outcome.APPLIED:
+            if outcome is ItemVerdict.APPLIED:
                 result.removed += operation.removes and item["status"] < 300
-            elif outcome is Outcome.REFUSED:
+            elif outcome is ItemVerdict.REFUSED:
                 conflicts.append((operation, item))
             elif exceeds_memory_limit(item) and len(request) > 1:
                 too_large.append(operation)  # for one node, together with the others
@@ -210,14 +210,14 @@ class IndexWriter:
             self._send_in_halves(part, result, conflicts)
 
     def _record(
-        self, operation: Operation, outcome: Outcome, item: Mapping[str, Any], result: BulkResult
+        self, operation: Operation, outcome: ItemVerdict, item: Mapping[str, Any], result: BulkResult
     ) -> None:
         reason = describe_cause(item)
-        if outcome is Outcome.DEAD or exceeds_memory_limit(item):
+        if outcome is ItemVerdict.DEAD or exceeds_memory_limit(item):
             result.dead[operation.id] = reason
-        elif outcome is Outcome.RETRY:
+        elif outcome is ItemVerdict.RETRY:
             result.retry[operation.id] = reason
-        elif outcome is Outcome.FORBIDDEN:
+        elif outcome is ItemVerdict.ACCESS:
             raise AccessError(
                 f"Elasticsearch does not let us write: {reason}",
                 remedy=f"give our user or key the privilege `write` on {self._alias!r}",

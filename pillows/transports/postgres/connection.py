@@ -16,8 +16,8 @@ import psycopg
 from psycopg import pq
 
 from pillows.errors import RetryableError
-from pillows.transports.postgres.connect import connect
 from pillows.transports.postgres.errors import to_pillow_error
+from pillows.transports.postgres.open_connection import open_connection
 from pillows.transports.postgres.options import PostgresConnection
 
 #: Limit for asking the server to stop a query that nobody waits for any more.
@@ -81,7 +81,7 @@ class ServerConnection:
 
     def _ensure_connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
-            self._connection = connect(self._options, self._application)
+            self._connection = open_connection(self._options, self._application)
             with self._connection.cursor() as cursor:
                 self._prepare(cursor)
         return self._connection

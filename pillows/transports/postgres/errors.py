@@ -24,7 +24,7 @@ _QUOTED = re.compile("[\"'\u00ab\u201e\u201c\u300c].*[\"'\u00bb\u201c\u201d\u300
 _Value = TypeVar("_Value")
 
 
-class Verdict(Enum):
+class SqlstateVerdict(Enum):
     """Who has to act on an error."""
 
     RETRY = auto()
@@ -33,27 +33,27 @@ class Verdict(Enum):
     ACCESS = auto()
 
 
-# The longest prefix of an SQLSTATE that is join_commas here decides; what is not join_commas is CONFIG.
+# The longest listed prefix of the SQLSTATE decides; an unlisted one is CONFIG.
 _VERDICTS = {
-    "08": Verdict.RETRY,  # connection exceptions
-    "22": Verdict.DEAD,  # data exceptions
-    "23": Verdict.DEAD,  # constraints
-    "25006": Verdict.RETRY,  # read-only: a standby until the failover is through
-    "25P03": Verdict.RETRY,  # idle in transaction for too long
-    "28": Verdict.ACCESS,  # authentication
-    "2F": Verdict.DEAD,  # a user's function on the row
-    "38": Verdict.DEAD,
-    "39": Verdict.DEAD,
-    "40": Verdict.RETRY,  # serialization failure, deadlock, unknown outcome
-    "44": Verdict.DEAD,  # check option of a view
-    "53": Verdict.RETRY,  # disk full, out of memory, too many connections
-    "54": Verdict.DEAD,  # a document beyond the server's limits (size, depth, index row)
-    "55006": Verdict.RETRY,  # object in use
-    "55P03": Verdict.RETRY,  # lock timeout
-    "57": Verdict.RETRY,  # shutdown, starting up, statement timeout, cancelled
-    "58": Verdict.RETRY,  # input or output errors of the server's system
-    "P0": Verdict.DEAD,  # a user's trigger raised
-    "XX": Verdict.RETRY,  # internal errors: nothing is known, so nothing is given up
+    "08": SqlstateVerdict.RETRY,  # connection exceptions
+    "22": SqlstateVerdict.DEAD,  # data exceptions
+    "23": SqlstateVerdict.DEAD,  # constraints
+    "25006": SqlstateVerdict.RETRY,  # read-only: a standby until the failover is through
+    "25P03": SqlstateVerdict.RETRY,  # idle in transaction for too long
+    "28": SqlstateVerdict.ACCESS,  # authentication
+    "2F": SqlstateVerdict.DEAD,  # a user's function on the row
+    "38": SqlstateVerdict.DEAD,
+    "39": SqlstateVerdict.DEAD,
+    "40": SqlstateVerdict.RETRY,  # serialization failure, deadlock, unknown outcome
+    "44": SqlstateVerdict.DEAD,  # check option of a view
+    "53": SqlstateVerdict.RETRY,  # disk full, out of memory, too many connections
+    "54": SqlstateVerdict.DEAD,  # a document beyond the server's limits (size, depth, index row)
+    "55006": SqlstateVerdict.RETRY,  # object in use
+    "55P03": SqlstateVerdict.RETRY,  # lock timeout
+    "57": SqlstateVerdict.RETRY,  # shutdown, starting up, statement timeout, cancelled
+    "58": SqlstateVerdict.RETRY,  # input or output errors of the server's system
+    "P0": SqlstateVerdict.DEAD,  # a user's trigger raised
+    "XX": SqlstateVerdict.RETRY,  # internal errors: nothing is known, so nothing is given up
 }
 
 _REMEDIES = {
@@ -67,16 +67,16 @@ _REMEDIES = {
 }
 
 
-def classify_sqlstate(sqlstate: str | None) -> Verdict:
+def classify_sqlstate(sqlstate: str | None) -> SqlstateVerdict:
     """Return who has to act on an error of that SQLSTATE; without one the connection is lost."""
     if sqlstate is None:
-        return Verdict.RETRY
-    return _find_longest(_VERDICTS, sqlstate) or Verdict.CONFIG
+        return SqlstateVerdict.RETRY
+    return _find_longest(_VERDICTS, sqlstate) or SqlstateVerdict.CONFIG
 
 
 def is_row_refusal(error: Exception) -> bool:
     """Return whether the server refuses values of some rows, and might take the others."""
-    return isinstance(error, psycopg.Error) and classify_sqlstate(error.sqlstate) is Verdict.DEAD
+    return isinstance(error, psycopg.Error) and classify_sqlstate(error.sqlstate) is SqlstateVerdict.DEAD
 
 
 def describe_error(error: psycopg.Error) -> str:
@@ -104,9 +104,9 @@ def to_pillow_error(error: psycopg.Error, *, sqlstate: str | None = None) -> Pil
     if state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConfigError(message)
     found = classify_sqlstate(state)
-    if found is Verdict.ACCESS:
+    if found is SqlstateVerdict.ACCESS:
         return AccessError(message, remedy="correct user and password of the connection, or pg_hba.conf")
-    if found is Verdict.CONFIG:
+    if found is SqlstateVerdict.CONFIG:
         return ConfigError(message, remedy=_find_longest(_REMEDIES, state or "") or "")
     if state is None or state.startswith(("08", "57P")):  # no connection, starting, stopping
         return AwayError(message)

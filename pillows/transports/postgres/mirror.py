@@ -11,7 +11,7 @@ from psycopg import ProgrammingError, conninfo
 from pillows.errors import ConfigError
 from pillows.redaction import STRAY_PASSWORD_REMEDY, redact_address
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
-from pillows.transports.postgres.connect import connect
+from pillows.transports.postgres.open_connection import open_connection
 
 _COLUMNS = """
     select attname, format_type(atttypid, atttypmod) from pg_attribute
@@ -53,6 +53,6 @@ class PostgresMirror(MirrorSupport):
 
     def read_columns(self, connection: Any, output: Any) -> Mapping[str, str]:
         """Return the table's columns; see `MirrorSupport.read_columns`."""
-        with closing(connect(connection, "pillowd mirror")) as database:
+        with closing(open_connection(connection, "pillowd mirror")) as database:
             path = f'"{connection.schema_}"."{output.table}"'  # a mirror's names need no escaping
             return dict(database.execute(_COLUMNS, (path,)).fetchall())

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from pillows.errors import ConfigError
-from pillows.transports.postgres.errors import Verdict, classify_sqlstate, describe_error
+from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, describe_error
 from pillows.transports.postgres.statements import Name, Table, join_commas
 from pillows.transports.postgres.value_patterns import make_value_pattern
 
@@ -224,7 +224,7 @@ def _run_definition(cursor: psycopg.Cursor, statement: sql.Composed) -> None:
     try:
         cursor.execute(statement, ())
     except psycopg.Error as error:
-        if classify_sqlstate(error.sqlstate) is not Verdict.CONFIG:
+        if classify_sqlstate(error.sqlstate) is not SqlstateVerdict.CONFIG:
             raise
         raise ConfigError(
             f"PostgreSQL: {describe_error(error)} (SQLSTATE {error.sqlstate}).",

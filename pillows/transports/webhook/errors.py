@@ -10,14 +10,14 @@ import msgspec
 from pillows.errors import RetryableError
 
 
-class Verdict(Enum):
+class StatusVerdict(Enum):
     """What a status means for the documents of its message."""
 
     ACCEPTED = auto()
     RETRY = auto()
     SPLIT = auto()  # some documents may be at fault: send halves; a single one can never be accepted
-    NO_ACCESS = auto()
-    WRONG_ADDRESS = auto()
+    ACCESS = auto()
+    CONFIG = auto()
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -32,21 +32,21 @@ class Reply(msgspec.Struct, frozen=True):
     retry: Mapping[str, str] = {}
 
 
-def classify_status(status: int) -> Verdict:
+def classify_status(status: int) -> StatusVerdict:
     """Return what a status means.
 
     409 is what the IETF's Idempotency-Key draft answers while the first attempt is still in progress;
     408, 425 and 429 ask to wait, too.
     """
     if 200 <= status < 300:
-        return Verdict.ACCEPTED
+        return StatusVerdict.ACCEPTED
     if status in (400, 413, 422):
-        return Verdict.SPLIT
+        return StatusVerdict.SPLIT
     if status in (401, 403, 407):
-        return Verdict.NO_ACCESS
+        return StatusVerdict.ACCESS
     if status in (408, 409, 425, 429) or status >= 500:
-        return Verdict.RETRY
-    return Verdict.WRONG_ADDRESS
+        return StatusVerdict.RETRY
+    return StatusVerdict.CONFIG
 
 
 def parse_reply(body: bytes) -> Reply:

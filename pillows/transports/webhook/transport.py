@@ -20,7 +20,7 @@ from pillows.options import Options, OutputOptions
 from pillows.transports.base import AppendOnlyTransport, TargetState, newest
 from pillows.transports.webhook.connection import WebhookClient, get_server
 from pillows.transports.webhook.encoder import Message, encode_document, to_messages
-from pillows.transports.webhook.errors import Reply, Verdict, classify_status, parse_reply
+from pillows.transports.webhook.errors import Reply, StatusVerdict, classify_status, parse_reply
 from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
 
 #: The part of an answer that is searched for hidden parts of the URL before it is quoted.
@@ -101,15 +101,15 @@ class WebhookTransport(AppendOnlyTransport):
         text = self._client.redact(content[:_QUOTED_BYTES].decode(errors="replace"))
         answer = f"The webhook answered {status}: {text[:200].strip()}"
         match classify_status(status):
-            case Verdict.ACCEPTED:
+            case StatusVerdict.ACCEPTED:
                 return parse_reply(content)
-            case Verdict.SPLIT:
+            case StatusVerdict.SPLIT:
                 raise PermanentError(answer)
-            case Verdict.NO_ACCESS:
+            case StatusVerdict.ACCESS:
                 raise AccessError(
                     answer, remedy="check the connection's `headers`, `secret` and `client_cert`"
                 )
-            case Verdict.RETRY:
+            case StatusVerdict.RETRY:
                 raise RetryableError(answer, retry_after_seconds=retry_after(headers, now=time.time()))
         where = f" (it points to {get_server(headers['Location'])})" if "Location" in headers else ""
         raise ConfigError(answer + where, remedy="check the connection's `url`")

@@ -6,6 +6,7 @@ import pytest
 
 from checkpoints import Seq
 from pillows.dead_letters.dead_letter import DeadLetter
+from pillows.delivery import batch_delivery
 from pillows.delivery.batch_delivery import (
     RewindDetector,
     list_dead_letters,

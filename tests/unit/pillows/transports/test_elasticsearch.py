@@ -24,7 +24,7 @@ from pillows.transports.elasticsearch.encoder import (
 )
 from pillows.transports.elasticsearch.errors import (
     BulkResult,
-    Outcome,
+    ItemVerdict,
     classify,
     get_cause,
     is_document_at_fault,
@@ -170,29 +170,63 @@ CONFLICT = {
 @pytest.mark.parametrize(
     ("status", "error", "outcome"),
     [
-        (201, None, Outcome.APPLIED),
-        (200, None, Outcome.APPLIED),
-        (404, None, Outcome.APPLIED),  # a delete of what is not there
-        (409, CONFLICT, Outcome.REFUSED),
-        (400, {"type": "document_parsing_exception", "reason": "[1:7] failed to parse"}, Outcome.DEAD),
-        (400, {"type": "strict_dynamic_mapping_exception", "reason": "[1:2] mapping set to"}, Outcome.DEAD),
-        (400, {"type": "illegal_argument_exception", "reason": "Limit of total fields"}, Outcome.DEAD),
-        (413, {"type": "document_too_large", "reason": ""}, Outcome.DEAD),
-        (429, {"type": "cluster_block_exception", "reason": "blocked by: [TOO_MANY"}, Outcome.RETRY),
-        (403, {"type": "cluster_block_exception", "reason": "blocked by: [FORBIDDEN/8"}, Outcome.RETRY),
-        (400, {"type": "index_closed_exception", "reason": "closed"}, Outcome.RETRY),
-        (429, {"type": "es_rejected_execution_exception", "reason": "rejected"}, Outcome.RETRY),
-        (429, {"type": "circuit_breaking_exception", "reason": "[parent] Data too large"}, Outcome.RETRY),
-        (503, {"type": "unavailable_shards_exception", "reason": "[a][0] primary shard"}, Outcome.RETRY),
-        (503, {"type": "process_cluster_event_timeout_exception", "reason": "put-mapping"}, Outcome.RETRY),
-        (500, {"type": "null_pointer_exception", "reason": ""}, Outcome.RETRY),
-        (409, {"type": "something_else", "reason": ""}, Outcome.RETRY),
-        (403, {"type": "security_exception", "reason": "action [x] is unauthorized"}, Outcome.FORBIDDEN),
-        (401, {"type": "security_exception", "reason": "missing credentials"}, Outcome.FORBIDDEN),
-        (404, {"type": "index_not_found_exception", "reason": "no such index [x]"}, Outcome.MISSING),
+        (201, None, ItemVerdict.APPLIED),
+        (200, None, ItemVerdict.APPLIED),
+        (404, None, ItemVerdict.APPLIED),  # a delete of what is not there
+        (409, CONFLICT, ItemVerdict.REFUSED),
+        (
+            400,
+            {"type": "document_parsing_exception", "reason": "[1:7] failed to parse"},
+            ItemVerdict.DEAD,
+        ),
+        (
+            400,
+            {"type": "strict_dynamic_mapping_exception", "reason": "[1:2] mapping set to"},
+            ItemVerdict.DEAD,
+        ),
+        (
+            400,
+            {"type": "illegal_argument_exception", "reason": "Limit of total fields"},
+            ItemVerdict.DEAD,
+        ),
+        (413, {"type": "document_too_large", "reason": ""}, ItemVerdict.DEAD),
+        (429, {"type": "cluster_block_exception", "reason": "blocked by: [TOO_MANY"}, ItemVerdict.RETRY),
+        (
+            403,
+            {"type": "cluster_block_exception", "reason": "blocked by: [FORBIDDEN/8"},
+            ItemVerdict.RETRY,
+        ),
+        (400, {"type": "index_closed_exception", "reason": "closed"}, ItemVerdict.RETRY),
+        (429, {"type": "es_rejected_execution_exception", "reason": "rejected"}, ItemVerdict.RETRY),
+        (
+            429,
+            {"type": "circuit_breaking_exception", "reason": "[parent] Data too large"},
+            ItemVerdict.RETRY,
+        ),
+        (
+            503,
+            {"type": "unavailable_shards_exception", "reason": "[a][0] primary shard"},
+            ItemVerdict.RETRY,
+        ),
+        (
+            503,
+            {"type": "process_cluster_event_timeout_exception", "reason": "put-mapping"},
+            ItemVerdict.RETRY,
+        ),
+        (500, {"type": "null_pointer_exception", "reason": ""}, ItemVerdict.RETRY),
+        (409, {"type": "something_else", "reason": ""}, ItemVerdict.RETRY),
+        (
+            403,
+            {"type": "security_exception", "reason": "action [x] is unauthorized"},
+            ItemVerdict.ACCESS,
+        ),
+        (401, {"type": "security_exception", "reason": "missing credentials"}, ItemVerdict.ACCESS),
+        (404, {"type": "index_not_found_exception", "reason": "no such index [x]"}, ItemVerdict.MISSING),
     ],
 )
-def test_every_answer_has_its_outcome(status: int, error: dict[str, str] | None, outcome: Outcome) -> None:
+def test_every_answer_has_its_outcome(
+    status: int, error: dict[str, str] | None, outcome: ItemVerdict
+) -> None:
     item = {"status": status} | ({"error": error} if error else {})
     assert classify(status, item) is outcome
 

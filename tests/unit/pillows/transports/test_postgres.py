@@ -22,42 +22,42 @@ from pillows.transports.postgres.encoder import (
     to_storable,
     to_storable_json,
 )
-from pillows.transports.postgres.errors import Verdict, classify_sqlstate, to_pillow_error
+from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, to_pillow_error
 from pillows.transports.postgres.options import PostgresConnection, PostgresOutput
 
 # Real SQLSTATEs (PostgreSQL docs, "PostgreSQL Error Codes").
 VERDICTS = {
-    "08006": Verdict.RETRY,  # connection failure
-    "0A000": Verdict.CONFIG,  # feature not supported
-    "22003": Verdict.DEAD,  # numeric value out of range
-    "22P02": Verdict.DEAD,  # invalid text representation
-    "22P05": Verdict.DEAD,  # untranslatable character
-    "23505": Verdict.DEAD,  # unique violation
-    "25006": Verdict.RETRY,  # read-only transaction
-    "25P02": Verdict.CONFIG,  # in failed transaction: a mistake of ours
-    "28P01": Verdict.ACCESS,  # invalid password
-    "28000": Verdict.ACCESS,  # no entry in pg_hba.conf
-    "3D000": Verdict.CONFIG,  # no such database
-    "40001": Verdict.RETRY,  # serialization failure
-    "40P01": Verdict.RETRY,  # deadlock
-    "42501": Verdict.CONFIG,  # insufficient privilege
-    "42703": Verdict.CONFIG,  # undefined column
-    "42P01": Verdict.CONFIG,  # undefined table
-    "53100": Verdict.RETRY,  # disk full
-    "53200": Verdict.RETRY,  # out of memory
-    "53300": Verdict.RETRY,  # too many connections
-    "54000": Verdict.DEAD,  # program limit exceeded
-    "55P03": Verdict.RETRY,  # lock not available
-    "57014": Verdict.RETRY,  # statement timeout
-    "57P01": Verdict.RETRY,  # administrator's shutdown
-    "57P03": Verdict.RETRY,  # starting up
-    "P0001": Verdict.DEAD,  # a trigger's raise
-    "XX000": Verdict.RETRY,  # internal error
+    "08006": SqlstateVerdict.RETRY,  # connection failure
+    "0A000": SqlstateVerdict.CONFIG,  # feature not supported
+    "22003": SqlstateVerdict.DEAD,  # numeric value out of range
+    "22P02": SqlstateVerdict.DEAD,  # invalid text representation
+    "22P05": SqlstateVerdict.DEAD,  # untranslatable character
+    "23505": SqlstateVerdict.DEAD,  # unique violation
+    "25006": SqlstateVerdict.RETRY,  # read-only transaction
+    "25P02": SqlstateVerdict.CONFIG,  # in failed transaction: a mistake of ours
+    "28P01": SqlstateVerdict.ACCESS,  # invalid password
+    "28000": SqlstateVerdict.ACCESS,  # no entry in pg_hba.conf
+    "3D000": SqlstateVerdict.CONFIG,  # no such database
+    "40001": SqlstateVerdict.RETRY,  # serialization failure
+    "40P01": SqlstateVerdict.RETRY,  # deadlock
+    "42501": SqlstateVerdict.CONFIG,  # insufficient privilege
+    "42703": SqlstateVerdict.CONFIG,  # undefined column
+    "42P01": SqlstateVerdict.CONFIG,  # undefined table
+    "53100": SqlstateVerdict.RETRY,  # disk full
+    "53200": SqlstateVerdict.RETRY,  # out of memory
+    "53300": SqlstateVerdict.RETRY,  # too many connections
+    "54000": SqlstateVerdict.DEAD,  # program limit exceeded
+    "55P03": SqlstateVerdict.RETRY,  # lock not available
+    "57014": SqlstateVerdict.RETRY,  # statement timeout
+    "57P01": SqlstateVerdict.RETRY,  # administrator's shutdown
+    "57P03": SqlstateVerdict.RETRY,  # starting up
+    "P0001": SqlstateVerdict.DEAD,  # a trigger's raise
+    "XX000": SqlstateVerdict.RETRY,  # internal error
 }
 
 
 @pytest.mark.parametrize(("sqlstate", "expected"), VERDICTS.items())
-def test_the_sqlstate_decides(sqlstate: str, expected: Verdict) -> None:
+def test_the_sqlstate_decides(sqlstate: str, expected: SqlstateVerdict) -> None:
     assert classify_sqlstate(sqlstate) is expected
 
 

@@ -46,7 +46,7 @@ _SETTINGS = """
 """
 
 
-def connect(options: PostgresConnection, application: str) -> psycopg.Connection:
+def open_connection(options: PostgresConnection, application: str) -> psycopg.Connection:
     """Return a new connection with our settings, in autocommit: the caller says `begin` and `commit`.
 
     Raises:
