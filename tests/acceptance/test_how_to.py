@@ -1,4 +1,4 @@
-"""The how-to pages on nested documents and on mappings, followed by the real daemon step by step.
+"""The how-to pages with configurations, followed by the real daemon step by step.
 
 Only what names the reader's own machines is replaced: servers, folders, and names that others use as well.
 """
@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
+import pytest
 import requests
 import yaml
 
 from tests.acceptance.process import ROOT
 from tests.acceptance.world import World, live, statuses
+from tests.servers.scripted import Request, ScriptedServer, head
 
 HOW_TO = ROOT / "docs" / "how-to"
 
@@ -143,6 +146,76 @@ def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
     assert _behind(world) == [new]
     world.couch.delete("case-18")
     daemon.wait_for(lambda: "case-18" not in world.read("elasticsearch", "cases"))
+    assert daemon.stop() == 0
+
+
+def test_g5_a_transport_of_one_s_own_is_written_as_the_page_shows(
+    world: World, scripted_server: Callable[[], ScriptedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tickets: list[Request] = []
+    answers = {"late": [503, 503], "bad": [422]}
+
+    def take(request: Request) -> bytes:
+        tickets.append(request)
+        left = answers.get(request.json()["_id"], [])
+        return head(left.pop(0) if left else 201, length=0)
+
+    monkeypatch.setenv("TICKETS_TOKEN", "s3cret")
+    server = scripted_server()
+    server.on("POST", "/complaints", take)
+    page = Page(
+        world,
+        "write-a-transport.md",
+        {
+            "http://tickets.example": server.url,
+            "/etc/pillowd/plugins": str(world.folder),
+            "shop }": f"{world.couch.name} }}",
+        },
+    )
+    (module,) = page.blocks("python")
+    (world.folder / "tickets.py").write_text(module)
+    for id in ("fine", "late", "bad"):
+        world.couch.put(id, {"type": "complaint", "subject": "Late", "internal": 1})
+    world.couch.put("order-1", {"type": "order"})
+    daemon = page.daemon
+
+    assert page.command("pillowd check")
+    daemon.start(environ={"TICKETS_TOKEN": "s3cret"})
+    daemon.wait_for(lambda: live(daemon) and statuses(daemon)["complaints"]["dead_letters"] == 1)
+    assert {ticket.json()["_id"] for ticket in tickets} == {"fine", "late", "bad"}
+    assert all(set(ticket.json()) == {"_id", "subject"} for ticket in tickets)
+    assert {ticket.headers["authorization"] for ticket in tickets} == {"Bearer s3cret"}
+    keys = [ticket.headers["idempotency-key"] for ticket in tickets]
+    assert keys.count("late 1 0") == 3, "repeated under the same key"
+    assert daemon.stop() == 0
+
+
+def test_g4_several_pillows_on_one_database_have_their_own_filters(world: World) -> None:
+    page = Page(
+        world,
+        "several-pillows-on-one-database.md",
+        {
+            "http://es.example:9200": world.elasticsearch_url,
+            "postgresql://pillowd@db.example/reporting": world.postgres_dsn,
+            "/var/lib/pillowd/audit": str(world.folder / "audit"),
+            "index: complaints": f"index: {world.alias('complaints')}",
+            "database: shop }": f"database: {world.couch.name} }}",
+        },
+    )
+    (world.folder / "audit").mkdir()
+    world.couch.put("c1", {"type": "complaint"})
+    world.couch.put("o1", {"type": "order", "customer": "Ada", "total": 3})
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+
+    assert set(world.read("elasticsearch", "complaints")) == {"c1"}
+    assert set(world.read("postgres", "orders")) == {"o1"}
+    audit = (world.folder / "audit" / "shop.jsonl").read_text()
+    assert {json.loads(line)["_id"] for line in audit.splitlines()} == {"c1", "o1"}
+    for line in ("pillowd status", "pillowd pause orders", "pillowd checkpoint reset complaints"):
+        page.command(line)
+    daemon.wait_for(lambda: live(daemon, "complaints", "audit"))
+    assert statuses(daemon)["orders"]["state"] == "paused"
     assert daemon.stop() == 0
 
 
