@@ -73,7 +73,6 @@ class StoreEngine:
         self._timer: threading.Timer | None = None
         self._requests: set[int] = set()
         self._everything = False
-        self._ticket = self._covered = 0
         self.memory = MemTable(hooks, ensure_writable=self.ensure_writable, on_write=self._on_write)
         self._load()
 
@@ -119,11 +118,9 @@ class StoreEngine:
                 self._everything = True
             else:
                 self._requests |= {self.memory.segment_of(key) for key in keys}
-            self._ticket = ticket = self._ticket + 1
         with self._disk:
-            if self._covered < ticket:
-                self.ensure_open()
-                self._commit()
+            self.ensure_open()
+            self._commit()  # nothing is left to write where another caller's commit came first
 
     def revert(self) -> None:
         """Drop all changes that are not on disk, and read the disk again."""
@@ -188,7 +185,7 @@ class StoreEngine:
     def _commit(self) -> None:
         """Write what was requested. The caller holds the disk."""
         with self.memory.lock:
-            covered, requests = self._ticket, None if self._everything else self._requests
+            requests = None if self._everything else self._requests
             dirty = self.memory.take_dirty(requests, len(self._disk_state.bounds))  # or it stays requested
             self._everything, self._requests = False, set()
         commit = self._disk_state.plan(dirty)
@@ -205,7 +202,6 @@ class StoreEngine:
             raise
         self._disk_state.commit_succeeded(commit)
         self.memory.commit_finished(dirty)
-        self._covered = covered
 
     def _on_write(self) -> None:
         """Sync if the number of writes makes it due, else schedule a sync."""

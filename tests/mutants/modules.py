@@ -26,8 +26,14 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed/test_changes_parser.py",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed/test_requests.py",),
     "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed/test_batch_cutter.py",),
-    "checkpoints/pod/engine.py": ("tests/unit/checkpoints/pod",),
-    "checkpoints/pod/commit.py": ("tests/unit/checkpoints/pod",),
+    "checkpoints/pod/engine.py": (
+        "tests/unit/checkpoints/pod/test_engine.py",
+        "tests/unit/checkpoints/pod/test_commit.py",
+    ),
+    "checkpoints/pod/commit.py": (
+        "tests/unit/checkpoints/pod/test_commit.py",
+        "tests/unit/checkpoints/pod/test_segments.py",
+    ),
     "checkpoints/journal/journal.py": ("tests/unit/checkpoints/journal",),
     "checkpoints/journal/files.py": ("tests/unit/checkpoints/journal",),
     "checkpoints/journal/records.py": ("tests/unit/checkpoints/journal",),
