@@ -22,7 +22,7 @@ def test_what_was_paused_is_there_when_it_is_opened_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o027, 0o077], ids=oct)
-def test_others_may_read_nothing_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+def test_d5_others_may_read_nothing_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "state"
     before = os.umask(umask)
     try:
@@ -38,7 +38,7 @@ def test_others_may_read_nothing_whatever_the_umask(tmp_path: Path, umask: int) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
-def test_root_takes_no_group_of_its_own_along(tmp_path: Path) -> None:
+def test_d5_root_takes_no_group_of_its_own_along(tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.mkdir()
     os.chown(path, 12345, 23456)

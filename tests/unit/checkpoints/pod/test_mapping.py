@@ -173,7 +173,7 @@ def test_set_changes_deep_values_in_one_step(pod):
     assert pod.dirty() == {"a", "n", "m"}
 
 
-def test_set_calls_the_methods_of_the_whole_store(pod):
+def test_e4_set_calls_the_methods_of_the_whole_store(pod):
     pod.set.update({1: [1], ("a", 2): {"x": 1}}, b=3)
     pod.set.update([("c", 4)])
     assert pod.set.pop("c") == 4
@@ -190,7 +190,7 @@ def test_set_calls_the_methods_of_the_whole_store(pod):
         pod.set.close()
 
 
-def test_set_takes_any_iterable_as_a_list_and_a_dict_do(pod):
+def test_e4_set_takes_any_iterable_as_a_list_and_a_dict_do(pod):
     pod.update(list=[], dict={}, deep={"list": [0]})
     pod.set["list"].extend(range(3))
     pod.set["list"] += (number for number in (3, 4))
@@ -204,7 +204,7 @@ def test_set_takes_any_iterable_as_a_list_and_a_dict_do(pod):
     assert pod["dict"] == {"a": 0, "b": 1, "c": 2, "d": 3}
 
 
-def test_set_stores_no_set_as_a_list(pod):
+def test_e4_set_stores_no_set_as_a_list(pod):
     pod.update(list=[])
     with pytest.raises(TypeError, match="'list' cannot be stored"):
         pod.set["list"].append({1})

@@ -489,7 +489,7 @@ POD(sys.argv[1])["a"].append(2)
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("opened_by_parent", [False, True])
-def test_what_a_multiprocessing_child_did_not_close_is_closed_at_its_end(tmp_path, method, opened_by_parent):
+def test_a7_what_a_multiprocessing_child_did_not_close_is_closed_at_its_end(tmp_path, method, opened_by_parent):
     script = tmp_path / "script.py"
     script.write_text(
         """

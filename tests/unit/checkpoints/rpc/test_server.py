@@ -44,7 +44,7 @@ def test_a_call_gives_what_the_handler_returned(client):
     assert client.call("echo", key="cases", n=[1, None, "ü"]) == {"key": "cases", "n": [1, None, "ü"]}
 
 
-def test_a_socket_is_reached_however_long_its_path_is(tmp_path):
+def test_e5_a_socket_is_reached_however_long_its_path_is(tmp_path):
     folder = tmp_path.joinpath(*["long" * 20] * 3)
     folder.mkdir(parents=True)
     path = folder / "control.sock"
@@ -59,7 +59,7 @@ def test_a_socket_is_reached_however_long_its_path_is(tmp_path):
         pass
 
 
-def test_a_long_path_costs_no_descriptors(tmp_path):
+def test_e5_a_long_path_costs_no_descriptors(tmp_path):
     folder = tmp_path / ("x" * 120)
     folder.mkdir()
     descriptors = set(os.listdir("/proc/self/fd"))

@@ -55,7 +55,7 @@ def shared(tmp_path, closing):
     return closing(SharedPOD(tmp_path / "x"))
 
 
-def test_a_store_is_shared_however_long_its_path_is(tmp_path):
+def test_e5_a_store_is_shared_however_long_its_path_is(tmp_path):
     path = tmp_path.joinpath(*["long" * 20] * 3) / "x.pod"
     with SharedPOD(path) as shared:
         shared["a"] = 1

@@ -352,7 +352,7 @@ def test_fractions_and_percents(tracker):
     assert tracker.percent_not_done(decimals=0) == "65 %"
 
 
-def test_percent_shows_a_fraction(tracker):
+def test_g8_percent_shows_a_fraction(tracker):
     assert (tracker.percent(0.347), tracker.percent(0.5, 0)) == ("34.70 %", "50 %")
 
 
