@@ -123,7 +123,7 @@ def test_after_any_crash_the_journal_opens_whole_and_nothing_that_was_synced_is_
     run_state_machine_as_test(
         Crashes,
         settings=settings(
-            max_examples=size(ci=200, proof=5000),
+            max_examples=size(ci=80, proof=5000),
             stateful_step_count=20,
             deadline=None,
             derandomize=not proving(),

@@ -217,7 +217,7 @@ def write_at_random(pod, random, number):
             pod[key] = number
 
 
-@pytest.mark.parametrize("rounds", [50, pytest.param(500, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(500, marks=pytest.mark.proof)])
 @pytest.mark.timeout(600)
 def test_a_fault_at_any_write_fsync_or_rename_loses_nothing_that_was_synced(tmp_path, faults, rounds):
     """Each round: random changes, a fault somewhere in the sync; what a crash then leaves is whole."""
@@ -321,7 +321,7 @@ print("kills", kills, "writes", total)
 """
 
 
-@pytest.mark.parametrize("kills", [50, pytest.param(500, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("kills", [20, pytest.param(500, marks=pytest.mark.proof)])
 @pytest.mark.timeout(600)
 def test_a_busy_writer_that_is_killed_leaves_a_whole_store_with_all_that_was_synced(tmp_path, kills):
     """kill -9 at random moments: each reopen succeeds, each key is no older than its last sync."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from checkpoints import POD
+from tests.support.sizes import size
 
 KEYS = [
     "1",
@@ -358,7 +359,7 @@ SOME_KEYS = st.recursive(
 
 
 @settings(
-    max_examples=100,
+    max_examples=size(ci=40, proof=400),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -42,7 +42,7 @@ def test_what_was_closed_is_there_in_a_new_process(tmp_path):
     assert json.loads(run(script, tmp_path)) == {"couch:orders": value}
 
 
-@pytest.mark.parametrize("writes", [20_000, pytest.param(200_000, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("writes", [5_000, pytest.param(200_000, marks=pytest.mark.proof)])
 def test_counts_writes_not_keys(tmp_path, writes, commits):
     """The default of the dictionary that this grew from never wrote a store of 8 keys."""
     with POD(tmp_path) as pod:
@@ -489,7 +489,9 @@ POD(sys.argv[1])["a"].append(2)
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("opened_by_parent", [False, True])
-def test_a7_what_a_multiprocessing_child_did_not_close_is_closed_at_its_end(tmp_path, method, opened_by_parent):
+def test_a7_what_a_multiprocessing_child_did_not_close_is_closed_at_its_end(
+    tmp_path, method, opened_by_parent
+):
     script = tmp_path / "script.py"
     script.write_text(
         """
@@ -604,10 +606,10 @@ from checkpoints.files.directory import Directory
 real = Directory._fsync
 Directory._fsync = lambda self, fd: (time.sleep(0.002), real(self, fd))
 pod = POD(sys.argv[1], sync_at=500, file_size=100)
-failed = []
+failed, rounds = [], int(sys.argv[2])
 def work(name):
     try:
-        for number in range(3000):
+        for number in range(rounds):
             pod[f"{name} {number % 300}"] = [number]
             pod[f"{name} {number % 300}"].append(number)
     except BaseException as error:
@@ -617,25 +619,26 @@ threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
 [thread.join() for thread in threads]
 pod.close()
 stored = dict(POD(sys.argv[1], readonly=True))
-expected = {f"{name} {n}": [2700 + n, 2700 + n] for name in "abcd" for n in range(300)}
+expected = {f"{name} {n}": [rounds - 300 + n] * 2 for name in "abcd" for n in range(300)}
 print(failed, stored == expected, len(stored))
 """
-    assert run(script, tmp_path) == "[] True 1200\n"
+    assert run(script, tmp_path, size(ci=900, proof=3000)) == "[] True 1200\n"
 
 
 def test_greenlets_lose_nothing(tmp_path, slow_disk):
+    rounds = size(ci=60, proof=200)
     with POD(tmp_path, sync_at=100, file_size=100) as pod:
 
         def work(name):
-            for number in range(200):
+            for number in range(rounds):
                 pod[f"{name} {number % 20}"] = number
                 pod.set["shared"] += 1  # type: ignore[operator]
 
         pod["shared"] = 0
         slow_disk(0.002)
         gevent.joinall([gevent.spawn(work, name) for name in range(50)], raise_error=True)
-    assert stored(tmp_path) == {"shared": 10_000} | {
-        f"{name} {number}": 180 + number for name in range(50) for number in range(20)
+    assert stored(tmp_path) == {"shared": 50 * rounds} | {
+        f"{name} {number}": rounds - 20 + number for name in range(50) for number in range(20)
     }
 
 

@@ -180,6 +180,7 @@ def test_what_was_given_up_can_be_listed(tracker):
 DYING = """
 import os, signal, sys
 from checkpoints import Tracker
+from tests.support.sizes import size
 tracker = Tracker(sys.argv[1], max_tries=3, sync_interval=None)
 tracker.add_many_if_absent(["poison", "fine"])
 for key in tracker.try_keys():
@@ -257,7 +258,7 @@ def operate(tracker, operation, key, number):
         methods[operation](key)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=size(ci=40, proof=400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(OPERATIONS, st.sampled_from("abcd"), st.integers(0, 3)), max_size=30))
 def test_counts_always_equal_a_recount(tmp_path_factory, operations):
     path = tmp_path_factory.mktemp("x")
