@@ -13,6 +13,7 @@ from checkpoints.errors import IntegrityError, StoreClosed, StoreError, StoreWri
 from checkpoints.files.directory import Directory
 from checkpoints.pod.commit import Commit
 from checkpoints.pod.engine import Settings, StoreEngine
+from checkpoints.pod.metadata import StoreMetadata
 from checkpoints.tracker.index import TaskIndex
 
 MANUAL = {"sync_at": None, "sync_interval": None, "file_size": 2}
@@ -358,3 +359,53 @@ def test_a_tracker_is_no_pod_unless_it_is_empty(opened):
     engine.close()
     with pytest.raises(StoreError, match="of the kind 'tracker', not 'pod'"):
         opened()
+
+
+def test_a_setting_that_has_changed_is_written_with_the_next_commit(opened, tmp_path):
+    engine = opened(TaskIndex(3))
+    put(engine, "a")
+    engine.close()
+    for max_tries, commits_more in ((3, 0), (5, 1)):
+        before = (tmp_path / ".meta").stat().st_ino
+        opened(TaskIndex(max_tries)).close()
+        assert ((tmp_path / ".meta").stat().st_ino != before) == commits_more
+    assert StoreMetadata.decode((tmp_path / ".meta").read_bytes()).settings == {"max_tries": 5}
+
+
+def test_only_a_reader_reads_again_what_looks_damaged(opened, tmp_path, monkeypatch):
+    (tmp_path / "0.json").write_bytes(b"?\n")
+    reads = []
+    read = Directory.read
+    monkeypatch.setattr(Directory, "read", lambda *args: (reads.append(args[1]), read(*args))[1])
+    counts = []
+    for readonly in (True, False):
+        with pytest.raises(IntegrityError):
+            opened(readonly=readonly)
+        counts.append(reads.count("0.json"))
+        reads.clear()
+    assert counts == [5, 1]
+
+
+def test_a_removal_that_was_refused_is_made_by_the_next_sync(opened, refusals, tmp_path):
+    engine = opened()
+    put(engine, "a", "b", "c")
+    engine.sync()
+    engine.memory.remove("c")
+    refusals.append(OSError(28, "No space left"))
+    with pytest.raises(StoreWriteError):
+        engine.sync()
+    engine.sync(["a"])
+    assert list(files(tmp_path)) == ["0.json"]
+
+
+def test_after_a_refusal_metadata_promises_no_more_than_the_files_have(opened, refusals, tmp_path):
+    engine = opened()
+    put(engine, "a", "b")
+    engine.sync()
+    (tmp_path / ".meta").write_bytes(b"of the commit that was refused half-way")
+    engine.memory.put([("a", 1)])
+    refusals.append(OSError(28, "No space left"))
+    with pytest.raises(StoreWriteError):
+        engine.sync()
+    engine.sync()
+    assert StoreMetadata.decode((tmp_path / ".meta").read_bytes()).counts == (2,)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from checkpoints import POD, DuplicateKeyError, ProgressTracker, SharedTracker, StoreError, Tracker
 from checkpoints.pod import engine
 from checkpoints.tracker.index import TaskIndex
+from tests.support.sizes import size
 from tests.unit.checkpoints.scripts import GOLDEN, ROOT, kill, recount, run, start
 
 NEW = {"_tries": 0, "_done": False, "_aborted": False}
