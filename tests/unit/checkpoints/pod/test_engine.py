@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gevent
 import pytest
@@ -16,7 +16,7 @@ from checkpoints.pod.engine import Settings, StoreEngine
 from checkpoints.pod.metadata import StoreMetadata
 from checkpoints.tracker.index import TaskIndex
 
-MANUAL = {"sync_at": None, "sync_interval": None, "file_size": 2}
+MANUAL: dict[str, Any] = {"sync_at": None, "sync_interval": None, "file_size": 2}
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def opened(tmp_path):
     engines = []
 
     def open_engine(hooks=None, **settings):
-        settings = Settings(**MANUAL | settings)
-        directory = Directory(tmp_path) if settings.readonly else Directory.open_locked(tmp_path)
-        engines.append(StoreEngine(directory, settings, hooks))
+        chosen = Settings(**MANUAL | settings)
+        directory = Directory(tmp_path) if chosen.readonly else Directory.open_locked(tmp_path)
+        engines.append(StoreEngine(directory, chosen, hooks))
         return engines[-1]
 
     yield open_engine
@@ -255,6 +255,7 @@ class Timer:
     """Runs when it is told to."""
 
     made: ClassVar[list[Timer]] = []
+    daemon = False
 
     def __init__(self, seconds, call):
         self.seconds, self.run, self.state = seconds, call, "made"
