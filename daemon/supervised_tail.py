@@ -19,6 +19,7 @@ from pillows.clock import Clock
 from pillows.errors import AccessError, FatalError
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
+from pillows.user_code import describe_error
 
 _log = structlog.get_logger("pillowd.supervisor")
 
@@ -275,11 +276,10 @@ class SupervisedTail:
 
 
 def _summary(error: BaseException | None) -> str:
-    """Return an error as one bounded line: client libraries' exceptions can quote whole documents."""
+    """Return an error as one bounded line: a user's code and client libraries quote whole documents."""
     if error is None:
         return "it ended without being asked to"
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line[:300]}" if first_line else type(error).__name__
+    return describe_error(error).partition("\n")[0]
 
 
 def _stacks(root: gevent.Greenlet[..., BaseException | None]) -> str:

@@ -10,9 +10,10 @@ for change in feed.changes(since=checkpoint.seq):      # CouchDB _changes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, NamedTuple
 
 import gevent
 
@@ -23,12 +24,17 @@ from pillows.delivery.items import Item, Outcome
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import FatalError, PermanentError, StoppedError
-from pillows.models import Change, ChangeBatch, Document, DocumentRows
+from pillows.models import Change, ChangeBatch, Document, DocumentRows, Row
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
 from pillows.stages.filters import Filter
 from pillows.stages.transforms import ChunkedTransform, Transform
 from pillows.stages.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
+from pillows.user_code import confine
+
+#: One change in this many is timed, the first of each batch among them: two looks at the clock for each
+#: stage of each document cost more than a pass-through pillow takes for all else.
+TIMED_EVERY = 16
 
 #: The loop gives way to other greenlets after so much computing; a turn of the hub should never
 #: take 50 ms.
@@ -72,6 +78,14 @@ class Pillow:
         return AttachmentTrigger(fetch, read, max_bytes=self.max_attachment_bytes)
 
 
+class Stages(NamedTuple):
+    """The calls that a change goes through."""
+
+    filter: Callable[[Change], bool]
+    trigger: Callable[[Change], Document]
+    transform: Callable[[Document], Mapping[str, Sequence[Row]]]
+
+
 class Pipeline:
     """Carries the changes of one tail from the feed to the pusher.
 
@@ -83,6 +97,7 @@ class Pipeline:
         observer: receives what was done.
         tail: the tail's key.
         clock: tells when changes arrive.
+        with_text: as `ErrorOptions.exception_text`.
     """
 
     def __init__(
@@ -95,19 +110,24 @@ class Pipeline:
         observer: Observer,
         tail: TailKey,
         clock: Clock,
+        with_text: bool = False,
     ) -> None:
-        self.filter = pillow.filter
-        self.trigger = trigger
-        self.transform = pillow.transform
         self.pusher = pusher
         self.watermark = watermark
         self._pillow = pillow
         self._observer = observer
         self._tail = tail
         self._clock = clock
+        self._with_text = with_text
         self._stage = ""
-        self._filter_seconds = self._fetch_seconds = self._transform_seconds = 0.0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
+        self._stages = Stages(pillow.filter, trigger, pillow.transform)
+        self._seconds: dict[str, float] = {}
+        self._timed_stages = Stages(
+            filter=self._time("filter", pillow.filter),
+            trigger=self._time("fetch", trigger),
+            transform=self._time("transform", pillow.transform),
+        )
 
     def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
         """Carry changes until the feed ends.
@@ -132,8 +152,8 @@ class Pipeline:
     def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
         turn_began = perf_counter()
         kept = 0
-        for change in changes:
-            outcome = self.outcome_or_dead_letter(change)
+        for number, change in enumerate(changes):
+            outcome = self.outcome_or_dead_letter(change, is_timed=number % TIMED_EVERY == 0)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((pending_range, outcome), estimate_size_bytes(change, outcome))
@@ -144,9 +164,9 @@ class Pipeline:
             if waited or turn_seconds > TURN_SECONDS:
                 turn_began = perf_counter()
         self._observer.change(self._tail, count=len(changes), kept=kept)
-        self._report_stages()
+        self._report_stages(len(changes))
 
-    def outcome_or_dead_letter(self, change: Change) -> Outcome:
+    def outcome_or_dead_letter(self, change: Change, *, is_timed: bool = False) -> Outcome:
         """Return the outcome of one change; if that fails, the dead letter that says why.
 
         Raises:
@@ -154,13 +174,15 @@ class Pipeline:
             StoppedError: a stop was requested.
         """
         try:
-            return self.outcome(change)
+            return self.outcome(change, self._timed_stages if is_timed else self._stages)
         except (FatalError, StoppedError):
             raise
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
-            return make_dead_letter(self._tail, change, self._stage, error)
+        except BaseException as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
+            return make_dead_letter(
+                self._tail, change, self._stage, confine(error), with_text=self._with_text
+            )
 
-    def outcome(self, change: Change) -> Outcome:
+    def outcome(self, change: Change, stages: Stages) -> Outcome:
         """Return the outcome of one change: the document's rows, or None if there is nothing to do.
 
         For a transform that takes chunks it is the document itself: the writer calls that.
@@ -170,23 +192,16 @@ class Pipeline:
             raise PermanentError(change.defect)
         if change.deleted:
             return None if self._pillow.keep_deleted else without_rows(change)
-        began = perf_counter()
-        kept = self.filter(change)
-        filtered = perf_counter()
-        self._filter_seconds += filtered - began
-        if not kept:
+        if not stages.filter(change):
             return None if self._pillow.keep_departed else without_rows(change)
         self._stage = "trigger"
-        document = self.trigger(change)
-        fetched = perf_counter()
-        self._fetch_seconds += fetched - filtered
+        document = stages.trigger(change)
         if document.deleted:  # since the feed told of it
             return None if self._pillow.keep_deleted else without_rows(document)
         if self._chunked:
             return document
         self._stage = "transform"
-        rows = self.transform(document)
-        self._transform_seconds += perf_counter() - fetched
+        rows = stages.transform(document)
         return DocumentRows(
             id=change.id,
             rev=document.rev,
@@ -195,12 +210,22 @@ class Pipeline:
             size_bytes=len(document.raw) if document.raw is not None else 0,
         )
 
-    def _report_stages(self) -> None:
-        self._observer.stage(self._tail, stage="filter", seconds=self._filter_seconds)
-        self._observer.stage(self._tail, stage="fetch", seconds=self._fetch_seconds)
-        if not self._chunked:
-            self._observer.stage(self._tail, stage="transform", seconds=self._transform_seconds)
-        self._filter_seconds = self._fetch_seconds = self._transform_seconds = 0.0
+    def _time(self, stage: str, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def timed(value: Any) -> Any:
+            began = perf_counter()
+            try:
+                return call(value)
+            finally:
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + perf_counter() - began
+
+        return timed
+
+    def _report_stages(self, count: int) -> None:
+        """Report the seconds of a batch, as the timed changes of it tell."""
+        scale = count / -(-count // TIMED_EVERY) if count else 1.0
+        for stage, seconds in self._seconds.items():
+            self._observer.stage(self._tail, stage=stage, seconds=seconds * scale)
+        self._seconds = {}
 
     def _warn_slow(self, change: Change, seconds: float) -> None:
         self._observer.warning(

@@ -16,6 +16,7 @@ from pillows.models import Batch, Change, Document, DocumentRows, Row
 from pillows.pillow import Pillow, without_rows
 from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import Transport
+from pillows.user_code import confine, describe_error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +139,8 @@ class _ChangePreview:
             return step()
         except FatalError:
             raise
-        except Exception as error:  # noqa: BLE001 - it would become a dead letter, and is shown as one
-            self._errors[stage] = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # noqa: BLE001 - it would become a dead letter, and is shown as one
+            self._errors[stage] = describe_error(confine(error), with_text=True)
             self._filter_text = self._filter_text or "failed"
             return None
 

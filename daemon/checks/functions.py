@@ -10,6 +10,7 @@ from daemon.config.plugins import add_plugins, find_function
 from daemon.config.problems import ConfigProblem, KeyPath
 from pillows.errors import ConfigError
 from pillows.suggest import find_similar
+from pillows.user_code import confine, describe_error
 
 
 def check_functions(config: Config) -> list[ConfigProblem]:
@@ -35,8 +36,9 @@ def _check_function(config: Config, path: KeyPath, part: FilterOptions | StepOpt
     except ConfigError as error:
         remedy = _suggest_function(part.python) if part.python else ""
         return config.problem(path, error.args[0], remedy or error.remedy or "correct it")
-    except Exception as error:  # noqa: BLE001 - a module of the operator's may raise anything
-        message = f"{part.python or part.name!r} can't be imported: {type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001 - a module of the operator's may raise anything
+        reason = describe_error(confine(error), with_text=True)
+        message = f"{part.python or part.name!r} can't be imported: {reason}"
         return config.problem(path, message, "correct the module")
     return None
 

@@ -14,6 +14,7 @@ from daemon.config.pipeline import CaseOptions
 from daemon.config.problems import ConfigProblem
 from pillows.models import Change, Document
 from pillows.pillow import Pillow
+from pillows.user_code import confine, describe_error
 
 #: Most characters of rows in a message.
 _SHOWN_CHARACTERS = 300
@@ -49,8 +50,8 @@ def find_failure(pillow: Pillow, case: CaseOptions, *, skip_design: bool) -> str
     """
     try:
         rows = _make_rows(pillow, _make_change(case), skip_design=skip_design)
-    except Exception as error:  # noqa: BLE001 - a user's code may raise anything
-        return f"{type(error).__name__}: {error}"
+    except BaseException as error:  # noqa: BLE001 - a user's code may raise anything
+        return describe_error(confine(error), with_text=True)
     expected = _list_expected(pillow, case)
     for output in pillow.outputs:
         got, wanted = rows.get(output, []), expected.get(output, [])

@@ -9,6 +9,7 @@ from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigProblem
 from daemon.tail_lookup import tail_key
 from pillows.errors import ConfigError
+from pillows.user_code import confine, describe_error
 
 
 def check_transports(config: Config) -> list[ConfigProblem]:
@@ -32,5 +33,6 @@ def _find_refusal(config: Config, name: str, entry: TransportConfig) -> tuple[st
             return None
     except ConfigError as error:
         return str(error.args[0]), error.remedy or "correct it"
-    except Exception as error:  # noqa: BLE001 - a transport of the operator's own may raise anything
-        return f"can't be made: {type(error).__name__}: {error}", "correct the transport"
+    except BaseException as error:  # noqa: BLE001 - a transport of the operator's own may raise anything
+        reason = describe_error(confine(error), with_text=True)
+        return f"can't be made: {reason}", "correct the transport"

@@ -28,10 +28,11 @@ from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
-from pillows.errors import RetryableError
+from pillows.errors import PillowError, RetryableError
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from pillows.stages.filters import KeepAll
+from pillows.user_code import confine, describe_error
 
 #: Longest wait for one source or target.
 _ANSWER_SECONDS = 30.0
@@ -101,10 +102,11 @@ def _try(place: str, probe: Callable[[], str], redactor: Redactor) -> Finding:
             return Finding(place=place, result="ok", text=probe())
     except (RetryableError, OSError) as error:
         return Finding(place=place, result="unreachable", text=redactor.redact(str(error)))
-    except Exception as error:  # noqa: BLE001  check the others all the same
-        return Finding(
-            place=place, result="refused", text=redactor.redact(str(error) or type(error).__name__)
-        )
+    except PillowError as error:
+        return Finding(place=place, result="refused", text=redactor.redact(str(error)))
+    except BaseException as error:  # noqa: BLE001  check the others all the same
+        reason = describe_error(confine(error), with_text=True)
+        return Finding(place=place, result="refused", text=redactor.redact(reason))
 
 
 def _identify(config: Config, key: TailKey) -> str:

@@ -19,6 +19,7 @@ from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.trust import check_folder
 from pillows import registry
 from pillows.errors import ConfigError
+from pillows.user_code import confine, describe_error
 
 
 def add_plugins(folders: Sequence[Path]) -> None:
@@ -45,7 +46,7 @@ def import_plugins(folders: Sequence[Path]) -> None:
             importlib.import_module(found.name)
         except BaseException as error:  # `sys.exit()` in a module must not end the daemon
             raise ConfigError(
-                f"the plugin {found.name!r} can't be imported: {type(error).__name__}: {error}",
+                f"the plugin {found.name!r} can't be imported: {describe_error(error, with_text=True)}",
                 remedy="correct the module, or remove its folder from `daemon.plugins_path`",
             ) from error
 
@@ -147,9 +148,9 @@ def _find_registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[
 def _instantiate(cls: type, args: Mapping[str, Any]) -> Callable[[Any], Any]:
     try:
         instance = cls(**args)
-    except Exception as error:
+    except BaseException as error:
         raise ConfigError(
-            f"{cls.__qualname__} can't be made: {type(error).__name__}: {error}",
+            f"{cls.__qualname__} can't be made: {describe_error(confine(error), with_text=True)}",
             remedy="give it the `args` that it takes",
         ) from error
     if not callable(instance):
@@ -174,6 +175,9 @@ def import_function(path: str) -> Callable[..., Any]:
             f"{path!r} can't be imported: {error}",
             remedy="write it `module:function`, and list the module's folder in `daemon.plugins_path`",
         ) from error
+    except BaseException as error:
+        reason = describe_error(confine(error), with_text=True)
+        raise ConfigError(f"{path!r} can't be imported: {reason}", remedy="correct the module") from error
     if not callable(function):
         raise ConfigError(f"{path!r} is not a function but a {type(function).__name__}")
     loaded: Callable[..., Any] = function

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 from pydantic import Field
 
 from checkpoints import TailKey
-from pillows.dead_letters.user_code_location import locate_user_code
 from pillows.models import Change, Document
 from pillows.options import Options
 from pillows.retry.backoff import bound_seconds
+from pillows.user_code import MAX_ERROR_CHARACTERS, describe_error
 
 #: The transport of a dead letter whose document failed before any transport saw it.
 PIPELINE = "-"
-
-#: Longer reasons are cut: an error may quote the document.
-MAX_ERROR_CHARACTERS = 500
 
 #: The pause before the first further try; it doubles with every one.
 FIRST_PAUSE_SECONDS = 60.0
@@ -31,11 +30,16 @@ class ErrorOptions(Options):
             configuration rather than to wrong documents.
         max_dead_letters: most dead letters that are kept; one more stops the pillow, since none is ever
             dropped.
+        exception_text: also keep and log the text of an exception of filter and transform, which may quote
+            the document; otherwise its type and the line that raised it.
     """
+
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"exception_text"})
 
     max_tries: int = Field(default=5, ge=1)
     max_consecutive: int = Field(default=1000, ge=1)
     max_dead_letters: int = Field(default=100_000, ge=1)
+    exception_text: bool = False
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         transport: which transport refused it; `PIPELINE` where filter or transform failed.
         id, rev, leaf_version: the document's.
         stage: `filter`, `trigger`, `transform` or `transport`.
-        error: why, in the words of whoever refused it, `MAX_ERROR_CHARACTERS` of them at most.
+        error: why, `MAX_ERROR_CHARACTERS` at most: a transport's words; of filter and transform the
+            exception's type and line, and its text where `ErrorOptions.exception_text` is set.
         seq: the position behind its change; empty where the feed gave none, or at a further try.
         config: digest of the filter, transform and transports of the last failure.
         at: wall-clock seconds of the last failure.
@@ -79,8 +84,18 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "error", self.error[:MAX_ERROR_CHARACTERS])
 
 
-def make_dead_letter(tail: TailKey, document: Change | Document, stage: str, error: Exception) -> DeadLetter:
-    """Return the dead letter of a document that failed before any transport saw it."""
+def make_dead_letter(
+    tail: TailKey, document: Change | Document, stage: str, error: Exception, *, with_text: bool = False
+) -> DeadLetter:
+    """Return the dead letter of a document that failed before any transport saw it.
+
+    Args:
+        tail: the tail's key.
+        document: what failed.
+        stage: where.
+        error: why.
+        with_text: as `ErrorOptions.exception_text`.
+    """
     return DeadLetter(
         tail=tail,
         transport=PIPELINE,
@@ -88,16 +103,8 @@ def make_dead_letter(tail: TailKey, document: Change | Document, stage: str, err
         rev=document.rev,
         leaf_version=document.leaf_version,
         stage=stage,
-        error=describe_error(error),
+        error=describe_error(error, with_text=with_text),
     )
-
-
-def describe_error(error: Exception) -> str:
-    """Return an error's text, cut to fit, with the line of user code that raised it."""
-    where = locate_user_code(error)
-    place = f" ({where})" if where else ""
-    words = f"{type(error).__name__}: {error}"
-    return words[: max(0, MAX_ERROR_CHARACTERS - len(place))] + place
 
 
 def retry_delay_seconds(tries: int) -> float:

@@ -23,7 +23,6 @@ from checkpoints import TailKey, Tracker
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.dead_letter import (
     LONGEST_PAUSE_SECONDS,
-    MAX_ERROR_CHARACTERS,
     PIPELINE,
     DeadLetter,
     ErrorOptions,
@@ -31,6 +30,7 @@ from pillows.dead_letters.dead_letter import (
 )
 from pillows.errors import FatalError
 from pillows.models import DocumentRows, TransportResult
+from pillows.user_code import MAX_ERROR_CHARACTERS
 
 __all__ = ["DeadLetter", "DeadLetters"]
 

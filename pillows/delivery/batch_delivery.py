@@ -107,7 +107,8 @@ class BatchDelivery:
         """
         began = self._clock.monotonic()
         if self._chunked is not None:
-            items = transform_chunks(self._tail, items, self._chunked)
+            with_text = self._dead_letters.options.exception_text
+            items = transform_chunks(self._tail, items, self._chunked, with_text=with_text)
             seconds = self._clock.monotonic() - began
             self._observer.stage(self._tail, stage="transform", seconds=seconds)
         work = partition_items(items)

@@ -18,6 +18,7 @@ from pillows.models import Batch, TransportResult, WriteResult
 from pillows.retry.backoff import Backoff
 from pillows.retry.retrier import Retrier
 from pillows.transports.base import Transport
+from pillows.user_code import confine
 
 
 class FanOut:
@@ -69,8 +70,8 @@ class FanOut:
     def _catch(self, transport: Transport, batch: Batch) -> TransportResult | Exception:
         try:
             return self._deliver(transport, batch)
-        except Exception as error:  # noqa: BLE001 - raised by `deliver`, once all have ended
-            return error
+        except BaseException as error:  # noqa: BLE001 - raised by `deliver`, once all have ended
+            return confine(error)
 
     def _deliver(self, transport: Transport, batch: Batch) -> TransportResult:
         began, whole = self._clock.monotonic(), batch

@@ -64,25 +64,30 @@ def count_consecutive_failures(before: int, items: Sequence[Item], dead: Contain
     return count
 
 
-def transform_chunks(tail: TailKey, items: Sequence[Item], transform: ChunkedTransform) -> list[Item]:
+def transform_chunks(
+    tail: TailKey, items: Sequence[Item], transform: ChunkedTransform, *, with_text: bool = False
+) -> list[Item]:
     """Return the same items, with rows for the documents that have none yet.
 
     Args:
         tail: the tail's key.
         items: a batch.
         transform: makes the rows.
+        with_text: as `ErrorOptions.exception_text`.
     """
     documents = [outcome for _, outcome in items if type(outcome) is Document]
     made = iter(zip(documents, transform.many(documents), strict=True))
     return [
-        (pending_range, _rows_of(tail, *next(made)) if type(outcome) is Document else outcome)
+        (pending_range, _to_outcome(tail, *next(made), with_text) if type(outcome) is Document else outcome)
         for pending_range, outcome in items
     ]
 
 
-def _rows_of(tail: TailKey, document: Document, rows: Mapping[str, Sequence[Row]] | Exception) -> Outcome:
+def _to_outcome(
+    tail: TailKey, document: Document, rows: Mapping[str, Sequence[Row]] | Exception, with_text: bool
+) -> Outcome:
     if isinstance(rows, Exception):
-        return make_dead_letter(tail, document, "transform", rows)
+        return make_dead_letter(tail, document, "transform", rows, with_text=with_text)
     size_bytes = len(document.raw) if document.raw is not None else 0
     return DocumentRows(
         id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows, size_bytes=size_bytes

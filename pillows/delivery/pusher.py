@@ -13,6 +13,7 @@ from pillows.clock import Clock
 from pillows.delivery.batcher import Batcher, BatchOptions
 from pillows.errors import StoppedError
 from pillows.standalone.backends import GreenletBackend
+from pillows.user_code import confine
 
 Item = TypeVar("Item")
 
@@ -48,7 +49,7 @@ class Pusher(Generic[Item]):
         self._batcher: Batcher[Item] = Batcher(options, clock, tick, beside.event, max_queued)
         self._on_error = on_error
         self._on_take = on_take
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._writer = beside.spawn(self._run, self._leave)
 
     def push(self, item: Item, size_bytes: int) -> bool:
@@ -96,7 +97,7 @@ class Pusher(Generic[Item]):
             while (items := self._batcher.take()) is not None:
                 self._on_take(*self._batcher.waiting)
                 self._write(items)
-        except Exception as error:  # noqa: BLE001 - handed to whoever pushes or finishes
-            self._error = error
+        except BaseException as raised:  # noqa: BLE001 - handed to whoever pushes or finishes
+            self._error = error = confine(raised)
             self._batcher.fail(error)
             self._on_error()

@@ -36,6 +36,7 @@ from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
+from pillows.user_code import confine
 
 #: Pause between two requests of a filtered feed: at its head CouchDB would scan without sending a position.
 POLL_SECONDS = 10.0
@@ -275,7 +276,8 @@ class CouchFeed:
         """Return whether a document must be fetched; if the filter fails, the pipeline will report why."""
         try:
             return self._prefilter is None or self._prefilter(change)
-        except Exception:  # noqa: BLE001 - a user's code: it fails again in the pipeline, as a dead letter
+        except BaseException as error:  # noqa: BLE001 - a user's code: it fails again in the pipeline
+            confine(error)
             return True
 
     # --- what the operator sees

@@ -10,6 +10,7 @@ from gevent.event import Event
 
 from pillows.clock import Clock
 from pillows.errors import StoppedError
+from pillows.user_code import confine
 
 #: A wait shows signs of life at least this often; a watcher restarts what is silent for a minute.
 TICK_SECONDS = 5.0
@@ -77,5 +78,5 @@ def _outcome(attempt: Callable[[], T]) -> tuple[tuple[T, ...], Exception | None]
     """Return an attempt's result, or its error: gevent prints what a greenlet raises."""
     try:
         return (attempt(),), None
-    except Exception as error:  # noqa: BLE001 - raised again by whoever waits
-        return (), error
+    except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+        return (), confine(error)

@@ -9,6 +9,7 @@ import gevent
 from gevent.event import Event
 
 from pillows.clock import Clock
+from pillows.user_code import confine
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +66,5 @@ class Housekeeping:
     def _attempt(self, job: Job) -> None:
         try:
             job.run()
-        except Exception as error:  # noqa: BLE001 - the run that owns the jobs raises it
-            self._on_error(error)
+        except BaseException as error:  # noqa: BLE001 - the run that owns the jobs raises it
+            self._on_error(confine(error))

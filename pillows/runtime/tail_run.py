@@ -183,6 +183,7 @@ class TailRun:
             observer=self._services.observer,
             tail=self._settings.key,
             clock=self._services.clock,
+            with_text=self._settings.errors.exception_text,
         )
 
     def _build_redelivery(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Redelivery:

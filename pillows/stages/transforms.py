@@ -15,6 +15,7 @@ import msgspec
 from pillows.errors import FatalError, PermanentError
 from pillows.models import Document, Row
 from pillows.stages.declarative import Step
+from pillows.user_code import confine
 
 
 class Transform(ABC):
@@ -162,7 +163,8 @@ class ChunkedTransform(Transform):
             return self._asked(documents)
         except FatalError:
             raise
-        except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
+        except BaseException as raised:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
+            error = confine(raised)
             if len(documents) == 1:
                 return [error]
             return [result for document in documents for result in self._chunk([document])]

@@ -29,6 +29,7 @@ from pillows.pillow import Pillow
 from pillows.stages.transforms import PassThrough
 from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import KeyedTransport, Transport
+from pillows.user_code import confine
 from pillows.verify.comparison_table import ComparisonTable
 from pillows.verify.source_timeout import SourceTimeout
 
@@ -264,20 +265,17 @@ class Verifier:
         pillow = self._context.pillow
         if change.deleted:
             return None if pillow.keep_deleted else 0
-        if not needs_documents(pillow):
-            return 1 if pillow.filter(change) else (None if pillow.keep_departed else 0)
-        return self._find_transformed_outputs(change)
-
-    def _find_transformed_outputs(self, change: Change) -> int | None:
-        pillow = self._context.pillow
         try:
             if not pillow.filter(change):
                 return None if pillow.keep_departed else 0
+            if not needs_documents(pillow):
+                return 1
             document = self._trigger(change)
             rows = {} if document.deleted else pillow.transform(document)
         except (RetryableError, FatalError):
             raise
-        except Exception:  # noqa: BLE001 - a user's code; if the pillow has a dead letter of it, it is left out
+        except BaseException as error:  # noqa: BLE001 - a user's code; if the pillow has a dead letter of it, it is left out
+            confine(error)
             return (1 << len(pillow.outputs)) - 1
         return sum(1 << bit for bit, output in enumerate(pillow.outputs) if rows.get(output))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_a_crashed_tail_restarts_alone_with_growing_delays(house: Callable[..., 
     h.let(1)
 
     assert h.state("bad") is State.BACKING_OFF
-    assert "ZeroDivisionError: by design" in h.reason("bad")
+    assert re.search(r"ZeroDivisionError \(.*tails.py:\d+, in ", h.reason("bad"))
 
     h.let(1)
     assert h.runs("bad") == 2
@@ -416,7 +417,8 @@ def test_a_status_that_raises_is_shown_and_harms_nobody(house: Callable[..., Hou
     h.fleet.made["one"][0].status = lambda: 1 / 0  # type: ignore[assignment,return-value]
 
     reasons = [status.reason for status in h.supervisor.statuses()]
-    assert reasons == ["no status: ZeroDivisionError: division by zero", ""]
+    assert re.fullmatch(r"no status: ZeroDivisionError \(.*test_supervisor.py:\d+, in <lambda>\)", reasons[0])
+    assert reasons[1] == ""
 
 
 def test_every_state_of_a_life_is_told_to_the_observer(house: Callable[..., House]) -> None:

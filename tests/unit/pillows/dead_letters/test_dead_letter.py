@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from checkpoints import TailKey
-from pillows.dead_letters.dead_letter import MAX_ERROR_CHARACTERS, DeadLetter, make_dead_letter
+from pillows.dead_letters.dead_letter import DeadLetter, make_dead_letter
 from pillows.errors import PermanentError
 from pillows.models import Document
 from pillows.pillow import Pillow
@@ -17,6 +17,7 @@ from pillows.stages.declarative import Step
 from pillows.stages.document_paths import getter
 from pillows.stages.filters import JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
+from pillows.user_code import MAX_ERROR_CHARACTERS
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import MemoryTransport
 from tests.support.recorder import Recorder
@@ -57,7 +58,7 @@ def test_a_letter_and_the_line_in_the_log_quote_no_more_than_a_letter_may(tmp_pa
     pillow = Pillow(
         name="cases", outputs=("cases",), filter=KeepAll(), transform=PythonTransform(row, ("cases",))
     )
-    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, observer=seen))
+    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, observer=seen, exception_text=True))
     run.until(lambda: seen.of("dead_letter"))
     assert len(seen.of("dead_letter")[0]["error"]) == MAX_ERROR_CHARACTERS
 
@@ -111,7 +112,9 @@ def mill(tmp_path):
 def failure(call, *args):
     with pytest.raises(Exception) as raised:  # noqa: PT011 - whatever it is
         call(*args)
-    return make_dead_letter(TailKey("p", "couch/db"), change("a"), "transform", raised.value).error
+    return make_dead_letter(
+        TailKey("p", "couch/db"), change("a"), "transform", raised.value, with_text=True
+    ).error
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,9 @@ def test_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said):
         assert re.fullmatch(said, failure(transform, document(n)))
     error: Any
     (error,) = ChunkedTransform(mill["all_of"], ("c",), chunk=5).many([document(n)])
-    assert re.fullmatch(said, make_dead_letter(TailKey("p", "couch/db"), wanted, "transform", error).error)
+    assert re.fullmatch(
+        said, make_dead_letter(TailKey("p", "couch/db"), wanted, "transform", error, with_text=True).error
+    )
 
 
 def test_a_long_reason_leaves_room_for_the_line(mill):
@@ -142,6 +147,8 @@ def test_an_error_of_pillowds_own_names_no_line():
         "PermanentError: The field 'n' has a text that is no integer."
     )
     assert (
-        make_dead_letter(TailKey("p", "couch/db"), change("a"), "filter", ValueError("never raised")).error
+        make_dead_letter(
+            TailKey("p", "couch/db"), change("a"), "filter", ValueError("never raised"), with_text=True
+        ).error
         == "ValueError: never raised"
     )
