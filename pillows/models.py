@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from checkpoints import Checkpoint, Seq
+from pillows.errors import PermanentError
 
 #: Bits of the leaf version, below the epoch, in a write version.
 VERSION_BITS = 40
@@ -27,8 +28,27 @@ def revision_number(rev: str) -> int:
 
 
 def write_version(epoch: int, leaf_version: int) -> int:
-    """Return what a keyed target stores to reject older states: the epoch outranks the leaf version."""
+    """Return what a keyed target stores to reject older states: the epoch outranks the leaf version.
+
+    Raises:
+        PermanentError: the leaf version would flow into the epoch; see `check_leaf_version`.
+    """
+    check_leaf_version(leaf_version)
     return epoch << VERSION_BITS | leaf_version
+
+
+def check_leaf_version(leaf_version: int) -> None:
+    """Refuse a document whose revision numbers add up to more than a write version holds.
+
+    No edits come there; a revision that was written with `new_edits=false` may have any number.
+
+    Raises:
+        PermanentError: they do.
+    """
+    if leaf_version >> VERSION_BITS:
+        raise PermanentError(
+            f"The numbers of its revisions add up to {leaf_version}, more than 2^{VERSION_BITS} - 1."
+        )
 
 
 def epoch_of(write_version: int) -> int:

@@ -24,7 +24,7 @@ from pillows.delivery.items import Item, Outcome
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import FatalError, PermanentError, StoppedError
-from pillows.models import Change, ChangeBatch, Document, DocumentRows, Row
+from pillows.models import Change, ChangeBatch, Document, DocumentRows, Row, check_leaf_version
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
 from pillows.stages.filters import Filter
@@ -190,12 +190,14 @@ class Pipeline:
         self._stage = "filter"
         if change.defect:
             raise PermanentError(change.defect)
+        check_leaf_version(change.leaf_version)
         if change.deleted:
             return None if self._pillow.keep_deleted else without_rows(change)
         if not stages.filter(change):
             return None if self._pillow.keep_departed else without_rows(change)
         self._stage = "trigger"
         document = stages.trigger(change)
+        check_leaf_version(document.leaf_version)  # may be newer
         if document.deleted:  # since the feed told of it
             return None if self._pillow.keep_deleted else without_rows(document)
         if self._chunked:

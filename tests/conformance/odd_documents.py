@@ -59,6 +59,7 @@ def _raws(draw: st.DrawFn) -> bytes:
 
 odd_rows: st.SearchStrategy[Row | bytes] = _mappings | _raws()
 odd_ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30) | st.just("x" * 600)
+odd_versions = st.integers(1, 2**40) | st.sampled_from([2**60 - 1, 2**63, 2**64])
 
 
 class OddDocumentConformance:
@@ -84,21 +85,33 @@ class OddDocumentConformance:
         result = _write_beside_another(target, b'{"a":%b1%b}' % (b"[" * levels, b"]" * levels))
         assert set(result.dead) <= {"odd"}
 
+    @pytest.mark.parametrize("generation", [2**40, 2**60 - 1, 2**63, 2**70])
+    def test_b4_a_document_of_a_huge_revision_is_dead_and_has_no_version(
+        self, target: Target, generation: int
+    ) -> None:
+        odd = document("odd", generation, {"n": 1})
+        deleted = document("deleted", generation)
+        with opened(target, "docs") as transport:
+            result = _write(transport, [odd, deleted, document("other", 1, {"n": 1})])
+        assert set(result.dead) == {"odd", "deleted"}
+        assert set(rows(target)) == {"other"}
+        assert target.write_version("docs", "odd") is None
+
     def test_a_document_drawn_at_random_never_stops_the_others(self, target: Target) -> None:
         with opened(target, "docs") as transport:
 
             @settings(
                 max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
             )
-            @given(drawn=st.lists(st.tuples(odd_ids, odd_rows), min_size=1, max_size=8))
-            def write(drawn: Sequence[tuple[str, Any]]) -> None:
+            @given(drawn=st.lists(st.tuples(odd_ids, odd_versions, odd_rows), min_size=1, max_size=8))
+            def write(drawn: Sequence[tuple[str, int, Any]]) -> None:
                 self._assert_all_settled(transport, drawn)
 
             write()
 
-    def _assert_all_settled(self, transport: Transport, drawn: Sequence[tuple[str, Any]]) -> None:
+    def _assert_all_settled(self, transport: Transport, drawn: Sequence[tuple[str, int, Any]]) -> None:
         turn = next(_UNIQUE)
-        odd = [document(f"{turn}-{n}-{id}", 1, row) for n, (id, row) in enumerate(drawn)]
+        odd = [document(f"{turn}-{n}-{id}", version, row) for n, (id, version, row) in enumerate(drawn)]
         others = [document(f"{turn}-before", 1, {"n": 1}), document(f"{turn}-\U0010ffff", 1, {"n": 1})]
         result = _write(transport, [others[0], *odd, others[1]])
         assert result.dead.keys() <= {each.id for each in odd}

@@ -34,8 +34,8 @@ def encode_batch(batch: Batch, outputs: Iterable[str]) -> tuple[list[Mapping[str
     encoded: list[Mapping[str, bytes]] = []
     dead: dict[str, str] = {}
     for document in newest(batch.documents):
-        version = write_version(batch.epoch, document.leaf_version)
         try:
+            version = write_version(batch.epoch, document.leaf_version)
             encoded.append({output: encode_document(output, document, version) for output in outputs})
         except PermanentError as error:
             dead[document.id] = str(error)

@@ -15,7 +15,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.errors import ConfigError
-from pillows.models import Batch, WriteResult, write_version
+from pillows.models import VERSION_BITS, Batch, WriteResult, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
 from pillows.transports.couchdb.options import CouchdbOutput
@@ -98,7 +98,9 @@ class CouchdbTransport(KeyedTransport):
             )
             for output, writer in self._writers.items()
         ]
-        return _merge_results(results, {d.id: write_version(batch.epoch, d.leaf_version) for d in documents})
+        return _merge_results(
+            results, {d.id: batch.epoch << VERSION_BITS | d.leaf_version for d in documents}
+        )
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Remove documents that the pass did not meet; see `Transport.finish_pass`."""

@@ -63,7 +63,12 @@ class UpsertWriter:
         written_over: dict[str, WrittenOver] = {}
         for document, rows in items:
             leaves = known.get(document.id, [])
-            ours, stored = write_version(epoch, document.leaf_version), get_stored_version(leaves)
+            try:
+                ours = write_version(epoch, document.leaf_version)
+            except PermanentError as error:
+                dead[document.id] = str(error)
+                continue
+            stored = get_stored_version(leaves)
             if stored is not None and stored >= ours:
                 refused[document.id] = stored
                 continue

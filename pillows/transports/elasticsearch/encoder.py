@@ -81,11 +81,11 @@ def encode_operations(
             if rows:  # without rows nothing is to be done: it can't be stored
                 dead[document.id] = reason
             continue
-        version = write_version(epoch, document.leaf_version)
-        if not rows:
-            made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
-            continue
         try:
+            version = write_version(epoch, document.leaf_version)
+            if not rows:
+                made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
+                continue
             source = _encode_source(rows, quoted)
             if deleted_at_ms is not None and _TOMBSTONE_FIELD.search(source):
                 raise ValueError(f"a field {DELETED_AT} would make it a tombstone")  # noqa: TRY301 - as below

@@ -51,10 +51,9 @@ def encode_batch(batch: Batch, tables: Sequence[Table]) -> tuple[list[Encoded], 
     """
     ready: list[Encoded] = []
     dead: dict[str, str] = {}
-    floor = write_version(batch.epoch, 0)
     for number, document in enumerate(sorted(newest(batch.documents), key=_BY_ID), start=1):
-        version = floor | document.leaf_version
         try:
+            version = write_version(batch.epoch, document.leaf_version)
             head = encode_head(document, version)
             found = []
             for table in tables:

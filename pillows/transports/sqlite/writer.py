@@ -39,7 +39,11 @@ class SqliteBatchWriter:
         dead: dict[str, str] = {}
         for document in documents:
             self._check_cancelled()
-            ours = write_version(batch.epoch, document.leaf_version)
+            try:
+                ours = write_version(batch.epoch, document.leaf_version)
+            except PermanentError as error:
+                dead[document.id] = str(error)
+                continue
             theirs = known.get(document.id, {})
             stored = max((found.write_version for found in theirs.values()), default=-1)
             if stored >= ours:

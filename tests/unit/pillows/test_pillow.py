@@ -287,3 +287,23 @@ def _raw(body):
     import msgspec
 
     return msgspec.Raw(msgspec.json.encode(body))
+
+
+@pytest.mark.parametrize("generation", [2**40, 2**60 - 1, 2**63])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_b4_a_document_of_a_huge_revision_is_a_dead_letter_and_raises_no_epoch(
+    tmp_path, started, generation, deleted
+):
+    target = MemoryTransport()
+    odd = change("odd", f"{generation}-a", deleted=deleted)
+    feed = ListFeed([batch("1-a", change("a"), odd, change("b"), caught_up=True)])
+    made = plan(
+        tmp_path, feed, target, pillow=pillow_of(PythonFilter(lambda doc: True), PassThrough(("cases",)))
+    )
+    run = started(made)
+    run.until(lambda: run.tail.state is State.LIVE)
+    (letter,) = made.dead_letters.list(KEY)
+    assert letter.id == "odd"
+    assert str(generation) in letter.error
+    assert run.finish().epoch == 1
+    assert set(target.live()) == {"a", "b"}
