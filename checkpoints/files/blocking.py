@@ -1,7 +1,7 @@
 """Calls that block (the disk), made where they stop nobody else.
 
 Under gevent an inline `fsync` stops every greenlet: 4.5 ms at the 99th percentile on an idle disk and
-114 ms beside another writer, against 2.7 and 16 ms through the hub's thread pool. In a plain script
+114 ms beside another writer, against 2.7 and 16 ms through a pool of threads. In a plain script
 there is no hub: the call is made in place, and gevent is not even imported.
 """
 
@@ -11,12 +11,19 @@ import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+#: Calls at once: stores on one disk gain nothing from more.
+_THREADS = 4
+#: Seconds after which a thread ends that has nothing to do.
+_IDLE_SECONDS = 10
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function` in the hub's thread pool where the standard library is patched, else here.
+    """Call `function` in a thread of the disk's where the standard library is patched, else here.
+
+    Not in the hub's own pool: what waits there (a DNS server, a target's lock) must not hold up a checkpoint.
 
     The call is always waited for, even when the calling greenlet is killed meanwhile: two commits
     of one store must never overlap.
@@ -30,7 +37,7 @@ def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return function(*args, **kwargs)
-    task = sys.modules["gevent"].get_hub().threadpool.spawn(call_safely, lambda: function(*args, **kwargs))
+    task = _get_threads().spawn(call_safely, lambda: function(*args, **kwargs))
     interruption = _wait(task)
     result, error = task.get()
     if interruption is not None:
@@ -49,6 +56,14 @@ def call_safely(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return call(), None
     except BaseException as error:  # noqa: BLE001 - raised again by the caller
         return None, error
+
+
+def _get_threads() -> Any:
+    """Return the threads that belong to this hub."""
+    hub = sys.modules["gevent"].get_hub()
+    if not hasattr(hub, "_checkpoints_threads"):
+        hub._checkpoints_threads = hub.threadpool_class(_THREADS, hub, idle_task_timeout=_IDLE_SECONDS)  # noqa: SLF001 - ours
+    return hub._checkpoints_threads  # noqa: SLF001 - ours
 
 
 def _wait(task: Any) -> BaseException | None:

@@ -1,6 +1,7 @@
-"""Runs blocking calls (a local database, fsync) in the hub's thread pool, one at a time.
+"""Runs blocking calls (a local database, fsync) in a thread of their own, one at a time.
 
-gevent runs every greenlet in one thread, so a call that waits for a disk would stop all pillows.
+gevent runs every greenlet in one thread, so a call that waits for a disk would stop all pillows. The hub's
+thread pool has ten threads for all: as many targets that wait for a lock would stop the others, and DNS.
 The caller whose turn it is owns what the calls work on (a connection, a file). The turn ends when the
 call in the thread has ended, not when the greenlet that waits for it is killed.
 """
@@ -13,8 +14,12 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import gevent
 from gevent.lock import BoundedSemaphore
+from gevent.threadpool import ThreadPool
 
 from checkpoints.files.blocking import call_safely
+
+#: Seconds after which a thread ends that has nothing to do.
+_IDLE_SECONDS = 10
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,6 +42,7 @@ class SerialWorker:
     def __init__(self, interrupt: Callable[[], None] = lambda: None) -> None:
         self._turn = BoundedSemaphore(1)
         self._interrupt = interrupt
+        self._thread: Any = None
         self.is_cancelled = False
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,7 +51,7 @@ class SerialWorker:
         self.is_cancelled = False
         try:
             call = partial(work, *args, **kwargs)
-            job: Any = gevent.get_hub().threadpool.spawn(call_safely, call)
+            job: Any = self._get_thread().spawn(call_safely, call)
         except BaseException:
             self._turn.release()
             raise
@@ -59,3 +65,10 @@ class SerialWorker:
         if error is not None:
             raise error
         return cast("T", result)
+
+    def _get_thread(self) -> Any:
+        """Return the thread, which belongs to the hub that it reports to."""
+        hub = gevent.get_hub()
+        if self._thread is None or self._thread.hub is not hub:
+            self._thread = ThreadPool(1, hub, idle_task_timeout=_IDLE_SECONDS)
+        return self._thread

@@ -1,7 +1,7 @@
 """The connection to an SQLite file, its transactions, and the thread that they run in.
 
 `sqlite3` blocks the thread that calls it: on the disk, and while another process holds the write lock.
-So every call runs in the hub's thread pool, one at a time per transport, on one connection that belongs
+So every call runs in the transport's own thread, one at a time, on one connection that belongs
 to the call whose turn it is (that is why `check_same_thread` is off). A greenlet that is killed while it
 waits interrupts SQLite, and the transaction rolls back in the thread before the next turn.
 

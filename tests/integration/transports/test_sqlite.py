@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from checkpoints import TailKey
+from checkpoints.files.blocking import run_blocking
 from pillows.errors import AccessError, ConfigError, FatalError, StateLostError
 from pillows.models import write_version
 from pillows.transports.common.columns import TableOutput
@@ -113,8 +114,8 @@ class TestSqliteConformance(TransportConformance):
         History(target, random.Random(seed)).play(steps=60)
 
 
-def transport(path: Path, key: Any = KEY, **outputs: Any) -> SqliteTransport:
-    connection = SqliteConnection(path=str(path), busy_timeout="100ms", tombstone_ttl="1h")
+def transport(path: Path, key: Any = KEY, busy_timeout: Any = "100ms", **outputs: Any) -> SqliteTransport:
+    connection = SqliteConnection(path=str(path), busy_timeout=busy_timeout, tombstone_ttl="1h")
     return SqliteTransport("local", key, connection, outputs)
 
 
@@ -419,3 +420,27 @@ def test_a_kill_within_the_commit_shows_rows_and_checkpoint_or_neither(path: Pat
         one.close()
         written = query(path, "SELECT count(*), max(CAST(doc ->> 'batch' AS INTEGER)) FROM docs")[0]
         assert written == (100 * checkpoint.changes, checkpoint.changes or None)
+
+
+def test_c2_locked_files_hold_up_neither_another_file_nor_a_checkpoint(path: Path, tmp_path: Path) -> None:
+    locked, healthy = tmp_path / "locked.db", tmp_path / "healthy.db"
+    waiting = [
+        transport(locked, TailKey(f"p{n}", "couch/cases"), "5s", docs=OUTPUTS["docs"]) for n in range(25)
+    ]
+    waiting[0].open()
+    with (
+        closing(sqlite3.connect(locked, isolation_level=None)) as db,
+        running(healthy, docs=OUTPUTS["docs"]) as one,
+    ):
+        db.execute("BEGIN IMMEDIATE")
+        writers = [gevent.spawn(each.open) for each in waiting[1:]]
+        gevent.sleep(0.1)
+        assert not any(writer.ready() for writer in writers)
+        with gevent.Timeout(3):
+            for n in range(20):
+                assert_applied(one.write(batch(document(f"d{n}", 1, {"n": n}))))
+                run_blocking(os.stat, tmp_path)
+                gevent.get_hub().threadpool.apply(os.stat, (tmp_path,))
+        gevent.killall(writers)
+    for each in waiting:
+        each.close()
