@@ -9,12 +9,14 @@ from pathlib import Path
 
 import gevent
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.servers.flooding import ENDLESS, FloodingServer, Repeated
-from tests.servers.scripted import chunk, head, json_reply
+from tests.servers.scripted import HANG, Pause, ScriptedServer, chunk, head, json_reply
 from tests.support.hub_meter import HubMeter
-from tests.support.sizes import size
-from tests.unit.pillows.feed.wire import PAGE_HEAD, feed_of, info, row, taking
+from tests.support.sizes import proving, size
+from tests.unit.pillows.feed.wire import PAGE_HEAD, couchdb, feed_of, info, page, reply, row, taking
 
 #: The hub is never held up for longer; a busy machine, which runs other tests, gets more.
 TURN_SECONDS = size(ci=0.5, proof=0.1)
@@ -114,3 +116,76 @@ def test_c4_an_answer_that_nobody_can_hold_costs_bounded_memory(long):
 def test_c4_an_endless_answer_to_a_question_costs_bounded_memory(path):
     routes = answer_changes((CLOSED, 1)) | {path: [(CLOSED + b'{"uuid":"', 1), (b"x" * 60_000, ENDLESS)]}
     assert "larger" in str(survive(routes, seconds=20.0))
+
+
+# --- whatever a server answers
+
+ANY_BYTES = st.one_of(
+    st.binary(max_size=300),
+    st.sampled_from(
+        [
+            b"\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 103 Early Hints\r\n\r\n",
+            b"HTTP/1.1 999 What\r\nContent-Length: 5\r\n\r\n",
+            b"HTTP/1.1 429 Slow\r\nRetry-After: inf\r\nContent-Length: 0\r\n\r\n",
+            b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n",
+            head(chunked=True),
+            head(Connection="close"),
+            head(length=10**15),
+            head(Content_Encoding="gzip", Connection="close"),
+            head(chunked=True, Content_Encoding="deflate"),
+            head(content_type="text/html") + b"<html>",
+            b"ffffffff\r\n",
+            b"0\r\n",
+            b"1\r\n\n\r\n",
+            b"X: y\r\n",
+            chunk(b"x" * 4000),
+            chunk(PAGE_HEAD),
+            chunk(row(1) + b",\r\n"),
+            chunk(row(2, deleted=True) + b"\n"),
+            chunk(b'{"seq":' + b"[" * 2000),
+            chunk(b'],\n"last_seq":"9-x","pending":0}\n'),
+            PAGE_HEAD,
+            row(3) + b",\n",
+            b'{"results":[' + row(4),
+            b"," + row(5),
+            b'{"id":"a","changes":[{"rev":"1-a"}],"doc":NaN}\n',
+            b'{"error":"x","reason":"',
+            b"\x00" * 1000,
+            gzip.compress(bytes(3 * MIB)),
+            EMPTY_BLOCK,
+            b'{"uuid":',
+            b"[{" * 500,
+        ]
+    ),
+)
+ANSWERS = st.lists(
+    st.tuples(ANY_BYTES, st.sampled_from([1, 1, 1, 2, 50, 10_000, 1_000_000, ENDLESS])), max_size=8
+)
+
+
+@settings(
+    max_examples=size(ci=6, proof=300),
+    deadline=None,
+    derandomize=not proving(),
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(answers=ANSWERS, path=st.sampled_from(["/", "/db", "/db/_changes", "/db/_changes", "/db/_changes"]))
+def test_c_a_server_that_answers_anything_harms_nobody(answers, path):
+    """It freezes nothing, fills no memory, and never disturbs the pillow beside it."""
+    healthy = couchdb(ScriptedServer())
+    tail = [
+        head(chunked=True) + chunk(b"\n"),
+        *[s for n in range(2, 2000) for s in (chunk(row(n) + b"\n"), Pause(0.01))],
+    ]
+    healthy.on("GET", "/db/_changes", reply(page([row(1)], "1-tok")), [*tail, HANG])
+    with healthy, taking(feed_of(healthy.url)) as beside:
+        beside.until(lambda: len(beside.ids) > 5)
+        began, before = time.monotonic(), len(beside.ids)
+        survive(answer_changes((head(chunked=True), 1)) | {path: answers}, seconds=size(ci=0.5, proof=2.0))
+        seconds = time.monotonic() - began
+        assert len(beside.ids) - before > 20 * seconds, "of the hundred rows that came each second"
+        assert beside.error is None
