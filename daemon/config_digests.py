@@ -31,7 +31,10 @@ def digest(value: object) -> str:
 def source_digest(settings: PillowConfig) -> str:
     """Return the digest of the settings that a position depends on. Not the URL: a server may move."""
     fields = ("connection", "database", "selector", "doc_ids", "design")
-    return digest({field: getattr(settings.source, field) for field in fields})
+    values = {field: getattr(settings.source, field) for field in fields}
+    if settings.source.filter_function is not None:  # older digests have no such fields
+        values |= {name: getattr(settings.source, name) for name in ("filter_function", "filter_arguments")}
+    return digest(values)
 
 
 def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:

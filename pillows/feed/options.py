@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,19 @@ Documents = Literal["auto", "include_docs", "bulk_get"]
 
 #: How the head of the feed is followed.
 Mode = Literal["auto", "continuous", "longpoll"]
+
+
+#: Parameters of `_changes` (CouchDB docs, "/{db}/_changes"): an argument would replace one of ours.
+RESERVED_ARGUMENTS = frozenset(
+    (
+        *("attachments", "att_encoding_info", "conflicts", "descending", "doc_ids", "feed", "filter"),
+        *("heartbeat", "include_docs", "last-event-id", "limit", "seq_interval", "since", "style"),
+        *("timeout", "view"),
+    )
+)
+
+#: `design/function`: a filter function of a design document.
+FilterFunction = Annotated[str, Field(pattern=r"^[^_/][^/]*/[^/]+$")]
 
 
 class SourceOptions(Options):
@@ -42,6 +55,9 @@ class SourceOptions(Options):
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
             are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
             scan the whole database for them (`changes_doc_ids_optimization_threshold`).
+        filter_function: also such a filter: a function in a design document of the database, as
+            `design/function`. CouchDB runs it for each change, slowly.
+        filter_arguments: what the function finds in `req.query`.
         on_filtered, deletes: must be `ignore` with a server-side filter: CouchDB then reports
             neither deletes nor documents that leave the selection.
     """
@@ -63,18 +79,31 @@ class SourceOptions(Options):
     selector: dict[str, object] | None = None
     doc_ids: list[str] | None = None
     design: bool = False
+    filter_function: FilterFunction | None = None
+    filter_arguments: dict[str, str] = Field(default_factory=dict)
     on_filtered: Literal["remove", "ignore"] = "remove"
     deletes: Literal["remove", "ignore"] = "remove"
 
     @property
     def filtered(self) -> bool:
         """Whether the server filters the feed."""
-        return self.selector is not None or self.doc_ids is not None or self.design
+        return bool(self._filters)
+
+    @property
+    def _filters(self) -> list[str]:
+        values = {name: getattr(self, name) for name in ("selector", "doc_ids", "design", "filter_function")}
+        return [name for name, value in values.items() if value is not None and value is not False]
 
     @model_validator(mode="after")
     def _server_filters_only_for_append_only_data(self) -> Self:
-        if sum((self.selector is not None, self.doc_ids is not None, self.design)) > 1:
-            raise ValueError("has more than one of selector, doc_ids and design; keep one")
+        if len(self._filters) > 1:
+            raise ValueError(f"has more than one filter: {', '.join(self._filters)}; keep one")
+        if self.filter_arguments and self.filter_function is None:
+            raise ValueError("has `filter_arguments` without `filter_function`; add it, or remove them")
+        if reserved := sorted(RESERVED_ARGUMENTS.intersection(self.filter_arguments)):
+            raise ValueError(
+                f"`filter_arguments` has {', '.join(reserved)}, which CouchDB reads itself; rename"
+            )
         if self.filtered and (self.on_filtered, self.deletes) != ("ignore", "ignore"):
             raise ValueError(
                 "a filter in the server needs `on_filtered: ignore` and `deletes: ignore`, since CouchDB "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -76,6 +76,9 @@ def filter_query(source: SourceOptions) -> str:
         return "&filter=_selector"
     if source.doc_ids is not None:
         return "&filter=_doc_ids"
+    if source.filter_function is not None:
+        arguments = {"filter": source.filter_function} | source.filter_arguments
+        return f"&{urlencode(arguments)}"
     return f"&filter={quote('_design')}" if source.design else ""
 
 

@@ -15,9 +15,10 @@ import pytest
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
 from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
-from pillows.feed import catch_up, fetch_mode, identity_check, requests
+from pillows.feed import catch_up, identity_check, requests
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.documents import fetch_mode
 from pillows.feed.options import SourceOptions
 from pillows.feed.recorded import RecordedFeed
 from pillows.feed.requests import Page
@@ -387,3 +388,17 @@ def test_a_recorded_answer_replays_as_the_feed_it_was(couch_db, tmp_path, kind):
     with taking(RecordedFeed(file, clock=FakeClock()), middle) as rest:
         rest.until(lambda: caught_up(rest))
     assert taken.ids == [c.id for c in taken.batches[0].changes] + rest.ids
+
+
+def test_g5_a_filter_function_with_arguments_is_read_and_followed(couch_db):
+    function = "function(doc, req) { return doc.region === req.query.region; }"
+    couch_db.put("_design/app", filters={"by_region": function})
+    for n in range(6):
+        couch_db.put(f"doc-{n}", region="eu" if n % 2 else "us")
+    options = {"on_filtered": "ignore", "deletes": "ignore", "filter_function": "app/by_region"}
+    with taking(feed(couch_db.server_url, couch_db, **options, filter_arguments={"region": "eu"})) as taken:
+        taken.until(lambda: len(taken.ids) == 3)
+        couch_db.put("late", region="eu")
+        taken.until(lambda: "late" in taken.ids)
+    assert taken.error is None
+    assert sorted(taken.ids) == ["doc-1", "doc-3", "doc-5", "late"]

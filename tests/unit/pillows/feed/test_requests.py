@@ -15,6 +15,7 @@ from pillows.feed.requests import (
     PAGE_BYTES,
     Page,
     filter_body,
+    filter_query,
     page_query,
     plan_page,
     tail_query,
@@ -145,3 +146,27 @@ def test_a_longpoll_has_a_limit_and_the_ids_of_a_group_are_named_alone():
 
 def test_the_bounds_of_a_page_are_those_that_were_measured():
     assert (INTERVAL, PAGE_BYTES, LARGE_DOCUMENT_BYTES) == (100, 8_388_608, 16_384)
+
+
+FUNCTION = {"filter_function": "app/by region", "on_filtered": "ignore", "deletes": "ignore"}
+
+
+def test_g5_a_filter_function_gets_its_arguments():
+    options = SourceOptions(connection="c", database="db", **FUNCTION, filter_arguments={"region": "a&b=c"})
+    assert options.filtered
+    assert filter_query(options) == "&filter=app%2Fby+region&region=a%26b%3Dc"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        FUNCTION | {"filter_arguments": {"since": "0"}},
+        FUNCTION | {"design": True},
+        FUNCTION | {"deletes": "remove"},
+        FUNCTION | {"filter_function": "_design"},
+        FUNCTION | {"filter_function": None, "filter_arguments": {"a": "b"}},
+    ],
+)
+def test_g5_a_filter_function_has_the_limits_of_filters_in_the_server(wrong):
+    with pytest.raises(ValueError, match="filter"):
+        SourceOptions(connection="c", database="db", **wrong)
