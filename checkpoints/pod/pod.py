@@ -117,6 +117,8 @@ class POD(MutableMapping[Any, Any]):
         NotADirectoryError: something else is there.
     """
 
+    _hooks: EntryHooks | None = None
+
     def __init__(
         self,
         path: str | Path,
@@ -127,29 +129,21 @@ class POD(MutableMapping[Any, Any]):
         sync_interval: float | None = 5.0,
         **options: Unpack[OpenOptions],
     ) -> None:
-        self._open(
-            path,
-            None,
-            options,
+        if unknown := options.keys() - OpenOptions.__annotations__:
+            raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r}")
+        settings = Settings(
             gzipped=gzipped,
             file_size=file_size,
             sync_at=sync_at,
             sync_interval=sync_interval,
+            durable=options.get("durable", True),
+            readonly=options.get("readonly", False),
         )
-        self._begin_with(init, options)
-
-    def _open(
-        self, path: str | Path, hooks: EntryHooks | None, options: OpenOptions, **settings: Any
-    ) -> None:
-        if unknown := options.keys() - OpenOptions.__annotations__:
-            raise TypeError(f"{type(self).__name__} has no option {sorted(unknown)[0]!r}")
-        settings |= {name: options[name] for name in ("durable", "readonly") if name in options}
         self.path = Path(path).expanduser().resolve()
         self._closed = False
         close_at_exit = options.get("close_at_exit", True)
-        self._engine = open_stores.acquire(
-            self.path, Settings(**settings), hooks, close_at_exit=close_at_exit
-        )
+        self._engine = open_stores.acquire(self.path, settings, self._hooks, close_at_exit=close_at_exit)
+        self._begin_with(init, options)
 
     def _begin_with(self, init: Pairs | None, options: OpenOptions) -> None:
         overwrite = options.get("overwrite", False)

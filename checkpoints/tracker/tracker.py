@@ -48,18 +48,10 @@ class Tracker(POD, TrackerAPI):
         sync_interval: float | None = 5.0,
         **options: Unpack[OpenOptions],
     ) -> None:
-        self._open(
-            path,
-            TaskIndex(max_tries),
-            options,
-            gzipped=gzipped,
-            file_size=file_size,
-            sync_at=sync_at,
-            sync_interval=sync_interval,
-        )
+        self._hooks = TaskIndex(max_tries)
+        super().__init__(path, init, gzipped, file_size, sync_at, sync_interval, **options)
         if max_tries is not None and self._index.set_max_tries(max_tries, self.max_tries):
             self._engine.rewrite_metadata()
-        self._begin_with(init, options)
 
     @classmethod
     def from_pod(cls, source: POD, path: str | Path, **settings: Any) -> Self:
