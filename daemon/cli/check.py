@@ -129,4 +129,8 @@ def _print_findings(config_path: Path, config: Config, findings: list[Finding]) 
         made.add_row(escape(finding.place), f"[{colour}]{finding.result}[/]", escape(finding.text))
     if findings:
         print_table(made)
-    echo(f"{config_path}: the configuration is valid, {len(config.pillows)} pillows")
+    count = len(config.pillows)
+    text = f"the configuration is valid, {count} pillow{'' if count == 1 else 's'}"
+    if failed := [finding for finding in findings if finding.result != "ok"]:
+        text += f"; {len(failed)} of {len(findings)} sources and targets cannot work"
+    echo(f"{config_path}: {text}")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from daemon.cli.ask_source import NOW, ask_position
 from daemon.cli.control_client import call_control
 from daemon.cli.exit_codes import CommandError
 from daemon.cli.formatting import format_time, new_grid, new_table, print_table, shorten_seq
 from daemon.cli.legacy_checkpoints import SYSTEMS, find_position, parse_token
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
+from daemon.config.load import load
+from daemon.config.models import Config
+from daemon.tail_lookup import UnknownPillowError, resolve_tail, tail_keys
+from pillows import registry
 from pillows.options import seconds
+from pillows.transports.base import AppendOnlyTransport
 
 
 @click.group()
@@ -59,20 +67,35 @@ def history(key: str, config_path: Path, as_json: bool) -> None:
     print_table(made)
 
 
+_force_option = click.option(
+    "--force", is_flag=True, help="Do not ask the source whether it knows the position."
+)
+_yes_option = click.option("--yes", is_flag=True, help="Do not ask on a terminal.")
+
+
 @checkpoint.command("set")
 @click.argument("key")
 @click.argument("seq")
+@_force_option
 @common_options
-def set_seq(key: str, seq: str, config_path: Path, as_json: bool) -> None:
-    """Move KEY to the position SEQ, as `checkpoint get` shows it."""
-    _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=parse_token(seq))
+def set_seq(key: str, seq: str, force: bool, config_path: Path, as_json: bool) -> None:
+    """Move KEY to the position SEQ, as `checkpoint get` shows it, or to the end of its source (`now`).
+
+    The source is asked first whether it knows the position.
+    """
+    if force and seq == NOW:
+        raise click.UsageError("Only the source knows where `now` is; leave out --force.")
+    position = _require_known(load(config_path, plugins=False), key, parse_token(seq), force=force)
+    _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=position)
 
 
 @checkpoint.command()
 @click.argument("key")
+@_yes_option
 @common_options
-def reset(key: str, config_path: Path, as_json: bool) -> None:
+def reset(key: str, yes: bool, config_path: Path, as_json: bool) -> None:
     """Read the whole source of KEY again, in a new pass that rewrites every row."""
+    _confirm(config_path, key, yes=yes, keyed="every row is written again, and others are removed at the end")
     _edit("checkpoint.reset", config_path, as_json=as_json, key=key)
 
 
@@ -80,8 +103,11 @@ def reset(key: str, config_path: Path, as_json: bool) -> None:
 @click.argument("key")
 @click.option("--ago", metavar="DURATION", help="Move to the position of this long ago, such as 2h.")
 @click.option("--beginning", is_flag=True, help="Move to the beginning of the source.")
+@_yes_option
 @common_options
-def rewind(key: str, ago: str | None, beginning: bool, config_path: Path, as_json: bool) -> None:
+def rewind(
+    *, key: str, ago: str | None, beginning: bool, yes: bool, config_path: Path, as_json: bool
+) -> None:
     """Move KEY back to an earlier position, without rewriting rows that are equal."""
     if (ago is None) == (not beginning):
         raise click.UsageError("Give one of --ago and --beginning.")
@@ -89,6 +115,7 @@ def rewind(key: str, ago: str | None, beginning: bool, config_path: Path, as_jso
         before = None if ago is None else time.time() - seconds(ago)
     except ValueError as error:
         raise click.UsageError(f"--ago {error}.") from error
+    _confirm(config_path, key, yes=yes, keyed="rows that differ are written again")
     _edit("checkpoint.rewind", config_path, as_json=as_json, key=key, saved_before=before)
 
 
@@ -111,27 +138,82 @@ def export(key: str, config_path: Path, as_json: bool) -> None:
     help="Read the position file of an older system; see docs/how-to/move-from-an-older-system.md.",
 )
 @click.option("--entry", help="Entry of FILE, if it has several.")
+@_force_option
 @common_options
 def import_(
-    *, key: str, file: Any, system: str | None, entry: str | None, config_path: Path, as_json: bool
+    *,
+    key: str,
+    file: Any,
+    system: str | None,
+    entry: str | None,
+    force: bool,
+    config_path: Path,
+    as_json: bool,
 ) -> None:
     """Restore the checkpoint of KEY that `export` printed into FILE (`-` is standard input).
 
-    With --from, continue from the position that an older system kept in FILE.
+    With --from, continue from the position that an older system kept in FILE. The source is asked first
+    whether it knows the position.
     """
+    config = load(config_path, plugins=False)
+    text = file.read()
+    if not text.strip():
+        raise CommandError(f"{file.name} is empty. Remedy: give the file that the checkpoint was written to")
     if system is not None:
-        position = find_position(system, file.read(), entry)
+        position = find_position(system, text, entry)
+        position = _require_known(config, key, position, force=force)
         _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=position)
         return
     if entry is not None:
         raise click.UsageError("--entry needs --from.")
     try:
-        exported = json.load(file)
+        exported = json.loads(text)
     except ValueError as error:
         raise CommandError(f"{file.name} is not JSON: {error}") from error
-    if not isinstance(exported, dict):
-        raise CommandError(f"{file.name} is not an exported checkpoint")
+    saved = exported.get("checkpoint") if isinstance(exported, dict) else None
+    if not isinstance(saved, dict) or "seq" not in saved:
+        raise CommandError(
+            f"{file.name} is not an exported checkpoint. Remedy: `pillowd checkpoint export {key}` prints one"
+        )
+    _require_known(config, key, saved["seq"], force=force)
     _edit("checkpoint.import", config_path, as_json=as_json, key=key, exported=exported)
+
+
+def _require_known(config: Config, key: str, position: Any, *, force: bool) -> Any:
+    """Return the position that the source of a configured pillow knows; see `ask_position`."""
+    try:
+        tail = resolve_tail(key, tail_keys(config))
+    except UnknownPillowError:  # only its checkpoint may be left: the edit itself decides
+        return position
+    return position if force else ask_position(config, tail, position)
+
+
+def _confirm(config_path: Path, key: str, *, yes: bool, keyed: str) -> None:
+    """Say what an edit does to each target, and ask on a terminal.
+
+    Args:
+        config_path: the configuration.
+        key: names the pillow.
+        yes: do not ask.
+        keyed: what happens in a target that has one row for each document.
+
+    Raises:
+        click.Abort: the operator said no.
+    """
+    config = load(config_path, plugins=False)
+    with suppress(UnknownPillowError):  # only its checkpoint may be left
+        tail = resolve_tail(key, tail_keys(config))
+        for entry in config.tails[tail.pillow].transport:
+            appends = _is_append_only(config.connections[entry.connection].type)
+            effect = "every row is appended once more, to the old ones" if appends else keyed
+            echo(f"{tail}: {entry.name} ({', '.join(entry.outputs)}): {effect}", err=True)
+    if not yes and sys.stdin.isatty():
+        click.confirm("Go on?", abort=True, err=True)
+
+
+def _is_append_only(type: str) -> bool:
+    """Return whether a transport only ever appends; False for one of a plugin that is not imported."""
+    return type in registry.transport_types() and issubclass(registry.transport(type), AppendOnlyTransport)
 
 
 def _edit(method: str, config_path: Path, *, as_json: bool, **arguments: Any) -> None:

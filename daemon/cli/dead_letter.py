@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,44 @@ from daemon.cli.options import Command, common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 
+#: What a control call says of one dead letter.
+DeadLetterFacts = Mapping[str, Any]
+
+#: The steps of a pillow that a document can fail in.
+STAGES = ("filter", "trigger", "transform", "transport")
+#: Lines of `list` unless --limit says otherwise.
+_LINES = 50
+#: Parts of a reason that differ from document to document: quoted values and numbers.
+_VARYING = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\d+")
+_DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which dead letters to list.
+
+    Attributes:
+        stage: the step that failed.
+        error: part of the reason, in upper or lower case.
+        since: earliest last failure, in UTC.
+        until: the last failure is before this, in UTC.
+    """
+
+    stage: str | None = None
+    error: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def holds(self, dead_letter: DeadLetterFacts) -> bool:
+        """Return whether a dead letter is chosen."""
+        at = datetime.fromtimestamp(dead_letter["at"], UTC).replace(tzinfo=None)
+        return (
+            self.stage in (None, dead_letter["stage"])
+            and (self.error is None or self.error.lower() in dead_letter["error"].lower())
+            and (self.since is None or at >= self.since)
+            and (self.until is None or at < self.until)
+        )
+
 
 @click.group("dead-letter")
 def dead_letter() -> None:
@@ -25,18 +67,79 @@ def dead_letter() -> None:
 
 
 @dead_letter.command("list")
-@click.argument("key")
+@click.argument("key", required=False)
+@click.option("--stage", type=click.Choice(STAGES), help="Choose those that failed in this step.")
+@click.option("--error", metavar="TEXT", help="Choose those whose reason holds TEXT.")
+@click.option("--since", metavar="DATE", type=_DATE, help="Choose those that failed last then, or later.")
+@click.option("--until", metavar="DATE", type=_DATE, help="Choose those that failed last before then.")
+@click.option("--each", "one_by_one", is_flag=True, help="Print a line for each, not for each reason.")
+@click.option("--limit", type=click.IntRange(min=1), help="Print at most N lines. [50; with --json all]")
 @common_options
-def list_dead_letters(key: str, config_path: Path, as_json: bool) -> None:
-    """List the dead letters of the pillow KEY, oldest first."""
+def list_dead_letters(
+    *,
+    key: str | None,
+    one_by_one: bool,
+    limit: int | None,
+    config_path: Path,
+    as_json: bool,
+    **choice: Any,
+) -> None:
+    """List the dead letters of the pillow KEY, or of all pillows, by reason.
+
+    Dates are in UTC, such as 2026-11-29 or "2026-11-29 07:30:00".
+    """
+    chosen = Choice(**choice)
     with control_client.open_control(load(config_path, plugins=False)) as call:
-        dead_letters = list(_iter_dead_letters(call, key))
+        keys = [key] if key else [f"{p['pillow']}@{p['source']}" for p in call("status")["pillows"]]
+        found = [each for k in keys for each in _iter_dead_letters(call, k) if chosen.holds(each)]
     if as_json:
-        print_json(dead_letters)
+        print_json(found[:limit])
         return
-    made = new_table("document", "transport", "stage", "since", ">failures", "next retry", "reason")
+    lines = limit or _LINES
+    if one_by_one:
+        _print_each(found[:lines])
+        rest = len(found) - lines
+    else:
+        groups = group_by_reason(found)
+        _print_groups(groups[:lines])
+        rest = len(groups) - lines
+    if rest > 0:
+        echo(f"and {rest:,} more lines; --limit {rest + lines} prints all")
+
+
+def _print_groups(groups: Sequence[Sequence[DeadLetterFacts]]) -> None:
+    made = new_table("pillow", "transport", "stage", ">documents", "since", "for example", "reason")
+    for group in groups:
+        first = group[0]
+        made.add_row(
+            escape(first["pillow"]),
+            first["transport"],
+            first["stage"],
+            f"{len(group):,}",
+            format_time(min(each["first_at"] for each in group)),
+            escape(first["id"]),
+            escape(first["error"]),
+        )
+    print_table(made)
+
+
+def group_by_reason(dead_letters: Iterable[DeadLetterFacts]) -> list[list[DeadLetterFacts]]:
+    """Return the dead letters in groups of one pillow, transport, stage and reason, the largest first.
+
+    Reasons that differ only in numbers and quoted values are the same.
+    """
+    groups: dict[tuple[str, ...], list[DeadLetterFacts]] = defaultdict(list)
+    for each in dead_letters:
+        reason = _VARYING.sub("?", each["error"])
+        groups[each["pillow"], each["transport"], each["stage"], reason].append(each)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def _print_each(dead_letters: Iterable[DeadLetterFacts]) -> None:
+    made = new_table("pillow", "document", "transport", "stage", "since", ">failures", "next retry", "reason")
     for each in dead_letters:
         made.add_row(
+            escape(each["pillow"]),
             escape(each["id"]),
             each["transport"],
             each["stage"],
@@ -100,7 +203,7 @@ def discard(key: str, ids: tuple[str, ...], every: bool, config_path: Path, as_j
     _edit("discard", "discarded", key, ids, config_path, every=every, as_json=as_json)
 
 
-def format_next_retry(dead_letter: dict[str, Any]) -> str:
+def format_next_retry(dead_letter: DeadLetterFacts) -> str:
     """Return the time of the next retry, for people."""
     if dead_letter["aborted"]:
         return "none, given up"

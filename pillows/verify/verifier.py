@@ -159,8 +159,11 @@ class Verifier:
             for output in transport.outputs
         ]
         if not self._targets:
+            names = ", ".join(each.name for each in context.transports)
             raise ConfigError(
-                "No transport of this pillow can list what it holds: append-only targets have no state."
+                f"The targets of this pillow can't be verified ({names}): files, streams and webhooks only "
+                "ever receive more, and are never read back.",
+                remedy="compare them by hand, or add a transport into a database",
             )
         # As in `Run._complete_pass`: those cannot be told from phantoms.
         self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed

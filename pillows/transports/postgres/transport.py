@@ -94,9 +94,8 @@ class PostgresTransport(KeyedTransport):
             if standby:
                 raise ConfigError(f"The server of {self.name} is a standby.", remedy="connect to the primary")
             statements = list_missing(cursor, self._tables, self.connection.schema_)
-        start = (
-            f"a start will run: {'; '.join(map(to_text, statements))}" if statements else "the tables exist"
-        )
+        lines = "".join(f"\n  {to_text(each)};" for each in statements)
+        start = f"a start will run:{lines}" if statements else "the tables exist"
         warning = "" if encoding == "UTF8" else f"; {_ENCODING_WARNING.format(encoding)}"
         return f"PostgreSQL {version}, database {database}, as {user}; {start}{warning}"
 

@@ -462,13 +462,13 @@ def test_a_check_tells_what_a_start_would_do_and_does_nothing(database: Postgres
         return PostgresTransport("w", KEY, options(database.dsn), outputs).check()
 
     told = checked(**one)
-    assert 'create schema "new"; create table "public"."pillowd_checkpoint"' in told
+    assert 'create schema "new";\n  create table "public"."pillowd_checkpoint"' in told
     assert 'create table "public"."cases" ("_id" text collate "C" not null,' in told
     assert database.query("select * from pg_tables where schemaname in ('public', 'new')") == []
     check(database, **one)
     assert checked(**one).endswith("the tables exist")
     assert checked(docs=mapped(name="name text", age="age int")).endswith(
-        'a start will run: alter table "public"."cases" add column "age" int'
+        'a start will run:\n  alter table "public"."cases" add column "age" int;'
     )
     with pytest.raises(ConfigError, match="is text; integer is configured"):
         checked(docs=mapped(name="name int"))

@@ -198,3 +198,26 @@ def test_test_may_set_the_change_beside_the_document(
 """
     code, _, said = checked(tmp_path, tested, capsys)
     assert code == 0, said
+
+
+def test_i10_connect_counts_what_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a-file").touch()
+    good = GOOD.replace("path: t.sqlite", f"path: {tmp_path}/a-file/t.sqlite")
+    _, said, _ = checked(tmp_path, good, capsys, "--connect")
+    last = said.splitlines()[-1]
+    assert last.endswith("the configuration is valid, 1 pillow; 2 of 2 sources and targets cannot work")
+
+
+def test_i13_verify_says_that_files_cannot_be_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "pillowd.yaml"
+    state = f"daemon: {{ state_dir: {tmp_path}/state, control: {{ listen: 'unix:{tmp_path}/c.sock' }} }}"
+    text = GOOD.replace("version: 1", f"version: 1\n{state}")
+    text = text.replace("{ type: sqlite, path: t.sqlite }", f"{{ type: jsonl, folder: {tmp_path}/lines }}")
+    text = text.replace('{ table: x, columns: { n: "n text" } }', "{ file: x }").replace(
+        "table: y", "file: y"
+    )
+    config.write_text(text)
+    assert run_command(["verify", "cases", "--config", str(config)]) == 78
+    assert "can't be verified (lite): files, streams and webhooks" in capsys.readouterr().err
