@@ -452,3 +452,8 @@ def test_an_edit_that_was_taken_back_delays_no_history_entry(tmp_path, monkeypat
 
 def refuse_to_write(*_arguments, **_options):
     raise OSError(28, "No space left on device")
+
+
+def test_the_first_edit_of_a_tail_without_checkpoint_is_counted_once(tmp_path):
+    with CheckpointStore(tmp_path) as store:
+        assert store.edit(KEY, lambda _: at(1)).edits == 1
