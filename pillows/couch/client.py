@@ -21,11 +21,12 @@ from ibmcloudant.cloudant_v1 import CloudantV1
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator
 from pillows.couch.cloudant import create_cloudant
-from pillows.couch.errors import ForbiddenError, RefusedError, classify
+from pillows.couch.errors import ForbiddenError, RefusedError, RejectedError, ServerError, classify
 from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
 from pillows.couch.explain import explain_failure, explain_page
 from pillows.couch.http_session import create_session
 from pillows.couch.login_throttle import LoginThrottle
+from pillows.couch.nodes import Nodes
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, StreamingResponse, UnreadableError
 from pillows.couch.trust import find_trusted_certificates
@@ -56,6 +57,13 @@ class _Request:
     silent_seconds: float = 0.0
 
 
+#: Asks a node whether it serves; needs no credentials.
+_UP = _Request(method="GET", path="/_up")
+
+#: What a node in maintenance answers to that, and a proxy before a dead one.
+_MAINTENANCE = {404, 502, 503, 504}
+
+
 class CouchClient:
     """A client of one server, shared by all feeds that read from it.
 
@@ -72,6 +80,7 @@ class CouchClient:
         self._throttle = LoginThrottle(self.clock)
         self._users = 0
         self._http = create_session(connection)
+        self._nodes = Nodes(connection.urls, self.clock)
         self._trusted = find_trusted_certificates(connection.ca_bundle)
         self._authenticator: Authenticator = create_authenticator(
             connection.auth, self._log_in, self.clock, self._throttle
@@ -243,11 +252,37 @@ class CouchClient:
             raise AccessError(error.args[0], remedy=error.remedy) from None
 
     def _send(self, request: _Request, headers: dict[str, str]) -> requests.Response:
+        """Send a request to the first node that takes it; what may have been applied is not sent again."""
+        failure: PillowError | None = None
+        for url in self._nodes.order():
+            try:
+                if self._nodes.needs_check(url):
+                    self._send_to(url, _UP, {}).close()
+            except AwayError as error:
+                self._nodes.avoid(url)
+                failure = error
+                continue
+            except PillowError as error:
+                if isinstance(error, RejectedError | ServerError) and error.status in _MAINTENANCE:
+                    self._nodes.avoid(url)
+                    failure = error
+                    continue
+            try:
+                return self._send_to(url, request, headers)
+            except AwayError as error:
+                self._nodes.avoid(url)
+                failure = error
+            except ServerError:
+                self._nodes.avoid(url)
+                raise
+        raise failure or RetryableError("No node takes requests.")
+
+    def _send_to(self, url: str, request: _Request, headers: dict[str, str]) -> requests.Response:
         timeouts = self.connection.timeouts
-        with self.translate_errors():
+        with self.translate_errors(url):
             response = self._http.request(
                 request.method,
-                self.connection.url + request.path,
+                url + request.path,
                 data=request.body,
                 headers=headers,
                 stream=True,
@@ -276,30 +311,33 @@ class CouchClient:
         return response
 
     @contextmanager
-    def translate_errors(self) -> Iterator[None]:
+    def translate_errors(self, url: str = "") -> Iterator[None]:
         """Turn errors of requests, urllib3 and the socket into errors of `pillows.errors`.
 
         Secrets are removed from the messages, although none of these libraries adds them.
+
+        Args:
+            url: the node, if it is not the first.
         """
         try:
             yield
         except PillowError:
             raise
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise ConfigError(self._describe(error), remedy="check the connection's url") from None
+            raise ConfigError(self._describe(error, url), remedy="check the connection's url") from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             self._throttle.record_broken_connection()
             if is_untrusted_certificate(error):
                 raise AccessError(
-                    f"The server's certificate is not trusted: {self._describe(error)}",
+                    f"The server's certificate is not trusted: {self._describe(error, url)}",
                     remedy="set the connection's `ca_bundle`",
                 ) from None
             kind = AwayError if is_connect_failure(error) else RetryableError
-            raise kind(self._describe(error)) from None
+            raise kind(self._describe(error, url)) from None
 
-    def _describe(self, error: BaseException) -> str:
+    def _describe(self, error: BaseException, url: str) -> str:
         redactor = Redactor(self._authenticator.get_secrets(), is_foreign=True)
-        text = explain_failure(error, self.connection.url) or f"{type(error).__name__}: {error}"
+        text = explain_failure(error, url or self.connection.url) or f"{type(error).__name__}: {error}"
         return redactor.redact(text)[:500]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from pillows.options import Duration, Options, Secret
 from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
@@ -100,7 +100,8 @@ class CouchConnection(Options):
     """A CouchDB server (or Cloudant, or anything that speaks its protocol).
 
     Attributes:
-        url: `https://couch.example:6984`, without user and password.
+        url: `https://couch.example:6984`, without user and password; a list for a cluster without a balancer.
+        other_urls: the further nodes of that list: tried in turn, healthy ones first.
         auth: credentials; none for an open server.
         ca_bundle: certificates to trust instead of the system's.
         client_cert: our certificate with its key in one PEM file, or with the key in `client_key`.
@@ -111,12 +112,30 @@ class CouchConnection(Options):
 
     type: Literal["couchdb"] = "couchdb"
     url: str
+    other_urls: tuple[str, ...] = ()
     auth: Auth | None = None
     ca_bundle: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
     timeouts: Timeouts = Timeouts()
     fetches: int = Field(default=4, ge=1, le=32)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All nodes."""
+        return (self.url, *self.other_urls)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_list(cls, values: object) -> object:
+        if isinstance(values, dict) and isinstance(urls := values.get("url"), list | tuple) and urls:
+            return values | {"url": urls[0], "other_urls": tuple(urls[1:])}
+        return values
+
+    @field_validator("other_urls")
+    @classmethod
+    def _plain_http_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(cls._a_plain_http_url(url) for url in urls)
 
     @field_validator("url")
     @classmethod

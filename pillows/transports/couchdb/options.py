@@ -27,4 +27,4 @@ class CouchdbOutput(OutputOptions):
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the database on its server; see `OutputOptions.addresses`."""
-        return frozenset({("couchdb", to_server_address(connection.url), self.database)})
+        return frozenset(("couchdb", to_server_address(url), self.database) for url in connection.urls)

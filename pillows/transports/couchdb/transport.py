@@ -52,7 +52,7 @@ class CouchdbTransport(KeyedTransport):
         if not isinstance(connection, CouchConnection):
             return
         for output, options in self.outputs.items():
-            if (connection.url, database) == (self.connection.url, options.database):
+            if database == options.database and set(connection.urls) & set(self.connection.urls):
                 raise ConfigError(
                     f"Output {output!r} is the source itself.", remedy="name another database to write to"
                 )
