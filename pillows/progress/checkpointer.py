@@ -171,16 +171,20 @@ class Checkpointer:
         if self._copy_to_target is not None and self._in_target != checkpoint:
             self._in_target = checkpoint if self._copy_to_target(checkpoint) else None
 
-    def _interval_seconds(self) -> float:
-        if not self._has_unflushed():
-            return self._options.interval
+    @property
+    def flush_seconds(self) -> float:
+        """The longest time that dead letters wait for the disk."""
         return min(self._options.interval, max(UNFLUSHED_SECONDS, UNFLUSHED_SAVES * self._save_seconds))
 
-    def _has_unflushed(self) -> bool:
+    def _interval_seconds(self) -> float:
+        return self.flush_seconds if self.has_unflushed() else self._options.interval
+
+    def has_unflushed(self) -> bool:
+        """Return whether a dead letter of the tail is not on disk yet."""
         return self._dead_letters is not None and self._dead_letters.unsynced(self._key)
 
     def _flush_dead_letters(self) -> None:
-        if self._dead_letters is not None and self._has_unflushed():
+        if self._dead_letters is not None and self.has_unflushed():
             self._dead_letters.sync()
 
     def _is_in_target(self, checkpoint: Checkpoint) -> bool:

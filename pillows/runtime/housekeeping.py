@@ -47,6 +47,11 @@ class Housekeeping:
         """Repeat these jobs, each in a greenlet of its own while it runs."""
         self._timer = gevent.spawn(self._run, jobs)
 
+    def start_soon(self, job: Job, seconds: float) -> None:
+        """Start a job after this time as well, unless it runs or waits already."""
+        if job not in self._running or self._running[job].dead:
+            self._running[job] = gevent.spawn(self._attempt, job, seconds)
+
     def kill(self, *jobs: Job) -> None:
         """Kill these jobs and start no more of any; all jobs unless given."""
         if self._timer is not None:
@@ -63,7 +68,9 @@ class Housekeeping:
                 if job not in self._running or self._running[job].dead:
                     self._running[job] = gevent.spawn(self._attempt, job)
 
-    def _attempt(self, job: Job) -> None:
+    def _attempt(self, job: Job, delay_seconds: float = 0.0) -> None:
+        if delay_seconds and self._clock.wait(self._halt, delay_seconds):
+            return  # the end of the run saves
         try:
             job.run()
         except BaseException as error:  # noqa: BLE001 - the run that owns the jobs raises it

@@ -85,6 +85,7 @@ class TailRun:
         self._trouble: Exception | None = None
         self._writes_began: list[float] = []  # monotonic seconds of those in flight, oldest first
         self._housekeeping = Housekeeping(services.clock, halt, self._fail)
+        self._save = Job(self._save_if_due, settings.checkpoints.interval)
 
     def run(self) -> None:
         """Carry changes until `halt` is set, then drain.
@@ -96,10 +97,9 @@ class TailRun:
         """
         with self.open() as pipeline, ExitStack() as stack:
             redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all, DUE_SECONDS, True)
-            save = Job(self._save_if_due, self._settings.checkpoints.interval)
             lag = Job(self._ask_for_lag, LAG_SECONDS)
             housekeeping = self._housekeeping
-            housekeeping.start([redelivery, save, lag])
+            housekeeping.start([redelivery, self._save, lag])
             stack.callback(housekeeping.kill, redelivery, lag)  # before the pusher takes no more
             checkpoint = self._opened.checkpoint
             # Closed here: the garbage collector would close that of a killed run at any time, or at exit.
@@ -267,6 +267,8 @@ class TailRun:
         self._monitor.note_trouble("copy", "")  # the rows brought the checkpoint along
         self._monitor.note_move(move)
         self._note_save()
+        if self._opened.checkpointer.has_unflushed():  # no later batch may come to save them
+            self._housekeeping.start_soon(self._save, self._opened.checkpointer.flush_seconds)
 
     def _finish_pass(self) -> None:
         """Sweep: the pass has seen everything, so rows that it did not write again are gone from the source.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -10,9 +12,11 @@ from gevent.event import Event
 from checkpoints import Checkpoint, Seq
 from checkpoints.files.directory import Directory
 from pillows.dead_letters.dead_letter import make_dead_letter
+from pillows.dead_letters.store import DeadLetters
 from pillows.errors import FencedError, RetryableError, StateLostError
 from pillows.models import Change, write_version
 from pillows.pillow import Pillow
+from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
@@ -268,3 +272,25 @@ def test_a_target_never_saves_a_checkpoint_past_a_document_that_may_have_gone_ba
         run.greenlet.get(timeout=60)
 
     assert target.target["checkpoint"].seq == Seq.BEGINNING
+
+
+def test_a_lone_dead_letter_on_a_quiet_feed_is_on_disk_within_a_second(tmp_path, running):
+    """No later batch comes to save it, and the next regular save is far away."""
+    seen = Recorder()
+    feed = ListFeed([batch(1, change("bad"), caught_up=True)])
+    options = CheckpointOptions(interval=3600.0)
+    parts = plan(
+        tmp_path, feed, Transactional(), pillow=failing_on("bad"), observer=seen, checkpoints=options
+    )
+    run = running(parts)
+    run.until(lambda: seen.of("dead_letter"))
+    assert parts.dead_letters.unsynced(KEY)
+    run.until(lambda: not parts.dead_letters.unsynced(KEY), seconds=5)
+    assert list_stored_ids(tmp_path / "dead-letters") == ["bad"]
+
+
+def list_stored_ids(folder):
+    copy = folder.with_name("copy")
+    shutil.copytree(folder, copy)
+    with closing(DeadLetters(copy)) as store:
+        return [each.id for each in store.list(KEY)]
