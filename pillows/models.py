@@ -18,6 +18,9 @@ from pillows.errors import PermanentError
 #: Bits of the leaf version, below the epoch, in a write version.
 VERSION_BITS = 40
 
+#: The greatest leaf version that a write version can hold. With `new_edits=false` CouchDB stores any.
+MAX_LEAF_VERSION = (1 << VERSION_BITS) - 1
+
 #: One row of an output: named values, or a JSON object still as the bytes that CouchDB sent.
 Row = Mapping[str, Any] | msgspec.Raw
 

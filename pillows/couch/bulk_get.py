@@ -20,6 +20,7 @@ from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableErr
 from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import revision_number
+from pillows.strict_json import run_deeply
 
 #: A larger answer is asked for again in halves; the answer for a single document may be twice as large.
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -111,7 +112,7 @@ _decode_head = msgspec.json.Decoder(_Head).decode
 
 def parse_leaf(raw: msgspec.Raw) -> Leaf:
     """Return the leaf revision in a document's JSON."""
-    head = _decode_head(raw)
+    head = run_deeply(lambda: _decode_head(raw))
     return Leaf(head.id, head.rev, head.deleted, raw)
 
 

@@ -32,6 +32,7 @@ from pillows.couch.response import ActivityMonitor, StreamingResponse, Unreadabl
 from pillows.couch.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor, redact_address
+from pillows.strict_json import run_deeply
 
 T = TypeVar("T")
 
@@ -210,7 +211,7 @@ class CouchClient:
         if len(text) > _LARGE_BYTES:
             gevent.sleep(0)
         try:
-            return msgspec.json.decode(text, type=type_)
+            return run_deeply(lambda: msgspec.json.decode(text, type=type_))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             message = f"The server's answer makes no sense: {error}"
             # A proxy's error page says nothing about the documents.

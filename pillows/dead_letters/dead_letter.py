@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field
 
 from checkpoints import TailKey
-from pillows.models import Change, Document
+from pillows.models import MAX_LEAF_VERSION, Change, Document
 from pillows.options import Options
 from pillows.retry.backoff import bound_seconds
 from pillows.user_code import MAX_ERROR_CHARACTERS, describe_error
@@ -101,7 +101,7 @@ def make_dead_letter(
         transport=PIPELINE,
         id=document.id,
         rev=document.rev,
-        leaf_version=document.leaf_version,
+        leaf_version=min(document.leaf_version, MAX_LEAF_VERSION),
         stage=stage,
         error=describe_error(error, with_text=with_text),
     )

@@ -24,7 +24,7 @@ from checkpoints import Checkpoint, Seq
 from pillows.clock import Clock
 from pillows.errors import ConfigError, FatalError, RetryableError
 from pillows.feed.base import DatabaseIdentity, Feed
-from pillows.models import Change
+from pillows.models import MAX_LEAF_VERSION, Change
 from pillows.pillow import Pillow
 from pillows.stages.transforms import PassThrough
 from pillows.stages.triggers import DocumentTrigger
@@ -236,7 +236,13 @@ class Verifier:
         count = 0
         for changes, seq in self._changes(self._read_to):
             self._table.put_source(
-                (change.id, change.rev, change.leaf_version, self._find_outputs(change)) for change in changes
+                (
+                    change.id,
+                    change.rev,
+                    min(change.leaf_version, MAX_LEAF_VERSION),
+                    self._find_outputs(change),
+                )
+                for change in changes
             )
             if mark:
                 self._table.mark_in_flight(change.id for change in changes)
