@@ -18,7 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/delivery/items.py": ("tests/unit/pillows/delivery/test_items.py",),
     "pillows/delivery/stale_writes.py": ("tests/unit/pillows/delivery/test_stale_writes.py",),
     "pillows/delivery/batch_delivery.py": (
-        "tests/unit/pillows/delivery/test_batch_writer.py",
+        "tests/unit/pillows/delivery/test_batch_delivery.py",
         "tests/unit/pillows/delivery/test_items.py",
         "tests/unit/pillows/runtime/test_kept_rows.py",
         "tests/unit/pillows/runtime/test_crash_between_steps.py",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from checkpoints import Seq
 from pillows.models import ChangeBatch
-from pillows.progress.watermark import Watermark
+from pillows.progress.watermark import PendingRange, Watermark, WatermarkMove
 from tests.support.list_feed import batch, change
 
 
@@ -65,6 +66,53 @@ def test_being_caught_up_counts_once_everything_before_is_acknowledged():
 
     assert advance.caught_up
     assert advance.pending == 0
+
+
+def test_it_counts_the_changes_that_it_has_not_passed_and_forgets_the_others():
+    watermark = Watermark()
+    assert watermark.changes == 0
+    first, second, empty = arrived(watermark, 3, 2, 0)
+    assert watermark.changes == 5
+    watermark.ack({second: 2})
+    assert watermark.changes == 5, "none is passed yet"
+    watermark.ack({first: 3})
+    assert watermark.changes == 0
+    move = watermark.ack({empty: 1})
+    assert (move.changes, move.seq) == (0, Seq.of("2-x")), "what was passed before counts once"
+    assert watermark.ack({}) == WatermarkMove(), "and nothing is passed twice"
+
+
+def test_a_preview_leaves_the_count_as_it_is():
+    watermark = Watermark()
+    (first,) = arrived(watermark, 3)
+    assert watermark.peek({first: 3}).changes == 3
+    assert watermark.peek({first: 2}).changes == 0
+    assert watermark.changes == 3
+
+
+def test_a_move_tells_when_the_oldest_of_its_changes_arrived():
+    watermark = Watermark()
+    first, second = (watermark.begin(batch("1-x", change("a")), at) for at in (5.0, 9.0))
+    assert watermark.ack({second: 1}).arrived_at is None
+    assert watermark.ack({first: 1}).arrived_at == 5.0
+    plain = watermark.begin(batch("1-x", change("a")))
+    assert plain.arrived_at == PendingRange(batch("1-x")).arrived_at == 0.0
+
+
+@pytest.mark.parametrize(
+    ("purges", "found"), [([None, None], None), (["3-p", None], "3-p"), (["3-p", "5-p"], "5-p")]
+)
+def test_a_move_names_the_last_purge_that_it_passed(purges: list[str | None], found: str | None):
+    watermark = Watermark()
+    ranges = [watermark.begin(ChangeBatch(changes=(), seq=None, purge_seq=each)) for each in purges]
+    assert watermark.ack(dict.fromkeys(ranges, 1)).purge_seq == found
+
+
+@pytest.mark.parametrize(("pendings", "found"), [([7, None], 7), ([7, 0], 0), ([None, None], None)])
+def test_a_move_tells_the_newest_count_of_what_is_behind(pendings: list[int | None], found: int | None):
+    watermark = Watermark()
+    ranges = [watermark.begin(ChangeBatch(changes=(), seq=None, pending=each)) for each in pendings]
+    assert watermark.ack(dict.fromkeys(ranges, 1)).pending == found
 
 
 @given(
