@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -19,17 +16,8 @@ from pillows import BulkPusher
 from pillows.standalone.bulk_couch import _replace_rev
 from pillows.standalone.bulk_models import BulkDocument
 from pillows.standalone.bulk_pusher import PusherClosed
+from tests.support.program import run_python
 from tests.unit.pillows.standalone.bulk_life_cycle import live
-
-ROOT = Path(__file__).parents[4]
-
-
-def run(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def waiting_for(go: Event) -> Callable[[Sequence[BulkDocument]], None]:
@@ -44,7 +32,7 @@ def test_e1_each_call_returns_or_raises_in_a_patched_program() -> None:
 
 
 def test_e1_each_call_returns_or_raises_in_an_ordinary_program() -> None:
-    run("-m", "tests.unit.pillows.standalone.bulk_life_cycle")
+    run_python("-m", "tests.unit.pillows.standalone.bulk_life_cycle")
 
 
 @pytest.mark.parametrize("name", ["flush", "finish"])
@@ -159,7 +147,7 @@ assert written == [(os.getpid(), name) for name in "abc"], written
 
 @pytest.mark.parametrize("mode", ["patched", "ordinary"])
 def test_e1_a_forked_child_writes_nothing_and_is_told_so(mode: str) -> None:
-    run("-c", FORK, mode)
+    run_python("-c", FORK, mode)
 
 
 @pytest.mark.parametrize(

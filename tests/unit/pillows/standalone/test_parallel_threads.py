@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.pillows.standalone.test_bulk_life_cycle import run
+from tests.support.program import run_python
 
 HEAD = """
 import io, os, sys
@@ -37,7 +37,7 @@ for thread in set(seen):
     thread.join(10)
     assert not thread.is_alive()
 """
-    run("-c", HEAD + script, "ordinary")
+    run_python("-c", HEAD + script, "ordinary")
 
 
 @BOTH
@@ -50,7 +50,7 @@ writer = ParallelWriter([io.BytesIO(b"a\\n" * 20_000) for _ in range(3)])
 writer._call_all._call_all = refuse
 assert sum(line == b"a\\n" for line in writer) == 20_000
 """
-    run("-c", HEAD + script, mode)
+    run_python("-c", HEAD + script, mode)
 
 
 @BOTH
@@ -78,7 +78,7 @@ except KeyboardInterrupt:
 else:
     raise AssertionError
 """
-    run("-c", HEAD + script, mode)
+    run_python("-c", HEAD + script, mode)
 
 
 @BOTH
@@ -100,4 +100,4 @@ assert os.waitpid(child, 0)[1] == 0
 assert writer.write(b"!") == 1
 assert [file.getvalue() for file in files] == [b"parent!"] * 3
 """
-    run("-c", HEAD + script, mode)
+    run_python("-c", HEAD + script, mode)

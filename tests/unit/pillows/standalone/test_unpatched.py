@@ -5,12 +5,12 @@ Each test is a program of its own. It waits for what must happen, never for a ti
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
+from tests.support.program import run_python
 
 ROOT = Path(__file__).parents[3]
 
@@ -57,15 +57,7 @@ print("done")
 
 
 def run(program: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + dedent(program) + TAIL],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+    assert run_python("-c", HEAD + dedent(program) + TAIL) == "done\n"
 
 
 # --- ParallelWriter
