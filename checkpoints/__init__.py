@@ -5,7 +5,7 @@ persistent dictionary) and `Tracker` (a persistent to-do list), with tastypy's i
 process owns a store. `SharedPOD` and `SharedTracker` let others use it over `ControlServer` and
 `ControlClient`, remote calls on a unix socket that the daemon's commands use as well.
 
-Live values, in-place updates and walks serve programs that use POD directly; the daemon needs none of them.
+Live values, in-place updates and walks are for programs that use POD directly; the daemon does not use them.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class TailKey:
         return f"{self.pillow}@{self.source}"
 
 
-#: The key of what runs for no tail.
+#: The key of work that belongs to no single tail.
 NO_TAIL = TailKey("", "")
 
 
@@ -38,7 +38,7 @@ class ConfigDigest:
 
     Attributes:
         source: database and server-side options; a change makes the position meaningless.
-        outputs: what cannot change under written rows; a change needs a new pass.
+        outputs: the settings that written rows depend on; a change needs a new pass.
         pipeline: filter and transform; a change is a warning.
     """
 
@@ -59,18 +59,19 @@ class Checkpoint:
     Attributes:
         seq: the position with every earlier change acknowledged.
         edits: how many times an operator edited it; `generation` in JSON.
-        epoch: outranks the version of every document written before it was raised.
+        epoch: the high part of write versions; raising it outranks every row that was written before.
         pass_epoch: the epoch that began the running or last pass from the beginning;
             `PASS_TO_BEGIN` after a reset, until the tail starts.
         pass_done: whether that pass was completed (caught up, and swept).
         first_pass: whether that pass fills outputs that were empty when it began.
-        instance_start_time: when the source database was created, as the source says; None unknown.
-        server_uuid: which server it was on; None unknown.
-        purge_seq: the source's purge position when last looked at; None unknown.
-        marked: whether the source database was marked with a document of the tail's own.
-        digest: the configuration that it was made under.
-        pipeline_changed_at: wall-clock seconds since when an older filter or transform's rows stand.
-        changes: how many changes were taken over the tail's life.
+        instance_start_time: when the source database was created, as the source reports it; None if unknown.
+        server_uuid: the UUID of the source's server; None if unknown.
+        purge_seq: the source's purge position when it was last read; None if unknown.
+        marked: whether the tail has written its identity token, a local document, to the source database.
+        digest: digests of the configuration at this save.
+        pipeline_changed_at: wall-clock seconds of the last change of filter or transform; rows from before
+            may still be in the outputs. None if it never changed.
+        changes: how many changes the tail has processed in its life.
         saved_at: wall-clock seconds of this save.
     """
 
@@ -90,7 +91,7 @@ class Checkpoint:
     saved_at: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the checkpoint as JSON values, the token with its own type."""
+        """Return JSON values; `seq` keeps its JSON type (string, integer or array)."""
         fields = {_JSON_NAMES.get(name, name): getattr(self, name) for name in self.__slots__}
         fields["seq"] = self.seq.value
         fields["digest"] = {name: getattr(self.digest, name) for name in ConfigDigest.__slots__}
@@ -98,20 +99,23 @@ class Checkpoint:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Checkpoint:
-        """Return the checkpoint that `to_json` was called on.
+        """Return the checkpoint in the JSON values that `to_json` returned.
 
         Raises:
-            KeyError, TypeError: it is not a checkpoint, or one of a newer format.
+            KeyError, TypeError: the value is not a checkpoint, or has a newer format.
         """
         fields = {_FIELD_NAMES.get(name, name): each for name, each in value.items()}
         return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": ConfigDigest(**value["digest"])})
 
     @classmethod
     def reset(cls, stored: Checkpoint | None) -> Checkpoint:
-        """Return the operator's reset of the stored checkpoint, if there is one: a new pass begins.
+        """Return a checkpoint that makes the tail begin a new pass when it starts.
 
-        The epoch of that pass is chosen when the tail starts, above every epoch that its targets
-        know. Identity and digests are forgotten, so a changed source is taken as it is then.
+        The start chooses an epoch above every epoch that the targets hold. The source's identity and
+        the digests are dropped, so a changed source is accepted.
+
+        Args:
+            stored: the checkpoint to reset; None if there is none.
         """
         epoch, edits = (stored.epoch, stored.edits) if stored else (0, 0)
         return cls(seq=Seq.BEGINNING, edits=edits, epoch=epoch, pass_epoch=PASS_TO_BEGIN)

@@ -1,11 +1,11 @@
 """The checkpoints of a state directory, and their history.
 
-A running tail saves, an operator edits. Each edit is counted in the checkpoint, and a save under another
-count is refused (`CheckpointMoved`), so that the tail reads again and starts where the operator put it.
+A running tail saves, an operator edits. The checkpoint counts its edits. A save with an outdated count is
+refused (`CheckpointMoved`): the tail then reads the checkpoint again and continues from there.
 
 A save appends one line to a journal (`checkpoints.journal`), however many checkpoints there are; saves
-that fall due together share it. A history entry is added once a minute at most: with tokens of 4 kB a
-history would otherwise be twenty times what a save writes.
+that fall due together share one line. A history entry is added once a minute at most: with tokens of 4 kB,
+writing the history with every save would take twenty times as many bytes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HistoryEntry:
     Attributes:
         seq: the position.
         saved_at: wall-clock seconds of the save.
-        changes: how many changes were taken by then.
+        changes: how many changes had been processed.
     """
 
     seq: Seq
@@ -54,10 +54,10 @@ class HistoryEntry:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> HistoryEntry:
-        """Return the entry that `to_json` was called on.
+        """Return the entry in the JSON values that `to_json` returned.
 
         Raises:
-            KeyError, TypeError: it is not an entry, or one of a newer format.
+            KeyError, TypeError: the value is not an entry, or has a newer format.
         """
         entry = cls(**value | {"seq": Seq.of(value["seq"])})
         if not isinstance(entry.saved_at, int | float) or not isinstance(entry.changes, int):
@@ -70,19 +70,19 @@ class HistoryEntry:
 
 
 class CheckpointStore:
-    """The checkpoints of one state directory, owned by one process; any number may read.
+    """The checkpoints of one state directory. One process writes; any number of processes may read.
 
-    Damage stops only the tails whose checkpoints it may have changed: the damaged file is kept under another
-    name when the owner opens the store, and a tail whose checkpoint is missing since is refused.
+    Damage stops only the tails whose checkpoints may be affected. When the writer opens a damaged store, it
+    keeps the damaged file under another name; `get` then raises for every tail whose checkpoint is missing.
 
     Args:
-        path: its folder, made if it is missing.
-        readonly: read what is on disk now, also while another process owns it.
+        path: the store's folder; created if it is missing.
+        readonly: read the present content of the disk, also while another process writes.
 
     Raises:
-        StoreLocked: another process owns it; the message names its pid.
-        IntegrityError: a newer pillowd wrote it; or it is damaged, and opened readonly or on a disk that
-            refuses the copy. The message names the damage and the remedies.
+        StoreLocked: another process has it open for writing; the message names its pid.
+        IntegrityError: a newer pillowd wrote it; or it is damaged, and it was opened readonly or the copy
+            of the damaged file failed. The message names the damage and the remedies.
     """
 
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
@@ -96,10 +96,10 @@ class CheckpointStore:
         self.close()
 
     def get(self, tail: TailKey) -> Checkpoint | None:
-        """Return the last saved checkpoint; None when there never was one.
+        """Return the last saved checkpoint; None if the tail never had one.
 
         Raises:
-            IntegrityError: there is one that cannot be read.
+            IntegrityError: the stored checkpoint cannot be read.
         """
         entry = self._journal.get(_checkpoint_key(tail))
         if entry is None:
@@ -110,18 +110,19 @@ class CheckpointStore:
         except _UNREADABLE as error:
             raise IntegrityError(
                 f"the checkpoint of {tail} in {self._journal.path} cannot be read: {error}. "
-                "It may be of a newer pillowd. `pillowd checkpoint set` or `reset` replaces it."
+                "A newer pillowd may have written it. "
+                f"Replace it with `pillowd checkpoint reset {tail.pillow}`, or with `pillowd checkpoint set`."
             ) from error
 
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
         """Store a running tail's checkpoint; it is on disk when this returns.
 
-        A history that cannot be read is left as it is: nothing depends on it, and the pillowd that wrote it
+        A history that cannot be read is not changed: nothing depends on it, and the pillowd that wrote it
         can still read it.
 
         Raises:
-            CheckpointMoved: the stored one has another count of edits.
-            StoreWriteError: the disk refused. The one that was saved before is still on disk.
+            CheckpointMoved: the stored checkpoint has another number of edits.
+            StoreWriteError: the write failed. The previous checkpoint is still on disk.
         """
         with self._journal.lock:
             stored = self.get(tail)
@@ -134,18 +135,18 @@ class CheckpointStore:
         self._journal.sync()
 
     def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
-        """Store an operator's edit of a checkpoint, with the next count of edits.
+        """Store an operator's edit of a checkpoint, and count it. Replace an unreadable history.
 
         Args:
             tail: the tail.
-            change: called with the stored checkpoint, or None where there is none that can be read; returns
-                the new one. A history that cannot be read is replaced.
+            change: called with the stored checkpoint, or with None if there is none or it cannot be read;
+                returns the new one.
 
         Returns:
-            The checkpoint as it was stored.
+            The stored checkpoint.
 
         Raises:
-            StoreWriteError: the disk refused; nothing was changed.
+            StoreWriteError: the write failed; nothing was changed.
         """
         with self._journal.lock:
             stored, edits = self._find_readable(tail)
@@ -169,7 +170,7 @@ class CheckpointStore:
         return sorted(TailKey(*names) for kind, *names in keys if kind == "checkpoint")
 
     def history(self, tail: TailKey) -> list[HistoryEntry]:
-        """List earlier positions, newest first: at most 20, a minute or more apart but for edits.
+        """List at most 20 earlier positions, newest first: one a minute, and one for each edit.
 
         Raises:
             IntegrityError: the history cannot be read.
@@ -182,28 +183,28 @@ class CheckpointStore:
         except _UNREADABLE as error:
             raise IntegrityError(
                 f"the history of {tail} in {self._journal.path} cannot be read: {error}. "
-                "It may be of a newer pillowd. Saves go on, and leave it as it is; "
-                "`pillowd checkpoint set`, `reset` or `rewind --beginning` begins another."
+                "A newer pillowd may have written it. Saves continue without a history; "
+                f"an edit, such as `pillowd checkpoint set {tail.pillow} SEQ`, begins a new one."
             ) from error
 
     def close(self) -> None:
         """Close the store; safe to call twice.
 
         Raises:
-            StoreWriteError: the disk refused what is not on it yet. The store is still open.
+            StoreWriteError: pending writes failed. The store is still open.
         """
         self._journal.close()
 
     def _refuse_lost(self, tail: TailKey) -> None:
         for path in self._journal.damaged:
             raise IntegrityError(
-                f"the checkpoint of {tail} cannot be read, if it had one: {path} is damaged. "
-                "`pillowd checkpoint set` or `reset` makes another; "
-                f"remove {path} once no pillow needs what is in it."
+                f"{tail} may have had a checkpoint that cannot be read: {path} is damaged. "
+                f"Create a new one with `pillowd checkpoint reset {tail.pillow}`; "
+                f"remove {path} once no pillow needs its content."
             )
 
     def _find_readable(self, tail: TailKey) -> tuple[Checkpoint | None, int]:
-        """Return the stored checkpoint if it can be read, and its edits, which may be readable alone."""
+        """Return the stored checkpoint and its edits; None and its edits if only those can be read."""
         try:
             stored = self.get(tail)
         except IntegrityError:
@@ -220,7 +221,7 @@ class CheckpointStore:
             return []
 
     def _history_to_extend(self, tail: TailKey, checkpoint: Checkpoint) -> list[HistoryEntry] | None:
-        """Return the history that an entry of this checkpoint is due in; None where none is due."""
+        """Return the history to which this checkpoint must be added; None if no entry is due."""
         recorded_at = self._recorded_at.get(tail)
         # abs: a clock that was set back must not stop the history
         if recorded_at is not None and not abs(checkpoint.saved_at - recorded_at) >= HISTORY_SECONDS:
@@ -237,7 +238,7 @@ class CheckpointStore:
         return history
 
     def _put(self, tail: TailKey, checkpoint: Checkpoint, history: list[HistoryEntry] | None) -> None:
-        """Store a checkpoint, and its entry before those of `history` unless that is None."""
+        """Store a checkpoint, and, if a history is given, that history with the checkpoint's entry first."""
         values: dict[Key, Any] = {_checkpoint_key(tail): checkpoint.to_json()}
         if history is not None:
             entries = [HistoryEntry.of(checkpoint), *history][:HISTORY_LENGTH]
@@ -246,7 +247,7 @@ class CheckpointStore:
         self._journal.put(values)
 
     def _undo_edit(self, tail: TailKey, changed: Checkpoint, before: dict[Key, bytes | None]) -> None:
-        """Take an edit back that is not on disk, unless something was saved after it."""
+        """Undo an edit whose write failed, unless another save has replaced it."""
         with self._journal.lock:
             if self.get(tail) == changed:
                 self._journal.restore(before)
@@ -255,7 +256,7 @@ class CheckpointStore:
 
 @lru_cache(maxsize=1024)
 def _decode(entry: bytes) -> Checkpoint:
-    """Decode an entry. Every idle tail asks each few seconds whether an operator edited its checkpoint."""
+    """Decode an entry. Cached: each idle tail looks for edits of its checkpoint every few seconds."""
     return Checkpoint.from_json(decode_value(entry))
 
 

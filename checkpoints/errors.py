@@ -14,7 +14,7 @@ class StoreError(Exception):
 
 
 class StoreWriteError(StoreError):
-    """The disk refused a write. Nothing was lost: the change is still in memory; write again later."""
+    """A write to disk failed. Nothing was lost: the change is still in memory; write again later."""
 
 
 class StoreLocked(StoreError):
@@ -42,7 +42,7 @@ class CheckpointMoved(StoreError):
 
 
 class DuplicateKeyError(StoreError):
-    """A key that is added exists already."""
+    """The key to be added exists already."""
 
 
 class MessageTooLarge(StoreError):
@@ -54,10 +54,10 @@ class MalformedMessage(StoreError):
 
 
 class RemoteError(StoreError):
-    """The process at the other end failed while it answered.
+    """The other process raised an error while it handled the call.
 
     Attributes:
-        kind: the name of the error there, as `ConfigError`.
+        kind: the name of that error's class, such as `ConfigError`.
     """
 
     def __init__(self, message: str | None = None, *, kind: str = "") -> None:

@@ -13,9 +13,9 @@ class Finding:
 
     Attributes:
         file: the file's name.
-        line: the number of the line, from 1; None when it is about the whole file.
+        line: the number of the line, from 1; None for the whole file.
         problem: the fault.
-        harmless: whether nothing is lost by it (a repeated key): the store opens nevertheless.
+        harmless: whether the store can be opened without a loss nevertheless (a repeated key).
     """
 
     file: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 def describe_damage(path: Path, findings: Sequence[Finding]) -> str:
-    """Return the message with which a store that has findings is refused."""
+    """Return the error message for a store with findings."""
     first, *others = findings
     more = f" (and {len(others)} more)" if others else ""
     return (

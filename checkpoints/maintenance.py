@@ -1,4 +1,4 @@
-"""`store check` and `store repair`: the faults in a store's files, and a copy of all that is whole.
+"""`store check` and `store repair`: list the faults in a store's files, and copy every intact entry.
 
 The original is never touched; both work beside a daemon that has the store open.
 """
@@ -37,7 +37,7 @@ class Repair:
 
 
 def check(path: str | Path) -> list[Finding]:
-    """List the faults of a store by file and line; none if it is whole.
+    """List the faults of a store by file and line; empty if it is intact.
 
     Raises:
         FileNotFoundError, NotADirectoryError: there is no such directory.
@@ -48,7 +48,7 @@ def check(path: str | Path) -> list[Finding]:
 
 
 def repair(path: str | Path, into: str | Path) -> Repair:
-    """Copy every line that is whole into a new store.
+    """Copy every intact entry into a new store.
 
     The settings in a store's `.meta` (a tracker's `max_tries`) are kept if that file can be read.
 
@@ -58,9 +58,9 @@ def repair(path: str | Path, into: str | Path) -> Repair:
 
     Raises:
         FileExistsError: `into` is not empty.
-        NewerFormat: a newer pillowd wrote it, and may mean something else by its lines.
+        NewerFormat: a newer pillowd wrote it; its lines may have another meaning.
         StoreError: the directory holds no store.
-        OSError: a file cannot be read, or the copy not be written.
+        OSError: a file cannot be read, or the copy cannot be written.
     """
     path, target = Path(path).expanduser(), Path(into).expanduser()
     _refuse_newer(path)
@@ -118,7 +118,7 @@ def _refuse_newer(path: Path) -> None:
 
 
 def _guess_kind(path: Path) -> str:
-    """Return the kind of a store whose `.meta` is missing or damaged, as far as its words tell."""
+    """Return the probable kind of a store whose `.meta` is missing or damaged."""
     try:
         text = (path / META).read_text(errors="replace")
     except FileNotFoundError:

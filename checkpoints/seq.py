@@ -1,8 +1,8 @@
-"""The position in a `_changes` feed: an opaque token that is kept, sent back, and never understood.
+"""The position in a `_changes` feed: an opaque token, which is stored and sent back but never interpreted.
 
-CouchDB 1.x gave integers, BigCouch arrays, 2.x and later strings of up to 4 kB whose numeric prefix
-means nothing (CouchDB docs, "Changes Feed"; apache/couchdb#4640: it can go down). Two tokens of one
-database cannot be compared, so `Seq` refuses every operation that would pretend otherwise.
+CouchDB 1.x sends integers, BigCouch arrays, 2.x and later strings of up to 4 kB. Their numeric prefix has no
+meaning (CouchDB docs, "Changes Feed"; apache/couchdb#4640: it can decrease). Two tokens of one database
+cannot be ordered, so `Seq` rejects comparisons and arithmetic.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Seq:
         return quote(value if isinstance(value, str) else self.json, safe="")
 
     def __str__(self) -> str:
-        """Return the token as an operator would type it."""
+        """Return the token as an operator types it."""
         value = self.value
         return value if isinstance(value, str) else self.json
 

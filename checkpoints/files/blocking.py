@@ -1,4 +1,4 @@
-"""Calls that block (the disk), made where they stop nobody else.
+"""Run blocking calls, such as disk writes, without stopping other greenlets.
 
 Under gevent an inline `fsync` stops every greenlet: 4.5 ms at the 99th percentile on an idle disk and
 114 ms beside another writer, against 2.7 and 16 ms through a pool of threads. In a plain script
@@ -25,8 +25,8 @@ def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
 
     Not in the hub's own pool: what waits there (a DNS server, a target's lock) must not hold up a checkpoint.
 
-    The call is always waited for, even when the calling greenlet is killed meanwhile: two commits
-    of one store must never overlap.
+    Wait for the end of the call even if the calling greenlet is killed meanwhile: two commits of one
+    store must never overlap.
 
     Returns:
         The result of `function`.

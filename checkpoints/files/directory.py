@@ -1,8 +1,7 @@
-"""A directory whose files are replaced or appended to so that a crash loses nothing that was synced.
+"""Replace and append to files in a directory so that a crash loses no synced data.
 
-Everything goes through the directory's descriptor. A directory that was removed and made again under the
-same path is a different one: a store that still holds the old one gets an error instead of writing into
-its successor.
+All access is through the directory's descriptor. If a directory is removed and created again under the same
+path, a store that has the old one open gets an error instead of writing into the new one.
 
 A replacement is: write a temporary file, `fsync` it, rename it over the old one, `fsync` the directory.
 Without the first `fsync` the new name may point to an empty file after a power failure, without the
@@ -43,7 +42,7 @@ class Directory:
 
     @classmethod
     def create(cls, path: Path, *, durable: bool = True) -> Directory:
-        """Open `path`; make it with its parents where it is missing.
+        """Open `path`; create it, with its parents, if it is missing.
 
         Raises:
             NotADirectoryError, FileExistsError: something else is there.
@@ -53,7 +52,7 @@ class Directory:
 
     @classmethod
     def open_locked(cls, path: Path, *, durable: bool = True) -> Directory:
-        """Make, open and lock `path` for one writer, and remove what a crash left.
+        """Create, open and lock `path` for one writer, and remove the leftovers of a crash.
 
         Raises:
             StoreLocked: another process has it; the message names its pid.
@@ -92,7 +91,7 @@ class Directory:
         self._lock = fd
 
     def ensure_open(self) -> None:
-        """Refuse to work on a closed directory, or on one of the process that this one was forked from.
+        """Raise if the directory is closed, or was opened before this process was forked.
 
         Raises:
             StoreClosed: it was closed.
@@ -107,12 +106,12 @@ class Directory:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, or belongs to the process that this one was forked from."""
+        """Whether it was closed, or was opened before this process was forked."""
         return self._fd < 0 or self._pid != os.getpid()
 
     @property
     def gone(self) -> bool:
-        """Whether the path names another directory by now, or none."""
+        """Whether the path no longer names this directory."""
         try:
             there = os.stat(self.path)
         except FileNotFoundError:
@@ -140,18 +139,18 @@ class Directory:
         Args:
             name: the file.
             data: its new content.
-            mode: its permissions, less those that the umask takes away.
-            temporary: name of the file that is renamed; the process's own by default.
+            mode: its permissions, before the umask.
+            temporary: name of the temporary file; by default it holds the process's pid.
 
         Raises:
-            OSError: the disk refused; the old file is untouched.
+            OSError: the write failed; the old file is untouched.
         """
         temporary = temporary or f"{name}.tmp-{os.getpid()}"
         try:
             self._write(temporary, data, mode)
             self._rename(temporary, name)
         except BaseException:
-            with contextlib.suppress(OSError):  # what is left is removed when the store is opened again
+            with contextlib.suppress(OSError):  # `open_locked` removes leftovers
                 self.remove(temporary)
             raise
 
@@ -160,7 +159,7 @@ class Directory:
 
         Raises:
             FileNotFoundError: no file has that name.
-            OSError: the disk refused. Any part of `data` may be in the file, now or after a crash.
+            OSError: the write failed. The file may hold any part of `data`, now or after a crash.
         """
         self._append(name, data)
 
@@ -169,7 +168,7 @@ class Directory:
 
         Raises:
             FileExistsError: `other` is taken.
-            OSError: the file system refused.
+            OSError: the write failed.
         """
         os.link(name, other, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
@@ -190,10 +189,10 @@ class Directory:
             self._fsync(self._fd)
 
     def close(self) -> None:
-        """Close the directory and give up its lock; safe to call twice.
+        """Close the directory and release its lock; safe to call twice.
 
-        Closing alone gives the lock up: in a forked child, an explicit unlock would take it from the
-        parent.
+        The lock ends with its descriptor. An explicit unlock in a forked child would release the parent's
+        lock, too.
         """
         for fd in (self._fd, self._lock):
             if fd is not None and fd >= 0:
@@ -241,7 +240,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = _FILE_MODE) -> None:
     that one writer at a time replaces.
 
     Raises:
-        OSError: the disk refused. The old file is there, or the new one if only its `fsync` failed.
+        OSError: the write failed. The old file is there, or the new one if only its `fsync` failed.
     """
     with Directory(path.parent) as directory:
         directory.replace(path.name, data, mode=mode, temporary=f"{path.name}.new")
@@ -249,13 +248,13 @@ def replace_file(path: Path, data: bytes, *, mode: int = _FILE_MODE) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: without it a power failure can undo a rename."""
+    """Make the names in a directory durable: otherwise a power failure can undo a rename."""
     with Directory(path) as directory:
         directory.sync()
 
 
 def _make(path: Path, mode: int = 0o777) -> None:
-    """Make a directory with its parents, each durable in the one above it."""
+    """Create a directory with its parents; sync each parent."""
     if path.is_dir():
         return
     _make(path.parent)

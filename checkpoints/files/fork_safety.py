@@ -1,4 +1,4 @@
-"""Keeps descriptors of one process out of its forked children.
+"""Close a process's descriptors in its forked children.
 
 A child inherits every descriptor. Held there, a lock would outlive its holder, and a connection or a
 listening socket would look alive after its server was killed.

@@ -1,1 +1,1 @@
-"""A file that entries are appended to: the checkpoint store's format."""
+"""An append-only file of entries: the checkpoint store's format."""

@@ -2,7 +2,7 @@
 
 journal                 the entries (`checkpoints.journal.records`)
 journal.damaged-1       a damaged journal, as it was found; an operator removes it
-.meta                   format and kind; it also tells a lost journal from one that never was
+.meta                   format and kind; if it exists without a journal, the journal was lost
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_journal(directory: Directory) -> bool:
 
 
 def read_journal(directory: Directory) -> JournalScan | None:
-    """Read the journal of a directory; None where there never was one.
+    """Read the journal of a directory. Return None if there never was one.
 
     Raises:
         NewerFormat: a newer pillowd wrote it.
@@ -67,7 +67,7 @@ def write_journal(directory: Directory, entries: Iterable[bytes]) -> int:
     """Replace the journal with a snapshot; durable on return. Return its size in bytes.
 
     Raises:
-        OSError: the disk refused. The old journal is there, or the new one.
+        OSError: the write failed; the old or the new journal is there.
     """
     data = format_snapshot(entries)
     directory.replace(JOURNAL, data)
@@ -79,16 +79,16 @@ def write_journal(directory: Directory, entries: Iterable[bytes]) -> int:
 
 
 def keep_damaged(directory: Directory) -> str:
-    """Give the damaged journal a second name, which stays when it is replaced. Return that name.
+    """Link the damaged journal to a second name, which a replacement does not touch. Return that name.
 
     Raises:
-        OSError: the file system refuses, as it does where hard links are not supported.
+        OSError: the link failed, for example because the file system has no hard links.
     """
     kept = list_damaged(directory)
     missing = JOURNAL not in directory.names()
     data = b"" if missing else directory.read(JOURNAL)
     for name in kept:
-        if directory.read(name) == data:  # of an attempt that the disk refused to finish
+        if directory.read(name) == data:  # left by an attempt whose later writes failed
             return name
     name = next(name for name in (f"{_DAMAGED}{number}" for number in count(1)) if name not in kept)
     if missing:

@@ -1,12 +1,14 @@
 """An open journal: entries in memory, and commits that many callers share.
 
 A commit appends one line and waits for one `fsync`, however many entries the journal has. Callers that want
-a commit while one runs share the next one. The whole file is written again once more was appended than
-the snapshot before it holds (at least `COMPACT_BYTES`), so that each byte is written twice at most; after
-a commit that failed, since the end of the file is not known then; and when the journal is closed.
+a commit while one runs share the next one. The whole file is rewritten
+- once more bytes were appended than the snapshot has (at least `COMPACT_BYTES`), so that each byte is
+  written twice at most;
+- after a failed commit, because the end of the file is unknown then;
+- when the journal is closed.
 
-Two locks: `lock` guards the memory and is never held while the disk works, `_disk` is held by the caller
-that commits.
+Two locks: `lock` guards the entries in memory and is never held during a disk write; `_disk` is held by the
+caller that commits.
 """
 
 from __future__ import annotations
@@ -32,23 +34,23 @@ _log = logging.getLogger(__name__)
 
 
 class Journal:
-    """The entries of one directory, owned by one process; any number may read.
+    """The entries of one directory. One process writes; any number of processes may read.
 
-    A damaged journal is kept under another name when its owner opens it, and one with every trusted entry
-    takes its place.
+    When the writer opens a damaged journal, it keeps it under another name and replaces it with one that
+    holds every trusted entry.
 
     Args:
-        path: the directory; the owner makes it where it is missing.
-        readonly: read what is on disk now, also while another process owns it.
+        path: the directory; the writer creates it if it is missing.
+        readonly: read the present content of the disk, also while another process writes.
 
     Attributes:
-        lock: guards the entries; reentrant. Hold it to read and put in one step, never to wait.
+        lock: guards the entries; reentrant. Hold it to read and put atomically; never wait while holding it.
         damaged: the damaged journals beside this one.
 
     Raises:
-        StoreLocked: another process owns it.
+        StoreLocked: another process has it open for writing.
         NewerFormat: a newer pillowd wrote it.
-        IntegrityError: it is damaged, and opened readonly or on a disk that refuses the copy.
+        IntegrityError: it is damaged, and it was opened readonly or the copy of the damaged file failed.
         StoreError: the directory holds a store of another kind.
     """
 
@@ -99,9 +101,9 @@ class Journal:
         self.restore({key: encode_entry(key, value) for key, value in values.items()})
 
     def restore(self, entries: Mapping[Key, bytes | None]) -> None:
-        """Store entries that `get` gave before; None removes one.
+        """Store entries that `get` returned earlier; None removes an entry.
 
-        A commit does not say what is missing, so the next one after a removal writes the whole file.
+        A commit cannot record a removal, so the next commit after a removal rewrites the whole file.
         """
         with self.lock:
             self._ensure_writable()
@@ -116,18 +118,18 @@ class Journal:
         """Wait until everything that was stored before is on disk.
 
         Raises:
-            StoreWriteError: the disk refused. What was stored is still in memory: sync again later.
+            StoreWriteError: the write failed. What was stored is still in memory: sync again later.
         """
         self._ensure_writable()
         with self._disk:
             self._directory.ensure_open()
-            self._commit()  # nothing is left to write where another caller's commit came first
+            self._commit()  # writes nothing if another caller's commit has written it already
 
     def close(self) -> None:
-        """Write what is left, and let the directory go; safe to call twice.
+        """Write pending entries and close the directory; safe to call twice.
 
         Raises:
-            StoreWriteError: the disk refused. The journal is still open: close it again.
+            StoreWriteError: the write failed. The journal is still open: close it again.
         """
         if self._directory.closed:
             return
@@ -173,11 +175,11 @@ class Journal:
             self._commit()
         if self._appended_bytes or (self._rewrite and not self._is_new):
             self._rewrite = True
-            with suppress(StoreWriteError):  # all is on disk already, in a longer file
+            with suppress(StoreWriteError):  # every entry is on disk already, in a longer file
                 self._commit()
 
     def _commit(self) -> None:
-        """Write what is not written yet. The caller holds the disk."""
+        """Write pending entries. The caller holds `_disk`."""
         with self.lock:
             taken, self._unwritten = self._unwritten, {}
             whole = self._rewrite or self._appended_bytes > max(COMPACT_BYTES, self._snapshot_bytes)
@@ -192,7 +194,7 @@ class Journal:
         except BaseException as error:
             with self.lock:
                 self._unwritten = taken | self._unwritten
-                self._rewrite = True  # any part of it may be in the file
+                self._rewrite = True  # the file may hold any part of the commit
             if isinstance(error, OSError):
                 raise StoreWriteError(f"cannot write {self.path}/{JOURNAL}: {error}") from error
             raise

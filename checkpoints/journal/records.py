@@ -6,13 +6,14 @@
     77e01b3d [["checkpoint","cases","couch/cases",{...}],["history","cases","couch/cases",[...]]]
 
 A line is the CRC-32 of its JSON in eight hexadecimal digits, a space, the JSON and a newline. The first
-line counts the lines of the snapshot, one for each entry. They were on disk before the file got its name:
-a damaged one is a fault of the disk, and costs its own entry. Every further line is one commit. The next
-is begun once the one before is on disk, so only the last can be torn: it was promised to nobody, and is
-left out. A damaged line before that is a fault of the disk. It may have held newer values of any entry, so
-no earlier value is trusted.
+line counts the lines of the snapshot, one for each entry. The snapshot was on disk before the file got its
+name, so a damaged line in it is a disk fault, and only its own entry is lost.
 
-JSON has no raw newline, so a line cannot be cut in two, however a crash mixes its parts.
+Every further line is one commit. A commit begins only when the previous one is on disk, so a crash can tear
+only the last line. No caller was told that it is durable, so it is ignored. Any other damaged commit is a
+disk fault. It may have held newer values of any entry, so no earlier value is trusted.
+
+JSON has no raw newline, so no part of a torn line can look like a line of its own.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class JournalScan:
     """The content of a journal.
 
     Attributes:
-        entries: the last trusted value of each entry, as its JSON in a line.
-        torn: whether the last commit was left out because it is not whole.
+        entries: the last trusted value of each entry, as JSON.
+        torn: whether the last commit is incomplete and was ignored.
         snapshot_bytes, appended_bytes: the sizes of the two parts.
-        findings: faults of the disk.
+        findings: disk faults.
     """
 
     entries: dict[Key, bytes] = field(default_factory=dict)
@@ -91,11 +92,11 @@ def scan_journal(data: bytes) -> JournalScan:
         if payload.startswith("["):
             scan.entries.update(_split_commit(payload))
         elif number <= count + 1:
-            scan.add_finding("the line is damaged: its checksum is another", line=number)
+            scan.add_finding("the line is damaged: its checksum does not match", line=number)
         elif number == len(lines) and not rest:
             scan.torn = True
         else:
-            scan.add_finding("the line is damaged: values before it may be older than it", line=number)
+            scan.add_finding("the line is damaged: earlier values may be outdated", line=number)
             scan.entries.clear()
     if 0 < len(lines) <= count:
         scan.add_finding(f"the file is cut off: {len(lines) - 1} of {count} entries are left")
@@ -106,7 +107,7 @@ def scan_journal(data: bytes) -> JournalScan:
 
 
 def _snapshot_length(lines: list[bytes], scan: JournalScan) -> int:
-    """Return how many lines the snapshot has; 0 where the first line does not say."""
+    """Return how many lines the snapshot has; 0 if the first line is damaged."""
     head = _read_payload(lines[0]) if lines else ""
     if head.startswith("{"):
         return int(json.loads(head)["entries"])
@@ -119,13 +120,13 @@ def _format_line(payload: bytes) -> bytes:
 
 
 def _read_payload(line: bytes) -> str:
-    """Return the JSON of a line; empty where it does not match its checksum."""
+    """Return the JSON of a line; empty if it does not match its checksum."""
     checksum, _, payload = line.partition(b" ")
     return payload.decode() if checksum == b"%08x" % zlib.crc32(payload) else ""
 
 
 def _split_commit(payload: str) -> Iterator[tuple[Key, bytes]]:
-    """Yield the entries of a commit by key, each as it is there: encoding takes as long as all else."""
+    """Yield the entries of a commit by key, as slices of its JSON: encoding again would double the time."""
     at = 1
     while at < len(payload) - 1:
         (*key, _), end = _decode_at(payload, at)

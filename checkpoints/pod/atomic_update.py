@@ -1,12 +1,12 @@
-"""`pod.set`: changes deep inside a value that are one step for everybody else.
+"""`pod.set`: atomic changes deep inside a value.
 
     pod.set["a"]["b"] += 1
     pod.set["a"]["list"].append(2)
     del pod.set["a"]["list"][0:1]
     pod.set.update(b=1)
 
-Each line is one operation, carried out where the store is: the same code works on a POD and, from
-another process, on a SharedPOD, without a lock.
+Each line is one operation, which the process that owns the store carries out: the same code works on a POD
+and, from another process, on a SharedPOD, without a lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IN_PLACE: dict[str, Callable[[Any, Any], Any]] = {
         "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"
     )
 }  # fmt: skip
-#: Methods that may be called: of the whole store, which is a mapping too, and of the dicts and lists in it.
+#: Methods that may be called: on the whole store (a mapping, too), and on the dicts and lists in it.
 _METHODS: dict[type, frozenset[str]] = {
     MutableMapping: frozenset({"clear", "get", "pop", "popitem", "setdefault", "update"}),
     MutableSequence: frozenset(
@@ -38,14 +38,14 @@ class ApplyUpdate(Protocol):
     """Make one update in the process that owns the store."""
 
     def __call__(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
-        """Make the update at `path`: the key, then names and indexes; empty for a call of the whole store."""
+        """Make the update at `path`: a key, then names and indexes; empty for a method of the whole store."""
 
 
 def apply_update(container: Any, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
     """Make an update at the end of a path into `container`.
 
     Returns:
-        What a called method returns, as plain values.
+        The result of a called method, as plain values.
 
     Raises:
         KeyError, IndexError, TypeError: the path leads nowhere, or its end has no such operation.
@@ -75,11 +75,11 @@ def _call(target: Any, name: str, arguments: Sequence[Any], fields: dict[str, An
     for kind, methods in _METHODS.items():
         if isinstance(target, kind) and name in methods:
             return unwrap(getattr(target, name)(*arguments, **fields))
-    raise AttributeError(f"{type(target).__name__} has no {name!r} that could be called here")
+    raise AttributeError(f"{type(target).__name__} has no {name!r} that may be called here")
 
 
 def _spell_out(value: Any) -> Any:
-    """Return an iterable as a dict or list, which another process can be sent; other values as they are."""
+    """Return an iterable as a dict or list, which can be sent to another process; other values unchanged."""
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
@@ -93,7 +93,7 @@ _APPLIED = _Applied()
 
 
 class PathProxy:
-    """A place inside a store, where each operation is one step.
+    """A place inside a store; each operation on it is atomic.
 
     Args:
         apply_update: makes the updates.

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 Key: TypeAlias = Any  # str, int, or a tuple of keys: mypy knows no recursive type that dicts accept
 
-#: How many dicts and lists may be within each other. Each walk through a value takes a few frames of
-#: Python's stack for each level, of a thousand. Without a limit, one caller could store a value that another,
-#: with fewer frames left, cannot read.
+#: Deepest nesting of dicts and lists. A walk through a value takes a few of Python's 1,000 stack frames for
+#: each level. Without a limit, one caller could store a value that another caller, with fewer frames left,
+#: cannot read.
 MAX_DEPTH = 100
 TOO_DEEP = f"it is nested more than {MAX_DEPTH} deep"
 
@@ -50,15 +50,15 @@ def is_key(key: object) -> bool:
 
 
 def encode_key(key: Key) -> str:
-    """Return a key as in a line."""
+    """Return a key as it is written in a line."""
     return _encode(key).replace("\\", "\\\\")
 
 
 def decode_key(text: str) -> Key:
-    """Return the key that `encode_key` was called with.
+    """Return the key in a text that `encode_key` returned.
 
     Raises:
-        ValueError, TypeError: it is not a key.
+        ValueError, TypeError: the text is not a key.
     """
     key = as_key(decode_json(text.replace("\\\\", "\\")))
     check_key(key)
@@ -74,14 +74,14 @@ def encode_value(key: Key, value: Any, *, within: int = 0, stored: bool = False)
     """Return a value as JSON.
 
     Args:
-        key: under which it is to be stored.
+        key: the value's key.
         value: the whole value, or a part of it.
-        within: how deep in the whole value this part is.
-        stored: it has come from a store: there may be a NaN in it, from a file of tastypy's.
+        within: the depth of this part in the whole value.
+        stored: the value comes from a store, so it may hold a NaN, from a file that tastypy wrote.
 
     Raises:
-        TypeError, ValueError: it is not JSON (a set, an object, NaN, a cycle), or nested too deeply; the
-            key is named.
+        TypeError, ValueError: the value is not JSON (a set, an object, NaN, a cycle), or nested too deeply;
+            the message names the key.
     """
     try:
         text = _encode_with_nan(value) if stored else _encode(value)
@@ -113,7 +113,7 @@ def parse_line(line: bytes) -> Key:
     """Return the key in a line.
 
     Raises:
-        ValueError: it is not a line; the message says why.
+        ValueError: it is not a valid line; the message says why.
     """
     text, tab, value = line.partition(b"\t")
     if not tab:

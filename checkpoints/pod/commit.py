@@ -1,7 +1,7 @@
-"""Commits: the order of writes with which a crash at any moment leaves a whole store.
+"""Commits: the order of writes that keeps a store intact if a crash interrupts them.
 
-While a commit runs, and after one that failed, each file may be the old or the new one. `DiskState` knows
-only what holds for both, and plans the next commit so that it stays true.
+While a commit runs, and after a failed one, each file may be the old or the new one. `DiskState` holds only
+what is true for both, and plans the next commit accordingly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ class Commit:
 
     Attributes:
         gzipped: whether segments are compressed.
-        before: `.meta` as it must be before lines are removed.
-        segments: the lines of the segments that are written, by number.
-        first_new: from this number on each segment is made durable before the next one is written.
+        before: the `.meta` to write before lines are removed.
+        segments: segment number -> the lines to write.
+        first_new: from this number on, each segment is synced before the next one is written.
         removals: the numbers of the segments whose files are removed.
-        after: `.meta` as it may be once lines were added.
-        counts: by segment, how many lines its file has afterwards.
+        after: the `.meta` to write once lines were added.
+        counts: by segment, how many lines its file has after the commit.
     """
 
     gzipped: bool
@@ -46,12 +46,12 @@ class Commit:
     def execute(self, directory: Directory) -> None:
         """Write it all; everything is on disk when this returns.
 
-        A new file is made durable before the next: a crash that kept a later segment and lost an earlier
-        one would leave a gap, which cannot be told from a lost file. So is every file where keys move up:
-        they must be in their new file before they leave the old one.
+        Each new file is synced before the next is written: if a crash kept a later segment and lost an
+        earlier one, the gap would look like a lost file. Files are also synced one by one while keys move
+        to earlier segments: a key must be in its new file before it leaves the old one.
 
         Raises:
-            OSError: the disk refused. Any part may have been written; each file is old or new.
+            OSError: a write failed. Each file is either the old or the new one.
         """
         if self.before is not None:
             directory.replace(META, self.before)
@@ -80,11 +80,11 @@ class Commit:
 
 
 class DiskState:
-    """The certain facts about a store's files.
+    """The facts about a store's files that are certain.
 
     Attributes:
         gzipped: whether segments are compressed.
-        bounds: by segment that surely has a file, how many lines that has at least.
+        bounds: for each segment that certainly has a file, the least number of its lines.
     """
 
     def __init__(self, scan: StoreScan, hooks: EntryHooks | None) -> None:
@@ -97,7 +97,7 @@ class DiskState:
         self._rewrite_meta = False
 
     def rewrite_metadata(self) -> None:
-        """Have `.meta` written at the next commit: the hooks' settings have changed."""
+        """Write `.meta` at the next commit: the hooks' settings have changed."""
         self._meta = None
         self._rewrite_meta = True
 
@@ -119,14 +119,14 @@ class DiskState:
         )
 
     def commit_succeeded(self, commit: Commit) -> None:
-        """Take all of a commit for done."""
+        """Note that every file of a commit is the new one."""
         self.bounds = list(commit.counts)
         self._most_files = max(len(commit.counts), self._most_files - len(commit.removals))
         if commit.segments or commit.removals or self._rewrite_meta:
             self._meta, self._rewrite_meta = self._describe(commit.counts), False
 
     def commit_failed(self, commit: Commit) -> None:
-        """Take any part of a commit for done."""
+        """Note that each file of a commit may be the old or the new one."""
         self._most_files = max(self._most_files, len(commit.counts))
         self.bounds = list(lower_bounds(self.bounds, commit.counts))
         self._meta = None
@@ -139,7 +139,7 @@ class DiskState:
         return counts
 
     def _plan_metadata(self, counts: list[int]) -> tuple[bytes | None, bytes | None]:
-        """Return `.meta` as it must be before the commit and as it may be after it; None: unchanged."""
+        """Return the `.meta` to write before a commit, and the one to write after it; None: unchanged."""
         if self._meta is not None and list(self._meta.counts) == counts:
             return None, None
         sure, before = lower_bounds(self.bounds, counts), None

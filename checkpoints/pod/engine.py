@@ -1,8 +1,8 @@
 """One open store: entries in memory, a directory, and the commits between them.
 
-Two locks. The memory's is never held while the disk works; the caller that commits holds
-`_disk`. Callers that want a commit while one runs share the next one: many saves that fall due together
-wait for the disk once.
+Two locks: that of the memory is never held during a disk write; `_disk` is held by the caller that commits.
+Callers that want a commit while one runs share the next one, so saves that fall due together wait for the
+disk once.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Settings:
     """The settings with which a store is opened.
 
     Attributes:
-        file_size: lines a file, where the store is new.
-        gzipped: whether files are compressed, where the store is new.
-        sync_at: after how many writes a sync is made; None for never.
-        sync_interval: after how many seconds at the latest; None for never.
+        file_size: lines per file of a new store.
+        gzipped: whether the files of a new store are compressed.
+        sync_at: sync after this many writes; None for never.
+        sync_interval: sync at most this many seconds after a write; None for never.
         durable: whether a commit waits for the disk.
-        readonly: open beside a writer, to read what is on disk now.
+        readonly: open beside a writer, to read the present content of the disk.
 
     Raises:
-        ValueError: a file would hold nothing.
+        ValueError: `file_size` is below 1.
     """
 
     file_size: int = 1000
@@ -51,7 +51,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.file_size < 1:
-            raise ValueError(f"file_size is {self.file_size}; it is at least 1")
+            raise ValueError(f"file_size must be at least 1, not {self.file_size}")
 
 
 class StoreEngine:
@@ -60,7 +60,7 @@ class StoreEngine:
     Attributes:
         directory: where it is.
         settings: how it was opened.
-        rules: what its kind asks of the entries.
+        rules: the hooks of its kind.
         memory: the entries.
     """
 
@@ -101,7 +101,7 @@ class StoreEngine:
         self._on_write()
 
     def rewrite_metadata(self) -> None:
-        """Have `.meta` written at the next commit: the hooks' settings have changed."""
+        """Write `.meta` at the next commit: the hooks' settings have changed."""
         self._disk_state.rewrite_metadata()
 
     def sync(self, keys: Iterable[Key] | None = None) -> None:
@@ -109,7 +109,7 @@ class StoreEngine:
 
         Raises:
             KeyError: the key is missing.
-            StoreWriteError: the disk refused; what was not written is still dirty.
+            StoreWriteError: the write failed; unwritten entries are still dirty.
         """
         with self.memory.lock:
             self.ensure_writable()
@@ -134,7 +134,7 @@ class StoreEngine:
         """Sync and close the directory; safe to call twice.
 
         Raises:
-            StoreWriteError: the disk refused. The store is still open, nothing is lost: close it again.
+            StoreWriteError: the write failed. Nothing is lost and the store is still open: close it again.
         """
         if self.directory.closed:
             return
@@ -183,7 +183,7 @@ class StoreEngine:
         return scan, None
 
     def _commit(self) -> None:
-        """Write what was requested. The caller holds the disk."""
+        """Write the requested segments. The caller holds `_disk`."""
         with self.memory.lock:
             requests = None if self._everything else self._requests
             dirty = self.memory.take_dirty(requests, len(self._disk_state.bounds))  # or it stays requested

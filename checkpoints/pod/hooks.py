@@ -18,7 +18,12 @@ class EntryHooks(Protocol):
     kind: str
 
     def complete(self, key: Key, value: Any, present: Any) -> Any:
-        """Return what is stored when `value` is assigned to `key`, which holds `present` (None: nothing).
+        """Return the value to store when `value` is assigned to `key`.
+
+        Args:
+            key: the key.
+            value: the assigned value.
+            present: the key's present value; None if it has none.
 
         Raises:
             TypeError: it cannot be an entry.
@@ -38,11 +43,11 @@ class EntryHooks(Protocol):
         """Follow an entry that was removed."""
 
     def read(self, kind: str | None, settings: dict[str, Any], segment_map: SegmentMap) -> Any:
-        """Look at all entries as they were read from the disk, in any thread; change nothing.
+        """Examine all entries that were read from disk. Runs in any thread and changes nothing.
 
         Args:
-            kind: of the store on disk, None where it does not say.
-            settings: those that `.meta` keeps.
+            kind: the kind in `.meta`; None if it has none.
+            settings: the settings in `.meta`.
             segment_map: the entries.
 
         Returns:
@@ -53,7 +58,7 @@ class EntryHooks(Protocol):
         """
 
     def begin(self, read: Any) -> bool:
-        """Take the entries that `read` looked at. Return whether `.meta` must be written again."""
+        """Start with the result of `read`. Return whether `.meta` must be written again."""
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that `.meta` keeps."""
+        """Return the settings to keep in `.meta`."""

@@ -1,8 +1,7 @@
-"""Values that tell their store when they are changed in place.
+"""Dicts and lists that report changes in place to their store.
 
-What a store gives out are dicts and lists like any other, equal to plain ones and serialised like
-them, that report a change to the key under which they (or what they are part of) are stored. A value
-that was overwritten, deleted or reverted since is an ordinary dict or list: it reports to nobody.
+They equal plain dicts and lists, and are serialised like them. A change marks the key of the whole value as
+dirty. A value that has been overwritten, deleted or reverted is an ordinary dict or list.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ T = TypeVar("T")
 
 
 class ValueStore(Protocol):
-    """The owner of live values."""
+    """A store that owns live values."""
 
     def change(self, home: ValueOwner, view: Any, change: Callable[[], T]) -> T:
         """Make a change of `view`, and keep it if the value is still the stored one."""
@@ -31,7 +30,7 @@ class ValueOwner:
     Attributes:
         owner: the store.
         key: the value's key.
-        root: the whole value, while anybody holds it.
+        root: the whole value, while it is referenced.
     """
 
     __slots__ = ("_root", "key", "owner")
@@ -47,7 +46,7 @@ class ValueOwner:
         return None if self._root is None else self._root()
 
     def live_in(self, root: Any) -> None:
-        """Make `root` the whole value."""
+        """Set the whole value."""
         self._root = weakref.ref(root)
 
 
@@ -74,7 +73,7 @@ def unwrap(value: Any) -> Any:
 
 
 def _bound(view: Any, home: ValueOwner, root: Any, depth: int) -> Any:
-    # A part holds its whole, so that what is stored stays one object while anybody holds a part of it.
+    # A part references its whole, so the stored value stays one object while any part of it is referenced.
     view._owner, view._root, view._depth = home, root, depth  # noqa: SLF001 - own classes, without arguments
     return view
 
@@ -87,7 +86,7 @@ def _fill(view: Any, value: Any) -> None:
 
 
 def _part(value: Any, of: Any) -> Any:
-    """Return a value as part of a live one."""
+    """Return a value as part of a live value."""
     if not isinstance(value, dict | list):
         return value
     home, root, depth = of._owner, of._whole, of._depth + 1  # noqa: SLF001 - the module's own classes
@@ -97,7 +96,7 @@ def _part(value: Any, of: Any) -> Any:
 
 
 def _mutates(method: Any) -> Any:
-    """Return a changing method of a dict or list, made by the owner. Any: the builtins' signatures."""
+    """Wrap a mutating method of dict or list, so that the owner calls it. `Any`: the builtins' signatures."""
 
     @wraps(method)
     def mutator(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +114,7 @@ class _Live:
     _depth: int  # 1 for the whole value
 
     def _adopt(self, value: Any, present: Any = None) -> Any:
-        """Return a value as part of this one: a copy unless it is here already (`x[name] += ...`)."""
+        """Return a value as part of this one: a copy, unless it already is one (`x[name] += ...`)."""
         if value is present:
             return value
         normal = json.loads(encode_value(self._owner.key, value, within=self._depth))
@@ -167,7 +166,7 @@ class LiveDict(_Live, dict[str, Any]):
         self._store({name: self._adopt(value, self.get(name)) for name, value in named.items()})
 
     def _name(self, name: Any) -> str:
-        """Return a name as JSON gives it back: 1 is "1"."""
+        """Return a name as JSON stores it: 1 becomes "1"."""
         if isinstance(name, str):
             return name
         [text] = json.loads(encode_value(self._owner.key, {name: None}))

@@ -1,7 +1,7 @@
-"""A store's entries in memory, and what of them is not on disk yet.
+"""A store's entries in memory, and which of them are not on disk yet.
 
-Values are kept as their lines. Only those that somebody holds exist as objects, and only as long
-(`checkpoints.pod.live_values`); one that was changed in place is held here until its line is written.
+Values are kept as lines. A value exists as an object only while a caller references it
+(`checkpoints.pod.live_values`), or, after a change in place, until its line is written.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class DirtySegments:
     """The segments of one commit.
 
     Attributes:
-        segments: the lines of each segment that is to be written, by number.
-        length: how many segments there are.
-        dirty: the keys that are on disk then, with the segment of each.
-        writes: how many writes that were.
-        moved: whether keys moved from one segment to another, so that the order of writing counts.
+        segments: segment number -> the lines to write.
+        length: how many segments the store has.
+        dirty: the keys that the commit makes durable -> the segment of each.
+        writes: how many writes the commit makes durable.
+        moved: whether keys moved from one segment to another, so that the order of writing matters.
     """
 
     segments: dict[int, list[bytes]] = field(default_factory=dict)
@@ -44,13 +44,13 @@ class MemTable:
     """The entries of an open store. Any thread or greenlet may call any method.
 
     Args:
-        rules: what the kind of store asks of its entries.
-        refuse: called before each change; raises where none may be made.
+        rules: the hooks of the store's kind.
+        refuse: called before each change; raises if changes are not allowed.
         written: called after each change, without the lock.
 
     Attributes:
         lock: held during each call; reentrant.
-        writes: how many changes were made since everything was written last.
+        writes: how many changes were made since the last time that everything was written.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class MemTable:
         self._begin(SegmentMap(1))
 
     def replace(self, segment_map: SegmentMap, read: Any) -> bool:
-        """Replace everything by the disk's content. Values that are still held belong to no store then.
+        """Replace everything by the disk's content. Values that callers still hold become ordinary ones.
 
         Args:
             segment_map: the content.
-            read: what the hooks' `read` made of it.
+            read: the result of the hooks' `read`.
 
         Returns:
             Whether `.meta` must be written again.
@@ -99,7 +99,7 @@ class MemTable:
 
     @property
     def inside(self) -> bool:
-        """Return whether `together` is entered; by the caller, if it holds the lock."""
+        """Return whether a `together` block is open; the caller's own, if the caller holds the lock."""
         return self._inside > 0
 
     @property
@@ -113,7 +113,7 @@ class MemTable:
 
         Raises:
             KeyError: the key is missing.
-            TypeError: it cannot be a key (True would be found as 1).
+            TypeError: it cannot be a key (True would match 1).
         """
         check_key(key)
         with self.lock:
@@ -158,7 +158,7 @@ class MemTable:
         """Store values by key, all or none.
 
         Raises:
-            TypeError, ValueError: a key or value cannot be stored; it is named.
+            TypeError, ValueError: a key or value cannot be stored; the message names it.
         """
         iter_pairs = list(iter_pairs)
         with self.lock:
@@ -189,7 +189,7 @@ class MemTable:
         """Make a change in place, through a live value."""
         with self.lock:
             if self._live.get(owner.key) is not owner.root:
-                return change()  # overwritten or removed since: it is nobody's
+                return change()  # overwritten or removed since: no store owns it
             self._ensure_writable()
             result = self._change_checked(self._hooks, owner, view, change) if self._hooks else change()
             self._touch(owner.key)
@@ -199,7 +199,7 @@ class MemTable:
         return result
 
     def mark_dirty(self, key: Key) -> None:
-        """Have a key written at the next commit.
+        """Write a key at the next commit.
 
         Raises:
             KeyError: the key is missing.
@@ -224,15 +224,15 @@ class MemTable:
             return self._segment_map.segment_of(key) if key in self._segment_map else self._dirty[key]
 
     def take_dirty(self, requests: set[int] | None, files: int) -> DirtySegments:
-        """Take the changed ones among the requested segments, or all (None), for a commit.
+        """Return the dirty segments for a commit, and mark them as clean.
 
         Args:
-            requests: segments.
-            files: how many segments have a file; those before a written one must have one too.
+            requests: only these segments; None for all.
+            files: how many segments have a file; every segment before a written one needs one, too.
 
         Raises:
-            TypeError, ValueError: a value cannot be written (somebody went behind its back); the key is
-                named, and nothing was taken.
+            TypeError, ValueError: a value cannot be written, since it was changed behind the store's back;
+                the message names the key. Nothing was marked.
         """
         with self.lock:
             for key in list(self._changed):
@@ -273,7 +273,7 @@ class MemTable:
                 self._dirty.setdefault(key, number)
 
     def rewrite(self, segments: set[int]) -> None:
-        """Have segments written at the next commit, whichever keys it is requested for."""
+        """Write segments at the next commit, whichever keys it is requested for."""
         with self.lock:
             self._stale |= segments
 
@@ -281,7 +281,7 @@ class MemTable:
         root = self._changed.get(key)
         if root is not None:
             self._segment_map.put(key, line_of(key, encode_value(key, root, stored=True)))
-            del self._changed[key]  # not before: what cannot be written is still changed
+            del self._changed[key]  # only now: a value that cannot be written stays dirty
 
     def _line_for(self, key: Key, value: Any) -> tuple[Key, bytes | None]:
         """Return the line that stores a value; None for the live value itself, which was changed in place."""

@@ -1,9 +1,9 @@
-"""`.meta`: what a store says about itself, in a file that tastypy does not look at.
+"""`.meta`: a store's description, in a file that tastypy ignores.
 
-It holds the format number, what kind of store it is, and how many lines each segment has *at least*.
-These lower bounds tell a file that lost lines from one that was always short: they are raised after
-lines were added and lowered before lines are removed, so that a crash between the two never raises
-a false alarm, and an update of existing keys writes no `.meta` at all.
+It holds the format number, the kind of the store, and the least number of lines of each segment. These lower
+bounds reveal a file that has lost lines. They are raised after lines were added and lowered before lines are
+removed, so a crash between the two never raises a false alarm, and an update of existing keys does not write
+`.meta` at all.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class StoreMetadata:
 
     Attributes:
         kind: `pod`, `tracker` or `checkpoints`.
-        file_size: how many lines a segment takes.
+        file_size: the most lines of a segment.
         gzipped: whether segments are compressed.
-        counts: by segment, how many lines it has at least.
-        settings: what a kind of store keeps beside (`max_tries`).
+        counts: by segment, its least number of lines.
+        settings: further settings of a kind of store (`max_tries`).
     """
 
     kind: str = "pod"
@@ -38,7 +38,7 @@ class StoreMetadata:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """Return the file's content: short, since all segments but the last are usually full."""
+        """Return the file's content. It stays short because all segments but the last are usually full."""
         short = {
             str(number): lines for number, lines in enumerate(self.counts[:-1]) if lines != self.file_size
         }
@@ -59,8 +59,8 @@ class StoreMetadata:
         """Return the metadata in a file's content.
 
         Raises:
-            NewerFormat: it is of another format.
-            IntegrityError: it is not metadata.
+            NewerFormat: the content has another format.
+            IntegrityError: the content is not valid.
         """
         try:
             content = json.loads(data)
@@ -79,11 +79,11 @@ class StoreMetadata:
                 settings=content["settings"],
             )
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise IntegrityError(f"it is not what a store says about itself: {error!r}") from error
+            raise IntegrityError(f"it is not a valid description of a store: {error!r}") from error
 
 
 def lower_bounds(one: Sequence[int], other: Sequence[int]) -> tuple[int, ...]:
-    """Return the bounds that hold in both of two states."""
+    """Return the lower bounds that hold in both of two states."""
     return tuple(map(min, one, other))
 
 

@@ -1,4 +1,4 @@
-"""The stores that this process has open: one path is one store, however often it is opened."""
+"""The stores that this process has open: a path that is opened twice gives the same store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class OpenStores:
-    """The open stores by path, and their numbers of handles."""
+    """The open stores by path, and how many handles each has."""
 
     def __init__(self) -> None:
         self._guard = threading.RLock()
@@ -32,7 +32,7 @@ class OpenStores:
     def acquire(
         self, path: Path, settings: Settings, hooks: EntryHooks | None, *, close_at_exit: bool
     ) -> StoreEngine:
-        """Open a store, or return the one that is open already.
+        """Open a store, or return the store that is already open.
 
         Raises:
             ValueError: it is open with other settings.
@@ -60,7 +60,7 @@ class OpenStores:
         """Release a handle of a store; close the store with its last one.
 
         Raises:
-            StoreWriteError: the disk refused; the handle is still open.
+            StoreWriteError: the write failed; the handle is still open.
         """
         path = engine.directory.path
         with self._guard:

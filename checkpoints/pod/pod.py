@@ -4,9 +4,9 @@
         pod["https://example.org"] = {"seen": 1, "links": []}
         pod["https://example.org"]["links"].append("/about")    # persisted as well
 
-It keeps tastypy's interface and files. Where it behaves otherwise, docs/reference/stores.md says so
-and why; above all: it counts writes rather than keys until the next sync, a crash at any moment leaves
-a whole store, reading never writes, and nobody's signal handlers are touched.
+It keeps tastypy's interface and files. docs/reference/stores.md lists the differences and their reasons.
+The main ones: syncs are due after a number of writes, not of keys; a crash leaves an intact store; reading
+never writes; signal handlers are not touched.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class OpenOptions(TypedDict, total=False):
     Attributes:
         durable: wait for the disk in each sync (the default). Without it a sync survives a crash of the
             process, but not of the machine.
-        readonly: read what is on disk now, also while another process writes.
-        overwrite: let `init` replace entries that are there.
+        readonly: read the present content of the disk, also while another process writes.
+        overwrite: let `init` replace existing entries.
         close_at_exit: close the store when the interpreter ends (the default).
     """
 
@@ -94,27 +94,26 @@ def list_pairs(other: Any) -> list[tuple[Any, Any]]:
 class POD(MutableMapping[Any, Any]):
     """A dictionary that is on disk.
 
-    Keys are str, int or tuples of them, values what JSON can hold; both are refused with a TypeError or
-    ValueError when they cannot be stored, at the assignment. A value is stored as JSON gives it back:
-    tuples are lists, int names in dicts are str. Dicts and lists that come out report changes to the
-    key that they are stored under, so changing them in place is enough.
+    Keys are str, int or tuples of them; values are JSON values. An assignment that cannot be stored raises
+    TypeError or ValueError. Values become JSON: tuples become lists, and int names in dicts become str.
+    Dicts and lists that are read from the store report changes in place, so no assignment is needed.
 
-    A path that this process has open already gives the same store. All handles must be closed.
+    Opening a path again in this process gives another handle of the same store. Close every handle.
 
     Args:
-        path: a directory, made if it is missing.
-        init: entries to begin with; those that are there stay as they are, unless `overwrite`.
-        gzipped: compress the files of a new store; one that exists stays as it is.
-        file_size: lines a file of a new store; one that exists stays as it is.
-        sync_at: sync after this number of writes; None for never.
-        sync_interval: sync this number of seconds after a write at the latest; None for never.
+        path: a directory, created if it is missing.
+        init: entries to begin with; existing entries stay as they are, unless `overwrite`.
+        gzipped: compress the files of a new store; ignored for an existing store.
+        file_size: lines per file of a new store; ignored for an existing store.
+        sync_at: sync after this many writes; None for never.
+        sync_interval: sync at most this many seconds after a write; None for never.
         options: see `OpenOptions`.
 
     Raises:
         StoreLocked: another process has it open for writing.
         IntegrityError: the files are damaged.
         ValueError: this process has it open with other settings.
-        NotADirectoryError: something else is there.
+        NotADirectoryError: `path` is not a directory.
     """
 
     _hooks: EntryHooks | None = None
@@ -190,7 +189,7 @@ class POD(MutableMapping[Any, Any]):
         return self.iterkeys()
 
     def iterkeys(self) -> Iterator[Key]:
-        """Walk the keys in order, with those that are added meanwhile and without those that are removed."""
+        """Walk the keys in order. Keys that are added during the walk are included, removed ones are not."""
         ordinal = -1
         while page := self.after(ordinal):
             for ordinal, key in page:  # noqa: B007 - where the next page begins
@@ -244,7 +243,7 @@ class POD(MutableMapping[Any, Any]):
         self._opened.memory.put([*entries, *fields.items()])
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
-        """Return the value of a key; store `default` first where it is missing; one step.
+        """Return the value of a key; store `default` first where it is missing, atomically.
 
         Raises:
             TypeError, ValueError: the key or `default` cannot be stored.
@@ -255,7 +254,7 @@ class POD(MutableMapping[Any, Any]):
             return self[key]
 
     def pop(self, key: Key, default: Any = NOTHING) -> Any:
-        """Remove a key and return its value; one step.
+        """Remove a key and return its value, atomically.
 
         Raises:
             KeyError: the key is missing, and no default was given.
@@ -271,7 +270,7 @@ class POD(MutableMapping[Any, Any]):
             return value
 
     def popitem(self) -> tuple[Key, Any]:
-        """Remove the first key and return it with its value; one step.
+        """Remove the first key and return it with its value, atomically.
 
         Raises:
             KeyError: it is empty.
@@ -289,7 +288,7 @@ class POD(MutableMapping[Any, Any]):
 
     @property
     def set(self) -> PathProxy:
-        """Return a proxy whose deep changes are one step each: `pod.set["a"]["n"] += 1`."""
+        """Return a proxy whose deep changes are atomic: `pod.set["a"]["n"] += 1`."""
         return PathProxy(self._apply)
 
     def together(self) -> AbstractContextManager[None]:
@@ -301,7 +300,7 @@ class POD(MutableMapping[Any, Any]):
         return self._opened.memory.dirty
 
     def mark_dirty(self, key: Key) -> None:
-        """Have a key written at the next sync.
+        """Write a key at the next sync.
 
         Raises:
             KeyError: the key is missing.
@@ -312,7 +311,7 @@ class POD(MutableMapping[Any, Any]):
         """Wait until everything that was stored before is on disk.
 
         Raises:
-            StoreWriteError: the disk refused. Nothing is lost: what is not on disk is still dirty.
+            StoreWriteError: the write failed. Nothing is lost: unwritten keys are still dirty.
         """
         self._opened.sync()
 
@@ -321,7 +320,7 @@ class POD(MutableMapping[Any, Any]):
 
         Raises:
             KeyError: the key is missing.
-            StoreWriteError: the disk refused.
+            StoreWriteError: the write failed.
         """
         self._opened.sync(keys)
 
@@ -341,7 +340,7 @@ class POD(MutableMapping[Any, Any]):
         """Sync, and close the store with its last handle; safe to call twice.
 
         Raises:
-            StoreWriteError: the disk refused. It is still open, and nothing is lost: close it again.
+            StoreWriteError: the write failed. Nothing is lost and the store is still open: close it again.
         """
         if not self._closed:
             open_stores.release(self._engine)

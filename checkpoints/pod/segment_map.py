@@ -18,7 +18,7 @@ class SegmentMap:
     """The lines of a store by segment.
 
     Attributes:
-        file_size: how many lines a segment takes.
+        file_size: the most lines of a segment.
         segments: by number, each segment's lines by key, in order.
     """
 
@@ -68,12 +68,12 @@ class SegmentMap:
         self._starts.append(self._next)
 
     def append(self, key: Key, line: bytes) -> int | None:
-        """Add a key to the last segment, even to a full one.
+        """Add a key to the last segment, even if that is full.
 
-        One that is in the store already moves there: of two lines of one key the last counts.
+        A key that exists moves there, because the last line of a key counts.
 
         Returns:
-            The segment that it stood in before, None if it is new.
+            The key's previous segment; None if the key is new.
         """
         before = self.remove(key) if key in self._ordinals else None
         self.segments[-1][key] = line
@@ -95,8 +95,8 @@ class SegmentMap:
     def after(self, ordinal: int, count: int) -> list[tuple[int, Key]]:
         """Return at least `count` keys after `ordinal`, with their ordinals; fewer at the end.
 
-        Ordinals grow with the order and never change, so that a walk in pages (the first from -1)
-        sees every key that stays, none twice, and those that are added meanwhile.
+        Ordinals follow the order of keys and never change. So a walk in pages (the first from -1) returns
+        every key that stays, none twice, and also keys that are added during the walk.
         """
         page: list[tuple[int, Key]] = []
         for number in range(max(bisect_right(self._starts, ordinal) - 1, 0), len(self.segments)):

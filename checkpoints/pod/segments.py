@@ -1,7 +1,7 @@
-"""Reads a store's files and finds their faults, by file and line.
+"""Read a store's files and find their faults, by file and line.
 
-Opening a store and `store check` are the same reading: opening refuses a store with findings, check
-lists them, repair keeps what is whole.
+Opening a store, `store check` and `store repair` all use this scan: opening refuses a store with findings,
+check lists them, repair keeps the intact lines.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class StoreScan:
     """The content of a store's files.
 
     Attributes:
-        layout: every line that is whole.
-        meta: what the store says about itself; None in one of tastypy's.
+        layout: every intact line.
+        meta: the store's metadata; None if tastypy wrote the store.
         gzipped: whether the segments are compressed.
         counts: by segment, how many lines its file has.
-        segments_with_duplicates: the segments with lines whose keys come again later. They must be written
-            first: once the later line is removed, the earlier one would count again.
+        segments_with_duplicates: the segments with lines whose keys occur again later. They must be written
+            first: if the later line is removed, the earlier one counts again.
         findings: the faults.
     """
 
@@ -53,7 +53,7 @@ class StoreScan:
 
     @property
     def errors(self) -> list[Finding]:
-        """Return the findings for which the store is refused."""
+        """Return the findings that keep the store from being opened."""
         return [finding for finding in self.findings if not finding.harmless]
 
 
@@ -63,7 +63,7 @@ def segment_name(number: int, *, gzipped: bool) -> str:
 
 
 def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
-    """Read all of a store; `file_size` and `gzipped` hold where the disk does not say.
+    """Read a whole store; `file_size` and `gzipped` apply if the disk does not hold them.
 
     Raises:
         OSError: a file cannot be read.
@@ -73,7 +73,7 @@ def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreS
     if result.meta is not None:
         result.segment_map.file_size, result.gzipped = result.meta.file_size, result.meta.gzipped
     last = _count_segments(directory, result)
-    # From the last file to the first: a line that a writer beside us moves up is seen twice, never not.
+    # From the last file to the first: a line that a writer moves forward meanwhile is read twice, not missed.
     contents = [_read_segment(directory, number, result) for number in range(last, -1, -1)][::-1]
     for number, data in enumerate(contents):
         _take_segment(number, data, result)
@@ -82,7 +82,7 @@ def scan_store(directory: Directory, *, file_size: int, gzipped: bool) -> StoreS
 
 
 def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool) -> StoreScan:
-    """Read a store as `scan_store` does, and again while it has errors: a writer may be at work.
+    """Read a store as `scan_store` does; repeat this while it has errors, which a writer may be causing.
 
     Raises:
         OSError: a file cannot be read.
@@ -95,7 +95,7 @@ def scan_beside_a_writer(directory: Directory, *, file_size: int, gzipped: bool)
 
 
 def is_store(directory: Directory) -> bool:
-    """Return whether the directory holds a store; an unwritten one has only its lock."""
+    """Return whether the directory holds a store; a store that was never written has only its lock."""
     return any(name in {META, LOCK} or SEGMENT.match(name) for name in directory.names())
 
 
@@ -171,7 +171,7 @@ def _take_line(name: str, at: int, line: bytes, result: StoreScan) -> None:
 
 
 def _check_counts(result: StoreScan) -> None:
-    """Compare the numbers of lines with `.meta`, or with tastypy's rule where it is missing."""
+    """Compare the numbers of lines with `.meta`, or with tastypy's rule if that is missing."""
     counts = result.counts
     bounds = _tastypys_bounds(result) if result.meta is None else list(result.meta.counts)
     for number, least in enumerate(bounds):

@@ -13,10 +13,10 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 @contextmanager
 def open_address(path: Path) -> Iterator[str]:
-    """Enter a block in which a socket's path has an address, however long it is.
+    """Yield an address for a socket's path, valid inside the block.
 
-    A path that is too long for an address is reached through a descriptor of its directory. The socket is in
-    that directory nevertheless.
+    An address holds at most 107 bytes. A longer path is replaced by one through an open descriptor of its
+    directory; the socket is still in that directory.
 
     Raises:
         OSError: there is no such directory.

@@ -1,4 +1,4 @@
-"""Calls a process that serves a control socket (`checkpoints.rpc.server`)."""
+"""Call a process that serves a control socket (`checkpoints.rpc.server`)."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _RAISED: dict[str, type[Exception]] = {
 
 
 class ControlClient:
-    """An address, and a connection to it that is made when it is first needed.
+    """A server's address, and a connection that opens at the first call.
 
-    It can be pickled, and used after a fork: each process makes its own connection. Threads and
+    A client can be pickled, and used after a fork: each process opens its own connection. Threads and
     greenlets take turns.
 
     Args:
         path: the server's socket.
-        timeout_seconds: how long an answer may take before the server counts as gone.
+        timeout_seconds: the longest wait for an answer; after that, the server counts as gone.
 
     Attributes:
-        turn: held during each call; who holds it longer keeps the other threads out.
-        pinned: no new connection is made: what the server keeps for the present one counts (a lock).
+        turn: held during each call. Hold it over several calls to keep other threads out.
+        pinned: never reconnect, because the server holds a lock for the present connection.
     """
 
     def __init__(self, path: str | Path, *, timeout_seconds: float = 30.0) -> None:
@@ -70,10 +70,11 @@ class ControlClient:
         """Call the server's handler of `name` and return its result.
 
         Raises:
-            StoreUnavailable: no answer came; whether the call was carried out is not known.
+            StoreUnavailable: no answer came; the call may have been carried out or not.
             StoreClosed: this client was closed.
-            MessageTooLarge: question or answer is over 1 MiB.
-            RemoteError: the handler raised an error that is not known here. Known ones are raised again.
+            MessageTooLarge: the request or the answer is over 1 MiB.
+            RemoteError: the handler raised an error of a class that this client does not know.
+            Exception: the handler's error, if its class is known here.
         """
         request = {"version": framing.VERSION, "call": name, "arguments": arguments}
         while True:

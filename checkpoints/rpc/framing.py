@@ -1,11 +1,11 @@
 """Messages over a unix socket: four bytes of length (big-endian), then one JSON object.
 
 A request is `{"version": 1, "call": NAME, "arguments": {...}}`. An answer is `{"result": ...}`, or
-`{"error": KIND, "message": ...}`, or `{"busy": true}`: ask again, somebody holds what you want (so that
-no answer ever takes long, and a client can tell a busy server from a dead one).
+`{"error": KIND, "message": ...}`, or `{"busy": true}`: another client holds the lock, so call again. Every
+answer comes soon, therefore, and a client can tell a busy server from a dead one.
 
-A message is 1 MiB at most. One that is longer is read to its end and refused, and the connection goes
-on; a length beyond 64 MiB is taken for something that is not this protocol.
+A message has at most 1 MiB. A longer one is read to its end and refused, and the connection continues. A
+length of more than 64 MiB means that the peer does not speak this protocol.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_SKIPPED_BYTES = 64 * MAX_BYTES
 _LENGTH_BYTES = 4
 _CHUNK_BYTES = 64 * 1024
 
-# The standard library's JSON: as in the files, any int and any str (lone surrogates too) is one.
+# The standard library's JSON, as in the files: it accepts any int and any str, lone surrogates included.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
@@ -31,8 +31,8 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
     """Send one message.
 
     Raises:
-        MessageTooLarge: it is over 1 MiB; nothing was sent.
-        TypeError, ValueError: it is not JSON; nothing was sent.
+        MessageTooLarge: the message is over 1 MiB; nothing was sent.
+        TypeError, ValueError: the message is not JSON; nothing was sent.
         OSError: the connection is broken.
     """
     body = encode(message)
@@ -40,11 +40,11 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Return a message without its length.
+    """Return the bytes of a message, without its length.
 
     Raises:
-        MessageTooLarge: it is over 1 MiB.
-        TypeError, ValueError: it is not JSON.
+        MessageTooLarge: the message is over 1 MiB.
+        TypeError, ValueError: the message is not JSON.
     """
     body = _encode(message).encode()
     if len(body) > MAX_BYTES:
@@ -53,11 +53,11 @@ def encode(message: dict[str, Any]) -> bytes:
 
 
 def receive(connection: socket.socket) -> dict[str, Any] | None:
-    """Read one message; None when the other side has closed the connection.
+    """Read one message. Return None if the peer has closed the connection.
 
     Raises:
-        MessageTooLarge: it was over 1 MiB; the next one can be read.
-        MalformedMessage: it was not a message; nothing more can be read.
+        MessageTooLarge: the message was over 1 MiB; the next one can be read.
+        MalformedMessage: the bytes are not a message; nothing more can be read.
         OSError: the connection is broken.
     """
     header = _read(connection, _LENGTH_BYTES)
@@ -79,7 +79,7 @@ def receive(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def _read(connection: socket.socket, size: int) -> bytes:
-    """Read `size` bytes; none when the connection ended before the first."""
+    """Read `size` bytes; return none if the connection ended before the first byte."""
     received = connection.recv(min(size, _CHUNK_BYTES)) if size else b""
     if len(received) == size or not received:
         return received

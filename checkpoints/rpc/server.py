@@ -1,7 +1,7 @@
-"""The control socket: one process answers calls of others over a unix socket that only its user may open.
+"""The control socket: a process answers calls over a unix socket that only its user may open.
 
-The owner of the state serves, everybody else asks. Shared stores sit on it, and so do the daemon's
-commands:
+The process that owns the state serves; other processes call it. Shared stores and the daemon's commands use
+it:
 
     server = ControlServer("/run/pillowd/control.sock", {"status": status})
     server.register("pause", pause)             # at any time, before or after start()
@@ -12,20 +12,20 @@ commands:
     def pause(key: str) -> dict: ...            # called with the client's arguments by keyword;
                                                 # returns what JSON can hold
 
-    client = ControlClient("/run/pillowd/control.sock")      # checkpoints.client; connects when called
-    client.call("pause", key="cases")           # what the handler returned
-                                                # StoreUnavailable: nobody answers
+    client = ControlClient("/run/pillowd/control.sock")      # checkpoints.rpc.client; connects when called
+    client.call("pause", key="cases")           # returns the handler's result
+                                                # StoreUnavailable: no process answers
 
-An error that a handler raises is raised again at the client: `KeyError`, `ValueError`, `TypeError` and
-the errors of `checkpoints.errors` as themselves, any other as `RemoteError(message, kind=ITS NAME)`;
-the server and its other clients go on.
+The client raises a handler's error again: `KeyError`, `ValueError`, `TypeError` and the errors of
+`checkpoints.errors` as themselves, any other error as `RemoteError(message, kind=CLASS NAME)`. The server
+and its other clients continue.
 
-Each client is served by a thread of its own, which is a greenlet where the standard library is
-patched. A handler may block; one that waits for a person or another client for longer than about a
-second should raise `TryAgain` instead, upon which the client calls again.
+Each client has its own thread, which is a greenlet if the standard library is patched. A handler may block.
+If it would wait for a person or another client for more than about a second, it should raise `TryAgain`
+instead; the client then calls again.
 
-Handlers that need to know who asks (locks that must die with their holder) are registered with
-`register_session` and get the connection's `Connection` first.
+Register a handler with `register_session` if it must know its client (a lock must be released when its
+holder dies). Its first argument is the client's `Connection`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class TryAgain(StoreError):
-    """Another client holds it: call again."""
+    """Another client holds the lock: call again."""
 
 
 class Connection(ExitStack):
@@ -69,8 +69,8 @@ class ControlServer:
     """A server that answers calls on a unix socket.
 
     Args:
-        path: where the socket is made, with mode 0600; a stale one of a crashed process is replaced.
-        handlers: by the name of the call.
+        path: of the socket, with mode 0600; the stale socket of a crashed process is replaced.
+        handlers: name of a call -> its handler.
     """
 
     def __init__(self, path: str | Path, handlers: Mapping[str, Handler] | None = None) -> None:
@@ -104,7 +104,7 @@ class ControlServer:
 
         Raises:
             StoreLocked: another process answers on this path.
-            OSError: the socket cannot be made there.
+            OSError: the socket cannot be created.
         """
         self._listener = _listen(self.path)
         self._closed.clear()
@@ -133,7 +133,7 @@ class ControlServer:
                 thread.join(_CLOSE_SECONDS)
 
     def abandon(self) -> None:
-        """Close the parent's sockets, in a forked child, so that they end when the parent does."""
+        """Close the parent's sockets in a forked child, so that they end with the parent."""
         listener, self._listener = self._listener, None
         for inherited in [listener, *self._connections]:
             if inherited is not None:
@@ -172,7 +172,7 @@ class ControlServer:
             connection.close()
 
     def _answer(self, session: Connection, connection: socket.socket) -> bool:
-        """Read one call and answer it. Return whether there may be another."""
+        """Answer one call. Return whether the connection continues."""
         try:
             request = framing.receive(connection)
         except MessageTooLarge as error:
@@ -239,10 +239,10 @@ def _listen(path: Path) -> socket.socket:
 
 
 def _make_room(path: Path) -> None:
-    """Remove a socket on which no process answers.
+    """Remove a stale socket.
 
     Raises:
-        StoreLocked: a process answers.
+        StoreLocked: a process answers on it.
     """
     if not path.is_socket():
         return

@@ -1,1 +1,1 @@
-"""Stores used by many processes through one that owns them."""
+"""Stores that many processes use through the one process that owns them."""

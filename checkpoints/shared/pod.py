@@ -1,16 +1,16 @@
-"""SharedPOD: one process owns the store, any number use it.
+"""SharedPOD: one process owns the store; any number of processes use it.
 
     shared = SharedPOD("squares.pod")           # owns it; answers on squares.pod/.socket
     Process(target=work, args=(shared,)).start()
 
     def work(shared):                           # pickled, it is only the address
         shared["total"] = 0
-        shared.set["total"] += 1                # one step in the owner: no lock needed
-        with shared.locked():                   # for what takes several
+        shared.set["total"] += 1                # atomic: no lock needed
+        with shared.locked():                   # for several operations together
             shared["total"] = shared["total"] * 2
 
-`shared[key]` returns a copy: changing it changes nothing; `shared.set[key]` does. Nothing is lost
-when a client is killed; a lock that it held is free again.
+`shared[key]` returns a copy, so changing it does not change the store; `shared.set[key]` does. If a client is
+killed, nothing is lost and its lock is released.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ NAME = "store"
 class SharedPOD(MutableMapping[Any, Any]):
     """A POD that any number of processes use.
 
-    The process that makes it owns the store and must close it. Copies that were pickled or forked into
-    other processes, and those that `connect` returns, are addresses.
+    The process that creates it owns the store and must close it. Copies that are pickled or forked into
+    other processes, and the results of `connect`, hold only the address.
 
     Args:
         path: the POD's directory; its socket is `.socket` in it.
-        settings: as of POD.
+        settings: as for POD.
 
     Raises:
-        StoreLocked: another process owns it: use `connect`.
-        OSError: the socket cannot be made.
+        StoreLocked: another process owns the store: use `connect`.
+        OSError: the socket cannot be created.
     """
 
     _kind: ClassVar[type[POD]] = POD
@@ -72,8 +72,8 @@ class SharedPOD(MutableMapping[Any, Any]):
         """Connect to a store that another process owns.
 
         Args:
-            address: its socket, or the directory of a store that was made by this class.
-            name: which store, where the owner shares several on one socket.
+            address: its socket, or the directory of a store that this class opened.
+            name: the store's name, if the owner shares several stores on one socket.
         """
         path = Path(address).expanduser().resolve()
         shared = cls.__new__(cls)
@@ -115,7 +115,7 @@ class SharedPOD(MutableMapping[Any, Any]):
     def iterkeys(self) -> Iterator[Key]:
         """Walk the keys in order, fetched in pages.
 
-        Keys that are added meanwhile are yielded too, and removed ones if their page was fetched before.
+        Keys that are added during the walk are included. So are removed keys whose page was fetched before.
         """
         return (key for key, _ in self._walk("keys"))
 
@@ -131,23 +131,23 @@ class SharedPOD(MutableMapping[Any, Any]):
     values: Any = POD.values
 
     def update(self, *others: Any, **fields: Any) -> None:
-        """Store entries, all or none; 1 MiB at most at a time."""
+        """Store entries, all or none; at most 1 MiB in one call."""
         entries = [*(pair for other in others for pair in list_pairs(other)), *fields.items()]
         for key, _ in entries:
             check_key(key)
         self._call("put", [(key, encode_value(key, value)) for key, value in entries])
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
-        """Return a copy of a key's value; store `default` first where it is missing; one step."""
+        """Return a copy of a key's value; if the key is missing, store `default` first. Atomic."""
         check_key(key)
         return json.loads(self._call("setdefault", key, encode_value(key, default)))
 
     def pop(self, key: Key, default: Any = NOTHING) -> Any:
-        """Remove a key and return its value; one step.
+        """Remove a key and return its value, atomically.
 
         Raises:
             KeyError: the key is missing, and no default was given.
-            MessageTooLarge: the value is over 1 MiB, and still there.
+            MessageTooLarge: the value is over 1 MiB; it was not removed.
         """
         check_key(key)
         text = self._call("pop", key)
@@ -158,7 +158,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         return default
 
     def popitem(self) -> tuple[Key, Any]:
-        """Remove the first key and return it with its value; one step.
+        """Remove the first key and return it with its value, atomically.
 
         Raises:
             KeyError: it is empty.
@@ -175,7 +175,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
     @property
     def set(self) -> PathProxy:
-        """Return a proxy whose deep changes are one step each in the owner: `shared.set["a"]["n"] += 1`."""
+        """Return a proxy whose deep changes are atomic, made by the owner: `shared.set["a"]["n"] += 1`."""
         return PathProxy(self._apply)
 
     def dirty(self) -> set[Key]:  # type: ignore[valid-type]  # `set` is the property here
@@ -187,7 +187,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         return {decode_key(text) for text in found}
 
     def mark_dirty(self, key: Key) -> None:
-        """Have a key written at the next sync."""
+        """Write a key at the next sync."""
         self._missing(key, "mark_dirty", key)
 
     def sync(self) -> None:
@@ -226,7 +226,7 @@ class SharedPOD(MutableMapping[Any, Any]):
 
         Raises:
             StoreError: this object has not locked it.
-            StoreUnavailable: the owner went away meanwhile, and the lock with it.
+            StoreUnavailable: the owner has ended meanwhile, and the lock with it.
         """
         with self._client.turn:
             try:
@@ -250,7 +250,7 @@ class SharedPOD(MutableMapping[Any, Any]):
         """Close the connection; the owner also syncs and closes the store. Safe to call twice.
 
         Raises:
-            StoreWriteError: the owner's disk refused. Nothing is lost: close it again.
+            StoreWriteError: the owner's write failed. Nothing is lost: close it again.
         """
         self._client.close()
         if self._owned is None or self._pid != os.getpid():
@@ -260,13 +260,13 @@ class SharedPOD(MutableMapping[Any, Any]):
             server.close()
         finally:
             pod.close()
-        self._owned = None  # not before: what the disk refused must be closed again
+        self._owned = None  # only now: after a failed write it must be closed again
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return self._client.call(method_name(self._name), method=method, arguments=arguments)
 
     def _missing(self, key: Any, method: str, *arguments: Any) -> Any:
-        """Call a method about a key, or several; a KeyError names the key as it is here."""
+        """Call a method with one or several keys; a KeyError holds the caller's own key."""
         check_key(key)
         try:
             return self._call(method, *arguments)
@@ -280,11 +280,11 @@ class SharedPOD(MutableMapping[Any, Any]):
                 yield as_key(key), about
 
     def _apply(self, path: Sequence[Any], operation: str, arguments: Sequence[Any]) -> Any:
-        if not path:  # the store's own methods are one step each, and keep the types of keys
+        if not path:  # the store's own methods are atomic, and keep the types of keys
             return apply_update(self, path, operation, arguments)
         check_key(path[0])
         steps = [_step(step) for step in path]
-        # Two less: a value stands in `arguments`, which may be those of a call. The owner looks closer.
+        # Two less: a value is nested in `arguments`, within a call's arguments. The owner checks exactly.
         return self._call("apply", steps, operation, encode_value(path[0], arguments, within=-2))
 
 

@@ -1,10 +1,10 @@
-"""The owner's side of shared stores: it answers for a POD or Tracker on a control socket.
+"""The owner's side of shared stores: answer calls for a POD or Tracker on a control socket.
 
     with POD("urls.pod") as pod, ControlServer("urls.sock") as server:
         share(server, "urls", pod)              # elsewhere: SharedPOD.connect("urls.sock", "urls")
 
-Values travel as the JSON text that the store keeps anyway. Each operation is one step of the owner; a
-client that holds the lock keeps the other clients out until it lets it go, or its connection ends.
+Values are sent as the JSON text that the store keeps anyway. Each operation is atomic. A client that holds
+the lock keeps the other clients out until it releases the lock or its connection ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class SessionLock:
         """Let an operation through.
 
         Raises:
-            Busy: somebody else has the lock.
+            TryAgain: another client has the lock.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_open(connection), WAIT_SECONDS):
@@ -71,10 +71,10 @@ class SessionLock:
                 self._changed.notify_all()
 
     def lock(self, connection: Connection) -> None:
-        """Take the lock, once more if `connection` has it; it is released when the connection ends.
+        """Take the lock for a connection, which may hold it already. It is released when the connection ends.
 
         Raises:
-            Busy: somebody else has it.
+            TryAgain: another client has the lock.
         """
         with self._changed:
             self._waiting += 1
@@ -103,7 +103,7 @@ class SessionLock:
                 self._release(connection)
 
     def _is_open(self, connection: Connection) -> bool:
-        # Those who wait for the lock go before new operations, or a busy store would never be locked.
+        # Clients that wait for the lock go before new operations, or a busy store would never be locked.
         return self._owner is connection or (self._owner is None and not self._waiting)
 
     def _is_free(self, connection: Connection) -> bool:
@@ -117,11 +117,11 @@ class SessionLock:
 
 
 class StoreService:
-    """Answers what the clients of one store ask.
+    """Answers the calls of one store's clients.
 
     Args:
         pod: the store.
-        methods: by name, a function of the store and the arguments, and a decoder for each argument.
+        methods: name -> a function of the store and the arguments, and a decoder for each argument.
             Keys arrive as JSON, values as JSON text.
     """
 
@@ -145,13 +145,13 @@ class StoreService:
 
 
 def _pop(pod: POD, key: Key) -> str | None:
-    """Remove a key and return its text; None where it is missing."""
+    """Remove a key and return its value as JSON text; None if it is missing."""
     with pod.together():
         return _remove(pod, key) if key in pod else None
 
 
 def _popitem(pod: POD) -> tuple[Key, str] | None:
-    """Remove the first key and return it with its text; None where the store is empty."""
+    """Remove the first key and return it with its value as JSON text; None if the store is empty."""
     with pod.together():
         for key in pod.iterkeys():
             return key, _remove(pod, key)
@@ -178,7 +178,7 @@ def _apply(pod: POD, path: Sequence[Any], operation: str, arguments: Any) -> Any
 
 
 def _page(pod: POD, ordinal: int, about: Callable[[Key], T]) -> list[tuple[int, Key, T]]:
-    """Return as many of the next keys as fit into one answer, one at least: ordinal, key, `about(key)`."""
+    """Return (ordinal, key, `about(key)`) of the next keys: at least one, and as many as fit in an answer."""
     page: list[tuple[int, Key, T]] = []
     size = 0
     with pod.together():
@@ -196,7 +196,7 @@ def _todo(tracker: Tracker, ordinal: int, allow_aborted: bool, due: float | None
 
 
 def _list_dirty(pod: POD, last: str) -> list[str]:
-    """Return the next dirty keys as in their lines, in that order: removed keys have no ordinal."""
+    """Return the next dirty keys as their text in lines, sorted by it: removed keys have no ordinal."""
     texts = sorted(text for text in map(encode_key, pod.dirty()) if text > last)
     sizes = accumulate(2 * len(text) + 3 for text in texts)  # escaped once more, in quotes
     return [text for text, size in zip(texts, sizes, strict=True) if size <= DIRTY_BYTES] or texts[:1]
@@ -219,7 +219,7 @@ def _parse_entries(entries: Sequence[tuple[Any, str]]) -> list[tuple[Key, Any]]:
 
 
 def _parse_path(path: Sequence[Any]) -> list[Any]:
-    """Return a key and steps: each a name, an index, or `{"slice": [start, stop, step]}`."""
+    """Return the key and steps of a path; a step is a name, an index, or `{"slice": [start, stop, step]}`."""
     first, *steps = path
     return [as_key(first), *(slice(*each["slice"]) if isinstance(each, dict) else each for each in steps)]
 

@@ -1,4 +1,4 @@
-"""SharedTracker: a Tracker of one process that any number use, as `shared` tells of SharedPOD."""
+"""SharedTracker: a Tracker that one process owns and any number of processes use (see `SharedPOD`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from checkpoints.tracker.tracker import Tracker
 
 
 class SharedTracker(SharedPOD, TrackerAPI):
-    """A Tracker that any number of processes use: no two get the same try of a task."""
+    """A Tracker that any number of processes use; each try of a task is given to one of them only."""
 
     _kind = Tracker
 

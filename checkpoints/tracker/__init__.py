@@ -1,1 +1,1 @@
-"""Progress of tasks, kept in a POD."""
+"""The progress of tasks, kept in a POD."""

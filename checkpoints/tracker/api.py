@@ -1,7 +1,7 @@
 """The methods of a tracker, in this process (`Tracker`) or in another one (`SharedTracker`).
 
-All rest on a few abstract ones, which the store carries out as one step each, so that two processes
-that ask for the same task never both get it as new.
+All use a few abstract methods, which the store carries out atomically: two processes that ask for the same
+task never both get it as new.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Fields = Mapping[str, Any]
 
 
 class ProgressStats(ABC):
-    """The numbers of tasks that are done, tried or aborted, and that are not.
+    """The numbers of tasks that are done, tried or aborted, and of the others.
 
-    A fraction of no tasks at all is 0.0. Percents are text: `34.70 %`.
+    Without any task, fractions are 0.0. Percentages are text: `34.70 %`.
     """
 
     @abstractmethod
@@ -106,11 +106,10 @@ class ProgressStats(ABC):
 
 
 class TrackerAPI(ProgressStats):
-    """The tasks by key, each with `_done`, `_tries`, `_aborted` and fields of its own.
+    """The tasks by key. Each has `_done`, `_tries`, `_aborted` and fields of its own.
 
-    A task *should be done* when it is not done, has tries left, and is not aborted (or
-    `allow_aborted`); with `due` (wall-clock seconds) also only if its field `next_retry_at` is absent
-    or not after it.
+    A task *should be done* if it is not done, has tries left, and is not aborted (unless `allow_aborted`).
+    With `due` (wall-clock seconds), its field `next_retry_at` must also be absent or not later than `due`.
     """
 
     @abstractmethod
@@ -126,8 +125,8 @@ class TrackerAPI(ProgressStats):
         """Add a task, with fields of its own.
 
         Raises:
-            DuplicateKeyError: it is there already.
-            TypeError, ValueError: it cannot be stored with these fields, and is not added.
+            DuplicateKeyError: the task exists already.
+            TypeError, ValueError: these fields cannot be stored; the task is not added.
         """
 
     @abstractmethod
@@ -135,7 +134,7 @@ class TrackerAPI(ProgressStats):
         """Add tasks, all or none.
 
         Raises:
-            DuplicateKeyError: one is there already, or twice among them; it is named.
+            DuplicateKeyError: a task exists already, or is given twice; the message names it.
         """
 
     @abstractmethod
@@ -175,18 +174,18 @@ class TrackerAPI(ProgressStats):
         Args:
             key: the task.
             allow_aborted: also if it is aborted.
-            due: see `Tasks`.
-            durable: the try is on disk before this returns, so that a task which kills the process
-                has been tried when it comes up again.
+            due: see `TrackerAPI`.
+            durable: write the try to disk before returning, so that it counts even if the task kills the
+                process.
 
         Raises:
             KeyError: the task does not exist.
-            StoreWriteError: the disk refused.
+            StoreWriteError: the write failed.
         """
 
     @abstractmethod
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """Walk the tasks that should be done, in order, with those that are added meanwhile."""
+        """Walk the tasks that should be done, in order, including tasks that are added during the walk."""
 
     @abstractmethod
     def aborted_keys(self) -> Iterator[Key]:
@@ -231,7 +230,7 @@ class TrackerAPI(ProgressStats):
         self.amend(key, {"_aborted": True})
 
     def unabort(self, key: Key) -> None:
-        """Take up again a task that was given up."""
+        """Undo `abort`."""
         self.amend(key, {"_aborted": False})
 
     def increment_tries(self, key: Key) -> None:
@@ -269,7 +268,7 @@ class TrackerAPI(ProgressStats):
     def try_keys(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Key]:
-        """Walk the tasks that should be done, each counted as tried before it is yielded."""
+        """Walk the tasks that should be done; count a try of each before it is yielded."""
         for key in self.todo_keys(allow_aborted, due=due):
             try:
                 should = self.should_try(key, allow_aborted, due=due, durable=durable)
@@ -281,13 +280,13 @@ class TrackerAPI(ProgressStats):
     def try_items(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[tuple[Key, Any]]:
-        """Walk as `try_keys` does, with the entries."""
+        """Walk like `try_keys`, with the entries."""
         return self._with_entries(self.try_keys(allow_aborted, due=due, durable=durable))
 
     def try_values(
         self, allow_aborted: bool = False, *, due: float | None = None, durable: bool = True
     ) -> Iterator[Any]:
-        """Walk as `try_keys` does, over the entries alone."""
+        """Walk like `try_keys`, but yield only the entries."""
         return (entry for _, entry in self.try_items(allow_aborted, due=due, durable=durable))
 
     def aborted_items(self) -> Iterator[tuple[Key, Any]]:

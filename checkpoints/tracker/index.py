@@ -26,11 +26,11 @@ class TaskIndex:
     """The flags and counts of all tasks; the hooks (`EntryHooks`) of a tracker's store.
 
     Args:
-        max_tries: how many times a task is tried, 0 without end; None: as the store says.
+        max_tries: how many times a task is tried; 0: without end; None: the number in the store.
 
     Attributes:
         flags: by key, in no particular order.
-        done, tried, aborted: how many tasks are.
+        done, tried, aborted: how many tasks are done, tried, aborted.
     """
 
     kind = "tracker"
@@ -41,9 +41,9 @@ class TaskIndex:
         self.done = self.tried = self.aborted = 0
 
     def complete(self, key: Key, value: Any, present: Any) -> Any:
-        """Return an entry with its flags: those that are not given stay as they are."""
+        """Return an entry with all flags; flags that are not given keep their values."""
         if not isinstance(value, dict):
-            raise TypeError(f"the task {key!r} is a dict of fields, not {value!r}")
+            raise TypeError(f"task {key!r} must be a dict of fields, not {value!r}")
         kept = DEFAULTS if present is None else {name: present[name] for name in DEFAULTS}
         complete = kept | value
         self.check(key, complete)
@@ -52,13 +52,13 @@ class TaskIndex:
     def check(self, key: Key, value: Any) -> None:
         """Refuse an entry without valid flags."""
         if not isinstance(value, dict) or not value.keys() >= DEFAULTS.keys():
-            raise TypeError(f"the task {key!r} has {', '.join(DEFAULTS)}, not {value!r}")
+            raise TypeError(f"task {key!r} must have {', '.join(DEFAULTS)}, not be {value!r}")
         tries = value["_tries"]
         if not isinstance(tries, int) or isinstance(tries, bool) or tries < 0:
-            raise TypeError(f"_tries of {key!r} is a number of tries, not {tries!r}")
+            raise TypeError(f"_tries of {key!r} must be a number of tries, not {tries!r}")
         for name in ("_done", "_aborted"):
             if not isinstance(value[name], bool):
-                raise TypeError(f"{name} of {key!r} is true or false, not {value[name]!r}")
+                raise TypeError(f"{name} of {key!r} must be true or false, not {value[name]!r}")
 
     def changed(self, key: Key, value: Any) -> None:
         """Count an entry as it is now."""
@@ -90,7 +90,7 @@ class TaskIndex:
         return settings.get("max_tries"), flags
 
     def begin(self, read: tuple[int | None, dict[Key, TaskFlags]]) -> bool:
-        """Count from the start, with `max_tries` from the store unless it was given."""
+        """Count all tasks; take `max_tries` from the store unless it was given."""
         saved, self.flags = read
         self.done = sum(flags.done for flags in self.flags.values())
         self.tried = sum(flags.tries > 0 for flags in self.flags.values())
@@ -98,18 +98,18 @@ class TaskIndex:
         return self.set_max_tries((saved or 0) if self.max_tries is None else self.max_tries, saved)
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings that `.meta` keeps."""
+        """Return the settings to keep in `.meta`."""
         return {"max_tries": self.max_tries}
 
     def set_max_tries(self, max_tries: int, saved: int | None) -> bool:
-        """Set `max_tries`; log it if another was saved. Return whether it must be saved."""
+        """Set `max_tries`, and log it if the saved number differs. Return whether it must be saved."""
         self.max_tries = max_tries
         if saved is not None and saved != max_tries:
             _log.warning("max_tries is %s from now on; the tracker was made with %s", max_tries, saved)
         return saved != max_tries
 
     def should_do(self, key: Key, *, allow_aborted: bool) -> bool:
-        """Return whether a task is to be done.
+        """Return whether a task should be done.
 
         Raises:
             KeyError: the task does not exist.

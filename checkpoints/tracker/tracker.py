@@ -1,4 +1,4 @@
-"""Tracker, the progress tracker: a POD of tasks that survives the crash of what works on them.
+"""Tracker, the progress tracker: a POD of tasks, which survives crashes of the program that works on them.
 
 with Tracker("urls.tracker", max_tries=3) as tracker:
 tracker.add_if_absent("https://example.org")
@@ -23,18 +23,17 @@ from checkpoints.tracker.index import DEFAULTS, TaskIndex
 class Tracker(POD, TrackerAPI):
     """Tasks by key, on disk.
 
-    Each entry is `{"_tries": 0, "_done": False, "_aborted": False}` and fields of its own. The three
-    marks cannot be removed or given another type, and may be changed in any way: counts always equal
-    a recount.
+    Each entry is `{"_tries": 0, "_done": False, "_aborted": False}` and fields of its own. The three flags
+    cannot be removed or given another type. They may be changed in any way; the counts are always exact.
 
     Args:
-        path: a directory, made if it is missing.
-        max_tries: how often a task is tried, 0 for ever. It is kept in the store; None takes that.
-        init: entries to begin with; those that are there stay as they are, unless `overwrite`.
-        gzipped, file_size, sync_at, sync_interval, options: as of POD.
+        path: a directory, created if it is missing.
+        max_tries: how many times a task is tried; 0: without end; None: the number in the store.
+        init: entries to begin with; existing entries stay as they are, unless `overwrite`.
+        gzipped, file_size, sync_at, sync_interval, options: as for POD.
 
     Raises:
-        StoreError: the store there is not a tracker (`from_pod` makes one), or as of POD.
+        StoreError: the store is not a tracker (convert it with `from_pod`), or as for POD.
     """
 
     def __init__(
@@ -55,12 +54,12 @@ class Tracker(POD, TrackerAPI):
 
     @classmethod
     def from_pod(cls, source: POD, path: str | Path, **settings: Any) -> Self:
-        """Make a tracker from a POD. The fields of dicts become the tasks' own; other values become `value`.
+        """Create a tracker from a POD. Dicts become tasks' fields; other values become the field `value`.
 
         Args:
-            source: it stays as it is.
-            path: where the tracker is made.
-            settings: as of Tracker.
+            source: the POD; it is not changed.
+            path: the tracker's directory.
+            settings: as for Tracker.
         """
         tracker = cls(path, **settings)
         with tracker._or_given_up():
@@ -91,7 +90,7 @@ class Tracker(POD, TrackerAPI):
         with self.together():
             for key, value in [*(pair for other in others for pair in list_pairs(other)), *fields.items()]:
                 if not isinstance(value, dict):
-                    raise TypeError(f"the task {key!r} is a dict of fields, not {value!r}")
+                    raise TypeError(f"task {key!r} must be a dict of fields, not {value!r}")
                 merged[key] = {**(merged.get(key) or self.get(key) or DEFAULTS), **value}
             super().update(merged)
 
@@ -149,7 +148,7 @@ class Tracker(POD, TrackerAPI):
         return should
 
     def todo_keys(self, allow_aborted: bool = False, *, due: float | None = None) -> Iterator[Key]:
-        """Walk the tasks that should be done, in order, with those that are added meanwhile."""
+        """Walk the tasks that should be done, in order, including tasks that are added during the walk."""
         index = self._index
         for key in self.iterkeys():
             try:
@@ -183,5 +182,5 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _differ(key: Key, present: Any, value: Any) -> bool:
-    """Return whether two values differ on disk, as 1 and True do, which are equal."""
+    """Return whether two values differ on disk; 1 and True do, although they are equal."""
     return encode_value(key, present, stored=True) != encode_value(key, value)

@@ -141,7 +141,7 @@ class DeadLetters:
         """Make dead letters, given by transport and id, due at once, as if never tried; return their number.
 
         Raises:
-            StoreWriteError: the disk refused; they are due all the same.
+            StoreWriteError: the write failed; they are due all the same.
         """
         known = self._index(tail)
         revived = [dead_letter for dead_letter in dead_letters if dead_letter in known.due]
@@ -163,7 +163,7 @@ class DeadLetters:
         """Forget dead letters, given by transport and id; return their number.
 
         Raises:
-            StoreWriteError: the disk refused; they are gone from memory all the same.
+            StoreWriteError: the write failed; they are gone from memory all the same.
         """
         gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._index(tail).due]
         for transport, id in gone:
@@ -176,7 +176,7 @@ class DeadLetters:
         """Write every change so far; it is on disk when this returns.
 
         Raises:
-            StoreWriteError: the disk refused; nothing is lost.
+            StoreWriteError: the write failed; nothing is lost.
         """
         changes = self._changes  # of others, while the disk is waited for, nothing is said
         self._tracker.sync()

@@ -93,7 +93,7 @@ class ManifestFile:
             RetryableError: another process has these files open.
             StateLostError: it cannot be read.
             FatalError: a newer pillowd wrote it.
-            OSError: the file system refuses.
+            OSError: the write failed.
         """
         self.close()
         self._lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -115,7 +115,7 @@ class ManifestFile:
         cut below the lengths in the new manifest: a crash would leave them too short.
 
         Raises:
-            OSError: the file system refuses.
+            OSError: the write failed.
         """
         if self._in_doubt and self._manifest is not None:
             self.save(self._manifest)
@@ -124,7 +124,7 @@ class ManifestFile:
         """Replace the manifest durably.
 
         Raises:
-            OSError: the file system refuses; the file holds the old or the new one, see `settle`.
+            OSError: the write failed; the file holds the old or the new one, see `settle`.
         """
         self._in_doubt = True
         replace_file(self._path, msgspec.json.encode(manifest), mode=0o666)

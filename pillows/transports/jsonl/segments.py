@@ -79,7 +79,7 @@ class SegmentedFile:
 
         Raises:
             StateLostError: acknowledged bytes are missing.
-            OSError: the file system refuses.
+            OSError: the write failed.
         """
         self.close()
         self._rename_full()
@@ -92,7 +92,7 @@ class SegmentedFile:
 
         Raises:
             StateLostError: the file was moved, deleted or shortened.
-            OSError: the file system refuses.
+            OSError: the write failed.
         """
         if self._fd is None:
             self.open()

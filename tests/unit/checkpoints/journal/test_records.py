@@ -86,26 +86,26 @@ DAMAGED = {
     "in the snapshot": (
         snapshot(a=1, b=2).replace(commit(a=1), BAD) + commit(c=3),
         {"b": 2, "c": 3},
-        [(2, "its checksum is another")],
+        [(2, "its checksum does not match")],
     ),
     "the last line of the snapshot": (
         snapshot(a=1, b=2).replace(commit(b=2), BAD),
         {"a": 1},
-        [(3, "its checksum is another")],
+        [(3, "its checksum does not match")],
     ),
     "a commit": (
         snapshot(a=1, b=2) + commit(b=3) + BAD + commit(a=4),
         {"a": 4},
-        [(5, "may be older")],
+        [(5, "may be outdated")],
     ),
-    "the first commit": (snapshot(a=1) + BAD + commit(b=2), {"b": 2}, [(3, "may be older")]),
-    "the first two lines": (BAD + BAD + commit(a=1), {"a": 1}, [(1, "first line"), (2, "may be older")]),
+    "the first commit": (snapshot(a=1) + BAD + commit(b=2), {"b": 2}, [(3, "may be outdated")]),
+    "the first two lines": (BAD + BAD + commit(a=1), {"a": 1}, [(1, "first line"), (2, "may be outdated")]),
     "nothing but the first line": (
         snapshot(a=1).removesuffix(commit(a=1)),
         {},
         [(None, "0 of 1 entries are left")],
     ),
-    "a commit before half a line": (snapshot(a=1) + commit(b=2) + BAD + b"0", {}, [(4, "may be older")]),
+    "a commit before half a line": (snapshot(a=1) + commit(b=2) + BAD + b"0", {}, [(4, "may be outdated")]),
     "cut off in the snapshot": (snapshot(a=1, b=2)[:-1], {"a": 1}, [(None, "1 of 2 entries are left")]),
     "cut off between lines": (
         snapshot(a=1, b=2).removesuffix(commit(b=2)),

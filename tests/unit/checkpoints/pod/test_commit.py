@@ -265,7 +265,7 @@ def test_closed_holes_are_written_and_their_files_removed(engine):
 
 @pytest.mark.parametrize("file_size", [0, -1])
 def test_a_file_holds_at_least_a_line(file_size):
-    with pytest.raises(ValueError, match=f"file_size is {file_size}; it is at least 1"):
+    with pytest.raises(ValueError, match=f"file_size must be at least 1, not {file_size}"):
         Settings(file_size=file_size)
 
 

@@ -283,7 +283,7 @@ BROKEN = {
     empty_last: ("2.json: it has 0 lines of at least 2", [0, 1, 2, 3, 4, 5]),
     lose_last: ("2.json: the file is missing", [0, 1, 2, 3, 4, 5]),
     lose_all: ("0.json: the file is missing", []),
-    break_meta: (".meta: it is not what a store says about itself", list(range(8))),
+    break_meta: (".meta: it is not a valid description of a store", list(range(8))),
 }
 
 

@@ -540,7 +540,7 @@ def test_a_pod_with_what_is_no_task_makes_no_half_tracker(tmp_path):
 def test_a_pod_of_tastypys_is_no_tracker_either(tmp_path):
     (tmp_path / "0.json").write_bytes((GOLDEN / "pod-basic" / "0.json").read_bytes())
     with pytest.raises(
-        StoreError, match=r"not a tracker: the task 'couch:orders' has _tries, _done, _aborted"
+        StoreError, match=r"not a tracker: task 'couch:orders' must have _tries, _done, _aborted"
     ):
         Tracker(tmp_path)
 
@@ -601,6 +601,6 @@ def test_failed_changes_are_kept_with_their_errors_and_tried_when_due(tmp_path):
 
 @pytest.mark.parametrize("kind", [POD, Tracker])
 def test_a_file_that_holds_nothing_is_refused_before_anything_is_made(tmp_path, kind):
-    with pytest.raises(ValueError, match="file_size is 0; it is at least 1"):
+    with pytest.raises(ValueError, match="file_size must be at least 1, not 0"):
         kind(tmp_path / "store", file_size=0)
     assert not (tmp_path / "store").exists()
