@@ -59,6 +59,19 @@ class _Known(msgspec.Struct):
     rows: list[_KnownRow]
 
 
+class _ListedLeaf(msgspec.Struct):
+    rev: str
+
+
+class _ListedRow(msgspec.Struct):
+    id: str
+    changes: list[_ListedLeaf]
+
+
+class _Listed(msgspec.Struct):
+    results: list[_ListedRow]
+
+
 class DocumentFetcher:
     """Fetches documents of one database.
 
@@ -149,14 +162,27 @@ class DocumentFetcher:
     def _read_some_versions(self, ids: Sequence[str]) -> Mapping[str, int]:
         try:
             leaves = self._read_leaves([{"id": id} for id in ids])
-        except TooLargeError:
+            versions = {id: _sum_versions(found) for id, found in leaves.items()}
+        except (TooLargeError, UnreadableError):
             if len(ids) > 1:
                 raise
-            raise RetryableError(f"The document {ids[0]!r} is too large to be read.") from None
-        missing = [id for id in ids if id not in leaves]
+            versions = self._list_versions(ids)
+        missing = [id for id in ids if id not in versions]
         if missing and (known := set(missing) - self._find_unknown(missing)):
             raise RetryableError(f"The document {min(known)!r} cannot be read now.")
-        return {id: _sum_versions(found) for id, found in leaves.items()}
+        return versions
+
+    def _list_versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the leaf versions of documents that cannot be read: the feed lists them without."""
+        listed = self._couch.json(
+            "POST",
+            self._couch.path(self._database, "_changes") + "?filter=_doc_ids&style=all_docs",
+            _Listed,
+            body={"doc_ids": ids},
+            max_bytes=LIST_ANSWER_BYTES,
+            activity=self._activity,
+        )
+        return {row.id: sum(revision_number(leaf.rev) for leaf in row.changes) for row in listed.results}
 
     def _fill_by_rev(self, changes: Sequence[Change], filled: dict[FetchKey, Change]) -> list[Change]:
         """Add the changes whose revision is there; return the others."""

@@ -278,6 +278,29 @@ def test_versions_of_documents_that_are_too_large_together_are_asked_for_in_halv
     assert documents.read_versions(ids) == dict.fromkeys(ids, 3)
 
 
+@pytest.mark.parametrize(
+    "bulk",
+    [b'{"id":"b","docs":[{"ok":{"_id":"b","_rev":"2-b","n":1e400x}}]}', b'"' + b"x" * 2000 + b'"'],
+    ids=["unreadable", "too large"],
+)
+def test_b1_versions_of_a_document_that_cannot_be_read_are_listed_by_the_feed(server, clock, bulk):
+    """The end of a pass asks for dead letters, and must not ask for one of them for ever."""
+
+    def answer(request):
+        found = [ok("a", "1-a")["docs"][0] if one["id"] == "a" else None for one in request.json()["docs"]]
+        parts = [bulk if each is None else msgspec.json.encode({"id": "a", "docs": [each]}) for each in found]
+        return reply(b'{"results":[' + b",".join(parts) + b"]}")
+
+    couch = CouchClient(CouchConnection(url=server.url), clock=clock)
+    documents = DocumentFetcher(
+        couch, "db", limit=ConcurrencyLimit(4), activity=ActivityMonitor(clock), max_document_bytes=1000
+    )
+    listed = {"results": [{"seq": "9-x", "id": "b", "changes": [{"rev": "2-b"}, {"rev": "3-c"}]}]}
+    server.on(*BULK, answer)
+    server.on("POST", "/db/_changes", json_reply(listed))
+    assert documents.read_versions(["a", "b"]) == {"a": 1, "b": 5}
+
+
 # --- the loader
 
 
@@ -404,7 +427,7 @@ def test_nothing_behind_a_failed_fetch_is_handed_on():
     assert ids(given) == [f"d{n}" for n in range(1200)]
 
 
-@pytest.mark.parametrize("damage", [b"NaN", b'"\xff"', b"[" * 5000 + b"]" * 5000])
+@pytest.mark.parametrize("damage", [b"NaN", b'"\xff"', b"[" * 20_000 + b"]" * 20_000])
 def test_b5_a_document_that_cannot_be_read_is_a_dead_letter_and_the_others_are_fetched(
     server, clock, damage: bytes
 ):
