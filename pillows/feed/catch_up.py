@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pillows.clock import Clock
 from pillows.errors import RetryableError
 from pillows.feed.batch_cutter import BatchCutter
+from pillows.feed.brake import Brake
 from pillows.feed.changes_parser import PageParser, ResponseEnd
 from pillows.feed.cursor import ReadCursor
 from pillows.feed.doc_id_groups import DocIdGroups
@@ -35,6 +36,7 @@ class CatchUp:
         self._clock = clock
         self._sizes = sizes
         self._tuner = FetchModeTuner()
+        self._brake = Brake(self._options.max_rate, self._options.quiet_hours, clock)
 
     def run(self, cursor: ReadCursor) -> None:
         """Read pages until the head is reached, or a stop is asked for.
@@ -49,9 +51,11 @@ class CatchUp:
         try:
             while not cursor.stop.is_set():
                 page = self._plan(pending)
+                began_at = self._clock.monotonic()
                 end, rows = self._read_page(cursor, page)
                 if self._is_at_head(page, end, rows):
                     break
+                self._brake.slow_down(rows, self._clock.monotonic() - began_at, cursor.stop)
                 self._tune(cursor, pending, rows)
                 pending = end.pending
             cursor.loader.drain()

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from pillows.couch.options import DatabaseName
+from pillows.feed.brake import HoursOfDay
 from pillows.options import Duration, Options, Size
 
 #: How documents arrive: chosen by measuring, along with the feed, or fetched apart.
@@ -49,6 +50,8 @@ class SourceOptions(Options):
         page: most changes that a catch-up request asks for; fewer where documents are large.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
         queue: bytes that may wait between the feed and the pipeline.
+        max_rate: most changes a second that a catch-up reads; unlimited by default.
+        quiet_hours: local times of day in which `max_rate` holds, such as `08:00-18:00`; always by default.
         max_document: longest row that is read, with its document; a few times as much may be in memory.
         join_overlap: how old a position of a shared feed must be before readers may join at it; longer
             than any copy of the database lags. 0 with one node.
@@ -74,6 +77,8 @@ class SourceOptions(Options):
     page: int = Field(default=2000, ge=100, le=10_000, multiple_of=100)
     timeout: Duration = Field(default=25.0, gt=0, le=60)
     queue: Size = Field(default=2**20, gt=0)
+    max_rate: float | None = Field(default=None, gt=0)
+    quiet_hours: HoursOfDay | None = None
     max_document: Size = Field(default=64 * 2**20, ge=2**20)
     join_overlap: Duration = Field(default=60.0, ge=0)
     selector: dict[str, object] | None = None
@@ -96,6 +101,8 @@ class SourceOptions(Options):
 
     @model_validator(mode="after")
     def _server_filters_only_for_append_only_data(self) -> Self:
+        if self.quiet_hours is not None and self.max_rate is None:
+            raise ValueError("has `quiet_hours` without `max_rate`, which holds in them; add it")
         if len(self._filters) > 1:
             raise ValueError(f"has more than one filter: {', '.join(self._filters)}; keep one")
         if self.filter_arguments and self.filter_function is None:
