@@ -111,7 +111,7 @@ class CheckpointStore:
             raise IntegrityError(
                 f"the checkpoint of {tail} in {self._journal.path} cannot be read: {error}. "
                 "A newer pillowd may have written it. "
-                f"Replace it with `pillowd checkpoint reset {tail.pillow}`, or with `pillowd checkpoint set`."
+                f"Replace it with `pillowd checkpoint reset {tail.pillow}`."
             ) from error
 
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from checkpoints import Checkpoint, TailKey
+from daemon.tail_lookup import name_tail
 from pillows.observer import Observer
 from pillows.runtime.status import State
 
@@ -69,13 +70,16 @@ class LogObserver(Observer):
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Log an event that an operator should see."""
-        _log.warning(event, pillow=str(tail), **_facts(details))
+        _log.warning(event, pillow=str(tail), **_facts(tail, details))
 
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Log a rare event, such as a start or a completed pass."""
-        _log.info(event, pillow=str(tail), **_facts(details))
+        _log.info(event, pillow=str(tail), **_facts(tail, details))
 
 
-def _facts(details: Mapping[str, object]) -> dict[str, object]:
-    """Rename details that clash with fields of the event itself."""
-    return {name + "_" if name in {"event", "pillow"} else name: v for name, v in details.items()}
+def _facts(tail: TailKey, details: Mapping[str, object]) -> dict[str, object]:
+    """Rename details that clash with fields of the event itself, and complete the commands of remedies."""
+    return {
+        name + "_" if name in {"event", "pillow"} else name: name_tail(v, tail) if isinstance(v, str) else v
+        for name, v in details.items()
+    }

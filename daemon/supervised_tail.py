@@ -15,6 +15,7 @@ from greenlet import GreenletExit
 
 from checkpoints import CheckpointMoved, TailKey
 from daemon.restart_policy import RestartPolicy, Restarts
+from daemon.tail_lookup import name_tail
 from pillows.clock import Clock
 from pillows.errors import AccessError, FatalError
 from pillows.observer import Observer
@@ -228,7 +229,7 @@ class SupervisedTail:
         elif self._start_again or isinstance(error, CheckpointMoved):
             self._spawn()
         elif isinstance(error, FatalError):
-            self._set_state(State.FAILED, str(error))
+            self._set_state(State.FAILED, name_tail(str(error), self.key))
             if isinstance(error, AccessError):
                 self._start_at = now + self._policy.access_retry_seconds
         else:
@@ -256,7 +257,7 @@ class SupervisedTail:
             self._log.info("pillow.moved", reason=str(error))
         elif isinstance(error, FatalError):
             if self._held_state is not None:  # else the state `failed` says it
-                self._log.error("pillow.stop_failed", reason=str(error))
+                self._log.error("pillow.stop_failed", reason=name_tail(str(error), self.key))
         else:
             stack = traceback.format_tb(error.__traceback__)
             self._log.error("pillow.crashed", reason=_summary(error), stack="".join(stack))

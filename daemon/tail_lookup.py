@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,23 @@ if TYPE_CHECKING:  # `pillowd --help` needs the error, and must not load the con
     from daemon.config.models import Config, PillowConfig
 
 
+#: A command in a remedy that needs a pillow and does not name one, up to where the name belongs.
+_UNNAMED = re.compile(
+    r"`(pillowd (?:checkpoint (?:get|history|set|reset|rewind|export|import)|dead-letter \w+|verify|preview"
+    r"|pause|resume|restart))(?: KEY)?(?=`| -)"
+)
+
+
 class UnknownPillowError(ValueError):
     """The text names no pillow, or several."""
+
+
+def name_tail(text: str, key: TailKey) -> str:
+    """Return a reason in which every command names the tail, so that it can be run as it is printed.
+
+    The packages that write such remedies know nothing of the command's arguments.
+    """
+    return _UNNAMED.sub(lambda found: f"`{found[1]} {key}", text)
 
 
 def tail_key(name: str, pillow: PillowConfig) -> TailKey:

@@ -66,7 +66,7 @@ class CheckpointCalls:
             history = self._tails.state.store.history(self._tails.known(key))
             older = [entry for entry in history if entry.saved_at <= saved_before]
             if not older:
-                raise ValueError("its history is not that old. Remedy: `pillowd checkpoint history`")
+                raise ValueError(f"its history is not that old. Remedy: `pillowd checkpoint history {key}`")
             position = older[0].seq
         return self._edit("rewind", key, lambda stored: _at(stored, position))
 

@@ -245,7 +245,7 @@ def write_config(mirror: Mirror, path: Path, into: Callable[[str], object] | Non
 def _store(mirror: Mirror, columns: Mapping[str, str] | None, environ: Mapping[str, str]) -> Config:
     """Write the configuration and load it; a crash leaves the old or the new file."""
     text = format_yaml(mirror.make_settings(columns))
-    head = "# Written by `pillowd mirror`; `pillowd run --config` with this file does the same.\n"
+    head = "# Written by `pillowd mirror`; `pillowd run` does the same with this file as its --config.\n"
     if variables := [name for name in (SOURCE_PASSWORD, TARGET_PASSWORD) if f"${{{name}}}" in text]:
         head += f"# The passwords are taken from {' and '.join(variables)} in the environment.\n"
     fresh = mirror.config_path.with_suffix(".new")

@@ -71,7 +71,7 @@ class DeadLetters:
         if len(known.due) + len(fresh) > options.max_dead_letters:
             raise FatalError(
                 f"There are {len(known.due)} dead letters, {options.max_dead_letters} at most.",
-                remedy="mend the cause, then `pillowd dead-letter retry` or `discard`",
+                remedy="mend the cause, then `pillowd dead-letter retry --all`, or `discard --all`",
             )
         for dead_letter in dead_letters:
             self._put(dead_letter, options.max_tries, config)

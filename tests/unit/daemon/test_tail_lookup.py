@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import TailKey
-from daemon.tail_lookup import UnknownPillowError, resolve_tail
+from daemon.tail_lookup import UnknownPillowError, name_tail, resolve_tail
 
 CASES, FORMS = TailKey("cases", "couch/cases"), TailKey("forms", "couch/forms")
 
@@ -29,3 +29,17 @@ def test_an_unknown_one_is_refused_with_the_remedy(text: str, remedy: str) -> No
 def test_a_name_that_several_have_is_refused() -> None:
     with pytest.raises(UnknownPillowError, match="say which"):
         resolve_tail("cases", [CASES, TailKey("cases", "couch/other")])
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("Remedy: `pillowd checkpoint reset`", "Remedy: `pillowd checkpoint reset cases@couch/cases`"),
+        ("`pillowd verify --repair`", "`pillowd verify cases@couch/cases --repair`"),
+        ("`pillowd verify KEY --repair`", "`pillowd verify cases@couch/cases --repair`"),
+        ("`pillowd checkpoint reset other`", "`pillowd checkpoint reset other`"),
+        ("`pillowd status`", "`pillowd status`"),
+    ],
+)
+def test_i5_every_command_of_a_reason_names_its_tail(text: str, named: str) -> None:
+    assert name_tail(text, TailKey("cases", "couch/cases")) == named

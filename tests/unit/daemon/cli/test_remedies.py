@@ -1,0 +1,93 @@
+"""Every command that a message prints as its remedy can be run as it is printed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from checkpoints import TailKey
+from daemon.cli.exit_codes import ExitCode
+from daemon.cli.main import pillowd, run_command
+from daemon.tail_lookup import name_tail
+
+ROOT = Path(__file__).parents[4]
+KEY = TailKey("cases", "couch/cases")
+CONFIG = """\
+version: 1
+daemon: { state_dir: state, control: { listen: "unix:FOLDER/control.sock" } }
+connections:
+  couch: { type: couchdb, url: "http://127.0.0.1:1" }
+  nowhere: { type: "null" }
+pillows:
+  cases: { source: { connection: couch, database: cases }, transport: [{ connection: nowhere }] }
+"""
+#: Commands that need what a unit test has not: they would run for ever, or connect.
+NOT_RUN = {"run", "mirror"}
+
+
+def list_texts(tree: ast.AST) -> Iterator[str]:
+    """Yield every text of a module that can be printed, with `cases` for each value that is filled in."""
+    docs = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
+    inside = {id(part) for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
+    for each in ast.walk(tree):
+        if isinstance(each, ast.JoinedStr):
+            yield "".join(str(p.value) if isinstance(p, ast.Constant) else "cases" for p in each.values)
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in docs | inside:
+            yield each.value
+
+
+def list_remedies() -> list[str]:
+    """Return every command in backticks, in any text of the packages or of README's table of remedies."""
+    found: set[str] = set()
+    for package in ("checkpoints", "pillows", "daemon"):
+        for path in (ROOT / package).rglob("*.py"):
+            for text in list_texts(ast.parse(path.read_text())):
+                found |= set(re.findall(r"`(pillowd [^`]+)`", name_tail(text, KEY)))
+    table = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    found |= {each.replace("KEY", "cases") for each in re.findall(r"`(pillowd [^`]+)`", "\n".join(table))}
+    return sorted(each for each in found if "..." not in each)
+
+
+REMEDIES = list_remedies()
+
+
+def test_i5_remedies_are_found() -> None:
+    assert len(REMEDIES) > 8
+    assert "pillowd checkpoint reset cases@couch/cases" in REMEDIES
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_i5_a_remedy_is_a_command_with_all_that_it_needs(remedy: str) -> None:
+    _, *words = shlex.split(remedy)
+    command: click.Command = pillowd
+    context = click.Context(pillowd)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0)) if words else None
+        assert found is not None, remedy
+        command = found
+    context = click.Context(command)
+    values, rest, _ = command.make_parser(context).parse_args(words)
+    assert rest == []
+    for each in command.params:
+        if isinstance(each, click.Argument) and each.required:
+            assert values.get(each.name or "") not in (None, ()), f"{remedy} lacks {each.name}"
+
+
+@pytest.mark.parametrize("remedy", [each for each in REMEDIES if each.split()[1] not in NOT_RUN])
+def test_i5_a_remedy_runs_as_it_is_printed(
+    remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PILLOWD_CONFIG", str(tmp_path / "pillowd.yaml"))
+    (tmp_path / "pillowd.yaml").write_text(CONFIG.replace("FOLDER", str(tmp_path)))
+    (tmp_path / "FILE").write_text("{}")
+    code = run_command(shlex.split(remedy)[1:])
+    error = capsys.readouterr().err
+    assert code not in (ExitCode.USAGE, ExitCode.CONFIG) or "can't be verified" in error, error
+    assert "unexpected" not in error
