@@ -4,6 +4,9 @@ psycopg waits on gevent's hub once the process is patched. It does not end a que
 killed: the server would run on and hold its locks. So every exception in a transaction (also a kill and
 a `gevent.Timeout`) cancels the query and closes the connection; the next transaction opens another. That
 costs some milliseconds, in an error anyway.
+
+Behind PgBouncer in transaction mode each transaction may have another session of the server, which others
+use before and after. There, settings and temporary tables end with the transaction.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from psycopg import pq
 
 from pillows.errors import RetryableError
 from pillows.transports.postgres.errors import to_pillow_error
-from pillows.transports.postgres.open_connection import open_connection
+from pillows.transports.postgres.open_connection import apply_settings, is_pooled, open_connection
 from pillows.transports.postgres.options import PostgresConnection
 
 #: Limit for asking the server to stop a query that nobody waits for any more.
@@ -30,7 +33,8 @@ class ServerConnection:
     Args:
         options: of the database.
         application: our name in `pg_stat_activity`.
-        prepare: called with a cursor on each new connection, before its first transaction.
+        prepare: called with a cursor on each new connection before its first transaction; behind a pool of
+            sessions in each transaction. The flag tells that nothing may outlive the transaction.
     """
 
     def __init__(
@@ -38,12 +42,13 @@ class ServerConnection:
         options: PostgresConnection,
         *,
         application: str,
-        prepare: Callable[[psycopg.Cursor], None],
+        prepare: Callable[[psycopg.Cursor, bool], None],
     ) -> None:
         self._options = options
         self._application = application
         self._prepare = prepare
         self._connection: psycopg.Connection | None = None
+        self._is_pooled = False
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor]:
@@ -57,7 +62,10 @@ class ServerConnection:
         late = RetryableError(f"PostgreSQL did not finish within {seconds:g} s.")
         try:
             with gevent.Timeout(seconds, late), self._ensure_connected().cursor() as cursor:
-                cursor.execute("begin")
+                cursor.execute("begin isolation level read committed")
+                if self._is_pooled:
+                    apply_settings(cursor, self._options, self._application, is_local=True)
+                    self._prepare(cursor, True)
                 yield cursor
                 _commit(cursor)
         except psycopg.Error as error:
@@ -82,8 +90,10 @@ class ServerConnection:
     def _ensure_connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
             self._connection = open_connection(self._options, self._application)
-            with self._connection.cursor() as cursor:
-                self._prepare(cursor)
+            self._is_pooled = is_pooled(self._connection)
+            if not self._is_pooled:
+                with self._connection.cursor() as cursor:
+                    self._prepare(cursor, False)
         return self._connection
 
 

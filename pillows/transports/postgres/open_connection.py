@@ -6,6 +6,7 @@ import os
 import re
 import select
 import time
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -24,12 +25,15 @@ _KEEPALIVE = {
     "tcp_user_timeout": str(USER_TIMEOUT_MS),
 }
 
+# They end with the session, or with the transaction behind a pool of sessions (PgBouncer), where nothing may
+# be left for the next client.
+#
 # synchronous_commit is never off: a crash of the server would undo acknowledged commits, and the pillow's
 # other transports and the state directory would be ahead. One flush per batch costs little. jit compiles
 # for longer than our statements run. UTC and ISO: the meaning of a timestamp's text must not depend on the
 # role's settings.
 _SETTINGS = """
-    select set_config(name, value, false) from (values
+    select set_config(name, value, %(is_local)s) from (values
         ('application_name', %(application)s),
         ('statement_timeout', %(statement_ms)s),
         ('lock_timeout', %(lock_ms)s),
@@ -38,7 +42,6 @@ _SETTINGS = """
         ('client_min_messages', 'warning'),
         ('datestyle', 'ISO, MDY'),
         ('timezone', 'UTC'),
-        ('temp_buffers', '32MB'),
         ('jit', 'off'),
         ('synchronous_commit', case current_setting('synchronous_commit')
             when 'off' then 'local' else current_setting('synchronous_commit') end)
@@ -61,11 +64,30 @@ def open_connection(options: PostgresConnection, application: str) -> psycopg.Co
     except psycopg.OperationalError as error:
         raise _to_refusal(error, conninfo, options.connect_timeout) from None
     try:
-        connection.execute(_SETTINGS, _settings(options, application))
+        if not is_pooled(connection):
+            connection.execute("set temp_buffers = '32MB'")
+            with connection.cursor() as cursor:
+                apply_settings(cursor, options, application, is_local=False)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def is_pooled(connection: psycopg.Connection) -> bool:
+    """Return whether a pool is between us and the server, which may give each transaction another session.
+
+    PgBouncer gives each client a process number of its own (`BackendKeyData`), for cancelling.
+    """
+    found = connection.execute("select pg_backend_pid()").fetchone()
+    return found is None or found[0] != connection.info.backend_pid
+
+
+def apply_settings(
+    cursor: psycopg.Cursor, options: PostgresConnection, application: str, *, is_local: bool
+) -> None:
+    """Apply our settings to the session, or to the transaction alone."""
+    cursor.execute(_SETTINGS, _settings(options, application) | {"is_local": is_local})
 
 
 def _conninfo(options: PostgresConnection) -> str:
@@ -76,7 +98,7 @@ def _conninfo(options: PostgresConnection) -> str:
     return make_conninfo(options.dsn.get_secret_value(), **_KEEPALIVE, **given)
 
 
-def _settings(options: PostgresConnection, application: str) -> dict[str, str]:
+def _settings(options: PostgresConnection, application: str) -> dict[str, Any]:
     return {
         "application": application,
         "statement_ms": str(round(options.statement_timeout * 1000)),

@@ -103,15 +103,26 @@ def table_exists(cursor: psycopg.Cursor, schema: str, name: str) -> bool:
     return _exists(cursor, Name(schema, name))
 
 
-def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table]) -> None:
-    """Create the staging tables of a new connection. EXTERNAL: short-lived rows need no compression."""
+def create_stages(cursor: psycopg.Cursor, tables: Iterable[Table], *, transient: bool) -> None:
+    """Create the staging tables. EXTERNAL: short-lived rows need no compression.
+
+    Args:
+        cursor: on a new connection, or in a transaction.
+        tables: the outputs' tables.
+        transient: drop them at the end of the transaction.
+    """
+    at_commit = sql.SQL("drop" if transient else "delete rows")
     for table in tables:
         names = [Name(name) for name in table.types]
         cursor.execute(
             sql.SQL(
                 "create temporary table {} (_n integer not null, _row integer, _id text not null,"
-                " _rev text, _version bigint not null, {}) on commit delete rows"
-            ).format(Name(table.stage), join_commas([sql.SQL("{} text").format(name) for name in names])),
+                " _rev text, _version bigint not null, {}) on commit {}"
+            ).format(
+                Name(table.stage),
+                join_commas([sql.SQL("{} text").format(name) for name in names]),
+                at_commit,
+            ),
             (),
         )
         external = [sql.SQL("alter column {} set storage external").format(name) for name in names]

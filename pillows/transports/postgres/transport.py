@@ -88,7 +88,7 @@ class PostgresTransport(KeyedTransport):
     def check(self) -> str:
         """Connect and compare the tables with the configuration; see `Transport.check`."""
         application = f"pillowd {self.key}"
-        server = ServerConnection(self.connection, application=application, prepare=lambda _: None)
+        server = ServerConnection(self.connection, application=application, prepare=lambda *_: None)
         with closing(server), server.transaction() as cursor:
             version, database, user, standby, encoding = cursor.execute(_WHERE_AM_I).fetchall()[0]
             if standby:
@@ -170,7 +170,7 @@ class PostgresTransport(KeyedTransport):
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of a table's documents in the order of its index; see `KeyedTransport.stored`."""
         server = ServerConnection(
-            self.connection, application=f"pillowd verify {self.key}", prepare=lambda _: None
+            self.connection, application=f"pillowd verify {self.key}", prepare=lambda *_: None
         )
         asked = None if ids is None else [to_storable(id) for id in ids]
         (table,) = (table for table in self._tables if table.output == output)
@@ -199,9 +199,9 @@ class PostgresTransport(KeyedTransport):
             for table in self._tables
         )
 
-    def _prepare(self, cursor: psycopg.Cursor) -> None:
-        """Create what lives as long as a new connection."""
-        create_stages(cursor, self._tables)
+    def _prepare(self, cursor: psycopg.Cursor, transient: bool) -> None:
+        """Create what lives as long as a new connection, or as the transaction."""
+        create_stages(cursor, self._tables, transient=transient)
         if self._opened:
             create_probes(cursor, self._tables)
 

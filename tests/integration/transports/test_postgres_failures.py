@@ -264,7 +264,7 @@ def test_ten_bad_values_in_a_thousand_are_found_at_once(proxied: PostgresDatabas
         result = transport.write(batch(*with_bad(1000, bad, "x"), first_pass=first_pass))
     assert result.dead == dict.fromkeys(bad, "Column n: invalid input syntax for type integer: ...")
     assert proxied.query("select count(*) as n from typed") == [{"n": 990}]
-    assert attempts(proxied) <= 4
+    assert attempts(proxied) <= 5  # straight, the plain ones, staging (for its characters), probing, moving
 
 
 def test_ten_bad_documents_in_a_thousand_are_found_by_halving(proxied: PostgresDatabase) -> None:
