@@ -10,10 +10,14 @@ import socket
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
+import urllib3
+
 from pillows.couch.turn import Turn
 
 #: Bytes that a server may send without any of the body: its head, trailers, empty blocks of compressed data.
 MAX_OVERHEAD_BYTES = 2**20
+
+_BLOCK_BYTES = 65536
 
 #: Answers of status 100 before the final one.
 MAX_INTERIM_ANSWERS = 10
@@ -80,3 +84,23 @@ class BoundedResponse(HTTPResponse):
         if self._interim_answers > MAX_INTERIM_ANSWERS:
             raise FloodError(f"{self._interim_answers} answers of status 100")
         return super()._read_status()  # type: ignore[misc,no-any-return] # typeshed lacks it
+
+
+def read_bounded(response: urllib3.HTTPResponse, max_bytes: int) -> bytes:
+    """Return the body of an unread response, decompressed, in pieces that let other greenlets run.
+
+    What is longer than `max_bytes` is cut off a little behind it.
+
+    Raises:
+        FloodError: the server sends, but nothing of the body.
+    """
+    turn, size_bytes = Turn(), 0
+    parts: list[bytes] = []
+    original = response._original_response  # noqa: SLF001 - the only way to the socket's reader
+    while size_bytes <= max_bytes and (block := response.read(_BLOCK_BYTES, decode_content=True)):
+        if isinstance(original, BoundedResponse):
+            original.reader.record_body()
+        parts.append(block)
+        size_bytes += len(block)
+        turn.give_way()
+    return b"".join(parts)

@@ -37,13 +37,18 @@ def create_session(connection: CouchConnection) -> requests.Session:
     # `pillows.couch.auth` sends the cookie: a jar would keep that of an expired session.
     http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     http.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
-    adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
-    http.mount("http://", adapter)
-    http.mount("https://", adapter)
+    bound_answers(http)
     if connection.client_cert:
         certificate, key = str(connection.client_cert), connection.client_key
         http.cert = (certificate, str(key)) if key else certificate
     return http
+
+
+def bound_answers(http: requests.Session) -> None:
+    """Let a session keep its connections alive, and bound what a server sends beside the body."""
+    adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
+    http.mount("http://", adapter)
+    http.mount("https://", adapter)
 
 
 class IgnoreNetrc(requests.auth.AuthBase):

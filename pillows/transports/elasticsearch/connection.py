@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import elasticsearch
+import gevent
 import msgspec
 import urllib3
 from elastic_transport import NodeConfig, Serializer, Urllib3HttpNode
@@ -21,7 +22,8 @@ from elasticsearch import (
 )
 from urllib3.connection import HTTPConnection
 
-from pillows.errors import ConfigError
+from pillows.couch.bounded_response import BoundedResponse, read_bounded
+from pillows.errors import ConfigError, RetryableError
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 from pillows.transports.elasticsearch.errors import translate_errors
 from pillows.transports.elasticsearch.options import ElasticsearchConnection
@@ -29,6 +31,15 @@ from pillows.transports.elasticsearch.options import ElasticsearchConnection
 #: Limit for opening a connection. Longer than the kernel's second and third attempt (1 s and 3 s after
 #: the first), far shorter than a request may take.
 CONNECT_SECONDS = 5.0
+
+#: A longer answer is given up: those of our requests are far shorter.
+MAX_ANSWER_BYTES = 64 * 2**20
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: Any
+    data: bytes
 
 
 class Json(Serializer):
@@ -67,6 +78,8 @@ class Node(Urllib3HttpNode):
         self._made: set[Any] = set()
         self.pool.conn_kw["socket_options"] = (*HTTPConnection.default_socket_options, *SOCKET_OPTIONS)
         self.pool.ConnectionCls = self._remember  # type: ignore[assignment]  # called, never inherited
+        self._urlopen = self.pool.urlopen
+        self.pool.urlopen = self._open_bounded  # type: ignore[method-assign]  # reads all of any answer
 
     def perform_request(
         self, method: str, target: str, body: Any = None, headers: Any = None, request_timeout: Any = DEFAULT
@@ -74,7 +87,10 @@ class Node(Urllib3HttpNode):
         """Send a request, with less time for opening a connection than for the answer."""
         seconds = self.config.request_timeout if request_timeout is DEFAULT else request_timeout
         limits: Any = urllib3.Timeout(total=seconds, connect=min(CONNECT_SECONDS, seconds or CONNECT_SECONDS))
-        return super().perform_request(method, target, body, headers, request_timeout=limits)
+        # urllib3's own limits are for the next byte: an answer that trickles would take forever.
+        late = RetryableError(f"Elasticsearch did not answer within {seconds} s.")
+        with gevent.Timeout(seconds and 2 * seconds, late):
+            return super().perform_request(method, target, body, headers, request_timeout=limits)
 
     def close(self) -> None:
         """Close all connections."""
@@ -83,9 +99,23 @@ class Node(Urllib3HttpNode):
             connection.close()
 
     def _remember(self, *args: Any, **kwargs: Any) -> Any:
-        connection = self._make(*args, **kwargs)
+        connection: Any = self._make(*args, **kwargs)
+        connection.response_class = BoundedResponse
         self._made = {one for one in self._made if one.sock is not None} | {connection}
         return connection
+
+    def _open_bounded(self, *args: Any, **kwargs: Any) -> Any:
+        response: Any = self._urlopen(*args, **kwargs | {"preload_content": False})
+        try:
+            data = read_bounded(response, MAX_ANSWER_BYTES)
+        except BaseException:
+            response.close()
+            raise
+        if len(data) > MAX_ANSWER_BYTES:
+            response.close()  # the rest is not read
+            raise RetryableError(f"The answer of Elasticsearch is longer than {MAX_ANSWER_BYTES} bytes.")
+        response.release_conn()
+        return _Answer(response.status, response.headers, data)
 
 
 def connect(options: ElasticsearchConnection) -> Elasticsearch:
@@ -137,8 +167,14 @@ def check_version(client: Elasticsearch) -> None:
     """
     with translate_errors():
         answer = client.perform_request("GET", "/", headers={"accept": "*/*"})
-    number = str(answer.body["version"]["number"])
-    if int(number.partition(".")[0]) != elasticsearch.__version__[0]:
+    number = _find_version(answer.body)
+    major = number.partition(".")[0]
+    if not (major.isascii() and major.isdigit()):
+        raise ConfigError(
+            "The server does not say which version of Elasticsearch it is.",
+            remedy="correct `hosts`, and look for a proxy that answers in its place",
+        )
+    if major != str(elasticsearch.__version__[0]):
         ours = ".".join(map(str, elasticsearch.__version__))
         raise ConfigError(
             f"The server is Elasticsearch {number}, the client library is {ours}: "
@@ -146,3 +182,8 @@ def check_version(client: Elasticsearch) -> None:
             remedy=f"use a server of version {elasticsearch.__version__[0]}, "
             "or a pillowd made for this server's version",
         )
+
+
+def _find_version(body: Any) -> str:
+    version = body.get("version") if isinstance(body, dict) else None
+    return str(version.get("number", ""))[:40] if isinstance(version, dict) else ""

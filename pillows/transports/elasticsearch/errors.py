@@ -164,6 +164,8 @@ def to_pillow_error(error: ApiError | TransportError) -> PillowError:
     if isinstance(error, ApiError):
         return _to_answer_error(error)
     cause = error.__cause__ or error
+    if isinstance(cause, PillowError):
+        return cause
     if is_untrusted_certificate(error):
         return AccessError(
             f"The certificate of Elasticsearch is not trusted: {cause}.",

@@ -12,8 +12,9 @@ import urllib3
 from requests.utils import requote_uri
 
 from pillows.clock import SystemClock
+from pillows.couch.bounded_response import read_bounded
 from pillows.couch.exception_chain import is_connect_failure, walk_causes
-from pillows.couch.http_session import IgnoreNetrc
+from pillows.couch.http_session import IgnoreNetrc, bound_answers
 from pillows.couch.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, RetryableError
 from pillows.transports.webhook.encoder import decode_secret, make_headers
@@ -88,7 +89,7 @@ class WebhookClient:
             allow_redirects=False,
             stream=True,
         ) as response:
-            content = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=True)
+            content = read_bounded(response.raw, MAX_ANSWER_BYTES)
             if len(content) > MAX_ANSWER_BYTES and response.ok:
                 raise RetryableError(f"The webhook's answer is longer than {MAX_ANSWER_BYTES} bytes.")
             return response.status_code, response.headers, content
@@ -114,6 +115,7 @@ def _match_hidden_parts(url: str) -> re.Pattern[str]:
 
 def _create_session(options: WebhookConnection) -> requests.Session:
     session = requests.Session()
+    bound_answers(session)
     session.auth = IgnoreNetrc()
     session.headers.update({name: value.get_secret_value() for name, value in options.headers.items()})
     session.headers["User-Agent"] = "pillowd"

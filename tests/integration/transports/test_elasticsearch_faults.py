@@ -154,6 +154,29 @@ def test_a_server_of_another_major_version_is_refused(
     assert server.requests[0].headers["accept"] == "*/*", "an older server refuses to be asked as a 9"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        {"version": None},
+        {"version": 9},
+        *({"version": {"number": number}} for number in (None, "nine", "9" * 5000, "\u0669.1")),
+    ],
+)
+def test_c5_an_odd_version_is_an_error_with_a_remedy(
+    scripted_server: Callable[[], ScriptedServer], answer: object
+) -> None:
+    server = scripted_server().on("GET", "/", json_reply(answer, x_elastic_product="Elasticsearch"))
+    one = Node(server.url).transport({"docs": {}})
+    with pytest.raises(ConfigError) as refused:
+        one.open()
+    one.close()
+    assert refused.value.remedy
+    assert len(str(refused.value)) < 500
+
+
 def test_a_server_that_is_no_elasticsearch_is_refused(
     scripted_server: Callable[[], ScriptedServer],
 ) -> None:
