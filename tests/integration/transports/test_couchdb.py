@@ -262,3 +262,15 @@ def test_who_comes_back_under_a_former_name_hears_of_the_epoch_that_came_after(t
         pass
     with opened(target, "docs", claim=False) as couch:
         assert (couch.state.epoch, couch.state.foreign_epoch) == (3, 6)
+
+
+def test_b3_one_id_without_a_partition_is_the_only_dead_one(target: CouchTarget) -> None:
+    target.request("PUT", "docs", "?partitioned=true")
+    parted = [document(f"p:{n}", 1, {"n": n}) for n in range(20)]
+    with opened(target, "docs") as couch:
+        result = couch.write(batch(*parted[:7], document("plain", 1, {"n": 1}), *parted[7:]))
+        assert not result.retry
+        assert set(result.dead) == {"plain"}
+        assert "partition" in result.dead["plain"]
+        assert_applied(couch.write(batch(document("p:0", 2, {"n": 2}))))
+    assert set(rows(target)) == {each.id for each in parted}
