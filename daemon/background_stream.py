@@ -16,7 +16,7 @@ from gevent import monkey
 #: Characters that may wait to be written. A thousand lines of a stack trace each need a tenth of it.
 MAX_WAITING_CHARS = 8 * 2**20
 #: How long the end waits for a reader.
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 0.5
 #: How often `drain` looks whether everything is written.
 _DRAIN_STEP_SECONDS = 0.01
 

@@ -46,12 +46,12 @@ class SqliteConnection(Options):
 
     Attributes:
         path: the file; it is created when missing, its folder is not.
-        busy_timeout: how long a write waits for another process's lock before it is retried.
+        busy_timeout: how long a write waits for another process's lock before it is retried, or stopped.
         tombstone_ttl: how long a deleted document's version is remembered.
     """
 
     path: Path
-    busy_timeout: Duration = 5.0
+    busy_timeout: Duration = 2.0
     tombstone_ttl: Duration = 30 * 86400.0
 
 
