@@ -10,7 +10,7 @@ import time
 import msgspec
 
 from pillows.models import Document
-from pillows.stages.declarative import Step
+from pillows.stages.declarative import DeclarativeStep
 from pillows.stages.transforms import Chain
 
 _FORM = {
@@ -28,7 +28,7 @@ _FORM = {
     "notes": "x" * 60,
 }
 
-STEP = Step(
+STEP = DeclarativeStep(
     pick=["_id", "name", "opened_on", "closed", "age", "address.city", "owner.name"],
     rename={"address.city": "city", "owner.name": "owner_name", "opened_on": "opened_at"},
     compute={"visits": "length(visits)"},

@@ -12,7 +12,7 @@ from daemon.config.pipeline import FilterOptions, StepOptions
 from daemon.config.plugins import find_function
 from pillows import registry
 from pillows.pillow import Pillow
-from pillows.stages.declarative import ChildRows, Step
+from pillows.stages.declarative import ChildRows, DeclarativeStep
 from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import KeyedTransport, Transport
@@ -75,14 +75,14 @@ def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Se
     if not steps:
         return PassThrough(outputs)
     made = [_step(each, folders) for each in steps]
-    if len(made) == 1 and not isinstance(made[0], Step):
+    if len(made) == 1 and not isinstance(made[0], DeclarativeStep):
         if steps[0].chunk is not None:
             return ChunkedTransform(made[0], outputs, chunk=steps[0].chunk)
         return PythonTransform(made[0], outputs)
     return Chain(made, outputs)
 
 
-def _step(settings: StepOptions, folders: Sequence[Path]) -> Step | Callable[[Any], Any]:
+def _step(settings: StepOptions, folders: Sequence[Path]) -> DeclarativeStep | Callable[[Any], Any]:
     if settings.is_python:
         return find_function(
             "transform", python=settings.python, name=settings.name, args=settings.args, folders=folders
@@ -91,4 +91,4 @@ def _step(settings: StepOptions, folders: Sequence[Path]) -> Step | Callable[[An
         output: ChildRows(each=child.each, fields=child.fields, parent=child.parent)
         for output, child in settings.rows.items()
     }
-    return Step(**{**settings.declared, "rows": rows})
+    return DeclarativeStep(**{**settings.declared, "rows": rows})

@@ -1,8 +1,8 @@
 """One declarative step of a transform: a document is reshaped, and rows for child tables taken from it.
 
-    Step(pick=["_id", "name", "address.city"], rename={"address.city": "city"},
-         compute={"visits": "length(visits)"}, types={"born": "date"},
-         rows={"visit": ChildRows(each="visits", fields={"day": "on"}, parent={"case_id": "_id"})})
+    DeclarativeStep(pick=["_id", "name", "address.city"], rename={"address.city": "city"},
+                    compute={"visits": "length(visits)"}, types={"born": "date"},
+                    rows={"visit": ChildRows(each="visits", fields={"day": "on"}, parent={"case_id": "_id"})})
 
 Within a step this is the order: pick, drop and redact speak of the document's own names; rename, set,
 compute and types of the row's; expressions in `compute` and `rows` see the document as it came into
@@ -19,10 +19,10 @@ from typing import Any
 
 from pillows.errors import PermanentError
 from pillows.stages.conversions import CONVERSIONS, convert
-from pillows.stages.document_paths import Getter, changed, getter, put, split
+from pillows.stages.document_paths import Getter, copy_with, getter, set_path, split
 
 #: Changes a row of its own; gets the document too.
-Work = Callable[[dict[str, Any], Mapping[str, Any]], None]
+RowOp = Callable[[dict[str, Any], Mapping[str, Any]], None]
 
 _MISSING = object()  # as opposed to null
 
@@ -43,7 +43,7 @@ class ChildRows:
     parent: Mapping[str, str] = field(default_factory=dict)
 
 
-class Step:
+class DeclarativeStep:
     """A compiled declarative step.
 
     Args:
@@ -74,7 +74,7 @@ class Step:
         rows: Mapping[str, ChildRows] | None = None,
     ) -> None:
         self._begin = _picked(pick) if pick is not None else dict
-        self._work: list[Work] = [
+        self._ops: list[RowOp] = [
             *map(_dropped, drop),
             *(_redacted(path, value) for path, value in (redact or {}).items()),
             *([_renamed(rename)] if rename else []),
@@ -89,15 +89,15 @@ class Step:
         """Return the outputs that get rows from arrays."""
         return tuple(self._rows)
 
-    def reshape(self, document: Mapping[str, Any]) -> dict[str, Any]:
+    def apply(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document's own row.
 
         Raises:
             PermanentError: an expression or a type does not fit it.
         """
         row = self._begin(document)
-        for work in self._work:
-            work(row, document)
+        for op in self._ops:
+            op(row, document)
         return row
 
     def children(self, document: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -132,29 +132,29 @@ def _picked(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], dict[str, Any
     return pick
 
 
-def _dropped(path: str) -> Work:
+def _dropped(path: str) -> RowOp:
     return _at(path, lambda mapping, name: mapping.__delitem__(name))
 
 
-def _redacted(path: str, value: Any) -> Work:
+def _redacted(path: str, value: Any) -> RowOp:
     return _at(path, lambda mapping, name: mapping.__setitem__(name, value))
 
 
-def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> Work:
+def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> RowOp:
     first, *rest = split(path)
 
     def work(row: dict[str, Any], _: Mapping[str, Any]) -> None:
         if first not in row:
             return
         if rest:
-            row[first] = changed(row[first], rest, change)
+            row[first] = copy_with(row[first], rest, change)
         else:
             change(row, first)
 
     return work
 
 
-def _renamed(renames: Mapping[str, str]) -> Work:
+def _renamed(renames: Mapping[str, str]) -> RowOp:
     """Take all fields out before it puts any in, so that names can be swapped and passed on."""
     _refuse_clashes(list(renames.values()))
     # What stands within another field that moves is taken out before that.
@@ -168,7 +168,7 @@ def _renamed(renames: Mapping[str, str]) -> Work:
             if len(new) == 1:
                 row[new[0]] = value
             else:
-                put(row, new, value)
+                set_path(row, new, value)
 
     return work
 
@@ -198,15 +198,15 @@ def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
     return value
 
 
-def _constants(constants: Mapping[str, Any]) -> Work:
+def _constants(constants: Mapping[str, Any]) -> RowOp:
     return lambda row, _: row.update(constants)
 
 
-def _computed(name: str, path: str) -> Work:
+def _computed(name: str, path: str) -> RowOp:
     get, names = getter(path), split(name)
 
     def work(row: dict[str, Any], document: Mapping[str, Any]) -> None:
-        put(row, names, get(document))
+        set_path(row, names, get(document))
 
     def simple(row: dict[str, Any], document: Mapping[str, Any]) -> None:
         row[name] = get(document)
@@ -214,7 +214,7 @@ def _computed(name: str, path: str) -> Work:
     return simple if len(names) == 1 else work
 
 
-def _typed(path: str, type: str) -> Work:
+def _typed(path: str, type: str) -> RowOp:
     if type not in CONVERSIONS:
         raise ValueError(f"{type!r} is no type; write one of {', '.join(CONVERSIONS)}")
     if len(split(path)) > 1:

@@ -50,7 +50,7 @@ def split(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
 
 
-def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
+def set_path(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
     """Set a value in a row of one's own; mappings on the way there are copied first."""
     *way, last = names
     for name in way:
@@ -60,13 +60,13 @@ def put(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
     row[last] = value
 
 
-def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], str], None]) -> Any:
+def copy_with(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], str], None]) -> Any:
     """Return a copy of a value with `change(mapping, name)` applied at a dotted path, if that exists.
 
     A list on the way means each of its elements.
     """
     if isinstance(value, list):
-        return [changed(element, names, change) for element in value]
+        return [copy_with(element, names, change) for element in value]
     name = names[0]
     if not isinstance(value, dict) or name not in value:
         return value
@@ -74,11 +74,11 @@ def changed(value: Any, names: Sequence[str], change: Callable[[dict[str, Any], 
     if len(names) == 1:
         change(copy, name)
     else:
-        copy[name] = changed(copy[name], names[1:], change)
+        copy[name] = copy_with(copy[name], names[1:], change)
     return copy
 
 
-def misfit(expression: str, error: JMESPathError) -> str:
+def describe_mismatch(expression: str, error: JMESPathError) -> str:
     """Say why an expression does not fit a document, without any value of it."""
     # Only this one quotes a value; the others name a function that is unknown or has too few arguments.
     if isinstance(error, JMESPathTypeError):
@@ -117,6 +117,6 @@ def _searched(path: str, parsed: Any) -> Getter:
         try:
             return visit(parsed, row)
         except JMESPathError as error:
-            raise PermanentError(misfit(path, error)) from None  # its own words quote the document
+            raise PermanentError(describe_mismatch(path, error)) from None  # its own words quote the document
 
     return get

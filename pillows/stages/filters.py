@@ -16,7 +16,7 @@ from jmespath.exceptions import JMESPathError
 
 from pillows.errors import ConfigError, PermanentError
 from pillows.models import Change
-from pillows.stages.document_paths import misfit
+from pillows.stages.document_paths import describe_mismatch
 
 #: By its name, as one of all values, within the whole, or by its name in other dead letters (`\u0064oc`).
 _REACHES_DOCUMENT = re.compile(r"doc|[*@]|\\u")
@@ -112,7 +112,7 @@ class JmespathFilter(Filter):
         try:
             return self._expression.search(facts)
         except JMESPathError as error:
-            raise PermanentError(misfit(self._expression.expression, error)) from None
+            raise PermanentError(describe_mismatch(self._expression.expression, error)) from None
 
 
 def _short(value: object) -> str:

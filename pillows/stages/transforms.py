@@ -14,7 +14,7 @@ import msgspec
 
 from pillows.errors import FatalError, PermanentError
 from pillows.models import Document, Row
-from pillows.stages.declarative import Step
+from pillows.stages.declarative import DeclarativeStep
 from pillows.user_code import confine
 
 
@@ -84,12 +84,12 @@ class Chain(Transform):
     """
 
     def __init__(
-        self, steps: Sequence[Step | Callable[[dict[str, Any]], Any]], outputs: Sequence[str]
+        self, steps: Sequence[DeclarativeStep | Callable[[dict[str, Any]], Any]], outputs: Sequence[str]
     ) -> None:
         self._steps = tuple(steps)
         self._outputs = tuple(outputs)
-        self._calls_python = any(not isinstance(step, Step) for step in steps)
-        filled = {output for step in steps if isinstance(step, Step) for output in step.outputs}
+        self._calls_python = any(not isinstance(step, DeclarativeStep) for step in steps)
+        filled = {output for step in steps if isinstance(step, DeclarativeStep) for output in step.outputs}
         self._left = tuple(output for output in outputs if output not in filled)
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
@@ -98,9 +98,9 @@ class Chain(Transform):
         value: Any = copy_doc(document) if self._calls_python else document.doc
         children: dict[str, Sequence[Row]] = {}
         for step in self._steps:
-            if isinstance(step, Step):
+            if isinstance(step, DeclarativeStep):
                 children.update(step.children(value))
-                value = step.reshape(value)
+                value = step.apply(value)
             else:
                 value = step(value)
             if value is None:
@@ -113,7 +113,7 @@ class Chain(Transform):
         return self._with_children(value, children)
 
     def _with_children(self, value: Any, children: dict[str, Sequence[Row]]) -> Mapping[str, Sequence[Row]]:
-        if isinstance(self._steps[-1], Step):
+        if isinstance(self._steps[-1], DeclarativeStep):
             return {self._outputs[0]: (value,), **children} if self._outputs[0] in self._left else children
         return {**children, **routed(value, self._left)} if self._left else children
 

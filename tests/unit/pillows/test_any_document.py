@@ -17,7 +17,7 @@ from pillows.feed.changes_parser import parse_change
 from pillows.models import MAX_LEAF_VERSION, ChangeBatch
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
-from pillows.stages.declarative import ChildRows, Step
+from pillows.stages.declarative import ChildRows, DeclarativeStep
 from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import Transport
@@ -42,7 +42,7 @@ TRANSFORMS: list[Callable[[], Transform]] = [
     lambda: PythonTransform(lambda doc: doc, OUT),
     lambda: Chain(
         [
-            Step(
+            DeclarativeStep(
                 pick=["_id", "n", "deep.er"],
                 rename={"n": "m"},
                 compute={"c": "sort(keys(@))", "d": "n.m"},
@@ -51,7 +51,7 @@ TRANSFORMS: list[Callable[[], Transform]] = [
         ],
         OUT,
     ),
-    lambda: Chain([Step(rows={"cases": ChildRows(each="n", fields={"x": "@"})}), dict], OUT),
+    lambda: Chain([DeclarativeStep(rows={"cases": ChildRows(each="n", fields={"x": "@"})}), dict], OUT),
     lambda: ChunkedTransform(lambda docs: docs, OUT, chunk=3),
 ]
 TARGETS: list[Callable[[], Transport]] = [

@@ -13,7 +13,7 @@ from pillows.dead_letters.dead_letter import DeadLetter, make_dead_letter
 from pillows.errors import PermanentError
 from pillows.models import Document
 from pillows.pillow import Pillow
-from pillows.stages.declarative import Step
+from pillows.stages.declarative import DeclarativeStep
 from pillows.stages.document_paths import getter
 from pillows.stages.filters import JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
@@ -124,7 +124,10 @@ def failure(call, *args):
 def test_a_letter_names_the_line_of_the_users_code_that_raised(mill, n, said):
     wanted = change("a", n=n)
     assert re.fullmatch(said, failure(PythonFilter(mill["grind"]), wanted))
-    for transform in (PythonTransform(mill["grind"], ("c",)), Chain([Step(), mill["grind"]], ("c",))):
+    for transform in (
+        PythonTransform(mill["grind"], ("c",)),
+        Chain([DeclarativeStep(), mill["grind"]], ("c",)),
+    ):
         assert re.fullmatch(said, failure(transform, document(n)))
     error: Any
     (error,) = ChunkedTransform(mill["all_of"], ("c",), chunk=5).many([document(n)])
@@ -143,7 +146,7 @@ def test_a_long_reason_leaves_room_for_the_line(mill):
 
 
 def test_an_error_of_pillowds_own_names_no_line():
-    assert failure(Chain([Step(types={"n": "integer"})], ("c",)), document("x")) == (
+    assert failure(Chain([DeclarativeStep(types={"n": "integer"})], ("c",)), document("x")) == (
         "PermanentError: The field 'n' has a text that is no integer."
     )
     assert (

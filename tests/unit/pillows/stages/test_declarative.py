@@ -9,7 +9,7 @@ import pytest
 
 from pillows.errors import FatalError, PermanentError
 from pillows.stages.conversions import CONVERSIONS, convert
-from pillows.stages.declarative import ChildRows, Step
+from pillows.stages.declarative import ChildRows, DeclarativeStep
 from pillows.stages.transforms import Chain, ChunkedTransform, PythonTransform
 from tests.support.case_document import CASE, case, document
 
@@ -44,7 +44,7 @@ from tests.support.case_document import CASE, case, document
 )  # fmt: skip
 def test_a_step_reshapes_a_document_and_leaves_it_as_it_was(settings, row):
     body = case()
-    assert Step(**settings).reshape(body) == row
+    assert DeclarativeStep(**settings).apply(body) == row
     assert body == CASE
 
 
@@ -66,7 +66,7 @@ def test_a_step_reshapes_a_document_and_leaves_it_as_it_was(settings, row):
 )
 def test_fields_are_renamed_all_at_once(rename, body, row):
     before = copy.deepcopy(body)
-    assert Step(rename=rename).reshape(body) == row
+    assert DeclarativeStep(rename=rename).apply(body) == row
     assert body == before
 
 
@@ -75,11 +75,11 @@ def test_fields_are_renamed_all_at_once(rename, body, row):
 )
 def test_two_fields_cannot_get_one_name(rename):
     with pytest.raises(ValueError, match="lost"):
-        Step(rename=rename)
+        DeclarativeStep(rename=rename)
 
 
 def test_rows_come_from_an_array_with_columns_of_element_and_document():
-    step = Step(
+    step = DeclarativeStep(
         rows={
             "visit": ChildRows(
                 each="visits", fields={"day": "on", "by": "by.name"}, parent={"case_id": "_id"}
@@ -103,7 +103,7 @@ def test_rows_come_from_an_array_with_columns_of_element_and_document():
 @pytest.mark.parametrize(("each", "reason"), [("name", "an array at 'name'"), ("tags", "objects")])
 def test_rows_of_something_else_than_an_array_of_objects_are_refused(each, reason):
     with pytest.raises(PermanentError, match=reason):
-        Step(rows={"visit": ChildRows(each=each, fields={"day": "on"})}).children(case())
+        DeclarativeStep(rows={"visit": ChildRows(each=each, fields={"day": "on"})}).children(case())
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,19 @@ def test_a_value_that_cannot_be_converted_is_refused_with_field_and_type_but_not
 def test_every_type_is_known():
     assert set(CONVERSIONS) == {"integer", "number", "text", "boolean", "date", "timestamp", "json"}
     with pytest.raises(ValueError, match="no type"):
-        Step(types={"a": "float"})
+        DeclarativeStep(types={"a": "float"})
 
 
 def test_an_expression_that_does_not_fit_the_document_is_refused_with_its_text():
-    step = Step(compute={"n": "length(n)"})
+    step = DeclarativeStep(compute={"n": "length(n)"})
     with pytest.raises(PermanentError, match=r"'length\(n\)' does not fit"):
-        step.reshape({"n": 5})
+        step.apply({"n": 5})
 
 
 @pytest.mark.parametrize("path", ["", "a..b", "a b", "a[0]", "f(x)"])
 def test_what_is_no_dotted_path_cannot_be_picked(path):
     with pytest.raises(ValueError, match="no name or dotted path"):
-        Step(pick=[path])
+        DeclarativeStep(pick=[path])
 
 
 # --- chains
@@ -204,11 +204,11 @@ def test_what_is_no_dotted_path_cannot_be_picked(path):
 def test_each_step_of_a_chain_gets_what_the_one_before_has_made():
     chain = Chain(
         [
-            Step(
+            DeclarativeStep(
                 pick=["_id", "name", "visits"], rows={"visit": ChildRows(each="visits", fields={"d": "on"})}
             ),
             lambda doc: doc | {"name": doc["name"].upper()},
-            Step(drop=["visits"], rename={"name": "who"}),
+            DeclarativeStep(drop=["visits"], rename={"name": "who"}),
         ],
         ("case", "visit"),
     )
@@ -219,23 +219,26 @@ def test_each_step_of_a_chain_gets_what_the_one_before_has_made():
 
 
 def test_none_from_any_function_of_a_chain_drops_the_document():
-    chains: Any = ([lambda doc: None, Step(drop=["a"])], [Step(drop=["a"]), lambda doc: None])
+    chains: Any = (
+        [lambda doc: None, DeclarativeStep(drop=["a"])],
+        [DeclarativeStep(drop=["a"]), lambda doc: None],
+    )
     for steps in chains:
         assert not any(Chain(steps, ("case",))(document()).values())
 
 
 def test_the_last_function_of_a_chain_may_give_rows_of_several_outputs():
-    chain = Chain([Step(pick=["name"]), lambda doc: {"b": [doc, doc]}], ("a", "b"))
+    chain = Chain([DeclarativeStep(pick=["name"]), lambda doc: {"b": [doc, doc]}], ("a", "b"))
     assert chain(document()) == {"b": [{"name": "Ada"}, {"name": "Ada"}]}
 
 
 def test_a_function_within_a_chain_that_gives_no_document_is_refused():
     with pytest.raises(PermanentError, match="returned list"):
-        Chain([lambda doc: [doc], Step(drop=["a"])], ("a",))(document())
+        Chain([lambda doc: [doc], DeclarativeStep(drop=["a"])], ("a",))(document())
 
 
 def test_an_array_can_fill_the_only_output():
-    chain = Chain([Step(rows={"visit": ChildRows(each="visits", fields={"d": "on"})})], ("visit",))
+    chain = Chain([DeclarativeStep(rows={"visit": ChildRows(each="visits", fields={"d": "on"})})], ("visit",))
     assert chain(document()) == {"visit": [{"d": "2026-01-02"}, {"d": "2026-01-09"}]}
 
 
@@ -246,7 +249,7 @@ def test_no_function_changes_the_document_that_others_see():
 
     transforms: Any = (
         PythonTransform(spoil, ("a",)),
-        Chain([Step(pick=["address"]), spoil], ("a",)),
+        Chain([DeclarativeStep(pick=["address"]), spoil], ("a",)),
         ChunkedTransform(lambda docs: [spoil(doc) for doc in docs], ("a",), chunk=5),
     )
     for transform in transforms:
