@@ -11,13 +11,16 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import msgspec
 
 from pillows.couch.client import CouchClient
+from pillows.couch.errors import RejectedError
 from pillows.couch.options import CouchConnection
+from pillows.couch.response import TooLargeError
+from pillows.errors import AwayError, RetryableError
 
 #: Size of the sample of the first documents, and of that of the newest.
 SAMPLE_DOCUMENTS = 500
@@ -34,7 +37,15 @@ _SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _WHOLE_COLUMN = f"{WHOLE} jsonb"
 
 
+#: Largest answer with all documents of a sample at once; otherwise fewer documents are read one by one.
+MAX_SAMPLE_BYTES = 16 * 2**20
+#: Most of them then, and the largest one; a larger one is left out.
+MAX_SINGLE_DOCUMENTS = 100
+MAX_SINGLE_BYTES = 256 * 1024
+
+
 class _Row(msgspec.Struct):
+    id: str = ""
     doc: dict[str, Any] | None = None
 
 
@@ -46,20 +57,47 @@ class _Rows(msgspec.Struct):
 def sample_documents(connection: CouchConnection, database: str) -> list[dict[str, Any]]:
     """Return the first documents of a database by id, and the newest, without design documents.
 
+    Memory is bounded, and a document that cannot be read, such as one that is nested too deeply, is left out:
+    its values are in no column, and the column `doc` has it whole.
+
     Raises:
         PillowError: the database cannot be read.
     """
     queries = (
-        ("_all_docs", f"limit={SAMPLE_DOCUMENTS}&include_docs=true"),
-        ("_changes", f"limit={SAMPLE_DOCUMENTS}&include_docs=true&descending=true"),
+        ("_all_docs", f"limit={SAMPLE_DOCUMENTS}"),
+        ("_changes", f"limit={SAMPLE_DOCUMENTS}&descending=true"),
     )
     found: dict[str, dict[str, Any]] = {}
     with closing(CouchClient(connection)) as couch:
         for view, query in queries:
-            answer = couch.json("GET", f"{couch.path(database, view)}?{query}", _Rows)
-            documents = [row.doc for row in (*answer.rows, *answer.results) if row.doc]
+            path = f"{couch.path(database, view)}?{query}"
+            documents = _read_together(couch, path)
+            if documents is None:
+                documents = _read_singly(couch, database, path)
             found |= {each["_id"]: each for each in documents if not each.get("_deleted")}
     return [each for id, each in found.items() if not id.startswith("_design/")]
+
+
+def _read_together(couch: CouchClient, path: str) -> list[dict[str, Any]] | None:
+    """Return the documents of a view; None if they are too large, or one of them cannot be read."""
+    try:
+        answer = couch.json("GET", f"{path}&include_docs=true", _Rows, max_bytes=MAX_SAMPLE_BYTES)
+    except AwayError:
+        raise
+    except (TooLargeError, RetryableError):
+        return None
+    return [row.doc for row in (*answer.rows, *answer.results) if row.doc]
+
+
+def _read_singly(couch: CouchClient, database: str, path: str) -> list[dict[str, Any]]:
+    """Return those documents of a view that can be read by themselves."""
+    answer = couch.json("GET", path, _Rows)
+    found = []
+    for row in (*answer.rows, *answer.results)[:MAX_SINGLE_DOCUMENTS]:
+        with suppress(TooLargeError, RetryableError, RejectedError):  # a deleted one is rejected, too
+            where = couch.path(database, row.id)
+            found.append(couch.json("GET", where, dict[str, Any], max_bytes=MAX_SINGLE_BYTES))
+    return found
 
 
 def infer_columns(documents: Iterable[Mapping[str, Any]], column_types: Mapping[str, str]) -> dict[str, str]:
