@@ -45,7 +45,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/transports/postgres/writer.py": (
         "tests/unit/pillows/transports/test_postgres.py",
         "tests/integration/transports/test_postgres.py",
-        "tests/integration/transports/test_postgres_conformance.py",
         "tests/integration/transports/test_postgres_failures.py",
     ),
 }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import pytest
 import requests
 
 from checkpoints import TailKey
@@ -119,11 +118,6 @@ def aside(node: Node, fault: str, output: str = "docs") -> Iterator[None]:
     node.settings(output, **{f"index.blocks.{setting}": True})
     yield
     node.settings(output, **{f"index.blocks.{setting}": None})
-
-
-@pytest.fixture
-def node(elasticsearch_url: str, es_prefix: str) -> Node:
-    return Node(elasticsearch_url, es_prefix)
 
 
 @contextmanager

@@ -23,13 +23,11 @@ from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.conformance.target import batch, document, gone
-from tests.integration.transports.elasticsearch_index import Node, many, node, running
+from tests.integration.transports.elasticsearch_index import Node, many, running
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
 from tests.support.sizes import size
-
-__all__ = ["node"]
 
 # --- sizes and requests
 

@@ -15,10 +15,8 @@ from pillows.transports.elasticsearch import transport as module
 from pillows.transports.elasticsearch import writer
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import OTHER_KEY, at, batch, document, gone
-from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, node, running
+from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, running
 from tests.support.sizes import size
-
-__all__ = ["node"]
 
 STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
 

@@ -5,14 +5,11 @@ Each test is a program of its own. It waits for what must happen, never for a ti
 
 from __future__ import annotations
 
-from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from tests.support.program import run_python
-
-ROOT = Path(__file__).parents[3]
 
 HEAD = """
 import io, threading
