@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
 from gevent.event import Event
@@ -27,25 +26,6 @@ from tests.support.recorder import Recorder
 from tests.support.tails import plan
 
 
-class Transactional(MemoryTransport):
-    """Saves the checkpoint with the rows, as the contract allows it."""
-
-    transactional = True
-
-    def open(self):
-        return replace(super().open(), checkpoint=self.target.get("checkpoint"))
-
-    def acquire(self, checkpoint):
-        super().acquire(checkpoint)
-        self.target["checkpoint"] = checkpoint
-
-    def write(self, batch):
-        result = super().write(batch)
-        if batch.checkpoint is not None and not (result.dead or result.retry or result.refused):
-            self.target["checkpoint"] = batch.checkpoint
-        return result
-
-
 def failing_on(bad):
     def transform(document):
         if document["_id"] == bad:
@@ -63,7 +43,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
     monkeypatch,
 ):
     """The process dies between the target's commit and the dead letter."""
-    target = Transactional()
+    target = MemoryTransport(transactional=True)
     feed = ListFeed([batch("1-a", change("good"), change("bad"))])
     made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
 
@@ -78,10 +58,12 @@ def test_a_target_never_saves_a_checkpoint_past_a_failure_that_is_in_no_letter_y
     assert target.target["checkpoint"].seq == Seq.BEGINNING
 
 
-@pytest.mark.parametrize("kind", [MemoryTransport, Transactional])
-def test_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path, running, monkeypatch, kind):
+@pytest.mark.parametrize("transactional", [False, True])
+def test_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(
+    tmp_path, running, monkeypatch, transactional
+):
     """Not at once: many batches share a turn of the disk, which only the checkpoint waits for."""
-    target = kind()
+    target = MemoryTransport(transactional=transactional)
     feed = ListFeed([batch(f"{n}-a", change(f"good{n}"), change("bad")) for n in range(1, 20)])
     made = plan(tmp_path, feed, target, pillow=failing_on("bad"))
     unsafe = []
@@ -98,8 +80,8 @@ def test_a_letter_is_on_disk_before_any_checkpoint_passes_its_change(tmp_path, r
             unsafe.append(made.dead_letters.unsynced(KEY))
         return known(self, batch)
 
-    known = kind.write
-    monkeypatch.setattr(kind, "write", write)
+    known = MemoryTransport.write
+    monkeypatch.setattr(MemoryTransport, "write", write)
     monkeypatch.setattr(made.store, "save", look(made.store.save))
     run = running(made)
     run.until(lambda: len(target.live()) == 19)
@@ -115,7 +97,7 @@ def test_no_checkpoint_in_a_target_passes_the_version_that_is_still_to_clear_a_l
     tmp_path, running, monkeypatch
 ):
     """The process dies between the target's commit and the clearing: it is seen again, and clears then."""
-    target = Transactional()
+    target = MemoryTransport(transactional=True)
     target.poison = {"bad"}
     feed = ListFeed([batch("1-a", change("bad"))])
     made = plan(tmp_path, feed, target)
@@ -162,7 +144,7 @@ def test_what_ends_the_writer_is_told_though_the_reader_is_stopped_while_it_trie
 
 def test_after_an_old_state_directory_was_put_back_a_reset_is_enough(tmp_path, running):
     """The remedy that the refusal names, although the target counts more edits."""
-    target = Transactional()
+    target = MemoryTransport(transactional=True)
     target.target |= {"epoch": 7, "checkpoint": Checkpoint(seq=Seq.of("9-z"), edits=5, epoch=7)}
     made = plan(tmp_path, ListFeed([batch("1-a", change("a"), caught_up=True)]), target)
     made.store.edit(KEY, lambda _: Checkpoint(seq=Seq.of("3-c"), epoch=2))
@@ -265,7 +247,7 @@ def test_a_target_never_saves_a_checkpoint_past_a_document_that_may_have_gone_ba
         def leaves(self, ids):
             raise SystemError("killed")
 
-    target = Transactional()
+    target = MemoryTransport(transactional=True)
     feed = Dying([batch("1-a", change("a", "5-x"), change("a", "2-z"))])
     run = running(plan(tmp_path, feed, target))
     with pytest.raises(SystemError):
@@ -280,7 +262,12 @@ def test_a_lone_dead_letter_on_a_quiet_feed_is_on_disk_within_a_second(tmp_path,
     feed = ListFeed([batch(1, change("bad"), caught_up=True)])
     options = CheckpointOptions(interval=3600.0)
     parts = plan(
-        tmp_path, feed, Transactional(), pillow=failing_on("bad"), observer=seen, checkpoints=options
+        tmp_path,
+        feed,
+        MemoryTransport(transactional=True),
+        pillow=failing_on("bad"),
+        observer=seen,
+        checkpoints=options,
     )
     run = running(parts)
     run.until(lambda: seen.of("dead_letter"))
