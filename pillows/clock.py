@@ -1,4 +1,4 @@
-"""Time, as one object that is handed to whatever waits, so that tests never do."""
+"""Time as an object that is passed to all code that waits, so that tests never wait."""
 
 from __future__ import annotations
 

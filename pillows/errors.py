@@ -2,13 +2,13 @@
 
 PillowError
 ├── RetryableError    the same request may succeed later: back off and try again
-│   └── AwayError         nobody is there to be burdened: try again soon
+│   └── AwayError         the server is down, so asking costs nothing: retry soon
 ├── PermanentError    this document can never be written: dead letter, the others go on
-├── StoppedError      a stop was asked for while something was waited for
-└── FatalError        the pillow must stop and tell the operator why, and what to do
-    ├── ConfigError           what the operator wrote cannot work
+├── StoppedError      a stop was requested during a wait
+└── FatalError        the pillow must stop; the operator gets the reason and the remedy
+    ├── ConfigError           the configuration cannot work
     ├── SourceChangedError    the database is not the one that the checkpoint belongs to
-    │   └── RecreatedError    ... because it was deleted and created anew
+    │   └── RecreatedError    ... because it was deleted and recreated
     ├── SourceMissingError    the database does not exist
     ├── InvalidSeqError       the server does not take the saved position
     ├── AccessError           the server does not let us in
@@ -33,7 +33,7 @@ class RetryableError(PillowError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after_seconds: what the other side asked us to wait, if it did.
+        retry_after_seconds: the wait that the server asked for, if any.
     """
 
     def __init__(self, message: str | None = None, *, retry_after_seconds: float | None = None) -> None:
@@ -44,7 +44,7 @@ class RetryableError(PillowError):
 class AwayError(RetryableError):
     """The other side cannot be reached, or says that it does not serve at present.
 
-    To be asked costs it next to nothing, so that it may be asked often, and is found back soon.
+    Asking it costs almost nothing, so it is asked often and its return is noticed soon.
     """
 
 
@@ -53,7 +53,7 @@ class PermanentError(PillowError):
 
 
 class StoppedError(PillowError):
-    """A stop was asked for."""
+    """A stop was requested."""
 
 
 class FatalError(PillowError):
@@ -74,7 +74,7 @@ class FatalError(PillowError):
 
 
 class ConfigError(FatalError):
-    """What was configured cannot work."""
+    """The configuration cannot work."""
 
 
 class SourceChangedError(FatalError):
@@ -82,7 +82,7 @@ class SourceChangedError(FatalError):
 
 
 class RecreatedError(SourceChangedError):
-    """The source database was deleted and created anew since this checkpoint was made."""
+    """The source database was deleted and recreated after this checkpoint was saved."""
 
 
 class SourceMissingError(FatalError):

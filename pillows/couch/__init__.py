@@ -1,1 +1,1 @@
-"""Talks to CouchDB servers, for those who read and those who write: requests, log-in, what answers mean."""
+"""Talk to CouchDB servers, for feeds and transports: requests, authentication, documents, errors."""

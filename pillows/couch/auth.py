@@ -50,7 +50,7 @@ class Authenticator(ABC):
 
         Raises:
             AccessError: that server denies access; the refusal is counted already.
-            RetryableError: it is away.
+            RetryableError: that server is away.
         """
 
     def invalidate(self) -> bool:
@@ -209,11 +209,11 @@ class IamAuthenticator(Authenticator):
         except ApiException as error:
             if error.status_code in (400, 401, 403):
                 raise RefusedError("IAM rejects the API key.", remedy="check `auth.apikey`") from None
-            raise RetryableError(f"IAM answered {error.status_code}.") from None
+            raise RetryableError(f"IBM Cloud IAM answered with HTTP status {error.status_code}.") from None
         except requests.RequestException as error:
             raise RetryableError(f"IAM is away: {type(error).__name__}.") from None
         except Exception as error:  # noqa: BLE001 - the SDK does not check the answer that it takes apart
-            raise RetryableError(f"IAM's answer makes no sense: {type(error).__name__}.") from None
+            raise RetryableError(f"IBM Cloud IAM's answer is not valid: {type(error).__name__}.") from None
         finally:
             # Otherwise the SDK takes a failed request for one under way, and waits a minute for it.
             self._sdk.token_manager.request_time = 0

@@ -29,7 +29,7 @@ Edits = tuple[str, Sequence[bytes]]
 
 
 class WrittenRow(msgspec.Struct, frozen=True):
-    """What CouchDB says of one document.
+    """CouchDB's answer for one document.
 
     Attributes:
         id: the document's id.
@@ -54,7 +54,7 @@ class WrittenRow(msgspec.Struct, frozen=True):
 def bulk_docs(
     couch: CouchClient, database: str, documents: Sequence[Edits], *, new_edits: bool = True
 ) -> list[WrittenRow]:
-    """Write documents, in halves where CouchDB rejects the request because of one of them.
+    """Write documents; if CouchDB rejects a request because of one document, send it again in halves.
 
     Args:
         couch: the server.

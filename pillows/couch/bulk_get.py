@@ -22,7 +22,7 @@ from pillows.halving import send_in_halves
 from pillows.models import revision_number
 from pillows.strict_json import run_deeply
 
-#: A larger answer is asked for again in halves; the answer for a single document may be twice as large.
+#: A request whose answer is larger is repeated in halves; the answer for one document may be twice as large.
 MAX_ANSWER_BYTES = 64 * 2**20
 MAX_SINGLE_ANSWER_BYTES = 2 * MAX_ANSWER_BYTES
 
@@ -69,7 +69,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An entry of an answer: a revision, or the reason why there is none."""
+    """One entry of an answer: a revision, or an error."""
 
     ok: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: _Error | None = None
@@ -80,7 +80,7 @@ class _Error(msgspec.Struct, frozen=True):
 
 
 class DocumentResult(msgspec.Struct, frozen=True):
-    """What an answer says of one document that was asked for.
+    """The part of an answer about one requested document.
 
     Attributes:
         id: the document's id.
@@ -126,7 +126,7 @@ def rank_leaf(leaf: AnyLeaf) -> tuple[bool, int, str]:
 
 
 def group_leaves(results: Iterable[DocumentResult], parse: Callable[[msgspec.Raw], L]) -> dict[str, list[L]]:
-    """Return the leaves of each document, the winner first; an id without one is missing.
+    """Return id -> leaves, the winner first; a document without leaves is missing.
 
     Args:
         results: the results of one or more answers, in any order.
@@ -225,7 +225,10 @@ def get_all_leaves(
     *,
     query: str = "",
 ) -> dict[str, list[L]]:
-    """Return all leaves of documents, the winner first, in halves where one answer would be too large.
+    """Return all leaves of documents, the winner first; halve requests whose answers are too large.
+
+    An error for a document raises: callers decide by the leaves whether to write, so an unknown leaf must not
+    look missing. (The feed counts such an error as not found, and then asks a quorum.)
 
     Args:
         couch: the server.
@@ -235,12 +238,12 @@ def get_all_leaves(
         query: encoded, with its `?`.
 
     Returns:
-        id -> leaves; empty for a document that the database does not know. An id about which the server
-        said nothing is missing.
+        id -> leaves; empty for a document that the database does not have. An id is missing if the answer
+        did not mention it.
 
     Raises:
         TooLargeError: one document alone is too large.
-        RetryableError: the server cannot tell the leaves of a document now.
+        RetryableError: the server cannot return the leaves of a document now.
         PillowError: as `CouchClient.json`.
     """
     if not ids:

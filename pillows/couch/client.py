@@ -134,8 +134,8 @@ class CouchClient:
 
         Raises:
             AwayError: no connection to the server was made.
-            RetryableError: the server is busy or its response makes no sense; the subclasses in
-                `pillows.couch.errors` say which.
+            RetryableError: the server is busy or its response is not valid; `pillows.couch.errors` has the
+                subclasses.
             AccessError: the server denies access.
             ConfigError: the configuration cannot work.
         """
@@ -203,7 +203,7 @@ class CouchClient:
 
         Raises:
             TooLargeError: the body is larger than `max_bytes`.
-            RetryableError: the connection broke, or the body makes no sense.
+            RetryableError: the connection broke, or the body is not valid.
         """
         with closing(response):
             _reject_page(response)

@@ -1,4 +1,4 @@
-"""Ask a server and a database who they are, through ibmcloudant's client (`CouchClient.cloudant`)."""
+"""Read the identity of a server and of a database, through ibmcloudant's client (`CouchClient.cloudant`)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True):
     """Part of `GET /{db}`.
 
     Attributes:
-        doc_count: documents without the deleted ones; None if the server does not say.
+        doc_count: number of documents that are not deleted; None if the server does not report it.
         instance_start_time: when the database was created; see `DatabaseIdentity`.
         purge_seq: moves with every purge.
     """
@@ -35,7 +35,7 @@ class DatabaseInfo(msgspec.Struct, frozen=True):
 
 
 def get_server_info(couch: CouchClient, *, activity: ActivityMonitor | None = None) -> ServerInfo:
-    """Return what the server says of itself.
+    """Return the answer to `GET /`.
 
     Raises:
         PillowError: as `CouchClient.json`.
@@ -47,7 +47,7 @@ def get_server_info(couch: CouchClient, *, activity: ActivityMonitor | None = No
 def get_database_info(
     couch: CouchClient, database: str, *, activity: ActivityMonitor | None = None
 ) -> DatabaseInfo:
-    """Return what the server says of a database.
+    """Return the answer to `GET /{db}`.
 
     Raises:
         MissingError: the database does not exist.

@@ -1,4 +1,4 @@
-"""One dead letter: what failed where and why, never what the document holds."""
+"""One dead letter: the failed document's id, where it failed and why, but never its content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pillows.user_code import MAX_ERROR_CHARACTERS, describe_error
 #: The transport of a dead letter whose document failed before any transport saw it.
 PIPELINE = "-"
 
-#: The pause before the first further try; it doubles with every one.
+#: Wait before the first retry; it doubles with each retry.
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 3600.0
 
@@ -46,8 +46,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """One document that could not be written.
 
     Attributes:
-        tail: the tail that it is of; as text, `pillow`, in JSON.
-        transport: which transport refused it; `PIPELINE` where filter or transform failed.
+        tail: the document's tail; in JSON as text, under `pillow`.
+        transport: the transport that refused it; `PIPELINE` if filter or transform failed.
         id, rev, leaf_version: the document's.
         stage: `filter`, `trigger`, `transform` or `transport`.
         error: why, `MAX_ERROR_CHARACTERS` at most: a transport's words; of filter and transform the
@@ -56,10 +56,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
         config: digest of the filter, transform and transports of the last failure.
         at: wall-clock seconds of the last failure.
         first_at: wall-clock seconds of the first.
-        failures: how often the document failed, in whatever version.
-        tries: how often this version was tried since the last `retry` of an operator.
-        aborted: it is not tried again by itself.
-        next_retry_at: wall-clock seconds of the next try.
+        failures: how often the document has failed, in all versions.
+        tries: attempts for this version since the operator's last `retry`.
+        aborted: whether there are no more automatic retries.
+        next_retry_at: wall-clock seconds of the next retry.
     """
 
     tail: TailKey = msgspec.field(name="pillow")
@@ -108,5 +108,5 @@ def make_dead_letter(
 
 
 def retry_delay_seconds(tries: int) -> float:
-    """Return the seconds to wait before the next retry, after this number of attempts."""
+    """Return the wait after `tries` attempts: 60 s, doubling up to an hour, without jitter."""
     return bound_seconds(tries, initial_seconds=FIRST_PAUSE_SECONDS, max_seconds=LONGEST_PAUSE_SECONDS)

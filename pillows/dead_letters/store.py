@@ -1,11 +1,12 @@
 """Documents that can never be written as they are: stored durably, so that the others go on.
 
-A dead letter says what failed where and why, never what the document holds. It is on disk before the
-checkpoint passes its change: not at once, since a turn of the disk for each batch with a bad document
-in it cost a fifth of the throughput, but whoever saves a checkpoint calls `sync` first. It is replaced
-when the document fails again, and cleared when a later version of the document is written. Until it
-has been tried often enough it is due for another try after a growing pause (`pillows.runtime.redelivery`);
-then it is left to the operator.
+A dead letter holds the document's id, where it failed and why, but never its content. It is on disk before a
+checkpoint passes its change: whoever saves a checkpoint calls `sync` first. Syncing every batch with a bad
+document cost a fifth of the throughput.
+
+A dead letter is replaced when the document fails again, and cleared when a later version of the document is
+written. It is retried after a growing wait (`pillows.runtime.redelivery`). After `max_tries` attempts only an
+operator can retry it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pillows.user_code import MAX_ERROR_CHARACTERS
 
 __all__ = ["DeadLetter", "DeadLetters"]
 
-#: So many are read between two turns of the hub: a hundredth of a second's work.
+#: Dead letters that are read before other greenlets get their turn (about 10 ms).
 _DEAD_LETTERS_A_TURN = 200
 
 
@@ -47,7 +48,7 @@ class DeadLetters:
     """
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
-        # Written when told to alone: by itself it would write, and give way, with a dead letter half made.
+        # No automatic syncs: they would switch greenlets while a dead letter is only half stored.
         self._tracker = Tracker(path, sync_at=None, sync_interval=None)
         self._clock = clock or SystemClock()
         self._known: defaultdict[str, TailIndex] = defaultdict(TailIndex)
@@ -99,22 +100,22 @@ class DeadLetters:
             self._forget(tail, transport, id)
 
     def affects(self, tail: TailKey, documents: Iterable[DocumentRows]) -> bool:
-        """Whether one of the documents has a dead letter of that tail."""
+        """Return whether one of the documents has a dead letter of that tail."""
         known = self._index(tail)
         return bool(known.due) and any(document.id in known.transports for document in documents)
 
     def unsynced(self, tail: TailKey) -> bool:
-        """Whether dead letters of a tail were changed since the last `sync`."""
+        """Return whether dead letters of a tail were changed since the last `sync`."""
         return self._index(tail).changed > self._synced
 
     def claim_due(self, tail: TailKey, *, at_most: int) -> list[DeadLetter]:
         """Return dead letters of a tail whose document is due for a retry.
 
-        They are not due any more until they are added again, or `take_back` is called.
+        They are not due again until they are added again, or `unclaim` is called.
         """
         known = self._index(tail)
         now = self._clock.wall()
-        # No pause is longer, so a time beyond it was set by a clock that ran ahead.
+        # No wait is longer, so a later time was set by a clock that ran ahead.
         ahead = now + LONGEST_PAUSE_SECONDS
         due = list(islice((each for each, at in known.due.items() if at <= now or ahead < at < inf), at_most))
         for dead_letter in due:
@@ -123,7 +124,7 @@ class DeadLetters:
         return [self._get(tail, *dead_letter) for dead_letter in due]
 
     def unclaim(self, tail: TailKey) -> None:
-        """Make claimed dead letters due again that have neither failed again nor been cleared."""
+        """Make claimed dead letters due again, unless they have failed again or been cleared."""
         known = self._index(tail)
         for dead_letter, at in known.handed_out.items():
             if known.due.get(dead_letter) == inf:
@@ -138,7 +139,7 @@ class DeadLetters:
                 known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
 
     def retry(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
-        """Make dead letters, given by transport and id, due at once, as if never tried; return their number.
+        """Make dead letters, given by transport and id, due now, with no attempts; return their number.
 
         Raises:
             StoreWriteError: the write failed; they are due all the same.
@@ -154,7 +155,7 @@ class DeadLetters:
         return len(revived)
 
     def lower_version(self, dead_letter: DeadLetter, version: int) -> None:
-        """Lower the version at which the dead letter is cleared: the source went back to it."""
+        """Lower the version that clears the dead letter: the source has been rewound to it."""
         self._tracker.amend(
             (str(dead_letter.tail), dead_letter.transport, dead_letter.id), {"version": version}
         )
@@ -163,7 +164,7 @@ class DeadLetters:
         """Forget dead letters, given by transport and id; return their number.
 
         Raises:
-            StoreWriteError: the write failed; they are gone from memory all the same.
+            StoreWriteError: the write failed; they are removed from memory nevertheless.
         """
         gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._index(tail).due]
         for transport, id in gone:
@@ -183,7 +184,7 @@ class DeadLetters:
         self._synced = max(self._synced, changes)
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
-        """Return the documents that a transport may hold in an older state, since they have a dead letter."""
+        """Return the documents with a dead letter of a transport: it may hold an older state of them."""
         return {id for its, id in self._index(tail).due if its in (transport, PIPELINE)}
 
     def count(self, tail: TailKey) -> int:
@@ -253,9 +254,9 @@ class TailIndex:
     """The dead letters of one tail, found without reading the store.
 
     Attributes:
-        due: (transport, id) -> wall-clock seconds when it is tried again.
-        transports: id -> whose dead letters the document has.
-        handed_out: (transport, id) -> when it had been due, of those that are being tried.
+        due: (transport, id) -> wall-clock seconds of the next retry.
+        transports: id -> the transports that the document has dead letters of.
+        handed_out: (transport, id) of the claimed ones -> when each was due.
         changed: number of the last change.
     """
 

@@ -47,8 +47,9 @@ class TailDeadLetters:
         self.store.clear(self.tail, documents, results)
 
     def holds_back(self, documents: Sequence[DocumentRows]) -> bool:
-        """Whether a target must not commit the checkpoint with these documents.
+        """Return whether a target must not commit the checkpoint with these documents.
 
-        A dead letter of the tail is not on disk yet, or one of the documents has one to be cleared.
+        It must not while a dead letter of the tail is not on disk, or one of the documents has a dead letter
+        to be cleared.
         """
         return self.store.unsynced(self.tail) or self.store.affects(self.tail, documents)

@@ -1,1 +1,1 @@
-"""Batches on their way to the transports."""
+"""Deliver batches to the transports."""

@@ -1,9 +1,8 @@
-"""One batch from end to end: written everywhere, re-checked where refused, and only then acknowledged.
+"""Deliver one batch: write it to every transport, re-check refused documents, then acknowledge it.
 
-The order is the promise. Dead letters are stored before the batch that leaves them behind is
-acknowledged, and are on disk before a checkpoint passes it (`Checkpointer`; a transactional target gets
-no checkpoint with the rows until they are). A refused document is re-checked first. The checkpoint moves
-last.
+The order guarantees that nothing is lost. First, refused documents are re-checked and dead letters are
+stored. Then the batch is acknowledged. The checkpoint moves last, and only after the dead letters are on disk
+(`Checkpointer`); until then a transactional target gets no checkpoint with the rows.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from pillows.retry.retrier import Retrier
 from pillows.stages.transforms import ChunkedTransform, Transform
 from pillows.transports.base import newest
 
-#: Consecutive documents, nearly all written before, until a rewind of the source is reported. Larger than
-#: what a crash replays: the default `max_uncheckpointed` and the batches in flight.
+#: Consecutive documents before a rewind of the source is reported, if nearly all were written before. Larger
+#: than a replay after a crash: the default `max_uncheckpointed` and the batches in flight.
 REWIND_MIN_DOCUMENTS = 10_000
 REWIND_MIN_STALE_RATIO = 0.9
 
@@ -57,15 +56,15 @@ class BatchDelivery:
     """Writes the batches of one tail.
 
     Args:
-        transform: the pillow's; one that takes chunks is called here.
+        transform: the pillow's transform; called here if it takes chunks.
         fanout: delivers to the transports.
         progress: takes the acknowledgements.
-        dead_letters: takes what can never be written.
-        source: answers for refused documents.
+        dead_letters: stores documents that can never be written.
+        source: re-checks refused documents.
         retrier: retries reads of the source; has the tail, its observer and its clock.
-        lock: held while anything is touched that batches in flight share.
-        trust_equal: whether a document that a target has in the same version is a replay. Without that it
-            is written again, unless another target has it in a newer version.
+        lock: held during changes of the state that batches in flight share.
+        trust_equal: whether a document that a target holds in the same version counts as a replay. If False,
+            it is written again, unless another target holds a newer version.
     """
 
     def __init__(
@@ -132,9 +131,10 @@ class BatchDelivery:
         )
 
     def _may_commit(self, work: PartitionedItems, documents: Sequence[DocumentRows]) -> bool:
-        """Whether the target may save the checkpoint with the rows: nothing has to happen in between.
+        """Return whether the target may save the checkpoint with the rows.
 
-        A dead letter has to be on disk, or cleared; a document that went back in the source is re-checked.
+        It may not if a dead letter must be synced or cleared first, or a document must be re-checked because
+        an older state of it came after a newer one.
         """
         return self._progress.is_transactional and not (
             work.purge_seq
@@ -176,12 +176,12 @@ class BatchDelivery:
                 f"the daemon, then `pillowd dead-letter retry {self._tail} --all`",
             )
 
-    # --- documents that went back in the source
+    # --- documents that regressed in the source
 
     def _rewrite_regressed(
         self, batch: Batch, results: Mapping[str, TransportResult], arrived: Sequence[DocumentRows]
     ) -> Mapping[str, TransportResult]:
-        """Write documents again that went back in the source; return the results of that."""
+        """Rewrite documents that regressed in the source; return the results."""
         refused = [result.refused for result in results.values() if result.refused]
         if not refused and len(arrived) == len(batch.documents):
             return {}
@@ -229,7 +229,7 @@ class BatchDelivery:
         return regressed, {}
 
     def _was_purged(self) -> bool:
-        """Whether the source was purged since the epoch was raised for that.
+        """Return whether the source was purged since the last purge that raised the epoch.
 
         The checkpoint notes a purge only once the feed has reported what was purged: see
         `_raise_epoch_after_purge`.
@@ -241,7 +241,7 @@ class BatchDelivery:
         return True
 
     def _raise_epoch_after_purge(self, purge_seq: str | None, epoch: int) -> None:
-        """Raise the epoch once purged documents are removed: a new one may have the version of an old one."""
+        """Raise the epoch after purged documents were removed: a new one may have an old one's version."""
         if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._progress.checkpoint.purge_seq):
             self._raised_for = purge_seq
             if self._progress.checkpoint.epoch == epoch:
@@ -274,7 +274,7 @@ class BatchDelivery:
 
 
 class RewindDetector:
-    """Notices that nearly every document that comes was written before.
+    """Detects a rewound source: nearly every document was written before.
 
     CouchDB rewinds without notice (a lost shard, a restored node; apache/couchdb#3885). The replay is
     harmless, but explains a growing lag.
@@ -314,7 +314,7 @@ def list_dead_letters(
 
 
 def locate_dead_letters(dead_letters: Collection[DeadLetter], items: Sequence[Item]) -> list[DeadLetter]:
-    """Return the dead letters with the position after the change of each; empty where there is none."""
+    """Return the dead letters, each with the position after its change; empty if there is none."""
     ids = {each.id for each in dead_letters}
     seqs = {
         outcome.id: str(pending_range.seq or "")
@@ -327,7 +327,7 @@ def locate_dead_letters(dead_letters: Collection[DeadLetter], items: Sequence[It
 def merge_results(
     first: Mapping[str, TransportResult], again: Mapping[str, TransportResult]
 ) -> Mapping[str, TransportResult]:
-    """Return the results of documents, some written twice: dead if they were dead either time."""
+    """Merge the results of two writes: a document is dead if it was dead in either."""
     return {
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
         for name, each in first.items()

@@ -1,7 +1,7 @@
-"""Group commit: while the writer is busy the next batch grows; when it is free it takes what there is.
+"""Group commit: the next batch grows while the writer is busy; a free writer takes whatever has gathered.
 
-So a slow target gets large batches and an idle one gets each change at once, with nothing to tune
-(as databases group commits). `linger` waits a little for company, for targets that charge per request.
+So a slow target gets large batches and an idle one gets each change at once, without tuning, as in the group
+commit of databases. `linger` waits a little for more documents, for targets that charge per request.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pillows.clock import Clock
 from pillows.options import Duration, Options, Size
 from pillows.retry.cancellable import TICK_SECONDS
 
-#: A writer without work is woken by the first item, or by the end; seldom otherwise, since hundreds of
-#: idle pillows wait here.
+#: Longest wait of an idle writer; the first item, or the end, wakes it at once. Long, since hundreds of idle
+#: pillows wait here.
 IDLE_SECONDS = 60.0
 
 Item = TypeVar("Item")
@@ -48,7 +48,7 @@ class Batcher(Generic[Item]):
         options: the bounds of a batch.
         clock: measures the linger.
         tick: called while waiting, at least every `TICK_SECONDS`.
-        event: makes the events that are waited for.
+        event: creates the events to wait for.
         max_queued: most full batches that wait for the writer, beside the one that grows.
     """
 

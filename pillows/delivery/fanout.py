@@ -1,8 +1,7 @@
-"""One batch to all transports at once.
+"""Write one batch to all transports at the same time.
 
-Every transport gets the batch in a greenlet of its own and keeps trying until each document is
-final there; all results are awaited. A failing transport is retried alone: writing again to the
-good ones would turn one bad output into duplicates in all.
+Each transport has its own greenlet, which retries until every document of the batch is settled there. Only
+the failing transport is retried: writing to the others again would create duplicates in append-only targets.
 """
 
 from __future__ import annotations
@@ -26,11 +25,10 @@ class FanOut:
 
     Args:
         transports: open transports, in configured order.
-        retrier: backs off between tries.
-        timeouts_seconds: by a transport's name: a write that takes longer is abandoned, as if it was
-            killed: its result is not known, so it is tried again, which is idempotent. Where none is
-            given the transport's own timeouts do.
-        max_parallel: so many write at once; all of them unless given.
+        retrier: waits between attempts.
+        timeouts_seconds: transport name -> longest write. A longer one is abandoned and retried, which is
+            safe because writes are idempotent. A missing name: the transport's own timeouts apply.
+        max_parallel: most writes at the same time; by default one for each transport.
     """
 
     def __init__(
@@ -48,11 +46,11 @@ class FanOut:
         self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
 
     def deliver(self, batch: Batch) -> Mapping[str, TransportResult]:
-        """Deliver a batch to every transport; return the result of each by its name.
+        """Deliver a batch to every transport; return transport name -> result.
 
         Raises:
-            FatalError: a transport can't go on; raised after all others have ended.
-            StoppedError: a stop was asked for while a transport waited for another try.
+            FatalError: a transport cannot continue; raised after all others have ended.
+            StoppedError: a stop was requested while a transport waited for a retry.
         """
         if len(self._transports) == 1:
             only = self._transports[0]
@@ -116,9 +114,9 @@ class FanOut:
 
 
 def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[str]]:
-    """Return the documents on which the transports disagree: id -> those that can never write it.
+    """Return the documents on which the transports disagree: id -> the transports that can never write it.
 
-    What was applied in one and refused as not newer in another agrees.
+    "Applied" in one transport and "refused as not newer" in another count as agreement.
     """
     dead: dict[str, list[str]] = {}
     for name, delivery in results.items():
@@ -128,10 +126,7 @@ def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[st
 
 
 def raise_most_severe(errors: Sequence[Exception]) -> None:
-    """Raise the most severe error: a bug before a reason to fail before a stop.
-
-    Its notes name the others.
-    """
+    """Raise the most severe error, with the others in its notes. Order: bug, fatal error, stop."""
     if not errors:
         return
     worst = max(errors, key=_severity)

@@ -1,4 +1,4 @@
-"""What the pipeline hands to the writer, change by change, and what a batch of that comes to. Pure."""
+"""The items that the pipeline pushes, one for each change, and the partition of a batch of them. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pillows.models import Document, DocumentRows, Row
 from pillows.progress.watermark import PendingRange
 from pillows.stages.transforms import ChunkedTransform
 
-#: What the pipeline pushes for one change: its rows, the document where rows are made in chunks, a
-#: failure, or nothing to write.
+#: The outcome of one change: its rows, the document if rows are made in chunks, a dead letter, or None if
+#: there is nothing to write.
 Outcome = DocumentRows | Document | DeadLetter | None
 
 #: A pushed change: the pending range that waits for its acknowledgement, and its outcome.
@@ -46,12 +46,12 @@ def partition_items(items: Sequence[Item]) -> PartitionedItems:
 
 
 def count_consecutive_failures(before: int, items: Sequence[Item], dead: Container[str]) -> int:
-    """Return the number of documents in a row that have failed by now.
+    """Return the number of consecutive documents that have failed.
 
-    A document without rows says nothing: a pillow that drops half of them can still be wrong.
+    Documents without rows are ignored: a pillow that drops half of them can still be wrong.
 
     Args:
-        before: how many had, before these.
+        before: the number before this batch.
         items: a batch that was written.
         dead: ids that a transport can never write.
     """

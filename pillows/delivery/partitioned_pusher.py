@@ -1,7 +1,7 @@
-"""Several writers beside each other, each with documents of its own.
+"""Several concurrent writers, each with its own partition of the documents.
 
-What an item is about decides on its partition, so that all versions of a document are written one after the
-other, by one writer; documents of different partitions overtake each other.
+An item's document id decides on its partition, so one writer writes all versions of a document in order.
+Documents of different partitions may overtake each other.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Item = TypeVar("Item")
 
 
 class PartitionedPusher(Generic[Item]):
-    """Pushes items to one of several pushers; looks like one.
+    """Pushes each item to one of several pushers. Has the methods of `Pusher`.
 
     Args:
-        make: makes a pusher.
-        count: how many.
-        id_of: the document that an item is about; empty where it is about none.
+        make: creates a pusher.
+        count: number of pushers.
+        id_of: returns an item's document id; empty if the item has no document.
     """
 
     def __init__(self, make: Callable[[], Pusher[Item]], count: int, id_of: Callable[[Item], str]) -> None:

@@ -1,7 +1,7 @@
 """One writer behind the reader: while a batch is written, the next is read and transformed.
 
-Bounded (one batch in flight, one growing), ordered (batches are written in the order of their
-items), and loud (an error of the writer reaches whoever pushes or finishes).
+Memory is bounded (one batch in flight, one growing), batches are written in the order of their items, and an
+error of the writer is raised in `push` and `finish`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Item = TypeVar("Item")
 
 
 class Pusher(Generic[Item]):
-    """Writes what is pushed, in batches, beside whoever pushes.
+    """Writes pushed items in batches, in a task of its own.
 
     Args:
         write: writes one batch and returns once every item of it is final.
         options: the bounds of a batch.
         clock: measures waits.
-        tick: called while waiting, so that a watcher sees the pusher live.
+        tick: called while waiting, as a sign of life.
         on_error: called once, when `write` has raised and the pusher has ended.
         on_take: called with the items and bytes that still wait whenever a batch is taken.
         backend: runs the writer.
@@ -70,7 +70,7 @@ class Pusher(Generic[Item]):
         """Wait until everything pushed is written, and end the writer.
 
         Raises:
-            The error of the writer; a `StoppedError` is none: what it left is read again.
+            The error of the writer, except `StoppedError`: unwritten changes are read again after a restart.
         """
         self._batcher.close()
         self._writer.join()
@@ -78,9 +78,9 @@ class Pusher(Generic[Item]):
             raise self._error
 
     def kill(self, *, block: bool = True) -> None:
-        """Kill the writer; who waits in `push` gets a `StoppedError`.
+        """Kill the writer; a waiting `push` raises `StoppedError`.
 
-        What it was writing may or may not be written.
+        The batch in flight may or may not be written.
 
         Args:
             block: wait for its end.

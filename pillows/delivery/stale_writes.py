@@ -1,13 +1,12 @@
 """Re-check writes that a target refused as stale.
 
-A guarded target refuses what is not newer than what it has. Mostly that is a replay, and right. But
-the same answer comes when the source went back (a document purged and created again starts at
-generation 1; a database restored from a backup), and then believing it would leave an old state in
-the target for ever. So the source is asked for the document's leaves: only if their generations sum
-up to at least the stored version is the refusal right.
+A refusal usually means a replay. It can also mean that the source was restored to an older state, or that a
+document was purged and recreated (it starts at revision number 1 again); believing it would then leave an
+outdated row for good. So the leaves are read from the source: the refusal stands only if their revision
+numbers add up to at least the stored version.
 
-An equal version is a replay, unless the source was purged since: a document that was at generation 1
-and was created anew is at generation 1 again.
+An equal version is a replay, unless the source was purged since: a document with revision number 1 that was
+purged and recreated has revision number 1 again.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from pillows.feed.base import SourceLookup
 from pillows.models import Batch, DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.retry.cancellable import StopAwareWaiter
 
-#: A copy in a cluster may lag behind the one that the feed was read from: the leaves are read this
-#: often, so far apart, before a document counts as gone back (the replicator waits 2 s as well:
+#: How many times, and at which interval, the leaves are read before a document counts as regressed: a copy in
+#: a cluster may lag behind the copy that the feed was read from (the replicator waits 2 s as well:
 #: couch_replicator's `missing_doc_retry_msec`).
 RECHECKS = 3
 RECHECK_SECONDS = 2.0
 
 
 def has_regression(documents: Sequence[DocumentRows], arrived: Sequence[DocumentRows]) -> bool:
-    """Whether an older state of a document came behind the newest one, in one batch.
+    """Return whether an older state of a document came after the newest one, in one batch.
 
     Args:
         documents: the newest state of each.
@@ -47,7 +46,7 @@ def find_newer_in_target(
     Args:
         batch: what was written.
         refused: for each transport, id -> the write version that it stores.
-        last: id -> what came last of each document.
+        last: id -> the last entry of each document.
 
     Raises:
         FencedError: a target stores a later epoch than ours.
@@ -68,7 +67,7 @@ def find_newer_in_target(
 
 
 def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return the documents that a target refused because it has their version: id -> that version."""
+    """Return the documents that a target refused because it holds the same version: id -> that version."""
     ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
     same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
     return {id: leaf_version_of(ours[id]) for id in same}
@@ -77,14 +76,14 @@ def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, 
 def confirm_regressed(
     suspected: Mapping[str, int], source: SourceLookup, waiter: StopAwareWaiter
 ) -> dict[str, int]:
-    """Return the suspected documents that went back in the source: id -> present version.
+    """Return the suspected documents that did regress in the source: id -> present version.
 
-    A version of 0 means that the document is not there at all.
+    Version 0: the document does not exist.
 
     Args:
         suspected: id -> the write version that a target stores.
         source: where the leaves are read.
-        waiter: waits between looks.
+        waiter: waits between the reads.
     """
     behind = dict(suspected)
     present: Mapping[str, int] = {}
@@ -99,9 +98,9 @@ def confirm_regressed(
 
 
 def rows_to_rewrite(last: Mapping[str, DocumentRows], gone_back: Mapping[str, int]) -> list[DocumentRows]:
-    """Return the rows of documents that went back, to be written again under a raised epoch.
+    """Return the rows of regressed documents, to be written again under a raised epoch.
 
-    A document that is not in the source any more loses its rows.
+    A document that is no longer in the source loses its rows.
     """
     return [
         d if gone_back[d.id] else DocumentRows(id=d.id, rev=d.rev, leaf_version=d.leaf_version, rows={})

@@ -1,4 +1,4 @@
-"""Define the source of changes, as the pipeline uses it."""
+"""The contract of a source of changes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gevent.event import Event
 from checkpoints import Seq
 from pillows.models import Change, ChangeBatch, Document
 
-#: Interval of the signs of life that a feed gives while nothing arrives.
+#: Interval of the empty batches that an idle feed yields.
 TICK_SECONDS = 5.0
 
-#: Tells the consumer that nothing arrived, and that the feed is alive.
+#: An empty batch: nothing arrived, but the feed is alive.
 SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
 
@@ -27,8 +27,8 @@ class DatabaseIdentity:
         instance_start_time: when the database was created, in seconds, since CouchDB 3.3. "0" before 3.3,
             and None if the server does not say: neither is evidence.
         purge_seq: moves with every purge; see `count_purges`.
-        marked: whether it was marked (`Feed.mark`), so that a database without the mark is another one.
-            It comes from the checkpoint, not from the server.
+        marked: whether it has our identity token (`Feed.mark`); then a database without the token is another
+            one. This comes from the checkpoint, not from the server.
     """
 
     server_uuid: str | None = None
@@ -53,9 +53,9 @@ class DatabaseIdentity:
         return self.instance_start_time not in {None, "", "0"}
 
     def updated(self, found: DatabaseIdentity) -> DatabaseIdentity:
-        """Return this identity with what a server said later of the same database.
+        """Return this identity, updated by a later answer for the same database.
 
-        While a cluster is upgraded to 3.3 its old nodes still say "0": a known time is kept.
+        During a cluster's upgrade to 3.3, old nodes still answer "0": a known time is kept.
         """
         found = replace(found, marked=self.marked)
         if found.has_start_time or not self.has_start_time:
@@ -67,7 +67,7 @@ class DatabaseIdentity:
         return bool(self.purge_seq and purge_seq and count_purges(self.purge_seq) != count_purges(purge_seq))
 
     def count_purges_since(self, purge_seq: str | None) -> int:
-        """Return how many documents were purged since that purge position; 0 where it does not say."""
+        """Return how many documents were purged since that purge position; 0 if that is unknown."""
         now, before = (count_purges(seq or "") for seq in (self.purge_seq, purge_seq))
         return int(now) - int(before) if now.isdigit() and before.isdigit() else 0
 
@@ -86,7 +86,7 @@ class SourceLookup(Protocol):
     """
 
     def identify(self) -> DatabaseIdentity:
-        """Ask which database this is, and how far it was purged."""
+        """Read the database's identity and purge position."""
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Read documents' leaf versions (the sum of the revision numbers of all leaves).
@@ -122,22 +122,23 @@ class Feed(SourceLookup, Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """Why the feed waits before it tries again; None while it is well."""
+        """Why the feed waits for a retry; None if it does not."""
 
     def mark(self) -> bool:
-        """Mark the database, if that is configured; one attempt.
+        """Write our identity token to the database, if that is configured; one attempt.
 
-        For a tail without a mark: the database that exists now is taken for the tail's own.
+        Call it only for a tail that has not marked its database yet: the database that exists now becomes
+        the tail's own.
 
         Returns:
-            Whether it is marked.
+            Whether the database has the token.
 
         Raises:
             PillowError: as `SourceLookup`.
         """
 
     def start(self) -> Seq:
-        """Return where a tail without a checkpoint begins; one attempt. To be saved before reading on.
+        """Return where a tail without a checkpoint begins; one attempt. Save it before reading changes.
 
         Raises:
             PillowError: as `SourceLookup`.
@@ -149,9 +150,8 @@ class Feed(SourceLookup, Protocol):
         """Yield the changes after `since`, forever, until `stop` is set.
 
         Temporary failures are retried inside. While nothing arrives, an empty batch without `seq` is yielded
-        every 5 s, so that the caller can show that it is alive. After `stop` the responses under way are
-        handed over (for at most `timeouts.drain`), cut at a position, so that a clean stop reads nothing
-        twice.
+        every 5 s, as a sign of life. After `stop`, responses in flight are still yielded (for at most
+        `timeouts.drain`), cut at a position, so that nothing is read twice after a clean stop.
 
         Args:
             since: the position to read on from.
@@ -166,7 +166,7 @@ class Feed(SourceLookup, Protocol):
         """
 
     def pending(self, since: Seq) -> int | None:
-        """Return how many changes are behind `since`, as the server says; None if it does not.
+        """Return how many changes follow `since`; None if the server does not report it.
 
         Raises:
             PillowError: as `SourceLookup`.

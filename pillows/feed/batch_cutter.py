@@ -8,7 +8,7 @@ from checkpoints import Seq
 from pillows.feed.requests import INTERVAL
 from pillows.models import Change, ChangeBatch
 
-#: A batch is handed over when it is this large, even before `INTERVAL` rows.
+#: A batch of this size is complete, even with fewer than `INTERVAL` rows.
 BATCH_BYTES = 2**20
 
 
@@ -91,7 +91,7 @@ class BatchCutter:
         )
 
     def _cut_without_position(self) -> ChangeBatch:
-        """Return rows that are too large together to wait for a position."""
+        """Return rows without a position, because they have become too large to wait for one."""
         batch = ChangeBatch(changes=self._changes, seq=None, size_bytes=self._size_bytes)
         self._changes, self._size_bytes, self._whole_seq = [], 0, None
         return batch
@@ -100,9 +100,9 @@ class BatchCutter:
 def coalesce(batches: Sequence[ChangeBatch]) -> list[ChangeBatch]:
     """Return the same changes in fewer batches: a burst at the head arrives in many small ones.
 
-    A batch gets few more than `INTERVAL` changes, since everything between two positions is read again after
-    a crash. A batch at the head ends its group: merged with later ones it would hide that the head was
-    reached, and a first pass would never end where somebody always writes.
+    A batch gets only a few more than `INTERVAL` changes, since everything between two positions is read again
+    after a crash. A batch at the head is not merged with later ones: that would hide that the head was
+    reached, and with steady writes a first pass would never end.
     """
     coalesced: list[ChangeBatch] = []
     group: list[ChangeBatch] = []

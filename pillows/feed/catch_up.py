@@ -39,10 +39,10 @@ class CatchUp:
         self._brake = Brake(self._options.max_rate, self._options.quiet_hours, clock)
 
     def run(self, cursor: ReadCursor) -> None:
-        """Read pages until the head is reached, or a stop is asked for.
+        """Read pages until the head is reached or a stop is requested.
 
         Raises:
-            RetryableError: a page was not complete; its complete rows were handed over.
+            RetryableError: a page was cut off; its complete rows were handed over.
             FatalError: reading cannot go on.
         """
         cursor.following = False
@@ -65,13 +65,13 @@ class CatchUp:
             raise
 
     def _count_pending(self, cursor: ReadCursor) -> int | None:
-        """Return how many changes are behind the position, if that decides anything."""
+        """Return how many changes follow the position; None if no decision depends on it."""
         if self._options.documents != "auto" or self._options.filtered:
             return None
         return self._source.probe(cursor.since.query).pending
 
     def _tunes(self, pending: int | None) -> bool:
-        """Return whether the way of getting documents is ours to choose, and worth it."""
+        """Return whether the fetch mode is configured as `auto`, and enough changes are pending."""
         return self._options.documents == "auto" and pending is not None and pending > FAR_BEHIND
 
     def _plan(self, pending: int | None) -> Page:
@@ -82,7 +82,7 @@ class CatchUp:
         return plan_page(self._options, self._sizes.average_bytes, include_docs=include_docs)
 
     def _tune(self, cursor: ReadCursor, pending: int | None, rows: int) -> None:
-        """End a lap once all its documents have arrived, so that its time is its own."""
+        """End a lap after all its documents have arrived, so that its time includes no other lap's work."""
         if not self._tunes(pending):
             self._tuner.begin(self._clock.monotonic())
         elif self._tuner.count(rows, self._clock.monotonic()):
@@ -90,9 +90,9 @@ class CatchUp:
             self._tuner.end(self._clock.monotonic())
 
     def _is_at_head(self, page: Page, end: ResponseEnd, rows: int) -> bool:
-        """Return whether nothing is behind a page: the server says so, or returned less than its limit.
+        """Return whether a page ends at the head: nothing is pending, or it has fewer rows than its limit.
 
-        With a filter `pending` counts the changes that the filter leaves out, too, so it says nothing.
+        With a filter, `pending` also counts changes that the filter drops, so it is ignored.
         """
         if rows == 0 or self._options.filtered:
             return rows < page.limit
@@ -113,7 +113,7 @@ class CatchUp:
                             cursor.loader.add(batch)
             end = require_complete(parser)
         except RetryableError:
-            # Complete rows are good, and may be all that ever gets through.
+            # Complete rows are valid, and a poor connection may never deliver a whole page.
             if (batch := cutter.cut()) is not None:
                 cursor.loader.add(batch)
             cursor.loader.drain()
@@ -145,10 +145,10 @@ class GroupedCatchUp:
         self._groups = groups
 
     def run(self, cursor: ReadCursor) -> None:
-        """Ask for each group of ids from the same position, and move that when it may move.
+        """Read each group of ids from the same position, and advance that position when it is safe.
 
         Raises:
-            RetryableError: an answer was not complete.
+            RetryableError: an answer was cut off.
             FatalError: reading cannot go on.
         """
         began_at = self._clock.monotonic()
@@ -164,7 +164,7 @@ class GroupedCatchUp:
         cursor.loader.drain()
 
     def _read_group(self, cursor: ReadCursor, ids: Sequence[str]) -> tuple[list[Change], ResponseEnd]:
-        """Read all rows of some ids: each has at most one, so one response holds them."""
+        """Read all rows of some ids. Each id has at most one row, so one response holds them all."""
         parser = PageParser(self._options.max_document)
         page = Page(limit=len(ids) + INTERVAL, interval=INTERVAL, include_docs=False)
         query = page_query(self._options, cursor.since, page)

@@ -149,7 +149,7 @@ def _to_change(row: _Row) -> Change:
         version,
         row.deleted,
         None if seq is None else _to_seq(seq),
-        # A deleted document is gone in every fetch mode: the fields of its tombstone are not a document.
+        # A deleted document has no content in any fetch mode: the fields of its tombstone are not a document.
         None if row.deleted or row.doc == _NULL else row.doc,
     )
 
@@ -239,7 +239,7 @@ class ChangesParser:
         """Yield the changes that `block` completes, each with its size in bytes.
 
         Raises:
-            MalformedFeedError: this is not a valid `_changes` response. Changes yielded before are good.
+            MalformedFeedError: this is not a valid `_changes` response. Changes yielded before are valid.
         """
         for raw in self._splitter.feed(block):
             line = raw.strip(_PADDING)

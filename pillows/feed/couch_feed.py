@@ -1,7 +1,7 @@
 """Read the changes of a CouchDB database forever, whatever a server and a network do.
 
-Each reading runs until something fails; the next one begins where the last batch ended that was handed over.
-Nothing else is remembered, so nothing can be skipped.
+Each reading runs until something fails. The next one begins where the last batch that was handed over ended.
+No other state survives, so no change can be skipped.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from pillows.user_code import confine
 #: Pause between two requests of a filtered feed: at its head CouchDB would scan without sending a position.
 POLL_SECONDS = 10.0
 
-#: Characters of a position from which on a warning is given. CouchDB accepts request lines up to 8,000; a
-#: position grows with the number of shards (3,248 characters with 256 of them).
+#: Length of a position, in characters, that causes a warning. CouchDB accepts request lines of up to 8,000; a
+#: position grows with the number of shards (3,248 characters with 256 shards).
 LONG_SEQ = 6000
 
-#: More changes than anybody can write in a second: CouchDB accepts about 4,000 in bulk.
+#: Highest plausible write rate, in changes per second: CouchDB accepts about 4,000 in bulk.
 MAX_WRITES_PER_SECOND = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """How many changes were behind a position.
+    """How many changes followed a position.
 
     Attributes:
         at: monotonic seconds.
@@ -62,10 +62,10 @@ class Backlog:
     pending: int
 
     def is_rewound_from(self, before: Backlog) -> bool:
-        """Return whether this is more than writes since `before` can explain.
+        """Return whether the backlog has grown by more than writes since `before` can explain.
 
-        CouchDB reads a shard from its beginning when it cannot place a position (a node was lost, a shard
-        was split). The target is not wrong then, so it is only reported.
+        CouchDB reads a shard from its beginning if it cannot find a position (a node was lost, a shard was
+        split). The target stays correct, so this is only reported.
         """
         possible = (self.at - before.at + 1.0) * MAX_WRITES_PER_SECOND
         return self.pending - before.pending > possible
@@ -133,15 +133,15 @@ class CouchFeed:
 
     @property
     def trouble(self) -> str | None:
-        """Why the feed waits before it tries again; None while it is well."""
+        """Why the feed waits for a retry; None if it does not."""
         return self._failure or self._throttled
 
     def identify(self) -> DatabaseIdentity:
-        """Ask which database this is; one attempt."""
+        """Read the database's identity; one attempt."""
         return self._source.identify()
 
     def mark(self) -> bool:
-        """Mark the database, if that is configured; one attempt."""
+        """Write our identity token to the database, if that is configured; one attempt."""
         if self._options.identity_token:
             self._source.mark()
         return self._options.identity_token
@@ -152,7 +152,7 @@ class CouchFeed:
         if since == "beginning":
             return Seq.BEGINNING
         if since == "now":
-            # A position is needed at once: `now` again after a crash would skip the changes in between.
+            # Resolve `now` at once: after a crash, a later `now` would skip the changes in between.
             return self._source.probe("now").seq
         return Seq.of(since)
 
@@ -249,7 +249,7 @@ class CouchFeed:
         )
 
     def _read(self, cursor: ReadCursor) -> None:
-        """Read until a stop is asked for."""
+        """Read until a stop is requested."""
         ids = self._options.doc_ids or ()
         catch_up: CatchUp | GroupedCatchUp = self._catch_up
         if len(ids) > GROUP_IDS:
@@ -264,7 +264,7 @@ class CouchFeed:
                     self._follower.run(cursor)
 
     def _fetch(self, check: IdentityCheck, changes: Sequence[Change]) -> dict[FetchKey, Change]:
-        """Return changes with their documents; check the database if one is not as its row says."""
+        """Return changes with their documents; check the database's identity if one differs from its row."""
         fetch = self._fetcher.read_current if self._options.filtered else self._fetcher.fill
         found = fetch(changes)
         current = (found[fetch_key(change)] for change in changes)
@@ -273,7 +273,7 @@ class CouchFeed:
         return found
 
     def _wants(self, change: Change) -> bool:
-        """Return whether a document must be fetched; if the filter fails, the pipeline will report why."""
+        """Return whether a document must be fetched; if the filter fails, the pipeline reports that."""
         try:
             return self._prefilter is None or self._prefilter(change)
         except BaseException as error:  # noqa: BLE001 - a user's code: it fails again in the pipeline
@@ -321,5 +321,5 @@ class CouchFeed:
 
 
 def _keep_purge_seq(found: DatabaseIdentity | None, purge_seq: str | None) -> DatabaseIdentity | None:
-    """Return the identity without purges whose documents were not handed over: they are reported again."""
+    """Return the identity without purges that were not handed over yet, so that they are reported again."""
     return replace(found, purge_seq=purge_seq) if found and purge_seq else found

@@ -13,7 +13,7 @@ from pillows.models import ChangeBatch
 
 
 class ReadCursor:
-    """One reading from a position on, first page by page, then at the head.
+    """One reading: from a position, first page by page, then at the head.
 
     Args:
         since: the position.
@@ -23,7 +23,7 @@ class ReadCursor:
         put: takes batches that need no documents; may block.
 
     Attributes:
-        following: whether the head is followed; before, pages are read.
+        following: whether the reading has reached the head.
     """
 
     __slots__ = ("_put", "following", "identity", "loader", "since", "stop")
@@ -44,7 +44,7 @@ class ReadCursor:
         self._put = put
 
     def hand_over(self, batch: ChangeBatch | None) -> None:
-        """Hand over a batch with its documents, if there is one, and move on to its position."""
+        """Hand over a batch with its documents and advance to its position; do nothing for None."""
         if batch is None:
             return
         if self.loader.has_nothing_to_do(batch):

@@ -20,9 +20,9 @@ _NO_DOCUMENT = msgspec.Raw(b"{}")
 
 
 def salvage_row(line: bytes) -> Change | None:
-    """Return the change in a damaged row, to become a dead letter; None if it does not say of which document.
+    """Return the change in a damaged row, to become a dead letter; None if its id cannot be read.
 
-    A deletion of a document whose id is undamaged is a deletion: its tombstone is not needed.
+    A deletion with an undamaged id stays a deletion: its tombstone is not needed.
     """
     head, _, _ = line.partition(b',"doc":')
     row = _parse_leniently(head + b"}") or _parse_leniently(line)

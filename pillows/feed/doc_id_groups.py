@@ -1,11 +1,11 @@
 """Find the position of a feed that the server filters by more ids than one request may name. Pure.
 
 From 1,001 ids on CouchDB scans the whole database instead of looking them up
-(`changes_doc_ids_optimization_threshold`), so the ids are asked for in groups, all from one position. Each
-response ends at its own position, and positions cannot be compared. The position to save is found by time, as
-in shared feeds (`pillows.feed.shared.shared_feed`): where the first group's response ended, once every group
-was asked for again so much later that each copy has the changes that the position covers. Until then rows are
-returned again; those that were handed over already are left out.
+(`changes_doc_ids_optimization_threshold`), so the ids are requested in groups, all from one position. Each
+response ends at its own position, and positions cannot be compared. So the position to save is found by time,
+as in shared feeds (`pillows.feed.shared.shared_feed`): the end of the first group's response may be saved
+after every group has been requested again `overlap_seconds` later, when each copy has the changes that the
+position covers. Until then the server returns some rows again; they are dropped.
 """
 
 from __future__ import annotations

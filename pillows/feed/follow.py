@@ -16,7 +16,7 @@ from pillows.retry.backoff import Backoff
 #: A response that ends sooner comes from a server in maintenance or worse.
 SHORT_LIFE_SECONDS = 1.0
 
-#: A busy feed never ends by itself; a new request shows whether we still may read.
+#: A busy response never ends by itself; a new request checks whether we still have access.
 MAX_LIFE_SECONDS = 1800.0
 
 #: Pause after a short longpoll answer, so that a steady trickle does not cost a request for each row.
@@ -84,7 +84,7 @@ class Follower:
         self._backoff = Backoff()
 
     def run(self, cursor: ReadCursor) -> None:
-        """Read response after response until many changes are behind, or it has taken long.
+        """Read response after response until many changes are pending or the maximum life is over.
 
         Raises:
             RetryableError: a response failed.

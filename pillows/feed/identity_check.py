@@ -1,4 +1,4 @@
-"""Check that a database is still the one that a checkpoint belongs to, and find what was purged from it."""
+"""Check that a database was not recreated since a checkpoint, and find documents that were purged from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pillows.feed.documents.fetcher import DocumentFetcher
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 
-#: Revision of a purged document, which has none; every other one is greater.
+#: Revision of a purged document, which has none; every real revision is greater.
 PURGED_REV = "0-purged"
 
 #: Seconds between two checks while one response is read: a busy one never ends, and CouchDB's feed has no row
@@ -27,13 +27,13 @@ PURGED_GROUP = 100
 
 
 class IdentityCheck:
-    """Checks one database during one reading.
+    """Checks, while a feed is read, that it is still the checkpoint's database.
 
     Args:
         source: the database.
         documents: fetches its documents.
         identity: the expected database; None accepts any.
-        put: takes the purged documents.
+        put: receives a batch of deletions for purged documents.
         warn: reports an event and its details to the operator.
 
     Attributes:
@@ -59,7 +59,7 @@ class IdentityCheck:
 
     @contextmanager
     def repeat(self) -> Iterator[None]:
-        """Check every `CHECK_SECONDS` as well, whatever the reading does; raise errors in the reading."""
+        """Repeat the check every `CHECK_SECONDS` inside the block; raise its errors in this greenlet."""
         checker = gevent.spawn(self._repeat, gevent.getcurrent())
         try:
             yield
@@ -67,24 +67,24 @@ class IdentityCheck:
             checker.kill()
 
     def check(self) -> None:
-        """Check that the response just opened comes from the known database.
+        """Check that the response just opened comes from the expected database.
 
-        Called after the response has begun: a feed ends when its database is deleted, so no row of another
-        database can come between. Called for every page, too: beside 2,000 rows it costs nothing, and an
-        earlier answer says nothing about a database that was created since.
+        Call it after the response has begun: a feed ends when its database is deleted, so no row of another
+        database can follow. Call it for every page: next to 2,000 rows it costs nothing, and the database may
+        have been recreated since the last check.
 
         Raises:
-            RecreatedError: it is another one. CouchDB accepts the position of any other database and
-                answers with everything from the start.
+            RecreatedError: the database was recreated. CouchDB accepts a position of any other database, and
+                then returns all changes from the beginning.
         """
         with self._lock:
             self._check()
 
     def confirm(self) -> None:
-        """Check that documents just fetched by id came from that database, too.
+        """Check that documents just fetched by id come from that database, too.
 
         Raises:
-            RecreatedError: they may come from another one, where a document is missing or starts again.
+            RecreatedError: the database was recreated, so they may come from the new one.
         """
         if self.identity is not None:
             self._reject_other(self.identity, self._source.info(self.identity.server_uuid))

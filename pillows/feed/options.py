@@ -44,8 +44,8 @@ class SourceOptions(Options):
             Cloudant and for proxies that buffer; `auto` chooses.
         on_missing: what to do while the database does not exist.
         on_recreated: what to do when it was deleted and created again.
-        identity_token: also recognise the database by a document `_local/pillowd-...` that is
-            written into it; for servers before 3.3, which do not say when one was created.
+        identity_token: also identify the database by a document `_local/pillowd-...` that pillowd writes to
+            it; for servers before 3.3, which do not report creation times.
         skip_design: leave design documents out.
         page: most changes that a catch-up request asks for; fewer where documents are large.
         timeout: how long the server keeps an idle feed open; proxies commonly cut after 60 s.
@@ -53,14 +53,14 @@ class SourceOptions(Options):
         max_rate: most changes a second that a catch-up reads; unlimited by default.
         quiet_hours: local times of day in which `max_rate` holds, such as `08:00-18:00`; always by default.
         max_document: longest row that is read, with its document; a few times as much may be in memory.
-        join_overlap: how old a position of a shared feed must be before readers may join at it; longer
-            than any copy of the database lags. 0 with one node.
+        join_overlap: how old a position of a shared feed must be before readers may join at it: longer than
+            the lag of any copy of the database. 0 with one node.
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
             are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
             scan the whole database for them (`changes_doc_ids_optimization_threshold`).
         filter_function: also such a filter: a function in a design document of the database, as
             `design/function`. CouchDB runs it for each change, slowly.
-        filter_arguments: what the function finds in `req.query`.
+        filter_arguments: the function's `req.query`.
         on_filtered, deletes: must be `ignore` with a server-side filter: CouchDB then reports
             neither deletes nor documents that leave the selection.
     """

@@ -1,8 +1,8 @@
 """Run one reading in its own greenlet, with a queue between it and the consumer, bounded in bytes.
 
-The reading may block for long (on the network, or because the queue is full) and must still be stopped at
-once; the consumer must show that it lives while nothing arrives. So the reading is killed from outside:
-gevent interrupts whatever it waits for, and its connections are closed on the way out.
+The reading may block for long (on the network, or because the queue is full) but must stop at once, and the
+consumer must give signs of life while nothing arrives. So the reading runs in its own greenlet and is killed
+from outside: gevent interrupts any wait, and the connections are closed by the exception.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class ReaderTask:
         self._queue.clear()
 
     def _drain(self, seconds: float) -> Iterator[ChangeBatch]:
-        """Yield what was under way when the stop came, while it keeps arriving."""
+        """Yield batches that were in flight at the stop, while bytes keep arriving."""
         until = self._clock.monotonic() + seconds
         while self._clock.monotonic() <= until:
             blocks = self._activity.blocks

@@ -39,7 +39,7 @@ class RecordedFeed:
         self._skip_design = skip_design
 
     def identify(self) -> DatabaseIdentity:
-        """Return an identity that says nothing."""
+        """Return an empty identity."""
         return DatabaseIdentity()
 
     def mark(self) -> bool:

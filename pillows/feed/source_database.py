@@ -27,7 +27,7 @@ from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.options import SourceOptions
 from pillows.feed.requests import filter_body
 
-#: Pause before a missing database is asked for again.
+#: Wait before a missing database is requested again.
 MISSING_SECONDS = 30.0
 
 
@@ -87,17 +87,17 @@ class SourceDatabase:
         )
 
     def identify(self) -> DatabaseIdentity:
-        """Ask the server and the database who they are."""
+        """Read the identity of server and database."""
         welcome = get_server_info(self.couch, activity=self.activity)
         if self.options.mode == "auto" and "Cloudant" in str(welcome.vendor.get("name")):
             self.longpolls = True
         return self.info(welcome.uuid)
 
     def info(self, server_uuid: str | None) -> DatabaseIdentity:
-        """Ask the database who it is.
+        """Read the identity of the database.
 
         Args:
-            server_uuid: of its server, as known already.
+            server_uuid: the known UUID of its server.
         """
         with self._translate_errors():
             info = get_database_info(self.couch, self.options.database, activity=self.activity)
@@ -115,7 +115,7 @@ class SourceDatabase:
                 self.couch.json("PUT", self._mark_path, dict, body={}, max_bytes=SMALL_ANSWER_BYTES)
 
     def is_marked(self) -> bool:
-        """Return whether the document exists: a recreated database has none."""
+        """Return whether our identity token exists: a recreated database has none."""
         try:
             with self._translate_errors():
                 self.couch.json("GET", self._mark_path, dict, max_bytes=SMALL_ANSWER_BYTES)
@@ -165,7 +165,7 @@ class SourceDatabase:
             yield response
 
     def probe(self, since: str) -> ResponseEnd:
-        """Return the position for `since` (encoded) as the server has it now, and how much is behind it."""
+        """Return the server's present position for `since` (encoded), and how many changes follow it."""
         parser = PageParser()
         with self.changes(f"since={since}&limit=0&style=all_docs", silent_seconds=0.0) as response:
             for block in response.blocks():
@@ -174,7 +174,7 @@ class SourceDatabase:
 
     @contextmanager
     def _translate_errors(self, length: int = 0) -> Iterator[None]:
-        """Turn a rejection into the error that it means for a feed.
+        """Translate a rejected request into the feed's error.
 
         Args:
             length: characters of the request's path.
@@ -210,7 +210,7 @@ def require_complete(parser: ChangesParser) -> ResponseEnd:
     """Return the end of a response.
 
     Raises:
-        RetryableError: it was cut off; that may look like a clean end.
+        RetryableError: the response was cut off, even if the connection ended cleanly.
     """
     if parser.end is None:
         raise RetryableError("The feed was cut before its end.")

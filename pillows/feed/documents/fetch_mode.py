@@ -1,4 +1,4 @@
-"""Measure whether documents arrive faster with the feed or with requests of their own. Pure.
+"""Measure whether documents arrive faster with the feed or by separate requests. Pure.
 
 No rule predicts it: CouchDB 3.5 with two cores gave 9.8-12.2 thousand documents a second through
 `_bulk_get` and 7-8 thousand with `include_docs`; a server of one thread does twice as many with
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-#: A lap ends after this many rows or seconds: long enough that responses under way at its ends weigh little,
-#: and a thousand large documents say as much as ten thousand small ones.
+#: A lap ends after this many rows or seconds: long enough that responses in flight at its ends hardly matter.
+#: Seconds, too: a thousand large documents tell as much as ten thousand small ones.
 LAP_ROWS = 10_000
 LAP_SECONDS = 2.0
 

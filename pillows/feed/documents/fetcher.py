@@ -36,7 +36,7 @@ from pillows.models import Change, revision_number
 #: gets slower again (200-500 measured best).
 GROUP_DOCUMENTS = 300
 
-#: Intended size of a group's answer, and the size from which on the answer is given up.
+#: Intended size of a group's answer, and the size above which the answer is abandoned.
 GROUP_BYTES = 4 * 2**20
 MAX_GROUP_BYTES = 32 * 2**20
 
@@ -112,8 +112,8 @@ class DocumentFetcher:
             changes: changes other than deletions.
 
         Returns:
-            `fetch_key(change)` -> the change with its revision's JSON. If the revision is gone, the change
-            has the document's current state, which is never older and may be `deleted`.
+            `fetch_key(change)` -> the change with its revision's JSON. If the revision no longer exists, the
+            change has the document's current state, which is never older and may be `deleted`.
 
         Raises:
             RetryableError: the server is away, or knows only older states so far.
@@ -198,7 +198,7 @@ class DocumentFetcher:
         return missing
 
     def _find_unknown(self, ids: list[str]) -> set[str]:
-        """Return the ids that the database does not know, not even as deleted; a quorum is asked."""
+        """Return the ids that a quorum of the database's copies does not have, not even as deleted."""
         path = self._couch.path(self._database, "_all_docs")
         answer = self._couch.json(
             "POST",
@@ -211,9 +211,9 @@ class DocumentFetcher:
         return {row.key for row in answer.rows if row.error == "not_found"}
 
     def _read_leaves(self, docs: list[dict[str, str]]) -> dict[str, list[Leaf]]:
-        """Return leaves by id, the winner first: the revision that was named, or else all of them.
+        """Return id -> leaves, the winner first: only the requested revision, or all if none is named.
 
-        An error in the answer counts as not found: `_find_unknown` decides.
+        An error in the answer counts as not found, unlike in `get_all_leaves`: `_find_unknown` asks a quorum.
         """
         return self._throttle.send(partial(self._request, docs))
 
@@ -255,7 +255,7 @@ class DocumentFetcher:
 
 
 def fetch_key(change: Change) -> FetchKey:
-    """Return the key under which a fetched change is found."""
+    """Return the key of a change in `DocumentFetcher`'s results."""
     return (change.id, change.rev, change.leaf_version)
 
 
@@ -264,7 +264,7 @@ def _sum_versions(leaves: Iterable[Leaf]) -> int:
 
 
 def _to_current(change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: set[str]) -> Change:
-    """Return the change as the database has it now."""
+    """Return the change in its current state in the database."""
     if change.id in unknown:
         return msgspec.structs.replace(change, deleted=True, raw=None)
     found = leaves.get(change.id, ())

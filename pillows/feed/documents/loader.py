@@ -1,4 +1,4 @@
-"""Add documents to batches by several requests at a time, and keep the batches' order."""
+"""Add documents to batches by several concurrent requests, and keep the batches' order."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class DocumentLoader:
         self._groups.append(group)
 
     def _is_full(self) -> bool:
-        """Return whether enough is under way, including what waits for an earlier, slow answer."""
+        """Return whether enough requests are in flight, including answers that wait for an earlier one."""
         requests = self._limit.requests
         return len(self._groups) >= 2 * requests or (
             sum(not group.is_ready for group in self._groups) >= requests
@@ -190,7 +190,7 @@ class DocumentLoader:
             self._put(_with_documents(piece, fetched))
 
     def _hand_over_halves(self, pieces: Sequence[ChangeBatch], wanted: Sequence[Change]) -> None:
-        """Fetch half as many at a time: the documents grew, and memory must stay bounded."""
+        """Fetch half as many documents at a time: they have grown, and memory must stay bounded."""
         self._sizes.record(len(wanted), MAX_GROUP_BYTES)
         for half in _halve(pieces):
             keys = {fetch_key(change) for piece in half for change in piece.changes}

@@ -1,4 +1,4 @@
-"""Send requests as a throttling server wants them: fewer at a time, later, but not forever."""
+"""Slow down for a server that throttles: fewer requests at a time, longer waits, an error after 3 minutes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ConcurrencyLimit:
     """Additive increase, multiplicative decrease (RFC 5681, section 3.1).
 
     Args:
-        max_requests: requests at a time while the server is not overrun.
+        max_requests: most requests at a time.
 
     Attributes:
         requests: requests at a time now; at least 1.
@@ -54,7 +54,7 @@ class ConcurrencyLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThrottleWait:
-    """A request waits because the server throttled it.
+    """The wait of a throttled request.
 
     Attributes:
         error: the server's answer.

@@ -51,7 +51,7 @@ class FeedPool:
     ) -> Feed:
         """Return a feed of one tail, which the caller closes; arguments as for `CouchFeed`.
 
-        One with a filter in the server, or with its own mark in the database, reads alone.
+        A source with a server-side filter or `identity_token` gets a feed that is not shared.
         """
         self._drop_unused()
         if source.filtered or source.identity_token:

@@ -47,8 +47,8 @@ class SharedFeed:
     Args:
         make_feed: makes the feed that is shared, given whether a change's document is wanted.
         clock: for ages.
-        overlap_seconds: how old a position must be to join at it.
-        max_lag_bytes: a reader that is further behind leaves.
+        overlap_seconds: how old a position must be before readers may join at it.
+        max_lag_bytes: a reader with more waiting bytes leaves.
 
     Attributes:
         feed: the shared feed; None before the first connection.
@@ -204,11 +204,11 @@ class SharedFeed:
                 self._reset()
 
     def _add_joining(self) -> Seq:
-        """Add the readers that join, and return the oldest position that any reader needs.
+        """Add the joining readers, and return the oldest position that any reader needs.
 
-        Readers that were added before need the position at which their reading began, until it has come to
-        the head. A reader that joins at an equal position may begin nowhere else, and reads on alone if
-        another one needs an older position.
+        Earlier readers need the position at which their reading began, until it has reached the head. A
+        reader whose join position is `exact` can start only there: if another reader needs an older
+        position, it continues to read alone.
         """
         if self._joining:
             needed = [subscriber.held for subscriber in self._joining]

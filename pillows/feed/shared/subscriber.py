@@ -22,8 +22,8 @@ class JoinPoint:
     Attributes:
         at: monotonic seconds.
         seq: the position.
-        exact: the reader is at this very position, and may have seen less than an older position of the
-            feed covers: that may come from another copy of the database, which was ahead.
+        exact: the reader can join at this position only. It may lack changes that an older position of the
+            feed covers, since that may come from another copy of the database, which was ahead.
     """
 
     at: float
@@ -42,7 +42,7 @@ class Subscriber:
         tail: the reader's.
 
     Attributes:
-        left: it gets nothing more; the waiting batches are its last.
+        left: whether it has left; the waiting batches are its last.
     """
 
     def __init__(
