@@ -70,7 +70,9 @@ def _serve(connection: socket.socket, routes: dict[str, Sequence[Repeated]]) -> 
             request += received
         path = request.split()[1].decode().partition("?")[0]
         for text, times in routes.get(path, [(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", 1)]):
-            many = max(1, 65536 // max(1, len(text)))
+            if not text:
+                continue
+            many = max(1, 65536 // len(text))
             whole, rest = divmod(times, many)
             block = text * many
             for _ in range(whole):

@@ -187,5 +187,7 @@ def test_c_a_server_that_answers_anything_harms_nobody(answers, path):
         began, before = time.monotonic(), len(beside.ids)
         survive(answer_changes((head(chunked=True), 1)) | {path: answers}, seconds=size(ci=0.5, proof=2.0))
         seconds = time.monotonic() - began
-        assert len(beside.ids) - before > 20 * seconds, "of the hundred rows that came each second"
+        assert len(beside.ids) - before > size(ci=5, proof=20) * seconds, (
+            "of the hundred rows that came each second"
+        )
         assert beside.error is None
