@@ -46,7 +46,7 @@ cat <<EOF
 Installed. What is left to do:
   1. write your servers into /etc/pillowd/pillowd.yaml (every key: pillowd.yaml.example)
   2. put the password into /etc/pillowd/credentials/couchdb_password (owner root, mode 0600)
-  3. systemctl daemon-reload && systemctl enable --now pillowd
-  4. ask whether it can work: CREDENTIALS_DIRECTORY=/etc/pillowd/credentials $prefix/bin/pillowd check --connect
+  3. ask whether it can work: CREDENTIALS_DIRECTORY=/etc/pillowd/credentials $prefix/bin/pillowd check --connect
+  4. systemctl daemon-reload && systemctl enable --now pillowd
 As root, all of it; more in docs/how-to/install-as-a-service.md.
 EOF

@@ -72,3 +72,8 @@ def test_the_folders_are_the_configuration_s_defaults() -> None:
         str(SYSTEM_STATE),
         str(SYSTEM_RUNTIME),
     ]
+
+
+def test_i14_the_installer_has_the_configuration_checked_before_the_start() -> None:
+    text = (Path(__file__).parents[2] / "etc" / "install.sh").read_text()
+    assert text.index("check --connect") < text.index("systemctl enable --now")

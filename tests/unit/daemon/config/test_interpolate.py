@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from daemon.config.load import load
@@ -91,3 +93,10 @@ def test_wrong_interpolation_is_a_problem(config, written, message):
     (error,) = raised.value.problems
     assert message in str(error)
     assert (error.place.line, error.key) == (10, "connections.couch.auth.username")
+
+
+def test_i3_the_generated_page_documents_the_syntax_that_is_read() -> None:
+    """Every form of `${...}` on the page is accepted, and the shell's `:-` is not documented."""
+    text = (Path(__file__).parents[4] / "docs" / "generate.py").read_text()
+    assert "${VARIABLE:default}" in text
+    assert ":-" not in text
