@@ -250,3 +250,12 @@ def test_a_writer_that_has_taken_its_first_batch_is_idle_again() -> None:
     gevent.idle()
     assert clock.waited == [IDLE_SECONDS]
     made.close()
+
+
+def test_it_counts_what_waits_in_full_batches_and_in_the_one_that_grows() -> None:
+    made = batcher(max_docs=2, queue=1)
+    assert made.waiting == (0, 0)
+    add(made, ("a", 10), ("b", 10), ("c", 7))
+    assert made.waiting == (3, 7)
+    assert made.take() == ["a", "b"]
+    assert made.waiting == (1, 7)
