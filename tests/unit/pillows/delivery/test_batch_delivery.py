@@ -512,3 +512,12 @@ def test_a_rewind_of_the_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     around.results = [{"t": result(refused=refused), "u": result(refused={"a": write_version(1, 9)})}]
     around.writer().write(items_of(rows("a"), rows("b")))
     assert around.observer.of("rewind") == [{"reason": "2 documents in a row were written before"}]
+
+
+def test_a_few_documents_that_were_written_before_are_no_rewind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_delivery, "REWIND_MIN_DOCUMENTS", 2)
+    around = Around()
+    around.leaves = {"a": 9}
+    around.results = [{"t": result(refused={"a": write_version(1, 9)})}]
+    around.writer().write(items_of(rows("a"), rows("b"), rows("c")))
+    assert around.observer.of("rewind") == []

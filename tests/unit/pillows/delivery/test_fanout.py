@@ -18,6 +18,7 @@ from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
+from tests.support.waiting import let_others_run
 
 
 def rows(*ids: str, version: int = 1) -> Batch:
@@ -133,7 +134,7 @@ def test_the_answer_of_a_slow_transport_is_its_own(make):
     slow, fast = Slow("slow"), MemoryTransport("fast")
     slow.poison = {"x"}
     delivering = gevent.spawn(make(slow, fast)[0].deliver, rows("x", "y"))
-    gevent.sleep(0.01)
+    let_others_run()
     slow.let_go.set()
 
     results = delivering.get(timeout=60)
@@ -145,7 +146,7 @@ def test_killed_while_it_delivers_it_leaves_nobody_writing(make):
     """A writer that lived on would write beside the next run, and into targets that were closed."""
     slow = Slow("slow")
     delivering = gevent.spawn(make(slow, MemoryTransport("fast"))[0].deliver, rows("x"))
-    gevent.sleep(0.01)
+    let_others_run()
 
     delivering.kill()
 

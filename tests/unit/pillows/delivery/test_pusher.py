@@ -10,6 +10,7 @@ from pillows.clock import SystemClock
 from pillows.delivery.batcher import BatchOptions
 from pillows.delivery.pusher import Pusher
 from pillows.errors import StoppedError
+from tests.support.waiting import let_others_run, wait_until
 
 
 class Target:
@@ -47,9 +48,7 @@ def test_batches_are_full_and_in_order(target):
 def test_an_idle_writer_takes_the_first_item_at_once(target):
     pushing = pusher(target)
     pushing.push("a", 1)
-    gevent.sleep(0.01)
-
-    assert target.batches == [["a"]]
+    wait_until(lambda: target.batches == [["a"]])
     pushing.finish()
 
 
@@ -57,7 +56,7 @@ def test_the_next_batch_grows_while_one_is_written(target):
     target.go.clear()
     pushing = pusher(target)
     pushing.push("a", 1)
-    gevent.sleep(0.01)
+    let_others_run()
     for item in "bcd":
         pushing.push(item, 1)
     target.go.set()
@@ -86,7 +85,8 @@ def test_push_waits_while_the_next_batch_is_full(target):
             pushed.append(n)
 
     producer = gevent.spawn(produce)
-    gevent.sleep(0.02)
+    wait_until(lambda: len(pushed) >= 4)
+    let_others_run()
     # One batch in the writer's hands, one full, and the item that waits.
     assert len(pushed) == 4
     target.go.set()
@@ -103,7 +103,7 @@ def test_an_error_of_the_writer_reaches_whoever_pushes_and_finishes():
 
     pushing = Pusher(write, BatchOptions(max_docs=1), SystemClock(), on_error=lambda: told.append(True))
     pushing.push("a", 1)
-    gevent.sleep(0.01)
+    wait_until(lambda: told)
 
     with pytest.raises(ValueError, match="no"):
         pushing.push("b", 1)
@@ -126,7 +126,7 @@ def test_a_producer_that_waits_for_room_hears_of_the_error():
             pushing.push(str(n), 1)
 
     producer = gevent.spawn(produce)
-    gevent.sleep(0.01)
+    let_others_run()
     failing.set()
 
     with pytest.raises(ValueError, match="no"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import gevent
 import pytest
 from gevent.event import Event
 
@@ -31,6 +30,7 @@ from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 from tests.support.tails import plan
+from tests.support.waiting import let_others_run
 
 
 def test_changes_arrive_in_every_target_and_the_checkpoint_follows(tmp_path, running):
@@ -186,8 +186,8 @@ def test_a_slow_transport_holds_back_the_feed_and_so_the_others(tmp_path, runnin
 
     feed = Counting([batch(f"{n}-a", change(str(n))) for n in range(100)])
     run = running(plan(tmp_path, feed, slow, quick, batch=BatchOptions(max_docs=10)))
-    run.until(lambda: quick.batches)
-    gevent.sleep(0.05)
+    run.until(lambda: quick.batches and len(handed_over) >= 21)
+    let_others_run()
 
     # A batch in the writer's hands, one that is full, and the change that waits.
     assert (len(quick.batches), len(handed_over)) == (1, 21)

@@ -19,6 +19,7 @@ from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
 from tests.support.clock import FakeClock
 from tests.support.recorder import Recorder
 from tests.support.sizes import size
+from tests.support.waiting import wait_until
 
 
 class Target:
@@ -108,16 +109,14 @@ def test_a_bulk_that_is_not_full_is_sent_after_a_while(target, pusher):
     clock.advance(0.9)
     assert target.bulks == []
     clock.advance(0.2)
-    gevent.sleep(0.01)
-    assert [len(bulk) for bulk in target.bulks] == [9]
+    wait_until(lambda: [len(bulk) for bulk in target.bulks] == [9])
 
 
 def test_a_full_bulk_starts_without_a_further_push(target, pusher):
     pushing = pusher(threshold=10, max_age_seconds=1000)
     for doc in docs(20):
         pushing.push(doc)
-    gevent.sleep(0.05)
-    assert [len(bulk) for bulk in target.bulks] == [10, 10]
+    wait_until(lambda: [len(bulk) for bulk in target.bulks] == [10, 10])
 
 
 def test_a_bulk_is_bounded_in_bytes_and_a_larger_document_goes_alone(target, pusher):
