@@ -37,28 +37,44 @@ def test_the_contracts_of_pyproject_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
-PLANTED = [
-    ("checkpoints/errors.py", "import pillows.errors"),
-    ("pillows/couch/client.py", "import pillows.feed.base"),
-    ("pillows/feed/base.py", "import pillows.runtime.status"),
-    ("pillows/runtime/tail.py", "import pillows.feed.couch_feed"),
-    ("pillows/transports/base.py", "import pillows.delivery.batcher"),
-    ("pillows/stages/filters.py", "import gevent"),
-    ("daemon/config/models.py", "import daemon.app"),
-    ("daemon/app.py", "import tests.servers"),
-    ("daemon/unheard_of.py", ""),
-]
+#: Module -> an import that it must not have; all of them together break every contract.
+PLANTED = {
+    "checkpoints.errors": "pillows.errors",
+    "checkpoints.seq": "yaml",
+    "pillows.couch.client": "pillows.feed.base",
+    "pillows.feed.base": "pillows.runtime.status",
+    "pillows.runtime.tail": "pillows.feed.couch_feed",
+    "pillows.transports.base": "pillows.delivery.batcher",
+    "pillows.stages.filters": "gevent",
+    "daemon.config.models": "daemon.app",
+    "daemon.app": "tests.servers",
+}
+UNLISTED = "daemon.unheard_of"
 
 
-@pytest.mark.parametrize(("path", "line"), PLANTED)
-def test_a_broken_contract_is_reported(path: str, line: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what is reported of a copy in which all contracts are broken."""
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copy(ROOT / "pyproject.toml", copy)
     for package in ("checkpoints", "pillows", "daemon", "tests", "bench"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=lambda _, names: skipped(names))
-    with (tmp_path / path).open("a") as file:
-        file.write(f"\n{line}\n")
+        shutil.copytree(ROOT / package, copy / package, ignore=lambda _, names: skipped(names))
+    for module, imported in {**PLANTED, UNLISTED: "json"}.items():
+        with (copy / f"{module.replace('.', '/')}.py").open("a") as file:
+            file.write(f"\nimport {imported}\n")
+    done = lint_imports(copy)
+    assert done.returncode == 1
+    return done.stdout
 
-    assert lint_imports(tmp_path).returncode == 1
+
+@pytest.mark.parametrize(("module", "imported"), PLANTED.items())
+def test_a_broken_contract_is_reported(module: str, imported: str, report: str) -> None:
+    assert f"{module} -> {imported} (l." in report
+
+
+def test_every_contract_can_be_broken_and_no_module_is_left_out(report: str) -> None:
+    assert "Contracts: 0 kept," in report
+    assert f"- {UNLISTED}\n" in report
 
 
 def skipped(names: list[str]) -> list[str]:
