@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psutil
@@ -15,7 +15,9 @@ from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance import TransportConformance
 from tests.conformance.history import History
 from tests.conformance.target import KEY, Target
+from tests.conftest import start_for_tests
 from tests.integration.transports.elasticsearch_index import Node, aside
+from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.support.sizes import size
 
@@ -80,6 +82,15 @@ class ElasticsearchTarget(Target):
         yield
 
 
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[Elasticsearch]:
+    """A server to restart, for all tests that do: it takes as long to start as they take."""
+    with ExitStack() as stack:
+        server = Elasticsearch()
+        start_for_tests(stack, server)
+        yield server
+
+
 class ElasticsearchConformance(TransportConformance):
     deletes: str
 
@@ -91,7 +102,7 @@ class ElasticsearchConformance(TransportConformance):
         tcp_proxy: Callable[[Any], TcpProxy],
     ) -> Iterator[ElasticsearchTarget]:
         if "restart" in request.node.name:
-            server = request.getfixturevalue("elasticsearch_server")()
+            server = request.getfixturevalue("own_server")
             yield ElasticsearchTarget(Node(server.url, es_prefix), deletes=self.deletes, server=server)
         else:
             node = Node(request.getfixturevalue("elasticsearch_url"), es_prefix)
