@@ -153,7 +153,8 @@ class Pipeline:
         turn_began = perf_counter()
         kept = 0
         for number, change in enumerate(changes):
-            outcome = self.outcome_or_dead_letter(change, is_timed=number % TIMED_EVERY == 0)
+            stages = self._stages if number % TIMED_EVERY else self._timed_stages
+            outcome = self.outcome_or_dead_letter(change, stages)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((pending_range, outcome), estimate_size_bytes(change, outcome))
@@ -166,15 +167,19 @@ class Pipeline:
         self._observer.change(self._tail, count=len(changes), kept=kept)
         self._report_stages(len(changes))
 
-    def outcome_or_dead_letter(self, change: Change, *, is_timed: bool = False) -> Outcome:
+    def outcome_or_dead_letter(self, change: Change, stages: Stages | None = None) -> Outcome:
         """Return the outcome of one change; if that fails, the dead letter that says why.
+
+        Args:
+            change: the change.
+            stages: what it goes through; the pillow's own unless given.
 
         Raises:
             FatalError: the tail can't go on.
             StoppedError: a stop was requested.
         """
         try:
-            return self.outcome(change, self._timed_stages if is_timed else self._stages)
+            return self.outcome(change, stages or self._stages)
         except (FatalError, StoppedError):
             raise
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
@@ -197,7 +202,8 @@ class Pipeline:
             return None if self._pillow.keep_departed else without_rows(change)
         self._stage = "trigger"
         document = stages.trigger(change)
-        check_leaf_version(document.leaf_version)  # may be newer
+        if document.leaf_version != change.leaf_version:  # it is newer
+            check_leaf_version(document.leaf_version)
         if document.deleted:  # since the feed told of it
             return None if self._pillow.keep_deleted else without_rows(document)
         if self._chunked:
