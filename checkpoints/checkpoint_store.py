@@ -111,7 +111,7 @@ class CheckpointStore:
             raise IntegrityError(
                 f"the checkpoint of {tail} in {self._journal.path} cannot be read: {error}. "
                 "A newer pillowd may have written it. "
-                f"Replace it with `pillowd checkpoint reset {tail.pillow}`."
+                f"Replace it with `pillowd checkpoint reset {tail}`."
             ) from error
 
     def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
@@ -184,7 +184,7 @@ class CheckpointStore:
             raise IntegrityError(
                 f"the history of {tail} in {self._journal.path} cannot be read: {error}. "
                 "A newer pillowd may have written it. Saves continue without a history; "
-                f"an edit, such as `pillowd checkpoint set {tail.pillow} SEQ`, begins a new one."
+                f"an edit, such as `pillowd checkpoint set {tail} SEQ`, begins a new one."
             ) from error
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class CheckpointStore:
         for path in self._journal.damaged:
             raise IntegrityError(
                 f"{tail} may have had a checkpoint that cannot be read: {path} is damaged. "
-                f"Create a new one with `pillowd checkpoint reset {tail.pillow}`; "
+                f"Create a new one with `pillowd checkpoint reset {tail}`; "
                 f"remove {path} once no pillow needs its content."
             )
 

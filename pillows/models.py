@@ -1,7 +1,7 @@
 """The values that travel through a pillow, in the order of the data path.
 
 `Change` (a row of the feed) -> `Document` (what the trigger extracts) -> `DocumentRows` (what the
-transform makes of it) -> `Batch` (what is written together) -> `WriteResult` (what a transport says).
+transform returns) -> `Batch` (documents that are written together) -> `WriteResult` (the transport's answer).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pillows.errors import PermanentError
 #: Bits of the leaf version, below the epoch, in a write version.
 VERSION_BITS = 40
 
-#: The greatest leaf version that a write version can hold. With `new_edits=false` CouchDB stores any.
+#: The highest leaf version that a write version can hold. With `new_edits=false` CouchDB stores any number.
 MAX_LEAF_VERSION = (1 << VERSION_BITS) - 1
 
 #: One row of an output: named values, or a JSON object still as the bytes that CouchDB sent.
@@ -31,7 +31,7 @@ def revision_number(rev: str) -> int:
 
 
 def write_version(epoch: int, leaf_version: int) -> int:
-    """Return what a keyed target stores to reject older states: the epoch outranks the leaf version.
+    """Return the version that a keyed target stores to reject older states: the epoch, then the leaf version.
 
     Raises:
         PermanentError: the leaf version would flow into the epoch; see `check_leaf_version`.
@@ -78,8 +78,8 @@ class Change(msgspec.Struct, gc=False):
         parsed: the parsed document, once `doc` was asked for.
         defect: why the document can never be read; it becomes a dead letter.
 
-    The one value here that is not frozen: it remembers what it has parsed, so that a filter and a
-    transform of one pillow parse a document once.
+    It is not frozen, unlike the other values: it caches the parsed document, so that filter and transform
+    parse it once.
     """
 
     id: str
@@ -93,7 +93,7 @@ class Change(msgspec.Struct, gc=False):
 
     @property
     def doc(self) -> dict[str, Any]:
-        """The parsed document; empty where the feed brought none."""
+        """The parsed document; empty if the feed did not include it."""
         if self.parsed is None:
             self.parsed = msgspec.json.decode(self.raw) if self.raw is not None else {}
         return self.parsed
@@ -109,14 +109,14 @@ class ChangeBatch:
     """Some changes in feed order, cut where the feed has a position.
 
     Attributes:
-        changes: the changes; may be empty (an idle feed moves on too).
-        seq: the position after the last of them; None where the feed gave none there.
-        size_bytes: what they weigh on the wire.
-        caught_up: the feed had nothing more when this was read.
-        pending: how many changes the server says are behind this batch, if it said so.
-        asked_at: monotonic seconds when the request was sent whose answer, read to its end, says
-            that nothing more was there then; None where this is no such answer's end.
-        purge_seq: how far the source was purged, where these are the documents that were.
+        changes: the changes; may be empty (an idle feed advances, too).
+        seq: the position after the last change; None if the feed gave none there.
+        size_bytes: their size in the response.
+        caught_up: whether the feed had nothing more when this was read.
+        pending: the server's number of changes after this batch; None if it gave none.
+        asked_at: when the request was sent (monotonic seconds), if its complete response showed that the feed
+            had nothing more; otherwise None.
+        purge_seq: the source's purge position, if these changes are deletions of purged documents.
     """
 
     changes: Sequence[Change]
@@ -129,11 +129,11 @@ class ChangeBatch:
 
 
 class Document(msgspec.Struct, gc=False):
-    """What the trigger extracts from a change: the winning document, or that it is gone.
+    """The result of the trigger: the winning document, or its deletion.
 
     Attributes:
         id, rev, leaf_version, deleted: as in the `Change`.
-        raw: the document's JSON as CouchDB sent it; None where it is gone.
+        raw: the document's JSON as CouchDB sent it; None if it is deleted.
         parsed: the parsed document, once `doc` was asked for.
     """
 
@@ -155,16 +155,16 @@ class Document(msgspec.Struct, gc=False):
 class DocumentRows(msgspec.Struct, frozen=True, gc=False):
     """All rows of one document, in every output of a pillow.
 
-    A document owns its rows: an output that is missing in `rows` has none of this document, so
-    deleting, leaving the set, `None` from a transform and routing elsewhere are one and the same.
+    A document owns its rows: an output that is missing in `rows` must have no row of this document. So a
+    deletion, leaving the set, `None` from a transform and routing to another output are all the same.
 
     Attributes:
         id: the document's id.
         rev: its winning revision.
         leaf_version: the sum of the revision numbers of its leaves; stored with the epoch
             as a `write_version`.
-        rows: output name -> its complete rows there. Empty: the document is gone from all outputs.
-        size_bytes: what it weighs, for bounds in bytes.
+        rows: output name -> its complete rows there. Empty: the document has no row in any output.
+        size_bytes: its approximate size, for bounds in bytes.
     """
 
     id: str
@@ -176,15 +176,15 @@ class DocumentRows(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """What is written together: at most one entry per document id.
+    """Documents that are written together: at most one entry per document id.
 
     Attributes:
         documents: the documents' complete rows.
         epoch: the epoch to store them under.
         first_pass: this is the first pass into outputs that were empty when it began, so a document
             without rows needs no tombstone unless it removes something.
-        checkpoint: what is true once the batch is written; a transactional transport saves it in
-            the same transaction. None where the batch moves no checkpoint.
+        checkpoint: the checkpoint after this batch; a transactional transport saves it in the same
+            transaction. None if the batch does not move the checkpoint.
     """
 
     documents: Sequence[DocumentRows]
@@ -193,7 +193,7 @@ class Batch:
     checkpoint: Checkpoint | None = None
 
     def only(self, ids: Container[str]) -> Batch:
-        """Return the batch with only these documents; its checkpoint held for all, so it is left out."""
+        """Return the batch with only these documents, without its checkpoint, which is for all of them."""
         return Batch(
             documents=[d for d in self.documents if d.id in ids],
             epoch=self.epoch,
@@ -203,7 +203,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteResult:
-    """What a transport says of a batch. A document that is in none of the three was applied.
+    """A transport's answer for a batch. A document that is in none of the three was applied.
 
     Attributes:
         refused: id -> the write version that the target stores, which is not older than ours.
@@ -218,7 +218,7 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportResult:
-    """The outcome of a batch in one transport, once every document of it is final.
+    """The outcome of a batch in one transport, when every document is settled.
 
     Attributes:
         refused: id -> the stored write version, for documents that the target has in this or a newer state.

@@ -1,7 +1,7 @@
 """How the packages report what happens: documented hooks that do nothing.
 
-Logs are an observer, metrics will be another; `pillows` imports neither. A hook must return at
-once and must not raise. `tail` is always the key of the tail that it happened to.
+The daemon's logs are an observer; `pillows` does not import them. A hook must return at once and must not
+raise. `tail` is always the key of the tail concerned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Observer:
         """Note the time that a batch spent in a stage: `filter`, `fetch` or `transform`."""
 
     def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:
-        """Note what still waits, whenever a batch is taken for writing."""
+        """Note the documents that still wait, whenever a batch is taken for writing."""
 
     def in_flight(self, tail: TailKey, *, batches: int) -> None:
         """Note the batches that are being written, whenever one begins or ends."""
@@ -30,13 +30,13 @@ class Observer:
     def write(
         self, tail: TailKey, *, transport: str, documents: int, size_bytes: int, seconds: float
     ) -> None:
-        """Note that every document of a batch is final in one transport."""
+        """Note that every document of a batch is settled in one transport."""
 
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
         """Note that every transport has acknowledged a batch."""
 
     def acknowledged(self, tail: TailKey, *, changes: int, seconds: float) -> None:
-        """Note acknowledged changes, with the age of the oldest since its arrival."""
+        """Note acknowledged changes, and the seconds since the oldest one arrived."""
 
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
         """Note the wait before a retry of `where` (the source, or a transport's name)."""
@@ -54,17 +54,17 @@ class Observer:
         """Note that a tail changed its state."""
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
-        """Note what an operator should see but needs no action by the daemon."""
+        """Note an event that an operator should see; the daemon itself does nothing about it."""
 
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
-        """Note what happens rarely and is good to know: a start, a completed pass."""
+        """Note a rare event of interest: a start, a completed pass."""
 
 
 class CompositeObserver(Observer):
     """Calls several observers, in their order.
 
     Args:
-        observers: whom to call.
+        observers: the observers to call.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:

@@ -39,7 +39,7 @@ _UNITS_SHOWN = {unit: _UNITS_BYTES[unit] for unit in ("B", "KiB", "MiB", "GiB")}
 class Options(BaseModel):
     """Base class of options: frozen, and an unknown key is an error.
 
-    What a validator raises says `what is wrong; what to do`, or ends with `such as` and an example.
+    A validator's message has the form `what is wrong; what to do`, or ends with `such as` and an example.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -61,9 +61,9 @@ class OutputOptions(Options):
         return False
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:  # noqa: ARG002  # for those who can
-        """Return the output's addresses, equal for equal places however they were configured.
+        """Return the output's addresses, the same for every way to configure the same place.
 
-        Two outputs with a common address are one place, which only one pillow may write.
+        Outputs with a common address are the same place, to which only one pillow may write.
 
         Args:
             connection: validated settings of the server.

@@ -1,4 +1,4 @@
-"""One pipeline, and the loop that the whole project is about.
+"""The pipeline of one tail: the loop at the centre of the project.
 
 for change in feed.changes(since=checkpoint.seq):      # CouchDB _changes
     if filter(change):                                  # keep it? (else: it leaves the set)
@@ -67,7 +67,7 @@ class Pillow:
     max_attachment_bytes: int = 0
 
     def trigger(self, fetch: Callable[[Change], Document], read: ReadAttachment) -> DocumentTrigger:
-        """Return what extracts documents for this pillow.
+        """Return the trigger, which extracts this pillow's documents.
 
         Args:
             fetch: reads a document that did not come with its change.
@@ -92,8 +92,8 @@ class Pipeline:
     Args:
         pillow: the pipeline's parts.
         trigger: extracts documents.
-        pusher: takes what becomes of each change.
-        watermark: takes what has arrived.
+        pusher: receives the outcome of each change.
+        watermark: notes the changes that have arrived.
         observer: receives what was done.
         tail: the tail's key.
         clock: tells when changes arrive.
@@ -168,7 +168,7 @@ class Pipeline:
         self._report_stages(len(changes))
 
     def outcome_or_dead_letter(self, change: Change, stages: Stages | None = None) -> Outcome:
-        """Return the outcome of one change; if that fails, the dead letter that says why.
+        """Return the outcome of one change; a dead letter with the reason if that fails.
 
         Args:
             change: the change.
@@ -190,7 +190,7 @@ class Pipeline:
     def outcome(self, change: Change, stages: Stages) -> Outcome:
         """Return the outcome of one change: the document's rows, or None if there is nothing to do.
 
-        For a transform that takes chunks it is the document itself: the writer calls that.
+        For a transform that takes chunks the outcome is the document itself: the writer calls the transform.
         """
         self._stage = "filter"
         if change.defect:
@@ -242,12 +242,12 @@ class Pipeline:
 
 
 def without_rows(change: Change | Document) -> DocumentRows:
-    """Return a document without rows: it was deleted, or has left the set."""
+    """Return the document without rows, because it was deleted or has left the set."""
     return DocumentRows(id=change.id, rev=change.rev, leaf_version=change.leaf_version, rows={})
 
 
 def estimate_size_bytes(change: Change, outcome: Outcome) -> int:
-    """Return roughly the bytes that a change and its outcome hold in memory."""
+    """Return the approximate memory of a change and its outcome, in bytes."""
     size_bytes = len(change.raw) if change.raw is not None else len(change.id)
     if type(outcome) is DocumentRows:
         return max(size_bytes, outcome.size_bytes)  # fetched apart, or with attachments

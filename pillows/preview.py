@@ -1,4 +1,4 @@
-"""What a pillow would do with documents, step by step, without doing any of it."""
+"""Preview what a pillow would do with documents, stage by stage, without writing anything."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from pillows.user_code import confine, describe_error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What would become of one change.
+    """The preview of one change.
 
     Attributes:
-        id, rev, version, deleted: of the document.
+        id, rev, version, deleted: the document's.
         filter: whether it is kept, and why.
-        document: the document; None where it is gone, or was not asked for.
+        document: the document; None if it is deleted, or the filter did not keep it.
         rows: output -> its rows, as JSON values; empty: the document leaves the target.
-        requests: transport -> what would be sent.
+        requests: transport -> the request that would be sent.
         errors: stage -> why the document would become a dead letter.
     """
 
@@ -57,14 +57,14 @@ def next_changes(feed: Feed, since: Seq, limit: int) -> list[Change]:
 def previews(
     pillow: Pillow, changes: Iterable[Change], transports: Sequence[Transport], feed: Feed, *, epoch: int
 ) -> Iterator[Preview]:
-    """Yield what the pillow would do with each change.
+    """Yield the preview of each change.
 
     Args:
         pillow: the pipeline.
-        changes: real ones.
-        transports: not opened, and not opened by this.
-        feed: where documents are read that did not come along.
-        epoch: the epoch that would be written under.
+        changes: changes of the source.
+        transports: need not be open; they are not opened.
+        feed: reads documents that did not come with their changes.
+        epoch: the epoch to preview writes under.
 
     Raises:
         RetryableError, AccessError: the source cannot be read.

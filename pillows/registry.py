@@ -54,7 +54,7 @@ def register(kind: str, name: str) -> Callable[[_Named], _Named]:
 
 
 def registered(kind: str, name: str) -> Any | None:
-    """Return what `@register` or an entry point gives under that name; None if neither does.
+    """Return the object that `@register` or an entry point has under a name; None if there is none.
 
     Raises:
         ConfigError: the entry point's module cannot be imported.
@@ -66,7 +66,7 @@ def registered(kind: str, name: str) -> Any | None:
 
 
 def names(kind: str) -> list[str]:
-    """List every name that `@register` or an entry point gives for a kind, sorted."""
+    """List every name of a kind that `@register` or an entry point has, sorted."""
     plugged = {point.name for point in entry_points(group=f"pillowd.{kind}s")}
     return sorted(plugged | {name for its_kind, name in _registered if its_kind == kind})
 

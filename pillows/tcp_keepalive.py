@@ -1,6 +1,6 @@
 """One TCP keep-alive setting for every connection: a dead peer is noticed within half a minute.
 
-The kernel probes an idle connection, so silence on a stream is told from a peer that is gone.
+The kernel probes an idle connection, so a dead peer is not mistaken for a silent one.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ PURGED_REV = "0-purged"
 #: for a purge. Targets remove purged documents within 30 s.
 CHECK_SECONDS = 15.0
 
+_RECREATED_REMEDY = "`pillowd checkpoint reset KEY`, or `on_recreated: reload`"
+
 #: Documents looked up with one request.
 PURGED_GROUP = 100
 
@@ -117,12 +119,12 @@ class IdentityCheck:
             raise RecreatedError(
                 f"The database {self._source.options.database} was created at {found.instance_start_time}; "
                 f"the checkpoint belongs to the one created at {known.instance_start_time}.",
-                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
+                remedy=_RECREATED_REMEDY,
             )
         if known.marked and self._source.options.identity_token and not self._source.is_marked():
             raise RecreatedError(
-                f"The database {self._source.options.database} lacks the document that marks it.",
-                remedy="`pillowd checkpoint reset`, or `on_recreated: reload`",
+                f"The database {self._source.options.database} lacks the identity token.",
+                remedy=_RECREATED_REMEDY,
             )
 
     def _report_changes(self, known: DatabaseIdentity, found: DatabaseIdentity) -> None:

@@ -51,7 +51,7 @@ class SourceDatabase:
         couch: the server.
         options: the database, and how to read it.
         activity: records every block that arrives.
-        key: identifies the reader in the document that marks the database.
+        key: identifies the reader in the identity token.
         on_throttled: called while a fetch waits because the server throttled it (`DocumentFetcher`).
 
     Attributes:
@@ -194,12 +194,12 @@ class SourceDatabase:
             return InvalidSeqError(
                 f"The saved position makes the request too long, {length} characters: {error}",
                 remedy="raise the limit of the proxy, or of CouchDB (`[chttpd] max_uri_length`); after "
-                "`pillowd checkpoint reset` positions grow as long again",
+                "`pillowd checkpoint reset KEY` positions grow as long again",
             )
         if error.status == 400 and error.body.error == "bad_request":
             return InvalidSeqError(
                 f"CouchDB rejects the saved position: {error}",
-                remedy="`pillowd checkpoint reset`, or set a position that it knows",
+                remedy="`pillowd checkpoint reset KEY`, or `pillowd checkpoint set KEY SEQ`",
             )
         if error.status == 404 and self.options.filtered:
             return ConfigError(str(error), remedy="check the source's filter")

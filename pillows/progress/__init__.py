@@ -1,1 +1,1 @@
-"""How far a pillow got: watermark and checkpoint."""
+"""The progress of a tail: watermark and checkpoint."""

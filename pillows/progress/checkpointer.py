@@ -1,7 +1,7 @@
 """The checkpoint of a running tail: moved by acknowledgements, saved when due.
 
-It is never ahead of what was acknowledged. How far the saved one lies behind bounds what is processed
-again after a crash: `max_uncheckpointed` changes, or those of one `interval`.
+It is never ahead of the acknowledged changes. After a crash, the changes since the saved checkpoint are
+processed again: at most `max_uncheckpointed`, or those of one `interval`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CheckpointOptions(Options):
     """How progress is saved.
 
     Attributes:
-        type: the store; `pod` keeps it in `state_dir`.
+        type: the store; `pod`, a name from an earlier format, is the journal in `state_dir`.
         interval: longest time between two saves.
         max_uncheckpointed: most changes between two saves; after a crash, these and the batches in flight
             are processed again.
@@ -50,15 +50,15 @@ class Checkpointer:
         checkpoint: the saved checkpoint that the tail continues from.
         options: when to save.
         clock: measures the interval.
-        observer: receives every save, and every save that the disk refused.
-        dead_letters: flushed before any position is saved that relies on them.
+        observer: receives every save, and every save that failed.
+        dead_letters: synced before a position after them is saved.
         copy_to_target: saves a checkpoint in a transactional target, and returns whether that worked; it is
-            retried with the next save. None where no target keeps a copy.
+            retried with the next save. None if no target keeps a copy.
 
     Attributes:
         current: the newest acknowledged position; may not be saved yet.
         saved: the checkpoint that was saved last.
-        save_error: why the last save has failed; empty if it has not.
+        save_error: why the last save failed; empty if it succeeded.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Checkpointer:
         self.current = self.saved = checkpoint
 
     def preview(self, move: WatermarkMove) -> Checkpoint:
-        """Return the checkpoint as it will be after this move."""
+        """Return the checkpoint after this move, without moving it."""
         return replace(
             self.current,
             seq=move.seq or self.current.seq,
@@ -157,7 +157,7 @@ class Checkpointer:
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint.
-            StoreWriteError: it could not be saved, and nothing has changed.
+            StoreWriteError: the write failed; nothing was changed.
         """
         self._flush_dead_letters()
         changed = replace(self.current, saved_at=self._clock.wall(), **fields)
@@ -173,7 +173,7 @@ class Checkpointer:
 
     @property
     def flush_seconds(self) -> float:
-        """The longest time that dead letters wait for the disk."""
+        """Longest time until new dead letters are synced."""
         return min(self._options.interval, max(UNFLUSHED_SECONDS, UNFLUSHED_SAVES * self._save_seconds))
 
     def _interval_seconds(self) -> float:

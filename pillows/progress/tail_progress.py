@@ -1,4 +1,4 @@
-"""What of a tail is acknowledged, and which targets and stores know it."""
+"""The acknowledged progress of a tail, and its epoch, in stores and targets."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pillows.transports.base import Transport
 
 
 class TailProgress:
-    """Moves watermark and checkpoint together, and makes a new epoch known.
+    """Moves watermark and checkpoint together, and stores a new epoch everywhere.
 
     Args:
         checkpointer: the checkpoint.
         transports: the open targets.
-        retrier: retries whatever is unreachable.
+        retrier: retries unreachable targets and stores.
 
     Attributes:
-        watermark: the changes that are under way.
+        watermark: the changes in flight.
         checkpointer: the checkpoint.
     """
 
@@ -43,7 +43,7 @@ class TailProgress:
         return is_transactional(self._transports)
 
     def preview(self, acks: Mapping[PendingRange, int]) -> Checkpoint:
-        """Return the checkpoint as it will be after these acknowledgements."""
+        """Return the checkpoint after these acknowledgements, without taking them."""
         return self.checkpointer.preview(self.watermark.peek(acks))
 
     def acknowledge(
@@ -63,7 +63,7 @@ class TailProgress:
         return move
 
     def update(self, **fields: Any) -> None:
-        """Change fields of the checkpoint and save it, however often the disk refuses.
+        """Change fields of the checkpoint and save it; retry failed writes.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint.
@@ -78,10 +78,10 @@ class TailProgress:
 
 
 def acquire(transports: Sequence[Transport], retrier: Retrier, checkpoint: Checkpoint) -> None:
-    """Tell the targets under which epoch rows are written from now on, each until it knows.
+    """Store the epoch for all further writes in every target; retry unreachable ones.
 
     Raises:
-        FatalError: a target cannot take it.
+        FatalError: a target cannot store it.
         StoppedError: a stop was requested meanwhile.
     """
     for transport in transports:
@@ -89,5 +89,5 @@ def acquire(transports: Sequence[Transport], retrier: Retrier, checkpoint: Check
 
 
 def is_transactional(transports: Sequence[Transport]) -> bool:
-    """Whether the only target has rows and checkpoint in one transaction."""
+    """Return whether the only target saves rows and checkpoint in one transaction."""
     return len(transports) == 1 and transports[0].transactional

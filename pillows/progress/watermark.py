@@ -1,8 +1,8 @@
 """The last position with every earlier change acknowledged.
 
-Changes arrive in ranges, each ending where the feed gave a position. A range counts its changes
-down as they are acknowledged, in whatever order; the watermark passes it when it and every earlier
-one are at zero. So a late acknowledgement holds back everything behind it, and nothing before it.
+Changes arrive in ranges, each ending at a position of the feed. A range counts its missing acknowledgements,
+which arrive in any order. The watermark passes a range when that and every earlier range have none missing.
+So a late acknowledgement holds back all later ranges, and no earlier one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class PendingRange:
 
     Attributes:
         arrived_at: monotonic seconds when they arrived.
-        waiting: how many acknowledgements are missing: one a change, and one where there is none,
-            since a position without changes is acknowledged in its turn too.
-        changes: how many there were.
-        seq: the position behind them; None where the feed gave none.
-        caught_up: the feed had nothing more behind them when it was read.
-        pending: how many changes the server said are behind them; None where it did not.
-        purge_seq: how far the source was purged, where these are the documents that were.
+        waiting: how many acknowledgements are missing: one for each change; one for a range without changes,
+            since its position is acknowledged in order, too.
+        changes: number of changes.
+        seq: the position after them; None if the feed gave none.
+        caught_up: whether the feed had nothing more when this was read.
+        pending: the server's number of changes after them; None if it gave none.
+        purge_seq: the source's purge position, if these changes are deletions of purged documents.
     """
 
     __slots__ = ("arrived_at", "caught_up", "changes", "pending", "purge_seq", "seq", "waiting")
@@ -49,8 +49,8 @@ class WatermarkMove:
         seq: the newest position that is safe to save; None if no passed range had one.
         changes: how many changes were passed.
         caught_up: whether a passed range was at the head of the feed.
-        pending: the newest word of the server on what is behind; None if there was none.
-        purge_seq: how far the source was purged, where a passed range held what was purged; else None.
+        pending: the server's newest number of changes after the passed ranges; None if it gave none.
+        purge_seq: the source's purge position, if a passed range held purged documents; else None.
         arrived_at: monotonic seconds when the oldest passed changes arrived; None if none were passed.
     """
 
@@ -66,7 +66,7 @@ class Watermark:
     """Follows the ranges of one tail.
 
     Attributes:
-        changes: number of changes that it has not passed yet.
+        changes: number of changes that are not passed yet.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Waiting that can be stopped and that shows it is alive."""
+"""Waits that end at a stop, and give signs of life."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class StopAwareWaiter:
     """Waits for one tail.
 
     Args:
-        clock: what measures and waits.
+        clock: measures and waits.
         stop: ends every wait.
         tick: called at least every `TICK_SECONDS` while waiting.
     """
@@ -57,7 +57,7 @@ class StopAwareWaiter:
         For what may be given up at any point: a request that only reads.
 
         Raises:
-            StoppedError: it was given up.
+            StoppedError: a stop ended it.
         """
         done = Event()
         doing = gevent.spawn(_outcome, attempt)

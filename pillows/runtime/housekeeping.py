@@ -1,4 +1,4 @@
-"""What a tail does from time to time: one greenlet waits, and starts each job when it is due."""
+"""Periodic jobs of a tail: one greenlet waits, and starts each job when it is due."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Job:
     """A job that is repeated.
 
     Attributes:
-        run: does it once; it may wait, and then delays only itself.
+        run: does the job once; while it waits, it delays only itself.
         interval_seconds: between two starts.
         is_first_due: whether it is due when the tail starts.
     """
@@ -33,7 +33,7 @@ class Housekeeping:
     Args:
         clock: measures the intervals.
         halt: ends the repetition; a job that runs then is finished.
-        on_error: called with whatever a job raises.
+        on_error: called with each error of a job.
     """
 
     def __init__(self, clock: Clock, halt: Event, on_error: Callable[[Exception], None]) -> None:

@@ -1,7 +1,7 @@
 """Retry dead letters: the document's current state, through the ordinary path.
 
-Beside the live tail this is safe: the write version of the target lets no older state pass, and of two
-changes of one id in a batch the newer is written.
+This is safe beside the running tail: by its write version, the target refuses older states, and of two
+changes of one id in a batch only the newer one is written.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pillows.pillow import estimate_size_bytes
 from pillows.progress.watermark import PendingRange
 from pillows.retry.cancellable import StopAwareWaiter
 
-#: Seconds between two looks for dead letters that are due.
+#: Seconds between two searches for due dead letters.
 DUE_SECONDS = 5.0
 
-#: One that could not be read by itself is asked for again after so long.
+#: Seconds until a document that could not be read on its own is read again.
 UNREADABLE_SECONDS = 60.0
 
 #: Documents that are read at once; fewer where they are large.
@@ -35,10 +35,10 @@ class Redelivery:
 
     Args:
         tail: the tail's key.
-        dead_letters: where they are.
-        source: where the documents are read.
-        outcome: what becomes of a change: filter, trigger, transform.
-        push: hands it to the writer, which clears the dead letter or stores it anew.
+        dead_letters: the store.
+        source: reads the documents.
+        outcome: runs filter, trigger and transform on a change.
+        push: passes the outcome to the writer, which clears the dead letter or stores it again.
         waiter: for waits.
     """
 
@@ -104,7 +104,7 @@ class Redelivery:
         return len(dead_letters)
 
     def _read(self, newest: Mapping[str, DeadLetter]) -> dict[str, Change]:
-        """Read the current state of documents, except those that a lagging copy has in an older one."""
+        """Read the current state of documents; omit those of which a lagging copy returned an older state."""
         changes = {change.id: change for change in self._source.current(list(newest))}
         older = {
             id: newest[id].leaf_version for id in newest if changes[id].leaf_version < newest[id].leaf_version
@@ -134,7 +134,7 @@ class Redelivery:
 
 
 def _known_as(change: Change, dead_letter: DeadLetter) -> Change:
-    """Return a document that vanished as a deletion of the version that was seen last."""
+    """Return a change; if the document no longer exists, a deletion of the dead letter's version."""
     if change.leaf_version:
         return change
     return Change(

@@ -1,8 +1,7 @@
-"""Where does a tail start? Decided from what the state directory, the targets and the source say.
+"""Decide where a tail starts, from the facts in the state directory, the targets and the source. Pure.
 
-Nothing here waits or writes: all answers are collected first, then one pure function decides. When
-they contradict each other the tail is refused with the reason and the remedies, for a silent start
-from the beginning or from now would lose or double what nobody notices for months.
+If the facts contradict each other, the tail is refused with the reason and the remedies: a silent start from
+the beginning or from now could lose or duplicate rows, and nobody might notice for months.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from pillows.transports.base import TargetState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartupFacts:
-    """What is known before the first change is read.
+    """The facts before the first change is read.
 
     Attributes:
         key: the tail.
-        stored: the checkpoint in the state directory; None where there is none.
-        target_states: transport's name -> what its target remembers.
-        transactional: the only transport saves checkpoints in its own transactions.
-        digest: of the configuration as it is now.
+        stored: the checkpoint in the state directory; None if there is none.
+        target_states: transport name -> the state of its target.
+        transactional: whether the only transport saves checkpoints in its own transactions.
+        digest: of the present configuration.
         now: wall-clock seconds.
-        former: checkpoints that the pillow has on other sources.
+        former: the pillow's checkpoints on other sources.
     """
 
     key: TailKey
@@ -43,8 +42,8 @@ class StartDecision:
     """Where to start.
 
     Attributes:
-        checkpoint: the checkpoint to go on from; None for a fresh start at the configured `since`.
-        warnings: what the operator should know: event -> details.
+        checkpoint: the checkpoint to continue from; None for a fresh start at the configured `since`.
+        warnings: event -> details, for the operator.
     """
 
     checkpoint: Checkpoint | None
@@ -77,16 +76,16 @@ def decide_start(facts: StartupFacts) -> StartDecision:
 def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKey, Checkpoint]) -> None:
     """Refuse a pillow whose source was changed: its outputs hold the rows of another database.
 
-    An operator's reset is the consent to replace them. The pass that it begins has an epoch above
-    those of all former sources, so the last source that was read is the one with the highest.
+    With `pillowd checkpoint reset` the operator consents to replace them. The new pass gets an epoch above
+    those of all former sources, so the source with the highest epoch is the one that was read last.
 
     Args:
         key: the tail.
         stored: its checkpoint.
-        former: checkpoints that the pillow has on other sources.
+        former: the pillow's checkpoints on other sources.
 
     Raises:
-        ConfigError: it was last run on another source, and not reset since.
+        ConfigError: the pillow last ran on another source, and was not reset since.
     """
     ours = stored.epoch if stored else 0
     if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
@@ -95,7 +94,7 @@ def refuse_moved(key: TailKey, stored: Checkpoint | None, former: Mapping[TailKe
         if checkpoint.epoch > ours:  # 0: it was reset, and never run
             raise ConfigError(
                 f"The source of {key.pillow} has changed: it was {other.source}, and is {key.source} now. "
-                "Its outputs hold what came from the former one.",
+                "Its outputs hold the former source's documents.",
                 remedy=f"put the old value back, or `pillowd checkpoint reset {key.pillow}`",
             )
 
@@ -131,7 +130,7 @@ def _authoritative(facts: StartupFacts, warnings: dict[str, str]) -> Checkpoint 
 
 
 def _refuse_unreadable(facts: StartupFacts) -> None:
-    """Refuse a target's copy that cannot be read. Its epoch can be read: a reset goes above it."""
+    """Refuse an unreadable checkpoint in a target. Its epoch is still readable, so a reset can exceed it."""
     stored = facts.stored
     if stored is not None and stored.pass_epoch == PASS_TO_BEGIN:
         return
@@ -152,7 +151,7 @@ def _copy(facts: StartupFacts) -> Checkpoint | None:
 
 
 def _refuse_lost_state(facts: StartupFacts) -> None:
-    """Refuse a target that was written before without a checkpoint here: a lost state directory."""
+    """Refuse a target with rows if there is no checkpoint here: the state directory was lost."""
     pillow = facts.key.pillow
     for name, state in facts.target_states.items():
         if state.epoch is not None:
@@ -218,6 +217,6 @@ def _all_empty(facts: StartupFacts) -> bool:
 
 
 def _epochs(target_states: Mapping[str, TargetState]) -> Sequence[int]:
-    """List every epoch that anybody wrote under: a target would refuse all writes under a lower one."""
+    """List the epochs of all earlier writers: a target would refuse all writes under a lower epoch."""
     known = [(state.epoch, state.foreign_epoch) for state in target_states.values()]
     return [epoch for epochs in known for epoch in epochs if epoch is not None]

@@ -1,7 +1,4 @@
-"""The beginning of a run: opens the targets, decides where to start, and makes that known to all.
-
-What is decided from is collected here; the decision itself is `pillows.runtime.start_decision`.
-"""
+"""Start a run: open the targets, collect the facts, and store the decision of `start_decision` everywhere."""
 
 from __future__ import annotations
 
@@ -23,13 +20,13 @@ from pillows.transports.base import KeyedTransport, TargetState, Transport
 
 
 class TailStartup:
-    """Opens what a run needs, and says where it starts.
+    """Opens a run's targets and determines its first checkpoint.
 
     Args:
         settings: the tail's.
         services: the tail's.
         feed: its feed.
-        retrier: tries again what is away.
+        retrier: retries unreachable servers.
     """
 
     def __init__(self, settings: TailSettings, services: TailServices, feed: Feed, retrier: Retrier) -> None:
@@ -40,13 +37,13 @@ class TailStartup:
         self._transports: Sequence[Transport] = ()
 
     def run(self, stack: ExitStack) -> tuple[Sequence[Transport], Checkpoint]:
-        """Open the targets, decide, save the decision, and tell the targets.
+        """Open the targets, decide where to start, and store the decision here and in the targets.
 
         Args:
             stack: closes the targets.
 
         Returns:
-            The open transports, and the checkpoint to go on from, as it is stored.
+            The open transports, and the stored checkpoint to continue from.
 
         Raises:
             StateLostError: state directory and targets contradict each other.
@@ -69,7 +66,7 @@ class TailStartup:
         return self._transports, checkpoint
 
     def _former(self) -> Mapping[TailKey, Checkpoint]:
-        """Return the checkpoints that the pillow has on other sources."""
+        """Return the pillow's checkpoints on other sources."""
         ours = self._settings.key
         known = self._services.store.keys()
         keys = [key for key in known if key.pillow == ours.pillow and key != ours]
@@ -137,9 +134,9 @@ class TailStartup:
         return checkpoint
 
     def _identified(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the checkpoint with the identity of its database, asked for if unknown.
+        """Return the checkpoint with the identity of its database; read that from the source if unknown.
 
-        Of a server before 3.3 it is not: it is asked for at each start, until the server is upgraded.
+        Servers before 3.3 do not report a creation time, so they are asked at every start.
         """
         if identity_of(checkpoint).has_start_time:
             return checkpoint
@@ -152,9 +149,9 @@ class TailStartup:
         )
 
     def _marked(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Return the checkpoint, noting that its database is marked, if that is configured.
+        """Return the checkpoint, with `marked` set if an identity token is configured.
 
-        A database that was marked once is never marked again: one that was created anew has no mark.
+        A marked database is never marked again: that would hide that it was recreated.
         """
         if checkpoint.marked:
             return checkpoint
@@ -192,6 +189,6 @@ def check_concurrent_writes(transports: Sequence[Transport], max_in_flight: int)
 
 
 def outputs_digest(transports: Sequence[Transport]) -> str:
-    """Return what cannot change under written rows, for all transports in order."""
+    """Return the digest of all settings that written rows depend on, for all transports in order."""
     parts = [(t.name, t.TYPE or type(t).__name__, t.outputs_digest()) for t in transports]
     return msgspec.json.encode(parts).decode()

@@ -1,4 +1,4 @@
-"""What a tail says of itself: its state, and the facts that `pillowd status` shows."""
+"""The status of a tail: its state, and the facts that `pillowd status` shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a tail stands. The values are what logs, the command and metrics show."""
+    """The state of a tail. Logs and commands show these values."""
 
     STARTING = "starting"
     CATCHING_UP = "catching-up"
@@ -24,7 +24,7 @@ class TailStatus:
 
     Attributes:
         pillow, source: its key.
-        state: where it stands.
+        state: its state.
         reason: why, where the state needs one (what is retried, what failed and the remedy).
         seq: the saved position; None before the first.
         changes: changes taken since the tail was first started.

@@ -1,6 +1,6 @@
-"""A tail: a pillow on one source database, run after run, and what it says of itself.
+"""A tail: a pillow on one source database, run after run, and its status.
 
-The supervisor builds a fresh tail for each start, so nothing of a crashed one is left.
+The supervisor creates a new tail for each start, so no state of a crashed tail is left.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Tail:
         return self._monitor.ticked_at
 
     def run(self, stop: Event) -> None:
-        """Run until `stop` is set, then drain: what was read is written and checkpointed.
+        """Run until `stop` is set, then drain: write the changes that were read, and save the checkpoint.
 
         Raises:
-            FatalError: it cannot go on; its text has the reason and the remedy.
+            FatalError: the tail cannot continue; the text has the reason and the remedy.
         """
         while not stop.is_set():
             halt = Event()
@@ -101,14 +101,14 @@ class Tail:
         )
 
     def _state_and_reason(self) -> tuple[State, str]:
-        """Return the state; a tail whose target has long not answered is not live."""
+        """Return the state and its reason; during a long write, the tail is not live."""
         seconds = self._run.writing_seconds if self._run else 0.0
         if self.state is State.LIVE and seconds >= SLOW_WRITE_SECONDS:
             return State.CATCHING_UP, f"a batch has been written for {seconds:.0f} s"
         return self.state, self.reason
 
     def _pending(self) -> int | None:
-        """Return the number of changes that are not acknowledged, as far as the server has said it."""
+        """Return the number of changes that are not acknowledged; None if the server gave no number."""
         unread = self._monitor.pending
         return None if unread is None or self._run is None else unread + self._run.unacknowledged
 
@@ -118,7 +118,7 @@ class Tail:
         self._run.run()
 
     def _reload(self, error: SourceChangedError) -> None:
-        """Read a recreated database from its beginning, if that is what the operator chose."""
+        """Read a recreated database from its beginning, if `on_recreated` is `reload`."""
         if not self._settings.reload_recreated:
             raise error
         self._services.observer.rewind(self.key, reason=str(error))

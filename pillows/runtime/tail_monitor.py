@@ -1,4 +1,4 @@
-"""What a tail shows of itself while it runs: its state, its lag, its last sign of life."""
+"""The observable state of a running tail: its state, its lag, its last sign of life."""
 
 from __future__ import annotations
 

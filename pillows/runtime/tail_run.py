@@ -1,6 +1,6 @@
 """One run of a tail: open, decide where to start, carry changes, drain, close.
 
-Every part is made here, used by this run alone, and closed here, whatever happens.
+The run creates all its parts, is their only user, and always closes them.
 """
 
 from __future__ import annotations
@@ -271,11 +271,12 @@ class TailRun:
             self._housekeeping.start_soon(self._save, self._opened.checkpointer.flush_seconds)
 
     def _finish_pass(self) -> None:
-        """Sweep: the pass has seen everything, so rows that it did not write again are gone from the source.
+        """End the pass: sweep the rows that it did not write again, since their documents no longer exist.
 
-        Except those of dead letters, whose older rows stay until they are written or deleted. A dead letter
-        may be older than the pass, of a document that is gone, so the source is asked. Where rows outlive
-        their documents nothing is swept: a pass cannot tell those from phantoms.
+        Older rows of documents with a dead letter stay until these are written or deleted. A dead letter may
+        be older than the pass and its document deleted, so the source is asked. If rows are kept after their
+        documents (`keep_deleted`, `keep_departed`), nothing is swept: a pass cannot tell such rows from stale
+        ones.
         """
         pillow, tail, progress = self._settings.pillow, self._settings.key, self._opened
         epoch = 0 if pillow.keep_departed or pillow.keep_deleted else progress.checkpoint.pass_epoch
@@ -288,7 +289,7 @@ class TailRun:
         progress.checkpointer.copy()
 
     def _find_in_source(self, ids: Collection[str]) -> set[str]:
-        """Return those of the documents that the source has."""
+        """Return the given ids that still exist in the source."""
         asked = sorted(ids)
         found: set[str] = set()
         for begin in range(0, len(asked), LOOKUP_DOCUMENTS):
@@ -333,7 +334,7 @@ class TailRun:
                 self._monitor.note_pending(None if pending is None else max(0, pending - unacknowledged))
 
     def _fail(self, error: Exception) -> None:
-        """Let the run end with an error of one of its jobs."""
+        """End the run with an error of one of its jobs."""
         if not isinstance(error, StoppedError):  # what was due still is, at the next start
             self._trouble = self._trouble or error
             self._halt.set()

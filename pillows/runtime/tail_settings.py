@@ -29,7 +29,7 @@ class TailSettings:
         batch: the bounds of a batch.
         checkpoints: when checkpoints are saved.
         errors: the limits for documents that cannot be written.
-        write_timeouts_seconds: by a transport's name; see `FanOut`.
+        write_timeouts_seconds: transport name -> longest write; see `FanOut`.
     """
 
     key: TailKey

@@ -155,7 +155,7 @@ def _at(path: str, change: Callable[[dict[str, Any], str], None]) -> RowOp:
 
 
 def _renamed(renames: Mapping[str, str]) -> RowOp:
-    """Take all fields out before it puts any in, so that names can be swapped and passed on."""
+    """Return a step that removes all renamed fields before it adds any, so that names can be swapped."""
     _refuse_clashes(list(renames.values()))
     # What stands within another field that moves is taken out before that.
     deepest_first = sorted(renames.items(), key=lambda each: -len(split(each[0])))

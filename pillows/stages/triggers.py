@@ -1,4 +1,4 @@
-"""Triggers: extract the document that a change speaks of, or that it is gone."""
+"""Triggers: extract a change's document, or its deletion."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where rows go: one file per transport."""
+"""Where rows go: one module or folder for each transport."""

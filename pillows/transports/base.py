@@ -17,8 +17,8 @@ promises:
 5. **Cooperative.** Every wait is on gevent's hub and bounded by a timeout. A greenlet killed in
    `write` leaves whole documents only, and the next call works.
 6. **No checkpoint past trouble.** A transactional target saves `Batch.checkpoint` only together with
-   a batch whose every document was applied. Otherwise the caller first examines what was refused (an
-   equal write version may be another document, where the source was purged), stores the dead letters, then
+   a batch whose every document was applied. Otherwise the caller first re-checks the refused documents (after
+   a purge of the source, an equal write version may be another document), stores the dead letters, then
    saves the checkpoint with an empty batch.
 """
 
@@ -67,13 +67,13 @@ class TargetState:
     """What a target remembers of a pillow when it is opened.
 
     Attributes:
-        epoch: the greatest epoch that this pillow wrote under; None if it never wrote.
+        epoch: the highest epoch that this pillow wrote under; None if it never wrote.
         empty: whether no output holds a row of this pillow.
         checkpoint: the copy that a transactional transport keeps; None elsewhere.
         unreadable: why that copy cannot be read; "" if it can.
-        missing_outputs: outputs that are gone, or know nothing of this pillow, where the target does.
-        foreign_epoch: the greatest epoch that others wrote under; None if nobody did. Looked up only
-            if this pillow never wrote.
+        missing_outputs: outputs that are missing, or hold no state of this pillow, although the target does.
+        foreign_epoch: the highest epoch of other writers; None if there are none. Looked up only if this
+            pillow never wrote.
     """
 
     epoch: int | None = None
@@ -84,7 +84,7 @@ class TargetState:
     foreign_epoch: int | None = None
 
     def with_foreign_versions(self, write_versions: Iterable[int | None]) -> TargetState:
-        """Return the state of a pillow that never wrote, where others have.
+        """Return the state of a pillow that never wrote to a target with other writers.
 
         Args:
             write_versions: the greatest one of each output; None for an output without any.
@@ -159,7 +159,7 @@ class Transport(ABC):
         self.outputs = outputs
 
     def check(self) -> str:
-        """Connect, change nothing, and return a few words about the target.
+        """Connect without changing anything, and return a short description of the target.
 
         Raises:
             RetryableError: the target is away.
@@ -226,11 +226,11 @@ class Transport(ABC):
         """Close every connection. May be called twice, and without `open`."""
 
     def outputs_digest(self) -> str:
-        """Return a digest of what cannot change under written rows; see `output_kinds`."""
+        """Return a digest of the settings that written rows depend on; see `output_kinds`."""
         return hash_json(sorted(self.output_kinds()))
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
-        """Return what cannot change under written rows (names, index settings, kind of table).
+        """Return the settings that written rows depend on (names, index settings, kind of table).
 
         One tuple of JSON values per output, the output's name first.
         """

@@ -1,4 +1,4 @@
-"""Prints JSON lines on standard output, for people or for a pipe.
+"""Print JSON lines on standard output, for people or for a pipe.
 
 The lines are those of `jsonl`. A reader that does not keep up slows down this pillow and no other: the
 write waits in a thread. A line counts once the pipe or terminal has accepted it.

@@ -1,11 +1,11 @@
-"""Send documents again, as they are now, through the ordinary pipeline.
+"""Send documents again, in their current state, through the ordinary pipeline.
 
-The tail must not run meanwhile. What a target does not have, or has in an older version, is written as
-the feed would have it written: copies of the source that lag cannot bring an older state over a newer one.
-What a target refuses is re-checked as any refusal is (`pillows.delivery.stale_writes`): only what the
-source says three times to be older than the target has it is written under a raised epoch. So is
-what the target has in the very version of the source, since it differs all the same: a row
-that was altered, or one that was lost while the target remembers its version.
+The tail must not run meanwhile. A document that a target lacks, or holds in an older version, is written as
+usual: a lagging copy of the source cannot replace a newer state by an older one. Refused documents are
+re-checked (`pillows.delivery.stale_writes`): a document is written under a raised epoch if the source reports
+three times that it is older than the target's. A document that a target holds in the source's own version is
+rewritten the same way: it was compared as different, so its row was altered, or lost while its version was
+kept.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _FETCHED = 200
 
 
 class DocumentRepair:
-    """Carries given documents in place of the feed.
+    """Delivers given documents in place of the feed's.
 
     Args:
         settings: the tail's.
         services: the tail's.
         ids: the documents.
-        halt: ends the retries of what is unreachable.
+        halt: ends the retries of unreachable servers.
     """
 
     def __init__(

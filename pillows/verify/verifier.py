@@ -165,7 +165,7 @@ class Verifier:
                 "ever receive more, and are never read back.",
                 remedy="compare them by hand, or add a transport into a database",
             )
-        # As in `Run._complete_pass`: those cannot be told from phantoms.
+        # As in `TailRun._finish_pass`: such rows cannot be told from stale ones.
         self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed
         self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING

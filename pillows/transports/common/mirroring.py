@@ -1,4 +1,4 @@
-"""What `pillowd mirror` needs to know of a transport: its targets in one line, its columns, its tables.
+"""A transport's support for `pillowd mirror`: targets in one line, columns, tables.
 
 A transport that a mirror can write to has a `MirrorSupport` as its class attribute `mirror`.
 """
@@ -96,7 +96,10 @@ def split_url(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # is only parsed now
     except ValueError as error:
-        raise ConfigError(f"{redact_address(url)}: {error}.", remedy="correct the URL") from None
+        raise ConfigError(
+            f"{redact_address(url)} is not a valid URL: {error}.",
+            remedy="write SCHEME://USER@HOST:PORT/NAME",
+        ) from None
     return parts
 
 

@@ -1,10 +1,10 @@
-"""Copies documents from CouchDB to CouchDB with their revisions, as replication does.
+"""Copy documents from CouchDB to CouchDB with their revisions, as replication does.
 
-All leaves of a document, conflicts and deletions included, are read from the source with their history
-and attachments; those that the target lacks are stored as they are (`new_edits=false`). Repeating it
-writes nothing. The source's present state is read, so an old batch cannot bring an old state back, and
-no write version is needed. A document that leaves the set is purged from the target: a deletion of our
-own would outlive its return, because its old revision would then be an ancestor of ours.
+All leaves of a document, conflicts and deletions included, are read from the source with their history and
+attachments. Leaves that the target lacks are stored unchanged (`new_edits=false`), so a repetition writes
+nothing. The source's present state is read, so an old batch cannot restore an old state, and no write version
+is needed. A document that leaves the set is purged from the target instead of deleted: if it returned, its
+revision would be an ancestor of our deletion, and it would stay deleted.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ReplicaWriter:
         return len(stored)
 
     def _check_not_older(self, document: DocumentRows, leaves: Sequence[Leaf]) -> None:
-        """Refuse leaves of a shard's copy that lags behind the feed. Without any leaf it was purged since."""
+        """Refuse leaves of a shard's copy that lags behind the feed. No leaf at all: it was purged since."""
         if not leaves or sum(revision_number(leaf.rev) for leaf in leaves) >= document.leaf_version:
             self._lagging_since.pop(document.id, None)
             return
@@ -122,7 +122,7 @@ class ReplicaWriter:
         }
 
     def _read_source(self, ids: Sequence[str], *, bodies: bool = True) -> dict[str, list[Leaf]]:
-        """Return all leaves of documents in the source; an id that it does not know is missing."""
+        """Return all leaves of documents in the source; an id that the source does not have is missing."""
         query = "?revs=true&attachments=true" if bodies else ""
         found = get_all_leaves(self._couch, self._database, ids, parse_leaf, query=query)
         if unanswered := set(ids) - found.keys():

@@ -1,8 +1,8 @@
-"""Writes over tombstones, of which CouchDB takes no edit.
+"""Write over tombstones, which CouchDB does not let us edit.
 
-A deleted document that comes back is written without a revision, and stands on the tombstone then. A
-tombstone that needs a higher write version is extended as a replicator would store it. Neither is a conflict
-when another writer was faster. Such documents are therefore read once more afterwards.
+A deleted document that returns is written without a revision; CouchDB then extends the tombstone. A tombstone
+that needs a higher write version is extended as a replicator would store it. If another writer was faster,
+neither write reports a conflict, so such documents are read again afterwards.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make_deletion(leaf: TargetLeaf, ours: int) -> bytes:
 
 
 def make_next_tombstone(tombstone: TargetLeaf, ours: int) -> bytes:
-    """Return a tombstone that stands on another one; its revision is the same whoever writes it."""
+    """Return a tombstone that extends another one; its revision is the same for every writer."""
     parent = tombstone.rev.partition("-")[2]
     digest = hashlib.md5(f"{parent} {ours}".encode(), usedforsecurity=False).hexdigest()
     start = revision_number(tombstone.rev) + 1
@@ -98,7 +98,7 @@ def _yield_to_parent(target: TargetDatabase, leaf: TargetLeaf, ours: int) -> Non
 
 
 def _read_parent(target: TargetDatabase, leaf: TargetLeaf) -> list[TargetLeaf]:
-    """Return the revision on which a leaf stands, none if the database has compacted it away."""
+    """Return the parent revision of a leaf; none if the database has compacted it away."""
     found = _read_revision(target, leaf.id, leaf.rev)
     revisions = msgspec.json.decode(found[0], type=_History).revisions if found else _Revisions(0, [])
     parents = [f"{revisions.start - 1}-{digest}" for digest in revisions.ids[1:2]]

@@ -1,4 +1,4 @@
-"""Writes to CouchDB databases: documents made of rows, or copies with their revisions.
+"""Write to CouchDB databases: documents made of rows, or copies with their revisions.
 
 Mode `upsert` (`upsert_writer`) writes the transform's rows as ordinary edits. Mode `replicate`
 (`replica_writer`) copies documents as replication does, conflicts and attachments included; the

@@ -1,8 +1,8 @@
-"""Keeps the documents of a CouchDB database equal to rows: ordinary edits, guarded by a field.
+"""Keep the documents of a CouchDB database equal to rows: ordinary edits, guarded by a field.
 
-Each document holds its write version in `pillowd_version`, and so does the tombstone of a deleted one.
-The stored documents are read first; the write names the revision that was read, so if somebody else was
-faster it is a conflict, and the document is read again. `tombstones` tells what holds for deleted documents.
+Each document, and the tombstone of a deleted one, holds its write version in `pillowd_version`. The stored
+documents are read first. The write names the revision that was read, so a faster writer causes a conflict,
+and the document is read again. `tombstones` describes deleted documents.
 """
 
 from __future__ import annotations

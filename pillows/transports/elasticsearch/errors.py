@@ -42,7 +42,7 @@ PASSING_ERRORS = frozenset(
 #: Statuses of Elasticsearch without a master or with closed shards, and of a balancer without it.
 _NOT_SERVING = {502, 503, 504}
 
-RESTORE_REMEDY = "restore the index from a snapshot, or `pillowd checkpoint reset` to fill a new one"
+RESTORE_REMEDY = "restore the index from a snapshot, or `pillowd checkpoint reset KEY` to fill a new one"
 
 _MEMORY_LIMIT = re.compile(r"operation_bytes=(\d+), max_\w*bytes=(\d+)")
 

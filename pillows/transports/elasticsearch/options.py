@@ -84,7 +84,7 @@ class ElasticsearchOutput(OutputOptions):
         index: the alias to search. The name of the index behind it ends with a digest of mapping and
             settings and a build number, so a changed mapping is another index.
         mapping: as in "Create index", without `mappings` around it.
-        settings: of the index, nested or flatten_settings; `index.gc_deletes` is 1h unless given.
+        settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
         pipeline: an ingest pipeline for every document.
         deletes: `hard` leaves nothing of a deleted document; its version is remembered for
             `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under

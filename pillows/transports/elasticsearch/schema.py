@@ -50,7 +50,7 @@ class IndexSpec:
         alias: the name for searches.
         build: counts the indices of this alias, mapping and settings, from 1.
         mapping: of the index.
-        settings: of the index, flatten_settings, each beginning with `index.`.
+        settings: of the index, dotted, each beginning with `index.`.
         alias_properties: with tombstones, a filter that hides them.
         digest: of mapping, settings and alias properties.
     """
@@ -83,7 +83,7 @@ class IndexState:
     """The state of an index when it was opened.
 
     Attributes:
-        epoch: the greatest that was written under, here or in the index that the alias points to.
+        epoch: the highest epoch of a write, here or in the index that the alias points to.
         empty: whether the index holds no document.
         created: whether it was created just now.
     """
@@ -198,7 +198,7 @@ class OwnedIndex:
             return int(_get_owner(found).get("epoch", 0))
 
     def publish(self) -> None:
-        """Point the alias to this index and no other, in one step.
+        """Point the alias to this index only, atomically.
 
         Raises:
             ConfigError, RetryableError, AccessError: see `open`.
@@ -313,6 +313,6 @@ def _get_owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _check_acknowledged(answer: Any) -> None:
-    """Refuse an unacknowledged change of the cluster state: it may come later, so it is asked for again."""
+    """Raise for an unacknowledged change of the cluster state, to repeat it: it may still be applied."""
     if not answer["acknowledged"]:
         raise RetryableError("Elasticsearch did not acknowledge a change of the cluster's state in time.")

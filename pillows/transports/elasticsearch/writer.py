@@ -1,4 +1,4 @@
-"""Writes operations into one index, and sorts their outcomes."""
+"""Write operations into one index, and sort their outcomes."""
 
 from __future__ import annotations
 
@@ -238,10 +238,9 @@ class IndexWriter:
     def _guess_hidden(self, operation: Operation, item: Mapping[str, Any]) -> int:
         """Return the write version of a document that was deleted less than `gc_deletes` ago.
 
-        No request returns it; only the text of the conflict does. If that text ever changes, the lowest
-        possible version is returned: for a delete the version of the operation itself; for a write the
-        next one, or the same under a later epoch if one was acquired. The refusal is then examined
-        like any other.
+        Only the text of the conflict holds it. If that text ever changes, return the lowest possible version:
+        for a delete the version of the operation itself; for a write the next version, or the same version
+        under a later epoch if one was acquired. The refusal is then re-checked like any other.
         """
         parsed = parse_stored_version(item)
         if parsed is not None and parsed >= operation.write_version:

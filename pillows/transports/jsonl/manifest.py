@@ -21,11 +21,11 @@ FORMAT = 1
 
 
 class FileState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far one output's file is acknowledged.
+    """The acknowledged part of one output's file.
 
     Attributes:
-        segment: the number of the segment that is being written, from 1.
-        length_bytes: how much of it is acknowledged.
+        segment: the number of the current segment, from 1.
+        length_bytes: acknowledged bytes in it.
     """
 
     segment: int = 1
@@ -153,6 +153,6 @@ class ManifestFile:
         except (msgspec.DecodeError, KeyError, TypeError) as error:
             raise StateLostError(
                 f"{self._path} cannot be read: {error!r}.",
-                remedy="restore a good copy, or remove it with its files and run `pillowd checkpoint reset`",
+                remedy="restore a good copy, or remove it and its files and `pillowd checkpoint reset KEY`",
             ) from error
         return manifest

@@ -161,5 +161,5 @@ class SegmentedFile:
         raise StateLostError(
             f"{self.written_path} {what}.",
             remedy="restore it, or remove the transport's manifest beside it and run"
-            " `pillowd checkpoint reset` to write everything again",
+            " `pillowd checkpoint reset KEY` to write everything again",
         )

@@ -72,7 +72,7 @@ def encode_rows(head: bytes, rows: Sequence[Row], columns: Sequence[Column], *, 
     """Return the lines of one document's rows in one table.
 
     Args:
-        head: the document's `header`.
+        head: the document's, from `encode_head`.
         rows: its rows in this table's output.
         columns: the table's columns; none if the whole row goes into `doc`.
         many: the table takes any number of rows per document.

@@ -61,14 +61,14 @@ _REMEDIES = {
     "3F": "create the schema, or correct `schema`",
     "42501": "grant the role what the message names: CREATE on the schema, TEMPORARY on the database, "
     "SELECT, INSERT, UPDATE and DELETE on the tables",
-    "42P01": "restart the pillow, which creates missing tables, then `checkpoint reset` it",
+    "42P01": "restart the pillow, which creates missing tables, then `pillowd checkpoint reset KEY`",
     "42703": "restart the pillow, which adds missing columns",
     "42704": "correct the column's type in `columns`",
 }
 
 
 def classify_sqlstate(sqlstate: str | None) -> SqlstateVerdict:
-    """Return who has to act on an error of that SQLSTATE; without one the connection is lost."""
+    """Return the verdict on an SQLSTATE; None means that the connection was lost, so it is RETRY."""
     if sqlstate is None:
         return SqlstateVerdict.RETRY
     return _find_longest(_VERDICTS, sqlstate) or SqlstateVerdict.CONFIG
@@ -80,7 +80,7 @@ def is_row_refusal(error: Exception) -> bool:
 
 
 def describe_error(error: psycopg.Error) -> str:
-    """Return the server's message of an error, without quoted values."""
+    """Return the server's error message without quoted values."""
     message = error.diag.message_primary or str(error) or type(error).__name__
     return redact_values(message, error.sqlstate)
 

@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL, and finds out why it refuses."""
+"""Open a connection to PostgreSQL, and find the reason if the server refuses it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SETTINGS = """
 
 
 def open_connection(options: PostgresConnection, application: str) -> psycopg.Connection:
-    """Return a new connection with our settings, in autocommit: the caller says `begin` and `commit`.
+    """Return a new connection with our settings, in autocommit: the caller executes `begin` and `commit`.
 
     Raises:
         RetryableError: the server is away, starting, stopping or full.

@@ -1,4 +1,4 @@
-"""Creates missing tables and columns, and refuses those that do not fit."""
+"""Create missing tables and columns, and refuse existing ones that do not fit."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Table:
         columns: picked out of a row; if there are none the whole row goes into `doc`.
         many: any number of rows per document.
         casts: column -> the type that its text is cast to. Set by `list_missing`.
-        plain: what values look like that surely fit. Known then, too.
+        value_pattern: matches lines whose values fit their columns for certain; set together with `casts`.
         precheck_values: a value did not fit, so values are checked before they are written.
         tombstoned: `pillowd_document` may hold write versions of this table, so they have to be looked at.
     """

@@ -1,4 +1,4 @@
-"""Writes into PostgreSQL: mapped columns or whole documents, rows and checkpoint in one transaction.
+"""Write to PostgreSQL: mapped columns or whole documents, rows and checkpoint in one transaction.
 
 A batch is one transaction: it locks the fence, copies the rows (straight into the tables in a first
 pass, otherwise through a staging table), refuses documents that are stored newer, and saves the
@@ -200,7 +200,7 @@ class PostgresTransport(KeyedTransport):
         )
 
     def _prepare(self, cursor: psycopg.Cursor, transient: bool) -> None:
-        """Create what lives as long as a new connection, or as the transaction."""
+        """Create temporary objects: staging tables and, once the outputs exist, the probe functions."""
         create_stages(cursor, self._tables, transient=transient)
         if self._opened:
             create_probes(cursor, self._tables)

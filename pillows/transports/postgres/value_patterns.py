@@ -1,8 +1,8 @@
-"""Patterns for values that surely fit their columns, without asking the server.
+"""Patterns for values that certainly fit their columns, without asking the server.
 
-They only choose the way: rows that do not match go through the staging table, where the server checks
-each value; if it refuses a row that matches, the whole batch goes there. So a pattern may be narrower
-than its type, and one that is too wide only costs time.
+They only select a path: rows that do not match go through the staging table, where the server checks each
+value. If the server refuses a row that matches, the whole batch goes there. So a pattern may be narrower than
+its type, and a pattern that is too wide only costs time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes one batch in one transaction: the documents that are newer than the stored ones.
+"""Write one batch in one transaction: the documents that are newer than the stored ones.
 
 The caller holds the fence (the tail's row of `pillowd_checkpoint` is locked), so no other pillowd
 changes these tables until the commit, and all that was read stays valid.

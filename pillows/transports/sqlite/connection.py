@@ -88,7 +88,7 @@ class SqliteWorker(SerialWorker):
             raise RetryableError("The database is not open.")
         db = self._db
         self._check_same_file()
-        if db.in_transaction:  # left by a rollback that the disk refused
+        if db.in_transaction:  # left by a rollback that failed
             db.execute("ROLLBACK")
         # IMMEDIATE: a transaction that begins as a reader can be refused the write lock for good.
         db.execute("BEGIN IMMEDIATE")
@@ -125,7 +125,7 @@ class SqliteWorker(SerialWorker):
         if self._inode != self._get_inode():
             raise StateLostError(
                 f"{self._path} was moved, deleted or replaced while pillowd wrote to it.",
-                remedy="put it back and restart the pillow, or `pillowd checkpoint reset` to fill a new one",
+                remedy="restore it and restart the pillow, or `pillowd checkpoint reset KEY` for a new file",
             )
 
     def _get_inode(self) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def to_pillow_error(error: sqlite3.Error, path: Path) -> PillowError:
     if code in _BROKEN:
         return FatalError(
             f"{path} is not an SQLite database, or is damaged: {error}.",
-            remedy="restore or remove the file, then `pillowd checkpoint reset` to fill it again",
+            remedy="restore or remove the file, then `pillowd checkpoint reset KEY` to fill it again",
         )
     if code in _NO_ACCESS:
         return AccessError(

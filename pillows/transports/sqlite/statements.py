@@ -239,7 +239,7 @@ class Table:
                 raise ConfigError(
                     f"Column {name!r} of table {self.name!r} is {actual}, but is configured as {type}.",
                     remedy=f"run: ALTER TABLE {quote_name(self.name)} DROP COLUMN {quote_name(name)};"
-                    " then `pillowd checkpoint reset` to fill it again",
+                    " then `pillowd checkpoint reset KEY` to fill it again",
                 )
 
 

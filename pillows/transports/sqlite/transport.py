@@ -1,4 +1,4 @@
-"""Writes into an SQLite file: mapped columns or whole documents, rows and checkpoint in one commit.
+"""Write to an SQLite file: mapped columns or whole documents, rows and checkpoint in one transaction.
 
 A batch is one transaction: it checks the fence, refuses documents that are stored newer, writes the
 rows and saves the checkpoint. So after any crash the rows are those of the checkpoint.

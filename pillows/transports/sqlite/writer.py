@@ -1,4 +1,4 @@
-"""Writes one batch into an SQLite file: the documents that are newer than the stored ones."""
+"""Write one batch into an SQLite file: the documents that are newer than the stored ones."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ from pillows.strict_json import encode
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """Some documents, encoded.
+    """One message: a JSON object with some documents.
 
     Attributes:
         ids: the documents' ids.
         parts: each document as JSON.
-        head: the object's beginning, up to the list of documents.
+        head: the object's text up to the list.
     """
 
     ids: Sequence[str]

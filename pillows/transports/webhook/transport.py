@@ -1,4 +1,4 @@
-"""Posts batches as JSON to a webhook, signed; see `encoder` for the messages.
+"""Post batches as signed JSON to a webhook; see `encoder` for the messages.
 
 At least once, in order: the next message is sent when this one was accepted. An answer of 2xx accepts
 a message; its body may name documents as `dead` or `retry`. With 400, 413 or 422 the message is sent

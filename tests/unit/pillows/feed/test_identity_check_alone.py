@@ -103,7 +103,7 @@ def test_a_marked_database_must_have_its_mark(was_marked, is_marked, recreated):
     if not recreated:
         check.check()
         return
-    with pytest.raises(RecreatedError, match="lacks the document that marks it"):
+    with pytest.raises(RecreatedError, match="lacks the identity token"):
         check.check()
 
 
