@@ -75,7 +75,7 @@ class Change(msgspec.Struct, gc=False):
         deleted: whether the winner is a deletion.
         seq: the row's position, where the server gave one (`seq_interval`).
         raw: the winner's JSON, where the feed brought it along.
-        parsed: the parsed document, once `doc` was asked for.
+        parsed: the parsed document, once `doc` was read.
         defect: why the document can never be read; it becomes a dead letter.
 
     It is not frozen, unlike the other values: it caches the parsed document, so that filter and transform
@@ -134,7 +134,7 @@ class Document(msgspec.Struct, gc=False):
     Attributes:
         id, rev, leaf_version, deleted: as in the `Change`.
         raw: the document's JSON as CouchDB sent it; None if it is deleted.
-        parsed: the parsed document, once `doc` was asked for.
+        parsed: the parsed document, once `doc` was read.
     """
 
     id: str

@@ -96,7 +96,7 @@ class Pipeline:
         watermark: notes the changes that have arrived.
         observer: receives what was done.
         tail: the tail's key.
-        clock: tells when changes arrive.
+        clock: for the arrival times of changes.
         with_text: as `ErrorOptions.exception_text`.
     """
 
@@ -229,7 +229,7 @@ class Pipeline:
         return timed
 
     def _report_stages(self, count: int) -> None:
-        """Report the seconds of a batch, as the timed changes of it tell."""
+        """Report the seconds of a batch, estimated from its timed changes."""
         scale = count / -(-count // TIMED_EVERY) if count else 1.0
         for stage, seconds in self._seconds.items():
             self._observer.stage(self._tail, stage=stage, seconds=seconds * scale)

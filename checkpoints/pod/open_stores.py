@@ -116,7 +116,7 @@ class OpenStores:
         for path in sorted(self._at_exit):
             try:
                 self._open[path].close()
-            except StoreError:  # said, and the others are closed all the same
+            except StoreError:  # logged; the other stores are closed nevertheless
                 _log.exception("%s could not be closed at the end", path)
 
 

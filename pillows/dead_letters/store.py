@@ -44,7 +44,7 @@ class DeadLetters:
 
     Args:
         path: the folder of the store.
-        clock: tells the time of a failure.
+        clock: for the times of failures.
     """
 
     def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
@@ -179,7 +179,7 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; nothing is lost.
         """
-        changes = self._changes  # of others, while the disk is waited for, nothing is said
+        changes = self._changes  # later changes, made during the sync, stay unsynced
         self._tracker.sync()
         self._synced = max(self._synced, changes)
 

@@ -193,7 +193,7 @@ class BatchDelivery:
         if not regressed:
             return {}
         if confirmed:
-            self._observer.rewind(self._tail, reason=f"{len(confirmed)} documents went back in the source")
+            self._observer.rewind(self._tail, reason=f"{len(confirmed)} documents regressed in the source")
         if not raised:
             self._progress.raise_epoch()
         again = replace(
@@ -214,9 +214,9 @@ class BatchDelivery:
         *,
         raised: bool,
     ) -> tuple[dict[str, int], dict[str, int]]:
-        """Return the documents that went back, and those of an equal version that may have.
+        """Return the documents that regressed, and those of an equal version that may have.
 
-        After a purge, or a split of a shard that looks like one, a replay may be a document created anew.
+        After a purge, or a split of a shard that looks like one, a replay may be a recreated document.
         """
         suspected = stale_writes.find_newer_in_target(batch, refused, last)
         confirm = partial(stale_writes.confirm_regressed, suspected, self._source, self._retrier.waiter)

@@ -52,7 +52,7 @@ class ProxyBufferingDetector:
 
     @property
     def is_buffered(self) -> bool:
-        """Whether the response was held back; to be asked at its end."""
+        """Whether the response was held back; valid only at its end."""
         age_seconds = self._clock.monotonic() - self._began_at
         late_seconds = max(_LATE * self._timeout_seconds, age_seconds - 1.0)
         return self._first_seconds is not None and self._first_seconds > late_seconds

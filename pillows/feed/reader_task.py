@@ -120,7 +120,7 @@ class ReaderTask:
 
     Args:
         make_cursor: makes the reading's cursor, given where it puts its batches.
-        read: reads from the cursor on until a stop is asked for, or it fails.
+        read: reads from the cursor on until a stop is requested, or it fails.
         activity: records every block that arrives.
         clock: for the time to drain.
         max_bytes: bound of the queue.

@@ -86,8 +86,8 @@ class Redelivery:
         try:
             changes = self._read(newest)
         except RetryableError:
-            # The source is away, as the tail itself tells, or one of them cannot be read: this was no
-            # try. Fewer at a time find that one, which then waits alone.
+            # Not an attempt: the source is away, which the tail itself reports, or one document cannot be
+            # read. Smaller groups isolate that document, which then waits alone.
             self._dead_letters.postpone(
                 dead_letters, DUE_SECONDS if len(dead_letters) > 1 else UNREADABLE_SECONDS
             )

@@ -28,7 +28,7 @@ class TailStatus:
         reason: why, where the state needs one (what is retried, what failed and the remedy).
         seq: the saved position; None before the first.
         changes: changes taken since the tail was first started.
-        pending: changes that are not acknowledged, as far as the server has said; None if unknown.
+        pending: the server's number of changes that are not acknowledged; None if unknown.
         epoch: the running epoch.
         pass_number: the epoch of the running pass; None when no pass is running.
         dead_letters: how many documents are stored as dead letters.

@@ -29,8 +29,8 @@ class TailMonitor:
     Attributes:
         state, reason: the tail's state, and why it is in it.
         ticked_at: monotonic seconds of the last sign of life.
-        pending: changes that are not read yet, as the server last said; None if unknown.
-        pending_at: monotonic seconds when it said so.
+        pending: the server's last number of changes that are not read yet; None if unknown.
+        pending_at: monotonic seconds of that answer.
     """
 
     def __init__(self, key: TailKey, clock: Clock, observer: Observer) -> None:

@@ -26,14 +26,14 @@ class Filter(ABC):
     """Decides about one change.
 
     Attributes:
-        needs_document: whether it looks into the document; if not, it runs before the fetch.
+        needs_document: whether it reads the document; if not, it runs before the fetch.
     """
 
     needs_document: bool = True
 
     @abstractmethod
     def __call__(self, change: Change) -> bool:
-        """Whether the document belongs to the set."""
+        """Return whether the document belongs to the set."""
 
     def explain(self, change: Change) -> str:
         """Say what it decides on a change and why, in a few words for a person."""
@@ -59,7 +59,7 @@ class PythonFilter(Filter):
 
     Args:
         function: gets the parsed document, or the `Change` if `needs_document` is False.
-        needs_document: whether the function looks into the document.
+        needs_document: whether the function reads the document.
     """
 
     def __init__(self, function: Callable[[Any], object], *, needs_document: bool = True) -> None:
@@ -97,7 +97,7 @@ class JmespathFilter(Filter):
         self.needs_document = _REACHES_DOCUMENT.search(expression) is not None
 
     def __call__(self, change: Change) -> bool:
-        """Whether the expression's value is true."""
+        """Return whether the expression's value is true."""
         value = self._value(change)
         return not (value is None or value is False or value in ("", [], {}))
 

@@ -43,7 +43,7 @@ class _Rows(msgspec.Struct):
 
 
 class CouchBulkWriter:
-    """Writes to one database, which is created only if asked for and never deleted.
+    """Writes to one database, which is created only on request and never deleted.
 
     Args:
         url: of the database, with user and password if need be.

@@ -294,7 +294,7 @@ class AppendOnlyTransport(Transport):
         """Do nothing: there is no owner."""
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
-        """Remove nothing: what was appended stays, and its lower version tells its age."""
+        """Remove nothing: appended lines stay; readers recognise old ones by their lower version."""
         return 0
 
     def close(self) -> None:

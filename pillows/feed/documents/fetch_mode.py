@@ -64,7 +64,7 @@ class FetchModeTuner:
         self._began_at = at
 
     def count(self, rows: int, at: float) -> bool:
-        """Count rows that were asked for; return whether the lap ends once all their documents have arrived.
+        """Count requested rows; return whether the lap ends once all their documents have arrived.
 
         Args:
             rows: how many.

@@ -80,7 +80,7 @@ class Subscriber:
         self._news.set()
 
     def batches(self, stop: Event, drain: Callable[[], bool]) -> Generator[ChangeBatch, None, None]:
-        """Yield the batches, with signs of life, until it has left or a stop is asked for.
+        """Yield the batches, with signs of life, until it has left or a stop is requested.
 
         Args:
             stop: asks for a stop.

@@ -126,7 +126,7 @@ class ReplicaWriter:
         query = "?revs=true&attachments=true" if bodies else ""
         found = get_all_leaves(self._couch, self._database, ids, parse_leaf, query=query)
         if unanswered := set(ids) - found.keys():
-            raise RetryableError(f"The source said nothing of {min(unanswered)!r}.")
+            raise RetryableError(f"The source's answer does not mention {min(unanswered)!r}.")
         return {id: leaves for id, leaves in found.items() if leaves}
 
 

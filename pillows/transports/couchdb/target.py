@@ -199,6 +199,10 @@ def _sort_rows(
     """Return the outcome of `_bulk_docs`; with `new_edits=false` only failures have a row."""
     answered = {row.id for row in rows}
     dead = {row.id: str(row) for row in rows if row.error in _FINAL_ERRORS}
-    retry = {id: "The target said nothing of it." for id in documents if all_answered and id not in answered}
+    retry = {
+        id: "The target's answer does not mention it."
+        for id in documents
+        if all_answered and id not in answered
+    }
     retry |= {row.id: str(row) for row in rows if row.error and row.id not in dead}
     return WriteResult(dead=dead, retry=retry)

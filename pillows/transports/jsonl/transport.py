@@ -1,7 +1,7 @@
 """Appends JSON lines to files: one line per row, and one for each document without rows.
 
 The lines are described in `common.json_lines`. The files hold exactly the acknowledged lines: a
-manifest beside them holds their lengths and the checkpoint, which move in one step, so a crash neither
+manifest beside them holds their lengths and the checkpoint, which move atomically, so a crash neither
 loses nor repeats a line. A change that the feed delivers twice is written twice: this is an append-only
 target, and `_version` tells which line counts.
 

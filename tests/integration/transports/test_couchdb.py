@@ -228,7 +228,10 @@ def test_what_a_validation_function_forbids_is_dead(scripted_server: Callable[[]
     couch = scripted(scripted_server(), json_reply(answer, 201))
     result = couch.write(batch(*(document(id, 1, {"n": 1}) for id in "abcd")))
     assert result.dead == {"b": "forbidden: no b here"}
-    assert result.retry == {"c": "internal_error: worker died", "d": "The target said nothing of it."}
+    assert result.retry == {
+        "c": "internal_error: worker died",
+        "d": "The target's answer does not mention it.",
+    }
     couch.close()
 
 

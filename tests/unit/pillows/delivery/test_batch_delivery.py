@@ -362,7 +362,7 @@ def test_a_refused_document_is_written_again_only_if_the_source_has_it_older(
         (document,) = around.batches[1].documents
         assert (document.id, document.rows) == ("a", again)
         assert (around.batches[1].epoch, around.batches[1].checkpoint) == (2, None)
-        assert rewound == [{"reason": "1 documents went back in the source"}]
+        assert rewound == [{"reason": "1 documents regressed in the source"}]
         assert around.done.index("epoch") < around.done.index(("deliver", ["a"], 2))
     assert around.done[-2:] == [("ack", 2), "unlock"]
 
