@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError
 from pillows.progress.checkpointer import (
@@ -244,3 +245,61 @@ def test_a_save_reports_its_checkpoint_and_its_duration(disk: Disk) -> None:
     made.advance(moved())
     made.save()
     assert disk.seen.of("checkpoint") == [{"checkpoint": made.current, "seconds": 0.25}]
+
+
+def test_before_the_first_save_dead_letters_are_flushed_after_half_a_second(disk: Disk) -> None:
+    made = disk.checkpointer(interval=5.0)
+    disk.unsynced_dead_letters = True
+    disk.clock.advance(0.49)
+    made.save_if_due()
+    assert disk.unsynced_dead_letters
+    disk.clock.advance(0.02)
+    made.save_if_due()
+    assert not disk.unsynced_dead_letters
+
+
+def test_it_tells_why_the_last_save_failed_until_one_succeeds(disk: Disk) -> None:
+    made = disk.checkpointer()
+    assert made.save_error == ""
+    for recover in (made.save, lambda: made.advance(moved())):
+        made.advance(moved())
+        disk.full = True
+        made.save()
+        assert made.save_error == "full"
+        disk.full = False
+        recover()
+        made.save()
+        assert made.save_error == ""
+
+
+def test_an_error_is_over_once_there_is_nothing_left_to_save(disk: Disk) -> None:
+    made = disk.checkpointer()
+    disk.unsynced_dead_letters = disk.full = True
+    made.save()
+    assert made.save_error == "full"
+    disk.full = False
+    made.save()
+    assert (made.save_error, disk.order) == ("", ["get", "dead letters", "get"])
+
+
+def test_the_defaults_are_five_seconds_and_a_thousand_changes() -> None:
+    options = CheckpointOptions()
+    assert (options.interval, options.max_uncheckpointed) == (5.0, 1000)
+    assert (UNFLUSHED_SECONDS, UNFLUSHED_SAVES) == (0.5, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_valid"),
+    [
+        ({"interval": 0.001}, True),
+        ({"interval": 0}, False),
+        ({"max_uncheckpointed": 1}, True),
+        ({"max_uncheckpointed": 0}, False),
+    ],
+)
+def test_both_bounds_must_be_above_zero(options: dict[str, Any], is_valid: bool) -> None:
+    if is_valid:
+        CheckpointOptions(**options)
+    else:
+        with pytest.raises(ValidationError):
+            CheckpointOptions(**options)
