@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,13 +59,6 @@ while :; do sleep 0.05; done
 """
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
     """Starts the demo as the leader of a group, and waits until its daemon runs."""
@@ -84,7 +78,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
             start_new_session=True,
         )
         started.append(process)
-        until(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
+        wait_until(lambda: (tmp_path / "pid").exists() or process.poll() is not None)
         return process
 
     yield start

@@ -2,22 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 
 import gevent
 import pytest
 
 from daemon.signals import handle_signals, track_sigint
+from tests.support.waiting import wait_until
 
 
 def send(number: int) -> None:
     os.kill(os.getpid(), number)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    with gevent.Timeout(60):
-        while not holds():
-            gevent.sleep(0.005)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -41,7 +35,7 @@ def test_hup_is_only_counted() -> None:
     with handle_signals() as signals:
         send(signal.SIGHUP)
         send(signal.SIGHUP)
-        eventually(lambda: signals.reloads >= 1)
+        wait_until(lambda: signals.reloads >= 1)
         assert not signals.stop.is_set()
 
 

@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import gevent
 import pytest
-from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.models import Change, Document, revision_number
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
-from pillows.runtime.tail import Tail
 from pillows.stages.filters import Filter, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
 from tests.support.list_feed import ListFeed, batch, change
@@ -22,45 +20,11 @@ from tests.support.recorder import Recorder
 from tests.support.tails import plan
 
 
-class Started:
-    """A tail that runs in a greenlet."""
-
-    def __init__(self, made) -> None:
-        self.made, self.stop, self.tail = made, Event(), Tail(made.settings, made.services)
-        self.greenlet = gevent.spawn(self.tail.run, self.stop)
-
-    def until(self, condition: Callable[[], object]) -> None:
-        with gevent.Timeout(60):
-            while not condition():
-                assert not self.greenlet.dead, self.greenlet.exception
-                gevent.sleep(0.002)
-
-    def finish(self):
-        self.stop.set()
-        self.greenlet.get(timeout=60)
-        return self.made.store.get(KEY)
-
-
-@pytest.fixture
-def started():
-    opened = []
-
-    def start(made) -> Started:
-        opened.append(Started(made))
-        return opened[-1]
-
-    yield start
-    for each in opened:
-        each.greenlet.kill()
-    for store in {id(p): p for each in opened for p in (each.made.store, each.made.dead_letters)}.values():
-        store.close()
-
-
 def pillow_of(filter: Filter, transform, **more) -> Pillow:
     return Pillow(name="cases", outputs=("cases",), filter=filter, transform=transform, **more)
 
 
-def test_the_four_steps_come_in_their_order(tmp_path, started):
+def test_the_four_steps_come_in_their_order(tmp_path, running):
     """As the loop reads: filter, trigger, transform, transport; the checkpoint moves last."""
     seen: list[str] = []
 
@@ -85,7 +49,7 @@ def test_the_four_steps_come_in_their_order(tmp_path, started):
     feed = Traced([batch("1-a", Change(id="a", revs=("1-a",), leaf_version=1),
                          Change(id="dropped", revs=("1-b",), leaf_version=1), caught_up=True)])  # fmt: skip
     filter = PythonFilter(keep, needs_document=False)
-    run = started(
+    run = running(
         plan(tmp_path, feed, Target(), pillow=pillow_of(filter, PythonTransform(transform, ("cases",))))
     )  # fmt: skip
     run.until(lambda: run.tail.state is State.LIVE)
@@ -98,7 +62,7 @@ def test_the_four_steps_come_in_their_order(tmp_path, started):
 
 
 @pytest.mark.parametrize(("keep", "left"), [(False, {"b"}), (True, {"a", "b"})])
-def test_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, keep, left):
+def test_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, running, keep, left):
     target = MemoryTransport()
     feed = ListFeed(
         [
@@ -107,13 +71,13 @@ def test_a_deletion_removes_the_rows_unless_it_is_ignored(tmp_path, started, kee
         ]
     )
     pillow = pillow_of(PythonFilter(lambda doc: True), PassThrough(("cases",)), keep_deleted=keep)
-    run = started(plan(tmp_path, feed, target, pillow=pillow))
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
     run.until(lambda: run.tail.state is State.LIVE)
     assert run.finish().changes == 3
     assert set(target.live()) == left
 
 
-def test_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started):
+def test_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, running):
     target = MemoryTransport()
     feed = ListFeed(
         [
@@ -124,13 +88,13 @@ def test_a_change_of_type_and_a_bare_delete_remove_the_row(tmp_path, started):
         ]
     )
     pillow = pillow_of(PythonFilter(lambda doc: doc["type"] == "x"), PassThrough(("cases",)))
-    run = started(plan(tmp_path, feed, target, pillow=pillow))
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
     run.until(lambda: run.tail.state is State.LIVE)
     run.finish()
     assert set(target.live()) == {"stays"}
 
 
-def test_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_idle(tmp_path, started, clock):
+def test_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_idle(tmp_path, running, clock):
     target, seen = MemoryTransport(), Recorder()
     feed = ListFeed(
         [batch(f"{n}-a", change(str(n))) for n in range(1, 30)] + [batch("99-idle", caught_up=True)]
@@ -151,14 +115,14 @@ def test_the_checkpoint_is_never_ahead_of_the_acknowledgements_and_moves_while_i
             seen.checkpoint(pillow, checkpoint=checkpoint, seconds=seconds)
 
     policy = CheckpointOptions(max_uncheckpointed=3, interval=1000.0)
-    run = started(plan(tmp_path, feed, Watching(), observer=Checking(), checkpoints=policy))
+    run = running(plan(tmp_path, feed, Watching(), observer=Checking(), checkpoints=policy))
     run.until(lambda: run.tail.state is State.LIVE)
     saved = run.finish()
     assert (saved.seq, saved.changes) == (Seq.of("99-idle"), 29)
     assert seen.of("checkpoint")
 
 
-def test_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, started):
+def test_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_path, running):
     """Duplicates are allowed, and refused by the write version."""
     target = MemoryTransport()
 
@@ -180,12 +144,12 @@ def test_killed_in_the_middle_of_a_write_and_restarted_nothing_is_missing(tmp_pa
     feed.queue.append(batch("9-z", caught_up=True))
     feed.sums = {f"{n}-{i}": 1 for n in range(5) for i in range(10)}
     made = plan(tmp_path, feed, Half())
-    killed = started(made)
+    killed = running(made)
     killed.until(lambda: target.batches)
     killed.greenlet.kill()
     assert 0 < len(target.live()) < 50
 
-    again = started(made)
+    again = running(made)
     again.until(lambda: again.tail.state is State.LIVE)
     again.finish()
     assert len(target.live()) == 50
@@ -211,7 +175,7 @@ def winner(leaves: dict[str, bool]) -> str:
     return max(leaves, key=lambda rev: (leaves[rev], revision_number(rev), rev))
 
 
-def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list[str | None]:
+def played(tmp_path, running, version: Callable[[dict[str, bool]], int]) -> list[str | None]:
     """What the target holds after each state, if documents have these versions."""
     target, feed, held = MemoryTransport(), ListFeed(), []
     for number, leaves in enumerate(STATES):
@@ -223,8 +187,8 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
         feed.queue.append(batch(f"{number}-a", state, caught_up=True))
         feed.sums = {"doc": 10**6}  # the source is never asked whether it went back
         folder = tmp_path / str(number)
-        run = started(plan(folder, ListFeed(feed.queue[number:]), target))
-        run.made.services.make_feed().sums = feed.sums
+        run = running(plan(folder, ListFeed(feed.queue[number:]), target))
+        run.settings.services.make_feed().sums = feed.sums
         run.until(lambda run=run: run.tail.state is State.LIVE)
         run.finish()
         target.target["epoch"] = None  # another state directory, the same epoch
@@ -232,32 +196,32 @@ def played(tmp_path, started, version: Callable[[dict[str, bool]], int]) -> list
     return held
 
 
-def test_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, started):
+def test_with_the_sum_of_all_generations_the_target_holds_the_winner_after_each_state(tmp_path, running):
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
-    assert played(tmp_path, started, lambda leaves: sum(map(revision_number, leaves))) == expected
+    assert played(tmp_path, running, lambda leaves: sum(map(revision_number, leaves))) == expected
 
 
-def test_with_the_winners_generation_it_would_not(tmp_path, started):
+def test_with_the_winners_generation_it_would_not(tmp_path, running):
     """Keeps the test above honest."""
     expected = [winner(leaves) if leaves[winner(leaves)] else None for leaves in STATES]
-    assert played(tmp_path, started, lambda leaves: revision_number(winner(leaves))) != expected
+    assert played(tmp_path, running, lambda leaves: revision_number(winner(leaves))) != expected
 
 
-def test_a_position_is_handed_back_as_it_came(tmp_path, started):
+def test_a_position_is_handed_back_as_it_came(tmp_path, running):
     token = [7, "g1AAAACbeJzLYWBgYMpgTmEQTM4vTc5ISXIwNDLXMwBCwxygFFMiQ5L8"]
     feed = ListFeed([batch(token, change("a"), caught_up=True)])
     made = plan(tmp_path, feed, MemoryTransport())
-    run = started(made)
+    run = running(made)
     run.until(lambda: run.tail.state is State.LIVE)
     assert run.finish().seq.json == Seq.of(token).json
-    again = started(made)
+    again = running(made)
     again.until(lambda: len(feed.asked) == 2)
     assert feed.asked[1] == Seq.of(token)
     with pytest.raises(TypeError):
         _ = feed.asked[0] < feed.asked[1]
 
 
-def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
+def test_a_fetched_document_weighs_what_it_weighs(tmp_path, running):
     """A bound in bytes that counted ids alone would hold a thousand large documents at once."""
 
     class Large(ListFeed):
@@ -277,7 +241,7 @@ def test_a_fetched_document_weighs_what_it_weighs(tmp_path, started):
     target = Slow()
     changes = [Change(id=str(n), revs=("1-a",), leaf_version=1) for n in range(20)]
     feed = Large([batch("1-a", *changes, caught_up=True)])
-    run = started(plan(tmp_path, feed, target, batch=BatchOptions(max_bytes=250_000)))
+    run = running(plan(tmp_path, feed, target, batch=BatchOptions(max_bytes=250_000)))
     run.until(lambda: run.tail.state is State.LIVE)
     run.finish()
     assert max(len(each.documents) for each in target.batches) == 2
@@ -292,7 +256,7 @@ def _raw(body):
 @pytest.mark.parametrize("generation", [2**40, 2**60 - 1, 2**63])
 @pytest.mark.parametrize("deleted", [False, True])
 def test_b4_a_document_of_a_huge_revision_is_a_dead_letter_and_raises_no_epoch(
-    tmp_path, started, generation, deleted
+    tmp_path, running, generation, deleted
 ):
     target = MemoryTransport()
     odd = change("odd", f"{generation}-a", deleted=deleted)
@@ -300,7 +264,7 @@ def test_b4_a_document_of_a_huge_revision_is_a_dead_letter_and_raises_no_epoch(
     made = plan(
         tmp_path, feed, target, pillow=pillow_of(PythonFilter(lambda doc: True), PassThrough(("cases",)))
     )
-    run = started(made)
+    run = running(made)
     run.until(lambda: run.tail.state is State.LIVE)
     (letter,) = made.dead_letters.list(KEY)
     assert letter.id == "odd"

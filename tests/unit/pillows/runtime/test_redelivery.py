@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gevent
 import pytest
-from gevent.event import Event
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, ErrorOptions, retry_delay_seconds
@@ -13,7 +12,6 @@ from pillows.errors import FatalError, PermanentError, RetryableError
 from pillows.pillow import Pillow
 from pillows.runtime.redelivery import GROUP_DOCUMENTS
 from pillows.runtime.status import State
-from pillows.runtime.tail import Tail
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PythonTransform
 from tests.support.clock import FakeClock
@@ -40,37 +38,6 @@ def dead_letters(tmp_path, clock):
     opened = DeadLetters(tmp_path / "letters", clock=clock)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def running(tmp_path):
-    """Starts a tail with a clock that passes by itself; its end is waited for."""
-    started = []
-
-    def start(plan_):
-        stop = Event()
-        tail = Tail(plan_.settings, plan_.services)
-        greenlet = gevent.spawn(tail.run, stop)
-        started.append((plan_, stop, greenlet))
-        return tail, greenlet
-
-    yield start
-    for _, stop, greenlet in started:
-        stop.set()
-        greenlet.join(60)
-        greenlet.kill()
-    for store in {
-        id(part): part for plan_, *_ in started for part in (plan_.store, plan_.dead_letters)
-    }.values():
-        store.close()
-
-
-def until(condition, greenlet, seconds=60.0):
-    with gevent.Timeout(seconds):
-        while not condition():
-            if greenlet.dead:
-                greenlet.get()
-            gevent.sleep(0.002)
 
 
 # --- the store
@@ -176,13 +143,13 @@ def test_a_document_is_tried_again_by_itself_until_it_is_written(tmp_path, runni
     seen = Recorder()
     feed = ListFeed([batch("1-a", change("p"), change("good"), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen)
-    _, greenlet = running(made)
-    until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
+    run = running(made)
+    run.until(lambda: len(seen.of("dead_letter")) == 3)
     assert made.dead_letters.list(KEY)[0].failures >= 3
     assert made.dead_letters.list(KEY)[0].seq == ""
 
     target.poison = set()
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     assert set(target.live()) == {"p", "good"}
 
 
@@ -197,15 +164,15 @@ def test_after_max_tries_it_is_left_to_the_operator_whose_retry_takes_the_state_
     )
     seen = Recorder()
     made = plan(tmp_path, feed, target, clock=FakeClock(), observer=seen, pillow=pillow, max_tries=3)
-    _, greenlet = running(made)
-    until(lambda: len(seen.of("dead_letter")) == 3, greenlet)
+    run = running(made)
+    run.until(lambda: len(seen.of("dead_letter")) == 3)
     assert made.dead_letters.list(KEY)[0].aborted
     assert len(feed.looked_up) == 2
 
     # Mended in the source, as if the feed had not told of it yet.
     feed.queue = [batch("1-a", change("p", "2-b", n=1))]
     assert made.dead_letters.retry(KEY, [(PIPELINE, "p")]) == 1
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     assert target.live() == {"p": {"n": 1}}
 
 
@@ -221,8 +188,8 @@ def test_a_document_that_is_not_wanted_any_more_loses_its_letter(tmp_path, runni
         transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
     )
     made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow, max_tries=1)
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY))
 
     states = {
         "purged": [],
@@ -232,7 +199,7 @@ def test_a_document_that_is_not_wanted_any_more_loses_its_letter(tmp_path, runni
     feed.queue = [batch("1-a", *states[now])]
     target.poison = set()
     made.dead_letters.retry(KEY, [("memory", "p")])
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     assert target.live() == {}
     assert target.target["rows"]["p"][1] == {}
 
@@ -242,13 +209,13 @@ def test_a_document_that_went_back_clears_its_letter_too(tmp_path, running):
     target.poison = {"p"}
     feed = ListFeed([batch("1-a", change("p", "7-a"), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY))
 
     feed.queue = [batch("1-a", change("p", "2-z", n=2))]
     target.poison = set()
     made.dead_letters.retry(KEY, [("memory", "p")])
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     assert target.live()["p"]["n"] == 2
 
 
@@ -264,10 +231,10 @@ def test_what_has_left_and_keeps_its_rows_loses_its_letter(tmp_path, running):
         keep_deleted=True,
     )
     made = plan(tmp_path, feed, target, clock=FakeClock(), pillow=pillow)
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY))
     feed.queue = [batch("1-a", change("p", "2-b", deleted=True))]
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
 
 
 def test_a_source_that_is_away_is_no_try(tmp_path, running):
@@ -284,8 +251,8 @@ def test_a_source_that_is_away_is_no_try(tmp_path, running):
     target.poison = {"p"}
     feed = Away([batch("1-a", change("p"), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=2)
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY) and made.dead_letters.list(KEY)[0].aborted, greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY) and made.dead_letters.list(KEY)[0].aborted)
     assert feed.failures == 0
     assert made.dead_letters.list(KEY)[0].tries == 2
 
@@ -294,10 +261,10 @@ def poisoned(tmp_path, running, feed, target, ids):
     """A tail with a dead letter for each of these documents, whose target takes them by now."""
     target.poison = set(ids)
     made = plan(tmp_path, feed, target, clock=FakeClock())
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY) == len(ids), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY) == len(ids))
     target.poison = set()
-    return made, greenlet
+    return made, run
 
 
 def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
@@ -309,8 +276,8 @@ def test_a_document_that_cannot_be_read_holds_up_no_other(tmp_path, running):
 
     target, ids = MemoryTransport(), [f"{n:02}" for n in range(20)]
     feed = Unreadable([batch("1-a", *map(change, ids), caught_up=True)])
-    made, greenlet = poisoned(tmp_path, running, feed, target, ids)
-    until(lambda: made.dead_letters.count(KEY) == 1, greenlet)
+    made, run = poisoned(tmp_path, running, feed, target, ids)
+    run.until(lambda: made.dead_letters.count(KEY) == 1)
 
     assert set(target.live()) == set(ids[1:])
     assert (made.dead_letters.list(KEY)[0].id, made.dead_letters.list(KEY)[0].tries) == ("00", 1)
@@ -321,11 +288,11 @@ def test_a_target_that_is_down_never_fills_the_dead_letters(tmp_path, running):
     target.fail = [RetryableError("away")] * 500
     feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(100)), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_dead_letters=1)
-    tail, greenlet = running(made)
-    until(target.live, greenlet)
+    run = running(made)
+    run.until(target.live)
     assert len(target.live()) == 100
     assert made.dead_letters.count(KEY) == 0
-    until(lambda: tail.state is State.LIVE, greenlet)
+    run.until(lambda: run.tail.state is State.LIVE)
 
 
 def test_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_passed_over(tmp_path, running):
@@ -333,9 +300,9 @@ def test_more_dead_letters_than_are_kept_stop_the_pillow_and_nothing_is_passed_o
     target.poison = {str(n) for n in range(20)}
     feed = ListFeed([batch("1-a", *(change(str(n)) for n in range(20)))])
     made = plan(tmp_path, feed, target, max_dead_letters=10)
-    _, greenlet = running(made)
+    run = running(made)
     with pytest.raises(FatalError, match="10 at most"):
-        greenlet.get(timeout=60)
+        run.greenlet.get(timeout=60)
     assert made.store.get(KEY).changes == 0
 
 
@@ -350,9 +317,9 @@ def test_failing_transforms_in_a_row_are_a_wrong_configuration_too(tmp_path, run
         transform=PythonTransform(transform, ("cases",)),
     )
     feed = ListFeed([batch("1-a", *(change(str(n), n=n) for n in range(40)))])
-    _, greenlet = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, max_consecutive=20))
+    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, max_consecutive=20))
     with pytest.raises(FatalError, match="20 documents in a row"):
-        greenlet.get(timeout=60)
+        run.greenlet.get(timeout=60)
 
 
 def test_letters_are_tried_in_groups(tmp_path, running):
@@ -361,11 +328,11 @@ def test_letters_are_tried_in_groups(tmp_path, running):
     target.poison = set(bad)
     feed = ListFeed([batch("1-a", *(change(id) for id in sorted(bad)), caught_up=True)])
     made = plan(tmp_path, feed, target, clock=FakeClock(), max_tries=1)
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY) == len(bad), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY) == len(bad))
     target.poison = set()
     made.dead_letters.retry(KEY, [("memory", id) for id in bad])
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     groups = [len(ids) for ids in feed.looked_up]
     assert (sum(groups), max(groups) <= GROUP_DOCUMENTS, len(groups) < 5) == (len(bad), True, True)
 
@@ -385,8 +352,8 @@ def test_an_older_state_from_a_lagging_copy_clears_no_letter(tmp_path, running):
     feed = Lagging([batch("1-a", change("p", "5-new", n=5), caught_up=True)])
     feed.sums = {"p": 5}
     made = plan(tmp_path, feed, target, clock=FakeClock())
-    _, greenlet = running(made)
-    until(lambda: made.dead_letters.count(KEY), greenlet)
+    run = running(made)
+    run.until(lambda: made.dead_letters.count(KEY))
     target.poison = set()
     made.dead_letters.retry(KEY, [("memory", "p")])
     gevent.sleep(0.1)
@@ -394,7 +361,7 @@ def test_an_older_state_from_a_lagging_copy_clears_no_letter(tmp_path, running):
     assert (made.dead_letters.count(KEY), target.live()) == (1, {})
 
     feed.lags = False
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    run.until(lambda: not made.dead_letters.count(KEY))
     assert target.live()["p"]["n"] == 5
 
 
@@ -408,8 +375,8 @@ def test_documents_that_are_too_large_together_are_read_fewer_at_a_time(tmp_path
 
     target, ids = MemoryTransport(), [str(n) for n in range(20)]
     feed = Large([batch("1-a", *map(change, ids), caught_up=True)])
-    made, greenlet = poisoned(tmp_path, running, feed, target, ids)
-    until(lambda: not made.dead_letters.count(KEY), greenlet)
+    made, run = poisoned(tmp_path, running, feed, target, ids)
+    run.until(lambda: not made.dead_letters.count(KEY))
 
     assert set(target.live()) == set(ids)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import gevent
@@ -20,6 +19,7 @@ from pillows.models import ChangeBatch
 from tests.servers.scripted import HANG, Request, ScriptedServer, chunk, head
 from tests.support.clock import FakeClock, FastClock
 from tests.support.sizes import size
+from tests.support.waiting import wait_until
 from tests.unit.pillows.feed.wire import Taking, closing, couchdb, info, page, reply, row
 
 LAG_SECONDS = 30.0
@@ -103,13 +103,6 @@ def is_shared(feed: SubscribedFeed) -> bool:
     return feed._subscriber is not None
 
 
-def until(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not so in time"
-        gevent.sleep(0.001)
-
-
 @pytest.mark.parametrize("busy", [False, True])
 def test_readers_with_different_positions_come_down_to_one_connection(scripted_server, busy):
     come_together(scripted_server(), FastClock(), busy=busy)
@@ -133,7 +126,7 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
     couch.serve(server)
     groups = FeedPool(clock=clock)
     readers = [start(groups, server.url, since) for since in range(MEMBERS)]
-    until(lambda: all(taken.batches for _, taken in readers))
+    wait_until(lambda: all(taken.batches for _, taken in readers))
     began, writing = clock.monotonic(), Event()
 
     def write() -> None:
@@ -145,7 +138,10 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
         clock.wait(Event(), seconds)
 
     writer = gevent.spawn(write) if busy else None
-    until(lambda: all(is_shared(feed) for feed, _ in readers) and not readers[0][0]._shared._joining, 300)
+    wait_until(
+        lambda: all(is_shared(feed) for feed, _ in readers) and not readers[0][0]._shared._joining,
+        seconds=300,
+    )
     took_seconds = clock.monotonic() - began
     pass_by(40)  # the fake does not notice who has hung up
     couch.most_open = 0
@@ -155,7 +151,7 @@ def come_together(server: ScriptedServer, clock: FastClock, *, busy: bool) -> fl
     gevent.joinall([writer] if writer else [])
     couch.write()
     expected = {f"doc-{n}" for n in range(MEMBERS + 1, len(couch.written) + 1)}
-    until(lambda: all(expected <= set(taken.ids) for _, taken in readers), 120)
+    wait_until(lambda: all(expected <= set(taken.ids) for _, taken in readers), seconds=120)
     for _, taken in readers:
         taken.stop.set()
     for _, taken in readers:
@@ -210,15 +206,15 @@ def test_a_slow_reader_does_not_hold_up_the_others_and_misses_nothing(scripted_s
     couch = TwoCopies(clock, written=10)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s", queue="1KiB") for _ in range(3)]
-    until(lambda: all(is_shared(feed) for feed, _ in readers))
+    wait_until(lambda: all(is_shared(feed) for feed, _ in readers))
     _, slow = readers[0]
     slow._pause = 0.3
     for _ in range(30):
         couch.write()
         gevent.sleep(0.01)
-    until(lambda: all("doc-40" in taken.ids for _, taken in readers[1:]))
+    wait_until(lambda: all("doc-40" in taken.ids for _, taken in readers[1:]))
     slow._pause = 0
-    until(lambda: {f"doc-{n}" for n in range(1, 41)} <= set(slow.ids))
+    wait_until(lambda: {f"doc-{n}" for n in range(1, 41)} <= set(slow.ids))
     for _, taken in readers:
         taken.stop.set()
         taken.ended()
@@ -239,7 +235,7 @@ def test_the_last_reader_takes_what_has_been_sent_when_it_stops(scripted_server)
     server.on("GET", "/db/_changes", changes)
     feed, taken = start(groups, server.url, 0, mode="continuous")
     feed._shared.register()  # another reader, which has not come to the head yet
-    until(lambda: "doc-2" in taken.ids)
+    wait_until(lambda: "doc-2" in taken.ids)
     assert is_shared(feed)
     taken.stop.set()
     taken.ended()
@@ -253,7 +249,7 @@ def test_a_recreated_database_is_told_to_every_reader(scripted_server, clock, gr
     couch = TwoCopies(clock, written=10)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(3)]
-    until(lambda: all(is_shared(feed) for feed, _ in readers))
+    wait_until(lambda: all(is_shared(feed) for feed, _ in readers))
     server.on("GET", "/db", info("1800000000"))
     for _, taken in readers:
         taken.ended()
@@ -266,7 +262,7 @@ def test_readers_that_are_read_differently_do_not_share(scripted_server, clock, 
     couch.serve(server)
     one = start(groups, server.url, 0, join_overlap="0s")
     other = start(groups, server.url, 0, join_overlap="0s", skip_design=False)
-    until(lambda: one[1].batches and other[1].batches)
+    wait_until(lambda: one[1].batches and other[1].batches)
     assert one[0]._shared is not other[0]._shared
     for _, taken in (one, other):
         taken.stop.set()
@@ -278,9 +274,9 @@ def test_a_transform_that_alters_its_document_alters_it_for_itself_alone(scripte
     couch = TwoCopies(clock, written=1)
     couch.serve(server)
     readers = [start(groups, server.url, 0, join_overlap="0s") for _ in range(2)]
-    until(lambda: all(is_shared(feed) for feed, _ in readers))
+    wait_until(lambda: all(is_shared(feed) for feed, _ in readers))
     couch.write()
-    until(lambda: all("doc-2" in taken.ids for _, taken in readers))
+    wait_until(lambda: all("doc-2" in taken.ids for _, taken in readers))
     changes = [next(c for b in t.batches for c in b.changes if c.id == "doc-2") for _, t in readers]
     changes[0].doc["n"] = "altered"
     assert changes[1].doc["n"] == 2
@@ -327,7 +323,7 @@ def test_nobody_founds_a_group_while_another_does():
         answer = ChangeBatch(changes=(), seq=Seq.of(token), asked_at=clock.monotonic())
         feed = SubscribedFeed(ending(answer), group, lambda _: True)
         readers.append((feed, gevent.spawn(list, feed.batches(Seq.BEGINNING, None, stop))))
-    until(lambda: is_shared(readers[0][0]) and shared.since)
+    wait_until(lambda: is_shared(readers[0][0]) and shared.since)
     gevent.sleep(0.1)  # whoever would found another one has had the time for it
 
     try:
@@ -384,9 +380,9 @@ def test_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     def join(at: JoinPoint) -> None:
         begun = len(shared.since)
         group.join(at, None, lambda _: True)
-        until(lambda: clock.waiting or len(shared.since) > begun)  # only those who come later gather
+        wait_until(lambda: clock.waiting or len(shared.since) > begun)  # only those who come later gather
         clock.advance(GATHER_SECONDS)
-        until(lambda: len(shared.since) > begun)
+        wait_until(lambda: len(shared.since) > begun)
 
     oldest = held("1-founder")
     join(oldest)
@@ -397,7 +393,7 @@ def test_who_was_taken_in_still_gets_everything_when_the_next_one_comes():
     assert shared.since == [oldest.seq] * 3
 
     shared.ready.append(ChangeBatch(changes=(), seq=Seq.of("60-head"), asked_at=clock.monotonic()))
-    until(lambda: not shared.ready)
+    wait_until(lambda: not shared.ready)
     join(newer)
     assert shared.since[3:] == [newer.seq]
     for member in [*group._subscribers]:

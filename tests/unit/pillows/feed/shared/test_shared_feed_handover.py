@@ -12,6 +12,7 @@ from pillows.feed.shared.shared_feed import SharedFeed
 from pillows.feed.shared.subscriber import JoinPoint
 from pillows.models import ChangeBatch
 from tests.support.clock import FakeClock
+from tests.support.waiting import wait_until
 
 
 class Slow:
@@ -35,12 +36,6 @@ class Slow:
         pass
 
 
-def until(condition, seconds: float = 60.0) -> None:
-    with gevent.Timeout(seconds):
-        while not condition():
-            gevent.sleep(0.001)
-
-
 def test_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
     """Its reading went on without a member, and would have served whoever joined next from elsewhere."""
     feeds: list[Slow] = []
@@ -52,12 +47,12 @@ def test_who_founds_a_group_while_the_last_one_ends_is_not_thrown_out_with_it():
     clock = FakeClock(auto=False)
     group = SharedFeed(make_feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     first = group.join(JoinPoint(clock.monotonic(), Seq.of("1-first")), None, lambda _: True)
-    until(lambda: feeds and feeds[0].since)
+    wait_until(lambda: feeds and feeds[0].since)
     leaving = gevent.spawn(group.leave, first)
-    until(lambda: not group.size)
+    wait_until(lambda: not group.size)
 
     second = group.join(JoinPoint(clock.monotonic(), Seq.of("2-second")), None, lambda _: True)
-    until(lambda: len(feeds) == 2 and feeds[1].since)
+    wait_until(lambda: len(feeds) == 2 and feeds[1].since)
     feeds[0].may_end.set()
     leaving.get(timeout=60)
 
@@ -96,7 +91,7 @@ def founded():
     feed: Any = Copies()
     group = SharedFeed(lambda _: feed, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     founder = group.join(JoinPoint(clock.monotonic(), Seq.of("5-far")), None, lambda _: True)
-    until(lambda: feed.since == ["5-far"])
+    wait_until(lambda: feed.since == ["5-far"])
     return clock, feed, group, founder
 
 
@@ -116,7 +111,7 @@ def test_who_joins_at_an_equal_position_is_not_taken_back_to_one_that_covers_mor
     lagging = group.join(equal, None, lambda _: True)
     other = group.join(old, None, lambda _: True)
     group._restart.set()
-    until(lambda: feed.since == ["5-far", "5-far"])
+    wait_until(lambda: feed.since == ["5-far", "5-far"])
 
     assert (founder.left, other.left, lagging.left) == (False, False, True)
     assert group.size == 2
@@ -130,7 +125,7 @@ def test_who_joins_at_an_equal_position_reads_on_from_there():
     group._hand_out(ChangeBatch(changes=(), seq=Seq.of("6-next"), asked_at=clock.monotonic()))
     joined = group.join(group.offer(None, Seq.of("6-next"), clock.monotonic()), None, lambda _: True)
     group._restart.set()
-    until(lambda: feed.since == ["5-far", "6-next"])
+    wait_until(lambda: feed.since == ["5-far", "6-next"])
 
     assert (founder.left, joined.left, group.size) == (False, False, 2)
     for member in (founder, joined):
