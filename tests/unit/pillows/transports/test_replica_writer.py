@@ -97,6 +97,6 @@ def test_a_document_that_the_source_cannot_read_now_is_not_taken_for_purged(erro
 def test_a_document_that_the_answer_leaves_out_is_not_taken_for_purged():
     source, target = Server(), Server()
     source.answer = "another"
-    with pytest.raises(RetryableError, match="nothing of 'a'"):
+    with pytest.raises(RetryableError, match="does not mention 'a'"):
         write(ReplicaWriter(target, source, "db"))  # type: ignore[arg-type]  # as above
     assert target.purged == []
