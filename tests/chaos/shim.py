@@ -35,7 +35,8 @@ def alternate() -> None:
 
     Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
     """
-    from pillows.feed import catch_up, fetch_mode, follow
+    from pillows.feed import catch_up, follow
+    from pillows.feed.documents import fetch_mode
 
     catch_up.FAR_BEHIND = follow.FAR_BEHIND = FAR_BEHIND  # type: ignore[attr-defined]
     fetch_mode.LAP_ROWS = LAP_ROWS
