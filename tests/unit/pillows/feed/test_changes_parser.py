@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from checkpoints import Seq
 from pillows.errors import RetryableError
 from pillows.feed.changes_parser import (
+    _LARGE_BYTES,
     MAX_LINE_BYTES,
+    MAX_REVS_BYTES,
+    MAX_SEQ_BYTES,
     ChangesParser,
     ContinuousParser,
     LineSplitter,
@@ -364,3 +367,40 @@ def test_b5_a_damaged_row_becomes_a_dead_letter_and_the_rest_goes_on(damage: str
 def test_b5_a_deletion_needs_no_tombstone():
     change = parse_change(row(2, deleted=True, doc={"a": "?"}).replace(b'"?"', b"NaN"))
     assert (change.id, change.deleted, change.defect) == ("doc-2", True, "")
+
+
+@pytest.mark.parametrize("text", ["plain", "Ærø 🌍"])
+def test_a_row_of_valid_utf_8_is_whole(text: str):
+    document = f'{{"t":"{text}"}}'
+    change = parse_change(f'{{"seq":"1-x","id":"a","changes":[{{"rev":"1-a"}}],"doc":{document}}}'.encode())
+    assert (change.defect, bytes(change.raw or b"")) == ("", document.encode())
+
+
+def bounded_row(*, seq_bytes: int = 10, revs_bytes: int = 20, document_bytes: int = 10) -> bytes:
+    """A row with parts of exactly these sizes as JSON."""
+    seq = "9" * (seq_bytes - 2)
+    revs = '[{"rev":"1-' + "a" * (revs_bytes - 14) + '"}]'
+    return f'{{"seq":"{seq}","id":"a","changes":{revs},"doc":"{"d" * document_bytes}"}}'.encode()
+
+
+@pytest.mark.parametrize("document_bytes", [10, _LARGE_BYTES])
+def test_c4_positions_and_revisions_are_bounded_to_the_last_byte(document_bytes: int):
+    parse_change(bounded_row(seq_bytes=MAX_SEQ_BYTES, document_bytes=document_bytes))
+    with pytest.raises(MalformedFeedError):
+        parse_change(bounded_row(seq_bytes=MAX_SEQ_BYTES + 1, document_bytes=document_bytes))
+    parse_change(bounded_row(revs_bytes=MAX_REVS_BYTES, document_bytes=document_bytes))
+    with pytest.raises(MalformedFeedError):
+        parse_change(bounded_row(revs_bytes=MAX_REVS_BYTES + 1, document_bytes=document_bytes))
+
+
+def test_c4_an_end_is_not_longer_than_a_position_can_be():
+    end = b'{"last_seq":"1-x","pending":0%s}'
+    parser = ContinuousParser()
+    assert list(parser.feed(end % b"" + b"\n")) == []
+    assert parser.end is not None
+    with pytest.raises(MalformedFeedError):
+        list(ContinuousParser().feed(end % (b" " * _LARGE_BYTES) + b"\n"))
+
+
+def test_c4_the_bounds_are_64_kib_and_1_mib():
+    assert (MAX_SEQ_BYTES, MAX_REVS_BYTES, _LARGE_BYTES) == (65_536, 1_048_576, 1_048_576)
