@@ -25,7 +25,7 @@ from daemon.config.models import Config
 from daemon.tail_lookup import tail_key
 from pillows.clock import SystemClock
 from pillows.feed.base import Feed
-from pillows.feed.changes_parser import MalformedFeedError
+from pillows.feed.parsing.changes_parser import MalformedFeedError
 from pillows.feed.recorded import RecordedFeed
 from pillows.models import Change
 from pillows.observer import Observer

@@ -7,8 +7,13 @@ from collections.abc import Callable, Mapping
 from pillows.clock import Clock
 from pillows.feed.batch_cutter import BatchCutter
 from pillows.feed.catch_up import FAR_BEHIND
-from pillows.feed.changes_parser import ChangesParser, ContinuousParser, MalformedFeedError, PageParser
 from pillows.feed.cursor import ReadCursor
+from pillows.feed.parsing.changes_parser import (
+    ChangesParser,
+    ContinuousParser,
+    MalformedFeedError,
+    PageParser,
+)
 from pillows.feed.requests import tail_query
 from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.retry.backoff import Backoff

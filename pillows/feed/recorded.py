@@ -13,7 +13,7 @@ from pillows.clock import Clock, SystemClock
 from pillows.errors import InvalidSeqError, PermanentError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.batch_cutter import BatchCutter
-from pillows.feed.changes_parser import ChangesParser, ContinuousParser, PageParser
+from pillows.feed.parsing.changes_parser import ChangesParser, ContinuousParser, PageParser
 from pillows.models import Change, ChangeBatch, Document
 
 _BLOCK_BYTES = 65536

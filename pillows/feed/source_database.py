@@ -21,10 +21,10 @@ from pillows.errors import (
     SourceMissingError,
 )
 from pillows.feed.base import DatabaseIdentity
-from pillows.feed.changes_parser import ChangesParser, PageParser, ResponseEnd
 from pillows.feed.documents.fetcher import DocumentFetcher
 from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.options import SourceOptions
+from pillows.feed.parsing.changes_parser import ChangesParser, PageParser, ResponseEnd
 from pillows.feed.requests import filter_body
 
 #: Wait before a missing database is requested again.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from random import Random
 
-from pillows.feed.changes_parser import (
+from pillows.feed.parsing.changes_parser import (
     ChangesParser,
     ContinuousParser,
     MalformedFeedError,

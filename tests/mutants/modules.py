@@ -23,7 +23,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/unit/pillows/runtime/test_kept_rows.py",
         "tests/unit/pillows/runtime/test_crash_between_steps.py",
     ),
-    "pillows/feed/changes_parser.py": ("tests/unit/pillows/feed/test_changes_parser.py",),
+    "pillows/feed/parsing/changes_parser.py": ("tests/unit/pillows/feed/parsing/test_changes_parser.py",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed/test_requests.py",),
     "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed/test_batch_cutter.py",),
     "checkpoints/pod/engine.py": (

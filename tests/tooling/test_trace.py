@@ -26,7 +26,7 @@ def trace() -> dict[str, Any]:
 def test_it_leads_from_the_row_to_the_checkpoint(trace: dict[str, Any]) -> None:
     passed = {module for modules in trace["path"].values() for module in modules}
     assert passed >= {
-        "pillows.feed.changes_parser",
+        "pillows.feed.parsing.changes_parser",
         "pillows.pillow",
         "pillows.delivery.batch_delivery",
         "pillows.transports.sqlite.transport",

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checkpoints import Seq
-from pillows.feed.changes_parser import parse_change
+from pillows.feed.parsing.changes_parser import parse_change
 from pillows.models import MAX_LEAF_VERSION, ChangeBatch
 from pillows.pillow import Pillow
 from pillows.runtime.status import State

@@ -6,7 +6,7 @@ import pytest
 
 from checkpoints import Seq
 from pillows.feed.batch_cutter import BATCH_BYTES, BatchCutter, coalesce, merge_batches
-from pillows.feed.changes_parser import parse_change
+from pillows.feed.parsing.changes_parser import parse_change
 from pillows.models import ChangeBatch
 from tests.unit.pillows.feed.wire import row
 

@@ -16,10 +16,10 @@ from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
-from pillows.feed.changes_parser import parse_change
 from pillows.feed.documents.fetcher import DocumentFetcher, fetch_key
 from pillows.feed.documents.loader import AverageSize, DocumentLoader
 from pillows.feed.documents.throttle import ConcurrencyLimit
+from pillows.feed.parsing.changes_parser import parse_change
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from tests.servers.scripted import HANG, Pause, ScriptedServer, head, json_reply

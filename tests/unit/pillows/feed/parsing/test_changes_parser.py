@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from checkpoints import Seq
 from pillows.errors import RetryableError
-from pillows.feed.changes_parser import (
+from pillows.feed.parsing.changes_parser import (
     _LARGE_BYTES,
     MAX_LINE_BYTES,
     MAX_REVS_BYTES,

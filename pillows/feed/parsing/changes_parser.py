@@ -15,8 +15,8 @@ import msgspec
 from checkpoints import Seq
 from pillows.couch.utf8 import is_utf8
 from pillows.errors import RetryableError
-from pillows.feed.damaged_row import salvage_row
-from pillows.feed.one_line_page import OneLinePage
+from pillows.feed.parsing.damaged_row import salvage_row
+from pillows.feed.parsing.one_line_page import OneLinePage
 from pillows.models import Change
 
 #: Longest line in bytes unless configured: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.

@@ -1,0 +1,1 @@
+"""Parse responses of `_changes`: bytes to rows, rows to changes."""
