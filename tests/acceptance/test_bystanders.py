@@ -84,10 +84,10 @@ def test_bad_pillows_harm_no_other(world: World, daemon: Pillowd) -> None:
         "poison": "live",
         "poison_enough": "failed",
         "impossible": "live",
-        "exiting": "backing-off",
+        "exiting": "live",
     }
     daemon.wait_for(lambda: expected.items() <= _states(daemon).items())
-    assert _said(daemon, "dead_letters", "poison", "impossible") == [300, 300]
+    assert _said(daemon, "dead_letters", "poison", "impossible", "exiting") == [300] * 3
 
     for number in range(5):
         world.couch.put(f"later-{number}", n=number)

@@ -25,13 +25,18 @@ from tests.support.systemd_unit import COMMAND, read_values
 #: How many starts are interrupted within the first three seconds.
 STARTS = size(ci=3, proof=30)
 
-#: Plugins of the tests: a transform that takes its time, one that hogs the hub.
+#: Plugins of the tests: a transport that ends the process, transforms that take their time or hog the hub.
 PLUGINS = """
 from pathlib import Path
 import gevent
+from pillows import AppendOnlyTransport, Options, OutputOptions, register
 
-def ending(document):
-    raise SystemExit(3)
+@register("transport", "ending")
+class Ending(AppendOnlyTransport):
+    Connection, Output = Options, OutputOptions
+
+    def write(self, batch):
+        raise SystemExit(3)
 
 def slow(document):
     Path("slow").touch()
@@ -60,6 +65,7 @@ def pillowd(tmp_path: Path, couch: Any, couch_db: CouchDatabase) -> Iterator[Cal
         }
         source = couchdb(couch.url, couch.auth)
         connections = {"couch": source, "tables": {"type": "sqlite", "path": str(tmp_path / "t.sqlite")}}
+        connections |= settings.pop("connections", {})
         daemon = {"plugins_path": [str(tmp_path)], **settings.pop("daemon", {})}
         folder = tmp_path / f"pillowd{len(built)}"
         folder.mkdir()
@@ -188,13 +194,14 @@ def test_a_failed_pillow_neither_stops_the_daemon_nor_another_pillow(
 def test_a_pillow_that_crashes_is_restarted_alone(
     pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
 ) -> None:
-    """A transform that calls sys.exit() is the worst of crashes: it ends neither daemon nor neighbour."""
+    """A transport that calls sys.exit() is the worst of crashes: it ends neither daemon nor neighbour."""
     couch_db.put("d", {})
     daemon = pillowd(
         pillows={
             "cases": {"source": source(couch_db)},
-            "bad": {"source": source(couch_db), "transform": {"python": "plugins:ending"}},
+            "bad": {"source": source(couch_db), "transport": [{"connection": "ending"}]},
         },
+        connections={"ending": {"type": "ending"}},
         daemon={"restart": {"initial": "100ms", "max_restarts": 2}},
     ).start()
     daemon.wait_for(lambda: (daemon.state("bad"), daemon.state("cases")) == ("failed", "live"))
@@ -202,7 +209,7 @@ def test_a_pillow_that_crashes_is_restarted_alone(
 
     assert (bad["restarts"], good["restarts"], good["state"]) == (2, 0, "live")
     assert "restarted too often" in bad["reason"]
-    assert "in ending" in daemon.events("pillow.crashed")[0]["stack"]
+    assert "in write" in daemon.events("pillow.crashed")[0]["stack"]
     assert daemon.stop() == 0
 
 

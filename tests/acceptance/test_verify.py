@@ -310,4 +310,4 @@ def test_append_only_targets_cannot_be_verified(world: World) -> None:
     )
     done = daemon.command("verify", "cases")
     assert done.returncode == 78
-    assert "append-only" in done.stderr
+    assert "can't be verified (files)" in done.stderr
