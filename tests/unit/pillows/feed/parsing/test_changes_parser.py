@@ -404,3 +404,11 @@ def test_c4_an_end_is_not_longer_than_a_position_can_be():
 
 def test_c4_the_bounds_are_64_kib_and_1_mib():
     assert (MAX_SEQ_BYTES, MAX_REVS_BYTES, _LARGE_BYTES) == (65_536, 1_048_576, 1_048_576)
+
+
+def test_c4_the_position_of_a_page_on_one_line_is_bounded_too():
+    head, end = b'{"results":[],"last_seq":"', b'","pending":0}'
+    parser = PageParser()
+    assert read(parser, head + b"1-x" + end + b"\n") == []
+    with pytest.raises(MalformedFeedError):
+        read(PageParser(), head + b"9" * MAX_SEQ_BYTES + end + b"\n")
