@@ -56,7 +56,7 @@ def swallowed_item_error() -> None:
 
 def generation_as_version() -> None:
     """The winner's generation is taken for the document's version."""
-    from pillows.feed import changes_parser
+    from pillows.feed.parsing import changes_parser
     from pillows.models import revision_number
 
     change = changes_parser._to_change
