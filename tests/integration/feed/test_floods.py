@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import gevent
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from tests.servers.flooding import ENDLESS, FloodingServer, Repeated
 from tests.servers.scripted import HANG, Pause, ScriptedServer, chunk, head, json_reply
 from tests.support.hub_meter import HubMeter
+from tests.support.memory import MIB, peak_bytes, reset_peak
 from tests.support.sizes import proving, size
 from tests.unit.pillows.feed.wire import PAGE_HEAD, couchdb, feed_of, info, page, reply, row, taking
 
@@ -24,17 +24,6 @@ TURN_SECONDS = size(ci=0.5, proof=0.1)
 MAX_GROWTH_BYTES = 300 * 2**20
 
 EMPTY_BLOCK = b"\x00\x00\x00\xff\xff"
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had since `reset_peak`."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
-def reset_peak() -> int:
-    Path("/proc/self/clear_refs").write_text("5")
-    return peak_bytes()
 
 
 def answer_changes(*parts: Repeated) -> dict[str, Sequence[Repeated]]:
@@ -81,7 +70,6 @@ def test_c1_a_server_that_floods_holds_nobody_up(flood):
     assert trouble is not None or flood in {"chunks of one byte", "chunk extensions"}, "it was read for ever"
 
 
-MIB = 2**20
 ROW = row(1, pad="x" * 1000)
 LONG = {
     "a line without an end": [CHUNKED, (chunk(b"x" * 60_000), ENDLESS)],

@@ -15,11 +15,11 @@ from pillows.transports.base import Transport
 from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
 from pillows.transports.webhook.transport import WebhookTransport
 from tests.conformance.target import KEY, batch, document
-from tests.integration.feed.test_floods import MIB, peak_bytes, reset_peak
 from tests.integration.transports.elasticsearch_index import Node
 from tests.servers.flooding import ENDLESS, FloodingServer, Repeated
 from tests.servers.scripted import head
 from tests.support.hub_meter import HubMeter
+from tests.support.memory import MIB, peak_bytes, reset_peak
 
 ANSWER: dict[str, Any] = {"Connection": "close", "X_Elastic_Product": "Elasticsearch"}
 FLOODS: dict[str, Sequence[Repeated]] = {
