@@ -9,7 +9,7 @@ Workers are one more than cores: most tests wait for servers, not for the machin
 by file, the longest first, and share one server of each kind. While they run, a line tells how far they
 are; at the end come the failures and the slowest tests.
 
-The machine is busy then. Up to four tests that failed are run again when it is quiet. A test that passes
+The machine is busy then. One or two tests that failed are run again when it is quiet. A test that passes
 then is named as UNSTEADY and recorded in `build/unsteady.json`: a defect like any other, to be mended, but
 it does not stop a change that has nothing to do with it. Tests that nothing is lost (`tests.runner.rooms`)
 get no second look. A worker that does not end says where it hangs, and is ended.
@@ -47,7 +47,7 @@ WORKERS = max(2, os.cpu_count() or 1) + 1
 LIMIT_SECONDS = float(os.environ.get("PILLOWD_TEST_LIMIT_SECONDS") or 25 * 60)
 PROGRESS_SECONDS = 15.0
 #: More failures than these are no accident of a busy machine.
-MOST_RUN_AGAIN = 4
+MOST_RUN_AGAIN = 2
 
 
 def main(arguments: list[str]) -> int:
