@@ -17,15 +17,15 @@ from daemon.assembly.services import Services
 from daemon.assembly.tails import build_tails, repair_documents
 from daemon.config.models import Config
 from daemon.control.api import ControlApi
-from daemon.log_observer import LogObserver
-from daemon.logs import Logs
-from daemon.malloc_trim import Trimmer
-from daemon.paused_pillows import Pauses
-from daemon.restart_policy import RestartPolicy
-from daemon.signals import Signals
+from daemon.logs.observer import LogObserver
+from daemon.logs.setup import Logs
+from daemon.process.malloc_trim import Trimmer
+from daemon.process.signals import Signals
+from daemon.process.systemd import Notifier
 from daemon.state_dir import StateDir, open_state_dir
-from daemon.supervisor import Supervisor
-from daemon.systemd import Notifier
+from daemon.supervision.paused_pillows import Pauses
+from daemon.supervision.restart_policy import RestartPolicy
+from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
 from pillows.runtime.status import TailStatus

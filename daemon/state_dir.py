@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
-from daemon.paused_pillows import Pauses
+from daemon.supervision.paused_pillows import Pauses
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 

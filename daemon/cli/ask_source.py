@@ -10,7 +10,7 @@ from daemon.cli.exit_codes import CommandError, UnreachableError
 from daemon.config.models import Config
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
-from pillows.couch.response import ActivityMonitor
+from pillows.couch.http.response import ActivityMonitor
 from pillows.errors import FatalError, RetryableError
 from pillows.feed.source_database import SourceDatabase
 from pillows.redaction import Redactor

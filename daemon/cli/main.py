@@ -18,27 +18,36 @@ from daemon.cli.output import echo, print_usage_error
 
 #: Command -> `module:function`, and its line in `pillowd --help`.
 COMMANDS = {
-    "run": ("daemon.cli.run:run", "Run the pillows until stopped."),
+    "run": ("daemon.cli.commands.run:run", "Run the pillows until stopped."),
     "mirror": (
         "daemon.mirror.command:mirror",
         "Keep a target equal to a database, without a configuration file.",
     ),
-    "check": ("daemon.cli.check:check", "Validate the configuration and import its Python functions."),
-    "config": ("daemon.cli.config:config", "Show the configuration in effect."),
-    "list": ("daemon.cli.list:list_pillows", "List the configured pillows."),
-    "status": ("daemon.cli.pillows:status", "Show the state of the pillows."),
-    "pause": ("daemon.cli.pillows:pause", "Stop a pillow until `resume`."),
-    "resume": ("daemon.cli.pillows:resume", "Start a paused pillow."),
-    "restart": ("daemon.cli.pillows:restart", "Restart a pillow, even a failed one."),
-    "checkpoint": ("daemon.cli.checkpoint:checkpoint", "Show and edit checkpoints."),
+    "check": (
+        "daemon.cli.commands.check:check",
+        "Validate the configuration and import its Python functions.",
+    ),
+    "config": ("daemon.cli.commands.config:config", "Show the configuration in effect."),
+    "list": ("daemon.cli.commands.list:list_pillows", "List the configured pillows."),
+    "status": ("daemon.cli.commands.pillows:status", "Show the state of the pillows."),
+    "pause": ("daemon.cli.commands.pillows:pause", "Stop a pillow until `resume`."),
+    "resume": ("daemon.cli.commands.pillows:resume", "Start a paused pillow."),
+    "restart": ("daemon.cli.commands.pillows:restart", "Restart a pillow, even a failed one."),
+    "checkpoint": ("daemon.cli.commands.checkpoint:checkpoint", "Show and edit checkpoints."),
     "dead-letter": (
-        "daemon.cli.dead_letter:dead_letter",
+        "daemon.cli.commands.dead_letter:dead_letter",
         "Show, retry and discard dead letters.",
     ),
-    "preview": ("daemon.cli.preview:preview", "Show what a pillow would do with real documents."),
-    "verify": ("daemon.cli.verify:verify", "Compare targets with the source, and repair differences."),
-    "store": ("daemon.cli.store:store", "Check and repair stores on disk."),
-    "completion": ("daemon.cli.completion:completion", "Print the completion script for your shell."),
+    "preview": ("daemon.cli.commands.preview:preview", "Show what a pillow would do with real documents."),
+    "verify": (
+        "daemon.cli.commands.verify:verify",
+        "Compare targets with the source, and repair differences.",
+    ),
+    "store": ("daemon.cli.commands.store:store", "Check and repair stores on disk."),
+    "completion": (
+        "daemon.cli.commands.completion:completion",
+        "Print the completion script for your shell.",
+    ),
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 
-from daemon.config.interpolate import escape, get_public_text, holds_secret
 from daemon.config.models import Config
 from daemon.config.problems import KeyPath
-from daemon.config.yaml_nodes import Loader, Node
+from daemon.config.yaml.interpolate import escape, get_public_text, holds_secret
+from daemon.config.yaml.nodes import Loader, Node
 from pillows.options import SecretAddress
 from pillows.redaction import MASK, Redactor, find_secrets, redact_address
 

@@ -2,9 +2,9 @@
 
 The phases, each a function that returns `(value, problems)`:
 
-1. load, include and interpolate: files to one filled tree (`includes`, `yaml_nodes`, `interpolate`);
-2. validate: connections, then pillows, then the rest (`connections`, `pillows`, `validation`);
-3. cross-check: rules for several keys, or several pillows (`cross_checks`).
+1. load, include and interpolate: files to one filled tree (`yaml`);
+2. validate: connections, then pillows, then the rest (`validation`);
+3. cross-check: rules for several keys, or several pillows (`validation.cross_checks`).
 
 Each phase goes on with the parts that are right.
 """
@@ -18,15 +18,15 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from daemon.config.connections import validate_connections
-from daemon.config.cross_checks import cross_check
 from daemon.config.default_folders import with_default_folders
-from daemon.config.includes import load_tree
 from daemon.config.models import Config
-from daemon.config.pillows import validate_pillows
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
-from daemon.config.validation import validate
-from daemon.config.yaml_nodes import Node
+from daemon.config.validation.connections import validate_connections
+from daemon.config.validation.cross_checks import cross_check
+from daemon.config.validation.pillows import validate_pillows
+from daemon.config.validation.validate import validate
+from daemon.config.yaml.includes import load_tree
+from daemon.config.yaml.nodes import Node
 from pillows.options import SecretAddress
 from pillows.redaction import find_secrets
 

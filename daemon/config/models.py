@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_
 
 from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
 from daemon.config.problems import ConfigProblem, KeyPath, Place
-from daemon.config.yaml_nodes import Node
+from daemon.config.yaml.nodes import Node
 from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.delivery.batcher import BatchOptions
 from pillows.feed.options import SourceOptions

@@ -12,7 +12,7 @@ from daemon.control.pillows import PillowCalls
 from daemon.control.repair import RepairCalls
 from daemon.control.tails import Tails
 from daemon.state_dir import StateDir
-from daemon.supervisor import Supervisor
+from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 
 

@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.control.tails import Tails
-from daemon.supervisor import Supervisor
+from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.runtime.status import State
 

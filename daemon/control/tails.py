@@ -8,7 +8,7 @@ from dataclasses import replace
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
 from daemon.state_dir import StateDir
-from daemon.supervisor import Supervisor
+from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 

@@ -18,8 +18,8 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
+from pillows.couch.http.response import TooLargeError
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import TooLargeError
 from pillows.errors import AwayError, RetryableError
 
 #: Size of the sample of the first documents, and of that of the newest.

@@ -20,10 +20,10 @@ import yaml
 from checkpoints.files import replace_file, sync_directory
 from daemon.cli.exit_codes import CommandError
 from daemon.config.dump import format_yaml
-from daemon.config.interpolate import escape
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.trust import check_file
+from daemon.config.yaml.interpolate import escape
 from daemon.mirror.columns import make_transform
 from daemon.mirror.targets import (
     SOURCE_PASSWORD,

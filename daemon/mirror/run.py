@@ -17,18 +17,18 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from daemon import logs
 from daemon.app import Daemon
 from daemon.cli import control_client
-from daemon.cli.check import probe_connections
+from daemon.cli.commands.check import probe_connections
 from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
 from daemon.cli.output import echo, print_json
 from daemon.config.models import Config
+from daemon.logs import setup as logs
 from daemon.mirror.columns import infer_columns, sample_documents
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
 from daemon.mirror.existing_table import find_existing_columns
 from daemon.mirror.progress import MirrorProgress
-from daemon.signals import Signals, handle_signals
+from daemon.process.signals import Signals, handle_signals
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection

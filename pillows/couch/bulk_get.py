@@ -16,7 +16,7 @@ import msgspec
 
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
-from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
+from pillows.couch.http.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import revision_number

@@ -24,12 +24,12 @@ from pillows.couch.cloudant import create_cloudant
 from pillows.couch.errors import ForbiddenError, RefusedError, RejectedError, ServerError, classify
 from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
 from pillows.couch.explain import explain_failure, explain_page
-from pillows.couch.http_session import create_session
+from pillows.couch.http.response import ActivityMonitor, StreamingResponse, UnreadableError
+from pillows.couch.http.session import create_session
+from pillows.couch.http.trust import find_trusted_certificates
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.nodes import Nodes
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import ActivityMonitor, StreamingResponse, UnreadableError
-from pillows.couch.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor, redact_address
 from pillows.strict_json import run_deeply

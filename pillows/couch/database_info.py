@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from pillows.couch.client import SMALL_ANSWER_BYTES, CouchClient
-from pillows.couch.response import ActivityMonitor
+from pillows.couch.http.response import ActivityMonitor
 
 
 class ServerInfo(msgspec.Struct, frozen=True):

@@ -18,8 +18,8 @@ from checkpoints.checkpoint import NO_TAIL
 from pillows.clock import Clock, SystemClock
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
+from pillows.couch.http.response import ActivityMonitor, TooLargeError
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import ActivityMonitor, TooLargeError
 from pillows.errors import RetryableError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.catch_up import CatchUp, GroupedCatchUp

@@ -14,7 +14,7 @@ import gevent
 from gevent.event import Event
 
 from pillows.clock import Clock
-from pillows.couch.response import ActivityMonitor
+from pillows.couch.http.response import ActivityMonitor
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS
 from pillows.feed.batch_cutter import BATCH_BYTES, coalesce
 from pillows.feed.cursor import ReadCursor

@@ -12,7 +12,7 @@ import msgspec
 from pillows.couch.client import LIST_ANSWER_BYTES, SMALL_ANSWER_BYTES, CouchClient
 from pillows.couch.database_info import get_database_info, get_server_info
 from pillows.couch.errors import MissingError, RejectedError
-from pillows.couch.response import ActivityMonitor, StreamingResponse
+from pillows.couch.http.response import ActivityMonitor, StreamingResponse
 from pillows.errors import (
     ConfigError,
     FatalError,

@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from daemon import failpoints
 from daemon.checks.transports import check_transports
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from daemon.config_digests import pipeline_digest
 from daemon.mirror.config import parse_mirror, prepare
+from daemon.process import failpoints
 from docs.generate import configuration
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from daemon.failpoints import PLACES
+from daemon.process.failpoints import PLACES
 from tests.chaos.faults import FAULTS, Fault
 
 _WRITES = [

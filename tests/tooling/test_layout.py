@@ -86,3 +86,17 @@ def test_names_of_tests_hold_no_codes(room: str) -> None:
     texts = {path: path.read_text() for path in (ROOT / "tests" / room).rglob("*.py")}
     wrong = [name for text in texts.values() for name in re.findall(r"def (test_\w+)", text)]
     assert [name for name in wrong if CODE_OF_A_PLAN.match(name)] == []
+
+
+@pytest.mark.parametrize(
+    "floor",
+    [
+        str(folder.relative_to(ROOT))
+        for package in ("checkpoints", "pillows", "daemon")
+        for folder in [ROOT / package, *sorted((ROOT / package).rglob("*/"))]
+        if (folder / "__init__.py").exists()
+    ],
+)
+def test_a_folder_has_about_fifteen_modules_at_most(floor: str) -> None:
+    modules = [path.name for path in (ROOT / floor).glob("*.py") if not path.stem.startswith("__")]
+    assert len(modules) <= 15, f"divide {floor} by concern: {modules}"

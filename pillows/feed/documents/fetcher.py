@@ -25,7 +25,7 @@ from pillows.couch.bulk_get import (
 )
 from pillows.couch.client import LIST_ANSWER_BYTES, CouchClient
 from pillows.couch.errors import RejectedError, ServerError
-from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
+from pillows.couch.http.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.couch.utf8 import is_utf8
 from pillows.errors import PillowError, RetryableError
 from pillows.feed.documents.throttle import ConcurrencyLimit, Throttle, ThrottleWait

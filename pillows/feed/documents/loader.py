@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import gevent
 
-from pillows.couch.response import TooLargeError, UnreadableError
+from pillows.couch.http.response import TooLargeError, UnreadableError
 from pillows.feed.documents.fetcher import (
     GROUP_BYTES,
     GROUP_DOCUMENTS,

@@ -22,7 +22,7 @@ from elasticsearch import (
 )
 from urllib3.connection import HTTPConnection
 
-from pillows.couch.bounded_response import BoundedResponse, read_bounded
+from pillows.couch.http.bounded_response import BoundedResponse, read_bounded
 from pillows.errors import ConfigError, RetryableError
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 from pillows.transports.elasticsearch.errors import translate_errors

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from pillows.couch.response import TooLargeError
+from pillows.couch.http.response import TooLargeError
 from pillows.errors import RetryableError
 from pillows.halving import send_in_halves
 

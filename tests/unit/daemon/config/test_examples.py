@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from daemon.config.load import load
-from daemon.config.model_introspection import is_model, list_alternatives
 from daemon.config.models import Config, DaemonOptions, LoggingOptions, PillowConfig
+from daemon.config.validation.model_introspection import is_model, list_alternatives
 from pillows import registry
 from pillows.progress.checkpointer import CheckpointOptions as Checkpoints
 

@@ -14,9 +14,9 @@ from checkpoints import TailKey
 from daemon import state_dir
 from daemon.control.repair import RepairCalls
 from daemon.control.tails import Tails
-from daemon.paused_pillows import Pauses
 from daemon.state_dir import StateDir
-from daemon.supervisor import Supervisor
+from daemon.supervision.paused_pillows import Pauses
+from daemon.supervision.supervisor import Supervisor
 from pillows.observer import Observer
 from pillows.runtime.status import State
 from tests.support.clock import FakeClock

@@ -15,7 +15,7 @@ from daemon.cli.exit_codes import CommandError
 from daemon.mirror import command
 from daemon.mirror import run as mirror_run
 from daemon.mirror.run import MirrorWatcher
-from daemon.signals import Signals
+from daemon.process.signals import Signals
 from pillows.runtime.status import State, TailStatus
 from tests.unit.daemon.mirror.console import Said
 

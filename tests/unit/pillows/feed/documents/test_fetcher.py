@@ -13,8 +13,8 @@ from gevent.event import Event
 
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
+from pillows.couch.http.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.couch.options import CouchConnection
-from pillows.couch.response import ActivityMonitor, TooLargeError, UnreadableError
 from pillows.errors import RetryableError
 from pillows.feed.documents.fetcher import DocumentFetcher, fetch_key
 from pillows.feed.documents.loader import AverageSize, DocumentLoader

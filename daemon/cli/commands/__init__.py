@@ -1,0 +1,1 @@
+"""The commands of `pillowd`, one module for each."""

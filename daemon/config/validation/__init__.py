@@ -1,0 +1,1 @@
+"""Validate a configuration's nodes, part by part and as a whole."""

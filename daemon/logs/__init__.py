@@ -1,0 +1,1 @@
+"""The log: its set-up, and the observer that writes it."""

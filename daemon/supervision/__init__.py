@@ -1,0 +1,1 @@
+"""Run the tails: start, watch, pause, restart, stop."""

@@ -1,0 +1,208 @@
+"""The supervisor: one greenlet per tail, and no tail can harm another."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import structlog
+from gevent.event import Event
+
+from checkpoints import TailKey
+from daemon.supervision.paused_pillows import Pauses
+from daemon.supervision.restart_policy import RestartPolicy
+from daemon.supervision.supervised_tail import SupervisedTail, TailFactory
+from pillows.clock import Clock
+from pillows.observer import Observer
+from pillows.runtime.status import State, TailStatus
+
+#: How often the supervisor checks its tails.
+TICK_SECONDS = 1.0
+#: A tick this late means that something blocked the hub.
+_LATE_SECONDS = 5.0
+
+_log = structlog.get_logger("pillowd.supervisor")
+
+
+class Supervisor:
+    """Starts, watches, replaces and stops tails, each on its own and at any time.
+
+    No method waits for a tail: each records what is wanted, and `tick`, called every `TICK_SECONDS`,
+    takes the next step. Repeating a call has no effect.
+
+    Args:
+        factories: tails to add, and what builds a fresh one of each.
+        clock: for every duration and wait.
+        observer: receives the states of tails.
+        pauses: which tails the operator has paused; outlives the process.
+        policy: when a tail is stuck, restarted, failed.
+        stop_timeout_seconds: a tail that was asked to stop is killed after this time.
+        jitter: returns a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        factories: Mapping[TailKey, TailFactory],
+        *,
+        clock: Clock,
+        observer: Observer,
+        pauses: Pauses,
+        policy: RestartPolicy | None = None,
+        stop_timeout_seconds: float = 30.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._clock = clock
+        self._pauses = pauses
+        self._ending = False
+        self._ticked_at = self._awake_since = clock.monotonic()
+        self._tails: dict[TailKey, SupervisedTail] = {}
+        self._removed: dict[TailKey, SupervisedTail] = {}
+        self._supervise = partial(
+            SupervisedTail,
+            clock=clock,
+            observer=observer,
+            policy=policy or RestartPolicy(),
+            jitter=jitter,
+            stop_timeout_seconds=stop_timeout_seconds,
+        )
+        for key, factory in factories.items():
+            self.add(key, factory)
+
+    def add(self, key: TailKey, factory: TailFactory) -> None:
+        """Add a tail; `start` starts it.
+
+        Args:
+            key: the tail.
+            factory: builds a fresh tail for each run.
+
+        Raises:
+            ValueError: the tail is there already, or was removed and has not stopped yet.
+        """
+        if key in self._tails or key in self._removed:
+            raise ValueError(f"{key} is supervised already, or still stopping")
+        self._tails[key] = self._supervise(key, factory)
+
+    def replace(self, key: TailKey, factory: TailFactory) -> None:
+        """Use another factory from now on: a running tail drains, and the next one is built by it.
+
+        A failed tail starts again; a paused or stopped one stays so.
+
+        Raises:
+            KeyError: there is no such tail.
+        """
+        self._tails[key].factory = factory
+        self.restart(key)
+
+    def remove(self, key: TailKey) -> None:
+        """Forget a tail. A running one drains first; until then it counts as `running`.
+
+        Raises:
+            KeyError: there is no such tail.
+        """
+        tail = self._tails.pop(key)
+        tail.stop_and_hold(State.STOPPED)
+        tail.tick(awake_since=self._awake_since)  # logs the error of a run that has just ended
+        if tail.running:
+            self._removed[key] = tail
+
+    @property
+    def keys(self) -> list[TailKey]:
+        """All tails, running or not."""
+        return list(self._tails)
+
+    @property
+    def running(self) -> list[TailKey]:
+        """The tails with a live greenlet."""
+        return [key for key, tail in self._all() if tail.running]
+
+    def start(self, key: TailKey) -> None:
+        """Start a tail; a paused one stays paused.
+
+        Raises:
+            KeyError: there is no such tail. All methods with a key raise it.
+        """
+        tail = self._tails[key]
+        if key in self._pauses:
+            tail.stop_and_hold(State.PAUSED)
+        elif not self._ending:
+            tail.start()
+
+    def stop(self, key: TailKey) -> None:
+        """Drain a tail, and keep it stopped."""
+        self._tails[key].stop_and_hold(State.STOPPED)
+
+    def pause(self, key: TailKey) -> None:
+        """Drain a tail, and keep it stopped until `resume`, even when the daemon restarts."""
+        tail = self._tails[key]
+        self._pauses.add(key)
+        tail.stop_and_hold(State.PAUSED)
+
+    def resume(self, key: TailKey) -> None:
+        """End a pause and start the tail."""
+        tail = self._tails[key]
+        self._pauses.discard(key)
+        if not self._ending:
+            tail.start()
+
+    def restart(self, key: TailKey) -> None:
+        """Drain a tail and start it again; a paused or stopped one stays so."""
+        if not self._ending:
+            self._tails[key].restart()
+
+    def start_all(self) -> None:
+        """Start every tail that is not paused."""
+        for key in self._tails:
+            self.start(key)
+
+    def stop_all(self) -> None:
+        """Ask all tails to stop, all at once; from now on none is started."""
+        self._ending = True
+        for _, tail in self._all():
+            tail.shutdown()
+
+    def kill_all(self, reason: str) -> None:
+        """Kill the tails that are still running."""
+        for _, tail in self._all():
+            tail.kill(reason)
+
+    @property
+    def killed_on_shutdown(self) -> list[TailKey]:
+        """The tails that had to be killed after `stop_all`."""
+        return [key for key, tail in self._all() if tail.killed_on_shutdown]
+
+    def statuses(self) -> list[TailStatus]:
+        """Return the status of every tail."""
+        return [tail.status() for tail in self._tails.values()]
+
+    def status(self, key: TailKey) -> TailStatus:
+        """Return the status of one tail."""
+        return self._tails[key].status()
+
+    def tick(self) -> None:
+        """Take the next step for every tail."""
+        now = self._clock.monotonic()
+        late_seconds = now - self._ticked_at - TICK_SECONDS
+        if late_seconds > _LATE_SECONDS:
+            _log.warning("hub.blocked", seconds=round(late_seconds, 1))
+            self._awake_since = now
+        self._ticked_at = now
+        for key, tail in self._all():
+            tail.tick(awake_since=self._awake_since)
+            if not tail.running and not self._ending:  # a shutdown still asks whether it was killed
+                self._removed.pop(key, None)
+
+    def _all(self) -> list[tuple[TailKey, SupervisedTail]]:
+        return [*self._tails.items(), *self._removed.items()]
+
+    def run(self, stop: Event, *, each_tick: Iterable[Callable[[], None]] = ()) -> None:
+        """Tick until `stop` is set. Wait with a timeout: see `daemon.process.signals`.
+
+        Args:
+            stop: ends the loop.
+            each_tick: called after every tick.
+        """
+        while not self._clock.wait(stop, TICK_SECONDS):
+            self.tick()
+            for call in each_tick:
+                call()

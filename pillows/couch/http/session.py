@@ -1,0 +1,170 @@
+"""The HTTP session of `pillows.couch.client`: requests, with connections that may be interrupted.
+
+A feed is stopped by killing its greenlet, whatever it waits for. urllib3 closes its socket in every case but
+two: a greenlet that is killed while it connects, or while it checks whether an idle connection is still open,
+leaves the socket to the garbage collector. This module does both itself.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Sequence
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import gevent
+import requests
+from gevent import monkey
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from pillows.couch.http.bounded_response import BoundedResponse
+from pillows.couch.http.name_lookup import install
+from pillows.couch.options import CouchConnection
+from pillows.tcp_keepalive import SOCKET_OPTIONS
+
+#: Connections kept open for short requests; streams beyond it are closed after use.
+_POOL_CONNECTIONS = 32
+
+
+def create_session(connection: CouchConnection) -> requests.Session:
+    """Return a session for one server, without credentials and without cookies of its own."""
+    http = requests.Session()
+    http.auth = IgnoreNetrc()
+    # `pillows.couch.auth` sends the cookie: a jar would keep that of an expired session.
+    http.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    http.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
+    bound_answers(http)
+    if connection.client_cert:
+        certificate, key = str(connection.client_cert), connection.client_key
+        http.cert = (certificate, str(key)) if key else certificate
+    return http
+
+
+def bound_answers(http: requests.Session) -> None:
+    """Let a session keep its connections alive, and bound what a server sends beside the body."""
+    adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
+    http.mount("http://", adapter)
+    http.mount("https://", adapter)
+
+
+class IgnoreNetrc(requests.auth.AuthBase):
+    """Keeps requests from reading ~/.netrc: credentials come from the configuration alone."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Return the request as it is."""
+        return request
+
+
+def _connect(host: str, port: int, timeout: Any, options: Sequence[Any]) -> socket.socket:
+    """Return a connected socket; leave none open on any other way out.
+
+    Raises:
+        OSError: no address of the host accepted the connection.
+    """
+    failure: OSError | None = None
+    install()
+    with gevent.Timeout(timeout if isinstance(timeout, int | float) else None, TimeoutError):
+        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in options:
+                sock.setsockopt(*option)
+            sock.settimeout(timeout)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure or OSError(f"{host} has no address")
+
+
+def _open(connection: HTTPConnection, port: int) -> socket.socket:
+    """Return a connected socket for one of urllib3's connections.
+
+    Raises:
+        NewConnectionError: it cannot be connected. Not an OSError: urllib3 ignores a reset while it sends a
+            request, and would go on to read from a socket that was never connected.
+    """
+    try:
+        return _connect(connection._dns_host, port, connection.timeout, connection.socket_options or ())  # noqa: SLF001 - as urllib3's own does
+    except TimeoutError as error:
+        raise ConnectTimeoutError(connection, f"no connection within {connection.timeout} s") from error
+    except OSError as error:
+        raise NewConnectionError(connection, str(error)) from error
+
+
+def _is_idle_alive(sock: socket.socket | None) -> bool:
+    """Return whether an idle connection is still open: nothing can be read from it, not even its end.
+
+    Asks the kernel without switching greenlets, so it cannot be interrupted.
+    """
+    if sock is None:
+        return False
+    poll = monkey.get_original("select", "poll")()
+    poll.register(sock.fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+class _Http(HTTPConnection):
+    response_class = BoundedResponse
+
+    @property
+    def is_connected(self) -> bool:
+        return _is_idle_alive(self.sock)
+
+    def _new_conn(self) -> socket.socket:
+        return _open(self, self.port or 80)
+
+
+class _Https(HTTPSConnection):
+    response_class = BoundedResponse
+
+    @property
+    def is_connected(self) -> bool:
+        return _is_idle_alive(self.sock)
+
+    def _new_conn(self) -> socket.socket:
+        return _open(self, self.port or 443)
+
+
+class _HttpPool(HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _Adapter(HTTPAdapter):
+    """requests' transport with TCP keep-alive and with connections that may be interrupted."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        options = [*HTTPConnection.default_socket_options, *SOCKET_OPTIONS]
+        super().init_poolmanager(*args, **kwargs, socket_options=options)
+        _use_our_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:
+        manager: PoolManager = super().proxy_manager_for(proxy, **kwargs)
+        _use_our_pools(manager)
+        return manager
+
+    def close(self) -> None:
+        """Close idle connections now: urllib3 2 leaves them to the garbage collector."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
+        super().close()
+
+
+def _use_our_pools(manager: PoolManager) -> None:
+    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}

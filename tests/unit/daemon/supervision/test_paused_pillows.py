@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkpoints import IntegrityError, TailKey
+from checkpoints.files.directory import Directory
+from daemon.supervision.paused_pillows import Pauses
+
+KEY = TailKey("cases", "couch/cases")
+
+
+def test_a_pause_is_there_when_the_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "paused.json"
+    assert KEY not in Pauses(path)
+    Pauses(path).add(KEY)
+    assert KEY in Pauses(path)
+    Pauses(path).discard(KEY)
+    assert KEY not in Pauses(path)
+
+
+def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "paused.json"
+    path.write_text('{"format": 2, "paused": []}')
+    with pytest.raises(IntegrityError, match=r"format 2, this pillowd knows 1.*newer pillowd"):
+        Pauses(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"format": 1}', "\x00\x00"]
+    + [f'{{"format": 1, "paused": {no_list}}}' for no_list in ("5", "null", '"cases"', "[5]", "[[]]")],
+)
+def test_what_cannot_be_understood_is_refused_and_not_taken_for_empty(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "paused.json"
+    path.write_text(content)
+    with pytest.raises(IntegrityError, match="delete it to run them all"):
+        Pauses(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "paused.json"
+    pauses = Pauses(path)
+    pauses.add(KEY)
+    monkeypatch.setattr(Directory, "_fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        pauses.discard(KEY)
+
+    assert KEY in pauses
+    assert KEY in Pauses(path)
