@@ -96,7 +96,7 @@ class SupervisedTail:
         self._start_at: float | None = None
         self._start_again = False
         self._cached = TailStatus(pillow=key.pillow, source=key.source, state=State.STOPPED)
-        self._cached_at = clock.monotonic()
+        self._cached_at = self._up_to_date_at = clock.monotonic()
 
     @property
     def running(self) -> bool:
@@ -173,20 +173,26 @@ class SupervisedTail:
     def status(self) -> TailStatus:
         """Return the status of the running tail, else the last known one."""
         if self._tail is not None and self.running:
-            status = replace(self._ask_status(self._tail), restarts=self._restarts.total)
+            status = self._complete(self._ask_status(self._tail))
             if self._kill_reason:
                 return replace(status, state=State.BACKING_OFF, reason=f"being killed: {self._kill_reason}")
             return status
         elapsed_seconds = self._clock.monotonic() - self._cached_at
         return replace(
-            self._cached,
+            self._complete(self._cached),
             state=self._state,
             reason=self._reason,
-            restarts=self._restarts.total,
             pending=None,
+            changes_per_second=None,
+            seconds_to_go=None,
             last_byte_age_seconds=_later(self._cached.last_byte_age_seconds, elapsed_seconds),
             checkpoint_age_seconds=_later(self._cached.checkpoint_age_seconds, elapsed_seconds),
         )
+
+    def _complete(self, status: TailStatus) -> TailStatus:
+        """Complete a status by what outlives a run: the restarts, and when the tail was last up to date."""
+        lag_seconds = self._clock.monotonic() - self._up_to_date_at
+        return replace(status, restarts=self._restarts.total, lag_seconds=lag_seconds)
 
     def _spawn(self) -> None:
         self._start_at = None
@@ -270,10 +276,13 @@ class SupervisedTail:
 
     def _ask_status(self, tail: Runnable) -> TailStatus:
         try:
-            return tail.status()
+            status = tail.status()
         except Exception as error:  # noqa: BLE001  one tail's status must not end the supervisor
             self._log.warning("pillow.status_unknown", reason=_summary(error))
             return replace(self._cached, state=self._state, reason=f"no status: {_summary(error)}")
+        if status.lag_seconds is not None:
+            self._up_to_date_at = self._clock.monotonic() - status.lag_seconds
+        return status
 
 
 def _summary(error: BaseException | None) -> str:

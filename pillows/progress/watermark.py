@@ -85,6 +85,11 @@ class Watermark:
         self.changes += segment.changes
         return segment
 
+    @property
+    def oldest_arrived_at(self) -> float | None:
+        """Monotonic seconds when the oldest change that is not passed yet arrived; None if all are."""
+        return self._ranges[0].arrived_at if self.changes else None
+
     def peek(self, acks: Mapping[PendingRange, int]) -> WatermarkMove:
         """Return the move that these acknowledgements would make, without taking them."""
         return self._walk(acks, take=False)

@@ -29,6 +29,12 @@ class TailStatus:
         seq: the saved position; None before the first.
         changes: changes taken since the tail was first started.
         pending: the server's number of changes that are not acknowledged; None if unknown.
+        lag_seconds: time since every change that there was had been acknowledged: 0 at the head with nothing
+            in flight. It grows whenever the tail is not at the head, whatever the reason. A tail that was
+            never there counts from its first start in this process; None if it has none.
+        changes_per_second: acknowledged changes, on average over the last 30 s; None if it does not run.
+        seconds_to_go: until nothing is pending, at that rate and if nothing more is written; None if
+            unknown, or nothing moves.
         epoch: the running epoch.
         pass_number: the epoch of the running pass; None when no pass is running.
         dead_letters: how many documents are stored as dead letters.
@@ -46,6 +52,9 @@ class TailStatus:
     seq: str | None = None
     changes: int = 0
     pending: int | None = None
+    lag_seconds: float | None = None
+    changes_per_second: float | None = None
+    seconds_to_go: float | None = None
     epoch: int | None = None
     pass_number: int | None = None
     dead_letters: int = 0

@@ -83,6 +83,8 @@ class Tail:
         clock = self._services.clock
         last_byte_at = self._run.feed.last_byte_at if self._run else None
         state, reason = self._state_and_reason()
+        lag, pending = self._monitor.lag, self._pending()
+        rate = lag.changes_per_second
         return TailStatus(
             pillow=self.key.pillow,
             source=self.key.source,
@@ -90,7 +92,10 @@ class Tail:
             reason=reason,
             seq=str(saved.seq) if saved else None,
             changes=progress.checkpoint.changes if progress else 0,
-            pending=self._pending(),
+            pending=pending,
+            lag_seconds=lag.seconds(self._run.oldest_arrived_at if self._run else None),
+            changes_per_second=rate,
+            seconds_to_go=_time_to_go(pending, rate),
             epoch=saved.epoch if saved else None,
             pass_number=saved.pass_epoch if saved and not saved.pass_done else None,
             dead_letters=self._services.dead_letters.count(self.key),
@@ -123,3 +128,10 @@ class Tail:
             raise error
         self._services.observer.rewind(self.key, reason=str(error))
         self._services.store.edit(self.key, Checkpoint.reset)
+
+
+def _time_to_go(pending: int | None, changes_per_second: float) -> float | None:
+    """Return the seconds until nothing is pending; None if that is not known, or nothing moves."""
+    if not pending:
+        return None if pending is None else 0.0
+    return pending / changes_per_second if changes_per_second else None

@@ -8,6 +8,7 @@ from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.models import ChangeBatch
 from pillows.observer import Observer
+from pillows.progress.lag import Lag
 from pillows.progress.watermark import WatermarkMove
 from pillows.runtime.status import State
 
@@ -31,6 +32,7 @@ class TailMonitor:
         ticked_at: monotonic seconds of the last sign of life.
         pending: the server's last number of changes that are not read yet; None if unknown.
         pending_at: monotonic seconds of that answer.
+        lag: how far the tail is behind in time, and its rate.
     """
 
     def __init__(self, key: TailKey, clock: Clock, observer: Observer) -> None:
@@ -38,6 +40,7 @@ class TailMonitor:
         self.reason = ""
         self.ticked_at = self.pending_at = clock.monotonic()
         self.pending: int | None = None
+        self.lag = Lag(clock)
         self._key = key
         self._clock = clock
         self._observer = observer
@@ -52,17 +55,20 @@ class TailMonitor:
         """Note that a run starts."""
         self._caught_up = False
         self._troubles.clear()
+        self.lag.start()
         self.enter(State.STARTING)
 
-    def note_batch(self, batch: ChangeBatch, trouble: str | None) -> None:
+    def note_batch(self, batch: ChangeBatch, trouble: str | None, last_byte_at: float | None = None) -> None:
         """Note a batch of the feed.
 
         Args:
             batch: the batch; may be empty.
             trouble: why the feed waits for a retry; None while it is well.
+            last_byte_at: monotonic seconds of the last byte from the source; None if that is not known.
         """
         self.tick()
         self.note_pending(batch.pending)
+        self.lag.note_batch(batch, is_well=not trouble, last_byte_at=last_byte_at)
         self.note_trouble(_FEED, trouble or "")
         if self.state is State.STARTING:
             self._resume()
@@ -71,6 +77,11 @@ class TailMonitor:
         """Note the number of changes that are not read yet; None says nothing."""
         if pending is not None:
             self.pending, self.pending_at = pending, self._clock.monotonic()
+
+    def note_unread(self, unread: int) -> None:
+        """Note the source's answer to how many changes are not read yet."""
+        self.note_pending(unread)
+        self.lag.note_unread(unread)
 
     def note_trouble(self, operation: Hashable, reason: str) -> None:
         """Note why an operation is retried; an empty reason says that it has succeeded.
@@ -89,6 +100,7 @@ class TailMonitor:
     def note_move(self, move: WatermarkMove) -> None:
         """Note that a batch was acknowledged."""
         self._caught_up = self._caught_up or move.caught_up
+        self.lag.note_acknowledged(move.changes)
         self._resume()
 
     def enter(self, state: State, reason: str = "") -> None:

@@ -21,7 +21,7 @@ from pillows.delivery.items import Item, id_of
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch
+from pillows.models import Batch, ChangeBatch
 from pillows.pillow import Pipeline
 from pillows.progress.checkpointer import Checkpointer, CheckpointOptions
 from pillows.progress.tail_progress import TailProgress, is_transactional
@@ -107,7 +107,7 @@ class TailRun:
                 closing(self.feed.batches(checkpoint.seq, identity_of(checkpoint), self._halt))
             )
             with suppress(StoppedError):  # an error of the writer may be behind it: raised below
-                pipeline.carry(batches, lambda batch: self._monitor.note_batch(batch, self.feed.trouble))
+                pipeline.carry(batches, self._note_batch)
 
     @contextmanager
     def open(self) -> Iterator[Pipeline]:
@@ -135,6 +135,11 @@ class TailRun:
     def unacknowledged(self) -> int:
         """Number of changes that were read and are not acknowledged yet."""
         return self.progress.watermark.changes if self.progress is not None else 0
+
+    @property
+    def oldest_arrived_at(self) -> float | None:
+        """Monotonic seconds when the oldest of these changes arrived; None if there is none."""
+        return self.progress.watermark.oldest_arrived_at if self.progress is not None else None
 
     @property
     def writing_seconds(self) -> float:
@@ -235,6 +240,9 @@ class TailRun:
         in_flight = settings.batch.max_in_flight
         return build() if in_flight == 1 else PartitionedPusher(build, in_flight, id_of)
 
+    def _note_batch(self, batch: ChangeBatch) -> None:
+        self._monitor.note_batch(batch, self.feed.trouble, self.feed.last_byte_at)
+
     # --- writing
 
     def _write(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
@@ -331,7 +339,8 @@ class TailRun:
             unacknowledged = self.unacknowledged
             with suppress(PillowError):  # the feed meets it too, and reports it
                 pending = self.feed.pending(self._opened.checkpoint.seq)
-                self._monitor.note_pending(None if pending is None else max(0, pending - unacknowledged))
+                if pending is not None:
+                    self._monitor.note_unread(max(0, pending - unacknowledged))
 
     def _fail(self, error: Exception) -> None:
         """End the run with an error of one of its jobs."""

@@ -24,6 +24,7 @@ class ScriptedTail:
         self.behaviour = behaviour
         self.ticked_at = clock.monotonic()
         self.drained = False
+        self.lag_seconds: float | None = None
 
     def run(self, stop: Event) -> None:
         self.behaviour(self, stop)
@@ -32,7 +33,13 @@ class ScriptedTail:
     def status(self) -> TailStatus:
         key = self.key
         return TailStatus(
-            pillow=key.pillow, source=key.source, state=State.LIVE, seq="7-x", checkpoint_age_seconds=1.0
+            pillow=key.pillow,
+            source=key.source,
+            state=State.LIVE,
+            seq="7-x",
+            lag_seconds=self.lag_seconds,
+            changes_per_second=3.0,
+            checkpoint_age_seconds=1.0,
         )
 
 

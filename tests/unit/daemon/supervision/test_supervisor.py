@@ -553,3 +553,32 @@ def test_the_shutdown_waits_for_a_removed_tail_too(house: Callable[..., House]) 
     h.supervisor.kill_all("the time is over")
     h.let(2)
     assert (h.supervisor.running, h.supervisor.killed_on_shutdown) == ([], [key])
+
+
+def test_the_lag_goes_on_from_run_to_run_until_a_run_reaches_the_head(house: Callable[..., House]) -> None:
+    def late(tail: ScriptedTail, stop: Event) -> None:
+        tail.lag_seconds = 2.0
+        tail.clock.wait(stop, 8.0)
+        raise ZeroDivisionError("by design")
+
+    h = house(bad=[late, crashing, well])
+    key = h.fleet.key("bad")
+
+    def lag() -> float | None:
+        return h.supervisor.status(key).lag_seconds
+
+    h.let(5)
+    assert lag() == 5, "it waits to be started"
+    h.supervisor.start_all()
+    h.let(7)
+    assert lag() == 2
+    h.let(20)
+    assert h.runs("bad") == 3
+    assert lag() == 21, "2 s when the first run ended, 8 s after its start"
+    assert h.supervisor.status(key).changes_per_second == 3
+    h.fleet.made["bad"][2].lag_seconds = 0.0
+    assert lag() == 0
+    h.supervisor.pause(key)
+    h.let(9)
+    assert lag() == 8, "it ended a second later"
+    assert h.supervisor.status(key).changes_per_second is None

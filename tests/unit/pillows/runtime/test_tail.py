@@ -537,3 +537,16 @@ def test_a_long_run_of_what_was_written_before_is_told_once(tmp_path, running, m
     run.finish()
 
     assert ["documents in a row" in facts["reason"] for facts in seen.of("rewind")] == [True]
+
+
+def test_its_status_says_how_late_it_is_how_fast_it_goes_and_when_it_is_done(tmp_path, running):
+    clock = FakeClock(auto=False)
+    target = MemoryTransport("target")
+    first = replace(batch(2, change("a"), change("b")), pending=60)
+    feed = ListFeed([first])
+    run = running(plan(tmp_path, feed, target, clock=clock, batch=BatchOptions(max_docs=2)))
+    run.until(lambda: run.tail.status().changes == 2)
+    clock.advance(2)
+    status = run.tail.status()
+    assert (status.lag_seconds, status.changes_per_second) == (None, 1), "not been at the head"
+    assert (status.pending, status.seconds_to_go) == (60, 60)

@@ -1,0 +1,133 @@
+"""The lag of a tail is never less than the truth at its source, as far as that can be known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pillows.feed.base import SIGN_OF_LIFE
+from pillows.progress.lag import WINDOW_SECONDS, Lag
+from tests.support.clock import FakeClock
+from tests.support.list_feed import batch, change
+
+HEAD = batch(9, caught_up=True)
+PAGE = replace(batch(3, change("a")), pending=7)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(auto=False)
+
+
+@pytest.fixture
+def lag(clock: FakeClock) -> Lag:
+    return Lag(clock)
+
+
+def note(lag: Lag, what=SIGN_OF_LIFE, *, is_well: bool = True, last_byte_at: float | None = None) -> None:
+    lag.note_batch(what, is_well=is_well, last_byte_at=last_byte_at)
+
+
+def test_before_the_first_head_it_is_unknown(lag: Lag):
+    note(lag, PAGE)
+    assert lag.seconds(None) is None
+
+
+def test_at_the_head_it_is_the_age_of_the_oldest_change_that_is_not_acknowledged(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    arrived_at = clock.monotonic()
+    clock.advance(4)
+    assert lag.seconds(arrived_at) == 4
+    assert lag.seconds(None) == 0
+
+
+def test_an_idle_tail_stays_at_the_head(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    for _ in range(10):
+        clock.advance(5)
+        note(lag)
+    assert lag.seconds(None) == 0
+
+
+def test_while_catching_up_it_goes_back_to_the_last_head(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    clock.advance(10)
+    lag.start()
+    note(lag, PAGE)
+    clock.advance(10)
+    assert lag.seconds(clock.monotonic()) == 20
+    note(lag, HEAD)
+    assert lag.seconds(None) == 0
+
+
+def test_it_grows_while_the_source_is_away_from_its_last_byte_on(lag: Lag, clock: FakeClock):
+    heard_at = clock.monotonic()
+    note(lag, HEAD, last_byte_at=heard_at)
+    clock.advance(30)
+    note(lag, last_byte_at=heard_at)
+    assert lag.seconds(None) == 0, "nothing is known to be wrong"
+    note(lag, is_well=False, last_byte_at=heard_at)
+    clock.advance(5)
+    assert lag.seconds(None) == 35
+
+
+def test_a_source_that_answers_again_is_not_at_its_head_before_it_says_so(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    note(lag, is_well=False)
+    clock.advance(5)
+    note(lag, PAGE)
+    assert lag.seconds(None) == 5
+    note(lag, HEAD)
+    assert lag.seconds(None) == 0
+
+
+def test_a_tail_that_is_too_slow_for_its_source_falls_behind_though_each_change_is_fresh(
+    lag: Lag, clock: FakeClock
+):
+    note(lag, HEAD)
+    for _ in range(60):
+        clock.advance(1)
+        lag.note_acknowledged(10)
+        note(lag)
+    lag.note_unread(5000)
+    assert lag.seconds(clock.monotonic()) == 0, "it may be a burst"
+    clock.advance(30)
+    lag.note_unread(8000)
+    assert lag.seconds(clock.monotonic()) == 30
+    lag.note_unread(0)
+    assert lag.seconds(None) == 0
+
+
+def test_a_burst_at_one_look_is_no_overload(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    for unread in (50, 0, 50, 0):
+        lag.note_unread(unread)
+        clock.advance(30)
+        assert lag.seconds(None) == 0
+
+
+def test_the_rate_is_that_of_the_last_seconds(lag: Lag, clock: FakeClock):
+    for _ in range(100):
+        clock.advance(0.5)
+        lag.note_acknowledged(5)
+    assert lag.changes_per_second == pytest.approx(10, rel=0.05)
+    clock.advance(WINDOW_SECONDS * 2)
+    assert lag.changes_per_second == 0
+    lag.note_acknowledged(60)
+    assert lag.changes_per_second == 60 / WINDOW_SECONDS
+
+
+def test_the_rate_of_a_run_begins_with_it(lag: Lag, clock: FakeClock):
+    lag.note_acknowledged(1000)
+    clock.advance(1000)
+    lag.start()
+    assert lag.changes_per_second == 0
+    clock.advance(4)
+    lag.note_acknowledged(100)
+    assert lag.changes_per_second == 25
+
+
+def test_it_is_never_negative(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    assert lag.seconds(clock.monotonic() + 1) == 0
