@@ -24,7 +24,7 @@ import urllib3
 
 from checkpoints import Checkpoint, Seq, TailKey
 from pillows.models import Batch, DocumentRows, WriteResult
-from pillows.transports.elasticsearch import encoder
+from pillows.transports.common.search import encoder
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.servers.elasticsearch import Elasticsearch
 

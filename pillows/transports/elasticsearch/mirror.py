@@ -5,48 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from pillows.errors import ConfigError
-from pillows.redaction import redact_address
-from pillows.transports.common.mirroring import (
-    TARGET_PASSWORD,
-    Endpoint,
-    MirrorSupport,
-    get_host,
-    split_url,
-    to_login,
-)
-
-#: Where Elasticsearch listens unless the target names a port.
-_PORT = 9200
-
-#: Documents of any shape: a value that does not fit its field's type is kept but not indexed.
-_TOLERANT = {
-    "index.mapping.ignore_malformed": True,
-    "index.mapping.total_fields.ignore_dynamic_beyond_limit": True,
-}
+from pillows.transports.common.search.mirror import SearchMirror
 
 
-class ElasticsearchMirror(MirrorSupport):
-    """An index of any documents."""
+class ElasticsearchMirror(SearchMirror):
+    """An index of any documents in Elasticsearch."""
 
+    TYPE: ClassVar[str] = "elasticsearch"
     SCHEMES: ClassVar[tuple[str, ...]] = ("elasticsearch+http", "elasticsearch+https")
     FORM: ClassVar[str] = "elasticsearch+https://HOST:PORT"
-
-    def parse(self, text: str) -> Endpoint:
-        """Return the server; see `MirrorSupport.parse`."""
-        parts = split_url(text.removeprefix("elasticsearch+"))
-        if not parts.hostname or parts.path.strip("/"):
-            raise ConfigError(
-                f"{redact_address(text)} does not name a server.",
-                remedy=f"write {self.FORM}; the index is named by --name",
-            )
-        host = get_host(parts) if parts.port else f"{get_host(parts)}:{_PORT}"
-        connection: dict[str, Any] = {"type": "elasticsearch", "hosts": [f"{parts.scheme}://{host}"]}
-        auth, secrets = to_login(parts, TARGET_PASSWORD)
-        if auth:
-            connection["auth"] = auth
-        return Endpoint(connection=connection, secrets=secrets)
-
-    def make_output(self, name: str) -> Mapping[str, Any]:
-        """Return an index of that name for documents of any shape."""
-        return {"index": name, "mapping": {"date_detection": False}, "settings": _TOLERANT}
+    SETTINGS: ClassVar[Mapping[str, Any]] = {
+        **SearchMirror.SETTINGS,
+        "index.mapping.total_fields.ignore_dynamic_beyond_limit": True,
+    }

@@ -1,201 +1,27 @@
-"""Writes bulk requests into indices that the pillow owns, guarded by external versions.
-
-Each output is one index, with at most one row per document, under the document's own id.
-"""
+"""Writes into Elasticsearch; see `SearchTransport`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
-from urllib.parse import quote, urlencode
+from collections.abc import Mapping
 
-from elasticsearch import Elasticsearch
-
-from checkpoints import Checkpoint, TailKey
-from pillows.errors import ConfigError, FatalError, PermanentError
-from pillows.models import Batch, DocumentRows, WriteResult
-from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
-from pillows.transports.elasticsearch.connection import check_version, connect
-from pillows.transports.elasticsearch.encoder import encode_operations
-from pillows.transports.elasticsearch.errors import BulkResult
+from pillows.transports.common.search.client import SearchClient
+from pillows.transports.common.search.transport import SearchTransport
+from pillows.transports.elasticsearch.connection import ElasticsearchClient
 from pillows.transports.elasticsearch.mirror import ElasticsearchMirror
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports.elasticsearch.schema import OwnedIndex, make_spec
-from pillows.transports.elasticsearch.writer import IndexWriter, make_bulk_params, make_bulk_path
-
-#: A request of a killed pillowd may still be on its way into an existing index. Until it must have
-#: arrived, documents without rows are deleted even if none is found: the delete refuses the late
-#: arrival.
-_SETTLE_SECONDS = 120.0
-
-#: Interval of searches for expired tombstones; each removes one page.
-_PURGE_SECONDS = 60.0
 
 
-class ElasticsearchTransport(KeyedTransport):
+class ElasticsearchTransport(SearchTransport):
     """Writes into Elasticsearch. See `Transport` for the arguments and the promises."""
 
     TYPE = "elasticsearch"
     Connection = ElasticsearchConnection
     Output = ElasticsearchOutput
     mirror = ElasticsearchMirror()
-    concurrent = True
-    verifiable = True
 
     connection: ElasticsearchConnection
     outputs: Mapping[str, ElasticsearchOutput]
 
-    def __init__(
-        self,
-        name: str,
-        key: TailKey,
-        connection: ElasticsearchConnection,
-        outputs: Mapping[str, ElasticsearchOutput],
-    ) -> None:
-        super().__init__(name, key, connection, outputs)
-        self._predecessors: Collection[TailKey] = ()
-        self._client: Elasticsearch | None = None
-        self._indices: dict[str, OwnedIndex] = {}
-        self._writers: dict[str, IndexWriter] = {}
-        self._settled_at = 0.0
-        self._purge_at = 0.0
-
-    def check(self) -> str:
-        """Connect and check the version; see `Transport.check`."""
-        self._check_distinct()
-        self._connect()
-        return "Elasticsearch answers, in a supported version"
-
-    def preview(self, batch: Batch) -> str:
-        """Return the bulk requests, one for each index."""
-        documents, texts = newest(batch.documents), []
-        for output, options in self.outputs.items():
-            stamp = None if options.deletes == "hard" else int(time.time() * 1000)
-            made, dead = encode_operations(documents, output, batch.epoch, deleted_at_ms=stamp)
-            if dead:
-                raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
-            bodies = "".join(operation.body.decode() for operation in made)
-            params = urlencode(make_bulk_params(options, self.connection), safe=",*", quote_via=quote)
-            texts.append(f"POST {make_bulk_path(make_spec(options))}?{params}\n{bodies}")
-        return "\n".join(texts)
-
-    def set_predecessors(self, tails: Collection[TailKey]) -> None:
-        """Set the tails whose indices are this one's, too; see `KeyedTransport.set_predecessors`."""
-        self._predecessors = tails
-
-    def open(self) -> TargetState:
-        """Connect, create missing indices, and return what they remember of this tail.
-
-        Raises:
-            RetryableError: the cluster is away.
-            AccessError: it does not let us in.
-            ConfigError: it is not Elasticsearch of our major version; a name is taken; it refuses
-                the mapping, the settings or the pipeline.
-        """
-        self._check_distinct()
-        self._connect()
-        found = {output: index.open() for output, index in self._indices.items()}
-        created = all(one.created for one in found.values())
-        self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
-        states = {output: TargetState(epoch=one.epoch, empty=one.empty) for output, one in found.items()}
-        return TargetState.merge(states)
-
-    def acquire(self, checkpoint: Checkpoint) -> None:
-        """Store epoch and number of edits in the `_meta` of every index; there is no fence."""
-        for index in self._get_indices().values():
-            index.acquire(epoch=checkpoint.epoch, edits=checkpoint.edits)
-
-    def write(self, batch: Batch) -> WriteResult:
-        """Write a batch, one output after the other.
-
-        Raises:
-            RetryableError: the cluster is away or busy; sent operations may still be applied.
-            AccessError: it does not let us write.
-            FatalError: an index is gone.
-        """
-        self._get_indices()
-        self._purge_if_due()
-        documents = newest(batch.documents)
-        result = BulkResult()
-        for output, writer in self._writers.items():
-            needed = self._drop_unstored(documents, output, writer) if batch.first_pass else documents
-            writer.replace(needed, output, batch.epoch, result)
-        return result.to_write_result()
-
-    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
-        """Remove documents of lower epochs except the kept ones, then point each alias to its index.
-
-        Raises:
-            RetryableError: the cluster is away or busy; call again.
-            FatalError: see `write`.
-        """
-        result = BulkResult()
-        for output, index in self._get_indices().items():
-            self._writers[output].sweep(epoch, frozenset(kept), result)
-            index.publish()
-        return result.removed
-
-    def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
-        """Yield pages of an index's documents as of now; see `KeyedTransport.stored`."""
-        self._connect()
-        for hits in self._writers[output].read_pages(ids):
-            yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
-
-    def close(self) -> None:
-        """Close the client's connections."""
-        client, self._client = self._client, None
-        self._indices, self._writers = {}, {}
-        if client is not None:
-            client.close()
-
-    def output_kinds(self) -> Iterable[tuple[Any, ...]]:
-        """Return every output's alias, and the digest of its mapping and settings."""
-        return (
-            (output, spec.alias, spec.digest)
-            for output, spec in ((output, make_spec(options)) for output, options in self.outputs.items())
-        )
-
-    def _check_distinct(self) -> None:
-        aliases = [output.index for output in self.outputs.values()]
-        for alias in {alias for alias in aliases if aliases.count(alias) > 1}:
-            raise ConfigError(
-                f"Two outputs of {self.key} write to the index {alias!r}.", remedy="give each an index"
-            )
-
-    def _connect(self) -> None:
-        self.close()
-        self._client = client = connect(self.connection)
-        check_version(client)
-        self._indices = {
-            name: OwnedIndex(client, self.key, one, predecessors=self._predecessors)
-            for name, one in self.outputs.items()
-        }
-        for index in self._indices.values():
-            index.locate()
-        self._writers = {
-            name: IndexWriter(client, index, self.connection) for name, index in self._indices.items()
-        }
-
-    def _get_indices(self) -> Mapping[str, OwnedIndex]:
-        if self._client is None:
-            raise FatalError(f"Transport {self.name} was used before it was opened.")
-        return self._indices
-
-    def _drop_unstored(
-        self, documents: Sequence[DocumentRows], output: str, writer: IndexWriter
-    ) -> Sequence[DocumentRows]:
-        """Leave out documents without rows that are not stored: most of those that a filter drops."""
-        bare = [document.id for document in documents if not document.rows.get(output)]
-        if not bare or time.monotonic() < self._settled_at:
-            return documents
-        present = writer.find_present(bare)
-        return [d for d in documents if d.rows.get(output) or d.id in present]
-
-    def _purge_if_due(self) -> None:
-        if time.monotonic() < self._purge_at:
-            return
-        self._purge_at = time.monotonic() + _PURGE_SECONDS
-        for output, writer in self._writers.items():
-            if self.outputs[output].deletes == "tombstone":
-                writer.purge_tombstones()
+    def make_client(self) -> SearchClient:
+        """Return a client of the cluster; see `SearchTransport.make_client`."""
+        return ElasticsearchClient(self.connection)

@@ -20,7 +20,7 @@ from gevent.pywsgi import WSGIServer
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.tcp_keepalive import USER_TIMEOUT_MS
-from pillows.transports.elasticsearch.connection import CONNECT_SECONDS
+from pillows.transports.common.search.connection_pool import CONNECT_SECONDS
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.conformance.target import batch, document, gone
@@ -262,8 +262,8 @@ def test_a_server_that_is_away_is_retryable_and_asked_once() -> None:
 def test_a_peer_that_has_vanished_is_noticed_long_before_the_timeout_of_a_request(node: Node) -> None:
     """A request waits for its full time only where somebody is there."""
     with running(node) as one:
-        (pool,) = one._client.transport.node_pool.all()
-        sockets = [made.sock for made in pool._made]
+        (node_of_client,) = one._client.library.transport.node_pool.all()
+        sockets = [made.sock for made in node_of_client.bounded.connections]
         assert sockets
         for connection in sockets:
             assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -11,8 +11,8 @@ import pytest
 
 from pillows.errors import ConfigError, FatalError
 from pillows.models import Batch, write_version
-from pillows.transports.elasticsearch import transport as module
-from pillows.transports.elasticsearch import writer
+from pillows.transports.common.search import transport as module
+from pillows.transports.common.search import writer
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import OTHER_KEY, at, batch, document, gone
 from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, running

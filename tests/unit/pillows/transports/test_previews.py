@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 from elasticsearch._sync.client.utils import _quote_query
 
 from checkpoints import TailKey
 from pillows.models import Batch, DocumentRows
-from pillows.transports.elasticsearch.errors import BulkResult
+from pillows.transports.common.blocking import SerialWorker
+from pillows.transports.common.search.errors import BulkResult
+from pillows.transports.common.search.schema import OwnedIndex
+from pillows.transports.common.search.writer import IndexWriter
 from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports.elasticsearch.schema import OwnedIndex
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
-from pillows.transports.elasticsearch.writer import IndexWriter
 from pillows.transports.postgres.transport import PostgresTransport
 
 KEY = TailKey("cases", "couch/cases")
@@ -26,9 +26,9 @@ class Client:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def perform_request(self, method: str, path: str, *, params: Any, headers: Any, body: bytes) -> Any:
+    def call(self, method: str, path: str, *, params: Any, headers: Any, body: bytes) -> Any:
         self.sent.append(f"{method} {path}?{_quote_query(params)}\n{body.decode()}")
-        return SimpleNamespace(body={"errors": False, "items": [{"index": {"status": 201}}]})
+        return {"errors": False, "items": [{"index": {"status": 201}}]}
 
 
 def test_elasticsearch_sends_what_the_preview_shows() -> None:
@@ -38,7 +38,7 @@ def test_elasticsearch_sends_what_the_preview_shows() -> None:
         Batch(documents=DOCUMENTS, epoch=3)
     )
     client: Any = Client()
-    writer = IndexWriter(client, OwnedIndex(client, KEY, output), connection)
+    writer = IndexWriter(client, OwnedIndex(client, KEY, output), connection, SerialWorker())
     writer.replace(DOCUMENTS, "cases", 3, BulkResult())
     assert client.sent == [shown]
     assert shown.startswith("POST /cases-")

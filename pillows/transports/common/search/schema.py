@@ -6,7 +6,7 @@ exists is used; nothing raises it yet). Searches go to the alias, which moves to
 pass has filled it.
 
 Writes go to a second alias that only this index has, with `require_alias`: if somebody deletes the
-index, the alias is gone with it and writes fail. A write to the index's name would make Elasticsearch
+index, the alias is gone with it and writes fail. A write to the index's name would make the server
 create an index with guessed types.
 
 `_meta.pillowd` in the mapping holds the tail that owns the index, the epoch it was last written under,
@@ -20,22 +20,23 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
-from elasticsearch import BadRequestError, Elasticsearch, NotFoundError
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
-from pillows.transports.elasticsearch.encoder import DELETED_AT
-from pillows.transports.elasticsearch.errors import translate_errors
-from pillows.transports.elasticsearch.options import ElasticsearchOutput, flatten_settings
+from pillows.transports.common.search.client import AnswerError, SearchClient
+from pillows.transports.common.search.encoder import DELETED_AT
+from pillows.transports.common.search.errors import get_cause, translate_errors
+from pillows.transports.common.search.options import SearchOutput, flatten_settings
 
 _OWNER = "pillowd"
 
 #: Format of `_meta.pillowd`.
 _FORMAT = 1
 
-#: How long Elasticsearch remembers the version of a deleted document; by itself 60 s.
+#: How long the server remembers the version of a deleted document; by itself 60 s.
 _GC_DELETES = "1h"
 
 #: Query for everything but tombstones.
@@ -93,7 +94,7 @@ class IndexState:
     created: bool
 
 
-def make_spec(output: ElasticsearchOutput, *, build: int = 1) -> IndexSpec:
+def make_spec(output: SearchOutput, *, build: int = 1) -> IndexSpec:
     """Return the index of an output. Pure: the same options always give the same name."""
     mapping, alias_properties = dict(output.mapping), {}
     if output.deletes == "tombstone":
@@ -123,9 +124,9 @@ class OwnedIndex:
 
     def __init__(
         self,
-        client: Elasticsearch,
+        client: SearchClient,
         key: TailKey,
-        output: ElasticsearchOutput,
+        output: SearchOutput,
         *,
         predecessors: Collection[TailKey] = (),
     ) -> None:
@@ -142,7 +143,7 @@ class OwnedIndex:
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
-            names = self._client.indices.get(index=f"{self.spec.prefix}-*", features=["aliases"]).body
+            names = self._client.call("GET", f"/{quote(self.spec.prefix, safe='')}-*")
         suffixes = [name.removeprefix(f"{self.spec.prefix}-") for name in names]
         builds = [int(suffix) for suffix in suffixes if suffix.isdigit()]
         self.spec = replace(self.spec, build=max(builds, default=1))
@@ -178,13 +179,11 @@ class OwnedIndex:
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
-            mapping = self._client.indices.get_mapping(index=self.spec.name)[self.spec.name]["mappings"]
+            mapping = self._client.call("GET", self._path("_mapping"))[self.spec.name]["mappings"]
             meta = mapping.get("_meta", {})
             epoch = max(epoch, meta.get(_OWNER, {}).get("epoch", 0))
             owner = {**self._make_owner(), "epoch": epoch, "generation": edits}
-            _check_acknowledged(
-                self._client.indices.put_mapping(index=self.spec.name, meta={**meta, _OWNER: owner})
-            )
+            self._change("PUT", self._path("_mapping"), {"_meta": {**meta, _OWNER: owner}})
 
     def get_epoch(self) -> int:
         """Return the epoch that was last acquired.
@@ -194,7 +193,7 @@ class OwnedIndex:
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
-            found = self._client.indices.get_mapping(index=self.spec.name)[self.spec.name]
+            found = self._client.call("GET", self._path("_mapping"))[self.spec.name]
             return int(_get_owner(found).get("epoch", 0))
 
     def publish(self) -> None:
@@ -212,18 +211,12 @@ class OwnedIndex:
             ]
             if older:
                 removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
-                _check_acknowledged(
-                    self._client.indices.update_aliases(actions=[*removed, self._make_alias_action()])
-                )
+                self._change("POST", "/_aliases", {"actions": [*removed, self._make_alias_action()]})
 
     def _find_indices(self) -> dict[str, Any]:
         """Return the existing indices behind the alias, and ours."""
-        found: dict[str, Any] = self._client.indices.get(
-            index=[self.spec.alias, self.spec.name],
-            features=["aliases", "mappings"],
-            ignore_unavailable=True,
-            flat_settings=True,
-        ).body
+        names = ",".join(quote(name, safe="") for name in (self.spec.alias, self.spec.name))
+        found: dict[str, Any] = self._client.call("GET", f"/{names}", params={"ignore_unavailable": "true"})
         if self.spec.alias in found:
             raise ConfigError(
                 f"{self.spec.alias!r} is an index, so no alias can have that name.",
@@ -253,8 +246,10 @@ class OwnedIndex:
         if name is None:
             return
         try:
-            self._client.ingest.get_pipeline(id=name, summary=True)
-        except NotFoundError as error:
+            self._client.call("GET", f"/_ingest/pipeline/{quote(name, safe='')}")
+        except AnswerError as error:
+            if error.status != 404:
+                raise
             raise ConfigError(
                 f"There is no ingest pipeline {name!r}.", remedy="create it, or correct `pipeline`"
             ) from error
@@ -268,19 +263,21 @@ class OwnedIndex:
         if not shown:
             aliases[self.spec.alias] = self.spec.alias_properties
         try:
-            created = self._client.indices.create(
-                index=self.spec.name,
-                mappings={**self.spec.mapping, "_meta": meta},
-                settings=dict(self.spec.settings),
-                aliases=aliases,
+            self._change(
+                "PUT",
+                self._path(),
+                {
+                    "mappings": {**self.spec.mapping, "_meta": meta},
+                    "settings": self.spec.settings,
+                    "aliases": aliases,
+                },
             )
-        except BadRequestError as error:
-            if error.message == "resource_already_exists_exception":
+        except AnswerError as error:
+            if get_cause(error.body)[0] == "resource_already_exists_exception":
                 raise RetryableError(
                     f"The index {self.spec.name} was created by somebody just now."
                 ) from error
             raise
-        _check_acknowledged(created)
 
     def _complete(self, aliases: Mapping[str, Any], *, shown: bool) -> None:
         """Give an existing index the aliases that it lacks."""
@@ -290,29 +287,33 @@ class OwnedIndex:
         if not shown:
             actions.append(self._make_alias_action())
         if actions:
-            _check_acknowledged(self._client.indices.update_aliases(actions=actions))
+            self._change("POST", "/_aliases", {"actions": actions})
 
     def _make_alias_action(self) -> Mapping[str, Any]:
         return {"add": {"index": self.spec.name, "alias": self.spec.alias, **self.spec.alias_properties}}
 
     def _is_empty(self) -> bool:
-        self._client.indices.refresh(index=self.spec.name)
-        answer = self._client.search(
-            index=self.spec.name,
-            size=0,
-            terminate_after=1,
-            track_total_hits=True,
-            allow_partial_search_results=False,
+        self._client.call("POST", self._path("_refresh"))
+        answer = self._client.call(
+            "POST",
+            self._path("_search"),
+            params={"allow_partial_search_results": "false"},
+            body={"size": 0, "terminate_after": 1, "track_total_hits": True},
         )
         return bool(answer["hits"]["total"]["value"] == 0)
+
+    def _path(self, of: str = "") -> str:
+        """Return the path of the index, or of something that it has."""
+        return f"/{quote(self.spec.name, safe='')}" + (f"/{of}" if of else "")
+
+    def _change(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+        """Change the cluster's state. Unless it is acknowledged it may still be applied, so repeat it."""
+        if not self._client.call(method, path, body=body)["acknowledged"]:
+            raise RetryableError(
+                f"{self._client.PRODUCT} did not acknowledge a change of the cluster's state in time."
+            )
 
 
 def _get_owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
     owner = index["mappings"].get("_meta", {}).get(_OWNER, {})
     return owner if isinstance(owner, Mapping) else {}
-
-
-def _check_acknowledged(answer: Any) -> None:
-    """Raise for an unacknowledged change of the cluster state, to repeat it: it may still be applied."""
-    if not answer["acknowledged"]:
-        raise RetryableError("Elasticsearch did not acknowledge a change of the cluster's state in time.")

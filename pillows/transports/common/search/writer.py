@@ -9,13 +9,12 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-import gevent
-from elasticsearch import ApiError, Elasticsearch, TransportError
-
-from pillows.errors import AccessError, FatalError, RetryableError
+from pillows.errors import AccessError, FatalError, PillowError, RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
-from pillows.transports.elasticsearch.encoder import (
+from pillows.transports.common.blocking import SerialWorker
+from pillows.transports.common.search.client import NDJSON, AnswerError, SearchClient
+from pillows.transports.common.search.encoder import (
     DELETED_AT,
     MAX_OPERATIONS,
     Operation,
@@ -24,7 +23,7 @@ from pillows.transports.elasticsearch.encoder import (
     encode_purge,
     encode_removal,
 )
-from pillows.transports.elasticsearch.errors import (
+from pillows.transports.common.search.errors import (
     RESTORE_REMEDY,
     BulkResult,
     ItemVerdict,
@@ -36,14 +35,26 @@ from pillows.transports.elasticsearch.errors import (
     parse_stored_version,
     translate_errors,
 )
-from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
-from pillows.transports.elasticsearch.schema import VISIBLE, IndexSpec, OwnedIndex
+from pillows.transports.common.search.options import SearchConnection, SearchOutput
+from pillows.transports.common.search.schema import VISIBLE, IndexSpec, OwnedIndex
 
 #: The parts of an answer that are read.
 _ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 
 #: Hits per page of a search.
 _PAGE = 1_000
+
+#: Parameter of a search that is an error unless all shards answer.
+_WHOLE = {"allow_partial_search_results": "false"}
+
+#: Part of a search that asks for ids and versions.
+_VERSIONS = {"size": _PAGE, "version": True, "_source": False}
+
+#: Parameters of a look-up by ids that asks for versions.
+_LOOKUP = {"_source": "false", "filter_path": "docs._id,docs._version,docs.found,docs.error"}
+
+#: How long the server keeps a search between two pages.
+_SCROLL = "5m"
 
 #: The fastest level: even so, 500-byte documents shrink to a quarter.
 _GZIP_LEVEL = 1
@@ -56,7 +67,7 @@ def make_bulk_path(spec: IndexSpec) -> str:
     return f"/{quote(spec.write_alias, safe='')}/_bulk"
 
 
-def make_bulk_params(output: ElasticsearchOutput, connection: ElasticsearchConnection) -> dict[str, str]:
+def make_bulk_params(output: SearchOutput, connection: SearchConnection) -> dict[str, str]:
     """Return the parameters of the bulk requests."""
     # The server's timeout is shorter than ours: its answer has the outcome of each document, our
     # timeout has none.
@@ -72,18 +83,27 @@ class IndexWriter:
         client: the cluster.
         index: the index.
         connection: size limit, timeout and compression of requests.
+        compressor: compresses, in a thread that no other target has.
     """
 
-    def __init__(self, client: Elasticsearch, index: OwnedIndex, connection: ElasticsearchConnection) -> None:
+    def __init__(
+        self,
+        client: SearchClient,
+        index: OwnedIndex,
+        connection: SearchConnection,
+        compressor: SerialWorker,
+    ) -> None:
+        self._compressor = compressor
         self._client = client
         self._index = index
         self._max_request = connection.max_request
-        self._headers = {"accept": "application/json", "content-type": "application/x-ndjson"}
+        self._headers = {"content-type": NDJSON}
         if connection.compress:
             self._headers["content-encoding"] = "gzip"
         self._tombstones = index.output.deletes == "tombstone"
         self._alias = index.spec.write_alias
         self._path = make_bulk_path(index.spec)
+        self._read_path = f"/{quote(index.spec.name, safe='')}"
         self._params = make_bulk_params(index.output, connection)
 
     def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, result: BulkResult) -> None:
@@ -126,13 +146,11 @@ class IndexWriter:
             RetryableError, FatalError: see `replace`.
         """
         with translate_errors():
-            answer = self._client.search(
-                index=self._index.spec.name,
-                query={"range": {DELETED_AT: {"lt": int(self._get_expiry() * 1000)}}},
-                size=_PAGE,
-                version=True,
-                source=False,
-                allow_partial_search_results=False,
+            answer = self._client.call(
+                "POST",
+                f"{self._read_path}/_search",
+                params=_WHOLE,
+                body={"query": {"range": {DELETED_AT: {"lt": int(self._get_expiry() * 1000)}}}, **_VERSIONS},
             )
         hits = answer["hits"]["hits"]
         result = BulkResult()
@@ -161,14 +179,14 @@ class IndexWriter:
 
     def _send(self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]) -> None:
         try:
-            answer = self._client.perform_request(
+            answer = self._client.call(
                 "POST",
                 self._path,
                 params=self._params,
                 headers=self._headers,
                 body=self._compress(b"".join([operation.body for operation in request])),
-            ).body
-        except ApiError as error:
+            )
+        except AnswerError as error:
             if len(request) > 1 or not is_document_at_fault(error):
                 raise
             (operation,) = request
@@ -177,11 +195,10 @@ class IndexWriter:
             self._sort(request, answer, result, conflicts)
 
     def _compress(self, body: bytes) -> bytes:
-        """Return the body as it is sent. The client would compress in our thread, and so block the hub."""
+        """Return the body as it is sent. A client would compress in the hub's thread, and so block it."""
         if "content-encoding" not in self._headers:
             return body
-        packed: bytes = gevent.get_hub().threadpool.apply(gzip.compress, (body, _GZIP_LEVEL))
-        return packed
+        return self._compressor.run(gzip.compress, body, _GZIP_LEVEL)
 
     def _sort(
         self,
@@ -219,7 +236,7 @@ class IndexWriter:
             result.retry[operation.id] = reason
         elif outcome is ItemVerdict.ACCESS:
             raise AccessError(
-                f"Elasticsearch does not let us write: {reason}",
+                f"{self._client.PRODUCT} does not let us write: {reason}",
                 remedy=f"give our user or key the privilege `write` on {self._alias!r}",
             )
         else:
@@ -255,15 +272,14 @@ class IndexWriter:
     def _get_versions(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the stored versions of the ids that have a document, refreshed or not."""
         with translate_errors():
-            answer = self._client.mget(
-                index=self._alias,
-                ids=list(ids),
-                source=False,
-                filter_path="docs._id,docs._version,docs.found,docs.error",
+            answer = self._client.call(
+                "POST", f"/{quote(self._alias, safe='')}/_mget", params=_LOOKUP, body={"ids": list(ids)}
             )
         failed = [one["error"] for one in answer["docs"] if "error" in one]
         if failed:
-            raise RetryableError(f"Elasticsearch could not look up documents: {failed[0].get('reason')}")
+            raise RetryableError(
+                f"{self._client.PRODUCT} could not look up documents: {failed[0].get('reason')}"
+            )
         return {one["_id"]: one["_version"] for one in answer["docs"] if one["found"]}
 
     def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
@@ -271,48 +287,49 @@ class IndexWriter:
         query: Mapping[str, Any] = VISIBLE
         if ids is not None:
             query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
-        yield from self._search(query, "_shard_doc")
+        yield from self._search(query, "_doc")
 
     def _find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of the documents with a lower version, lowest first, as of now."""
+        """Yield pages of the documents with a lower version, as of now."""
         query = VISIBLE if self._tombstones else {"match_all": {}}
-        for hits in self._search(query, "_version"):
+        order = self._client.SWEEP_ORDER
+        for hits in self._search(query, order):
             older = [hit for hit in hits if hit["_version"] < least]
             if older:
                 yield older
-            if len(older) < len(hits):
-                return
+            if len(older) < len(hits) and order == "_version":
+                return  # all others are newer
 
-    def _search(self, query: Mapping[str, Any], by: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+    def _search(self, query: Mapping[str, Any], order: str) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield pages of the hits of a query, in the given order, as of now."""
-        name = self._index.spec.name
         with translate_errors():
-            self._client.indices.refresh(index=name)
-            pit = self._client.open_point_in_time(index=name, keep_alive="5m")["id"]
+            self._client.call("POST", f"{self._read_path}/_refresh")
+            page = self._client.call(
+                "POST",
+                f"{self._read_path}/_search",
+                params={**_WHOLE, "scroll": _SCROLL},
+                body={"query": query, "sort": [order], **_VERSIONS},
+            )
         try:
-            after: list[Any] | None = None
             while True:
-                with translate_errors():
-                    answer = self._client.search(
-                        pit={"id": pit, "keep_alive": "5m"},
-                        query=query,
-                        sort=[{by: "asc"}],
-                        search_after=after,
-                        size=_PAGE,
-                        version=True,
-                        source=False,
-                        track_total_hits=False,
-                        allow_partial_search_results=False,
-                    )
-                hits = answer["hits"]["hits"]
+                self._check_shards(page)
+                hits = page["hits"]["hits"]
                 if hits:
                     yield hits
                 if len(hits) < _PAGE:
                     return
-                after = hits[-1]["sort"]
+                body = {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]}
+                with translate_errors():
+                    page = self._client.call("POST", "/_search/scroll", body=body)
         finally:
-            with suppress(ApiError, TransportError):  # it expires by itself
-                self._client.close_point_in_time(id=pit)
+            with suppress(AnswerError, PillowError):  # it expires by itself
+                self._client.call("DELETE", "/_search/scroll", body={"scroll_id": page["_scroll_id"]})
+
+    def _check_shards(self, page: Mapping[str, Any]) -> None:
+        """Refuse a page that lacks the hits of a shard: a later page is no error then."""
+        failed = page["_shards"]["failed"]
+        if failed or page["timed_out"]:
+            raise RetryableError(f"{self._client.PRODUCT} could not search {failed} of the index's shards.")
 
 
 def _removes(operation: Operation) -> bool:
@@ -321,6 +338,6 @@ def _removes(operation: Operation) -> bool:
 
 def _check_removed(result: BulkResult) -> None:
     for id, reason in result.dead.items():
-        raise FatalError(f"Elasticsearch refuses to remove {id!r}: {reason}")
+        raise FatalError(f"The server refuses to remove {id!r}: {reason}")
     for id, reason in result.retry.items():
-        raise RetryableError(f"Elasticsearch did not remove {id!r}: {reason}")
+        raise RetryableError(f"The server did not remove {id!r}: {reason}")

@@ -1,9 +1,9 @@
 """Documents in the bulk format. Nothing here waits.
 
 Every operation carries `version: write_version(epoch, leaf_version)` with `version_type: external`:
-Elasticsearch then refuses (409) what is not newer than what it has, and a replay costs no indexing.
+the server then refuses (409) what is not newer than what it has, and a replay costs no indexing.
 
-A document passes through as the bytes that CouchDB sent. Only `_id` must go, since Elasticsearch
+A document passes through as the bytes that CouchDB sent. Only `_id` must go, since an index
 takes no field of that name; CouchDB writes it first, so it is cut off without parsing.
 """
 
@@ -22,7 +22,7 @@ from pillows.strict_json import run_deeply
 #: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
 DELETED_AT = "pillowd_deleted_at"
 
-#: Elasticsearch's limit of an `_id`; a single longer one fails the whole request.
+#: The servers' limit of an `_id`; a single longer one fails the whole request.
 MAX_ID_BYTES = 512
 
 #: Operations per request: reading a longer answer would block the hub for too long.
@@ -137,4 +137,4 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
 
 def _describe_long_id(id: str) -> str | None:
     size = len(id.encode())
-    return f"its id has {size} bytes, Elasticsearch takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else None
+    return f"its id has {size} bytes, an index takes {MAX_ID_BYTES}" if size > MAX_ID_BYTES else None

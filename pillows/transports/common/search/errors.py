@@ -1,4 +1,4 @@
-"""Elasticsearch's answers and errors: the outcome of each operation, and failures as ours."""
+"""Answers and errors: the outcome of each operation, and failures as ours."""
 
 from __future__ import annotations
 
@@ -9,37 +9,33 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
-import urllib3
-from elasticsearch import (
-    ApiError,
-    ConnectionTimeout,
-    SerializationError,
-    TransportError,
-    UnsupportedProductError,
-)
-
 from pillows.couch.errors import retry_after
 from pillows.couch.exception_chain import is_untrusted_certificate
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, PillowError, RetryableError
 from pillows.models import WriteResult
+from pillows.transports.common.search.client import AnswerError
 
 #: Errors that pass, with any status: a blocked index answers 403 or 429, a closed one 400 (all
-#: recorded on 9.5).
+#: recorded on Elasticsearch 9.5; OpenSearch 3.8 has a name of its own for two of them).
 PASSING_ERRORS = frozenset(
     {
         "circuit_breaking_exception",
         "cluster_block_exception",
+        "cluster_manager_not_discovered_exception",
         "es_rejected_execution_exception",
         "index_closed_exception",
         "master_not_discovered_exception",
         "no_shard_available_action_exception",
+        "opensearch_rejected_execution_exception",
         "process_cluster_event_timeout_exception",
+        "rejected_execution_exception",
+        "search_context_missing_exception",
         "search_phase_execution_exception",
         "unavailable_shards_exception",
     }
 )
 
-#: Statuses of Elasticsearch without a master or with closed shards, and of a balancer without it.
+#: Statuses of a cluster without a master or with closed shards, and of a balancer without it.
 _NOT_SERVING = {502, 503, 504}
 
 RESTORE_REMEDY = "restore the index from a snapshot, or `pillowd checkpoint reset KEY` to fill a new one"
@@ -104,11 +100,11 @@ def classify(status: int, item: Mapping[str, Any]) -> ItemVerdict:
 def is_document_at_fault(error: Exception) -> bool:
     """Return whether a request was rejected for one of its documents, so that parts of it may pass.
 
-    A 413 comes without a body; a 400 without Elasticsearch's form comes from a proxy.
+    A 413 comes without a body; a 400 without a JSON error comes from a proxy.
     """
-    if not isinstance(error, ApiError):
+    if not isinstance(error, AnswerError):
         return False
-    status, (type_, _) = error.meta.status, get_cause(error.body)
+    status, (type_, _) = error.status, get_cause(error.body)
     if status == 413 or exceeds_memory_limit(error.body):
         return True
     return status == 400 and bool(type_) and type_ not in PASSING_ERRORS
@@ -118,16 +114,16 @@ def exceeds_memory_limit(body: object) -> bool:
     """Return whether an operation alone is larger than the memory that a node has for all of them.
 
     Args:
-        body: of a 429 answer, or of an item with that status. Elasticsearch (`IndexingPressure`) names the
+        body: of a 429 answer, or of an item with that status. The server (`IndexingPressure`) names the
             operation's size and the limit (`indexing_pressure.memory.limit`) in the reason only.
     """
     found = _MEMORY_LIMIT.search(get_cause(body)[1])
     return found is not None and int(found[1]) > int(found[2])
 
 
-def describe_rejection(error: ApiError, size_bytes: int) -> str:
+def describe_rejection(error: AnswerError, size_bytes: int) -> str:
     """Return why a request with one document was rejected."""
-    if error.meta.status == 413:
+    if error.status == 413:
         return f"with {size_bytes} bytes it is larger than the server takes (http.max_content_length)"
     return describe_cause(error.body)
 
@@ -136,14 +132,14 @@ def describe_cause(body: object) -> str:
     """Return the error in an answer or item, with a remedy for one that only the server's settings cure."""
     text = " ".join(get_cause(body))
     if exceeds_memory_limit(body):
-        return f"{text}: give Elasticsearch more heap, or raise indexing_pressure.memory.limit"
+        return f"{text}: give the server more heap, or raise indexing_pressure.memory.limit"
     return text
 
 
 def parse_stored_version(item: Mapping[str, Any]) -> int | None:
     """Return the stored version that a conflict names; None if it names none.
 
-    The number is part of the reason only. Elasticsearch shows the version of a deleted document
+    The number is part of the reason only. The servers show the version of a deleted document
     nowhere else, so this is a last resort, and nothing relies on it.
     """
     found = _CURRENT_VERSION.search(get_cause(item)[1])
@@ -152,47 +148,43 @@ def parse_stored_version(item: Mapping[str, Any]) -> int | None:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise the client's errors as ours; see `to_pillow_error`."""
+    """Raise an answer that is an error as one of ours; see `to_pillow_error`."""
     try:
         yield
-    except (ApiError, TransportError) as error:
+    except AnswerError as error:
         raise to_pillow_error(error) from error
 
 
-def to_pillow_error(error: ApiError | TransportError) -> PillowError:
-    """Return an error of the client as one of ours."""
-    if isinstance(error, ApiError):
-        return _to_answer_error(error)
-    cause = error.__cause__ or error
-    if isinstance(cause, PillowError):
-        return cause
-    if is_untrusted_certificate(error):
-        return AccessError(
-            f"The certificate of Elasticsearch is not trusted: {cause}.",
-            remedy="set `ca_bundle` to its certificate authority",
-        )
-    if isinstance(error, SerializationError):
-        return RetryableError(str(error.message))
-    # The client's own message is "Connection error"; the reason is in its cause.
-    opened = not any(isinstance(one, urllib3.exceptions.ConnectTimeoutError) for one in error.errors)
-    if isinstance(error, ConnectionTimeout) and opened:
-        return RetryableError(str(cause))  # the server may be at work
-    return AwayError(str(cause))
-
-
-def _to_answer_error(error: ApiError) -> PillowError:
-    if isinstance(error, UnsupportedProductError):
-        return ConfigError("The server does not say that it is Elasticsearch.", remedy="correct `hosts`")
-    status, (type_, reason) = error.meta.status, get_cause(error.body)
-    text = f"Elasticsearch answered {status}: {type_} {reason}".strip()
+def to_pillow_error(error: AnswerError) -> PillowError:
+    """Return an answer that is an error as one of ours."""
+    status, (type_, reason) = error.status, get_cause(error.body)
+    text = f"{error.product} answered {status}: {type_} {reason}".strip()
     if type_ in PASSING_ERRORS or status in {408, 429} or status >= 500:
         kind = AwayError if status in _NOT_SERVING else RetryableError
-        return kind(text, retry_after_seconds=retry_after(error.meta.headers, now=time.time()))
+        return kind(text, retry_after_seconds=retry_after(error.headers, now=time.time()))
     if status in {401, 403}:
         return AccessError(text, remedy="check `auth`, and the privileges of that user or key")
     if status == 404:
         return FatalError(text, remedy=RESTORE_REMEDY)
     return ConfigError(text)
+
+
+def to_connection_error(product: str, cause: BaseException, *, is_late: bool) -> PillowError:
+    """Return why a request has no answer, as one of our errors.
+
+    Args:
+        product: the server's name.
+        cause: what the client's error is caused by.
+        is_late: whether the request was sent, and the answer did not come in time: the server may be at work.
+    """
+    if isinstance(cause, PillowError):
+        return cause
+    if is_untrusted_certificate(cause):
+        return AccessError(
+            f"The certificate of {product} is not trusted: {cause}.",
+            remedy="set `ca_bundle` to its certificate authority",
+        )
+    return RetryableError(str(cause)) if is_late else AwayError(str(cause))
 
 
 def get_cause(body: object) -> tuple[str, str]:

@@ -1,0 +1,134 @@
+"""Settings that a cluster of either product has, and those of one index."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from pillows.options import Duration, Options, OutputOptions, Size
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
+from pillows.transports.common.addresses import to_server_address
+
+#: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
+#: 255 bytes at most, of which our suffixes need up to 20 (digest, build number and `-write`).
+_ALIAS = re.compile(r"(?![-_+.])[^A-Z\\/*?\"<>| ,#:\x00-\x1f]{1,235}")
+
+
+class SearchConnection(Options):
+    """A cluster.
+
+    Attributes:
+        hosts: base URLs of one or several nodes, with their ports.
+        ca_bundle: certificates to trust instead of the system's.
+        timeout: for one request; a bulk request that takes longer may still be applied.
+        max_request: bytes of one bulk request; a single larger document goes alone.
+        connections_per_node: requests in flight to one node.
+        compress: gzip what we send; worth it over a network, not on one machine.
+    """
+
+    hosts: tuple[str, ...] = Field(min_length=1)
+    ca_bundle: Path | None = None
+    timeout: Duration = Field(default=60.0, gt=0)
+    max_request: Size = Field(default=10 * 2**20, gt=0)
+    connections_per_node: int = Field(default=4, ge=1)
+    compress: bool = False
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts_are_urls(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if stray := find_stray_password(host):
+                raise ValueError(f"{stray}; {STRAY_PASSWORD_REMEDY}, in `auth`")
+            parts = urlsplit(host)
+            if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None:
+                raise ValueError("needs scheme, host and port, such as https://search.example:9200")
+            if parts.username is not None:
+                raise ValueError("holds a user or password; put them into `auth`, where they are never shown")
+        return hosts
+
+
+class SearchOutput(OutputOptions):
+    """One index.
+
+    Attributes:
+        index: the alias to search. The name of the index behind it ends with a digest of mapping and
+            settings and a build number, so a changed mapping is another index.
+        mapping: as in "Create index", without `mappings` around it.
+        settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
+        pipeline: an ingest pipeline for every document.
+        deletes: `hard` leaves nothing of a deleted document; its version is remembered for
+            `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under
+            its id, hidden from searches through the alias.
+        tombstone_ttl: when tombstones are removed.
+        many: not supported; rejected with an explanation.
+    """
+
+    ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("index",)
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl"})
+
+    index: str
+    mapping: Mapping[str, Any] = {}
+    settings: Mapping[str, Any] = {}
+    pipeline: str | None = None
+    deletes: Literal["hard", "tombstone"] = "hard"
+    tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
+    many: bool = False
+
+    def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
+        """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`."""
+        return frozenset((connection.type, to_server_address(host), self.index) for host in connection.hosts)
+
+    @field_validator("index")
+    @classmethod
+    def _check_name(cls, index: str) -> str:
+        if not _ALIAS.fullmatch(index):
+            raise ValueError(
+                'is not a valid index name; write it in lower case, without spaces and \\ / * ? " < > | , # :'
+            )
+        return index
+
+    @field_validator("mapping")
+    @classmethod
+    def _check_mapping(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+        if "mappings" in mapping:
+            raise ValueError("holds a key `mappings`; give what is under it, and its settings as `settings`")
+        return mapping
+
+    @model_validator(mode="after")
+    def _check_tombstones(self) -> SearchOutput:
+        if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
+            raise ValueError(
+                "with `deletes: tombstone` needs an indexed field; remove `enabled: false` from the mapping"
+            )
+        return self
+
+    @field_validator("many")
+    @classmethod
+    def _check_many(cls, many: bool) -> bool:
+        if many:
+            raise ValueError("a document has at most one row in an index; leave arrays inside the document")
+        return many
+
+
+def flatten_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings in one of the forms that both products accept: `index.number_of_shards`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            flat[key] = value
+    return {key if key.startswith("index.") else f"index.{key}": value for key, value in flat.items()}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value) if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{key}.{name}".rstrip("."): v for name, v in inner.items()}
+    return flat
