@@ -49,6 +49,8 @@ def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
     source = {name: getattr(settings.source, name) for name in _SHAPING}
     chosen = {name: value for name, value in source.items() if value != _default(settings.source, name)}
     more = {"source": chosen, "code": list(code)}
+    if settings.trigger is not None:  # older digests have no such field
+        wanted.add("trigger")
     shaping = shaped.model_dump(mode="json", include=wanted)
     return digest(shaping | {name: value for name, value in more.items() if value})
 

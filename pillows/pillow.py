@@ -28,8 +28,14 @@ from pillows.models import Change, ChangeBatch, Document, DocumentRows, Row, che
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
 from pillows.stages.filters import Filter
-from pillows.stages.transforms import ChunkedTransform, Transform
-from pillows.stages.triggers import AttachmentTrigger, DocumentTrigger, ReadAttachment
+from pillows.stages.transforms import ChunkedTransform, PassThrough, Transform
+from pillows.stages.triggers import (
+    AttachmentTrigger,
+    DocumentTrigger,
+    PythonTrigger,
+    ReadAttachment,
+    Trigger,
+)
 from pillows.user_code import confine
 
 #: One change in this many is timed, the first of each batch among them: two looks at the clock for each
@@ -56,6 +62,7 @@ class Pillow:
         keep_departed: documents that leave the set keep their rows (append-only sources).
         keep_deleted: deleted documents keep their rows (append-only sources).
         max_attachment_bytes: attachments up to this size come with their documents; 0: stubs only.
+        extract: a trigger function of the user's; see `PythonTrigger`.
     """
 
     name: str
@@ -65,17 +72,25 @@ class Pillow:
     keep_departed: bool = False
     keep_deleted: bool = False
     max_attachment_bytes: int = 0
+    extract: Callable[[Change, Callable[[], Any]], Any] | None = None
 
-    def trigger(self, fetch: Callable[[Change], Document], read: ReadAttachment) -> DocumentTrigger:
+    @property
+    def needs_document(self) -> bool:
+        """Whether a document must be read to know which outputs it has rows in."""
+        is_whole = isinstance(self.transform, PassThrough) and self.extract is None
+        return self.filter.needs_document or not is_whole
+
+    def trigger(self, fetch: Callable[[Change], Document], read: ReadAttachment) -> Trigger:
         """Return the trigger, which extracts this pillow's documents.
 
         Args:
             fetch: reads a document that did not come with its change.
             read: reads an attachment.
         """
-        if not self.max_attachment_bytes:
-            return DocumentTrigger(fetch)
-        return AttachmentTrigger(fetch, read, max_bytes=self.max_attachment_bytes)
+        trigger = DocumentTrigger(fetch)
+        if self.max_attachment_bytes:
+            trigger = AttachmentTrigger(fetch, read, max_bytes=self.max_attachment_bytes)
+        return trigger if self.extract is None else PythonTrigger(self.extract, trigger)
 
 
 class Stages(NamedTuple):
@@ -104,7 +119,7 @@ class Pipeline:
         self,
         pillow: Pillow,
         *,
-        trigger: DocumentTrigger,
+        trigger: Trigger,
         pusher: Pusher[Item] | PartitionedPusher[Item],
         watermark: Watermark,
         observer: Observer,

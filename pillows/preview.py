@@ -10,11 +10,11 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.errors import FatalError
+from pillows.errors import FatalError, RetryableError
 from pillows.feed.base import Feed
 from pillows.models import Batch, Change, Document, DocumentRows, Row
 from pillows.pillow import Pillow, without_rows
-from pillows.stages.triggers import DocumentTrigger
+from pillows.stages.triggers import Trigger
 from pillows.transports.base import Transport
 from pillows.user_code import confine, describe_error
 
@@ -75,10 +75,14 @@ def previews(
         )
 
 
+class _SourceAwayError(Exception):
+    """The source could not be read; the cause says why."""
+
+
 class _ChangePreview:
     """The preview of one change, stage by stage."""
 
-    def __init__(self, pillow: Pillow, change: Change, trigger: DocumentTrigger) -> None:
+    def __init__(self, pillow: Pillow, change: Change, trigger: Trigger) -> None:
         self._pillow = pillow
         self._change = change
         self._trigger = trigger
@@ -110,7 +114,9 @@ class _ChangePreview:
         if not kept:
             keeps_rows = self._pillow.keep_deleted if self._change.deleted else self._pillow.keep_departed
             return None if keeps_rows else without_rows(self._change)
-        document = self._document = self._trigger(self._change)
+        document = self._document = self._try_stage("trigger", self._extract)
+        if document is None:
+            return None
         if document.deleted:
             self._filter_text += "; it was deleted since"
             return None if self._pillow.keep_deleted else without_rows(document)
@@ -118,6 +124,12 @@ class _ChangePreview:
         if rows is None:
             return None
         return DocumentRows(id=document.id, rev=document.rev, leaf_version=document.leaf_version, rows=rows)
+
+    def _extract(self) -> Document:
+        try:
+            return self._trigger(self._change)
+        except RetryableError as error:  # of the source: nothing is wrong with the document
+            raise _SourceAwayError from error
 
     def _is_kept(self) -> bool:
         if self._change.deleted:
@@ -139,6 +151,8 @@ class _ChangePreview:
             return step()
         except FatalError:
             raise
+        except _SourceAwayError as error:
+            raise error.__cause__ or error from None
         except BaseException as error:  # noqa: BLE001 - it would become a dead letter, and is shown as one
             self._errors[stage] = describe_error(confine(error), with_text=True)
             self._filter_text = self._filter_text or "failed"

@@ -33,7 +33,7 @@ def register(kind: str, name: str) -> Callable[[_Named], _Named]:
     """Register a class or function of a user's module under a name that configuration can use.
 
     Args:
-        kind: `filter`, `transform` or `transport`.
+        kind: `filter`, `trigger`, `transform` or `transport`.
         name: what configuration calls it.
 
     Raises:

@@ -15,7 +15,6 @@ from pillows.models import Change
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.stages.filters import Filter, KeepAll
-from pillows.verify.verifier import needs_documents
 
 
 def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedPool) -> Feed:
@@ -37,7 +36,7 @@ def build_ids_feed(
 ) -> CouchFeed:
     """Build a feed for a comparison: documents come along only where the pillow's filter needs them."""
     connection, source = _source(config, key)
-    if needs_documents(pillow):
+    if pillow.needs_document:
         return CouchFeed(connection, source, clock=clock, observer=observer, tail=key)
     ids = source.model_copy(update={"documents": "bulk_get"})  # the prefilter then fetches none
     return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, tail=key)

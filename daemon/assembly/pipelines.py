@@ -1,4 +1,4 @@
-"""Build the pipeline of a pillow: filter, transforms, transports."""
+"""Build the pipeline of a pillow: filter, trigger, transforms, transports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoints import TailKey
 from daemon.config.models import Config, PillowConfig, TransportConfig
-from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.pipeline import FilterOptions, FunctionOptions, StepOptions
 from daemon.config.plugins import add_plugins, find_function
 from pillows import registry
 from pillows.pillow import Pillow
@@ -24,7 +24,7 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
     Args:
         name: the pillow's name.
         settings: its configuration.
-        folders: where modules may register filters and transforms (`daemon.plugins_path`).
+        folders: where modules may register filters, triggers and transforms (`daemon.plugins_path`).
 
     Raises:
         ConfigError: a function cannot be found.
@@ -38,6 +38,7 @@ def build_pillow(name: str, settings: PillowConfig, folders: Sequence[Path] = ()
         keep_departed=settings.source.on_filtered == "ignore",
         keep_deleted=settings.source.deletes == "ignore",
         max_attachment_bytes=settings.attachments.max_size if settings.attachments.fetch else 0,
+        extract=_find_function(settings.trigger, folders) if settings.trigger is not None else None,
     )
 
 
@@ -66,10 +67,11 @@ def _filter(settings: FilterOptions | None, folders: Sequence[Path]) -> Filter:
         return KeepAll()
     if settings.jmespath is not None:
         return JmespathFilter(settings.jmespath)
-    function = find_function(
-        "filter", python=settings.python, name=settings.name, args=settings.args, folders=folders
-    )
-    return PythonFilter(function, needs_document=settings.needs_document)
+    return PythonFilter(_find_function(settings, folders), needs_document=settings.needs_document)
+
+
+def _find_function(part: FunctionOptions, folders: Sequence[Path]) -> Callable[..., Any]:
+    return find_function(part.kind, python=part.python, name=part.name, args=part.args, folders=folders)
 
 
 def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Sequence[Path]) -> Transform:
@@ -85,9 +87,7 @@ def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Se
 
 def _step(settings: StepOptions, folders: Sequence[Path]) -> DeclarativeStep | Callable[[Any], Any]:
     if settings.is_python:
-        return find_function(
-            "transform", python=settings.python, name=settings.name, args=settings.args, folders=folders
-        )
+        return _find_function(settings, folders)
     rows = {
         output: ChildRows(each=child.each, fields=child.fields, parent=child.parent)
         for output, child in settings.rows.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from daemon.config.models import Config
-from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.pipeline import FunctionOptions
 from daemon.config.plugins import add_plugins, find_function
 from daemon.config.problems import ConfigProblem, KeyPath
 from pillows.errors import ConfigError
@@ -28,7 +28,7 @@ def check_functions(config: Config) -> list[ConfigProblem]:
     return [problem for problem in found if problem is not None]
 
 
-def _check_function(config: Config, path: KeyPath, part: FilterOptions | StepOptions) -> ConfigProblem | None:
+def _check_function(config: Config, path: KeyPath, part: FunctionOptions) -> ConfigProblem | None:
     path = (*path, "python" if part.python is not None else "name")
     folders = config.daemon.plugins_path
     try:

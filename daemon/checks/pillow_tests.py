@@ -12,6 +12,7 @@ from daemon.assembly.pipelines import build_pillow
 from daemon.config.models import Config
 from daemon.config.pipeline import CaseOptions
 from daemon.config.problems import ConfigProblem
+from pillows.errors import ConfigError
 from pillows.models import Change, Document
 from pillows.pillow import Pillow
 from pillows.user_code import confine, describe_error
@@ -79,13 +80,17 @@ def _make_change(case: CaseOptions) -> Change:
     )
 
 
+def _refuse_reading(change: Change) -> Document:
+    raise ConfigError(f"The test has no document {change.id!r}.")
+
+
 def _make_rows(pillow: Pillow, change: Change, *, skip_design: bool) -> dict[str, list[Any]]:
     if skip_design and change.id.startswith("_design/"):
         return {}
     if change.deleted or not pillow.filter(change):
         return {}
-    document = Document(id=change.id, rev=change.rev, leaf_version=1, deleted=False, raw=change.raw)
-    made = pillow.transform(document)
+    document = pillow.trigger(_refuse_reading, lambda *_: None)(change)
+    made = {} if document.deleted else pillow.transform(document)
     # As JSON, since the expected rows are written in JSON's types.
     return {output: [json.loads(msgspec.json.encode(row)) for row in rows] for output, rows in made.items()}
 

@@ -13,7 +13,15 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
-from daemon.config.pipeline import AttachmentOptions, CaseOptions, FilterOptions, StepOptions, Steps
+from daemon.config.pipeline import (
+    AttachmentOptions,
+    CaseOptions,
+    FilterOptions,
+    FunctionOptions,
+    StepOptions,
+    Steps,
+    TriggerOptions,
+)
 from daemon.config.problems import ConfigProblem, KeyPath, Place
 from daemon.config.yaml.nodes import Node
 from pillows.dead_letters.dead_letter import ErrorOptions
@@ -134,6 +142,7 @@ class PillowConfig(Options):
         outputs: names of its outputs; a transport without `outputs` writes the first. By default one output
             with the pillow's name.
         filter: chooses the documents; all by default.
+        trigger: takes the document out of a change; by default the document that the change is about.
         transform: makes rows from a document; by default the document itself. One step, or a list.
         attachments: see `AttachmentOptions`.
         transport: the targets of the rows.
@@ -146,6 +155,7 @@ class PillowConfig(Options):
     source: SourceOptions
     outputs: tuple[Annotated[str, Field(pattern=NAME)], ...] = ()
     filter: FilterOptions | None = None
+    trigger: TriggerOptions | None = None
     transform: Steps | None = None
     attachments: AttachmentOptions = AttachmentOptions()
     transport: tuple[TransportConfig, ...]
@@ -154,11 +164,13 @@ class PillowConfig(Options):
     tests: tuple[CaseOptions, ...] = ()
 
     @property
-    def functions(self) -> list[tuple[KeyPath, FilterOptions | StepOptions]]:
-        """The filter and steps that call a function, each with its key path, in the order of the pipeline."""
-        found: list[tuple[KeyPath, FilterOptions | StepOptions]] = []
+    def functions(self) -> list[tuple[KeyPath, FunctionOptions]]:
+        """The parts that call a function, each with its key path, in the order of the pipeline."""
+        found: list[tuple[KeyPath, FunctionOptions]] = []
         if self.filter is not None and self.filter.jmespath is None:
             found.append((("filter",), self.filter))
+        if self.trigger is not None:
+            found.append((("trigger",), self.trigger))
         for index, step in enumerate(self.steps):
             if step.is_python:
                 is_list = isinstance(self.transform, tuple)

@@ -1,4 +1,4 @@
-"""The settings of a pillow's pipeline: filter, transform, attachments, tests."""
+"""The settings of a pillow's pipeline: filter, trigger, transform, attachments, tests."""
 
 from __future__ import annotations
 
@@ -51,6 +51,29 @@ class FilterOptions(Options):
             raise ValueError("needs one of `python`, `name` and `jmespath`; give exactly one")
         if self.args and self.jmespath is not None:
             raise ValueError("has `args`, which only a python function takes; remove them")
+        return self
+
+
+class TriggerOptions(Options):
+    """The trigger that takes a document out of a change: a python function.
+
+    Attributes:
+        python: `module:function`; gets the change and a function that reads its document, and returns the
+            document, or None if there is none.
+        name: name of a registered function, instead of `python`.
+        args: keyword arguments for that function; a class is made with them once.
+    """
+
+    kind: ClassVar[str] = "trigger"
+
+    python: str | None = Field(default=None, pattern=_FUNCTION)
+    name: str | None = None
+    args: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.python is None) == (self.name is None):
+            raise ValueError("needs one of `python` and `name`; give exactly one")
         return self
 
 
@@ -236,3 +259,7 @@ def _check_paths(paths: Any, check: Callable[[str], object]) -> None:
             check(path)
         except ValueError as error:
             raise ValueError(f"{error}; see https://jmespath.org for expressions") from error
+
+
+#: A part of a pipeline that may call a function.
+FunctionOptions = FilterOptions | TriggerOptions | StepOptions

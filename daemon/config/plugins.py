@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config.models import PillowConfig
-from daemon.config.pipeline import FilterOptions, StepOptions
+from daemon.config.pipeline import FunctionOptions
 from daemon.config.trust import check_folder
 from pillows import registry
 from pillows.errors import ConfigError
@@ -58,11 +58,11 @@ def find_function(
     name: str | None,
     args: Mapping[str, Any],
     folders: Sequence[Path],
-) -> Callable[[Any], Any]:
-    """Return the function of a filter or of a transform's step, bound to its arguments.
+) -> Callable[..., Any]:
+    """Return the function of a filter, a trigger or a transform's step, bound to its arguments.
 
     Args:
-        kind: `filter` or `transform`.
+        kind: `filter`, `trigger` or `transform`.
         python: `module:function`; None if it has a name.
         name: its name in `@register(kind, name)`, or in the entry point group `pillowd.<kind>s`.
         args: keyword arguments. A function gets them with each call; a class is made with them once.
@@ -107,7 +107,7 @@ def digest_functions(pillow: PillowConfig, folders: Sequence[Path]) -> list[str]
     return [digest_module(_find_module(part, folders)) for _, part in pillow.functions]
 
 
-def _find_module(part: FilterOptions | StepOptions, folders: Sequence[Path]) -> str:
+def _find_module(part: FunctionOptions, folders: Sequence[Path]) -> str:
     """Return the module that was named; for a registered function, the module it was written in."""
     found: Any = find_named(part.kind, python=part.python, name=part.name, folders=folders)
     if part.python is not None:
@@ -145,7 +145,7 @@ def _find_registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[
     return function
 
 
-def _instantiate(cls: type, args: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _instantiate(cls: type, args: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         instance = cls(**args)
     except BaseException as error:
@@ -155,7 +155,7 @@ def _instantiate(cls: type, args: Mapping[str, Any]) -> Callable[[Any], Any]:
         ) from error
     if not callable(instance):
         raise ConfigError(f"{cls.__qualname__} can't be called", remedy="give it a method `__call__`")
-    function: Callable[[Any], Any] = instance
+    function: Callable[..., Any] = instance
     return function
 
 

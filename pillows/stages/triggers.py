@@ -8,10 +8,17 @@ from typing import Any
 
 import msgspec
 
+from pillows import strict_json
+from pillows.errors import PermanentError
 from pillows.models import Change, Document
+from pillows.stages.transforms import copy_doc
 
 #: Reads an attachment: id, revision, name, bytes at most -> its content; None where there is none, or more.
 ReadAttachment = Callable[[str, str, str, int], bytes | None]
+
+
+#: Extracts the document of a change.
+Trigger = Callable[[Change], Document]
 
 
 class DocumentTrigger:
@@ -73,3 +80,70 @@ class AttachmentTrigger(DocumentTrigger):
             return stub
         known = {key: value for key, value in stub.items() if key != "stub"}
         return {**known, "data": b64encode(content).decode()}
+
+
+class PythonTrigger:
+    """Asks a python function for the document.
+
+    Args:
+        function: gets the `Change`, and a function `read` that returns the parsed document, its own to
+            change, or None if it is deleted by now. It returns the document, or None if there is none:
+            then the pillow treats it as deleted.
+        trigger: what `read` asks.
+    """
+
+    def __init__(self, function: Callable[[Change, Callable[[], Any]], Any], trigger: Trigger) -> None:
+        self._function = function
+        self._trigger = trigger
+
+    def __call__(self, change: Change) -> Document:
+        """Return what the function makes of a change.
+
+        Raises:
+            PermanentError: it returned something else than a document.
+        """
+        reading = _Reading(self._trigger, change)
+        fields = self._function(change, reading.read)
+        if reading.error is not None:  # that the function has caught
+            raise reading.error
+        found = reading.document
+        # A deletion has the same version as what the function may have made of it.
+        if fields is None or (found is not None and found.deleted):
+            return _with_fields(found or change, None)
+        if not isinstance(fields, Mapping):
+            raise PermanentError(f"The trigger returned {type(fields).__name__}; it must return a document")
+        return _with_fields(found or change, strict_json.encode(fields, "document"))
+
+
+class _Reading:
+    """Reads the document of a change when it is first asked for.
+
+    Attributes:
+        document: what was read; None if nobody asked.
+        error: why it could not be read.
+    """
+
+    def __init__(self, trigger: Trigger, change: Change) -> None:
+        self._trigger = trigger
+        self._change = change
+        self.document: Document | None = None
+        self.error: BaseException | None = None
+
+    def read(self) -> dict[str, Any] | None:
+        if self.document is None:
+            try:
+                self.document = self._trigger(self._change)
+            except BaseException as error:
+                self.error = error
+                raise
+        return None if self.document.deleted else copy_doc(self.document)
+
+
+def _with_fields(origin: Change | Document, json: bytes | None) -> Document:
+    return Document(
+        id=origin.id,
+        rev=origin.rev,
+        leaf_version=origin.leaf_version,
+        deleted=json is None,
+        raw=None if json is None else msgspec.Raw(json),
+    )

@@ -26,8 +26,6 @@ from pillows.errors import ConfigError, FatalError, RetryableError
 from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import MAX_LEAF_VERSION, Change
 from pillows.pillow import Pillow
-from pillows.stages.transforms import PassThrough
-from pillows.stages.triggers import DocumentTrigger
 from pillows.transports.base import KeyedTransport, Transport
 from pillows.user_code import confine
 from pillows.verify.comparison_table import ComparisonTable
@@ -111,7 +109,7 @@ class VerifyContext:
 
     Attributes:
         pillow: decides which documents should have rows where.
-        feed: reads the source; documents come along only if `needs_documents`.
+        feed: reads the source; documents come along only if `Pillow.needs_document`.
         transports: of the pillow; those that can list what they hold are compared.
         checkpoint: the saved checkpoint as of now.
         dead: ids in the dead letters as of now.
@@ -130,11 +128,6 @@ class VerifyContext:
     wait_seconds: float
     source_timeout_seconds: float = 60.0
     progress: Callable[[str, int], None] = field(default=lambda _what, _count: None)
-
-
-def needs_documents(pillow: Pillow) -> bool:
-    """Return whether a document must be read to know which outputs it has rows in."""
-    return pillow.filter.needs_document or not isinstance(pillow.transform, PassThrough)
 
 
 class Verifier:
@@ -169,7 +162,7 @@ class Verifier:
         self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed
         self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING
-        self._trigger = DocumentTrigger(context.feed.fetch)
+        self._trigger = context.pillow.trigger(context.feed.fetch, context.feed.attachment)
 
     def verify(self) -> Report:
         """Read both sides in whole, and check the differences until they are settled.
@@ -277,7 +270,7 @@ class Verifier:
         try:
             if not pillow.filter(change):
                 return None if pillow.keep_departed else 0
-            if not needs_documents(pillow):
+            if not pillow.needs_document:
                 return 1
             document = self._trigger(change)
             rows = {} if document.deleted else pillow.transform(document)

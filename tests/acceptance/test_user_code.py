@@ -29,7 +29,9 @@ PLUGIN = """
         def __init__(self, kind):
             self.kind = kind
 
-        def __call__(self, doc):
+        def __call__(self, doc, read=None):
+            if read is not None:
+                doc = read()
             if isinstance(doc, list):
                 return [self(each) for each in doc]
             id = doc["_id"] if isinstance(doc, dict) else doc.id
@@ -56,6 +58,7 @@ def steps(kind: str) -> dict[str, dict[str, Any]]:
     return {
         "filter": {"filter": call},
         "early": {"filter": call | {"needs_document": False}},
+        "trigger": {"trigger": call},
         "transform": {"transform": call},
         "chunk": {"transform": call | {"chunk": 10}},
     }
@@ -88,7 +91,7 @@ def test_b7_b8_the_daemon_outlives_its_pillows_code(
         pillowd.start()
         pillowd.wait_for(lambda: len(pillowd.events("dead_letter.added")) == len(spoiled))
         assert {each["id"] for each in pillowd.events("dead_letter.added")} == {"bad"}
-        place = f"({plugins}/spoiling.py:24, in __call__)"
+        place = f"({plugins}/spoiling.py:26, in __call__)"
         assert all(each["error"].endswith(place) for each in pillowd.events("dead_letter.added")), (
             pillowd.events("dead_letter.added")
         )

@@ -21,11 +21,12 @@ connections:
 """
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_the_examples_do_what_the_page_says(tmp_path, monkeypatch, number):
-    (function,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    functions = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     example = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[number]
-    (tmp_path / "words_rows.py").write_text(function)
+    for name, function in zip(("words_rows", "parcel_trigger"), functions, strict=True):
+        (tmp_path / f"{name}.py").write_text(function)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "pillowd.yaml").write_text(HEAD + example)
     config = load(tmp_path / "pillowd.yaml")

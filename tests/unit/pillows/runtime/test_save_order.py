@@ -170,7 +170,8 @@ def test_the_end_of_a_pass_takes_nothing_of_what_is_to_be_kept(tmp_path, running
         outputs=("cases",),
         filter=PythonFilter(lambda document: "left" not in document),
         transform=PassThrough(("cases",)),
-        **{kept: True},
+        keep_deleted=kept == "keep_deleted",
+        keep_departed=kept == "keep_departed",
     )
     made = plan(tmp_path, feed, target, pillow=pillow)
     first = running(made)

@@ -1,4 +1,4 @@
-"""Attachments: stubs, or small ones with their content."""
+"""Triggers: attachments that are stubs or have content, and functions of the user's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from pillows.errors import PermanentError, StoppedError
 from pillows.models import Change
-from pillows.stages.triggers import AttachmentTrigger
+from pillows.stages.triggers import AttachmentTrigger, DocumentTrigger, PythonTrigger
 
 
 def change(**body):
@@ -67,3 +68,73 @@ def test_a_document_without_attachments_stays_the_bytes_that_came(trigger, body)
 def test_a_deleted_document_has_none(trigger):
     gone = Change(id="a", revs=("2-b",), leaf_version=2, deleted=True)
     assert trigger(gone).raw is None
+
+
+def never(change):
+    pytest.fail("fetched")
+
+
+def test_g5_a_function_makes_the_document_of_a_change():
+    def extract(change, read):
+        return {"_id": change.id, "n": read()["n"] + 1}
+
+    document = PythonTrigger(extract, DocumentTrigger(never))(change(n=1))
+    assert (document.doc, document.id, document.rev) == ({"_id": "a", "n": 2}, "a", "2-b")
+    assert not document.deleted
+
+
+def test_g5_a_function_that_does_not_read_costs_no_fetch():
+    unread = Change(id="a", revs=("2-b",), leaf_version=2)
+    document = PythonTrigger(lambda change, read: {"rev": change.rev}, DocumentTrigger(never))(unread)
+    assert (document.doc, document.leaf_version) == ({"rev": "2-b"}, 2)
+
+
+def test_g5_none_is_a_deletion():
+    document = PythonTrigger(lambda change, read: None, DocumentTrigger(never))(change(n=1))
+    assert (document.deleted, document.raw) == (True, None)
+
+
+def test_g5_what_is_deleted_by_now_has_no_document_whatever_the_function_makes_of_it():
+    gone = Change(id="a", revs=("3-c",), leaf_version=3, deleted=True)
+    read_gone = DocumentTrigger(lambda _: DocumentTrigger(never)(gone))
+    unread = Change(id="a", revs=("2-b",), leaf_version=2)
+    document = PythonTrigger(lambda change, read: {"was": read()}, read_gone)(unread)
+    assert (document.deleted, document.rev, document.leaf_version) == (True, "3-c", 3)
+
+
+def test_g5_a_newer_document_has_its_own_version():
+    newer = DocumentTrigger(
+        lambda _: DocumentTrigger(never)(
+            Change(id="a", revs=("3-c",), leaf_version=3, raw=msgspec.Raw(b'{"n":3}'))
+        )
+    )
+    unread = Change(id="a", revs=("2-b",), leaf_version=2)
+    document = PythonTrigger(lambda change, read: read(), newer)(unread)
+    assert (document.doc, document.leaf_version) == ({"n": 3}, 3)
+
+
+def test_g5_a_function_changes_a_copy_of_the_document():
+    shared = change(n=1)
+    assert shared.doc == {"_id": "a", "n": 1}
+    PythonTrigger(lambda change, read: read().pop("n") and {}, DocumentTrigger(never))(shared)
+    assert shared.doc == {"_id": "a", "n": 1}
+
+
+def test_g5_a_stop_while_it_reads_cannot_be_swallowed():
+    def stopped(change):
+        raise StoppedError
+
+    def extract(change, read):
+        try:
+            return read()
+        except Exception:  # noqa: BLE001 - as careless code does
+            return {"n": "stale"}
+
+    with pytest.raises(StoppedError):
+        PythonTrigger(extract, DocumentTrigger(stopped))(Change(id="a", revs=("2-b",), leaf_version=2))
+
+
+@pytest.mark.parametrize("returned", [[], "text", 1, {"n": float("nan")}])
+def test_g5_what_is_not_a_document_is_refused(returned):
+    with pytest.raises(PermanentError, match=r"trigger returned|JSON cannot hold it"):
+        PythonTrigger(lambda change, read: returned, DocumentTrigger(never))(change(n=1))

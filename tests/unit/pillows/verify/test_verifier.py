@@ -63,7 +63,7 @@ class Scene:
         self.now = 0.0
         self.trouble: str | None = None
         self.troubles: list[str | None] = []
-        self.kept: dict[str, bool] = {}
+        self.kept: dict[str, Any] = {}
 
     def put(self, id: str, version: int = 1, *, deleted: bool = False) -> None:
         """Changes a document in the source."""
