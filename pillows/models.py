@@ -173,6 +173,11 @@ class DocumentRows(msgspec.Struct, frozen=True, gc=False):
     rows: Mapping[str, Sequence[Row]]
     size_bytes: int = 0
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether it has a row in any output of its pillow."""
+        return any(self.rows.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:

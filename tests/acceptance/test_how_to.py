@@ -56,16 +56,20 @@ def put(world: World, document: dict[str, Any], **changed: Any) -> None:
 
 
 def test_nested_documents_become_a_parent_and_a_child_table(world: World) -> None:
-    dsn, plugins = "postgresql://pillowd@db.example/reporting", "/etc/pillowd/plugins"
     page = Page(
         world,
         "nested-documents.md",
-        {dsn: world.postgres_dsn, plugins: str(world.folder), "shop }": f"{world.couch.name} }}"},
+        {
+            "postgresql://pillowd@db.example/reporting": world.postgres_dsn,
+            "shop }": f"{world.couch.name} }}",
+        },
     )
     (function,), (example,) = page.blocks("python"), page.blocks("json")
     total, index = page.blocks("sql")
-    (world.folder / "shop_rows.py").write_text(function)
     order = json.loads(example)
+    module: dict[str, Any] = {}
+    exec(function, module)
+    assert module["rows"](order) == {"orders": order, "order_lines": order["lines"]}, "as the YAML makes them"
     put(world, order)
     world.couch.put("customer-1", {"type": "customer"})
     daemon = page.daemon
@@ -92,6 +96,62 @@ def test_nested_documents_become_a_parent_and_a_child_table(world: World) -> Non
         daemon.wait_for(lambda: statuses(daemon)["orders"]["dead_letters"] == 0)
         put(world, order, type="no order any more")
         daemon.wait_for(lambda: counted() == [("0", "0")])
+    assert daemon.stop() == 0
+
+
+def test_g10_rows_of_deleted_documents_are_kept_as_the_page_says(world: World) -> None:
+    page = Page(
+        world,
+        "keep-deleted-rows.md",
+        {
+            "postgresql://pillowd@db.example/reporting": world.postgres_dsn,
+            "shop }": f"{world.couch.name} }}",
+        },
+    )
+    view, cleaning = page.blocks("sql")
+    for id in ("o1", "o2", "o3"):
+        world.couch.put(id, {"type": "order", "customer": "Ada", "lines": [{"sku": "A"}, {"sku": "B"}]})
+    requests.put(
+        f"{world.couch.url}/o1/a.txt?rev={world.couch.get('o1')['_rev']}",
+        data=b"hello",
+        headers={"content-type": "text/plain"},
+        auth=world.couch.auth,
+        timeout=60,
+    ).raise_for_status()
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+
+    with psycopg.connect(world.postgres_dsn, autocommit=True) as reader:
+
+        def rows(query: str) -> list[tuple[Any, ...]]:
+            return reader.execute(query.encode()).fetchall()
+
+        reader.execute(view.encode())
+        digest = world.couch.get("o1")["_attachments"]["a.txt"]["digest"]
+        assert rows("select _id, files, digests from orders order by 1") == [
+            ("o1", ["a.txt"], [digest]),
+            ("o2", [], []),
+            ("o3", [], []),
+        ]
+        world.couch.delete("o2")
+        world.couch.put("o3", {"type": "offer"})
+        marked = "select count(*) from orders where _deleted_at is not null"
+        daemon.wait_for(lambda: rows(marked) == [(2,)])
+        assert rows("select _id from current_orders") == [("o1",)]
+        assert rows("select count(*), count(_deleted_at) from order_lines") == [(6, 4)]
+        verified = daemon.command("verify", "orders", "--repair")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        world.couch.put("o2", {"type": "order", "customer": "Bob", "lines": []})
+        daemon.wait_for(lambda: rows(marked) == [(1,)])
+        assert rows("select _id, customer from current_orders order by 1") == [("o1", "Ada"), ("o2", "Bob")]
+        assert rows("select count(*), count(_deleted_at) from order_lines") == [(4, 2)], "o2 has none"
+        first = rows("select _deleted_at from orders where _id = 'o3'")
+        assert "orders" in daemon.command("checkpoint", "reset", "orders").stdout
+        daemon.wait_for(lambda: statuses(daemon)["orders"]["state"] == "live")
+        daemon.wait_for(lambda: rows("select min(_version) >> 40 > 1 from orders") == [(True,)])
+        assert rows("select _deleted_at from orders where _id = 'o3'") == first
+        reader.execute(cleaning.replace("1 year", "0 s").encode())
+        assert daemon.command("verify", "orders").returncode == 0
     assert daemon.stop() == 0
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pillows import strict_json
 from pillows.errors import PermanentError
@@ -138,6 +138,12 @@ def decode(row: Row) -> Mapping[str, Any]:
         raise PermanentError(f"The document is not a JSON object: {error}.") from error
 
 
+def _check_free_name(name: str) -> str:
+    if not name.strip() or "\0" in name or name.lower() in RESERVED | {"_source", "doc"}:
+        raise ValueError(f"{name!r} cannot be the name of this column; choose another name")
+    return name
+
+
 def _check_columns(columns: dict[str, str]) -> dict[str, str]:
     parse_columns(columns)
     return columns
@@ -150,6 +156,10 @@ class TableOutput(OutputOptions):
         table: the table's name; it is created when missing.
         columns: column name -> `"path type"`. None: one JSON column `doc` with the whole row.
         many: a child table, in which a document has any number of rows, numbered in `_row`.
+        deletes: what happens to the rows of a document that was deleted, or has none in any output any more:
+            `hard` removes them, `mark` keeps them, with the time in `deleted_column`.
+        deleted_column: when that was written, by the clock of the server (SQLite: of pillowd's machine),
+            since CouchDB does not keep the time of a deletion; null in the row of a document that exists.
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("table",)
@@ -157,6 +167,19 @@ class TableOutput(OutputOptions):
     table: str = Field(min_length=1)
     columns: Annotated[dict[str, str], AfterValidator(_check_columns)] = Field(default_factory=dict)
     many: bool = False
+    deletes: Literal["hard", "mark"] = "hard"
+    deleted_column: Annotated[str, AfterValidator(_check_free_name)] = Field("_deleted_at", max_length=63)
+
+    @property
+    def mark(self) -> str:
+        """The column that marks rows of deleted documents; empty if such rows are removed."""
+        return self.deleted_column if self.deletes == "mark" else ""
+
+    @model_validator(mode="after")
+    def _check_mark(self) -> Self:
+        if self.mark.lower() in {name.lower() for name in self.columns if self.mark}:
+            raise ValueError(f"column {self.mark!r} marks deleted rows; set another `deleted_column`")
+        return self
 
     @property
     def parsed(self) -> tuple[Column, ...]:

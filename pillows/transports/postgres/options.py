@@ -75,7 +75,7 @@ class PostgresOutput(TableOutput):
     """One output that is a table.
 
     Attributes:
-        table, columns, many: see `TableOutput`.
+        table, columns, many, deletes, deleted_column: see `TableOutput`.
         schema_: the table's schema; the connection's unless given.
         shared: pillows on other sources write to the table, too; `_source` becomes part of its key.
     """

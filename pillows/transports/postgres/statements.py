@@ -59,6 +59,7 @@ class Table:
         shared: other sources write to the table too, so `_source` is part of its key.
         columns: picked out of a row; if there are none the whole row goes into `doc`.
         many: any number of rows per document.
+        mark: the column that marks rows of deleted documents; empty if such rows are removed.
         casts: column -> the type that its text is cast to. Set by `list_missing`.
         value_pattern: matches lines whose values fit their columns for certain; set together with `casts`.
         precheck_values: a value did not fit, so values are checked before they are written.
@@ -71,6 +72,7 @@ class Table:
         self.name = options.table
         self.path = f"{self.schema}.{self.name}"
         self.many = options.many
+        self.mark = options.mark
         self.shared = options.shared
         self.columns: Sequence[Column] = options.parsed
         self.casts: Mapping[str, str] = {}
@@ -89,12 +91,19 @@ class Table:
             "mine": sql.SQL("_source = {} and").format(literal(source)) if self.shared else sql.SQL(""),
             "key": sql.SQL("_source, _id" if self.shared else "_id"),
             "ids": sql.SQL("{}, _id").format(literal(source)) if self.shared else sql.SQL("_id"),
+            "mark": Name(self.mark),
+            "unmarked": sql.SQL("and {} is null").format(Name(self.mark)) if self.mark else sql.SQL(""),
         }
 
     @property
     def types(self) -> Mapping[str, str]:
         """The configured columns and their types; `doc` where there are none."""
         return {column.name: column.type for column in self.columns} or {"doc": "jsonb"}
+
+    @property
+    def marks(self) -> Mapping[str, str]:
+        """The column that marks rows of deleted documents, and its type; none if such rows are removed."""
+        return {self.mark: "timestamptz"} if self.mark else {}
 
     @property
     def kept(self) -> Mapping[str, str]:
@@ -149,13 +158,20 @@ class Table:
         Args:
             some: of the documents `ids`, rather than those after the id `after`.
         """
-        which = sql.SQL("_id = any(%(ids)s)" if some else "_id > %(after)s order by _id limit %(page)s")
+        which = sql.SQL("_id = any(%(ids)s)" if some else "_id > %(after)s")
+        page = sql.SQL("" if some else "order by _id limit %(page)s")
         if not self.many:
-            return self.compose("select _id, _rev, _version from {table} where {mine} {which}", which=which)
+            return self.compose(
+                "select _id, _rev, _version from {table} where {mine} {which} {unmarked} {page}",
+                which=which,
+                page=page,
+            )
         return self.compose(
-            "select t._id, null, d.version from (select distinct _id from {table} where {mine} {which}) t"
+            "select t._id, null, d.version from"
+            " (select distinct _id from {table} where {mine} {which} {unmarked} {page}) t"
             " left join {document} d on d.output = {path} and d._id = t._id order by t._id",
             which=which,
+            page=page,
         )
 
     @property
@@ -170,7 +186,8 @@ class Table:
         """Removes the documents whose numbers are its parameter from the staging table."""
         return self.compose("delete from {stage} where _n = any(%s)")
 
-    # -- moving a range of staged documents; parameters `low`, `high` and `first_pass`
+    # -- moving a range of staged documents; parameters `low`, `high`, `first_pass`, and `rowless`: numbers of
+    # documents without rows in any output, whose rows are marked rather than removed
 
     def move(self, *, present: bool, gone: bool) -> Sequence[bytes]:
         """Return statements that replace the rows of documents `low` to `high` with the staged ones.
@@ -180,10 +197,13 @@ class Table:
             gone: some of them have none.
         """
         if self.many:
-            return [self._store_versions, self._delete_many, *([self._insert_many] if present else [])]
+            removal = [*([self._mark_many] if self.mark and gone else []), self._delete_many]
+            return [self._store_versions, *removal, *([self._insert_many] if present else [])]
         statements = [self._upsert] if present else []
         if present and self.tombstoned:
             statements.append(self._forget_tombstones)
+        if gone and self.mark:
+            statements.append(self._mark)
         return [*statements, self._remove] if gone else statements
 
     @cached_property
@@ -204,6 +224,7 @@ class Table:
     @cached_property
     def _upsert(self) -> bytes:
         settings = [sql.SQL("{0} = excluded.{0}").format(Name(name)) for name in self.types]
+        settings += [sql.SQL("{} = null").format(Name(name)) for name in self.marks]
         return self.compose(
             "insert into {table} as t ({key}, _rev, _version, {columns})"
             " select {ids}, _rev, _version, {cast} from {stage}"
@@ -225,17 +246,49 @@ class Table:
     @cached_property
     def _remove(self) -> bytes:
         # In a first pass, what was never there needs no tombstone; what has one keeps the newest.
+        return self._leave(
+            "removed as (delete from {table} where {mine} _id = any(array(select _id from gone))"
+            " returning _id)",
+            "not _n = any(%(rowless)s)",
+            "true",
+            "_id in (select _id from removed)",
+        )
+
+    @cached_property
+    def _mark(self) -> bytes:
+        # A marked row keeps the write version; without one, a tombstone does. The first mark stays.
+        return self._leave(
+            "removed as (update {table} t set {mark} = coalesce(t.{mark}, now()), _rev = g._rev,"
+            " _version = g._version from gone g where {mine} t._id = g._id"
+            " and t._id = any(array(select _id from gone)) returning t._id)",
+            "_n = any(%(rowless)s)",
+            "_id not in (select _id from removed)",
+            "false",
+        )
+
+    def _leave(self, removal: str, marked: str, needs_tombstone: str, had_row: str) -> bytes:
+        """Return the statement that takes documents without rows out of the table, and leaves tombstones."""
         return self.compose(
-            "with gone as (select _id, _version from {stage}"
-            " where _row is null and _n between %(low)s and %(high)s),"
-            " removed as (delete from {table} where {mine} _id = any(array(select _id from gone))"
-            " returning _id)"
+            "with gone as (select _id, _rev, _version from {stage}"
+            " where _row is null and _n between %(low)s and %(high)s and {which}), {removal}"
             " insert into {document} as d (output, _id, version, deleted_at)"
-            " select {path}, _id, _version, now() from gone where not %(first_pass)s"
-            " or _id in (select _id from removed)"
-            " or exists (select from {document} o where o.output = {path} and o._id = gone._id)"
+            " select {path}, _id, _version, now() from gone where {needs_tombstone}"
+            " and (not %(first_pass)s or {had_row}"
+            " or exists (select from {document} o where o.output = {path} and o._id = gone._id))"
             " on conflict (output, _id) do update set version = excluded.version,"
-            " deleted_at = excluded.deleted_at where d.version < excluded.version"
+            " deleted_at = excluded.deleted_at where d.version < excluded.version",
+            removal=sql.SQL(removal).format(**self._names),
+            which=sql.SQL(marked if self.mark else "true"),
+            needs_tombstone=sql.SQL(needs_tombstone),
+            had_row=sql.SQL(had_row),
+        )
+
+    @cached_property
+    def _mark_many(self) -> bytes:
+        return self.compose(
+            "update {table} t set {mark} = coalesce(t.{mark}, now())"
+            " where {mine} _id = any(array(select _id from {stage}"
+            " where _row is null and _n between %(low)s and %(high)s and _n = any(%(rowless)s)))"
         )
 
     @cached_property
@@ -254,7 +307,12 @@ class Table:
     def _delete_many(self) -> bytes:
         return self.compose(
             "delete from {table} where {mine} _id = any(array(select _id from {stage}"
-            " where coalesce(_row, 0) = 0 and _n between %(low)s and %(high)s))"
+            " where {which} and _n between %(low)s and %(high)s))",
+            which=sql.SQL(
+                "(_row = 0 or (_row is null and not _n = any(%(rowless)s)))"
+                if self.mark
+                else "coalesce(_row, 0) = 0"
+            ),
         )
 
     @cached_property
@@ -269,7 +327,7 @@ class Table:
 
     @cached_property
     def sweep(self) -> bytes:
-        """Removes a page of what has a write version below `floor` and is not `kept`.
+        """Removes or marks a page of what has a write version below `floor` and is not `kept`.
 
         Gives the page's last id and how many rows went.
         """
@@ -281,18 +339,28 @@ class Table:
                 " and d.version < %(floor)s"
                 " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = p._id)"
                 " returning d._id),"
-                " swept as (delete from {table} t using old where {mine} t._id = old._id returning 1)"
-                " select (select max(_id) from page), (select count(*) from swept)"
+                " swept as ({swept} where {mine} t._id = old._id {unmarked} returning 1)"
+                " select (select max(_id) from page), (select count(*) from swept)",
+                swept=self._compose_sweep("old"),
             )
         return self.compose(
             "with page as (select _id, _version from {table} where {mine} _id > %(after)s"
             " order by _id limit %(page)s),"
-            " swept as (delete from {table} t using page p where {mine} t._id = p._id"
-            " and p._version < %(floor)s"
-            " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = p._id)"
+            " swept as ({swept} where {mine} t._id = page._id and page._version < %(floor)s {unmarked}"
+            " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = page._id)"
             " returning 1)"
-            " select (select max(_id) from page), (select count(*) from swept)"
+            " select (select max(_id) from page), (select count(*) from swept)",
+            swept=self._compose_sweep("page"),
         )
+
+    def _compose_sweep(self, other: str) -> sql.Composed:
+        """Return the start of the statement that removes or marks rows that join with `other`."""
+        how = (
+            "update {table} t set {mark} = now() from {other}"
+            if self.mark
+            else "delete from {table} t using {other}"
+        )
+        return sql.SQL(how).format(other=sql.SQL(other), **self._names)
 
     @cached_property
     def forget(self) -> bytes:

@@ -110,8 +110,9 @@ class PostgresTransport(KeyedTransport):
             if rows:
                 way = f"in a first pass; later into pg_temp.{table.stage}, and newer documents from there"
                 texts.append(f"-- {way}\n{table.copy_direct.decode()};\n{rows.decode()}\\.\n")
+            verb = "marked" if table.mark else "deleted"
             texts += [
-                f"-- {table.path}: the rows of {one.document.id!r} are deleted\n"
+                f"-- {table.path}: the rows of {one.document.id!r} are {verb}\n"
                 for one in documents
                 if not one.lines[number]
             ]
@@ -195,7 +196,7 @@ class PostgresTransport(KeyedTransport):
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return the tables and their kinds; columns can be added, and are checked."""
         return (
-            (table.output, table.path, table.many, table.shared, bool(table.columns))
+            (table.output, table.path, table.many, table.shared, bool(table.columns), *table.marks)
             for table in self._tables
         )
 

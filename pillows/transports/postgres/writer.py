@@ -249,14 +249,21 @@ class PostgresBatchWriter:
             self._dead[self._documents[numbers[0]].document.id] = describe_error(failure)
 
     def _move_range(self, low: int, high: int) -> None:
-        parameters = {"low": low, "high": high, "first_pass": self._first_pass}
+        numbered = enumerate(self._documents[low : high + 1], start=low)
+        parameters = {
+            "low": low,
+            "high": high,
+            "first_pass": self._first_pass,
+            "rowless": [n for n, one in numbered if not one.document.has_rows],
+        }
         for number, table in enumerate(self._tables):
             present = any(one.lines[number] for one in self._documents)
             gone = not all(one.lines[number] for one in self._documents)
             for statement in table.move(present=present, gone=gone):
                 self._cursor.execute(statement, parameters)
-            # The last statement wrote tombstones or write versions.
-            table.tombstoned = table.tombstoned or table.many or (gone and self._cursor.rowcount > 0)
+            # The last statement wrote tombstones or write versions; so may the one before it that marks.
+            wrote = table.many or (gone and (bool(table.mark) or self._cursor.rowcount > 0))
+            table.tombstoned = table.tombstoned or wrote
 
     # -- shared by both ways
 

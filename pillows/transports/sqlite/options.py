@@ -59,7 +59,7 @@ class SqliteOutput(TableOutput):
     """One output that is a table.
 
     Attributes:
-        table, columns, many: see `TableOutput`.
+        table, columns, many, deletes, deleted_column: see `TableOutput`.
     """
 
     table: Annotated[str, AfterValidator(_check_free)] = Field(min_length=1)

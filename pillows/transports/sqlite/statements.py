@@ -50,6 +50,9 @@ CREATE TABLE IF NOT EXISTS pillowd_checkpoint (
 ) WITHOUT ROWID
 """
 
+# UTC, as `2026-03-01T12:00:00.000Z`.
+_NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
+
 _SINGLE = {"_id": "TEXT", "_rev": "TEXT", "_version": "INTEGER"}
 _MANY = {"_id": "TEXT", "_row": "INTEGER"}
 
@@ -79,11 +82,18 @@ class Table:
         self.many = output.many
         self.columns = output.parsed
         own = _MANY if self.many else _SINGLE
+        self.mark = output.mark
         self._wanted = own | ({c.name: _type(self.name, c) for c in self.columns} or {"doc": "TEXT"})
         table, names = quote_name(self.name), ", ".join(map(quote_name, self._wanted))
         # Table and column names come from the configuration and are quoted; values are always bound.
         self._insert = f"REPLACE INTO {table} ({names}) VALUES ({', '.join('?' * len(self._wanted))})"  # noqa: S608
         self._delete = f"DELETE FROM {table} WHERE _id = ?"  # noqa: S608
+        marked = "" if self.many else ", _rev = ?, _version = ?"
+        mark = quote_name(self.mark)
+        self._mark = f"UPDATE {table} SET {mark} = coalesce({mark}, {_NOW}){marked} WHERE _id = ?"  # noqa: S608
+        self._unmarked = f" AND {mark} IS NULL" if self.mark else ""
+        if self.mark:
+            self._wanted[self.mark] = "TEXT"
         self._any = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608
         self._select_versions = f"SELECT _id, _version FROM {table} WHERE _id IN "  # noqa: S608
 
@@ -140,9 +150,9 @@ class Table:
         """List id, revision and write version of documents with rows: of `ids`, or a page after `after`."""
         table = quote_name(self.name)
         which, values = (
-            ("_id > ? ORDER BY _id LIMIT ?", (after, limit))
+            (f"_id > ?{self._unmarked} ORDER BY _id LIMIT ?", (after, limit))
             if ids is None
-            else (f"_id IN ({', '.join('?' * len(ids))})", tuple(ids))
+            else (f"_id IN ({', '.join('?' * len(ids))}){self._unmarked}", tuple(ids))
         )
         if not self.many:
             return db.execute(f"SELECT _id, _rev, _version FROM {table} WHERE {which}", values).fetchall()  # noqa: S608
@@ -181,7 +191,11 @@ class Table:
             raise PermanentError(
                 f"Table {self.name!r} takes one row per document, not {len(rows)} (many: true)."
             )
-        if known and known.has_rows and (self.many or not rows):
+        if self.mark and not document.has_rows:
+            of_row = () if self.many else (document.rev, write_version)
+            if db.execute(self._mark, (*of_row, document.id)).rowcount and not self.many:
+                return  # the marked row keeps the version
+        elif (self.mark and self.many) or (known and known.has_rows and (self.many or not rows)):
             db.execute(self._delete, (document.id,))
         for number, row in enumerate(rows):
             own = (document.id, number) if self.many else (document.id, document.rev, write_version)
@@ -196,19 +210,21 @@ class Table:
             db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
 
     def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
-        """Remove rows and records with a write version below `floor`, except of `kept` documents.
+        """Remove (or mark) rows and records with a write version below `floor`, except of `kept` documents.
 
         Returns:
-            The number of rows removed.
+            The number of rows removed or marked.
         """
         db.create_function("pillowd_kept", 1, frozenset(kept).__contains__, deterministic=True)
         table, lower = quote_name(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
+        marking = f"UPDATE {table} SET {quote_name(self.mark)} = {_NOW}"  # noqa: S608
+        sweep = marking if self.mark else f"DELETE FROM {table}"  # noqa: S608
         if self.many:
             old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
-            swept = db.execute(f"DELETE FROM {table} WHERE _id IN ({old})", (self.name, floor))  # noqa: S608
+            swept = db.execute(f"{sweep} WHERE _id IN ({old}){self._unmarked}", (self.name, floor))
         else:
             old = "_version < ? AND NOT pillowd_kept(_id)"
-            swept = db.execute(f"DELETE FROM {table} WHERE {old}", (floor,))  # noqa: S608
+            swept = db.execute(f"{sweep} WHERE {old}{self._unmarked}", (floor,))
         db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.name, floor))  # noqa: S608
         return swept.rowcount
 

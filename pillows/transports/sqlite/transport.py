@@ -122,7 +122,8 @@ class SqliteTransport(KeyedTransport):
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return the tables and their kinds; columns can be added, and are checked."""
         return (
-            (output, table.name, table.many, bool(table.columns)) for output, table in self._tables.items()
+            (output, table.name, table.many, bool(table.columns), *([table.mark] if table.mark else []))
+            for output, table in self._tables.items()
         )
 
     # -- called in the worker's thread
