@@ -19,17 +19,16 @@ from pillows.errors import ConfigError
 from pillows.models import Batch, write_version
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.postgres.options import PostgresOutput
-from pillows.transports.sqlite.options import SqliteConnection, SqliteOutput
-from pillows.transports.sqlite.transport import SqliteTransport
+from pillows.transports.sqlite.options import SqliteOutput
 from tests.conformance.guards import GuardConformance
 from tests.conformance.history import History
 from tests.conformance.steps import assert_applied, opened, rows
-from tests.conformance.target import KEY, Target, at, batch, document, gone
+from tests.conformance.target import Target, at, batch, document, gone
 from tests.conformance.target_states import TargetStateConformance
 from tests.conformance.writes import WriteConformance
-from tests.integration.transports import postgres_database, test_sqlite
+from tests.integration.transports import postgres_database, sqlite_file
 from tests.integration.transports.postgres_database import PostgresDatabase
-from tests.integration.transports.test_sqlite import SqliteTarget
+from tests.integration.transports.sqlite_file import SqliteTarget
 from tests.support.sizes import size
 
 
@@ -72,16 +71,11 @@ class MarkingSqlite(SqliteTarget):
     output_class = SqliteOutput
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.outputs = {
-            name: TableOutput.model_validate(one.model_dump() | {"deletes": "mark"})
-            for name, one in test_sqlite.OUTPUTS.items()
-        }
-
-    def transport(self, *outputs: str, key: Any = KEY) -> SqliteTransport:
-        connection = SqliteConnection(path=self.path, busy_timeout=0.1)
-        self.last = SqliteTransport("local", key, connection, {name: self.outputs[name] for name in outputs})
-        return self.last
+        known = sqlite_file.OUTPUTS.items()
+        super().__init__(
+            path,
+            {name: TableOutput.model_validate(one.model_dump() | {"deletes": "mark"}) for name, one in known},
+        )
 
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
         marked = {(row["_id"], row.get("_row")) for row in self.all_rows(output) if row["_deleted_at"]}

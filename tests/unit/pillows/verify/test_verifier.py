@@ -109,6 +109,9 @@ class Scene:
         latest = {change.id: change for change in self.log[begin:]}
         yield ChangeBatch(changes=list(latest.values()), seq=Seq.of(len(self.log)), caught_up=True)
 
+    def attachment(self, *what: Any) -> None:
+        return None
+
     def fetch(self, change: Change) -> Any:
         raise AssertionError("no document is needed")
 
