@@ -16,7 +16,9 @@ from checkpoints import ControlServer, StoreLocked, TailKey
 from daemon.assembly.services import Services
 from daemon.assembly.tails import build_tails, repair_documents
 from daemon.config.models import Config
+from daemon.config_digests import digest_config
 from daemon.control.api import ControlApi
+from daemon.http.listeners import Listeners
 from daemon.logs.observer import LogObserver
 from daemon.logs.setup import Logs
 from daemon.process.malloc_trim import Trimmer
@@ -28,6 +30,7 @@ from daemon.supervision.restart_policy import RestartPolicy
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
+from pillows.redaction import Redactor
 from pillows.runtime.status import TailStatus
 
 #: How long the start waits for a command that briefly holds the state directory.
@@ -111,7 +114,9 @@ class Daemon:
         give_up_at = self._clock.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return stack.enter_context(open_state_dir(path, self._clock))
+                return stack.enter_context(
+                    open_state_dir(path, self._clock, Redactor.of_settings(self._config))
+                )
             except StoreLocked:
                 if self._clock.monotonic() >= give_up_at or self._signals.stop.is_set():
                     raise
@@ -152,9 +157,16 @@ class Daemon:
             supervisor=supervisor,
             repair=partial(repair_documents, self._config, services),
         )
+        api.config_digest = digest_config(self._config)
+        state.audit.close_unfinished()
         path = self._config.daemon.control.path
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         stack.enter_context(ControlServer(path, api.calls))
+        # Until the command speaks HTTP, only what is configured is opened.
+        if not any(self._config.root.find(("daemon", name)) for name in ("http", "admin")):
+            return
+        listeners = Listeners(api, self._clock, Redactor.of_settings(self._config))
+        api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
 
     def _each_tick(self, supervisor: Supervisor) -> None:
         self._logs.flush()

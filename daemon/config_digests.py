@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from daemon.config.models import PillowConfig, TransportConfig
+from daemon.config.models import Config, PillowConfig, TransportConfig
 from pillows.options import Options
 
 _Settings = TypeVar("_Settings", bound=Options)
@@ -26,6 +26,11 @@ def digest(value: object) -> str:
     """Return a short digest of settings, independent of their order."""
     text = msgspec.json.encode(value, order="deterministic")
     return hashlib.sha256(text).hexdigest()[:16]
+
+
+def digest_config(config: Config) -> str:
+    """Return the digest of a whole configuration, in which secrets count by their masks only."""
+    return digest(config.model_dump(mode="json", by_alias=True))
 
 
 def source_digest(settings: PillowConfig) -> str:

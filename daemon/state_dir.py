@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
+from daemon.control.audit import AuditLog
 from daemon.supervision.paused_pillows import Pauses
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
+from pillows.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +24,23 @@ class StateDir:
         store: the checkpoints.
         dead_letters: the dead letters.
         pauses: which tails are paused.
+        audit: who had what done.
     """
 
     store: CheckpointStore
     dead_letters: DeadLetters
     pauses: Pauses
+    audit: AuditLog
 
 
 @contextmanager
-def open_state_dir(path: Path, clock: Clock) -> Iterator[StateDir]:
+def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -> Iterator[StateDir]:
     """Open the state directory for this process alone; make it if it is missing.
+
+    Args:
+        path: the directory.
+        clock: for times and ages.
+        redactor: knows the secrets that no line of the audit log may hold.
 
     Raises:
         StoreLocked: another process holds it.
@@ -43,7 +52,12 @@ def open_state_dir(path: Path, clock: Clock) -> Iterator[StateDir]:
         CheckpointStore(path / "checkpoints") as store,
         closing(_open_dead_letters(path / "dead-letters", clock)) as dead_letters,
     ):
-        yield StateDir(store=store, dead_letters=dead_letters, pauses=Pauses(path / "paused.json"))
+        yield StateDir(
+            store=store,
+            dead_letters=dead_letters,
+            pauses=Pauses(path / "paused.json"),
+            audit=AuditLog(path / "audit", clock, redactor),
+        )
 
 
 def _open_dead_letters(path: Path, clock: Clock) -> DeadLetters:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from checkpoints import TailKey
+from daemon.errors import UnknownPillowError
 from pillows.suggest import find_similar
 
 if TYPE_CHECKING:  # `pillowd --help` needs the error, and must not load the configuration's models
@@ -18,10 +19,6 @@ _UNNAMED = re.compile(
     r"`(pillowd (?:checkpoint (?:get|history|set|reset|rewind|export|import)|dead-letter \w+|verify|preview"
     r"|pause|resume|restart))(?: KEY(?=[` ])|(?=`| -))"
 )
-
-
-class UnknownPillowError(ValueError):
-    """The text names no pillow, or several."""
 
 
 def name_tail(text: str, key: TailKey) -> str:
@@ -53,8 +50,8 @@ def resolve_tail(text: str, keys: Iterable[TailKey]) -> TailKey:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UnknownPillowError(f"`{text}` is {' and '.join(map(str, found))}. Remedy: say which")
-    raise UnknownPillowError(f"there is no pillow `{text}`. Remedy: {_remedy(text, known)}")
+        raise UnknownPillowError(f"`{text}` is {' and '.join(map(str, found))}", remedy="say which")
+    raise UnknownPillowError(f"there is no pillow `{text}`", remedy=_remedy(text, known))
 
 
 def _remedy(text: str, known: list[TailKey]) -> str:

@@ -13,7 +13,7 @@ from checkpoints import ControlClient, RemoteError, StoreUnavailable
 from daemon.cli.exit_codes import CommandError, UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.tail_lookup import UnknownPillowError
+from daemon.errors import UnknownPillowError
 from pillows.clock import Clock, SystemClock
 
 #: Calls a method of the control API by its name.

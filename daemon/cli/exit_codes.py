@@ -10,7 +10,7 @@ import click
 
 from checkpoints import StoreError, StoreUnavailable
 from daemon.config.problems import ConfigErrors
-from daemon.tail_lookup import UnknownPillowError
+from daemon.errors import UnknownPillowError
 from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.redaction import Redactor
 

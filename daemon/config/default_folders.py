@@ -1,4 +1,4 @@
-"""Find the folders of state and control socket when the configuration does not name them."""
+"""Find the folders of state and admin socket when the configuration does not name them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SYSTEM_RUNTIME = Path("/run/pillowd")
 
 
 def find_default_folders(environ: Mapping[str, str], *, uid: int) -> tuple[Path, Path]:
-    """Return the default folders of the state and of the control socket.
+    """Return the default folders of the state and of the admin socket.
 
     systemd's $STATE_DIRECTORY and $RUNTIME_DIRECTORY win; otherwise root has the system's folders, and
     any other user those of the XDG base directory specification.
@@ -41,6 +41,9 @@ def with_default_folders(config: Config, environ: Mapping[str, str]) -> Config:
     state_dir, runtime_dir = find_default_folders(environ, uid=os.getuid())
     if config.root.find(("daemon", "state_dir")) is None:
         daemon = daemon.model_copy(update={"state_dir": state_dir})
+    if config.root.find(("daemon", "admin", "listen")) is None:
+        listen = f"unix:{(runtime_dir / 'admin.sock').absolute()}"
+        daemon = daemon.model_copy(update={"admin": daemon.admin.model_copy(update={"listen": listen})})
     if config.root.find(("daemon", "control", "listen")) is None:
         listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
         daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})

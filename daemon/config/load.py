@@ -19,6 +19,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from daemon.config.default_folders import with_default_folders
+from daemon.config.listeners import check_secret_files
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections
@@ -61,6 +62,7 @@ def load(
         raise ConfigErrors(problems)
     config = problems.take(_validate_tree(tree.node, plugins=plugins))
     if config is not None:
+        problems += check_secret_files(config, environ.get("CREDENTIALS_DIRECTORY", ""))
         for check in checks:
             problems += check(config)
     if config is None or problems:

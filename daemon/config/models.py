@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
 
+from daemon.config.listeners import AdminOptions, HttpOptions
 from daemon.config.pipeline import (
     AttachmentOptions,
     CaseOptions,
@@ -90,6 +91,8 @@ class DaemonOptions(Options):
         shutdown_timeout: longest time to drain when the daemon stops; then pillows are killed.
         plugins_path: folders to import `python:` functions from.
         control: see `ControlOptions`.
+        http: see `HttpOptions`.
+        admin: see `AdminOptions`.
         restart: see `RestartOptions`.
     """
 
@@ -97,6 +100,8 @@ class DaemonOptions(Options):
     shutdown_timeout: Duration = Field(default=30.0, gt=0)
     plugins_path: tuple[Path, ...] = ()
     control: ControlOptions = ControlOptions()
+    http: HttpOptions = HttpOptions()
+    admin: AdminOptions = AdminOptions()
     restart: RestartOptions = RestartOptions()
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import platform
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from checkpoints import TailKey
 from daemon.control.checkpoints import CheckpointCalls
 from daemon.control.dead_letters import DeadLetterCalls
+from daemon.control.health import Health
 from daemon.control.pillows import PillowCalls
 from daemon.control.repair import RepairCalls
+from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
 from daemon.state_dir import StateDir
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
+
+#: Libraries whose versions a report of a defect needs.
+LIBRARIES = ("gevent", "greenlet", "requests", "urllib3", "psycopg", "elasticsearch", "pydantic", "flask")
 
 
 class ControlApi:
@@ -27,6 +35,11 @@ class ControlApi:
         repair: sends documents of a stopped tail through its pipeline again.
 
     Attributes:
+        audit: the audit log.
+        snapshots: the states of all tails, one second old at most.
+        pillows, checkpoints, dead_letters, repair: the calls by concern.
+        health: the checks of the running daemon; None without one.
+        requests: the number of HTTP requests by operation, method and status.
         calls: what a client can call, by name.
     """
 
@@ -40,9 +53,14 @@ class ControlApi:
         repair: Callable[[TailKey, Sequence[str]], None] | None = None,
     ) -> None:
         tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
-        pillows = PillowCalls(tails, clock=clock)
-        checkpoints = CheckpointCalls(tails, clock=clock)
-        dead_letters = DeadLetterCalls(tails)
+        self.audit = state.audit
+        self.snapshots = Snapshots(tails.statuses, clock)
+        self.pillows = pillows = PillowCalls(tails, self.snapshots, clock=clock)
+        self.checkpoints = checkpoints = CheckpointCalls(tails, clock=clock)
+        self.dead_letters = dead_letters = DeadLetterCalls(tails)
+        self.health = None if supervisor is None else Health(supervisor, clock)
+        self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.config_digest = ""
         self.calls: Mapping[str, Callable[..., Any]] = {
             "ping": lambda: "pillowd",
             "status": pillows.status,
@@ -62,4 +80,13 @@ class ControlApi:
             "dead-letter.retry": dead_letters.retry,
             "dead-letter.discard": dead_letters.discard,
             "verify.repair": RepairCalls(tails, repair, clock=clock).repair,
+        }
+
+    def describe_version(self) -> dict[str, Any]:
+        """Return the versions of pillowd and its libraries, and the digest of the configuration."""
+        return {
+            "version": version("pillowd"),
+            "python": platform.python_version(),
+            "libraries": {name: version(name) for name in LIBRARIES},
+            "config_digest": self.config_digest,
         }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
+from daemon.errors import UnknownPillowError
 from daemon.state_dir import StateDir
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
@@ -31,23 +32,24 @@ class Tails:
         self._keys = keys
         self._clock = clock
 
-    def configured(self, text: str) -> TailKey:
-        """Return the configured tail that `text` names.
+    def configured(self, text: str, source: str | None = None) -> TailKey:
+        """Return the configured tail that a text names, and a source, if there is one.
 
         Raises:
-            UnknownPillowError: `text` names no tail, or several.
+            UnknownPillowError: they name no tail, or several.
         """
-        return tail_lookup.resolve_tail(text, self._keys)
+        return tail_lookup.resolve_tail(f"{text}@{source}" if source else text, self._keys)
 
-    def known(self, text: str) -> TailKey:
+    def known(self, text: str, source: str | None = None) -> TailKey:
         """Return a configured tail, or one of which only a checkpoint is left.
 
         Raises:
-            UnknownPillowError: `text` names no tail, or several.
+            UnknownPillowError: they name no tail, or several.
         """
         try:
-            return self.configured(text)
-        except tail_lookup.UnknownPillowError:
+            return self.configured(text, source)
+        except UnknownPillowError:
+            text = f"{text}@{source}" if source else text
             return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
 
     def statuses(self) -> list[TailStatus]:

@@ -107,6 +107,16 @@ class Supervisor:
             self._removed[key] = tail
 
     @property
+    def ticked_at(self) -> float:
+        """Monotonic seconds of the last tick."""
+        return self._ticked_at
+
+    @property
+    def ending(self) -> bool:
+        """Whether `stop_all` was called."""
+        return self._ending
+
+    @property
     def keys(self) -> list[TailKey]:
         """All tails, running or not."""
         return list(self._tails)

@@ -20,7 +20,8 @@ from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.tail_lookup import UnknownPillowError, resolve_tail, tail_keys
+from daemon.errors import UnknownPillowError
+from daemon.tail_lookup import resolve_tail, tail_keys
 from pillows import registry
 from pillows.options import seconds
 from pillows.transports.base import AppendOnlyTransport

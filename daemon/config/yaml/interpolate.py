@@ -159,6 +159,19 @@ def escape(text: str) -> str:
     return text.replace("${", "$${")
 
 
+def list_files(written: str, folder: FilePath, credentials: str) -> list[FilePath]:
+    """Return the files that an interpolated scalar is read from.
+
+    Args:
+        written: the scalar as it was written.
+        folder: the start of relative paths in `${file:...}`.
+        credentials: the folder of `${credential:...}`.
+    """
+    tokens = (match.group(1).partition(":") for match in _TOKEN.finditer(written) if match.group(1))
+    folders = dict(zip(_SOURCES, (folder, FilePath(credentials)), strict=True))
+    return [folders[source] / rest for source, colon, rest in tokens if colon and source in folders]
+
+
 def holds_secret(written: str) -> bool:
     """Return whether an interpolated scalar takes a file, a credential, or a variable named like a secret."""
     found = (match.group(1) for match in _TOKEN.finditer(written) if match.group(1))

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from checkpoints import TailKey
-from daemon.tail_lookup import UnknownPillowError, name_tail, resolve_tail
+from daemon.errors import UnknownPillowError
+from daemon.tail_lookup import name_tail, resolve_tail
 
 CASES, FORMS = TailKey("cases", "couch/cases"), TailKey("forms", "couch/forms")
 

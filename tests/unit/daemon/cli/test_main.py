@@ -19,7 +19,7 @@ from daemon.cli.exit_codes import CommandError, NotConfiguredError, UnreachableE
 from daemon.cli.main import run_command
 from daemon.cli.options import find_config
 from daemon.config.problems import ConfigErrors, ConfigProblem, Place
-from daemon.tail_lookup import UnknownPillowError
+from daemon.errors import UnknownPillowError
 from pillows.errors import AccessError, ConfigError, RetryableError
 
 ROOT = Path(__file__).parents[4]

@@ -1,0 +1,249 @@
+"""The audit log: who had what done, written before it is done and after.
+
+`STATE_DIR/audit/NUMBER.jsonl`. Each act has two lines with one `id`: `intent`, which is on disk before
+anything is done, and its end, `done`, `refused` or `failed`. An intent without an end is an act that a crash
+cut short: nobody knows how far it came. Only the process that holds the state directory writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+from gevent.lock import Semaphore
+
+from checkpoints import StoreWriteError
+from checkpoints.files.blocking import run_blocking
+from checkpoints.files.directory import sync_directory
+from daemon.errors import RequestError
+from pillows.clock import Clock
+from pillows.errors import PillowError
+from pillows.redaction import Redactor
+
+#: A file that reaches this size is closed, and the oldest beyond `FILES` is removed.
+FILE_BYTES = 10 * 2**20
+FILES = 10
+#: Characters of a text in a line: tokens of positions have up to 4 kB.
+TEXT_CHARACTERS = 64
+#: Entries of a list in a line.
+LIST_ENTRIES = 10
+
+_log = structlog.get_logger("pillowd.operator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who asked for an act.
+
+    Attributes:
+        via: `unix` or `tcp` (a listener), `cli` (a command on the files), `signal`, or `schedule`.
+        uid, pid: the peer's process, where the system says so.
+        token: the name of the client's token.
+        address: the client's address.
+    """
+
+    via: Literal["unix", "tcp", "http", "cli", "signal", "schedule"]
+    uid: int | None = None
+    pid: int | None = None
+    token: str | None = None
+    address: str | None = None
+
+    @classmethod
+    def this_process(cls, via: Literal["cli", "signal", "schedule"]) -> Actor:
+        """Return this process itself as the actor."""
+        return cls(via=via, uid=os.getuid(), pid=os.getpid())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(slots=True, kw_only=True)
+class Act:
+    """An act that is being done.
+
+    Attributes:
+        before, after: what was changed, such as a checkpoint's position; set while it is done.
+    """
+
+    before: Any = None
+    after: Any = None
+
+
+class AuditLog:
+    """Writes acts, and lists them.
+
+    Args:
+        folder: of its files; made with the first act.
+        clock: for the time of a line.
+        redactor: masks secrets in every line.
+
+    Attributes:
+        unfinished: the intents without an end that were there when it was opened, oldest first.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, redactor: Redactor | None = None) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._redactor = redactor or Redactor()
+        self._turn = Semaphore(1)
+        self._is_whole = False
+        self.unfinished = find_unfinished(self._files()[-2:])
+
+    @contextmanager
+    def act(
+        self, name: str, *, by: Actor, pillow: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> Iterator[Act]:
+        """Write the intent, have the act done in the `with` block, and write its end.
+
+        An error of the block is the end `refused`, if it is a request's own, else `failed`; it goes on.
+
+        Args:
+            name: what is done: the operation's id.
+            by: who asked for it.
+            pillow: which pillow it concerns.
+            details: more of what was asked for; long texts and lists are cut.
+
+        Yields:
+            the act, which takes what was changed.
+
+        Raises:
+            StoreWriteError: the intent cannot be written. Nothing was done.
+        """
+        id = secrets.token_hex(8)
+        intent = {"act": name, "pillow": pillow, "by": by.to_json(), "details": dict(details or {})}
+        self._write({"id": id, "phase": "intent", **intent})
+        act = Act()
+        outcome, reason = "done", None
+        try:
+            yield act
+        except BaseException as error:
+            outcome = "refused" if isinstance(error, RequestError) and error.answer_status < 500 else "failed"
+            reason = str(error) if isinstance(error, PillowError) else type(error).__name__
+            raise
+        finally:
+            end = {"act": name, "pillow": pillow, "before": act.before, "after": act.after, "reason": reason}
+            _log.info("operator.act", id=id, outcome=outcome, by=by.to_json(), **_cut(end))
+            try:
+                self._write({"id": id, "phase": outcome, **end})
+            except StoreWriteError as error:  # it is done; the next start shows the intent
+                _log.error("audit.not_written", id=id, error=str(error))
+
+    def close_unfinished(self) -> None:
+        """Log the acts that a crash cut short, and end them as `unknown`; this run still shows them."""
+        for intent in self.unfinished:
+            _log.warning(
+                "audit.unfinished", **{n: intent.get(n) for n in ("id", "at", "act", "pillow", "by")}
+            )
+            self._write(
+                {"id": intent["id"], "phase": "unknown", "act": intent["act"], "reason": "pillowd ended"}
+            )
+
+    def read(self, after: str = "", limit: int = 1000) -> tuple[list[dict[str, Any]], str]:
+        """Return lines, oldest first, and the place after the last one.
+
+        Args:
+            after: a place that an earlier call returned; the beginning if it is empty.
+            limit: most lines.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+        name, _, offset = after.partition("-")
+        number, start = (int(name), int(offset)) if after else (0, 0)
+        found: list[dict[str, Any]] = []
+        for path in self._files():
+            if int(path.stem) < number:
+                continue
+            position = start if int(path.stem) == number else 0
+            with path.open("rb") as file:
+                file.seek(position)
+                for line in file:
+                    if len(found) == limit or not line.endswith(b"\n"):
+                        return found, f"{path.stem}-{position}"
+                    position += len(line)
+                    found += filter(None, [_parse(line)])
+            after = f"{path.stem}-{position}"
+        return found, after
+
+    def _files(self) -> list[Path]:
+        if not self._folder.is_dir():
+            return []
+        return sorted(path for path in self._folder.glob("*.jsonl") if path.stem.isdecimal())
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds")
+        masked = self._redactor.redact_value(_cut({"at": at, **entry}))
+        line = json.dumps(masked, ensure_ascii=False, separators=(",", ":")) + "\n"
+        try:
+            with self._turn:
+                run_blocking(self._append, line.encode("utf-8", "backslashreplace"))
+        except OSError as error:
+            raise StoreWriteError(
+                f"the audit log in {self._folder} cannot be written: {error.strerror}. "
+                "Remedy: make room on the disk, or give this user the folder"
+            ) from error
+
+    def _append(self, line: bytes) -> None:
+        files = self._files()
+        if files and files[-1].stat().st_size < FILE_BYTES:
+            path = files[-1]
+        else:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            path = self._folder / f"{int(files[-1].stem) + 1 if files else 1:08}.jsonl"
+            for old in files[: len(files) - FILES + 1]:
+                old.unlink()
+        is_new = not path.exists()
+        with open(path, "ab+", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            if not self._is_whole and file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else b"\n" + line  # a crash cut the last line
+            self._is_whole = False
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._is_whole = True
+        if is_new:
+            sync_directory(self._folder)
+
+
+def find_unfinished(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return the intents in these files that no later line ends, oldest first."""
+    open_acts: dict[str, dict[str, Any]] = {}
+    for path in files:
+        with path.open("rb") as lines:
+            for entry in filter(None, map(_parse, lines)):
+                if entry["phase"] == "intent":
+                    open_acts[entry["id"]] = entry
+                else:
+                    open_acts.pop(entry["id"], None)
+    return list(open_acts.values())
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return an entry; None for a line that a crash cut."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and {"id", "phase"} <= entry.keys() else None
+
+
+def _cut(value: Any) -> Any:
+    """Return a value with its long texts and lists cut."""
+    if isinstance(value, str):
+        return value if len(value) <= TEXT_CHARACTERS else f"{value[:TEXT_CHARACTERS]}…"
+    if isinstance(value, Mapping):
+        return {name: _cut(child) for name, child in value.items()}
+    if isinstance(value, list | tuple):
+        cut = [_cut(child) for child in value[:LIST_ENTRIES]]
+        return cut if len(value) <= LIST_ENTRIES else [*cut, f"and {len(value) - LIST_ENTRIES} more"]
+    return value

@@ -1,0 +1,65 @@
+"""Whether the process lives, and whether it is ready: for service managers and load balancers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from daemon.supervision.supervisor import Supervisor
+from pillows.clock import Clock
+from pillows.runtime.status import State, TailStatus
+
+#: A supervisor that ticked longer ago than this does not watch its tails any more.
+TICK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: of what.
+        passed: whether it is well.
+        detail: what was found.
+    """
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class Health:
+    """Looks at the supervisor and the states of its tails.
+
+    Args:
+        supervisor: of the running daemon.
+        clock: for ages.
+    """
+
+    def __init__(self, supervisor: Supervisor, clock: Clock) -> None:
+        self._supervisor = supervisor
+        self._clock = clock
+
+    def live(self) -> list[Check]:
+        """Return the checks of the process: one that fails is mended by a restart only."""
+        seconds = self._clock.monotonic() - self._supervisor.ticked_at
+        return [
+            Check(name="supervisor", passed=seconds <= TICK_SECONDS, detail=f"ticked {seconds:.1f} s ago")
+        ]
+
+    def ready(self, statuses: Sequence[TailStatus], *, strict: bool = False) -> list[Check]:
+        """Return the checks of all pillows: each has tried once, and none has failed.
+
+        Args:
+            statuses: of all tails.
+            strict: whether one that backs off is not well either.
+        """
+        is_ending = self._supervisor.ending
+        daemon = Check(name="daemon", passed=not is_ending, detail="stopping" if is_ending else "running")
+        return [daemon, *_check_pillows(statuses, strict=strict)]
+
+
+def _check_pillows(statuses: Sequence[TailStatus], *, strict: bool) -> Iterator[Check]:
+    unwell = {State.STARTING, State.FAILED} | ({State.BACKING_OFF} if strict else set())
+    for status in statuses:
+        yield Check(name=status.pillow, passed=status.state not in unwell, detail=str(status.state))

@@ -1,0 +1,139 @@
+"""The errors of requests to the daemon: a branch of the one error tree (`pillows.errors`).
+
+PillowError
+└── RequestError             what was asked for cannot be done
+    ├── InvalidRequestError      the request itself is wrong: change it
+    ├── UnknownPillowError       it names no pillow, or several
+    ├── NotFoundError            what it names is not there
+    ├── ConflictError            the state forbids it
+    ├── UnconditionalEditError   the edit does not say which state it changes
+    ├── EditedMeanwhileError     somebody else made an edit first: look again
+    ├── NotPermittedError        this client may not do it
+    │   ├── UnauthenticatedError     ... as it has not said who it is
+    │   └── ThrottledError           ... until later
+    ├── NotInTimeError           it was asked for, and is not so yet
+    ├── UnavailableError         the daemon cannot do it now: ask again
+    └── InternalError            a defect of pillowd
+
+Each class has an HTTP status and, by its name, a URN; a client gets the class back from the URN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from pillows.errors import PillowError
+
+
+class RequestError(PillowError):
+    """The request cannot be carried out.
+
+    Attributes:
+        remedy: what the operator can do, as a sentence or a command.
+        status: the status of the HTTP answer.
+    """
+
+    status: ClassVar[int] = 400
+
+    def __init__(self, message: str | None = None, *, remedy: str = "", status: int | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.answer_status = self.status if status is None else status
+
+    @property
+    def detail(self) -> str:
+        """The reason, without the remedy."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the reason, followed by the remedy."""
+        return f"{self.detail}. Remedy: {self.remedy}" if self.remedy else self.detail
+
+
+class InvalidRequestError(RequestError):
+    """The request is not valid."""
+
+
+class UnknownPillowError(RequestError):
+    """The text names no pillow, or several."""
+
+    status = 404
+
+
+class NotFoundError(RequestError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class ConflictError(RequestError):
+    """The state of the pillow or of the daemon forbids it."""
+
+    status = 409
+
+
+class UnconditionalEditError(RequestError):
+    """The edit does not say which checkpoint it changes."""
+
+    status = 428
+
+
+class EditedMeanwhileError(RequestError):
+    """Somebody else edited the checkpoint first."""
+
+    status = 412
+
+
+class NotPermittedError(RequestError):
+    """This client may not do that."""
+
+    status = 403
+
+
+class UnauthenticatedError(NotPermittedError):
+    """The request has no valid token."""
+
+    status = 401
+
+
+class ThrottledError(NotPermittedError):
+    """There were too many wrong tokens from this address."""
+
+    status = 429
+
+
+class NotInTimeError(RequestError):
+    """It was asked for, and has not happened yet."""
+
+    status = 504
+
+
+class UnavailableError(RequestError):
+    """The daemon cannot do it at present."""
+
+    status = 503
+
+
+class InternalError(RequestError):
+    """The daemon has a defect."""
+
+    status = 500
+
+
+def urn(kind: type[Exception]) -> str:
+    """Return the URN of a class: that of `UnknownPillowError` is `urn:pillowd:error:unknown-pillow`."""
+    words = re.findall(r"[A-Z][a-z]*", kind.__name__.removesuffix("Error"))
+    return f"urn:pillowd:error:{'-'.join(words).lower()}"
+
+
+def from_urn(text: str) -> type[RequestError]:
+    """Return the class of the request errors that a URN names; `RequestError` for those of other branches."""
+    return next((kind for kind in _branch(RequestError) if urn(kind) == text), RequestError)
+
+
+def _branch(kind: type[RequestError]) -> Iterator[type[RequestError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _branch(child)

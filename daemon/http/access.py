@@ -1,0 +1,127 @@
+"""Who may make a request: host, origin, content type, token. Pure decisions about one request's head."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from daemon.config.listeners import TokenOptions
+from daemon.errors import NotPermittedError, RequestError, ThrottledError, UnauthenticatedError
+from pillows.clock import Clock
+
+#: Shorter tokens can be guessed, so they are refused even if their hash is configured.
+MIN_TOKEN_CHARACTERS = 32
+#: Wrong tokens of one address within a minute; then it has to wait.
+MAX_FAILURES = 10
+FAILURE_SECONDS = 60.0
+#: Addresses whose failures are remembered.
+_MAX_ADDRESSES = 10_000
+
+
+class UnsupportedTypeError(RequestError):
+    """The body is not JSON."""
+
+    status = 415
+
+
+def check_origin(method: str, headers: Mapping[str, str], own_origins: Collection[str]) -> None:
+    """Refuse what a page of another site may have a browser send: forms, and fetches across origins.
+
+    Args:
+        method: of the request.
+        headers: of the request.
+        own_origins: how a page of this server names its origin.
+
+    Raises:
+        UnsupportedTypeError: an unsafe request whose type is not JSON; no form can send that type.
+        NotPermittedError: a browser says that another site sends it.
+    """
+    if method in ("GET", "HEAD"):
+        return
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise UnsupportedTypeError(
+            "a request that changes something needs the content type JSON",
+            remedy="send `Content-Type: application/json`",
+        )
+    site = headers.get("Sec-Fetch-Site", "none")
+    origin = headers.get("Origin")
+    if site not in ("same-origin", "none") or (origin is not None and origin not in own_origins):
+        raise NotPermittedError("a page of another site may not command pillowd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who a token belongs to.
+
+    Attributes:
+        name: as configured.
+        scopes: what it allows.
+    """
+
+    name: str
+    scopes: tuple[str, ...]
+
+
+class Tokens:
+    """Recognizes bearer tokens by their hashes, and slows down who guesses.
+
+    Args:
+        tokens: as configured.
+        clock: for the throttle.
+    """
+
+    def __init__(self, tokens: Sequence[TokenOptions], clock: Clock) -> None:
+        self._holders = [(each.digest, Holder(name=each.name, scopes=each.scopes)) for each in tokens]
+        self._clock = clock
+        self._failures: dict[str, list[float]] = {}
+
+    def recognize(self, authorization: str, address: str) -> Holder:
+        """Return whose token an `Authorization` header holds.
+
+        Every configured hash is compared in constant time, whatever the result of those before.
+
+        Args:
+            authorization: the header; empty if there is none.
+            address: the client's address.
+
+        Raises:
+            ThrottledError: too many wrong tokens came from this address within a minute.
+            UnauthenticatedError: there is no token, or it is wrong.
+        """
+        now = self._clock.monotonic()
+        recent = [at for at in self._failures.get(address, ()) if at > now - FAILURE_SECONDS]
+        if len(recent) >= MAX_FAILURES:
+            raise ThrottledError(
+                f"{MAX_FAILURES} wrong tokens came from {address} within a minute", remedy="wait a minute"
+            )
+        kind, _, token = authorization.partition(" ")
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+        found = [holder for known, holder in self._holders if hmac.compare_digest(known, digest)]
+        if kind.lower() == "bearer" and found and len(token) >= MIN_TOKEN_CHARACTERS:
+            return found[0]
+        if authorization:
+            self._note_failure(address, [*recent, now])
+        raise UnauthenticatedError(
+            "the token is not one of `daemon.admin.tcp.tokens`" if authorization else "there is no token",
+            remedy=f"send `Authorization: Bearer TOKEN`, of {MIN_TOKEN_CHARACTERS} characters or more",
+        )
+
+    def _note_failure(self, address: str, times: list[float]) -> None:
+        self._failures.pop(address, None)
+        self._failures[address] = times
+        while len(self._failures) > _MAX_ADDRESSES:
+            del self._failures[next(iter(self._failures))]
+
+
+def check_scope(scopes: Sequence[str], needed: str, name: str) -> None:
+    """Check that a token allows an operation.
+
+    Raises:
+        NotPermittedError: it does not.
+    """
+    if needed not in scopes:
+        raise NotPermittedError(
+            f"the token {name} has not the scope `{needed}`", remedy="add it in `daemon.admin.tcp.tokens`"
+        )

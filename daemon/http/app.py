@@ -1,0 +1,248 @@
+"""The WSGI application of a listener: Flask with the operations that the listener serves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import flask
+import msgspec
+from werkzeug.exceptions import HTTPException, SecurityError
+
+from daemon.control.api import ControlApi
+from daemon.control.audit import Actor
+from daemon.errors import InvalidRequestError, NotFoundError, RequestError, UnavailableError
+from daemon.http.access import Tokens, check_origin, check_scope
+from daemon.http.contract import Contract, Door, Operation
+from daemon.http.dispatch import carry_out, name_target
+from daemon.http.messages import JSON, PROBLEM, Answer
+from daemon.http.problems import to_answer
+from daemon.http.server import LISTENER_KEY, PEER_KEY, STREAM_KEY
+from pillows.redaction import Redactor
+from pillows.suggest import suggest
+
+#: What a browser may do with an answer: it shows nothing of other sites, and is shown in none.
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+#: Hosts by which every listener may be called.
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+class NoSuchRouteError(NotFoundError):
+    """There is no such path."""
+
+
+class MethodError(RequestError):
+    """This path is not for that method."""
+
+    status = 405
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppSettings:
+    """What distinguishes the applications of the listeners.
+
+    Attributes:
+        door: which operations it serves.
+        hosts: more names by which it may be called, without port.
+        origins: how pages of this server name their origin.
+        tokens: who may use it; None where the listener itself decides.
+        redactor: removes secrets from every problem.
+    """
+
+    door: Door
+    hosts: Collection[str] = ()
+    origins: Collection[str] = ()
+    tokens: Tokens | None = None
+    redactor: Redactor
+
+
+def make_app(contract: Contract, api: ControlApi, settings: AppSettings) -> flask.Flask:
+    """Return the application of one listener."""
+    app = flask.Flask("pillowd", static_folder=None)
+    app.config["TRUSTED_HOSTS"] = [*LOCAL_HOSTS, *settings.hosts]
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+    endpoint = _Endpoint(contract, api, settings)
+    for operation in contract.operations.values():
+        if settings.door == "admin" or operation.door == "read":
+            app.add_url_rule(
+                _to_rule(operation.path),
+                endpoint=operation.id,
+                view_func=endpoint.respond,
+                methods=[operation.method],
+                provide_automatic_options=False,
+            )
+    app.before_request(endpoint.check_request)
+    app.register_error_handler(Exception, endpoint.explain)
+    app.after_request(endpoint.finish)
+    return app
+
+
+def _to_rule(path: str) -> str:
+    """Return Flask's form of a path: `{key}` is `<key>`."""
+    return re.sub(r"\{(\w+)\}", r"<\1>", path)
+
+
+class _Endpoint:
+    """Answers the requests of one listener.
+
+    Args:
+        contract: the whole API.
+        api: what the handlers work on.
+        settings: of the listener.
+    """
+
+    def __init__(self, contract: Contract, api: ControlApi, settings: AppSettings) -> None:
+        self._operations = contract.operations
+        self._api = api
+        self._settings = settings
+
+    def check_request(self) -> None:
+        """Check who sends a request, and from where, before anything else is done.
+
+        Raises:
+            HTTPException: the host, path or method is not one of this listener.
+            RequestError: the client may not send it.
+        """
+        request = flask.request
+        if isinstance(request.routing_exception, SecurityError):
+            raise request.routing_exception
+        actor, scopes = self._identify(request)
+        if request.routing_exception is not None:
+            raise request.routing_exception
+        flask.g.actor, operation = actor, self._operations[request.endpoint or ""]
+        try:
+            check_origin(request.method, dict(request.headers), self._settings.origins)
+            if scopes is not None:
+                check_scope(scopes, operation.scope, actor.token or "")
+        except RequestError:
+            if operation.is_safe:
+                raise
+            pillow = (request.view_args or {}).get("key")
+            with self._api.audit.act(operation.id, by=actor, pillow=pillow):
+                raise
+
+    def respond(self, **path: str) -> flask.Response:
+        """Carry out the operation that a request names."""
+        operation = self._operations[flask.request.endpoint or ""]
+        flask.g.pillow = path.get("key")
+        arguments = _collect(operation, path, flask.request)
+        flask.g.pillow = name_target(arguments)
+        return _to_response(carry_out(self._api, operation, arguments, flask.g.actor))
+
+    def explain(self, error: Exception) -> flask.Response:
+        """Return the problem document of an error."""
+        if isinstance(error, HTTPException):
+            error = _translate(error)
+        return _to_response(to_answer(error, self._settings.redactor, pillow=flask.g.get("pillow")))
+
+    def finish(self, response: flask.Response) -> flask.Response:
+        """Add what every answer has, and count it."""
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        endpoint = flask.request.endpoint or "none"
+        self._api.requests[endpoint, flask.request.method, response.status_code] += 1
+        return response
+
+    def _identify(self, request: flask.Request) -> tuple[Actor, tuple[str, ...] | None]:
+        """Return who sends a request, and what the token allows; None where no token is needed."""
+        via = request.environ.get(LISTENER_KEY, "http")
+        peer = request.environ.get(PEER_KEY)
+        address = request.remote_addr or None
+        if peer is not None:
+            return Actor(via=via, uid=peer[0], pid=peer[1]), None
+        if self._settings.tokens is None:
+            return Actor(via=via, address=address), None
+        holder = self._settings.tokens.recognize(request.headers.get("Authorization", ""), address or "")
+        return Actor(via=via, token=holder.name, address=address), holder.scopes
+
+
+def _collect(operation: Operation, path: Mapping[str, str], request: flask.Request) -> dict[str, Any]:
+    """Return the arguments of a request: text becomes a number or a boolean where the schema says so.
+
+    Raises:
+        InvalidRequestError: a parameter is unknown or given twice, or the body is not JSON.
+    """
+    arguments: dict[str, Any] = dict(path)
+    names = {name: argument for argument, (place, name) in operation.places.items() if place == "query"}
+    for name, values in request.args.lists():
+        argument = names.get(name)
+        if argument is None:
+            raise InvalidRequestError(
+                f"`{name[:64]}` is not a parameter here", remedy=suggest(name, sorted(names), "parameters")
+            )
+        schema = operation.parameters[argument]
+        if schema.get("type") == "array":
+            arguments[argument] = [_convert(value, schema["items"]) for value in values]
+        elif len(values) > 1:
+            raise InvalidRequestError(f"`{name}` is given twice")
+        else:
+            arguments[argument] = _convert(values[0], schema)
+    for argument, (place, name) in operation.places.items():
+        if place == "header" and name in request.headers:
+            arguments[argument] = _convert(request.headers[name], operation.parameters[argument])
+    if body := request.get_data():
+        if operation.body is None:
+            raise InvalidRequestError("this request takes no body")
+        arguments["body"] = _parse_body(body)
+    return arguments
+
+
+def _convert(text: str, schema: Mapping[str, Any]) -> Any:
+    kind = schema.get("type")
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(text, text)
+    if kind in ("integer", "number"):
+        with suppress(ValueError):
+            return int(text) if kind == "integer" else float(text)
+    return text
+
+
+def _parse_body(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError("the body is not JSON") from error
+
+
+def _translate(error: HTTPException) -> RequestError:
+    if isinstance(error, SecurityError):
+        return InvalidRequestError(
+            "the `Host` header names another server", remedy="add the name to `daemon.http.hosts`"
+        )
+    if error.code == 404:
+        return NoSuchRouteError("there is no such path here", remedy="see /v1/openapi.json")
+    if error.code == 405:
+        return MethodError("the path is not for this method", remedy="see /v1/openapi.json")
+    return InvalidRequestError(error.description or error.name, status=error.code or 400)
+
+
+def _to_response(answer: Answer) -> flask.Response:
+    body = answer.body
+    if answer.pieces is not None:
+        become_stream = flask.request.environ.get(STREAM_KEY)
+        if answer.is_stream and become_stream is not None and not become_stream():
+            _close(answer.pieces)
+            raise UnavailableError("too many streams are open", remedy="close one, or try again later")
+    elif answer.media_type in (JSON, PROBLEM):
+        body = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
+    response = flask.Response(body, status=answer.status, mimetype=answer.media_type)
+    response.headers.extend(answer.headers)
+    return response
+
+
+def _close(pieces: Any) -> None:
+    close = getattr(pieces, "close", None)
+    if close is not None:
+        close()

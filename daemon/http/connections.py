@@ -1,0 +1,84 @@
+"""The connections of one listener: bounded in number, so that hostile clients cannot keep others out.
+
+While there are too many, the one that has kept the server waiting longest is cut: a client that sends half a
+request, or does not read its answer, loses its connection, and one whose request is being answered does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """The place of one connection.
+
+    Attributes:
+        greenlet: serves the connection.
+        working: whether its request is being answered.
+    """
+
+    greenlet: Any
+    working: bool = False
+
+
+class Connections:
+    """Admits connections.
+
+    Args:
+        limit: most connections at once, beside streams.
+        stream_limit: most streams at once.
+    """
+
+    def __init__(self, limit: int = 48, stream_limit: int = 16) -> None:
+        self._limit = limit
+        self._stream_limit = stream_limit
+        self._slots: dict[Slot, None] = {}  # in order of the time since they keep us waiting
+        self._streams: set[Slot] = set()
+
+    @contextmanager
+    def admit(self) -> Iterator[Slot | None]:
+        """Hold a place for the connection that this greenlet serves; None if all are being answered."""
+        slot = Slot(gevent.getcurrent())
+        self._slots[slot] = None
+        try:
+            if len(self._slots) <= self._limit or self._cut_one(but=slot):
+                yield slot
+            else:
+                yield None
+        finally:
+            self._slots.pop(slot, None)
+            self._streams.discard(slot)
+
+    def wait_for(self, slot: Slot) -> None:
+        """Note that the server waits for the client from now on."""
+        slot.working = False
+        if slot in self._slots:
+            del self._slots[slot]
+            self._slots[slot] = None
+
+    def become_stream(self, slot: Slot) -> bool:
+        """Move a connection to the streams. Return whether there was room."""
+        if len(self._streams) >= self._stream_limit:
+            return False
+        self._slots.pop(slot, None)
+        self._streams.add(slot)
+        return True
+
+    def end_stream(self, slot: Slot) -> None:
+        """Move a connection back."""
+        self._streams.discard(slot)
+        self._slots[slot] = None
+
+    def _cut_one(self, *, but: Slot) -> bool:
+        for slot in self._slots:
+            if not slot.working and slot is not but:
+                del self._slots[slot]
+                slot.greenlet.kill(block=False)
+                return True
+        return False

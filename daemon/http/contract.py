@@ -1,0 +1,198 @@
+"""The API as `openapi.yaml` describes it: operations, their parameters and schemas."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+#: Which listener serves an operation: the read-only one as well, or those of the whole API only.
+Door = Literal["read", "admin"]
+
+_FILE = Path(__file__).with_name("openapi.yaml")
+_METHODS = ("get", "put", "post", "patch", "delete")
+_REF = "#/"
+
+#: Answers that the server itself gives, by operations of which they are true.
+_EVERY = {"400": "The request is not valid, or its `Host` header is not one of this server."}
+_ADMIN = {
+    "401": "TCP: the token is missing or wrong.",
+    "403": "The client may not do this.",
+    "429": "TCP: too many wrong tokens came from this address.",
+}
+_UNSAFE = {
+    "413": "The body is larger than 64 KiB.",
+    "415": "The body is not JSON.",
+    "503": "The act could not be written to the audit log, or the daemon is stopping.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One operation.
+
+    Attributes:
+        id: its `operationId`, and the name of its handler.
+        tag: its tag, and the module of its handler.
+        method: in upper case.
+        path: with `{name}` for each parameter.
+        door: see `Door`.
+        scope: what a token needs for it.
+        is_stream: whether its answer may go on for minutes.
+        takes_actor: whether its handler takes the argument `by`, who asked for it.
+        parameters: schema of each parameter by its argument's name.
+        places: `path`, `query` or `header`, and the name there, by the argument's name.
+        required: the parameters that must be given.
+        body: schema of the body; None if there is none.
+        body_required: whether there must be a body.
+    """
+
+    id: str
+    tag: str
+    method: str
+    path: str
+    door: Door
+    scope: str
+    is_stream: bool
+    takes_actor: bool = False
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    body: Any = None
+    body_required: bool = False
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether it changes nothing."""
+        return self.method == "GET"
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of all arguments together."""
+        properties = dict(self.parameters)
+        required = list(self.required)
+        if self.body is not None:
+            properties["body"] = self.body
+            required += ["body"] if self.body_required else []
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """The whole API.
+
+    Attributes:
+        document: the OpenAPI document, with the answers that the server itself gives.
+        operations: by their id.
+    """
+
+    document: dict[str, Any]
+    operations: Mapping[str, Operation]
+
+
+@cache
+def load_contract() -> Contract:
+    """Return the API of this version; the file is read once."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return parse_contract(yaml.load(_FILE.read_bytes(), Loader=loader))  # noqa: S506  both are safe
+
+
+def parse_contract(document: dict[str, Any]) -> Contract:
+    """Return the API that an OpenAPI document describes.
+
+    Raises:
+        ValueError: two operations have one id, or one lacks its id, tag or `x-door`.
+    """
+    document = copy.deepcopy(document)
+    operations: dict[str, Operation] = {}
+    for path, method, raw in _iter_operations(document):
+        operation = _parse_operation(document, path, method, raw)
+        if operation.id in operations:
+            raise ValueError(f"two operations are called {operation.id}")
+        operations[operation.id] = operation
+        raw["responses"] = _complete(operation, raw["responses"])
+    return Contract(document=document, operations=operations)
+
+
+def _iter_operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        for method in _METHODS:
+            if method in item:
+                yield path, method.upper(), item[method]
+
+
+def _parse_operation(
+    document: Mapping[str, Any], path: str, method: str, raw: Mapping[str, Any]
+) -> Operation:
+    missing = [name for name in ("operationId", "tags", "x-door", "responses") if name not in raw]
+    if missing or raw["x-door"] not in ("read", "admin") or len(raw["tags"]) != 1:
+        raise ValueError(f"{method} {path} needs operationId, one tag, x-door read or admin, and responses")
+    shared = document["paths"][path].get("parameters", [])
+    parameters = [_resolve(document, each) for each in [*shared, *raw.get("parameters", [])]]
+    named = {to_argument(each["name"]): each for each in parameters}
+    places = {argument: (each["in"], each["name"]) for argument, each in named.items()}
+    schemas = {argument: each["schema"] for argument, each in named.items()}
+    for header in raw.get("x-headers", ()):
+        places[to_argument(header)] = ("header", header)
+        schemas[to_argument(header)] = {"type": "string"}
+    body = _resolve(document, raw.get("requestBody"))
+    return Operation(
+        id=raw["operationId"],
+        tag=raw["tags"][0],
+        method=method,
+        path=path,
+        door=raw["x-door"],
+        scope=raw.get("x-scope") or ("read" if method == "GET" else "write"),
+        is_stream=raw.get("x-stream", False),
+        takes_actor=raw.get("x-actor", False),
+        parameters=schemas,
+        places=places,
+        required=tuple(argument for argument, each in named.items() if each.get("required")),
+        body=body and body["content"]["application/json"]["schema"],
+        body_required=bool(body and body.get("required")),
+    )
+
+
+def to_argument(name: str) -> str:
+    """Return the name of the argument for a parameter: `If-Match` is `if_match`."""
+    return name.lower().replace("-", "_")
+
+
+def _resolve(document: Mapping[str, Any], value: Any) -> Any:
+    """Return a value with every `$ref` in it replaced by what it refers to."""
+    if isinstance(value, dict):
+        if "$ref" in value:
+            found: Any = document
+            for part in value["$ref"].removeprefix(_REF).split("/"):
+                found = found[part]
+            return _resolve(document, found)
+        return {name: _resolve(document, child) for name, child in value.items()}
+    if isinstance(value, list):
+        return [_resolve(document, child) for child in value]
+    return value
+
+
+def _complete(operation: Operation, responses: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answers of an operation with those that the server itself gives."""
+    own = dict(_EVERY)
+    if operation.door == "admin":
+        own |= _ADMIN
+    if not operation.is_safe:
+        own |= _UNSAFE
+    given = {status: _problem(text) for status, text in own.items()}
+    return dict(sorted({**given, **responses}.items()))
+
+
+def _problem(description: str) -> dict[str, Any]:
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {"description": description, "content": content}

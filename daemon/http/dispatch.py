@@ -1,0 +1,94 @@
+"""Carry out one operation: check the arguments, note the act in the audit log, call the handler.
+
+The HTTP server and the command on the files both come here, so there is one implementation of everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import fastjsonschema
+
+from daemon.control.api import ControlApi
+from daemon.control.audit import Actor
+from daemon.errors import InvalidRequestError
+from daemon.http.contract import Operation, load_contract
+from daemon.http.handlers import handler_of
+from daemon.http.messages import Answer
+from pillows.suggest import suggest
+
+
+def carry_out(api: ControlApi, operation: Operation, arguments: Mapping[str, Any], by: Actor) -> Answer:
+    """Carry out an operation, and write an act to the audit log before and after.
+
+    Args:
+        api: what the handlers work on.
+        operation: the operation.
+        arguments: its parameters and body, by argument name.
+        by: who asked for it.
+
+    Raises:
+        InvalidRequestError: the arguments do not fit the operation's schema.
+        PillowError, StoreError: the handler refused it.
+    """
+    if operation.is_safe:
+        return _call(api, operation, arguments, by)
+    target = name_target(arguments)
+    with api.audit.act(operation.id, by=by, pillow=target, details=_details(arguments)) as act:
+        answer = _call(api, operation, arguments, by)
+        if isinstance(answer.body, dict):
+            act.before, act.after = answer.body.get("before"), answer.body.get("seq")
+        return answer
+
+
+def name_target(arguments: Mapping[str, Any]) -> str | None:
+    """Return the pillow that a request names, as people write it."""
+    key, source = arguments.get("key"), arguments.get("source")
+    return f"{key}@{source}" if key and source else key
+
+
+def check_arguments(operation: Operation, arguments: Mapping[str, Any]) -> None:
+    """Check arguments against the operation's schema.
+
+    Raises:
+        InvalidRequestError: they do not fit.
+    """
+    unknown = sorted(set(arguments) - set(operation.schema["properties"]))
+    if unknown:
+        remedy = suggest(unknown[0], sorted(operation.parameters), "parameters")
+        raise InvalidRequestError(f"`{unknown[0]}` is not a parameter of {operation.id}", remedy=remedy)
+    try:
+        _compile(operation.id)(dict(arguments))
+    except fastjsonschema.JsonSchemaValueException as error:
+        raise InvalidRequestError(_explain(error), remedy="see /v1/openapi.json") from error
+
+
+def _call(api: ControlApi, operation: Operation, arguments: Mapping[str, Any], by: Actor) -> Answer:
+    check_arguments(operation, arguments)
+    actor = {"by": by} if operation.takes_actor else {}
+    answer = handler_of(operation)(api, **arguments, **actor)
+    return answer if isinstance(answer, Answer) else Answer(body=answer)
+
+
+@cache
+def _compile(operation_id: str) -> Callable[[Any], Any]:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema",
+        **load_contract().operations[operation_id].schema,
+    }
+    compiled: Callable[[Any], Any] = fastjsonschema.compile(schema, use_default=False)
+    return compiled
+
+
+def _explain(error: fastjsonschema.JsonSchemaValueException) -> str:
+    """Return what is wrong, without the values, which may be documents' ids or worse."""
+    path = re.sub(r"^data\.?", "", error.name or "") or "the request"
+    said = re.sub(r"^data\S*", "", error.message).strip()
+    return f"`{path}` {said}"
+
+
+def _details(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in arguments.items() if name not in ("key", "source")}

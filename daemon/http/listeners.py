@@ -1,0 +1,248 @@
+"""Open the listeners of a configuration, and close them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from checkpoints import StoreLocked
+from checkpoints.rpc.address import open_address
+from daemon.config.listeners import TcpOptions, split_address
+from daemon.config.models import DaemonOptions
+from daemon.control.api import ControlApi
+from daemon.http.contract import Door
+from pillows.clock import Clock
+from pillows.errors import ConfigError
+from pillows.redaction import Redactor
+
+if TYPE_CHECKING:  # Flask and the server cost 0.1 s, and a daemon without listeners needs neither
+    from daemon.http.app import AppSettings
+
+#: Seconds that requests may take to end when the daemon has stopped.
+_CLOSE_SECONDS = 1.0
+_PROBE_SECONDS = 1.0
+_BACKLOG = 128
+
+_log = structlog.get_logger("pillowd.http")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A listener of the configuration.
+
+    Attributes:
+        address: `host:port`, with the port that is listened on; or `unix:` and a path.
+        door: what it serves.
+        problem: why it is not open; empty if it is.
+    """
+
+    address: str
+    door: Door
+    problem: str = ""
+
+
+class Listeners:
+    """Opens the listeners.
+
+    Args:
+        api: what the handlers work on.
+        clock: for the throttle of wrong tokens.
+        redactor: removes secrets from every answer that explains an error.
+    """
+
+    def __init__(self, api: ControlApi, clock: Clock, redactor: Redactor) -> None:
+        self._api = api
+        self._clock = clock
+        self._redactor = redactor
+
+    @contextmanager
+    def open(self, settings: DaemonOptions) -> Iterator[list[Listener]]:
+        """Open all listeners until the end of the `with` block.
+
+        Yields:
+            the listeners, and why one is not open: only the default address may be taken.
+
+        Raises:
+            StoreLocked: another process answers on the admin socket.
+            ConfigError: a configured address cannot be listened on, or a certificate cannot be read.
+        """
+        with ExitStack() as stack:
+            opened: list[Listener] = []
+            if settings.admin.path is not None:
+                opened.append(self._open_admin(stack, settings.admin.path))
+            if settings.admin.tcp is not None:
+                opened.append(self._open_tcp(stack, settings.admin.tcp))
+            if settings.http.listen is not None:
+                opened.append(self._open_http(stack, settings))
+            yield opened
+
+    def _open_admin(self, stack: ExitStack, path: Path) -> Listener:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        listening = listen_on_path(path)
+        stack.callback(_remove, path)
+        self._serve(stack, listening, "unix", "admin", hosts=())
+        return Listener(address=f"unix:{path}", door="admin")
+
+    def _open_tcp(self, stack: ExitStack, settings: TcpOptions) -> Listener:
+        from daemon.http.access import Tokens  # noqa: PLC0415  see above
+
+        at = "daemon.admin.tcp.listen"
+        listening = _listen(settings.listen, at)
+        context = make_tls(settings)
+        host, _ = split_address(settings.listen)
+        self._serve(
+            stack,
+            listening,
+            "tcp",
+            "admin",
+            hosts=(_bracket(host), *settings.hosts),
+            tokens=Tokens(settings.tokens, self._clock),
+            tls=context,
+        )
+        return Listener(address=_name(listening), door="admin")
+
+    def _open_http(self, stack: ExitStack, settings: DaemonOptions) -> Listener:
+        wanted = settings.http.listen or ""
+        try:
+            listening = _listen(wanted, "daemon.http.listen")
+        except ConfigError as error:
+            if "listen" in settings.http.model_fields_set:
+                raise
+            _log.warning("http.not_listening", address=wanted, reason=str(error))
+            return Listener(address=wanted, door="read", problem=str(error))
+        host, _ = split_address(wanted)
+        self._serve(stack, listening, "http", "read", hosts=(_bracket(host), *settings.http.hosts))
+        return Listener(address=_name(listening), door="read")
+
+    def _serve(self, stack: ExitStack, listening: Any, name: str, door: Door, **more: Any) -> None:
+        from daemon.http.app import AppSettings, make_app  # noqa: PLC0415  see above
+        from daemon.http.contract import load_contract  # noqa: PLC0415
+        from daemon.http.handlers import find_all_handlers  # noqa: PLC0415
+        from daemon.http.server import BoundedServer  # noqa: PLC0415
+
+        contract = load_contract()
+        find_all_handlers(contract)
+        tls = more.pop("tls", None)
+        settings: AppSettings = AppSettings(
+            door=door, redactor=self._redactor, origins=_origins(listening, tls, more["hosts"]), **more
+        )
+        server = BoundedServer(listening, make_app(contract, self._api, settings), name=name, tls=tls)
+        server.start()
+        stack.callback(server.stop, _CLOSE_SECONDS)
+
+
+def listen_on_path(path: Path) -> socket.socket:
+    """Return a socket that listens on a path, with mode 0660; the stale one of a crashed process is replaced.
+
+    Raises:
+        StoreLocked: another process answers on it.
+        OSError: it cannot be made.
+    """
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # The mode of the socket's own descriptor, less the umask, becomes the file's: there is no moment in
+        # which others may connect. The group gets in afterwards: the service's umask would keep it out.
+        os.fchmod(listening.fileno(), 0o600)
+        _make_room(path)
+        with open_address(path) as address:
+            listening.bind(address)
+        path.chmod(0o660)
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def make_tls(settings: TcpOptions) -> ssl.SSLContext:
+    """Return the TLS settings of the TCP listener: TLS 1.2 or later.
+
+    Raises:
+        ConfigError: the certificate or its key cannot be used.
+    """
+    assert settings.tls is not None  # noqa: S101  the model needs it
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls.cert, settings.tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"`daemon.admin.tcp.tls` cannot be used: {error}.",
+            remedy=f"give {settings.tls.cert} and its key as PEM files that this user can read",
+        ) from error
+    return context
+
+
+def _listen(address: str, key: str) -> socket.socket:
+    host, port = split_address(address)
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(
+            f"`{key}: {address}` is no address here: {error}.", remedy="name another"
+        ) from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(place)
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        taken = error.errno == errno.EADDRINUSE
+        reason = "another process listens there" if taken else str(error.strerror)
+        raise ConfigError(
+            f"`{key}: {address}` cannot be listened on: {reason}.",
+            remedy="stop that process, or name another address" if taken else "name another address",
+        ) from error
+    return listening
+
+
+def _make_room(path: Path) -> None:
+    """Remove a stale socket.
+
+    Raises:
+        StoreLocked: a process answers on it.
+    """
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, open_address(path) as address:
+        probe.settimeout(_PROBE_SECONDS)
+        try:
+            probe.connect(address)
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+    raise StoreLocked(f"another process answers on {path}")
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _name(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"{_bracket(host)}:{port}"
+
+
+def _origins(listening: Any, tls: Any, hosts: Any) -> frozenset[str]:
+    if listening.family == socket.AF_UNIX:
+        return frozenset()
+    port = listening.getsockname()[1]
+    scheme = "https" if tls else "http"
+    return frozenset(f"{scheme}://{host}:{port}" for host in {"localhost", "127.0.0.1", "[::1]", *hosts})

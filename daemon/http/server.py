@@ -1,0 +1,305 @@
+"""The HTTP server: gevent's, with bounds and deadlines for clients that are slow, broken or hostile.
+
+gevent.pywsgi has no deadline of its own: 20 half-sent requests fill a pool of 20 for ever.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException, responses
+from typing import Any
+
+import gevent
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from daemon.http.connections import Connections, Slot
+from daemon.http.messages import PROBLEM
+
+#: Longest wait for a whole head; so long may a connection be idle, too.
+HEAD_SECONDS = 10.0
+#: Longest wait for a whole body, and again for the client to take the whole answer.
+REQUEST_SECONDS = 30.0
+#: Longest wait for the reader of a stream, of which the kernel holds `UNREAD_BYTES`.
+STREAM_SECONDS = 10.0
+UNREAD_BYTES = 256 * 1024
+
+MAX_HEAD_BYTES = 32 * 1024
+MAX_BODY_BYTES = 64 * 1024
+#: What is read and thrown away of a body that is refused, so that the client gets to read the answer.
+_LINGER_BYTES = 1024 * 1024
+_LINGER_SECONDS = 1.0
+_CREDENTIALS = struct.Struct("3i")
+
+#: The stubs of gevent know neither `_sendall` nor what the attributes of a handler are during a request.
+_Handler: Any = WSGIHandler
+
+#: WSGI keys of ours: where the request came in, and the uid and pid of a unix socket's other end.
+LISTENER_KEY = "pillowd.listener"
+PEER_KEY = "pillowd.peer"
+#: WSGI key of the function that makes the answer a stream, or returns False if there are too many.
+STREAM_KEY = "pillowd.become_stream"
+
+
+class RefusedError(Exception):
+    """A request that does not get as far as the application.
+
+    Attributes:
+        status: the HTTP status.
+        detail: why.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+class _BoundedHead:
+    """Reads lines of a head until it is too long."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._left = MAX_HEAD_BYTES
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._file.readline(min(self._left + 1, size if size >= 0 else self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise RefusedError(431, f"the head is larger than {MAX_HEAD_BYTES // 1024} KiB")
+        return line
+
+
+class BoundedHandler(_Handler):  # type: ignore[misc]
+    """Serves one connection.
+
+    Attributes:
+        slot: its place among the connections.
+    """
+
+    slot: Slot
+    rfile: Any
+    _deadline: gevent.Timeout | None = None
+    _is_stream = False
+
+    def handle_one_request(self) -> Any:
+        """Serve one request; None and True as gevent's handler, or the bytes of a refusal."""
+        self._is_stream = False
+        self.server.connections.wait_for(self.slot)
+        self._deadline = gevent.Timeout.start_new(HEAD_SECONDS)
+        try:
+            return super().handle_one_request()
+        except gevent.Timeout as timeout:
+            if timeout is not self._deadline:
+                raise
+            return None
+        finally:
+            self._deadline.close()
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Read the rest of the head."""
+        whole, self.rfile = self.rfile, _BoundedHead(self.rfile)
+        try:
+            result = super().read_request(raw_requestline)
+        finally:
+            self.rfile = whole
+        self._check_head()
+        return result
+
+    def _check_head(self) -> None:
+        names = [name.lower() for name in self.headers]
+        if self.request_version == "HTTP/0.9":
+            raise RefusedError(400, "the request has no HTTP version")
+        if any(names.count(name) > 1 for name in ("host", "content-length", "transfer-encoding")):
+            raise RefusedError(400, "a header is given twice")
+        if self.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
+            raise RefusedError(400, "the only transfer encoding is chunked")
+        if (self.content_length or 0) > MAX_BODY_BYTES:
+            raise RefusedError(413, f"the body is larger than {MAX_BODY_BYTES // 1024} KiB")
+
+    def handle_one_response(self) -> None:
+        """Read the whole body, then have the application answer."""
+        try:
+            with self._within(REQUEST_SECONDS, RefusedError(408, "the body took too long")):
+                body = self._read_body()
+        except RefusedError as error:
+            self._refuse(error)
+            return
+        self.environ["wsgi.input"] = io.BytesIO(body)
+        self.environ["CONTENT_LENGTH"] = str(len(body))
+        self.environ.pop("HTTP_TRANSFER_ENCODING", None)
+        self.environ[PEER_KEY] = _find_peer(self.socket)
+        self.environ[STREAM_KEY] = self._become_stream
+        super().handle_one_response()
+
+    def run_application(self) -> None:
+        """Have the application answer, and send the answer."""
+        try:
+            self.slot.working = True
+            try:
+                self._cancel_deadline()
+                self.result = self.application(self.environ, self.start_response)
+            finally:
+                if not self._is_stream:
+                    self.server.connections.wait_for(self.slot)
+            if self._is_stream:
+                self.process_result()
+            else:
+                with self._within(REQUEST_SECONDS, TimeoutError("the answer is not read")):
+                    self.process_result()
+        finally:
+            close = getattr(self.result, "close", None)
+            self.result = None
+            if self._is_stream:
+                self.close_connection = True
+            if close is not None:
+                close()
+
+    def _sendall(self, data: bytes) -> None:
+        if not self._is_stream:
+            super()._sendall(data)
+            return
+        with self._within(STREAM_SECONDS, TimeoutError("the stream is not read")):
+            super()._sendall(data)
+
+    def handle_error(self, kind: Any, value: Any, stack: Any) -> None:
+        """Close the connection of a client that went away; anything else is a defect, and logged."""
+        if isinstance(value, OSError | gevent.GreenletExit):
+            self.close_connection = True
+            return
+        super().handle_error(kind, value, stack)
+
+    def log_request(self) -> None:
+        """Log nothing: the application counts requests."""
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        """Log nothing: what a broken client sends is its own affair, and could fill the disk."""
+
+    def _handle_client_error(self, ex: Exception) -> Any:
+        if isinstance(ex, RefusedError):
+            refused = ex
+        elif isinstance(ex, HTTPException | ValueError | OSError):
+            refused = RefusedError(400, "this is not HTTP/1.1")
+        else:
+            raise ex
+        return refused.status, _format_refusal(refused)
+
+    def _send_error_response_if_possible(self, error_code: int) -> None:
+        self.close_connection = True
+        if not self.response_length:
+            with suppress(OSError):
+                super()._sendall(_format_refusal(RefusedError(error_code, responses[error_code])))
+
+    def _refuse(self, error: RefusedError) -> None:
+        self.close_connection = True
+        with suppress(OSError), self._within(_LINGER_SECONDS, TimeoutError()):
+            self.socket.sendall(_format_refusal(error))
+            self.socket.shutdown(socket.SHUT_WR)
+            left = _LINGER_BYTES
+            while left > 0 and (read := self.socket.recv(65536)):
+                left -= len(read)
+
+    def _read_body(self) -> bytes:
+        self._cancel_deadline()
+        try:
+            body: bytes = self.wsgi_input.read(MAX_BODY_BYTES + 1)
+        except OSError as error:
+            raise RefusedError(400, "the body is cut or its chunks are broken") from error
+        except ValueError as error:
+            raise RefusedError(400, "the body's chunks are broken") from error
+        if len(body) > MAX_BODY_BYTES:
+            raise RefusedError(413, f"the body is larger than {MAX_BODY_BYTES // 1024} KiB")
+        if len(body) < (self.content_length or 0):
+            raise RefusedError(400, "the body is cut")
+        return body
+
+    def _become_stream(self) -> bool:
+        self._is_stream = bool(self.server.connections.become_stream(self.slot))
+        return self._is_stream
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    @staticmethod
+    @contextmanager
+    def _within(seconds: float, error: Exception) -> Iterator[None]:
+        with gevent.Timeout(seconds, error):
+            yield
+
+
+class BoundedServer(WSGIServer):
+    """Serves one listener.
+
+    Args:
+        listening: a socket that listens.
+        application: the WSGI application.
+        name: what the application finds under `LISTENER_KEY`.
+        tls: for a listener with TLS.
+
+    Attributes:
+        connections: the open ones.
+    """
+
+    handler_class = BoundedHandler
+
+    def __init__(
+        self, listening: Any, application: Callable[..., Any], *, name: str, tls: ssl.SSLContext | None = None
+    ) -> None:
+        environ = {LISTENER_KEY: name, "wsgi.url_scheme": "https" if tls else "http"}
+        super().__init__(listening, application, log=None, error_log=None, environ=environ)
+        self.connections = Connections()
+        self._tls = tls
+
+    def handle(self, sock: Any, address: Any) -> None:
+        """Serve one connection."""
+        with self.connections.admit() as slot:
+            if slot is None:
+                with suppress(OSError):
+                    sock.settimeout(_LINGER_SECONDS)
+                    if self._tls is None:
+                        sock.sendall(_format_refusal(RefusedError(503, "too many requests at once")))
+                return
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
+            try:
+                if self._tls is not None:
+                    with gevent.Timeout(HEAD_SECONDS, TimeoutError("no handshake")):
+                        sock = self._tls.wrap_socket(sock, server_side=True)
+            except (OSError, ValueError):
+                return
+            handler = self.handler_class(sock, address, self)
+            handler.slot = slot
+            with suppress(OSError):
+                handler.handle()
+
+
+def _find_peer(connection: Any) -> tuple[int, int] | None:
+    """Return uid and pid of the process at the other end of a unix socket (unix(7), SO_PEERCRED)."""
+    if connection.family != socket.AF_UNIX:
+        return None
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(packed)
+    return uid, pid
+
+
+def _format_refusal(error: RefusedError) -> bytes:
+    reason = responses.get(error.status, "Refused")
+    problem = {
+        "type": "urn:pillowd:error:invalid-request",
+        "title": reason,
+        "status": error.status,
+        "detail": error.detail,
+    }
+    body = json.dumps(problem).encode()
+    head = (
+        f"HTTP/1.1 {error.status} {reason}\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n"
+        "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
