@@ -27,9 +27,12 @@ from daemon.process.systemd import Notifier
 from daemon.state_dir import StateDir, open_state_dir
 from daemon.supervision.paused_pillows import Pauses
 from daemon.supervision.restart_policy import RestartPolicy
+from daemon.supervision.state_history import StateHistory
 from daemon.supervision.supervisor import Supervisor
+from daemon.supervision.transport_facts import TransportFacts
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
+from pillows.observer import CompositeObserver
 from pillows.redaction import Redactor
 from pillows.runtime.status import TailStatus
 
@@ -82,6 +85,8 @@ class Daemon:
         self._next_status_at = 0.0
         self._notifier = Notifier(environ, clock)
         self._trimmer = Trimmer()
+        self._history = StateHistory(clock)
+        self._transports = TransportFacts(clock)
 
     def run(self) -> int:
         """Run until a signal asks to stop.
@@ -123,7 +128,7 @@ class Daemon:
                 self._clock.wait(self._signals.stop, _DRAIN_STEP_SECONDS)
 
     def _open_services(self, stack: ExitStack, state: StateDir) -> Services:
-        observer = LogObserver()
+        observer = CompositeObserver([LogObserver(), self._history, self._transports])
         feeds = stack.enter_context(closing(FeedPool(clock=self._clock, observer=observer)))
         return Services(
             store=state.store,

@@ -1,36 +1,62 @@
 """How the packages report what happens: documented hooks that do nothing.
 
-The daemon's logs are an observer; `pillows` does not import them. A hook must return at once and must not
-raise. `tail` is always the key of the tail concerned.
+The daemon's logs and metrics are observers; `pillows` does not import them. A hook must return at once and
+must not raise. `tail` is always the key of the tail concerned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from checkpoints import Checkpoint, TailKey
 
 
+class Rewind(StrEnum):
+    """Why a tail meets changes again that it had read."""
+
+    REPEATED = "repeated"  # the source serves them again: a node or a shard was lost, or restored
+    REGRESSED = "regressed"  # documents are older in the source than they were
+    RECREATED = "recreated"  # the database was deleted and created again
+    EDITED = "edited"  # an operator moved the checkpoint
+
+
 class Observer:
     """Base class of observers. Implement the hooks that you need."""
 
-    def change(self, tail: TailKey, *, count: int, kept: int) -> None:
-        """Note that `count` changes went through filter and transform, `kept` of them kept."""
+    def change(self, tail: TailKey, *, count: int, kept: int, filtered: int) -> None:
+        """Note that `count` changes went through filter and transform.
+
+        Args:
+            tail: the tail.
+            count: changes.
+            kept: those whose document has rows.
+            filtered: those that the filter left out. The others are deletions and dead letters.
+        """
 
     def stage(self, tail: TailKey, *, stage: str, seconds: float) -> None:
-        """Note the time that a batch spent in a stage: `filter`, `fetch` or `transform`."""
+        """Note the time that a batch spent in a stage: `filter`, `trigger` or `transform`."""
 
     def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:
         """Note the documents that still wait, whenever a batch is taken for writing."""
 
-    def in_flight(self, tail: TailKey, *, batches: int) -> None:
-        """Note the batches that are being written, whenever one begins or ends."""
+    def in_flight(self, tail: TailKey, *, transport: str, batches: int) -> None:
+        """Note the batches that a transport is writing, whenever one begins or ends."""
 
     def write(
-        self, tail: TailKey, *, transport: str, documents: int, size_bytes: int, seconds: float
+        self, tail: TailKey, *, transport: str, documents: Mapping[str, int], size_bytes: int, seconds: float
     ) -> None:
-        """Note that every document of a batch is settled in one transport."""
+        """Note that every document of a batch is settled in one transport.
+
+        Args:
+            tail: the tail.
+            transport: its name.
+            documents: how many were `applied`; found there in the same version (`equal`) or a newer one
+                (`stale`); can never be written (`dead`).
+            size_bytes: of all documents.
+            seconds: from the first attempt to the end of the last one.
+        """
 
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
         """Note that every transport has acknowledged a batch."""
@@ -41,14 +67,22 @@ class Observer:
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
         """Note the wait before a retry of `where` (the source, or a transport's name)."""
 
-    def rewind(self, tail: TailKey, *, reason: str) -> None:
-        """Note that the source seems to serve changes again that were read before."""
+    def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
+        """Note that changes come again that were read before."""
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
         """Note that a document was stored as a dead letter."""
 
     def checkpoint(self, tail: TailKey, *, checkpoint: Checkpoint, seconds: float) -> None:
         """Note that a checkpoint was saved durably."""
+
+    def verified(self, tail: TailKey, *, differences: Mapping[str, Mapping[str, int]]) -> None:
+        """Note that the targets were compared with the source.
+
+        Args:
+            tail: the tail.
+            differences: transport -> the number of `missing`, `stale` and `extra` documents.
+        """
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         """Note that a tail changed its state."""
@@ -59,6 +93,9 @@ class Observer:
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Note a rare event of interest: a start, a completed pass."""
 
+    def removed(self, tail: TailKey) -> None:
+        """Note that a tail has ended for good: the configuration has none of this name any more."""
+
 
 class CompositeObserver(Observer):
     """Calls several observers, in their order.
@@ -68,19 +105,23 @@ class CompositeObserver(Observer):
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        for hook in _HOOKS:
+            calls = [getattr(each, hook) for each in observers if _implements(each, hook)]
+            if calls:  # looked up once: hooks are called for every batch
+                setattr(self, hook, calls[0] if len(calls) == 1 else _call_all(calls))
 
 
-def _forward(hook: str) -> Any:
-    def call_all(self: CompositeObserver, tail: TailKey, **facts: Any) -> None:
-        for observer in self._observers:
-            getattr(observer, hook)(tail, **facts)
+def _implements(observer: Observer, hook: str) -> bool:
+    """Return whether an observer has a hook of its own: in its class, or, if it is composite, in itself."""
+    return hook in vars(observer) or getattr(type(observer), hook) is not getattr(Observer, hook)
 
-    call_all.__name__ = hook
-    call_all.__doc__ = getattr(Observer, hook).__doc__
+
+def _call_all(calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def call_all(tail: TailKey, **facts: Any) -> None:
+        for call in calls:
+            call(tail, **facts)
+
     return call_all
 
 
-# Each hook there is, so that a new one needs no edit here.
-for _hook in [name for name in vars(Observer) if not name.startswith("_")]:
-    setattr(CompositeObserver, _hook, _forward(_hook))
+_HOOKS = [name for name in vars(Observer) if not name.startswith("_")]

@@ -135,12 +135,13 @@ class Pipeline:
         self._clock = clock
         self._with_text = with_text
         self._stage = ""
+        self._filtered = 0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
         self._stages = Stages(pillow.filter, trigger, pillow.transform)
         self._seconds: dict[str, float] = {}
         self._timed_stages = Stages(
             filter=self._time("filter", pillow.filter),
-            trigger=self._time("fetch", trigger),
+            trigger=self._time("trigger", trigger),
             transform=self._time("transform", pillow.transform),
         )
 
@@ -166,7 +167,7 @@ class Pipeline:
 
     def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
         turn_began = perf_counter()
-        kept = 0
+        kept = self._filtered = 0
         for number, change in enumerate(changes):
             stages = self._stages if number % TIMED_EVERY else self._timed_stages
             outcome = self.outcome_or_dead_letter(change, stages)
@@ -179,7 +180,7 @@ class Pipeline:
                 gevent.sleep(0)
             if waited or turn_seconds > TURN_SECONDS:
                 turn_began = perf_counter()
-        self._observer.change(self._tail, count=len(changes), kept=kept)
+        self._observer.change(self._tail, count=len(changes), kept=kept, filtered=self._filtered)
         self._report_stages(len(changes))
 
     def outcome_or_dead_letter(self, change: Change, stages: Stages | None = None) -> Outcome:
@@ -214,6 +215,7 @@ class Pipeline:
         if change.deleted:
             return None if self._pillow.keep_deleted else without_rows(change)
         if not stages.filter(change):
+            self._filtered += 1
             return None if self._pillow.keep_departed else without_rows(change)
         self._stage = "trigger"
         document = stages.trigger(change)

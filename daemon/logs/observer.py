@@ -8,7 +8,7 @@ import structlog
 
 from checkpoints import Checkpoint, TailKey
 from daemon.tail_lookup import name_tail
-from pillows.observer import Observer
+from pillows.observer import Observer, Rewind
 from pillows.runtime.status import State
 
 _log = structlog.get_logger("pillowd.pillow")
@@ -17,9 +17,9 @@ _log = structlog.get_logger("pillowd.pillow")
 class LogObserver(Observer):
     """Writes the log. Frequent events have the level debug."""
 
-    def change(self, tail: TailKey, *, count: int, kept: int) -> None:
+    def change(self, tail: TailKey, *, count: int, kept: int, filtered: int) -> None:
         """Log changes that went through filter and transform."""
-        _log.debug("changes.taken", pillow=str(tail), count=count, kept=kept)
+        _log.debug("changes.taken", pillow=str(tail), count=count, kept=kept, filtered=filtered)
 
     def batch(self, tail: TailKey, *, documents: int, refused: int, dead: int, seconds: float) -> None:
         """Log a batch that every transport has acknowledged."""
@@ -43,9 +43,9 @@ class LogObserver(Observer):
             delay_seconds=round(delay_seconds, 3),
         )
 
-    def rewind(self, tail: TailKey, *, reason: str) -> None:
-        """Log that the source seems to repeat changes."""
-        _log.warning("source.rewound", pillow=str(tail), reason=reason)
+    def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
+        """Log that changes come again."""
+        _log.warning("source.rewound", pillow=str(tail), kind=str(kind), reason=reason)
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:
         """Log a stored dead letter."""
@@ -63,6 +63,12 @@ class LogObserver(Observer):
             seconds=round(seconds, 4),
         )
 
+    def verified(self, tail: TailKey, *, differences: Mapping[str, Mapping[str, int]]) -> None:
+        """Log the result of a comparison; a warning if the targets differ."""
+        total = sum(sum(counts.values()) for counts in differences.values())
+        write = _log.warning if total else _log.info
+        write("pillow.verified", pillow=str(tail), differences=total)
+
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         """Log a change of state."""
         write = _log.error if state == State.FAILED else _log.info
@@ -75,6 +81,10 @@ class LogObserver(Observer):
     def notice(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:
         """Log a rare event, such as a start or a completed pass."""
         _log.info(event, pillow=str(tail), **_facts(tail, details))
+
+    def removed(self, tail: TailKey) -> None:
+        """Log that a tail has ended for good."""
+        _log.info("pillow.removed", pillow=str(tail))
 
 
 def _facts(tail: TailKey, details: Mapping[str, object]) -> dict[str, object]:

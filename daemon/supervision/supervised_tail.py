@@ -200,7 +200,7 @@ class SupervisedTail:
         self._kill_reason = ""
         self._stop = Event()
         self._started_at = self._clock.monotonic()
-        self._state, self._reason = State.STARTING, ""
+        self._set_state(State.STARTING)
         self._greenlet = gevent.Greenlet(self._run, self._stop)
         # Greenlets that the tail spawns inherit this mapping, which is how their stacks are found.
         self._greenlet.spawn_tree_locals = {"pillow": str(self.key)}

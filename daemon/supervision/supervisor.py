@@ -53,6 +53,7 @@ class Supervisor:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._clock = clock
+        self._observer = observer
         self._pauses = pauses
         self._ending = False
         self._ticked_at = self._awake_since = clock.monotonic()
@@ -105,6 +106,8 @@ class Supervisor:
         tail.tick(awake_since=self._awake_since)  # logs the error of a run that has just ended
         if tail.running:
             self._removed[key] = tail
+        else:
+            self._observer.removed(key)
 
     @property
     def ticked_at(self) -> float:
@@ -199,8 +202,10 @@ class Supervisor:
         self._ticked_at = now
         for key, tail in self._all():
             tail.tick(awake_since=self._awake_since)
-            if not tail.running and not self._ending:  # a shutdown still asks whether it was killed
-                self._removed.pop(key, None)
+            # A shutdown still asks whether it was killed.
+            if key in self._removed and not tail.running and not self._ending:
+                del self._removed[key]
+                self._observer.removed(key)
 
     def _all(self) -> list[tuple[TailKey, SupervisedTail]]:
         return [*self._tails.items(), *self._removed.items()]

@@ -29,6 +29,7 @@ from pillows.delivery.items import (
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity, SourceLookup
 from pillows.models import Batch, DocumentRows, TransportResult
+from pillows.observer import Rewind
 from pillows.progress.tail_progress import TailProgress
 from pillows.progress.watermark import WatermarkMove
 from pillows.retry.retrier import Retrier
@@ -193,7 +194,8 @@ class BatchDelivery:
         if not regressed:
             return {}
         if confirmed:
-            self._observer.rewind(self._tail, reason=f"{len(confirmed)} documents regressed in the source")
+            reason = f"{len(confirmed)} documents regressed in the source"
+            self._observer.rewind(self._tail, kind=Rewind.REGRESSED, reason=reason)
         if not raised:
             self._progress.raise_epoch()
         again = replace(
@@ -263,7 +265,8 @@ class BatchDelivery:
         refused = {id for result in results.values() for id in result.refused}
         rewound = self._rewind.count(len(batch.documents), len(refused))
         if rewound:
-            self._observer.rewind(self._tail, reason=f"{rewound} documents in a row were written before")
+            reason = f"{rewound} documents in a row were written before"
+            self._observer.rewind(self._tail, kind=Rewind.REPEATED, reason=reason)
         self._observer.batch(
             self._tail,
             documents=len(batch.documents),

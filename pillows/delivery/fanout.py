@@ -13,7 +13,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch, TransportResult, WriteResult
+from pillows.models import Batch, TransportResult, WriteResult, write_version
 from pillows.retry.backoff import Backoff
 from pillows.retry.retrier import Retrier
 from pillows.transports.base import Transport
@@ -44,6 +44,7 @@ class FanOut:
         self._clock = retrier.waiter.clock
         self._timeouts_seconds = timeouts_seconds or {}
         self._turns = BoundedSemaphore(max_parallel or max(1, len(transports)))
+        self._in_flight = dict.fromkeys((transport.name for transport in transports), 0)
 
     def deliver(self, batch: Batch) -> Mapping[str, TransportResult]:
         """Deliver a batch to every transport; return transport name -> result.
@@ -72,6 +73,18 @@ class FanOut:
             return confine(error)
 
     def _deliver(self, transport: Transport, batch: Batch) -> TransportResult:
+        self._count_in_flight(transport, 1)
+        try:
+            return self._deliver_counted(transport, batch)
+        finally:
+            self._count_in_flight(transport, -1)
+
+    def _count_in_flight(self, transport: Transport, more: int) -> None:
+        self._in_flight[transport.name] += more
+        batches = self._in_flight[transport.name]
+        self._retrier.observer.in_flight(self._retrier.tail, transport=transport.name, batches=batches)
+
+    def _deliver_counted(self, transport: Transport, batch: Batch) -> TransportResult:
         began, whole = self._clock.monotonic(), batch
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
@@ -89,16 +102,17 @@ class FanOut:
                 backoff.reset()
             batch = batch.only(result.retry)
             self._retrier.wait(transport.name, RetryableError(next(iter(result.retry.values()))), backoff)
-        self._report(transport, whole, self._clock.monotonic() - began)
         # Only a batch that was applied whole brings its checkpoint along; `only` leaves that out.
         committed = None if refused or dead else batch.checkpoint
-        return TransportResult(refused=refused, dead=dead, committed=committed)
+        settled = TransportResult(refused=refused, dead=dead, committed=committed)
+        self._report(transport, whole, settled, self._clock.monotonic() - began)
+        return settled
 
-    def _report(self, transport: Transport, batch: Batch, seconds: float) -> None:
+    def _report(self, transport: Transport, batch: Batch, result: TransportResult, seconds: float) -> None:
         self._retrier.observer.write(
             self._retrier.tail,
             transport=transport.name,
-            documents=len(batch.documents),
+            documents=count_results(batch, result),
             size_bytes=sum(document.size_bytes for document in batch.documents),
             seconds=seconds,
         )
@@ -111,6 +125,17 @@ class FanOut:
             late = RetryableError(f"No answer within {seconds:g} s; whether it was written is not known.")
             with gevent.Timeout(seconds, late):
                 return transport.write(batch)
+
+
+def count_results(batch: Batch, result: TransportResult) -> Mapping[str, int]:
+    """Return the number of a batch's documents with each result in one transport: see `Observer.write`."""
+    dead, refused = len(result.dead), len(result.refused)
+    equal = sum(
+        result.refused.get(each.id) == write_version(batch.epoch, each.leaf_version)
+        for each in (batch.documents if refused else ())
+    )
+    applied = len(batch.documents) - refused - dead
+    return {"applied": applied, "equal": equal, "stale": refused - equal, "dead": dead}
 
 
 def find_divergence(results: Mapping[str, TransportResult]) -> dict[str, list[str]]:

@@ -34,7 +34,7 @@ from pillows.feed.options import SourceOptions
 from pillows.feed.reader_task import STALLED_SECONDS, ReaderTask, StalledError
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch, Document
-from pillows.observer import Observer
+from pillows.observer import Observer, Rewind
 from pillows.retry.backoff import Backoff
 from pillows.user_code import confine
 
@@ -310,7 +310,7 @@ class CouchFeed:
             backlog = Backlog(at=self._clock.monotonic(), pending=batch.pending + len(batch.changes))
             if self._backlog is not None and backlog.is_rewound_from(self._backlog):
                 reason = f"{backlog.pending} changes are behind, {self._backlog.pending} were a moment ago"
-                self._observer.rewind(self._tail, reason=reason)
+                self._observer.rewind(self._tail, kind=Rewind.REPEATED, reason=reason)
             self._backlog = replace(backlog, pending=batch.pending)
         if not self._warned_of_long_position and len(since.query) > LONG_SEQ:
             self._warned_of_long_position = True

@@ -6,15 +6,9 @@ arrived, and when the feed was at the head, which means that everything before t
 
 from __future__ import annotations
 
-from collections import deque
-
 from pillows.clock import Clock
 from pillows.models import ChangeBatch
-
-#: The rate is an average over this time: a large batch may take some seconds.
-WINDOW_SECONDS = 30.0
-#: What is acknowledged within this time is counted together.
-STEP_SECONDS = 1.0
+from pillows.progress.rate import Rate
 
 
 class Lag:
@@ -29,15 +23,13 @@ class Lag:
         self._reached_head = False
         self._overrun = 0  # answers in a row that say so
         self._head_at: float | None = None
-        self._began_at = clock.monotonic()
-        self._counts: deque[tuple[float, int]] = deque()  # monotonic seconds, and changes from then on
+        self._rate = Rate(clock)
 
     def start(self) -> None:
         """Note that a run starts: where the head is is not known yet."""
         self._reached_head = False
         self._overrun = 0
-        self._began_at = self._clock.monotonic()
-        self._counts.clear()
+        self._rate.start()
 
     def note_batch(self, batch: ChangeBatch, *, is_well: bool, last_byte_at: float | None) -> None:
         """Note a batch of the feed.
@@ -64,18 +56,13 @@ class Lag:
         """Note the source's answer to how many changes were not read yet.
 
         A tail that follows the head can be too slow for its source. It is if it twice has more to read than
-        it acknowledged within `WINDOW_SECONDS`.
+        it acknowledged within `pillows.progress.rate.WINDOW_SECONDS`.
         """
-        self._overrun = self._overrun + 1 if unread > self._count_recent() else 0
+        self._overrun = self._overrun + 1 if unread > self._rate.recent else 0
 
     def note_acknowledged(self, changes: int) -> None:
         """Note that so many changes were acknowledged."""
-        now = self._clock.monotonic()
-        if self._counts and now - self._counts[-1][0] < STEP_SECONDS:
-            now, before = self._counts.pop()
-            changes += before
-        self._counts.append((now, changes))
-        self._drop_old()
+        self._rate.add(changes)
 
     def seconds(self, oldest_arrived_at: float | None) -> float | None:
         """Return the time since every change that there was had been acknowledged.
@@ -97,20 +84,9 @@ class Lag:
 
     @property
     def changes_per_second(self) -> float:
-        """Acknowledged changes per second, over the last `WINDOW_SECONDS` of the run."""
-        age_seconds = self._clock.monotonic() - self._began_at
-        return self._count_recent() / min(WINDOW_SECONDS, max(STEP_SECONDS, age_seconds))
+        """Changes that the run acknowledges in a second, lately."""
+        return self._rate.per_second
 
     @property
     def _at_head(self) -> bool:
         return self._reached_head and self._overrun < 2
-
-    def _count_recent(self) -> int:
-        """Return the number of changes that were acknowledged within the window."""
-        self._drop_old()
-        return sum(changes for _, changes in self._counts)
-
-    def _drop_old(self) -> None:
-        begin = self._clock.monotonic() - WINDOW_SECONDS
-        while self._counts and self._counts[0][0] <= begin:
-            self._counts.popleft()

@@ -9,6 +9,7 @@ from gevent.event import Event
 
 from checkpoints import Checkpoint, CheckpointMoved
 from pillows.errors import SourceChangedError, StoppedError
+from pillows.observer import Rewind
 from pillows.runtime.status import State, TailStatus
 from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_run import TailRun
@@ -67,7 +68,7 @@ class Tail:
             try:
                 self._run_once(halt)
             except CheckpointMoved:
-                self._services.observer.rewind(self.key, reason="an operator edited the checkpoint")
+                self._note_rewind(Rewind.EDITED, "an operator edited the checkpoint")
             except SourceChangedError as error:
                 self._reload(error)
             except StoppedError:
@@ -126,8 +127,11 @@ class Tail:
         """Read a recreated database from its beginning, if `on_recreated` is `reload`."""
         if not self._settings.reload_recreated:
             raise error
-        self._services.observer.rewind(self.key, reason=str(error))
+        self._note_rewind(Rewind.RECREATED, str(error))
         self._services.store.edit(self.key, Checkpoint.reset)
+
+    def _note_rewind(self, kind: Rewind, reason: str) -> None:
+        self._services.observer.rewind(self.key, kind=kind, reason=reason)
 
 
 def _time_to_go(pending: int | None, changes_per_second: float) -> float | None:

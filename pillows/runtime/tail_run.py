@@ -255,15 +255,10 @@ class TailRun:
     def _note_in_flight(self) -> Iterator[None]:
         began = self._services.clock.monotonic()
         self._writes_began.append(began)
-        self._report_in_flight()
         try:
             yield
         finally:
             self._writes_began.remove(began)
-            self._report_in_flight()
-
-    def _report_in_flight(self) -> None:
-        self._services.observer.in_flight(self._settings.key, batches=len(self._writes_began))
 
     def _write_locked(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
         # A single writer keeps the lock: the saver writes into a transactional target, too.

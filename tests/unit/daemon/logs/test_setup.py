@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from checkpoints import Checkpoint, Seq, TailKey
 from daemon.logs.observer import LogObserver
 from daemon.logs.setup import Logs, configure_logging
-from pillows.observer import Observer
+from pillows.observer import Observer, Rewind
 from pillows.redaction import Redactor
 from tests.support.clock import FakeClock
 
@@ -151,10 +151,12 @@ def test_console_lines_are_for_people() -> None:
 
 
 HOOKS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "change": ({"count": 2, "kept": 1}, "changes.taken", "debug"),
+    "change": ({"count": 3, "kept": 1, "filtered": 2}, "changes.taken", "debug"),
     "batch": ({"documents": 2, "refused": 0, "dead": 0, "seconds": 0.1}, "batch.written", "debug"),
     "retry": ({"where": "search", "error": "503", "attempt": 1, "delay_seconds": 1.0}, "retry", "warning"),
-    "rewind": ({"reason": "pending jumped"}, "source.rewound", "warning"),
+    "rewind": ({"kind": Rewind.REPEATED, "reason": "pending jumped"}, "source.rewound", "warning"),
+    "verified": ({"differences": {"search": {"missing": 1}}}, "pillow.verified", "warning"),
+    "removed": ({}, "pillow.removed", "info"),
     "dead_letter": (
         {"transport": "search", "id": "a", "stage": "write", "error": "mapping"},
         "dead_letter.added",

@@ -26,9 +26,13 @@ from tests.unit.daemon.tails import Behaviour, Fleet, ScriptedTail, crashing, de
 class StateObserver(Observer):
     def __init__(self) -> None:
         self.states: list[tuple[str, str]] = []
+        self.gone: list[str] = []
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
         self.states.append((tail.pillow, state))
+
+    def removed(self, tail: TailKey) -> None:
+        self.gone.append(tail.pillow)
 
 
 class House:
@@ -428,7 +432,8 @@ def test_every_state_of_a_life_is_told_to_the_observer(house: Callable[..., Hous
     h.supervisor.pause(h.fleet.key("one"))
     h.let(1)
 
-    assert h.observer.states == [("one", "backing-off"), ("one", "paused")]
+    seen = [state for _, state in h.observer.states]
+    assert seen == ["starting", "backing-off", "starting", "paused"]
 
 
 def test_run_ticks_every_second_until_stopped(house: Callable[..., House]) -> None:
@@ -526,8 +531,10 @@ def test_a_removed_tail_drains_and_is_forgotten(house: Callable[..., House]) -> 
     assert h.supervisor.running == [h.fleet.key("bystander"), key]
     with pytest.raises(ValueError, match="still stopping"):
         h.supervisor.add(key, h.fleet.factories[key])
+    assert h.observer.gone == []
     h.let(6)
     assert h.fleet.made["one"][0].drained
+    assert h.observer.gone == ["one"]
     assert h.supervisor.running == [h.fleet.key("bystander")]
     h.supervisor.add(key, h.fleet.factories[key])
 

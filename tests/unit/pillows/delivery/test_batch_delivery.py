@@ -25,6 +25,7 @@ from pillows.delivery.batch_delivery import (
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, Change, ChangeBatch, Document, DocumentRows, TransportResult, write_version
+from pillows.observer import Rewind
 from pillows.progress.watermark import PendingRange, WatermarkMove
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -362,7 +363,7 @@ def test_a_refused_document_is_written_again_only_if_the_source_has_it_older(
         (document,) = around.batches[1].documents
         assert (document.id, document.rows) == ("a", again)
         assert (around.batches[1].epoch, around.batches[1].checkpoint) == (2, None)
-        assert rewound == [{"reason": "1 documents regressed in the source"}]
+        assert rewound == [{"kind": Rewind.REGRESSED, "reason": "1 documents regressed in the source"}]
         assert around.done.index("epoch") < around.done.index(("deliver", ["a"], 2))
     assert around.done[-2:] == [("ack", 2), "unlock"]
 
@@ -511,7 +512,9 @@ def test_a_rewind_of_the_source_is_reported(monkeypatch: pytest.MonkeyPatch) -> 
     refused = {"a": write_version(1, 9), "b": write_version(1, 9)}
     around.results = [{"t": result(refused=refused), "u": result(refused={"a": write_version(1, 9)})}]
     around.writer().write(items_of(rows("a"), rows("b")))
-    assert around.observer.of("rewind") == [{"reason": "2 documents in a row were written before"}]
+    assert around.observer.of("rewind") == [
+        {"kind": Rewind.REPEATED, "reason": "2 documents in a row were written before"}
+    ]
 
 
 def test_a_few_documents_that_were_written_before_are_no_rewind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.delivery.fanout import FanOut, find_divergence
+from pillows.delivery.fanout import FanOut, count_results, find_divergence
 from pillows.errors import FatalError, RetryableError, StoppedError
-from pillows.models import Batch, DocumentRows, TransportResult
+from pillows.models import Batch, DocumentRows, TransportResult, write_version
 from pillows.observer import Observer
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -262,3 +262,22 @@ def test_so_many_write_at_once(clock):
     retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
     FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
     assert max(accumulate(steps)) == 2
+
+
+def test_documents_are_counted_by_their_result():
+    batch = rows("applied", "equal", "stale", "dead", version=3)
+    result = TransportResult(
+        refused={"equal": write_version(1, 3), "stale": write_version(1, 4)}, dead={"dead": "poison"}
+    )
+    assert count_results(batch, result) == {"applied": 1, "equal": 1, "stale": 1, "dead": 1}
+
+
+def test_what_is_in_flight_is_told_for_each_transport_and_ends_with_a_failure_too(clock):
+    one, two = MemoryTransport("one"), MemoryTransport("two")
+    two.fail = [FatalError("gone", remedy="none")]
+    seen = Recorder()
+    with pytest.raises(FatalError):
+        FanOut([one, two], Retrier(KEY, StopAwareWaiter(clock, Event()), seen)).deliver(rows("x"))
+    told = [(each["transport"], each["batches"]) for each in seen.of("in_flight")]
+    assert sorted(told) == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
+    assert [each["transport"] for each in seen.of("write")] == ["one"]

@@ -354,7 +354,7 @@ def test_a_backlog_that_nobody_can_have_written_is_told_as_a_rewind(server, cloc
     told = []
 
     class Listener(Observer):
-        def rewind(self, pillow, *, reason):
+        def rewind(self, pillow, *, kind, reason):
             told.append(reason)
 
     server.on(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pillows.feed.base import SIGN_OF_LIFE
-from pillows.progress.lag import WINDOW_SECONDS, Lag
+from pillows.progress.lag import Lag
 from tests.support.clock import FakeClock
 from tests.support.list_feed import batch, change
 
@@ -105,17 +105,6 @@ def test_a_burst_at_one_look_is_no_overload(lag: Lag, clock: FakeClock):
         lag.note_unread(unread)
         clock.advance(30)
         assert lag.seconds(None) == 0
-
-
-def test_the_rate_is_that_of_the_last_seconds(lag: Lag, clock: FakeClock):
-    for _ in range(100):
-        clock.advance(0.5)
-        lag.note_acknowledged(5)
-    assert lag.changes_per_second == pytest.approx(10, rel=0.05)
-    clock.advance(WINDOW_SECONDS * 2)
-    assert lag.changes_per_second == 0
-    lag.note_acknowledged(60)
-    assert lag.changes_per_second == 60 / WINDOW_SECONDS
 
 
 def test_the_rate_of_a_run_begins_with_it(lag: Lag, clock: FakeClock):

@@ -356,7 +356,7 @@ def test_a8_a_replay_after_a_split_shard_is_not_reported_as_gone_back(tmp_path, 
     rewinds = []
 
     class Listener(Observer):
-        def rewind(self, tail, *, reason):
+        def rewind(self, tail, *, kind, reason):
             rewinds.append(reason)
 
     feed = ListFeed([batch("1-a"), batch("2-b", change("a", "1-a", n="old"))], identity=purged("8-p"))

@@ -12,7 +12,7 @@ from pillows.feed.shared.pool import FeedPool, _SubscribersObserver
 from pillows.feed.shared.shared_feed import ALONE_SECONDS, SharedFeed
 from pillows.feed.shared.subscribed_feed import SubscribedFeed
 from pillows.feed.shared.subscriber import JoinPoint
-from pillows.observer import Observer
+from pillows.observer import Observer, Rewind
 from tests.support.clock import FakeClock
 
 CONNECTION = CouchConnection(url="http://127.0.0.1:9")
@@ -51,7 +51,7 @@ def test_a9_an_event_of_a_shared_feed_is_reported_for_each_tail_that_reads_it():
         shared.join(JoinPoint(0, Seq.BEGINNING), None, bool, tail)
     observer = _SubscribersObserver(recorder, shared)
     observer.retry(NO_TAIL, where="source", error="away", attempt=1, delay_seconds=1)
-    observer.rewind(NO_TAIL, reason="rewound")
+    observer.rewind(NO_TAIL, kind=Rewind.REPEATED, reason="rewound")
     observer.warning(NO_TAIL, event="source.stalled", details={})
     events = ("away", "rewound", "source.stalled")
     assert recorder.events == [(tail, event) for event in events for tail in (ONE, OTHER)]

@@ -1,0 +1,63 @@
+"""The last states of each tail, with time and reason: what happened while nobody looked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from checkpoints import TailKey
+from pillows.clock import Clock
+from pillows.observer import Observer
+from pillows.runtime.status import State
+
+#: States that are remembered of each tail.
+LENGTH = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A state that a tail entered.
+
+    Attributes:
+        at: wall-clock seconds.
+        state: the state.
+        reason: why, where the state needs a reason.
+    """
+
+    at: float
+    state: State
+    reason: str
+
+
+class StateHistory(Observer):
+    """Remembers the last `LENGTH` states of each tail since the daemon started.
+
+    Args:
+        clock: for the times.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._changes: dict[TailKey, deque[StateChange]] = {}
+        self._tried: set[TailKey] = set()
+
+    def state(self, tail: TailKey, *, state: str, reason: str) -> None:
+        """Remember a state."""
+        if state != State.STARTING:
+            self._tried.add(tail)
+        change = StateChange(at=self._clock.wall(), state=State(state), reason=reason)
+        self._changes.setdefault(tail, deque(maxlen=LENGTH)).append(change)
+
+    def removed(self, tail: TailKey) -> None:
+        """Forget a tail."""
+        self._changes.pop(tail, None)
+        self._tried.discard(tail)
+
+    def of(self, tail: TailKey) -> Sequence[StateChange]:
+        """Return the states of a tail, the oldest first; empty if it has entered none."""
+        return tuple(self._changes.get(tail, ()))
+
+    def has_tried(self, tail: TailKey) -> bool:
+        """Return whether a tail has ever got beyond its start, or was kept from it."""
+        return tail in self._tried
