@@ -26,7 +26,7 @@ from daemon.cli.options import config_option, json_option
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.config.plugins import add_plugins
+from daemon.config.plugin_modules import add_folders
 from daemon.control.paging import page
 from daemon.printable import printable_lines
 from daemon.tail_lookup import tail_keys
@@ -70,7 +70,7 @@ def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_js
     """
     config = load(config_path)
     tail = tail_lookup.resolve_tail(key, tail_keys(config))
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     with ExitStack() as stack:
         stack.enter_context(translate_unreachable(Redactor.of_settings(config)))
         call = stack.enter_context(control_client.open_control(config))
