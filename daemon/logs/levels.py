@@ -17,6 +17,7 @@ LOGGERS = {
     ROOT: "everything",
     "pillowd.config": "warnings of the configuration, and reloads",
     "pillowd.daemon": "start and end of the daemon",
+    "pillowd.http": "the listeners, and requests that met a defect",
     "pillowd.operator": "what operators do",
     "pillowd.pillow": "what pillows read and write; at level debug a line for each batch",
     "pillowd.supervisor": "crashes and restarts",

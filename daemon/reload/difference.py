@@ -16,7 +16,13 @@ from pillows import registry
 from pillows.progress.checkpointer import CheckpointOptions
 
 #: Keys that are read once, when the daemon starts: files and sockets that it keeps open.
-_NEED_RESTART: tuple[KeyPath, ...] = (("daemon", "state_dir"), ("daemon", "control"), ("logging", "format"))
+_NEED_RESTART: tuple[KeyPath, ...] = (
+    ("daemon", "state_dir"),
+    ("daemon", "control"),
+    ("daemon", "http"),
+    ("daemon", "admin"),
+    ("logging", "format"),
+)
 
 #: An address of an output; see `OutputOptions.addresses`.
 Address = tuple[str, ...]
@@ -105,10 +111,12 @@ def find_restart_needs(old: Config, new: Config) -> Iterator[ConfigProblem]:
     for path in _NEED_RESTART:
         was, becomes = _get(old, path), _get(new, path)
         if was != becomes:
+            shown = _show(was), _show(becomes)
+            what = "its settings have changed"
+            if shown[0] != shown[1]:
+                what = f"it is {shown[0]} now, and would become {shown[1]}"
             yield new.problem(
-                path,
-                f"needs a restart: it is {_show(was)} now, and would become {_show(becomes)}",
-                "restart the daemon, or change it back to reload the rest",
+                path, f"needs a restart: {what}", "restart the daemon, or change it back to reload the rest"
             )
 
 
