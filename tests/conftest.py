@@ -1,8 +1,9 @@
 """Fixtures for all tests: real servers (see `tests.servers`), a clock that needs no time, faults on the line.
 
 Servers start when the first test asks for one and serve the whole run. PILLOWD_TEST_COUCHDB_URL,
-PILLOWD_TEST_ELASTICSEARCH_URL and PILLOWD_TEST_POSTGRES_DSN name servers that already run instead. A server
-that cannot be had fails the tests under CI=true, and skips them with the reason on a laptop.
+PILLOWD_TEST_ELASTICSEARCH_URL, PILLOWD_TEST_OPENSEARCH_URL and PILLOWD_TEST_POSTGRES_DSN name servers that
+already run instead. A server that cannot be had fails the tests under CI=true, and skips them with the reason
+on a laptop.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tests.runner.shared_servers import ask_for_server
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.opensearch import OpenSearch
 from tests.servers.postgres import Postgres
 from tests.servers.process import Server, ServerUnavailable
 from tests.servers.scripted import ScriptedServer
@@ -152,6 +154,21 @@ def elasticsearch() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def opensearch() -> Iterator[str]:
+    """URL of an OpenSearch server for the whole run."""
+    if given := os.environ.get("PILLOWD_TEST_OPENSEARCH_URL"):
+        yield given.rstrip("/")
+        return
+    if shared := shared_server("opensearch"):
+        yield shared["url"]
+        return
+    with ExitStack() as stack:
+        server = OpenSearch()
+        start_for_tests(stack, server)
+        yield server.url
+
+
 # --- servers of one test, to stop, kill and set up otherwise
 
 
@@ -174,6 +191,13 @@ def elasticsearch_server() -> Iterator[Callable[..., Elasticsearch]]:
     """Starts Elasticsearch servers of the test's own (5 s each); arguments as for Elasticsearch."""
     with ExitStack() as stack:
         yield _starter(stack, Elasticsearch)
+
+
+@pytest.fixture
+def opensearch_server() -> Iterator[Callable[..., OpenSearch]]:
+    """Starts OpenSearch servers of the test's own (4 s each); arguments as for OpenSearch."""
+    with ExitStack() as stack:
+        yield _starter(stack, OpenSearch)
 
 
 def _starter(stack: ExitStack, kind: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,11 +243,20 @@ def _dsn_of(dsn: str, database: str) -> str:
 def elasticsearch_url(elasticsearch: str, es_prefix: str) -> Iterator[str]:
     """URL of an Elasticsearch server; indices that begin with `es_prefix` are deleted afterwards."""
     yield elasticsearch
-    listed = requests.get(
-        f"{elasticsearch}/_cat/indices/{es_prefix}*?h=index&expand_wildcards=all", timeout=30
-    )
+    _delete_indices(elasticsearch, es_prefix)
+
+
+@pytest.fixture
+def opensearch_url(opensearch: str, es_prefix: str) -> Iterator[str]:
+    """URL of an OpenSearch server; indices that begin with `es_prefix` are deleted afterwards."""
+    yield opensearch
+    _delete_indices(opensearch, es_prefix)
+
+
+def _delete_indices(url: str, prefix: str) -> None:
+    listed = requests.get(f"{url}/_cat/indices/{prefix}*?h=index&expand_wildcards=all", timeout=30)
     for index in listed.text.split():  # by name: a wildcard delete may be forbidden
-        requests.delete(f"{elasticsearch}/{index}", timeout=30).raise_for_status()
+        requests.delete(f"{url}/{index}", timeout=30).raise_for_status()
 
 
 @pytest.fixture

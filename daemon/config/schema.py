@@ -39,6 +39,8 @@ def make_schema() -> _Schema:
     connections = {type_name: each.Connection for type_name, each in transports.items()}
     outputs = [each.Output for each in transports.values()]
     names, definitions = _make_definitions([Config, *connections.values(), *outputs])
+    for model, name in names.items():
+        _describe_inherited(model, definitions[name])
     for type_name, model in connections.items():
         definitions[f"connection.{type_name}"] = _make_connection(type_name, definitions[names[model]])
     for output in outputs:
@@ -63,6 +65,14 @@ def _make_definitions(models: list[type[Options]]) -> tuple[dict[type[Options], 
     found, schema = models_json_schema([(model, "validation") for model in unique], by_alias=True)
     names = {model: found[model, "validation"]["$ref"].rpartition("/")[2] for model in unique}
     return names, schema["$defs"]
+
+
+def _describe_inherited(model: type[Options], definition: _Schema) -> None:
+    """Add the descriptions of the keys that a model inherits, from the docstrings of its bases."""
+    for base in reversed(model.__mro__[1:]):
+        for key, text in parse_attributes(base.__doc__ or "").items():
+            if key in definition.get("properties", {}):
+                definition["properties"][key]["description"] = text
 
 
 def _make_included(whole: _Schema) -> _Schema:

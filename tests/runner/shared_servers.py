@@ -99,8 +99,15 @@ def _start_elasticsearch(stack: ExitStack) -> dict[str, Any]:
     return {"url": stack.enter_context(Elasticsearch()).url}
 
 
+def _start_opensearch(stack: ExitStack) -> dict[str, Any]:
+    from tests.servers.opensearch import OpenSearch
+
+    return {"url": stack.enter_context(OpenSearch()).url}
+
+
 STARTERS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
     "couchdb": _start_couchdb,
     "postgres": _start_postgres,
     "elasticsearch": _start_elasticsearch,
+    "opensearch": _start_opensearch,
 }

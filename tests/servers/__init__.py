@@ -2,7 +2,7 @@
 
 Each server is a class in a module of its own and a context manager::
 
-    with CouchDB() as couch:            # or Postgres(), Elasticsearch()
+    with CouchDB() as couch:            # or Postgres(), Elasticsearch(), OpenSearch()
         requests.get(couch.url)         # runs on 127.0.0.1, on a free port
         couch.kill()                    # SIGKILL, as a crash would
         couch.start()                   # the same data, the same port
@@ -13,6 +13,7 @@ Each server is a class in a module of its own and a context manager::
 * ``couchdb``: answers as CouchDB 3.5 does, proven by ``recordings``; written for these tests.
 * ``postgres``: PostgreSQL as installed, else from a wheel.
 * ``elasticsearch``: Elasticsearch from its published jars: one node, without security.
+* ``opensearch``: OpenSearch from its published jars: one node, without security.
 * ``tcp_proxy``: stands between a client and a server and cuts, resets, stalls or slows what passes.
 * ``scripted``: plays given bytes, for what no real server can be made to do.
 

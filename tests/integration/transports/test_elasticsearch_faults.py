@@ -21,10 +21,10 @@ from pillows.errors import AccessError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.tcp_keepalive import USER_TIMEOUT_MS
 from pillows.transports.common.search.connection_pool import CONNECT_SECONDS
-from pillows.transports.elasticsearch.transport import ElasticsearchTransport
+from pillows.transports.common.search.transport import SearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.conformance.target import batch, document, gone
-from tests.integration.transports.elasticsearch_index import Node, many, running
+from tests.integration.transports.search_index import Node, many, running
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
@@ -93,7 +93,7 @@ def test_b6_a_document_larger_than_the_servers_memory_for_indexing_is_a_dead_let
         assert set(node.read("docs")) == {d.id for d in documents} - {"too-large"}
 
 
-def _restarts_are_survived(server: Elasticsearch, node: Node, one: ElasticsearchTransport) -> None:
+def _restarts_are_survived(server: Elasticsearch, node: Node, one: SearchTransport) -> None:
     server.stop()
     with pytest.raises(RetryableError):
         one.write(batch(document("during", 1, {"n": 1})))

@@ -16,7 +16,7 @@ from daemon.config.load import load
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import at, batch, document
-from tests.integration.transports.elasticsearch_index import Node
+from tests.integration.transports.search_index import Node
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/elasticsearch-mappings.md").read_text()
 

@@ -15,7 +15,7 @@ from pillows.transports.base import Transport
 from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
 from pillows.transports.webhook.transport import WebhookTransport
 from tests.conformance.target import KEY, batch, document
-from tests.integration.transports.elasticsearch_index import Node
+from tests.integration.transports.search_index import Node
 from tests.servers.flooding import ENDLESS, FloodingServer, Repeated
 from tests.servers.scripted import head
 from tests.support.hub_meter import HubMeter

@@ -18,8 +18,8 @@ from pillows.transports.postgres.transport import PostgresTransport
 from pillows.transports.sqlite.options import SqliteConnection
 from pillows.transports.sqlite.transport import SqliteTransport
 from tests.conformance.target import KEY, at, batch, document
-from tests.integration.transports.elasticsearch_index import ANYTHING, Node
 from tests.integration.transports.postgres_database import options
+from tests.integration.transports.search_index import ANYTHING, Node
 
 
 def goes_on_after_a_reset_alone(make: Callable[[], Transport], drop: Callable[[], object]) -> None:

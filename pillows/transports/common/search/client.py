@@ -92,19 +92,18 @@ def encode_body(body: Any) -> bytes | None:
     return body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
 
 
-def check_certificates(ca_bundle: Path) -> str:
-    """Return the path if its certificates can be read; a client would fail only at the first request.
+def make_ssl_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """Return a context that trusts the system's certificates, or only those in a file.
 
     Raises:
         ConfigError: they can't be read.
     """
     try:
-        ssl.create_default_context(cafile=ca_bundle)
+        return ssl.create_default_context(cafile=ca_bundle)
     except OSError as error:  # a missing file, or ssl.SSLError for one that holds no certificate
         raise ConfigError(
             f"The certificates in {ca_bundle} can't be read: {error}.", remedy="correct `ca_bundle`"
         ) from error
-    return str(ca_bundle)
 
 
 def find_version(root: Any) -> Mapping[str, Any]:

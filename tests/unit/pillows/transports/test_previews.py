@@ -10,9 +10,10 @@ from checkpoints import TailKey
 from pillows.models import Batch, DocumentRows
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.errors import BulkResult
+from pillows.transports.common.search.options import SearchOutput
 from pillows.transports.common.search.schema import OwnedIndex
 from pillows.transports.common.search.writer import IndexWriter
-from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
+from pillows.transports.elasticsearch.options import ElasticsearchConnection
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from pillows.transports.postgres.transport import PostgresTransport
 
@@ -32,7 +33,7 @@ class Client:
 
 
 def test_elasticsearch_sends_what_the_preview_shows() -> None:
-    output = ElasticsearchOutput(index="cases", pipeline="clean up")
+    output = SearchOutput(index="cases", pipeline="clean up")
     connection = ElasticsearchConnection(hosts=("http://127.0.0.1:9",), timeout=7.0)
     shown = ElasticsearchTransport("search", KEY, connection, {"cases": output}).preview(
         Batch(documents=DOCUMENTS, epoch=3)

@@ -30,11 +30,10 @@ from pillows.transports.common.search.errors import (
     to_connection_error,
     to_pillow_error,
 )
-from pillows.transports.common.search.options import flatten_settings
+from pillows.transports.common.search.options import SearchOutput, flatten_settings
 from pillows.transports.common.search.schema import make_spec
 from pillows.transports.elasticsearch.options import (
     ElasticsearchConnection,
-    ElasticsearchOutput,
 )
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.target import document, gone
@@ -345,8 +344,8 @@ def test_of_several_outputs_the_least_final_answer_counts() -> None:
 # --- names and options
 
 
-def output(**options: Any) -> ElasticsearchOutput:
-    return ElasticsearchOutput(**{"index": "cases", **options})
+def output(**options: Any) -> SearchOutput:
+    return SearchOutput(**{"index": "cases", **options})
 
 
 def test_the_index_is_named_by_what_is_in_it() -> None:

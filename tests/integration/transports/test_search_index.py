@@ -1,4 +1,4 @@
-"""What Elasticsearch's transport promises beyond the conformance suite: names, aliases, refusals, deletes."""
+"""What both products promise beyond the conformance suite: names, aliases, refusals, deletes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from pillows.transports.common.search import transport as module
 from pillows.transports.common.search import writer
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import OTHER_KEY, at, batch, document, gone
-from tests.integration.transports.elasticsearch_index import ANYTHING, Node, aside, many, running
+from tests.integration.transports.search_index import ANYTHING, Node, aside, many, running
 from tests.support.sizes import size
+
+
+@pytest.fixture
+def node(each_node: Node) -> Node:
+    """Both servers, one after the other."""
+    return each_node
+
 
 STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
 
@@ -148,7 +155,9 @@ def test_the_operators_meta_stays(node: Node) -> None:
     assert (meta["pillowd"]["epoch"], meta["pillowd"]["generation"]) == (2, 7)
 
 
-def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_guesswork(node: Node) -> None:
+def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_guesswork(
+    node: Node,
+) -> None:
     with running(node) as one:
         one.write(batch(document("a", 1, {"n": 1})))
         (index,) = node.indices("docs")

@@ -1,4 +1,4 @@
-"""A test's own view of an Elasticsearch node: reads what the transport wrote, and gets in its way."""
+"""A test's own view of a search node: reads what the transport wrote, and gets in its way."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import requests
 
 from checkpoints import TailKey
+from pillows.transports.common.search.options import SearchConnection, SearchOutput
+from pillows.transports.common.search.transport import SearchTransport
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.conformance.target import KEY, at, document
 
@@ -26,10 +28,12 @@ class Node:
     Attributes:
         url: of the node.
         prefix: of aliases and indices.
+        kind: the transport that writes to it.
     """
 
     url: str
     prefix: str = ""
+    kind: type[SearchTransport] = ElasticsearchTransport
 
     @property
     def address(self) -> tuple[str, int]:
@@ -49,14 +53,15 @@ class Node:
         key: TailKey = KEY,
         url: str = "",
         **connection: Any,
-    ) -> ElasticsearchTransport:
+    ) -> SearchTransport:
         """A transport, not yet opened; each output's alias is the prefix and its name."""
-        return ElasticsearchTransport(
+        settings: Any = {"hosts": (url or self.url,), **connection}
+        return self.kind(
             "search",
             key,
-            ElasticsearchTransport.Connection(hosts=(url or self.url,), **connection),
+            cast("SearchConnection", self.kind.Connection(**settings)),
             {
-                name: ElasticsearchTransport.Output(**{"index": self.alias(name), **options})
+                name: SearchOutput(**{"index": self.alias(name), **options})
                 for name, options in outputs.items()
             },
         )
@@ -123,7 +128,7 @@ def aside(node: Node, fault: str, output: str = "docs") -> Iterator[None]:
 @contextmanager
 def running(
     node: Node, *, epoch: int = 1, url: str = "", connection: Any = None, **outputs: Any
-) -> Iterator[ElasticsearchTransport]:
+) -> Iterator[SearchTransport]:
     one = node.transport(outputs or {"docs": ANYTHING}, url=url, **(connection or {}))
     try:
         one.open()
