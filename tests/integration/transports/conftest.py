@@ -17,6 +17,16 @@ def node(elasticsearch_url: str, es_prefix: str) -> Node:
 @pytest.fixture(params=["elasticsearch", "opensearch"])
 def each_node(request: pytest.FixtureRequest, es_prefix: str) -> Node:
     """An Elasticsearch server, and then an OpenSearch server."""
+    return _get_node(request, es_prefix)
+
+
+@pytest.fixture(params=["elasticsearch", pytest.param("opensearch", marks=pytest.mark.proof)])
+def node_in_proof(request: pytest.FixtureRequest, es_prefix: str) -> Node:
+    """The same, but OpenSearch only at full size, where it answers as Elasticsearch does."""
+    return _get_node(request, es_prefix)
+
+
+def _get_node(request: pytest.FixtureRequest, prefix: str) -> Node:
     if request.param == "elasticsearch":
-        return Node(request.getfixturevalue("elasticsearch_url"), es_prefix)
-    return Node(request.getfixturevalue("opensearch_url"), es_prefix, OpensearchTransport)
+        return Node(request.getfixturevalue("elasticsearch_url"), prefix)
+    return Node(request.getfixturevalue("opensearch_url"), prefix, OpensearchTransport)

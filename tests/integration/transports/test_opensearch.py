@@ -10,6 +10,7 @@ import pytest
 
 from pillows.transports.opensearch.transport import OpensearchTransport
 from tests.conformance.history import History
+from tests.conformance.target import Target
 from tests.conftest import start_for_tests
 from tests.integration.transports.search_target import SearchConformance, SearchTarget
 from tests.servers.opensearch import OpenSearch
@@ -29,11 +30,17 @@ class TestOpensearchConformance(SearchConformance):
     kind = OpensearchTransport
     deletes = "hard"
 
+    @pytest.mark.proof
+    def test_an_older_version_is_refused_after_a_restart_of_the_target(self, target: Target) -> None:
+        super().test_an_older_version_is_refused_after_a_restart_of_the_target(target)
+
+    @pytest.mark.proof
     @pytest.mark.parametrize("seed", range(100, 100 + size(ci=2, proof=50)))
     def test_many_histories_converge(self, target: SearchTarget, seed: int) -> None:
         History(target, random.Random(seed)).play(steps=60)
 
 
+@pytest.mark.proof
 class TestOpensearchTombstonesConformance(SearchConformance):
     kind = OpensearchTransport
     deletes = "tombstone"

@@ -20,9 +20,9 @@ from tests.support.sizes import size
 
 
 @pytest.fixture
-def node(each_node: Node) -> Node:
-    """Both servers, one after the other."""
-    return each_node
+def node(node_in_proof: Node) -> Node:
+    """The server."""
+    return node_in_proof
 
 
 STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
@@ -31,7 +31,8 @@ STRICT = {"mapping": {"dynamic": "strict", "properties": {"n": {"type": "integer
 # --- the alias and the index behind it
 
 
-def test_the_first_index_is_searched_at_once_under_its_alias(node: Node) -> None:
+def test_the_first_index_is_searched_at_once_under_its_alias(each_node: Node) -> None:
+    node = each_node
     with running(node) as one:
         assert_applied(one.write(batch(document("a", 1, {"n": 1}))))
     (index,) = node.indices("docs")
@@ -43,8 +44,9 @@ def test_the_first_index_is_searched_at_once_under_its_alias(node: Node) -> None
 
 
 def test_a_changed_mapping_fills_a_new_index_and_the_alias_moves_when_the_pass_is_complete(
-    node: Node,
+    each_node: Node,
 ) -> None:
+    node = each_node
     with running(node) as one:
         one.write(batch(document("a", 5, {"n": 1}), document("gone-meanwhile", 1, {"n": 2})))
     (old,) = node.indices("docs")
@@ -92,7 +94,8 @@ def test_an_interrupted_rebuild_goes_on_in_the_same_index(node: Node) -> None:
     assert set(node.read("docs")) == {"a"}
 
 
-def test_an_index_under_the_aliass_name_is_a_config_error_with_the_remedy(node: Node) -> None:
+def test_an_index_under_the_aliass_name_is_a_config_error_with_the_remedy(each_node: Node) -> None:
+    node = each_node
     node.ask("PUT", node.alias("docs"))
     one = node.transport({"docs": ANYTHING})
     with pytest.raises(ConfigError, match=r"is an index.*Remedy: choose another name, or delete"):
@@ -128,7 +131,8 @@ def test_an_index_of_another_pillow_is_refused_and_both_are_named(node: Node) ->
     ],
     ids=["mapping", "settings", "pipeline"],
 )
-def test_what_the_server_refuses_about_an_index_is_a_config_error(node: Node, options: Any) -> None:
+def test_what_the_server_refuses_about_an_index_is_a_config_error(each_node: Node, options: Any) -> None:
+    node = each_node
     one = node.transport({"docs": options})
     with pytest.raises(ConfigError, match=r"nope|no_such"):
         one.open()
@@ -146,7 +150,8 @@ def test_a_lost_alias_comes_back_at_the_next_start(node: Node) -> None:
     assert set(node.read("docs")) == {"a", "b"}
 
 
-def test_the_operators_meta_stays(node: Node) -> None:
+def test_the_operators_meta_stays(each_node: Node) -> None:
+    node = each_node
     with running(node, docs={"mapping": {"_meta": {"team": "search"}}}) as one:
         one.acquire(at("0", epoch=2, edits=7))
     (index,) = node.indices("docs")
@@ -156,8 +161,9 @@ def test_the_operators_meta_stays(node: Node) -> None:
 
 
 def test_an_index_deleted_under_a_running_pillow_is_fatal_and_not_created_by_guesswork(
-    node: Node,
+    each_node: Node,
 ) -> None:
+    node = each_node
     with running(node) as one:
         one.write(batch(document("a", 1, {"n": 1})))
         (index,) = node.indices("docs")
@@ -217,7 +223,8 @@ def test_tombstones_refuse_an_older_version_after_gc_deletes(node: Node) -> None
     assert node.read("docs") == {}
 
 
-def test_a_partial_failure_says_which_documents_must_come_again(node: Node) -> None:
+def test_a_partial_failure_says_which_documents_must_come_again(each_node: Node) -> None:
+    node = each_node
     with running(node, docs=STRICT, other=STRICT) as one:
         one.write(batch(document("x", 1, {"n": 0}), document("y", 1, {"n": 0}, output="other")))
         mixed = batch(
@@ -243,9 +250,10 @@ def test_a_partial_failure_says_which_documents_must_come_again(node: Node) -> N
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "not-told"])
 def test_a_refusal_by_a_deleted_document_is_never_taken_for_older(
-    node: Node, told: bool, monkeypatch: pytest.MonkeyPatch
+    each_node: Node, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Should the text of conflicts change, what is told instead leads to the same decisions."""
+    node = each_node
     if not told:
         monkeypatch.setattr(writer, "parse_stored_version", lambda item: None)
     with running(node) as one:
@@ -274,8 +282,9 @@ def test_a_document_that_was_purged_and_created_again_is_noticed(node: Node) -> 
 
 
 def test_tombstones_are_hidden_and_removed_after_their_time(
-    node: Node, monkeypatch: pytest.MonkeyPatch
+    each_node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    node = each_node
     with running(node, docs={**ANYTHING} | {"deletes": "tombstone", "tombstone_ttl": "1h"}) as one:
         one.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 1})))
         one.write(batch(gone("a", 2), gone("never", 2)))
@@ -295,7 +304,8 @@ def test_tombstones_are_hidden_and_removed_after_their_time(
     assert set(node.read("docs")) == {"b", "c", "d"}
 
 
-def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(node: Node) -> None:
+def test_a_pass_with_tombstones_ends_with_a_sweep_of_rows_only(each_node: Node) -> None:
+    node = each_node
     with running(node, docs={**ANYTHING} | {"deletes": "tombstone"}) as one:
         one.write(batch(*many(5), gone("was", 3)))
         one.acquire(at("0", epoch=2))
@@ -333,7 +343,8 @@ def test_a_first_pass_asks_for_ids_of_any_length(node: Node) -> None:
     assert_applied(result)
 
 
-def test_a_sweep_takes_many_pages_and_leaves_what_is_new(node: Node) -> None:
+def test_a_sweep_takes_many_pages_and_leaves_what_is_new(each_node: Node) -> None:
+    node = each_node
     count = size(ci=3500, proof=50_000)
     with running(node) as one:
         for start in range(0, count, 2000):

@@ -18,7 +18,7 @@ from pillows.progress.checkpointer import CheckpointOptions as Checkpoints
 
 ETC = Path(__file__).parents[4] / "etc"
 TYPES = registry.transport_types()
-CREDENTIALS = ("couchdb_password", "elasticsearch_api_key", "postgres_password")
+CREDENTIALS = ("couchdb_password", "elasticsearch_api_key", "opensearch_password", "postgres_password")
 #: Where the file shows something else than the default, and a comment says so.
 SHOWN_OTHERWISE = {"auth", "password", "filter", "enabled"}
 
