@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from checkpoints import Checkpoint, TailKey
+from pillows.models import Change, DocumentRows
 
 
 class Rewind(StrEnum):
@@ -24,6 +25,12 @@ class Rewind(StrEnum):
 
 class Observer:
     """Base class of observers. Implement the hooks that you need."""
+
+    def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
+        """Note changes that the feed has brought, before the filter. Keep none: they hold documents."""
+
+    def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
+        """Note the documents of a batch, as they are about to be written. Keep none."""
 
     def change(self, tail: TailKey, *, count: int, kept: int, filtered: int) -> None:
         """Note that `count` changes went through filter and transform.

@@ -17,6 +17,8 @@ from daemon.control.repair import RepairCalls
 from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
 from daemon.state_dir import StateDir
+from daemon.streams.senders import EventSource
+from daemon.streams.taps import Taps
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 
@@ -39,6 +41,9 @@ class ControlApi:
         snapshots: the states of all tails, one second old at most.
         pillows, checkpoints, dead_letters, repair: the calls by concern.
         health: the checks of the running daemon; None without one.
+        events, taps: what the running daemon streams; None without one.
+        tails: the tails that can be named.
+        clock: for ages and timestamps.
         requests: the number of HTTP requests by operation, method and status.
         calls: what a client can call, by name.
     """
@@ -52,13 +57,16 @@ class ControlApi:
         supervisor: Supervisor | None,
         repair: Callable[[TailKey, Sequence[str]], None] | None = None,
     ) -> None:
-        tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
+        self.clock = clock
+        self.tails = tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
         self.audit = state.audit
         self.snapshots = Snapshots(tails.statuses, clock)
         self.pillows = pillows = PillowCalls(tails, self.snapshots, clock=clock)
         self.checkpoints = checkpoints = CheckpointCalls(tails, clock=clock)
         self.dead_letters = dead_letters = DeadLetterCalls(tails)
         self.health = None if supervisor is None else Health(supervisor, clock)
+        self.events: EventSource | None = None
+        self.taps: Taps | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.config_digest = ""
         self.calls: Mapping[str, Callable[..., Any]] = {

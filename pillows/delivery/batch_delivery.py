@@ -112,6 +112,7 @@ class BatchDelivery:
             seconds = self._clock.monotonic() - began
             self._observer.stage(self._tail, stage="transform", seconds=seconds)
         work = partition_items(items)
+        self._observer.transformed(self._tail, documents=work.documents)
         with self._lock:
             self._store_dead_letters(work.failures, items)  # first: no target may save a checkpoint past them
             batch = self._make_batch(work)

@@ -1,0 +1,37 @@
+"""Everything that is known of a tail while the daemon runs: its status, its past states, its transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from checkpoints import TailKey
+from daemon.control.pillows import to_json
+from daemon.supervision.state_history import StateHistory
+from daemon.supervision.transport_facts import TransportFacts
+from pillows.runtime.status import TailStatus
+
+
+class Details:
+    """Completes the status of a tail.
+
+    Args:
+        history: of all tails' states.
+        transports: what they have written.
+        names: returns the names of a tail's transports, in configured order.
+    """
+
+    def __init__(
+        self, history: StateHistory, transports: TransportFacts, names: Callable[[TailKey], Sequence[str]]
+    ) -> None:
+        self._history = history
+        self._transports = transports
+        self._names = names
+
+    def of(self, status: TailStatus) -> dict[str, Any]:
+        """Return the facts of a tail: those of its status, `history` and `transports`."""
+        key = TailKey(status.pillow, status.source)
+        return to_json(status) | {
+            "history": self._history.of(key),
+            "transports": self._transports.of(key, self._names(key)),
+        }

@@ -1,1 +1,0 @@
-"""Apply a changed configuration to the running daemon."""

@@ -1,0 +1,218 @@
+"""What the page's scripts make of facts: their pure functions, run in QuickJS."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import quickjs  # type: ignore[import-untyped]
+
+from daemon.http.routes import page
+
+FOLDER = Path(page.__file__).parents[1] / "page"
+
+
+@pytest.fixture(scope="module")
+def script() -> Any:
+    context = quickjs.Context()
+    for name in ("format.js", "pillows.js"):
+        context.eval(re.sub(r"^export ", "", (FOLDER / name).read_text(), flags=re.MULTILINE))
+    charts = re.sub(
+        r"^(export|import) .*?(?=function)|^import .*$", "", (FOLDER / "charts.js").read_text(), flags=re.M
+    )
+    context.eval(charts[charts.index("function peaksByPixel") : charts.index("/** Return a chart")])
+    context.eval("var WINDOW_SECONDS = 600; var pillows = new Pillows();")
+
+    def run(expression: str) -> Any:
+        return json.loads(context.eval(f"JSON.stringify({expression}) ?? 'null'"))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("count(null)", "\N{EN DASH}"),
+        ("count(0)", "0"),
+        ("count(1234567)", "1,234,567"),
+        ("rate(0)", "0"),
+        ("rate(0.01)", "<0.1"),
+        ("rate(3.14)", "3.1"),
+        ("rate(9.96)", "10"),
+        ("rate(12345.6)", "12,346"),
+        ("duration(null)", "\N{EN DASH}"),
+        ("duration(0)", "0s"),
+        ("duration(0.034)", "34 ms"),
+        ("duration(59.6)", "1m"),
+        ("duration(3725)", "1h 2m"),
+        ("duration(86400 * 3 + 5)", "3d"),
+        ("ago(0.4)", "now"),
+        ("ago(61)", "1m 1s ago"),
+        ("percent(0.9999)", "99 %"),
+        (
+            r'printable("a\u202eb\x1b[31m\u0000\ud800 ünï 中 עב 😀")',
+            "a\\u202eb\\u001b[31m\\u0000\\ud800 ünï 中 עב 😀",
+        ),
+    ],
+)
+def test_numbers_and_texts(script: Any, expression: str, text: str) -> None:
+    assert script(expression) == text
+
+
+def test_a_reason_is_divided_into_cause_and_remedy(script: Any) -> None:
+    assert script('splitReason("gone. Remedy: `pillowd checkpoint reset x` or else")') == {
+        "reason": "gone.",
+        "remedy": "`pillowd checkpoint reset x` or else",
+    }
+    assert script('splitReason("refused")') == {"reason": "refused", "remedy": ""}
+    assert script('splitReason("x Remedy:")') == {"reason": "x", "remedy": ""}
+    assert script('codeParts("see `a` or `b`")') == [
+        ["plain", "see "],
+        ["code", "a"],
+        ["plain", " or "],
+        ["code", "b"],
+    ]
+
+
+def commands(script: Any, **facts: Any) -> list[str]:
+    given = {
+        "pillow": "cases",
+        "source": "couch/cases",
+        "state": "live",
+        "reason": "",
+        "dead_letters": 0,
+        **facts,
+    }
+    return [command for command, _ in script(f"commands({json.dumps(given)})")]
+
+
+def test_the_commands_fit_the_trouble(script: Any) -> None:
+    assert commands(script)[0] == "pillowd tap cases@couch/cases"
+    assert commands(script, state="paused")[0] == "pillowd resume cases@couch/cases"
+    assert commands(script, state="backing-off")[0] == "pillowd restart cases@couch/cases"
+    assert commands(script, dead_letters=2)[:2] == [
+        "pillowd dead-letter list cases@couch/cases",
+        "pillowd dead-letter retry cases@couch/cases --all",
+    ]
+    failed = commands(
+        script, state="failed", reason="x. Remedy: `pillowd checkpoint reset cases@couch/cases`"
+    )
+    assert failed[:2] == ["pillowd checkpoint reset cases@couch/cases", "pillowd restart cases@couch/cases"]
+    twice = commands(script, state="failed", reason="`pillowd restart cases@couch/cases`")
+    assert twice.count("pillowd restart cases@couch/cases") == 1
+
+
+def test_a_name_that_a_shell_would_read_otherwise_is_quoted(script: Any) -> None:
+    assert commands(script, source="couch/o'b $(x)")[0] == "pillowd tap 'cases@couch/o'\\''b $(x)'"
+
+
+PILLOWS = """
+function given(name, more) {
+  return {pillow: name, source: "c/" + name, state: "live", reason: "", dead_letters: 0, ...more};
+}
+function pillowsOf(...all) {
+  const made = new Pillows();
+  made.apply({complete: true, pillows: all, daemon: {at: 50}}, 100);
+  return made;
+}
+function namesOf(pillows, filter) { return pillows.listed(filter ?? "").map(({facts}) => facts.pillow); }
+"""
+
+
+def run(script: Any, body: str) -> Any:
+    return script(f"(() => {{ {PILLOWS} {body} }})()")
+
+
+def test_the_worst_come_first_and_small_differences_move_no_row(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("a", {lag_seconds: 0.2}), given("b", {lag_seconds: 0.4}),
+      given("c", {state: "failed"}), given("d", {state: "backing-off", lag_seconds: 5}),
+      given("e", {state: "backing-off", lag_seconds: 5000}),
+      given("f", {lag_seconds: 90}), given("g", {dead_letters: 1}), given("h", {state: "catching-up"}));
+    return namesOf(p);
+    """
+    assert run(script, body) == ["c", "e", "d", "h", "g", "f", "a", "b"]
+
+
+def test_a_filter_finds_all_its_words_anywhere(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("cases", {reason: "Connection refused"}), given("visits"));
+    return ["REFUSED case", "live", "c/vis", "nothing"].map((text) => namesOf(p, text));
+    """
+    assert run(script, body) == [["cases"], ["cases", "visits"], ["visits"], []]
+
+
+def test_messages_are_merged_and_new_states_announced(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("a", {pending: 5, checkpoint_age_seconds: 2}), given("b"));
+    const changed = [{pillow: "a", source: "c/a", pending: 6}, {pillow: "b", source: "c/b", state: "failed"}];
+    const said = p.apply({pillows: changed}, 103);
+    const a = p.byKey.get("a@c/a"), age = ageNow(a, "checkpoint_age_seconds", 110);
+    const result = {said, pending: a.facts.pending, state: a.facts.state, age};
+    p.apply({pillows: [], gone: ["b@c/b"]}, 104);
+    result.left = namesOf(p);
+    p.apply({complete: true, pillows: [given("z")]}, 105);
+    return {...result, after: namesOf(p), ahead: p.daemon.ahead};
+    """
+    assert run(script, body) == {
+        "said": ["b is failed"],
+        "pending": 6,
+        "state": "live",
+        "age": 12,
+        "left": ["a"],
+        "after": ["z"],
+        "ahead": 50,
+    }
+
+
+def test_points_are_kept_for_ten_minutes_in_their_order(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("a", {pending: 0})), a = p.byKey.get("a@c/a");
+    for (let second = 0; second < 700; second++) {
+      a.facts.pending = second;
+      p.note(1000 + second);
+    }
+    const [times, values] = p.points(a, "lag");
+    return [times.length, times[0], times.at(-1), values[0], values.at(-1), p.points(a, "rate")[1][0]];
+    """
+    assert run(script, body) == [600, 1100, 1699, 100, 699, None]
+
+
+def test_a_line_shows_the_peak_of_each_pixel_and_no_gap_as_zero(script: Any) -> None:
+    body = """
+    const times = [400, 401, 700, 1000], values = [3, 9, null, 5];
+    return peaksByPixel(times, values, 1000, 100);
+    """
+    assert run(script, body) == [[0, 9], [100, 5]]
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ([], "No pillows"),
+        ([["live", 1]], "The pillow is live"),
+        ([["live", 2]], "Both pillows are live"),
+        ([["live", 198]], "All 198 pillows are live"),
+        ([["failed", 1], ["live", 199]], "1 of 200 pillows has failed"),
+        ([["backing-off", 3], ["live", 197]], "3 of 200 pillows are backing-off"),
+    ],
+)
+def test_one_sentence_says_how_all_is(script: Any, counts: Any, text: str) -> None:
+    assert script(f"verdict({json.dumps(counts)})") == text
+
+
+def test_the_progress_of_a_pass_is_told_where_the_numbers_say_it(script: Any) -> None:
+    assert script("passShare({pass_number: 1, changes: 75, pending: 25})") == 0.75
+    assert script("passShare({pass_number: 2, changes: 75, pending: 25})") is None
+    assert script("passShare({pass_number: 1, changes: 75, pending: null})") is None
+
+
+def test_the_delivery_shown_is_that_of_the_target_that_is_worst_off(script: Any) -> None:
+    assert script("deliveryAge({facts: {transports: [{delivered_at: 90}, {delivered_at: 40}]}}, 100)") == 60
+    assert (
+        script("deliveryAge({facts: {transports: [{delivered_at: 90}, {delivered_at: null}]}}, 100)") is None
+    )
+    assert script("deliveryAge({facts: {}}, 100)") is None
