@@ -34,24 +34,21 @@ def write_version(epoch: int, leaf_version: int) -> int:
     """Return the version that a keyed target stores to reject older states: the epoch, then the leaf version.
 
     Raises:
-        PermanentError: the leaf version would flow into the epoch; see `check_leaf_version`.
+        PermanentError: the leaf version would flow into the epoch.
     """
-    check_leaf_version(leaf_version)
+    if leaf_version > MAX_LEAF_VERSION:
+        raise too_high(leaf_version)
     return epoch << VERSION_BITS | leaf_version
 
 
-def check_leaf_version(leaf_version: int) -> None:
-    """Refuse a document whose revision numbers add up to more than a write version holds.
+def too_high(leaf_version: int) -> PermanentError:
+    """Return the error for a document whose revision numbers add up to more than `MAX_LEAF_VERSION`.
 
     No edits come there; a revision that was written with `new_edits=false` may have any number.
-
-    Raises:
-        PermanentError: they do.
     """
-    if leaf_version >> VERSION_BITS:
-        raise PermanentError(
-            f"The numbers of its revisions add up to {leaf_version}, more than 2^{VERSION_BITS} - 1."
-        )
+    return PermanentError(
+        f"The numbers of its revisions add up to {leaf_version}, more than 2^{VERSION_BITS} - 1."
+    )
 
 
 def epoch_of(write_version: int) -> int:

@@ -24,7 +24,7 @@ from pillows.delivery.items import Item, Outcome
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import FatalError, PermanentError, StoppedError
-from pillows.models import Change, ChangeBatch, Document, DocumentRows, Row, check_leaf_version
+from pillows.models import MAX_LEAF_VERSION, Change, ChangeBatch, Document, DocumentRows, Row, too_high
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
 from pillows.stages.filters import Filter
@@ -134,7 +134,6 @@ class Pipeline:
         self._tail = tail
         self._clock = clock
         self._with_text = with_text
-        self._stage = ""
         self._filtered = 0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
         self._stages = Stages(pillow.filter, trigger, pillow.transform)
@@ -171,7 +170,7 @@ class Pipeline:
         kept = self._filtered = 0
         for number, change in enumerate(changes):
             stages = self._stages if number % TIMED_EVERY else self._timed_stages
-            outcome = self.outcome_or_dead_letter(change, stages)
+            outcome = self.outcome(change, stages)
             kept += type(outcome) is Document or (type(outcome) is DocumentRows and bool(outcome.rows))
             turn_seconds = perf_counter() - turn_began
             waited = self.pusher.push((pending_range, outcome), estimate_size_bytes(change, outcome))
@@ -184,8 +183,10 @@ class Pipeline:
         self._observer.change(self._tail, count=len(changes), kept=kept, filtered=self._filtered)
         self._report_stages(len(changes))
 
-    def outcome_or_dead_letter(self, change: Change, stages: Stages | None = None) -> Outcome:
-        """Return the outcome of one change; a dead letter with the reason if that fails.
+    def outcome(self, change: Change, stages: Stages | None = None) -> Outcome:
+        """Return the outcome of one change: rows, None if there is nothing to do, or a dead letter.
+
+        For a transform that takes chunks the outcome is the document itself: the writer calls the transform.
 
         Args:
             change: the change.
@@ -195,46 +196,37 @@ class Pipeline:
             FatalError: the tail can't go on.
             StoppedError: a stop was requested.
         """
+        pillow, stages, stage = self._pillow, stages or self._stages, "filter"
         try:
-            return self.outcome(change, stages or self._stages)
+            if change.defect:
+                raise PermanentError(change.defect)
+            if change.leaf_version > MAX_LEAF_VERSION:
+                raise too_high(change.leaf_version)
+            if change.deleted:
+                return None if pillow.keep_deleted else without_rows(change)
+            if not stages.filter(change):
+                self._filtered += 1
+                return None if pillow.keep_departed else without_rows(change)
+            stage = "trigger"
+            document = stages.trigger(change)
+            if document.leaf_version > MAX_LEAF_VERSION:  # it may be newer
+                raise too_high(document.leaf_version)
+            if document.deleted:  # since the feed told of it
+                return None if pillow.keep_deleted else without_rows(document)
+            if self._chunked:
+                return document
+            stage = "transform"
+            return DocumentRows(
+                id=change.id,
+                rev=document.rev,
+                leaf_version=document.leaf_version,
+                rows=stages.transform(document),
+                size_bytes=len(document.raw) if document.raw is not None else 0,
+            )
         except (FatalError, StoppedError):
             raise
         except BaseException as error:  # noqa: BLE001 - a user's code may raise anything; it becomes a dead letter
-            return make_dead_letter(
-                self._tail, change, self._stage, confine(error), with_text=self._with_text
-            )
-
-    def outcome(self, change: Change, stages: Stages) -> Outcome:
-        """Return the outcome of one change: the document's rows, or None if there is nothing to do.
-
-        For a transform that takes chunks the outcome is the document itself: the writer calls the transform.
-        """
-        self._stage = "filter"
-        if change.defect:
-            raise PermanentError(change.defect)
-        check_leaf_version(change.leaf_version)
-        if change.deleted:
-            return None if self._pillow.keep_deleted else without_rows(change)
-        if not stages.filter(change):
-            self._filtered += 1
-            return None if self._pillow.keep_departed else without_rows(change)
-        self._stage = "trigger"
-        document = stages.trigger(change)
-        if document.leaf_version != change.leaf_version:  # it is newer
-            check_leaf_version(document.leaf_version)
-        if document.deleted:  # since the feed told of it
-            return None if self._pillow.keep_deleted else without_rows(document)
-        if self._chunked:
-            return document
-        self._stage = "transform"
-        rows = stages.transform(document)
-        return DocumentRows(
-            id=change.id,
-            rev=document.rev,
-            leaf_version=document.leaf_version,
-            rows=rows,
-            size_bytes=len(document.raw) if document.raw is not None else 0,
-        )
+            return make_dead_letter(self._tail, change, stage, confine(error), with_text=self._with_text)
 
     def _time(self, stage: str, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def timed(value: Any) -> Any:

@@ -82,7 +82,12 @@ class Batcher(Generic[Item]):
             The error that the writer ended with.
         """
         waited = False
-        while not self._fits(size_bytes) and not self._queue_full_batch():
+        # A larger item passes alone.
+        while (
+            self._items
+            and (len(self._items) >= self._max_docs or self._bytes + size_bytes > self._max_bytes)
+            and not self._queue_full_batch()
+        ):
             waited = True
             self._not_full.clear()
             self._clock.wait(self._not_full, TICK_SECONDS)
@@ -130,8 +135,8 @@ class Batcher(Generic[Item]):
         self._not_empty.set()
 
     def fail(self, error: Exception) -> None:
-        """Drop everything, since the writer has ended; every later `add` raises `error`."""
-        self._error = error
+        """Drop everything, since the writer has ended; every later `add` raises the first error."""
+        self._error = self._error or error
         self._items, self._bytes = [], 0
         self._ready.clear()
         self._not_full.set()
@@ -148,8 +153,3 @@ class Batcher(Generic[Item]):
         self._ready.append(self._items)
         self._items, self._bytes = [], 0
         self._full.clear()
-
-    def _fits(self, size_bytes: int) -> bool:
-        if not self._items:
-            return True
-        return len(self._items) < self._max_docs and self._bytes + size_bytes <= self._max_bytes

@@ -30,6 +30,10 @@ class Pusher(Generic[Item]):
         on_take: called with the items and bytes that still wait whenever a batch is taken.
         backend: runs the writer.
         max_queued: most full batches that wait for the writer, beside the one that grows.
+
+    Attributes:
+        push: hands over an item with its size in bytes; waits while the growing batch is full, and returns
+            whether it waited. Raises the error of the writer, if it has ended with one. See `Batcher.add`.
     """
 
     def __init__(
@@ -47,20 +51,11 @@ class Pusher(Generic[Item]):
         beside = backend or GreenletBackend()
         self._write = write
         self._batcher: Batcher[Item] = Batcher(options, clock, tick, beside.event, max_queued)
+        self.push = self._batcher.add  # called for each change
         self._on_error = on_error
         self._on_take = on_take
         self._error: Exception | None = None
         self._writer = beside.spawn(self._run, self._leave)
-
-    def push(self, item: Item, size_bytes: int) -> bool:
-        """Hand over an item; wait while the growing batch is full. Return whether it waited.
-
-        Raises:
-            The error of the writer, if it has ended with one.
-        """
-        if self._error is not None:
-            raise self._error
-        return self._batcher.add(item, size_bytes)
 
     def flush(self) -> None:
         """End the linger of what was pushed."""

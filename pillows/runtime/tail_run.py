@@ -176,7 +176,7 @@ class TailRun:
         )
 
     def _build_pipeline(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Pipeline:
-        """Return the loop's parts; each greenlet has its own, since a pipeline remembers its stage."""
+        """Return the loop's parts; each greenlet has its own, since a pipeline counts what it does."""
         return Pipeline(
             self._settings.pillow,
             trigger=self._settings.pillow.trigger(
@@ -196,7 +196,7 @@ class TailRun:
             self._settings.key,
             dead_letters=self._services.dead_letters,
             source=self.feed,
-            outcome=self._build_pipeline(pusher).outcome_or_dead_letter,
+            outcome=self._build_pipeline(pusher).outcome,
             push=pusher.push,
             waiter=self.retrier.waiter,
         )
