@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         WriteResult,
         epoch_of,
         leaf_version_of,
+        newest,
         write_version,
     )
     from pillows.observer import CompositeObserver, Observer
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
         Stored,
         TargetState,
         Transport,
-        newest,
     )
     from pillows.transports.common.mirroring import Endpoint, MirrorSupport
 
@@ -105,6 +105,7 @@ _MODULES = {
         "WriteResult",
         "epoch_of",
         "leaf_version_of",
+        "newest",
         "write_version",
     ),
     "pillows.observer": ("CompositeObserver", "Observer"),
@@ -120,7 +121,6 @@ _MODULES = {
         "Stored",
         "TargetState",
         "Transport",
-        "newest",
     ),
     "pillows.transports.common.mirroring": ("Endpoint", "MirrorSupport"),
 }

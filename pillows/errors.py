@@ -2,7 +2,8 @@
 
 PillowError
 ├── RetryableError    the same request may succeed later: back off and try again
-│   └── AwayError         the server is down, so asking costs nothing: retry soon
+│   ├── AwayError         the server is down, so asking costs nothing: retry soon
+│   └── PartlyWrittenError    some documents of a batch were written, the others not yet
 ├── PermanentError    this document can never be written: dead letter, the others go on
 ├── StoppedError      a stop was requested during a wait
 └── FatalError        the pillow must stop; the operator gets the reason and the remedy
@@ -46,6 +47,10 @@ class AwayError(RetryableError):
 
     Asking it costs almost nothing, so it is asked often and its return is noticed soon.
     """
+
+
+class PartlyWrittenError(RetryableError):
+    """Some documents of a batch were written; the others may be later."""
 
 
 class PermanentError(PillowError):

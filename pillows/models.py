@@ -176,6 +176,15 @@ class DocumentRows(msgspec.Struct, frozen=True, gc=False):
         return any(self.rows.values())
 
 
+def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
+    """Return one entry per id: the one with the highest version, the last of equal ones."""
+    chosen: dict[str, DocumentRows] = {}
+    for document in documents:
+        if (known := chosen.get(document.id)) is None or document.leaf_version >= known.leaf_version:
+            chosen[document.id] = document
+    return list(chosen.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Documents that are written together: at most one entry per document id.

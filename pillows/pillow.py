@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import gevent
 
@@ -198,10 +198,8 @@ class Pipeline:
         """
         pillow, stages, stage = self._pillow, stages or self._stages, "filter"
         try:
-            if change.defect:
-                raise PermanentError(change.defect)
-            if change.leaf_version > MAX_LEAF_VERSION:
-                raise too_high(change.leaf_version)
+            if change.defect or change.leaf_version > MAX_LEAF_VERSION:
+                _reject(change.leaf_version, change.defect)
             if change.deleted:
                 return None if pillow.keep_deleted else without_rows(change)
             if not stages.filter(change):
@@ -210,7 +208,7 @@ class Pipeline:
             stage = "trigger"
             document = stages.trigger(change)
             if document.leaf_version > MAX_LEAF_VERSION:  # it may be newer
-                raise too_high(document.leaf_version)
+                _reject(document.leaf_version)
             if document.deleted:  # since the feed told of it
                 return None if pillow.keep_deleted else without_rows(document)
             if self._chunked:
@@ -254,6 +252,11 @@ class Pipeline:
 def without_rows(change: Change | Document) -> DocumentRows:
     """Return the document without rows, because it was deleted or has left the set."""
     return DocumentRows(id=change.id, rev=change.rev, leaf_version=change.leaf_version, rows={})
+
+
+def _reject(leaf_version: int, defect: str = "") -> NoReturn:
+    """Raise PermanentError for a change that can never be read or written."""
+    raise PermanentError(defect) if defect else too_high(leaf_version)
 
 
 def estimate_size_bytes(change: Change, outcome: Outcome) -> int:

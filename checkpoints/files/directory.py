@@ -161,7 +161,7 @@ class Directory:
             FileNotFoundError: no file has that name.
             OSError: the write failed. The file may hold any part of `data`, now or after a crash.
         """
-        self._append(name, data)
+        self._write_to(self._opener(name, os.O_WRONLY | os.O_APPEND), data)
 
     def link(self, name: str, other: str) -> None:
         """Give the file `name` a second name; durable after the next `sync`.
@@ -206,9 +206,6 @@ class Directory:
         self._write_to(
             os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode, dir_fd=self._fd), data
         )
-
-    def _append(self, name: str, data: bytes) -> None:
-        self._write_to(self._opener(name, os.O_WRONLY | os.O_APPEND), data)
 
     def _write_to(self, fd: int, data: bytes) -> None:
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from pathlib import Path
@@ -31,6 +32,7 @@ from pillows.dead_letters.dead_letter import (
 )
 from pillows.errors import FatalError
 from pillows.models import DocumentRows, TransportResult
+from pillows.observer import Observer
 from pillows.user_code import MAX_ERROR_CHARACTERS
 
 __all__ = ["DeadLetter", "DeadLetters"]
@@ -51,10 +53,12 @@ class DeadLetters:
         # No automatic syncs: they would switch greenlets while a dead letter is only half stored.
         self._tracker = Tracker(path, sync_at=None, sync_interval=None)
         self._clock = clock or SystemClock()
-        self._known: defaultdict[str, TailIndex] = defaultdict(TailIndex)
+        self._known: defaultdict[TailKey, TailIndex] = defaultdict(TailIndex)
         self._changes = self._synced = 0
         for key in self._tracker:
-            self._note(key, self._tracker[key])
+            name, transport, id = key
+            pillow, _, source = name.partition("@")  # no pillow's name has one
+            self._note(TailKey(pillow, source), transport, id, self._tracker[key])
 
     def add(
         self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
@@ -67,7 +71,7 @@ class DeadLetters:
         if not dead_letters:
             return
         options = options or ErrorOptions()
-        known = self._index(dead_letters[0].tail)
+        known = self._known[dead_letters[0].tail]
         fresh = {(dead_letter.transport, dead_letter.id) for dead_letter in dead_letters} - known.due.keys()
         if len(known.due) + len(fresh) > options.max_dead_letters:
             raise FatalError(
@@ -84,7 +88,7 @@ class DeadLetters:
 
         They leave the disk with the next `sync`.
         """
-        known = self._index(tail)
+        known = self._known[tail]
         if not known.due:
             return
         for document in [one for one in documents if one.id in known.transports]:
@@ -96,24 +100,30 @@ class DeadLetters:
 
     def forget(self, tail: TailKey, id: str) -> None:
         """Forget the dead letters of one document; they leave the disk with the next `sync`."""
-        for transport in self._index(tail).transports_of(id):
+        for transport in self._known[tail].transports_of(id):
             self._forget(tail, transport, id)
 
-    def affects(self, tail: TailKey, documents: Iterable[DocumentRows]) -> bool:
-        """Return whether one of the documents has a dead letter of that tail."""
-        known = self._index(tail)
+    def holds_back(self, tail: TailKey, documents: Iterable[DocumentRows]) -> bool:
+        """Return whether a target must not commit the checkpoint with these documents.
+
+        It must not while a dead letter of the tail is not on disk, or one of the documents has a dead letter
+        to be cleared.
+        """
+        known = self._known[tail]
+        if known.changed > self._synced:
+            return True
         return bool(known.due) and any(document.id in known.transports for document in documents)
 
     def unsynced(self, tail: TailKey) -> bool:
         """Return whether dead letters of a tail were changed since the last `sync`."""
-        return self._index(tail).changed > self._synced
+        return self._known[tail].changed > self._synced
 
     def claim_due(self, tail: TailKey, *, at_most: int) -> list[DeadLetter]:
         """Return dead letters of a tail whose document is due for a retry.
 
         They are not due again until they are added again, or `unclaim` is called.
         """
-        known = self._index(tail)
+        known = self._known[tail]
         now = self._clock.wall()
         # No wait is longer, so a later time was set by a clock that ran ahead.
         ahead = now + LONGEST_PAUSE_SECONDS
@@ -125,7 +135,7 @@ class DeadLetters:
 
     def unclaim(self, tail: TailKey) -> None:
         """Make claimed dead letters due again, unless they have failed again or been cleared."""
-        known = self._index(tail)
+        known = self._known[tail]
         for dead_letter, at in known.handed_out.items():
             if known.due.get(dead_letter) == inf:
                 known.due[dead_letter] = at
@@ -134,7 +144,7 @@ class DeadLetters:
     def postpone(self, dead_letters: Iterable[DeadLetter], seconds: float) -> None:
         """Make dead letters that could not be retried due after this time."""
         for dead_letter in dead_letters:
-            known = self._index(dead_letter.tail)
+            known = self._known[dead_letter.tail]
             if (dead_letter.transport, dead_letter.id) in known.due:
                 known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
 
@@ -144,12 +154,12 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are due all the same.
         """
-        known = self._index(tail)
+        known = self._known[tail]
         revived = [dead_letter for dead_letter in dead_letters if dead_letter in known.due]
         for transport, id in revived:
             fields = {"_tries": 0, "_aborted": False, "next_retry_at": 0.0}
             self._tracker.amend((str(tail), transport, id), fields)
-            self._note((str(tail), transport, id), fields)
+            self._note(tail, transport, id, fields)
         if revived:
             self.sync()
         return len(revived)
@@ -166,7 +176,7 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are removed from memory nevertheless.
         """
-        gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._index(tail).due]
+        gone = [dead_letter for dead_letter in dead_letters if dead_letter in self._known[tail].due]
         for transport, id in gone:
             self._forget(tail, transport, id)
         if gone:
@@ -185,19 +195,19 @@ class DeadLetters:
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
         """Return the documents with a dead letter of a transport: it may hold an older state of them."""
-        return {id for its, id in self._index(tail).due if its in (transport, PIPELINE)}
+        return {id for its, id in self._known[tail].due if its in (transport, PIPELINE)}
 
     def count(self, tail: TailKey) -> int:
         """Return the number of dead letters of a tail."""
-        return len(self._index(tail).due)
+        return len(self._known[tail].due)
 
     def list(self, tail: TailKey) -> list[DeadLetter]:
         """List the dead letters of a tail, oldest first; other greenlets run meanwhile."""
         dead_letters = []
-        for number, (transport, id) in enumerate(list(self._index(tail).due)):
+        for number, (transport, id) in enumerate(list(self._known[tail].due)):
             if number % _DEAD_LETTERS_A_TURN == 0:
                 gevent.sleep(0)
-            if (transport, id) in self._index(tail).due:
+            if (transport, id) in self._known[tail].due:
                 dead_letters.append(self._get(tail, transport, id))
         return sorted(dead_letters, key=lambda dead_letter: dead_letter.first_at)
 
@@ -208,7 +218,7 @@ class DeadLetters:
     def _put(self, dead_letter: DeadLetter, max_tries: int, config: str) -> None:
         now = self._clock.wall()
         key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
-        is_known = (dead_letter.transport, dead_letter.id) in self._index(dead_letter.tail).due
+        is_known = (dead_letter.transport, dead_letter.id) in self._known[dead_letter.tail].due
         known = dict(self._tracker[key]) if is_known else {}
         # Another version has its own chances: what was wrong may be mended in it.
         tries = known["_tries"] + 1 if known.get("version") == dead_letter.leaf_version else 1
@@ -227,13 +237,9 @@ class DeadLetters:
             "_aborted": tries >= max_tries,
         }
         self._tracker[key] = known | fields
-        self._note(key, fields)
+        self._note(dead_letter.tail, dead_letter.transport, dead_letter.id, fields)
 
-    def _index(self, tail: TailKey) -> TailIndex:
-        return self._known[str(tail)]
-
-    def _note(self, key: tuple[str, str, str], entry: Mapping[str, Any]) -> None:
-        tail, transport, id = key
+    def _note(self, tail: TailKey, transport: str, id: str, entry: Mapping[str, Any]) -> None:
         at = inf if entry["_aborted"] else entry.get("next_retry_at", 0.0)
         self._changes += 1
         self._known[tail].note(transport, id, due_at=at, change=self._changes)
@@ -241,13 +247,44 @@ class DeadLetters:
     def _forget(self, tail: TailKey, transport: str, id: str) -> None:
         del self._tracker[str(tail), transport, id]
         self._changes += 1
-        self._index(tail).forget(transport, id, change=self._changes)
+        self._known[tail].forget(transport, id, change=self._changes)
 
     def _get(self, tail: TailKey, transport: str, id: str) -> DeadLetter:
         entry = self._tracker[str(tail), transport, id]
         fields = {k: v for k, v in entry.items() if not k.startswith("_")}
         fields |= {"tries": entry["_tries"], "aborted": entry["_aborted"]}
         return DeadLetter(tail=tail, transport=transport, id=id, leaf_version=fields.pop("version"), **fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailDeadLetters:
+    """The dead letters of one tail, and what is added to each.
+
+    Attributes:
+        tail: the tail.
+        store: the dead letters of all tails.
+        options: the tail's limits.
+        config: digest of the filter, transform and transports that fail documents.
+        observer: receives each dead letter once it is stored.
+    """
+
+    tail: TailKey
+    store: DeadLetters
+    options: ErrorOptions
+    config: str
+    observer: Observer
+
+    def add(self, dead_letters: Sequence[DeadLetter]) -> None:
+        """Store dead letters; they are on disk after the next `DeadLetters.sync`.
+
+        Raises:
+            FatalError: there is no room for more.
+        """
+        self.store.add(dead_letters, self.options, self.config)
+        for each in dead_letters:
+            self.observer.dead_letter(
+                self.tail, transport=each.transport, id=each.id, stage=each.stage, error=each.error
+            )
 
 
 class TailIndex:

@@ -14,9 +14,9 @@ from functools import partial
 
 import msgspec
 
-from checkpoints import Checkpoint, TailKey
+from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter
-from pillows.dead_letters.tail_dead_letters import TailDeadLetters
+from pillows.dead_letters.store import TailDeadLetters
 from pillows.delivery import stale_writes
 from pillows.delivery.fanout import FanOut, find_divergence
 from pillows.delivery.items import (
@@ -28,13 +28,12 @@ from pillows.delivery.items import (
 )
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity, SourceLookup
-from pillows.models import Batch, DocumentRows, TransportResult
+from pillows.models import Batch, DocumentRows, TransportResult, newest
 from pillows.observer import Rewind
 from pillows.progress.tail_progress import TailProgress
 from pillows.progress.watermark import WatermarkMove
 from pillows.retry.retrier import Retrier
 from pillows.stages.transforms import ChunkedTransform, Transform
-from pillows.transports.base import newest
 
 #: Consecutive documents before a rewind of the source is reported, if nearly all were written before. Larger
 #: than a replay after a crash: the default `max_uncheckpointed` and the batches in flight.
@@ -114,7 +113,8 @@ class BatchDelivery:
         work = partition_items(items)
         self._observer.transformed(self._tail, documents=work.documents)
         with self._lock:
-            self._store_dead_letters(work.failures, items)  # first: no target may save a checkpoint past them
+            if work.failures:  # first: no target may save a checkpoint past them
+                self._store_dead_letters(work.failures, items)
             batch = self._make_batch(work)
         results = self._fanout.deliver(batch) if batch.documents else {}
         with self._lock:
@@ -125,23 +125,21 @@ class BatchDelivery:
     def _make_batch(self, work: PartitionedItems) -> Batch:
         checkpoint = self._progress.checkpoint
         documents = newest(work.documents)
+        # A target may not save the checkpoint with the rows if a dead letter must be synced or cleared first,
+        # or a document must be re-checked because an older state of it came after a newer one.
+        may_commit = self._progress.is_transactional and not (
+            work.purge_seq
+            or self._dead_letters.store.holds_back(self._tail, documents)
+            or (
+                len(documents) < len(work.documents)
+                and stale_writes.has_regression(documents, work.documents)
+            )
+        )
         return Batch(
             documents=documents,
             epoch=checkpoint.epoch,
             first_pass=checkpoint.first_pass and not checkpoint.pass_done,
-            checkpoint=self._progress.preview(work.acks) if self._may_commit(work, documents) else None,
-        )
-
-    def _may_commit(self, work: PartitionedItems, documents: Sequence[DocumentRows]) -> bool:
-        """Return whether the target may save the checkpoint with the rows.
-
-        It may not if a dead letter must be synced or cleared first, or a document must be re-checked because
-        an older state of it came after a newer one.
-        """
-        return self._progress.is_transactional and not (
-            work.purge_seq
-            or self._dead_letters.holds_back(documents)
-            or stale_writes.has_regression(documents, work.documents)
+            checkpoint=self._progress.preview(work.acks) if may_commit else None,
         )
 
     def _settle(
@@ -152,21 +150,29 @@ class BatchDelivery:
         results: Mapping[str, TransportResult],
     ) -> WatermarkMove:
         """Do everything that a batch needs before it is acknowledged, and acknowledge it."""
-        dead_letters = list_dead_letters(self._tail, batch, results)
-        self._store_dead_letters(dead_letters, items)
-        self._report_divergence(results)
-        if work.failures or dead_letters or self._consecutive:
-            self._count_consecutive(items, {each.id for each in dead_letters})
-        again = self._rewrite_regressed(batch, results, work.documents)
-        self._dead_letters.clear(batch.documents, merge_results(results, again))
-        self._raise_epoch_after_purge(work.purge_seq, batch.epoch)
-        return self._progress.acknowledge(work.acks, _find_committed(results))
+        dead: set[str] = set()
+        if any(result.dead for result in results.values()):
+            dead_letters = list_dead_letters(self._tail, batch, results)
+            self._store_dead_letters(dead_letters, items)
+            self._report_divergence(results)
+            dead = {each.id for each in dead_letters}
+        if work.failures or dead or self._consecutive:
+            self._count_consecutive(items, dead)
+        last = results
+        refused = [result.refused for result in results.values() if result.refused]
+        if refused or len(batch.documents) < len(work.documents):
+            last = merge_results(results, self._rewrite_regressed(batch, refused, work.documents))
+        self._dead_letters.store.clear(self._tail, batch.documents, last)
+        if work.purge_seq:
+            self._raise_epoch_after_purge(work.purge_seq, batch.epoch)
+        # One transport: what it committed holds the whole batch.
+        committed = next(iter(results.values())).committed if len(results) == 1 else None
+        return self._progress.acknowledge(work.acks, committed)
 
     # --- dead letters
 
     def _store_dead_letters(self, dead_letters: Sequence[DeadLetter], items: Sequence[Item]) -> None:
-        if dead_letters:
-            self._dead_letters.add(locate_dead_letters(dead_letters, items))
+        self._dead_letters.add(locate_dead_letters(dead_letters, items))
 
     def _count_consecutive(self, items: Sequence[Item], dead: Container[str]) -> None:
         self._consecutive = count_consecutive_failures(self._consecutive, items, dead)
@@ -181,12 +187,9 @@ class BatchDelivery:
     # --- documents that regressed in the source
 
     def _rewrite_regressed(
-        self, batch: Batch, results: Mapping[str, TransportResult], arrived: Sequence[DocumentRows]
+        self, batch: Batch, refused: Sequence[Mapping[str, int]], arrived: Sequence[DocumentRows]
     ) -> Mapping[str, TransportResult]:
         """Rewrite documents that regressed in the source; return the results."""
-        refused = [result.refused for result in results.values() if result.refused]
-        if not refused and len(arrived) == len(batch.documents):
-            return {}
         last = {document.id: document for document in arrived}
         # The epoch was raised by a concurrent batch: what is equal under the old one may have been purged.
         raised = self._progress.checkpoint.epoch > batch.epoch
@@ -206,7 +209,8 @@ class BatchDelivery:
             checkpoint=None,
         )
         rewritten = self._fanout.deliver(again)
-        self._store_dead_letters(list_dead_letters(self._tail, again, rewritten), ())
+        if dead_letters := list_dead_letters(self._tail, again, rewritten):
+            self._store_dead_letters(dead_letters, ())
         return rewritten
 
     def _find_regressed(
@@ -243,7 +247,7 @@ class BatchDelivery:
         self._raised_for = found.purge_seq
         return True
 
-    def _raise_epoch_after_purge(self, purge_seq: str | None, epoch: int) -> None:
+    def _raise_epoch_after_purge(self, purge_seq: str, epoch: int) -> None:
         """Raise the epoch after purged documents were removed: a new one may have an old one's version."""
         if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._progress.checkpoint.purge_seq):
             self._raised_for = purge_seq
@@ -336,7 +340,3 @@ def merge_results(
         name: replace(each, dead={**each.dead, **again[name].dead}) if name in again else each
         for name, each in first.items()
     }
-
-
-def _find_committed(results: Mapping[str, TransportResult]) -> Checkpoint | None:
-    return next((each.committed for each in results.values()), None) if len(results) == 1 else None

@@ -7,14 +7,12 @@ the failing transport is retried: writing to the others again would create dupli
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from pillows.errors import PillowError, RetryableError, StoppedError
+from pillows.errors import PartlyWrittenError, PillowError, RetryableError, StoppedError
 from pillows.models import Batch, TransportResult, WriteResult, write_version
-from pillows.retry.backoff import Backoff
 from pillows.retry.retrier import Retrier
 from pillows.transports.base import Transport
 from pillows.user_code import confine
@@ -85,27 +83,27 @@ class FanOut:
         self._retrier.observer.in_flight(self._retrier.tail, transport=transport.name, batches=batches)
 
     def _deliver_counted(self, transport: Transport, batch: Batch) -> TransportResult:
-        began, whole = self._clock.monotonic(), batch
+        began = self._clock.monotonic()
+        rest = batch
         refused: dict[str, int] = {}
         dead: dict[str, str] = {}
-        backoff = Backoff()
-        while True:
-            result = self._retrier.retry_write(
-                transport.name, partial(self._write, transport, batch), backoff
-            )
+
+        def write_rest() -> None:
+            nonlocal rest
+            result = self._write(transport, rest)
             refused.update(result.refused)
             dead.update(result.dead)
-            if not result.retry:
-                self._retrier.end(backoff)
-                break
-            if len(result.retry) < len(batch.documents):
-                backoff.reset()
-            batch = batch.only(result.retry)
-            self._retrier.wait(transport.name, RetryableError(next(iter(result.retry.values()))), backoff)
+            if result.retry:
+                is_partly_written = len(result.retry) < len(rest.documents)
+                rest = rest.only(result.retry)
+                reason = next(iter(result.retry.values()))
+                raise PartlyWrittenError(reason) if is_partly_written else RetryableError(reason)
+
+        self._retrier.retry_write(transport.name, write_rest)
         # Only a batch that was applied whole brings its checkpoint along; `only` leaves that out.
-        committed = None if refused or dead else batch.checkpoint
+        committed = None if refused or dead else rest.checkpoint
         settled = TransportResult(refused=refused, dead=dead, committed=committed)
-        self._report(transport, whole, settled, self._clock.monotonic() - began)
+        self._report(transport, batch, settled, self._clock.monotonic() - began)
         return settled
 
     def _report(self, transport: Transport, batch: Batch, result: TransportResult, seconds: float) -> None:
@@ -118,13 +116,16 @@ class FanOut:
         )
 
     def _write(self, transport: Transport, batch: Batch) -> WriteResult:
+        seconds = self._timeouts_seconds.get(transport.name)
+        timeout = gevent.Timeout(seconds)
         with self._turns:
-            seconds = self._timeouts_seconds.get(transport.name)
-            if seconds is None:
-                return transport.write(batch)
-            late = RetryableError(f"No answer within {seconds:g} s; whether it was written is not known.")
-            with gevent.Timeout(seconds, late):
-                return transport.write(batch)
+            try:
+                with timeout:
+                    return transport.write(batch)
+            except gevent.Timeout as expired:
+                if expired is not timeout:
+                    raise
+        raise RetryableError(f"No answer within {seconds:g} s; whether it was written is not known.")
 
 
 def count_results(batch: Batch, result: TransportResult) -> Mapping[str, int]:

@@ -8,11 +8,11 @@ from pillows.clock import Clock
 from pillows.errors import RetryableError
 from pillows.feed.batch_cutter import BatchCutter
 from pillows.feed.brake import Brake
-from pillows.feed.cursor import ReadCursor
 from pillows.feed.doc_id_groups import DocIdGroups
 from pillows.feed.documents.fetch_mode import FetchMode, FetchModeTuner
 from pillows.feed.documents.loader import AverageSize
 from pillows.feed.parsing.changes_parser import PageParser, ResponseEnd
+from pillows.feed.reader_task import ReadCursor
 from pillows.feed.requests import INTERVAL, Page, page_query, plan_page
 from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.models import Change, ChangeBatch

@@ -23,7 +23,6 @@ from pillows.couch.options import CouchConnection
 from pillows.errors import RetryableError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.catch_up import CatchUp, GroupedCatchUp
-from pillows.feed.cursor import ReadCursor
 from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
 from pillows.feed.documents.fetcher import FetchKey, fetch_key
 from pillows.feed.documents.loader import AverageSize, DocumentLoader
@@ -31,7 +30,7 @@ from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.follow import MAX_LIFE_SECONDS, Follower
 from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.options import SourceOptions
-from pillows.feed.reader_task import STALLED_SECONDS, ReaderTask, StalledError
+from pillows.feed.reader_task import STALLED_SECONDS, ReadCursor, ReaderTask, StalledError
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch, Document
 from pillows.observer import Observer, Rewind
@@ -312,7 +311,12 @@ class CouchFeed:
                 reason = f"{backlog.pending} changes are behind, {self._backlog.pending} were a moment ago"
                 self._observer.rewind(self._tail, kind=Rewind.REPEATED, reason=reason)
             self._backlog = replace(backlog, pending=batch.pending)
-        if not self._warned_of_long_position and len(since.query) > LONG_SEQ:
+        # A character takes three at most in a request.
+        if (
+            3 * len(since.json) > LONG_SEQ
+            and not self._warned_of_long_position
+            and len(since.query) > LONG_SEQ
+        ):
             self._warned_of_long_position = True
             self._warn("source.long_position", {"characters": len(since.query), "at_most": 8000})
 

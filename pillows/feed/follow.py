@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pillows.clock import Clock
 from pillows.feed.batch_cutter import BatchCutter
 from pillows.feed.catch_up import FAR_BEHIND
-from pillows.feed.cursor import ReadCursor
 from pillows.feed.parsing.changes_parser import (
     ChangesParser,
     ContinuousParser,
     MalformedFeedError,
     PageParser,
 )
+from pillows.feed.reader_task import ReadCursor
 from pillows.feed.requests import tail_query
 from pillows.feed.source_database import SourceDatabase, require_complete
 from pillows.retry.backoff import Backoff
@@ -122,13 +122,9 @@ class Follower:
     def _stream(self, cursor: ReadCursor) -> tuple[int | None, int]:
         """Read one continuous response; return how many changes are pending, and its rows."""
         detector = ProxyBufferingDetector(self._clock, self._options.timeout)
-
-        def is_too_old() -> bool:
-            return detector.record_block() > self._get_max_life_seconds()
-
         parser = ContinuousParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="continuous")
-        rows = self._read_response(cursor, query, parser, is_too_old)
+        rows = self._read_response(cursor, query, parser, detector)
         if detector.is_buffered:
             self._warn("source.buffered", {"remedy": "let the proxy pass `_changes` on unbuffered"})
             self._source.longpolls = self._options.mode == "auto"
@@ -138,16 +134,27 @@ class Follower:
         """Read one longpoll response, then wait a moment for the next changes to gather."""
         parser = PageParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="longpoll", limit=LONGPOLL_ROWS)
-        rows = self._read_response(cursor, query, parser, lambda: False)
+        rows = self._read_response(cursor, query, parser)
         end = require_complete(parser)
         if rows < LONGPOLL_ROWS:
             self._clock.wait(cursor.stop, LINGER_SECONDS)
         return end.pending, rows
 
     def _read_response(
-        self, cursor: ReadCursor, query: str, parser: ChangesParser, is_too_old: Callable[[], bool]
+        self,
+        cursor: ReadCursor,
+        query: str,
+        parser: ChangesParser,
+        detector: ProxyBufferingDetector | None = None,
     ) -> int:
-        """Hand over the rows of a response block by block; return their number."""
+        """Hand over the rows of a response block by block; return their number.
+
+        Args:
+            cursor: the reading.
+            query: of the request.
+            parser: of the response.
+            detector: records the blocks; a response that it finds too old is left. A longpoll has none.
+        """
         cutter = BatchCutter(skip_design=self._options.skip_design)
         asked_at = self._clock.monotonic()
         with self._source.changes(query, silent_seconds=self._options.timeout) as response:
@@ -157,11 +164,13 @@ class Follower:
                     for change, size_bytes in parser.feed(block):
                         if (batch := cutter.add(change, size_bytes)) is not None:
                             cursor.hand_over(batch)
-                    cursor.hand_over(cutter.cut())
-                    if is_too_old():
+                    if (batch := cutter.cut()) is not None:
+                        cursor.hand_over(batch)
+                    if detector is not None and detector.record_block() > self._get_max_life_seconds():
                         break
             except MalformedFeedError:
-                cursor.hand_over(cutter.cut())
+                if (batch := cutter.cut()) is not None:
+                    cursor.hand_over(batch)
                 raise
         if (end := parser.end) is not None:
             cursor.hand_over(

@@ -119,7 +119,11 @@ class Checkpointer:
         """
         age_seconds = self._clock.monotonic() - self._saved_at
         behind = self.current.changes - self.saved.changes
-        if behind >= self._options.max_uncheckpointed or age_seconds >= self._interval_seconds():
+        if (
+            behind >= self._options.max_uncheckpointed
+            or age_seconds >= self._options.interval
+            or (age_seconds >= self.flush_seconds and self.has_unflushed())
+        ):
             self.save()
 
     def save(self) -> None:
@@ -175,9 +179,6 @@ class Checkpointer:
     def flush_seconds(self) -> float:
         """Longest time until new dead letters are synced."""
         return min(self._options.interval, max(UNFLUSHED_SECONDS, UNFLUSHED_SAVES * self._save_seconds))
-
-    def _interval_seconds(self) -> float:
-        return self.flush_seconds if self.has_unflushed() else self._options.interval
 
     def has_unflushed(self) -> bool:
         """Return whether a dead letter of the tail is not on disk yet."""

@@ -24,11 +24,13 @@ class TailProgress:
     Attributes:
         watermark: the changes in flight.
         checkpointer: the checkpoint.
+        is_transactional: whether the only target saves the checkpoint with the rows.
     """
 
     def __init__(self, checkpointer: Checkpointer, transports: Sequence[Transport], retrier: Retrier) -> None:
         self.watermark = Watermark()
         self.checkpointer = checkpointer
+        self.is_transactional = is_transactional(transports)
         self._transports = transports
         self._retrier = retrier
 
@@ -36,11 +38,6 @@ class TailProgress:
     def checkpoint(self) -> Checkpoint:
         """The newest acknowledged position; may not be saved yet."""
         return self.checkpointer.current
-
-    @property
-    def is_transactional(self) -> bool:
-        """Whether the only target saves the checkpoint with the rows."""
-        return is_transactional(self._transports)
 
     def preview(self, acks: Mapping[PendingRange, int]) -> Checkpoint:
         """Return the checkpoint after these acknowledgements, without taking them."""

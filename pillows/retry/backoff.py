@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from pillows.errors import AwayError, RetryableError
+from pillows.errors import AwayError, PartlyWrittenError, RetryableError
 
 #: An unreachable server is asked at least this often, so that a pillow continues within seconds.
 AWAY_SECONDS = 5.0
@@ -76,7 +76,8 @@ class Backoff:
     def after(self, error: RetryableError) -> float:
         """Count a failure and return the seconds to wait: long for a busy server, short for an absent one."""
         away = isinstance(error, AwayError)
-        if away is not self._away:  # a server that is back and busy was not busy while it was away
+        # A server that is back and busy was not busy while it was away.
+        if away is not self._away or isinstance(error, PartlyWrittenError):
             self.reset()
             self._away = away
         return self.next(

@@ -32,7 +32,7 @@ class Retrier:
     observer: Observer
     on_trouble: Callable[[Backoff, str], None] = lambda _operation, _reason: None
 
-    def retry_write(self, where: str, attempt: Callable[[], T], backoff: Backoff | None = None) -> T:
+    def retry_write(self, where: str, attempt: Callable[[], T]) -> T:
         """Call `attempt` until it raises neither `RetryableError` nor `StoreWriteError`.
 
         A stop ends only the waits: a write itself is finished.
@@ -40,49 +40,40 @@ class Retrier:
         Args:
             where: what the observer is told: a transport's name, `checkpoint` or `source`.
             attempt: writes.
-            backoff: counts failures; a new one unless given. Whoever gives it calls `end` with it.
 
         Raises:
             StoppedError: a stop was requested.
         """
-        if backoff is not None:
-            return self._retry(where, attempt, backoff)
-        backoff = Backoff()
-        try:
-            result = self._retry(where, attempt, backoff)
-        except (StoppedError, FatalError):  # the run ends in trouble
-            raise
-        except Exception:
-            self.end(backoff)
-            raise
-        self.end(backoff)
-        return result
-
-    def end(self, backoff: Backoff) -> None:
-        """Report that the operation with this back-off is not retried any more."""
-        if backoff.attempts:
-            self.on_trouble(backoff, "")
-
-    def _retry(self, where: str, attempt: Callable[[], T], backoff: Backoff) -> T:
+        backoff: Backoff | None = None
         while True:
             try:
-                return attempt()
+                result = attempt()
             except RetryableError as error:
                 failure = error
             except StoreWriteError as error:
                 failure = RetryableError(str(error))
-            self.wait(where, failure, backoff)
+            except (StoppedError, FatalError):  # the run ends in trouble
+                raise
+            except Exception:
+                self._end_trouble(backoff)
+                raise
+            else:
+                if backoff is not None:
+                    self._end_trouble(backoff)
+                return result
+            backoff = backoff or Backoff()
+            self._wait(where, failure, backoff)
 
     def retry_read(self, where: str, attempt: Callable[[], T]) -> T:
         """Call `attempt`, which only reads, as `retry_write` does; a stop ends the attempt, too."""
         return self.retry_write(where, lambda: self.waiter.run_cancellable(attempt))
 
-    def wait(self, where: str, error: RetryableError, backoff: Backoff) -> None:
-        """Report a failure, and wait before the next attempt.
+    def _end_trouble(self, backoff: Backoff | None) -> None:
+        if backoff is not None:
+            self.on_trouble(backoff, "")
 
-        Raises:
-            StoppedError: a stop was requested.
-        """
+    def _wait(self, where: str, error: RetryableError, backoff: Backoff) -> None:
+        """Report a failure, and wait before the next attempt."""
         delay_seconds = backoff.after(error)
         self.observer.retry(
             self.tail, where=where, error=str(error), attempt=backoff.attempts, delay_seconds=delay_seconds

@@ -67,16 +67,17 @@ class TailMonitor:
             last_byte_at: monotonic seconds of the last byte from the source; None if that is not known.
         """
         self.tick()
-        self.note_pending(batch.pending)
         self.lag.note_batch(batch, is_well=not trouble, last_byte_at=last_byte_at)
-        self.note_trouble(_FEED, trouble or "")
+        if batch.pending is not None:
+            self.note_pending(batch.pending)
+        if trouble or _FEED in self._troubles:
+            self.note_trouble(_FEED, trouble or "")
         if self.state is State.STARTING:
             self._resume()
 
-    def note_pending(self, pending: int | None) -> None:
-        """Note the number of changes that are not read yet; None says nothing."""
-        if pending is not None:
-            self.pending, self.pending_at = pending, self._clock.monotonic()
+    def note_pending(self, pending: int) -> None:
+        """Note the number of changes that are not read yet."""
+        self.pending, self.pending_at = pending, self._clock.monotonic()
 
     def note_unread(self, unread: int) -> None:
         """Note the source's answer to how many changes are not read yet."""

@@ -14,7 +14,7 @@ from gevent.event import Event
 from gevent.lock import RLock
 
 from checkpoints import Checkpoint
-from pillows.dead_letters.tail_dead_letters import TailDeadLetters
+from pillows.dead_letters.store import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
 from pillows.delivery.items import Item, id_of
@@ -248,30 +248,22 @@ class TailRun:
     def _write(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
         """Write a batch, and act on how far that moved the tail."""
         self._monitor.tick()
-        with self._note_in_flight():
-            self._write_locked(delivery, items)
-
-    @contextmanager
-    def _note_in_flight(self) -> Iterator[None]:
         began = self._services.clock.monotonic()
         self._writes_began.append(began)
         try:
-            yield
+            # A single writer keeps the lock: the saver writes into a transactional target, too.
+            with self._lock if self._settings.batch.max_in_flight == 1 else nullcontext():
+                move = delivery.write(items).move
+                with self._lock:
+                    if move.caught_up and not self._opened.checkpoint.pass_done:
+                        self._finish_pass()
+            self._monitor.note_trouble("copy", "")  # the rows brought the checkpoint along
+            self._monitor.note_move(move)
+            self._note_save()
+            if self._opened.checkpointer.has_unflushed():  # no later batch may come to save them
+                self._housekeeping.start_soon(self._save, self._opened.checkpointer.flush_seconds)
         finally:
             self._writes_began.remove(began)
-
-    def _write_locked(self, delivery: BatchDelivery, items: Sequence[Item]) -> None:
-        # A single writer keeps the lock: the saver writes into a transactional target, too.
-        with self._lock if self._settings.batch.max_in_flight == 1 else nullcontext():
-            move = delivery.write(items).move
-            with self._lock:
-                if move.caught_up and not self._opened.checkpoint.pass_done:
-                    self._finish_pass()
-        self._monitor.note_trouble("copy", "")  # the rows brought the checkpoint along
-        self._monitor.note_move(move)
-        self._note_save()
-        if self._opened.checkpointer.has_unflushed():  # no later batch may come to save them
-            self._housekeeping.start_soon(self._save, self._opened.checkpointer.flush_seconds)
 
     def _finish_pass(self) -> None:
         """End the pass: sweep the rows that it did not write again, since their documents no longer exist.

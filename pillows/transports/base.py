@@ -33,18 +33,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, DocumentRows, WriteResult, epoch_of
+from pillows.models import Batch, WriteResult, epoch_of, newest
 from pillows.options import Options, OutputOptions
 from pillows.transports.common.mirroring import MirrorSupport
-
-
-def newest(documents: Sequence[DocumentRows]) -> list[DocumentRows]:
-    """Return one entry per id: the one with the highest version, the last of equal ones."""
-    chosen: dict[str, DocumentRows] = {}
-    for document in documents:
-        if (known := chosen.get(document.id)) is None or document.leaf_version >= known.leaf_version:
-            chosen[document.id] = document
-    return list(chosen.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,7 @@ def forget_renames(folder: Path) -> None:
     """Keeps, in `folder`, what every unsynced rename has replaced."""
     from checkpoints.files.directory import Directory
 
-    rename, fsync, append = Directory._rename, Directory._fsync, Directory._append
+    rename, fsync, append = Directory._rename, Directory._fsync, Directory.append
     folder.mkdir(exist_ok=True)
 
     def kept(self: Any, source: str, target: str) -> None:
@@ -90,7 +90,7 @@ def forget_renames(folder: Path) -> None:
 
     Directory._rename = kept
     Directory._fsync = synced
-    Directory._append = appended
+    Directory.append = appended
 
 
 def power_off(folder: Path) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import urllib3
 
-from pillows.couch.http.turn import Turn
+from pillows.clock import Turn
 
 #: Bytes that a server may send without any of the body: its head, trailers, empty blocks of compressed data.
 MAX_OVERHEAD_BYTES = 2**20

@@ -12,9 +12,8 @@ from contextlib import AbstractContextManager
 import requests
 import urllib3
 
-from pillows.clock import Clock
+from pillows.clock import Clock, Turn
 from pillows.couch.http.bounded_response import BoundedResponse
-from pillows.couch.http.turn import Turn
 from pillows.errors import PermanentError, RetryableError
 
 #: Largest block.
@@ -80,17 +79,15 @@ class StreamingResponse:
             RetryableError: the connection broke, or was silent for too long.
         """
         turn = Turn()
+        response = self._raw._original_response  # noqa: SLF001 - the only way to the socket's reader
+        reader = response.reader if isinstance(response, BoundedResponse) else None
         with self._translated():
             for block in self._stream():
-                self._record_body()
+                if reader is not None:
+                    reader.record_body()
                 self._activity.record()
                 yield block
                 turn.give_way()  # compressed blocks come without reading from the socket
-
-    def _record_body(self) -> None:
-        response = self._raw._original_response  # noqa: SLF001 - the only way to the socket's reader
-        if isinstance(response, BoundedResponse):
-            response.reader.record_body()
 
     def _stream(self) -> Iterator[bytes]:
         if self._raw.chunked:

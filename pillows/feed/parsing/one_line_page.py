@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pillows.couch.http.turn import Turn
+from pillows.clock import Turn
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]]', re.DOTALL)
 _ARRAY = re.compile(rb"\s*:\s*\[")

@@ -17,9 +17,8 @@ import msgspec
 
 from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.models import Batch, DocumentRows, Row, write_version
+from pillows.models import Batch, DocumentRows, Row, newest, write_version
 from pillows.strict_json import run_deeply
-from pillows.transports.base import newest
 
 
 def encode_batch(batch: Batch, outputs: Iterable[str]) -> tuple[list[Mapping[str, bytes]], Mapping[str, str]]:

@@ -15,9 +15,9 @@ from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.errors import ConfigError
-from pillows.models import VERSION_BITS, Batch, WriteResult, write_version
+from pillows.models import VERSION_BITS, Batch, WriteResult, newest, write_version
 from pillows.options import Options, OutputOptions
-from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
+from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.couchdb.options import CouchdbOutput
 from pillows.transports.couchdb.replica_writer import ReplicaWriter
 from pillows.transports.couchdb.target import TargetDatabase, TargetLeaf

@@ -15,8 +15,7 @@ import psycopg
 
 from pillows.errors import PermanentError
 from pillows.halving import send_in_halves
-from pillows.models import Batch, DocumentRows, WriteResult, write_version
-from pillows.transports.base import newest
+from pillows.models import Batch, DocumentRows, WriteResult, newest, write_version
 from pillows.transports.postgres.encoder import encode_absence, encode_head, encode_rows, to_storable
 from pillows.transports.postgres.errors import describe_error, is_row_refusal, redact_values
 from pillows.transports.postgres.misfit_probe import find_misfits

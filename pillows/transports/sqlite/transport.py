@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, WriteResult, write_version
+from pillows.models import VERSION_BITS, Batch, WriteResult, newest, write_version
 from pillows.options import Options, OutputOptions
-from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
+from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.common.mirroring import MirrorSupport

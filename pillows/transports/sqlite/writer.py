@@ -6,8 +6,7 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
 from pillows.errors import PermanentError
-from pillows.models import Batch, DocumentRows, WriteResult, write_version
-from pillows.transports.base import newest
+from pillows.models import Batch, DocumentRows, WriteResult, newest, write_version
 from pillows.transports.sqlite.errors import find_unbindable, is_row_error
 from pillows.transports.sqlite.statements import StoredVersion, Table
 

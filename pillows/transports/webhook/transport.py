@@ -15,9 +15,9 @@ from checkpoints import TailKey
 from pillows.couch.errors import retry_after
 from pillows.errors import AccessError, ConfigError, PermanentError, RetryableError
 from pillows.halving import send_in_halves
-from pillows.models import Batch, WriteResult
+from pillows.models import Batch, WriteResult, newest
 from pillows.options import Options, OutputOptions
-from pillows.transports.base import AppendOnlyTransport, TargetState, newest
+from pillows.transports.base import AppendOnlyTransport, TargetState
 from pillows.transports.webhook.connection import WebhookClient, get_server
 from pillows.transports.webhook.encoder import Message, encode_document, to_messages
 from pillows.transports.webhook.errors import Reply, StatusVerdict, classify_status, parse_reply

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, FatalError, PermanentError
-from pillows.models import Batch, DocumentRows, WriteResult
-from pillows.transports.base import KeyedTransport, Stored, TargetState, newest
+from pillows.models import Batch, DocumentRows, WriteResult, newest
+from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import SearchClient
 from pillows.transports.common.search.encoder import encode_operations

@@ -183,10 +183,12 @@ class Around:
         waiter = StopAwareWaiter(self.clock, Event())
         dead_letters = SimpleNamespace(
             add=lambda each: self.done.append(("dead", [(one.id, one.seq) for one in each])),
-            clear=lambda documents, results: self.done.append(
-                ("clear", sorted(each.id for each in documents), sorted(results))
+            store=SimpleNamespace(
+                clear=lambda _, documents, results: self.done.append(
+                    ("clear", sorted(each.id for each in documents), sorted(results))
+                ),
+                holds_back=lambda *_: self.holds_back,
             ),
-            holds_back=lambda documents: self.holds_back,
             options=ErrorOptions(max_consecutive=3),
         )
         source = SimpleNamespace(

@@ -96,7 +96,7 @@ def test_the_bound_is_each_tails_own(dead_letters):
         tail=TailKey("x", "y/z"), transport="t", id="a", rev="1-a", leaf_version=1, stage="s", error="e"
     )
     dead_letters.add([other], ErrorOptions(max_dead_letters=1))
-    assert dead_letters.count("x@y/z") == 1
+    assert dead_letters.count(TailKey("x", "y/z")) == 1
 
 
 def test_an_operators_retry_makes_letters_due_at_once_and_forgets_their_tries(dead_letters):
