@@ -27,7 +27,7 @@ from pillows.errors import FatalError, PermanentError, StoppedError
 from pillows.models import MAX_LEAF_VERSION, Change, ChangeBatch, Document, DocumentRows, Row, too_high
 from pillows.observer import Observer
 from pillows.progress.watermark import PendingRange, Watermark
-from pillows.stages.filters import Filter
+from pillows.stages.filters import Filter, KeepAll
 from pillows.stages.transforms import ChunkedTransform, PassThrough, Transform
 from pillows.stages.triggers import (
     AttachmentTrigger,
@@ -94,9 +94,9 @@ class Pillow:
 
 
 class Stages(NamedTuple):
-    """The calls that a change goes through."""
+    """The calls that a change goes through; no filter keeps every document."""
 
-    filter: Callable[[Change], bool]
+    filter: Callable[[Change], bool] | None
     trigger: Callable[[Change], Document]
     transform: Callable[[Document], Mapping[str, Sequence[Row]]]
 
@@ -136,10 +136,11 @@ class Pipeline:
         self._with_text = with_text
         self._filtered = 0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
-        self._stages = Stages(pillow.filter, trigger, pillow.transform)
+        filter = None if isinstance(pillow.filter, KeepAll) else pillow.filter
+        self._stages = Stages(filter, trigger, pillow.transform)
         self._seconds: dict[str, float] = {}
         self._timed_stages = Stages(
-            filter=self._time("filter", pillow.filter),
+            filter=filter and self._time("filter", filter),
             trigger=self._time("trigger", trigger),
             transform=self._time("transform", pillow.transform),
         )
@@ -202,7 +203,7 @@ class Pipeline:
                 _reject(change.leaf_version, change.defect)
             if change.deleted:
                 return None if pillow.keep_deleted else without_rows(change)
-            if not stages.filter(change):
+            if stages.filter is not None and not stages.filter(change):
                 self._filtered += 1
                 return None if pillow.keep_departed else without_rows(change)
             stage = "trigger"

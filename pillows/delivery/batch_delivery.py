@@ -30,7 +30,7 @@ from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity, SourceLookup
 from pillows.models import Batch, DocumentRows, TransportResult, newest
 from pillows.observer import Rewind
-from pillows.progress.tail_progress import TailProgress
+from pillows.progress.checkpointer import TailProgress
 from pillows.progress.watermark import WatermarkMove
 from pillows.retry.retrier import Retrier
 from pillows.stages.transforms import ChunkedTransform, Transform

@@ -32,35 +32,18 @@ LONGPOLL_ROWS = 1000
 _LATE = 0.8
 
 
-class ProxyBufferingDetector:
-    """Notices a proxy that holds back a continuous feed until it ends.
+def is_buffered(first_byte_seconds: float | None, lasted_seconds: float, timeout_seconds: float) -> bool:
+    """Return whether a proxy held back a continuous response until its end.
 
-    CouchDB sends a line end at once, so a feed whose first byte comes with its end was held back.
+    CouchDB sends a line end at once, so a response whose first byte comes with its end was held back.
 
     Args:
-        clock: for ages.
+        first_byte_seconds: from the request to the first byte; None if there was none.
+        lasted_seconds: from the request to the end of the response.
         timeout_seconds: longest silence of CouchDB.
     """
-
-    def __init__(self, clock: Clock, timeout_seconds: float) -> None:
-        self._clock = clock
-        self._timeout_seconds = timeout_seconds
-        self._began_at = clock.monotonic()
-        self._first_seconds: float | None = None
-
-    def record_block(self) -> float:
-        """Note that a block has arrived. Return the seconds since the request was sent."""
-        age_seconds = self._clock.monotonic() - self._began_at
-        if self._first_seconds is None:
-            self._first_seconds = age_seconds
-        return age_seconds
-
-    @property
-    def is_buffered(self) -> bool:
-        """Whether the response was held back; valid only at its end."""
-        age_seconds = self._clock.monotonic() - self._began_at
-        late_seconds = max(_LATE * self._timeout_seconds, age_seconds - 1.0)
-        return self._first_seconds is not None and self._first_seconds > late_seconds
+    late_seconds = max(_LATE * timeout_seconds, lasted_seconds - 1.0)
+    return first_byte_seconds is not None and first_byte_seconds > late_seconds
 
 
 class Follower:
@@ -121,11 +104,13 @@ class Follower:
 
     def _stream(self, cursor: ReadCursor) -> tuple[int | None, int]:
         """Read one continuous response; return how many changes are pending, and its rows."""
-        detector = ProxyBufferingDetector(self._clock, self._options.timeout)
+        asked_at = self._clock.monotonic()
         parser = ContinuousParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="continuous")
-        rows = self._read_response(cursor, query, parser, detector)
-        if detector.is_buffered:
+        rows, first_byte_at = self._read_response(cursor, query, parser, is_endless=True)
+        lasted_seconds = self._clock.monotonic() - asked_at
+        first_byte_seconds = None if first_byte_at is None else first_byte_at - asked_at
+        if is_buffered(first_byte_seconds, lasted_seconds, self._options.timeout):
             self._warn("source.buffered", {"remedy": "let the proxy pass `_changes` on unbuffered"})
             self._source.longpolls = self._options.mode == "auto"
         return parser.end.pending if parser.end else None, rows
@@ -134,39 +119,40 @@ class Follower:
         """Read one longpoll response, then wait a moment for the next changes to gather."""
         parser = PageParser(self._options.max_document)
         query = tail_query(self._options, cursor.since, feed="longpoll", limit=LONGPOLL_ROWS)
-        rows = self._read_response(cursor, query, parser)
+        rows, _ = self._read_response(cursor, query, parser, is_endless=False)
         end = require_complete(parser)
         if rows < LONGPOLL_ROWS:
             self._clock.wait(cursor.stop, LINGER_SECONDS)
         return end.pending, rows
 
     def _read_response(
-        self,
-        cursor: ReadCursor,
-        query: str,
-        parser: ChangesParser,
-        detector: ProxyBufferingDetector | None = None,
-    ) -> int:
-        """Hand over the rows of a response block by block; return their number.
+        self, cursor: ReadCursor, query: str, parser: ChangesParser, *, is_endless: bool
+    ) -> tuple[int, float | None]:
+        """Hand over the rows of a response block by block.
 
         Args:
             cursor: the reading.
             query: of the request.
             parser: of the response.
-            detector: records the blocks; a response that it finds too old is left. A longpoll has none.
+            is_endless: whether the response may go on for ever; then it is left at its maximum life.
+
+        Returns:
+            The number of rows, and the monotonic seconds of the first byte; None if there was none.
         """
         cutter = BatchCutter(skip_design=self._options.skip_design)
-        asked_at = self._clock.monotonic()
+        asked_at, first_byte_at = self._clock.monotonic(), None
         with self._source.changes(query, silent_seconds=self._options.timeout) as response:
             cursor.identity.check()
             try:
                 for block in response.blocks():
+                    now = self._clock.monotonic()
+                    first_byte_at = now if first_byte_at is None else first_byte_at
                     for change, size_bytes in parser.feed(block):
                         if (batch := cutter.add(change, size_bytes)) is not None:
                             cursor.hand_over(batch)
                     if (batch := cutter.cut()) is not None:
                         cursor.hand_over(batch)
-                    if detector is not None and detector.record_block() > self._get_max_life_seconds():
+                    if is_endless and now - asked_at > self._get_max_life_seconds():
                         break
             except MalformedFeedError:
                 if (batch := cutter.cut()) is not None:
@@ -181,4 +167,4 @@ class Follower:
                     asked_at=None if cutter.rows else asked_at,
                 )
             )
-        return cutter.rows
+        return cutter.rows, first_byte_at

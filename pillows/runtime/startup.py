@@ -12,7 +12,7 @@ import msgspec
 from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
-from pillows.progress.tail_progress import acquire, is_transactional
+from pillows.progress.checkpointer import acquire, is_transactional
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
 from pillows.runtime.tail_settings import TailServices, TailSettings

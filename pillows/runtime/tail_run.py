@@ -23,8 +23,7 @@ from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.models import Batch, ChangeBatch
 from pillows.pillow import Pipeline
-from pillows.progress.checkpointer import Checkpointer, CheckpointOptions
-from pillows.progress.tail_progress import TailProgress, is_transactional
+from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime.housekeeping import Housekeeping, Job

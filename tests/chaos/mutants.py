@@ -15,7 +15,7 @@ def checkpoint_before_ack() -> None:
     """The checkpoint moves when a batch is taken, not when it is written."""
     from pillows.delivery import batch_delivery
     from pillows.delivery.items import partition_items
-    from pillows.progress.tail_progress import TailProgress
+    from pillows.progress.checkpointer import TailProgress
     from pillows.progress.watermark import WatermarkMove
 
     write, acknowledge = batch_delivery.BatchDelivery.write, TailProgress.acknowledge

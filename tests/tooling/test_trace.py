@@ -39,7 +39,6 @@ def test_a_change_waits_in_four_buffers_at_most(trace: dict[str, Any]) -> None:
     assert len(trace["buffers"]) <= BUFFERS
 
 
-@pytest.mark.xfail(reason="the layers of issue 12 are being cut", strict=False)
 def test_it_takes_few_calls_and_modules(trace: dict[str, Any]) -> None:
     figures = (trace["calls"], trace["modules"])
     assert all(figure <= limit for figure, limit in zip(figures, (CALLS, MODULES), strict=True)), figures

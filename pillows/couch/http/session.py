@@ -21,8 +21,8 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from pillows.couch.http.bounded_response import BoundedResponse
 from pillows.couch.http.name_lookup import install
+from pillows.couch.http.response import BoundedResponse
 from pillows.couch.options import CouchConnection
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 

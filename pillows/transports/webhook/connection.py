@@ -13,7 +13,7 @@ from requests.utils import requote_uri
 
 from pillows.clock import SystemClock
 from pillows.couch.exception_chain import is_connect_failure, walk_causes
-from pillows.couch.http.bounded_response import read_bounded
+from pillows.couch.http.response import read_bounded
 from pillows.couch.http.session import IgnoreNetrc, bound_answers
 from pillows.couch.http.trust import find_trusted_certificates
 from pillows.errors import AccessError, AwayError, ConfigError, RetryableError

@@ -90,7 +90,7 @@ class Disk(Directory):
         self._operation()
         file.synced = len(data)
 
-    def _append(self, name, data):
+    def append(self, name, data):
         if name not in self.names_now:
             raise FileNotFoundError(name)
         file = self.names_now[name]

@@ -10,7 +10,7 @@ import gevent
 import urllib3
 from urllib3.connection import HTTPConnection
 
-from pillows.couch.http.bounded_response import BoundedResponse, read_bounded
+from pillows.couch.http.response import BoundedResponse, read_bounded
 from pillows.errors import RetryableError
 from pillows.tcp_keepalive import SOCKET_OPTIONS
 
