@@ -237,7 +237,7 @@ class CouchFeed:
             loader = DocumentLoader(
                 partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
             )
-            return ReadCursor(since, stop, check, loader, put)
+            return ReadCursor(since, stop, check, loader, put, self._wants)
 
         return ReaderTask(
             make_cursor,

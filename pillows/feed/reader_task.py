@@ -20,7 +20,7 @@ from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS
 from pillows.feed.batch_cutter import BATCH_BYTES, coalesce
 from pillows.feed.documents.loader import DocumentLoader
 from pillows.feed.identity_check import IdentityCheck
-from pillows.models import ChangeBatch
+from pillows.models import Change, ChangeBatch
 
 #: CouchDB drops a reader that takes nothing for 300 s, and keeps nothing for it.
 STALLED_SECONDS = 240.0
@@ -126,12 +126,13 @@ class ReadCursor:
         identity: makes sure that each response comes from the same database.
         loader: adds documents to batches and hands them over.
         put: takes batches that need no documents; may block.
+        wants: whether a change's document is needed at all.
 
     Attributes:
         following: whether the reading has reached the head.
     """
 
-    __slots__ = ("_put", "following", "identity", "loader", "since", "stop")
+    __slots__ = ("_put", "_wants", "following", "identity", "loader", "since", "stop")
 
     def __init__(
         self,
@@ -140,6 +141,7 @@ class ReadCursor:
         identity: IdentityCheck,
         loader: DocumentLoader,
         put: Callable[[ChangeBatch], None],
+        wants: Callable[[Change], bool],
     ) -> None:
         self.since = since
         self.stop = stop
@@ -147,14 +149,20 @@ class ReadCursor:
         self.loader = loader
         self.following = False
         self._put = put
+        self._wants = wants
 
     def hand_over(self, batch: ChangeBatch) -> None:
-        """Hand over a batch with its documents, and advance to its position."""
-        if self.loader.has_nothing_to_do(batch):
-            self._put(batch)
+        """Hand over a batch at the head with its documents, and advance to its position.
+
+        What was read before, page by page, has been handed over: the loader is empty.
+        """
+        for change in batch.changes:
+            if change.raw is None and not change.deleted and self._wants(change):
+                self.loader.add(batch)
+                self.loader.drain()
+                break
         else:
-            self.loader.add(batch)
-            self.loader.drain()
+            self._put(batch)
         if batch.seq is not None:
             self.since = batch.seq
 

@@ -125,15 +125,6 @@ class DocumentLoader:
         while self._failure is None and self._groups and self._groups[0].is_ready:
             self._deliver_first()
 
-    def has_nothing_to_do(self, batch: ChangeBatch) -> bool:
-        """Return whether a batch needs no documents and waits for no earlier batch."""
-        if self._groups or self._open.pieces or self._failure is not None:
-            return False
-        for change in batch.changes:  # a loop, for this runs for every batch at the head
-            if change.raw is None and not change.deleted and self._wants(change):
-                return False
-        return True
-
     def drain(self) -> None:
         """Hand over everything that was added.
 
