@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -25,12 +24,15 @@ from daemon.logs.setup import Logs
 from daemon.process.malloc_trim import Trimmer
 from daemon.process.signals import Signals
 from daemon.process.systemd import Notifier
+from daemon.reload.candidate import InEffect
+from daemon.reload.reloader import Reloader
+from daemon.reload.source import ConfigSource
 from daemon.state_dir import StateDir, open_state_dir
 from daemon.streams.notable_events import NotableEvents
 from daemon.streams.senders import EventSource
 from daemon.streams.taps import Taps
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.restart_policy import RestartPolicy
+from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.state_history import StateHistory
 from daemon.supervision.supervisor import Supervisor
 from daemon.supervision.transport_facts import TransportFacts
@@ -60,8 +62,7 @@ class Daemon:
 
     Args:
         config: a valid configuration.
-        keys: the tails that should run; all enabled ones unless given.
-        environ: the environment, for the service manager's variables.
+        source: where it was read from, and will be again; holds the environment.
         clock: for every duration and wait.
         signals: the signals received.
         logs: the log, flushed with every tick.
@@ -72,24 +73,22 @@ class Daemon:
         self,
         config: Config,
         *,
-        keys: Collection[TailKey] | None,
-        environ: Mapping[str, str],
+        source: ConfigSource,
         clock: Clock,
         signals: Signals,
         logs: Logs,
         watch: Callable[[Sequence[TailStatus]], None] | None = None,
     ) -> None:
         self._config = config
-        self._keys = keys
+        self._source = source
         self._clock = clock
         self._signals = signals
         self._logs = logs
         self._watch = watch
-        self._reloads = 0
         self._next_status_at = 0.0
         self._events = NotableEvents(clock)
         self._taps = Taps(clock)
-        self._notifier = Notifier(environ, clock)
+        self._notifier = Notifier(source.environ, clock)
         self._trimmer = Trimmer()
         self._history = StateHistory(clock)
         self._transports = TransportFacts(clock)
@@ -110,15 +109,25 @@ class Daemon:
             self._notifier.status("opening the state directory")
             state = self._take_state(stack)
             services = self._open_services(stack, state)
-            supervisor = self._supervise(services, state.pauses)
-            self._serve(stack, state, supervisor, services)
+            in_effect = InEffect.of(self._config, self._source.list_keys(self._config))
+            supervisor = self._supervise(services, state.pauses, in_effect)
+            reloader = Reloader(
+                self._source,
+                in_effect,
+                supervisor=supervisor,
+                services=services,
+                logs=self._logs,
+                notifier=self._notifier,
+                stop=self._signals.stop,
+            )
+            self._serve(stack, state, supervisor, services, reloader)
             supervisor.start_all()
             self._notifier.ready()
             _log.info(
                 "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
             )
-            supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(supervisor)])
-            return self._drain(supervisor)
+            supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(supervisor, reloader)])
+            return self._drain(supervisor, reloader.config.daemon.shutdown_timeout)
 
     def _take_state(self, stack: ExitStack) -> StateDir:
         path = self._config.daemon.state_dir
@@ -146,31 +155,33 @@ class Daemon:
             feeds=feeds,
         )
 
-    def _supervise(self, services: Services, pauses: Pauses) -> Supervisor:
-        settings = self._config.daemon
+    def _supervise(self, services: Services, pauses: Pauses, in_effect: InEffect) -> Supervisor:
+        options = self._config.daemon
         return Supervisor(
-            build_tails(self._config, services, self._keys),
+            build_tails(self._config, services, list(in_effect.parts)),
             clock=self._clock,
             observer=services.observer,
             pauses=pauses,
-            policy=RestartPolicy(
-                first_delay_seconds=settings.restart.initial,
-                max_delay_seconds=settings.restart.max,
-                max_restarts=settings.restart.max_restarts,
-                period_seconds=settings.restart.within,
-            ),
-            stop_timeout_seconds=settings.shutdown_timeout,
+            policy=to_policy(options.restart),
+            stop_timeout_seconds=options.shutdown_timeout,
         )
 
-    def _serve(self, stack: ExitStack, state: StateDir, supervisor: Supervisor, services: Services) -> None:
+    def _serve(
+        self,
+        stack: ExitStack,
+        state: StateDir,
+        supervisor: Supervisor,
+        services: Services,
+        reloader: Reloader,
+    ) -> None:
         api = ControlApi(
             keys=supervisor.keys,
             state=state,
             clock=self._clock,
             supervisor=supervisor,
-            repair=partial(repair_documents, self._config, services),
+            repair=lambda key, ids: repair_documents(reloader.config, services, key, ids),
         )
-        details = Details(self._history, self._transports, self._name_transports)
+        details = Details(self._history, self._transports, lambda key: _name_transports(reloader.config, key))
         api.events = EventSource(api.snapshots.get, details.of, self._events, self._clock)
         api.taps = self._taps
         api.config_digest = digest_config(self._config)
@@ -184,21 +195,13 @@ class Daemon:
         listeners = Listeners(api, self._clock, Redactor.of_settings(self._config))
         api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
 
-    def _name_transports(self, key: TailKey) -> list[str]:
-        settings = self._config.tails.get(key.pillow)
-        return [entry.name for entry in settings.transport] if settings is not None else []
-
-    def _each_tick(self, supervisor: Supervisor) -> None:
+    def _each_tick(self, supervisor: Supervisor, reloader: Reloader) -> None:
         self._logs.flush()
         self._notifier.alive()
         if self._watch is not None or self._clock.monotonic() >= self._next_status_at:
             self._next_status_at = self._clock.monotonic() + _STATUS_SECONDS
             self._report(supervisor.statuses())
-        if self._signals.reloads != self._reloads:
-            self._reloads = self._signals.reloads
-            _log.warning(
-                "reload.ignored", reason="not available yet. Restart the daemon to read the configuration"
-            )
+        reloader.request(self._signals.reloads)
 
     def _report(self, statuses: Sequence[TailStatus]) -> None:
         self._trimmer.tick(statuses)
@@ -206,9 +209,8 @@ class Daemon:
         if self._watch is not None:
             self._watch(statuses)
 
-    def _drain(self, supervisor: Supervisor) -> int:
-        """Stop all tails at once, and kill those that do not drain in time. Return the exit code."""
-        seconds = self._config.daemon.shutdown_timeout
+    def _drain(self, supervisor: Supervisor, seconds: float) -> int:
+        """Stop all tails at once, and kill those that do not drain in `seconds`. Return the exit code."""
         _log.info("daemon.stopping", running=len(supervisor.running), timeout_seconds=seconds)
         self._notifier.stopping()
         self._notifier.extend(seconds + _SPARE_SECONDS)
@@ -232,6 +234,11 @@ class Daemon:
             self._notifier.alive()
         supervisor.tick()
         return not supervisor.running
+
+
+def _name_transports(config: Config, key: TailKey) -> list[str]:
+    settings = config.tails.get(key.pillow)
+    return [entry.name for entry in settings.transport] if settings is not None else []
 
 
 def summary(statuses: Collection[TailStatus]) -> str:

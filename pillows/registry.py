@@ -15,7 +15,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -51,6 +52,26 @@ def register(kind: str, name: str) -> Callable[[_Named], _Named]:
         return thing
 
     return decorate
+
+
+def take_out(is_taken: Callable[[str], bool]) -> dict[tuple[str, str], Any]:
+    """Forget what was registered by some modules.
+
+    Args:
+        is_taken: decides by the name of a module.
+
+    Returns:
+        What is forgotten, for `put_back`.
+    """
+    taken = {key: thing for key, thing in _registered.items() if is_taken(_module(thing))}
+    for key in taken:
+        del _registered[key]
+    return taken
+
+
+def put_back(taken: Mapping[tuple[str, str], Any]) -> None:
+    """Register again what `take_out` has returned."""
+    _registered.update(taken)
 
 
 def registered(kind: str, name: str) -> Any | None:
@@ -124,6 +145,12 @@ def _load(kind: str, point: EntryPoint) -> Any:
         raise ConfigError(
             f"The {kind} {point.name!r} is declared as {point.value}, which cannot be imported: {error}."
         ) from error
+
+
+def _module(thing: Any) -> str:
+    while isinstance(thing, partial):
+        thing = thing.func
+    return str(getattr(thing, "__module__", ""))
 
 
 def _place(thing: Any) -> str:

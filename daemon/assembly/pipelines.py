@@ -9,7 +9,8 @@ from typing import Any
 from checkpoints import TailKey
 from daemon.config.models import Config, PillowConfig, TransportConfig
 from daemon.config.pipeline import FilterOptions, FunctionOptions, StepOptions
-from daemon.config.plugins import add_plugins, find_function
+from daemon.config.plugin_modules import add_folders
+from daemon.config.plugins import find_function
 from pillows import registry
 from pillows.pillow import Pillow
 from pillows.stages.declarative import ChildRows, DeclarativeStep
@@ -53,7 +54,7 @@ def build_transport(config: Config, key: TailKey, entry: TransportConfig) -> Tra
     Raises:
         ConfigError: it refuses its settings.
     """
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     connection = config.connections[entry.connection]
     source = config.tails[key.pillow].source
     transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)

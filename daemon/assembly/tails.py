@@ -13,7 +13,8 @@ from daemon.assembly.feeds import build_feed, build_shared_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.assembly.services import Services
 from daemon.config.models import Config
-from daemon.config.plugins import add_plugins, digest_functions
+from daemon.config.plugin_modules import add_folders
+from daemon.config.plugins import digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
 from daemon.tail_lookup import tail_keys
 from pillows.errors import RetryableError
@@ -40,7 +41,7 @@ def build_tails(
     Raises:
         ConfigError: a Python path cannot be imported.
     """
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
 
     def factory(key: TailKey) -> Callable[[], Tail]:
         settings = build_tail_settings(config, key)
@@ -98,7 +99,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
         RetryableError, StoppedError: source or target was away for too long.
         FatalError: the pipeline cannot run.
     """
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     halt = Event()
     alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
     try:

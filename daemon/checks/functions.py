@@ -6,7 +6,8 @@ import sys
 
 from daemon.config.models import Config
 from daemon.config.pipeline import FunctionOptions
-from daemon.config.plugins import add_plugins, find_function
+from daemon.config.plugin_modules import add_folders
+from daemon.config.plugins import find_function
 from daemon.config.problems import ConfigProblem, KeyPath
 from pillows.errors import ConfigError
 from pillows.suggest import find_similar
@@ -18,7 +19,7 @@ def check_functions(config: Config) -> list[ConfigProblem]:
 
     The modules are imported, so this is for `check` and the start of the daemon.
     """
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
     found = (
         _check_function(config, ("pillows", name, *path), part)

@@ -10,28 +10,16 @@ import pkgutil
 import sys
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from daemon.config import plugin_modules
 from daemon.config.models import PillowConfig
 from daemon.config.pipeline import FunctionOptions
-from daemon.config.trust import check_folder
 from pillows import registry
 from pillows.errors import ConfigError
 from pillows.user_code import confine, describe_error
-
-
-def add_plugins(folders: Sequence[Path]) -> None:
-    """Make the modules in these folders importable.
-
-    Raises:
-        ConfigError: another user could have written what is in a folder.
-    """
-    for folder in folders:
-        if str(folder) not in sys.path:
-            check_folder(folder)
-            sys.path.append(str(folder))
 
 
 def import_plugins(folders: Sequence[Path]) -> None:
@@ -40,7 +28,7 @@ def import_plugins(folders: Sequence[Path]) -> None:
     Raises:
         ConfigError: a module cannot be imported.
     """
-    add_plugins(folders)
+    plugin_modules.add_folders(folders)
     for found in pkgutil.iter_modules([str(folder) for folder in folders]):
         try:
             importlib.import_module(found.name)
@@ -81,21 +69,35 @@ def find_named(
     kind: str, *, python: str | None, name: str | None, folders: Sequence[Path]
 ) -> Callable[..., Any]:
     """Return the function or class itself, without its arguments; see `find_function`."""
-    add_plugins(folders)
+    plugin_modules.add_folders(folders)
     return import_function(python) if python is not None else _find_registered(kind, name or "", folders)
 
 
-@cache  # the file may change later, the code that runs does not
 def digest_module(module: str) -> str:
     """Return a digest of an imported module's text without comments and blank lines; "" if it has no text.
 
     The modules that it imports do not count.
     """
+    text = plugin_modules.get_text(module)
+    return _digest_installed(module) if text is None else _digest_text(text)
+
+
+@cache  # the file may change later, the code that runs does not
+def _digest_installed(module: str) -> str:
+    return _digest_text(_read_text(module))
+
+
+@lru_cache(maxsize=256)
+def _digest_text(text: str) -> str:
+    return hashlib.sha256("\n".join(_list_code_lines(text)).encode()).hexdigest()[:16] if text else ""
+
+
+def _read_text(module: str) -> str:
+    """Return the text of an imported module as its file is now; "" if it has none."""
     try:
-        text = inspect.getsource(sys.modules[module])
+        return inspect.getsource(sys.modules[module])
     except (KeyError, OSError, TypeError):  # made at run time, or not Python
         return ""
-    return hashlib.sha256("\n".join(_list_code_lines(text)).encode()).hexdigest()[:16]
 
 
 def digest_functions(pillow: PillowConfig, folders: Sequence[Path]) -> list[str]:
@@ -104,7 +106,26 @@ def digest_functions(pillow: PillowConfig, folders: Sequence[Path]) -> list[str]
     Raises:
         ConfigError: a function can't be found.
     """
-    return [digest_module(_find_module(part, folders)) for _, part in pillow.functions]
+    return [digest_module(each) for each in list_modules(pillow, folders)]
+
+
+def list_modules(pillow: PillowConfig, folders: Sequence[Path]) -> list[str]:
+    """Return the modules of a pillow's functions, in the order of its pipeline.
+
+    Raises:
+        ConfigError: a function can't be found.
+    """
+    return [_find_module(part, folders) for _, part in pillow.functions]
+
+
+def is_outdated(module: str) -> bool:
+    """Return whether the file of an installed module has changed since the module was imported.
+
+    Only a restart imports it again.
+    """
+    if plugin_modules.is_plugin(module):
+        return False
+    return _digest_text(_read_text(module)) != _digest_installed(module)
 
 
 def _find_module(part: FunctionOptions, folders: Sequence[Path]) -> str:

@@ -18,7 +18,7 @@ class Tails:
     """The tails that the control calls work on.
 
     Args:
-        keys: the configured tails.
+        keys: the configured tails; those of the supervisor if it is given, since a reload changes them.
         state: the open state directory.
         clock: for the age of checkpoints.
         supervisor: of the running daemon; None if the calls work on the files alone.
@@ -29,8 +29,12 @@ class Tails:
     ) -> None:
         self.state = state
         self.supervisor = supervisor
-        self._keys = keys
+        self._given = keys
         self._clock = clock
+
+    @property
+    def _keys(self) -> Collection[TailKey]:
+        return self._given if self.supervisor is None else self.supervisor.keys
 
     def configured(self, text: str, source: str | None = None) -> TailKey:
         """Return the configured tail that a text names, and a source, if there is one.

@@ -17,6 +17,7 @@ import gevent
 import structlog
 
 from daemon.logs.background_stream import DRAIN_SECONDS, BackgroundStream
+from daemon.logs.levels import DEFAULT_SECONDS, LEVELS, ROOT, LoggerLevel, LogLevels
 from pillows.clock import Clock
 from pillows.redaction import Redactor
 
@@ -27,7 +28,6 @@ _SAME = ("pillow", "where", "transport", "logger", "code")
 #: Fields that hold nothing but our own words, and names that the operator gave.
 _OURS = frozenset({"event", "pillow", "transport", "where", "how", "what", "state"})
 _LIMITED = frozenset({"warning", "error", "critical"})
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Event = MutableMapping[str, Any]
 
@@ -68,10 +68,12 @@ class LineWriter:
 
     Args:
         stream: the stream.
+        name: the logger that writes them.
     """
 
-    def __init__(self, stream: BackgroundStream) -> None:
+    def __init__(self, stream: BackgroundStream, name: str = ROOT) -> None:
         self._stream = stream
+        self.name = name
 
     def msg(self, line: str) -> None:
         """Write one line."""
@@ -88,7 +90,7 @@ class _Routed(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record as an event `library.<level>`."""
-        level = record.levelname.lower() if record.levelname.lower() in _LEVELS else "error"
+        level = record.levelname.lower() if record.levelname.lower() in LEVELS else "error"
         try:
             write = getattr(structlog.get_logger(), level)
             write(f"library.{level}", logger=record.name, message=record.getMessage())
@@ -112,20 +114,78 @@ class Logs:
     Args:
         limit: holds repetitions back.
         stream: where the log is written.
+        levels: decides what is written.
+        redactor: removes secrets.
     """
 
-    def __init__(self, limit: RepeatLimit, stream: BackgroundStream) -> None:
+    def __init__(
+        self, limit: RepeatLimit, stream: BackgroundStream, levels: LogLevels, redactor: Redactor
+    ) -> None:
         self._limit = limit
         self._stream = stream
+        self._levels = levels
+        self._redactor = redactor
+
+    def set_redactor(self, redactor: Redactor) -> None:
+        """Remove other secrets from now on."""
+        self._redactor = redactor
+
+    def configure_level(self, level: str) -> None:
+        """Change the configured level."""
+        self._levels.configure(level)
+        self._filter()
+
+    def choose_level(self, logger: str, level: str, seconds: float = DEFAULT_SECONDS) -> LoggerLevel:
+        """Give a logger another level for a while; see `LogLevels.choose`."""
+        chosen = self._levels.choose(logger, level, seconds)
+        self._filter()
+        return chosen
+
+    def restore_level(self, logger: str) -> LoggerLevel:
+        """Return a logger to the configured level; see `LogLevels.restore`."""
+        restored = self._levels.restore(logger)
+        self._filter()
+        return restored
+
+    def list_levels(self) -> list[LoggerLevel]:
+        """Return the level of every logger."""
+        return self._levels.list_all()
+
+    def get_level(self, logger: str) -> LoggerLevel:
+        """Return the level of one logger; see `LogLevels.get`."""
+        return self._levels.get(logger)
 
     def flush(self) -> None:
-        """Write what was held back long enough; called with every tick, and at the end."""
+        """Write what was held back long enough; called with every tick, and at the end.
+
+        Return loggers to their configured level when their time is over.
+        """
+        if over := self._levels.expire():
+            self._filter()
+            structlog.get_logger("pillowd.operator").info("log.level_restored", loggers=over)
         for event in self._limit.due():
             getattr(structlog.get_logger(), event.pop("level"))(event.pop("event"), **event)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
         """Wait until everything is written, `seconds` at most. Return whether it is."""
         return self._stream.drain(seconds)
+
+    def drop_by_level(self, logger: object, method: str, event: Event) -> Event:
+        """Raise DropEvent for an event that its logger does not write; a processor."""
+        if not self._levels.allows(getattr(logger, "name", ROOT), method):
+            raise structlog.DropEvent
+        return event
+
+    def redact(self, _logger: object, _method: str, event: Event) -> Mapping[str, Any]:
+        """Remove secrets from an event; a processor."""
+        return {
+            name: value if name in _OURS else self._redactor.redact_item(name, value)
+            for name, value in event.items()
+        }
+
+    def _filter(self) -> None:
+        """Drop what no logger writes as early, and as cheaply, as structlog can."""
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(self._levels.lowest))
 
 
 @contextmanager
@@ -146,10 +206,19 @@ def configure_logging(
     """
     limit = RepeatLimit(clock)
     background = stream if isinstance(stream, BackgroundStream) else BackgroundStream(stream)
+    levels = LogLevels(level, clock)
+    log = Logs(limit, background, levels, redactor)
     structlog.configure(
-        processors=[*_processors(limit, redactor), _renderer(format, background)],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: LineWriter(background),
+        processors=[
+            log.drop_by_level,
+            limit,
+            log.redact,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _renderer(format, background),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(levels.lowest),
+        logger_factory=lambda *names: LineWriter(background, *names),
         cache_logger_on_first_use=False,
     )
     root, handler = logging.getLogger(), _Routed(logging.WARNING)
@@ -158,28 +227,13 @@ def configure_logging(
     hub.print_exception = _greenlet_failed  # type: ignore[method-assign]  # gevent looks it up here
     logging.captureWarnings(True)
     try:
-        yield Logs(limit, background)
+        yield log
     finally:
         background.close()
         del hub.print_exception
         logging.captureWarnings(False)
         root.removeHandler(handler)
         structlog.reset_defaults()
-
-
-def _processors(limit: RepeatLimit, redactor: Redactor) -> list[Any]:
-    def masked(_logger: object, _method: str, event: Event) -> Mapping[str, Any]:
-        return {
-            name: value if name in _OURS else redactor.redact_item(name, value)
-            for name, value in event.items()
-        }
-
-    return [
-        limit,
-        masked,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-    ]
 
 
 def _renderer(format: str, stream: BackgroundStream) -> Any:

@@ -29,7 +29,7 @@ from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, writ
 from daemon.mirror.existing_table import find_existing_columns
 from daemon.mirror.progress import MirrorProgress
 from daemon.process.signals import Signals, handle_signals
-from daemon.tail_lookup import tail_keys
+from daemon.reload.source import ConfigSource
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
 from pillows.redaction import Redactor
@@ -172,8 +172,7 @@ def _run(mirror: Mirror, config: Config, *, once: bool) -> dict[str, Any]:
         watcher = MirrorWatcher(progress=progress, signals=signals, once=once, config=str(mirror.config_path))
         daemon = Daemon(
             config,
-            keys=tail_keys(config),
-            environ=os.environ,
+            source=ConfigSource(path=None, environ=os.environ),
             clock=clock,
             signals=signals,
             logs=lines,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from pillows.clock import Clock
 
@@ -37,10 +38,24 @@ class Notifier:
         self._watchdog_seconds = _watchdog_seconds(environ)
         self._fed_at = float("-inf")
         self._status = ""
+        self._is_stopping = False
 
     def ready(self) -> None:
-        """Report that the pillows are started."""
-        self._send("READY=1")
+        """Report that the pillows are started; no longer once the drain has begun."""
+        if not self._is_stopping:
+            self._send("READY=1")
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Report that the configuration is being reloaded, and at the end that this is over.
+
+        systemd compares MONOTONIC_USEC with the time of its own request: sd_notify(3), `RELOADING=1`.
+        """
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(self._clock.monotonic() * 1_000_000)}")
+        try:
+            yield
+        finally:
+            self.ready()
 
     def status(self, text: str) -> None:
         """Set the line that `systemctl status` shows; send it when it changes."""
@@ -56,6 +71,7 @@ class Notifier:
 
     def stopping(self) -> None:
         """Report that the drain has begun."""
+        self._is_stopping = True
         self._send("STOPPING=1")
 
     def extend(self, seconds: float) -> None:

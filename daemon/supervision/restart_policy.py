@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daemon.config.models import RestartOptions
 from pillows.retry.backoff import Backoff
 
 
@@ -33,6 +34,16 @@ class RestartPolicy:
     access_retry_seconds: float = 300.0
 
 
+def to_policy(options: RestartOptions) -> RestartPolicy:
+    """Return the policy that a configuration asks for."""
+    return RestartPolicy(
+        first_delay_seconds=options.initial,
+        max_delay_seconds=options.max,
+        max_restarts=options.max_restarts,
+        period_seconds=options.within,
+    )
+
+
 class Restarts:
     """Counts the restarts of one tail, and decides the delay before the next.
 
@@ -43,12 +54,19 @@ class Restarts:
     """
 
     def __init__(self, policy: RestartPolicy, random: Callable[[], float]) -> None:
-        self._policy = policy
-        self._backoff = Backoff(
-            initial_seconds=policy.first_delay_seconds, max_seconds=policy.max_delay_seconds, draw=random
-        )
+        self._random = random
         self._at: deque[float] = deque()
         self.total = 0
+        self.set_policy(policy)
+
+    def set_policy(self, policy: RestartPolicy) -> None:
+        """Use other limits from now on."""
+        self._policy = policy
+        self._backoff = Backoff(
+            initial_seconds=policy.first_delay_seconds,
+            max_seconds=policy.max_delay_seconds,
+            draw=self._random,
+        )
 
     def crashed(self, *, now: float, ran_seconds: float) -> float | None:
         """Count a crash.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import gevent
 import structlog
@@ -22,7 +22,8 @@ from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
 from pillows.user_code import describe_error
 
-_log = structlog.get_logger("pillowd.supervisor")
+#: One run of a tail.
+Run: TypeAlias = "gevent.Greenlet[..., BaseException | None]"
 
 
 class Runnable(Protocol):
@@ -83,11 +84,12 @@ class SupervisedTail:
         self._policy = policy
         self._restarts = Restarts(policy, jitter)
         self._stop_timeout_seconds = stop_timeout_seconds
-        self._log = _log.bind(pillow=str(key))
+        self._predecessors: list[Run] = []
+        self._log = structlog.get_logger("pillowd.supervisor", pillow=str(key))
         self._held_state: State | None = State.STOPPED
         self._state = State.STOPPED
         self._reason = ""
-        self._greenlet: gevent.Greenlet[..., BaseException | None] | None = None
+        self._greenlet: Run | None = None
         self._tail: Runnable | None = None
         self._stop = Event()
         self._started_at = 0.0
@@ -101,7 +103,22 @@ class SupervisedTail:
     @property
     def running(self) -> bool:
         """Whether a greenlet of this tail is alive."""
-        return self._greenlet is not None and not self._greenlet.dead
+        return self.run is not None
+
+    @property
+    def run(self) -> Run | None:
+        """The present run; None if there is none, or it has ended."""
+        return None if self._greenlet is None or self._greenlet.dead else self._greenlet
+
+    def wait_for(self, runs: Iterable[Run]) -> None:
+        """Begin the next run only after these runs, of other tails, have ended."""
+        self._predecessors += runs
+
+    def set_limits(self, policy: RestartPolicy, stop_timeout_seconds: float) -> None:
+        """Use other limits from now on; see the class."""
+        self._policy = policy
+        self._restarts.set_policy(policy)
+        self._stop_timeout_seconds = stop_timeout_seconds
 
     def start(self) -> None:
         """Start the tail unless it is running. A failed tail is started again."""
@@ -195,8 +212,13 @@ class SupervisedTail:
         return replace(status, restarts=self._restarts.total, lag_seconds=lag_seconds)
 
     def _spawn(self) -> None:
-        self._start_at = None
         self._start_again = False
+        self._predecessors = [run for run in self._predecessors if not run.dead]
+        if self._predecessors:
+            self._start_at = self._clock.monotonic()
+            self._set_state(State.STARTING, "waits until the pillow that wrote its outputs has stopped")
+            return
+        self._start_at = None
         self._kill_reason = ""
         self._stop = Event()
         self._started_at = self._clock.monotonic()
@@ -292,7 +314,7 @@ def _summary(error: BaseException | None) -> str:
     return describe_error(error).partition("\n")[0]
 
 
-def _stacks(root: gevent.Greenlet[..., BaseException | None]) -> str:
+def _stacks(root: Run) -> str:
     """Format the stacks of a tail's greenlets: its own, then those that it spawned."""
     family = [
         greenlet

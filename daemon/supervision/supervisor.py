@@ -12,7 +12,7 @@ from gevent.event import Event
 from checkpoints import TailKey
 from daemon.supervision.paused_pillows import Pauses
 from daemon.supervision.restart_policy import RestartPolicy
-from daemon.supervision.supervised_tail import SupervisedTail, TailFactory
+from daemon.supervision.supervised_tail import Run, SupervisedTail, TailFactory
 from pillows.clock import Clock
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
@@ -59,41 +59,52 @@ class Supervisor:
         self._ticked_at = self._awake_since = clock.monotonic()
         self._tails: dict[TailKey, SupervisedTail] = {}
         self._removed: dict[TailKey, SupervisedTail] = {}
-        self._supervise = partial(
-            SupervisedTail,
-            clock=clock,
-            observer=observer,
-            policy=policy or RestartPolicy(),
-            jitter=jitter,
-            stop_timeout_seconds=stop_timeout_seconds,
-        )
+        self._policy = policy or RestartPolicy()
+        self._stop_timeout_seconds = stop_timeout_seconds
+        self._supervise = partial(SupervisedTail, clock=clock, observer=observer, jitter=jitter)
         for key, factory in factories.items():
             self.add(key, factory)
 
-    def add(self, key: TailKey, factory: TailFactory) -> None:
+    def add(self, key: TailKey, factory: TailFactory, *, after: Iterable[Run] = ()) -> None:
         """Add a tail; `start` starts it.
 
         Args:
             key: the tail.
             factory: builds a fresh tail for each run.
+            after: runs of other tails that must end before the first of this one.
 
         Raises:
             ValueError: the tail is there already, or was removed and has not stopped yet.
         """
         if key in self._tails or key in self._removed:
             raise ValueError(f"{key} is supervised already, or still stopping")
-        self._tails[key] = self._supervise(key, factory)
+        self._tails[key] = self._supervise(
+            key, factory, policy=self._policy, stop_timeout_seconds=self._stop_timeout_seconds
+        )
+        self._tails[key].wait_for(after)
 
-    def replace(self, key: TailKey, factory: TailFactory) -> None:
+    def replace(self, key: TailKey, factory: TailFactory, *, after: Iterable[Run] = ()) -> None:
         """Use another factory from now on: a running tail drains, and the next one is built by it.
 
         A failed tail starts again; a paused or stopped one stays so.
+
+        Args:
+            key: the tail.
+            factory: builds a fresh tail for each run.
+            after: runs of other tails that must end before the next of this one.
 
         Raises:
             KeyError: there is no such tail.
         """
         self._tails[key].factory = factory
+        self._tails[key].wait_for(after)
         self.restart(key)
+
+    def set_limits(self, policy: RestartPolicy, stop_timeout_seconds: float) -> None:
+        """Use other limits from now on, for every tail; see the class."""
+        self._policy, self._stop_timeout_seconds = policy, stop_timeout_seconds
+        for _, tail in self._all():
+            tail.set_limits(policy, stop_timeout_seconds)
 
     def remove(self, key: TailKey) -> None:
         """Forget a tail. A running one drains first; until then it counts as `running`.
@@ -127,7 +138,12 @@ class Supervisor:
     @property
     def running(self) -> list[TailKey]:
         """The tails with a live greenlet."""
-        return [key for key, tail in self._all() if tail.running]
+        return list(self.runs)
+
+    @property
+    def runs(self) -> Mapping[TailKey, Run]:
+        """The present run of each tail that has one, also of one that was removed and still drains."""
+        return {key: tail.run for key, tail in self._all() if tail.run is not None}
 
     def start(self, key: TailKey) -> None:
         """Start a tail; a paused one stays paused.

@@ -52,7 +52,8 @@ class SourceOptions(Options):
         queue: bytes that may wait between the feed and the pipeline.
         max_rate: most changes a second that a catch-up reads; unlimited by default.
         quiet_hours: local times of day in which `max_rate` holds, such as `08:00-18:00`; always by default.
-        max_document: longest row that is read, with its document; a few times as much may be in memory.
+        max_document: longest row that is read, with its document; a longer one becomes a dead letter. A few
+            times as much may be in memory.
         join_overlap: how old a position of a shared feed must be before readers may join at it: longer than
             the lag of any copy of the database. 0 with one node.
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids

@@ -259,6 +259,31 @@ class KeyedTransport(Transport):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot list what {output} holds")
 
+    def describe_incomparable(self, output: str) -> str:  # noqa: ARG002 - the contract's
+        """Return why the rows of an output can't be compared by `find_altered`; "" if they can.
+
+        Called as `stored` is.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: as `check`.
+        """
+        return f"{type(self).__name__} can't compare rows"
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        """Return the ids of documents whose rows in an output are not those that a write would store.
+
+        A document counts only if the output holds it in the same leaf version: so what changes meanwhile is
+        never altered. Called as `stored` is.
+
+        Args:
+            output: its name.
+            documents: with at least one row in that output, few enough for one query.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: as `check`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't compare rows in {output}: {len(documents)}")
+
     def find_missing_outputs(self, absent: Sequence[str], known: Checkpoint | None) -> Sequence[str]:
         """Return the missing outputs that existed when the target's checkpoint was saved.
 

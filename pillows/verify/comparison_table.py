@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from checkpoints.files.blocking import run_blocking
 from pillows.models import VERSION_BITS
 from pillows.transports.base import Stored
 
@@ -28,6 +30,7 @@ create table stored (target integer, id blob, rev text, version integer, primary
     without rowid;
 create table in_flight (id blob primary key) without rowid;
 create table pending (id blob primary key) without rowid;
+create table altered (target integer, id blob, primary key (target, id)) without rowid;
 create table open (target integer, id blob, kind text, primary key (target, id)) without rowid;
 -- Documents that the source does not know. Without the design documents of a replica (which has revisions
 -- and no versions), which may be its own: a pass keeps them, too.
@@ -53,6 +56,15 @@ union all
 select :target, t.id, 'phantom' from stored t join source s on s.id = t.id
 where t.target = :target and not s.dead and s.outputs & :bit = 0
 """
+
+_ALTERED = """
+insert or ignore into open
+select a.target, a.id, 'altered' from altered a join source s on s.id = a.id
+where a.target = :target and not s.dead
+"""
+
+# What has rows somewhere, as far as is known, so that there are contents to compare.
+_COMPARABLE = "not dead and (outputs is null or outputs != 0)"
 
 _KEPT = """
 select (select count(*) from unknown where target = :target) + (select count(*)
@@ -107,12 +119,12 @@ class ComparisonTable:
 
     def clear_in_flight(self) -> None:
         """Clear all marks."""
-        self._db.execute("delete from in_flight")
+        self._execute("delete from in_flight")
 
     def freeze_pending(self) -> None:
         """Remember the differences found so far; only these are waited for."""
-        self._db.execute("delete from pending")
-        self._db.execute("insert into pending select distinct id from open")
+        self._execute("delete from pending")
+        self._execute("insert into pending select distinct id from open")
 
     def compare(self, targets: Sequence[int], *, outlive: bool = False) -> None:
         """Find the differences.
@@ -121,13 +133,41 @@ class ComparisonTable:
             targets: for each target, its bit of `outputs`.
             outlive: rows may outlive their documents, so unknown documents are not phantoms.
         """
-        self._db.execute("delete from open")
+        self._execute("delete from open")
         for target, bit in enumerate(targets):
-            self._db.execute(_OPEN, {"target": target, "bit": 1 << bit, "outlive": outlive})
+            self._execute(_OPEN, {"target": target, "bit": 1 << bit, "outlive": outlive})
+            self._execute(_ALTERED, {"target": target})
+
+    def put_altered(self, target: int, looked_at: Sequence[str], altered: Iterable[str]) -> None:
+        """Note which documents have other rows in a target than they should have.
+
+        Args:
+            target: the target.
+            looked_at: the documents that were compared now; what was noted of them before is forgotten.
+            altered: those that differ.
+        """
+        self._many(
+            "delete from altered where target = ? and id = ?", [(target, id.encode()) for id in looked_at]
+        )
+        self._many("insert into altered values (?, ?)", [(target, id.encode()) for id in altered])
+
+    def altered(self, after: str | None, limit: int) -> list[str]:
+        """Return ids that have other rows in any target, in byte order, after `after`."""
+        query = "select distinct id from altered where id > ? order by id limit ?"
+        return [id.decode() for (id,) in self._execute(query, ((after or "").encode(), limit))]
+
+    def comparable(self, after: str | None, limit: int) -> list[str]:
+        """Return ids of documents that may have rows, in byte order, after `after`."""
+        query = f"select id from source where id > ? and {_COMPARABLE} order by id limit ?"  # noqa: S608
+        return [id.decode() for (id,) in self._execute(query, ((after or "").encode(), limit))]
+
+    def count_comparable(self) -> int:
+        """Return how many documents may have rows."""
+        return int(self._execute(f"select count(*) from source where {_COMPARABLE}")[0][0])  # noqa: S608
 
     def kept(self, target: int) -> int:
         """Return how many documents of a target have rows that outlived them in the source."""
-        return int(self._db.execute(_KEPT, {"target": target}).fetchone()[0])
+        return int(self._execute(_KEPT, {"target": target})[0][0])
 
     def exclude(self, ids: Iterable[str]) -> None:
         """Exclude documents from the comparison."""
@@ -136,7 +176,7 @@ class ComparisonTable:
     def candidates(self, target: int, after: str | None, limit: int) -> list[str]:
         """Return ids that differ in a target, in byte order, after `after`."""
         query = "select id from open where target = ? and id > ? order by id limit ?"
-        found = self._db.execute(query, (target, (after or "").encode(), limit))
+        found = self._execute(query, (target, (after or "").encode(), limit))
         return [id.decode() for (id,) in found]
 
     def in_flight_count(self) -> int:
@@ -145,7 +185,7 @@ class ComparisonTable:
             "select count(*) from open where id in (select id from in_flight)"
             " and id in (select id from pending)"
         )
-        return int(self._db.execute(query).fetchone()[0])
+        return int(self._execute(query)[0][0])
 
     def counts(self, target: int) -> dict[str, int]:
         """Return how many documents differ in a target by kind, without those in flight."""
@@ -153,7 +193,7 @@ class ComparisonTable:
             "select kind, count(*) from open where target = ? and id not in (select id from in_flight)"
             " group by kind"
         )
-        return dict(self._db.execute(query, (target,)).fetchall())
+        return dict(self._execute(query, (target,)))
 
     def examples(self, target: int, kind: str, limit: int) -> list[str]:
         """Return some of their ids."""
@@ -161,7 +201,7 @@ class ComparisonTable:
             "select id from open where target = ? and kind = ? and id not in (select id from in_flight)"
             " order by id limit ?"
         )
-        return [id.decode() for (id,) in self._db.execute(query, (target, kind, limit))]
+        return [id.decode() for (id,) in self._execute(query, (target, kind, limit))]
 
     def differing(self, after: str | None, limit: int) -> list[str]:
         """Return ids that differ in any target, in byte order, without those in flight."""
@@ -169,17 +209,23 @@ class ComparisonTable:
             "select distinct id from open where id > ? and id not in (select id from in_flight)"
             " order by id limit ?"
         )
-        return [id.decode() for (id,) in self._db.execute(query, ((after or "").encode(), limit))]
+        return [id.decode() for (id,) in self._execute(query, ((after or "").encode(), limit))]
 
     def size(self, table: str, target: int | None = None) -> int:
         """Return the number of documents in the source, or in a target."""
         if table == "source":
-            query, values = "select count(*) from source where dead or outputs is null or outputs != 0", ()
-            return int(self._db.execute(query, values).fetchone()[0])
-        query = "select count(*) from stored where target = ?"
-        return int(self._db.execute(query, (target,)).fetchone()[0])
+            query = "select count(*) from source where dead or outputs is null or outputs != 0"
+            return int(self._execute(query)[0][0])
+        return int(self._execute("select count(*) from stored where target = ?", (target,))[0][0])
+
+    def _execute(self, statement: str, values: Mapping[str, object] | Sequence[object] = ()) -> list[Any]:
+        """Return the rows of a statement. In a thread: with millions of rows it takes seconds."""
+        return run_blocking(lambda: self._db.execute(statement, values).fetchall())
 
     def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        run_blocking(self._run_many, statement, rows)
+
+    def _run_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         self._db.execute("begin")
         self._db.executemany(statement, rows)
         self._db.execute("commit")

@@ -15,6 +15,7 @@ passed it before the target was read: so the target has lost it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ from pillows.pillow import Pillow
 from pillows.transports.base import KeyedTransport, Transport
 from pillows.user_code import confine
 from pillows.verify.comparison_table import ComparisonTable
+from pillows.verify.contents import GROUP_DOCUMENTS, ContentComparison, ContentSelection, Target
 from pillows.verify.source_timeout import SourceTimeout
 
 #: Documents per query of a target in a check.
@@ -38,27 +40,9 @@ _CHECK_SECONDS = 1.0
 #: Ids reported for each kind of difference.
 EXAMPLES = 10
 
+#: Kinds of differences that versions show, and the one that a comparison of contents adds.
 KINDS = ("missing", "stale", "phantom")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One output of one transport.
-
-    Attributes:
-        transport: asked for what it holds.
-        output: the output's name.
-        bit: which bit of a document's `outputs` is this one's.
-    """
-
-    transport: KeyedTransport
-    output: str
-    bit: int
-
-    @property
-    def name(self) -> str:
-        """As the operator sees it."""
-        return f"{self.transport.name}/{self.output}"
+ALTERED = "altered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +55,13 @@ class TargetReport:
         counts: kind of difference -> how many.
         examples: kind of difference -> some ids.
         kept: documents with rows that outlived them in the source, as `ignore` has it.
+        incomparable: why its contents were not compared; "" if they were, or nobody asked.
     """
 
     target: str
     stored: int
     kept: int
+    incomparable: str = ""
     counts: Mapping[str, int]
     examples: Mapping[str, Sequence[str]]
 
@@ -90,12 +76,14 @@ class Report:
         in_flight: differences of the first comparison that the pillow had not processed when the time was
             up.
         dead: documents with dead letters, which were excluded.
+        compared: documents whose contents were compared; None if only versions were.
     """
 
     documents: int
     targets: Sequence[TargetReport]
     in_flight: int
     dead: int
+    compared: int | None = None
 
     @property
     def equal(self) -> bool:
@@ -116,7 +104,8 @@ class VerifyContext:
         clock: for waits.
         wait_seconds: how long to wait for documents in flight; 0 if no pillow runs.
         source_timeout_seconds: how long to wait for a source that is away.
-        progress: called with the side that is read, and the number of documents so far.
+        progress: called with what is read, the number of documents so far, and of all if it is known.
+        contents: whose contents are compared, too; None for versions alone.
     """
 
     pillow: Pillow
@@ -127,7 +116,8 @@ class VerifyContext:
     clock: Clock
     wait_seconds: float
     source_timeout_seconds: float = 60.0
-    progress: Callable[[str, int], None] = field(default=lambda _what, _count: None)
+    progress: Callable[[str, int, int | None], None] = field(default=lambda _what, _count, _total: None)
+    contents: ContentSelection | None = None
 
 
 class Verifier:
@@ -138,7 +128,7 @@ class Verifier:
         table: holds both sides.
 
     Raises:
-        ConfigError: no target can list what it holds.
+        ConfigError: no target can list what it holds; or contents are asked for, and none can be compared.
     """
 
     def __init__(self, context: VerifyContext, table: ComparisonTable) -> None:
@@ -163,6 +153,8 @@ class Verifier:
         self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING
         self._trigger = context.pillow.trigger(context.feed.fetch, context.feed.attachment)
+        self._compared: int | None = None
+        self._contents = self._make_contents() if context.contents else None
 
     def verify(self) -> Report:
         """Read both sides in whole, and check the differences until they are settled.
@@ -173,12 +165,15 @@ class Verifier:
             ConfigError: the pillow has no checkpoint yet.
         """
         self._identity = self._context.feed.identify()
-        self._read_source("source")
+        self._read_source("source", total=self._count_changes())
+        documents = self._table.size("source")
         for number, target in enumerate(self._targets):
             count = 0
             for page in target.transport.stored(target.output):
                 self._table.put_stored(number, page)
-                self._context.progress(target.name, count := count + len(page))
+                self._context.progress(target.name, count := count + len(page), max(count, documents))
+        self._table.exclude(self._context.dead())
+        self._compare_contents()
         return self.recheck()
 
     def recheck(self) -> Report:
@@ -210,8 +205,53 @@ class Verifier:
             self._table.mark_in_flight(change.id for change in changes)
         for number, target in enumerate(self._targets):
             self._reread_target(number, target)
+        self._recompare_contents()
         self._read_source("source", mark=True)
         self._compare()
+
+    def _count_changes(self) -> int | None:
+        with suppress(RetryableError):  # the reading waits for it
+            return self._context.feed.pending(Seq.BEGINNING)
+        return None
+
+    def _make_contents(self) -> ContentComparison:
+        context = self._context
+        contents = ContentComparison(
+            context.pillow,
+            context.feed,
+            self._targets,
+            clock=context.clock,
+            source_timeout_seconds=context.source_timeout_seconds,
+        )
+        if len(contents.incomparable) == len(self._targets):
+            reasons = (f"{self._targets[n].name}: {why}" for n, why in contents.incomparable.items())
+            raise ConfigError(
+                f"The contents of these targets can't be compared ({'; '.join(reasons)}).",
+                remedy="compare versions alone, without `--content`",
+            )
+        return contents
+
+    def _compare_contents(self) -> None:
+        """Compare the rows of the selected documents."""
+        selection = self._context.contents
+        if self._contents is None or selection is None:
+            return
+        total, self._compared = selection.count(self._table), 0
+        for ids in selection.select(self._table):
+            self._note_altered(self._contents, ids)
+            self._compared += len(ids)
+            self._context.progress("contents", self._compared, total)
+
+    def _recompare_contents(self) -> None:
+        """Compare the rows again of all documents that were altered: they may have changed since."""
+        after: str | None = None
+        while self._contents is not None and (ids := self._table.altered(after, GROUP_DOCUMENTS)):
+            self._note_altered(self._contents, ids)
+            after = ids[-1]
+
+    def _note_altered(self, contents: ContentComparison, ids: Sequence[str]) -> None:
+        for number, altered in contents.find_altered(ids).items():
+            self._table.put_altered(number, ids, altered)
 
     def _compare(self) -> None:
         self._table.exclude(self._context.dead())
@@ -225,7 +265,7 @@ class Verifier:
                 self._table.put_stored(number, page)
             after = ids[-1]
 
-    def _read_source(self, what: str, *, mark: bool = False) -> None:
+    def _read_source(self, what: str, *, mark: bool = False, total: int | None = None) -> None:
         count = 0
         for changes, seq in self._changes(self._read_to):
             self._table.put_source(
@@ -240,7 +280,7 @@ class Verifier:
             if mark:
                 self._table.mark_in_flight(change.id for change in changes)
             self._read_to = seq or self._read_to
-            self._context.progress(what, count := count + len(changes))
+            self._context.progress(what, count := count + len(changes), total)
 
     def _changes(self, since: Seq) -> Iterator[tuple[Sequence[Change], Seq | None]]:
         """Yield all changes from a position to the head of the feed."""
@@ -283,6 +323,8 @@ class Verifier:
 
     def _report(self, in_flight: int) -> Report:
         table = self._table
+        kinds = KINDS if self._contents is None else (*KINDS, ALTERED)
+        incomparable = self._contents.incomparable if self._contents else {}
         return Report(
             documents=table.size("source"),
             targets=[
@@ -290,11 +332,13 @@ class Verifier:
                     target=target.name,
                     stored=table.size("stored", number),
                     kept=table.kept(number) if self._outlive else 0,
-                    counts=dict.fromkeys(KINDS, 0) | table.counts(number),
-                    examples={kind: table.examples(number, kind, EXAMPLES) for kind in KINDS},
+                    counts=dict.fromkeys(kinds, 0) | table.counts(number),
+                    examples={kind: table.examples(number, kind, EXAMPLES) for kind in kinds},
+                    incomparable=incomparable.get(number, ""),
                 )
                 for number, target in enumerate(self._targets)
             ],
             in_flight=in_flight,
             dead=len(set(self._context.dead())),
+            compared=self._compared,
         )

@@ -136,15 +136,6 @@ def catches_sigterm(pid: int) -> bool:
     return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def test_hup_is_answered_by_one_line_and_nothing_else(pillowd: Callable[..., Pillowd]) -> None:
-    daemon = pillowd().start()
-    daemon.signal(signal.SIGHUP)
-    daemon.wait_for(lambda: daemon.events("reload.ignored"))
-    assert "not available yet" in daemon.events("reload.ignored")[0]["reason"]
-    assert daemon.stop() == 0
-    assert len(daemon.events("reload.ignored")) == 1
-
-
 def test_a_second_signal_cuts_the_drain_short_with_exit_1(
     pillowd: Callable[..., Pillowd], couch_db: CouchDatabase
 ) -> None:

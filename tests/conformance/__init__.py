@@ -13,6 +13,7 @@ transport. What a target cannot do by its nature it says in the attributes of it
 
 from __future__ import annotations
 
+from tests.conformance.contents import ContentConformance
 from tests.conformance.failures import FailureConformance
 from tests.conformance.guards import GuardConformance
 from tests.conformance.odd_documents import OddDocumentConformance
@@ -21,7 +22,12 @@ from tests.conformance.writes import WriteConformance
 
 
 class TransportConformance(
-    WriteConformance, GuardConformance, FailureConformance, OddDocumentConformance, TargetStateConformance
+    WriteConformance,
+    GuardConformance,
+    FailureConformance,
+    OddDocumentConformance,
+    ContentConformance,
+    TargetStateConformance,
 ):
     """Inherit this, and give a fixture `target`."""
 

@@ -19,6 +19,7 @@ from daemon.config.problems import ConfigErrors
 from daemon.logs import setup as logs
 from daemon.logs.background_stream import redirect_standard_streams
 from daemon.process import failpoints, signals
+from daemon.reload.source import ConfigSource
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
@@ -38,7 +39,7 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         raise click.UsageError("--all and --pillow-key exclude each other.")
     config = load(config_path)
     known = tail_keys(config)
-    keys = [tail_lookup.resolve_tail(text, known) for text in dict.fromkeys(chosen)] or known
+    keys = [tail_lookup.resolve_tail(text, known) for text in dict.fromkeys(chosen)]
     if not chosen and (problems := check_functions(config)):
         raise ConfigErrors(problems)
     failpoints.arm_from(os.environ)
@@ -56,7 +57,8 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
     ):
         for warning in config.warnings:
             structlog.get_logger("pillowd.config").warning("config.warning", text=str(warning))
-        daemon = Daemon(config, keys=keys, environ=os.environ, clock=clock, signals=asked, logs=log)
+        source = ConfigSource(path=config_path, environ=os.environ, chosen=keys or None)
+        daemon = Daemon(config, source=source, clock=clock, signals=asked, logs=log)
         try:
             return daemon.run()
         except (PillowError, StoreError, OSError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from checkpoints import Checkpoint, TailKey
 from daemon import tail_lookup
@@ -26,7 +27,7 @@ from daemon.cli.options import config_option, json_option
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.config.plugins import add_plugins
+from daemon.config.plugin_modules import add_folders
 from daemon.control.paging import page
 from daemon.printable import printable_lines
 from daemon.tail_lookup import tail_keys
@@ -35,7 +36,8 @@ from pillows.observer import Observer
 from pillows.redaction import Redactor
 from pillows.runtime.status import State
 from pillows.verify.comparison_table import ComparisonTable
-from pillows.verify.verifier import KINDS, Report, Verifier, VerifyContext
+from pillows.verify.contents import ContentSelection
+from pillows.verify.verifier import ALTERED, KINDS, Report, Verifier, VerifyContext
 
 #: Documents that one call repairs; it must answer before the client gives up.
 _REPAIR_DOCUMENTS = 1000
@@ -51,6 +53,23 @@ _IDLE = {State.PAUSED, State.FAILED, State.STOPPED}
     "--repair", is_flag=True, help="Send differing documents through the pipeline again, and compare again."
 )
 @click.option(
+    "--content",
+    is_flag=True,
+    help="Run the documents through the pipeline as well, and compare their rows with those in the targets.",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --content: compare the rows of N documents, drawn at random. [all documents]",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="NUMBER",
+    help="With --sample: draw the same documents as an earlier run, which printed this number.",
+)
+@click.option(
     "--wait",
     "wait_seconds",
     default=60.0,
@@ -58,35 +77,64 @@ _IDLE = {State.PAUSED, State.FAILED, State.STOPPED}
     help="Longest wait for the running pillow to catch up, and for an unreachable source. [60]",
 )
 @json_option
-def verify(key: str, config_path: Path, repair: bool, wait_seconds: float, as_json: bool) -> int:
+def verify(
+    *,
+    key: str,
+    config_path: Path,
+    repair: bool,
+    content: bool,
+    sample: int | None,
+    seed: int | None,
+    wait_seconds: float,
+    as_json: bool,
+) -> int:
     """Compare the targets of the pillow KEY with its source.
 
-    Ids, versions and revisions are compared, not columns. A running pillow is not disturbed: only changes
-    that it has processed count. The exit code is 3 if there are differences, 75 if the source or a target
-    is unreachable.
+    By default ids, versions and revisions are compared: that shows what a target has missed, lost or kept
+    too long. With --content the documents also run through the pipeline and their rows are compared, child
+    rows included: that shows rows which somebody has edited in the target. --repair writes what differs
+    again, never over a newer version.
+
+    A running pillow is not disturbed: only changes that it has processed count. The exit code is 3 if there
+    are differences, 75 if the source or a target is unreachable.
 
     With `deletes: ignore` or `on_filtered: ignore`, rows that the source no longer has are kept and counted
     separately. A replica's own design documents are ignored.
     """
+    contents = _select_contents(content, sample, seed)
     config = load(config_path)
     tail = tail_lookup.resolve_tail(key, tail_keys(config))
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     with ExitStack() as stack:
         stack.enter_context(translate_unreachable(Redactor.of_settings(config)))
         call = stack.enter_context(control_client.open_control(config))
         subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
+        subject = replace(subject, contents=contents)
         verifier = Verifier(subject, stack.enter_context(ComparisonTable()))
         before = report = verifier.verify()
         if repair and not before.equal:
             _repair(verifier, partial(call, "verify.repair", key=str(tail)))
             report = verifier.recheck()
     if as_json:
-        print_json(_to_json(report) | ({"before_repair": _to_json(before)} if repair else {}))
+        seeds = {"seed": contents.seed} if contents and contents.sample else {}
+        print_json(_to_json(report) | seeds | ({"before_repair": _to_json(before)} if repair else {}))
     else:
+        if contents and contents.sample:
+            echo(f"{before.compared:,} documents drawn at random with --seed {contents.seed}")
         _print_report(tail, before, "found")
         if report is not before:
             _print_report(tail, report, "after the repair")
     return ExitCode.OK if report.equal else ExitCode.DIFFERENCES
+
+
+def _select_contents(content: bool, sample: int | None, seed: int | None) -> ContentSelection | None:
+    if sample is not None and not content:
+        raise click.UsageError("--sample needs --content.")
+    if seed is not None and sample is None:
+        raise click.UsageError("--seed needs --sample.")
+    if not content:
+        return None
+    return ContentSelection(sample=sample, seed=secrets.randbelow(2**32) if seed is None else seed)
 
 
 def _subject(
@@ -164,35 +212,39 @@ def _to_json(report: Report) -> dict[str, Any]:
 
 
 def _new_progress(*, hidden: bool) -> Progress:
-    """Return a progress bar for what is read, and how fast."""
+    """Return a progress bar for what is read, how fast, and how long it still takes."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[count]}"))
-    return Progress(
-        *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True, disable=hidden
-    )
+    times = (TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())
+    return Progress(*columns, *times, console=Console(stderr=True), transient=True, disable=hidden)
 
 
-def _count_on(bar: Progress) -> Callable[[str, int], None]:
+def _count_on(bar: Progress) -> Callable[[str, int, int | None], None]:
     tasks: dict[str, Any] = {}
     began: dict[str, float] = {}
 
-    def update(what: str, count: int) -> None:
+    def update(what: str, count: int, total: int | None) -> None:
         if what not in tasks:
             tasks[what] = bar.add_task(escape(what), total=None, count="")
             began[what] = time.monotonic()
         rate = count / max(0.001, time.monotonic() - began[what])
-        bar.update(tasks[what], count=f"{count:,} documents, {rate:,.0f}/s")
+        of = "" if total is None else f" of {max(count, total):,}"
+        text = f"{count:,}{of} documents, {rate:,.0f}/s"
+        bar.update(
+            tasks[what], count=text, completed=count, total=None if total is None else max(count, total)
+        )
 
     return update
 
 
 def _print_report(tail: TailKey, report: Report, title: str) -> None:
-    made = new_table("target", ">documents", *(f">{kind}" for kind in KINDS), "for example")
+    kinds = KINDS if report.compared is None else (*KINDS, ALTERED)
+    made = new_table("target", ">documents", *(f">{kind}" for kind in kinds), "for example")
     for found in report.targets:
-        examples = [f"{kind} {id}" for kind in KINDS for id in found.examples[kind][:3]]
+        examples = [f"{kind} {id}" for kind in kinds for id in found.examples[kind][:3]]
         made.add_row(
             escape(found.target),
             f"{found.stored:,}",
-            *(f"{found.counts[kind]:,}" for kind in KINDS),
+            *("?" if kind == ALTERED and found.incomparable else f"{found.counts[kind]:,}" for kind in kinds),
             escape(", ".join(examples)),
         )
     echo(f"{tail}: {report.documents:,} documents in the source; {title}:")
@@ -200,6 +252,10 @@ def _print_report(tail: TailKey, report: Report, title: str) -> None:
     for found in report.targets:
         if found.kept:
             echo(f"{found.kept:,} in {found.target} are kept although the source no longer has them")
+        if found.incomparable:
+            echo(f"the contents of {found.target} are not compared: {found.incomparable}")
+    if report.compared is not None:
+        echo(f"the contents of {report.compared:,} documents are compared")
     if report.in_flight:
         echo(f"{report.in_flight:,} more are in flight: the pillow has not processed them yet")
     if report.dead:

@@ -84,7 +84,7 @@ def _list_claims(pillows: Iterable[PillowEntry], connections: Connections) -> It
 
 
 def _make_claim(pillow: PillowEntry, connection: str, settings: Options | None, output: OutputEntry) -> Claim:
-    target = _get_target(output, settings)
+    target = get_target(output.options, settings, output.name)
     named = next((node for key in reversed(target) if (node := output.node.find((key,)))), output.node)
     written = tuple(target.values())
     addresses = get_addresses(output.options, settings, (connection, *written))
@@ -102,14 +102,14 @@ def _make_claim(pillow: PillowEntry, connection: str, settings: Options | None, 
     )
 
 
-def _get_target(output: OutputEntry, connection: Options | None) -> dict[str, str]:
+def get_target(options: OutputOptions, connection: Options | None, name: str) -> dict[str, str]:
     """Return the place that an output writes, by key; empty if its transport has no places.
 
     A missing value is the connection's default (such as its schema), else the output's name.
     """
-    values = output.options.model_dump(by_alias=True)
+    values = options.model_dump(by_alias=True)
     defaults = connection.model_dump(by_alias=True) if connection else {}
-    return {key: str(values[key] or defaults.get(key) or output.name) for key in output.options.ADDRESS_KEYS}
+    return {key: str(values[key] or defaults.get(key) or name) for key in options.ADDRESS_KEYS}
 
 
 def _get_source(pillow: PillowEntry) -> str:

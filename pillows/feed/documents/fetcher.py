@@ -81,7 +81,7 @@ class DocumentFetcher:
         limit: requests at a time; lowered when the server throttles.
         activity: records every block that arrives.
         silent_seconds: longest silence of the server before the first document.
-        max_document_bytes: largest answer for one document.
+        max_document_bytes: largest document, and largest answer for one.
         on_throttled: called while a request waits because the server throttled it, and with None once it
             waits no longer.
     """
@@ -146,7 +146,7 @@ class DocumentFetcher:
             return {fetch_key(changes[0]): to_defect(changes[0], error)}
         missing = [change.id for change in changes if change.id not in leaves]
         unknown = self._find_unknown(missing) if missing else set()
-        return {fetch_key(change): _to_current(change, leaves, unknown) for change in changes}
+        return {fetch_key(change): self._to_current(change, leaves, unknown) for change in changes}
 
     def read_versions(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Return the documents' leaf versions; ids that the database does not know are missing.
@@ -194,8 +194,37 @@ class DocumentFetcher:
             if raw is None:
                 missing.append(change)
             else:
-                filled[fetch_key(change)] = _with_document(change, raw)
+                filled[fetch_key(change)] = self._with_document(change, raw)
         return missing
+
+    def _to_current(self, change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: set[str]) -> Change:
+        """Return the change in its current state in the database."""
+        if change.id in unknown:
+            return msgspec.structs.replace(change, deleted=True, raw=None)
+        found = leaves.get(change.id, ())
+        version = _sum_versions(found)
+        if not found or version < change.leaf_version:
+            raise RetryableError(
+                f"The document {change.id!r} is known to the feed only; a copy of the database lags."
+            )
+        winner = found[0]
+        current = msgspec.structs.replace(
+            change,
+            revs=tuple(leaf.rev for leaf in found),
+            leaf_version=version,
+            deleted=winner.deleted,
+            raw=None,
+        )
+        return current if winner.deleted else self._with_document(current, winner.raw)
+
+    def _with_document(self, change: Change, raw: msgspec.Raw) -> Change:
+        """Return the change with its JSON, of which the decoder has not checked the texts."""
+        if len(raw) > self._max_document_bytes:
+            limit = f"{self._max_document_bytes} bytes (`source.max_document`)"
+            return to_defect(change, TooLargeError(f"It is longer than {limit}."))
+        if not is_utf8(raw):
+            return to_defect(change, UnreadableError("It is not valid UTF-8."))
+        return msgspec.structs.replace(change, raw=raw)
 
     def _find_unknown(self, ids: list[str]) -> set[str]:
         """Return the ids that a quorum of the database's copies does not have, not even as deleted."""
@@ -263,34 +292,6 @@ def _sum_versions(leaves: Iterable[Leaf]) -> int:
     return sum(revision_number(leaf.rev) for leaf in leaves)
 
 
-def _to_current(change: Change, leaves: Mapping[str, Sequence[Leaf]], unknown: set[str]) -> Change:
-    """Return the change in its current state in the database."""
-    if change.id in unknown:
-        return msgspec.structs.replace(change, deleted=True, raw=None)
-    found = leaves.get(change.id, ())
-    version = _sum_versions(found)
-    if not found or version < change.leaf_version:
-        raise RetryableError(
-            f"The document {change.id!r} is known to the feed only; a copy of the database lags."
-        )
-    winner = found[0]
-    current = msgspec.structs.replace(
-        change,
-        revs=tuple(leaf.rev for leaf in found),
-        leaf_version=version,
-        deleted=winner.deleted,
-        raw=None,
-    )
-    return current if winner.deleted else _with_document(current, winner.raw)
-
-
 def to_defect(change: Change, error: PillowError) -> Change:
     """Return a change whose document can't be read, to become a dead letter."""
     return msgspec.structs.replace(change, raw=_NO_DOCUMENT, defect=f"Its document can't be read: {error}")
-
-
-def _with_document(change: Change, raw: msgspec.Raw) -> Change:
-    """Return the change with its JSON, of which the decoder has not checked the texts."""
-    if not is_utf8(raw):
-        return to_defect(change, UnreadableError("It is not valid UTF-8."))
-    return msgspec.structs.replace(change, raw=raw)

@@ -7,7 +7,7 @@ Lines end with `\n` alone. CouchDB does not escape U+2028, U+2029, U+0085 and ve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -22,6 +22,11 @@ from pillows.models import Change
 #: Longest line in bytes unless configured: CouchDB accepts documents of 8 MB by default, and of 4 GB at most.
 MAX_LINE_BYTES = 64 * 2**20
 
+#: What is kept of a longer row: all before its document. It is read on to its end, up to so many times the
+#: longest line, since a line without an end must be given up.
+MAX_HEAD_BYTES = 2**20
+CUT_FACTOR = 16
+
 #: Longest position, and longest list of revisions; both are a few kilobytes at most.
 MAX_SEQ_BYTES = 2**16
 MAX_REVS_BYTES = 2**20
@@ -33,25 +38,35 @@ _NULL = msgspec.Raw(b"null")
 _PADDING = b" \t\r,"
 _EXCERPT_BYTES = 120
 _DOCUMENT = re.compile(rb'"doc"\s*:')
+_ROW_DOCUMENT = re.compile(rb',\s*"doc"\s*:')  # in a text, the quotes would be escaped
 
 
 class MalformedFeedError(RetryableError):
     """The response is not a valid `_changes` response."""
 
 
+class CutLine(bytes):
+    """The beginning of a line that was too long to be kept."""
+
+
 class LineSplitter:
     """Splits blocks of bytes into lines.
 
     Args:
-        max_line_bytes: a longer line is an error, so that a broken server cannot fill the memory.
+        max_line_bytes: only the beginning of a longer line is kept, so that no server can fill the memory.
+        may_cut: whether a line that begins in this way may be longer; none may unless given.
     """
 
-    __slots__ = ("_max_line_bytes", "_parts", "_size_bytes")
+    __slots__ = ("_is_cut", "_max_line_bytes", "_may_cut", "_parts", "_size_bytes")
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self, max_line_bytes: int = MAX_LINE_BYTES, may_cut: Callable[[bytes], bool] = lambda _: False
+    ) -> None:
         self._max_line_bytes = max_line_bytes
+        self._may_cut = may_cut
         self._parts: list[bytes] = []
         self._size_bytes = 0
+        self._is_cut = False
 
     def feed(self, block: bytes) -> list[bytes]:
         r"""Return the lines that `block` completes, without their ends. Blank ones are kept.
@@ -60,31 +75,49 @@ class LineSplitter:
         fragment and must be dropped.
 
         Raises:
-            MalformedFeedError: the line is too long.
+            MalformedFeedError: a line is too long.
         """
         lines = block.split(b"\n")
         rest = lines.pop()
         # A long document arrives in many blocks: join them once, not again with every block.
         if lines and self._parts:
             self._keep(lines[0])
-            lines[0] = b"".join(self._parts)
+            lines[0] = CutLine(self._parts[0]) if self._is_cut else b"".join(self._parts)
             self._clear()
         if rest:
             self._keep(rest)
         return lines
 
     def _keep(self, fragment: bytes) -> None:
-        self._parts.append(fragment)
         self._size_bytes += len(fragment)
+        if self._is_cut:
+            if self._size_bytes > CUT_FACTOR * self._max_line_bytes:
+                self._reject()
+            return
+        self._parts.append(fragment)
         if self._size_bytes > self._max_line_bytes:
-            self._clear()  # the error may be kept for long, and this with it
-            raise MalformedFeedError(
-                f"The feed sent a line longer than {self._max_line_bytes} bytes (`source.max_document`)."
-            )
+            self._cut()
+
+    def _cut(self) -> None:
+        """Keep no more than the beginning of the line."""
+        head = bytearray()
+        for part in self._parts:
+            head += part[: MAX_HEAD_BYTES - len(head)]
+        if not self._may_cut(bytes(head)):
+            self._reject()
+        self._parts = [bytes(head)]
+        self._is_cut = True
+
+    def _reject(self) -> None:
+        self._clear()  # the error may be kept for long, and this with it
+        raise MalformedFeedError(
+            f"The feed sent a line longer than {self._max_line_bytes} bytes (`source.max_document`)."
+        )
 
     def _clear(self) -> None:
         self._parts.clear()
         self._size_bytes = 0
+        self._is_cut = False
 
 
 class _Leaf(msgspec.Struct, gc=False):
@@ -233,7 +266,8 @@ class ChangesParser:
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.end: ResponseEnd | None = None
-        self._splitter = LineSplitter(max_line_bytes)
+        self._max_line_bytes = max_line_bytes
+        self._splitter = LineSplitter(max_line_bytes, lambda head: self._is_row(head.strip(_PADDING)))
 
     def feed(self, block: bytes) -> Iterator[tuple[Change, int]]:
         """Yield the changes that `block` completes, each with its size in bytes.
@@ -245,10 +279,21 @@ class ChangesParser:
             line = raw.strip(_PADDING)
             if not line:
                 continue
-            if self._is_row(line):
+            if type(raw) is CutLine:
+                yield self._salvage_cut(line), len(line)
+            elif self._is_row(line):
                 yield parse_change(line), len(line)
             else:
                 yield from self._frame(line)
+
+    def _salvage_cut(self, line: bytes) -> Change:
+        """Return the change in the beginning of a row that is too long; it becomes a dead letter."""
+        limit = f"{self._max_line_bytes} bytes (`source.max_document`)"
+        head = _ROW_DOCUMENT.split(line, 1)[0] + b"}"
+        change = salvage_row(head, defect=f"Its row is longer than {limit}.")
+        if change is None or (change.seq is not None and len(change.seq.json) > MAX_SEQ_BYTES):
+            raise MalformedFeedError(f"The feed sent a row longer than {limit}, with no id at its beginning.")
+        return change
 
     def _is_row(self, line: bytes) -> bool:
         """Return whether a line must be a row."""

@@ -1,6 +1,7 @@
-"""Salvage id, revisions and position of a row that is not valid JSON, so that the feed goes on behind it.
+"""Salvage id, revisions and position of a row that is damaged or too long, so that the feed goes on.
 
-CouchDB never sends one, but proxies that rewrite JSON do: NaN, invalid UTF-8, half of a surrogate pair.
+CouchDB never sends invalid JSON, but proxies that rewrite it do: NaN, invalid UTF-8, half of a surrogate
+pair.
 """
 
 from __future__ import annotations
@@ -19,10 +20,16 @@ _MAX_BYTES = 2**20
 _NO_DOCUMENT = msgspec.Raw(b"{}")
 
 
-def salvage_row(line: bytes) -> Change | None:
+def salvage_row(
+    line: bytes, *, defect: str = "The feed sent its row as invalid JSON or invalid UTF-8."
+) -> Change | None:
     """Return the change in a damaged row, to become a dead letter; None if its id cannot be read.
 
     A deletion with an undamaged id stays a deletion: its tombstone is not needed.
+
+    Args:
+        line: the row.
+        defect: what is wrong with it.
     """
     head, _, _ = line.partition(b',"doc":')
     row = _parse_leniently(head + b"}") or _parse_leniently(line)
@@ -44,7 +51,7 @@ def salvage_row(line: bytes) -> Change | None:
         version,
         seq=_salvage_seq(row.get("seq")),
         raw=_NO_DOCUMENT,
-        defect="The feed sent its row as invalid JSON or invalid UTF-8.",
+        defect=defect,
     )
 
 

@@ -53,7 +53,7 @@ class FeedPool:
 
         A source with a server-side filter or `identity_token` gets a feed that is not shared.
         """
-        self._drop_unused()
+        self.drop_unused()
         if source.filtered or source.identity_token:
             return self._make_feed(
                 connection,
@@ -73,6 +73,11 @@ class FeedPool:
             get_max_life_seconds=shared.get_alone_seconds,
         )
         return SubscribedFeed(own, shared, prefilter or _want_all, tail)
+
+    def drop_unused(self) -> None:
+        """Forget the shared feeds and clients that no tail uses."""
+        self._shared = {key: shared for key, shared in self._shared.items() if shared.readers}
+        self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
     def close(self) -> None:
         """Close every connection."""
@@ -127,10 +132,6 @@ class FeedPool:
             max_lag_bytes=source.queue,
         )
         return shared
-
-    def _drop_unused(self) -> None:
-        self._shared = {key: shared for key, shared in self._shared.items() if shared.readers}
-        self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
 
 class _SubscribersObserver(Observer):

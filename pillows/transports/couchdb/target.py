@@ -10,7 +10,7 @@ import msgspec
 
 from checkpoints import TailKey
 from pillows.couch.bulk_docs import REJECTED, WrittenRow, bulk_docs
-from pillows.couch.bulk_get import get_all_leaves
+from pillows.couch.bulk_get import get_all_leaves, parse_leaf
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.models import WriteResult
@@ -137,6 +137,15 @@ class TargetDatabase:
         """
         found = get_all_leaves(self.couch, self.database, ids, parse_target_leaf)
         return {id: leaves for id, leaves in found.items() if leaves}
+
+    def get_bodies(self, ids: Sequence[str]) -> dict[str, msgspec.Raw]:
+        """Return the JSON of documents that are not deleted: the winner's.
+
+        Raises:
+            RetryableError: as `get_leaves`.
+        """
+        found = get_all_leaves(self.couch, self.database, ids, parse_leaf)
+        return {id: leaves[0].raw for id, leaves in found.items() if leaves and not leaves[0].deleted}
 
     def send(self, documents: Mapping[str, Sequence[bytes]], *, new_edits: bool = True) -> WriteResult:
         """Write documents with `_bulk_docs`.

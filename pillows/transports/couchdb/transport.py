@@ -15,7 +15,7 @@ from checkpoints import Checkpoint, TailKey
 from pillows.couch.client import CouchClient
 from pillows.couch.options import CouchConnection
 from pillows.errors import ConfigError
-from pillows.models import VERSION_BITS, Batch, WriteResult, newest, write_version
+from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, newest, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.couchdb.options import CouchdbOutput
@@ -119,6 +119,17 @@ class CouchdbTransport(KeyedTransport):
                 for leaf in page
                 if not leaf.deleted and (is_replica or isinstance(leaf.write_version, int))
             ]
+
+    def describe_incomparable(self, output: str) -> str:
+        """Return why documents are not compared: a replica's revisions are digests of them."""
+        if self.outputs[output].mode == "replicate":
+            return "it is a replica: equal revisions are equal documents"
+        return ""
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        """Return the documents with other fields than their row's; see `KeyedTransport.find_altered`."""
+        items = [(document, document.rows[output]) for document in documents]
+        return UpsertWriter(self._targets[output]).find_altered(items)
 
     def close(self) -> None:
         """Close every connection."""

@@ -13,8 +13,9 @@ import msgspec
 
 from pillows import strict_json
 from pillows.errors import PermanentError, RetryableError
-from pillows.models import DocumentRows, Row, WriteResult, write_version
+from pillows.models import DocumentRows, Row, WriteResult, leaf_version_of, write_version
 from pillows.strict_json import run_deeply
+from pillows.transports.common.same_json import is_same_value, read_json
 from pillows.transports.couchdb.target import (
     GROUP_DOCUMENTS,
     TargetDatabase,
@@ -27,6 +28,8 @@ from pillows.transports.couchdb.tombstones import (
     make_deletion,
     make_next_tombstone,
 )
+
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 #: A document and its rows in this output.
 Item = tuple[DocumentRows, Sequence[Row]]
@@ -87,6 +90,15 @@ class UpsertWriter:
         done = {id: write for id, write in written_over.items() if id not in dead and id not in retry}
         return WriteResult(refused=refused, dead=dead, retry=retry | find_overtaken(self._target, done))
 
+    def find_altered(self, items: Sequence[Item]) -> set[str]:
+        """Return the documents that the database holds in the same leaf version, with other fields."""
+        altered = set[str]()
+        for start in range(0, len(items), GROUP_DOCUMENTS):
+            group = items[start : start + GROUP_DOCUMENTS]
+            held = self._target.get_bodies([document.id for document, _ in group])
+            altered |= {document.id for document, rows in group if _is_altered(document, rows, held)}
+        return altered
+
     def sweep(self, epoch: int, kept: Collection[str]) -> int:
         """Delete the documents of a lower epoch, except `kept`; return their number."""
         floor = write_version(epoch, 0)
@@ -131,6 +143,29 @@ def make_edits(
     # Names that begin with `_` are CouchDB's own; attachments are stubs here, without their bytes.
     own = {name: value for name, value in fields.items() if not name.startswith("_")}
     yield strict_json.encode(own | {"_id": document.id, **_name_parent(leaves), "pillowd_version": ours})
+
+
+def _is_altered(document: DocumentRows, rows: Sequence[Row], held: Mapping[str, msgspec.Raw]) -> bool:
+    """Return whether the database holds a document in the same leaf version, with other fields."""
+    if document.id not in held:
+        return False
+    fields = run_deeply(lambda: _decode_fields(held[document.id]))
+    version = msgspec.json.decode(fields.pop("pillowd_version", b"null"))
+    if not isinstance(version, int) or leaf_version_of(version) != document.leaf_version:
+        return False
+    try:
+        (expected,) = make_edits(document, rows, version, ())
+    except PermanentError:
+        return True
+    wanted = run_deeply(lambda: _decode_fields(expected))
+    del wanted["pillowd_version"]
+    # CouchDB writes numbers anew, as doubles.
+    return not run_deeply(lambda: is_same_value(*(read_json(_encode_own(one)) for one in (fields, wanted))))
+
+
+def _encode_own(fields: Mapping[str, msgspec.Raw]) -> bytes:
+    """Return the fields that are not CouchDB's own, as JSON."""
+    return msgspec.json.encode({name: value for name, value in fields.items() if not name.startswith("_")})
 
 
 def _make_deletions(id: str, ours: int, leaves: Sequence[TargetLeaf]) -> Iterator[bytes]:

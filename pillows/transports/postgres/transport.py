@@ -20,11 +20,12 @@ import psycopg
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, WriteResult
+from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.postgres.checkpoint import CheckpointRow
+from pillows.transports.postgres.comparison import RowComparison
 from pillows.transports.postgres.connection import ServerConnection
 from pillows.transports.postgres.encoder import from_storable, to_storable
 from pillows.transports.postgres.mirror import PostgresMirror
@@ -188,6 +189,16 @@ class PostgresTransport(KeyedTransport):
                         for id, rev, version in found
                     ]
                 after = found[-1][0] if len(found) == SWEEP_PAGE and ids is None else None
+
+    def describe_incomparable(self, output: str) -> str:  # noqa: ARG002 - the contract's
+        """Return "": every table's rows can be compared."""
+        return ""
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        """Return the documents with other rows than they should have; see `KeyedTransport.find_altered`."""
+        with self._server.transaction() as cursor:
+            (table,) = (table for table in self._tables if table.output == output)
+            return RowComparison(cursor, table).find_altered(documents)
 
     def close(self) -> None:
         """Close the connection and cancel its query."""

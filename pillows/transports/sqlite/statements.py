@@ -97,6 +97,20 @@ class Table:
         self._any = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608
         self._select_versions = f"SELECT _id, _version FROM {table} WHERE _id IN "  # noqa: S608
 
+    @property
+    def _shown(self) -> list[str]:
+        """The columns of a row's values; of a child table with the row's number first."""
+        configured = [column.name for column in self.columns] or ["doc"]
+        return ["_row", *configured] if self.many else configured
+
+    @property
+    def json_places(self) -> frozenset[int]:
+        """Where the values in `read_rows` are JSON texts."""
+        columns = {column.name for column in self.columns if column.is_json} or (
+            set() if self.columns else {"doc"}
+        )
+        return frozenset(place for place, name in enumerate(self._shown) if name in columns)
+
     def create(self, db: sqlite3.Connection) -> None:
         """Create the table, or add the columns that it lacks.
 
@@ -162,6 +176,22 @@ class Table:
             " ON d.output = ? AND d._id = t._id ORDER BY t._id",
             (*values, self.name),
         ).fetchall()
+
+    def read_rows(
+        self, db: sqlite3.Connection, ids: Sequence[str]
+    ) -> dict[str, tuple[int | None, list[tuple[Any, ...]]]]:
+        """Return what is stored of these documents: id -> write version, and each row's values in order."""
+        table, names = quote_name(self.name), ", ".join(f"t.{quote_name(name)}" for name in self._shown)
+        version = "d.version" if self.many else "t._version"
+        joined = " LEFT JOIN pillowd_document d ON d.output = ? AND d._id = t._id" if self.many else ""
+        order = " ORDER BY t._id, t._row" if self.many else ""
+        found: dict[str, tuple[int | None, list[tuple[Any, ...]]]] = {}
+        for some in _split(ids):
+            marks = ", ".join("?" * len(some))
+            query = f"SELECT t._id, {version}, {names} FROM {table} t{joined} WHERE t._id IN ({marks}){order}"  # noqa: S608
+            for id, held, *values in db.execute(query, ((self.name,) if self.many else ()) + tuple(some)):
+                found.setdefault(id, (held, []))[1].append(tuple(values))
+        return found
 
     def put(
         self,

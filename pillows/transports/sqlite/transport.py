@@ -16,13 +16,14 @@ from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, WriteResult, newest, write_version
+from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, newest, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.addresses import check_folder
 from pillows.transports.common.columns import TableOutput
 from pillows.transports.common.mirroring import MirrorSupport
 from pillows.transports.sqlite.checkpoint import CheckpointRow
+from pillows.transports.sqlite.comparison import find_altered
 from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.mirror import SqliteMirror
 from pillows.transports.sqlite.options import SqliteConnection, SqliteOutput
@@ -115,6 +116,14 @@ class SqliteTransport(KeyedTransport):
                 return
             after = found[-1][0]
 
+    def describe_incomparable(self, output: str) -> str:  # noqa: ARG002 - the contract's
+        """Return "": every table's rows can be compared."""
+        return ""
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        """Return the documents with other rows than they should have; see `KeyedTransport.find_altered`."""
+        return self._worker.run(self._find_altered, output, documents)
+
     def close(self) -> None:
         """Close the file once a cancelled call has ended."""
         self._worker.run(self._worker.close)
@@ -173,6 +182,12 @@ class SqliteTransport(KeyedTransport):
     ) -> list[tuple[str, str | None, int | None]]:
         with self._worker.read() as db:
             return table.stored(db, after, _PAGE, ids)
+
+    def _find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        with self._worker.read() as db, closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
+            self._create_own(scratch)
+            self._tables[output].create(scratch)
+            return find_altered(db, scratch, output, self._tables[output], documents)
 
 
 def _make_tables(outputs: Mapping[str, TableOutput]) -> dict[str, Table]:

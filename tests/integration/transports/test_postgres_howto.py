@@ -13,7 +13,7 @@ import pytest
 from checkpoints import TailKey
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.config.load import load
-from daemon.config.plugins import add_plugins
+from daemon.config.plugin_modules import add_folders
 from pillows.models import Document, DocumentRows
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import at, batch, gone
@@ -43,7 +43,7 @@ def test_the_steps_of_the_page_work(
     (tmp_path / "pillowd.yaml").write_text(here)
     config = load(tmp_path / "pillowd.yaml", {"HOME": str(tmp_path)})
     monkeypatch.syspath_prepend(str(tmp_path))
-    add_plugins(config.daemon.plugins_path)
+    add_folders(config.daemon.plugins_path)
     pillow = build_pillow("orders", config.pillows["orders"])
     (transport,) = build_transports(config, TailKey("orders", "couch/shop"))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from pillows import strict_json
 from pillows.errors import PermanentError
 from pillows.models import DocumentRows, Row, write_version
 from pillows.strict_json import run_deeply
+from pillows.transports.common.same_json import read_json
 
 #: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
 DELETED_AT = "pillowd_deleted_at"
@@ -56,6 +58,10 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     write_version: int
     removes: bool
     body: bytes
+
+    def read_source(self) -> Any:
+        """Return the document that an operation stores, as answers are read."""
+        return run_deeply(lambda: read_json(self.body.split(b"\n", 2)[1]))
 
 
 def encode_operations(

@@ -196,6 +196,24 @@ class OwnedIndex:
             found = self._client.call("GET", self._path("_mapping"))[self.spec.name]
             return int(_get_owner(found).get("epoch", 0))
 
+    def describe_incomparable(self) -> str:
+        """Return why the index doesn't keep a document's source as it was sent; "" if it does.
+
+        Raises:
+            FatalError: the index is gone.
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        with translate_errors():
+            found = self._client.call("GET", self._path(), params={"flat_settings": "true"})[self.spec.name]
+        settings, source = found["settings"], found["mappings"].get("_source", {})
+        pipelines = {settings.get(f"index.{kind}_pipeline", "_none") for kind in ("default", "final")}
+        if self.output.pipeline or pipelines - {"_none"}:
+            return "an ingest pipeline changes its documents"
+        modes = settings.get("index.mapping.source.mode", ""), settings.get("index.mode", "standard")
+        if source or modes[0] in ("synthetic", "disabled") or modes[1] != "standard":
+            return "its `_source` isn't stored as it was sent"
+        return ""
+
     def publish(self) -> None:
         """Point the alias to this index only, atomically.
 

@@ -138,6 +138,17 @@ class SearchTransport(KeyedTransport):
         for hits in self._writers[output].read_pages(ids):
             yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
 
+    def describe_incomparable(self, output: str) -> str:
+        """Return why an index doesn't keep documents as they were sent; "" if it does."""
+        self._connect()
+        return self._indices[output].describe_incomparable()
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        """Return the documents that are stored with another source; see `KeyedTransport.find_altered`."""
+        if self._client is None:
+            self._connect()
+        return self._writers[output].find_altered(documents, output)
+
     def close(self) -> None:
         """Close the client's connections."""
         client, self._client = self._client, None

@@ -13,6 +13,7 @@ from pillows.errors import AccessError, FatalError, PillowError, RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.transports.common.blocking import SerialWorker
+from pillows.transports.common.same_json import is_same_value
 from pillows.transports.common.search.client import NDJSON, AnswerError, SearchClient
 from pillows.transports.common.search.encoder import (
     DELETED_AT,
@@ -271,16 +272,40 @@ class IndexWriter:
 
     def _get_versions(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the stored versions of the ids that have a document, refreshed or not."""
+        return {one["_id"]: one["_version"] for one in self._look_up_found(ids, _LOOKUP)}
+
+    def _look_up_found(self, ids: Sequence[str], params: Mapping[str, str]) -> list[Any]:
+        """Return what `_mget` says of the ids that have a document, refreshed or not."""
         with translate_errors():
             answer = self._client.call(
-                "POST", f"/{quote(self._alias, safe='')}/_mget", params=_LOOKUP, body={"ids": list(ids)}
+                "POST", f"/{quote(self._alias, safe='')}/_mget", params=params, body={"ids": list(ids)}
             )
         failed = [one["error"] for one in answer["docs"] if "error" in one]
         if failed:
             raise RetryableError(
                 f"{self._client.PRODUCT} could not look up documents: {failed[0].get('reason')}"
             )
-        return {one["_id"]: one["_version"] for one in answer["docs"] if one["found"]}
+        return [one for one in answer["docs"] if one["found"]]
+
+    def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
+        """Return the documents that the index holds in the same leaf version, with another source."""
+        operations, dead = encode_operations(documents, output, 0, deleted_at_ms=None)
+        altered = set(dead)
+        for request in cut_requests(operations, self._max_request):
+            held = self._read_sources([operation.id for operation in request])
+            for operation in request:
+                version, source = held.get(operation.id, (None, None))
+                if version == operation.write_version and not is_same_value(source, operation.read_source()):
+                    altered.add(operation.id)
+        return altered
+
+    def _read_sources(self, ids: Sequence[str]) -> dict[str, tuple[int, Any]]:
+        """Return id -> leaf version and source of the ids that have a document."""
+        return {
+            one["_id"]: (leaf_version_of(one["_version"]), one["_source"])
+            for one in self._look_up_found(ids, {})
+            if not (self._tombstones and DELETED_AT in one["_source"])
+        }
 
     def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield pages of all documents, or of these few, with their versions; without tombstones."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.errors import RetryableError
+from pillows.errors import ConfigError, RetryableError
 from pillows.feed.base import DatabaseIdentity
-from pillows.models import Change, ChangeBatch, write_version
+from pillows.models import Change, ChangeBatch, DocumentRows, write_version
 from pillows.pillow import Pillow
 from pillows.stages.filters import KeepAll
 from pillows.stages.transforms import PassThrough
 from pillows.transports.base import Stored
 from pillows.verify.comparison_table import ComparisonTable
+from pillows.verify.contents import ContentSelection
 from pillows.verify.verifier import Report, TargetReport, Verifier, VerifyContext
 from tests.support.memory_transport import MemoryTransport
 
@@ -33,6 +35,8 @@ class Target(MemoryTransport):
         self.held: dict[str, int] = {}
         self.asked: list[Sequence[str] | None] = []
         self.before_answer: Callable[[], None] = lambda: None
+        self.altered: set[str] = set()
+        self.compared: list[str] = []
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         self.asked.append(ids)
@@ -42,6 +46,16 @@ class Target(MemoryTransport):
             for id, version in self.held.items()
             if ids is None or id in ids
         ]
+
+    def describe_incomparable(self, output: str) -> str:
+        return ""
+
+    def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
+        self.compared += [document.id for document in documents]
+        same = {each.id for each in documents if self.held.get(each.id) == each.leaf_version}
+        found = self.altered & same
+        self.before_answer()
+        return found
 
 
 class Scene:
@@ -77,7 +91,9 @@ class Scene:
                 self.target.held[change.id] = change.leaf_version
         self.passed = len(self.log)
 
-    def verify(self, *, wait_seconds: float = 60.0) -> tuple[Report, TargetReport]:
+    def verify(
+        self, *, wait_seconds: float = 60.0, contents: ContentSelection | None = None
+    ) -> tuple[Report, TargetReport]:
         pillow = Pillow(
             name="p", outputs=["cases"], filter=KeepAll(), transform=PassThrough(["cases"]), **self.kept
         )
@@ -90,6 +106,7 @@ class Scene:
             clock=self,  # type: ignore[arg-type] # no wall clock is needed
             wait_seconds=wait_seconds,
             source_timeout_seconds=30.0,
+            contents=contents,
         )
         with ComparisonTable() as scratch:
             report = Verifier(subject, scratch).verify()
@@ -109,8 +126,15 @@ class Scene:
         latest = {change.id: change for change in self.log[begin:]}
         yield ChangeBatch(changes=list(latest.values()), seq=Seq.of(len(self.log)), caught_up=True)
 
+    def current(self, ids: Sequence[str]) -> list[Change]:
+        latest = {change.id: change for change in self.log}
+        return [msgspec.structs.replace(latest[id], raw=msgspec.Raw(b"{}")) for id in ids]
+
     def attachment(self, *what: Any) -> None:
         return None
+
+    def pending(self, since: Seq) -> int:
+        return len(self.log)
 
     def fetch(self, change: Change) -> Any:
         raise AssertionError("no document is needed")
@@ -239,3 +263,46 @@ def test_rows_of_deleted_documents_are_kept_where_deletions_are_ignored(scene: S
     scene.kept = {"keep_departed": True}
     _, found = scene.verify()
     assert (found.counts, found.kept) == (NONE | {"phantom": 1}, 0)
+
+
+def test_i6_rows_that_were_altered_are_found_where_contents_are_compared(scene: Scene) -> None:
+    scene.target.altered = {"b"}
+    assert scene.verify()[0].equal
+    report, found = scene.verify(contents=ContentSelection())
+    assert (report.equal, report.compared) == (False, 3)
+    assert found.counts == NONE | {"altered": 1}
+    assert found.examples["altered"] == ["b"]
+
+
+def test_i6_rows_that_are_written_again_meanwhile_are_not_altered(scene: Scene) -> None:
+    """The second look is what counts, and in it only what the pillow has passed."""
+    scene.target.altered = {"a", "b", "c"}
+    turns = 0
+
+    def meanwhile() -> None:
+        nonlocal turns
+        turns += 1
+        if scene.target.compared and turns < 5:
+            scene.target.altered = {"b"}
+            scene.put("a", 2)
+            scene.run()
+            scene.put("c", 2)
+
+    scene.target.before_answer = meanwhile
+    _, found = scene.verify(wait_seconds=0, contents=ContentSelection())
+    assert found.counts == NONE | {"altered": 1}
+    assert found.examples["altered"] == ["b"]
+
+
+def test_i6_a_document_that_is_missing_or_stale_is_only_that(scene: Scene) -> None:
+    scene.target.altered = {"a", "b", "c"}
+    scene.target.held["a"] = 9
+    del scene.target.held["b"]
+    _, found = scene.verify(contents=ContentSelection())
+    assert found.counts == {"missing": 1, "stale": 1, "phantom": 0, "altered": 1}
+
+
+def test_i6_contents_of_a_target_that_tells_none_are_refused(scene: Scene) -> None:
+    scene.target.describe_incomparable = lambda output: "a pipeline changes them"
+    with pytest.raises(ConfigError, match=r"memory/cases: a pipeline changes them.*without `--content`"):
+        scene.verify(contents=ContentSelection())

@@ -12,6 +12,8 @@ from checkpoints import Seq
 from pillows.errors import RetryableError
 from pillows.feed.parsing.changes_parser import (
     _LARGE_BYTES,
+    CUT_FACTOR,
+    MAX_HEAD_BYTES,
     MAX_LINE_BYTES,
     MAX_REVS_BYTES,
     MAX_SEQ_BYTES,
@@ -321,6 +323,51 @@ def test_c4_a_line_that_is_too_long_is_not_kept_with_the_error():
     with pytest.raises(MalformedFeedError):
         splitter.feed(b"x" * 1001)
     assert splitter._parts == []
+
+
+LONG = {"text": "x" * 3000}
+
+
+@pytest.mark.parametrize("paged", [True, False])
+@given(cuts=st.lists(st.integers(0, 10_000), max_size=40))
+def test_b5_a_row_that_is_too_long_is_a_defect_and_the_rest_goes_on(paged: bool, cuts: list[int]):
+    rows = [row(1), row(2, doc=LONG), row(3, deleted=True, doc=LONG), row(4)]
+    reader: ChangesParser = PageParser(1000) if paged else ContinuousParser(1000)
+    body = page(rows, "4-x") if paged else b"\n".join([*rows, closing("4-x")]) + b"\n"
+    edges = [0, *sorted({cut % (len(body) + 1) for cut in cuts} | {*range(0, len(body), 500)}), len(body)]
+    found = [change for begin, end in pairwise(edges) for change, _ in reader.feed(body[begin:end])]
+    assert [change.id for change in found] == ["doc-1", "doc-2", "doc-3", "doc-4"]
+    assert [change.deleted for change in found] == [False, False, True, False]
+    assert [bool(change.defect) for change in found] == [False, True, False, False]
+    assert "longer than 1000 bytes" in found[1].defect
+    assert found[1].seq == parse_change(row(2)).seq
+    assert reader.end is not None
+    assert reader.end.last_seq == "4-x"
+
+
+def test_b5_only_the_beginning_of_a_row_that_is_too_long_is_kept():
+    reader = ContinuousParser(2**21)
+    list(reader.feed(row(1, doc={"text": ""})[:-3]))
+    for _ in range(100):
+        assert list(reader.feed(b"x" * 2**18)) == []
+    assert sum(map(len, reader._splitter._parts)) == MAX_HEAD_BYTES
+    (found,) = [change.id for change, _ in reader.feed(b'"}}\n')]
+    assert found == "doc-1"
+
+
+@pytest.mark.parametrize("long", [b"x" * 3000, b'{"seq":"' + b"1" * 3000, b'{"id":"' + b"a" * 3000])
+def test_b5_a_long_line_without_an_id_or_without_an_end_is_malformed(long: bytes):
+    for reader, opening in ((ContinuousParser(1000), b""), (PageParser(1000), PAGE_HEAD)):
+        list(reader.feed(opening))
+        with pytest.raises(MalformedFeedError, match="longer than 1000 bytes"):
+            read(reader, long + b"\n", [len(long)])
+    with pytest.raises(MalformedFeedError):
+        read(ContinuousParser(1000), b"x" * 1000 * (CUT_FACTOR + 1), [*range(0, 20_000, 1000)])
+
+
+def test_b5_a_page_on_one_line_may_not_be_cut():
+    with pytest.raises(MalformedFeedError, match="longer than 1000 bytes"):
+        list(PageParser(1000).feed(b'{"results":[' + b"1" * 1000))
 
 
 @pytest.mark.parametrize("keys", [("results", "last_seq", "pending"), ("last_seq", "pending", "results")])

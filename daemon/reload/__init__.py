@@ -1,0 +1,1 @@
+"""Apply a changed configuration to the running daemon."""

@@ -1,0 +1,110 @@
+"""Read a configuration, and prepare all that it takes to put it into effect, so that this cannot fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from checkpoints import TailKey
+from checkpoints.files.blocking import run_blocking
+from daemon.assembly.services import Services
+from daemon.assembly.tails import build_tails
+from daemon.config import plugin_modules
+from daemon.config.models import Config
+from daemon.config.plugins import is_outdated, list_modules
+from daemon.config.problems import ConfigErrors
+from daemon.reload.difference import Difference, TailParts, compare, find_restart_needs, list_parts
+from daemon.reload.source import ConfigSource
+from daemon.supervision.supervised_tail import TailFactory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InEffect:
+    """A configuration in effect.
+
+    Attributes:
+        config: the configuration.
+        parts: what each of its tails is built from.
+        plugins: number of the imports of the modules of plugins, from 1.
+    """
+
+    config: Config
+    parts: Mapping[TailKey, TailParts]
+    plugins: int
+
+    @classmethod
+    def of(cls, config: Config, keys: Sequence[TailKey], *, plugins: int = 1) -> InEffect:
+        """Return a configuration with the parts of the tails that run.
+
+        Raises:
+            ConfigError: a function can't be found.
+        """
+        return cls(config=config, parts=list_parts(config, keys, plugins=plugins), plugins=plugins)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A valid configuration that can be put into effect.
+
+    Attributes:
+        in_effect: what it will be then.
+        difference: what becomes of each tail.
+        factories: build the tails to start.
+        notes: what only a restart takes up.
+    """
+
+    in_effect: InEffect
+    difference: Difference
+    factories: Mapping[TailKey, TailFactory]
+    notes: Sequence[str]
+
+
+def prepare_candidate(source: ConfigSource, old: InEffect, services: Services, *, keep: bool) -> Candidate:
+    """Read and check the configuration, and build what will start.
+
+    Modules of plugins are imported again if a file or the list of folders has changed.
+
+    Args:
+        source: reads it.
+        old: the configuration in effect.
+        services: what the tails share.
+        keep: keep the imported modules, unless the configuration has problems.
+
+    Raises:
+        ConfigErrors: it has problems, or needs a restart.
+        ConfigError: it was not read from a file.
+    """
+    try:
+        peeked = run_blocking(source.peek)
+    except ConfigErrors:
+        peeked = None  # `read` finds these problems again, with those in Python modules
+    with plugin_modules.exchange(keep=keep) if (fresh := _needs_import(peeked, old)) else nullcontext():
+        config = source.read(peeked)
+        if problems := list(find_restart_needs(old.config, config)):
+            raise ConfigErrors(problems)
+        new = InEffect.of(config, source.list_keys(config), plugins=old.plugins + fresh)
+        difference = compare(old.parts, new.parts)
+        return Candidate(
+            in_effect=new,
+            difference=difference,
+            factories=build_tails(config, services, [*difference.added, *difference.changed]),
+            notes=list(_list_notes(new)),
+        )
+
+
+def _needs_import(peeked: Config | None, old: InEffect) -> bool:
+    """Return whether modules of plugins must be imported again, so that a refusal can undo it."""
+    if peeked is None or peeked.daemon.plugins_path != old.config.daemon.plugins_path:
+        return True
+    return run_blocking(plugin_modules.have_changed)
+
+
+def _list_notes(new: InEffect) -> Iterator[str]:
+    folders = new.config.daemon.plugins_path
+    modules = {module for parts in new.parts.values() for module in list_modules(parts.settings, folders)}
+    for module in sorted(filter(is_outdated, modules)):
+        yield (
+            f"the file of the installed module {module} has changed. A reload imports modules of "
+            "`daemon.plugins_path` only; restart the daemon to run the changed one"
+        )

@@ -1,0 +1,144 @@
+"""Which tails differ between two configurations, and what needs a restart: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from checkpoints import TailKey
+from daemon.config.models import Config, ConnectionConfig, PillowConfig
+from daemon.config.plugin_modules import is_plugin
+from daemon.config.plugins import list_modules
+from daemon.config.problems import ConfigProblem, KeyPath
+from daemon.config.validation.output_ownership import get_addresses, get_target
+from pillows import registry
+from pillows.progress.checkpointer import CheckpointOptions
+
+#: Keys that are read once, when the daemon starts: files and sockets that it keeps open.
+_NEED_RESTART: tuple[KeyPath, ...] = (
+    ("daemon", "state_dir"),
+    ("daemon", "control"),
+    ("daemon", "http"),
+    ("daemon", "admin"),
+    ("logging", "format"),
+)
+
+#: An address of an output; see `OutputOptions.addresses`.
+Address = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailParts:
+    """Everything that a tail is built from. Tails of equal parts behave alike.
+
+    Settings are compared by value, secrets included: a rotated password is a change of every tail that logs
+    in with it.
+
+    Attributes:
+        settings: the pillow's, without those that a running tail does not use.
+        connections: name -> settings, of its source and its transports.
+        checkpoints: when it saves its position.
+        plugins: identifies the loaded modules of `daemon.plugins_path`; 0 for a tail that uses none.
+    """
+
+    settings: PillowConfig
+    connections: Mapping[str, ConnectionConfig]
+    checkpoints: CheckpointOptions
+    plugins: int
+
+    @property
+    def places(self) -> frozenset[Address]:
+        """The addresses that the tail writes to."""
+        found: set[Address] = set()
+        for entry in self.settings.transport:
+            connection = self.connections[entry.connection].options
+            for name, output in entry.outputs.items():
+                written = get_target(output, connection, name).values()
+                found |= get_addresses(output, connection, (entry.connection, *written))
+        return frozenset(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What becomes of each tail, in configured order.
+
+    Attributes:
+        added: tails to start.
+        changed: tails to stop, and to start again from the new configuration.
+        removed: tails to stop. Their checkpoints stay.
+        unchanged: tails to leave alone.
+    """
+
+    added: Sequence[TailKey]
+    changed: Sequence[TailKey]
+    removed: Sequence[TailKey]
+    unchanged: Sequence[TailKey]
+
+
+def list_parts(config: Config, keys: Sequence[TailKey], *, plugins: int) -> dict[TailKey, TailParts]:
+    """Return the parts of tails.
+
+    Args:
+        config: a valid configuration, whose functions are imported.
+        keys: the tails.
+        plugins: identifies the loaded modules of plugins.
+
+    Raises:
+        ConfigError: a function can't be found.
+    """
+    return {key: _get_parts(config, config.tails[key.pillow], plugins) for key in keys}
+
+
+def compare(old: Mapping[TailKey, TailParts], new: Mapping[TailKey, TailParts]) -> Difference:
+    """Return what becomes of each tail."""
+    common = [key for key in new if key in old]
+    return Difference(
+        added=[key for key in new if key not in old],
+        changed=[key for key in common if old[key] != new[key]],
+        removed=[key for key in old if key not in new],
+        unchanged=[key for key in common if old[key] == new[key]],
+    )
+
+
+def overlap(first: frozenset[Address], second: frozenset[Address]) -> bool:
+    """Return whether two tails write to a common place: an address, or one within the other."""
+    return any(a[: len(b)] == b[: len(a)] for a in first for b in second)
+
+
+def find_restart_needs(old: Config, new: Config) -> Iterator[ConfigProblem]:
+    """Yield a problem for each changed setting that a running daemon cannot take up."""
+    for path in _NEED_RESTART:
+        was, becomes = _get(old, path), _get(new, path)
+        if was != becomes:
+            shown = _show(was), _show(becomes)
+            what = "its settings have changed"
+            if shown[0] != shown[1]:
+                what = f"it is {shown[0]} now, and would become {shown[1]}"
+            yield new.problem(
+                path, f"needs a restart: {what}", "restart the daemon, or change it back to reload the rest"
+            )
+
+
+def _get_parts(config: Config, settings: PillowConfig, plugins: int) -> TailParts:
+    used = {settings.source.connection, *(entry.connection for entry in settings.transport)}
+    connections = {name: config.connections[name] for name in sorted(used)}
+    modules = list_modules(settings, config.daemon.plugins_path)
+    modules += [registry.transport(each.type).__module__ for each in connections.values()]
+    return TailParts(
+        settings=settings.model_copy(update={"tests": ()}),
+        connections=connections,
+        checkpoints=config.checkpoints,
+        plugins=plugins if any(map(is_plugin, modules)) else 0,
+    )
+
+
+def _get(config: Config, path: KeyPath) -> Any:
+    value: Any = config
+    for name in path:
+        value = getattr(value, str(name))
+    return value
+
+
+def _show(value: Any) -> str:
+    return str(getattr(value, "listen", value))
