@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
-from pillows.models import Batch, WriteResult, epoch_of, newest
+from pillows.models import Batch, DocumentRows, WriteResult, epoch_of, newest
 from pillows.options import Options, OutputOptions
 from pillows.transports.common.mirroring import MirrorSupport
 
