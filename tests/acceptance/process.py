@@ -69,6 +69,7 @@ class Pillowd:
 
     Attributes:
         program: what is started.
+        settings: the configuration.
     """
 
     program: Sequence[str] = PILLOWD
@@ -88,7 +89,7 @@ class Pillowd:
         self.manager = Manager(folder / "notify")
         self.environ = os.environ | {"NOTIFY_SOCKET": str(self.manager.path)}
         self._child: subprocess.Popen[bytes] | None = None
-        settings = {
+        self.settings: dict[str, Any] = {
             "version": 1,
             "daemon": {
                 "state_dir": str(folder / "state"),
@@ -99,7 +100,7 @@ class Pillowd:
             "pillows": dict(pillows),
             **(sections or {}),
         }
-        self.config.write_text(yaml.safe_dump(settings))
+        self.config.write_text(yaml.safe_dump(self.settings))
 
     def __enter__(self) -> Self:
         return self

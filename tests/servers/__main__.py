@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -37,12 +38,13 @@ def servers() -> dict[str, type[Server]]:
 def install(names: list[str]) -> int:
     """Fetches what the servers are made of, all of them even if one fails."""
     failed = 0
-    known = servers()
+    known: dict[str, Callable[[], object]] = {name: server.install for name, server in servers().items()}
+    known["chromium"] = import_module("tests.servers.chromium").find_chromium
     for name in names or known:
         began = time.monotonic()
         say(f"{name} ...")
         try:
-            known[name].install()
+            known[name]()
         except ServerUnavailable as unavailable:
             failed += 1
             say(f"{name} cannot be had: {unavailable}")
@@ -72,7 +74,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("check")
     installing = commands.add_parser("install")
-    installing.add_argument("names", nargs="*", choices=[*NAMES, []])
+    installing.add_argument("names", nargs="*", choices=[*NAMES, "chromium", []])
     starting = commands.add_parser("start")
     starting.add_argument("name", choices=NAMES)
     starting.add_argument("--port", type=int)
