@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from daemon.cli.exit_codes import NotConfiguredError
+from daemon.config.environment import IN_ENVIRONMENT, VARIABLE
 
 #: A function that becomes a command.
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,8 +27,8 @@ def config_option(command: Command) -> Command:
         type=click.Path(path_type=Path),
         callback=lambda _ctx, _param, value: find_config(value),
         metavar="FILE",
-        help="Configuration file. Default: $PILLOWD_CONFIG, ./pillowd.yaml (root: never), or "
-        "/etc/pillowd/pillowd.yaml.",
+        help="Configuration file. Default: $PILLOWD_CONFIG, the YAML in $PILLOWD_CONFIG_YAML, ./pillowd.yaml "
+        "(root: never), or /etc/pillowd/pillowd.yaml.",
     )(command)
 
 
@@ -42,16 +43,22 @@ def common_options(command: Command) -> Command:
 
 
 def find_config(given: Path | None) -> Path:
-    """Return the path of the configuration.
+    """Return the path of the configuration, or `IN_ENVIRONMENT`.
 
     Raises:
-        NotConfiguredError: there is no configuration.
+        NotConfiguredError: there is no configuration, or the environment has two.
     """
     if given is not None:
         return given
     named = os.environ.get("PILLOWD_CONFIG")
+    if named and os.environ.get(VARIABLE):
+        raise NotConfiguredError(
+            f"$PILLOWD_CONFIG and ${VARIABLE} are both set. Remedy: unset one of the two"
+        )
     if named:
         return Path(named)
+    if os.environ.get(VARIABLE):
+        return IN_ENVIRONMENT
     # What lies in a folder that root happens to be in may be anybody's.
     places = [place for place in PLACES if place.is_absolute() or os.geteuid() != 0]
     for place in places:
@@ -59,5 +66,6 @@ def find_config(given: Path | None) -> Path:
             return place
     looked = ", ".join(map(str, places))
     raise NotConfiguredError(
-        f"no configuration: $PILLOWD_CONFIG is not set, and there is no {looked}. Remedy: use --config FILE"
+        f"no configuration: neither $PILLOWD_CONFIG nor ${VARIABLE} is set, and there is no {looked}. "
+        "Remedy: use --config FILE"
     )

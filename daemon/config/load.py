@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from daemon.config.default_folders import with_default_folders
 from daemon.config.listeners import check_secret_files
+from daemon.config.environment import IN_ENVIRONMENT
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections
@@ -47,7 +48,7 @@ def load(
     `daemon.plugins_path` if the type of a connection is not known otherwise.
 
     Args:
-        path: the main file.
+        path: the main file, or `IN_ENVIRONMENT`.
         environ: the environment for `${VAR}` and the default folders; the process's unless given.
         checks: further checks; they see the valid parts of a configuration that has problems.
         plugins: import those modules. If not, any settings of such a connection are valid.
@@ -90,6 +91,8 @@ def _find_exposed_secrets(config: Config) -> Iterator[ConfigProblem]:
             if node is None or node.written is not None or _is_public(secret):
                 continue
             file = node.place.file
+            if file == str(IN_ENVIRONMENT):
+                continue
             if Path(file).stat().st_mode & stat.S_IROTH:
                 yield ConfigProblem(
                     place=node.shown_at,

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from daemon.config.environment import IN_ENVIRONMENT, VARIABLE
 from daemon.config.problems import KeyPath, Place, ProblemCollector
 from daemon.config.trust import check_file
 from daemon.config.yaml.errors import suggest_file
 from daemon.config.yaml.interpolate import Interpolated, interpolate
-from daemon.config.yaml.nodes import Node, read_yaml
+from daemon.config.yaml.nodes import Node, parse_yaml, read_yaml
 from pillows.errors import ConfigError
 
 #: The sections that an included file may hold.
@@ -25,7 +26,7 @@ def load_tree(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | No
     """Load a file and all that it includes.
 
     Args:
-        path: the main file.
+        path: the main file, or `IN_ENVIRONMENT`: what it includes is then relative to the working directory.
         environ: the environment that `${...}` is filled from.
 
     Returns:
@@ -46,13 +47,7 @@ def load_tree(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | No
 
 
 def _load_file(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | None, ProblemCollector]:
-    try:
-        check_file(path)
-    except ConfigError as error:
-        problems = ProblemCollector()
-        problems.add(Place(file=str(path)), (), error.args[0], error.remedy)
-        return None, problems
-    node, problems = read_yaml(path)
+    node, problems = _read_file(path, environ)
     if node is None:
         return None, problems
     if node.value is None:
@@ -63,6 +58,18 @@ def _load_file(path: Path, environ: Mapping[str, str]) -> tuple[Interpolated | N
         )
         return None, problems
     return problems.take(interpolate(node, environ, path.parent)), problems
+
+
+def _read_file(path: Path, environ: Mapping[str, str]) -> tuple[Node | None, ProblemCollector]:
+    if path == IN_ENVIRONMENT:
+        return parse_yaml(environ.get(VARIABLE, ""), str(path))
+    try:
+        check_file(path)
+    except ConfigError as error:
+        problems = ProblemCollector()
+        problems.add(Place(file=str(path)), (), error.args[0], error.remedy)
+        return None, problems
+    return read_yaml(path)
 
 
 def _list_included(main: Path, include: Node, problems: ProblemCollector) -> list[Path]:
@@ -82,7 +89,7 @@ def _find_files(main: Path, item: Node, path: KeyPath, problems: ProblemCollecto
         return set()
     is_glob = glob.has_magic(item.value)
     found = {main.parent / match for match in glob.glob(item.value, root_dir=main.parent, recursive=True)}
-    itself = {file for file in found if file.is_file() and file.samefile(main)}
+    itself = {file for file in found if file.is_file() and main.exists() and file.samefile(main)}
     if not found and not is_glob:
         remedy = suggest_file(main.parent / item.value)
         problems.add(item.key_at, path, f"there is no file {item.value}", remedy)
