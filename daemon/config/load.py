@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from daemon.config.default_folders import with_default_folders
-from daemon.config.listeners import check_secret_files
 from daemon.config.environment import IN_ENVIRONMENT
+from daemon.config.listeners import check_secret_files
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections

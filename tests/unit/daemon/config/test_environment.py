@@ -15,7 +15,7 @@ TEXT = """\
 version: 1
 include: ["more.yaml"]
 connections:
-  couch: { type: couchdb, url: "http://127.0.0.1:1", auth: { type: basic, username: u, password: "plain text" } }
+  couch: { type: couchdb, url: "http://127.0.0.1:1", auth: { type: basic, username: u, password: "plain-x" } }
   files: { type: jsonl, folder: . }
 pillows:
   cases:
