@@ -36,10 +36,11 @@ from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.state_history import StateHistory
 from daemon.supervision.supervisor import Supervisor
 from daemon.supervision.transport_facts import TransportFacts
+from daemon.verification.command import VerifyCommand
+from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
 from pillows.observer import CompositeObserver
-from pillows.redaction import Redactor
 from pillows.runtime.status import TailStatus
 
 #: How long the start waits for a command that briefly holds the state directory.
@@ -126,7 +127,20 @@ class Daemon:
             _log.info(
                 "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
             )
-            supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(supervisor, reloader)])
+            ticks = [lambda: self._each_tick(supervisor, reloader)]
+            if self._source.path is not None:
+                verify = VerifyRunner(
+                    VerifyCommand(self._source.path, self._source.environ).run,
+                    get_config=lambda: reloader.config,
+                    find_drift=reloader.find_drift,
+                    supervisor=supervisor,
+                    comparisons=state.comparisons,
+                    observer=services.observer,
+                    clock=self._clock,
+                )
+                stack.callback(verify.close)
+                ticks.append(verify.tick)
+            supervisor.run(self._signals.stop, each_tick=ticks)
             return self._drain(supervisor, reloader.config.daemon.shutdown_timeout)
 
     def _take_state(self, stack: ExitStack) -> StateDir:
@@ -134,9 +148,7 @@ class Daemon:
         give_up_at = self._clock.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return stack.enter_context(
-                    open_state_dir(path, self._clock, Redactor.of_settings(self._config))
-                )
+                return stack.enter_context(open_state_dir(path, self._clock, self._logs.redactor))
             except StoreLocked:
                 if self._clock.monotonic() >= give_up_at or self._signals.stop.is_set():
                     raise
@@ -192,7 +204,7 @@ class Daemon:
         # Until the command speaks HTTP, only what is configured is opened.
         if not any(self._config.root.find(("daemon", name)) for name in ("http", "admin")):
             return
-        listeners = Listeners(api, self._clock, Redactor.of_settings(self._config))
+        listeners = Listeners(api, self._clock, self._logs.redactor)
         api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
 
     def _each_tick(self, supervisor: Supervisor, reloader: Reloader) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.control.audit import AuditLog
 from daemon.supervision.paused_pillows import Pauses
+from daemon.verification.history import Comparisons
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.redaction import Redactor
@@ -25,12 +26,14 @@ class StateDir:
         dead_letters: the dead letters.
         pauses: which tails are paused.
         audit: who had what done.
+        comparisons: the last comparison of each tail with its source.
     """
 
     store: CheckpointStore
     dead_letters: DeadLetters
     pauses: Pauses
     audit: AuditLog
+    comparisons: Comparisons
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -
             dead_letters=dead_letters,
             pauses=Pauses(path / "paused.json"),
             audit=AuditLog(path / "audit", clock, redactor),
+            comparisons=Comparisons(path / "comparisons.json"),
         )
 
 

@@ -70,14 +70,21 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = (), *, is_foreign: bool = False) -> None:
-        masked = {s for s in secrets if len(s) >= _MIN_CHARACTERS and (is_foreign or is_maskable(s))}
-        known = sorted(masked, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._is_foreign = is_foreign
+        self._masked: frozenset[str] = frozenset()
+        self._known: re.Pattern[str] | None = None
+        self._add(secrets)
 
     @classmethod
     def of_settings(cls, settings: object) -> Redactor:
         """Return a redactor that knows every secret in validated settings."""
-        return cls(secret.get_secret_value() for _, secret in find_secrets(settings))
+        redactor = cls()
+        redactor.learn(settings)
+        return redactor
+
+    def learn(self, settings: object) -> None:
+        """Mask the secrets in these validated settings as well from now on."""
+        self._add(secret.get_secret_value() for _, secret in find_secrets(settings))
 
     def redact(self, text: str) -> str:
         """Return `text` without what is known to be, or looks like, a secret."""
@@ -86,6 +93,12 @@ class Redactor:
         for form, replacement in _FORMS:
             text = form.sub(replacement, text)
         return text
+
+    def _add(self, secrets: Iterable[str]) -> None:
+        long = (each for each in secrets if len(each) >= _MIN_CHARACTERS and each not in self._masked)
+        self._masked |= {each for each in long if self._is_foreign or is_maskable(each)}
+        known = sorted(self._masked, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def redact_value(self, value: Any) -> Any:
         """Return `value` with every text in it masked; other objects become their masked text."""

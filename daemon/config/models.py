@@ -27,6 +27,7 @@ from daemon.config.problems import ConfigProblem, KeyPath, Place
 from daemon.config.yaml.nodes import Node
 from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.delivery.batcher import BatchOptions
+from pillows.feed.brake import HoursOfDay
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, OutputOptions
 from pillows.progress.checkpointer import CheckpointOptions
@@ -138,6 +139,20 @@ class TransportConfig(Options):
     outputs: Mapping[str, SerializeAsAny[OutputOptions]]
 
 
+class VerifyOptions(Options):
+    """Compare the targets with the source on a schedule, as `pillowd verify` does.
+
+    Attributes:
+        every: time between two comparisons; null for none.
+        hours: local times of day in which one may begin, such as `01:00-05:00`; always by default.
+        repair: send differing documents through the pipeline again. The pillow stops meanwhile.
+    """
+
+    every: Annotated[Duration, Field(gt=0)] | None = None
+    hours: HoursOfDay | None = None
+    repair: bool = False
+
+
 class PillowConfig(Options):
     """One pillow.
 
@@ -153,6 +168,7 @@ class PillowConfig(Options):
         transport: the targets of the rows.
         batch: see `BatchOptions`.
         errors: see `ErrorOptions`.
+        verify: see `VerifyOptions`.
         tests: documents and their expected rows, for `pillowd check`; see `CaseOptions`.
     """
 
@@ -166,6 +182,7 @@ class PillowConfig(Options):
     transport: tuple[TransportConfig, ...]
     batch: BatchOptions = BatchOptions()
     errors: ErrorOptions = ErrorOptions()
+    verify: VerifyOptions = VerifyOptions()
     tests: tuple[CaseOptions, ...] = ()
 
     @property

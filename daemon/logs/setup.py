@@ -116,6 +116,9 @@ class Logs:
         stream: where the log is written.
         levels: decides what is written.
         redactor: removes secrets.
+
+    Attributes:
+        redactor: as given; learns the secrets of a reloaded configuration.
     """
 
     def __init__(
@@ -124,11 +127,11 @@ class Logs:
         self._limit = limit
         self._stream = stream
         self._levels = levels
-        self._redactor = redactor
+        self.redactor = redactor
 
     def set_redactor(self, redactor: Redactor) -> None:
         """Remove other secrets from now on."""
-        self._redactor = redactor
+        self.redactor = redactor
 
     def configure_level(self, level: str) -> None:
         """Change the configured level."""
@@ -179,7 +182,7 @@ class Logs:
     def redact(self, _logger: object, _method: str, event: Event) -> Mapping[str, Any]:
         """Remove secrets from an event; a processor."""
         return {
-            name: value if name in _OURS else self._redactor.redact_item(name, value)
+            name: value if name in _OURS else self.redactor.redact_item(name, value)
             for name, value in event.items()
         }
 

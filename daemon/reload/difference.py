@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from checkpoints import TailKey
-from daemon.config.models import Config, ConnectionConfig, PillowConfig
+from daemon.config.models import Config, ConnectionConfig, PillowConfig, VerifyOptions
 from daemon.config.plugin_modules import is_plugin
 from daemon.config.plugins import list_modules
 from daemon.config.problems import ConfigProblem, KeyPath
@@ -126,7 +126,7 @@ def _get_parts(config: Config, settings: PillowConfig, plugins: int) -> TailPart
     modules = list_modules(settings, config.daemon.plugins_path)
     modules += [registry.transport(each.type).__module__ for each in connections.values()]
     return TailParts(
-        settings=settings.model_copy(update={"tests": ()}),
+        settings=settings.model_copy(update={"tests": (), "verify": VerifyOptions()}),
         connections=connections,
         checkpoints=config.checkpoints,
         plugins=plugins if any(map(is_plugin, modules)) else 0,

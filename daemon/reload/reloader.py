@@ -24,7 +24,6 @@ from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.supervised_tail import Run
 from daemon.supervision.supervisor import Supervisor
 from pillows.errors import ConfigError
-from pillows.redaction import Redactor
 
 #: How often a reload looks whether the former runs of tails have ended.
 _STEP_SECONDS = 0.05
@@ -146,6 +145,20 @@ class Reloader:
             candidate = prepare_candidate(self._source, self._in_effect, self._services, keep=False)
         return Reloaded(difference=candidate.difference, notes=candidate.notes)
 
+    def find_drift(self, key: TailKey) -> str:
+        """Return why a command that reads the configuration would not see what this tail runs with.
+
+        Returns:
+            The reason and the remedy; empty if it would see the same.
+        """
+        try:
+            difference = self.validate().difference
+        except ConfigError as error:
+            return f"the configuration has problems, beginning with: {str(error).splitlines()[-1].strip()}"
+        if key in difference.unchanged:
+            return ""
+        return "the configuration has changed and was not reloaded. Remedy: `pillowd reload`"
+
     @contextmanager
     def hold_off(self) -> Iterator[None]:
         """Let no reload begin until the end of the `with`. Wait for one that runs."""
@@ -169,7 +182,7 @@ class Reloader:
         old, new = self._in_effect, candidate.in_effect
         self._in_effect = new
         self._logs.configure_level(new.config.logging.level)
-        self._logs.set_redactor(Redactor.of_settings([old.config, new.config]))  # old tails still drain
+        self._logs.redactor.learn(new.config)
         options = new.config.daemon
         self._supervisor.set_limits(to_policy(options.restart), options.shutdown_timeout)
         ending = self._exchange_tails(old, candidate)

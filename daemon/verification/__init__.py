@@ -1,0 +1,1 @@
+"""Compare targets with their source on a schedule."""

@@ -1,0 +1,118 @@
+"""Compare tails with their source when it is time, one at a time, and report what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import gevent
+import structlog
+
+from checkpoints import StoreError, TailKey
+from daemon.config.models import Config
+from daemon.supervision.supervisor import Supervisor
+from daemon.verification.history import Comparison, Comparisons
+from daemon.verification.schedule import choose, find_due
+from pillows.clock import Clock
+from pillows.errors import PillowError
+from pillows.observer import Observer
+from pillows.runtime.status import State
+
+_log = structlog.get_logger("pillowd.verify")
+
+
+class Compare(Protocol):
+    """Compares one tail; see `VerifyCommand.run`."""
+
+    def __call__(self, key: TailKey, *, repair: bool, now: Callable[[], float]) -> Comparison:
+        """Return the result."""
+
+
+class VerifyRunner:
+    """Runs the comparisons that are due: of tails that are live, since others are behind anyway.
+
+    Args:
+        compare: compares one tail.
+        get_config: returns the configuration in effect.
+        find_drift: returns why a comparison would use another configuration than the running tail;
+            empty if it would not.
+        supervisor: knows the states of tails.
+        comparisons: keeps the results.
+        observer: receives them.
+        clock: for times.
+    """
+
+    def __init__(
+        self,
+        compare: Compare,
+        *,
+        get_config: Callable[[], Config],
+        find_drift: Callable[[TailKey], str],
+        supervisor: Supervisor,
+        comparisons: Comparisons,
+        observer: Observer,
+        clock: Clock,
+    ) -> None:
+        self._compare = compare
+        self._get_config = get_config
+        self._find_drift = find_drift
+        self._supervisor = supervisor
+        self._comparisons = comparisons
+        self._observer = observer
+        self._clock = clock
+        self._worker: gevent.Greenlet[..., None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a comparison runs."""
+        return self._worker is not None and not self._worker.dead
+
+    def tick(self) -> None:
+        """Begin the next comparison, if one is due and none runs."""
+        if self.running:
+            return
+        key = choose(self._supervisor.keys, self._find_due)
+        if key is not None:
+            repair = self._get_config().tails[key.pillow].verify.repair
+            self._worker = gevent.spawn(self._run, key, repair=repair)
+
+    def close(self) -> None:
+        """End a comparison that runs."""
+        if self._worker is not None:
+            self._worker.kill()
+
+    def _find_due(self, key: TailKey) -> float | None:
+        options = self._get_config().tails[key.pillow].verify
+        since = find_due(options, self._comparisons.get(key), self._clock.wall())
+        if since is None:
+            return None
+        status = self._supervisor.status(key)
+        return since if status.state is State.LIVE and status.pass_number is None else None
+
+    def _run(self, key: TailKey, *, repair: bool) -> None:
+        try:
+            reason = self._find_drift(key)
+            now = self._clock.wall
+            found = (
+                Comparison(at=now(), reason=reason) if reason else self._compare(key, repair=repair, now=now)
+            )
+            self._comparisons.put(key, found)
+        except (PillowError, StoreError, OSError) as error:
+            _log.error("verify.failed", pillow=str(key), reason=str(error))
+            return
+        self._report(key, found)
+
+    def _report(self, key: TailKey, found: Comparison) -> None:
+        if found.reason:
+            _log.error("verify.failed", pillow=str(key), reason=found.reason)
+            return
+        self._observer.verified(key, differences=found.differences)
+        write = _log.error if found.total else _log.warning if found.repaired else _log.info
+        remedy = {"remedy": f"`pillowd verify {key} --repair`"} if found.total else {}
+        write(
+            "verify.completed",
+            pillow=str(key),
+            differences={name: dict(kinds) for name, kinds in found.differences.items()},
+            repaired=found.repaired,
+            **remedy,
+        )
