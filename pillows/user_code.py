@@ -64,6 +64,13 @@ def describe_error(error: BaseException, *, with_text: bool = False) -> str:
     return words[: max(0, MAX_ERROR_CHARACTERS - len(place))] + place
 
 
+def describe_greenlet(greenlet: object) -> str:
+    """Return a greenlet's name and function. Its `repr` has the arguments, which may be documents."""
+    function = getattr(greenlet, "_run", None)
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return f"{getattr(greenlet, 'name', type(greenlet).__name__)}: {name}"
+
+
 def locate_user_code(error: BaseException) -> str:
     """Return the line of user code that raised, as `file:line, in function`; empty if there was none.
 

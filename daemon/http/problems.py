@@ -15,6 +15,7 @@ from daemon.errors import InternalError, RequestError, from_urn, urn
 from daemon.http.messages import PROBLEM, Answer
 from pillows.errors import FatalError, PillowError, RetryableError, StoppedError
 from pillows.redaction import Redactor
+from pillows.user_code import describe_error
 
 _log = structlog.get_logger("pillowd.http")
 
@@ -94,7 +95,7 @@ def _mistakes(error: Exception) -> list[dict[str, Any]]:
 def _log_defect(error: Exception) -> InternalError:
     id = secrets.token_hex(6)
     stack = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("request.crashed", id=id, error=f"{type(error).__name__}: {error}", stack=stack)
+    _log.error("request.crashed", id=id, error=describe_error(error), stack=stack)
     return InternalError(
         f"pillowd failed in an unexpected way, {id}", remedy=f"look for {id} in the log, and report it"
     )

@@ -20,6 +20,7 @@ from daemon.logs.background_stream import DRAIN_SECONDS, BackgroundStream
 from daemon.logs.levels import DEFAULT_SECONDS, LEVELS, ROOT, LoggerLevel, LogLevels
 from pillows.clock import Clock
 from pillows.redaction import Redactor
+from pillows.user_code import describe_error, describe_greenlet
 
 #: How long a repeated warning or error is held back.
 REPEAT_SECONDS = 10.0
@@ -102,8 +103,8 @@ def _greenlet_failed(context: object, t: Any, v: Any, tb: Any) -> None:
     """Log an error that ended a greenlet that nothing waits for; gevent would print it."""
     structlog.get_logger().error(
         "greenlet.failed",
-        greenlet=repr(context),
-        error=f"{getattr(t, '__name__', t)}: {v}",
+        greenlet=describe_greenlet(context),
+        error=describe_error(v) if isinstance(v, BaseException) else getattr(t, "__name__", str(t)),
         stack="".join(traceback.format_tb(tb)) if tb else "",
     )
 

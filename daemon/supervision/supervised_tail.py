@@ -20,7 +20,7 @@ from pillows.clock import Clock
 from pillows.errors import AccessError, FatalError
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
-from pillows.user_code import describe_error
+from pillows.user_code import describe_error, describe_greenlet
 
 #: One run of a tail.
 Run: TypeAlias = "gevent.Greenlet[..., BaseException | None]"
@@ -324,7 +324,7 @@ def _stacks(root: Run) -> str:
         and greenlet.spawn_tree_locals is root.spawn_tree_locals
     ]
     return "\n".join(
-        f"{greenlet!r}\n{''.join(traceback.format_stack(greenlet.gr_frame))}"
+        f"{describe_greenlet(greenlet)}\n{''.join(traceback.format_stack(greenlet.gr_frame))}"
         for greenlet in [root, *family]
         if greenlet.gr_frame is not None
     )

@@ -11,11 +11,13 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import msgspec
 
 from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import DeadLetter
+from pillows.dead_letters.quoted_values import hide_values
 from pillows.dead_letters.store import TailDeadLetters
 from pillows.delivery import stale_writes
 from pillows.delivery.fanout import FanOut, find_divergence
@@ -303,7 +305,7 @@ class RewindDetector:
 def list_dead_letters(
     tail: TailKey, batch: Batch, results: Mapping[str, TransportResult]
 ) -> list[DeadLetter]:
-    """Return a dead letter for each document that a transport can never write."""
+    """Return a dead letter for each document that a transport can never write, without a value of it."""
     return [
         DeadLetter(
             tail=tail,
@@ -312,7 +314,7 @@ def list_dead_letters(
             rev=document.rev,
             leaf_version=document.leaf_version,
             stage="transport",
-            error=result.dead[document.id],
+            error=hide_values(result.dead[document.id], chain.from_iterable(document.rows.values())),
         )
         for name, result in results.items()
         if result.dead

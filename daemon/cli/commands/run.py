@@ -24,6 +24,7 @@ from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import PillowError
 from pillows.redaction import Redactor
+from pillows.user_code import describe_error
 
 
 @click.command()
@@ -66,6 +67,6 @@ def run(config_path: Path, everything: bool, chosen: tuple[str, ...]) -> int:
         except Exception as error:
             stack = "".join(traceback.format_tb(error.__traceback__))
             structlog.get_logger("pillowd.daemon").critical(
-                "daemon.crashed", error=f"{type(error).__name__}: {error}", stack=stack
+                "daemon.crashed", error=describe_error(error), stack=stack
             )
             raise

@@ -20,6 +20,10 @@ REASON_CHARACTERS = 500
 # From the first quote to the last: the server translates messages, and quotes with them.
 _QUOTED = re.compile("[\"'\u00ab\u201e\u201c\u300c].*[\"'\u00bb\u201c\u201d\u300d]", re.DOTALL)
 
+# The functions of the server that raise what a user's code asks for: a name in C, which nobody translates.
+_RAISING = frozenset({"exec_stmt_raise", "PLy_elog_impl", "plperl_call_perl_func", "throw_tcl_error"})
+# "PL/pgSQL function check_case() line 3 at RAISE", whatever the language of the words between.
+_PLACE = re.compile(r"PL/\S* \D*?([\w.\"]+\([\w ,.\"\[\]]*\))\D+(\d+)")
 
 _Value = TypeVar("_Value")
 
@@ -80,7 +84,11 @@ def is_row_refusal(error: Exception) -> bool:
 
 
 def describe_error(error: psycopg.Error) -> str:
-    """Return the server's error message without quoted values."""
+    """Return the server's message without quoted values; where a user's function raised, its place alone."""
+    if error.diag.source_function in _RAISING:
+        place = _PLACE.search(error.diag.context or "")
+        where = f"{place[1]} (line {place[2]})" if place else "a function or trigger"
+        return f"{where} raised an error (SQLSTATE {error.sqlstate})"
     message = error.diag.message_primary or str(error) or type(error).__name__
     return redact_values(message, error.sqlstate)
 
