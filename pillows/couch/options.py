@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret
 from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
@@ -68,12 +68,34 @@ class JwtAuth(Options):
     token_file: Path
 
 
+def _to_plain_http_url(url: str) -> str:
+    """Return a base URL, without a `/` at its end.
+
+    Raises:
+        ValueError: it is not one, or has a password in it.
+    """
+    if stray := find_stray_password(url):
+        raise ValueError(f"{stray}; {STRAY_PASSWORD_REMEDY}, such as `auth: {{ password: ${{NAME}} }}`")
+    if not _is_http(url):
+        raise ValueError("needs a URL such as https://couch.example:6984")
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds a user or password; move them to `auth`, where they are never shown")
+    if parts.query or parts.fragment:
+        raise ValueError("holds a query or fragment; remove it")
+    return url.rstrip("/")
+
+
+#: The base URL of a server.
+HttpUrl = Annotated[str, AfterValidator(_to_plain_http_url)]
+
+
 class IamAuth(Options):
     """Get tokens from IBM Cloud IAM, for Cloudant."""
 
     type: Literal["iam"]
     apikey: Secret
-    url: str | None = None
+    url: HttpUrl | None = None
 
 
 Auth = Annotated[
@@ -111,8 +133,8 @@ class CouchConnection(Options):
     """
 
     type: Literal["couchdb"] = "couchdb"
-    url: str
-    other_urls: tuple[str, ...] = ()
+    url: HttpUrl
+    other_urls: tuple[HttpUrl, ...] = ()
     auth: Auth | None = None
     ca_bundle: Path | None = None
     client_cert: Path | None = None
@@ -131,22 +153,3 @@ class CouchConnection(Options):
         if isinstance(values, dict) and isinstance(urls := values.get("url"), list | tuple) and urls:
             return values | {"url": urls[0], "other_urls": tuple(urls[1:])}
         return values
-
-    @field_validator("other_urls")
-    @classmethod
-    def _plain_http_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(cls._a_plain_http_url(url) for url in urls)
-
-    @field_validator("url")
-    @classmethod
-    def _a_plain_http_url(cls, url: str) -> str:
-        if stray := find_stray_password(url):
-            raise ValueError(f"{stray}; {STRAY_PASSWORD_REMEDY}, such as `auth: {{ password: ${{NAME}} }}`")
-        if not _is_http(url):
-            raise ValueError("needs a URL such as https://couch.example:6984")
-        parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("holds a user or password; move them to `auth`, where they are never shown")
-        if parts.query or parts.fragment:
-            raise ValueError("holds a query or fragment; remove it")
-        return url.rstrip("/")

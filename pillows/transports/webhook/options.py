@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from pillows.options import Duration, Options, OutputOptions, Secret, SecretUrl, Size
+from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
 from pillows.transports.webhook.encoder import decode_secret
 
 
 def _check_url(url: SecretUrl) -> SecretUrl:
     parts = urlsplit(url.get_secret_value())
+    stray = find_stray_password(url.get_secret_value())
+    if stray and ":" in parts.netloc:  # else it is a host, and the path has the `@`
+        remedy = STRAY_PASSWORD_REMEDY.partition(";")[0]
+        raise ValueError(f"{stray}; {remedy}, and an `@` of the path as %40; passwords belong into `headers`")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("needs a URL such as https://example.org/hook")
     if parts.username is not None or parts.password is not None:

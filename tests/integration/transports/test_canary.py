@@ -25,7 +25,8 @@ from pillows.pillow import Pillow
 from pillows.stages.filters import KeepAll, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
 from pillows.transports.base import Transport
-from pillows.transports.elasticsearch.options import ElasticsearchConnection, ElasticsearchOutput
+from pillows.transports.common.search.options import SearchOutput
+from pillows.transports.elasticsearch.options import ElasticsearchConnection
 from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from pillows.transports.postgres.options import PostgresOutput
 from pillows.transports.postgres.transport import PostgresTransport
@@ -185,7 +186,7 @@ def test_b8_sqlite_quotes_nothing_of_a_document(tmp_path: Path) -> None:
 
 
 def test_b8_elasticsearch_quotes_nothing_of_a_document(elasticsearch_url: str, es_prefix: str) -> None:
-    output = ElasticsearchOutput(index=f"{es_prefix}odd", mapping=MAPPING)
+    output = SearchOutput(index=f"{es_prefix}odd", mapping=MAPPING)
     connection = ElasticsearchConnection(hosts=[elasticsearch_url])
     transport = ElasticsearchTransport("t", KEY, connection, {"docs": output})
     names = [*MAPPING["properties"], "unmapped"]
@@ -208,18 +209,18 @@ def test_b8_user_code_in_each_place_of_a_pipeline_quotes_nothing() -> None:
     def raising(subject: Any, *_: Any) -> Any:
         document = subject.doc if isinstance(subject, Change) else subject
         try:
-            return {}[str(document)]
+            return dict[str, Any]()[str(document)]
         except KeyError as error:
             raise ValueError(f"because of {document}") from error
 
-    places = {
+    places: dict[str, dict[str, Any]] = {
         "filter": {"filter": PythonFilter(raising)},
         "trigger": {"extract": raising},
         "transform": {"transform": PythonTransform(raising, ["docs"])},
     }
-    plain = {"filter": KeepAll(), "transform": PassThrough(["docs"])}
+    plain: dict[str, Any] = {"filter": KeepAll(), "transform": PassThrough(["docs"])}
     for stage, place in places.items():
-        pillow = Pillow(name="p", outputs=["docs"], **(plain | place))  # type: ignore[arg-type]
+        pillow = Pillow(name="p", outputs=["docs"], **(plain | place))
         for each in Canaries(4).documents(["a", "b"], "docs"):
             (row,) = each.rows["docs"]
             raw = msgspec.Raw(msgspec.json.encode(row))

@@ -422,8 +422,20 @@ def test_an_error_shows_no_secret(tmp_path):
             "    type: sqlite\n    path: /var/lib/pillowd/reports.sqlite",
             '    type: postgres\n    dsn: "postgresql://u:PASSWORD@pg.example/db"',
         ),
+        (
+            "url: https://couch.example:6984",
+            'url: ["https://a.example:6984", "https://u:PASSWORD@couch.example:6984"]',
+        ),
+        (
+            "url: https://couch.example:6984",
+            'url: https://c.example\n    auth: { type: iam, apikey: k, url: "https://u:PASSWORD@iam" }',
+        ),
+        (
+            "    type: sqlite\n    path: /var/lib/pillowd/reports.sqlite",
+            '    type: webhook\n    url: "https://u:PASSWORD@hook.example/in"',
+        ),
     ],
-    ids=["couchdb", "elasticsearch", "postgres"],
+    ids=["couchdb", "elasticsearch", "postgres", "nodes", "iam", "webhook"],
 )
 def test_d2_an_unescaped_password_is_refused_and_not_shown(tmp_path, password, old, new):
     if "postgres" in new and ("#" in password or "?" in password):
