@@ -45,4 +45,9 @@ class SearchMirror(MirrorSupport):
 
     def make_output(self, name: str) -> Mapping[str, Any]:
         """Return an index of that name for documents of any shape."""
-        return {"index": name, "mapping": {"date_detection": False}, "settings": self.SETTINGS}
+        return {
+            "index": name,
+            "mapping": {"date_detection": False},
+            "settings": self.SETTINGS,
+            "on_misfit": "unindexed",
+        }

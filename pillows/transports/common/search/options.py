@@ -65,11 +65,14 @@ class SearchOutput(OutputOptions):
             `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under
             its id, hidden from searches through the alias.
         tombstone_ttl: when tombstones are removed.
+        on_misfit: what happens to a document with a field that the mapping refuses: `dead_letter`; or
+            `unindexed`, where that field moves into `pillowd_unindexed`, which is kept but not searched, and
+            the others are indexed.
         many: not supported; rejected with an explanation.
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("index",)
-    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl"})
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl", "on_misfit"})
 
     index: str
     mapping: Mapping[str, Any] = {}
@@ -77,6 +80,10 @@ class SearchOutput(OutputOptions):
     pipeline: str | None = None
     deletes: Literal["hard", "tombstone"] = "hard"
     tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
+    # Older digests of pipelines have no such key.
+    on_misfit: Literal["dead_letter", "unindexed"] = Field(
+        default="dead_letter", exclude_if=lambda choice: choice == "dead_letter"
+    )
     many: bool = False
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:

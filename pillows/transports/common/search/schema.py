@@ -29,6 +29,7 @@ from pillows.errors import ConfigError, RetryableError
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import DELETED_AT
 from pillows.transports.common.search.errors import get_cause, translate_errors
+from pillows.transports.common.search.misfits import UNINDEXED, UNINDEXED_MAPPING
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
 
 _OWNER = "pillowd"
@@ -165,7 +166,7 @@ class OwnedIndex:
             if created:
                 self._create(shown=shown)
             else:
-                self._complete(found[self.spec.name]["aliases"], shown=shown)
+                self._complete(found[self.spec.name], shown=shown)
             epochs = [owner["epoch"] for owner in map(_get_owner, found.values()) if "epoch" in owner]
             return IndexState(
                 epoch=max(epochs, default=None), empty=created or self._is_empty(), created=created
@@ -210,7 +211,8 @@ class OwnedIndex:
         if self.output.pipeline or pipelines - {"_none"}:
             return "an ingest pipeline changes its documents"
         modes = settings.get("index.mapping.source.mode", ""), settings.get("index.mode", "standard")
-        if source or modes[0] in ("synthetic", "disabled") or modes[1] != "standard":
+        is_derived = settings.get("index.derived_source.enabled") == "true"  # OpenSearch's name for it
+        if is_derived or source or modes[0] in ("synthetic", "disabled") or modes[1] != "standard":
             return "its `_source` isn't stored as it was sent"
         return ""
 
@@ -272,6 +274,10 @@ class OwnedIndex:
                 f"There is no ingest pipeline {name!r}.", remedy="create it, or correct `pipeline`"
             ) from error
 
+    def _make_unindexed(self) -> dict[str, Any]:
+        """Return the field for what does not fit. The digest is without it: it can be added at any time."""
+        return {UNINDEXED: UNINDEXED_MAPPING} if self.output.on_misfit == "unindexed" else {}
+
     def _make_owner(self) -> dict[str, Any]:
         return {"format": _FORMAT, "pillow": self._key.pillow, "source": self._key.source}
 
@@ -280,12 +286,13 @@ class OwnedIndex:
         aliases: dict[str, Any] = {self.spec.write_alias: {}}
         if not shown:
             aliases[self.spec.alias] = self.spec.alias_properties
+        properties = {**self.spec.mapping.get("properties", {}), **self._make_unindexed()}
         try:
             self._change(
                 "PUT",
                 self._path(),
                 {
-                    "mappings": {**self.spec.mapping, "_meta": meta},
+                    "mappings": {**self.spec.mapping, "properties": properties, "_meta": meta},
                     "settings": self.spec.settings,
                     "aliases": aliases,
                 },
@@ -297,10 +304,13 @@ class OwnedIndex:
                 ) from error
             raise
 
-    def _complete(self, aliases: Mapping[str, Any], *, shown: bool) -> None:
-        """Give an existing index the aliases that it lacks."""
+    def _complete(self, index: Mapping[str, Any], *, shown: bool) -> None:
+        """Give an existing index the aliases that it lacks, and the field for what does not fit."""
+        properties = self._make_unindexed()
+        if not properties.keys() <= index["mappings"].get("properties", {}).keys():
+            self._change("PUT", self._path("_mapping"), {"properties": properties})
         actions: list[Mapping[str, Any]] = []
-        if self.spec.write_alias not in aliases:
+        if self.spec.write_alias not in index["aliases"]:
             actions.append({"add": {"index": self.spec.name, "alias": self.spec.write_alias}})
         if not shown:
             actions.append(self._make_alias_action())

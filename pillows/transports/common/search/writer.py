@@ -36,6 +36,7 @@ from pillows.transports.common.search.errors import (
     parse_stored_version,
     translate_errors,
 )
+from pillows.transports.common.search.misfits import MAX_ROUNDS, Misfit, put_back, set_aside
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
 from pillows.transports.common.search.schema import VISIBLE, IndexSpec, OwnedIndex
 
@@ -61,6 +62,21 @@ _SCROLL = "5m"
 _GZIP_LEVEL = 1
 
 Conflict = tuple[Operation, Mapping[str, Any]]
+
+
+class _Pending:
+    """What is left to be done for the operations of one call.
+
+    Attributes:
+        result: gets the outcomes that are final.
+        conflicts: operations that were refused for their version, each with its item of the answer.
+        misfits: writes that the mapping refused, each with the reason.
+    """
+
+    def __init__(self, result: BulkResult) -> None:
+        self.result = result
+        self.conflicts: list[Conflict] = []
+        self.misfits: list[tuple[Operation, str]] = []
 
 
 def make_bulk_path(spec: IndexSpec) -> str:
@@ -102,6 +118,7 @@ class IndexWriter:
         if connection.compress:
             self._headers["content-encoding"] = "gzip"
         self._tombstones = index.output.deletes == "tombstone"
+        self._keeps_misfits = index.output.on_misfit == "unindexed"
         self._alias = index.spec.write_alias
         self._path = make_bulk_path(index.spec)
         self._read_path = f"/{quote(index.spec.name, safe='')}"
@@ -166,19 +183,38 @@ class IndexWriter:
         return int(time.time() * 1000) if self._tombstones else None
 
     def _write(self, operations: Sequence[Operation], result: BulkResult) -> None:
-        conflicts: list[Conflict] = []
+        pending = _Pending(result)
         with translate_errors():
-            for request in cut_requests(operations, self._max_request):
-                self._send_in_halves(request, result, conflicts)
-        if conflicts:
-            self._look_up(conflicts, result)
+            self._send_all(operations, pending)
+            for rounds in range(
+                MAX_ROUNDS + 2
+            ):  # each moves a field at least, the last ones all that are left
+                if not pending.misfits:
+                    break
+                self._keep_misfits(pending, rounds)
+        if pending.conflicts:
+            self._look_up(pending.conflicts, result)
 
-    def _send_in_halves(
-        self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]
-    ) -> None:
-        send_in_halves(request, lambda part: self._send(part, result, conflicts), is_document_at_fault)
+    def _keep_misfits(self, pending: _Pending, rounds: int) -> None:
+        """Write documents without the fields that do not fit."""
+        misfits, pending.misfits = pending.misfits, []
+        kept: list[Operation] = []
+        for operation, reason in misfits:
+            smaller = set_aside(Misfit(operation, reason, rounds))
+            if smaller is None:
+                pending.result.dead[operation.id] = reason
+            else:
+                kept.append(smaller)
+        self._send_all(kept, pending)
 
-    def _send(self, request: Sequence[Operation], result: BulkResult, conflicts: list[Conflict]) -> None:
+    def _send_all(self, operations: Sequence[Operation], pending: _Pending) -> None:
+        for request in cut_requests(operations, self._max_request):
+            self._send_in_halves(request, pending)
+
+    def _send_in_halves(self, request: Sequence[Operation], pending: _Pending) -> None:
+        send_in_halves(request, lambda part: self._send(part, pending), is_document_at_fault)
+
+    def _send(self, request: Sequence[Operation], pending: _Pending) -> None:
         try:
             answer = self._client.call(
                 "POST",
@@ -191,9 +227,9 @@ class IndexWriter:
             if len(request) > 1 or not is_document_at_fault(error):
                 raise
             (operation,) = request
-            result.dead[operation.id] = describe_rejection(error, len(operation.body))
+            pending.result.dead[operation.id] = describe_rejection(error, len(operation.body))
         else:
-            self._sort(request, answer, result, conflicts)
+            self._sort(request, answer, pending)
 
     def _compress(self, body: bytes) -> bytes:
         """Return the body as it is sent. A client would compress in the hub's thread, and so block it."""
@@ -201,13 +237,7 @@ class IndexWriter:
             return body
         return self._compressor.run(gzip.compress, body, _GZIP_LEVEL)
 
-    def _sort(
-        self,
-        request: Sequence[Operation],
-        answer: Mapping[str, Any],
-        result: BulkResult,
-        conflicts: list[Conflict],
-    ) -> None:
+    def _sort(self, request: Sequence[Operation], answer: Mapping[str, Any], pending: _Pending) -> None:
         if not answer["errors"] and not any(map(_removes, request)):
             return
         too_large: list[Operation] = []
@@ -215,17 +245,19 @@ class IndexWriter:
             (item,) = wrapped.values()
             outcome = classify(item["status"], item)
             if outcome is ItemVerdict.APPLIED:
-                result.removed += operation.removes and item["status"] < 300
+                pending.result.removed += operation.removes and item["status"] < 300
             elif outcome is ItemVerdict.REFUSED:
-                conflicts.append((operation, item))
+                pending.conflicts.append((operation, item))
             elif exceeds_memory_limit(item) and len(request) > 1:
                 too_large.append(operation)  # for one node, together with the others
+            elif outcome is ItemVerdict.DEAD and self._keeps_misfits and not operation.removes:
+                pending.misfits.append((operation, describe_cause(item)))
             else:
-                self._record(operation, outcome, item, result)
+                self._record(operation, outcome, item, pending.result)
 
         middle = (len(too_large) + 1) // 2
         for part in filter(None, (too_large[:middle], too_large[middle:])):
-            self._send_in_halves(part, result, conflicts)
+            self._send_in_halves(part, pending)
 
     def _record(
         self, operation: Operation, outcome: ItemVerdict, item: Mapping[str, Any], result: BulkResult
@@ -295,9 +327,14 @@ class IndexWriter:
             held = self._read_sources([operation.id for operation in request])
             for operation in request:
                 version, source = held.get(operation.id, (None, None))
-                if version == operation.write_version and not is_same_value(source, operation.read_source()):
+                if version == operation.write_version and not self._is_same(source, operation.read_source()):
                     altered.add(operation.id)
         return altered
+
+    def _is_same(self, stored: Any, wanted: Any) -> bool:
+        if is_same_value(stored, wanted):
+            return True
+        return self._keeps_misfits and is_same_value(put_back(stored), wanted)
 
     def _read_sources(self, ids: Sequence[str]) -> dict[str, tuple[int, Any]]:
         """Return id -> leaf version and source of the ids that have a document."""
