@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 from gevent.event import Event
@@ -40,8 +41,11 @@ from daemon.verification.command import VerifyCommand
 from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
 from pillows.feed.shared.pool import FeedPool
-from pillows.observer import CompositeObserver
+from pillows.observer import CompositeObserver, Observer
 from pillows.runtime.status import TailStatus
+
+if TYPE_CHECKING:
+    from daemon.metrics.metrics import Metrics
 
 #: How long the start waits for a command that briefly holds the state directory.
 _LOCK_SECONDS = 5.0
@@ -91,6 +95,7 @@ class Daemon:
         self._taps = Taps(clock)
         self._notifier = Notifier(source.environ, clock)
         self._trimmer = Trimmer()
+        self._metrics: Metrics | None = None
         self._history = StateHistory(clock)
         self._transports = TransportFacts(clock)
 
@@ -155,9 +160,14 @@ class Daemon:
                 self._clock.wait(self._signals.stop, _DRAIN_STEP_SECONDS)
 
     def _open_services(self, stack: ExitStack, state: StateDir) -> Services:
-        observer = CompositeObserver(
-            [LogObserver(), self._history, self._transports, self._events, self._taps]
-        )
+        observers: list[Observer] = [LogObserver(), self._history, self._transports, self._events, self._taps]
+        if self._listens:
+            from daemon.metrics.metrics import Metrics  # noqa: PLC0415  without a listener nobody reads them
+
+            self._metrics = Metrics(self._clock, self._config.daemon.state_dir)
+            stack.enter_context(self._metrics.sampler.running())
+            observers.append(self._metrics.observer)
+        observer = CompositeObserver(observers)
         feeds = stack.enter_context(closing(FeedPool(clock=self._clock, observer=observer)))
         return Services(
             store=state.store,
@@ -201,11 +211,20 @@ class Daemon:
         path = self._config.daemon.control.path
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         stack.enter_context(ControlServer(path, api.calls))
-        # Until the command speaks HTTP, only what is configured is opened.
-        if not any(self._config.root.find(("daemon", name)) for name in ("http", "admin")):
+        if not self._listens:
             return
+        if self._metrics is not None:
+            from daemon.metrics.facts import collect_facts  # noqa: PLC0415  as above
+
+            self._metrics.attach(collect_facts(api, services.feeds, reloader), supervisor.keys)
+            api.render_metrics = self._metrics.render
         listeners = Listeners(api, self._clock, self._logs.redactor)
         api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
+
+    @property
+    def _listens(self) -> bool:
+        """Whether a listener is to be opened: until the command speaks HTTP, only what is configured is."""
+        return any(self._config.root.find(("daemon", name)) for name in ("http", "admin"))
 
     def _each_tick(self, supervisor: Supervisor, reloader: Reloader) -> None:
         self._logs.flush()

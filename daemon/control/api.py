@@ -45,6 +45,7 @@ class ControlApi:
         tails: the tails that can be named.
         clock: for ages and timestamps.
         requests: the number of HTTP requests by operation, method and status.
+        render_metrics: returns the metrics' media type and text for an `Accept` header; None without any.
         calls: what a client can call, by name.
     """
 
@@ -68,6 +69,7 @@ class ControlApi:
         self.events: EventSource | None = None
         self.taps: Taps | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
+        self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
         self.config_digest = ""
         self.calls: Mapping[str, Callable[..., Any]] = {
             "ping": lambda: "pillowd",

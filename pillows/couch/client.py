@@ -5,6 +5,7 @@ Nothing is retried here: only the caller knows what must not be read twice.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,11 +22,18 @@ from ibmcloudant.cloudant_v1 import CloudantV1
 from pillows.clock import Clock, SystemClock
 from pillows.couch.auth import Authenticator, create_authenticator
 from pillows.couch.cloudant import create_cloudant
-from pillows.couch.errors import ForbiddenError, RefusedError, RejectedError, ServerError, classify
+from pillows.couch.errors import (
+    ForbiddenError,
+    RefusedError,
+    RejectedError,
+    ServerError,
+    classify,
+    outcome_of,
+)
 from pillows.couch.exception_chain import is_connect_failure, is_untrusted_certificate
 from pillows.couch.explain import explain_failure, explain_page
 from pillows.couch.http.response import ActivityMonitor, StreamingResponse, UnreadableError
-from pillows.couch.http.session import create_session
+from pillows.couch.http.session import count_open, create_session
 from pillows.couch.http.trust import find_trusted_certificates
 from pillows.couch.login_throttle import LoginThrottle
 from pillows.couch.nodes import Nodes
@@ -73,6 +81,9 @@ class CouchClient:
     Args:
         connection: address, credentials and timeouts.
         clock: for the age of tokens.
+
+    Attributes:
+        outcomes: what became of its requests (`pillows.couch.errors.outcome_of`, or `ok`) -> how many.
     """
 
     def __init__(self, connection: CouchConnection, *, clock: Clock | None = None) -> None:
@@ -80,6 +91,7 @@ class CouchClient:
         self.clock = clock or SystemClock()
         self._throttle = LoginThrottle(self.clock)
         self._users = 0
+        self.outcomes: Counter[str] = Counter()
         self._http = create_session(connection)
         self._nodes = Nodes(connection.urls, self.clock)
         self._trusted = find_trusted_certificates(connection.ca_bundle)
@@ -101,6 +113,11 @@ class CouchClient:
         self._users -= 1
         if self._users <= 0:
             self.close()
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open, idle ones included."""
+        return count_open(self._http)
 
     @property
     def is_used(self) -> bool:
@@ -279,6 +296,15 @@ class CouchClient:
         raise failure or RetryableError("No node takes requests.")
 
     def _send_to(self, url: str, request: _Request, headers: dict[str, str]) -> requests.Response:
+        try:
+            response = self._exchange(url, request, headers)
+        except PillowError as error:
+            self.outcomes[outcome_of(error)] += 1
+            raise
+        self.outcomes["ok"] += 1
+        return response
+
+    def _exchange(self, url: str, request: _Request, headers: dict[str, str]) -> requests.Response:
         timeouts = self.connection.timeouts
         with self.translate_errors(url):
             response = self._http.request(

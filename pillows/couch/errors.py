@@ -138,3 +138,15 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
+
+
+def outcome_of(error: PillowError) -> str:
+    """Return what became of a request, as a metric counts it.
+
+    Returns:
+        `refused`: the server denies access, or rejects the request. `throttled`: it asked us to slow down.
+        `retry`: anything that may pass.
+    """
+    if isinstance(error, ThrottledError):
+        return "throttled"
+    return "refused" if isinstance(error, AccessError | RejectedError) else "retry"

@@ -10,8 +10,10 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Sequence
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from weakref import WeakSet
 
 import gevent
 import requests
@@ -49,6 +51,12 @@ def bound_answers(http: requests.Session) -> None:
     adapter = _Adapter(pool_connections=1, pool_maxsize=_POOL_CONNECTIONS, max_retries=0)
     http.mount("http://", adapter)
     http.mount("https://", adapter)
+
+
+def count_open(http: requests.Session) -> int:
+    """Return the number of open connections of a session of ours, idle ones included."""
+    adapters = {id(each): each for each in http.adapters.values() if isinstance(each, _Adapter)}
+    return sum(sock.fileno() >= 0 for each in adapters.values() for sock in list(each.sockets))
 
 
 class IgnoreNetrc(requests.auth.AuthBase):
@@ -114,7 +122,30 @@ def _is_idle_alive(sock: socket.socket | None) -> bool:
     return not poll.poll(0)
 
 
-class _Http(HTTPConnection):
+class _Counted:
+    """A connection whose open sockets are counted."""
+
+    sockets: WeakSet[socket.socket]
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc] # of the class beside
+        self.sockets.add(self.sock)  # type: ignore[attr-defined]
+
+
+class _CountedPool:
+    """A pool that tells its connections where their sockets are counted."""
+
+    def __init__(self, *args: Any, sockets: WeakSet[socket.socket], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sockets = sockets
+
+    def _new_conn(self) -> Any:
+        connection = super()._new_conn()  # type: ignore[misc] # of the class beside
+        connection.sockets = self._sockets
+        return connection
+
+
+class _Http(_Counted, HTTPConnection):
     response_class = BoundedResponse
 
     @property
@@ -125,7 +156,7 @@ class _Http(HTTPConnection):
         return _open(self, self.port or 80)
 
 
-class _Https(HTTPSConnection):
+class _Https(_Counted, HTTPSConnection):
     response_class = BoundedResponse
 
     @property
@@ -136,25 +167,33 @@ class _Https(HTTPSConnection):
         return _open(self, self.port or 443)
 
 
-class _HttpPool(HTTPConnectionPool):
+class _HttpPool(_CountedPool, HTTPConnectionPool):
     ConnectionCls = _Http
 
 
-class _HttpsPool(HTTPSConnectionPool):
+class _HttpsPool(_CountedPool, HTTPSConnectionPool):
     ConnectionCls = _Https
 
 
 class _Adapter(HTTPAdapter):
-    """requests' transport with TCP keep-alive and with connections that may be interrupted."""
+    """requests' transport with TCP keep-alive and with connections that may be interrupted.
+
+    Attributes:
+        sockets: those that were connected and are still in use.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.sockets: WeakSet[socket.socket] = WeakSet()
+        super().__init__(**settings)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         options = [*HTTPConnection.default_socket_options, *SOCKET_OPTIONS]
         super().init_poolmanager(*args, **kwargs, socket_options=options)
-        _use_our_pools(self.poolmanager)
+        _use_our_pools(self.poolmanager, self.sockets)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> PoolManager:
         manager: PoolManager = super().proxy_manager_for(proxy, **kwargs)
-        _use_our_pools(manager)
+        _use_our_pools(manager, self.sockets)
         return manager
 
     def close(self) -> None:
@@ -166,5 +205,9 @@ class _Adapter(HTTPAdapter):
         super().close()
 
 
-def _use_our_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+def _use_our_pools(manager: PoolManager, sockets: WeakSet[socket.socket]) -> None:
+    pools: Any = {
+        "http": partial(_HttpPool, sockets=sockets),
+        "https": partial(_HttpsPool, sockets=sockets),
+    }
+    manager.pool_classes_by_scheme = pools

@@ -79,6 +79,10 @@ class FeedPool:
         self._shared = {key: shared for key, shared in self._shared.items() if shared.readers}
         self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
+    def find_client(self, connection: CouchConnection) -> CouchClient | None:
+        """Return the client of a connection that is in use."""
+        return self._clients.get(connection)
+
     def close(self) -> None:
         """Close every connection."""
         for couch in self._clients.values():

@@ -1,0 +1,107 @@
+"""Where the metrics are read that are not counted: states, connections, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from checkpoints import TailKey
+from daemon.config.models import Config
+from daemon.control.api import ControlApi
+from daemon.reload.reloader import Reloader, ReloadRecord
+from pillows.couch.options import CouchConnection
+from pillows.feed.shared.pool import FeedPool
+from pillows.runtime.status import TailStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TailLabels:
+    """The labels of one tail.
+
+    Attributes:
+        connection: the connection of its source.
+        source: the database.
+        transports: the names of its transports.
+        verifies: whether its targets are compared with the source on a schedule.
+    """
+
+    connection: str
+    source: str
+    transports: tuple[str, ...]
+    verifies: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionFacts:
+    """What became of the requests to one source.
+
+    Attributes:
+        open: connections that are open.
+        outcomes: outcome -> number of requests.
+    """
+
+    open: int
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Where the metrics are read that are not counted.
+
+    Attributes:
+        statuses: returns the status of every tail.
+        labels_of: returns the labels of a tail; None if the configuration does not have it.
+        connections: returns name -> facts of each connection to a source.
+        reload: returns the outcome of the reloads so far.
+        requests: (operation, method, status) -> number of requests to the HTTP API.
+    """
+
+    statuses: Callable[[], Sequence[TailStatus]]
+    labels_of: Callable[[TailKey], TailLabels | None]
+    connections: Callable[[], Mapping[str, ConnectionFacts]]
+    reload: Callable[[], ReloadRecord]
+    requests: Mapping[tuple[str, str, int], int]
+
+
+def collect_facts(api: ControlApi, feeds: FeedPool | None, reloader: Reloader) -> Facts:
+    """Return where a running daemon has them.
+
+    Args:
+        api: has the states, and counts its requests.
+        feeds: has the clients of the sources.
+        reloader: has the configuration in effect.
+    """
+    return Facts(
+        statuses=lambda: api.snapshots.get().statuses,
+        labels_of=lambda tail: describe_tail(reloader.config, tail),
+        connections=lambda: describe_connections(reloader.config, feeds),
+        reload=lambda: reloader.record,
+        requests=api.requests,
+    )
+
+
+def describe_tail(config: Config, key: TailKey) -> TailLabels | None:
+    """Return the labels of a tail; None if the configuration does not have it."""
+    settings = config.tails.get(key.pillow)
+    if settings is None or key.source != f"{settings.source.connection}/{settings.source.database}":
+        return None
+    return TailLabels(
+        connection=settings.source.connection,
+        source=settings.source.database,
+        transports=tuple(entry.name for entry in settings.transport),
+        verifies=settings.verify.every is not None,
+    )
+
+
+def describe_connections(config: Config, feeds: FeedPool | None) -> Mapping[str, ConnectionFacts]:
+    """Return name -> facts of each connection that a pillow reads from."""
+    found = {}
+    for name in sorted({settings.source.connection for settings in config.tails.values()}):
+        options = config.connections[name].options
+        client = None
+        if feeds is not None and isinstance(options, CouchConnection):
+            client = feeds.find_client(options)
+        found[name] = ConnectionFacts(
+            open=client.open_connections if client else 0, outcomes=client.outcomes if client else {}
+        )
+    return found

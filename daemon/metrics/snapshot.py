@@ -1,0 +1,159 @@
+"""Families that are made for each scrape, from the state of the tails and of the connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from checkpoints import TailKey
+from daemon.metrics.catalogue import OUTCOMES, STATES
+from daemon.metrics.facts import ConnectionFacts, TailLabels
+from daemon.metrics.families import new_family
+from daemon.reload.reloader import ReloadRecord
+from pillows.clock import Clock
+from pillows.runtime.status import State, TailStatus
+
+
+class StatusCollector(Collector):
+    """The families that say in which state the tails are.
+
+    Args:
+        statuses: returns the status of every tail.
+        labels_of: returns the labels of a tail; None if the configuration does not have it.
+        clock: for the times of what has an age.
+    """
+
+    def __init__(
+        self,
+        statuses: Callable[[], Sequence[TailStatus]],
+        labels_of: Callable[[TailKey], TailLabels | None],
+        clock: Clock,
+    ) -> None:
+        self._statuses = statuses
+        self._labels_of = labels_of
+        self._clock = clock
+        self._began_at = clock.wall()
+
+    def collect(self) -> Iterator[Family]:
+        """Yield each family."""
+        statuses = self._statuses()
+        yield self._pillow_info(statuses)
+        yield _states(statuses)
+        now = self._clock.wall()
+        read: Mapping[str, Callable[[TailStatus], float | None]] = {
+            "pillowd_lag_changes": lambda status: status.pending,
+            "pillowd_lag_seconds": lambda status: status.lag_seconds,
+            "pillowd_source_last_byte_timestamp_seconds": lambda status: self._since(
+                now, status.last_byte_age_seconds
+            ),
+            "pillowd_checkpoint_last_success_timestamp_seconds": lambda status: self._since(
+                now, status.checkpoint_age_seconds
+            ),
+            "pillowd_dead_letters": lambda status: status.dead_letters,
+            "pillowd_restarts_total": lambda status: status.restarts,
+            "pillowd_epoch": lambda status: status.epoch,
+            "pillowd_pass_ratio": pass_ratio,
+        }
+        for name, value_of in read.items():
+            family = new_family(name)
+            for status in statuses:
+                value = value_of(status)
+                if value is not None:
+                    family.add_metric([status.pillow], value)
+            yield family
+
+    def _since(self, now: float, age_seconds: float | None) -> float:
+        return self._began_at if age_seconds is None else now - age_seconds
+
+    def _pillow_info(self, statuses: Sequence[TailStatus]) -> Family:
+        family = new_family("pillowd_pillow_info")
+        for status in statuses:
+            labels = self._labels_of(TailKey(status.pillow, status.source))
+            if labels is not None:
+                family.add_metric([status.pillow, labels.connection, labels.source], 1)
+        return family
+
+
+def _states(statuses: Sequence[TailStatus]) -> Family:
+    family = new_family("pillowd_tails")
+    for status in statuses:
+        for state in STATES:
+            family.add_metric([status.pillow, state], int(status.state == state))
+    return family
+
+
+def pass_ratio(status: TailStatus) -> float | None:
+    """Return how much of the running pass is done; 1 when none is running, None if that is not known.
+
+    A reset sets the number of changes to 0, so it is that of the pass.
+    """
+    if status.pass_number is None:
+        return 1.0 if status.state is State.LIVE or status.epoch is not None else None
+    if status.pending is None:
+        return None
+    total = status.changes + status.pending
+    return status.changes / total if total else 1.0
+
+
+class SourceCollector(Collector):
+    """The families of the sources.
+
+    Args:
+        connections: returns name -> facts of each connection to a source.
+    """
+
+    def __init__(self, connections: Callable[[], Mapping[str, ConnectionFacts]]) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterator[Family]:
+        """Yield each family."""
+        connections = self._connections()
+        opened = new_family("pillowd_source_connections")
+        requests = new_family("pillowd_source_requests_total")
+        for name, facts in connections.items():
+            opened.add_metric([name], facts.open)
+            for outcome in OUTCOMES:
+                requests.add_metric([name, outcome], facts.outcomes.get(outcome, 0))
+        yield opened
+        yield requests
+
+
+class RequestCollector(Collector):
+    """The family of the requests to the HTTP API.
+
+    Args:
+        requests: (operation, method, status) -> how many; counted by the listeners.
+    """
+
+    def __init__(self, requests: Mapping[tuple[str, str, int], int]) -> None:
+        self._requests = requests
+
+    def collect(self) -> Iterator[Family]:
+        """Yield the family."""
+        family = new_family("pillowd_http_requests_total")
+        for (operation, method, status), count in sorted(self._requests.items()):
+            family.add_metric([operation, method, str(status)], count)
+        yield family
+
+
+class ReloadCollector(Collector):
+    """The families of the configuration.
+
+    Args:
+        reload: returns the outcome of the reloads so far.
+    """
+
+    def __init__(self, reload: Callable[[], ReloadRecord]) -> None:
+        self._reload = reload
+
+    def collect(self) -> Iterator[Family]:
+        """Yield each family."""
+        facts = self._reload()
+        successful = new_family("pillowd_config_last_reload_successful")
+        successful.add_metric([], int(facts.successful))
+        yield successful
+        succeeded_at = new_family("pillowd_config_last_reload_success_timestamp_seconds")
+        succeeded_at.add_metric([], facts.succeeded_at)
+        yield succeeded_at

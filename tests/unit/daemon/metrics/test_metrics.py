@@ -1,0 +1,92 @@
+"""What is rendered is what the catalogue says, piece by piece."""
+
+from __future__ import annotations
+
+import gevent
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from checkpoints import TailKey
+from daemon.metrics.catalogue import CATALOGUE, CONFIGURED
+from daemon.reload.reloader import ReloadRecord
+from tests.unit.daemon.metrics.conftest import KEY, LABELS, Scrape
+
+
+def use_everything(scrape: Scrape) -> None:
+    """Give the series a value that are not there before."""
+    scrape.metrics.observer.verified(KEY, differences={name: {} for name in LABELS.transports})
+    for name in LABELS.transports:
+        scrape.metrics.observer.write(KEY, transport=name, documents={}, size_bytes=0, seconds=0)
+    scrape.requests["get_metrics", "GET", 200] += 1
+
+
+def test_every_family_of_the_catalogue_is_there_with_its_type_help_and_labels(scrape: Scrape) -> None:
+    use_everything(scrape)
+    found = {}
+    for family in parse_text(scrape.text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        if not name.startswith("process_"):
+            found[name] = family
+    assert found.keys() == CATALOGUE.keys()
+    for name, family in found.items():
+        metric = CATALOGUE[name]
+        assert (family.type, family.documentation) == (metric.type, metric.help)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+            assert not sample.name.endswith("_created")
+            for label, values in metric.labels.items():
+                assert values == CONFIGURED or sample.labels[label] in values
+        if metric.buckets:
+            assert {s.labels["le"] for s in family.samples if "le" in s.labels} == {
+                *(str(bound) for bound in metric.buckets),
+                "+Inf",
+            }
+
+
+def test_every_value_of_a_label_is_there_from_the_beginning(scrape: Scrape) -> None:
+    late = {"pillowd_verify_differences"}
+    for name, metric in CATALOGUE.items():
+        for label, values in metric.labels.items():
+            if values != CONFIGURED and name not in late:
+                shown = {
+                    sample.labels[label]
+                    for family in parse_text(scrape.text)
+                    for sample in family.samples
+                    if sample.name == name
+                }
+                assert shown == set(values), name
+
+
+def test_who_asks_for_open_metrics_gets_them(scrape: Scrape) -> None:
+    media_type, text = scrape.metrics.render("application/openmetrics-text; version=1.0.0")
+    assert media_type.startswith("application/openmetrics-text")
+    assert text.endswith(b"# EOF\n")
+    assert text.count(b"# EOF") == 1
+    assert {family.name for family in parse_open(text.decode())} >= {"pillowd_changes", "pillowd_tails"}
+    assert scrape.metrics.render()[0] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_the_hub_turns_between_two_families(scrape: Scrape) -> None:
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    other = gevent.spawn(count)
+    scrape.metrics.render()
+    other.kill()
+    assert turns >= len(CATALOGUE)
+
+
+def test_names_of_the_configuration_are_escaped(scrape: Scrape) -> None:
+    scrape.start(TailKey('a"b\n', "couch/x"), LABELS)
+    assert r'pillowd_changes_total{pillow="a\"b\n"} 0.0' in scrape.text
+
+
+def test_the_configuration_that_runs_has_its_time(scrape: Scrape) -> None:
+    name = "pillowd_config_last_reload"
+    scrape.reload = ReloadRecord(successful=False, succeeded_at=950.0)
+    assert (scrape[f"{name}_successful{{}}"], scrape[f"{name}_success_timestamp_seconds{{}}"]) == (0, 950)
