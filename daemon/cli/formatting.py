@@ -23,6 +23,10 @@ _COLOURS = {
     State.FAILED: "red",
     State.STOPPED: "dim",
 }
+_STATUS_COLUMNS = (
+    *("pillow", "source", "state", ">behind", ">lag", ">changes/s", ">to go"),
+    *(">changes", ">saved", ">dead", ">restarts"),
+)
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 #: Characters shown of a token; tokens have up to 4 kB, and the beginning tells them apart.
@@ -40,6 +44,25 @@ def format_duration(seconds: float | None) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count}{unit}")
     return " ".join(parts[:2])
+
+
+def format_rate(per_second: float | None) -> str:
+    """Return a rate; with one decimal below ten, so that a slow pillow does not look idle."""
+    if per_second is None:
+        return "-"
+    if 0 < per_second < 0.05:
+        return "<0.1"
+    return f"{per_second:.1f}" if per_second < 9.95 and per_second % 1 else f"{per_second:,.0f}"
+
+
+def format_count(value: int | None) -> str:
+    """Return a number with its thousands grouped."""
+    return "-" if value is None else f"{value:,}"
+
+
+def format_state(state: State) -> str:
+    """Return a state in its colour."""
+    return f"[{_COLOURS[state]}]{state}[/]"
 
 
 def format_time(wall_seconds: float | None) -> str:
@@ -79,7 +102,7 @@ def new_table(*columns: str) -> Table:
 def format_status(status: Mapping[str, Any]) -> RenderableType:
     """Return the answer of the call `status`, for people."""
     pillows: Sequence[Mapping[str, Any]] = status["pillows"]
-    made = new_table("pillow", "source", "state", ">behind", ">changes", ">saved", ">dead", ">restarts")
+    made = new_table(*_STATUS_COLUMNS)
     for pillow in pillows:
         made.add_row(*_row(pillow))
     return Group(_format_headline(status), made, *_remarks(pillows))
@@ -99,7 +122,7 @@ def _format_headline(status: Mapping[str, Any]) -> str:
 
 def _row(pillow: Mapping[str, Any]) -> list[str]:
     state = State(pillow["state"])
-    shown = f"[{_COLOURS[state]}]{state}[/]"
+    shown = format_state(state)
     if pillow["pass_number"] is not None:
         shown += f" (pass {pillow['pass_number']})"
     saved = pillow["checkpoint_age_seconds"]
@@ -107,8 +130,11 @@ def _row(pillow: Mapping[str, Any]) -> list[str]:
         escape(pillow["pillow"]),
         escape(pillow["source"]),
         shown,
-        "-" if pillow["pending"] is None else f"{pillow['pending']:,}",
-        f"{pillow['changes']:,}",
+        format_count(pillow["pending"]),
+        format_duration(pillow["lag_seconds"]),
+        format_rate(pillow["changes_per_second"]),
+        format_duration(pillow["seconds_to_go"]) if state is State.CATCHING_UP else "-",
+        format_count(pillow["changes"]),
         "-" if saved is None else f"{format_duration(saved)} ago",
         str(pillow["dead_letters"]),
         str(pillow["restarts"]),

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from daemon.app import summary
-from daemon.cli.formatting import format_duration, format_status, format_time, shorten_seq
+from daemon.cli.formatting import format_duration, format_rate, format_status, format_time, shorten_seq
 from pillows.runtime.status import State, TailStatus
 
 
@@ -26,6 +26,28 @@ def test_moments_and_tokens() -> None:
     assert shorten_seq("7-g1AAAACZ0z0pU2Ynx2N2t") == "7-g1AAAACZ0z0pU2…"
     assert shorten_seq(7) == "7"
     assert shorten_seq(None) == "-"
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [(None, "-"), (0, "0"), (0.01, "<0.1"), (3.14, "3.1"), (4, "4"), (12_345.6, "12,346")],
+)
+def test_rates(per_second: float | None, text: str) -> None:
+    assert format_rate(per_second) == text
+
+
+def test_the_status_of_a_catch_up_has_rate_and_time_to_go() -> None:
+    status = TailStatus(
+        pillow="cases",
+        source="couch/cases",
+        state=State.CATCHING_UP,
+        pending=1_000_000,
+        lag_seconds=75.0,
+        changes_per_second=2_500.0,
+        seconds_to_go=400.0,
+    )
+    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(status)]})
+    assert "1,000,000   1m 15s       2,500   6m 40s" in text
 
 
 def shown(facts: dict[str, Any]) -> str:
