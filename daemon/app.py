@@ -206,6 +206,7 @@ class Daemon:
         details = Details(self._history, self._transports, lambda key: _name_transports(reloader.config, key))
         api.events = EventSource(api.snapshots.get, details.of, self._events, self._clock)
         api.taps = self._taps
+        api.reloader, api.logs = reloader, self._logs
         api.config_digest = digest_config(self._config)
         state.audit.close_unfinished()
         path = self._config.daemon.control.path

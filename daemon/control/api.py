@@ -6,7 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpoints import TailKey
 from daemon.control.checkpoints import CheckpointCalls
@@ -21,6 +21,10 @@ from daemon.streams.senders import EventSource
 from daemon.streams.taps import Taps
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
+
+if TYPE_CHECKING:  # commands on the files need neither
+    from daemon.logs.setup import Logs
+    from daemon.reload.reloader import Reloader
 
 #: Libraries whose versions a report of a defect needs.
 LIBRARIES = ("gevent", "greenlet", "requests", "urllib3", "psycopg", "elasticsearch", "pydantic", "flask")
@@ -42,6 +46,7 @@ class ControlApi:
         pillows, checkpoints, dead_letters, repair: the calls by concern.
         health: the checks of the running daemon; None without one.
         events, taps: what the running daemon streams; None without one.
+        reloader, logs: of the running daemon; None without one.
         tails: the tails that can be named.
         clock: for ages and timestamps.
         requests: the number of HTTP requests by operation, method and status.
@@ -68,6 +73,8 @@ class ControlApi:
         self.health = None if supervisor is None else Health(supervisor, clock)
         self.events: EventSource | None = None
         self.taps: Taps | None = None
+        self.reloader: Reloader | None = None
+        self.logs: Logs | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
         self.config_digest = ""

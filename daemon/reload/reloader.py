@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import cast
 
 import gevent
 import structlog
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from checkpoints import TailKey
+from checkpoints import StoreError, TailKey
+from checkpoints.files.blocking import call_safely
 from daemon.assembly.services import Services
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem
@@ -23,7 +25,7 @@ from daemon.reload.source import ConfigSource
 from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.supervised_tail import Run
 from daemon.supervision.supervisor import Supervisor
-from pillows.errors import ConfigError
+from pillows.errors import ConfigError, PillowError
 
 #: How often a reload looks whether the former runs of tails have ended.
 _STEP_SECONDS = 0.05
@@ -119,21 +121,16 @@ class Reloader:
     def reload(self) -> Reloaded:
         """Put the configuration into effect. Return when the former runs of its changed tails have ended.
 
+        The reload goes on if the calling greenlet is killed.
+
         Raises:
             ConfigErrors: it has problems, or needs a restart. Nothing has changed.
             ConfigError: it cannot be reloaded, or not now. Nothing has changed.
         """
-        with self._turn, self._notifier.reloading():
-            try:
-                self._check_ready()
-                candidate = prepare_candidate(self._source, self._in_effect, self._services, keep=True)
-            except BaseException as error:
-                self.record = ReloadRecord(successful=False, succeeded_at=self.record.succeeded_at)
-                _log_refusal(error)
-                raise
-            self._put_into_effect(candidate)
-            self.record = ReloadRecord(successful=True, succeeded_at=self._services.clock.wall())
-            return Reloaded(difference=candidate.difference, notes=candidate.notes)
+        reloaded, error = gevent.spawn(call_safely, self._reload).get()
+        if error is not None:
+            raise error
+        return cast("Reloaded", reloaded)
 
     def validate(self) -> Reloaded:
         """Return what a reload would do.
@@ -165,9 +162,22 @@ class Reloader:
         with self._turn:
             yield
 
+    def _reload(self) -> Reloaded:
+        with self._turn, self._notifier.reloading():
+            try:
+                self._check_ready()
+                candidate = prepare_candidate(self._source, self._in_effect, self._services, keep=True)
+            except BaseException as error:
+                self.record = ReloadRecord(successful=False, succeeded_at=self.record.succeeded_at)
+                _log_refusal(error)
+                raise
+            self._put_into_effect(candidate)
+            self.record = ReloadRecord(successful=True, succeeded_at=self._services.clock.wall())
+            return Reloaded(difference=candidate.difference, notes=candidate.notes)
+
     def _reload_quietly(self) -> None:
-        with suppress(ConfigError):  # the log has it
-            self.reload()
+        with suppress(PillowError, StoreError, OSError):  # the log has it
+            self._reload()
 
     def _check_ready(self) -> None:
         if self._stop.is_set():
