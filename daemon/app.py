@@ -33,7 +33,6 @@ from daemon.streams.notable_events import NotableEvents
 from daemon.streams.senders import EventSource
 from daemon.streams.taps import Taps
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.state_history import StateHistory
 from daemon.supervision.supervisor import Supervisor
 from daemon.supervision.transport_facts import TransportFacts
@@ -184,7 +183,7 @@ class Daemon:
             clock=self._clock,
             observer=services.observer,
             pauses=pauses,
-            policy=to_policy(options.restart),
+            policy=options.restart,
             stop_timeout_seconds=options.shutdown_timeout,
         )
 

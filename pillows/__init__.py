@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pillows.registry import register
     from pillows.stages.filters import Filter
     from pillows.stages.transforms import ChunkedTransform, Transform
-    from pillows.standalone.bulk_pusher import BulkPusher
+    from pillows.standalone.bulk_pusher import BulkOptions, BulkPusher
     from pillows.standalone.parallel_writer import ParallelWriter
     from pillows.transports.base import (
         AppendOnlyTransport,
@@ -54,6 +54,7 @@ __all__ = [
     "AppendOnlyTransport",
     "AwayError",
     "Batch",
+    "BulkOptions",
     "BulkPusher",
     "Change",
     "Checkpoint",
@@ -113,7 +114,7 @@ _MODULES = {
     "pillows.registry": ("register",),
     "pillows.stages.filters": ("Filter",),
     "pillows.stages.transforms": ("ChunkedTransform", "Transform"),
-    "pillows.standalone.bulk_pusher": ("BulkPusher",),
+    "pillows.standalone.bulk_pusher": ("BulkOptions", "BulkPusher"),
     "pillows.standalone.parallel_writer": ("ParallelWriter",),
     "pillows.transports.base": (
         "AppendOnlyTransport",

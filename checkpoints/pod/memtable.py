@@ -175,15 +175,11 @@ class MemTable:
             KeyError: the key is missing.
             TypeError: it cannot be a key.
         """
-        check_key(key)
-        with self.lock:
-            self._ensure_writable()
+        with self._changing(key):
             self._mark(key, self._segment_map.remove(key))
             self._forget_live(key)
             if self._hooks:
                 self._hooks.removed(key)
-            self.writes += 1
-        self._tell()
 
     def change(self, owner: ValueOwner, view: Any, change: Callable[[], T]) -> T:
         """Make a change in place, through a live value."""
@@ -205,12 +201,8 @@ class MemTable:
             KeyError: the key is missing.
             TypeError: it cannot be a key.
         """
-        check_key(key)
-        with self.lock:
-            self._ensure_writable()
+        with self._changing(key):
             self._mark(key, self._segment_map.segment_of(key))
-            self.writes += 1
-        self._tell()
 
     def segment_of(self, key: Key) -> int:
         """Return the segment in which the last change of a key must be written.
@@ -346,6 +338,16 @@ class MemTable:
         if requests is not None:
             wanted &= requests
         return sorted(wanted | set(range(files, max(wanted, default=-1) + 1)))
+
+    @contextmanager
+    def _changing(self, key: Key) -> Iterator[None]:
+        """Hold the lock for the change of a key, and tell afterwards that a sync may be due."""
+        check_key(key)
+        with self.lock:
+            self._ensure_writable()
+            yield
+            self.writes += 1
+        self._tell()
 
     def _tell(self) -> None:
         if not self._inside:

@@ -22,7 +22,6 @@ from daemon.process.systemd import Notifier
 from daemon.reload.candidate import Candidate, InEffect, prepare_candidate
 from daemon.reload.difference import Difference, overlap
 from daemon.reload.source import ConfigSource
-from daemon.supervision.restart_policy import to_policy
 from daemon.supervision.supervised_tail import Run
 from daemon.supervision.supervisor import Supervisor
 from pillows.errors import ConfigError, PillowError
@@ -194,7 +193,7 @@ class Reloader:
         self._logs.configure_level(new.config.logging.level)
         self._logs.redactor.learn(new.config)
         options = new.config.daemon
-        self._supervisor.set_limits(to_policy(options.restart), options.shutdown_timeout)
+        self._supervisor.set_limits(options.restart, options.shutdown_timeout)
         ending = self._exchange_tails(old, candidate)
         self._await_end(ending, options.shutdown_timeout + _KILL_SECONDS)
         if self._services.feeds is not None:

@@ -14,7 +14,8 @@ from gevent.event import Event
 from greenlet import GreenletExit
 
 from checkpoints import CheckpointMoved, TailKey
-from daemon.supervision.restart_policy import RestartPolicy, Restarts
+from daemon.config.models import RestartOptions
+from daemon.supervision.restart_policy import ACCESS_RETRY_SECONDS, STUCK_SECONDS, Restarts
 from daemon.tail_lookup import name_tail
 from pillows.clock import Clock
 from pillows.errors import AccessError, FatalError
@@ -72,7 +73,7 @@ class SupervisedTail:
         *,
         clock: Clock,
         observer: Observer,
-        policy: RestartPolicy,
+        policy: RestartOptions,
         jitter: Callable[[], float],
         stop_timeout_seconds: float,
     ) -> None:
@@ -114,7 +115,7 @@ class SupervisedTail:
         """Begin the next run only after these runs, of other tails, have ended."""
         self._predecessors += runs
 
-    def set_limits(self, policy: RestartPolicy, stop_timeout_seconds: float) -> None:
+    def set_limits(self, policy: RestartOptions, stop_timeout_seconds: float) -> None:
         """Use other limits from now on; see the class."""
         self._policy = policy
         self._restarts.set_policy(policy)
@@ -244,7 +245,7 @@ class SupervisedTail:
     def _kill_if_stuck(self, now: float, awake_since: float) -> None:
         ticked_at = self._tail.ticked_at if self._tail is not None else self._started_at
         silent_seconds = now - max(ticked_at, self._started_at, awake_since)
-        if silent_seconds > self._policy.stuck_seconds:
+        if silent_seconds > STUCK_SECONDS:
             self.kill(f"no sign of life for {silent_seconds:.0f} s")
 
     def _on_end(self, error: BaseException | None, now: float) -> None:
@@ -259,7 +260,7 @@ class SupervisedTail:
         elif isinstance(error, FatalError):
             self._set_state(State.FAILED, name_tail(str(error), self.key))
             if isinstance(error, AccessError):
-                self._start_at = now + self._policy.access_retry_seconds
+                self._start_at = now + ACCESS_RETRY_SECONDS
         else:
             self._on_crash(self._kill_reason or _summary(error), now)
 

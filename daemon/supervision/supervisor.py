@@ -10,8 +10,8 @@ import structlog
 from gevent.event import Event
 
 from checkpoints import TailKey
+from daemon.config.models import RestartOptions
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.restart_policy import RestartPolicy
 from daemon.supervision.supervised_tail import Run, SupervisedTail, TailFactory
 from pillows.clock import Clock
 from pillows.observer import Observer
@@ -48,7 +48,7 @@ class Supervisor:
         clock: Clock,
         observer: Observer,
         pauses: Pauses,
-        policy: RestartPolicy | None = None,
+        policy: RestartOptions | None = None,
         stop_timeout_seconds: float = 30.0,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -59,7 +59,7 @@ class Supervisor:
         self._ticked_at = self._awake_since = clock.monotonic()
         self._tails: dict[TailKey, SupervisedTail] = {}
         self._removed: dict[TailKey, SupervisedTail] = {}
-        self._policy = policy or RestartPolicy()
+        self._policy = policy or RestartOptions()
         self._stop_timeout_seconds = stop_timeout_seconds
         self._supervise = partial(SupervisedTail, clock=clock, observer=observer, jitter=jitter)
         for key, factory in factories.items():
@@ -100,7 +100,7 @@ class Supervisor:
         self._tails[key].wait_for(after)
         self.restart(key)
 
-    def set_limits(self, policy: RestartPolicy, stop_timeout_seconds: float) -> None:
+    def set_limits(self, policy: RestartOptions, stop_timeout_seconds: float) -> None:
         """Use other limits from now on, for every tail; see the class."""
         self._policy, self._stop_timeout_seconds = policy, stop_timeout_seconds
         for _, tail in self._all():

@@ -1,4 +1,4 @@
-"""The documents and outcomes of bulk writers."""
+"""The options, documents and outcomes of bulk writers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,40 @@ from typing import Any, Self
 import msgspec
 
 from pillows import strict_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkOptions:
+    """How documents are pushed in bulk.
+
+    Attributes:
+        threshold: documents in a bulk.
+        jobsbuffersizemax: bulks that may wait until one in flight is done.
+        max_bytes: bytes in a bulk; a single larger document goes alone.
+        max_age_seconds: a bulk that is not full is sent after so long.
+        max_in_flight: bulks in flight. 1 keeps the order of pushes. With more, the documents of one id keep
+            theirs.
+        max_tries: how often a bulk is tried before the error is raised to the caller; None: for ever.
+        on_conflict: `skip` (listed in the counts), `overwrite` with the revision that is there, or `fail`. Of
+            databases only.
+        create: create a missing database. Of databases only.
+
+    Raises:
+        ValueError: a number is too low.
+    """
+
+    threshold: int = 1000
+    jobsbuffersizemax: int = 10
+    max_bytes: int = 5 * 2**20
+    max_age_seconds: float = 1.0
+    max_in_flight: int = 1
+    max_tries: int | None = 8
+    on_conflict: str = "skip"
+    create: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.threshold, self.max_bytes, self.max_in_flight) < 1 or self.jobsbuffersizemax < 0:
+            raise ValueError("threshold, max_bytes and max_in_flight are at least 1")
 
 
 class BulkDocument(msgspec.Struct, frozen=True):

@@ -35,7 +35,7 @@ from pillows.observer import Observer
 from pillows.retry.backoff import Backoff
 from pillows.standalone.backends import get_backend, is_patched
 from pillows.standalone.bulk_couch import CouchBulkWriter
-from pillows.standalone.bulk_models import BulkDocument, BulkOutcome
+from pillows.standalone.bulk_models import BulkDocument, BulkOptions, BulkOutcome
 
 #: Conflicts and failures that are remembered by id; more are only counted.
 MAX_REMEMBERED = 10_000
@@ -85,16 +85,7 @@ class BulkPusher:
         target: URL of a database, with user and password if need be; or a function that writes a batch
             and returns what became of it (None: all written), raising `RetryableError` for what may
             succeed later.
-        threshold: documents in a bulk.
-        jobsbuffersizemax: bulks that may wait until one in flight is done.
-        max_bytes: bytes in a bulk; a single larger document goes alone.
-        max_age_seconds: a bulk that is not full is sent after so long.
-        max_in_flight: bulks in flight. 1 keeps the order of pushes. With more, the documents of one
-            id keep theirs.
-        max_tries: how often a bulk is tried before the error is raised to the caller; None: for ever.
-        on_conflict: `skip` (listed in the counts), `overwrite` with the revision that is there, or
-            `fail`. Of databases only.
-        create: create a missing database. Of databases only.
+        options: how the documents are pushed.
         clock: for waits.
         observer: is told of every bulk and every retry.
         name: what the observer is told as the pillow.
@@ -103,26 +94,17 @@ class BulkPusher:
     def __init__(
         self,
         target: str | _Write,
+        options: BulkOptions | None = None,
         *,
-        threshold: int = 1000,
-        jobsbuffersizemax: int = 10,
-        max_bytes: int = 5 * 2**20,
-        max_age_seconds: float = 1.0,
-        max_in_flight: int = 1,
-        max_tries: int | None = 8,
-        on_conflict: str = "skip",
-        create: bool = False,
         clock: Clock | None = None,
         observer: Observer | None = None,
         name: str = "bulk",
     ) -> None:
-        if min(threshold, max_bytes, max_in_flight) < 1 or jobsbuffersizemax < 0:
-            raise ValueError("threshold, max_bytes and max_in_flight are at least 1")
+        self._options = options = options or BulkOptions()
         self.counts = BulkCounts()
         self._clock = clock or SystemClock()
         self._observer = observer or Observer()
         self._tail = TailKey(name, "")
-        self._max_tries = max_tries
         self._backend = get_backend()
         self._couches: list[CouchBulkWriter] = []
         self._closed = False
@@ -132,17 +114,17 @@ class BulkPusher:
         self._error: BaseException | None = None
         self._pid = os.getpid()
         # Without validation: the limits of a configured batch are not those of a program.
-        options = BatchOptions.model_construct(
-            max_docs=threshold, max_bytes=max_bytes, linger=max_age_seconds
+        batch = BatchOptions.model_construct(
+            max_docs=options.threshold, max_bytes=options.max_bytes, linger=options.max_age_seconds
         )
-        max_queued = math.ceil(jobsbuffersizemax / max_in_flight)
+        max_queued = math.ceil(options.jobsbuffersizemax / options.max_in_flight)
 
         def make_pusher() -> Pusher[BulkDocument]:
-            write = partial(self._write_bulk, self._writer(target, on_conflict, create))
-            return Pusher(write, options, self._clock, backend=self._backend, max_queued=max_queued)
+            write = partial(self._write_bulk, self._make_writer(target))
+            return Pusher(write, batch, self._clock, backend=self._backend, max_queued=max_queued)
 
         with self._backend.lock():
-            self._pushers = PartitionedPusher(make_pusher, max_in_flight, attrgetter("id"))
+            self._pushers = PartitionedPusher(make_pusher, options.max_in_flight, attrgetter("id"))
         register_for_fork(self)
 
     @property
@@ -258,11 +240,11 @@ class BulkPusher:
         if not self._under_way:
             self._idle.set()
 
-    def _writer(self, target: str | _Write, on_conflict: str, create: bool) -> _Write:
+    def _make_writer(self, target: str | _Write) -> _Write:
         """Return the writer of one partition: each has its own connections, as threads must."""
         if not isinstance(target, str):
             return target
-        self._couches.append(CouchBulkWriter(target, on_conflict, create))
+        self._couches.append(CouchBulkWriter(target, self._options.on_conflict, self._options.create))
         return self._couches[-1].write
 
     def _write_bulk(self, write: _Write, documents: list[BulkDocument]) -> None:
@@ -292,7 +274,8 @@ class BulkPusher:
                     return write(documents)
             except RetryableError as error:
                 delay_seconds = backoff.next(at_least_seconds=error.retry_after_seconds)
-                if self._max_tries is not None and backoff.attempts >= self._max_tries:
+                max_tries = self._options.max_tries
+                if max_tries is not None and backoff.attempts >= max_tries:
                     raise
                 self._observer.retry(
                     self._tail,
@@ -309,4 +292,4 @@ class BulkPusher:
                 raise RuntimeError(repr(error)) from error
 
 
-__all__ = ["BulkCounts", "BulkDocument", "BulkOutcome", "BulkPusher", "PusherClosed"]
+__all__ = ["BulkCounts", "BulkDocument", "BulkOptions", "BulkOutcome", "BulkPusher", "PusherClosed"]

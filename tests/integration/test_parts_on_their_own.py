@@ -31,8 +31,8 @@ def test_an_unpatched_program_writes_to_couchdb_in_several_lanes_and_before_it_f
     couch_db.drop()
     script = """
 import json, threading
-from pillows import BulkPusher
-pusher = BulkPusher(url, threshold=10, max_age_seconds=0.05, max_in_flight=3, create=True)
+from pillows import BulkOptions, BulkPusher
+pusher = BulkPusher(url, BulkOptions(threshold=10, max_age_seconds=0.05, max_in_flight=3, create=True))
 for number in range(95):
     pusher.push({"_id": str(number)})
 tick = threading.Event()

@@ -83,7 +83,7 @@ def is_row_refusal(error: Exception) -> bool:
     return isinstance(error, psycopg.Error) and classify_sqlstate(error.sqlstate) is SqlstateVerdict.DEAD
 
 
-def describe_error(error: psycopg.Error) -> str:
+def get_redacted_message(error: psycopg.Error) -> str:
     """Return the server's message without quoted values; where a user's function raised, its place alone."""
     if error.diag.source_function in _RAISING:
         place = _PLACE.search(error.diag.context or "")
@@ -108,7 +108,7 @@ def to_pillow_error(error: psycopg.Error, *, sqlstate: str | None = None) -> Pil
         sqlstate: if the error itself has none (while connecting).
     """
     state = error.sqlstate or sqlstate
-    message = f"PostgreSQL: {describe_error(error)}" + (f" (SQLSTATE {state})." if state else ".")
+    message = f"PostgreSQL: {get_redacted_message(error)}" + (f" (SQLSTATE {state})." if state else ".")
     if state is None and not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return ConfigError(message)
     found = classify_sqlstate(state)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from pillows.errors import ConfigError
-from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, describe_error
+from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, get_redacted_message
 from pillows.transports.postgres.statements import Name, Table, join_commas
 from pillows.transports.postgres.value_patterns import make_value_pattern
 
@@ -238,6 +238,6 @@ def _run_definition(cursor: psycopg.Cursor, statement: sql.Composed) -> None:
         if classify_sqlstate(error.sqlstate) is not SqlstateVerdict.CONFIG:
             raise
         raise ConfigError(
-            f"PostgreSQL: {describe_error(error)} (SQLSTATE {error.sqlstate}).",
+            f"PostgreSQL: {get_redacted_message(error)} (SQLSTATE {error.sqlstate}).",
             remedy=f"correct it, or have somebody with the privilege run `{to_text(statement)}`",
         ) from None

@@ -17,7 +17,7 @@ from pillows.errors import PermanentError
 from pillows.halving import send_in_halves
 from pillows.models import Batch, DocumentRows, WriteResult, newest, write_version
 from pillows.transports.postgres.encoder import encode_absence, encode_head, encode_rows, to_storable
-from pillows.transports.postgres.errors import describe_error, is_row_refusal, redact_values
+from pillows.transports.postgres.errors import get_redacted_message, is_row_refusal, redact_values
 from pillows.transports.postgres.misfit_probe import find_misfits
 from pillows.transports.postgres.statements import Table
 
@@ -175,7 +175,7 @@ class PostgresBatchWriter:
         if failure is not None and len(numbers) > 1:
             raise failure
         if failure is not None:
-            self._dead[self._documents[numbers[0]].document.id] = describe_error(failure)
+            self._dead[self._documents[numbers[0]].document.id] = get_redacted_message(failure)
 
     def _copy_staged(self, numbers: range) -> None:
         for number, table in enumerate(self._tables):
@@ -245,7 +245,7 @@ class PostgresBatchWriter:
         if failure is not None and len(numbers) > 1:
             raise failure
         if failure is not None:
-            self._dead[self._documents[numbers[0]].document.id] = describe_error(failure)
+            self._dead[self._documents[numbers[0]].document.id] = get_redacted_message(failure)
 
     def _move_range(self, low: int, high: int) -> None:
         numbered = enumerate(self._documents[low : high + 1], start=low)

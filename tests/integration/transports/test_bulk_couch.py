@@ -8,7 +8,7 @@ import gevent
 import msgspec
 import pytest
 
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from pillows.errors import AccessError, ConfigError, RetryableError
 from pillows.standalone.bulk_couch import ConflictError, MissingDatabaseError, connection_of
 from tests.servers.scripted import json_reply
@@ -35,7 +35,7 @@ def pusher(couch, couch_db):
     opened = []
 
     def make(**settings):
-        opened.append(BulkPusher(url_of(couch, couch_db.name), **settings))
+        opened.append(BulkPusher(url_of(couch, couch_db.name), BulkOptions(**settings)))
         return opened[-1]
 
     yield make
@@ -130,7 +130,7 @@ def test_a_bulk_that_is_too_large_is_halved_down_to_one_document(scripted_server
         return json_reply([{"ok": True, "id": doc["_id"], "rev": "1-x"} for doc in docs], 201)
 
     server.on("POST", "/people/_bulk_docs", play)
-    with BulkPusher(f"{server.url}/people", threshold=8) as pushing:
+    with BulkPusher(f"{server.url}/people", BulkOptions(threshold=8)) as pushing:
         for n in range(8):
             pushing.push({"_id": str(n), "huge": n == 5})
     assert (pushing.counts.ok, list(pushing.counts.failures)) == (7, ["5"])
@@ -188,7 +188,7 @@ def test_a_refused_connection_reaches_the_caller_after_the_last_try(couch, couch
     proxy = tcp_proxy(couch)
     url = url_of(couch, couch_db.name).replace(urlsplit(couch.url).netloc, f"127.0.0.1:{proxy.port}")
     proxy.refuse()
-    pushing = BulkPusher(url, max_tries=3, clock=FakeClock())
+    pushing = BulkPusher(url, BulkOptions(max_tries=3), clock=FakeClock())
     pushing.push({"_id": "a"})
     with pytest.raises(RetryableError):
         pushing.finish()
@@ -201,7 +201,7 @@ def test_a_missing_database_is_made_only_when_asked_for(couch, couch_db):
     with pytest.raises(MissingDatabaseError, match="404"), BulkPusher(url_of(couch, name)) as pushing:
         pushing.push({"_id": "a", "n": 1})
     assert not couch_db.exists()
-    with BulkPusher(url_of(couch, name), create=True) as pushing:
+    with BulkPusher(url_of(couch, name), BulkOptions(create=True)) as pushing:
         pushing.push({"_id": "a", "n": 1})
     assert stored(couch_db) == {"a": 1}
 
@@ -223,11 +223,11 @@ def test_a_url_is_a_server_and_a_database():
         with pytest.raises(ConfigError):
             connection_of(bad)
     with pytest.raises(ConfigError, match="on_conflict"):
-        BulkPusher("http://h/x", on_conflict="win")
+        BulkPusher("http://h/x", BulkOptions(on_conflict="win"))
 
 
 def test_no_password_is_told(couch):
-    pushing = BulkPusher("http://me:s3cret@127.0.0.1:9/people", max_tries=1)
+    pushing = BulkPusher("http://me:s3cret@127.0.0.1:9/people", BulkOptions(max_tries=1))
     pushing.push({"_id": "a"})
     with pytest.raises(RetryableError) as raised:
         pushing.finish()

@@ -14,7 +14,7 @@ import gevent
 import pytest
 import requests
 
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from tests.support.sizes import size
 
 THRESHOLD = 500
@@ -54,7 +54,7 @@ def test_memory_is_bounded_before_a_stopped_server_however_much_is_pushed(
 
     def produce() -> None:
         text = "x" * 1000
-        with BulkPusher(f"{url}/db", threshold=THRESHOLD, jobsbuffersizemax=BUFFERED) as pushing:
+        with BulkPusher(f"{url}/db", BulkOptions(threshold=THRESHOLD, jobsbuffersizemax=BUFFERED)) as pushing:
             for number in range(count):
                 pushing.push({"_id": str(number), "text": text})
                 pushed[0] = number + 1

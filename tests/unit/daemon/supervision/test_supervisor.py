@@ -13,8 +13,8 @@ from gevent.event import Event
 from structlog.testing import capture_logs
 
 from checkpoints import CheckpointMoved, TailKey
+from daemon.config.models import RestartOptions
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.restart_policy import RestartPolicy
 from daemon.supervision.supervisor import Supervisor
 from pillows.errors import AccessError, ConfigError
 from pillows.observer import Observer
@@ -51,7 +51,7 @@ class House:
             clock=self.clock,
             observer=self.observer,
             pauses=Pauses(self.pauses_path),
-            policy=RestartPolicy(max_restarts=3, period_seconds=600, healthy_seconds=120),
+            policy=RestartOptions(max_restarts=3),
             stop_timeout_seconds=30,
             jitter=lambda: 1.0 - sys.float_info.epsilon,
         )

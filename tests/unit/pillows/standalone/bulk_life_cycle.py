@@ -14,7 +14,7 @@ import gevent
 import hypothesis
 from hypothesis import strategies as st
 
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from pillows.errors import RetryableError
 from pillows.standalone.bulk_pusher import PusherClosed
 
@@ -44,11 +44,9 @@ class Life:
         self.pushed = 0
         self.pusher = BulkPusher(
             self.write,
-            threshold=2,
-            jobsbuffersizemax=1,
-            max_in_flight=partitions,
-            max_tries=1,
-            max_age_seconds=0.001,
+            BulkOptions(
+                threshold=2, jobsbuffersizemax=1, max_in_flight=partitions, max_tries=1, max_age_seconds=0.001
+            ),
         )
 
     def write(self, documents: object) -> None:

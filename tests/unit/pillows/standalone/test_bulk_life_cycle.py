@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from pillows.standalone.bulk_couch import _replace_rev
 from pillows.standalone.bulk_models import BulkDocument
 from pillows.standalone.bulk_pusher import PusherClosed
@@ -38,7 +38,7 @@ def test_e1_each_call_returns_or_raises_in_an_ordinary_program() -> None:
 @pytest.mark.parametrize("name", ["flush", "finish"])
 def test_e1_what_was_closed_too_early_is_not_taken_for_written(name: str) -> None:
     go = Event()
-    pusher = BulkPusher(waiting_for(go), threshold=1)
+    pusher = BulkPusher(waiting_for(go), BulkOptions(threshold=1))
     pusher.push({"_id": "a"})
     pusher.close()
     with gevent.Timeout(10), pytest.raises(PusherClosed):
@@ -51,7 +51,7 @@ def test_e1_finish_after_an_error_in_the_block_says_that_it_is_closed() -> None:
 
     def produce() -> None:
         nonlocal pusher
-        with BulkPusher(waiting_for(go), threshold=1) as pusher:
+        with BulkPusher(waiting_for(go), BulkOptions(threshold=1)) as pusher:
             pusher.push({"_id": "a"})
             raise KeyError("mine")
 
@@ -64,7 +64,7 @@ def test_e1_finish_after_an_error_in_the_block_says_that_it_is_closed() -> None:
 
 def test_e1_a_producer_that_waits_is_told_that_it_was_closed() -> None:
     go = Event()
-    pusher = BulkPusher(waiting_for(go), threshold=1, jobsbuffersizemax=0)
+    pusher = BulkPusher(waiting_for(go), BulkOptions(threshold=1, jobsbuffersizemax=0))
 
     def produce() -> None:
         for number in range(10):
@@ -92,7 +92,7 @@ def test_e1_whatever_a_target_raises_reaches_the_caller(raised: BaseException, e
     def fail(_: object) -> None:
         raise raised
 
-    pusher = BulkPusher(fail, threshold=1)
+    pusher = BulkPusher(fail, BulkOptions(threshold=1))
     pusher.push({"_id": "a"})
     for call in (pusher.flush, lambda: pusher.push({"_id": "b"}), pusher.finish):
         with (
@@ -109,7 +109,7 @@ if sys.argv[1] == "patched":
     from gevent import monkey
     monkey.patch_all()
 import threading
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from pillows.standalone.bulk_pusher import PusherClosed
 
 went, written = threading.Event(), []
@@ -117,7 +117,7 @@ def write(documents):
     went.wait(60)
     written.extend((os.getpid(), document.id) for document in documents)
 
-pusher = BulkPusher(write, threshold=1)
+pusher = BulkPusher(write, BulkOptions(threshold=1))
 for name in "abc":
     pusher.push({"_id": name})
 child = os.fork()

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from gevent.event import Event
 
-from pillows import BulkPusher
+from pillows import BulkOptions, BulkPusher
 from pillows.errors import RetryableError
 from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
 from tests.support.clock import FakeClock
@@ -59,8 +59,8 @@ def target():
 def pusher(target):
     opened = []
 
-    def make(write=target, **settings):
-        opened.append(BulkPusher(write, **settings))
+    def make(write=target, *, clock=None, observer=None, name="bulk", **settings):
+        opened.append(BulkPusher(write, BulkOptions(**settings), clock=clock, observer=observer, name=name))
         return opened[-1]
 
     yield make
@@ -307,4 +307,4 @@ def test_pushers_do_not_influence_each_other_and_leave_nothing_behind(pusher):
 @pytest.mark.parametrize("settings", [{"threshold": 0}, {"max_in_flight": 0}, {"jobsbuffersizemax": -1}])
 def test_settings_that_cannot_work_are_refused(target, settings):
     with pytest.raises(ValueError, match="at least 1"):
-        BulkPusher(target, **settings)
+        BulkPusher(target, BulkOptions(**settings))

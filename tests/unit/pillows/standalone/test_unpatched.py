@@ -14,7 +14,7 @@ from tests.support.program import run_python
 HEAD = """
 import io, threading
 from gevent import monkey
-from pillows import BulkPusher, ParallelWriter
+from pillows import BulkOptions, BulkPusher, ParallelWriter
 from pillows.standalone.bulk_pusher import BulkOutcome, PusherClosed
 from pillows.errors import RetryableError
 from pillows.standalone.parallel_writer import ParallelError
@@ -142,7 +142,7 @@ def test_so_many_are_written_at_once():
 def test_a_bulk_is_written_without_a_further_push(settings):
     run(f"""
         taken = []
-        pusher = BulkPusher(lambda documents: taken.extend(documents), {settings})
+        pusher = BulkPusher(lambda documents: taken.extend(documents), BulkOptions({settings}))
         for n in range(9):
             pusher.push({{"_id": str(n)}})
         until(lambda: len(taken) == 9)
@@ -155,7 +155,8 @@ def test_a_bulk_is_written_without_a_further_push(settings):
 def test_threads_push_and_the_order_of_each_id_is_kept(count):
     run(f"""
         taken = []
-        pusher = BulkPusher(lambda documents: taken.extend(documents), threshold=7, max_in_flight={count})
+        options = BulkOptions(threshold=7, max_in_flight={count})
+        pusher = BulkPusher(lambda documents: taken.extend(documents), options)
         def push(name):
             for n in range(300):
                 pusher.push({{"_id": f"{{name}}{{n % 5}}", "n": n}})
@@ -175,7 +176,7 @@ def test_bulks_of_several_lanes_are_in_flight_at_the_same_time():
         meet = threading.Barrier(2, timeout=LONG)
         def write(documents):
             meet.wait()
-        with BulkPusher(write, threshold=1, max_in_flight=2) as pusher:
+        with BulkPusher(write, BulkOptions(threshold=1, max_in_flight=2)) as pusher:
             for _ in range(20):
                 pusher.push({"_id": "a"})  # another partition than "d"
                 pusher.push({"_id": "d"})
@@ -190,7 +191,7 @@ def test_push_waits_while_no_more_bulks_may_wait():
             global most
             go.wait(LONG)
             most = max(most, pusher.waiting)
-        pusher = BulkPusher(write, threshold=10, jobsbuffersizemax=3, max_age_seconds=1000)
+        pusher = BulkPusher(write, BulkOptions(threshold=10, jobsbuffersizemax=3, max_age_seconds=1000))
         def push():
             for n in range(300):
                 pusher.push({"_id": str(n)})
@@ -210,7 +211,7 @@ def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
         def away(documents):
             tried.set()
             raise RetryableError("away")
-        pusher = BulkPusher(away, threshold=1, max_tries=1)
+        pusher = BulkPusher(away, BulkOptions(threshold=1, max_tries=1))
         pusher.push({"_id": "a"})
         try:
             pusher.finish()
@@ -219,7 +220,7 @@ def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
         else:
             raise AssertionError
         tried.clear()
-        pusher = BulkPusher(away, threshold=1, max_tries=None)
+        pusher = BulkPusher(away, BulkOptions(threshold=1, max_tries=None))
         pusher.push({"_id": "a"})
         assert tried.wait(LONG)
         pusher.close()
@@ -236,7 +237,7 @@ def test_an_error_is_the_callers_and_what_is_tried_again_ends_with_close():
 def test_a_function_that_would_end_the_thread_is_an_error_as_any_other():
     run("""
         import sys
-        pusher = BulkPusher(lambda documents: sys.exit(3), threshold=1)
+        pusher = BulkPusher(lambda documents: sys.exit(3), BulkOptions(threshold=1))
         pusher.push({"_id": "a"})
         try:
             pusher.finish()
@@ -249,7 +250,7 @@ def test_a_function_that_would_end_the_thread_is_an_error_as_any_other():
 
 def test_flush_waits_for_all_acknowledgements():
     run("""
-        with BulkPusher(lambda documents: None, threshold=10, max_age_seconds=1000) as pusher:
+        with BulkPusher(lambda documents: None, BulkOptions(threshold=10, max_age_seconds=1000)) as pusher:
             for n in range(13):
                 pusher.push({"_id": str(n)})
             assert pusher.flush().ok == 13
