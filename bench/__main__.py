@@ -27,7 +27,8 @@ from rich.table import Table
 
 from bench import corpus
 from bench.meter import Reading, measure
-from checkpoints import ControlClient, StoreError
+from checkpoints import StoreError
+from daemon.http.client import HttpClient
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
@@ -37,7 +38,10 @@ FEED = "_changes?style=all_docs&seq_interval=100"
 
 CONFIG = """
 version: 1
-daemon: {{ state_dir: {folder}/state, control: {{ listen: "unix:{folder}/control.sock" }} }}
+daemon:
+  state_dir: {folder}/state
+  admin: {{ listen: "unix:{folder}/admin.sock" }}
+  http: {{ listen: null }}
 logging: {{ level: warning }}
 connections:
   couch: {{ {couch} }}
@@ -160,8 +164,7 @@ class Bench:
         while process.poll() is None:
             time.sleep(0.2)
             try:
-                with ControlClient(folder / "control.sock") as client:
-                    (tail,) = client.call("status")["pillows"]
+                (tail,) = HttpClient(folder / "admin.sock").call("list_pillows")["pillows"]
             except StoreError:
                 continue  # it is still starting
             if tail["state"] == "live" and tail["changes"] >= self.docs:

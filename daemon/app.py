@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 import structlog
 from gevent.event import Event
 
-from checkpoints import ControlServer, StoreLocked, TailKey
+from checkpoints import StoreLocked, TailKey
 from daemon.assembly.services import Services
 from daemon.assembly.tails import build_tails, repair_documents
+from daemon.config.dump import to_effective
 from daemon.config.models import Config
 from daemon.config_digests import digest_config
 from daemon.control.api import ControlApi
 from daemon.control.details import Details
 from daemon.http.listeners import Listeners
+from daemon.http.problems import to_answer
 from daemon.logs.observer import LogObserver
 from daemon.logs.setup import Logs
 from daemon.process.malloc_trim import Trimmer
@@ -105,7 +107,7 @@ class Daemon:
             The exit code: 0 when all pillows drained, 1 when one had to be killed.
 
         Raises:
-            StoreLocked: another process holds the state directory, or answers on the control socket.
+            StoreLocked: another process holds the state directory, or answers on the admin socket.
             ConfigError: a Python path of the configuration cannot be imported.
             StoreError, OSError: the state directory cannot be used.
         """
@@ -195,36 +197,36 @@ class Daemon:
         services: Services,
         reloader: Reloader,
     ) -> None:
+        redactor = self._logs.redactor
         api = ControlApi(
             keys=supervisor.keys,
             state=state,
             clock=self._clock,
             supervisor=supervisor,
             repair=lambda key, ids: repair_documents(reloader.config, services, key, ids),
+            explain=lambda error: to_answer(error, redactor).body,
         )
+        stack.callback(api.operations.close)
         details = Details(self._history, self._transports, lambda key: _name_transports(reloader.config, key))
         api.events = EventSource(api.snapshots.get, details.of, self._events, self._clock)
         api.taps = self._taps
         api.reloader, api.logs = reloader, self._logs
         api.config_digest = digest_config(self._config)
+        api.effective_config = lambda: to_effective(reloader.config)
         state.audit.close_unfinished()
-        path = self._config.daemon.control.path
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        stack.enter_context(ControlServer(path, api.calls))
-        if not self._listens:
-            return
         if self._metrics is not None:
             from daemon.metrics.facts import collect_facts  # noqa: PLC0415  as above
 
             self._metrics.attach(collect_facts(api, services.feeds, reloader), supervisor.keys)
             api.render_metrics = self._metrics.render
-        listeners = Listeners(api, self._clock, self._logs.redactor)
+        listeners = Listeners(api, self._clock, redactor)
         api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
 
     @property
     def _listens(self) -> bool:
-        """Whether a listener is to be opened: until the command speaks HTTP, only what is configured is."""
-        return any(self._config.root.find(("daemon", name)) for name in ("http", "admin"))
+        """Whether a listener is to be opened."""
+        settings = self._config.daemon
+        return bool(settings.http.listen or settings.admin.listen or settings.admin.tcp)
 
     def _each_tick(self, supervisor: Supervisor, reloader: Reloader) -> None:
         self._logs.flush()

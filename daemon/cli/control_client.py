@@ -1,4 +1,4 @@
-"""Call the control API: of the running daemon, or on the files if none runs."""
+"""Call the control API: of the running daemon by HTTP, or on the files if none runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 
 from gevent.event import Event
 
-from checkpoints import ControlClient, RemoteError, StoreUnavailable
-from daemon.cli.exit_codes import CommandError, UnreachableError
+from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
-from daemon.errors import UnknownPillowError
+from daemon.http.client import HttpClient
 from pillows.clock import Clock, SystemClock
 
-#: Calls a method of the control API by its name.
+#: Calls an operation of the HTTP API by its `operationId`, with its parameters and body as arguments.
 Call = Callable[..., Any]
 
 #: Longest wait for a daemon that starts or ends, or for another command; each takes about a second.
@@ -39,18 +38,7 @@ def open_control(config: Config, *, writes: bool = False, clock: Clock | None = 
     Raises:
         UnreachableError: a process holds the state directory but does not answer.
     """
-    with _open_patiently(config, writes, clock or SystemClock()) as call:
-        yield _translate_errors(call)
-
-
-def call_control(config_path: Path, method: str, *, writes: bool = False, **arguments: Any) -> Any:
-    """Load the configuration, and call one method of the control API; see `open_control`."""
-    with open_control(load(config_path, plugins=False), writes=writes) as call:
-        return call(method, **arguments)
-
-
-@contextmanager
-def _open_patiently(config: Config, writes: bool, clock: Clock) -> Iterator[Call]:
+    clock = clock or SystemClock()
     give_up_at = clock.monotonic() + _BUSY_SECONDS
     while True:
         with ExitStack() as stack:
@@ -65,38 +53,42 @@ def _open_patiently(config: Config, writes: bool, clock: Clock) -> Iterator[Call
         clock.wait(Event(), _BUSY_STEP_SECONDS)
 
 
+def call_control(config_path: Path, operation: str, *, writes: bool = False, **arguments: Any) -> Any:
+    """Load the configuration, and call one operation of the API; see `open_control`."""
+    with open_control(load(config_path, plugins=False), writes=writes) as call:
+        return call(operation, **arguments)
+
+
+def name_pillow(text: str) -> dict[str, Any]:
+    """Return the parameters that name a pillow, as an operator writes it: `pillow`, or `pillow@source`."""
+    key, at, source = text.partition("@")
+    return {"key": key, "source": source} if at else {"key": key}
+
+
+def list_pillows(call: Call) -> list[dict[str, Any]]:
+    """Return the state of every pillow."""
+    pillows: list[dict[str, Any]] = get_status(call)["pillows"]
+    return pillows
+
+
+def get_status(call: Call) -> dict[str, Any]:
+    """Return the state of the daemon and of every pillow, from all pages."""
+    status: dict[str, Any] = call("list_pillows")
+    while (after := status.pop("next")) is not None:
+        page = call("list_pillows", after=after)
+        status["pillows"] += page["pillows"]
+        status["next"] = page["next"]
+    return status
+
+
 def _open_once(stack: ExitStack, config: Config, *, writes: bool) -> Call:
     """Return the call of the running daemon if it answers, else that of the files."""
-    client = stack.enter_context(ControlClient(config.daemon.control.path))
-    if _answers(client):
-        return client.call
+    path = config.daemon.admin.path
+    if path is not None:
+        client = HttpClient(path)
+        if client.answers():
+            return client.call
     # Imported only here: most calls are answered by the daemon, and this is half of all imports.
     from daemon.cli import offline_control  # noqa: PLC0415
 
     return offline_control.open_files(stack, config, writes=writes)
-
-
-def _answers(client: ControlClient) -> bool:
-    try:
-        client.call("ping")
-    except StoreUnavailable:
-        return False
-    return True
-
-
-def _translate_errors(call: Call) -> Call:
-    """Return the same call, which raises errors of the command."""
-
-    def checked(name: str, /, **arguments: Any) -> Any:
-        try:
-            return call(name, **arguments)
-        except UnknownPillowError:
-            raise
-        except RemoteError as error:
-            if error.kind == UnknownPillowError.__name__:
-                raise UnknownPillowError(str(error).removeprefix(f"{error.kind}: ")) from error
-            raise
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-
-    return checked

@@ -19,9 +19,14 @@ from daemon.assembly.tails import repair_documents
 from daemon.cli.exit_codes import UnreachableError
 from daemon.config.models import Config
 from daemon.control.api import ControlApi
+from daemon.control.audit import Actor
+from daemon.http.contract import load_contract
+from daemon.http.dispatch import carry_out
+from daemon.http.problems import to_answer
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
+from pillows.redaction import Redactor
 
 
 def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..., Any]:
@@ -33,10 +38,10 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
         writes: create it if it is missing.
 
     Returns:
-        The function that calls a method by its name.
+        The function that calls an operation of the HTTP API by its id.
 
     Raises:
-        UnreachableError: a daemon holds it, but does not answer on the control socket.
+        UnreachableError: a daemon holds it, but does not answer on the admin socket.
     """
     path = config.daemon.state_dir
     # The command prints the result, so the log would only repeat it.
@@ -46,19 +51,29 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
     if not writes and not path.exists():
         # Nothing was ever saved, and reading must not create a state directory.
         path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pillowd-")))
-    clock = SystemClock()
+    clock, redactor = SystemClock(), Redactor.of_settings(config)
     try:
-        state = stack.enter_context(state_dir.open_state_dir(path, clock))
+        state = stack.enter_context(state_dir.open_state_dir(path, clock, redactor))
     except StoreLocked as error:
         raise UnreachableError(
-            f"{error}, but no daemon answers on {config.daemon.control.path}. "
+            f"{error}, but no daemon answers on {config.daemon.admin.path}. "
             "Remedy: use the daemon's own configuration with --config FILE"
         ) from error
     services = Services(store=state.store, dead_letters=state.dead_letters, clock=clock, observer=Observer())
     send = partial(repair_documents, config, services)
-    api = ControlApi(keys=tail_keys(config), state=state, clock=clock, supervisor=None, repair=send)
+    api = ControlApi(
+        keys=tail_keys(config),
+        state=state,
+        clock=clock,
+        supervisor=None,
+        repair=send,
+        explain=lambda error: to_answer(error, redactor).body,
+    )
+    stack.callback(api.operations.close)
+    by = Actor.this_process("cli")
 
-    def call(name: str, /, **arguments: Any) -> Any:
-        return api.calls[name](**arguments)
+    def call(operation: str, /, **arguments: Any) -> Any:
+        given = {name: value for name, value in arguments.items() if value is not None}
+        return carry_out(api, load_contract().operations[operation], given, by).body
 
     return call

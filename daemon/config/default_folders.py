@@ -44,7 +44,4 @@ def with_default_folders(config: Config, environ: Mapping[str, str]) -> Config:
     if config.root.find(("daemon", "admin", "listen")) is None:
         listen = f"unix:{(runtime_dir / 'admin.sock').absolute()}"
         daemon = daemon.model_copy(update={"admin": daemon.admin.model_copy(update={"listen": listen})})
-    if config.root.find(("daemon", "control", "listen")) is None:
-        listen = f"unix:{(runtime_dir / 'control.sock').absolute()}"
-        daemon = daemon.model_copy(update={"control": daemon.control.model_copy(update={"listen": listen})})
     return config.model_copy(update={"daemon": daemon})

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from daemon.config.listeners import AdminOptions, HttpOptions
 from daemon.config.pipeline import (
@@ -34,32 +34,6 @@ from pillows.progress.checkpointer import CheckpointOptions
 
 #: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"
-
-
-class ControlOptions(Options):
-    """The control socket, by which commands reach the running daemon.
-
-    Attributes:
-        listen: `unix:` and the path of the socket.
-    """
-
-    listen: str = "unix:/run/pillowd/control.sock"
-
-    @field_validator("listen")
-    @classmethod
-    def _check_listen(cls, listen: str) -> str:
-        scheme, _, path = listen.partition(":")
-        if scheme != "unix" or not path.startswith("/"):
-            raise ValueError("needs `unix:` and an absolute path; write unix:/run/pillowd/control.sock")
-        # sun_path has 108 bytes, the last one zero (unix(7)).
-        if len(path.encode()) > 107:
-            raise ValueError("is longer than 107 bytes, the longest path of a unix socket; shorten it")
-        return listen
-
-    @property
-    def path(self) -> Path:
-        """The socket's path."""
-        return Path(self.listen.removeprefix("unix:"))
 
 
 class RestartOptions(Options):
@@ -91,7 +65,6 @@ class DaemonOptions(Options):
         state_dir: folder of checkpoints and dead letters; only one daemon can use it at a time.
         shutdown_timeout: longest time to drain when the daemon stops; then pillows are killed.
         plugins_path: folders to import `python:` functions from.
-        control: see `ControlOptions`.
         http: see `HttpOptions`.
         admin: see `AdminOptions`.
         restart: see `RestartOptions`.
@@ -100,7 +73,6 @@ class DaemonOptions(Options):
     state_dir: Path = Path("/var/lib/pillowd")
     shutdown_timeout: Duration = Field(default=30.0, gt=0)
     plugins_path: tuple[Path, ...] = ()
-    control: ControlOptions = ControlOptions()
     http: HttpOptions = HttpOptions()
     admin: AdminOptions = AdminOptions()
     restart: RestartOptions = RestartOptions()

@@ -1,7 +1,7 @@
-"""The control API: the calls that the command makes, in a running daemon or on its files.
+"""The control API: what is asked of pillowd and done with it, in a running daemon or on its files.
 
-The daemon serves them on its control socket. A command that finds no daemon makes them itself, on the
-state directory. Every call takes and returns JSON values.
+The daemon serves it by HTTP (`daemon.http`). A command that finds no daemon calls the same handlers itself,
+on the state directory. Every call returns JSON values.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The control API: every call of the command, by its name."""
+"""The control API: all that can be asked of pillowd and done with it."""
 
 from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from checkpoints import TailKey
 from daemon.control.checkpoints import CheckpointCalls
 from daemon.control.dead_letters import DeadLetterCalls
 from daemon.control.health import Health
+from daemon.control.operations import Operations
 from daemon.control.pillows import PillowCalls
 from daemon.control.repair import RepairCalls
 from daemon.control.snapshot import Snapshots
@@ -31,7 +32,7 @@ LIBRARIES = ("gevent", "greenlet", "requests", "urllib3", "psycopg", "elasticsea
 
 
 class ControlApi:
-    """Answers the command.
+    """Everything that can be asked of pillowd, and done with it: what the handlers of the HTTP API call.
 
     Args:
         keys: the configured tails.
@@ -39,19 +40,22 @@ class ControlApi:
         clock: for ages and timestamps.
         supervisor: of the running daemon; None if the calls work on the files alone.
         repair: sends documents of a stopped tail through its pipeline again.
+        explain: returns the problem document of an error.
 
     Attributes:
+        clock: as given.
+        tails: the tails that can be named.
         audit: the audit log.
         snapshots: the states of all tails, one second old at most.
         pillows, checkpoints, dead_letters, repair: the calls by concern.
+        operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
         events, taps: what the running daemon streams; None without one.
         reloader, logs: of the running daemon; None without one.
-        tails: the tails that can be named.
-        clock: for ages and timestamps.
-        requests: the number of HTTP requests by operation, method and status.
         render_metrics: returns the metrics' media type and text for an `Accept` header; None without any.
-        calls: what a client can call, by name.
+        requests: the number of HTTP requests by operation, method and status.
+        config_digest: the digest of the configuration in effect.
+        effective_config: returns the configuration in effect, with its secrets masked.
     """
 
     def __init__(
@@ -62,14 +66,17 @@ class ControlApi:
         clock: Clock,
         supervisor: Supervisor | None,
         repair: Callable[[TailKey, Sequence[str]], None] | None = None,
+        explain: Callable[[Exception], Any] = str,
     ) -> None:
         self.clock = clock
         self.tails = tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
         self.audit = state.audit
         self.snapshots = Snapshots(tails.statuses, clock)
-        self.pillows = pillows = PillowCalls(tails, self.snapshots, clock=clock)
-        self.checkpoints = checkpoints = CheckpointCalls(tails, clock=clock)
-        self.dead_letters = dead_letters = DeadLetterCalls(tails)
+        self.pillows = PillowCalls(tails, self.snapshots, clock=clock)
+        self.checkpoints = CheckpointCalls(tails, self.snapshots, clock=clock)
+        self.dead_letters = DeadLetterCalls(tails)
+        self.repair = RepairCalls(tails, repair, clock=clock)
+        self.operations = Operations(clock, explain)
         self.health = None if supervisor is None else Health(supervisor, clock)
         self.events: EventSource | None = None
         self.taps: Taps | None = None
@@ -78,26 +85,7 @@ class ControlApi:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
         self.config_digest = ""
-        self.calls: Mapping[str, Callable[..., Any]] = {
-            "ping": lambda: "pillowd",
-            "status": pillows.status,
-            "pause": pillows.pause,
-            "resume": pillows.resume,
-            "restart": pillows.restart,
-            "checkpoint.get": checkpoints.get,
-            "checkpoint.history": checkpoints.history,
-            "checkpoint.set": checkpoints.set_seq,
-            "checkpoint.reset": checkpoints.reset,
-            "checkpoint.rewind": checkpoints.rewind,
-            "checkpoint.export": checkpoints.export,
-            "checkpoint.import": checkpoints.import_,
-            "dead-letter.list": dead_letters.list_page,
-            "dead-letter.ids": dead_letters.ids,
-            "dead-letter.show": dead_letters.show,
-            "dead-letter.retry": dead_letters.retry,
-            "dead-letter.discard": dead_letters.discard,
-            "verify.repair": RepairCalls(tails, repair, clock=clock).repair,
-        }
+        self.effective_config: Callable[[], dict[str, Any]] = dict
 
     def describe_version(self) -> dict[str, Any]:
         """Return the versions of pillowd and its libraries, and the digest of the configuration."""

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import structlog
 from gevent.lock import Semaphore
 
-from checkpoints import StoreWriteError
+from checkpoints import StoreError, StoreWriteError
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import sync_directory
 from daemon.errors import RequestError
@@ -35,6 +35,9 @@ FILES = 10
 TEXT_CHARACTERS = 64
 #: Entries of a list in a line.
 LIST_ENTRIES = 10
+
+#: How an act can end; `unknown` if a crash ended it.
+Outcome = Literal["done", "refused", "failed", "unknown"]
 
 _log = structlog.get_logger("pillowd.operator")
 
@@ -66,16 +69,44 @@ class Actor:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass(slots=True, kw_only=True)
 class Act:
-    """An act that is being done.
+    """An act whose intent is written.
+
+    Args:
+        log: where its end is written.
+        id: names it.
+        name: what is done.
+        pillow: which pillow it concerns.
 
     Attributes:
         before, after: what was changed, such as a checkpoint's position; set while it is done.
     """
 
-    before: Any = None
-    after: Any = None
+    def __init__(self, log: AuditLog, id: str, name: str, pillow: str | None) -> None:
+        self.name, self.pillow = name, pillow
+        self.before: Any = None
+        self.after: Any = None
+        self._log, self._id = log, id
+        self._is_open = True
+
+    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+        """Write the end, once; a failed write is logged only, since the act is done.
+
+        Args:
+            outcome: how it ended.
+            reason: why it was refused, or failed.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        end = {"act": self.name, "pillow": self.pillow, "before": self.before, "after": self.after}
+        self._log.write_end(self._id, outcome, end | {"reason": reason})
+
+    def end_with(self, error: BaseException) -> None:
+        """Write the end of an act that raised an error: `refused` if it is a request's own."""
+        is_refusal = isinstance(error, RequestError) and error.answer_status < 500
+        reason = str(error) if isinstance(error, PillowError | StoreError) else type(error).__name__
+        self.end("refused" if is_refusal else "failed", reason)
 
 
 class AuditLog:
@@ -98,13 +129,10 @@ class AuditLog:
         self._is_whole = False
         self.unfinished = find_unfinished(self._files()[-2:])
 
-    @contextmanager
-    def act(
+    def begin(
         self, name: str, *, by: Actor, pillow: str | None = None, details: Mapping[str, Any] | None = None
-    ) -> Iterator[Act]:
-        """Write the intent, have the act done in the `with` block, and write its end.
-
-        An error of the block is the end `refused`, if it is a request's own, else `failed`; it goes on.
+    ) -> Act:
+        """Write the intent of an act. Its `end` is to be called, whatever happens.
 
         Args:
             name: what is done: the operation's id.
@@ -112,40 +140,52 @@ class AuditLog:
             pillow: which pillow it concerns.
             details: more of what was asked for; long texts and lists are cut.
 
-        Yields:
-            the act, which takes what was changed.
-
         Raises:
-            StoreWriteError: the intent cannot be written. Nothing was done.
+            StoreWriteError: the intent cannot be written, so nothing may be done.
         """
         id = secrets.token_hex(8)
         intent = {"act": name, "pillow": pillow, "by": by.to_json(), "details": dict(details or {})}
         self._write({"id": id, "phase": "intent", **intent})
-        act = Act()
-        outcome, reason = "done", None
+        _log.info("operator.act", id=id, **_cut({name: each for name, each in intent.items() if each}))
+        return Act(self, id, name, pillow)
+
+    @contextmanager
+    def act(
+        self, name: str, *, by: Actor, pillow: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> Iterator[Act]:
+        """Write the intent, have the act done in the `with` block, and write its end; see `begin`.
+
+        Yields:
+            the act, which takes what was changed.
+        """
+        act = self.begin(name, by=by, pillow=pillow, details=details)
         try:
             yield act
         except BaseException as error:
-            outcome = "refused" if isinstance(error, RequestError) and error.answer_status < 500 else "failed"
-            reason = str(error) if isinstance(error, PillowError) else type(error).__name__
+            act.end_with(error)
             raise
-        finally:
-            end = {"act": name, "pillow": pillow, "before": act.before, "after": act.after, "reason": reason}
-            _log.info("operator.act", id=id, outcome=outcome, by=by.to_json(), **_cut(end))
-            try:
-                self._write({"id": id, "phase": outcome, **end})
-            except StoreWriteError as error:  # it is done; the next start shows the intent
-                _log.error("audit.not_written", id=id, error=str(error))
+        act.end("done")
+
+    def write_end(self, id: str, outcome: Outcome, end: Mapping[str, Any]) -> None:
+        """Write the end of an act; see `Act.end`."""
+        known = {name: each for name, each in end.items() if each is not None}
+        _log.info("operator.act_ended", id=id, outcome=outcome, **_cut(known))
+        try:
+            self._write({"id": id, "phase": outcome, **end})
+        except StoreWriteError as error:
+            _log.error("audit.not_written", id=id, error=str(error))
 
     def close_unfinished(self) -> None:
         """Log the acts that a crash cut short, and end them as `unknown`; this run still shows them."""
         for intent in self.unfinished:
-            _log.warning(
-                "audit.unfinished", **{n: intent.get(n) for n in ("id", "at", "act", "pillow", "by")}
-            )
-            self._write(
-                {"id": intent["id"], "phase": "unknown", "act": intent["act"], "reason": "pillowd ended"}
-            )
+            known = {name: intent.get(name) for name in ("id", "at", "act", "pillow", "by")}
+            _log.warning("audit.unfinished", **known)
+            end = {
+                "act": intent.get("act"),
+                "pillow": intent.get("pillow"),
+                "reason": "pillowd ended meanwhile",
+            }
+            self.write_end(intent["id"], "unknown", end)
 
     def read(self, after: str = "", limit: int = 1000) -> tuple[list[dict[str, Any]], str]:
         """Return lines, oldest first, and the place after the last one.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from checkpoints import Checkpoint, Seq, TailKey
+from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
+from daemon.errors import EditedMeanwhileError, InvalidRequestError, NotFoundError
 from pillows.clock import Clock
 
 _log = structlog.get_logger("pillowd.operator")
+
+#: The generation that the edited checkpoint must have; 0 if there must be none, None if any will do.
+Expected = int | None
 
 #: The format of an exported checkpoint.
 EXPORT_FORMAT = 1
@@ -22,84 +27,106 @@ class CheckpointCalls:
     """Shows and edits checkpoints; a running tail restarts from the edited one.
 
     Args:
-        tails: the tails that can be named.
+        tails: the tails, and the state directory.
+        snapshots: of their states.
         clock: for the time of an edit.
     """
 
-    def __init__(self, tails: Tails, *, clock: Clock) -> None:
+    def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
         self._tails = tails
+        self._snapshots = snapshots
         self._supervisor = tails.supervisor
         self._clock = clock
 
-    def get(self, key: str) -> dict[str, Any]:
-        """Return the saved checkpoint of a tail."""
-        tail = self._tails.known(key)
+    def get(self, tail: TailKey) -> dict[str, Any]:
+        """Return the saved checkpoint of a tail.
+
+        Raises:
+            NotFoundError: it has none.
+        """
         return self._stored(tail).to_json() | {"key": str(tail)}
 
-    def history(self, key: str) -> list[dict[str, Any]]:
+    def history(self, tail: TailKey) -> list[dict[str, Any]]:
         """Return the earlier positions of a tail, newest first."""
-        entries = self._tails.state.store.history(self._tails.known(key))
+        entries = self._tails.state.store.history(tail)
         return [
             {"seq": entry.seq.value, "saved_at": entry.saved_at, "changes": entry.changes}
             for entry in entries
         ]
 
-    def set_seq(self, key: str, seq: Any) -> dict[str, Any]:
+    def set_seq(self, tail: TailKey, seq: Any, expected: Expected) -> dict[str, Any]:
         """Set a tail to a position. This ends a running pass: rows that it skips must not be swept."""
-        position = Seq.of(seq)
-        return self._edit("set", key, lambda stored: _at(stored, position))
+        try:
+            position = Seq.of(seq)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequestError(f"this is no position: {error}") from error
+        return self._edit("set", tail, lambda stored: _at(stored, position), expected)
 
-    def reset(self, key: str) -> dict[str, Any]:
+    def reset(self, tail: TailKey, expected: Expected) -> dict[str, Any]:
         """Begin a new pass over the whole source, under a new epoch."""
-        return self._edit("reset", key, Checkpoint.reset)
+        return self._edit("reset", tail, Checkpoint.reset, expected)
 
-    def rewind(self, key: str, saved_before: float | None = None) -> dict[str, Any]:
+    def rewind(self, tail: TailKey, saved_before: float | None, expected: Expected) -> dict[str, Any]:
         """Set a tail back to an earlier position.
 
         Args:
-            key: the tail.
+            tail: the tail.
             saved_before: wall-clock seconds; the newest position of the history that was saved by
-                then. Without it, the beginning of the source.
+                then. None is the beginning of the source.
+            expected: see `Expected`.
+
+        Raises:
+            NotFoundError: the history is not that old.
         """
         position = Seq.BEGINNING
         if saved_before is not None:
-            history = self._tails.state.store.history(self._tails.known(key))
+            history = self._tails.state.store.history(tail)
             older = [entry for entry in history if entry.saved_at <= saved_before]
             if not older:
-                raise ValueError(f"its history is not that old. Remedy: `pillowd checkpoint history {key}`")
+                raise NotFoundError(
+                    "its history is not that old", remedy=f"`pillowd checkpoint history {tail}` shows it"
+                )
             position = older[0].seq
-        return self._edit("rewind", key, lambda stored: _at(stored, position))
+        return self._edit("rewind", tail, lambda stored: _at(stored, position), expected)
 
-    def export(self, key: str) -> dict[str, Any]:
-        """Return the checkpoint of a tail as `checkpoint.import` takes it."""
-        tail = self._tails.known(key)
-        return {"format": EXPORT_FORMAT, "key": str(tail), "checkpoint": self._stored(tail).to_json()}
+    def import_(self, tail: TailKey, exported: Mapping[str, Any], expected: Expected) -> dict[str, Any]:
+        """Restore an exported checkpoint.
 
-    def import_(self, key: str, exported: dict[str, Any]) -> dict[str, Any]:
-        """Restore an exported checkpoint."""
+        Raises:
+            InvalidRequestError: it is none of this tail.
+        """
         if exported.get("format") != EXPORT_FORMAT:
-            raise ValueError(f"this is not an export of format {EXPORT_FORMAT}")
-        tail = self._tails.known(key)
+            raise InvalidRequestError(f"this is not an export of format {EXPORT_FORMAT}")
         if exported.get("key") != str(tail):
-            raise ValueError(f"this is the checkpoint of {exported.get('key')}, not of {tail}")
+            raise InvalidRequestError(f"this is the checkpoint of {exported.get('key')}, not of {tail}")
         try:
             imported = Checkpoint.from_json(exported["checkpoint"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"this checkpoint is incomplete: {error}") from error
-        return self._edit("import", key, lambda _: imported)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidRequestError(f"this checkpoint is incomplete: {error}") from error
+        return self._edit("import", tail, lambda _: imported, expected)
 
     def _stored(self, tail: TailKey) -> Checkpoint:
         stored = self._tails.state.store.get(tail)
         if stored is None:
-            raise ValueError(f"{tail} has no checkpoint yet")
+            raise NotFoundError(f"{tail} has no checkpoint yet")
         return stored
 
-    def _edit(self, what: str, key: str, change: Callable[[Checkpoint | None], Checkpoint]) -> dict[str, Any]:
-        """Store an edit, log it with the old position, and restart a running tail from it."""
-        tail = self._tails.known(key)
+    def _edit(
+        self,
+        what: str,
+        tail: TailKey,
+        change: Callable[[Checkpoint | None], Checkpoint],
+        expected: Expected,
+    ) -> dict[str, Any]:
+        """Store an edit, log it with the old position, and restart a running tail from it.
+
+        Raises:
+            EditedMeanwhileError: the stored checkpoint is not the expected one; nothing was changed.
+        """
         before: list[str] = []
 
         def noted(stored: Checkpoint | None) -> Checkpoint:
+            _check_expected(tail, stored, expected)
             before.append(str(stored.seq) if stored else "none")
             changed = replace(change(stored), saved_at=self._clock.wall())
             if stored is not None:
@@ -112,7 +139,17 @@ class CheckpointCalls:
         _log.warning("checkpoint.edited", pillow=str(tail), how=what, before=before[0], seq=str(edited.seq))
         if self._supervisor is not None and tail in self._supervisor.keys:
             self._supervisor.restart(tail)
+        self._snapshots.forget()
         return edited.to_json() | {"key": str(tail), "before": before[0]}
+
+
+def _check_expected(tail: TailKey, stored: Checkpoint | None, expected: Expected) -> None:
+    edits = stored.edits if stored else 0
+    if expected is not None and expected != edits:
+        raise EditedMeanwhileError(
+            f"the checkpoint of {tail} has generation {edits}, not {expected}",
+            remedy="read it again, and decide again",
+        )
 
 
 def _at(stored: Checkpoint | None, position: Seq) -> Checkpoint:

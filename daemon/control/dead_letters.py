@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 from checkpoints import TailKey
 from daemon.control.paging import page
 from daemon.control.tails import Tails
+from daemon.errors import InvalidRequestError, NotFoundError
 from pillows.dead_letters.store import DeadLetter, DeadLetters
 
 _log = structlog.get_logger("pillowd.operator")
@@ -27,57 +29,77 @@ class DeadLetterCalls:
         self._tails = tails
         self._listing = Listing(tails.state.dead_letters)
 
-    def list_page(self, key: str, after: Sequence[Any] | None = None) -> list[dict[str, Any]]:
-        """Return a page of a tail's dead letters, oldest first; empty at the end.
+    def list_page(self, tail: TailKey, after: str = "", limit: int = 1000) -> dict[str, Any]:
+        """Return a page of a tail's dead letters, oldest first.
 
         Args:
-            key: the tail.
-            after: `first_at`, transport and id of the last dead letter of the page before.
-        """
-        return self._listing.page(self._tails.known(key), tuple(after) if after else None)
+            tail: the tail.
+            after: `next` of the page before.
+            limit: most entries of the page.
 
-    def ids(self, key: str, transport: str, after: str = "") -> list[str]:
+        Raises:
+            InvalidRequestError: `after` is none.
+        """
+        return self._listing.page(tail, parse_place(after), limit)
+
+    def ids(self, tail: TailKey, transport: str, after: str = "") -> list[str]:
         """Return a page of ids of documents that a transport may hold in an older state, in order.
 
         They have a dead letter of that transport, or failed before any transport saw them.
 
         Args:
-            key: the tail.
+            tail: the tail.
             transport: its name.
             after: the last id of the page before.
         """
-        found = self._tails.state.dead_letters.ids(self._tails.known(key), transport)
+        found = self._tails.state.dead_letters.ids(tail, transport)
         return page(sorted(id for id in found if id > after))
 
-    def show(self, key: str, id: str) -> list[dict[str, Any]]:
-        """Return the dead letters of one document, one for each transport that refused it."""
-        return [_to_json(each) for each in self._find(key, [id])]
+    def show(self, tail: TailKey, ids: Collection[str]) -> list[dict[str, Any]]:
+        """Return the dead letters of some documents, one for each transport that refused it.
 
-    def retry(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
-        """Retry these documents of a tail, or all; at once, or when the tail runs."""
-        tail = self._tails.known(key)
-        count = self._tails.state.dead_letters.retry(tail, self._named(key, ids))
-        _log.warning("dead_letter.retried", pillow=str(tail), count=count, ids=ids or "all")
+        Raises:
+            NotFoundError: a document has none.
+        """
+        return [_to_json(each) for each in self._find(tail, ids)]
+
+    def retry(self, tail: TailKey, ids: Collection[str] | None = None) -> dict[str, Any]:
+        """Retry these documents of a tail, or all; at once, or when the tail runs.
+
+        Raises:
+            NotFoundError: a document has no dead letter.
+        """
+        count = self._tails.state.dead_letters.retry(tail, self._named(tail, ids))
+        _log.warning("dead_letter.retried", pillow=str(tail), count=count, ids=_some(ids))
         return {"key": str(tail), "retried": count}
 
-    def discard(self, key: str, ids: list[str] | None = None) -> dict[str, Any]:
-        """Discard the dead letters of these documents, or all of a tail. They are not written."""
-        tail = self._tails.known(key)
-        count = self._tails.state.dead_letters.discard(tail, self._named(key, ids))
-        _log.warning("dead_letter.discarded", pillow=str(tail), count=count, ids=ids or "all")
+    def discard(self, tail: TailKey, ids: Collection[str] | None = None) -> dict[str, Any]:
+        """Discard the dead letters of these documents, or all of a tail. They are not written.
+
+        Raises:
+            NotFoundError: a document has no dead letter.
+        """
+        count = self._tails.state.dead_letters.discard(tail, self._named(tail, ids))
+        _log.warning("dead_letter.discarded", pillow=str(tail), count=count, ids=_some(ids))
         return {"key": str(tail), "discarded": count}
 
-    def _named(self, key: str, ids: list[str] | None) -> list[tuple[str, str]]:
-        return [(each.transport, each.id) for each in self._find(key, ids)]
+    def _named(self, tail: TailKey, ids: Collection[str] | None) -> list[tuple[str, str]]:
+        return [(each.transport, each.id) for each in self._find(tail, ids)]
 
-    def _find(self, key: str, ids: list[str] | None) -> list[DeadLetter]:
-        tail = self._tails.known(key)
+    def _find(self, tail: TailKey, ids: Collection[str] | None) -> list[DeadLetter]:
         found = [each for each in self._tails.state.dead_letters.list(tail) if ids is None or each.id in ids]
         missing = sorted(set(ids or ()) - {each.id for each in found})
         if missing:
-            raise ValueError(f"{tail} has no dead letter of {', '.join(missing)}")
+            raise NotFoundError(f"{tail} has no dead letter of {', '.join(missing[:_NAMED_IDS])}")
         return found
 
+
+def _some(ids: Collection[str] | None) -> Any:
+    return "all" if ids is None else list(ids)
+
+
+#: Ids that an error names; a request may hold thousands.
+_NAMED_IDS = 10
 
 #: The order of the list: `first_at`, transport, id.
 Place = tuple[Any, ...]
@@ -98,18 +120,39 @@ class Listing:
         self._rest: list[DeadLetter] = []
         self._at: tuple[TailKey, Place | None] | None = None
 
-    def page(self, tail: TailKey, after: Place | None) -> list[dict[str, Any]]:
-        """Return the dead letters after a place, as many as one message takes; empty at the end."""
+    def page(self, tail: TailKey, after: Place | None, limit: int) -> dict[str, Any]:
+        """Return the dead letters after a place, and the place of the last one if there are more."""
         if after is None or self._at != (tail, after):
             self._rest = self._list_after(tail, after)
-        entries = page(map(_to_json, self._rest))
-        self._at = (tail, _place(self._rest[len(entries) - 1])) if entries else None
+        entries = page(map(_to_json, self._rest[:limit]))
+        last = _place(self._rest[len(entries) - 1]) if entries else None
+        self._at = (tail, last) if entries else None
         self._rest = self._rest[len(entries) :]
-        return entries
+        return {"dead_letters": entries, "next": format_place(last) if self._rest and last else None}
 
     def _list_after(self, tail: TailKey, after: Place | None) -> list[DeadLetter]:
         found = sorted(self._dead_letters.list(tail), key=_place)
         return [each for each in found if after is None or _place(each) > after]
+
+
+def format_place(place: Place) -> str:
+    """Return a place as text, as `next` has it."""
+    return json.dumps(place, ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_place(text: str) -> Place | None:
+    """Return the place that `format_place` formatted; None for an empty text.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if not text:
+        return None
+    try:
+        at, transport, id = msgspec.json.decode(text, type=tuple[float, str, str])
+    except msgspec.MsgspecError as error:
+        raise InvalidRequestError("`after` is not the `next` of a page") from error
+    return at, transport, id
 
 
 def _place(dead_letter: DeadLetter) -> Place:

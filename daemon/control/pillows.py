@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import structlog
+from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
+from daemon.errors import ConflictError, NotInTimeError
+from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
-from pillows.runtime.status import TailStatus
+from pillows.runtime.status import State, TailStatus
 
 _log = structlog.get_logger("pillowd.operator")
+
+#: What can be asked of a tail, and the states in which it is so.
+Wish = Literal["pause", "resume", "stop", "restart"]
+_GOES = frozenset({State.CATCHING_UP, State.LIVE, State.BACKING_OFF, State.FAILED})
+REACHED: Mapping[Wish, frozenset[State]] = {
+    "pause": frozenset({State.PAUSED, State.FAILED}),
+    "stop": frozenset({State.STOPPED, State.FAILED}),
+    "resume": _GOES,
+    "restart": _GOES | {State.STOPPED},
+}
+_POLL_SECONDS = 0.1
 
 #: Length of a token in a status.
 SEQ_CHARACTERS = 64
@@ -41,16 +55,6 @@ class PillowCalls:
         self._clock = clock
         self._began_at = clock.monotonic()
 
-    def status(self) -> dict[str, Any]:
-        """Return the status of the daemon and of every tail."""
-        running = self._supervisor is not None
-        return {
-            "running": running,
-            "pid": os.getpid() if running else None,
-            "up_seconds": self._clock.monotonic() - self._began_at if running else None,
-            "pillows": [to_json(status) for status in self._tails.statuses()],
-        }
-
     def list_page(self, *, state: str | None, limit: int, after: str) -> dict[str, Any]:
         """Return the state of the daemon, and a page of its tails in the order of their keys.
 
@@ -72,6 +76,7 @@ class PillowCalls:
             "pid": os.getpid() if running else None,
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
             "listeners": [asdict(each) for each in self.listeners],
+            "unfinished_acts": self._tails.state.audit.unfinished,
             "pillows": [to_json(statuses[key]) for key in page],
             "next": page[-1] if len(chosen) > limit else None,
         }
@@ -82,35 +87,85 @@ class PillowCalls:
         found = (each for each in self._snapshots.get().statuses if key_of(each) == str(tail))
         return to_json(next(found))
 
-    def pause(self, key: str) -> dict[str, Any]:
+    def pause(self, tail: TailKey) -> None:
         """Stop a tail until `resume`, even when the daemon restarts."""
-        tail = self._tails.configured(key)
         if self._supervisor is not None:
             self._supervisor.pause(tail)
         else:
             self._tails.state.pauses.add(tail)
-        return self._log_call("pause", tail)
+        self._note("pause", tail)
 
-    def resume(self, key: str) -> dict[str, Any]:
-        """End a pause."""
-        tail = self._tails.configured(key)
+    def resume(self, tail: TailKey) -> None:
+        """End a pause, or a stop."""
         if self._supervisor is not None:
             self._supervisor.resume(tail)
         else:
             self._tails.state.pauses.discard(tail)
-        return self._log_call("resume", tail)
+        self._note("resume", tail)
 
-    def restart(self, key: str) -> dict[str, Any]:
-        """Restart a tail, also a failed one."""
-        tail = self._tails.configured(key)
-        if self._supervisor is None:
-            raise ValueError("the daemon is not running. Remedy: `pillowd run`")
-        self._supervisor.restart(tail)
-        return self._log_call("restart", tail)
+    def stop(self, tail: TailKey) -> None:
+        """Stop a tail until `resume`, or until the daemon restarts.
 
-    def _log_call(self, what: str, tail: TailKey) -> dict[str, Any]:
-        _log.info("pillow.told", pillow=str(tail), what=what)
+        Raises:
+            ConflictError: no daemon runs, or the tail is paused.
+        """
+        supervisor = self._need_daemon()
+        if tail in self._tails.state.pauses:
+            raise ConflictError(f"{tail} is paused already", remedy=f"`pillowd resume {tail}` ends that")
+        supervisor.stop(tail)
+        self._note("stop", tail)
+
+    def restart(self, tail: TailKey) -> None:
+        """Restart a tail, also a failed one.
+
+        Raises:
+            ConflictError: no daemon runs.
+        """
+        self._need_daemon().restart(tail)
+        self._note("restart", tail)
+
+    def restart_all(self, *, only_failed: bool) -> list[str]:
+        """Restart all tails, or those that have failed, and return their keys.
+
+        Raises:
+            ConflictError: no daemon runs.
+        """
+        supervisor = self._need_daemon()
+        chosen = [k for k in supervisor.keys if not only_failed or supervisor.status(k).state is State.FAILED]
+        for tail in chosen:
+            self.restart(tail)
+        return [str(tail) for tail in chosen]
+
+    def wait_until(self, wish: Wish, tail: TailKey, seconds: float) -> dict[str, Any]:
+        """Return the state of a tail once it is as wished.
+
+        Raises:
+            NotInTimeError: it is not, after so many seconds.
+        """
+        give_up_at = self._clock.monotonic() + seconds
+        while (status := self._tails.status(tail)).state not in REACHED[wish]:
+            if self._supervisor is None:
+                break  # nothing will change by itself
+            if self._clock.monotonic() >= give_up_at:
+                raise NotInTimeError(
+                    f"{tail} is {status.state} after {seconds:g} s, and goes on: {wish} was asked for",
+                    remedy=f"`pillowd status` shows when it is so; the log says what {tail} does",
+                )
+            self._clock.wait(Event(), _POLL_SECONDS)
+        return to_json(status)
+
+    def describe(self, tail: TailKey) -> dict[str, Any]:
+        """Return the state of a tail as it is now."""
         return to_json(self._tails.status(tail))
+
+    def _need_daemon(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ConflictError("the daemon is not running", remedy="`pillowd run`")
+        return self._supervisor
+
+    def _note(self, what: str, tail: TailKey) -> None:
+        _log.info("pillow.told", pillow=str(tail), what=what)
+        self._snapshots.forget()
 
 
 def key_of(status: TailStatus) -> str:

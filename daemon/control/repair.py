@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from checkpoints import TailKey
 from daemon.control.tails import Tails
+from daemon.errors import ConflictError
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.runtime.status import State
@@ -41,11 +42,24 @@ class RepairCalls:
         self._repair = repair
         self._clock = clock
 
-    def repair(self, key: str, ids: list[str]) -> dict[str, Any]:
-        """Send documents through the pipeline again, as they are now; a running tail stops meanwhile."""
-        tail = self._tails.configured(key)
+    def check(self) -> None:
+        """Check that anything can be repaired from here.
+
+        Raises:
+            ConflictError: it cannot.
+        """
         if self._repair is None:
-            raise ValueError("nothing can be repaired from here")
+            raise ConflictError("nothing can be repaired from here")
+
+    def repair(self, tail: TailKey, ids: Sequence[str]) -> dict[str, Any]:
+        """Send documents through the pipeline again, as they are now; a running tail stops meanwhile.
+
+        Raises:
+            ConflictError: the tail does not stop in time.
+            RetryableError, FatalError: the documents cannot be sent.
+        """
+        self.check()
+        assert self._repair is not None  # noqa: S101  checked
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
         with self._hold(tail):
             self._repair(tail, ids)
@@ -67,7 +81,7 @@ class RepairCalls:
             give_up_at = self._clock.monotonic() + _STOP_SECONDS
             while tail in self._supervisor.running:
                 if self._clock.monotonic() > give_up_at:
-                    raise ValueError(f"{tail} could not be stopped within {_STOP_SECONDS:g} s")
+                    raise ConflictError(f"{tail} could not be stopped within {_STOP_SECONDS:g} s")
                 self._clock.wait(Event(), 0.05)
             yield
         finally:

@@ -6,7 +6,8 @@ How to add an operation:
    `x-door: read` puts it on the read-only listener as well; `x-door: admin` on the admin listeners only.
    `x-stream: true` lets its answer go on for minutes, in a pool of connections of its own. `x-headers:
    [Accept]` hands over request headers that OpenAPI does not take as parameters, `x-actor: true` the `Actor`
-   who asks, as `by`.
+   who asks, as `by`. `x-act: true` is for work that takes longer than a request: the handler takes `act` and
+   hands it to `api.operations.start(act, work)`, which ends it in the audit log when the work is done.
 2. Write the handler: a public function in `routes/TAG.py` (one module for each concern) whose name is the
    `operationId`. It is called as `handler(api, **arguments)`: `api` is the `ControlApi`, and the arguments
    are the parameters by name (`If-Match` becomes `if_match`), absent ones left out, and `body` if the file

@@ -45,6 +45,7 @@ class Operation:
         scope: what a token needs for it.
         is_stream: whether its answer may go on for minutes.
         takes_actor: whether its handler takes the argument `by`, who asked for it.
+        takes_act: whether its handler takes the argument `act`, and has it ended when the work is done.
         parameters: schema of each parameter by its argument's name.
         places: `path`, `query` or `header`, and the name there, by the argument's name.
         required: the parameters that must be given.
@@ -60,6 +61,7 @@ class Operation:
     scope: str
     is_stream: bool
     takes_actor: bool = False
+    takes_act: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ def _parse_operation(
         scope=raw.get("x-scope") or ("read" if method == "GET" else "write"),
         is_stream=raw.get("x-stream", False),
         takes_actor=raw.get("x-actor", False),
+        takes_act=raw.get("x-act", False),
         parameters=schemas,
         places=places,
         required=tuple(argument for argument, each in named.items() if each.get("required")),

@@ -34,14 +34,22 @@ def carry_out(api: ControlApi, operation: Operation, arguments: Mapping[str, Any
         InvalidRequestError: the arguments do not fit the operation's schema.
         PillowError, StoreError: the handler refused it.
     """
+    more = {"by": by} if operation.takes_actor else {}
     if operation.is_safe:
-        return _call(api, operation, arguments, by)
-    target = name_target(arguments)
-    with api.audit.act(operation.id, by=by, pillow=target, details=_details(arguments)) as act:
-        answer = _call(api, operation, arguments, by)
+        return _call(api, operation, arguments, more)
+    act = api.audit.begin(
+        operation.id, by=by, pillow=name_target(arguments), details=_details(operation, arguments)
+    )
+    try:
+        answer = _call(api, operation, arguments, {**more, "act": act} if operation.takes_act else more)
+    except BaseException as error:
+        act.end_with(error)
+        raise
+    if not operation.takes_act:
         if isinstance(answer.body, dict):
             act.before, act.after = answer.body.get("before"), answer.body.get("seq")
-        return answer
+        act.end("done")
+    return answer
 
 
 def name_target(arguments: Mapping[str, Any]) -> str | None:
@@ -66,10 +74,11 @@ def check_arguments(operation: Operation, arguments: Mapping[str, Any]) -> None:
         raise InvalidRequestError(_explain(error), remedy="see /v1/openapi.json") from error
 
 
-def _call(api: ControlApi, operation: Operation, arguments: Mapping[str, Any], by: Actor) -> Answer:
+def _call(
+    api: ControlApi, operation: Operation, arguments: Mapping[str, Any], more: Mapping[str, Any]
+) -> Answer:
     check_arguments(operation, arguments)
-    actor = {"by": by} if operation.takes_actor else {}
-    answer = handler_of(operation)(api, **arguments, **actor)
+    answer = handler_of(operation)(api, **arguments, **more)
     return answer if isinstance(answer, Answer) else Answer(body=answer)
 
 
@@ -90,5 +99,7 @@ def _explain(error: fastjsonschema.JsonSchemaValueException) -> str:
     return f"`{path}` {said}"
 
 
-def _details(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: each for name, each in arguments.items() if name not in ("key", "source")}
+def _details(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the audit log says of the arguments: those that the operation has."""
+    known = operation.schema["properties"]
+    return {name: each for name, each in arguments.items() if name in known and name not in ("key", "source")}

@@ -10,6 +10,9 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 EVENTS = "text/event-stream"
 
+#: Largest body of a request.
+MAX_BODY_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:

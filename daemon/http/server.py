@@ -19,7 +19,7 @@ import gevent
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from daemon.http.connections import Connections, Slot
-from daemon.http.messages import PROBLEM
+from daemon.http.messages import MAX_BODY_BYTES, PROBLEM
 
 #: Longest wait for a whole head; so long may a connection be idle, too.
 HEAD_SECONDS = 10.0
@@ -30,7 +30,6 @@ STREAM_SECONDS = 10.0
 UNREAD_BYTES = 256 * 1024
 
 MAX_HEAD_BYTES = 32 * 1024
-MAX_BODY_BYTES = 64 * 1024
 #: What is read and thrown away of a body that is refused, so that the client gets to read the answer.
 _LINGER_BYTES = 1024 * 1024
 _LINGER_SECONDS = 1.0

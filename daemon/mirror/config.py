@@ -89,7 +89,8 @@ class Mirror:
             "version": 1,
             "daemon": {
                 "state_dir": escape(str(self.folder)),
-                "control": {"listen": escape(f"unix:{_choose_socket(self.folder)}")},
+                "admin": {"listen": escape(f"unix:{_choose_socket(self.folder)}")},
+                "http": {"listen": None},
             },
             "connections": {SOURCE: _format_connection(self.source), TARGET: _format_connection(self.target)},
             "pillows": {
@@ -270,8 +271,8 @@ def _format_connection(place: Endpoint) -> dict[str, Any]:
 
 
 def _choose_socket(folder: Path) -> Path:
-    """Return the path of the control socket: in the folder, or in the runtime folder if it is too long."""
-    path = folder / "control.sock"
+    """Return the path of the admin socket: in the folder, or in the runtime folder if it is too long."""
+    path = folder / "admin.sock"
     if len(os.fsencode(path)) <= _SOCKET_BYTES:
         return path
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())

@@ -196,7 +196,7 @@ def _open_private(path: str, flags: int) -> int:
 
 def _make_summary(mirror: Mirror, config: Config, *, cut: bool, caught_up: bool) -> dict[str, Any]:
     with control_client.open_control(config) as call:
-        (saved,) = call("status")["pillows"]
+        (saved,) = control_client.list_pillows(call)
     return {
         "name": mirror.name,
         "source": saved["source"],

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import yaml
 
-from checkpoints import ControlClient
+from daemon.http.client import HttpClient
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +93,8 @@ class Pillowd:
             "version": 1,
             "daemon": {
                 "state_dir": str(folder / "state"),
-                "control": {"listen": f"unix:{folder}/control.sock"},
+                "admin": {"listen": f"unix:{folder}/admin.sock"},
+                "http": {"listen": None},
                 **(daemon or {}),
             },
             "connections": dict(connections),
@@ -184,10 +185,9 @@ class Pillowd:
         return json.loads(done.stdout)
 
     def status(self, pillow: str) -> dict[str, Any]:
-        """The facts of one pillow, asked over the control socket; of a stopped daemon, by the command."""
+        """The facts of one pillow, asked over the admin socket; of a stopped daemon, by the command."""
         if self._child is not None and self._child.poll() is None:
-            with ControlClient(self.folder / "control.sock") as client:
-                pillows = client.call("status")["pillows"]
+            pillows = HttpClient(self.folder / "admin.sock").call("list_pillows")["pillows"]
         else:
             pillows = self.ask("status")["pillows"]
         found: dict[str, Any] = next(each for each in pillows if each["pillow"] == pillow)

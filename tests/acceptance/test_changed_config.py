@@ -48,7 +48,7 @@ def refused(daemon: Pillowd, *words: str) -> None:
 def reset(daemon: Pillowd) -> None:
     """Takes the remedy, and waits until the pass that it begins is complete."""
     before = statuses(daemon)["cases"]["epoch"]
-    call(daemon, "checkpoint.reset", key="cases")
+    call(daemon, "reset_checkpoint", key="cases", if_match="*")
     daemon.wait_for(lambda: statuses(daemon)["cases"]["epoch"] != before and complete(daemon))
 
 
@@ -212,7 +212,7 @@ def test_a_changed_transform_goes_on_with_one_warning_until_a_reset_rewrites(wor
     reset(daemon)
     assert [_kinds(world, target) for target in TARGETS] == [set(ids)] * len(TARGETS)
     assert not statuses(daemon)["cases"]["pipeline_changed_at"]
-    assert call(daemon, "status")["pillows"][0]["state"] == "live"
+    assert call(daemon, "list_pillows")["pillows"][0]["state"] == "live"
     assert daemon.stop() == 0
 
 

@@ -22,7 +22,7 @@ def at_epoch_3(world: World, *targets: str, **others: Any) -> Pillowd:
     for epoch in range(1, EPOCH + 1):
         daemon.wait_for(partial(_is_live_at, daemon, epoch))
         if epoch < EPOCH:
-            call(daemon, "checkpoint.reset", key="cases")
+            call(daemon, "reset_checkpoint", key="cases", if_match="*")
     assert world.differences("cases", *targets) == {}
     assert daemon.stop() == 0
     return daemon

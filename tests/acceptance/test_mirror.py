@@ -20,7 +20,8 @@ import psycopg
 import pytest
 import yaml
 
-from checkpoints import ControlClient, StoreError
+from checkpoints import StoreError
+from daemon.http.client import HttpClient
 from tests.acceptance import stores
 from tests.acceptance.process import PILLOWD
 from tests.servers.couch_client import CouchDatabase
@@ -67,9 +68,8 @@ class Typed:
     def changes(self) -> int:
         """How many changes the running command has taken."""
         (config,) = self.folder.glob("pillowd-state/*/pillowd.yaml")
-        socket = yaml.safe_load(config.read_text())["daemon"]["control"]["listen"].removeprefix("unix:")
-        with ControlClient(Path(socket), timeout_seconds=60) as client:
-            return int(client.call("status")["pillows"][0]["changes"])
+        socket = yaml.safe_load(config.read_text())["daemon"]["admin"]["listen"].removeprefix("unix:")
+        return int(HttpClient(Path(socket)).call("list_pillows")["pillows"][0]["changes"])
 
     def interrupted(self, number: signal.Signals, *, after: int) -> tuple[int, str]:
         """Starts it, interrupts it when it has taken so many changes; its exit code and what it said."""

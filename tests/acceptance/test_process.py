@@ -337,9 +337,9 @@ def test_a_command_that_finds_the_state_locked_but_no_socket_says_so(
     pillowd: Callable[..., Pillowd],
 ) -> None:
     daemon = pillowd().start()
-    os.rename(daemon.folder / "control.sock", daemon.folder / "moved.sock")
+    os.rename(daemon.folder / "admin.sock", daemon.folder / "moved.sock")
     done = daemon.command("status")
-    os.rename(daemon.folder / "moved.sock", daemon.folder / "control.sock")
+    os.rename(daemon.folder / "moved.sock", daemon.folder / "admin.sock")
 
     assert done.returncode == 75
     assert f"process {daemon.child.pid}" in done.stderr

@@ -8,7 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from checkpoints import ControlClient, StoreError
+from checkpoints import StoreError
+from daemon.http.client import HttpClient
 from tests.acceptance import stores, wire
 from tests.acceptance.process import Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
@@ -116,17 +117,15 @@ class World:
 def statuses(daemon: Pillowd) -> dict[str, dict[str, Any]]:
     """What the running daemon says of its pillows, by name; nothing while it starts."""
     try:
-        with ControlClient(daemon.folder / "control.sock", timeout_seconds=60) as client:
-            tails: Sequence[dict[str, Any]] = client.call("status")["pillows"]
+        tails: Sequence[dict[str, Any]] = call(daemon, "list_pillows")["pillows"]
     except StoreError:
         return {}
     return {tail["pillow"]: tail for tail in tails}
 
 
 def call(daemon: Pillowd, name: str, **arguments: Any) -> Any:
-    """Calls the running daemon over its control socket."""
-    with ControlClient(daemon.folder / "control.sock", timeout_seconds=60) as client:
-        return client.call(name, **arguments)
+    """Calls an operation of the running daemon over its admin socket."""
+    return HttpClient(daemon.folder / "admin.sock").call(name, **arguments)
 
 
 def live(daemon: Pillowd, *names: str) -> bool:

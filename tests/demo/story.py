@@ -27,7 +27,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from checkpoints import ControlClient, StoreError
+from checkpoints import StoreError
+from daemon.http.client import HttpClient
 from tests.demo import data
 from tests.demo.comparison import Difference, compare
 from tests.servers.couch_client import CouchDatabase
@@ -216,12 +217,12 @@ class Demo:
         return len(self.couch.changes(feed="normal")["results"])
 
     def _statuses(self) -> list[dict[str, Any]]:
+        client = HttpClient(self.folder / "admin.sock", timeout_seconds=5)
         try:
-            with ControlClient(self.folder / "control.sock", timeout_seconds=5) as client:
-                tails: list[dict[str, Any]] = client.call("status")["pillows"]
-                return tails
+            tails: list[dict[str, Any]] = client.call("list_pillows")["pillows"]
         except StoreError:
             return []  # it is still starting
+        return tails
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + STEP_SECONDS

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from daemon.cli.ask_source import NOW, ask_position
-from daemon.cli.control_client import call_control
+from daemon.cli.control_client import call_control, name_pillow
 from daemon.cli.exit_codes import CommandError
 from daemon.cli.formatting import format_time, new_grid, new_table, print_table, shorten_seq
 from daemon.cli.legacy_checkpoints import SYSTEMS, find_position, parse_token
@@ -20,6 +20,7 @@ from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.control.checkpoints import EXPORT_FORMAT
 from daemon.errors import UnknownPillowError
 from daemon.tail_lookup import resolve_tail, tail_keys
 from pillows import registry
@@ -41,7 +42,7 @@ def checkpoint() -> None:
 @common_options
 def get(key: str, config_path: Path, as_json: bool) -> None:
     """Show the checkpoint of KEY."""
-    saved = call_control(config_path, "checkpoint.get", key=key)
+    saved = call_control(config_path, "get_checkpoint", **name_pillow(key))
     if as_json:
         print_json(saved)
         return
@@ -58,7 +59,7 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
 @common_options
 def history(key: str, config_path: Path, as_json: bool) -> None:
     """Show the earlier checkpoints of KEY, newest first."""
-    entries = call_control(config_path, "checkpoint.history", key=key)
+    entries = call_control(config_path, "list_checkpoint_history", **name_pillow(key))["history"]
     if as_json:
         print_json(entries)
         return
@@ -87,7 +88,7 @@ def set_seq(key: str, seq: str, force: bool, config_path: Path, as_json: bool) -
     if force and seq == NOW:
         raise click.UsageError("Only the source knows where `now` is; leave out --force.")
     position = _require_known(load(config_path, plugins=False), key, parse_token(seq), force=force)
-    _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=position)
+    _edit("edit_checkpoint", config_path, key, as_json=as_json, body={"seq": position})
 
 
 @checkpoint.command()
@@ -97,7 +98,7 @@ def set_seq(key: str, seq: str, force: bool, config_path: Path, as_json: bool) -
 def reset(key: str, yes: bool, config_path: Path, as_json: bool) -> None:
     """Read the whole source of KEY again, in a new pass that rewrites every row."""
     _confirm(config_path, key, yes=yes, keyed="every row is written again, and others are removed at the end")
-    _edit("checkpoint.reset", config_path, as_json=as_json, key=key)
+    _edit("reset_checkpoint", config_path, key, as_json=as_json)
 
 
 @checkpoint.command()
@@ -117,7 +118,8 @@ def rewind(
     except ValueError as error:
         raise click.UsageError(f"--ago {error}.") from error
     _confirm(config_path, key, yes=yes, keyed="rows that differ are written again")
-    _edit("checkpoint.rewind", config_path, as_json=as_json, key=key, saved_before=before)
+    to = "beginning" if before is None else before
+    _edit("edit_checkpoint", config_path, key, as_json=as_json, body={"to": to})
 
 
 @checkpoint.command()
@@ -126,7 +128,8 @@ def rewind(
 def export(key: str, config_path: Path, as_json: bool) -> None:
     """Print the checkpoint of KEY for `import`."""
     del as_json  # the output is always JSON
-    print_json(call_control(config_path, "checkpoint.export", key=key))
+    saved = call_control(config_path, "get_checkpoint", **name_pillow(key))
+    print_json({"format": EXPORT_FORMAT, "key": saved.pop("key"), "checkpoint": saved})
 
 
 @checkpoint.command("import")
@@ -163,7 +166,7 @@ def import_(
     if system is not None:
         position = find_position(system, text, entry)
         position = _require_known(config, key, position, force=force)
-        _edit("checkpoint.set", config_path, as_json=as_json, key=key, seq=position)
+        _edit("edit_checkpoint", config_path, key, as_json=as_json, body={"seq": position})
         return
     if entry is not None:
         raise click.UsageError("--entry needs --from.")
@@ -177,7 +180,7 @@ def import_(
             f"{file.name} is not an exported checkpoint. Remedy: `pillowd checkpoint export {key}` prints one"
         )
     _require_known(config, key, saved["seq"], force=force)
-    _edit("checkpoint.import", config_path, as_json=as_json, key=key, exported=exported)
+    _edit("edit_checkpoint", config_path, key, as_json=as_json, body={"exported": exported})
 
 
 def _require_known(config: Config, key: str, position: Any, *, force: bool) -> Any:
@@ -217,8 +220,9 @@ def _is_append_only(type: str) -> bool:
     return type in registry.transport_types() and issubclass(registry.transport(type), AppendOnlyTransport)
 
 
-def _edit(method: str, config_path: Path, *, as_json: bool, **arguments: Any) -> None:
-    edited = call_control(config_path, method, writes=True, **arguments)
+def _edit(operation: str, config_path: Path, key: str, *, as_json: bool, **body: Any) -> None:
+    """Edit the checkpoint, whatever its generation: who types the command has decided."""
+    edited = call_control(config_path, operation, writes=True, if_match="*", **name_pillow(key), **body)
     if as_json:
         print_json(edited)
     else:

@@ -18,6 +18,7 @@ from daemon.cli.formatting import format_time, new_grid, new_table, print_table
 from daemon.cli.options import Command, common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
+from daemon.control.paging import split
 
 #: What a control call says of one dead letter.
 DeadLetterFacts = Mapping[str, Any]
@@ -90,7 +91,7 @@ def list_dead_letters(
     """
     chosen = Choice(**choice)
     with control_client.open_control(load(config_path, plugins=False)) as call:
-        keys = [key] if key else [f"{p['pillow']}@{p['source']}" for p in call("status")["pillows"]]
+        keys = [key] if key else [f"{p['pillow']}@{p['source']}" for p in control_client.list_pillows(call)]
         found = [each for k in keys for each in _iter_dead_letters(call, k) if chosen.holds(each)]
     if as_json:
         print_json(found[:limit])
@@ -153,10 +154,11 @@ def _print_each(dead_letters: Iterable[DeadLetterFacts]) -> None:
 
 def _iter_dead_letters(call: control_client.Call, key: str) -> Iterator[dict[str, Any]]:
     """Yield all dead letters of a pillow, page by page."""
-    after: list[Any] | None = None
-    while page := call("dead-letter.list", key=key, after=after):
-        yield from page
-        after = [page[-1][name] for name in ("first_at", "transport", "id")]
+    after: str | None = ""
+    while after is not None:
+        page = call("list_dead_letters", **control_client.name_pillow(key), after=after or None)
+        yield from page["dead_letters"]
+        after = page["next"]
 
 
 @dead_letter.command("show")
@@ -165,7 +167,10 @@ def _iter_dead_letters(call: control_client.Call, key: str) -> Iterator[dict[str
 @common_options
 def show_dead_letters(key: str, id: str, config_path: Path, as_json: bool) -> None:
     """Show every detail of the dead letters of the document ID."""
-    dead_letters = control_client.call_control(config_path, "dead-letter.show", key=key, id=id)
+    named = control_client.name_pillow(key)
+    dead_letters = control_client.call_control(config_path, "list_dead_letters", **named, id=[id])[
+        "dead_letters"
+    ]
     if as_json:
         print_json(dead_letters)
         return
@@ -215,10 +220,13 @@ def _edit(
 ) -> None:
     if bool(ids) == every:
         raise click.UsageError("Name documents, or use --all.")
-    chosen = None if every else list(ids)
-    done = control_client.call_control(config_path, f"dead-letter.{what}", writes=True, key=key, ids=chosen)
+    bodies: list[dict[str, Any]] = [{"all": True}] if every else [{"ids": part} for part in split(ids)]
+    with control_client.open_control(load(config_path, plugins=False), writes=True) as call:
+        named = control_client.name_pillow(key)
+        parts = [call(f"{what}_dead_letters", **named, body=body) for body in bodies]
+    counted = next(name for name in parts[0] if name != "key")
+    done = {"key": parts[0]["key"], counted: sum(part[counted] for part in parts)}
     if as_json:
         print_json(done)
         return
-    count = next(value for name, value in done.items() if name != "key")
-    echo(f"{done['key']}: {count} dead letter{'' if count == 1 else 's'} {result}")
+    echo(f"{done['key']}: {done[counted]} dead letter{'' if done[counted] == 1 else 's'} {result}")

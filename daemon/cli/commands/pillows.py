@@ -24,9 +24,8 @@ from pillows.runtime.status import State
 
 #: Interval of `status --watch`.
 _WATCH_SECONDS = 1.0
-#: Longest wait for a pillow to reach the state that a command asked for, and the interval of the checks.
-_SETTLE_SECONDS = 30.0
-_POLL_SECONDS = 0.2
+#: Longest wait for a pillow to reach the state that a command asked for.
+_WAIT = "30s"
 
 
 @click.command()
@@ -46,8 +45,7 @@ def status(*, config_path: Path, as_json: bool, watch: bool, running: bool, fail
 
     def get_status() -> dict[str, Any]:
         with control_client.open_control(config) as call:
-            status: dict[str, Any] = call("status")
-        return status
+            return control_client.get_status(call)
 
     if not watch:
         facts = get_status()
@@ -109,7 +107,7 @@ def _format_line(key: str, pillow: Mapping[str, Any]) -> str:
 @common_options
 def pause(key: str, config_path: Path, as_json: bool) -> None:
     """Stop the pillow KEY until `resume`, even if the daemon restarts."""
-    _change_state("pause", key, config_path, as_json=as_json)
+    _change_state("pause_pillow", key, config_path, as_json=as_json)
 
 
 @click.command()
@@ -117,7 +115,7 @@ def pause(key: str, config_path: Path, as_json: bool) -> None:
 @common_options
 def resume(key: str, config_path: Path, as_json: bool) -> None:
     """Start the paused pillow KEY."""
-    _change_state("resume", key, config_path, as_json=as_json)
+    _change_state("resume_pillow", key, config_path, as_json=as_json)
 
 
 @click.command()
@@ -125,28 +123,16 @@ def resume(key: str, config_path: Path, as_json: bool) -> None:
 @common_options
 def restart(key: str, config_path: Path, as_json: bool) -> None:
     """Stop the pillow KEY and start it again, even if it has failed."""
-    _change_state("restart", key, config_path, as_json=as_json)
+    _change_state("restart_pillow", key, config_path, as_json=as_json)
 
 
-def _change_state(method: str, key: str, config_path: Path, *, as_json: bool) -> None:
-    with control_client.open_control(load(config_path, plugins=False), writes=True) as call:
-        facts = call(method, key=key)
-        give_up_at = time.monotonic() + _SETTLE_SECONDS
-        while not _has_settled(method, facts) and time.monotonic() < give_up_at:
-            time.sleep(_POLL_SECONDS)
-            pillows = call("status")["pillows"]
-            facts = next(each for each in pillows if _format_key(each) == _format_key(facts))
+def _change_state(operation: str, key: str, config_path: Path, *, as_json: bool) -> None:
+    named = control_client.name_pillow(key)
+    facts = control_client.call_control(config_path, operation, writes=True, **named, wait=_WAIT)
     if as_json:
         print_json(facts)
     else:
         echo(f"{_format_key(facts)}: {facts['state']}")
-
-
-def _has_settled(method: str, facts: Mapping[str, Any]) -> bool:
-    """Return whether the pillow has reached the state that was asked for, or failed."""
-    if method == "pause":
-        return facts["state"] in {State.PAUSED, State.FAILED}
-    return facts["state"] not in {State.PAUSED, State.STARTING}
 
 
 def _format_key(facts: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.errors import NotFoundError
 from daemon.tail_lookup import tail_key
 from pillows.clock import SystemClock
 from pillows.feed.base import Feed
@@ -128,8 +129,8 @@ def _position(config: Config, key: str) -> tuple[Seq, int]:
     """Return the pillow's position, and the epoch that it writes with."""
     with control_client.open_control(config) as call:
         try:
-            saved: dict[str, Any] = call("checkpoint.get", key=key)
-        except (CommandError, LookupError):
+            saved: dict[str, Any] = call("get_checkpoint", **control_client.name_pillow(key))
+        except NotFoundError:
             return Seq.BEGINNING, 1
     return Seq.of(saved["seq"]), max(1, int(saved["epoch"]))
 

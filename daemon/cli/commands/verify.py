@@ -21,14 +21,15 @@ from daemon import tail_lookup
 from daemon.assembly.feeds import build_ids_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
-from daemon.cli.exit_codes import ExitCode, translate_unreachable
+from daemon.cli.exit_codes import ExitCode, UnreachableError, translate_unreachable
 from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.plugin_modules import add_folders
-from daemon.control.paging import page
+from daemon.control.paging import REQUEST_BYTES, page
+from daemon.http.problems import to_error
 from daemon.printable import printable_lines
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
@@ -113,7 +114,7 @@ def verify(
         verifier = Verifier(subject, stack.enter_context(ComparisonTable()))
         before = report = verifier.verify()
         if repair and not before.equal:
-            _repair(verifier, partial(call, "verify.repair", key=str(tail)))
+            _repair(verifier, partial(_send, call, tail))
             report = verifier.recheck()
     if as_json:
         seeds = {"seed": contents.seed} if contents and contents.sample else {}
@@ -157,10 +158,10 @@ def _subject(
         pillow=pillow,
         feed=feed,
         transports=transports,
-        checkpoint=lambda: _to_checkpoint(call("checkpoint.get", key=str(tail))),
+        checkpoint=lambda: _to_checkpoint(call("get_checkpoint", **_named(tail))),
         dead=lambda: [id for each in transports for id in _iter_dead_ids(call, tail, each.name)],
         clock=clock,
-        wait_seconds=wait_seconds if _is_progressing(call("status"), tail) else 0.0,
+        wait_seconds=wait_seconds if _is_progressing(control_client.get_status(call), tail) else 0.0,
         source_timeout_seconds=wait_seconds,
         progress=_count_on(bar),
     )
@@ -184,10 +185,32 @@ class Retries(Observer):
 
 def _iter_dead_ids(call: control_client.Call, tail: TailKey, transport: str) -> Iterator[str]:
     """Yield the ids of documents with a dead letter, page by page."""
-    after = ""
-    while ids := call("dead-letter.ids", key=str(tail), transport=transport, after=after):
-        yield from ids
-        after = ids[-1]
+    after: str | None = None
+    while True:
+        page = call("list_dead_letter_ids", **_named(tail), transport=transport, after=after)
+        yield from page["ids"]
+        if (after := page["next"]) is None:
+            return
+
+
+def _named(tail: TailKey) -> dict[str, str]:
+    return {"key": tail.pillow, "source": tail.source}
+
+
+def _send(call: control_client.Call, tail: TailKey, ids: list[str]) -> None:
+    """Have documents repaired, and wait until they are.
+
+    Raises:
+        UnreachableError: the source or a target is away.
+        RequestError: the repair failed.
+    """
+    operation = call("repair_documents", **_named(tail), body={"ids": ids})
+    while operation["state"] == "running":
+        operation = call("get_operation", id=operation["id"], wait="30s")
+    if operation["state"] == "done":
+        return
+    error = to_error(operation["problem"] or {"detail": "the daemon stopped during the repair"})
+    raise UnreachableError(str(error)) if error.answer_status == 503 else error
 
 
 def _to_checkpoint(facts: dict[str, Any]) -> Checkpoint:
@@ -200,10 +223,10 @@ def _is_progressing(status: dict[str, Any], tail: TailKey) -> bool:
     return bool(status["running"]) and states.get((tail.pillow, tail.source)) not in _IDLE
 
 
-def _repair(verifier: Verifier, send: Callable[..., Any]) -> None:
+def _repair(verifier: Verifier, send: Callable[[list[str]], None]) -> None:
     after: str | None = None
-    while ids := page(verifier.differing(after, _REPAIR_DOCUMENTS)):
-        send(ids=ids)
+    while ids := page(verifier.differing(after, _REPAIR_DOCUMENTS), REQUEST_BYTES):
+        send(ids)
         after = ids[-1]
 
 

@@ -6,17 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
 
-from checkpoints import ControlServer
 from daemon.cli import control_client
 from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.http.listeners import listen_on_path
+from daemon.http.server import BoundedServer
 from tests.support.clock import FakeClock
 
 
@@ -24,7 +27,7 @@ from tests.support.clock import FakeClock
 def config(tmp_path: Path) -> Config:
     (tmp_path / "pillowd.yaml").write_text(
         "version: 1\n"
-        f"daemon: {{state_dir: {tmp_path}/state, control: {{listen: 'unix:{tmp_path}/control.sock'}}}}\n"
+        f"daemon: {{state_dir: {tmp_path}/state, admin: {{listen: 'unix:{tmp_path}/admin.sock'}}}}\n"
         "connections: {couch: {type: couchdb, url: 'http://127.0.0.1:1'}, nowhere: {type: 'null'}}\n"
         "pillows:\n"
         "  cases: {source: {connection: couch, database: cases}, transport: [{connection: nowhere}]}\n"
@@ -47,13 +50,32 @@ def held(config: Config) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def answering(config: Config) -> Iterator[None]:
+    """A daemon listens for as long as the block takes."""
+
+    def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [b'{"version": "started"}']
+
+    path = config.daemon.admin.path
+    assert path is not None
+    server = BoundedServer(listen_on_path(path), application, name="unix")
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop(1)
+        path.unlink()
+
+
 def test_waits_for_a_starting_daemon(config: Config) -> None:
     """It takes the state directory first, and answers a moment later."""
     clock = FakeClock(auto=False)
     with held(config):
         asked = gevent.spawn(answer, config, clock)
         until_waiting(clock)
-        with ControlServer(config.daemon.control.path, {"ping": lambda: "started"}):
+        with answering(config):
             clock.advance(0.1)
             assert asked.get(timeout=60) == "started"
 
@@ -64,7 +86,7 @@ def test_waits_for_an_ending_daemon_and_opens_the_files(config: Config) -> None:
         asked = gevent.spawn(answer, config, clock)
         until_waiting(clock)
     clock.advance(0.1)
-    assert asked.get(timeout=60) == "pillowd"
+    assert asked.get(timeout=60) == version("pillowd")
 
 
 def test_silent_holder_of_the_state_is_named_after_five_seconds(config: Config) -> None:
@@ -76,7 +98,7 @@ def test_silent_holder_of_the_state_is_named_after_five_seconds(config: Config) 
 
 def answer(config: Config, clock: FakeClock) -> object:
     with control_client.open_control(config, clock=clock) as call:
-        return call("ping")
+        return call("get_version")["version"]
 
 
 def until_waiting(clock: FakeClock) -> None:

@@ -18,7 +18,11 @@ STRANGER = 65534
 
 CONFIG = """\
 version: 1
-daemon: { plugins_path: [plugins], state_dir: state, control: { listen: "unix:FOLDER/control.sock" } }
+daemon:
+  plugins_path: [plugins]
+  state_dir: state
+  admin: { listen: "unix:FOLDER/admin.sock" }
+  http: { listen: null }
 connections:
   couch: { type: couchdb, url: "http://127.0.0.1:1" }
   evil: { type: evil }

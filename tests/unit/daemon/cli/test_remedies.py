@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[4]
 KEY = TailKey("cases", "couch/cases")
 CONFIG = """\
 version: 1
-daemon: { state_dir: state, control: { listen: "unix:FOLDER/control.sock" } }
+daemon: { state_dir: state, admin: { listen: "unix:FOLDER/admin.sock" }, http: { listen: null } }
 connections:
   couch: { type: couchdb, url: "http://127.0.0.1:1" }
   nowhere: { type: "null" }

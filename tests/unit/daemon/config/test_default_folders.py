@@ -1,4 +1,4 @@
-"""The default folders of state and control socket."""
+"""The default folders of state and admin socket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_default_folders():
 def test_systemds_folders_are_defaults_that_the_configuration_overrides(config):
     environ = ENVIRON | {"STATE_DIRECTORY": "/var/lib/x", "RUNTIME_DIRECTORY": "/run/x"}
     loaded = config(GOOD, environ).daemon
-    assert (str(loaded.state_dir), loaded.control.listen) == ("/var/lib/x", "unix:/run/x/control.sock")
-    written = GOOD.replace("30s", "30s\n  state_dir: /data\n  control: { listen: unix:/data/s }")
+    assert (str(loaded.state_dir), loaded.admin.listen) == ("/var/lib/x", "unix:/run/x/admin.sock")
+    written = GOOD.replace("30s", "30s\n  state_dir: /data\n  admin: { listen: unix:/data/s }")
     loaded = config(written, environ).daemon
-    assert (str(loaded.state_dir), str(loaded.control.path)) == ("/data", "/data/s")
+    assert (str(loaded.state_dir), str(loaded.admin.path)) == ("/data", "/data/s")

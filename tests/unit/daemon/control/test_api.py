@@ -11,9 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
-from checkpoints.rpc.framing import MAX_BYTES
 from daemon import state_dir
 from daemon.control.api import ControlApi
+from daemon.control.audit import Actor
+from daemon.control.paging import PAGE_BYTES
+from daemon.errors import RequestError
+from daemon.http.contract import load_contract
+from daemon.http.dispatch import carry_out
 from daemon.state_dir import StateDir
 from pillows.dead_letters.dead_letter import PIPELINE
 from pillows.dead_letters.store import DeadLetter
@@ -40,7 +44,22 @@ class Office:
         )
 
     def call(self, name: str, **arguments: Any) -> Any:
-        return self.api.calls[name](**arguments)
+        """Calls an operation as a command on the files does."""
+        by = Actor.this_process("cli")
+        return carry_out(self.api, load_contract().operations[name], arguments, by).body
+
+    def edit(self, **body: Any) -> Any:
+        return self.call("edit_checkpoint", key="cases", body=body, if_match="*")
+
+    def letters(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.call("list_dead_letters", key="cases")["dead_letters"]
+        return found
+
+    def letter_ids(self, transport: str, **after: str) -> Any:
+        return self.call("list_dead_letter_ids", key="cases", transport=transport, **after)["ids"]
+
+    def reset(self) -> Any:
+        return self.call("reset_checkpoint", key="cases", if_match="*")
 
 
 @pytest.fixture
@@ -57,7 +76,7 @@ def test_the_state_directory_is_its_owner_s_alone(office: Office) -> None:
 def test_status_says_what_the_checkpoint_says(office: Office) -> None:
     office.save("7-x", changes=12, epoch=3, pass_epoch=3)
     office.clock.advance(5)
-    status = office.call("status")
+    status = office.call("list_pillows")
 
     assert status["running"] is False
     (pillow,) = status["pillows"]
@@ -66,25 +85,25 @@ def test_status_says_what_the_checkpoint_says(office: Office) -> None:
 
 
 def test_pause_and_resume_are_remembered(office: Office) -> None:
-    assert office.call("pause", key="cases")["state"] == "paused"
-    assert office.call("status")["pillows"][0]["state"] == "paused"
-    assert office.call("resume", key="cases")["state"] == "stopped"
+    assert office.call("pause_pillow", key="cases")["state"] == "paused"
+    assert office.call("list_pillows")["pillows"][0]["state"] == "paused"
+    assert office.call("resume_pillow", key="cases")["state"] == "stopped"
 
 
 def test_restart_needs_a_daemon(office: Office) -> None:
-    with pytest.raises(ValueError, match="not running"):
-        office.call("restart", key="cases")
+    with pytest.raises(RequestError, match="not running"):
+        office.call("restart_pillow", key="cases")
 
 
 def test_get_says_when_there_is_none(office: Office) -> None:
-    with pytest.raises(ValueError, match="no checkpoint yet"):
-        office.call("checkpoint.get", key="cases")
+    with pytest.raises(RequestError, match="no checkpoint yet"):
+        office.call("get_checkpoint", key="cases")
 
 
 def test_a_set_gives_up_the_running_pass_so_that_nothing_is_swept(office: Office) -> None:
     """What a set skips is not rewritten by this pass; its end must not remove it."""
     office.save("7-x", epoch=2, pass_epoch=2, first_pass=True)
-    edited = office.call("checkpoint.set", key="cases", seq="9-y")
+    edited = office.edit(seq="9-y")
 
     assert {"seq": "9-y", "generation": 1, "pass_done": True, "first_pass": False}.items() <= edited.items()
     assert edited["before"] == "7-x"
@@ -92,7 +111,7 @@ def test_a_set_gives_up_the_running_pass_so_that_nothing_is_swept(office: Office
 
 def test_a_reset_asks_for_a_new_pass(office: Office) -> None:
     office.save("7-x", epoch=4)
-    edited = office.call("checkpoint.reset", key="cases")
+    edited = office.reset()
     assert (edited["seq"], edited["epoch"], edited["pass_epoch"]) == (0, 4, PASS_TO_BEGIN)
     assert edited["generation"] == 1
 
@@ -106,10 +125,10 @@ def test_a_reset_works_over_a_checkpoint_that_cannot_be_read(office: Office) -> 
     """It is the remedy that the refusal names."""
     spoil(office)
     with pytest.raises(IntegrityError):
-        office.call("checkpoint.get", key="cases")
+        office.call("get_checkpoint", key="cases")
 
-    assert office.call("checkpoint.reset", key="cases")["pass_epoch"] == PASS_TO_BEGIN
-    assert office.call("checkpoint.get", key="cases")["seq"] == 0
+    assert office.reset()["pass_epoch"] == PASS_TO_BEGIN
+    assert office.call("get_checkpoint", key="cases")["seq"] == 0
 
 
 @pytest.mark.parametrize("stored", ["nothing", "unreadable"])
@@ -117,12 +136,12 @@ def test_an_edit_over_a_lost_checkpoint_outranks_every_copy_in_a_target(office: 
     """The target may remember any number of edits; with fewer, it would be taken for the newer one."""
     if stored == "unreadable":
         spoil(office)
-    assert office.call("checkpoint.reset", key="cases")["generation"] > 1_000_000
+    assert office.reset()["generation"] > 1_000_000
 
 
 def test_a_status_shows_a_checkpoint_that_cannot_be_read(office: Office) -> None:
     spoil(office)
-    (pillow,) = office.call("status")["pillows"]
+    (pillow,) = office.call("list_pillows")["pillows"]
     assert "cannot be read" in pillow["reason"]
 
 
@@ -131,27 +150,32 @@ def test_a_rewind_goes_to_the_newest_entry_that_is_old_enough(office: Office) ->
         office.save(f"{minutes}-x")
         office.clock.advance(61)
     before = office.clock.wall() - 150
-    assert office.call("checkpoint.rewind", key="cases", saved_before=before)["seq"] == "2-x"
-    assert office.call("checkpoint.rewind", key="cases")["seq"] == 0
-    with pytest.raises(ValueError, match="is not that old"):
-        office.call("checkpoint.rewind", key="cases", saved_before=0.0)
+    assert office.edit(to=before)["seq"] == "2-x"
+    assert office.edit(to="beginning")["seq"] == 0
+    with pytest.raises(RequestError, match="is not that old"):
+        office.edit(to=0.0)
 
 
 def test_history_is_newest_first(office: Office) -> None:
     for minutes in range(3):
         office.save(f"{minutes}-x", changes=minutes)
         office.clock.advance(61)
-    assert [entry["seq"] for entry in office.call("checkpoint.history", key="cases")] == ["2-x", "1-x", "0-x"]
+    assert [entry["seq"] for entry in office.call("list_checkpoint_history", key="cases")["history"]] == [
+        "2-x",
+        "1-x",
+        "0-x",
+    ]
 
 
 def test_an_export_comes_back_by_import(office: Office) -> None:
     office.save([7, "g1A"], epoch=3, changes=5)
-    exported = office.call("checkpoint.export", key="cases")
-    office.call("checkpoint.reset", key="cases")
-    imported = office.call("checkpoint.import", key="cases", exported=exported)
+    saved = office.call("get_checkpoint", key="cases")
+    exported = {"format": 1, "key": saved.pop("key"), "checkpoint": saved}
+    office.reset()
+    imported = office.edit(exported=exported)
 
     assert imported["generation"] == office.state.store.get(KEY).edits > 1
-    assert office.call("checkpoint.get", key="cases")["seq"] == [7, "g1A"]
+    assert office.call("get_checkpoint", key="cases")["seq"] == [7, "g1A"]
 
 
 @pytest.mark.parametrize(
@@ -171,14 +195,14 @@ def test_an_export_comes_back_by_import(office: Office) -> None:
 def test_what_is_no_export_of_this_tail_is_refused(
     office: Office, exported: dict[str, Any], reason: str
 ) -> None:
-    with pytest.raises(ValueError, match=reason):
-        office.call("checkpoint.import", key="cases", exported=exported)
+    with pytest.raises(RequestError, match=reason):
+        office.edit(exported=exported)
     assert office.state.store.get(KEY) is None
 
 
 def test_a_pillow_that_is_configured_no_more_can_still_be_looked_at(office: Office) -> None:
     office.state.store.save(OLD, Checkpoint(seq=Seq.of(7)))
-    assert office.call("checkpoint.get", key="old")["seq"] == 7
+    assert office.call("get_checkpoint", key="old")["seq"] == 7
 
 
 def letter(id: str) -> DeadLetter:
@@ -189,36 +213,40 @@ def letter(id: str) -> DeadLetter:
 
 def test_dead_letters_are_discarded_by_document_or_all(office: Office) -> None:
     office.state.dead_letters.add([letter("a"), letter("b"), letter("c")])
-    assert office.call("dead-letter.discard", key="cases", ids=["b"])["discarded"] == 1
-    assert {each["id"] for each in office.call("dead-letter.list", key="cases")} == {"a", "c"}
-    with pytest.raises(ValueError, match="no dead letter of b"):
-        office.call("dead-letter.discard", key="cases", ids=["a", "b"])
-    assert office.call("dead-letter.discard", key="cases")["discarded"] == 2
-    assert office.call("dead-letter.list", key="cases") == []
+    assert office.call("discard_dead_letters", key="cases", body={"ids": ["b"]})["discarded"] == 1
+    assert {each["id"] for each in office.letters()} == {
+        "a",
+        "c",
+    }
+    with pytest.raises(RequestError, match="no dead letter of b"):
+        office.call("discard_dead_letters", key="cases", body={"ids": ["a", "b"]})
+    assert office.call("discard_dead_letters", key="cases", body={"all": True})["discarded"] == 2
+    assert office.letters() == []
 
 
 def test_dead_letters_are_listed_without_bodies(office: Office) -> None:
     office.state.dead_letters.add([letter("a")])
-    (letter_,) = office.call("dead-letter.list", key="cases")
+    (letter_,) = office.letters()
     assert {"id": "a", "error": "no", "stage": "transport", "failures": 1}.items() <= letter_.items()
-    assert office.call("status")["pillows"][0]["dead_letters"] == 1
+    assert office.call("list_pillows")["pillows"][0]["dead_letters"] == 1
 
 
 def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
     office.state.dead_letters.add([letter("a"), letter("b")])
-    (shown,) = office.call("dead-letter.show", key="cases", id="b")
+    (shown,) = office.call("list_dead_letters", key="cases", id=["b"])["dead_letters"]
     assert {"id": "b", "tries": 1, "aborted": False, "error": "no"}.items() <= shown.items()
-    with pytest.raises(ValueError, match="no dead letter of nobody"):
-        office.call("dead-letter.show", key="cases", id="nobody")
+    with pytest.raises(RequestError, match="no dead letter of nobody"):
+        office.call("list_dead_letters", key="cases", id=["nobody"])["dead_letters"]
 
 
-def listed(office: Office, size: int = MAX_BYTES) -> Iterator[list[dict[str, Any]]]:
+def listed(office: Office, size: int = PAGE_BYTES) -> Iterator[list[dict[str, Any]]]:
     """All pages of the list, of `size` bytes at most."""
-    after = None
-    while page := office.call("dead-letter.list", key="cases", after=after):
-        assert len(json.dumps(page)) <= size
-        yield page
-        after = json.loads(json.dumps([page[-1][name] for name in ("first_at", "transport", "id")]))
+    after = ""
+    while after is not None:
+        page = office.call("list_dead_letters", key="cases", after=after)
+        assert len(json.dumps(page["dead_letters"], separators=(",", ":"))) <= size
+        yield page["dead_letters"]
+        after = page["next"]
 
 
 def test_more_dead_letters_than_fit_into_a_message_are_listed_page_by_page(office: Office) -> None:
@@ -253,15 +281,18 @@ def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: 
     monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 12)
     office.state.dead_letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
     office.state.dead_letters.add([replace(letter("f"), transport=PIPELINE)])
-    pages = [office.call("dead-letter.ids", key="cases", transport="t", after=id) for id in ("", "c", "f")]
+    pages = [office.letter_ids("t", after=id) for id in ("", "c", "f")]
     assert pages == [["a", "b", "c"], ["d", "e", "f"], []]
-    assert office.call("dead-letter.ids", key="cases", transport="u") == ["f", "other"]
+    assert office.letter_ids("u") == ["f", "other"]
 
 
 def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
     """The tail finds them when it runs; nothing is read or written by the call itself."""
     office.state.dead_letters.add([letter("a"), letter("b")])
-    assert office.call("dead-letter.retry", key="cases", ids=["a"]) == {"key": str(KEY), "retried": 1}
+    assert office.call("retry_dead_letters", key="cases", body={"ids": ["a"]}) == {
+        "key": str(KEY),
+        "retried": 1,
+    }
     assert [each.id for each in office.state.dead_letters.claim_due(KEY, at_most=9)] == ["a"]
-    assert office.call("dead-letter.retry", key="cases")["retried"] == 2
-    assert len(office.call("dead-letter.list", key="cases")) == 2
+    assert office.call("retry_dead_letters", key="cases", body={"all": True})["retried"] == 2
+    assert len(office.letters()) == 2

@@ -46,7 +46,7 @@ class Yard:
         self.repaired: list[tuple[Sequence[str], int]] = []
 
     def repair(self, *ids: str) -> Any:
-        return self.calls.repair(key="cases", ids=list(ids))
+        return self.calls.repair(self.key, list(ids))
 
     def tick(self, times: int = 1) -> None:
         for _ in range(times):

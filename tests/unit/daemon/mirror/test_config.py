@@ -140,7 +140,7 @@ def test_a_folder_with_a_long_path_has_its_socket_elsewhere(tmp_path):
 
     config = prepare(wanted, None, {})
 
-    assert config.daemon.control.path.parent != wanted.folder
+    assert config.daemon.admin.path.parent != wanted.folder
 
 
 def test_write_config_overwrites_nothing_and_is_not_public(tmp_path):

@@ -212,7 +212,7 @@ def test_i13_verify_says_that_files_cannot_be_verified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "pillowd.yaml"
-    state = f"daemon: {{ state_dir: {tmp_path}/state, control: {{ listen: 'unix:{tmp_path}/c.sock' }} }}"
+    state = f"daemon: {{ state_dir: {tmp_path}/state, admin: {{ listen: 'unix:{tmp_path}/c.sock' }} }}"
     text = GOOD.replace("version: 1", f"version: 1\n{state}")
     text = text.replace("{ type: sqlite, path: t.sqlite }", f"{{ type: jsonl, folder: {tmp_path}/lines }}")
     text = text.replace('{ table: x, columns: { n: "n text" } }', "{ file: x }").replace(

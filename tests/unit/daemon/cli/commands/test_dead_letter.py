@@ -19,7 +19,7 @@ MIDNIGHT = datetime(2026, 11, 29, tzinfo=UTC).timestamp()
 
 CONFIG = """\
 version: 1
-daemon: { state_dir: state, control: { listen: "unix:FOLDER/control.sock" } }
+daemon: { state_dir: state, admin: { listen: "unix:FOLDER/admin.sock" }, http: { listen: null } }
 connections:
   couch: { type: couchdb, url: "http://127.0.0.1:1" }
   nowhere: { type: "null" }

@@ -1,0 +1,24 @@
+"""Durations in requests: `?wait=30s`."""
+
+from __future__ import annotations
+
+from daemon.errors import InvalidRequestError
+from pillows.options import seconds
+
+#: Longest wait that a request may ask for.
+MAX_WAIT_SECONDS = 60.0
+
+
+def parse_wait(text: str) -> float:
+    """Return the seconds of `?wait=`.
+
+    Raises:
+        InvalidRequestError: it is no duration, or too long.
+    """
+    try:
+        found = seconds(text)
+    except ValueError as error:
+        raise InvalidRequestError(f"`wait` {error}") from error
+    if found > MAX_WAIT_SECONDS:
+        raise InvalidRequestError(f"`wait` is {MAX_WAIT_SECONDS:g} s at most", remedy="ask again after that")
+    return found
