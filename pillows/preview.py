@@ -1,4 +1,4 @@
-"""Preview what a pillow would do with documents, stage by stage, without writing anything."""
+"""Preview what a pillow would do with documents, stage by stage, without leaving anything written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.errors import FatalError, RetryableError
+from pillows.errors import FatalError, PillowError, RetryableError
 from pillows.feed.base import Feed
 from pillows.models import Batch, Change, Document, DocumentRows, Row
 from pillows.pillow import Pillow, without_rows
@@ -29,6 +29,7 @@ class Preview:
         document: the document; None if it is deleted, or the filter did not keep it.
         rows: output -> its rows, as JSON values; empty: the document leaves the target.
         requests: transport -> the request that would be sent.
+        trials: transport -> what came of writing it in a transaction that was rolled back.
         errors: stage -> why the document would become a dead letter.
     """
 
@@ -40,6 +41,7 @@ class Preview:
     document: Mapping[str, Any] | None = None
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     requests: Mapping[str, str] = field(default_factory=dict)
+    trials: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,17 +64,80 @@ def previews(
     Args:
         pillow: the pipeline.
         changes: changes of the source.
-        transports: need not be open; they are not opened.
+        transports: need not be open; they are not opened. A write is tried where it can be undone.
         feed: reads documents that did not come with their changes.
         epoch: the epoch to preview writes under.
 
     Raises:
         RetryableError, AccessError: the source cannot be read.
     """
+    trigger = pillow.trigger(feed.fetch, feed.attachment)
+    trials = {transport.name: Trial(transport, epoch) for transport in transports}
     for change in changes:
-        yield _ChangePreview(pillow, change, pillow.trigger(feed.fetch, feed.attachment)).run(
-            transports, epoch
-        )
+        yield _ChangePreview(pillow, change, trigger).run(transports, epoch, trials)
+
+
+def try_changes(
+    pillow: Pillow, changes: Iterable[Change], transport: Transport, feed: Feed, *, epoch: int
+) -> Trial:
+    """Write the rows of changes in transactions that are rolled back; return what came of it.
+
+    Args:
+        pillow: the pipeline.
+        changes: changes of the source.
+        transport: not open.
+        feed: reads documents that did not come with their changes.
+        epoch: the present one.
+
+    Raises:
+        RetryableError, AccessError: the source cannot be read.
+    """
+    trial = Trial(transport, epoch)
+    trigger = pillow.trigger(feed.fetch, feed.attachment)
+    for change in changes:
+        _ChangePreview(pillow, change, trigger).run((), epoch, {transport.name: trial})
+    return trial
+
+
+class Trial:
+    """Writes documents to a transport in transactions that are rolled back.
+
+    Args:
+        transport: not open.
+        epoch: the present one. A write under it would be refused if the target has the document already.
+
+    Attributes:
+        written: documents that could be written.
+        dead: id -> why it cannot be written.
+        problem: why nothing can be tried; empty if it can.
+    """
+
+    def __init__(self, transport: Transport, epoch: int) -> None:
+        self.written = 0
+        self.dead: dict[str, str] = {}
+        self.problem = ""
+        self._transport = transport
+        self._epoch = epoch + 1
+
+    def write(self, document: DocumentRows) -> str:
+        """Try to write a document; return why that is impossible, and empty if it is not."""
+        if self.problem:
+            return ""
+        try:
+            result = self._transport.try_write(Batch(documents=[document], epoch=self._epoch))
+        except PillowError as error:
+            self.problem = f"nothing could be tried: {error}"
+            return ""
+        if result is None:
+            self.problem = "nothing is tried: this target cannot undo a write"
+            return ""
+        if reason := result.dead.get(document.id):
+            self.dead[document.id] = reason
+        elif document.id in result.retry:
+            self.problem = f"nothing could be tried: {result.retry[document.id]}"
+        else:
+            self.written += 1
+        return reason or ""
 
 
 class _SourceAwayError(Exception):
@@ -90,9 +155,10 @@ class _ChangePreview:
         self._document: Document | None = None
         self._errors: dict[str, str] = {}
 
-    def run(self, transports: Sequence[Transport], epoch: int) -> Preview:
+    def run(self, transports: Sequence[Transport], epoch: int, trials: Mapping[str, Trial]) -> Preview:
         made = self._make_rows()
         requests = {t.name: self._request(t, made, epoch) for t in transports} if made is not None else {}
+        tried = {name: self._try(name, trial, made) for name, trial in trials.items()} if made else {}
         document = self._document
         return Preview(
             id=self._change.id,
@@ -103,6 +169,7 @@ class _ChangePreview:
             document=document.doc if document is not None and not document.deleted else None,
             rows={o: [_plain(row) for row in rows] for o, rows in made.rows.items()} if made else {},
             requests={name: text for name, text in requests.items() if text},
+            trials={name: text for name, text in tried.items() if text},
             errors=self._errors,
         )
 
@@ -145,6 +212,13 @@ class _ChangePreview:
             transport.name, lambda: transport.preview(Batch(documents=[made], epoch=epoch))
         )
         return sent or ""
+
+    def _try(self, name: str, trial: Trial, made: DocumentRows) -> str:
+        if name in self._errors:
+            return ""  # it has no request
+        if reason := trial.write(made):
+            self._errors[name] = reason
+        return reason or trial.problem or "it can be written"
 
     def _try_stage(self, stage: str, step: Callable[[], Any]) -> Any:
         try:

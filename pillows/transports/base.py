@@ -171,6 +171,16 @@ class Transport(ABC):
             for output in self.outputs
         )
 
+    def try_write(self, batch: Batch) -> WriteResult | None:  # noqa: ARG002 - few targets can undo a write
+        """Write a batch and undo it; return the result, or None if a write cannot be undone.
+
+        Called without `open`: what is missing is created in the same transaction.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: as `check`.
+        """
+        return None
+
     @abstractmethod
     def open(self) -> TargetState:
         """Connect, create what is missing, and return what the target remembers of this tail.

@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "reference" / "json.md").read_text()
 WITHOUT = {"run", "completion"}
 
 #: What has keys of the reader's own: fields of documents, names of outputs and transports.
-BY_NAME = (".document", ".rows", ".requests", ".errors")
+BY_NAME = (".document", ".rows", ".requests", ".errors", ".trials")
 
 
 def sections() -> Iterator[tuple[list[str], str]]:

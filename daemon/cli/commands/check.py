@@ -13,9 +13,9 @@ import click
 import gevent
 from rich.markup import escape
 
-from checkpoints import TailKey
+from checkpoints import Seq, TailKey
 from daemon.assembly.feeds import build_feed
-from daemon.assembly.pipelines import build_transport
+from daemon.assembly.pipelines import build_pillow, build_transport
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
@@ -28,11 +28,16 @@ from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
-from pillows.errors import PillowError, RetryableError
+from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.observer import Observer
+from pillows.preview import next_changes, try_changes
 from pillows.redaction import Redactor
 from pillows.stages.filters import KeepAll
+from pillows.transports.base import Transport
 from pillows.user_code import confine, describe_error
+
+#: Changes whose documents are tried.
+SAMPLE_CHANGES = 20
 
 #: Longest wait for one source or target.
 _ANSWER_SECONDS = 30.0
@@ -55,7 +60,11 @@ class Finding:
 
 @click.command()
 @config_option
-@click.option("--connect", is_flag=True, help="Also connect to every source and target.")
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Also connect to every source and target; where a write can be undone, try the first documents.",
+)
 @json_option
 def check(config_path: Path, connect: bool, as_json: bool) -> int:
     """Validate the configuration and import its Python functions.
@@ -78,7 +87,7 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
 
 
 def probe_connections(config: Config) -> Iterator[Finding]:
-    """Connect to every source and target of every enabled pillow, without changing anything there."""
+    """Connect to every source and target of every enabled pillow, without leaving anything changed there."""
     redactor = Redactor.of_settings(config)
     for key in tail_keys(config):
         yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), redactor)
@@ -118,7 +127,38 @@ def _identify(config: Config, key: TailKey) -> str:
 
 def _check_target(config: Config, key: TailKey, entry: TransportConfig) -> str:
     with closing(build_transport(config, key, entry)) as transport:
-        return transport.check()
+        return f"{transport.check()}; {_try_sample(config, key, transport)}"
+
+
+def _try_sample(config: Config, key: TailKey, transport: Transport) -> str:
+    """Write the first documents of the source in transactions that are rolled back.
+
+    Raises:
+        ConfigError: the target refuses each of them.
+    """
+    settings = config.tails[key.pillow]
+    pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
+    feed = build_feed(config, key, pillow.filter, clock=SystemClock(), observer=Observer())
+    with closing(feed):
+        try:
+            changes = next_changes(feed, Seq.BEGINNING, SAMPLE_CHANGES)
+            trial = try_changes(pillow, changes, transport, feed, epoch=1)
+        except PillowError:
+            return "no document could be tried, since the source cannot be read"  # another finding says why
+    if trial.problem:
+        return trial.problem
+    count = trial.written + len(trial.dead)
+    if not count:
+        return "the source has no document to try"
+    if not trial.dead:
+        return f"{count} of the first documents can be written"
+    id, reason = next(iter(trial.dead.items()))
+    text = f"{len(trial.dead)} of the first {count} documents would become dead letters"
+    text = f"{text}, such as {id!r}: {reason}"
+    if trial.written:
+        return f"warning: {text}"
+    remedy = "correct `columns`, or the transform; `pillowd preview KEY` shows the rows"
+    raise ConfigError(f"{text}.", remedy=remedy.replace("KEY", key.pillow))
 
 
 def _print_findings(config_path: Path, config: Config, findings: list[Finding]) -> None:

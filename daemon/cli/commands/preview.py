@@ -59,7 +59,8 @@ def preview(
     """Show the filter result, rows and requests of the pillow KEY for real documents.
 
     Without --id, take the next changes after the pillow's checkpoint, or the first of the file that
-    --changes names. Nothing is written, and no checkpoint moves.
+    --changes names. PostgreSQL and SQLite get the rows in a transaction that is rolled back, to show which
+    documents would become dead letters; nothing stays written, and no checkpoint moves.
     """
     config = load(config_path)
     redactor = Redactor.of_settings(config)
@@ -162,4 +163,6 @@ def _print_preview(each: Preview, redactor: Redactor) -> None:
     lines += [f"  dead letter in {stage}: {why}" for stage, why in each.errors.items()]
     for transport, request in each.requests.items():
         lines += [f"  {transport} would be sent:", *(f"    {line}" for line in request.splitlines())]
+    tried = {name: what for name, what in each.trials.items() if name not in each.errors}
+    lines += [f"  {transport}: {what}" for transport, what in tried.items()]
     echo("\n".join(redactor.redact(line) for line in lines))

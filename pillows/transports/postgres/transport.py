@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -55,6 +55,14 @@ _ENCODING_WARNING = (
     "warning: its encoding is {}, so a document with other characters becomes a dead letter:"
     " use a database with the encoding UTF8 (`create database NAME encoding 'UTF8' template template0`)"
 )
+
+
+#: How long a write that is undone waits for a lock: others wait behind it.
+_TRY_LOCK_MS = 1000
+
+
+class _RolledBack(Exception):
+    """Ends a transaction without a commit."""
 
 
 class PostgresTransport(KeyedTransport):
@@ -118,6 +126,26 @@ class PostgresTransport(KeyedTransport):
                 if not one.lines[number]
             ]
         return "".join(texts)
+
+    def try_write(self, batch: Batch) -> WriteResult | None:
+        """Write a batch in a transaction that is rolled back; see `Transport.try_write`."""
+        tables = self._make_tables()
+        documents, dead = encode_batch(batch, tables)
+        server = ServerConnection(
+            self.connection, application=f"pillowd preview {self.key}", prepare=lambda *_: None
+        )
+        result = None
+        with closing(server), suppress(_RolledBack), server.transaction() as cursor:
+            cursor.execute(f"set local lock_timeout = '{_TRY_LOCK_MS}ms'".encode())
+            create_missing(cursor, tables, self.connection.schema_)
+            create_stages(cursor, tables, transient=True)
+            create_probes(cursor, tables)
+            writer = PostgresBatchWriter(
+                cursor, tables, first_pass=batch.first_pass, documents=documents, dead=dead
+            )
+            result = writer.write()
+            raise _RolledBack
+        return result
 
     def open(self) -> TargetState:
         """Connect, create and check the tables; see `Transport.open`."""

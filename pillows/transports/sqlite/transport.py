@@ -89,6 +89,13 @@ class SqliteTransport(KeyedTransport):
             f"{each};\n" for each in statements if "SAVEPOINT" not in each and "RELEASE" not in each
         )
 
+    def try_write(self, batch: Batch) -> WriteResult | None:
+        """Write a batch in a transaction that is rolled back; see `Transport.try_write`.
+
+        A file that does not exist is not created: then the tables are made in memory.
+        """
+        return self._worker.run(self._try_write, batch)
+
     def open(self) -> TargetState:
         """Open the file, create and check the tables; see `Transport.open`."""
         return self._worker.run(self._open)
@@ -171,6 +178,20 @@ class SqliteTransport(KeyedTransport):
             if batch.checkpoint is not None and not result.dead and not result.refused:
                 self._checkpoint.save(db, batch.checkpoint)
         return result
+
+    def _try_write(self, batch: Batch) -> WriteResult:
+        path, is_there = self.connection.path, self.connection.path.exists()
+        name = f"{path.absolute().as_uri()}?mode=rw" if is_there else ":memory:"
+        seconds = self.connection.busy_timeout
+        with closing(sqlite3.connect(name, timeout=seconds, isolation_level=None, uri=is_there)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                self._create_own(db)
+                self._create(db)
+                return SqliteBatchWriter(db, self._tables, self._worker.check_cancelled).write(batch)
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
     def _sweep(self, floor: int, kept: Collection[str]) -> int:
         with self._worker.transaction() as db:
