@@ -78,7 +78,7 @@ class Commands(click.Group):
 @click.option("--debug", is_flag=True, help="Print a traceback for every error.")
 @click.version_option(package_name="pillowd")
 def pillowd(debug: bool) -> None:
-    """Keep Elasticsearch, PostgreSQL, SQLite, files, webhooks and CouchDB databases in sync with CouchDB.
+    """Keep Elasticsearch, OpenSearch, PostgreSQL, SQLite, files, webhooks and CouchDB in sync with CouchDB.
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 differences found, 75 could not connect, 78 configuration.
     """

@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import click
 
 from daemon.cli.exit_codes import CommandError
 from daemon.cli.options import json_option
+
+#: A file of certificates.
+_PEM = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Typed(TypedDict):
+    """The arguments and options."""
+
+    url: str
+    target: str
+    once: bool
+    name: str | None
+    columns: str
+    source_ca: Path | None
+    target_ca: Path | None
+    state_dir: Path
+    write_config: str | None
+    as_json: bool
 
 
 @click.command()
@@ -22,6 +41,8 @@ from daemon.cli.options import json_option
     show_default=True,
     help="Infer the columns of a table from a sample (auto), or write the whole document only (none).",
 )
+@click.option("--source-ca", type=_PEM, help="Verify the server at URL with these certificates (PEM).")
+@click.option("--target-ca", type=_PEM, help="Verify the server of TARGET with these certificates (PEM).")
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
@@ -35,21 +56,12 @@ from daemon.cli.options import json_option
     help="Write the equivalent configuration to FILE (`-` is standard output) and exit.",
 )
 @json_option
-def mirror(
-    *,
-    url: str,
-    target: str,
-    once: bool,
-    name: str | None,
-    columns: str,
-    state_dir: Path,
-    write_config: str | None,
-    as_json: bool,
-) -> int:
+def mirror(**typed: Unpack[_Typed]) -> int:
     """Keep TARGET equal to the CouchDB database at URL, without a configuration file.
 
-    URL is like https://etl@couch.example:6984/cases. TARGET is one of sqlite:///FILE,
-    postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT and jsonl:FOLDER.
+    URL is like https://etl@couch.example:6984/cases; a `/` in the name of a database is written %2F.
+    TARGET is one of sqlite:///FILE, postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT,
+    opensearch+https://HOST:PORT (either with a path, if a proxy wants one) and jsonl:FOLDER.
 
     Set passwords in $COUCHDB_PASSWORD and $TARGET_PASSWORD: other users of this machine can see those in
     URLs. PostgreSQL also reads $PGPASSWORD and ~/.pgpass.
@@ -62,13 +74,20 @@ def mirror(
         from daemon.mirror import run  # noqa: PLC0415  see above
         from daemon.mirror.config import parse_mirror  # noqa: PLC0415  see above
 
-        wanted = parse_mirror(url, target, name=name, state_dir=state_dir)
+        wanted = parse_mirror(
+            typed["url"],
+            typed["target"],
+            name=typed["name"],
+            state_dir=typed["state_dir"],
+            source_ca=typed["source_ca"],
+            target_ca=typed["target_ca"],
+        )
         return run.run_mirror(
             wanted,
-            once=once,
-            with_columns=columns == "auto",
-            write_config_to=write_config,
-            as_json=as_json,
+            once=typed["once"],
+            with_columns=typed["columns"] == "auto",
+            write_config_to=typed["write_config"],
+            as_json=typed["as_json"],
         )
     except KeyboardInterrupt:  # later, it stops the mirror as SIGINT stops a daemon
         raise CommandError("interrupted before the start. Remedy: run the same command again") from None

@@ -114,7 +114,15 @@ class Mirror:
         return {**settings, "columns": dict(columns)}
 
 
-def parse_mirror(url: str, target: str, *, name: str | None, state_dir: Path) -> Mirror:
+def parse_mirror(
+    url: str,
+    target: str,
+    *,
+    name: str | None,
+    state_dir: Path,
+    source_ca: Path | None = None,
+    target_ca: Path | None = None,
+) -> Mirror:
     """Parse the command line.
 
     Args:
@@ -122,6 +130,8 @@ def parse_mirror(url: str, target: str, *, name: str | None, state_dir: Path) ->
         target: the target in one line.
         name: name of the pillow and its table, index or file; by default derived from the database's.
         state_dir: parent of the mirrors' folders.
+        source_ca: certificates to verify the source's server with, instead of the system's.
+        target_ca: the same for the target's.
 
     Raises:
         ConfigError: an argument is not valid.
@@ -133,13 +143,19 @@ def parse_mirror(url: str, target: str, *, name: str | None, state_dir: Path) ->
         raise ConfigError(
             f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
         )
-    # The folder does not depend on where the password is given.
+    # The folder depends neither on where the password is given nor on certificates.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
     key = f"{chosen}-{place.type}-{hashlib.sha256(same.encode()).hexdigest()[:8]}"
-    return Mirror(
+    if source_ca is not None:
+        trusted = {**source.connection, "ca_bundle": escape(str(source_ca.absolute()))}
+        source = replace(source, connection=trusted)
+    mirror = Mirror(
         source=source, database=database, target=place, name=chosen, folder=state_dir.absolute() / key
     )
+    if target_ca is None:
+        return mirror
+    return replace(mirror, target=mirror.support.trust(place, target_ca.absolute()))
 
 
 def prepare(

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from daemon.app import Daemon
 from daemon.cli import control_client
-from daemon.cli.commands.check import probe_connections
+from daemon.cli.commands.check import Finding, probe_connections
 from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
 from daemon.cli.output import echo, print_json
 from daemon.config.models import Config
@@ -28,12 +28,22 @@ from daemon.mirror.columns import infer_columns, sample_documents
 from daemon.mirror.config import LOG_FILE, SOURCE, TARGET, Mirror, prepare, write_config
 from daemon.mirror.existing_table import find_existing_columns
 from daemon.mirror.progress import MirrorProgress
+from daemon.mirror.targets import describe_unescaped
 from daemon.process.signals import Signals, handle_signals
 from daemon.reload.source import ConfigSource
 from pillows.clock import SystemClock
 from pillows.couch.options import CouchConnection
 from pillows.redaction import Redactor
 from pillows.runtime.status import State, TailStatus
+
+#: What transports and `start_decision` say of a place that is another pillow's, or nobody's of ours.
+_TAKEN = (
+    "another pillow did, ",
+    "was not written by ",
+    "belongs to pillow ",
+    "was not created by pillowd",
+    "is an index, so no alias can have that name",
+)
 
 #: Size at which the next run truncates the log.
 _MAX_LOG_BYTES = 10 * 2**20
@@ -102,7 +112,7 @@ class MirrorWatcher:
     def __call__(self, statuses: Sequence[TailStatus]) -> None:
         """Handle one tick."""
         (status,) = statuses
-        self.last = replace(status, reason=_with_config(status.reason, self.config))
+        self.last = replace(status, reason=_with_config(_with_other_name(status.reason), self.config))
         if self.last.pipeline_changed_at is not None and not self.warned:
             self.progress.print(_format_column_warning(self.last.pillow, self.config))
             self.warned = True
@@ -135,11 +145,32 @@ def _find_existing(config: Config) -> Mapping[str, str] | None:
 def _require_connections(config: Config) -> None:
     """Connect once before the daemon runs: it would retry a wrong address for ever."""
     for finding in probe_connections(config):
-        text = f"{finding.place}: {finding.text}"
+        text = f"{finding.place}: {_with_option(finding)}{_hint_at_name(config, finding)}"
         if finding.result == "unreachable":
             raise UnreachableError(text)
         if finding.result == "refused":
             raise CommandError(text)
+
+
+def _with_option(finding: Finding) -> str:
+    """Return a finding's text, whose remedy names an option instead of a key of a configuration."""
+    option = "--source-ca" if _is_of_source(finding) else "--target-ca"
+    key = r"(the connection's )?`ca_bundle`( to its certificate authority)?"
+    return re.sub(key, f"`{option} FILE`", finding.text)
+
+
+def _is_of_source(finding: Finding) -> bool:
+    return f": source {SOURCE}/" in finding.place
+
+
+def _hint_at_name(config: Config, finding: Finding) -> str:
+    """Return how to write the URL if its path was meant as the name of a database that does not exist."""
+    (pillow,) = config.pillows.values()
+    if " 404 " not in finding.text or not _is_of_source(finding):
+        return ""
+    connection = cast("CouchConnection", config.connections[SOURCE].options)
+    hint = describe_unescaped(connection.url, pillow.source.database)
+    return f" Hint: {hint}" if hint else ""
 
 
 def _write_config(mirror: Mirror, file: str) -> ExitCode:
@@ -233,6 +264,17 @@ def _format_column_warning(name: str, config: str) -> str:
         f"`pillowd checkpoint reset {name}`"
     )
     return _with_config(text, config)
+
+
+def _with_other_name(reason: str) -> str:
+    """Return a reason whose remedy takes nothing from the pillow that has the place: it is another mirror.
+
+    Databases such as `a-b` and `a_b` have the same name at default.
+    """
+    what, _, _ = reason.partition(" Remedy: ")
+    if not any(said in what for said in _TAKEN):
+        return reason
+    return f"{what} Remedy: add `--name OTHER` to the same command, for another table, index or file"
 
 
 def _with_config(text: str, config: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pillows import registry
-from pillows.couch.database_url import parse_database_url
+from pillows.couch.database_url import DatabaseUrl, parse_database_url
+from pillows.couch.options import is_database_name
 from pillows.errors import ConfigError
 from pillows.redaction import redact_address
 from pillows.transports.common.mirroring import Endpoint, MirrorSupport
@@ -28,6 +30,7 @@ def parse_source(url: str) -> tuple[Endpoint, str]:
         ConfigError: it is not the URL of a database.
     """
     parsed = parse_database_url(url)
+    _refuse_unescaped(parsed)
     connection: dict[str, Any] = {"type": "couchdb", "url": parsed.server}
     secrets = {}
     if parsed.username is not None:
@@ -35,6 +38,34 @@ def parse_source(url: str) -> tuple[Endpoint, str]:
         connection["auth"] = {"type": "basic", "username": parsed.username, "password": password}
         secrets = {} if parsed.password is None else {SOURCE_PASSWORD: parsed.password}
     return Endpoint(connection=connection, secrets=secrets), parsed.database
+
+
+def describe_unescaped(server: str, database: str) -> str:
+    """Return how to write the URL if a part of the server's path belongs to the name of the database.
+
+    Args:
+        server: URL of the server.
+        database: the last part of the path that was given.
+
+    Returns:
+        The hint; empty if the server's URL has no path.
+    """
+    parts = urlsplit(server)
+    if not parts.path.strip("/"):
+        return ""
+    name = unquote(f"{parts.path.strip('/')}/{database}")
+    url = urlunsplit((parts.scheme, parts.netloc, quote(name, safe=""), "", ""))
+    return f"a `/` in the name of a database is written %2F: for the database {name}, {url}"
+
+
+def _refuse_unescaped(parsed: DatabaseUrl) -> None:
+    """Refuse what can't be the name of a database, such as the `+x` of `db/+x`."""
+    if not is_database_name(parsed.database):
+        raise ConfigError(
+            f"{parsed.database!r} is not a valid name of a database.",
+            remedy=describe_unescaped(parsed.server, parsed.database)
+            or "begin with a lower-case letter, continue with those, digits and _ $ ( ) + - /",
+        )
 
 
 def parse_target(text: str) -> Endpoint:

@@ -16,8 +16,13 @@ from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
 _DATABASE = re.compile(r"[a-z][a-z0-9_$()+/-]*|_users|_replicator|_global_changes")
 
 
+def is_database_name(name: str) -> bool:
+    """Return whether CouchDB takes a name for a database."""
+    return _DATABASE.fullmatch(name) is not None
+
+
 def _database(name: str) -> str:
-    if not _DATABASE.fullmatch(name):
+    if not is_database_name(name):
         raise ValueError(
             f"{name!r} is not a valid CouchDB database name; "
             "begin with a lower-case letter, continue with those, digits and _ $ ( ) + - /"

@@ -71,6 +71,18 @@ class MirrorSupport(ABC):
             name: letters, digits, `_` and `-`, at most 63 characters.
         """
 
+    def trust(self, endpoint: Endpoint, ca_bundle: Path) -> Endpoint:
+        """Return the endpoint whose server's certificate is verified with those in a file.
+
+        Raises:
+            ConfigError: the target is not reached by TLS.
+        """
+        raise ConfigError(
+            f"A target of type {endpoint.type} has no server whose certificate could be verified with "
+            f"{ca_bundle}.",
+            remedy="remove `--target-ca`",
+        )
+
     def read_columns(self, connection: Any, output: Any) -> Mapping[str, str]:  # noqa: ARG002  # some have none
         """Return the columns of the output's table, column -> type; empty if there is no table.
 

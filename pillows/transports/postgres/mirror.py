@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from psycopg import ProgrammingError, conninfo
@@ -46,6 +48,15 @@ class PostgresMirror(MirrorSupport):
             return Endpoint(connection=connection)
         connection["password"] = f"${{{TARGET_PASSWORD}}}"
         return Endpoint(connection=connection, secrets={TARGET_PASSWORD: str(password)})
+
+    def trust(self, endpoint: Endpoint, ca_bundle: Path) -> Endpoint:
+        """Return the endpoint with the certificates; without an `sslmode` of its own, the host's name counts.
+
+        See `MirrorSupport.trust`.
+        """
+        parts = {"sslmode": "verify-full"} | conninfo.conninfo_to_dict(endpoint.connection["dsn"])
+        dsn = conninfo.make_conninfo("", **parts | {"sslrootcert": str(ca_bundle)})
+        return replace(endpoint, connection={**endpoint.connection, "dsn": dsn})
 
     def make_output(self, name: str) -> Mapping[str, Any]:
         """Return a table of that name."""

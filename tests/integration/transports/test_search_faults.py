@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +29,7 @@ from tests.integration.transports.search_index import Node, many, running
 from tests.servers.process import HttpServer
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
+from tests.support.fronts import make_certificate, serve_prefix
 from tests.support.sizes import size
 
 OwnServer = tuple[type[SearchTransport], Callable[..., HttpServer]]
@@ -309,12 +308,7 @@ def test_a_missing_certificate_authority_is_a_config_error(kind: type[SearchTran
 def test_only_a_server_whose_authority_is_trusted_is_talked_to(
     kind: type[SearchTransport], tmp_path: Path
 ) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed, so there is no certificate")
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]
-    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(made, check=True, capture_output=True)
+    certificate, key = make_certificate(tmp_path)
 
     def busy(environ: object, start: Callable[..., Any]) -> list[bytes]:
         start("503 Service Unavailable", [("Content-Type", "application/json")])
@@ -333,6 +327,20 @@ def test_only_a_server_whose_authority_is_trusted_is_talked_to(
     untrusting.close()
     trusting.close()
     server.stop(timeout=1)
+
+
+def test_f3_a_path_before_the_server_is_part_of_every_request(each_node: Node) -> None:
+    with serve_prefix(each_node.url, "/search/v1") as behind:
+        for url in (behind, f"{behind}/"):
+            with running(each_node, url=url) as one:
+                assert_applied(write_until_answered(one, batch(document("a", 1, {"n": 1}), gone("b", 1))))
+                assert [each.id for page in one.stored("docs") for each in page] == ["a"]
+                assert one.finish_pass(1) == 0
+        wrong = each_node.transport({"docs": {}}, url=behind.removesuffix("/v1"))
+        with pytest.raises(ConfigError, match="a path there is what all requests begin with, not an index"):
+            wrong.open()
+        wrong.close()
+    assert each_node.read("docs") == {"a": {"n": 1}}
 
 
 def test_a_server_that_is_away_is_retryable_and_asked_once(kind: type[SearchTransport]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pillows.errors import ConfigError
@@ -31,17 +33,22 @@ class SearchMirror(MirrorSupport):
     def parse(self, text: str) -> Endpoint:
         """Return the server; see `MirrorSupport.parse`."""
         parts = split_url(text.removeprefix(f"{self.TYPE}+"))
-        if not parts.hostname or parts.path.strip("/"):
+        if not parts.hostname:
             raise ConfigError(
                 f"{redact_address(text)} does not name a server.",
                 remedy=f"write {self.FORM}; the index is named by --name",
             )
         host = get_host(parts) if parts.port else f"{get_host(parts)}:{_PORT}"
-        connection: dict[str, Any] = {"type": self.TYPE, "hosts": [f"{parts.scheme}://{host}"]}
+        url = f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+        connection: dict[str, Any] = {"type": self.TYPE, "hosts": [url]}
         auth, secrets = to_login(parts, TARGET_PASSWORD)
         if auth:
             connection["auth"] = auth
         return Endpoint(connection=connection, secrets=secrets)
+
+    def trust(self, endpoint: Endpoint, ca_bundle: Path) -> Endpoint:
+        """Return the endpoint with the certificates; see `MirrorSupport.trust`."""
+        return replace(endpoint, connection={**endpoint.connection, "ca_bundle": str(ca_bundle)})
 
     def make_output(self, name: str) -> Mapping[str, Any]:
         """Return an index of that name for documents of any shape."""

@@ -16,7 +16,7 @@ from pillows.errors import ConfigError, FatalError, PermanentError
 from pillows.models import Batch, DocumentRows, WriteResult, newest
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.blocking import SerialWorker
-from pillows.transports.common.search.client import SearchClient
+from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import encode_operations
 from pillows.transports.common.search.errors import BulkResult, translate_errors
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
@@ -182,7 +182,7 @@ class SearchTransport(KeyedTransport):
         self.close()
         self._client = client = self.make_client()
         with translate_errors():
-            client.check_product()
+            self._check_product(client)
         self._indices = {
             name: OwnedIndex(client, self.key, one, predecessors=self._predecessors)
             for name, one in self.outputs.items()
@@ -194,6 +194,19 @@ class SearchTransport(KeyedTransport):
             for name, index in self._indices.items()
         }
         return client
+
+    def _check_product(self, client: SearchClient) -> None:
+        """Check the product; see `SearchClient.check_product`. A path that leads nowhere is no lost index."""
+        try:
+            client.check_product()
+        except AnswerError as error:
+            if error.status != 404:
+                raise
+            hosts = " or ".join(self.connection.hosts)
+            raise ConfigError(
+                f"There is no {client.PRODUCT} at {hosts}: the server answered 404.",
+                remedy="correct `hosts`: a path there is what all requests begin with, not an index",
+            ) from error
 
     def _get_indices(self) -> Mapping[str, OwnedIndex]:
         if self._client is None:

@@ -99,6 +99,40 @@ def test_a_missing_password_is_named(tmp_path):
     assert not wanted.folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("target", "key", "value"),
+    [
+        ("elasticsearch+https://es", "ca_bundle", "{}/ca.pem"),
+        ("opensearch+https://os", "ca_bundle", "{}/ca.pem"),
+        (
+            "postgresql://etl@db/reports",
+            "dsn",
+            "sslmode=verify-full user=etl dbname=reports host=db sslrootcert={}/ca.pem",
+        ),
+        (
+            "postgresql://db/reports?sslmode=verify-ca",
+            "dsn",
+            "sslmode=verify-ca dbname=reports host=db sslrootcert={}/ca.pem",
+        ),
+    ],
+)
+def test_f3_certificates_are_those_of_the_connections(target, key, value, tmp_path):
+    plain = mirror(target, tmp_path)
+    pem = tmp_path / "ca.pem"
+
+    trusting = parse_mirror(URL, target, name=None, state_dir=tmp_path, source_ca=pem, target_ca=pem)
+
+    connections = trusting.make_settings()["connections"]
+    assert connections["couch"]["ca_bundle"] == str(pem)
+    assert connections["target"][key] == value.format(tmp_path)
+    assert trusting.folder == plain.folder, "another certificate is no other mirror"
+
+
+def test_f3_certificates_for_a_file_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="remove `--target-ca`"):
+        parse_mirror(URL, f"jsonl:{tmp_path}", name=None, state_dir=tmp_path, target_ca=tmp_path / "ca.pem")
+
+
 def test_the_same_places_have_the_same_folder_whatever_the_password(tmp_path):
     one = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl:a@couch.example/db")
     two = mirror(f"jsonl:{tmp_path}", tmp_path, url="http://etl:b@couch.example/db")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.mirror.targets import parse_source, parse_target, to_plain_name
+from daemon.mirror.targets import describe_unescaped, parse_source, parse_target, to_plain_name
 from pillows.errors import ConfigError
 
 URL = "http://etl:s3cret%40x@couch.example:5984/prefix/org%2Fcases"
@@ -51,6 +51,15 @@ def test_the_source_is_split_and_its_password_is_named_not_written():
             {"type": "elasticsearch", "hosts": ["http://search:9201"]},
             {},
         ),
+        (
+            "opensearch+https://os:pw@search/prefix/",
+            {
+                "type": "opensearch",
+                "hosts": ["https://search:9200/prefix"],
+                "auth": {"username": "os", "password": "${TARGET_PASSWORD}"},
+            },
+            {"TARGET_PASSWORD": "pw"},
+        ),
     ],
 )
 def test_targets(text, connection, secrets):
@@ -69,6 +78,7 @@ def test_targets(text, connection, secrets):
         "jsonl:",
         "postgresql://u:s3cret@h/d?bogus=1",
         "elasticsearch+http://",
+        "opensearch+http://",
     ],
 )
 def test_invalid_target_is_refused_with_the_forms_and_no_password(text):
@@ -85,6 +95,27 @@ def test_invalid_target_is_refused_with_the_forms_and_no_password(text):
 def test_invalid_database_url_is_refused(url):
     with pytest.raises(ConfigError):
         parse_source(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("http://couch:5984/db/+x", "http://couch:5984/db%2F%2Bx"),
+        ("https://etl:pw@couch/a/B", "https://couch/a%2FB"),
+        ("http://couch:5984/org%2Fa/%2Bb", "http://couch:5984/org%2Fa%2F%2Bb"),
+    ],
+)
+def test_f3_an_unescaped_slash_is_refused_with_the_url_to_write(url, written):
+    with pytest.raises(ConfigError) as refused:
+        parse_source(url)
+
+    assert str(refused.value).endswith(f", {written}")
+
+
+def test_f3_a_database_behind_a_path_may_have_a_slash_in_its_name():
+    assert describe_unescaped("http://couch:5984", "cases") == ""
+    hint = describe_unescaped("http://couch:5984/org", "cases")
+    assert hint.endswith("for the database org/cases, http://couch:5984/org%2Fcases")
 
 
 @pytest.mark.parametrize(
