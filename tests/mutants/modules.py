@@ -43,6 +43,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/integration/transports/test_sqlite.py",
     ),
     "pillows/transports/postgres/writer.py": (
+        "tests/unit/pillows/transports/test_postgres_writer.py",
         "tests/unit/pillows/transports/test_postgres.py",
         "tests/integration/transports/test_postgres.py",
         "tests/integration/transports/test_postgres_failures.py",
