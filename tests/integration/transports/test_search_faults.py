@@ -331,9 +331,11 @@ def test_only_a_server_whose_authority_is_trusted_is_talked_to(
 
 def test_f3_a_path_before_the_server_is_part_of_every_request(each_node: Node) -> None:
     with serve_prefix(each_node.url, "/search/v1") as behind:
-        for url in (behind, f"{behind}/"):
+        for version, url in enumerate((behind, f"{behind}/"), 1):
             with running(each_node, url=url) as one:
-                assert_applied(write_until_answered(one, batch(document("a", 1, {"n": 1}), gone("b", 1))))
+                assert_applied(
+                    write_until_answered(one, batch(document("a", version, {"n": 1}), gone("b", version)))
+                )
                 assert [each.id for page in one.stored("docs") for each in page] == ["a"]
                 assert one.finish_pass(1) == 0
         wrong = each_node.transport({"docs": {}}, url=behind.removesuffix("/v1"))
