@@ -125,27 +125,20 @@ class Daemon:
                 services=services,
                 logs=self._logs,
                 notifier=self._notifier,
+                audit=state.audit,
                 stop=self._signals.stop,
             )
-            self._serve(stack, state, supervisor, services, reloader)
+            verification = self._make_verification(state, supervisor, services, reloader)
+            self._serve(stack, state, supervisor, services, reloader, verification)
             supervisor.start_all()
             self._notifier.ready()
             _log.info(
                 "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
             )
             ticks = [lambda: self._each_tick(supervisor, reloader)]
-            if self._source.path is not None:
-                verify = VerifyRunner(
-                    VerifyCommand(self._source.path, self._source.environ).run,
-                    get_config=lambda: reloader.config,
-                    find_drift=reloader.find_drift,
-                    supervisor=supervisor,
-                    comparisons=state.comparisons,
-                    observer=services.observer,
-                    clock=self._clock,
-                )
-                stack.callback(verify.close)
-                ticks.append(verify.tick)
+            if verification is not None:
+                stack.callback(verification.close)
+                ticks.append(verification.tick)
             supervisor.run(self._signals.stop, each_tick=ticks)
             return self._drain(supervisor, reloader.config.daemon.shutdown_timeout)
 
@@ -189,6 +182,21 @@ class Daemon:
             stop_timeout_seconds=options.shutdown_timeout,
         )
 
+    def _make_verification(
+        self, state: StateDir, supervisor: Supervisor, services: Services, reloader: Reloader
+    ) -> VerifyRunner | None:
+        if self._source.path is None:
+            return None
+        return VerifyRunner(
+            VerifyCommand(self._source.path, self._source.environ).run,
+            get_config=lambda: reloader.config,
+            find_drift=reloader.find_drift,
+            supervisor=supervisor,
+            comparisons=state.comparisons,
+            observer=services.observer,
+            clock=self._clock,
+        )
+
     def _serve(
         self,
         stack: ExitStack,
@@ -196,6 +204,7 @@ class Daemon:
         supervisor: Supervisor,
         services: Services,
         reloader: Reloader,
+        verification: VerifyRunner | None,
     ) -> None:
         redactor = self._logs.redactor
         api = ControlApi(
@@ -210,7 +219,7 @@ class Daemon:
         details = Details(self._history, self._transports, lambda key: _name_transports(reloader.config, key))
         api.events = EventSource(api.snapshots.get, details.of, self._events, self._clock)
         api.taps = self._taps
-        api.reloader, api.logs = reloader, self._logs
+        api.reloader, api.logs, api.verification = reloader, self._logs, verification
         api.config_digest = digest_config(self._config)
         api.effective_config = lambda: to_effective(reloader.config)
         state.audit.close_unfinished()

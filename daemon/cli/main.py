@@ -33,6 +33,11 @@ COMMANDS = {
     "pause": ("daemon.cli.commands.pillows:pause", "Stop a pillow until `resume`."),
     "resume": ("daemon.cli.commands.pillows:resume", "Start a paused pillow."),
     "restart": ("daemon.cli.commands.pillows:restart", "Restart a pillow, even a failed one."),
+    "reload": ("daemon.cli.commands.reload:reload", "Have the daemon take up a changed configuration."),
+    "log-level": (
+        "daemon.cli.commands.log_level:log_level",
+        "Show what the daemon logs, or log more for a while.",
+    ),
     "checkpoint": ("daemon.cli.commands.checkpoint:checkpoint", "Show and edit checkpoints."),
     "dead-letter": (
         "daemon.cli.commands.dead_letter:dead_letter",

@@ -26,6 +26,7 @@ from pillows.clock import Clock
 if TYPE_CHECKING:  # commands on the files need neither
     from daemon.logs.setup import Logs
     from daemon.reload.reloader import Reloader
+    from daemon.verification.runner import VerifyRunner
 
 #: Libraries whose versions a report of a defect needs.
 LIBRARIES = ("gevent", "greenlet", "requests", "urllib3", "psycopg", "elasticsearch", "pydantic", "flask")
@@ -51,7 +52,7 @@ class ControlApi:
         operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
         events, taps: what the running daemon streams; None without one.
-        reloader, logs: of the running daemon; None without one.
+        reloader, logs, verification: of the running daemon; None without one.
         render_metrics: returns the metrics' media type and text for an `Accept` header; None without any.
         requests: the number of HTTP requests by operation, method and status.
         config_digest: the digest of the configuration in effect.
@@ -82,6 +83,7 @@ class ControlApi:
         self.taps: Taps | None = None
         self.reloader: Reloader | None = None
         self.logs: Logs | None = None
+        self.verification: VerifyRunner | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
         self.config_digest = ""

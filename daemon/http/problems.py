@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from checkpoints import IntegrityError, StoreError, StoreLocked, StoreWriteError
-from daemon.config.problems import ConfigErrors
+from daemon.config.problems import ConfigErrors, ConfigProblem, Place
 from daemon.errors import InternalError, RequestError, from_urn, urn
 from daemon.http.messages import PROBLEM, Answer
 from pillows.errors import FatalError, PillowError, RetryableError, StoppedError
@@ -54,8 +54,13 @@ def to_answer(error: Exception, redactor: Redactor, *, pillow: str | None = None
     return Answer(status=status, body=problem, headers=headers, media_type=PROBLEM)
 
 
-def to_error(problem: Mapping[str, Any]) -> RequestError:
-    """Return the error that a problem document was made of; one of another branch is a `RequestError`."""
+def to_error(problem: Mapping[str, Any]) -> RequestError | ConfigErrors:
+    """Return the error that a problem document was made of: a request's own, or that of a configuration.
+
+    One of another branch is a `RequestError`.
+    """
+    if problem.get("mistakes"):
+        return ConfigErrors(map(_to_mistake, problem["mistakes"]))
     return from_urn(str(problem.get("type")))(
         str(problem.get("detail") or problem.get("title") or "the daemon refused it"),
         remedy=str(problem.get("remedy") or ""),
@@ -90,6 +95,12 @@ def _mistakes(error: Exception) -> list[dict[str, Any]]:
         }
         for each in error.problems
     ]
+
+
+def _to_mistake(each: Mapping[str, Any]) -> ConfigProblem:
+    place = Place(file=str(each["file"]), line=int(each["line"]))
+    path = (str(each["key"]),) if each["key"] else ()
+    return ConfigProblem(place=place, path=path, message=str(each["message"]), remedy=str(each["remedy"]))
 
 
 def _log_defect(error: Exception) -> InternalError:

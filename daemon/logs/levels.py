@@ -94,7 +94,7 @@ class LogLevels:
         if not 0 < seconds <= MAX_SECONDS:
             raise ValueError(
                 f"a level holds for at most {MAX_SECONDS / 3600:g} hours. Remedy: for longer, set "
-                "`logging.level` in the configuration, and reload it"
+                "`logging.level` in the configuration, then `pillowd reload`"
             )
         self._chosen = {name: it for name, it in self._chosen.items() if not name.startswith(f"{logger}.")}
         self._chosen[logger] = (level, self._clock.monotonic() + seconds)

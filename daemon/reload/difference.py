@@ -18,7 +18,6 @@ from pillows.progress.checkpointer import CheckpointOptions
 #: Keys that are read once, when the daemon starts: files and sockets that it keeps open.
 _NEED_RESTART: tuple[KeyPath, ...] = (
     ("daemon", "state_dir"),
-    ("daemon", "control"),
     ("daemon", "http"),
     ("daemon", "admin"),
     ("logging", "format"),

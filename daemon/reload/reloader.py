@@ -17,6 +17,7 @@ from checkpoints.files.blocking import call_safely
 from daemon.assembly.services import Services
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem
+from daemon.control.audit import Actor, AuditLog
 from daemon.logs.setup import Logs
 from daemon.process.systemd import Notifier
 from daemon.reload.candidate import Candidate, InEffect, prepare_candidate
@@ -73,6 +74,7 @@ class Reloader:
         services: what the tails share.
         logs: takes up the level and the secrets to mask.
         notifier: tells the service manager.
+        audit: gets a line for a reload that nobody asked for by the API.
         stop: set when the daemon ends; from then on nothing is reloaded.
 
     Attributes:
@@ -88,6 +90,7 @@ class Reloader:
         services: Services,
         logs: Logs,
         notifier: Notifier,
+        audit: AuditLog,
         stop: Event,
     ) -> None:
         self._source = source
@@ -96,6 +99,7 @@ class Reloader:
         self._services = services
         self._logs = logs
         self._notifier = notifier
+        self._audit = audit
         self._stop = stop
         self._turn = BoundedSemaphore(1)
         self._requests = 0
@@ -175,8 +179,15 @@ class Reloader:
             return Reloaded(difference=candidate.difference, notes=candidate.notes)
 
     def _reload_quietly(self) -> None:
+        """Reload as a signal asks, where nobody waits for the outcome."""
         with suppress(PillowError, StoreError, OSError):  # the log has it
-            self._reload()
+            act = self._audit.begin("reload_config", by=Actor.this_process("signal"))
+            try:
+                self._reload()
+            except BaseException as error:
+                act.end_with(error)
+                raise
+            act.end("done")
 
     def _check_ready(self) -> None:
         if self._stop.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -35,6 +36,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def total(self) -> int:
         """The number of all differences."""
         return sum(count for kinds in self.differences.values() for count in kinds.values())
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON values."""
+    found: dict[str, Any] = msgspec.to_builtins(comparison)
+    return found
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import gevent
 import structlog
+from gevent.lock import BoundedSemaphore
 
-from checkpoints import StoreError, TailKey
+from checkpoints import TailKey
 from daemon.config.models import Config
+from daemon.errors import ConflictError
 from daemon.supervision.supervisor import Supervisor
 from daemon.verification.history import Comparison, Comparisons
 from daemon.verification.schedule import choose, find_due
@@ -60,6 +63,7 @@ class VerifyRunner:
         self._comparisons = comparisons
         self._observer = observer
         self._clock = clock
+        self._turn = BoundedSemaphore(1)
         self._worker: gevent.Greenlet[..., None] | None = None
 
     @property
@@ -76,6 +80,27 @@ class VerifyRunner:
             repair = self._get_config().tails[key.pillow].verify.repair
             self._worker = gevent.spawn(self._run, key, repair=repair)
 
+    def compare_now(self, key: TailKey, *, repair: bool) -> Comparison:
+        """Compare a tail after the comparisons that run, keep the result and report it.
+
+        Raises:
+            ConflictError: it cannot be completed; the text says why.
+        """
+        with self._turn:
+            reason = self._find_drift(key)
+            now = self._clock.wall
+            found = (
+                Comparison(at=now(), reason=reason) if reason else self._compare(key, repair=repair, now=now)
+            )
+            try:
+                self._comparisons.put(key, found)
+            except OSError as error:
+                _log.error("verify.not_kept", pillow=str(key), reason=str(error))
+        self._report(key, found)
+        if found.reason:
+            raise ConflictError(found.reason)
+        return found
+
     def close(self) -> None:
         """End a comparison that runs."""
         if self._worker is not None:
@@ -90,17 +115,8 @@ class VerifyRunner:
         return since if status.state is State.LIVE and status.pass_number is None else None
 
     def _run(self, key: TailKey, *, repair: bool) -> None:
-        try:
-            reason = self._find_drift(key)
-            now = self._clock.wall
-            found = (
-                Comparison(at=now(), reason=reason) if reason else self._compare(key, repair=repair, now=now)
-            )
-            self._comparisons.put(key, found)
-        except (PillowError, StoreError, OSError) as error:
-            _log.error("verify.failed", pillow=str(key), reason=str(error))
-            return
-        self._report(key, found)
+        with suppress(PillowError):  # it is in the log, and due again later
+            self.compare_now(key, repair=repair)
 
     def _report(self, key: TailKey, found: Comparison) -> None:
         if found.reason:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sqlite3
 import textwrap
@@ -16,6 +17,7 @@ import yaml
 from tests.acceptance.process import Pillowd, couchdb
 from tests.acceptance.world import call, live, statuses
 from tests.servers.couch_client import CouchDatabase
+from tests.support.readme import README
 
 #: A transform that says which text of it runs.
 PLUGIN = """
@@ -82,7 +84,7 @@ class Reloading:
         )
 
     def checkpoint(self, name: str) -> Mapping[str, Any]:
-        saved: Mapping[str, Any] = call(self.daemon, "checkpoint.get", key=name)
+        saved: Mapping[str, Any] = call(self.daemon, "get_checkpoint", key=name)
         return saved
 
     def key(self, name: str) -> str:
@@ -280,3 +282,74 @@ def test_signals_during_a_reload_cause_one_more(reloading: Reloading) -> None:
     assert reloading.reload()["removed"] or reloading.daemon.events("config.reloaded")[-2]["removed"]
     assert len(reloading.daemon.events("config.reloaded")) <= 3
     assert reloading.runs("cases") == 1
+
+
+def test_the_command_waits_and_tells_what_has_changed(reloading: Reloading) -> None:
+    reloading.start()
+    reloading.settings["pillows"]["cases"]["transform"] = {"set": {"changed": True}}
+    reloading.settings["pillows"]["visits"] = reloading.pillow("visits")
+    del reloading.settings["pillows"]["forms"]
+    reloading.write()
+    checked = reloading.daemon.command("reload", "--check")
+    key = reloading.key
+    told = [
+        "1 added, 1 changed, 1 removed, 0 unchanged",
+        f"  + {key('visits')}",
+        f"  ~ {key('cases')}",
+        f"  - {key('forms')}",
+    ]
+    assert checked.stdout == "the configuration would be reloaded: " + "\n".join(told) + "\n"
+    assert sorted(statuses(reloading.daemon)) == ["cases", "forms"]
+    done = reloading.daemon.command("reload")
+    assert done.stdout == "the configuration is reloaded: " + "\n".join(told) + "\n"
+    assert sorted(statuses(reloading.daemon)) == ["cases", "visits"]
+    reloading.database.put("a")
+    reloading.wait_for_row("cases", "a", '"changed":true')
+
+    reloading.settings["pillows"]["cases"]["transform"] = {"set": 7}
+    reloading.daemon.config.write_text(yaml.safe_dump(reloading.settings) + "more: 1\n")
+    refused = reloading.daemon.command("reload")
+    assert refused.returncode == 78
+    assert "2 problems in the configuration" in refused.stderr
+    assert "pillows.cases.transform.set: " in refused.stderr
+    assert reloading.runs("cases") == 2
+    assert len(reloading.daemon.events("config.refused")) == 1, "the daemon knows of it"
+    assert reloading.daemon.stop() == 0
+    assert reloading.daemon.command("reload").returncode == 78
+    reloading.write()
+    reloading.settings["pillows"].pop("cases")
+    reloading.write()
+    assert reloading.daemon.command("reload").returncode == 75
+
+
+def test_i1_a_failed_pillow_runs_again_once_its_transform_is_mended_and_reloaded(
+    reloading: Reloading,
+) -> None:
+    """As README's table says: list the errors, correct the transform, reload, retry."""
+    module = reloading.plugins / "mended_of_reload.py"
+    module.write_text("def mark(document):\n    return document['missing']\n")
+    pillow = reloading.settings["pillows"]["cases"]
+    pillow |= {"transform": {"python": "mended_of_reload:mark"}, "errors": {"max_consecutive": 5}}
+    reloading.start()
+    reloading.database.fill(12)
+    reloading.daemon.wait_for(lambda: reloading.daemon.state("cases") == "failed")
+    module.write_text(PLUGIN.format(mark="mended"))
+    (line,) = [each for each in README.splitlines() if each.startswith("| documents in a row could not")]
+    remedies = [each.replace("KEY", "cases") for each in re.findall(r"`pillowd ([^`]+)`", line)]
+    assert [each.split()[0] for each in remedies] == ["dead-letter", "reload", "dead-letter"]
+    for remedy in remedies:
+        done = reloading.daemon.command(*remedy.split())
+        assert done.returncode == 0, done.stderr
+    reloading.daemon.wait_for(lambda: len(reloading.rows("cases")) == 12)
+    reloading.daemon.wait_for(lambda: reloading.daemon.status("cases")["dead_letters"] == 0)
+
+
+def test_the_level_of_a_logger_changes_for_a_while(reloading: Reloading) -> None:
+    reloading.start()
+    done = reloading.daemon.ask("log-level", "pillowd.pillow", "debug", "--for", "1h")
+    assert done == [{"name": "pillowd.pillow", "level": "debug", "seconds_left": pytest.approx(3600, abs=60)}]
+    reloading.database.put("a")
+    reloading.daemon.wait_for(lambda: reloading.daemon.events("batch.written"))
+    assert reloading.daemon.command("log-level", "pillowd.pillow", "--reset").returncode == 0
+    assert {each["level"] for each in reloading.daemon.ask("log-level")} == {"info"}
+    assert "did you mean `pillowd.pillow`" in reloading.daemon.command("log-level", "pillowd.pilow").stderr

@@ -29,6 +29,7 @@ from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config.plugin_modules import add_folders
 from daemon.control.paging import REQUEST_BYTES, page
+from daemon.errors import RequestError
 from daemon.http.problems import to_error
 from daemon.printable import printable_lines
 from daemon.tail_lookup import tail_keys
@@ -210,7 +211,9 @@ def _send(call: control_client.Call, tail: TailKey, ids: list[str]) -> None:
     if operation["state"] == "done":
         return
     error = to_error(operation["problem"] or {"detail": "the daemon stopped during the repair"})
-    raise UnreachableError(str(error)) if error.answer_status == 503 else error
+    if isinstance(error, RequestError) and error.answer_status == 503:
+        raise UnreachableError(str(error))
+    raise error
 
 
 def _to_checkpoint(facts: dict[str, Any]) -> Checkpoint:

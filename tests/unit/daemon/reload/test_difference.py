@@ -69,7 +69,7 @@ def test_places_overlap_if_one_lies_within_the_other(
 
 BASE = """
 version: 1
-daemon: { state_dir: /var/lib/pillowd, control: { listen: "unix:/run/pillowd/x.sock" } }
+daemon: { state_dir: /var/lib/pillowd, admin: { listen: "unix:/run/pillowd/x.sock" } }
 connections:
   couch: { type: couchdb, url: "http://127.0.0.1", auth: { type: basic, username: u, password: "${PW}" } }
   warehouse: { type: postgres, dsn: "postgresql://u@127.0.0.1/x", password: "${PGPW}" }
@@ -163,7 +163,7 @@ def test_the_places_of_a_tail_are_those_that_it_writes(edited: Edited) -> None:
             "daemon.state_dir: needs a restart: it is /var/lib/pillowd",
         ),
         (
-            "c['daemon']['control']['listen'] = 'unix:/y'",
+            "c['daemon']['admin']['listen'] = 'unix:/y'",
             "now, and would become unix:/y",
         ),
         ("c['logging'] = {'format': 'console'}", "logging.format: needs a restart: it is json now"),
