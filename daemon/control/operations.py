@@ -12,7 +12,7 @@ import structlog
 from gevent.event import Event
 from greenlet import GreenletExit
 
-from daemon.control.audit import Act, Outcome
+from daemon.control.audit import Act
 from daemon.errors import NotFoundError, UnavailableError
 from pillows.clock import Clock
 
@@ -116,21 +116,21 @@ class Operations:
         gevent.killall(list(self._greenlets.values()), timeout=_CLOSE_SECONDS)
 
     def _run(self, operation: Operation, act: Act, work: Work) -> None:
-        outcome: Outcome = "failed"
-        reason = None
         try:
             operation.result = work(operation)
-            operation.state, outcome = "done", "done"
+            act.end("done")
+            operation.state = "done"
         except GreenletExit:
-            operation.state, reason = "cancelled", "the daemon stopped"
+            act.end("failed", "the daemon stopped")
+            operation.state = "cancelled"
         except Exception as error:  # noqa: BLE001  it belongs to who asks for it
-            operation.state, reason = "failed", str(error)
+            act.end_with(error)
             operation.problem = self._explain(error)
+            operation.state = "failed"
         finally:
             operation.ended_at = self._clock.wall()
             self._greenlets.pop(operation.id, None)
             self._ended[operation.id].set()
-            act.end(outcome, reason)
 
     def _forget_oldest(self) -> None:
         ended = [id for id, each in self._all.items() if each.state != "running"]

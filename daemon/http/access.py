@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from daemon.config.listeners import TokenOptions
-from daemon.errors import NotPermittedError, RequestError, ThrottledError, UnauthenticatedError
+from daemon.errors import (
+    InvalidRequestError,
+    NotPermittedError,
+    RequestError,
+    ThrottledError,
+    UnauthenticatedError,
+)
 from pillows.clock import Clock
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 
 #: Shorter tokens can be guessed, so they are refused even if their hash is configured.
 MIN_TOKEN_CHARACTERS = 32
@@ -24,6 +33,25 @@ class UnsupportedTypeError(RequestError):
     """The body is not JSON."""
 
     status = 415
+
+
+def check_host(host: str, own_hosts: Collection[str]) -> None:
+    """Refuse a `Host` that is another server's: a page of that name may have rebound it to this address.
+
+    Flask's `TRUSTED_HOSTS` cannot name an IPv6 address.
+
+    Args:
+        host: the header; with or without a port.
+        own_hosts: the names of this server, in lower case.
+
+    Raises:
+        InvalidRequestError: it is none of this server's names.
+    """
+    found = _HOST.fullmatch(host)
+    if found is None or found[1].lower() not in own_hosts:
+        raise InvalidRequestError(
+            "the `Host` header names another server", remedy="add the name to `daemon.http.hosts`"
+        )
 
 
 def check_origin(method: str, headers: Mapping[str, str], own_origins: Collection[str]) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import flask
 import msgspec
-from werkzeug.exceptions import HTTPException, SecurityError
+from werkzeug.exceptions import HTTPException
 
 from daemon.control.api import ControlApi
 from daemon.control.audit import Actor
 from daemon.errors import InvalidRequestError, NotFoundError, RequestError, UnavailableError
-from daemon.http.access import Tokens, check_origin, check_scope
+from daemon.http.access import Tokens, check_host, check_origin, check_scope
 from daemon.http.contract import Contract, Door, Operation
 from daemon.http.dispatch import carry_out, name_target
 from daemon.http.messages import JSON, PROBLEM, Answer
@@ -70,7 +70,6 @@ class AppSettings:
 def make_app(contract: Contract, api: ControlApi, settings: AppSettings) -> flask.Flask:
     """Return the application of one listener."""
     app = flask.Flask("pillowd", static_folder=None)
-    app.config["TRUSTED_HOSTS"] = [*LOCAL_HOSTS, *settings.hosts]
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     endpoint = _Endpoint(contract, api, settings)
@@ -107,6 +106,7 @@ class _Endpoint:
         self._operations = contract.operations
         self._api = api
         self._settings = settings
+        self._hosts = frozenset(name.lower() for name in (*LOCAL_HOSTS, *settings.hosts))
 
     def check_request(self) -> None:
         """Check who sends a request, and from where, before anything else is done.
@@ -116,12 +116,12 @@ class _Endpoint:
             RequestError: the client may not send it.
         """
         request = flask.request
-        if isinstance(request.routing_exception, SecurityError):
-            raise request.routing_exception
+        check_host(request.headers.get("Host", ""), self._hosts)
         actor, scopes = self._identify(request)
         if request.routing_exception is not None:
             raise request.routing_exception
-        flask.g.actor, operation = actor, self._operations[request.endpoint or ""]
+        flask.g.actor, flask.g.scopes = actor, scopes
+        operation = self._operations[request.endpoint or ""]
         try:
             check_origin(request.method, dict(request.headers), self._settings.origins)
             if scopes is not None:
@@ -139,6 +139,9 @@ class _Endpoint:
         flask.g.pillow = path.get("key")
         arguments = _collect(operation, path, flask.request)
         flask.g.pillow = name_target(arguments)
+        for name, scope in operation.argument_scopes.items():
+            if arguments.get(name) and flask.g.scopes is not None:
+                check_scope(flask.g.scopes, scope, flask.g.actor.token or "")
         return _to_response(carry_out(self._api, operation, arguments, flask.g.actor))
 
     def explain(self, error: Exception) -> flask.Response:
@@ -217,10 +220,6 @@ def _parse_body(body: bytes) -> Any:
 
 
 def _translate(error: HTTPException) -> RequestError:
-    if isinstance(error, SecurityError):
-        return InvalidRequestError(
-            "the `Host` header names another server", remedy="add the name to `daemon.http.hosts`"
-        )
     if error.code == 404:
         return NoSuchRouteError("there is no such path here", remedy="see /v1/openapi.json")
     if error.code == 405:

@@ -41,6 +41,19 @@ class Connections:
         self._slots: dict[Slot, None] = {}  # in order of the time since they keep us waiting
         self._streams: set[Slot] = set()
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    @property
+    def streams(self) -> int:
+        """The number of streams."""
+        return len(self._streams)
+
+    @property
+    def all_working(self) -> bool:
+        """Whether no connection keeps the server waiting."""
+        return all(slot.working for slot in self._slots)
+
     @contextmanager
     def admit(self) -> Iterator[Slot | None]:
         """Hold a place for the connection that this greenlet serves; None if all are being answered."""
@@ -69,11 +82,6 @@ class Connections:
         self._slots.pop(slot, None)
         self._streams.add(slot)
         return True
-
-    def end_stream(self, slot: Slot) -> None:
-        """Move a connection back."""
-        self._streams.discard(slot)
-        self._slots[slot] = None
 
     def _cut_one(self, *, but: Slot) -> bool:
         for slot in self._slots:

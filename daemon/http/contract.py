@@ -43,6 +43,7 @@ class Operation:
         path: with `{name}` for each parameter.
         door: see `Door`.
         scope: what a token needs for it.
+        argument_scopes: what a token needs as well for an argument that is true, by its name.
         is_stream: whether its answer may go on for minutes.
         takes_actor: whether its handler takes the argument `by`, who asked for it.
         takes_act: whether its handler takes the argument `act`, and has it ended when the work is done.
@@ -62,6 +63,7 @@ class Operation:
     is_stream: bool
     takes_actor: bool = False
     takes_act: bool = False
+    argument_scopes: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     places: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     required: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ def _parse_operation(
         path=path,
         door=raw["x-door"],
         scope=raw.get("x-scope") or ("read" if method == "GET" else "write"),
+        argument_scopes={name: each["x-scope"] for name, each in named.items() if "x-scope" in each},
         is_stream=raw.get("x-stream", False),
         takes_actor=raw.get("x-actor", False),
         takes_act=raw.get("x-act", False),

@@ -94,11 +94,16 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         self.server.connections.wait_for(self.slot)
         self._deadline = gevent.Timeout.start_new(HEAD_SECONDS)
         try:
-            return super().handle_one_request()
+            result = super().handle_one_request()
+            if isinstance(result, tuple):
+                self._send_and_linger(result[1])
+                result = None
         except gevent.Timeout as timeout:
             if timeout is not self._deadline:
                 raise
             return None
+        else:
+            return result
         finally:
             self._deadline.close()
 
@@ -198,8 +203,13 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
 
     def _refuse(self, error: RefusedError) -> None:
         self.close_connection = True
+        self._send_and_linger(_format_refusal(error))
+
+    def _send_and_linger(self, refusal: bytes) -> None:
+        """Send a refusal, and read on for a moment: a connection that is closed while data comes is reset."""
+        self._cancel_deadline()
         with suppress(OSError), self._within(_LINGER_SECONDS, TimeoutError()):
-            self.socket.sendall(_format_refusal(error))
+            self.socket.sendall(refusal)
             self.socket.shutdown(socket.SHUT_WR)
             left = _LINGER_BYTES
             while left > 0 and (read := self.socket.recv(65536)):

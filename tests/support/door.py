@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ class Door:
 
     Args:
         address: the path of a unix socket, or host and port.
+        cert: the server's certificate, where it speaks TLS.
     """
 
-    def __init__(self, address: Path | tuple[str, int], **headers: str) -> None:
+    def __init__(self, address: Path | tuple[str, int], *, cert: Path | None = None) -> None:
         self.address = address
-        self.headers = headers
+        self._tls = None if cert is None else ssl.create_default_context(cafile=str(cert))
 
     def connect(self) -> socket.socket:
         """A connection, for those who speak by themselves."""
@@ -41,7 +43,8 @@ class Door:
             connection.settimeout(60)
             connection.connect(str(self.address))
             return connection
-        return socket.create_connection(self.address, timeout=60)
+        plain = socket.create_connection(self.address, timeout=60)
+        return plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Seen:
         """Send one request; a body that is no bytes becomes JSON."""
@@ -49,7 +52,7 @@ class Door:
         connection.sock = self.connect()
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         sent = {"Content-Type": "application/json"} if method != "GET" else {}
-        given = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
             connection.request(method, path, body=data, headers={**sent, **given, "Connection": "close"})
             answer = connection.getresponse()

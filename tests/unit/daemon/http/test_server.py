@@ -1,0 +1,167 @@
+"""Slow, broken and hostile clients of the server: each harms itself only."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from daemon.http import server as module
+from daemon.http.listeners import listen_on_path
+from daemon.http.server import STREAM_KEY, BoundedServer
+from tests.support.door import Door
+
+QUICK = 0.3
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    """Tells the length of the body; `/slow` waits, `/stream` never ends, `/large` is large."""
+    path = environ["PATH_INFO"]
+    if path == "/slow":
+        gevent.sleep(QUICK * 3)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if path == "/stream":
+        environ[STREAM_KEY]()
+        return iter(lambda: b"x" * 100_000, b"")
+    if path == "/large":
+        return [b"x" * 10_000_000]
+    return [str(len(environ["wsgi.input"].read())).encode()]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedServer]:
+    monkeypatch.setattr(module, "HEAD_SECONDS", QUICK)
+    monkeypatch.setattr(module, "REQUEST_SECONDS", QUICK)
+    monkeypatch.setattr(module, "STREAM_SECONDS", QUICK)
+    running = BoundedServer(listen_on_path(tmp_path / "s"), application, name="unix")
+    running.start()
+    yield running
+    running.stop(1)
+
+
+@pytest.fixture
+def door(server: BoundedServer, tmp_path: Path) -> Door:
+    return Door(tmp_path / "s")
+
+
+def say(door: Door, sent: bytes) -> bytes:
+    """Sends bytes; returns all that comes back until the server closes the connection."""
+    with door.connect() as connection:
+        with suppress(BrokenPipeError):
+            connection.sendall(sent)
+        return read_all(connection)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    found = b""
+    try:
+        while read := connection.recv(65536):
+            found += read
+    except ConnectionError:
+        pass
+    return found
+
+
+def test_a_request_is_answered(door: Door) -> None:
+    assert door.ask("POST", "/", b"x" * 65536).text == "65536"
+
+
+def test_a_connection_serves_several_requests(door: Door) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+    assert say(door, request * 3).count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize("begin", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: local", b"\x16\x03\x01"])
+def test_half_a_head_is_cut_off_in_time(door: Door, begin: bytes) -> None:
+    with gevent.Timeout(30):
+        assert b"200 OK" not in say(door, begin)
+
+
+def test_half_a_body_is_cut_off_in_time(door: Door) -> None:
+    with gevent.Timeout(30):
+        said = say(door, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+    assert said.startswith(b"HTTP/1.1 408")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
+        (b"GET /\r\n\r\n", b"400"),
+        (b"\r\n\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(101)) + b"\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 1_000_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\n" + b"X: %s\r\n" % (b"x" * 5000) * 9 + b"\r\n", b"431"),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", b"414"),
+        (b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", b"400"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 100_000, b"413"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", b"400"),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcdef", b"400"),
+        (
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"8000\r\n%s\r\n" % (b"x" * 32768) * 3,
+            b"413",
+        ),
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_connection_closed(
+    door: Door, sent: bytes, status: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with gevent.Timeout(30):
+        said = say(door, sent)
+    assert said.startswith(b"HTTP/1.1 " + status), said[:200]
+    assert door.get("/").status == 200
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_half_requests_do_not_keep_others_out(server: BoundedServer, door: Door) -> None:
+    halves = [door.connect() for _ in range(300)]
+    for half in halves:
+        with suppress(BrokenPipeError):  # it has had to go already
+            half.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc")
+        with gevent.Timeout(30):
+            assert half is not halves[-1] or door.get("/").status == 200
+    assert len(server.connections) <= 48
+    for half in halves:
+        half.close()
+
+
+def test_requests_that_are_being_answered_are_not_cut(
+    server: BoundedServer, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = [gevent.spawn(door.get, "/slow") for _ in range(48)]
+    while len(server.connections) < 48 or not server.connections.all_working:
+        gevent.sleep(0.01)
+    assert door.get("/").status == 503
+    assert {each.get(timeout=60).status for each in slow} == {200}
+
+
+def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, door: Door) -> None:
+    with door.connect() as connection, gevent.Timeout(30):
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not len(server.connections):
+            gevent.sleep(0.01)
+        while len(server.connections):
+            gevent.sleep(0.01)
+
+
+def test_a_stream_that_nobody_reads_is_dropped_and_others_go_on(server: BoundedServer, door: Door) -> None:
+    with door.connect() as unread, door.connect() as read, gevent.Timeout(60):
+        for each in (unread, read):
+            each.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while server.connections.streams < 2:
+            gevent.sleep(0.01)
+        taken = 0
+        while server.connections.streams > 1:
+            taken += len(read.recv(65536))
+        assert taken
+        assert len(server.connections) == 0, "streams are counted apart"
