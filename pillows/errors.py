@@ -90,6 +90,10 @@ class RecreatedError(SourceChangedError):
     """The source database was deleted and recreated after this checkpoint was saved."""
 
 
+class PurgesMissedError(SourceChangedError):
+    """Purges were missed, and a target can't tell what it holds: only a new pass removes it."""
+
+
 class SourceMissingError(FatalError):
     """The source database does not exist."""
 

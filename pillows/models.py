@@ -114,6 +114,10 @@ class ChangeBatch:
         asked_at: when the request was sent (monotonic seconds), if its complete response showed that the feed
             had nothing more; otherwise None.
         purge_seq: the source's purge position, if these changes are deletions of purged documents.
+        recreated: whether some of the purged documents exist again, or may: then a row of an equal version
+            may be another document's.
+        purges_missed: how many purges there were since the last purge position, if the source no longer lists
+            all of them; else 0.
     """
 
     changes: Sequence[Change]
@@ -123,6 +127,8 @@ class ChangeBatch:
     pending: int | None = None
     asked_at: float | None = None
     purge_seq: str | None = None
+    recreated: bool = True
+    purges_missed: int = 0
 
 
 class Document(msgspec.Struct, gc=False):

@@ -19,6 +19,7 @@ from daemon.config_digests import pipeline_digest, source_digest
 from daemon.tail_lookup import tail_keys
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
+from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.stages.filters import Filter
@@ -70,6 +71,9 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
         batch=settings.batch,
         checkpoints=config.checkpoints,
         errors=settings.errors,
+        missed_purges=MissedPurgesOptions(
+            max_documents=settings.source.max_missed_purges, overlap_seconds=settings.source.join_overlap
+        ),
         write_timeouts_seconds={entry.name: entry.timeout for entry in settings.transport},
     )
 

@@ -95,6 +95,7 @@ class BatchDelivery:
         self._consecutive = 0
         self._rewind = RewindDetector()
         self._raised_for: str | None = None
+        self._settled_purge: str | None = None
 
     def write(self, items: Sequence[Item]) -> BatchResult:
         """Write one batch and acknowledge its changes.
@@ -166,7 +167,7 @@ class BatchDelivery:
             last = merge_results(results, self._rewrite_regressed(batch, refused, work.documents))
         self._dead_letters.store.clear(self._tail, batch.documents, last)
         if work.purge_seq:
-            self._raise_epoch_after_purge(work.purge_seq, batch.epoch)
+            self._settle_purge(work, batch, results)
         # One transport: what it committed holds the whole batch.
         committed = next(iter(results.values())).committed if len(results) == 1 else None
         return self._progress.acknowledge(work.acks, committed)
@@ -241,7 +242,7 @@ class BatchDelivery:
         """Return whether the source was purged since the last purge that raised the epoch.
 
         The checkpoint notes a purge only once the feed has reported what was purged: see
-        `_raise_epoch_after_purge`.
+        `_settle_purge`.
         """
         found = self._retrier.retry_read("source", self._source.identify)
         if not found.purged_since(self._raised_for or self._progress.checkpoint.purge_seq):
@@ -249,12 +250,25 @@ class BatchDelivery:
         self._raised_for = found.purge_seq
         return True
 
-    def _raise_epoch_after_purge(self, purge_seq: str, epoch: int) -> None:
-        """Raise the epoch after purged documents were removed: a new one may have an old one's version."""
-        if DatabaseIdentity(purge_seq=purge_seq).purged_since(self._progress.checkpoint.purge_seq):
-            self._raised_for = purge_seq
-            if self._progress.checkpoint.epoch == epoch:
-                self._progress.raise_epoch()
+    def _settle_purge(
+        self, work: PartitionedItems, batch: Batch, results: Mapping[str, TransportResult]
+    ) -> None:
+        """Raise the epoch once after a purge if a purged document exists again, maybe in its former version.
+
+        Otherwise none is needed: what is created later is newer than a purged document's version 0.
+        """
+        if not DatabaseIdentity(purge_seq=work.purge_seq).purged_since(self._progress.checkpoint.purge_seq):
+            return
+        self._raised_for = work.purge_seq
+        if self._settled_purge == work.purge_seq:  # by an earlier batch of the same purge
+            return
+        raised = self._progress.checkpoint.epoch > batch.epoch  # rows were removed under another epoch
+        refused = [result.refused for result in results.values()]
+        if not raised and (work.recreated or stale_writes.has_returned(batch, refused)):
+            self._progress.raise_epoch()
+            raised = True
+        if raised:
+            self._settled_purge = work.purge_seq
 
     # --- reports
 

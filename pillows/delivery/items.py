@@ -22,12 +22,21 @@ Item = tuple[PendingRange, Outcome]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionedItems:
-    """The items of a batch, by what must be done with them."""
+    """The items of a batch, by what must be done with them.
+
+    Attributes:
+        acks: range -> number of its changes.
+        documents: whose rows are written.
+        failures: dead letters.
+        purge_seq: the source's purge position, if some are deletions of purged documents.
+        recreated: as `ChangeBatch.recreated`.
+    """
 
     acks: Mapping[PendingRange, int]
     documents: Sequence[DocumentRows]
     failures: Sequence[DeadLetter]
     purge_seq: str | None
+    recreated: bool
 
 
 def id_of(item: Item) -> str:
@@ -37,11 +46,14 @@ def id_of(item: Item) -> str:
 
 def partition_items(items: Sequence[Item]) -> PartitionedItems:
     """Partition the items of a batch by what must be done with them."""
+    acks = Counter(pending_range for pending_range, _ in items)
+    purged = [pending_range for pending_range in acks if pending_range.purge_seq]
     return PartitionedItems(
-        acks=Counter(pending_range for pending_range, _ in items),
+        acks=acks,
         documents=[outcome for _, outcome in items if type(outcome) is DocumentRows],
         failures=[outcome for _, outcome in items if type(outcome) is DeadLetter],
-        purge_seq=next((s.purge_seq for s, _ in reversed(items) if s.purge_seq), None),
+        purge_seq=purged[-1].purge_seq if purged else None,
+        recreated=any(pending_range.recreated for pending_range in purged),
     )
 
 

@@ -11,7 +11,7 @@ purged and recreated has revision number 1 again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pillows.errors import FencedError
 from pillows.feed.base import SourceLookup
@@ -67,10 +67,25 @@ def find_newer_in_target(
 
 
 def find_equal(batch: Batch, refused: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Return the documents that a target refused because it holds the same version: id -> that version."""
-    ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents}
-    same = {id for answers in refused for id, stored in answers.items() if stored == ours[id]}
+    """Return the documents that a target refused because it holds the same version: id -> that version.
+
+    Without those of version 0: they were purged, in the target as well.
+    """
+    ours = {d.id: write_version(batch.epoch, d.leaf_version) for d in batch.documents if d.leaf_version}
+    same = {id for answers in refused for id, stored in answers.items() if stored == ours.get(id)}
     return {id: leaf_version_of(ours[id]) for id in same}
+
+
+def has_returned(batch: Batch, refused: Iterable[Mapping[str, int]]) -> bool:
+    """Return whether a target kept rows of a purged document, which existed again when it was looked at.
+
+    Args:
+        batch: what was written; a purged document has version 0.
+        refused: for each transport, id -> the write version that it stores, if it removed no row since.
+    """
+    gone = write_version(batch.epoch, 0)
+    purged = {document.id for document in batch.documents if not document.leaf_version}
+    return any(id in purged and stored != gone for answers in refused for id, stored in answers.items())
 
 
 def confirm_regressed(

@@ -14,6 +14,9 @@ from pillows.models import Change, ChangeBatch, Document
 #: Interval of the empty batches that an idle feed yields.
 TICK_SECONDS = 5.0
 
+#: Revision of a purged document, which has none; every real revision is greater.
+PURGED_REV = "0-purged"
+
 #: An empty batch: nothing arrived, but the feed is alive.
 SIGN_OF_LIFE = ChangeBatch(changes=(), seq=None)
 
@@ -67,8 +70,8 @@ class DatabaseIdentity:
         return bool(self.purge_seq and purge_seq and count_purges(self.purge_seq) != count_purges(purge_seq))
 
     def count_purges_since(self, purge_seq: str | None) -> int:
-        """Return how many documents were purged since that purge position; 0 if that is unknown."""
-        now, before = (count_purges(seq or "") for seq in (self.purge_seq, purge_seq))
+        """Return the number of purges since that purge position, or ever (None); 0 if that is unknown."""
+        now, before = (count_purges(seq or "") for seq in (self.purge_seq, purge_seq or "0"))
         return int(now) - int(before) if now.isdigit() and before.isdigit() else 0
 
 

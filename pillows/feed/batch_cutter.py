@@ -127,4 +127,6 @@ def merge_batches(batches: Sequence[ChangeBatch]) -> ChangeBatch:
         pending=last.pending,
         asked_at=last.asked_at,
         purge_seq=next((batch.purge_seq for batch in reversed(batches) if batch.purge_seq), None),
+        recreated=any(batch.recreated for batch in batches if batch.purge_seq),
+        purges_missed=sum(batch.purges_missed for batch in batches),
     )

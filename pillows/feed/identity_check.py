@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,13 +11,10 @@ import gevent
 from gevent.lock import RLock
 
 from pillows.errors import RecreatedError, RetryableError
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import PURGED_REV, DatabaseIdentity
 from pillows.feed.documents.fetcher import DocumentFetcher
-from pillows.feed.source_database import SourceDatabase
+from pillows.feed.source_database import PurgeInfo, SourceDatabase
 from pillows.models import Change, ChangeBatch
-
-#: Revision of a purged document, which has none; every real revision is greater.
-PURGED_REV = "0-purged"
 
 #: Seconds between two checks while one response is read: a busy one never ends, and CouchDB's feed has no row
 #: for a purge. Targets remove purged documents within 30 s.
@@ -57,6 +55,7 @@ class IdentityCheck:
         self._put = put
         self._warn = warn
         self._asked = False
+        self._listed = Counter[PurgeInfo]()
         self._lock = RLock()
 
     @contextmanager
@@ -133,29 +132,50 @@ class IdentityCheck:
             details = {"before": known.server_uuid, "now": found.server_uuid}
             self._warn("source.other_server", details)
         if found.purged_since(known.purge_seq):
-            gone = self._find_purged(found.count_purges_since(known.purge_seq))
-            self._put(ChangeBatch(changes=gone, seq=None, purge_seq=found.purge_seq))
+            self._put(self._find_purged(known, found))
 
-    def _find_purged(self, purges: int) -> Sequence[Change]:
+    def _find_purged(self, known: DatabaseIdentity, found: DatabaseIdentity) -> ChangeBatch:
         """Return the purged documents as deleted at version 0: CouchDB's feed has no row for them.
 
         A versioned target refuses that as stale, the refusal is checked at the source, and documents that
         the source does not know are removed. Documents that exist again, or still have a leaf, are left out.
-
-        Args:
-            purges: how many there were, as far as the purge position says.
         """
-        ids = self._source.list_purged_ids()
-        if ids is None:
-            self._warn("source.purged", {"remedy": "`pillowd verify --repair`"})
-            return ()
-        if (missed := purges - len(ids)) > 0:
-            details = {"missed": missed, "listed": len(ids), "remedy": "`pillowd verify --repair`"}
-            self._warn("source.purges_missed", details)
+        purges = found.count_purges_since(known.purge_seq)
+        listed = self._source.list_purges()
+        if listed is None or self._is_cut(listed, purges, found):
+            self._warn("source.purges_missed", {"purges": purges, "listed": len(listed or ())})
+            missed = max(1, purges)
+        else:
+            missed = 0
+        ids = self._find_new(listed or (), purges)
         gone: list[Change] = []
         for begin in range(0, len(ids), PURGED_GROUP):
             group = ids[begin : begin + PURGED_GROUP]
             existing = self._documents.read_versions(group)
             gone += [Change(id, (PURGED_REV,), 0, deleted=True) for id in group if id not in existing]
-        self._warn("source.purged", {"documents": len(gone)})
-        return gone
+        if listed is not None:
+            self._warn("source.purged", {"documents": len(gone)})
+        return ChangeBatch(
+            changes=gone,
+            seq=None,
+            purge_seq=found.purge_seq,
+            recreated=len(gone) < len(ids) or missed > 0,
+            purges_missed=missed,
+        )
+
+    def _is_cut(self, listed: Sequence[PurgeInfo], purges: int, found: DatabaseIdentity) -> bool:
+        """Return whether the list may lack some of the purges since the last look.
+
+        Each shard drops its oldest purges beyond a limit, when it is compacted. So all are there if none was
+        ever dropped, or no shard can have had more of them than it keeps.
+        """
+        if purges <= 0 or found.count_purges_since(None) <= len(listed):
+            return False
+        return purges > len(listed) or purges > self._source.read_purges_limit()
+
+    def _find_new(self, listed: Sequence[PurgeInfo], purges: int) -> list[str]:
+        """Return the ids of the purges since the last look; of all that are listed if those can't be told."""
+        now = Counter(listed)
+        new = now - self._listed
+        self._listed = now
+        return list({info.id: None for info in (new if new.total() == purges else now)})

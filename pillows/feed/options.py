@@ -56,6 +56,8 @@ class SourceOptions(Options):
             times as much may be in memory.
         join_overlap: how old a position of a shared feed must be before readers may join at it: longer than
             the lag of any copy of the database. 0 with one node.
+        max_missed_purges: most documents that are removed from targets without asking, after purges that the
+            source no longer lists (`purged_infos_limit`); or 1 % of a target's documents, if that is more.
         selector, doc_ids, design: a filter in the server, for append-only data only. More than 1,000 ids
             are asked for in groups, and the position follows by `join_overlap`, since CouchDB would
             scan the whole database for them (`changes_doc_ids_optimization_threshold`).
@@ -82,6 +84,7 @@ class SourceOptions(Options):
     quiet_hours: HoursOfDay | None = None
     max_document: Size = Field(default=64 * 2**20, ge=2**20)
     join_overlap: Duration = Field(default=60.0, ge=0)
+    max_missed_purges: int = Field(default=10_000, ge=0)
     selector: dict[str, object] | None = None
     doc_ids: list[str] | None = None
     design: bool = False

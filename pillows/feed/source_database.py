@@ -36,12 +36,19 @@ MISSING_SECONDS = 30.0
 MAX_SAFE_REQUEST = 4000
 
 
-class _PurgedInfo(msgspec.Struct):
+#: Purges that CouchDB keeps unless it is configured otherwise (CouchDB docs, "/{db}/_purged_infos_limit").
+PURGED_INFOS_LIMIT = 1000
+
+
+class PurgeInfo(msgspec.Struct, frozen=True):
+    """One purge that the server lists."""
+
     id: str
+    revs: tuple[str, ...] = ()
 
 
 class _PurgedInfos(msgspec.Struct):
-    purged_infos: list[_PurgedInfo]
+    purged_infos: list[PurgeInfo]
 
 
 class SourceDatabase:
@@ -129,17 +136,21 @@ class SourceDatabase:
     def _mark_path(self) -> str:
         return self.couch.path(self.options.database, "_local", self._mark)
 
-    def list_purged_ids(self) -> list[str] | None:
-        """Return the ids of the last purges, some of which may exist again; None before CouchDB 3.4.
-
-        The server keeps a limited number (`purged_infos_limit`, 1,000 by default).
-        """
+    def list_purges(self) -> list[PurgeInfo] | None:
+        """Return the purges that the server still lists, in no order; None before CouchDB 3.4."""
         path = self.couch.path(self.options.database, "_purged_infos")
         try:
-            answer = self.couch.json("GET", path, _PurgedInfos, max_bytes=LIST_ANSWER_BYTES)
+            return self.couch.json("GET", path, _PurgedInfos, max_bytes=LIST_ANSWER_BYTES).purged_infos
         except RejectedError:
             return None
-        return list({info.id: None for info in answer.purged_infos})
+
+    def read_purges_limit(self) -> int:
+        """Return how many purges each shard keeps for certain."""
+        path = self.couch.path(self.options.database, "_purged_infos_limit")
+        try:
+            return self.couch.json("GET", path, int, max_bytes=SMALL_ANSWER_BYTES)
+        except RejectedError:
+            return PURGED_INFOS_LIMIT
 
     @contextmanager
     def changes(

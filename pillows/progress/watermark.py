@@ -27,9 +27,10 @@ class PendingRange:
         caught_up: whether the feed had nothing more when this was read.
         pending: the server's number of changes after them; None if it gave none.
         purge_seq: the source's purge position, if these changes are deletions of purged documents.
+        recreated: as `ChangeBatch.recreated`.
     """
 
-    __slots__ = ("arrived_at", "caught_up", "changes", "pending", "purge_seq", "seq", "waiting")
+    __slots__ = ("arrived_at", "caught_up", "changes", "pending", "purge_seq", "recreated", "seq", "waiting")
 
     def __init__(self, batch: ChangeBatch, arrived_at: float = 0.0) -> None:
         self.arrived_at = arrived_at
@@ -39,6 +40,7 @@ class PendingRange:
         self.caught_up = batch.caught_up
         self.pending = batch.pending
         self.purge_seq = batch.purge_seq
+        self.recreated = batch.recreated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from gevent.event import Event
 
 from checkpoints import Checkpoint, CheckpointMoved
-from pillows.errors import SourceChangedError, StoppedError
+from pillows.errors import PurgesMissedError, SourceChangedError, StoppedError
 from pillows.observer import Rewind
 from pillows.runtime.status import State, TailStatus
 from pillows.runtime.tail_monitor import TailMonitor
@@ -69,6 +69,8 @@ class Tail:
                 self._run_once(halt)
             except CheckpointMoved:
                 self._note_rewind(Rewind.EDITED, "an operator edited the checkpoint")
+            except PurgesMissedError as error:
+                self._begin_pass(error)
             except SourceChangedError as error:
                 self._reload(error)
             except StoppedError:
@@ -122,6 +124,11 @@ class Tail:
         self._monitor.start()
         self._run = TailRun(self._settings, self._services, self._monitor, halt=halt)
         self._run.run()
+
+    def _begin_pass(self, error: PurgesMissedError) -> None:
+        """Read the source from its beginning: what the pass does not meet is removed at its end."""
+        self._note_rewind(Rewind.REGRESSED, str(error))
+        self._services.store.edit(self.key, Checkpoint.reset)
 
     def _reload(self, error: SourceChangedError) -> None:
         """Read a recreated database from its beginning, if `on_recreated` is `reload`."""

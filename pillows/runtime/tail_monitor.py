@@ -45,6 +45,7 @@ class TailMonitor:
         self._clock = clock
         self._observer = observer
         self._caught_up = False
+        self._doubt = ""
         self._troubles: dict[Hashable, str] = {}
 
     def tick(self) -> None:
@@ -55,6 +56,7 @@ class TailMonitor:
         """Note that a run starts."""
         self._caught_up = False
         self._troubles.clear()
+        self._doubt = ""
         self.lag.start()
         self.enter(State.STARTING)
 
@@ -98,6 +100,12 @@ class TailMonitor:
         elif self._troubles.pop(operation, None) is not None:
             self._resume()
 
+    def note_doubt(self, reason: str) -> None:
+        """Note why targets may differ from the source although all changes are written; "" if they don't."""
+        self._doubt = reason
+        if self.state is not State.STARTING:
+            self._resume()
+
     def note_move(self, move: WatermarkMove) -> None:
         """Note that a batch was acknowledged."""
         self._caught_up = self._caught_up or move.caught_up
@@ -113,5 +121,7 @@ class TailMonitor:
     def _resume(self) -> None:
         if self._troubles:
             self.enter(State.BACKING_OFF, list(self._troubles.values())[-1])
+        elif self._doubt:
+            self.enter(State.CATCHING_UP, self._doubt)
         else:
             self.enter(State.LIVE if self._caught_up else State.CATCHING_UP)

@@ -27,6 +27,7 @@ from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailP
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime.housekeeping import Housekeeping, Job
+from pillows.runtime.missed_purges import MissedPurges
 from pillows.runtime.redelivery import DUE_SECONDS, Redelivery
 from pillows.runtime.startup import TailStartup, identity_of
 from pillows.runtime.tail_monitor import TailMonitor
@@ -95,18 +96,21 @@ class TailRun:
             StoppedError: a stop was requested while something was retried.
         """
         with self.open() as pipeline, ExitStack() as stack:
+            purges = self._build_missed_purges()
             redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all, DUE_SECONDS, True)
             lag = Job(self._ask_for_lag, LAG_SECONDS)
             housekeeping = self._housekeeping
             housekeeping.start([redelivery, self._save, lag])
-            stack.callback(housekeeping.kill, redelivery, lag)  # before the pusher takes no more
+            stack.callback(housekeeping.kill, redelivery, lag, purges.job)  # before the pusher takes no more
             checkpoint = self._opened.checkpoint
             # Closed here: the garbage collector would close that of a killed run at any time, or at exit.
             batches = stack.enter_context(
                 closing(self.feed.batches(checkpoint.seq, identity_of(checkpoint), self._halt))
             )
             with suppress(StoppedError):  # an error of the writer may be behind it: raised below
-                pipeline.carry(batches, self._note_batch)
+                # Without deletions there is nothing to be missed.
+                keeps = self._settings.pillow.keep_deleted
+                pipeline.carry(batches if keeps else purges.follow(batches), self._note_batch)
 
     @contextmanager
     def open(self) -> Iterator[Pipeline]:
@@ -198,6 +202,17 @@ class TailRun:
             outcome=self._build_pipeline(pusher).outcome,
             push=pusher.push,
             waiter=self.retrier.waiter,
+        )
+
+    def _build_missed_purges(self) -> MissedPurges:
+        return MissedPurges(
+            self._settings.key,
+            source=self.feed,
+            make_transports=self._services.make_transports,
+            retrier=self.retrier,
+            options=self._settings.missed_purges,
+            start=lambda job: self._housekeeping.start_soon(job, 0.0),
+            note=self._monitor.note_doubt,
         )
 
     def _build_pusher(self) -> Pusher[Item] | PartitionedPusher[Item]:

@@ -14,6 +14,7 @@ from pillows.feed.base import Feed
 from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointOptions
+from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.transports.base import Transport
 
 
@@ -29,6 +30,7 @@ class TailSettings:
         batch: the bounds of a batch.
         checkpoints: when checkpoints are saved.
         errors: the limits for documents that cannot be written.
+        missed_purges: how far the tail goes by itself after missed purges.
         write_timeouts_seconds: transport name -> longest write; see `FanOut`.
     """
 
@@ -39,6 +41,7 @@ class TailSettings:
     batch: BatchOptions = field(default_factory=BatchOptions)
     checkpoints: CheckpointOptions = field(default_factory=CheckpointOptions)
     errors: ErrorOptions = field(default_factory=ErrorOptions)
+    missed_purges: MissedPurgesOptions = field(default_factory=MissedPurgesOptions)
     write_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -22,7 +22,7 @@ from pillows.models import Change
 from pillows.observer import Observer
 
 #: Settings that may differ between readers of a shared feed.
-_OWN_SETTINGS = {"connection", "since", "on_recreated"}
+_OWN_SETTINGS = {"connection", "since", "on_recreated", "max_missed_purges"}
 
 
 class FeedPool:

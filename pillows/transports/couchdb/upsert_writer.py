@@ -7,6 +7,7 @@ and the document is read again. `tombstones` describes deleted documents.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
@@ -15,7 +16,7 @@ from pillows import strict_json
 from pillows.errors import PermanentError, RetryableError
 from pillows.models import DocumentRows, Row, WriteResult, leaf_version_of, write_version
 from pillows.strict_json import run_deeply
-from pillows.transports.common.same_json import is_same_value, read_json
+from pillows.transports.common.same_json import is_same_value
 from pillows.transports.couchdb.target import (
     GROUP_DOCUMENTS,
     TargetDatabase,
@@ -29,6 +30,14 @@ from pillows.transports.couchdb.tombstones import (
     make_next_tombstone,
 )
 
+
+def _read_double(text: str) -> float:
+    """Return a number with a fraction as CouchDB 3.5 stores it: a double, and 0 for the least of them."""
+    double = float(text)
+    return 0.0 if abs(double) < sys.float_info.min else double
+
+
+_decode_stored = msgspec.json.Decoder(float_hook=_read_double).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 #: A document and its rows in this output.
@@ -159,8 +168,8 @@ def _is_altered(document: DocumentRows, rows: Sequence[Row], held: Mapping[str, 
         return True
     wanted = run_deeply(lambda: _decode_fields(expected))
     del wanted["pillowd_version"]
-    # CouchDB writes numbers anew, as doubles.
-    return not run_deeply(lambda: is_same_value(*(read_json(_encode_own(one)) for one in (fields, wanted))))
+    texts = _encode_own(fields), _encode_own(wanted)
+    return not is_same_value(*run_deeply(lambda: [_decode_stored(text) for text in texts]))
 
 
 def _encode_own(fields: Mapping[str, msgspec.Raw]) -> bytes:

@@ -526,3 +526,60 @@ def test_a_few_documents_that_were_written_before_are_no_rewind(monkeypatch: pyt
     around.results = [{"t": result(refused={"a": write_version(1, 9)})}]
     around.writer().write(items_of(rows("a"), rows("b"), rows("c")))
     assert around.observer.of("rewind") == []
+
+
+def purge_items(*ids: str, recreated: bool = False, seq: str = "5-p") -> list[Any]:
+    """Deletions of purged documents, as the feed reports them."""
+    segment = PendingRange(ChangeBatch(changes=(), seq=None, purge_seq=seq, recreated=recreated))
+    return [(segment, rows(id, 0)) for id in ids] or [(segment, None)]
+
+
+def test_a8_a_purge_that_changes_no_target_needs_no_epoch() -> None:
+    """Of 41 rounds of purges, 47 epochs were made."""
+    around = Around(purge_seq="3-p")
+    around.purge_seq = "5-p"
+    # "a" was never there, and "b" was removed before.
+    around.results = [{"t": result(refused={"b": write_version(1, 0)})}]
+    around.writer().write(purge_items("a", "b"))
+    around.writer().write(purge_items())
+    assert around.checkpoint.epoch == 1
+    assert len(around.batches) == 1
+
+
+@pytest.mark.parametrize("recreated", [False, True])
+def test_a8_one_epoch_is_enough_for_a_purge_of_many_batches(recreated: bool) -> None:
+    around = Around(purge_seq="3-p")
+    around.purge_seq = "5-p"
+    around.results = [
+        {"t": result(refused={"a": write_version(1, 4)})},
+        {"t": result()},
+        {"t": result()},
+        {"t": result(refused={"c": write_version(2, 0)})},
+    ]
+    writer = around.writer()
+    for id in ("a", "b", "c"):
+        writer.write(purge_items(id, recreated=recreated))
+    assert [(batch.epoch, [d.id for d in batch.documents]) for batch in around.batches] == [
+        (1, ["a"]),
+        (2, ["a"]),
+        (2, ["b"]),
+        (2, ["c"]),
+    ]
+    assert around.checkpoint.epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("recreated", "leaves"),
+    [(True, {}), (False, {"a": 4})],
+    ids=["it existed when the purges were listed", "it exists when it is looked at"],
+)
+def test_a8_a_purged_document_that_exists_again_raises_the_epoch(
+    recreated: bool, leaves: dict[str, int]
+) -> None:
+    """Its row of the former version would otherwise be taken for a replay."""
+    around = Around(purge_seq="3-p")
+    around.purge_seq, around.leaves = "5-p", leaves
+    around.results = [{"t": result(refused={"a": write_version(1, 4)} if leaves else {})}]
+    around.writer().write(purge_items("a", recreated=recreated))
+    assert around.checkpoint.epoch == 2
+    assert len(around.batches) == 1

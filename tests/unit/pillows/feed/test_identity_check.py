@@ -155,11 +155,12 @@ def test_a3_purges_beyond_what_the_server_lists_are_said(scripted_server, clock)
 
     class Listener(Observer):
         def warning(self, pillow, *, event, details):
-            told.append((event, details.get("missed")))
+            told.append((event, dict(details)))
 
     with taking(feed_of(server.url, clock=clock, observer=Listener()), Seq.BEGINNING, OLD) as taken:
         taken.until(lambda: "doc-1" in taken.ids)
-    assert told == [("source.purges_missed", 6), ("source.purged", None)]
+    assert told == [("source.purges_missed", {"purges": 7, "listed": 1}), ("source.purged", {"documents": 1})]
+    assert [batch.purges_missed for batch in taken.batches if batch.purge_seq] == [7]
 
 
 def test_a_purge_that_nobody_was_told_of_is_not_known(scripted_server, clock):
@@ -189,7 +190,7 @@ def test_a_server_that_does_not_say_what_was_purged_is_no_error(scripted_server,
     warnings = Warnings()
     with taking(feed_of(server.url, clock=clock, observer=warnings), Seq.BEGINNING, OLD) as taken:
         taken.until(lambda: taken.ids == ["doc-1"])
-    assert (taken.error, warnings.events) == (None, ["source.purged"])
+    assert (taken.error, warnings.events) == (None, ["source.purges_missed"])
 
 
 @pytest.mark.parametrize("purge_seq", ["0-other-copy", None, "0"])

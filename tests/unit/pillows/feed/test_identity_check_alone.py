@@ -11,6 +11,7 @@ import pytest
 from pillows.errors import RecreatedError
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.identity_check import PURGED_GROUP, IdentityCheck
+from pillows.feed.source_database import PurgeInfo
 from pillows.models import ChangeBatch
 
 
@@ -24,6 +25,7 @@ class Source:
         self.found = found
         self.marked = marked
         self.purged = purged
+        self.limit = 1000
         self.calls: list[str] = []
 
     def identify(self) -> DatabaseIdentity:
@@ -37,8 +39,12 @@ class Source:
     def is_marked(self) -> bool:
         return self.marked
 
-    def list_purged_ids(self) -> list[str] | None:
-        return self.purged
+    def list_purges(self) -> list[PurgeInfo] | None:
+        return None if self.purged is None else [PurgeInfo(id, ("1-a",)) for id in self.purged]
+
+    def read_purges_limit(self) -> int:
+        self.calls.append("limit")
+        return self.limit
 
     def read_versions(self, ids: Sequence[str]) -> Mapping[str, int]:
         self.calls.append(f"versions {len(ids)}")
@@ -118,21 +124,69 @@ def test_another_server_is_reported_and_no_reason_to_stop(before, now, warned):
 
 def test_purged_documents_are_deletions_unless_they_have_a_leaf_again():
     ids = [f"gone-{n}" for n in range(PURGED_GROUP)] + ["live-1"]
-    source = Source(identity(purge_seq="2-x"), purged=ids)
+    source = Source(identity(purge_seq="102-x"), purged=ids)
     check, batches, events = make_check(source, identity(purge_seq="1-x"))
     check.check()
     (batch,) = batches
     assert [change.id for change in batch.changes] == ids[:-1]
     assert {(change.leaf_version, change.deleted) for change in batch.changes} == {(0, True)}
-    assert (batch.seq, batch.purge_seq) == (None, "2-x")
-    assert source.calls == ["identify", f"versions {PURGED_GROUP}", "versions 1"]
+    assert (batch.seq, batch.purge_seq, batch.recreated, batch.purges_missed) == (None, "102-x", True, 0)
+    assert source.calls == ["identify", "limit", f"versions {PURGED_GROUP}", "versions 1"]
     assert events == [f"source.purged {{'documents': {PURGED_GROUP}}}"]
     check.check()
     assert len(batches) == 1, "reported once"
 
 
-def test_a_server_that_does_not_list_purges_leaves_them_to_verify():
+def test_a3_a_server_that_does_not_list_purges_leaves_a_gap():
     check, batches, events = make_check(Source(identity(purge_seq="2-x")), identity(purge_seq="1-x"))
     check.check()
-    assert [list(batch.changes) for batch in batches] == [[]]
-    assert events == ["source.purged {'remedy': '`pillowd verify --repair`'}"]
+    (batch,) = batches
+    assert (list(batch.changes), batch.purges_missed, batch.recreated) == ([], 1, True)
+    assert events == ["source.purges_missed {'purges': 1, 'listed': 0}"]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "listed", "limit", "missed"),
+    [
+        (0, 1600, 1600, 1000, 0),  # nothing was dropped
+        (0, 1600, 1000, 1000, 1600),
+        (600, 1600, 1000, 1000, 0),  # every shard keeps the last 1,000
+        (500, 1600, 2000, 1000, 0),  # two shards, nothing dropped
+        (3400, 5000, 2000, 1000, 1600),  # two shards: one may have had all of them
+        (4999, 5000, 1000, 1000, 0),
+        (4000, 5000, 10, 1000, 1000),  # the limit was raised after they were dropped
+        (1600, 0, 0, 1000, 0),  # an older state of the database: nothing is known of purges
+    ],
+)
+def test_a3_a_gap_is_noticed_whichever_shard_dropped_the_purges(before, now, listed, limit, missed):
+    source = Source(identity(purge_seq=f"{now}-x"), purged=[f"gone-{n}" for n in range(listed)])
+    source.limit = limit
+    check, batches, _ = make_check(source, identity(purge_seq=f"{before}-y"))
+    check.check()
+    assert batches[0].purges_missed == missed
+
+
+def test_a8_only_purges_since_the_last_look_are_looked_at():
+    """Of each round all that are still listed were looked at; one that exists again raised the epoch."""
+    source = Source(identity(purge_seq="3-x"), purged=["gone-1", "gone-2", "live-1"])
+    check, batches, _ = make_check(source, identity(purge_seq="0-x"))
+    check.check()
+    assert batches[-1].recreated
+    source.found, source.purged = identity(purge_seq="4-x"), ["gone-3", "gone-1", "gone-2", "live-1"]
+    check.check()
+    assert ([change.id for change in batches[-1].changes], batches[-1].recreated) == (["gone-3"], False)
+    source.found, source.purged = identity(purge_seq="6-x"), [*source.purged, "live-1", "gone-4"]
+    check.check()
+    assert ([change.id for change in batches[-1].changes], batches[-1].recreated) == (["gone-4"], True)
+
+
+def test_a8_if_the_new_purges_cannot_be_told_all_are_looked_at():
+    source = Source(identity(purge_seq="2-x"), purged=["gone-1", "live-1"])
+    check, batches, _ = make_check(source, identity(purge_seq="0-x"))
+    check.check()
+    source.found, source.purged = identity(purge_seq="9-x"), ["gone-1", "live-1", "gone-2"]
+    check.check()
+    assert ([change.id for change in batches[-1].changes], batches[-1].recreated) == (
+        ["gone-1", "gone-2"],
+        True,
+    )
