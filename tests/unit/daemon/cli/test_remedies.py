@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,9 +11,8 @@ import pytest
 from checkpoints import TailKey
 from daemon.cli.exit_codes import ExitCode
 from daemon.cli.main import pillowd, run_command
-from daemon.tail_lookup import name_tail
+from tests.support.remedies import list_remedies
 
-ROOT = Path(__file__).parents[4]
 KEY = TailKey("cases", "couch/cases")
 CONFIG = """\
 version: 1
@@ -31,30 +27,7 @@ pillows:
 NOT_RUN = {"run", "mirror"}
 
 
-def list_texts(tree: ast.AST) -> Iterator[str]:
-    """Yield every text of a module that can be printed, with `cases` for each value that is filled in."""
-    docs = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
-    inside = {id(part) for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
-    for each in ast.walk(tree):
-        if isinstance(each, ast.JoinedStr):
-            yield "".join(str(p.value) if isinstance(p, ast.Constant) else "cases" for p in each.values)
-        elif isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in docs | inside:
-            yield each.value
-
-
-def list_remedies() -> list[str]:
-    """Return every command in backticks, in any text of the packages or of README's table of remedies."""
-    found: set[str] = set()
-    for package in ("checkpoints", "pillows", "daemon"):
-        for path in (ROOT / package).rglob("*.py"):
-            for text in list_texts(ast.parse(path.read_text())):
-                found |= set(re.findall(r"`(pillowd [^`]+)`", name_tail(text, KEY)))
-    table = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
-    found |= {each.replace("KEY", "cases") for each in re.findall(r"`(pillowd [^`]+)`", "\n".join(table))}
-    return sorted(each for each in found if "..." not in each)
-
-
-REMEDIES = list_remedies()
+REMEDIES = list_remedies(KEY)
 
 
 def test_i5_remedies_are_found() -> None:
