@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: commands, and every key of a configuration.
+"""Write the reference pages that are made from the code: commands, configuration keys, metrics.
 
 `make docs` runs it. The pages are not kept in the repository, so they cannot be out of date.
 """
@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from daemon.cli.introspect import CommandPage, list_commands
 from daemon.config.models import Config
 from daemon.config.schema import INCLUDED, make_schema
+from daemon.metrics.catalogue import SECTIONS
 from pillows import registry
 from pillows.options import seconds_text, size_text
 
@@ -33,9 +34,10 @@ _KINDS = {
 
 
 def main() -> None:
-    """Write both pages."""
+    """Write the pages."""
     (REFERENCE / "commands.md").write_text(commands(), encoding="utf-8")
     (REFERENCE / "configuration.md").write_text(configuration(), encoding="utf-8")
+    (REFERENCE / "metrics.md").write_text(metrics(), encoding="utf-8")
 
 
 def commands() -> str:
@@ -72,6 +74,32 @@ def configuration() -> str:
         if name not in _INSIDE | models and not name.startswith("entry."):
             lines += _section(name, definitions[name])
     return "\n".join(lines)
+
+
+def metrics() -> str:
+    """Return the page of all metrics with their types, labels and meanings."""
+    lines = [
+        "# Metrics",
+        "",
+        "What `/metrics` serves. [How to watch it](../how-to/watch-with-prometheus.md): alerts, a dashboard.",
+        "A label has a name of your configuration, or one of the listed values. Series are there from the",
+        "beginning, with the value 0, unless their meaning says otherwise. Those that begin with `process_`",
+        "are [Prometheus' own][process].",
+        "",
+        "[process]: https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics",
+        "",
+    ]
+    for section, families in SECTIONS.items():
+        lines += [f"## {section}", "", "| metric | type | labels | |", "|---|---|---|---|"]
+        for metric in families:
+            labels = ", ".join(_label(name, values) for name, values in metric.labels.items())
+            lines.append(f"| `{metric.name}` | {metric.type} | {labels} | {_cell(_escaped(metric.help))} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _label(name: str, values: Sequence[str]) -> str:
+    return f"`{name}`" + (f" ({', '.join(values)})" if values else "")
 
 
 def _section(name: str, definition: dict[str, Any]) -> Iterator[str]:

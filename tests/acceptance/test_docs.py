@@ -22,6 +22,7 @@ import pytest
 import yaml
 
 from daemon.config.models import Config
+from daemon.metrics.catalogue import CATALOGUE
 from daemon.mirror.columns import infer_columns
 from daemon.mirror.config import parse_mirror
 from pillows import registry
@@ -155,7 +156,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built from a copy with warnings as errors, as `make docs` does."""
     folder = tmp_path_factory.mktemp("docs")
     source = folder / "docs"
-    shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("commands.md", "configuration.md"))
+    generated = shutil.ignore_patterns("commands.md", "configuration.md", "metrics.md")
+    shutil.copytree(DOCS, source, ignore=generated)
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, str(source / "generate.py")], env=environ, check=True, timeout=120)
     done = subprocess.run(
@@ -196,6 +198,13 @@ def test_the_reference_has_every_section_and_type(site):
         assert f">{name}<" in text
     for key in Config.model_fields:
         assert f">{key}<" in text
+
+
+def test_the_reference_has_every_metric(site):
+    text = (site / "reference" / "metrics.html").read_text()
+
+    for name in CATALOGUE:
+        assert f">{name}<" in text
 
 
 def test_the_readme_s_mirror_copies_a_database(couch: Any, couch_db: CouchDatabase, tmp_path: Path):

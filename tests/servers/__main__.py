@@ -40,6 +40,7 @@ def install(names: list[str]) -> int:
     failed = 0
     known: dict[str, Callable[[], object]] = {name: server.install for name, server in servers().items()}
     known["chromium"] = import_module("tests.servers.chromium").find_chromium
+    known["prometheus"] = import_module("tests.servers.prometheus").Prometheus.install
     for name in names or known:
         began = time.monotonic()
         say(f"{name} ...")
@@ -74,7 +75,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("check")
     installing = commands.add_parser("install")
-    installing.add_argument("names", nargs="*", choices=[*NAMES, "chromium", []])
+    installing.add_argument("names", nargs="*", choices=[*NAMES, "chromium", "prometheus", []])
     starting = commands.add_parser("start")
     starting.add_argument("name", choices=NAMES)
     starting.add_argument("--port", type=int)

