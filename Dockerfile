@@ -5,6 +5,8 @@
 #   docker build -t pillowd .
 #   docker run --read-only --tmpfs /tmp --tmpfs /run/pillowd:uid=10001,gid=10001,mode=0750 \
 #     -v ./pillowd.yaml:/etc/pillowd/pillowd.yaml:ro -v pillowd-state:/var/lib/pillowd pillowd
+#
+# Instead of the mounted file, the variable PILLOWD_CONFIG_YAML can hold the whole configuration.
 
 FROM python:3.13-slim AS build
 WORKDIR /src
@@ -32,9 +34,10 @@ ENV PATH=/opt/pillowd/bin:$PATH \
     RUNTIME_DIRECTORY=/run/pillowd
 USER 10001:10001
 VOLUME ["/var/lib/pillowd"]
-# Whether the daemon answers. A single failed pillow is its operator's business, not a reason to restart.
+# Whether the process lives. A failed pillow is its operator's business, not a reason to restart the others:
+# for that, and for load balancers, there is /readyz.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
-    CMD ["pillowd", "status", "--running", "--config", "/etc/pillowd/pillowd.yaml"]
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9147/livez', timeout=5)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["pillowd"]
-CMD ["run", "--all", "--config", "/etc/pillowd/pillowd.yaml"]
+CMD ["run", "--all"]

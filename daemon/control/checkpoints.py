@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from checkpoints import Checkpoint, Seq, TailKey
+from checkpoints import Checkpoint, IntegrityError, Seq, TailKey
 from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import EditedMeanwhileError, InvalidRequestError, NotFoundError
@@ -45,6 +45,20 @@ class CheckpointCalls:
             NotFoundError: it has none.
         """
         return self._stored(tail).to_json() | {"key": str(tail)}
+
+    def list_all(self, *, orphans: bool = False) -> list[dict[str, Any]]:
+        """Return a line for each saved checkpoint, by key.
+
+        Args:
+            orphans: only those of tails that are not configured (any more).
+        """
+        configured = set(self._tails.list_configured())
+        saved = self._tails.state.store.keys()
+        return [
+            {"key": str(key), "configured": key in configured, **self._summarize(key)}
+            for key in saved
+            if not (orphans and key in configured)
+        ]
 
     def history(self, tail: TailKey) -> list[dict[str, Any]]:
         """Return the earlier positions of a tail, newest first."""
@@ -104,6 +118,16 @@ class CheckpointCalls:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidRequestError(f"this checkpoint is incomplete: {error}") from error
         return self._edit("import", tail, lambda _: imported, expected)
+
+    def _summarize(self, key: TailKey) -> dict[str, Any]:
+        try:
+            saved = self._tails.state.store.get(key)
+        except IntegrityError:  # it must not hide the others
+            saved = None
+        return {
+            "saved_at": None if saved is None else saved.saved_at,
+            "changes": None if saved is None else saved.changes,
+        }
 
     def _stored(self, tail: TailKey) -> Checkpoint:
         stored = self._tails.state.store.get(tail)

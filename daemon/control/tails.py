@@ -56,6 +56,10 @@ class Tails:
             text = f"{text}@{source}" if source else text
             return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
 
+    def list_configured(self) -> list[TailKey]:
+        """Return the configured tails."""
+        return list(self._keys)
+
     def statuses(self) -> list[TailStatus]:
         """Return the status of every configured tail, from the tail itself or from its files."""
         return [self._with_saved(status) for status in self._live()]

@@ -11,7 +11,10 @@ from typing import Any
 import yaml
 
 from daemon.cli.main import pillowd
+from daemon.config.environment import IN_ENVIRONMENT
+from daemon.config.listeners import HttpOptions
 from daemon.config.load import load
+from daemon.http.contract import load_contract
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -77,14 +80,25 @@ def test_it_is_not_run_by_root():
     assert "--gid 10001" in made
 
 
-def test_its_commands_exist():
+def test_its_commands_exist(monkeypatch):
+    monkeypatch.setenv("PILLOWD_CONFIG", "/etc/pillowd/pillowd.yaml")
     (command,), (health,) = values("CMD"), values("HEALTHCHECK")
     assert json.loads(values("ENTRYPOINT")[0]) == ["pillowd"]
 
     understood(json.loads(command))
-    check = json.loads(health.partition("CMD")[2])
-    assert check[:2] == ["pillowd", "status"]
-    understood(check[1:])
+    program, option, script = json.loads(health.partition("CMD")[2])
+    assert (program, option) == ("python", "-c")
+    compile(script, "HEALTHCHECK", "exec")
+    assert f"http://{HttpOptions().listen}/livez" in script
+    assert "get_livez" in load_contract().operations
+
+
+def test_a_configuration_in_a_variable_is_valid_as_the_page_shows_it():
+    page = (ROOT / "docs" / "how-to" / "run-in-containers.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(services:.*?)```", page, re.DOTALL)
+    variable = yaml.safe_load(shown)["services"]["pillowd"]["environment"]["PILLOWD_CONFIG_YAML"]
+    environ = {"PILLOWD_CONFIG_YAML": variable.replace("$$", "$"), "COUCHDB_PASSWORD": "s3cret-x"}
+    assert list(load(IN_ENVIRONMENT, environ).pillows) == ["cases"]
 
 
 def test_state_and_socket_are_where_it_may_write():

@@ -36,11 +36,11 @@ def test_exposure_is_at_most_1_5() -> None:
 def test_its_commands_are_ours_and_parse() -> None:
     commands = [
         value.split()
-        for name in ("ExecStartPre", "ExecStart")
+        for name in ("ExecStartPre", "ExecStart", "ExecReload")
         for value in read_values(name)
         if value.startswith(COMMAND)
     ]
-    assert [words[1] for words in commands] == ["check", "run"]
+    assert [words[1] for words in commands] == ["check", "run", "reload"]
     for words in commands:
         command = pillowd.get_command(Context(pillowd), words[1])
         assert command is not None
@@ -48,8 +48,10 @@ def test_its_commands_are_ours_and_parse() -> None:
         assert parsed.params["config_path"] == Path("/etc/pillowd/pillowd.yaml")
 
 
-def test_i2_systemctl_reload_is_refused_while_the_daemon_cannot_reload() -> None:
-    assert read_values("ExecReload") == []
+def test_i2_systemctl_reload_waits_for_the_answer_and_fails_with_the_mistakes() -> None:
+    """A HUP would look successful whatever the daemon makes of it."""
+    (command,) = read_values("ExecReload")
+    assert command == f"{COMMAND} reload --config /etc/pillowd/pillowd.yaml"
 
 
 def test_it_is_stopped_later_than_the_drain_may_take() -> None:

@@ -54,6 +54,27 @@ def get(key: str, config_path: Path, as_json: bool) -> None:
     print_table(made)
 
 
+@checkpoint.command("list")
+@click.option("--orphans", is_flag=True, help="Only those of pillows that are not configured (any more).")
+@common_options
+def list_checkpoints(orphans: bool, config_path: Path, as_json: bool) -> None:
+    """List the saved checkpoints.
+
+    A pillow that you remove leaves its checkpoint, and goes on from there if you add it again.
+    """
+    found = call_control(config_path, "list_checkpoints", orphans=orphans)["checkpoints"]
+    if as_json:
+        print_json(found)
+        return
+    made = new_table("pillow", "saved", ">changes", "")
+    for each in found:
+        changes = "-" if each["changes"] is None else f"{each['changes']:,}"
+        made.add_row(
+            each["key"], format_time(each["saved_at"]), changes, "" if each["configured"] else "orphan"
+        )
+    print_table(made)
+
+
 @checkpoint.command()
 @click.argument("key")
 @common_options

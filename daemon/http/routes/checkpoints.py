@@ -20,6 +20,11 @@ def get_checkpoint(api: ControlApi, *, key: str, source: str | None = None) -> A
     return Answer(body=found, headers={"ETag": _format_etag(found)})
 
 
+def list_checkpoints(api: ControlApi, *, orphans: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """Return the saved checkpoints, or only those of pillows that are not configured."""
+    return {"checkpoints": api.checkpoints.list_all(orphans=orphans)}
+
+
 def list_checkpoint_history(
     api: ControlApi, *, key: str, source: str | None = None
 ) -> dict[str, list[dict[str, Any]]]:
