@@ -190,7 +190,7 @@ class SupervisedTail:
 
     def status(self) -> TailStatus:
         """Return the status of the running tail, else the last known one."""
-        if self._tail is not None and self.running:
+        if self._tail is not None:  # also one that has ended, until the next tick
             status = self._complete(self._ask_status(self._tail))
             if self._kill_reason:
                 return replace(status, state=State.BACKING_OFF, reason=f"being killed: {self._kill_reason}")

@@ -20,6 +20,7 @@ from pillows.errors import AccessError, ConfigError
 from pillows.observer import Observer
 from pillows.runtime.status import State
 from tests.support.clock import FakeClock
+from tests.support.waiting import let_others_run
 from tests.unit.daemon.tails import Behaviour, Fleet, ScriptedTail, crashing, deaf, silent, unkillable, well
 
 
@@ -560,6 +561,19 @@ def test_the_shutdown_waits_for_a_removed_tail_too(house: Callable[..., House]) 
     h.supervisor.kill_all("the time is over")
     h.let(2)
     assert (h.supervisor.running, h.supervisor.killed_on_shutdown) == ([], [key])
+
+
+def test_a_run_that_has_ended_does_not_look_like_one_that_starts(house: Callable[..., House]) -> None:
+    h = house(good=[well])
+    key = h.fleet.key("good")
+    h.supervisor.start_all()
+    h.let(3)
+    h.supervisor.pause(key)
+    let_others_run()
+    assert h.supervisor.running == []
+    assert h.supervisor.status(key).state == State.LIVE, "what it said last, until the next tick"
+    h.let(1)
+    assert h.supervisor.status(key).state == State.PAUSED
 
 
 def test_the_lag_goes_on_from_run_to_run_until_a_run_reaches_the_head(house: Callable[..., House]) -> None:
