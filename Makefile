@@ -68,6 +68,7 @@ dev: $(VENV)/.dev ## ... and those of its tests
 
 docs: $(VENV)/.dev ## Build the documentation into build/docs
 	$(BIN)/python docs/generate.py
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
 schema: $(VENV)/.runtime ## Write the configuration's JSON Schema for editors

@@ -8,7 +8,7 @@ project = "pillowd"
 release = version = version_of("pillowd")
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["conf.py", "generate.py"]
+exclude_patterns = ["conf.py", "generate.py", "screenshots.py"]
 myst_heading_anchors = 3
 nitpicky = True
 html_theme = "alabaster"

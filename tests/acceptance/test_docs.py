@@ -27,7 +27,10 @@ from daemon.mirror.columns import infer_columns
 from daemon.mirror.config import parse_mirror
 from pillows import registry
 from tests.acceptance.process import PILLOWD, ROOT
+from tests.conftest import ending_without_server
+from tests.servers.chromium import find_chromium
 from tests.servers.couch_client import CouchDatabase
+from tests.servers.process import free_port
 from tests.support.readme import find_block
 from tests.support.waiting import wait_until
 
@@ -76,6 +79,7 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
     environ = os.environ | {
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(PATHS),
+        "PORT": str(free_port()),
     }
     try:
         done = subprocess.run(
@@ -125,7 +129,7 @@ def test_the_tutorial_s_service_has_what_write_config_writes_but_for_what_the_pa
 def test_what_is_not_run_says_why(page: Path):
     reasons = {found["why"].partition(";")[0] for found in _BLOCK.finditer(page.read_text()) if found["mark"]}
     known = {"root", "systemd", "docker", "logstash", "couch2pg", "pillowtop", "it is what the tests run in"}
-    known |= {"a server of your own"}
+    known |= {"a server of your own", "another machine", "a terminal to look at"}
 
     assert reasons <= known
 
@@ -159,7 +163,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generated = shutil.ignore_patterns("commands.md", "configuration.md", "metrics.md")
     shutil.copytree(DOCS, source, ignore=generated)
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, str(source / "generate.py")], env=environ, check=True, timeout=120)
+    for script in ("generate.py", "screenshots.py"):
+        subprocess.run([sys.executable, str(source / script)], env=environ, check=True, timeout=120)
     done = subprocess.run(
         [
             sys.executable,
@@ -184,6 +189,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_site_builds_without_a_warning(site):
     assert (site / "index.html").exists()
+
+
+def test_the_site_has_pictures_of_the_page_as_it_is(site):
+    with ending_without_server():
+        find_chromium()
+    pictures = sorted((site / "_images").glob("page-*.png"))
+    assert [picture.stem for picture in pictures] == ["page-dark-narrow", "page-light-wide", "page-opened"]
+    assert min(picture.stat().st_size for picture in pictures) > 50_000, "nothing but a background"
 
 
 def test_every_page_is_in_the_site(site):
