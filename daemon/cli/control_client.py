@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from daemon.cli.exit_codes import UnreachableError
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.http.client import HttpClient
+from daemon.http.event_reader import Message
 from pillows.clock import Clock, SystemClock
 
 #: Calls an operation of the HTTP API by its `operationId`, with its parameters and body as arguments.
@@ -57,6 +58,23 @@ def call_control(config_path: Path, operation: str, *, writes: bool = False, **a
     """Load the configuration, and call one operation of the API; see `open_control`."""
     with open_control(load(config_path, plugins=False), writes=writes) as call:
         return call(operation, **arguments)
+
+
+def open_stream(
+    config: Config, operation: str, **arguments: Any
+) -> AbstractContextManager[Iterator[Message]]:
+    """Open a stream of the running daemon; see `HttpClient.stream`.
+
+    Raises:
+        UnreachableError: no daemon runs.
+    """
+    path = config.daemon.admin.path
+    if path is None:
+        raise UnreachableError("the daemon has no admin socket. Remedy: set `daemon.admin.listen`")
+    client = HttpClient(path)
+    if not client.answers():
+        raise UnreachableError(f"no daemon answers on {path}. Remedy: `pillowd run`")
+    return client.stream(operation, **arguments)
 
 
 def name_pillow(text: str) -> dict[str, Any]:

@@ -30,6 +30,8 @@ COMMANDS = {
     "config": ("daemon.cli.commands.config:config", "Show the configuration in effect."),
     "list": ("daemon.cli.commands.list:list_pillows", "List the configured pillows."),
     "status": ("daemon.cli.commands.pillows:status", "Show the state of the pillows."),
+    "top": ("daemon.cli.commands.top:top", "Show all pillows live, the worst first."),
+    "tap": ("daemon.cli.commands.tap:tap", "Show samples of what passes through a pillow."),
     "pause": ("daemon.cli.commands.pillows:pause", "Stop a pillow until `resume`."),
     "resume": ("daemon.cli.commands.pillows:resume", "Start a paused pillow."),
     "restart": ("daemon.cli.commands.pillows:restart", "Restart a pillow, even a failed one."),

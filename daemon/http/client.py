@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,11 +15,14 @@ from checkpoints import StoreUnavailable
 from checkpoints.rpc.address import open_address
 from daemon.http.contract import Operation, load_contract
 from daemon.http.durations import MAX_WAIT_SECONDS
+from daemon.http.event_reader import Message, read_messages
 from daemon.http.messages import JSON
 from daemon.http.problems import to_error
 
 #: Longer than any answer takes, the longest `wait` included.
 _TIMEOUT_SECONDS = MAX_WAIT_SECONDS + 30.0
+#: A stream that says nothing for so long is dead: the daemon says something every 15 s.
+_SILENCE_SECONDS = 40.0
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -81,6 +86,32 @@ class HttpClient:
         if status >= 400:
             raise to_error(value)
         return value
+
+    @contextmanager
+    def stream(self, operation_id: str, **arguments: Any) -> Iterator[Iterator[Message]]:
+        """Open a stream, and yield its messages until the daemon ends it.
+
+        Args:
+            operation_id: that of an operation that streams.
+            arguments: its parameters by argument name; None is left out.
+
+        Raises:
+            RequestError: the daemon refused it.
+            StoreUnavailable: no daemon answers, or it has gone.
+        """
+        operation = load_contract().operations[operation_id]
+        given = {name: value for name, value in arguments.items() if value is not None}
+        connection = _UnixConnection(self._path, _SILENCE_SECONDS)
+        try:
+            connection.request("GET", _format_path(operation, given), headers=_headers(operation, given))
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise to_error(json.loads(response.read()))
+            yield read_messages(response)
+        except (OSError, http.client.HTTPException) as error:
+            raise StoreUnavailable(f"nobody answers on {self._path}: {error}") from error
+        finally:
+            connection.close()
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

@@ -79,10 +79,7 @@ def daemon(tmp_path: Path, couch: Any, couch_db: CouchDatabase, target: Postgres
             "reports": {"source": source, "transport": [{"connection": "warehouse", "table": "reports"}]},
             "copy": {"source": source, "transport": [{"connection": "file", "table": "copy"}]},
         },
-        daemon={
-            "http": {"listen": f"127.0.0.1:{free_port()}"},
-            "admin": {"listen": f"unix:{tmp_path}/admin.sock"},
-        },
+        daemon={"http": {"listen": f"127.0.0.1:{free_port()}"}},
     )
     with built:
         yield built

@@ -99,7 +99,7 @@ export class Table {
     setText(row.delivery, ago(deliveryAge(pillow, now - ahead)));
     setText(row.dead, count(facts.dead_letters));
     row.line.classList.toggle("has-dead", facts.dead_letters > 0);
-    const reason = printable(splitReason(facts.reason).reason);
+    const reason = printable(splitReason(facts.reason).reason).replaceAll("`", "");
     setText(row.reason, reason);
     setAttribute(row.reason, "title", reason);
   }
