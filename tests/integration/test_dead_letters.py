@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from math import inf
 from pathlib import Path
@@ -18,9 +18,11 @@ import pytest
 import requests
 from elasticsearch import Elasticsearch
 from elasticsearch.helpers import scan
+from gevent.event import Event
 
-from checkpoints import TailKey
+from checkpoints import Seq, TailKey
 from pillows import registry
+from pillows.feed.base import DatabaseIdentity
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from pillows.pillow import Pillow
@@ -264,16 +266,37 @@ def test_proof_one_percent_of_100_000_documents(
 OUTAGE_SECONDS = size(ci=2.0, proof=120.0)
 
 
+class HeldFeed(ListFeed):
+    """Hands over its first batch, and the others once `released` is set."""
+
+    def __init__(self, batches: Sequence[ChangeBatch]) -> None:
+        super().__init__(batches)
+        self.released = Event()
+
+    def batches(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
+        for number, item in enumerate(super().batches(since, identity, stop)):
+            while number and not stop.is_set() and not self.released.wait(0.05):
+                pass
+            yield item
+
+
+@pytest.fixture(params=["elasticsearch", pytest.param("opensearch", marks=pytest.mark.proof)])
+def cluster(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A type of transport, and the URL of a server for it."""
+    return request.param, request.getfixturevalue(f"{request.param}_url")
+
+
 def outage(
     tmp_path: Path,
     places: Callable[[str, str], Place],
-    elasticsearch_url: str,
+    cluster: tuple[str, str],
     es_prefix: str,
     tcp_proxy: Callable[[Any], Any],
 ) -> None:
-    host, _, port = elasticsearch_url.removeprefix("http://").partition(":")
+    its_type, url = cluster
+    host, _, port = url.removeprefix("http://").partition(":")
     proxy = tcp_proxy((host, int(port)))
-    kind: Any = registry.transport("elasticsearch")
+    kind: Any = registry.transport(its_type)
     index = f"{es_prefix}outage"
     output = kind.Output(index=index, mapping={"dynamic": False})
     place = Place(
@@ -285,12 +308,14 @@ def outage(
         ),
         dict,
     )
-    feed, other, seen = ListFeed(batches(bad=False)), ListFeed(batches(bad=False)), Recorder()
+    feed, other, seen = HeldFeed(batches(bad=False)), ListFeed(batches(bad=False)), Recorder()
     with tail_of(tmp_path / "away", feed, place, observer=seen) as run:
         tail, made = run.tail, run.settings
         run.until(lambda: tail.status().changes)
         with proxy.refusing():
+            feed.released.set()  # so all but the first batch come while the server is away
             run.until(lambda: tail.state is State.BACKING_OFF)
+            assert tail.status().changes < COUNT
             before = psutil.Process().memory_info().rss
             with tail_of(tmp_path / "other", other, places("transform", "other")) as unharmed:
                 unharmed.until(lambda: unharmed.tail.state is State.LIVE)
@@ -304,19 +329,17 @@ def outage(
         run.until(lambda: tail.state is State.LIVE)
         assert made.dead_letters.count(made.key) == 0
         assert all(told["delay_seconds"] <= AWAY_SECONDS for told in seen.of("retry"))
-    requests.post(f"{elasticsearch_url}/{index}/_refresh", timeout=60).raise_for_status()
-    assert requests.get(f"{elasticsearch_url}/{index}/_count", timeout=60).json()["count"] == COUNT
+    requests.post(f"{url}/{index}/_refresh", timeout=60).raise_for_status()
+    assert requests.get(f"{url}/{index}/_count", timeout=60).json()["count"] == COUNT
 
 
-def test_elasticsearch_that_goes_away_under_load_costs_nothing_but_time(
-    tmp_path, places, elasticsearch_url, es_prefix, tcp_proxy
+def test_a_cluster_that_goes_away_under_load_costs_nothing_but_time(
+    tmp_path, places, cluster, es_prefix, tcp_proxy
 ) -> None:
     """Memory stays flat, no dead letters, the other pillow is unharmed, everything is there afterwards."""
-    outage(tmp_path, places, elasticsearch_url, es_prefix, tcp_proxy)
+    outage(tmp_path, places, cluster, es_prefix, tcp_proxy)
 
 
 @pytest.mark.proof
-def test_proof_elasticsearch_stopped_for_two_minutes(
-    tmp_path, places, elasticsearch_url, es_prefix, tcp_proxy
-) -> None:
-    outage(tmp_path, places, elasticsearch_url, es_prefix, tcp_proxy)
+def test_proof_a_cluster_stopped_for_two_minutes(tmp_path, places, cluster, es_prefix, tcp_proxy) -> None:
+    outage(tmp_path, places, cluster, es_prefix, tcp_proxy)

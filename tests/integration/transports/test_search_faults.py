@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import gevent
 import greenlet
 import pytest
+from gevent import monkey
 from gevent.pywsgi import WSGIServer
 
 from pillows import registry
@@ -25,12 +27,15 @@ from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from pillows.transports.opensearch.transport import OpensearchTransport
 from tests.conformance.steps import assert_applied, write_until_answered
 from tests.conformance.target import batch, document, gone
-from tests.integration.transports.search_index import Node, many, running
+from tests.integration.transports.search_index import ANYTHING, Node, many, running
 from tests.servers.process import HttpServer
 from tests.servers.scripted import ScriptedServer, json_reply
 from tests.servers.tcp_proxy import TcpProxy
 from tests.support.fronts import make_certificate, serve_prefix
 from tests.support.sizes import size
+
+#: The standard library's own, which block their thread.
+_read, _write = (monkey.get_original("os", name) for name in ("read", "write"))
 
 OwnServer = tuple[type[SearchTransport], Callable[..., HttpServer]]
 
@@ -146,6 +151,28 @@ def write_until_taken(one: Any, sent: Any) -> WriteResult:
         gevent.sleep(0.1)
     assert isinstance(result, WriteResult)
     return result
+
+
+def test_c2_compression_waits_for_no_other_pillow(each_node: Node) -> None:
+    """All threads that the hub shares are busy, and so is the thread of another target."""
+    pool = gevent.get_hub().threadpool
+    reading, writing = os.pipe()  # a thread that reads from it really waits
+    with (
+        running(each_node, connection={"compress": True}) as one,
+        running(each_node, connection={"compress": True}, other=ANYTHING) as other,
+    ):
+        assert_applied(one.write(batch(document("first", 1, {"n": 1}))))  # connects, which takes a thread
+        waiting = [pool.spawn(_read, reading, 1) for _ in range(pool.maxsize)]
+        waiting.append(gevent.spawn(other._compressor.run, _read, reading, 1))
+        try:
+            with gevent.Timeout(30):
+                assert_applied(one.write(batch(*many(100))))
+        finally:
+            _write(writing, b"x" * len(waiting))
+            gevent.joinall(waiting)
+            os.close(reading)
+            os.close(writing)
+    assert len(each_node.read("docs")) == 101
 
 
 @pytest.mark.parametrize("count", [2000, 1], ids=["a-batch", "5-MB"])
