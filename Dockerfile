@@ -12,8 +12,10 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/pillowd
 # What it needs changes seldom, so it is a layer of its own.
-COPY requirements.lock ./
-RUN /opt/pillowd/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+# requirements-opensearch.lock has OpenSearch's client, too.
+ARG REQUIREMENTS=requirements.lock
+COPY requirements.lock requirements-opensearch.lock ./
+RUN /opt/pillowd/bin/pip install --no-cache-dir --require-hashes -r "$REQUIREMENTS"
 COPY pyproject.toml README.md LICENSE pillowd.py ./
 COPY checkpoints ./checkpoints
 COPY pillows ./pillows

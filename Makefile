@@ -84,6 +84,7 @@ install: ## Install as a service under PREFIX (/opt/pillowd), for packages under
 lock: $(VENV)/.dev ## Update the lock files from pyproject.toml
 	$(PIP) uv
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --extra opensearch -o requirements-opensearch.lock
 	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --group dev -o requirements-dev.lock
 
 $(VENV)/.runtime: requirements.lock pyproject.toml

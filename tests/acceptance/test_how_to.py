@@ -155,6 +155,48 @@ def test_g10_rows_of_deleted_documents_are_kept_as_the_page_says(world: World) -
     assert daemon.stop() == 0
 
 
+def test_an_opensearch_index_is_kept_as_the_page_says(
+    world: World, opensearch_url: str, es_prefix: str
+) -> None:
+    page = Page(
+        world,
+        "opensearch.md",
+        {
+            "http://os.example:9200": opensearch_url,
+            "index: cases": f"index: {es_prefix}cases",
+            "database: cases": f"database: {world.couch.name}",
+        },
+    )
+    world.couch.put("c1", {"doc_type": "Case", "name": "leaking roof", "opened_on": "2026-03-01"})
+    world.couch.put("c2", {"doc_type": "Case", "name": "broken lamp", "opened_on": "next week"})
+    world.couch.put("p1", {"doc_type": "Person", "name": "Ann"})
+    index = f"{opensearch_url}/{es_prefix}cases"
+
+    def search(query: str) -> dict[str, Any]:
+        requests.post(f"{index}/_refresh", timeout=60)
+        found = requests.get(f"{index}/_search?q={query}", timeout=60).json()
+        return {hit["_id"]: hit["_source"] for hit in found.get("hits", {}).get("hits", [])}
+
+    assert "OpenSearch answers" in page.command("pillowd check --connect")
+    previewed = page.command("pillowd preview cases")
+    assert "_bulk?require_alias=true" in previewed
+    assert "leaking roof" in previewed
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    assert set(search("name:roof")) == {"c1"}
+    (lamp,) = search("name:lamp").values()
+    assert lamp["pillowd_unindexed"] == {"opened_on": "next week"}
+    assert statuses(daemon)["cases"]["dead_letters"] == 0
+    assert page.command("pillowd verify cases --content")
+    requests.post(f"{index}/_update/c1", json={"doc": {"name": "HACK"}}, timeout=60).raise_for_status()
+    verified = daemon.command("verify", "cases", "--content", "--repair")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    assert set(search("name:roof")) == {"c1"}
+    world.couch.delete("c2")
+    daemon.wait_for(lambda: search("name:lamp") == {})
+    assert daemon.stop() == 0
+
+
 def _table_row(text: str) -> tuple[str, ...]:
     """The first row of the page's table."""
     line = text.split("|---|---|---|\n")[1].splitlines()[0]

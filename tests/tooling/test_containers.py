@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from daemon.cli.main import pillowd
@@ -21,6 +22,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 NAMES = ("COUCHDB_USER", "COUCHDB_PASSWORD", "ELASTIC_PASSWORD", "POSTGRES_PASSWORD")
+#: Each compose file, and the services of its configuration.
+FILES = {
+    "docker-compose.yml": {"couchdb", "postgres", "elasticsearch"},
+    "docker-compose.opensearch.yml": {"couchdb", "opensearch"},
+}
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -108,50 +114,61 @@ def test_state_and_socket_are_where_it_may_write():
     assert f"{environ['RUNTIME_DIRECTORY']}:uid=10001" in " ".join(SERVICES["pillowd"]["tmpfs"])
 
 
-# --- docker-compose.yml
+# --- compose files
 
 
-def test_the_services_are_the_official_images_with_a_version():
-    images = {name: service["image"] for name, service in SERVICES.items()}
+@pytest.fixture(params=FILES)
+def file(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
-    assert images.pop("pillowd") == "pillowd"
-    assert {image.partition(":")[0] for image in images.values()} >= {"couchdb", "elasticsearch", "postgres"}
+
+@pytest.fixture
+def compose(file: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load((ROOT / file).read_text())
+    return read
+
+
+def test_the_services_are_the_official_images_with_a_version(file, compose):
+    images = {name: service["image"] for name, service in compose["services"].items()}
+
+    assert images.pop("pillowd").startswith("pillowd")
+    assert {image.partition(":")[0].rpartition("/")[2] for image in images.values()} >= FILES[file]
     assert all(re.search(r":\d", image) for image in images.values())
 
 
-def test_only_this_machine_reaches_a_port():
-    ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
+def test_only_this_machine_reaches_a_port(compose):
+    ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
 
     assert ports == ["127.0.0.1:5984:5984"]
 
 
-def test_no_password_is_in_it_and_a_missing_one_is_said():
-    text = (ROOT / "docker-compose.yml").read_text()
+def test_no_password_is_in_it_and_a_missing_one_is_said(file, compose):
+    text = (ROOT / file).read_text()
     named = re.findall(r"\$\{([A-Z_]+)([^}]*)\}", text)
 
-    assert {name for name, _ in named} == set(NAMES)
-    assert {rest for name, rest in named} == {f":?set {name} in .env" for name in NAMES}
-    for service in SERVICES.values():
+    assert {name for name, _ in named} <= set(NAMES)
+    assert all(rest == f":?set {name} in .env" for name, rest in named)
+    for service in compose["services"].values():
         for name, value in service.get("environment", {}).items():
             assert "PASSWORD" not in name or value.startswith("${")
 
 
-def test_every_mount_is_there_and_every_volume_declared():
-    for service in SERVICES.values():
+def test_every_mount_is_there_and_every_volume_declared(compose):
+    for service in compose["services"].values():
         for mount in service.get("volumes", ()):
             source = mount.split(":")[0]
-            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+            assert (ROOT / source).exists() if source.startswith(".") else source in compose["volumes"]
 
 
-def test_everything_waits_for_what_it_needs_to_be_healthy():
-    for service in SERVICES.values():
+def test_everything_waits_for_what_it_needs_to_be_healthy(compose):
+    for service in compose["services"].values():
         for other, how in service.get("depends_on", {}).items():
             healthy = how["condition"] == "service_healthy"
-            assert not healthy or "healthcheck" in SERVICES[other]
+            assert not healthy or "healthcheck" in compose["services"][other]
 
 
-def test_the_container_can_write_to_nothing_but_its_state():
-    ours = SERVICES["pillowd"]
+def test_the_container_can_write_to_nothing_but_its_state(compose):
+    ours = compose["services"]["pillowd"]
 
     assert ours["read_only"] is True
     assert ours["cap_drop"] == ["ALL"]
@@ -161,13 +178,23 @@ def test_the_container_can_write_to_nothing_but_its_state():
     assert int(ours["stop_grace_period"].removesuffix("s")) > 30  # daemon.shutdown_timeout
 
 
-def test_its_configuration_is_valid_and_names_the_services():
-    (mount,) = [each for each in SERVICES["pillowd"]["volumes"] if each.endswith("pillowd.yaml:ro")]
-    environ = dict.fromkeys(SERVICES["pillowd"]["environment"], "s3cret-x")
+def test_its_configuration_is_valid_and_names_the_services(file, compose):
+    (mount,) = [
+        each for each in compose["services"]["pillowd"]["volumes"] if each.endswith("pillowd.yaml:ro")
+    ]
+    environ = dict.fromkeys(compose["services"]["pillowd"]["environment"], "s3cret-x")
 
     config = load(ROOT / mount.split(":")[0], environ)
 
     text = (ROOT / mount.split(":")[0]).read_text()
-    assert set(re.findall(r"(?://|@)([a-z]+)[:/]", text)) == {"couchdb", "postgres", "elasticsearch"}
+    assert set(re.findall(r"(?://|@)([a-z]+)[:/]", text)) == FILES[file]
     (pillow,) = {config.pillows[name].source.database for name in config.pillows}
-    assert f" {pillow}; do" in SERVICES["databases"]["command"][0]
+    assert f" {pillow}; do" in compose["services"]["databases"]["command"][0]
+
+
+def test_the_image_for_opensearch_has_its_client(compose):
+    (wanted,) = values("ARG")
+    name = compose["services"]["pillowd"]["build"]
+    name = wanted.partition("=")[2] if name == "." else name["args"]["REQUIREMENTS"]
+
+    assert ("opensearch-py==" in (ROOT / name).read_text()) == ("opensearch" in compose["services"])

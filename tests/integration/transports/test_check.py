@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,21 @@ def test_a_server_that_is_away_is_retryable() -> None:
         check(build("postgres", {"table": "cases"}, **away))
     with pytest.raises(RetryableError):
         check(build("elasticsearch", {"index": "cases"}, hosts=["http://127.0.0.1:9"]))
+
+
+def test_opensearch_without_its_client_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = build("opensearch", {"index": "cases"}, hosts=["http://127.0.0.1:9"])
+    monkeypatch.delitem(sys.modules, "pillows.transports.opensearch.connection", raising=False)
+    monkeypatch.setitem(sys.modules, "opensearchpy", None)
+    with pytest.raises(ConfigError, match=r"not installed.*pip install 'pillowd\[opensearch\]'"):
+        check(transport)
+
+
+def test_opensearch_answers_and_gets_no_index(opensearch_url: str, es_prefix: str) -> None:
+    transport = build("opensearch", {"index": f"{es_prefix}cases"}, hosts=[opensearch_url])
+    assert "OpenSearch answers" in check(transport)
+    listed = requests.get(f"{opensearch_url}/_cat/indices/{es_prefix}*?h=index", timeout=30)
+    assert listed.text == ""
 
 
 def test_elasticsearch_answers_and_gets_no_index(elasticsearch_url: str, es_prefix: str) -> None:

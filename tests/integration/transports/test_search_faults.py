@@ -162,7 +162,7 @@ def test_c2_compression_waits_for_no_other_pillow(each_node: Node) -> None:
         running(each_node, connection={"compress": True}, other=ANYTHING) as other,
     ):
         assert_applied(one.write(batch(document("first", 1, {"n": 1}))))  # connects, which takes a thread
-        waiting = [pool.spawn(_read, reading, 1) for _ in range(pool.maxsize)]
+        waiting: list[Any] = [pool.spawn(_read, reading, 1) for _ in range(pool.maxsize)]
         waiting.append(gevent.spawn(other._compressor.run, _read, reading, 1))
         try:
             with gevent.Timeout(30):
