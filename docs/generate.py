@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: commands, configuration keys, metrics.
+"""Write the reference pages that are made from the code: commands, configuration, API, metrics.
 
 `make docs` runs it. The pages are not kept in the repository, so they cannot be out of date.
 """
@@ -13,6 +13,7 @@ from typing import Any
 from daemon.cli.introspect import CommandPage, list_commands
 from daemon.config.models import Config
 from daemon.config.schema import INCLUDED, make_schema
+from daemon.http.contract import Operation, load_contract, resolve
 from daemon.metrics.catalogue import SECTIONS
 from pillows import registry
 from pillows.options import seconds_text, size_text
@@ -34,9 +35,10 @@ _KINDS = {
 
 
 def main() -> None:
-    """Write the pages."""
+    """Write all pages."""
     (REFERENCE / "commands.md").write_text(commands(), encoding="utf-8")
     (REFERENCE / "configuration.md").write_text(configuration(), encoding="utf-8")
+    (REFERENCE / "api.md").write_text(api(), encoding="utf-8")
     (REFERENCE / "metrics.md").write_text(metrics(), encoding="utf-8")
 
 
@@ -54,6 +56,47 @@ def _command(page: CommandPage) -> Iterator[str]:
         yield from ("| option | |", "|---|---|")
         yield from (f"| `{_cell(each.names)}` | {_cell(_escaped(each.help))} |" for each in page.options)
         yield ""
+
+
+def api() -> str:
+    """Return the page of every operation of the HTTP API, as `openapi.yaml` describes it."""
+    contract = load_contract()
+    lines = [
+        "# HTTP API",
+        "",
+        "The daemon describes it as OpenAPI 3.1 at `/v1/openapi.json`. The read-only listener",
+        "(`daemon.http`) serves what is marked *read*; the admin socket and port (`daemon.admin`) serve",
+        "everything. [Operate pillowd with curl](../how-to/operate-with-curl.md) shows how to use it.",
+        "",
+    ]
+    for tag in contract.document["tags"]:
+        lines += [f"## {tag['description']}", ""]
+        for operation in contract.operations.values():
+            if operation.tag == tag["name"]:
+                lines += _operation(operation, contract.document)
+    return "\n".join(lines)
+
+
+def _operation(operation: Operation, document: dict[str, Any]) -> Iterator[str]:
+    raw = document["paths"][operation.path][operation.method.lower()]
+    mark = "*read* " if operation.door == "read" else ""
+    described = _escaped(_flat(f"{raw['summary']} {raw.get('description', '')}"))
+    yield from (f"### `{operation.method} {operation.path}`", "", f"{mark}{described}", "")
+    shared = document["paths"][operation.path].get("parameters", [])
+    parameters = [resolve(document, each) for each in [*shared, *raw.get("parameters", [])]]
+    if parameters:
+        yield from ("| parameter | in | |", "|---|---|---|")
+        for each in parameters:
+            meaning = _cell(_escaped(_flat(each.get("description", ""))))
+            yield f"| `{each['name']}` | {each['in']} | {meaning} |"
+        yield ""
+    if operation.body is not None:
+        names = ", ".join(f"`{name}`" for name in operation.body.get("properties", ()))
+        yield from (f"Body: {names}. {_escaped(_flat(operation.body.get('description', '')))}".strip(), "")
+    yield from ("| status | |", "|---|---|")
+    for status, response in raw["responses"].items():
+        yield f"| {status} | {_cell(_escaped(_flat(resolve(document, response)['description'])))} |"
+    yield ""
 
 
 def configuration() -> str:

@@ -105,7 +105,7 @@ def format_status(status: Mapping[str, Any]) -> RenderableType:
     made = new_table(*_STATUS_COLUMNS)
     for pillow in pillows:
         made.add_row(*_row(pillow))
-    return Group(_format_headline(status), made, *_remarks(pillows))
+    return Group(_format_headline(status), made, *_remarks(pillows), *_daemon_remarks(status))
 
 
 def print_table(renderable: RenderableType) -> None:
@@ -149,3 +149,13 @@ def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if changed_at is not None:
             text = f"rows from before {format_time(changed_at)} were made by an older filter or transform"
             yield f"[bold]{escape(pillow['pillow'])}[/]: {text}"
+
+
+def _daemon_remarks(status: Mapping[str, Any]) -> Iterator[str]:
+    for listener in status["listeners"]:
+        if listener["problem"]:
+            yield f"[bold]{escape(listener['address'])}[/]: {escape(printable_lines(listener['problem']))}"
+    for act in status["unfinished_acts"]:
+        named = f"{act['act']} of {act['pillow'] or 'the daemon'}"
+        text = f"{named} was cut short by a crash; look whether it is to be done again"
+        yield f"[bold]{escape(str(act['at']))}[/]: {escape(printable_lines(text))}"

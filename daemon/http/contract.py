@@ -142,14 +142,14 @@ def _parse_operation(
     if missing or raw["x-door"] not in ("read", "admin") or len(raw["tags"]) != 1:
         raise ValueError(f"{method} {path} needs operationId, one tag, x-door read or admin, and responses")
     shared = document["paths"][path].get("parameters", [])
-    parameters = [_resolve(document, each) for each in [*shared, *raw.get("parameters", [])]]
+    parameters = [resolve(document, each) for each in [*shared, *raw.get("parameters", [])]]
     named = {to_argument(each["name"]): each for each in parameters}
     places = {argument: (each["in"], each["name"]) for argument, each in named.items()}
     schemas = {argument: each["schema"] for argument, each in named.items()}
     for header in raw.get("x-headers", ()):
         places[to_argument(header)] = ("header", header)
         schemas[to_argument(header)] = {"type": "string"}
-    body = _resolve(document, raw.get("requestBody"))
+    body = resolve(document, raw.get("requestBody"))
     return Operation(
         id=raw["operationId"],
         tag=raw["tags"][0],
@@ -174,17 +174,17 @@ def to_argument(name: str) -> str:
     return name.lower().replace("-", "_")
 
 
-def _resolve(document: Mapping[str, Any], value: Any) -> Any:
-    """Return a value with every `$ref` in it replaced by what it refers to."""
+def resolve(document: Mapping[str, Any], value: Any) -> Any:
+    """Return a value of an OpenAPI document with every `$ref` in it replaced by what it refers to."""
     if isinstance(value, dict):
         if "$ref" in value:
             found: Any = document
             for part in value["$ref"].removeprefix(_REF).split("/"):
                 found = found[part]
-            return _resolve(document, found)
-        return {name: _resolve(document, child) for name, child in value.items()}
+            return resolve(document, found)
+        return {name: resolve(document, child) for name, child in value.items()}
     if isinstance(value, list):
-        return [_resolve(document, child) for child in value]
+        return [resolve(document, child) for child in value]
     return value
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from daemon.http import contract
-from daemon.http.contract import load_contract, parse_contract
+from daemon.http.contract import load_contract, parse_contract, resolve
 from daemon.http.handlers import ContractError, find_all_handlers, find_handler
 
 FILE = Path(contract.__file__).with_name("openapi.yaml")
@@ -23,6 +23,11 @@ def document(**operation: Any) -> dict[str, Any]:
 
 def test_each_operation_has_a_handler() -> None:
     assert set(find_all_handlers(load_contract())) == set(load_contract().operations)
+
+
+def test_every_reference_in_the_document_leads_somewhere() -> None:
+    document = load_contract().document
+    assert resolve(document, document)["openapi"] == "3.1.0"
 
 
 def test_an_operation_without_a_handler_is_refused() -> None:
