@@ -31,6 +31,7 @@ from checkpoints import StoreError
 from daemon.http.client import HttpClient
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.opensearch import OpenSearch
 from tests.servers.postgres import Postgres
 from tests.servers.source import Source, source
 
@@ -52,6 +53,9 @@ pillows:
     transport: [{{ connection: target, {output} }}]
 """
 
+#: Servers whose CPU is measured.
+SERVERS = ("couchdb", "postgres", "elasticsearch", "opensearch")
+
 
 class Bench:
     """One run of everything.
@@ -70,7 +74,12 @@ class Bench:
         self.database = replace(self.couch, url=f"{self.couch.url}/pillowd_bench")
         self.postgres = stack.enter_context(Postgres(data_dir=folder / "postgres"))
         self.elastic = stack.enter_context(Elasticsearch(data_dir=folder / "elasticsearch"))
-        self.servers |= {"postgres": self.postgres.pid or 0, "elasticsearch": self.elastic.pid or 0}
+        self.open = stack.enter_context(OpenSearch(data_dir=folder / "opensearch"))
+        self.servers |= {
+            "postgres": self.postgres.pid or 0,
+            "elasticsearch": self.elastic.pid or 0,
+            "opensearch": self.open.pid or 0,
+        }
         self.recorded = folder / "changes.json"
         self.curlrc = folder / "curlrc"
         self.curlrc.touch(mode=0o600)
@@ -95,9 +104,11 @@ class Bench:
             self.bulk_get,
             self.copy,
             self.bulk,
+            self.bulk_opensearch,
             self.follower,
             self.pillowd_postgres,
             self.pillowd_elasticsearch,
+            self.pillowd_opensearch,
             self.pipeline_alone,
         ]
         readings = []
@@ -128,6 +139,11 @@ class Bench:
     def bulk(self) -> Reading:
         return self._python("_bulk alone", "bench.targets", "bulk", self.elastic.url, str(self.docs))
 
+    def bulk_opensearch(self) -> Reading:
+        return self._python(
+            "_bulk into OpenSearch alone", "bench.targets", "bulk", self.open.url, str(self.docs)
+        )
+
     def follower(self) -> Reading:
         arguments = (self.database.url, self.postgres.dsn)
         return self._python("ChangesFollower + psycopg", "bench.follower", *arguments)
@@ -141,6 +157,10 @@ class Bench:
     def pillowd_elasticsearch(self) -> Reading:
         target = f'{{ type: elasticsearch, hosts: ["{self.elastic.url}"] }}'
         return self._pillowd("pillowd into Elasticsearch", target, "index: bench")
+
+    def pillowd_opensearch(self) -> Reading:
+        target = f'{{ type: opensearch, hosts: ["{self.open.url}"] }}'
+        return self._pillowd("pillowd into OpenSearch", target, "index: bench")
 
     def pipeline_alone(self) -> Reading:
         return self._python("reader and pipeline alone", "bench.alone", str(self.recorded))
@@ -194,6 +214,7 @@ def ratios(readings: list[Reading], cores: int) -> dict[str, float]:
     for target, server, load in (
         ("PostgreSQL", "postgres", "COPY alone"),
         ("Elasticsearch", "elasticsearch", "_bulk alone"),
+        ("OpenSearch", "opensearch", "_bulk into OpenSearch alone"),
     ):
         ours, b = by[f"pillowd into {target}"], by[load]
         each = (read.cpu_micros("couchdb") + b.cpu_micros(server) + alone) / 1e6
@@ -213,16 +234,12 @@ def show(readings: list[Reading], found: dict[str, float]) -> None:
         "docs/s",
         "wall s",
         "CPU s client",
-        "couchdb",
-        "postgres",
-        "elasticsearch",
+        *SERVERS,
         "peak MiB",
     ):
         table.add_column(column, justify="left" if not column else "right")
     for reading in readings:
-        cpu = [
-            f"{reading.cpu_seconds.get(p, 0):.1f}" for p in ("client", "couchdb", "postgres", "elasticsearch")
-        ]
+        cpu = [f"{reading.cpu_seconds.get(each, 0):.1f}" for each in ("client", *SERVERS)]
         wall = f"{reading.wall_seconds:.1f}"
         table.add_row(reading.name, f"{reading.rate:,.0f}", wall, *cpu, f"{reading.peak_mib:,.0f}")
     console = Console(width=120)

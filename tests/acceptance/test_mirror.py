@@ -110,7 +110,15 @@ def _lines(path: Path) -> stores.Rows:
     }
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "elasticsearch", "jsonl"])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        "elasticsearch",
+        pytest.param("opensearch", marks=pytest.mark.proof),
+        "jsonl",
+    ]
+)
 def target(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> Target:
     """A target as it is typed, and what reads it."""
     name = _name(couch_db)
@@ -121,8 +129,8 @@ def target(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> Target:
     if request.param == "postgresql":
         dsn = request.getfixturevalue("postgres_dsn")
         return dsn, lambda: stores.postgres(dsn, name)
-    url = request.getfixturevalue("elasticsearch_url")
-    return f"elasticsearch+{url}", lambda: stores.elasticsearch(url, name)
+    url = request.getfixturevalue(f"{request.param}_url")
+    return f"{request.param}+{url}", lambda: stores.elasticsearch(url, name)
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ import psutil
 import psycopg
 import pytest
 import requests
-from elasticsearch import Elasticsearch
-from elasticsearch.helpers import scan
 from gevent.event import Event
 
 from checkpoints import Seq, TailKey
@@ -121,16 +119,23 @@ def in_postgres(name: str, dsn: str) -> Place:
     return Place(lambda: transport("integer"), read, mended=mend)
 
 
-def in_elasticsearch(name: str, url: str, index: str) -> Place:
-    kind: Any = registry.transport("elasticsearch")
+def in_cluster(its_type: str, name: str, url: str, index: str) -> Place:
+    kind: Any = registry.transport(its_type)
     output = kind.Output(index=index, mapping={"properties": {"n": {"type": "long"}}})
 
+    def ask(path: str, body: Any) -> Any:
+        answer = requests.post(f"{url}/{path}", json=body, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
     def read() -> dict[str, Any]:
-        client = Elasticsearch(url)
-        with closing(client):
-            client.indices.refresh(index=index)
-            found = scan(client, index=index, size=10_000, source_includes=["n"])
-            return {hit["_id"]: hit["_source"]["n"] for hit in found}
+        ask(f"{index}/_refresh", None)
+        found: dict[str, Any] = {}
+        page = ask(f"{index}/_search?scroll=1m", {"size": 10_000, "_source": ["n"]})
+        while hits := page["hits"]["hits"]:
+            found |= {hit["_id"]: hit["_source"]["n"] for hit in hits}
+            page = ask("_search/scroll", {"scroll": "1m", "scroll_id": page["_scroll_id"]})
+        return found
 
     def mend() -> Place:
         mapping = {"properties": {"n": {"type": "long", "ignore_malformed": True}}}
@@ -172,8 +177,8 @@ def places(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[str, str
     def place(target: str, name: str) -> Place:
         if target == "postgres":
             return in_postgres(name, given("postgres_dsn"))
-        if target == "elasticsearch":
-            return in_elasticsearch(name, given("elasticsearch_url"), given("es_prefix") + name)
+        if target in ("elasticsearch", "opensearch"):
+            return in_cluster(target, name, given(f"{target}_url"), given("es_prefix") + name)
         return raising(name, tmp_path / f"{name}.sqlite")
 
     return place
@@ -221,7 +226,10 @@ def ratio_of(tmp_path: Path, places: Callable[[str, str], Place], target: str) -
     return best["clean"] / best["poisoned"]
 
 
-@pytest.mark.parametrize("target", ["postgres", "elasticsearch", "transform"])
+@pytest.mark.parametrize(
+    "target",
+    ["postgres", "elasticsearch", pytest.param("opensearch", marks=pytest.mark.proof), "transform"],
+)
 def test_one_document_in_a_hundred_that_can_never_be_written(
     tmp_path: Path, places: Callable[[str, str], Place], target: str
 ) -> None:

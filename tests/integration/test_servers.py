@@ -56,9 +56,13 @@ def test_postgres_database_is_fresh(postgres_dsn):
     assert found == (1,)
 
 
-def test_elasticsearch_says_its_version_and_keeps_external_versions(elasticsearch_url, es_prefix):
-    assert requests.get(elasticsearch_url, timeout=60).json()["version"]["number"].startswith("9.")
-    path = f"{elasticsearch_url}/{es_prefix}a/_doc/1"
+@pytest.mark.parametrize(("server", "major"), [("elasticsearch", "9"), ("opensearch", "3")])
+def test_a_search_server_says_its_version_and_keeps_external_versions(request, es_prefix, server, major):
+    url = request.getfixturevalue(f"{server}_url")
+    version = requests.get(url, timeout=60).json()["version"]
+    assert version["number"].startswith(f"{major}.")
+    assert (version.get("distribution") == "opensearch") == (server == "opensearch")
+    path = f"{url}/{es_prefix}a/_doc/1"
 
     newer = requests.put(path, params={"version": "7", "version_type": "external"}, json={}, timeout=30)
     older = requests.put(path, params={"version": "6", "version_type": "external"}, json={}, timeout=30)

@@ -42,6 +42,11 @@ MODULES: dict[str, tuple[str, ...]] = {
         "tests/unit/pillows/transports/test_sqlite_writer.py",
         "tests/integration/transports/test_sqlite.py",
     ),
+    "pillows/transports/common/search/encoder.py": ("tests/unit/pillows/transports/test_search.py",),
+    "pillows/transports/common/search/errors.py": ("tests/unit/pillows/transports/test_search.py",),
+    "pillows/transports/common/search/misfits.py": (
+        "tests/unit/pillows/transports/common/search/test_misfits.py",
+    ),
     "pillows/transports/postgres/writer.py": (
         "tests/unit/pillows/transports/test_postgres_writer.py",
         "tests/unit/pillows/transports/test_postgres.py",

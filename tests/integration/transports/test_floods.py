@@ -12,6 +12,7 @@ import pytest
 
 from pillows.errors import PillowError, RetryableError
 from pillows.transports.base import Transport
+from pillows.transports.opensearch.transport import OpensearchTransport
 from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
 from pillows.transports.webhook.transport import WebhookTransport
 from tests.conformance.target import KEY, batch, document
@@ -45,7 +46,13 @@ def open_elasticsearch(url: str) -> None:
         transport.open()
 
 
-@pytest.mark.parametrize("use", [write_to_webhook, open_elasticsearch])
+def open_opensearch(url: str) -> None:
+    transport: Transport = Node(url, kind=OpensearchTransport).transport({"docs": {}})
+    with closing(transport):
+        transport.open()
+
+
+@pytest.mark.parametrize("use", [write_to_webhook, open_elasticsearch, open_opensearch])
 @pytest.mark.parametrize("flood", FLOODS)
 def test_c4_an_answer_that_nobody_can_hold_is_given_up(use: Callable[[str], None], flood: str) -> None:
     before = reset_peak()

@@ -1,20 +1,20 @@
-"""A preview of Elasticsearch is the very request: the one that the writer sends, to the letter."""
+"""A preview of a search cluster is the very request: the one that the writer sends, to the letter."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from elasticsearch._sync.client.utils import _quote_query
 
 from checkpoints import TailKey
+from pillows import registry
 from pillows.models import Batch, DocumentRows
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.errors import BulkResult
 from pillows.transports.common.search.options import SearchOutput
 from pillows.transports.common.search.schema import OwnedIndex
 from pillows.transports.common.search.writer import IndexWriter
-from pillows.transports.elasticsearch.options import ElasticsearchConnection
-from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from pillows.transports.postgres.transport import PostgresTransport
 
 KEY = TailKey("cases", "couch/cases")
@@ -32,12 +32,12 @@ class Client:
         return {"errors": False, "items": [{"index": {"status": 201}}]}
 
 
-def test_elasticsearch_sends_what_the_preview_shows() -> None:
+@pytest.mark.parametrize("its_type", ["elasticsearch", "opensearch"])
+def test_a_search_cluster_is_sent_what_the_preview_shows(its_type: str) -> None:
+    kind: Any = registry.transport(its_type)
     output = SearchOutput(index="cases", pipeline="clean up")
-    connection = ElasticsearchConnection(hosts=("http://127.0.0.1:9",), timeout=7.0)
-    shown = ElasticsearchTransport("search", KEY, connection, {"cases": output}).preview(
-        Batch(documents=DOCUMENTS, epoch=3)
-    )
+    connection = kind.Connection(hosts=("http://127.0.0.1:9",), timeout=7.0)
+    shown = kind("search", KEY, connection, {"cases": output}).preview(Batch(documents=DOCUMENTS, epoch=3))
     client: Any = Client()
     writer = IndexWriter(client, OwnedIndex(client, KEY, output), connection, SerialWorker())
     writer.replace(DOCUMENTS, "cases", 3, BulkResult())

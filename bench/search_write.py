@@ -1,6 +1,7 @@
-"""Writes documents into Elasticsearch by the transport, and as a raw `_bulk` of the same lines beside it.
+"""Writes documents into a search cluster by the transport, and as a raw `_bulk` of the same lines beside it.
 
-    python -m bench.elasticsearch_write [--url URL] [--documents 100000] [--batch 1000] [--rounds 3]
+    python -m bench.search_write [--type opensearch] [--url URL] [--documents 100000] [--batch 1000]
+        [--rounds 3]
 
 Starts a node of its own unless it is given one. Both ways write into an index with the same mapping
 and settings; they take turns, and of each the best round counts, since the node shares the machine.
@@ -8,7 +9,7 @@ and settings; they take turns, and of each the best round counts, since the node
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from gevent import monkey
 
@@ -23,13 +24,15 @@ import msgspec
 import urllib3
 
 from checkpoints import Checkpoint, Seq, TailKey
+from pillows import registry
 from pillows.models import Batch, DocumentRows, WriteResult
 from pillows.transports.common.search import encoder
-from pillows.transports.elasticsearch.transport import ElasticsearchTransport
 from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.opensearch import OpenSearch
 
 MAPPING = {"dynamic": False, "properties": {"name": {"type": "keyword"}, "n": {"type": "integer"}}}
 SETTINGS = {"number_of_replicas": 0}
+SERVERS = {"elasticsearch": Elasticsearch, "opensearch": OpenSearch}
 
 
 def documents(count: int) -> list[DocumentRows]:
@@ -64,7 +67,8 @@ def batches(made: Sequence[DocumentRows], size: int) -> Iterator[Batch]:
 class Bench:
     """One node and one set of documents."""
 
-    def __init__(self, url: str, made: Sequence[DocumentRows], batch: int) -> None:
+    def __init__(self, its_type: str, url: str, made: Sequence[DocumentRows], batch: int) -> None:
+        self.kind: Any = registry.transport(its_type)
         self.url = url
         self.batches = list(batches(made, batch))
         self.spoilt = list(batches([spoil(d) if n % 100 == 50 else d for n, d in enumerate(made)], batch))
@@ -83,15 +87,11 @@ class Bench:
         return self._transport(turn, self.spoilt, bad=self.count // 100)
 
     def _transport(self, turn: int, batches: Sequence[Batch], *, bad: int) -> tuple[float, float]:
-        one = ElasticsearchTransport(
+        one = self.kind(
             "search",
             TailKey("bench", "file/bench"),
-            ElasticsearchTransport.Connection(hosts=(self.url,)),
-            {
-                "out": ElasticsearchTransport.Output(
-                    index=f"bench-transport-{turn}", mapping=MAPPING, settings=SETTINGS
-                )
-            },
+            self.kind.Connection(hosts=(self.url,)),
+            {"out": self.kind.Output(index=f"bench-transport-{turn}", mapping=MAPPING, settings=SETTINGS)},
         )
         one.open()
         one.acquire(Checkpoint(seq=Seq.BEGINNING))
@@ -146,14 +146,15 @@ def measured(write: Callable[[], None]) -> tuple[float, float]:
 def main() -> None:
     """Measures, and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--type", choices=SERVERS, default="elasticsearch")
     parser.add_argument("--url")
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with ExitStack() as stack:
-        url = options.url or stack.enter_context(Elasticsearch()).url
-        bench = Bench(url, documents(options.documents), options.batch)
+        url = options.url or stack.enter_context(SERVERS[options.type]()).url
+        bench = Bench(options.type, url, documents(options.documents), options.batch)
         bench.clean()
         for _ in range(2):  # the JVM must be warm for both
             bench.raw(99)
