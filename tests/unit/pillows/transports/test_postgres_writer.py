@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import gevent
 import psycopg
 import pytest
 from psycopg import errors
@@ -426,6 +427,6 @@ def test_a_document_that_can_never_be_encoded_is_dead_and_the_others_are_ready()
 def test_others_get_their_turn_while_many_documents_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     turns: list[float] = []
     monkeypatch.setattr(writer, "TURN_DOCUMENTS", 2)
-    monkeypatch.setattr(writer.gevent, "sleep", turns.append)
+    monkeypatch.setattr(gevent, "sleep", turns.append)
     encode_batch(Batch(documents=[doc(id) for id in "abcde"], epoch=1), [make_table()])
     assert turns == [0, 0]
