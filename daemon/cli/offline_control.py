@@ -55,8 +55,9 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
     try:
         state = stack.enter_context(state_dir.open_state_dir(path, clock, redactor))
     except StoreLocked as error:
+        where = config.daemon.admin.path or "a socket, as `daemon.admin.listen` is null"
         raise UnreachableError(
-            f"{error}, but no daemon answers on {config.daemon.admin.path}. "
+            f"{error}, but no daemon answers on {where}. "
             "Remedy: use the daemon's own configuration with --config FILE"
         ) from error
     services = Services(store=state.store, dead_letters=state.dead_letters, clock=clock, observer=Observer())

@@ -95,9 +95,8 @@ class Listeners:
     def _open_tcp(self, stack: ExitStack, settings: TcpOptions) -> Listener:
         from daemon.http.access import Tokens  # noqa: PLC0415  see above
 
-        at = "daemon.admin.tcp.listen"
-        listening = _listen(settings.listen, at)
         context = make_tls(settings)
+        listening = _listen(settings.listen, "daemon.admin.tcp.listen")
         host, _ = split_address(settings.listen)
         self._serve(
             stack,

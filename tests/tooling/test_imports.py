@@ -48,6 +48,8 @@ PLANTED = {
     "pillows.stages.filters": "gevent",
     "daemon.config.models": "daemon.app",
     "daemon.app": "tests.servers",
+    "daemon.control.paging": "daemon.http.messages",
+    "daemon.http.routes.audit": "flask",
 }
 UNLISTED = "daemon.unheard_of"
 
