@@ -110,8 +110,7 @@ class PillowCalls:
             ConflictError: no daemon runs, or the tail is paused.
         """
         supervisor = self._need_daemon()
-        if tail in self._tails.state.pauses:
-            raise ConflictError(f"{tail} is paused already", remedy=f"`pillowd resume {tail}` ends that")
+        self._refuse_paused(tail)
         supervisor.stop(tail)
         self._note("stop", tail)
 
@@ -119,19 +118,22 @@ class PillowCalls:
         """Restart a tail, also a failed one.
 
         Raises:
-            ConflictError: no daemon runs.
+            ConflictError: no daemon runs, or the tail is paused.
         """
-        self._need_daemon().restart(tail)
+        supervisor = self._need_daemon()
+        self._refuse_paused(tail)
+        supervisor.restart(tail)
         self._note("restart", tail)
 
     def restart_all(self, *, only_failed: bool) -> list[str]:
-        """Restart all tails, or those that have failed, and return their keys.
+        """Restart all tails that are not paused, or those that have failed, and return their keys.
 
         Raises:
             ConflictError: no daemon runs.
         """
         supervisor = self._need_daemon()
-        chosen = [k for k in supervisor.keys if not only_failed or supervisor.status(k).state is State.FAILED]
+        going = [key for key in supervisor.keys if key not in self._tails.state.pauses]
+        chosen = [k for k in going if not only_failed or supervisor.status(k).state is State.FAILED]
         for tail in chosen:
             self.restart(tail)
         return [str(tail) for tail in chosen]
@@ -162,6 +164,10 @@ class PillowCalls:
         if self._supervisor is None:
             raise ConflictError("the daemon is not running", remedy="`pillowd run`")
         return self._supervisor
+
+    def _refuse_paused(self, tail: TailKey) -> None:
+        if tail in self._tails.state.pauses:
+            raise ConflictError(f"{tail} is paused", remedy=f"`pillowd resume {tail}` ends that")
 
     def _note(self, what: str, tail: TailKey) -> None:
         _log.info("pillow.told", pillow=str(tail), what=what)

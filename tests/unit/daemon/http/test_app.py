@@ -160,6 +160,8 @@ def test_pause_and_resume_answer_at_once_or_when_it_is_so(served: Served) -> Non
     assert served.admin.put(f"{CASES}/pause").status == 202
     assert served.admin.put(f"{CASES}/pause?wait=10s").json["state"] == "paused"
     problem(served.admin.put(f"{CASES}/stop"), 409, "conflict")
+    problem(served.admin.ask("POST", f"{CASES}/restart?wait=10s"), 409, "conflict")
+    assert len(served.admin.ask("POST", "/v1/pillows/restart").json["restarted"]) == 2
     assert served.admin.put(f"{CASES}/resume?wait=10s").json["state"] == "live"
     assert served.admin.put(f"{CASES}/stop?wait=10s").json["state"] == "stopped"
     assert served.admin.put(f"{CASES}/resume?wait=10s").status == 200
