@@ -21,7 +21,8 @@ from daemon.control.audit import Actor, AuditLog
 from daemon.logs.setup import Logs
 from daemon.process.systemd import Notifier
 from daemon.reload.candidate import Candidate, InEffect, prepare_candidate
-from daemon.reload.difference import Difference, overlap
+from daemon.reload.difference import Difference
+from daemon.reload.exchange import exchange_tails
 from daemon.reload.source import ConfigSource
 from daemon.supervision.supervised_tail import Run
 from daemon.supervision.supervisor import Supervisor
@@ -205,32 +206,13 @@ class Reloader:
         self._logs.redactor.learn(new.config)
         options = new.config.daemon
         self._supervisor.set_limits(options.restart, options.shutdown_timeout)
-        ending = self._exchange_tails(old, candidate)
+        ending = exchange_tails(
+            self._supervisor, candidate.difference, candidate.factories, old=old.parts, new=new.parts
+        )
         self._await_end(ending, options.shutdown_timeout + _KILL_SECONDS)
         if self._services.feeds is not None:
             self._services.feeds.drop_unused()
         _log_success(old, candidate)
-
-    def _exchange_tails(self, old: InEffect, candidate: Candidate) -> list[Run]:
-        """Start, replace and remove tails. Return the runs that will end."""
-        difference, new = candidate.difference, candidate.in_effect
-        leaving = {*difference.changed, *difference.removed}
-        runs = {key: run for key, run in self._supervisor.runs.items() if key in leaving}
-        places = {key: old.parts[key].places for key in runs}
-
-        def find_former(key: TailKey) -> list[Run]:
-            """Return the runs that still write a place that this tail will write."""
-            taken = new.parts[key].places
-            return [run for other, run in runs.items() if other != key and overlap(places[other], taken)]
-
-        for key in difference.changed:
-            self._supervisor.replace(key, candidate.factories[key], after=find_former(key))
-        for key in difference.added:
-            self._supervisor.add(key, candidate.factories[key], after=find_former(key))
-            self._supervisor.start(key)
-        for key in difference.removed:
-            self._supervisor.remove(key)
-        return list(runs.values())
 
     def _await_end(self, runs: Sequence[Run], seconds: float) -> None:
         """Wait until the runs have ended and their successors have started, while the daemon goes on."""
