@@ -7,46 +7,23 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import structlog
 from gevent.event import Event
 
-from checkpoints import StoreLocked, TailKey
-from daemon.assembly.services import Services
-from daemon.assembly.tails import build_tails, repair_documents
-from daemon.config.dump import to_effective
+from checkpoints import StoreLocked
 from daemon.config.models import Config
-from daemon.config_digests import digest_config
-from daemon.control.api import ControlApi
-from daemon.control.details import Details
-from daemon.http.listeners import Listeners
-from daemon.http.problems import to_answer
-from daemon.logs.observer import LogObserver
 from daemon.logs.setup import Logs
+from daemon.parts import Parts, Surroundings, open_parts
 from daemon.process.malloc_trim import Trimmer
 from daemon.process.signals import Signals
 from daemon.process.systemd import Notifier
-from daemon.reload.candidate import InEffect
-from daemon.reload.reloader import Reloader
 from daemon.reload.source import ConfigSource
+from daemon.serving import serve
 from daemon.state_dir import StateDir, open_state_dir
-from daemon.streams.notable_events import NotableEvents
-from daemon.streams.senders import EventSource
-from daemon.streams.taps import Taps
-from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.state_history import StateHistory
 from daemon.supervision.supervisor import Supervisor
-from daemon.supervision.transport_facts import TransportFacts
-from daemon.verification.command import VerifyCommand
-from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
-from pillows.feed.shared.pool import FeedPool
-from pillows.observer import CompositeObserver, Observer
 from pillows.runtime.status import TailStatus
-
-if TYPE_CHECKING:
-    from daemon.metrics.metrics import Metrics
 
 #: How long the start waits for a command that briefly holds the state directory.
 _LOCK_SECONDS = 5.0
@@ -91,14 +68,9 @@ class Daemon:
         self._signals = signals
         self._logs = logs
         self._watch = watch
-        self._next_status_at = 0.0
-        self._events = NotableEvents(clock)
-        self._taps = Taps(clock)
         self._notifier = Notifier(source.environ, clock)
         self._trimmer = Trimmer()
-        self._metrics: Metrics | None = None
-        self._history = StateHistory(clock)
-        self._transports = TransportFacts(clock)
+        self._next_status_at = 0.0
 
     def run(self) -> int:
         """Run until a signal asks to stop.
@@ -115,32 +87,19 @@ class Daemon:
             stack.enter_context(closing(self._notifier))
             self._notifier.status("opening the state directory")
             state = self._take_state(stack)
-            services = self._open_services(stack, state)
-            in_effect = InEffect.of(self._config, self._source.list_keys(self._config))
-            supervisor = self._supervise(services, state.pauses, in_effect)
-            reloader = Reloader(
-                self._source,
-                in_effect,
-                supervisor=supervisor,
-                services=services,
-                logs=self._logs,
-                notifier=self._notifier,
-                audit=state.audit,
-                stop=self._signals.stop,
+            around = Surroundings(
+                clock=self._clock, logs=self._logs, notifier=self._notifier, stop=self._signals.stop
             )
-            verification = self._make_verification(state, supervisor, services, reloader)
-            self._serve(stack, state, supervisor, services, reloader, verification)
+            parts = open_parts(stack, state, self._config, self._source, around)
+            serve(stack, parts, around)
+            supervisor = parts.supervisor
             supervisor.start_all()
             self._notifier.ready()
             _log.info(
                 "daemon.started", pid=os.getpid(), version=version("pillowd"), pillows=len(supervisor.keys)
             )
-            ticks = [lambda: self._each_tick(supervisor, reloader)]
-            if verification is not None:
-                stack.callback(verification.close)
-                ticks.append(verification.tick)
-            supervisor.run(self._signals.stop, each_tick=ticks)
-            return self._drain(supervisor, reloader.config.daemon.shutdown_timeout)
+            supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(parts)])
+            return self._drain(supervisor, parts.reloader.config.daemon.shutdown_timeout)
 
     def _take_state(self, stack: ExitStack) -> StateDir:
         path = self._config.daemon.state_dir
@@ -153,97 +112,15 @@ class Daemon:
                     raise
                 self._clock.wait(self._signals.stop, _DRAIN_STEP_SECONDS)
 
-    def _open_services(self, stack: ExitStack, state: StateDir) -> Services:
-        observers: list[Observer] = [LogObserver(), self._history, self._transports, self._events, self._taps]
-        if self._listens:
-            from daemon.metrics.metrics import Metrics  # noqa: PLC0415  without a listener nobody reads them
-
-            self._metrics = Metrics(self._clock, self._config.daemon.state_dir)
-            stack.enter_context(self._metrics.sampler.running())
-            observers.append(self._metrics.observer)
-        observer = CompositeObserver(observers)
-        feeds = stack.enter_context(closing(FeedPool(clock=self._clock, observer=observer)))
-        return Services(
-            store=state.store,
-            dead_letters=state.dead_letters,
-            clock=self._clock,
-            observer=observer,
-            feeds=feeds,
-        )
-
-    def _supervise(self, services: Services, pauses: Pauses, in_effect: InEffect) -> Supervisor:
-        options = self._config.daemon
-        return Supervisor(
-            build_tails(self._config, services, list(in_effect.parts)),
-            clock=self._clock,
-            observer=services.observer,
-            pauses=pauses,
-            policy=options.restart,
-            stop_timeout_seconds=options.shutdown_timeout,
-        )
-
-    def _make_verification(
-        self, state: StateDir, supervisor: Supervisor, services: Services, reloader: Reloader
-    ) -> VerifyRunner | None:
-        if self._source.path is None:
-            return None
-        return VerifyRunner(
-            VerifyCommand(self._source.path, self._source.environ).run,
-            get_config=lambda: reloader.config,
-            find_drift=reloader.find_drift,
-            supervisor=supervisor,
-            comparisons=state.comparisons,
-            observer=services.observer,
-            clock=self._clock,
-        )
-
-    def _serve(
-        self,
-        stack: ExitStack,
-        state: StateDir,
-        supervisor: Supervisor,
-        services: Services,
-        reloader: Reloader,
-        verification: VerifyRunner | None,
-    ) -> None:
-        redactor = self._logs.redactor
-        api = ControlApi(
-            keys=supervisor.keys,
-            state=state,
-            clock=self._clock,
-            supervisor=supervisor,
-            repair=lambda key, ids: repair_documents(reloader.config, services, key, ids),
-            explain=lambda error: to_answer(error, redactor).body,
-        )
-        stack.callback(api.operations.close)
-        details = Details(self._history, self._transports, lambda key: _name_transports(reloader.config, key))
-        api.events = EventSource(api.snapshots.get, details.of, self._events, self._clock)
-        api.taps = self._taps
-        api.reloader, api.logs, api.verification = reloader, self._logs, verification
-        api.config_digest = digest_config(self._config)
-        api.effective_config = lambda: to_effective(reloader.config)
-        state.audit.close_unfinished()
-        if self._metrics is not None:
-            from daemon.metrics.facts import collect_facts  # noqa: PLC0415  as above
-
-            self._metrics.attach(collect_facts(api, services.feeds, reloader), supervisor.keys)
-            api.render_metrics = self._metrics.render
-        listeners = Listeners(api, self._clock, redactor)
-        api.pillows.listeners = stack.enter_context(listeners.open(self._config.daemon))
-
-    @property
-    def _listens(self) -> bool:
-        """Whether a listener is to be opened."""
-        settings = self._config.daemon
-        return bool(settings.http.listen or settings.admin.listen or settings.admin.tcp)
-
-    def _each_tick(self, supervisor: Supervisor, reloader: Reloader) -> None:
+    def _each_tick(self, parts: Parts) -> None:
         self._logs.flush()
         self._notifier.alive()
         if self._watch is not None or self._clock.monotonic() >= self._next_status_at:
             self._next_status_at = self._clock.monotonic() + _STATUS_SECONDS
-            self._report(supervisor.statuses())
-        reloader.request(self._signals.reloads)
+            self._report(parts.supervisor.statuses())
+        parts.reloader.request(self._signals.reloads)
+        if parts.verification is not None:
+            parts.verification.tick()
 
     def _report(self, statuses: Sequence[TailStatus]) -> None:
         self._trimmer.tick(statuses)
@@ -276,11 +153,6 @@ class Daemon:
             self._notifier.alive()
         supervisor.tick()
         return not supervisor.running
-
-
-def _name_transports(config: Config, key: TailKey) -> list[str]:
-    settings = config.tails.get(key.pillow)
-    return [entry.name for entry in settings.transport] if settings is not None else []
 
 
 def summary(statuses: Collection[TailStatus]) -> str:

@@ -77,6 +77,11 @@ class DaemonOptions(Options):
     admin: AdminOptions = AdminOptions()
     restart: RestartOptions = RestartOptions()
 
+    @property
+    def listens(self) -> bool:
+        """Whether any listener is configured."""
+        return bool(self.http.listen or self.admin.listen or self.admin.tcp)
+
 
 class LoggingOptions(Options):
     """The log, on standard error.

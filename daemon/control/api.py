@@ -55,7 +55,7 @@ class ControlApi:
         reloader, logs, verification: of the running daemon; None without one.
         render_metrics: returns the metrics' media type and text for an `Accept` header; None without any.
         requests: the number of HTTP requests by operation, method and status.
-        config_digest: the digest of the configuration in effect.
+        get_config_digest: returns the digest of the configuration in effect.
         effective_config: returns the configuration in effect, with its secrets masked.
     """
 
@@ -86,7 +86,7 @@ class ControlApi:
         self.verification: VerifyRunner | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
-        self.config_digest = ""
+        self.get_config_digest: Callable[[], str] = str
         self.effective_config: Callable[[], dict[str, Any]] = dict
 
     def describe_version(self) -> dict[str, Any]:
@@ -95,5 +95,5 @@ class ControlApi:
             "version": version("pillowd"),
             "python": platform.python_version(),
             "libraries": {name: version(name) for name in LIBRARIES},
-            "config_digest": self.config_digest,
+            "config_digest": self.get_config_digest(),
         }

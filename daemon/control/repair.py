@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import structlog
@@ -32,6 +32,10 @@ class RepairCalls:
         tails: the tails that can be named.
         repair: sends documents of a stopped tail through its pipeline again.
         clock: for the wait until a running tail has stopped.
+
+    Attributes:
+        hold_reloads: returns a context in which no reload begins: it could remove the tail, or give its
+            outputs to another one, while documents are being sent.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class RepairCalls:
         self._supervisor = tails.supervisor
         self._repair = repair
         self._clock = clock
+        self.hold_reloads: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def check(self) -> None:
         """Check that anything can be repaired from here.
@@ -55,15 +60,21 @@ class RepairCalls:
         """Send documents through the pipeline again, as they are now; a running tail stops meanwhile.
 
         Raises:
-            ConflictError: the tail does not stop in time.
+            ConflictError: the tail does not stop in time, or was removed by a reload.
             RetryableError, FatalError: the documents cannot be sent.
         """
         self.check()
         assert self._repair is not None  # noqa: S101  checked
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
-        with self._hold(tail):
-            self._repair(tail, ids)
+        with self.hold_reloads():
+            self._check_present(tail)
+            with self._hold(tail):
+                self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
+
+    def _check_present(self, tail: TailKey) -> None:
+        if self._supervisor is not None and tail not in self._supervisor.keys:
+            raise ConflictError(f"a reload has removed {tail} meanwhile")
 
     @staticmethod
     def _may_run(supervisor: Supervisor, tail: TailKey) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from checkpoints import TailKey
 from daemon import state_dir
 from daemon.control.repair import RepairCalls
 from daemon.control.tails import Tails
+from daemon.errors import ConflictError
 from daemon.state_dir import StateDir
 from daemon.supervision.paused_pillows import Pauses
 from daemon.supervision.supervisor import Supervisor
@@ -106,3 +108,25 @@ def test_a_paused_tail_stays_paused(yard: Callable[[Behaviour], Yard]) -> None:
     made.repair("a")
     made.tick(3)
     assert (made.repaired, made.state()) == ([(["a"], 0)], State.PAUSED)
+
+
+def test_no_reload_begins_during_a_repair_and_a_removed_tail_is_not_repaired(
+    yard: Callable[..., Yard],
+) -> None:
+    y = yard(well)
+    held: list[bool] = []
+
+    @contextmanager
+    def hold() -> Iterator[None]:
+        held.append(True)
+        yield
+        assert y.repaired, "it is held until the documents are sent"
+
+    y.calls.hold_reloads = hold
+    y.repair("a")
+    assert held == [True]
+    y.calls.hold_reloads = nullcontext
+    y.supervisor.remove(y.key)
+    with pytest.raises(ConflictError, match="removed"):
+        y.repair("b")
+    assert len(y.repaired) == 1

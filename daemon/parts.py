@@ -1,0 +1,133 @@
+"""What a running daemon is made of, and the order in which it is put together."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from gevent.event import Event
+
+from daemon.assembly.services import Services
+from daemon.assembly.tails import build_tails
+from daemon.config.models import Config
+from daemon.logs.setup import Logs
+from daemon.observers import Observers
+from daemon.process.systemd import Notifier
+from daemon.reload.candidate import InEffect
+from daemon.reload.reloader import Reloader
+from daemon.reload.source import ConfigSource
+from daemon.state_dir import StateDir
+from daemon.supervision.supervisor import Supervisor
+from daemon.verification.command import VerifyCommand
+from daemon.verification.runner import VerifyRunner
+from pillows.clock import Clock
+from pillows.feed.shared.pool import FeedPool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the process gives the daemon.
+
+    Attributes:
+        clock: for every duration and wait.
+        logs: the log, and the secrets that it masks.
+        notifier: tells the service manager.
+        stop: set when the daemon is to end.
+    """
+
+    clock: Clock
+    logs: Logs
+    notifier: Notifier
+    stop: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of a running daemon.
+
+    Attributes:
+        state: the open state directory.
+        observers: watch the tails.
+        services: what the tails share.
+        supervisor: runs the tails.
+        reloader: has the configuration in effect, and takes up a changed one.
+        verification: compares targets with their sources; None if no file has the configuration.
+    """
+
+    state: StateDir
+    observers: Observers
+    services: Services
+    supervisor: Supervisor
+    reloader: Reloader
+    verification: VerifyRunner | None
+
+
+def open_parts(
+    stack: ExitStack, state: StateDir, config: Config, source: ConfigSource, around: Surroundings
+) -> Parts:
+    """Put a daemon together; nothing runs yet.
+
+    Args:
+        stack: closes what is opened.
+        state: the open state directory.
+        config: a valid configuration.
+        source: where it was read from.
+        around: the surroundings.
+
+    Raises:
+        ConfigError: a Python path of the configuration cannot be imported.
+    """
+    observers = Observers(around.clock)
+    if config.daemon.listens:
+        observers.count(stack, config.daemon.state_dir)
+    services = _open_services(stack, state, observers, around.clock)
+    in_effect = InEffect.of(config, source.list_keys(config))
+    supervisor = Supervisor(
+        build_tails(config, services, list(in_effect.parts)),
+        clock=around.clock,
+        observer=services.observer,
+        pauses=state.pauses,
+        policy=config.daemon.restart,
+        stop_timeout_seconds=config.daemon.shutdown_timeout,
+    )
+    reloader = Reloader(
+        source,
+        in_effect,
+        supervisor=supervisor,
+        services=services,
+        logs=around.logs,
+        notifier=around.notifier,
+        audit=state.audit,
+        stop=around.stop,
+    )
+    verification = None
+    if source.path is not None:
+        verification = VerifyRunner(
+            VerifyCommand(source.path, source.environ).run,
+            get_config=lambda: reloader.config,
+            find_drift=reloader.find_drift,
+            supervisor=supervisor,
+            comparisons=state.comparisons,
+            observer=services.observer,
+            clock=around.clock,
+        )
+        stack.callback(verification.close)
+    return Parts(
+        state=state,
+        observers=observers,
+        services=services,
+        supervisor=supervisor,
+        reloader=reloader,
+        verification=verification,
+    )
+
+
+def _open_services(stack: ExitStack, state: StateDir, observers: Observers, clock: Clock) -> Services:
+    observer = observers.join()
+    return Services(
+        store=state.store,
+        dead_letters=state.dead_letters,
+        clock=clock,
+        observer=observer,
+        feeds=stack.enter_context(closing(FeedPool(clock=clock, observer=observer))),
+    )
