@@ -24,6 +24,7 @@ class _Typed(TypedDict):
     columns: str
     source_ca: Path | None
     target_ca: Path | None
+    on_recreated: str
     state_dir: Path
     write_config: str | None
     as_json: bool
@@ -43,6 +44,13 @@ class _Typed(TypedDict):
 )
 @click.option("--source-ca", type=_PEM, help="Verify the server at URL with these certificates (PEM).")
 @click.option("--target-ca", type=_PEM, help="Verify the server of TARGET with these certificates (PEM).")
+@click.option(
+    "--on-recreated",
+    type=click.Choice(["fail", "reload"]),
+    default="fail",
+    show_default=True,
+    help="If the database was deleted and created again: refuse to go on (fail), or read all of it (reload).",
+)
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
@@ -81,6 +89,7 @@ def mirror(**typed: Unpack[_Typed]) -> int:
             state_dir=typed["state_dir"],
             source_ca=typed["source_ca"],
             target_ca=typed["target_ca"],
+            on_recreated=typed["on_recreated"],
         )
         return run.run_mirror(
             wanted,

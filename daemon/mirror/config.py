@@ -58,6 +58,7 @@ class Mirror:
         target: the target.
         name: name of the pillow, and of its table, index or file.
         folder: folder of configuration and state.
+        on_recreated: as `SourceOptions.on_recreated`.
     """
 
     source: Endpoint
@@ -65,6 +66,7 @@ class Mirror:
     target: Endpoint
     name: str
     folder: Path
+    on_recreated: str = "fail"
 
     @property
     def config_path(self) -> Path:
@@ -99,6 +101,7 @@ class Mirror:
                         "connection": SOURCE,
                         "database": escape(self.database),
                         "on_missing": "fail",
+                        "on_recreated": self.on_recreated,
                     },
                     **make_transform(columns or {}),
                     "transport": [{"connection": TARGET, **self._make_output(columns)}],
@@ -122,6 +125,7 @@ def parse_mirror(
     state_dir: Path,
     source_ca: Path | None = None,
     target_ca: Path | None = None,
+    on_recreated: str = "fail",
 ) -> Mirror:
     """Parse the command line.
 
@@ -132,6 +136,7 @@ def parse_mirror(
         state_dir: parent of the mirrors' folders.
         source_ca: certificates to verify the source's server with, instead of the system's.
         target_ca: the same for the target's.
+        on_recreated: as `SourceOptions.on_recreated`.
 
     Raises:
         ConfigError: an argument is not valid.
@@ -151,7 +156,12 @@ def parse_mirror(
         trusted = {**source.connection, "ca_bundle": escape(str(source_ca.absolute()))}
         source = replace(source, connection=trusted)
     mirror = Mirror(
-        source=source, database=database, target=place, name=chosen, folder=state_dir.absolute() / key
+        source=source,
+        database=database,
+        target=place,
+        name=chosen,
+        folder=state_dir.absolute() / key,
+        on_recreated=on_recreated,
     )
     if target_ca is None:
         return mirror

@@ -112,7 +112,7 @@ class MirrorWatcher:
     def __call__(self, statuses: Sequence[TailStatus]) -> None:
         """Handle one tick."""
         (status,) = statuses
-        self.last = replace(status, reason=_with_config(_with_other_name(status.reason), self.config))
+        self.last = replace(status, reason=_to_mirrors_words(status.reason, self.config))
         if self.last.pipeline_changed_at is not None and not self.warned:
             self.progress.print(_format_column_warning(self.last.pillow, self.config))
             self.warned = True
@@ -275,6 +275,13 @@ def _with_other_name(reason: str) -> str:
     if not any(said in what for said in _TAKEN):
         return reason
     return f"{what} Remedy: add `--name OTHER` to the same command, for another table, index or file"
+
+
+def _to_mirrors_words(reason: str, config: str) -> str:
+    """Return a reason with remedies for a mirror: it has options instead of settings, and runs again."""
+    reason = reason.replace("`on_recreated: reload`", "`--on-recreated reload`")
+    reason = re.sub(r"`pillowd restart [^`]+`", "run the same command again", reason)
+    return _with_config(_with_other_name(reason), config)
 
 
 def _with_config(text: str, config: str) -> str:

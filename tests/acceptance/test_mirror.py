@@ -335,6 +335,37 @@ def test_a_failed_mirror_s_remedy_can_be_pasted(couch_db, source, tmp_path):
         assert database.execute(f"select price from {_name(couch_db)}").fetchall() == [(10,)]
 
 
+@pytest.mark.parametrize("way", ["reset", "option"])
+def test_i5_both_remedies_of_a_recreated_database_work_as_they_are_printed(
+    couch_db: CouchDatabase, source: str, tmp_path: Path, way: str
+) -> None:
+    """`checkpoint reset` lacked its KEY, and `mirror` had no option `on_recreated`."""
+    couch_db.put("old", {"price": 10})
+    environ = {"COUCHDB_PASSWORD": couch_db.auth[1]} if couch_db.auth else {}
+    typed = Typed(tmp_path, source, "sqlite:///out.sqlite", environ=environ)
+    assert typed.to_the_end("--once").returncode == 0
+    created = couch_db.info()["instance_start_time"]
+    if created in (None, "0"):
+        pytest.skip("this server does not tell when a database was created")
+    while int(time.time()) <= int(created):
+        time.sleep(0.05)
+    couch_db.recreate()
+    couch_db.put("new", {"price": 20})
+
+    failed = typed.to_the_end("--once")
+    assert failed.returncode == 1
+    (reset,) = set(re.findall(r"`(pillowd checkpoint reset [^`]*)`", failed.stderr))
+    (option,) = set(re.findall(r"`(--on-recreated [^`]*)`", failed.stderr))
+    if way == "reset":
+        command = [*PILLOWD, *shlex.split(reset)[1:]]
+        done = subprocess.run(command, cwd=tmp_path, env=typed.environ, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+    mended = typed.to_the_end("--once", *(shlex.split(option) if way == "option" else ()))
+    assert mended.returncode == 0, mended.stderr
+    with closing(sqlite3.connect(tmp_path / "out.sqlite")) as database:
+        assert database.execute(f"select _id, price from {_name(couch_db)}").fetchall() == [("new", 20)]
+
+
 def test_a_password_that_the_warning_moved_into_the_environment_serves_and_nothing_is_forgotten(
     couch_db: CouchDatabase, source: str, postgres_dsn: str, tmp_path: Path
 ) -> None:

@@ -104,6 +104,22 @@ def test_commands_in_remedies_get_the_mirrors_configuration():
     assert "see `doc`" in shown
 
 
+def test_i5_a_remedy_of_the_daemon_becomes_one_of_the_mirror():
+    """`on_recreated: reload` was a setting of a file that nobody had written."""
+    told = Said()
+    watch = MirrorWatcher(progress=told.progress(), signals=Signals(), once=True, config="/m/pillowd.yaml")
+    reason = (
+        "The database was recreated. Remedy: `pillowd checkpoint reset cases@couch/cases`, or"
+        " `on_recreated: reload`; then `pillowd restart cases@couch/cases`"
+    )
+    watch([TailStatus(pillow="cases", source="couch/cases", state=State.FAILED, reason=reason)])
+    assert watch.last
+    assert watch.last.reason.partition("Remedy: ")[2] == (
+        "`pillowd checkpoint reset cases@couch/cases --config /m/pillowd.yaml`, or"
+        " `--on-recreated reload`; then run the same command again"
+    )
+
+
 def test_changed_columns_are_reported_once():
     told = Said()
     watch = MirrorWatcher(progress=told.progress(), signals=Signals(), once=False, config="/m/pillowd.yaml")
