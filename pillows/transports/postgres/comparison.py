@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gevent
 import psycopg
 from psycopg import sql
 
@@ -18,6 +19,9 @@ from pillows.models import MAX_LEAF_VERSION, DocumentRows
 from pillows.transports.postgres.encoder import encode_head, encode_rows, from_storable
 from pillows.transports.postgres.errors import is_row_refusal
 from pillows.transports.postgres.statements import Name, Table, join_commas
+
+#: Documents that are encoded before other greenlets get their turn.
+TURN_DOCUMENTS = 25
 
 _SINGLE = """
     select t._id from {table} t join {stage} s on s._id = t._id
@@ -58,13 +62,15 @@ class RowComparison:
         """
         table, altered = self._table, set[str]()
         staged: list[tuple[str, list[bytes]]] = []
-        for document in documents:
+        for number, document in enumerate(documents, start=1):
             try:
                 head = encode_head(document, document.leaf_version)
                 lines = encode_rows(head, document.rows[table.output], table.columns, many=table.many)
                 staged.append((document.id, [b"0\t%d\t%b" % (n, line) for n, line in enumerate(lines)]))
             except PermanentError:
                 altered.add(document.id)
+            if number % TURN_DOCUMENTS == 0:
+                gevent.sleep(0)
         if not staged:
             return altered
         return altered.union(*send_in_halves(staged, self._compare, is_row_refusal))

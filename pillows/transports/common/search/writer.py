@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+import gevent
+
 from pillows.errors import AccessError, FatalError, PillowError, RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
@@ -42,6 +44,9 @@ from pillows.transports.common.search.schema import VISIBLE, IndexSpec, OwnedInd
 
 #: The parts of an answer that are read.
 _ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
+
+#: Documents that are compared before other greenlets get their turn.
+TURN_DOCUMENTS = 50
 
 #: Hits per page of a search.
 _PAGE = 1_000
@@ -325,7 +330,9 @@ class IndexWriter:
         altered = set(dead)
         for request in cut_requests(operations, self._max_request):
             held = self._read_sources([operation.id for operation in request])
-            for operation in request:
+            for number, operation in enumerate(request, start=1):
+                if number % TURN_DOCUMENTS == 0:
+                    gevent.sleep(0)
                 version, source = held.get(operation.id, (None, None))
                 if version == operation.write_version and not self._is_same(source, operation.read_source()):
                     altered.add(operation.id)
