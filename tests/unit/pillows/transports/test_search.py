@@ -19,16 +19,19 @@ from pillows.transports.common.search.encoder import (
     Operation,
     cut_requests,
     encode_operations,
+    encode_purge,
 )
 from pillows.transports.common.search.errors import (
     BulkResult,
     ItemVerdict,
     classify,
+    describe_cause,
     get_cause,
     is_document_at_fault,
     parse_stored_version,
     to_connection_error,
     to_pillow_error,
+    translate_errors,
 )
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
 from pillows.transports.common.search.schema import make_spec
@@ -113,10 +116,27 @@ def test_two_rows_of_a_document_are_dead_with_the_reason() -> None:
 
 def test_ids_above_512_bytes_are_dead_and_their_deletes_need_nothing() -> None:
     fits, long = "é" * 256, "é" * 257
-    documents = [document(fits, 1, {"n": 1}), document(long, 1, {"n": 1}), gone(long + "x", 2)]
+    documents = [gone(long + "x", 2), document(long, 1, {"n": 1}), document(fits, 1, {"n": 1})]
     made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
     assert [operation.id for operation in made] == [fits]
     assert dead == {long: "its id has 514 bytes, an index takes 512"}
+
+
+def test_an_expired_tombstone_goes_unless_something_newer_has_come() -> None:
+    purge = encode_purge('a"', 7)
+    action = {"delete": {"_id": 'a"', "version": 7, "version_type": "external_gte"}}
+    assert (purge.id, purge.write_version, purge.removes) == ('a"', 7, True)
+    assert json.loads(purge.body) == action
+
+
+@pytest.mark.parametrize("raw", [b'{"_id":"a",\n"b": 1}', b'{"b":\n[1,\n 2], "_id":"a"}'])
+def test_a_line_break_between_values_ends_no_operation(raw: bytes) -> None:
+    (made,), dead = encode_operations([document("a", 1, raw)], "docs", 1, deleted_at_ms=None)
+    assert not dead
+    assert made.body.count(b"\n") == 2
+    expected = json.loads(raw)
+    del expected["_id"]
+    assert json.loads(made.body.splitlines()[1]) == made.read_source() == expected
 
 
 def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
@@ -170,6 +190,7 @@ CONFLICT = {
     [
         (201, None, ItemVerdict.APPLIED),
         (200, None, ItemVerdict.APPLIED),
+        (300, None, ItemVerdict.RETRY),
         (404, None, ItemVerdict.APPLIED),  # a delete of what is not there
         (409, CONFLICT, ItemVerdict.REFUSED),
         (
@@ -302,6 +323,16 @@ def test_every_answer_that_is_an_error_is_one_of_ours(error: AnswerError, kind: 
     assert str(to_pillow_error(error)).startswith("Elasticsearch answered")
 
 
+def test_an_answer_that_is_an_error_is_raised_as_ours() -> None:
+    with pytest.raises(AwayError, match="Elasticsearch answered 504"), translate_errors():
+        raise answered(504, None)
+
+
+def test_a_limit_of_the_servers_memory_comes_with_the_remedy() -> None:
+    assert describe_cause({"error": REJECTED_ALONE}).endswith("indexing_pressure.memory.limit")
+    assert "heap" not in describe_cause({"error": REJECTED_BESIDE_OTHERS})
+
+
 def test_retry_after_is_honoured() -> None:
     busy = to_pillow_error(answered(429, None, **{"retry-after": "7"}))
     assert isinstance(busy, RetryableError)
@@ -333,6 +364,7 @@ def test_our_own_error_in_the_client_is_passed_on() -> None:
 
 def test_of_several_outputs_the_least_final_answer_counts() -> None:
     result = BulkResult()
+    assert result.removed == 0
     result.refused = {"refused": 9, "dead": 9, "retry": 9}
     result.dead = {"dead": "bad", "retry": "bad"}
     result.retry = {"retry": "busy"}

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from pillows.transports.common.search.encoder import Operation
-from pillows.transports.common.search.misfits import MAX_ROUNDS, UNINDEXED, Misfit, put_back, set_aside
+from pillows.transports.common.search.misfits import (
+    MAX_ROUNDS,
+    UNINDEXED,
+    UNINDEXED_MAPPING,
+    Misfit,
+    put_back,
+    set_aside,
+)
 
 ACTION = b'{"index":{"_id":"a\\n","version":5,"version_type":"external"}}'
 
@@ -23,6 +30,11 @@ def moved(document: Any, reason: str, rounds: int = 0) -> Any:
     action, source, end = kept.body.split(b"\n")
     assert (action, end) == (ACTION, b"")
     return json.loads(source)
+
+
+def test_f2_the_field_aside_is_of_no_type_and_documents_are_asked_for_five_times() -> None:
+    assert UNINDEXED_MAPPING == {"type": "object", "enabled": False}
+    assert MAX_ROUNDS == 5
 
 
 @pytest.mark.parametrize(
