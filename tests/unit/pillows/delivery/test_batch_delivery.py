@@ -251,6 +251,13 @@ def test_failures_are_stored_before_the_write_and_acknowledged_after_it() -> Non
     ]
 
 
+def test_the_observer_gets_the_rows_of_each_batch() -> None:
+    around = Around()
+    around.writer().write(items_of(rows("a"), None))
+    (told,) = around.observer.of("transformed")
+    assert [each.id for each in told["documents"]] == ["a"]
+
+
 def test_the_result_says_how_far_the_watermark_moved() -> None:
     around = Around()
     around.move = WatermarkMove(seq=Seq.of("7-x"), changes=2)

@@ -19,6 +19,18 @@ def arrived(watermark: Watermark, *counts: int, seqs: bool = True):
     ]
 
 
+def test_the_oldest_change_that_is_not_passed_tells_when_it_arrived():
+    watermark = Watermark()
+    assert watermark.oldest_arrived_at is None
+    first = watermark.begin(batch("1-x", change("a")), 7.0)
+    second = watermark.begin(batch("2-x", change("b")), 9.0)
+    assert watermark.oldest_arrived_at == 7.0
+    watermark.ack({first: 1})
+    assert watermark.oldest_arrived_at == 9.0
+    watermark.ack({second: 1})
+    assert watermark.oldest_arrived_at is None
+
+
 def test_a_late_acknowledgement_holds_back_everything_behind_it():
     watermark = Watermark()
     first, second = arrived(watermark, 3, 2)

@@ -257,9 +257,9 @@ def test_where_all_values_seem_to_fit_the_copy_is_not_tried_again() -> None:
 
 def test_what_a_table_holds_newer_is_refused_in_all_tables_with_the_highest_version() -> None:
     server = Server([make_table(0), make_table(1)])
-    server.newer = {0: {0: 5, 1: 9}, 1: {0: 7}}
+    server.newer = {0: {0: 9, 1: 5}, 1: {0: 7, 1: 6}}
     written = Written(server, [doc("a"), doc("b"), doc("c")], first_pass=False)
-    assert written.result.refused == {"a": 7, "b": 9}
+    assert written.result.refused == {"a": 9, "b": 6}
     assert server.of("unstage") == [(0, [0, 1]), (1, [0, 1])]
     assert "move" in server.words()
     assert not written.writer.is_clean
@@ -373,6 +373,7 @@ def test_what_no_probe_finds_is_found_by_halving() -> None:
     written = Written(server, [doc("a"), doc("b"), doc("c")], first_pass=False)
     assert written.result.dead == {"c": "no"}
     assert ranges(server) == [(0, 2), (0, 0), (1, 2), (1, 1), (2, 2)]
+    assert server.words().count("undo") == 4
     assert not server.tables[0].precheck_values
 
 
