@@ -10,6 +10,7 @@ extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["conf.py", "generate.py", "screenshots.py"]
 myst_heading_anchors = 3
+smartquotes = False  # `--once` must stay as it is typed
 nitpicky = True
 html_theme = "alabaster"
 html_theme_options = {

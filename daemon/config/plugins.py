@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from daemon.config import plugin_modules
 from daemon.config.models import PillowConfig
@@ -20,6 +20,14 @@ from daemon.config.pipeline import FunctionOptions
 from pillows import registry
 from pillows.errors import ConfigError
 from pillows.user_code import confine, describe_error
+
+#: Name of the transform that `pillowd mirror` configures.
+FIT_COLUMNS = "fit_columns"
+
+#: Functions of pillowd's own that configurations call by name. They are imported when they are asked for.
+OWN_FUNCTIONS: Final[Mapping[tuple[str, str], str]] = {
+    ("transform", FIT_COLUMNS): "daemon.mirror.fit_columns:FitColumns",
+}
 
 
 def import_plugins(folders: Sequence[Path]) -> None:
@@ -152,6 +160,8 @@ def _list_code_lines(text: str) -> list[str]:
 
 
 def _find_registered(kind: str, name: str, folders: Sequence[Path]) -> Callable[..., Any]:
+    if (kind, name) in OWN_FUNCTIONS:
+        return import_function(OWN_FUNCTIONS[kind, name])
     found = registry.registered(kind, name)
     if found is None:
         import_plugins(folders)

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from daemon.config.plugins import FIT_COLUMNS
 from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
 from pillows.couch.http.response import TooLargeError
@@ -143,7 +144,7 @@ def make_transform(columns: Mapping[str, str]) -> dict[str, Any]:
     if columns.get(WHOLE) != _WHOLE_COLUMN:
         return {}
     types = {name: text.partition(" ")[2] for name, text in columns.items() if name != WHOLE}
-    return {"transform": {"python": "daemon.mirror.fit_columns:FitColumns", "args": {"types": types}}}
+    return {"transform": {"name": FIT_COLUMNS, "args": {"types": types}}}
 
 
 def _get_kind(value: Any) -> str:

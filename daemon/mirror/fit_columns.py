@@ -3,8 +3,7 @@
 Columns are inferred from a sample, so a later document may have a value of another type in such a field, for
 example a text instead of a number. Its column then stays empty, and the column `doc` has the whole document.
 
-`pillowd mirror --write-config` writes `daemon.mirror.fit_columns:FitColumns` into configurations, so the
-name is public.
+Configurations call it `fit_columns`; see `daemon.config.plugins.OWN_FUNCTIONS`. Its path is in older ones.
 """
 
 from __future__ import annotations

@@ -39,10 +39,12 @@ DOCS = ROOT / "docs"
 COUCH = "http://admin:s3cret@127.0.0.1:5984"
 #: The same where the password comes from the environment, and there.
 COUCH_USER, PASSWORD = "http://admin@127.0.0.1:5984", "COUCHDB_PASSWORD=s3cret"
+#: The same in a configuration, where user and password have keys of their own.
+COUCH_URL = "http://127.0.0.1:5984"
 #: Where our packages are, and those that they need.
 PATHS = (str(ROOT), sysconfig.get_path("purelib"))
 #: Databases that pages make.
-DATABASES = ("library",)
+DATABASES = ("library", "bookshop")
 
 _BLOCK = re.compile(
     r"(?P<mark><!-- not run: (?P<why>[^\n]*) -->\n)?```(?:sh|shell)\n(?P<text>.*?)```", re.DOTALL
@@ -75,7 +77,7 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
     work = tmp_path / "work"
     work.mkdir()
     for file in _FILE.finditer(page.read_text()):
-        (work / file["name"]).write_text(file["text"])
+        (work / file["name"]).write_text(file["text"].replace(COUCH_URL, couch.url))
     environ = os.environ | {
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(PATHS),
@@ -197,6 +199,35 @@ def test_the_site_has_pictures_of_the_page_as_it_is(site):
     pictures = sorted((site / "_images").glob("page-*.png"))
     assert [picture.stem for picture in pictures] == ["page-dark-narrow", "page-light-wide", "page-opened"]
     assert min(picture.stat().st_size for picture in pictures) > 50_000, "nothing but a background"
+
+
+def test_i14_options_keep_their_dashes(site):
+    """`--once` in plain text would become an en dash, and could not be pasted."""
+    text = (site / "reference" / "commands.html").read_text()
+
+    assert "With --once" in text
+    assert not re.search("[\u2013\u2014]\\w", text)
+
+
+def test_i14_pages_that_are_made_from_the_code_are_linked(site):
+    index = (site / "index.html").read_text()
+
+    for page in ("commands", "configuration"):
+        assert f'href="reference/{page}.html"' in index
+
+
+def test_i15_words_that_users_meet_are_explained_to_them():
+    """All that messages, columns of tables and JSON call by a word of ours."""
+    (section,) = re.findall(r"## For everyone\n(.*?)\n## ", (DOCS / "glossary.md").read_text(), re.DOTALL)
+    explained = {word for cell in re.findall(r"(?m)^\| \*\*(.*?)\*\* ", section) for word in cell.split(", ")}
+
+    assert explained >= {
+        *("pillow", "tail", "pass", "sweep", "epoch", "fence"),
+        *("generation", "phantom", "leave the set", "mark"),
+        *("dead letter", "checkpoint", "lag", "head", "tombstone", "drain", "failpoint"),
+    }
+    first = (ROOT / "README.md").read_text().partition("```")[0].splitlines()[:8]
+    assert "*pillow*" in " ".join(first), "README says at once what a pillow is"
 
 
 def test_every_page_is_in_the_site(site):

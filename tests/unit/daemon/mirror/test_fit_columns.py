@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config.plugins import find_named
 from daemon.mirror.columns import infer_columns
 from daemon.mirror.config import parse_mirror, prepare
 from daemon.mirror.fit_columns import FitColumns
@@ -55,6 +56,7 @@ def test_every_inferred_type_has_a_test_of_its_values(tmp_path):
     config = prepare(wanted, lambda _: infer_columns([{"n": 1, "t": "x", "b": True}], SQLITE), {})
 
     (step,) = config.pillows["org_cases"].steps
-    assert step.python == "daemon.mirror.fit_columns:FitColumns"
+    assert (step.name, step.python) == ("fit_columns", None), "no module of ours in a user's file"
+    assert find_named("transform", python=None, name="fit_columns", folders=()) is FitColumns
     assert step.args == {"types": {"n": "any", "t": "text", "b": "integer"}}
     assert FitColumns(**step.args)({"n": "x"})["n"] is None
