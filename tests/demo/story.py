@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,7 @@ from tests.demo import data
 from tests.demo.comparison import Difference, compare
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couchdb.process import CouchDB
+from tests.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "tests" / "demo" / "demo.yaml"
@@ -45,6 +47,21 @@ STEP_SECONDS = 120.0
 POLL_SECONDS = 0.1
 #: What ends the demo: Ctrl-C, SIGTERM, a terminal that is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+#: Where the page is, unless another process listens there.
+PORT = 9147
+
+
+def find_port() -> int:
+    """Return the port of the page."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return free_port()
+    return PORT
 
 
 class DemoError(Exception):
@@ -83,12 +100,19 @@ class Demo:
     def __init__(self, folder: Path, console: Console) -> None:
         self.folder = folder
         self.console = console
-        self.environment = os.environ | {"PILLOWD_DEMO_DIR": str(folder), "PYTHONUNBUFFERED": "1"}
+        self.port = find_port()
+        self.environment = os.environ | {
+            "PILLOWD_DEMO_DIR": str(folder),
+            "PILLOWD_DEMO_PORT": str(self.port),
+            "PYTHONUNBUFFERED": "1",
+        }
         self.daemon: subprocess.Popen[bytes] | None = None
         self.couch: Any = None
         self.serving = False
         self.taken: dict[str, int] = {}
         self.now: dict[str, int] = {}
+        self.present: list[dict[str, Any]] = []
+        self.edited = 0
 
     def run(self, *, serve: bool) -> None:
         """Run all steps. Nothing is left running afterwards.
@@ -196,10 +220,29 @@ class Demo:
 
     def _serve(self) -> None:
         self.serving = True
-        self._print("Serving until Ctrl-C")
-        code = self._running_daemon().wait()
+        self._print(f"The page: [bold]http://127.0.0.1:{self.port}/[/]")
+        self._print("Serving until Ctrl-C, with a few changes a second")
+        code = None
+        while code is None:
+            try:
+                code = self._running_daemon().wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                self._edit_a_few()
         if code:
             raise DemoError(f"pillowd ended with exit code {code}; see {self.folder}/pillowd.log")
+
+    def _edit_a_few(self) -> None:
+        """Change some documents in CouchDB, so that there is something to see."""
+        if not self.present:
+            self.present = list(self.couch.documents().values())
+        self.edited += 1
+        edited = list(data.edits(self.present, seed=1000 + self.edited, share=0.001))
+        revs = {row["id"]: row["rev"] for row in self.couch.bulk(edited)}
+        gone = {document["_id"] for document in edited if document.get("_deleted")}
+        new = {document["_id"]: document | {"_rev": revs[document["_id"]]} for document in edited}
+        self.present = [
+            new.get(document["_id"], document) for document in self.present if document["_id"] not in gone
+        ]
 
     # --- helpers
 
@@ -269,12 +312,19 @@ class Demo:
         look = f"import sqlite3; print(*{database}.execute('{query}'), sep='\\n')"
         commands = [f'{sys.executable} -c "{look}"']
         if not serve:
-            return [*commands, "make demo SERVE=1   # keeps everything up, to look at `pillowd status`"]
-        names = ("PILLOWD_DEMO_DIR", "PILLOWD_DEMO_COUCHDB", "PILLOWD_DEMO_PASSWORD")
+            return [
+                *commands,
+                "make demo SERVE=1   # keeps everything up, to look at the page and `pillowd top`",
+            ]
+        names = tuple(f"PILLOWD_DEMO_{name}" for name in ("DIR", "PORT", "COUCHDB", "PASSWORD"))
         environment = " ".join(f"{name}={self.environment[name]}" for name in names)
         pillowd = f"{environment} {sys.executable} -m daemon"
-        verbs = ("status", "list", "checkpoint get patients")
-        return commands + [f"{pillowd} {verb} --config {CONFIG}" for verb in verbs]
+        verbs = ("top", "tap visits", "status", "checkpoint get patients")
+        return [
+            f"curl -s http://localhost:{self.port}/metrics",
+            *commands,
+            *(f"{pillowd} {verb} --config {CONFIG}" for verb in verbs),
+        ]
 
     def _print(self, text: str, mark: str = "• ") -> None:
         self.console.print(f"{mark}{text}", highlight=False)

@@ -43,6 +43,7 @@ class Quick(Demo):
     def _change(self, **_): return 0
     def _expect_equal(self, what): pass
     def _crash(self): pass
+    def _edit_a_few(self): pass
 
 sys.executable = {daemon!r}
 try:
