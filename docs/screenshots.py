@@ -42,6 +42,8 @@ RECREATED = (
 #: What a browser keeps of the last ten minutes, as if it had been open for so long.
 HISTORY = """async () => {
   const { pillows } = await import("/assets/main.js");
+  pillows.at = 0;
+  pillows.times.fill(NaN);
   const now = Date.now() / 1000, until = 590;
   for (let second = until; second >= 0; second--) {
     pillows.note(now - second);

@@ -1,10 +1,9 @@
 // Draws points over time: a small line for a row, a chart with axes for the drawer.
 
-const WINDOW_SECONDS = 600;
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
 
-/** Draw a line of the last ten minutes into a canvas, as wide as its element. */
-export function drawLine(canvas, [times, values], now, colour) {
+/** Draw a line of the last `span` seconds into a canvas, as wide as its element. */
+export function drawLine(canvas, [times, values], now, span, colour) {
   const scale = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
   if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
     canvas.width = Math.round(width * scale);
@@ -13,7 +12,7 @@ export function drawLine(canvas, [times, values], now, colour) {
   const pen = canvas.getContext("2d");
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
-  const peaks = peaksByPixel(times, values, now, Math.floor(width));
+  const peaks = peaksByPixel(times, values, now, span, Math.floor(width));
   if (!peaks.length) return;
   const top = Math.max(1, ...peaks.map(([, value]) => value));
   const y = (value) => height - 2 - (value / top) * (height - 5);
@@ -35,10 +34,10 @@ export function drawLine(canvas, [times, values], now, colour) {
 }
 
 /** Return the highest value of each pixel that has one, as [x, value]. */
-export function peaksByPixel(times, values, now, width) {
+export function peaksByPixel(times, values, now, span, width) {
   const peaks = [];
   for (let index = 0; index < times.length; index++) {
-    const x = Math.round(width - ((now - times[index]) / WINDOW_SECONDS) * width);
+    const x = Math.round(width - ((now - times[index]) / span) * width);
     if (values[index] == null || x < 0) continue;
     const last = peaks.at(-1);
     if (last && last[0] === x) last[1] = Math.max(last[1], values[index]);
@@ -57,21 +56,21 @@ export function chart(parent, kind, label) {
     cursor: { y: false, points: { size: 7 } }, legend: { show: false },
     scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
     axes: [
-      { ...axis, size: 24, space: 72, incrs: [60, 120, 300], values: (_, moments) => moments.map(clock) },
+      { ...axis, size: 24, space: 72, incrs: [15, 30, 60, 120, 300], values: (_, moments) => moments.map(clock) },
       { ...axis, size: 52, space: 30, values: (_, ticks) => ticks.map((tick) => SHORT.format(tick)) },
     ],
     series: [{}, { label, stroke: colour(kind), fill: colour(`${kind}-area`), width: 1.5, points: { show: false } }],
   }, [[], []], parent);
 }
 
-/** Give a chart its points; the axis always spans ten minutes, so that it rests. */
-export function feedChart(plot, points, now) {
+/** Give a chart its points of the last `span` seconds. */
+export function feedChart(plot, points, now, span) {
   plot.batch(() => {
     plot.setData(points, true);
-    plot.setScale("x", { min: now - WINDOW_SECONDS, max: now });
+    plot.setScale("x", { min: now - span, max: now });
   });
 }
 
 function clock(seconds) {
-  return new Date(seconds * 1000).toTimeString().slice(0, 5);
+  return new Date(seconds * 1000).toTimeString().slice(0, seconds % 60 ? 8 : 5);
 }

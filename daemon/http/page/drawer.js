@@ -25,7 +25,7 @@ export class Drawer {
     if (this.key !== shown) this.#build(pillow);
     this.key = shown;
     this.#write(pillow, now, now - (pillows.daemon.ahead ?? 0));
-    for (const { plot, kind } of this.plots) feedChart(plot, pillows.points(pillow, kind), now);
+    for (const { plot, kind } of this.plots) feedChart(plot, pillows.points(pillow, kind), now, pillows.span(now));
   }
 
   #remake() {

@@ -49,6 +49,8 @@ function show() {
   const listed = pillows.listed(filter.value);
   table.show(listed, pillows, at);
   table.select(selected);
+  const minutes = pillows.span(at) / 60;
+  for (const head of document.querySelectorAll(".span")) setText(head, minutes === 1 ? "1 minute" : `${minutes} minutes`);
   drawer.show(pillows.byKey.get(selected), pillows, at);
   showOverview();
   setText(byId("nothing"), listed.length || !heardAt ? "" : pillows.byKey.size

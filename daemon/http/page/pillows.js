@@ -46,6 +46,12 @@ export class Pillows {
     this.at = (this.at + 1) % POINTS;
   }
 
+  /** Return how many seconds the lines span: whole minutes, as many as there are points for, ten at most. */
+  span(now) {
+    const first = this.times[Number.isNaN(this.times[this.at]) ? 0 : this.at];
+    return 60 * Math.min(POINTS / 60, Math.max(1, Math.ceil((now - first) / 60) || 1));
+  }
+
   /** Return the points of one kind ("lag", "rate") in their order, as [times, values]. */
   points(pillow, kind) {
     const times = [], values = [];

@@ -105,8 +105,8 @@ export class Table {
   }
 
   #draw(row, pillow, pillows, now) {
-    drawLine(row.lagLine, pillows.points(pillow, "lag"), now, getComputedStyle(row.lagLine).color);
-    drawLine(row.rateLine, pillows.points(pillow, "rate"), now, getComputedStyle(row.rateLine).color);
+    drawLine(row.lagLine, pillows.points(pillow, "lag"), now, pillows.span(now), getComputedStyle(row.lagLine).color);
+    drawLine(row.rateLine, pillows.points(pillow, "rate"), now, pillows.span(now), getComputedStyle(row.rateLine).color);
   }
 }
 

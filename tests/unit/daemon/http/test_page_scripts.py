@@ -24,7 +24,7 @@ def script() -> Any:
         r"^(export|import) .*?(?=function)|^import .*$", "", (FOLDER / "charts.js").read_text(), flags=re.M
     )
     context.eval(charts[charts.index("function peaksByPixel") : charts.index("/** Return a chart")])
-    context.eval("var WINDOW_SECONDS = 600; var pillows = new Pillows();")
+    context.eval("var pillows = new Pillows();")
 
     def run(expression: str) -> Any:
         return json.loads(context.eval(f"JSON.stringify({expression}) ?? 'null'"))
@@ -181,10 +181,22 @@ def test_points_are_kept_for_ten_minutes_in_their_order(script: Any) -> None:
     assert run(script, body) == [600, 1100, 1699, 100, 699, None]
 
 
+def test_lines_span_whole_minutes_as_they_fill(script: Any) -> None:
+    body = """
+    const p = pillowsOf(given("a")), spans = [p.span(1000)];
+    for (let second = 0; second < 1300; second++) {
+      p.note(1000 + second);
+      if ([0, 59, 61, 130, 599, 1299].includes(second)) spans.push(p.span(1000 + second));
+    }
+    return spans;
+    """
+    assert run(script, body) == [60, 60, 60, 120, 180, 600, 600]
+
+
 def test_a_line_shows_the_peak_of_each_pixel_and_no_gap_as_zero(script: Any) -> None:
     body = """
     const times = [400, 401, 700, 1000], values = [3, 9, null, 5];
-    return peaksByPixel(times, values, 1000, 100);
+    return peaksByPixel(times, values, 1000, 600, 100);
     """
     assert run(script, body) == [[0, 9], [100, 5]]
 
