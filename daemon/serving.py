@@ -54,6 +54,7 @@ def _make_api(parts: Parts, around: Surroundings) -> ControlApi:
     )
     api.repair.hold_reloads = reloader.hold_off
     details = Details(observers.history, observers.transports, _transport_names(parts))
+    api.pillows.to_details = details.to_json
     api.events = EventSource(api.snapshots.get, details.of, observers.events, around.clock)
     api.taps = observers.taps
     api.reloader, api.logs, api.verification = reloader, around.logs, parts.verification

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from checkpoints import TailKey
 from daemon.control.pillows import to_json
 from daemon.supervision.state_history import StateHistory
@@ -29,9 +31,14 @@ class Details:
         self._names = names
 
     def of(self, status: TailStatus) -> dict[str, Any]:
-        """Return the facts of a tail: those of its status, `history` and `transports`."""
+        """Return the facts of a tail: those of its status, `history` and `transports`, for `msgspec`."""
         key = TailKey(status.pillow, status.source)
         return to_json(status) | {
             "history": self._history.of(key),
             "transports": self._transports.of(key, self._names(key)),
         }
+
+    def to_json(self, status: TailStatus) -> dict[str, Any]:
+        """Return the same as JSON values."""
+        values: dict[str, Any] = msgspec.to_builtins(self.of(status))
+        return values

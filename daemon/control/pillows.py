@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
@@ -45,10 +45,12 @@ class PillowCalls:
 
     Attributes:
         listeners: where the daemon listens.
+        to_details: returns all that is known of a tail, given its status.
     """
 
     def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
         self.listeners: Sequence[Any] = ()
+        self.to_details: Callable[[TailStatus], dict[str, Any]] = to_json
         self._tails = tails
         self._snapshots = snapshots
         self._supervisor = tails.supervisor
@@ -82,10 +84,10 @@ class PillowCalls:
         }
 
     def get(self, key: str, source: str | None = None) -> dict[str, Any]:
-        """Return the state of one tail, two seconds old at most."""
+        """Return all that is known of one tail, two seconds old at most."""
         tail = self._tails.configured(key, source)
         found = (each for each in self._snapshots.get().statuses if key_of(each) == str(tail))
-        return to_json(next(found))
+        return self.to_details(next(found))
 
     def pause(self, tail: TailKey) -> None:
         """Stop a tail until `resume`, even when the daemon restarts."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 from checkpoints import TailKey
@@ -20,9 +22,9 @@ def test_a_status_comes_with_its_past_and_its_transports():
     history.state(A, state="live", reason="")
     transports.write(A, transport="warehouse", documents={"applied": 3}, size_bytes=9, seconds=0.5)
     details = Details(history, transports, lambda key: ["warehouse", "search"] if key == A else [])
-    shown = msgspec.json.decode(
-        msgspec.json.encode(details.of(TailStatus(pillow="a", source="couch/x", state=State.LIVE)))
-    )
+    status = TailStatus(pillow="a", source="couch/x", state=State.LIVE)
+    shown = msgspec.json.decode(msgspec.json.encode(details.of(status)))
+    assert json.loads(json.dumps(details.to_json(status))) == shown
     assert shown["state"] == "live"
     assert shown["history"] == [{"at": clock.wall(), "state": "live", "reason": ""}]
     assert [each["transport"] for each in shown["transports"]] == ["warehouse", "search"]
