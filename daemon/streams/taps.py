@@ -81,7 +81,7 @@ class Tap:
 
 
 class Taps(Observer):
-    """All taps. A tail that nobody taps loses one look into an empty dict a batch.
+    """All taps. While nobody taps anything, a batch loses two calls that return at once.
 
     Args:
         clock: for the rates.
@@ -104,12 +104,16 @@ class Taps(Observer):
 
     def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
         """Offer changes to who taps them."""
+        if not self._taps:  # before anything else: nearly always
+            return
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.CHANGE:
                 tap.offer(changes, show_change)
 
     def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
         """Offer rows to who taps them."""
+        if not self._taps:
+            return
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.ROWS:
                 tap.offer(documents, show_rows)

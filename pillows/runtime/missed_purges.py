@@ -103,7 +103,7 @@ class MissedPurges:
     def follow(self, batches: Iterable[ChangeBatch]) -> Iterator[ChangeBatch]:
         """Yield the batches; after a comparison also the deletions, with the newest purge position."""
         for batch in batches:
-            yield self._hold_back(batch) if batch.purges_missed or batch.purge_seq else batch
+            yield self._hold_back(batch)
             if self._result is not None:
                 result, self._result = self._result, None
                 yield from self._delete(result)

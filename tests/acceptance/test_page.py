@@ -22,6 +22,15 @@ from tests.servers.process import free_port
 SHOWN_SECONDS, BACK_SECONDS = 3.0, 5.0
 
 
+#: Rows that change every second, for how long they are measured, and the most script they may take.
+ROWS, MEASURED_SECONDS, MOST_SCRIPT = 200, 30.0, 0.050
+#: Lines of ten minutes, as if the page had been open for so long.
+FULL = """async () => {
+  const { pillows } = await import("/assets/main.js");
+  for (let second = 600; second > 0; second--) pillows.note(Date.now() / 1000 - second);
+}"""
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with ending_without_server():
@@ -133,6 +142,44 @@ def test_the_page_shows_what_happens(
     assert {urlsplit(asked).netloc for asked in page.asked} == {urlsplit(url).netloc}
     # What a browser itself says of a server that is away; nothing else was said.
     assert {text for text in page.complaints if "ERR_" not in text} == set()
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(600)
+def test_two_hundred_rows_cost_the_browser_little(
+    chromium: Any, tmp_path: Path, couch: Any, couch_db: CouchDatabase
+) -> None:
+    source = {"connection": "couch", "database": couch_db.name}
+    daemon = Pillowd(
+        tmp_path,
+        connections={"couch": couchdb(couch.url, couch.auth), "nowhere": {"type": "null"}},
+        pillows={
+            f"p{number:03}": {"source": source, "transport": [{"connection": "nowhere"}]}
+            for number in range(ROWS)
+        },
+        daemon={"http": {"listen": f"127.0.0.1:{free_port()}"}},
+    )
+    with daemon:
+        daemon.start()
+        page = Watched(chromium, f"http://{daemon.settings['daemon']['http']['listen']}")
+        page.wait(f"document.getElementById('verdict').textContent === 'All {ROWS} pillows are live'", 120)
+        page.tab.evaluate(FULL)
+        measured = page.tab.context.new_cdp_session(page.tab)
+        measured.send("Performance.enable")
+
+        def script_seconds() -> float:
+            metrics = measured.send("Performance.getMetrics")["metrics"]
+            return float(next(each["value"] for each in metrics if each["name"] == "ScriptDuration"))
+
+        began, used, number = time.monotonic(), script_seconds(), 0
+        while time.monotonic() - began < MEASURED_SECONDS:  # every row changes every second
+            couch_db.put(f"d{number}", n=number)
+            number += 1
+            page.tab.wait_for_timeout(100)
+        share = (script_seconds() - used) / (time.monotonic() - began)
+        assert page.complaints == []
+    print(f"\n{ROWS} rows: {share * 1000:.1f} ms of script a second")
+    assert share <= MOST_SCRIPT
 
 
 def check_access(tab: Any) -> None:

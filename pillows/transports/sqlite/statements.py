@@ -15,8 +15,6 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from pillows import strict_json
 from pillows.errors import ConfigError, PermanentError
 from pillows.models import DocumentRows, Row
@@ -266,10 +264,7 @@ class Table:
         db.execute(forget, (self.name, int(before)))
 
     def _values(self, row: Row) -> tuple[Any, ...]:
-        if self.columns:
-            return pick(row, self.columns)
-        text = row if isinstance(row, msgspec.Raw) else strict_json.encode(row)  # a source's own JSON stays
-        return (str(text, "utf-8"),)
+        return pick(row, self.columns) if self.columns else (strict_json.encode(row).decode(),)
 
     def _definition(self) -> str:
         columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()]

@@ -16,12 +16,10 @@ from pillows.errors import PermanentError
 from pillows.feed.couch_feed import CouchFeed
 from pillows.models import Batch, Change, WriteResult
 from pillows.pillow import Pillow
-from pillows.runtime.redelivery import DUE_SECONDS
 from pillows.runtime.status import State
 from pillows.stages.filters import Filter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.user_code import UserCodeExit, confine, describe_error
-from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
@@ -104,14 +102,13 @@ def test_b7_whatever_user_code_raises_is_a_dead_letter_with_file_and_line(
 def test_b7_whatever_the_retry_of_a_dead_letter_raises_is_a_dead_letter(
     tmp_path: Path, running: Any, error: BaseException
 ) -> None:
-    seen, clock = Recorder(), FakeClock(auto=False)
+    seen = Recorder()
     feed = ListFeed([batch(1, change("bad"), caught_up=True)])
     filter, transform = PLACES["transform"](error)
     pillow = Pillow(name="cases", outputs=("cases",), filter=filter, transform=transform)
-    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, observer=seen, clock=clock))
+    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, observer=seen))
     run.until(lambda: seen.of("dead_letter"))
     run.settings.dead_letters.retry(KEY, [("-", "bad")])
-    clock.advance(DUE_SECONDS)
     run.until(lambda: len(seen.of("dead_letter")) == 2, seconds=20)
     assert run.tail.status().state is State.LIVE
     run.finish()

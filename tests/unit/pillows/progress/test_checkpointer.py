@@ -6,26 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from gevent.event import Event
 from pydantic import ValidationError
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError
-from pillows.errors import RetryableError
-from pillows.models import Change, ChangeBatch
 from pillows.progress.checkpointer import (
     UNFLUSHED_SAVES,
     UNFLUSHED_SECONDS,
     Checkpointer,
     CheckpointOptions,
-    TailProgress,
-    acquire,
-    is_transactional,
 )
 from pillows.progress.watermark import WatermarkMove
-from pillows.retry.cancellable import StopAwareWaiter
-from pillows.retry.retrier import Retrier
 from tests.support.clock import FakeClock
-from tests.support.memory_transport import KEY, MemoryTransport
+from tests.support.memory_transport import KEY
 from tests.support.recorder import Recorder
 
 START = Checkpoint(seq=Seq.of("1-a"), changes=10)
@@ -311,89 +303,3 @@ def test_both_bounds_must_be_above_zero(options: dict[str, Any], is_valid: bool)
     else:
         with pytest.raises(ValidationError):
             CheckpointOptions(**options)
-
-
-# --- watermark and checkpoint together
-
-
-class Following:
-    """The progress of a tail, and its targets."""
-
-    def __init__(self, *targets: MemoryTransport) -> None:
-        self.disk, self.seen, self.targets = Disk(), Recorder(), targets
-        self.retrier = Retrier(KEY, StopAwareWaiter(FakeClock(), Event()), self.seen)
-        checkpointer = self.disk.checkpointer(max_uncheckpointed=1)
-        self.progress = TailProgress(checkpointer, targets, self.retrier)
-
-    def begin(self, seq: str) -> Any:
-        changes = [Change("a", ("1-a",), 1)]
-        return self.progress.watermark.begin(ChangeBatch(changes=changes, seq=Seq.of(seq)))
-
-
-def test_an_acknowledgement_moves_the_checkpoint_with_the_watermark() -> None:
-    following = Following()
-    first, second = following.begin("2-b"), following.begin("3-c")
-    assert following.progress.preview({first: 1}).seq == Seq.of("2-b")
-    assert following.progress.checkpoint == START
-    move = following.progress.acknowledge({second: 1})
-    assert (move.changes, following.progress.checkpoint.seq) == (0, START.seq)
-    move = following.progress.acknowledge({first: 1})
-    assert (move.changes, move.seq) == (2, Seq.of("3-c"))
-    assert following.progress.checkpoint.seq == Seq.of("3-c")
-    assert following.progress.checkpoint.changes == START.changes + 2
-    assert following.disk.stored == following.progress.checkpoint
-
-
-def test_a_checkpoint_that_the_target_committed_is_taken_as_it_is() -> None:
-    following = Following()
-    committed = replace(START, seq=Seq.of("2-b"), changes=START.changes + 1, saved_at=7.0)
-    following.progress.acknowledge({following.begin("2-b"): 1}, committed)
-    assert following.progress.checkpoint is committed
-
-
-def test_a_field_is_changed_durably_however_often_the_disk_refuses() -> None:
-    following = Following()
-    following.disk.full = True
-    following.retrier.waiter.tick = lambda: setattr(following.disk, "full", False)
-    following.progress.update(pass_done=True)
-    assert following.disk.stored is not None
-    assert following.disk.stored.pass_done
-    assert [each["where"] for each in following.seen.of("retry")] == ["checkpoint"]
-
-
-def test_an_epoch_is_raised_by_one_here_and_then_in_every_target() -> None:
-    one, two = MemoryTransport("one"), MemoryTransport("two")
-    following = Following(one, two)
-    following.progress.raise_epoch()
-    assert following.progress.checkpoint.epoch == START.epoch + 1
-    assert following.disk.stored == following.progress.checkpoint
-    for target in (one, two):
-        assert target.claims == [following.progress.checkpoint]
-
-
-def test_a_target_that_is_away_is_asked_again() -> None:
-    failures = [RetryableError("away")]
-
-    class Away(MemoryTransport):
-        def acquire(self, checkpoint: Checkpoint) -> None:
-            if failures:
-                raise failures.pop()
-            super().acquire(checkpoint)
-
-    target = Away("far")
-    following = Following(target)
-    acquire([target], following.retrier, START)
-    assert target.claims == [START]
-    assert [each["where"] for each in following.seen.of("retry")] == ["far"]
-
-
-@pytest.mark.parametrize(
-    ("transactional", "expected"),
-    [((), False), ((True,), True), ((False,), False), ((True, True), False), ((True, False), False)],
-)
-def test_rows_and_checkpoint_are_saved_together_by_a_lone_target_that_can(
-    transactional: tuple[bool, ...], expected: bool
-) -> None:
-    targets = [MemoryTransport(str(n), transactional=each) for n, each in enumerate(transactional)]
-    assert is_transactional(targets) is expected
-    assert Following(*targets).progress.is_transactional is expected

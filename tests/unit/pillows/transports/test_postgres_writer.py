@@ -10,13 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import gevent
 import psycopg
 import pytest
 from psycopg import errors
 
 from pillows.models import MAX_LEAF_VERSION, Batch, DocumentRows, WriteResult, write_version
-from pillows.transports.postgres import writer
 from pillows.transports.postgres.options import PostgresOutput
 from pillows.transports.postgres.statements import Table
 from pillows.transports.postgres.writer import PostgresBatchWriter, encode_batch
@@ -423,11 +421,3 @@ def test_a_document_that_can_never_be_encoded_is_dead_and_the_others_are_ready()
     assert [each.document.id for each in encoded] == ["b"]
     assert list(dead) == ["a"]
     assert "numbers of its revisions" in dead["a"]
-
-
-def test_others_get_their_turn_while_many_documents_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[float] = []
-    monkeypatch.setattr(writer, "TURN_DOCUMENTS", 2)
-    monkeypatch.setattr(gevent, "sleep", turns.append)
-    encode_batch(Batch(documents=[doc(id) for id in "abcde"], epoch=1), [make_table()])
-    assert turns == [0, 0]
