@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from typing import Any
@@ -42,7 +43,7 @@ class DeadLetterCalls:
         """
         return self._listing.page(tail, parse_place(after), limit)
 
-    def ids(self, tail: TailKey, transport: str, after: str = "") -> list[str]:
+    def ids(self, tail: TailKey, transport: str, after: str = "") -> dict[str, Any]:
         """Return a page of ids of documents that a transport may hold in an older state, in order.
 
         They have a dead letter of that transport, or failed before any transport saw them.
@@ -50,10 +51,16 @@ class DeadLetterCalls:
         Args:
             tail: the tail.
             transport: its name.
-            after: the last id of the page before.
+            after: `next` of the page before.
+
+        Raises:
+            InvalidRequestError: `after` is none.
         """
+        start = _parse(after, IdPlace) if after else None
         found = self._tails.state.dead_letters.ids(tail, transport)
-        return page(sorted(id for id in found if id > after))
+        rest = sorted((id for id in found if start is None or _id_place(id) > start), key=_id_place)
+        ids = page(rest)
+        return {"ids": ids, "next": format_place(_id_place(ids[-1])) if len(ids) < len(rest) else None}
 
     def show(self, tail: TailKey, ids: Collection[str]) -> list[dict[str, Any]]:
         """Return the dead letters of some documents, one for each transport that refused it.
@@ -101,8 +108,13 @@ def _some(ids: Collection[str] | None) -> Any:
 #: Ids that an error names; a request may hold thousands.
 _NAMED_IDS = 10
 
-#: The order of the list: `first_at`, transport, id.
-Place = tuple[Any, ...]
+#: Characters of an id in a place, which is part of a URL; ids may have many thousands.
+_ID_CHARACTERS = 200
+
+#: The order of ids: their first characters, and a digest of a longer one.
+IdPlace = tuple[str, str]
+#: The order of the list: `first_at`, transport, place of the id.
+Place = tuple[float, str, IdPlace]
 
 
 class Listing:
@@ -135,7 +147,7 @@ class Listing:
         return [each for each in found if after is None or _place(each) > after]
 
 
-def format_place(place: Place) -> str:
+def format_place(place: Place | IdPlace) -> str:
     """Return a place as text, as `next` has it."""
     return json.dumps(place, ensure_ascii=False, separators=(",", ":"))
 
@@ -146,17 +158,24 @@ def parse_place(text: str) -> Place | None:
     Raises:
         InvalidRequestError: it is none.
     """
-    if not text:
-        return None
+    return _parse(text, Place) if text else None
+
+
+def _parse(text: str, kind: Any) -> Any:
     try:
-        at, transport, id = msgspec.json.decode(text, type=tuple[float, str, str])
+        return msgspec.json.decode(text, type=kind)
     except msgspec.MsgspecError as error:
         raise InvalidRequestError("`after` is not the `next` of a page") from error
-    return at, transport, id
 
 
 def _place(dead_letter: DeadLetter) -> Place:
-    return dead_letter.first_at, dead_letter.transport, dead_letter.id
+    return dead_letter.first_at, dead_letter.transport, _id_place(dead_letter.id)
+
+
+def _id_place(id: str) -> IdPlace:
+    if len(id) <= _ID_CHARACTERS:
+        return id, ""
+    return id[:_ID_CHARACTERS], hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _to_json(dead_letter: DeadLetter) -> dict[str, Any]:

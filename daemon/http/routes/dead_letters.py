@@ -28,8 +28,7 @@ def list_dead_letter_ids(
     api: ControlApi, *, key: str, transport: str, source: str | None = None, after: str = ""
 ) -> dict[str, Any]:
     """Return a page of the ids that a transport may hold in an older state, in order."""
-    ids = api.dead_letters.ids(api.tails.known(key, source), transport, after)
-    return {"ids": ids, "next": ids[-1] if ids else None}
+    return api.dead_letters.ids(api.tails.known(key, source), transport, after)
 
 
 def retry_dead_letters(
