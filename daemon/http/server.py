@@ -96,7 +96,9 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         try:
             result = super().handle_one_request()
             if isinstance(result, tuple):
-                self._send_and_linger(result[1])
+                # gevent's own refusal is no problem document
+                too_long = RefusedError(414, "the path and query are too long")
+                self._send_and_linger(_format_refusal(too_long) if result[0] == "414" else result[1])
                 result = None
         except gevent.Timeout as timeout:
             if timeout is not self._deadline:

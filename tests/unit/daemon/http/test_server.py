@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -119,6 +120,7 @@ def test_what_is_no_request_is_refused_and_the_connection_closed(
     with gevent.Timeout(30):
         said = say(door, sent)
     assert said.startswith(b"HTTP/1.1 " + status), said[:200]
+    assert json.loads(said.partition(b"\r\n\r\n")[2])["status"] == int(status)
     assert door.get("/").status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
