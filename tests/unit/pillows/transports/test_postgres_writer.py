@@ -375,6 +375,14 @@ def test_what_no_probe_finds_is_found_by_halving() -> None:
     assert not server.tables[0].precheck_values
 
 
+def test_of_each_half_only_its_own_documents_are_named_without_rows() -> None:
+    server = Server([make_table()])
+    server.violates = {2}
+    Written(server, [doc("a"), doc("b", outputs=()), doc("c")], first_pass=False)
+    named = {(each["low"], each["high"]): each["rowless"] for _, each in server.of("move")}
+    assert named == {(0, 2): [1], (0, 0): [], (1, 2): [1], (1, 1): [1], (2, 2): []}
+
+
 def test_what_is_refused_beside_a_misfit_is_found_by_halving_too() -> None:
     server = Server([make_table()])
     server.fails["move"] = [MISFIT("no")]
