@@ -37,7 +37,7 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
 
         facts = collect_facts(api, parts.services.feeds, parts.reloader)
         parts.observers.metrics.attach(facts, parts.supervisor.keys)
-        api.render_metrics = parts.observers.metrics.render
+        api.metrics = parts.observers.metrics
     listeners = Listeners(api, around.clock, around.logs.redactor)
     api.pillows.listeners = stack.enter_context(listeners.open(parts.reloader.config.daemon))
 

@@ -25,6 +25,7 @@ from pillows.clock import Clock
 
 if TYPE_CHECKING:  # commands on the files need neither
     from daemon.logs.setup import Logs
+    from daemon.metrics.metrics import Metrics
     from daemon.reload.reloader import Reloader
     from daemon.verification.runner import VerifyRunner
 
@@ -53,7 +54,7 @@ class ControlApi:
         health: the checks of the running daemon; None without one.
         events, taps: what the running daemon streams; None without one.
         reloader, logs, verification: of the running daemon; None without one.
-        render_metrics: returns the metrics' media type and text for an `Accept` header; None without any.
+        metrics: what `/metrics` serves; None where nothing is counted.
         requests: the number of HTTP requests by operation, method and status.
         get_config_digest: returns the digest of the configuration in effect.
         effective_config: returns the configuration in effect, with its secrets masked.
@@ -85,7 +86,7 @@ class ControlApi:
         self.logs: Logs | None = None
         self.verification: VerifyRunner | None = None
         self.requests: Counter[tuple[str, str, int]] = Counter()
-        self.render_metrics: Callable[[str], tuple[str, bytes]] | None = None
+        self.metrics: Metrics | None = None
         self.get_config_digest: Callable[[], str] = str
         self.effective_config: Callable[[], dict[str, Any]] = dict
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from checkpoints import TailKey
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
@@ -39,6 +40,7 @@ class Health:
     def __init__(self, supervisor: Supervisor, clock: Clock) -> None:
         self._supervisor = supervisor
         self._clock = clock
+        self._tried: set[TailKey] = set()
 
     def live(self) -> list[Check]:
         """Return the checks of the process: one that fails is mended by a restart only."""
@@ -56,10 +58,13 @@ class Health:
         """
         is_ending = self._supervisor.ending
         daemon = Check(name="daemon", passed=not is_ending, detail="stopping" if is_ending else "running")
-        return [daemon, *_check_pillows(statuses, strict=strict)]
+        return [daemon, *self._check_pillows(statuses, strict=strict)]
 
-
-def _check_pillows(statuses: Sequence[TailStatus], *, strict: bool) -> Iterator[Check]:
-    unwell = {State.STARTING, State.FAILED} | ({State.BACKING_OFF} if strict else set())
-    for status in statuses:
-        yield Check(name=status.pillow, passed=status.state not in unwell, detail=str(status.state))
+    def _check_pillows(self, statuses: Sequence[TailStatus], *, strict: bool) -> Iterator[Check]:
+        unwell = {State.FAILED} | ({State.BACKING_OFF} if strict else set())
+        for status in statuses:
+            key = TailKey(status.pillow, status.source)
+            if status.state is not State.STARTING:
+                self._tried.add(key)  # a restart does not make it new again
+            passed = key in self._tried and status.state not in unwell
+            yield Check(name=status.pillow, passed=passed, detail=str(status.state))

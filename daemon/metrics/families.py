@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, islice
 from typing import Any
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 
 from daemon.metrics.catalogue import CATALOGUE
 
@@ -15,15 +18,10 @@ Family = CounterMetricFamily | GaugeMetricFamily
 
 
 class Families:
-    """The families that are counted as things happen, by name; each made when it is first asked for.
+    """The families that are counted as things happen, by name; each made when it is first asked for."""
 
-    Args:
-        registry: where they are registered.
-    """
-
-    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
+    def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry
         self._made: dict[str, MetricWrapperBase] = {}
 
     def counter(self, name: str) -> prometheus_client.Counter:
@@ -42,6 +40,22 @@ class Families:
         made: prometheus_client.Histogram = self._get(name, prometheus_client.Histogram, buckets=buckets)
         return made
 
+    def collect(self, most: int) -> Iterator[tuple[Metric, bool]]:
+        """Yield every family in pieces of at most so many samples, and whether a piece is its first.
+
+        The library's own `collect` builds all samples of a family at once. With 200 pillows those are so many
+        objects that the garbage collector goes through the whole heap, for 70 ms.
+        """
+        for made in list(self._made.values()):
+            samples = iter(made._samples())  # noqa: SLF001 - see above
+            for number in count():
+                (piece,) = made.describe()
+                for sample in islice(samples, most):
+                    piece.samples.append(sample._replace(name=piece.name + sample.name))
+                if number and not piece.samples:
+                    break
+                yield piece, number == 0
+
     def forget(self, **labels: str) -> None:
         """Drop every series with these labels."""
         for name, made in self._made.items():
@@ -51,7 +65,7 @@ class Families:
     def _get(self, name: str, kind: Any, **more: Any) -> Any:
         if name not in self._made:
             metric = CATALOGUE[name]
-            self._made[name] = kind(name, metric.help, list(metric.labels), registry=self._registry, **more)
+            self._made[name] = kind(name, metric.help, list(metric.labels), registry=None, **more)
         return self._made[name]
 
 

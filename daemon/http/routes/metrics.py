@@ -7,9 +7,12 @@ from daemon.errors import UnavailableError
 from daemon.http.messages import Answer
 
 
-def get_metrics(api: ControlApi, *, accept: str = "") -> Answer:
+def get_metrics(api: ControlApi, *, accept: str = "", accept_encoding: str = "") -> Answer:
     """Return all metrics as text."""
-    if api.render_metrics is None:
+    if api.metrics is None:
         raise UnavailableError("the daemon is not running", remedy="`pillowd run`")
-    media_type, text = api.render_metrics(accept)
-    return Answer(body=text, media_type=media_type)
+    page = api.metrics.render(accept, accept_encoding)
+    headers = {"Vary": "Accept, Accept-Encoding"}
+    if page.encoding:
+        headers["Content-Encoding"] = page.encoding
+    return Answer(body=page.text, media_type=page.media_type, headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from schemathesis.specs.openapi.checks import (
 from checkpoints import Checkpoint, Seq
 from daemon.http.app import AppSettings, make_app
 from daemon.http.contract import Operation, load_contract
+from daemon.metrics.metrics import Metrics
+from pillows.clock import SystemClock
 from pillows.redaction import Redactor
 from tests.support.sizes import proving, size
 from tests.unit.daemon.http.conftest import KEYS, Served
@@ -39,7 +42,7 @@ seen: dict[str, set[int]] = defaultdict(set)
 
 @pytest.fixture(scope="module")
 def app(shared: Served) -> Any:
-    shared.api.render_metrics = lambda _: ("text/plain; version=0.0.4; charset=utf-8", b"")
+    shared.api.metrics = Metrics(SystemClock(), Path("/"))
     shared.state.store.save(KEYS[0], Checkpoint(seq=Seq.of("7-x")))
     settings = AppSettings(door="admin", redactor=Redactor())
     return make_app(load_contract(), shared.api, settings)

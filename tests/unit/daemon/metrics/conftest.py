@@ -61,7 +61,7 @@ class Scrape:
 
     @property
     def text(self) -> str:
-        return self.metrics.render()[1].decode()
+        return self.metrics.render().text.decode()
 
     def series(self) -> dict[str, float]:
         """`name{label=value}`, labels in the order of the alphabet -> value."""
