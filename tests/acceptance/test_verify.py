@@ -17,7 +17,7 @@ import requests
 
 from tests.acceptance.process import Pillowd
 from tests.acceptance.world import TARGETS, World, live
-from tests.chaos.lines import FEED, Interception, Line, status
+from tests.chaos.lines import FEED, Interception, Line, answer_status
 from tests.servers.couch_client import CouchDatabase
 
 DOCUMENTS = 300
@@ -211,7 +211,7 @@ def test_a_source_that_stays_away_ends_it_as_what_cannot_be_connected_to(world: 
     with Line(("127.0.0.1", world.proxy.port)) as line:
         world.connections["couch"]["url"] = line.url
         assert filled(world, "sqlite").stop() == 0
-        line.interceptions.append(Interception(FEED, 10**9, answer=status(503)))
+        line.interceptions.append(Interception(FEED, 10**9, answer=answer_status(503)))
         done = world.pillowd({"cases": world.pillow("cases", "sqlite")}).command(
             "verify", "cases", "--wait", "2"
         )

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --cycles 300 --seed 7`: the whole run, and the note it writes."""
+"""Run the chaos test from the command line: `python -m tests.chaos --cycles 300 --seed 7`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("--cycles", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**31))
-    parser.add_argument("--minutes", type=float, default=1e9, help="end when so many have passed")
+    parser.add_argument("--minutes", type=float, default=1e9, help="end after this many minutes")
     parser.add_argument("--documents", type=int, default=10_000)
     parser.add_argument("--note", type=Path, help="write the run's table into this page")
     parser.add_argument("--keep", action="store_true", help="keep the daemon's folder, with its log")
     given = parser.parse_args()
-    gevent.signal_handler(signal.SIGUSR1, print_run_info)  # where does it hang?
+    gevent.signal_handler(signal.SIGUSR1, print_run_info)  # shows where a run hangs
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="pillowd-chaos-"))
     print(f"seed {given.seed}, {folder}", flush=True)
@@ -57,14 +57,14 @@ def main() -> int:
                 chaos.run(given.cycles, minutes=given.minutes)
             except ChaosError as error:
                 red = str(error)
-            except Exception as error:  # noqa: BLE001 - what the run has seen up to here is told all the same
+            except Exception as error:  # noqa: BLE001 - print the table of an incomplete run too
                 traceback.print_exc()
                 red = f"the harness broke: {type(error).__name__}: {error}"
             seconds = time.monotonic() - began
-            text = note.table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds, red=red)
+            text = note.format_table(chaos.score, chaos.plan, seed=given.seed, seconds=seconds, red=red)
     print(text, flush=True)
     if given.note:
-        note.put(given.note, text)
+        note.write_between_marks(given.note, text)
     if red:
         print(f"RED, seed {given.seed}, {folder}", flush=True)
         return 1

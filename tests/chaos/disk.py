@@ -1,4 +1,4 @@
-"""A disk that is so small that a test can fill it."""
+"""Mount a disk small enough for a test to fill."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ SIZE = "64m"
 _CLONE_NEWNS = 0x00020000
 
 
-def small_disk(folder: Path) -> bool:
-    """Mounts one on a folder, for this process and its children alone; whether that could be done.
+def mount_small_disk(folder: Path) -> bool:
+    """Mount a small disk on a folder; return whether that was possible. It takes the right to mount.
 
-    It takes the right to mount. It is gone with this process, however that ends.
+    Only this process and its children see the disk. The kernel removes it when this process ends.
     """
-    return _own_mounts() and _done(
+    return _unshare_mounts() and _run(
         "mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "tmpfs", str(folder)
     )
 
 
-def take_away(folder: Path) -> None:
-    """Unmounts it, with all that is on it."""
-    _done("umount", "--lazy", str(folder))
+def unmount(folder: Path) -> None:
+    """Unmount the disk; everything on it is lost."""
+    _run("umount", "--lazy", str(folder))
 
 
 @cache
-def _own_mounts() -> bool:
+def _unshare_mounts() -> bool:
     unshared = ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS) == 0
-    return unshared and _done("mount", "--make-rprivate", "/")
+    return unshared and _run("mount", "--make-rprivate", "/")
 
 
-def _done(*command: str) -> bool:
+def _run(*command: str) -> bool:
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:

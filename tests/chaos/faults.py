@@ -1,4 +1,4 @@
-"""What goes wrong while the daemon runs: on the lines, in the source, in each target, in the machine."""
+"""Faults that strike the running daemon: on the lines, in the source, in each target, in the machine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Literal
 import gevent
 import psycopg
 
-from tests.chaos.lines import BULK, FEED, Interception, Line, busy_items, rewound, status
-from tests.chaos.stage import Stage, clock, library
+from tests.chaos.lines import BULK, FEED, Interception, Line, answer_busy_items, answer_status, rewind_feed
+from tests.chaos.stage import Stage, find_faketime, make_clock_environ
 from tests.servers.process import Server
 from tests.servers.tcp_proxy import Fault as LineFault
 
-#: Gives the environment that the daemon is to start with, then strikes, then ends and gives whether it
-#: was felt.
+#: The steps of a fault. The first yields the environment to start the daemon with; the second lets the
+#: fault strike; the third ends it, and yields whether it took effect.
 Course = Iterator[dict[str, str] | bool | None]
 
 
@@ -28,13 +28,14 @@ class Fault:
     """A fault.
 
     Attributes:
-        name: of the place and of what is wrong there.
+        name: the place and the fault there.
         course: see `Course`.
-        rare: it takes long, so it is drawn less often.
-        rereads: the feed gives what it gave before, or the disk does not keep it: replays are no measure.
-        at_start: it strikes a daemon that is started with it.
-        on_line: it is felt when something passes a line.
-        possible: whether this machine can have it.
+        rare: whether it takes long, and is drawn less often.
+        rereads: whether changes are rightly read again, because the feed starts over or the disk keeps
+            nothing; replays are not counted then.
+        at_start: whether it also strikes while the daemon starts.
+        on_line: whether it takes effect only when data passes a line.
+        is_possible: returns whether this machine can have it.
     """
 
     name: str
@@ -43,10 +44,10 @@ class Fault:
     rereads: bool = False
     at_start: bool = False
     on_line: bool = False
-    possible: Callable[[Stage], bool] = lambda _: True
+    is_possible: Callable[[Stage], bool] = lambda _: True
 
 
-def nothing(_stage: Stage, _random: random.Random) -> Course:
+def do_nothing(_stage: Stage, _random: random.Random) -> Course:
     yield {}
     yield None
     yield True
@@ -55,40 +56,40 @@ def nothing(_stage: Stage, _random: random.Random) -> Course:
 # --- on the lines
 
 
-def _line(stage: Stage, name: str, chance: random.Random) -> Line:
+def _choose_line(stage: Stage, name: str, chance: random.Random) -> Line:
     return stage.lines[name if name == "elasticsearch" else chance.choice([name, f"{name} alone"])]
 
 
-def reset(name: str, stage: Stage, chance: random.Random) -> Course:
+def reset_connections(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
-    line = _line(stage, name, chance)
+    line = _choose_line(stage, name, chance)
     line.fail(LineFault(kind="reset", after_bytes=chance.randint(0, 4000), times=3))
     line.reset()
     yield None
     yield line.faults_left() < 3
 
 
-def half_open(name: str, stage: Stage, chance: random.Random) -> Course:
+def stall(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
-    line = _line(stage, name, chance)
-    line.felt = 0
+    line = _choose_line(stage, name, chance)
+    line.hits = 0
     line.stall()
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
-def slow(name: str, stage: Stage, chance: random.Random) -> Course:
+def slow_down(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
-    line = _line(stage, name, chance)
-    line.felt = 0
+    line = _choose_line(stage, name, chance)
+    line.hits = 0
     line.bytes_per_second = chance.choice([2_000, 20_000])
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
-def refused(name: str, stage: Stage, chance: random.Random) -> Course:
+def refuse_connections(name: str, stage: Stage, chance: random.Random) -> Course:
     yield {}
-    line = _line(stage, name, chance)
+    line = _choose_line(stage, name, chance)
     used = line.is_used()
     line.refuse()
     line.cut()
@@ -96,9 +97,9 @@ def refused(name: str, stage: Stage, chance: random.Random) -> Course:
     yield used
 
 
-def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) -> Course:
-    """From the start, when there is something to catch up with, and again when it strikes."""
-    line = _line(stage, "couch", chance)
+def cut_response(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) -> Course:
+    """Cut responses in the middle: three from the start of the daemon, and one when the fault strikes."""
+    line = _choose_line(stage, "couch", chance)
     text = b'"changes":[{"rev":"' if where == "line" else b""
     before = [chance.randint(1_500, 30_000) for _ in range(3)]
     for after_bytes in before:
@@ -110,46 +111,46 @@ def cut(where: Literal["line", "chunk"], stage: Stage, chance: random.Random) ->
     yield line.faults_left() < 4
 
 
-def halved(name: str, stage: Stage, chance: random.Random) -> Course:
-    """Requests that arrive in part, and answers."""
+def cut_both_ways(name: str, stage: Stage, chance: random.Random) -> Course:
+    """Cut requests and answers in the middle."""
     yield {}
-    line = _line(stage, name, chance)
-    line.felt = 0
+    line = _choose_line(stage, name, chance)
+    line.hits = 0
     for _ in range(2):
         line.fail(LineFault(kind="cut", direction="to_server", after_bytes=chance.randint(300, 30_000)))
         line.fail(LineFault(kind="cut", after_bytes=chance.randint(100, 3_000)))
     line.cut()
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
 # --- in the source
 
 
-def answers(code: int, stage: Stage, chance: random.Random) -> Course:
-    """In mid-feed: the response that is open ends, and the next ones are refused."""
+def answer_with_status(code: int, stage: Stage, chance: random.Random) -> Course:
+    """Cut the open response of the feed, and answer its next requests with an error."""
     yield {}
-    line = _line(stage, "couch", chance)
+    line = _choose_line(stage, "couch", chance)
     headers = {"Retry-After": "1"} if code == 429 else {}
     times = 1 if code == 401 else chance.randint(1, 3)
-    line.felt = 0
-    line.interceptions.append(Interception(FEED, times, answer=status(code, **headers)))
+    line.hits = 0
+    line.interceptions.append(Interception(FEED, times, answer=answer_status(code, **headers)))
     line.cut()
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
-def rewind(stage: Stage, chance: random.Random) -> Course:
+def rewind_source(stage: Stage, chance: random.Random) -> Course:
     yield {}
-    line = _line(stage, "couch", chance)
-    line.felt = 0
-    line.interceptions.append(Interception(FEED, 1, rewrite=rewound))
+    line = _choose_line(stage, "couch", chance)
+    line.hits = 0
+    line.interceptions.append(Interception(FEED, 1, rewrite=rewind_feed))
     line.cut()
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
-def recreated(stage: Stage, _: random.Random) -> Course:
+def recreate_database(stage: Stage, _: random.Random) -> Course:
     yield {}
     stage.writers["again"].recreate()
     yield None
@@ -159,16 +160,16 @@ def recreated(stage: Stage, _: random.Random) -> Course:
 # --- in the targets
 
 
-def bulk(how: Literal["413", "items busy", "some items busy"], stage: Stage, _: random.Random) -> Course:
+def fail_bulk(how: Literal["413", "items busy", "some items busy"], stage: Stage, _: random.Random) -> Course:
     yield {}
     line = stage.lines["elasticsearch"]
-    line.felt = 0
+    line.hits = 0
     shares = {"items busy": 1.0, "some items busy": 0.5}
-    answer = status(413) if how == "413" else busy_items(stage.elasticsearch.url, shares[how])
+    answer = answer_status(413) if how == "413" else answer_busy_items(stage.elasticsearch.url, shares[how])
     line.interceptions.append(Interception(BULK, 3, answer=answer))
     line.cut()
     yield None
-    yield line.felt > 0
+    yield line.hits > 0
 
 
 _TRIGGER = """
@@ -183,8 +184,8 @@ create or replace trigger chaos after insert or update on {table} for each state
 """
 
 
-def rollback(code: str, stage: Stage, chance: random.Random) -> Course:
-    """As PostgreSQL ends a transaction: deadlock_detected, serialization_failure."""
+def roll_back(code: str, stage: Stage, chance: random.Random) -> Course:
+    """Let transactions fail, as PostgreSQL does on a deadlock (40P01) or a serialization failure (40001)."""
     yield {}
     table = chance.choice(["everything", "alone"])
     with psycopg.connect(stage.dsn(), autocommit=True) as connection:
@@ -193,15 +194,15 @@ def rollback(code: str, stage: Stage, chance: random.Random) -> Course:
             connection.execute(_TRIGGER.format(times=3, code=code, table=table))
         yield None
         seen = connection.execute("select to_regclass('chaos_seen') is not null").fetchone()
-        felt = seen == (True,) and connection.execute("select is_called from chaos_seen").fetchone() == (
-            True,
-        )
+        took_effect = seen == (True,) and connection.execute(
+            "select is_called from chaos_seen"
+        ).fetchone() == (True,)
         with suppress(psycopg.errors.UndefinedTable, psycopg.errors.LockNotAvailable):
             connection.execute(f"drop trigger if exists chaos on {table}")
-        yield felt
+        yield took_effect
 
 
-def terminated(stage: Stage, _: random.Random) -> Course:
+def terminate_sessions(stage: Stage, _: random.Random) -> Course:
     yield {}
     with psycopg.connect(stage.dsn(), autocommit=True) as connection:
         found = connection.execute(
@@ -212,8 +213,8 @@ def terminated(stage: Stage, _: random.Random) -> Course:
     yield bool(found)
 
 
-def locked(stage: Stage, _: random.Random) -> Course:
-    """Somebody else holds SQLite's write lock for a while."""
+def lock_sqlite(stage: Stage, _: random.Random) -> Course:
+    """Hold SQLite's write lock for a while."""
     yield {}
     with closing(sqlite3.connect(stage.sqlite_path, isolation_level=None, check_same_thread=False)) as db:
         with suppress(sqlite3.OperationalError):
@@ -225,7 +226,7 @@ def locked(stage: Stage, _: random.Random) -> Course:
         yield held
 
 
-def killed(server: str, stage: Stage, _: random.Random) -> Course:
+def kill_server(server: str, stage: Stage, _: random.Random) -> Course:
     yield {}
     process: Server = getattr(stage, server)
     process.kill()
@@ -238,8 +239,8 @@ def killed(server: str, stage: Stage, _: random.Random) -> Course:
 # --- in the machine
 
 
-def disk(error: str, stage: Stage, chance: random.Random) -> Course:
-    """The state directory takes nothing for a while."""
+def fail_disk(error: str, stage: Stage, chance: random.Random) -> Course:
+    """Let writes to the state directory fail for a while."""
     place = chance.choice(["checkpoint-write", "checkpoint-rename", "checkpoint-fsync"])
     setting = f"{place}:{chance.randint(8, 16)}:{error}:{chance.randint(4, 40)}"
     yield {"PILLOWD_FAILPOINT": setting, "PILLOWD_TESTING": "1"}
@@ -248,8 +249,8 @@ def disk(error: str, stage: Stage, chance: random.Random) -> Course:
     yield f"failpoint {place}" in log[stage.log_from :]
 
 
-def full(stage: Stage, _: random.Random) -> Course:
-    """The small disk of the state directory is full, for real."""
+def fill_disk(stage: Stage, _: random.Random) -> Course:
+    """Fill the small disk that holds the state directory."""
     yield {}
     filler = stage.disk_path / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
@@ -261,9 +262,9 @@ def full(stage: Stage, _: random.Random) -> Course:
     yield "No space left" in log[stage.log_from :]
 
 
-def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
+def move_clock(offset: str, stage: Stage, _: random.Random) -> Course:
     file = stage.folder / "faketime"
-    environ = clock("+0", file)
+    environ = make_clock_environ("+0", file)
     yield environ
     if environ:
         file.write_text(offset)
@@ -271,8 +272,8 @@ def clock_jump(offset: str, stage: Stage, _: random.Random) -> Course:
     yield bool(environ)
 
 
-def _on(pair: str) -> list[Fault]:
-    kinds = {"reset": reset, "half-open": half_open, "slow": slow, "refused": refused}
+def _make_line_faults(pair: str) -> list[Fault]:
+    kinds = {"reset": reset_connections, "half-open": stall, "slow": slow_down, "refused": refuse_connections}
     return [
         Fault(
             f"{pair}: {name}",
@@ -283,50 +284,53 @@ def _on(pair: str) -> list[Fault]:
     ]
 
 
-def _on_disk(error: str) -> Fault:
-    return Fault(f"state: {error}", partial(disk, error), rereads=True, at_start=True)
+def _make_disk_fault(error: str) -> Fault:
+    return Fault(f"state: {error}", partial(fail_disk, error), rereads=True, at_start=True)
 
 
-def _of_clock(name: str, offset: str) -> Fault:
+def _make_clock_fault(name: str, offset: str) -> Fault:
     return Fault(
         f"clock: {name}",
-        partial(clock_jump, offset),
+        partial(move_clock, offset),
         at_start=True,
-        possible=lambda _: library() is not None,
+        is_possible=lambda _: find_faketime() is not None,
     )
 
 
 FAULTS = {
     fault.name: fault
     for fault in [
-        Fault("none", nothing),
-        *_on("couch"),
-        *_on("postgres"),
-        *_on("elasticsearch"),
+        Fault("none", do_nothing),
+        *_make_line_faults("couch"),
+        *_make_line_faults("postgres"),
+        *_make_line_faults("elasticsearch"),
         *(
-            Fault(f"{target}: cut mid-message", partial(halved, target), on_line=True)
+            Fault(f"{target}: cut mid-message", partial(cut_both_ways, target), on_line=True)
             for target in ("postgres", "elasticsearch")
         ),
-        Fault("couch: cut mid-line", partial(cut, "line"), at_start=True, on_line=True),
-        Fault("couch: cut mid-chunk", partial(cut, "chunk"), at_start=True, on_line=True),
-        *(Fault(f"couch: {code}", partial(answers, code), on_line=True) for code in (401, 429, 500, 503)),
-        Fault("couch: rewound feed", rewind, rereads=True, on_line=True),
-        Fault("couch: database recreated", recreated),
-        Fault("couch: killed", partial(killed, "couch"), rare=True),
+        Fault("couch: cut mid-line", partial(cut_response, "line"), at_start=True, on_line=True),
+        Fault("couch: cut mid-chunk", partial(cut_response, "chunk"), at_start=True, on_line=True),
         *(
-            Fault(f"elasticsearch: {how}", partial(bulk, how), on_line=True)
+            Fault(f"couch: {code}", partial(answer_with_status, code), on_line=True)
+            for code in (401, 429, 500, 503)
+        ),
+        Fault("couch: rewound feed", rewind_source, rereads=True, on_line=True),
+        Fault("couch: database recreated", recreate_database),
+        Fault("couch: killed", partial(kill_server, "couch"), rare=True),
+        *(
+            Fault(f"elasticsearch: {how}", partial(fail_bulk, how), on_line=True)
             for how in ("413", "items busy", "some items busy")
         ),
-        Fault("elasticsearch: killed", partial(killed, "elasticsearch"), rare=True),
-        Fault("postgres: deadlock", partial(rollback, "40P01")),
-        Fault("postgres: serialization failure", partial(rollback, "40001")),
-        Fault("postgres: session terminated", terminated),
-        Fault("postgres: killed", partial(killed, "postgres"), rare=True),
-        Fault("sqlite: locked", locked),
-        _on_disk("ENOSPC"),
-        _on_disk("EIO"),
-        Fault("state: disk full", full, rereads=True, possible=lambda stage: stage.small_disk),
-        _of_clock("an hour back", "-1h"),
-        _of_clock("a day forward", "+1d"),
+        Fault("elasticsearch: killed", partial(kill_server, "elasticsearch"), rare=True),
+        Fault("postgres: deadlock", partial(roll_back, "40P01")),
+        Fault("postgres: serialization failure", partial(roll_back, "40001")),
+        Fault("postgres: session terminated", terminate_sessions),
+        Fault("postgres: killed", partial(kill_server, "postgres"), rare=True),
+        Fault("sqlite: locked", lock_sqlite),
+        _make_disk_fault("ENOSPC"),
+        _make_disk_fault("EIO"),
+        Fault("state: disk full", fill_disk, rereads=True, is_possible=lambda stage: stage.small_disk),
+        _make_clock_fault("an hour back", "-1h"),
+        _make_clock_fault("a day forward", "+1d"),
     ]
 }

@@ -1,4 +1,4 @@
-"""A proxy that also understands requests: it can answer in the server's place, or change what is asked."""
+"""A proxy that understands requests: it can answer instead of the server, or change a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.acceptance.stores import VERSION
 from tests.servers.scripted import head, json_reply
 from tests.servers.tcp_proxy import CHUNK_BYTES, Direction, Passed, TcpProxy, _Broken
 
-#: A state of a document, named in a line of COPY and in one of a bulk request: its id, and its guard.
+#: A document's id and write version, in a line of COPY and in a line of a bulk request.
 _COPIED = re.compile(rb"([0-9a-f]{12}-\d+)\t\d+-[0-9a-f]{32}\t(\d+)\t")
 _BULKED = re.compile(rb'{"(?:index|delete)":{"_id":"([^"]+)","version":(\d+)')
 _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
@@ -27,13 +27,13 @@ State = tuple[str, int]
 
 @dataclass(slots=True)
 class Interception:
-    """What happens to the next requests of one kind.
+    """A change to the next requests of one kind.
 
     Attributes:
-        pattern: of the request's first line.
-        times: how many requests it happens to.
-        answer: gives what the client gets instead of the server's answer; nothing lets the request pass.
-        rewrite: gives what the server gets instead of the client's bytes.
+        pattern: matches the request's first line.
+        times: number of requests to change.
+        answer: returns the answer to send instead of the server's; empty bytes let the request pass.
+        rewrite: returns the bytes to send to the server instead of the client's.
     """
 
     pattern: re.Pattern[bytes]
@@ -43,20 +43,20 @@ class Interception:
 
 
 class Line(TcpProxy):
-    """The line between pillowd and one server.
+    """The connections between pillowd and one server.
 
     Attributes:
-        interceptions: what happens to requests.
-        felt: how often something happened.
+        interceptions: changes to requests.
+        hits: how often a fault took effect.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
         super().__init__(target)
         self.interceptions: list[Interception] = []
-        self.felt = 0
+        self.hits = 0
 
     def heal(self) -> None:
-        """Ends every fault."""
+        """End every fault."""
         self.interceptions.clear()
         self._faults.clear()
         self.bytes_per_second = None
@@ -67,11 +67,11 @@ class Line(TcpProxy):
         return len(self._faults)
 
     def is_used(self) -> bool:
-        """Whether anything is connected."""
+        """Return whether a connection is open."""
         return bool(self._open)
 
-    def written(self) -> set[State]:
-        """The states that were sent to a target."""
+    def find_written(self) -> set[State]:
+        """Return the states that were sent to a target."""
         return {
             (id.decode(), int(guard) & VERSION)
             for passed in self.connections
@@ -80,16 +80,16 @@ class Line(TcpProxy):
         }
 
     def forget(self) -> None:
-        """Forgets what passed, and connections that are over."""
+        """Forget the bytes that passed, and all but the last 50 connections."""
         self.connections = self.connections[-50:]
         super().forget()
 
     def _pass_on(self, data: bytes, sink: GeventSocket, passed: Passed, direction: Direction) -> None:
-        self.felt += self.bytes_per_second is not None or not self._flowing.is_set()
+        self.hits += self.bytes_per_second is not None or not self._flowing.is_set()
         super()._pass_on(data, sink, passed, direction)
 
     def _break(self, source: GeventSocket, sink: GeventSocket, passed: Passed) -> None:
-        self.felt += 1
+        self.hits += 1
         super()._break(source, sink, passed)
 
     def _pump(self, source: GeventSocket, sink: GeventSocket, passed: Passed, direction: str) -> None:
@@ -98,7 +98,7 @@ class Line(TcpProxy):
             return
         try:
             while data := source.recv(CHUNK_BYTES):
-                if data := self._intercepted(source, data):
+                if data := self._intercept(source, data):
                     self._pass_on(data, sink, passed, "to_server")
             sink.shutdown(1)
         except _Broken:
@@ -106,23 +106,23 @@ class Line(TcpProxy):
         except OSError:
             self._close(source, sink)
 
-    def _intercepted(self, client: GeventSocket, data: bytes) -> bytes:
-        """What the server gets of a request; nothing where the client was answered."""
+    def _intercept(self, client: GeventSocket, data: bytes) -> bytes:
+        """Return the bytes to send to the server; none if the client was answered here."""
         first = data.partition(b"\r\n")[0]
         for one in self.interceptions:
             if one.times and one.pattern.match(first):
                 one.times -= 1
-                self.felt += 1
+                self.hits += 1
                 if one.rewrite is not None:
                     return one.rewrite(data)
                 if one.answer is not None:
-                    data = self._whole(client, data)
+                    data = self._read_whole(client, data)
                     answer = one.answer(data)
                     client.sendall(answer)
                     return b"" if answer else data
         return data
 
-    def _whole(self, client: GeventSocket, data: bytes) -> bytes:
+    def _read_whole(self, client: GeventSocket, data: bytes) -> bytes:
         while b"\r\n\r\n" not in data:
             data += client.recv(CHUNK_BYTES)
         end = data.find(b"\r\n\r\n") + 4
@@ -136,28 +136,28 @@ FEED = re.compile(rb"(GET|POST) \S*/_changes\?(?!\S*limit=0&)\S* ")
 BULK = re.compile(rb"(POST|PUT) \S*/_bulk\S* ")
 
 
-def status(code: int, **headers: Any) -> Callable[[bytes], bytes]:
-    """Answers with a status, as CouchDB and Elasticsearch do."""
+def answer_status(code: int, **headers: Any) -> Callable[[bytes], bytes]:
+    """Return a function that answers with a status, as CouchDB and Elasticsearch do."""
 
     def answer(request: bytes) -> bytes:
-        if code == 413:  # of a single document it would be for good
+        if code == 413:  # for a single document, it would be a permanent error
             return head(413, length=0, **headers) if request.count(b'"version_type"') > 1 else b""
         return json_reply({"error": "chaos", "reason": "told to"}, code, **headers)
 
     return answer
 
 
-def rewound(data: bytes) -> bytes:
-    """A feed that begins anew."""
+def rewind_feed(data: bytes) -> bytes:
+    """Return a request that reads the feed from its start."""
     return re.sub(rb"since=[^& ]*", b"since=0", data, count=1)
 
 
-def busy_items(url: str, share: float) -> Callable[[bytes], bytes]:
-    """A bulk request of which only a share is done; the other items get 429.
+def answer_busy_items(url: str, share: float) -> Callable[[bytes], bytes]:
+    """Return a function that refuses a share of a bulk request's items with 429, and sends on the others.
 
     Args:
-        url: of the server that does the rest.
-        share: of the items that are refused.
+        url: the server's.
+        share: of the items to refuse, from 0 to 1.
     """
 
     def answer(request: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""Planted bugs: each is one that somebody shipped, and each must turn a run red.
+"""Planted bugs: somebody shipped each of them once, and each must make a run fail.
 
-`plant` changes the code of the process that calls it (`tests.chaos.shim`); `MUTANTS` says what shows it, and
-how.
+`plant` changes the code of the process that calls it (`tests.chaos.shim`). `MUTANTS` names the cycle that
+shows each bug, and what the oracle finds then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def checkpoint_before_ack() -> None:
-    """The checkpoint moves when a batch is taken, not when it is written."""
+    """Move the checkpoint when a batch is taken, instead of when it is written."""
     from pillows.delivery import batch_delivery
     from pillows.delivery.items import partition_items
     from pillows.progress.checkpointer import TailProgress
@@ -30,14 +30,14 @@ def checkpoint_before_ack() -> None:
 
 
 def no_directory_fsync() -> None:
-    """A rename is believed to be on the disk."""
+    """Do not sync directories, so that a power failure undoes renames."""
     from checkpoints.files.directory import Directory
 
     Directory.sync = lambda self: None
 
 
 def swallowed_item_error() -> None:
-    """A bulk request that was answered counts as written."""
+    """Count every item of an answered bulk request as written."""
     from pillows.delivery import fanout
     from pillows.models import WriteResult
 
@@ -55,7 +55,7 @@ def swallowed_item_error() -> None:
 
 
 def generation_as_version() -> None:
-    """The winner's generation is taken for the document's version."""
+    """Take the revision number of the winner for the document's leaf version."""
     from pillows.feed.parsing import changes_parser
     from pillows.models import revision_number
 
@@ -70,7 +70,7 @@ def generation_as_version() -> None:
 
 
 def page_cut_is_an_end() -> None:
-    """The last position of a page counts, though the page was not read to its end."""
+    """Take a page that was cut for a complete one."""
     from pillows.errors import RetryableError
     from pillows.feed.catch_up import CatchUp
     from pillows.models import ChangeBatch
@@ -90,7 +90,7 @@ def page_cut_is_an_end() -> None:
 
 
 def batch_dropped_on_stop() -> None:
-    """A stop empties the batcher, and what was in it counts as done."""
+    """Empty the batcher on a stop, and count its items as written."""
     from pillows.delivery.batcher import Batcher
 
     close = Batcher.close
@@ -103,7 +103,7 @@ def batch_dropped_on_stop() -> None:
 
 
 def failed_batch_later() -> None:
-    """A failed batch is put aside and retried after the ones behind it."""
+    """Retry a failed batch after later ones."""
     import gevent
 
     from pillows.delivery import fanout
@@ -129,7 +129,7 @@ def failed_batch_later() -> None:
 
 
 def recreated_ignored() -> None:
-    """A database of the same name is taken for the same database."""
+    """Take a recreated database for the former one."""
     from pillows.feed.base import DatabaseIdentity
 
     DatabaseIdentity.contradicts = lambda self, other: False
@@ -141,8 +141,8 @@ class Mutant:
 
     Attributes:
         plant: changes the code.
-        fault, end: of the cycle that shows it.
-        shows: what the oracle finds then: one of these at least.
+        fault, end: those of the cycle that shows it.
+        shows: the differences of which the oracle finds at least one.
     """
 
     plant: Callable[[], None]
@@ -151,7 +151,7 @@ class Mutant:
     shows: frozenset[str]
 
 
-#: Changes that no target was given: of new documents, changed ones, and deleted ones.
+#: The differences that a lost change leaves: of a new document, a changed one, a deleted one.
 LOST = frozenset({"missing", "stale", "resurrected"})
 
 MUTANTS = {
@@ -169,5 +169,5 @@ MUTANTS = {
 
 
 def plant(name: str) -> None:
-    """Changes the code of this process."""
+    """Change the code of this process."""
     MUTANTS[name].plant()

@@ -1,4 +1,4 @@
-"""Compares what a target holds with the truth."""
+"""Compare targets with the truth."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from tests.acceptance.stores import Rows
-from tests.chaos.truth import Truth, body
+from tests.chaos.truth import Truth, make_body
 
 KINDS = ("missing", "phantom", "resurrected", "stale", "corrupted")
-#: Nothing can be said of a target that can't be read.
+#: A target that can't be read.
 UNREADABLE = "unreadable"
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What is wrong, by kind, with the first few examples."""
+    """The differences found, by kind, with the first few examples."""
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Whether anything is wrong."""
+        """Return whether there is a difference."""
         return bool(self.counts)
 
     def add(self, kind: str, text: str) -> None:
@@ -34,14 +34,14 @@ class Verdict:
 
 
 def judge(truth: Truth, targets: dict[str, Rows]) -> Verdict:
-    """Everything that is wrong in any target.
+    """Return the differences between the targets and the truth.
 
     Args:
-        truth: what must be there.
-        targets: name -> what is there.
+        truth: the documents that the targets must hold.
+        targets: name -> the rows in it.
     """
     verdict = Verdict()
-    expected = truth.rows()
+    expected = truth.make_rows()
     for name, found in targets.items():
         for id in expected.keys() - found.keys():
             verdict.add("missing", f"{id} in {name}")
@@ -50,7 +50,7 @@ def judge(truth: Truth, targets: dict[str, Rows]) -> Verdict:
             verdict.add(kind, f"{id} in {name}: {found[id][:2]}")
         for id in expected.keys() & found.keys():
             if found[id] != expected[id]:
-                own = body(id, found[id].body.get("n", -1))
+                own = make_body(id, found[id].body.get("n", -1))
                 kind = "stale" if own == found[id].body else "corrupted"
                 text = f"{found[id][:2]} instead of {expected[id][:2]}"
                 verdict.add(kind, f"{id} in {name}: {text}")

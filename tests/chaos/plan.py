@@ -1,4 +1,4 @@
-"""What happens in which cycle, and how often everything must have happened in the end."""
+"""Draw the fault and the end of each cycle; say how often each must have taken effect in a full run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.chaos.faults import FAULTS, Fault
 _WRITES = [
     f"{when}-{target}" for target in ("postgres", "elasticsearch", "sqlite") for when in ("before", "after")
 ]
-#: How the daemon's runs end, and how often beside each other.
+#: How a run of the daemon ends -> how often, relative to the others.
 ENDS = {
     "kill": 5,
     "power": 3,
@@ -23,27 +23,28 @@ ENDS = {
     **{f"at {place}": 1 for place in (*PLACES, *_WRITES)},
 }
 
-#: From so many cycles on, everything must have been felt so often; what takes a server's restart less often.
+#: A full run has this many cycles or more. Each fault and end must have taken effect `LEAST` times in it;
+#: those that restart a server, `LEAST_RARE` times.
 FULL_CYCLES, LEAST, LEAST_RARE = 300, 5, 3
 
-#: What came to nothing counts so much, so that what never comes to anything is not drawn for ever.
+#: The weight of a draw that took no effect; above 0, so that a fault that never does is not drawn forever.
 IN_VAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """One run of the daemon: what happens to it, and how it ends."""
+    """One run of the daemon: the fault that strikes it, and how it ends."""
 
     fault: Fault
     end: str
 
 
-class Lots:
-    """Draws what has happened least up to now, by chance where several have.
+class BalancedDraw:
+    """Draws names at random, rarer ones first, so that each takes effect in proportion to its weight.
 
     Args:
-        weights: how often each is to happen, beside the others.
-        chance: draws.
+        weights: name -> how often, relative to the others.
+        chance: the random numbers.
     """
 
     def __init__(self, weights: Mapping[str, int], chance: random.Random) -> None:
@@ -57,33 +58,33 @@ class Lots:
 
         return min(self._done, key=share)
 
-    def happened(self, name: str, *, really: bool) -> None:
-        self._done[name] += 1.0 if really else IN_VAIN
+    def record(self, name: str, *, took_effect: bool) -> None:
+        self._done[name] += 1.0 if took_effect else IN_VAIN
 
 
 class Plan:
-    """Draws cycles, so that every fault is felt equally often, rare ones half as often; so with the ends.
+    """Draws cycles: each fault takes effect equally often, rare ones half as often, and each end by `ENDS`.
 
     Args:
-        chance: draws.
+        chance: the random numbers.
         faults: those that this machine can have.
     """
 
     def __init__(self, chance: random.Random, faults: Sequence[str] = tuple(FAULTS)) -> None:
         self.faults = faults
-        self._faults = Lots({name: 1 if FAULTS[name].rare else 2 for name in faults}, chance)
-        self._ends = Lots(ENDS, chance)
+        self._faults = BalancedDraw({name: 1 if FAULTS[name].rare else 2 for name in faults}, chance)
+        self._ends = BalancedDraw(ENDS, chance)
 
     def draw(self) -> Cycle:
         return Cycle(FAULTS[self._faults.draw()], self._ends.draw())
 
-    def happened(self, cycle: Cycle, *, felt: bool, hit: bool) -> None:
-        """What became of a cycle: whether its fault was felt, and its end came."""
-        self._faults.happened(cycle.fault.name, really=felt)
-        self._ends.happened(cycle.end, really=hit)
+    def record(self, cycle: Cycle, *, fault_hit: bool, end_hit: bool) -> None:
+        """Record whether the fault and the end of a cycle took effect."""
+        self._faults.record(cycle.fault.name, took_effect=fault_hit)
+        self._ends.record(cycle.end, took_effect=end_hit)
 
-    def lacking(self, hit: Counter[str]) -> list[str]:
-        """What was not felt as often as it must be in a run of `FULL_CYCLES` or more."""
+    def find_lacking(self, hit: Counter[str]) -> list[str]:
+        """Return the faults and ends that took effect less often than a full run requires."""
         least = {name: LEAST_RARE if FAULTS[name].rare else LEAST for name in self.faults}
         least |= dict.fromkeys(ENDS, LEAST)
         return [f"{name}: {hit[name]} of {count}" for name, count in least.items() if hit[name] < count]

@@ -1,4 +1,4 @@
-"""Counts what a run of the daemon wrote though an earlier one had written it."""
+"""Count the states of documents that a run of the daemon wrote again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ Written = Mapping[str, set[State]]
 
 
 class Replays:
-    """Judges each run by how the one before has ended.
+    """Compares the writes of each run with those of the earlier ones.
 
-    What had not been acknowledged when a target failed or the feed was taken back is rightly written
-    again, however much it is, and so is all that a refusing disk did not keep: then nothing is counted
-    until everything has been compared.
+    How many states may be written again depends on how the run before ended. After a rewound feed or a disk
+    that refused writes there is no bound, so nothing is counted until the next comparison of all targets.
 
     Args:
-        score: gets the counts, and what is too many.
+        score: receives the counts, and counts above the bound as troubles.
     """
 
     def __init__(self, score: Score) -> None:
@@ -30,12 +29,12 @@ class Replays:
         self._rereads = self._ended_clean = self._lost_power = False
 
     def count(self, found: Written, *, cycle: Cycle | None, stopped: bool) -> str:
-        """Counts what the run that has just ended wrote again; returns it in words.
+        """Count the states that the last run wrote again; return the count in words.
 
         Args:
-            found: what it wrote.
-            cycle: which it was; None for one that became equal, without a fault.
-            stopped: whether it was stopped, and said that all was well.
+            found: the states that it wrote.
+            cycle: its cycle; None for the run of a check, which has no fault.
+            stopped: whether it was stopped, and exited with 0.
         """
         again = {name: sorted(states & self._written.get(name, set())) for name, states in found.items()}
         for name, states in found.items():
@@ -54,7 +53,7 @@ class Replays:
         if self._ended_clean:
             self._after_stop(again)
             return
-        # Of PostgreSQL's lines nothing can be said: what was sent and not committed is sent again.
+        # PostgreSQL's lines do not count: rows that were sent but not committed are rightly sent again.
         count = len(again["elasticsearch"])
         self._score.replays.append(count)
         most = REPLAY_BOUND * (2 if self._lost_power else 1)

@@ -1,4 +1,4 @@
-"""What a run has seen."""
+"""Counts and times of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.oracle import Verdict
 
 _EVENT = re.compile(r'"event": ?"([^"]+)"')
 
-#: What must have been seen in a long run, or the faults did not do what they were for.
+#: Events that a long run must have logged; without one, the faults missed their purpose.
 SOMETIMES = (
     "retry",
     "dead_letter.added",
@@ -24,29 +24,29 @@ SOMETIMES = (
     "lap.include_docs",
 )
 
-#: What is promised of a run of 300 cycles (`plan.FULL_CYCLES`) or more.
+#: Required of a full run (`plan.FULL_CYCLES`).
 CHANGES_PER_CYCLE, STOP_SECONDS = 200, 10.0
 
 
 class ChaosError(AssertionError):
-    """Something was lost, or did not come back."""
+    """A document was lost, or the daemon did not recover."""
 
 
 @dataclass(slots=True)
 class Score:
-    """What a run has seen.
+    """Counts and times of a run.
 
     Attributes:
-        cycles: how many there were.
-        drawn, hit: how often each fault and end was drawn, and felt.
-        verdict: of the last comparison.
-        checks: how many comparisons there were.
-        replays: how many states were written again after each kill.
+        cycles: number of cycles.
+        drawn, hit: how often each fault and end was drawn, and took effect.
+        verdict: the last comparison.
+        checks: number of comparisons.
+        replays: number of states that were written again, after each kill.
         stop_replays: the same after each clean stop.
-        stop_seconds, recovery_seconds, probe_seconds: how long each took.
-        events: what the daemon has logged, by name, and what else should happen sometimes.
-        changes, documents: how many the source was given, and of how many documents.
-        troubles: what else is wrong.
+        stop_seconds, recovery_seconds, probe_seconds: duration of each.
+        events: name -> how often the daemon logged it, or the harness counted it.
+        changes, documents: number of changes in the source, and of its documents.
+        troubles: everything else that is wrong.
     """
 
     cycles: int = 0
@@ -64,17 +64,17 @@ class Score:
     documents: int = 0
     troubles: list[str] = field(default_factory=list)
 
-    def logged(self, log: str) -> None:
-        """Counts what a run of the daemon has logged."""
+    def count_events(self, log: str) -> None:
+        """Count the events in a log."""
         self.events.update(_EVENT.findall(log))
 
-    def seen(self) -> dict[str, int]:
-        """How often what should be seen sometimes was."""
+    def get_sometimes(self) -> dict[str, int]:
+        """Return how often each of `SOMETIMES` was seen."""
         return {name: self.events[name] for name in SOMETIMES} | {"written again": sum(self.replays)}
 
-    def lacking(self) -> list[str]:
-        """What of all that a long run must come to is not there."""
-        found = [f"{name}: never" for name, count in self.seen().items() if not count]
+    def find_lacking(self) -> list[str]:
+        """Return the requirements of a full run that this one missed."""
+        found = [f"{name}: never" for name, count in self.get_sometimes().items() if not count]
         if self.changes < CHANGES_PER_CYCLE * self.cycles:
             found.append(f"changes: {self.changes} in {self.cycles} cycles, {CHANGES_PER_CYCLE} each wanted")
         if (slowest := p99(self.stop_seconds)) >= STOP_SECONDS:
@@ -83,5 +83,5 @@ class Score:
 
 
 def p99(taken: Sequence[float]) -> float:
-    """The time that 99 of 100 keep."""
+    """Return the 99th percentile."""
     return sorted(taken)[int(len(taken) * 0.99)] if taken else 0.0

@@ -1,10 +1,12 @@
-"""The daemon that soon counts as far behind; with a planted bug (CHAOS_MUTANT), or on a disk that forgets
-(CHAOS_UNDO), or counting its greenlets (CHAOS_GREENLETS).
+"""Start the daemon with changes for a chaos run.
 
-A process that is killed leaves what it wrote to the kernel; a power failure takes away what was not
-synced. So that a kill can stand for both, the old file of each rename is kept until the directory is
-synced, and the old length of each file that is appended to until that is synced; `power_off` puts back
-what was not.
+It always counts as far behind after few changes. CHAOS_MUTANT plants a bug, CHAOS_UNDO records unsynced
+writes, CHAOS_GREENLETS counts greenlets.
+
+When a process is killed, the kernel keeps everything that it wrote; a power failure loses everything
+unsynced. To simulate one by a kill, the shim keeps the replaced file of each rename until the directory is
+synced, and the old length of each file that was appended to until the file is synced. `power_off` puts back
+what was not synced.
 """
 
 from __future__ import annotations
@@ -15,25 +17,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-#: What stands for a file that was not there before.
+#: Suffix of the record of a rename that replaced no file.
 _ABSENT = ".absent"
 
-#: Ends the name of what says how long a file was that was appended to.
+#: Suffix of the record of a file's length before it was appended to.
 _LENGTH = ".length"
 
-#: So many bytes are appended to a journal, or as many as it has, before it is written again: a megabyte
-#: would be reached in no cycle.
+#: Bytes that are appended to a journal before it is compacted. The product's megabyte is too much for a
+#: cycle.
 COMPACT_BYTES = 2000
 
 
-#: So many changes are a page of the stage's pillows; ten thousand behind are none of its daemons.
+#: Changes behind the head that count as far: a page of the stage's pillows. No cycle reaches the product's
+#: 10,000.
 FAR_BEHIND = LAP_ROWS = 100
 
 
 def alternate() -> None:
-    """Ways of reading documents that take turns after a hundred rows, and tell: "lap.bulk_get".
+    """Change the fetch mode after each hundred rows, and log `lap.bulk_get` or `lap.include_docs`.
 
-    Unchanged it takes ten thousand changes to be far behind, and about a minute to change the way.
+    The product changes it only when a tail is ten thousand changes behind, after about a minute.
     """
     from pillows.feed import catch_up, follow
     from pillows.feed.documents import fetch_mode
@@ -51,14 +54,14 @@ def alternate() -> None:
 
 
 def compact_often() -> None:
-    """Writes checkpoints' journals again as often as a run of weeks does."""
+    """Compact the journals of checkpoints as often in a cycle as otherwise in weeks."""
     from checkpoints.journal import journal
 
     journal.COMPACT_BYTES = COMPACT_BYTES
 
 
 def forget_renames(folder: Path) -> None:
-    """Keeps, in `folder`, what every unsynced rename has replaced."""
+    """Record in `folder` what is needed to undo each unsynced rename and append."""
     from checkpoints.files.directory import Directory
 
     rename, fsync, append = Directory._rename, Directory._fsync, Directory.append
@@ -94,7 +97,7 @@ def forget_renames(folder: Path) -> None:
 
 
 def power_off(folder: Path) -> int:
-    """Takes back every rename, and all that was appended, that was not synced. Returns how many."""
+    """Undo every rename and append that was not synced; return their number."""
     undone = 0
     for place in folder.glob("*"):
         home = Path((place / ".path").read_text())
@@ -111,7 +114,7 @@ def power_off(folder: Path) -> int:
 
 
 def count_greenlets(file: Path) -> None:
-    """Writes every other second into a file how many greenlets there are."""
+    """Write the number of greenlets into a file, every two seconds."""
     import gc
 
     import gevent

@@ -1,4 +1,4 @@
-"""One process under one fault after the other: does it grow?"""
+"""Run one process under one fault after another, and measure whether it grows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import psutil
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import Chaos
 
-#: How long a fault is in force, and how long there is none.
+#: Duration of a fault, and of the pause after it.
 FAULT_SECONDS, CALM_SECONDS = 2.0, 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large a process is."""
+    """The size of a process."""
 
     mib: float
     descriptors: float
@@ -33,45 +33,45 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Soaked:
-    """What came out: sizes early, once the process was warm, and late."""
+class SoakResult:
+    """The result of a soak: sizes early, once the process was warm, and late."""
 
     minutes: float
     early: Sizes
     late: Sizes
 
-    def figures(self) -> Iterator[tuple[str, float, float]]:
-        """Name of a size, early, late."""
+    def list_sizes(self) -> Iterator[tuple[str, float, float]]:
+        """Yield the name of each size, with its early and late value."""
         late = asdict(self.late)
         for name, early in asdict(self.early).items():
             yield "MiB" if name == "mib" else name, round(early, 1), round(late[name], 1)
 
 
-def soak(chaos: Chaos, seed: int, minutes: float) -> Soaked:
-    """Runs one process under dense faults.
+def soak(chaos: Chaos, seed: int, minutes: float) -> SoakResult:
+    """Run one process under dense faults.
 
     Raises:
-        ChaosError: something was lost, or did not come back.
+        ChaosError: a document was lost, or the daemon did not recover.
     """
     stage, chance = chaos.stage, random.Random(seed)
     stage.start({}, counting=True)
     for writer in stage.writers.values():
         writer.resume()
-    stage.ready()
+    stage.wait_until_ready()
     sizes = []
     end_at = time.monotonic() + minutes * 60
     while time.monotonic() < end_at:
         _strike(chaos, chance)
         for line in stage.lines.values():
             line.forget()
-        sizes.append(_size(chaos))
-    chaos.find_back()
+        sizes.append(_measure(chaos))
+    chaos.check_recovery()
     warm = sizes[len(sizes) // 5 :]
-    return Soaked(minutes, Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :]))
+    return SoakResult(minutes, Sizes.median(warm[: len(warm) // 3]), Sizes.median(warm[-len(warm) // 3 :]))
 
 
 def _strike(chaos: Chaos, chance: random.Random) -> None:
-    """One fault that strikes a process that runs already, and soon ends."""
+    """Let one fault strike the running process, and end it."""
     light = [
         fault for fault in map(FAULTS.__getitem__, chaos.plan.faults) if not (fault.at_start or fault.rare)
     ]
@@ -79,14 +79,14 @@ def _strike(chaos: Chaos, chance: random.Random) -> None:
     course = fault.course(chaos.stage, chance)
     next(course), next(course)
     gevent.sleep(FAULT_SECONDS)
-    felt = next(course) is True
+    took_effect = next(course) is True
     chaos.stage.heal()
     chaos.score.drawn[fault.name] += 1
-    chaos.score.hit[fault.name] += felt
+    chaos.score.hit[fault.name] += took_effect
     gevent.sleep(CALM_SECONDS)
 
 
-def _size(chaos: Chaos) -> Sizes:
+def _measure(chaos: Chaos) -> Sizes:
     process = psutil.Process(chaos.stage.daemon.child.pid)
     mib = process.memory_info().rss / 2**20
-    return Sizes(mib, process.num_fds(), process.num_threads(), chaos.stage.greenlets())
+    return Sizes(mib, process.num_fds(), process.num_threads(), chaos.stage.get_greenlet_count())

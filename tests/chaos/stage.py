@@ -1,4 +1,4 @@
-"""Servers, proxies between every pair, and the daemon between them."""
+"""The servers of a run, the daemon, and a proxy on every connection between them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tests.acceptance import stores
 from tests.acceptance.process import ROOT, Pillowd
 from tests.acceptance.stores import Rows
 from tests.acceptance.world import statuses
-from tests.chaos.disk import small_disk, take_away
+from tests.chaos.disk import mount_small_disk, unmount
 from tests.chaos.lines import Line, State
 from tests.chaos.truth import MAPPING
-from tests.chaos.writer import AT_ONCE, Writer, fresh
+from tests.chaos.writer import AT_ONCE, Writer, create_database
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
 from tests.servers.postgres import Postgres
 
-#: What bounds how much is written again after a kill.
+#: The settings that bound how much is written again after a kill.
 MAX_UNCHECKPOINTED, MAX_DOCS, PAGE, QUEUE_BYTES, INTERVAL = 50, 50, 100, 16_384, 100
-#: Acknowledged and not saved, up to a row with a position, and the batch in flight.
+#: Changes acknowledged but not saved, up to a row with a position, and the batch in flight.
 REPLAY_BOUND = MAX_UNCHECKPOINTED + INTERVAL + MAX_DOCS
 
-#: A stop takes no longer, but for the moment that giving up takes: ten seconds in all.
+#: Longest drain. Giving up takes a moment more: ten seconds in all.
 SHUTDOWN_SECONDS = 8
 
-#: A start takes a second or two, but on a machine where twenty other processes want to start.
+#: Longest start. It takes a second or two, but more while twenty other processes start.
 READY_SECONDS = 240.0
 
 _TRANSFORM = """
@@ -48,21 +48,21 @@ def rows(document):
 
 
 class Daemon(Pillowd):
-    """The real process, or the same with something done to it (`tests.chaos.shim`)."""
+    """The real process, or that process with the changes of `tests.chaos.shim`."""
 
     program: Sequence[str] = (sys.executable, str(ROOT / "pillowd.py"))
     shim = (sys.executable, "-m", "tests.chaos.shim")
 
 
 class Stage:
-    """Everything that a run needs; a context manager.
+    """The servers, proxies, writers and daemon of a run; a context manager.
 
     Args:
         folder: an empty folder.
-        seed: of what is written.
+        seed: of the writers.
         couch, postgres, elasticsearch: running servers, for this run alone.
-        documents: in the large database, at most.
-        mutant: a planted bug.
+        documents: most documents in the large database.
+        mutant: name of a planted bug.
         at_once, pause_seconds, purges: see `Writer`.
     """
 
@@ -84,7 +84,7 @@ class Stage:
         self.couch, self.postgres, self.elasticsearch = couch, postgres, elasticsearch
         self.mutant = mutant
         self.log_from = self.log_read = self._starts = 0
-        # One disk: what is renamed is kept by a link.
+        # On one disk, since the shim keeps replaced files by hard links.
         self.disk_path = folder / "disk"
         self.state_path, self.undo_path = self.disk_path / "state", self.disk_path / "undo"
         self.small_disk = False
@@ -98,7 +98,7 @@ class Stage:
         self.sqlite_path = folder / "target.sqlite"
         self.writers = {
             "all": Writer(
-                fresh(couch, "all"),
+                create_database(couch, "all"),
                 seed,
                 most=documents,
                 at_once=at_once,
@@ -106,7 +106,7 @@ class Stage:
                 purges=purges,
             ),
             "again": Writer(
-                fresh(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0, purges=purges
+                create_database(couch, "again"), seed + 1, most=60, batch=4, pause_seconds=1.0, purges=purges
             ),
         }
         self.index = f"chaos-{uuid.uuid4().hex[:8]}"
@@ -119,11 +119,11 @@ class Stage:
         for line in self.lines.values():
             self._stack.enter_context(line)
         self.disk_path.mkdir()
-        if small_disk(self.disk_path):
+        if mount_small_disk(self.disk_path):
             self.small_disk = True
-            self._stack.callback(take_away, self.disk_path)
+            self._stack.callback(unmount, self.disk_path)
         (self.folder / "chaosrows.py").write_text(_TRANSFORM)
-        self.daemon = self._stack.enter_context(self._built())
+        self.daemon = self._stack.enter_context(self._make_daemon())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,7 +132,7 @@ class Stage:
             writer.close()
 
     def dsn(self, line: str = "") -> str:
-        """Of the database, through a line if one is named."""
+        """Return the dsn of the database, through a line if one is named."""
         dsn = self.postgres.dsn_of(self._database)
         if not line:
             return dsn
@@ -141,14 +141,14 @@ class Stage:
     # --- the daemon
 
     def start(self, environ: Mapping[str, str], *, forgetful: bool = False, counting: bool = False) -> None:
-        """Starts the daemon; it may die before it is ready.
+        """Start the daemon; it may die before it is ready.
 
-        Every other time, and where something was done to it, it is the one of `tests.chaos.shim`.
+        Every other start, and each start with an option below, goes through `tests.chaos.shim`.
 
         Args:
-            environ: what is added to the environment.
-            forgetful: what is renamed is kept, for `power_off`.
-            counting: it counts its greenlets.
+            environ: variables to add to the environment.
+            forgetful: whether to record unsynced writes for `power_off`.
+            counting: whether to count greenlets.
         """
         more = {"PYTHONPATH": str(ROOT), "CHAOS_MUTANT": self.mutant}
         if forgetful:
@@ -160,8 +160,8 @@ class Stage:
         self.daemon.program = self.daemon.shim if shimmed else Daemon.program
         self.daemon.start(environ=more | dict(environ), ready=False)
 
-    def ready(self, *, seconds: float = READY_SECONDS) -> bool:
-        """Waits until the daemon is ready, or has died: before, SIGTERM ends it as it ends any process."""
+    def wait_until_ready(self, *, seconds: float = READY_SECONDS) -> bool:
+        """Wait until the daemon is ready or dead; return whether it is ready. Before, SIGTERM kills it."""
         before = time.monotonic()
         while time.monotonic() - before < seconds and self.daemon.child.poll() is None:
             if statuses(self.daemon):
@@ -174,38 +174,38 @@ class Stage:
         self.daemon.signal(signal.SIGKILL)
         self.daemon.child.wait()
 
-    def writes(self) -> bool:
-        """Whether the daemon has begun to write."""
+    def is_writing(self) -> bool:
+        """Return whether the daemon has begun to write."""
         return self.lines["elasticsearch"].count(b"/_bulk", "to_server") > 0
 
-    def greenlets(self) -> int:
-        """How many there are in a daemon that counts them."""
+    def get_greenlet_count(self) -> int:
+        """Return the number of greenlets of a daemon that counts them."""
         file = self.folder / "greenlets"
         return int(file.read_text() or 0) if file.exists() else 0
 
-    def states(self) -> list[str]:
+    def describe_states(self) -> list[str]:
         return [f"{name}: {one['state']} {one['reason']}" for name, one in statuses(self.daemon).items()]
 
-    def said(self) -> set[str]:
-        """The states that the pillows say they are in."""
+    def read_states(self) -> set[str]:
+        """Return the states that the pillows report."""
         return {one["state"] for one in statuses(self.daemon).values()}
 
-    # --- what is there
+    # --- targets
 
-    def targets(self) -> dict[str, dict[str, Rows]]:
-        """Database -> target -> what it holds."""
+    def read_targets(self) -> dict[str, dict[str, Rows]]:
+        """Return database -> target -> its rows."""
         return {
             "all": {
-                "postgres": self._table("everything"),
+                "postgres": self._read_table("everything"),
                 "elasticsearch": stores.elasticsearch(self.elasticsearch.url, self.index),
                 "sqlite": stores.sqlite(self.sqlite_path, "everything"),
-                "postgres alone": self._table("alone"),
+                "postgres alone": self._read_table("alone"),
             },
-            "again": {"postgres again": self._table("again")},
+            "again": {"postgres again": self._read_table("again")},
         }
 
-    def visible(self, ids: Mapping[str, str]) -> bool:
-        """Whether a document of each database is in every target of it.
+    def is_visible(self, ids: Mapping[str, str]) -> bool:
+        """Return whether one document of each database is in all of that database's targets.
 
         Args:
             ids: database -> the document's id.
@@ -223,14 +223,18 @@ class Stage:
         answer = requests.post(url, json={"query": {"ids": {"values": [ids["all"]]}}}, timeout=60)
         return bool(answer.json()["count"] == 1)
 
-    def _table(self, name: str) -> Rows:
+    def _read_table(self, name: str) -> Rows:
         rows = stores.postgres(self.dsn(), name)
-        return {id: row._replace(body=revealed(row.body)) for id, row in rows.items()}
+        return {id: row._replace(body=to_original(row.body)) for id, row in rows.items()}
 
-    def written(self) -> dict[str, set[State]]:
-        """Line -> the states that were sent to a target since this was last asked, but for those that are
-        rightly sent again: documents that were purged, and dead letters, which are tried again."""
-        found = {name: line.written() for name, line in self.lines.items() if not name.startswith("couch")}
+    def take_written(self) -> dict[str, set[State]]:
+        """Return line -> the states that were sent to a target since the last call.
+
+        Purged documents and dead letters are left out: both are rightly sent again.
+        """
+        found = {
+            name: line.find_written() for name, line in self.lines.items() if not name.startswith("couch")
+        }
         for line in self.lines.values():
             line.forget()
         truths = [writer.truth for writer in self.writers.values()]
@@ -242,13 +246,13 @@ class Stage:
         }
 
     def heal(self) -> None:
-        """Ends every fault on the lines."""
+        """End every fault on the lines."""
         for line in self.lines.values():
             line.heal()
 
     # --- configuration
 
-    def _built(self) -> Daemon:
+    def _make_daemon(self) -> Daemon:
         user, password = self.couch.auth or ("", "")
         auth = {"type": "session", "username": user, "password": password}
         couch = {"type": "couchdb", "auth": auth, "fetches": 1}
@@ -262,7 +266,7 @@ class Stage:
         }
         index = {"connection": "elasticsearch", "index": self.index, "mapping": MAPPING}
         pillows = {
-            "all": self._pillow(
+            "all": self._make_pillow(
                 "all",
                 {"connection": "couch"},
                 [
@@ -271,12 +275,12 @@ class Stage:
                     {"connection": "sqlite", "table": "everything"},
                 ],
             ),
-            "alone": self._pillow(
+            "alone": self._make_pillow(
                 "all",
                 {"connection": "couch-alone", "documents": "bulk_get"},
                 [{"connection": "postgres-alone", "table": "alone"}],
             ),
-            "again": self._pillow(
+            "again": self._make_pillow(
                 "again",
                 {"connection": "couch-alone", "on_recreated": "reload"},
                 [{"connection": "postgres-alone", "table": "again"}],
@@ -292,7 +296,9 @@ class Stage:
             self.folder, pillows=pillows, connections=connections, daemon=settings, sections=sections
         )
 
-    def _pillow(self, database: str, source: Mapping[str, Any], transport: Sequence[Any]) -> dict[str, Any]:
+    def _make_pillow(
+        self, database: str, source: Mapping[str, Any], transport: Sequence[Any]
+    ) -> dict[str, Any]:
         queue = {"page": PAGE, "queue": f"{QUEUE_BYTES // 1024}KiB"}
         name = self.writers[database].database.name
         return {
@@ -303,23 +309,23 @@ class Stage:
         }
 
 
-def revealed(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A document as it was before PostgreSQL stored it (the way back is that of `_postgres_rows`)."""
+def to_original(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a document as it was before PostgreSQL stored it; see `pillows.transports.postgres.encoder`."""
     if "nul" not in body:
         return body
     return {**body, "nul": body["nul"].replace("\x010", "\x00").replace("\x011", "\x01")}
 
 
-def library() -> Path | None:
-    """The library that moves a process's clock, of Debian's package `faketime`."""
+def find_faketime() -> Path | None:
+    """Return the library of Debian's package `faketime`, which moves a process's clock; None if absent."""
     return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))), None)
 
 
-def clock(offset: str, file: Path) -> dict[str, str]:
-    """The environment of a process whose clock a test moves."""
+def make_clock_environ(offset: str, file: Path) -> dict[str, str]:
+    """Return the environment of a process whose clock a test moves."""
     file.write_text(offset)
     return {
-        "LD_PRELOAD": str(library()),
+        "LD_PRELOAD": str(find_faketime()),
         "FAKETIME_TIMESTAMP_FILE": str(file),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",

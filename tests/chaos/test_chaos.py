@@ -1,4 +1,4 @@
-"""Nothing is lost, whatever is killed and whatever fails; and the harness would notice."""
+"""Test that no crash or fault loses a document, and that the harness would notice a loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.mutants import MUTANTS
-from tests.chaos.note import PAGE, put, soak_table
+from tests.chaos.note import PAGE, format_soak_table, write_between_marks
 from tests.chaos.plan import Cycle
 from tests.chaos.run import Chaos
 from tests.chaos.score import STOP_SECONDS, ChaosError, p99
@@ -40,13 +40,13 @@ REREADING_SECONDS = 300.0
 TRIES = 3
 
 
-# What a greenlet of the harness held when its server was killed is left to the collector.
+# When a server is killed, the garbage collector closes the sockets of the harness.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, Any]]:
-    """Of our own, to kill."""
+    """Servers for these tests alone, which may kill them."""
     with ExitStack() as stack:
         made = {
             "couch": CouchDB(admin="chaos:monkey"),
@@ -69,10 +69,10 @@ def staged(servers: dict[str, Any], tmp_path: Path) -> Iterator[Callable[..., St
         yield build
 
 
-#: How long a machine that is busy with other tests may take for what is promised within 60 and 10 seconds.
+#: 60 and 10 seconds are promised. A machine that is busy with other tests may take longer.
 PATIENT = {
     "recovery_seconds": size(ci=300.0, proof=60.0),
-    "patience_seconds": size(ci=120.0, proof=60.0),
+    "settled_seconds": size(ci=120.0, proof=60.0),
     "probe_seconds": size(ci=120.0, proof=10.0),
 }
 
@@ -89,39 +89,39 @@ def test_nothing_is_lost_phantom_stale_corrupted_or_resurrected(staged: Callable
     assert p99(score.stop_seconds) < size(ci=60, proof=STOP_SECONDS), "under faults too"
 
 
-#: The planted bugs: all at full size, otherwise the same two each time, of which one loses changes while a
-#: daemon is killed and the other while it stops in good order.
+#: The planted bugs: all at full size, otherwise always the same two. One loses changes when the daemon is
+#: killed, the other when it stops cleanly.
 PLANTED = list(MUTANTS) if proving() else ["checkpoint before ack", "batch dropped on stop"]
 
 #: A writer that never pauses for long: there is always something in the batcher. It purges nothing.
 HASTY = {"at_once": 100_000, "pause_seconds": 0.03, "purges": False}
 
-#: Each step of what shows a bug is waited for, however busy the machine is.
+#: Wait long for each step that shows a bug, since the machine may be busy.
 INSISTENT = {"pace_seconds": 1.5, "wait_seconds": 60.0}
 
-#: For so long pillows say that they are live (or have failed) while the same is wrong: soon said of a bug.
+#: Longest time with the same differences while the pillows are live or failed: short, since there is a bug.
 HASTY_PATIENCE_SECONDS = 5.0
 
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("mutant", PLANTED[: size(ci=1, proof=len(MUTANTS))])
 def test_without_a_planted_bug_the_same_is_green(staged: Callable[..., Stage], mutant: str) -> None:
-    """With the same writers, the same fault and the same end, and as often."""
+    """Run the same writers, fault and end, equally often."""
     chaos = Chaos(staged(**HASTY), seed=2, **INSISTENT, **PATIENT)
-    chaos.insist(Cycle(FAULTS[MUTANTS[mutant].fault], MUTANTS[mutant].end), size(ci=1, proof=TRIES))
+    chaos.repeat(Cycle(FAULTS[MUTANTS[mutant].fault], MUTANTS[mutant].end), size(ci=1, proof=TRIES))
     assert not chaos.score.verdict
 
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("mutant", PLANTED)
 def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> None:
-    """By what is in the targets, not by a daemon that ended, hangs or is late."""
+    """The targets must differ; a daemon that ended, hangs or is late does not count."""
     bug = MUTANTS[mutant]
-    limits = {**PATIENT, "patience_seconds": HASTY_PATIENCE_SECONDS}
+    limits = {**PATIENT, "settled_seconds": HASTY_PATIENCE_SECONDS}
     chaos = Chaos(staged(mutant=mutant, **HASTY), seed=2, **INSISTENT, **limits)
     began = time.monotonic()
     with pytest.raises(ChaosError) as red:
-        chaos.insist(Cycle(FAULTS[bug.fault], bug.end), TRIES)
+        chaos.repeat(Cycle(FAULTS[bug.fault], bug.end), TRIES)
     taken = time.monotonic() - began
 
     print(f"\n{mutant}: red after {taken:.0f} s: {str(red.value)[:300]}")
@@ -134,14 +134,14 @@ def test_a_planted_bug_is_noticed(staged: Callable[..., Stage], mutant: str) -> 
 def test_under_dense_faults_one_process_stays_as_small_as_it_was(staged: Callable[..., Stage]) -> None:
     minutes = float(os.environ.get("MINUTES") or 20)
     seed = secrets.randbelow(2**31)
-    # Never only trickles; and a feed that was taken back to its beginning may have all to read again.
+    # The writers never slow down; and after a rewound feed, all changes may be read again.
     stage = staged(documents=20_000, at_once=10**9)
-    chaos = Chaos(stage, seed, recovery_seconds=REREADING_SECONDS, patience_seconds=REREADING_SECONDS)
+    chaos = Chaos(stage, seed, recovery_seconds=REREADING_SECONDS, settled_seconds=REREADING_SECONDS)
     soaked = soak(chaos, seed, minutes)
-    text = soak_table(soaked, chaos.score, seed=seed)
+    text = format_soak_table(soaked, chaos.score, seed=seed)
     print(f"\n{text}")
     if minutes >= NOTED_MINUTES:
-        put(PAGE, text, mark="soak")
+        write_between_marks(PAGE, text, mark="soak")
     early, late = soaked.early, soaked.late
     assert late.mib <= early.mib * 1.1 + 5
     assert late.descriptors <= early.descriptors + 10

@@ -1,4 +1,4 @@
-"""What the harness itself relies on."""
+"""Test the parts of the chaos harness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.stores import Row
 from tests.chaos import note
-from tests.chaos.ends import says_short
+from tests.chaos.ends import shows_memory_error
 from tests.chaos.faults import FAULTS
 from tests.chaos.lines import Line, State
 from tests.chaos.oracle import judge
@@ -20,9 +20,9 @@ from tests.chaos.plan import ENDS, FULL_CYCLES, Cycle, Plan
 from tests.chaos.replays import Replays
 from tests.chaos.run import Chaos
 from tests.chaos.score import SOMETIMES, ChaosError, Score
-from tests.chaos.soak import Sizes, Soaked
-from tests.chaos.stage import REPLAY_BOUND, revealed
-from tests.chaos.truth import NUL, Document, Truth, body
+from tests.chaos.soak import Sizes, SoakResult
+from tests.chaos.stage import REPLAY_BOUND, to_original
+from tests.chaos.truth import NUL, Document, Truth, make_body
 from tests.chaos.writer import Writer
 from tests.servers.tcp_proxy import Passed
 
@@ -33,11 +33,11 @@ def test_everything_happens_often_enough_even_if_it_often_comes_to_nothing() -> 
         plan, hit = Plan(chance), Counter[str]()
         for _ in range(FULL_CYCLES):
             cycle = plan.draw()
-            felt, ended = chance.random() < 0.75, chance.random() < 0.75
-            plan.happened(cycle, felt=felt, hit=ended)
-            hit.update({cycle.fault.name: felt, cycle.end: ended})
+            struck, ended = chance.random() < 0.75, chance.random() < 0.75
+            plan.record(cycle, fault_hit=struck, end_hit=ended)
+            hit.update({cycle.fault.name: struck, cycle.end: ended})
 
-        assert plan.lacking(hit) == []
+        assert plan.find_lacking(hit) == []
 
 
 def test_the_same_seed_draws_the_same() -> None:
@@ -45,35 +45,35 @@ def test_the_same_seed_draws_the_same() -> None:
     for _ in range(99):
         cycle = one.draw()
         assert other.draw() == cycle
-        one.happened(cycle, felt=True, hit=True)
-        other.happened(cycle, felt=True, hit=True)
+        one.record(cycle, fault_hit=True, end_hit=True)
+        other.record(cycle, fault_hit=True, end_hit=True)
 
 
 def test_what_never_happened_is_named() -> None:
     plan = Plan(random.Random(1))
     hit = Counter(dict.fromkeys([*plan.faults, *ENDS], 9)) - Counter({"couch: killed": 7, "at drain": 9})
 
-    assert plan.lacking(hit) == ["couch: killed: 2 of 3", "at drain: 0 of 5"]
+    assert plan.find_lacking(hit) == ["couch: killed: 2 of 3", "at drain: 0 of 5"]
 
 
 def test_an_old_row_that_postgresql_keeps_in_disguise_is_stale_not_corrupted() -> None:
     truth = Truth()
     document = truth.documents["a"] = Document("a")
     truth.grow(document, None, NUL + 5)
-    old = truth.rows()["a"]
+    old = truth.make_rows()["a"]
     truth.grow(document, document.winner, NUL + 6)
-    stored = {**body("a", NUL + 5), "nul": "\x010\x011"}  # as `pillows.transports.postgres.encoder` does
+    stored = {**make_body("a", NUL + 5), "nul": "\x010\x011"}  # as `pillows.transports.postgres.encoder` does
 
-    verdict = judge(truth, {"postgres": {"a": Row(old.rev, old.version, revealed(stored))}})
+    verdict = judge(truth, {"postgres": {"a": Row(old.rev, old.version, to_original(stored))}})
 
     assert dict(verdict.counts) == {"stale": 1}
 
 
 def test_a_writer_nearly_always_finds_something_to_change() -> None:
-    """What is drawn and cannot be done is drawn again: a run's changes are those that were sent."""
+    """A change that is not possible is drawn again, so a run sends as many changes as it draws."""
     writer = Writer(cast("Any", SimpleNamespace(close=lambda: None)), 1, most=1_000)
     try:
-        assert sum(writer._change() is not None for _ in range(2_000)) >= 1_950
+        assert sum(writer._draw_possible() is not None for _ in range(2_000)) >= 1_950
     finally:
         writer.close()
 
@@ -87,10 +87,10 @@ def test_what_is_written_is_read_off_the_line() -> None:
     bulk += f'{{"delete":{{"_id":"0123456789ab-7","version":{epoch + 2},{external}}}}}\n'
     line.connections = [Passed(to_server=bytearray(text.encode())) for text in (copied, bulk)]
 
-    assert line.written() == {("0123456789ab-5", 9), ("0123456789ab-6", 4), ("0123456789ab-7", 2)}
+    assert line.find_written() == {("0123456789ab-5", 9), ("0123456789ab-6", 4), ("0123456789ab-7", 2)}
 
     line.forget()
-    assert line.written() == set()
+    assert line.find_written() == set()
 
 
 def wrote(*numbers: int) -> dict[str, set[State]]:
@@ -135,15 +135,15 @@ class Unmoved(Chaos):
         super().__init__(cast("Any", SimpleNamespace(small_disk=True)), 1, say=lambda _: None)
 
     def cycle(self, cycle: Cycle) -> None:
-        """Felt, whatever it is."""
+        """Record that fault and end took effect."""
         self.score.hit.update([cycle.fault.name, cycle.end])
-        self.plan.happened(cycle, felt=True, hit=True)
+        self.plan.record(cycle, fault_hit=True, end_hit=True)
 
     def check(self) -> None:
-        """Nothing is compared."""
+        """Compare nothing."""
 
-    def calm_stop(self) -> None:
-        """Nothing is stopped."""
+    def check_clean_stops(self) -> None:
+        """Stop nothing."""
 
 
 def test_a_run_that_is_out_of_time_ends() -> None:
@@ -152,7 +152,7 @@ def test_a_run_that_is_out_of_time_ends() -> None:
 
 
 def enough(cycles: int) -> Unmoved:
-    """A run that has come to all that it must, after so many cycles."""
+    """Return a run that meets all requirements after this many cycles."""
     run = Unmoved()
     run.score.events.update(SOMETIMES)
     run.score.replays = [1]
@@ -203,23 +203,23 @@ def test_a_short_run_need_not_come_to_so_much() -> None:
     ],
 )
 def test_memory_was_short_if_the_log_says_so(log: str, short: bool) -> None:
-    assert says_short(log) is short
+    assert shows_memory_error(log) is short
 
 
 def test_a_soak_is_written_beside_the_last_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     run = "<!-- run: begin -->\n1\n<!-- run: end -->\n"
     page.write_text(f"a\n{run}<!-- soak: begin -->\n<!-- soak: end -->\nz\n")
-    soaked = Soaked(20, Sizes(81.25, 40, 7, 90), Sizes(82.0, 41, 7, 91))
+    soaked = SoakResult(20, Sizes(81.25, 40, 7, 90), Sizes(82.0, 41, 7, 91))
     score = Score(drawn=Counter(a=3), hit=Counter(a=2), changes=12_345, documents=99)
 
-    text = note.soak_table(soaked, score, seed=7)
-    note.put(page, text, mark="soak")
+    text = note.format_soak_table(soaked, score, seed=7)
+    note.write_between_marks(page, text, mark="soak")
 
     for line in (
         "| soak | 20 min, seed 7 |",
         "| changes | 12,345 to 99 documents |",
-        "| faults | 2 felt of 3 |",
+        "| faults | 2 took effect of 3 |",
         "| MiB | 81.2 early, 82 late |",
         "| descriptors | 40 early, 41 late |",
         "| missing | 0 |",

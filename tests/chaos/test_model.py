@@ -38,7 +38,7 @@ KEY = TailKey("pillow", "couch/db")
 
 
 class Target:
-    """A transport that knows which changes it has."""
+    """A transport that records the changes written to it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -59,7 +59,7 @@ class Target:
 
 
 class Store:
-    """What is on disk."""
+    """A checkpoint store in memory that can be full."""
 
     def __init__(self) -> None:
         self.saved = Checkpoint(seq=Seq.of(0))
@@ -88,7 +88,7 @@ class Machine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        """A fresh process: it knows what is on disk, and nothing else."""
+        """Start a process, which knows only the saved checkpoint."""
         clock = FakeClock()
         stopped = Event()
         stopped.set()  # so a wait before another try ends the batch: it stays unacknowledged
@@ -106,11 +106,11 @@ class Machine(RuleBasedStateMachine):
         self.read = int(str(self.store.saved.seq))
         self.pending: list[tuple[PendingRange, Sequence[int]]] = []
 
-    # --- what happens
+    # --- events
 
     @rule(count=st.integers(0, 4), has_seq=st.booleans(), pieces=st.integers(1, 3))
     def arrives(self, count: int, has_seq: bool, pieces: int) -> None:
-        """Changes come, up to a position or without one; the pusher cuts them as it likes."""
+        """Receive changes, with or without a position at their end, in batches of any size."""
         numbers = list(range(self.read + 1, self.read + count + 1))
         self.read += count
         self.end = max(self.end, self.read)
@@ -128,7 +128,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.pending)
     @rule(data=st.data(), answers=st.lists(st.sampled_from(["all", "away", "half", "lost"]), max_size=2))
     def written(self, data: st.DataObject, answers: list[str]) -> None:
-        """Some batch, in whatever order, is written; or not, and waits."""
+        """Write any waiting batch; if a transport fails, it waits again."""
         at = data.draw(st.integers(0, len(self.pending) - 1))
         segment, numbers = self.pending[at]
         for target, answer in zip(self.targets, answers, strict=False):
@@ -159,7 +159,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def operator_edits(self, data: st.DataObject) -> None:
-        """A rewind, or a position further on: what that skips is the operator's decision."""
+        """Move the checkpoint back or forward; the operator answers for changes that are skipped."""
         position = data.draw(st.integers(0, self.end))
         saved = self.store.saved
         self.waived |= set(range(int(str(saved.seq)) + 1, position + 1))
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         except CheckpointMoved:
             self.start()
 
-    # --- what must hold
+    # --- invariants
 
     @invariant()
     def what_is_saved_is_written_everywhere(self) -> None:

@@ -1,4 +1,4 @@
-"""Every planted bug still finds the code that it changes."""
+"""Test that the code which each planted bug changes still exists."""
 
 from __future__ import annotations
 

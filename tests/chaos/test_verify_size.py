@@ -14,7 +14,15 @@ import pytest
 
 from pillows.models import leaf_version_of, write_version
 from tests.acceptance.process import PILLOWD, Pillowd
-from tests.chaos.holders import Held, Holder, InCouchdb, InElasticsearch, InPostgres, InSqlite, parts
+from tests.chaos.filled_targets import (
+    FilledCouchdb,
+    FilledElasticsearch,
+    FilledPostgres,
+    FilledSqlite,
+    FilledTarget,
+    StoredVersion,
+    cut_parts,
+)
 from tests.conftest import CouchServer
 from tests.servers.couch_client import CouchDatabase
 from tests.support.sizes import size
@@ -31,10 +39,10 @@ def id_of(number: int) -> str:
 
 
 class Planted:
-    """What one target has wrong; another target has others wrong.
+    """The planted differences of one target; each target has others.
 
     Args:
-        number: of the target.
+        number: the target's.
     """
 
     def __init__(self, number: int) -> None:
@@ -43,8 +51,8 @@ class Planted:
         self.older, self.newer = id_of(first + 10), id_of(first + 11)
         self.phantoms = [f"{FIRST[number]}-nobody", f"{FIRST[-1]}\n-nobody"]
 
-    def rows(self) -> Iterator[Held]:
-        """All that the target holds."""
+    def rows(self) -> Iterator[StoredVersion]:
+        """Yield the documents of the target."""
         missing = set(self.missing)
         for id in map(id_of, range(1, DOCUMENTS + 1)):
             if id not in missing:
@@ -53,7 +61,7 @@ class Planted:
             yield id, write_version(1, VERSION)
 
     def found(self) -> dict[str, set[str]]:
-        """What must be found, by kind."""
+        """Return kind -> ids of the differences that must be found."""
         stale = {self.older, self.newer}
         return {"missing": set(self.missing), "stale": stale, "phantom": set(self.phantoms)}
 
@@ -79,7 +87,7 @@ def pillowd(
     elasticsearch_url: str,
     es_prefix: str,
 ) -> Iterator[Pillowd]:
-    """A pillow into one target of each kind, which an empty source has let it make; at rest."""
+    """A pillow with one target of each kind, all created and empty, after it has stopped."""
     login = dict(zip(("username", "password"), couch_db.auth or (), strict=False))
     auth = {"auth": {"type": "basic", **login}} if login else {}
     connections: dict[str, Any] = {
@@ -105,12 +113,12 @@ def pillowd(
 
 
 def fill(database: CouchDatabase) -> None:
-    for numbers in parts(range(DOCUMENTS, 0, -1)):
+    for numbers in cut_parts(range(DOCUMENTS, 0, -1)):
         database.bulk(({"_id": id_of(number), "_rev": REV} for number in numbers), new_edits=False)
 
 
 def verify(daemon: Pillowd, folder: Path, *options: str) -> tuple[int, Any, dict[str, float]]:
-    """Exit code, facts, and what it took."""
+    """Run `pillowd verify`; return exit code, facts, and time and memory used."""
     printed, complaints = folder / "stdout", folder / "stderr"
     began = time.monotonic()
     with printed.open("wb") as stdout, complaints.open("wb") as stderr:
@@ -129,7 +137,7 @@ def verify(daemon: Pillowd, folder: Path, *options: str) -> tuple[int, Any, dict
 
 
 def _peak_mib(pid: int) -> float:
-    """The most that was ever resident: unlike `ru_maxrss` without what the parent had before `exec`."""
+    """Return the peak resident memory. Unlike `ru_maxrss`, it leaves out the parent's before `exec`."""
     try:
         found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except (FileNotFoundError, ProcessLookupError):  # it ends just now
@@ -154,11 +162,11 @@ def test_exactly_what_was_planted_among_a_million_is_found_and_repaired_in_150_m
     elasticsearch_url: str,
     es_prefix: str,
 ) -> None:
-    holders: Sequence[Holder] = [
-        InPostgres(postgres_dsn),
-        InSqlite(tmp_path / "target.sqlite"),
-        InElasticsearch(elasticsearch_url, f"{es_prefix}cases"),
-        InCouchdb(copy),
+    holders: Sequence[FilledTarget] = [
+        FilledPostgres(postgres_dsn),
+        FilledSqlite(tmp_path / "target.sqlite"),
+        FilledElasticsearch(elasticsearch_url, f"{es_prefix}cases"),
+        FilledCouchdb(copy),
     ]
     planted = {holder.name: Planted(number) for number, holder in enumerate(holders)}
     fill(couch_db)
@@ -180,7 +188,7 @@ def test_exactly_what_was_planted_among_a_million_is_found_and_repaired_in_150_m
     for holder in holders:
         wrong = planted[holder.name]
         right = dict.fromkeys([*wrong.missing, wrong.older, wrong.newer], VERSION)
-        stored = holder.guards(wrong.ids())
+        stored = holder.get_versions(wrong.ids())
         assert {id: leaf_version_of(each) for id, each in stored.items()} == right
         assert holder.count() == DOCUMENTS
     assert took["mib"] < MAX_MIB

@@ -1,4 +1,4 @@
-"""What a database holds, known without asking it: documents with all their leaves."""
+"""The documents of a database with all their leaves, known without asking it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from tests.acceptance.stores import Row, Rows
 
-#: Every so many writes one is refused by the transform, one by Elasticsearch alone (`MAPPING`), and one
-#: has what PostgreSQL can store in disguise only.
+#: One write in this many is refused by the transform (POISON), or by Elasticsearch alone (STRICT, see
+#: `MAPPING`), or has U+0000, which PostgreSQL stores only in an encoded form (NUL).
 POISON, STRICT, NUL = 97, 89, 83
 
-#: Elasticsearch refuses what is no number there.
+#: Makes Elasticsearch refuse a document whose `strict` is not a number.
 MAPPING = {"dynamic": False, "properties": {"strict": {"type": "long"}}}
 
 
-def body(id: str, n: int) -> dict[str, Any]:
-    """The one body that a document can have after write number `n`."""
+def make_body(id: str, n: int) -> dict[str, Any]:
+    """Return the body of a document after write number `n`."""
     digest = hashlib.sha256(f"{id}:{n}".encode()).hexdigest()
     found: dict[str, Any] = {"n": n, "text": digest * 4, "nested": {"list": [n, None, digest[:8]]}}
     if n % POISON == 13:
@@ -31,7 +31,7 @@ def body(id: str, n: int) -> dict[str, Any]:
 
 
 def is_bad(n: int) -> bool:
-    """Whether that write can't be stored everywhere."""
+    """Return whether some target cannot store write number `n`."""
     return n % POISON == 13 or n % STRICT == 7
 
 
@@ -44,7 +44,7 @@ class Leaf:
     deleted: bool = False
 
     @property
-    def generation(self) -> int:
+    def revision_number(self) -> int:
         return len(self.hashes)
 
     @property
@@ -53,7 +53,7 @@ class Leaf:
 
     @property
     def rank(self) -> tuple[bool, int, str]:
-        """CouchDB's choice of the winner."""
+        """The key by which CouchDB chooses the winner."""
         return (not self.deleted, len(self.hashes), self.hashes[0])
 
 
@@ -70,26 +70,26 @@ class Document:
 
     @property
     def version(self) -> int:
-        return sum(leaf.generation for leaf in self.leaves)
+        return sum(leaf.revision_number for leaf in self.leaves)
 
     def grow(self, parent: Leaf | None, n: int, *, deleted: bool = False) -> dict[str, Any]:
-        """Puts a revision on a leaf, or beside all of them; returns what is to be sent."""
+        """Add a revision to a leaf, or a new leaf (None); return the document to send."""
         hashes = [hashlib.md5(f"{self.id}:{n}".encode()).hexdigest(), *(parent.hashes if parent else [])]
         leaf = Leaf(hashes, n, deleted)
         self.leaves = [one for one in self.leaves if one is not parent] + [leaf]
-        fields = {"_deleted": True} if deleted else body(self.id, n)
-        revisions = {"start": leaf.generation, "ids": hashes}
+        fields = {"_deleted": True} if deleted else make_body(self.id, n)
+        revisions = {"start": leaf.revision_number, "ids": hashes}
         return {**fields, "_id": self.id, "_rev": leaf.rev, "_revisions": revisions}
 
 
 @dataclass(slots=True)
 class Truth:
-    """A database.
+    """All documents of a database.
 
     Attributes:
-        documents: every one that ever was, by id.
-        purged: ids that were purged; they may be there again.
-        bad: states that can't be stored everywhere, as id and version.
+        documents: id -> the document, deleted ones included.
+        purged: ids that were purged; they may have been created again.
+        bad: states that some target cannot store, as id and leaf version.
         n: number of the last write.
     """
 
@@ -107,13 +107,13 @@ class Truth:
             self.bad.add((document.id, document.version))
         return change
 
-    def next(self) -> int:
+    def next_number(self) -> int:
         self.n += 1
         return self.n
 
-    def live(self) -> Iterator[Document]:
+    def list_live(self) -> Iterator[Document]:
         return (document for document in self.documents.values() if not document.winner.deleted)
 
-    def rows(self) -> Rows:
-        """What every target must hold."""
-        return {d.id: Row(d.winner.rev, d.version, body(d.id, d.winner.n)) for d in self.live()}
+    def make_rows(self) -> Rows:
+        """Return the rows that every target must hold."""
+        return {d.id: Row(d.winner.rev, d.version, make_body(d.id, d.winner.n)) for d in self.list_live()}

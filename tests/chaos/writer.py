@@ -1,4 +1,4 @@
-"""Writes to a database and to its truth, all the time, whatever happens to the server."""
+"""Write to a database and to its truth all the time, even while the server fails."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from gevent.event import Event
 from tests.chaos.truth import Document, Truth, is_bad
 from tests.servers.couch_client import CouchDatabase
 
-#: A writer's changes before it trickles, and its pause then.
+#: Changes that a writer sends at full speed, and its pause between single changes after that.
 AT_ONCE, TRICKLE_SECONDS = 400, 0.5
 
-#: A server that was killed is back long before, however busy the machine is.
+#: Longest wait for a killed server. It is back much sooner, even on a busy machine.
 AWAY_SECONDS = 240.0
 
-#: So often a change is drawn: a deleted document cannot be deleted.
+#: Attempts to draw a possible change: a deleted document, for example, cannot be deleted.
 DRAWS = 10
 
 KINDS = {"create": 12, "update": 40, "delete": 9, "revive": 6, "conflict": 6, "resolve": 4}
 
 
 class Writer:
-    """One database's writer.
+    """Writes to one database.
 
     Args:
-        database: it is there.
-        seed: of what is written.
-        most: documents at most.
-        batch: changes in one request, at most.
-        pause_seconds: between two requests, at most.
-        at_once: after so many changes it only trickles, until it is resumed: a slow machine is not to fall
-            behind.
-        purges: documents are purged, too; pillowd takes seconds to believe that one went back.
+        database: an existing one.
+        seed: of the changes.
+        most: most documents.
+        batch: most changes in one request.
+        pause_seconds: longest pause between two requests.
+        at_once: changes to send at full speed after each `resume`. Later ones are slow, so that a slow
+            machine does not fall behind.
+        purges: whether to purge documents too; pillowd takes seconds to confirm a purge.
 
     Attributes:
-        truth: what the database holds once no request is on its way.
-        counts: how often each kind of change was made.
-        sent: how many changes the database was given.
+        truth: the documents of the database once no request is in flight.
+        counts: kind of change -> how many were drawn.
+        sent: number of changes sent.
     """
 
     def __init__(
@@ -69,36 +69,36 @@ class Writer:
         self._purges = self._may_purge = purges
         self._ids: list[str] = []
         self._at_once = self._left = at_once
-        self._going = Event()
+        self._may_write = Event()
         self._idle = Event()
         self._idle.set()
         self._greenlet = gevent.spawn(self._run)
 
     def resume(self, *, purges: bool = True) -> None:
-        """Writes (again).
+        """Start or continue to write.
 
         Args:
-            purges: whether it may purge, if it ever does.
+            purges: whether to purge; without effect if the writer never purges.
 
         Raises:
-            What has ended the writing.
+            Exception: the error that ended the writer.
         """
-        self._look()
+        self._check_running()
         self._left = self._at_once
         self._may_purge = self._purges and purges
-        self._going.set()
+        self._may_write.set()
 
     def pause(self) -> None:
-        """Returns once nothing is on its way.
+        """Stop writing; return once no request is in flight.
 
         Raises:
-            What has ended the writing.
+            Exception: the error that ended the writer.
         """
-        self._going.clear()
+        self._may_write.clear()
         while not self._idle.wait(1.0):
-            self._look()
+            self._check_running()
 
-    def _look(self) -> None:
+    def _check_running(self) -> None:
         if self._greenlet.ready():
             raise self._greenlet.exception or AssertionError("the writer has ended")
 
@@ -107,18 +107,18 @@ class Writer:
         self.database.close()
 
     def heal(self) -> None:
-        """Gives every document that can't be stored everywhere a body that can."""
-        bad = [document for document in self.truth.live() if is_bad(document.winner.n)]
-        self._send([self.truth.grow(document, document.winner, self._good()) for document in bad])
+        """Replace the body of each document that some target cannot store."""
+        bad = [document for document in self.truth.list_live() if is_bad(document.winner.n)]
+        self._send([self.truth.grow(document, document.winner, self._next_good()) for document in bad])
 
     def write_one(self) -> str:
-        """Creates one document, at once; returns its id."""
+        """Create one document; return its id."""
         document = self._create()
-        self._send([self.truth.grow(document, None, self._good())])
+        self._send([self.truth.grow(document, None, self._next_good())])
         return document.id
 
     def recreate(self) -> None:
-        """Deletes the database, creates another one under its name, and writes other documents."""
+        """Replace the database by a new one of the same name, with other documents."""
         self.pause()
         self._try(self.database.drop if self._try_exists() else lambda: None)
         self._try(self.database.create)
@@ -126,13 +126,13 @@ class Writer:
         self.truth.bad.clear()
         self._ids.clear()
         self.counts["recreate"] += 1
-        self._send([self.truth.grow(self._create(), None, self._good()) for _ in range(10)])
+        self._send([self.truth.grow(self._create(), None, self._next_good()) for _ in range(10)])
         self.resume()
 
     def _run(self) -> None:
         while True:
-            self._going.wait()
-            if not self._going.is_set():  # paused before it was our turn
+            self._may_write.wait()
+            if not self._may_write.is_set():  # paused before it was our turn
                 continue
             self._idle.clear()
             if self._may_purge and self._random.random() < 0.05 and self.truth.documents:
@@ -140,37 +140,37 @@ class Writer:
             else:
                 count = self._random.randint(1, self._batch if self._left > 0 else 1)
                 self._left -= count
-                self._send([change for _ in range(count) if (change := self._change())])
+                self._send([change for _ in range(count) if (change := self._draw_possible())])
             self._idle.set()
             pause_seconds = (
                 self._pause_seconds if self._left > 0 else max(TRICKLE_SECONDS, self._pause_seconds)
             )
             gevent.sleep(self._random.random() * pause_seconds)
 
-    def _change(self) -> dict[str, Any] | None:
-        """A change; nothing in the rare case that what was drawn again and again cannot be done."""
+    def _draw_possible(self) -> dict[str, Any] | None:
+        """Return a random change; None if `DRAWS` attempts found no possible one."""
         for _ in range(DRAWS):
-            if (change := self._drawn()) is not None:
+            if (change := self._draw()) is not None:
                 return change
         return None
 
-    def _drawn(self) -> dict[str, Any] | None:
-        """A change of a kind and a document that were drawn; nothing if they do not go together."""
+    def _draw(self) -> dict[str, Any] | None:
+        """Draw a kind of change and a document; return the change, or None if it is not possible."""
         kind = self._random.choices(list(KINDS), list(KINDS.values()))[0]
         if kind == "create" or not self._ids:
             if len(self._ids) >= self._most:
                 return None
             self.counts["create"] += 1
-            return self.truth.grow(self._create(), None, self.truth.next())
+            return self.truth.grow(self._create(), None, self.truth.next_number())
         # Some documents change all the time, as in life.
         at = int(len(self._ids) * self._random.random() ** 2)
         document = self.truth.documents[self._ids[at]]
-        change = self._changed(document, kind)
+        change = self._make_change(document, kind)
         self.counts[kind] += change is not None
         return change
 
-    def _changed(self, document: Document, kind: str) -> dict[str, Any] | None:
-        winner, n = document.winner, self.truth.next()
+    def _make_change(self, document: Document, kind: str) -> dict[str, Any] | None:
+        winner, n = document.winner, self.truth.next_number()
         if kind == "update" and not winner.deleted:
             return self.truth.grow(document, winner, n)
         if kind == "delete" and not winner.deleted:
@@ -190,19 +190,19 @@ class Writer:
         self._ids.append(id)
         return document
 
-    def _good(self) -> int:
-        while is_bad(n := self.truth.next()):
+    def _next_good(self) -> int:
+        while is_bad(n := self.truth.next_number()):
             pass
         return n
 
     def _purge(self) -> None:
-        """Purges a document and creates it anew, at generation 1."""
+        """Purge a document and create it again, with revision number 1."""
         document = self.truth.documents[self._random.choice(self._ids)]
         body = {document.id: [leaf.rev for leaf in document.leaves]}
         self._try(lambda: self.database.request("POST", "/_purge", json=body, timeout=10))
         self.truth.purged.add(document.id)
         document.leaves = []
-        self._send([self.truth.grow(document, None, self._good())])
+        self._send([self.truth.grow(document, None, self._next_good())])
         self.counts["purge"] += 1
 
     def _send(self, changes: list[dict[str, Any]]) -> None:
@@ -216,7 +216,7 @@ class Writer:
         return bool(self._try(lambda: self.database.session.get(self.database.url, timeout=10)).ok)
 
     def _try(self, attempt: Callable[[], Any]) -> Any:
-        """Tries until it is done: the server may be being killed.
+        """Retry until the server answers: it may just be restarting.
 
         Raises:
             TimeoutError: the server did not come back.
@@ -227,15 +227,15 @@ class Writer:
                 return attempt()
             except requests.HTTPError as error:
                 if error.response.status_code in (404, 412):
-                    return None  # an earlier try had arrived
+                    return None  # an earlier attempt succeeded
                 if error.response.status_code < 500:
                     raise
-                gevent.sleep(0.2)  # it is being killed, or the database is
+                gevent.sleep(0.2)  # the server is ending, or the database is being deleted
             except requests.RequestException:
-                gevent.sleep(0.2)  # the server is being killed
+                gevent.sleep(0.2)  # the server is down
         raise TimeoutError(f"{self.database.url} has been away for {AWAY_SECONDS:g} s")
 
 
-def fresh(server: Any, kind: str) -> CouchDatabase:
-    """A new database of a server."""
+def create_database(server: Any, kind: str) -> CouchDatabase:
+    """Create a database with a new name."""
     return CouchDatabase(server.url, f"{kind}-{uuid.uuid4().hex[:8]}", auth=server.auth).create()
