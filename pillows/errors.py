@@ -1,4 +1,4 @@
-"""What can go wrong in a pillow, ordered by what the caller must do about it.
+"""The errors of a pillow, ordered by what the caller must do.
 
 PillowError
 ├── RetryableError    the same request may succeed later: back off and try again
@@ -91,7 +91,7 @@ class RecreatedError(SourceChangedError):
 
 
 class PurgesMissedError(SourceChangedError):
-    """Purges were missed, and a target can't tell what it holds: only a new pass removes it."""
+    """Purges were missed, and a target cannot list its documents: only a new pass removes the purged ones."""
 
 
 class SourceMissingError(FatalError):

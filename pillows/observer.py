@@ -101,7 +101,7 @@ class Observer:
         """Note a rare event of interest: a start, a completed pass."""
 
     def removed(self, tail: TailKey) -> None:
-        """Note that a tail has ended for good: the configuration has none of this name any more."""
+        """Note that a tail has ended for good: it is no longer configured."""
 
 
 class CompositeObserver(Observer):
@@ -119,7 +119,7 @@ class CompositeObserver(Observer):
 
 
 def _implements(observer: Observer, hook: str) -> bool:
-    """Return whether an observer has a hook of its own: in its class, or, if it is composite, in itself."""
+    """Return whether an observer implements a hook; a composite one does if one of its parts does."""
     return hook in vars(observer) or getattr(type(observer), hook) is not getattr(Observer, hook)
 
 

@@ -109,7 +109,7 @@ class Pipeline:
         trigger: extracts documents.
         pusher: receives the outcome of each change.
         watermark: notes the changes that have arrived.
-        observer: receives what was done.
+        observer: receives the events of the pillow.
         tail: the tail's key.
         clock: for the arrival times of changes.
         with_text: as `ErrorOptions.exception_text`.
@@ -191,7 +191,7 @@ class Pipeline:
 
         Args:
             change: the change.
-            stages: what it goes through; the pillow's own unless given.
+            stages: the stages to apply; the pillow's unless given.
 
         Raises:
             FatalError: the tail can't go on.
@@ -210,7 +210,7 @@ class Pipeline:
             document = stages.trigger(change)
             if document.leaf_version > MAX_LEAF_VERSION:  # it may be newer
                 _reject(document.leaf_version)
-            if document.deleted:  # since the feed told of it
+            if document.deleted:  # after the feed reported the change
                 return None if pillow.keep_deleted else without_rows(document)
             if self._chunked:
                 return document

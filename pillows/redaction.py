@@ -55,7 +55,8 @@ def _read_own_text() -> str:
 def is_maskable(secret: str) -> bool:
     """Return whether a secret can be masked by its value in a message of ours.
 
-    Not one that is short, or that is part of our own words: it would spoil them, and the gap would tell it.
+    A short secret, or one that is part of our own words, is not removed: the text would become unreadable,
+    and the gap would reveal the secret.
     """
     return len(secret) >= _MIN_CHARACTERS and secret not in _read_own_text()
 
@@ -87,7 +88,7 @@ class Redactor:
         self._add(secret.get_secret_value() for _, secret in find_secrets(settings))
 
     def redact(self, text: str) -> str:
-        """Return `text` without what is known to be, or looks like, a secret."""
+        """Return `text` without known secrets, and without parts that look like one."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         for form, replacement in _FORMS:
@@ -116,7 +117,7 @@ class Redactor:
 
 
 def find_stray_password(url: str) -> str:
-    """Return what is wrong with a URL whose password may hold `/`, `?` or `#`; empty if nothing is.
+    """Return why a URL is refused whose password may contain `/`, `?` or `#`; empty if it is not refused.
 
     Such a URL is cut in the wrong place: its host is then a piece of the password. Nothing of it is quoted.
     """

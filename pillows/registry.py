@@ -55,7 +55,7 @@ def register(kind: str, name: str) -> Callable[[_Named], _Named]:
 
 
 def take_out(is_taken: Callable[[str], bool]) -> dict[tuple[str, str], Any]:
-    """Forget what was registered by some modules.
+    """Forget the registrations of some modules.
 
     Args:
         is_taken: decides by the name of a module.
@@ -101,7 +101,7 @@ def transport(type: str) -> type[Transport]:
     """Return the transport class of a connection's `type`.
 
     Raises:
-        ConfigError: there is no such type, or what has that name is not a valid transport.
+        ConfigError: there is no such type, or its class is not a valid transport.
     """
     found = _registered.get(("transport", type)) or _from_file(type) or registered("transport", type)
     if found is None:
@@ -109,7 +109,7 @@ def transport(type: str) -> type[Transport]:
             f"There is no transport of type {type!r}.", remedy=suggest(type, transport_types(), "types")
         )
     if not (inspect.isclass(found) and issubclass(found, Transport)):
-        raise ConfigError(f"{_place(found)} is named as transport {type!r} but is no Transport class.")
+        raise ConfigError(f"{_place(found)} is named as transport {type!r} but is not a Transport class.")
     if not issubclass(found.Output, OutputOptions):
         raise ConfigError(f"{_place(found)}.Output does not inherit from OutputOptions.")
     return found

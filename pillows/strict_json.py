@@ -91,7 +91,7 @@ def run_deeply(work: Callable[[], T], *, frames: int = 1) -> T:
 
 
 def _find_fault(value: Any) -> tuple[list[Any], str] | None:
-    """Return the path of a part that JSON cannot hold, the last step first, and what it is."""
+    """Return the path of a part that JSON cannot hold, the last step first, and a description of the part."""
     if isinstance(value, str | int | msgspec.Raw) or value is None:
         return None
     if isinstance(value, float | Decimal):

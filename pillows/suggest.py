@@ -10,7 +10,7 @@ def find_similar(wrong: str, known: Iterable[str], *, cutoff: float = 0.6) -> st
     """Return the known name that is most like a wrong one; None if none is similar.
 
     Args:
-        wrong: what was written; upper and lower case count as the same.
+        wrong: the unknown name; case is ignored.
         known: what could have been written.
         cutoff: the least similarity, from 0 to 1 (difflib's ratio).
     """
@@ -23,9 +23,9 @@ def suggest(wrong: str, known: Sequence[str], what: str) -> str:
     """Return the remedy for an unknown name: a similar one, and the list of all.
 
     Args:
-        wrong: what was written.
+        wrong: the unknown name.
         known: what could have been written.
-        what: the plural of what is named, such as `keys here`.
+        what: a plural for the known names, such as `keys here`.
     """
     if not known:
         return f"there are no {what}"

@@ -1,6 +1,6 @@
 """Errors of a user's code: kept from ending more than they may, and described without a value of it.
 
-A filter, a transform or a transport of one's own may raise anything: `sys.exit()` raises SystemExit, a
+A user's filter, transform or transport may raise anything: `sys.exit()` raises SystemExit, a
 cancelled task CancelledError, a library GreenletExit. None of these is an `Exception`, and gevent ends
 the whole process when SystemExit or KeyboardInterrupt leaves a greenlet (`Hub.SYSTEM_ERROR`).
 """
@@ -27,7 +27,7 @@ _RAISE = {opcode.opmap["RAISE_VARARGS"], opcode.opmap["RERAISE"]}
 
 
 class UserCodeExit(PillowError):
-    """Code of the user's raised what is not an `Exception`; the cause has it."""
+    """User code raised something that is not an `Exception`; it is the cause."""
 
 
 def confine(error: BaseException) -> Exception:
@@ -49,7 +49,7 @@ def describe_error(error: BaseException, *, with_text: bool = False) -> str:
     """Return an error's type and the line that raised it; of our own errors the text as well.
 
     Args:
-        error: what was raised.
+        error: the error raised.
         with_text: whether to add the text of any error, which may quote a document.
     """
     if isinstance(error, UserCodeExit) and error.__cause__ is not None:

@@ -1,6 +1,6 @@
 """Makes values of the types that a target's columns want, or says clearly why one cannot be.
 
-null stays null. What cannot be converted without losing anything is refused: `12.5` is no integer and
+null stays null. What cannot be converted without losing anything is refused: `12.5` is not an integer and
 `maybe` no boolean; such a document becomes a dead letter that names the field and the type, never the
 value. Only a fraction in a text becomes the nearest double, which is what JSON has, too.
 """
@@ -39,7 +39,7 @@ def convert(name: str, type: str, value: Any) -> Any:
         return CONVERSIONS[type](value)
     except (ValueError, TypeError, OverflowError, OSError, msgspec.MsgspecError) as error:
         kind = JSON_KINDS.get(value.__class__, value.__class__.__name__)
-        raise PermanentError(f"The field {name!r} has a {kind} that is no {type}.") from error
+        raise PermanentError(f"The field {name!r} has a {kind} that is not a valid {type}.") from error
 
 
 def integer(value: Any) -> int:
@@ -130,7 +130,7 @@ CONVERSIONS: Final[Mapping[str, Conversion]] = {
     "json": json,
 }
 
-#: What JSON calls what Python has.
+#: Python type -> name of the JSON type.
 JSON_KINDS: Final[Mapping[type, str]] = {
     bool: "boolean",
     int: "number",

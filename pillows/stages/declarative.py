@@ -21,7 +21,7 @@ from pillows.errors import PermanentError
 from pillows.stages.conversions import CONVERSIONS, convert
 from pillows.stages.document_paths import Getter, copy_with, getter, set_path, split
 
-#: Changes a row of its own; gets the document too.
+#: Changes a row in place; gets the document too.
 RowOp = Callable[[dict[str, Any], Mapping[str, Any]], None]
 
 _MISSING = object()  # as opposed to null
@@ -48,17 +48,17 @@ class DeclarativeStep:
 
     Args:
         pick: names or dotted paths to keep; all unless given.
-        drop: names or dotted paths to leave out; a list on the way means each of its elements.
-        redact: name or dotted path -> what stands there instead of the value; lists as in `drop`.
-        rename: name or dotted path -> new name, all at once; a mapping that this empties goes too, and so
-            does a field of the document that has the new name already.
+        drop: names or dotted paths to leave out. In a list on the path, each element is meant.
+        redact: name or dotted path -> the value to put there instead; lists as in `drop`.
+        rename: name or dotted path -> new name, all at once. A mapping that becomes empty is removed, and so
+            is a field that has the new name already.
         set: name -> constant.
         compute: name -> path or JMESPath over the document.
         types: name or dotted path -> one of `CONVERSIONS`.
         rows: output -> its rows.
 
     Raises:
-        ValueError: a path is none, a type is unknown, or two fields are renamed to one name.
+        ValueError: a path is not valid, a type is unknown, or two fields are renamed to one name.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class DeclarativeStep:
         """Return output -> the rows from its array.
 
         Raises:
-            PermanentError: what should be an array of rows is none.
+            PermanentError: the value that should be an array of rows is not an array.
         """
         return {output: make(document) for output, make in self._rows.items()}
 
@@ -182,7 +182,7 @@ def _refuse_clashes(names: Sequence[str]) -> None:
 
 
 def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
-    """Take the value at a path out of a row of one's own; what that empties goes too."""
+    """Remove the value at a path from a row that the caller may change, and mappings that become empty."""
     name = path[0]
     if len(path) == 1:
         return row.pop(name, _MISSING)
@@ -194,7 +194,7 @@ def _taken(row: dict[str, Any], path: Sequence[str]) -> Any:
     if inner:
         row[name] = inner
     elif value is not _MISSING:
-        del row[name]  # what was flattened leaves no empty shell
+        del row[name]  # leave no empty mapping behind
     return value
 
 
@@ -216,7 +216,7 @@ def _computed(name: str, path: str) -> RowOp:
 
 def _typed(path: str, type: str) -> RowOp:
     if type not in CONVERSIONS:
-        raise ValueError(f"{type!r} is no type; write one of {', '.join(CONVERSIONS)}")
+        raise ValueError(f"{type!r} is not a type; write one of {', '.join(CONVERSIONS)}")
     if len(split(path)) > 1:
         return _at(path, lambda mapping, name: mapping.__setitem__(name, convert(path, type, mapping[name])))
 

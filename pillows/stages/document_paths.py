@@ -36,22 +36,22 @@ def getter(path: str) -> Getter:
     try:
         return _searched(path, jmespath.compile(path).parsed)
     except (JMESPathError, RecursionError) as error:
-        raise ValueError(f"{path!r} is no path: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path!r} is not a valid path: {str(error).splitlines()[0]}") from error
 
 
 def split(path: str) -> tuple[str, ...]:
     """Return the names of a dotted path.
 
     Raises:
-        ValueError: it is no dotted path.
+        ValueError: the text is not a dotted path.
     """
     if not _DOTTED.fullmatch(path):
-        raise ValueError(f"{path!r} is no name or dotted path")
+        raise ValueError(f"{path!r} is not a name or dotted path")
     return tuple(path.split("."))
 
 
 def set_path(row: dict[str, Any], names: Sequence[str], value: Any) -> None:
-    """Set a value in a row of one's own; mappings on the way there are copied first."""
+    """Set a value in a row that the caller may change; mappings on the way there are copied first."""
     *way, last = names
     for name in way:
         inner = row.get(name)

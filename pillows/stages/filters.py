@@ -36,7 +36,7 @@ class Filter(ABC):
         """Return whether the document belongs to the set."""
 
     def explain(self, change: Change) -> str:
-        """Say what it decides on a change and why, in a few words for a person."""
+        """Return the decision on a change and its reason, in a few words."""
         return f"{type(self).__name__} says {'yes' if self(change) else 'no'}"
 
 
@@ -86,14 +86,14 @@ class JmespathFilter(Filter):
         expression: such as `doc.doc_type == 'Case'`.
 
     Raises:
-        ConfigError: it is no JMESPath.
+        ConfigError: the text is not a valid JMESPath expression.
     """
 
     def __init__(self, expression: str) -> None:
         try:
             self._expression = jmespath.compile(expression)
         except JMESPathError as error:
-            raise ConfigError(f"Filter {expression!r} is no JMESPath: {error}") from error
+            raise ConfigError(f"Filter {expression!r} is not a valid JMESPath expression: {error}") from error
         self.needs_document = _REACHES_DOCUMENT.search(expression) is not None
 
     def __call__(self, change: Change) -> bool:

@@ -26,7 +26,7 @@ class Transform(ABC):
         """Return output -> the document's complete rows there; a missing output has none.
 
         Raises:
-            Exception: whatever is wrong with this document; it becomes a dead letter.
+            Exception: any error; the document becomes a dead letter.
         """
 
 
@@ -94,7 +94,7 @@ class Chain(Transform):
 
     def __call__(self, document: Document) -> Mapping[str, Sequence[Row]]:
         """Return what comes out of the last step."""
-        # A function may change what it gets, so the body that a filter has parsed is not for it.
+        # A function may change its argument, so it does not get the body that a filter has parsed.
         value: Any = copy_doc(document) if self._calls_python else document.doc
         children: dict[str, Sequence[Row]] = {}
         for step in self._steps:

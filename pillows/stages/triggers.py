@@ -119,7 +119,7 @@ class _Reading:
     """Reads the document of a change when it is first asked for.
 
     Attributes:
-        document: what was read; None if nobody asked.
+        document: the document, if it was read; None otherwise.
         error: why it could not be read.
     """
 

@@ -8,7 +8,7 @@ promises:
 1. **Whole rows.** `write` makes every output of each document hold exactly the given rows, in one
    step per document: readers see the old rows or the new ones, never a mix.
 2. **Guarded.** A keyed target stores `write_version(epoch, leaf_version)` per document and output, keeps it
-   after a delete, and refuses what is not newer. A refused document comes back in `refused` with the
+   after a delete, and refuses writes that are not newer. A refused document comes back in `refused` with the
    stored write version, whether that is equal (a replay; nothing is written) or higher. Of several
    entries of one id in a batch only the newest counts (`newest`).
 3. **Per-document outcomes.** A document that can never be written is in `dead`; the rest of the batch
@@ -88,7 +88,7 @@ class TargetState:
         """Return the state of a target whose outputs remember separately.
 
         Args:
-            states: output name -> what it remembers.
+            states: output name -> its state.
         """
         return cls(
             epoch=_get_greatest(each.epoch for each in states.values()),
@@ -157,7 +157,7 @@ class Transport(ABC):
             AccessError: it does not let us in.
             ConfigError: the configuration cannot work there.
         """
-        return "not looked at: this transport has no check"
+        return "not checked: this transport has no check"
 
     def preview(self, batch: Batch) -> str:
         """Return the request that `write` would send for a batch, as text. Connects to nothing.
@@ -174,7 +174,7 @@ class Transport(ABC):
     def try_write(self, batch: Batch) -> WriteResult | None:  # noqa: ARG002 - few targets can undo a write
         """Write a batch and undo it; return the result, or None if a write cannot be undone.
 
-        Called without `open`: what is missing is created in the same transaction.
+        Called without `open`: missing outputs are created in the same transaction.
 
         Raises:
             RetryableError, AccessError, ConfigError: as `check`.
@@ -183,12 +183,12 @@ class Transport(ABC):
 
     @abstractmethod
     def open(self) -> TargetState:
-        """Connect, create what is missing, and return what the target remembers of this tail.
+        """Connect, create missing outputs, and return the target's state of this tail.
 
         Raises:
             RetryableError: the target is away.
             AccessError: it does not let us in.
-            ConfigError: the outputs do not fit what is there.
+            ConfigError: an existing output does not fit the configured one.
         """
 
     @abstractmethod
@@ -241,7 +241,7 @@ class Transport(ABC):
 class KeyedTransport(Transport):
     """A transport whose target holds documents by id, with their write versions: it converges."""
 
-    #: Can list what it holds (`stored`), so `pillowd verify` can compare it with the source.
+    #: Can list its documents (`stored`), so `pillowd verify` can compare them with the source.
     verifiable: ClassVar[bool] = False
 
     def set_source(self, connection: Options, database: str) -> None:  # few need it

@@ -1,4 +1,4 @@
-"""Calls a function of the user's with each batch: the smallest transport of one's own.
+"""Call a user's function with each batch: the simplest custom transport.
 
 The function keeps the promises of `Transport.write`: when it returns, the target has the batch.
 """
@@ -46,7 +46,7 @@ class PythonTransport(AppendOnlyTransport):
         self._function = _find_function(connection.function)
 
     def check(self) -> str:
-        """Return what is called; nothing can be asked of a function."""
+        """Return the name of the function; a function cannot be checked further."""
         return f"calls {self.connection.function}"
 
     def write(self, batch: Batch) -> WriteResult:

@@ -143,7 +143,7 @@ class ComparisonTable:
 
         Args:
             target: the target.
-            looked_at: the documents that were compared now; what was noted of them before is forgotten.
+            looked_at: the documents compared now; their earlier differences are forgotten.
             altered: those that differ.
         """
         self._many(

@@ -1,4 +1,4 @@
-"""Runs documents of the source through the pillow's own pipeline, and has targets compare the rows.
+"""Run documents of the source through the pillow, and let the targets compare the rows.
 
 Versions show what a target has missed. They don't show an edit in the target itself: that keeps the version
 and changes the row. A document and a target's rows are compared only in the same leaf version, so what the
@@ -38,7 +38,7 @@ class Target:
     """One output of one transport.
 
     Attributes:
-        transport: asked for what it holds.
+        transport: compares the rows with its own.
         output: the output's name.
         bit: which bit of a document's `outputs` is this one's.
     """
@@ -55,11 +55,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentSelection:
-    """Which documents' rows are compared.
+    """The choice of documents whose rows are compared.
 
     Attributes:
-        sample: how many, drawn at random; None for all.
-        seed: of the drawing: the same documents again, as long as the source has the same ids.
+        sample: number of documents, drawn at random; None for all.
+        seed: of the sample. As long as the source has the same ids, a seed draws the same documents.
     """
 
     sample: int | None = None

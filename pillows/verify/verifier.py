@@ -93,19 +93,20 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyContext:
-    """What a verification needs.
+    """The parts of a verification.
 
     Attributes:
-        pillow: decides which documents should have rows where.
+        pillow: decides which documents have rows in which output.
         feed: reads the source; documents come along only if `Pillow.needs_document`.
-        transports: of the pillow; those that can list what they hold are compared.
-        checkpoint: the saved checkpoint as of now.
-        dead: ids in the dead letters as of now.
+        transports: of the pillow; those that can list their documents are compared.
+        checkpoint: returns the saved checkpoint.
+        dead: returns the ids that have dead letters.
         clock: for waits.
         wait_seconds: how long to wait for documents in flight; 0 if no pillow runs.
         source_timeout_seconds: how long to wait for a source that is away.
-        progress: called with what is read, the number of documents so far, and of all if it is known.
-        contents: whose contents are compared, too; None for versions alone.
+        progress: called with the side being read, the number of documents so far, and the total if it is
+            known.
+        contents: the documents whose rows are compared too; None to compare versions only.
     """
 
     pillow: Pillow
@@ -124,11 +125,11 @@ class Verifier:
     """Compares once, and again after a repair.
 
     Args:
-        context: what is verified, and how.
+        context: the tail, its targets and its source.
         table: holds both sides.
 
     Raises:
-        ConfigError: no target can list what it holds; or contents are asked for, and none can be compared.
+        ConfigError: no target can list its documents; or, with `contents`, no target can compare rows.
     """
 
     def __init__(self, context: VerifyContext, table: ComparisonTable) -> None:
@@ -148,7 +149,7 @@ class Verifier:
                 "ever receive more, and are never read back.",
                 remedy="compare them by hand, or add a transport into a database",
             )
-        # As in `TailRun._finish_pass`: such rows cannot be told from stale ones.
+        # As in `TailRun._finish_pass`: such rows look like stale ones.
         self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed
         self._identity: DatabaseIdentity | None = None
         self._read_to = Seq.BEGINNING

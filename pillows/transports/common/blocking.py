@@ -1,4 +1,4 @@
-"""Runs blocking calls (a local database, fsync) in a thread of their own, one at a time.
+"""Run blocking calls (a local database, fsync) in their own thread, one at a time.
 
 gevent runs every greenlet in one thread, so a call that waits for a disk would stop all pillows. The hub's
 thread pool has ten threads for all: as many targets that wait for a lock would stop the others, and DNS.
@@ -46,7 +46,7 @@ class SerialWorker:
         self.is_cancelled = False
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in a thread when its turn comes; return or raise what it does."""
+        """Run `work` in a thread when its turn comes; return its result or raise its error."""
         self._turn.acquire()
         self.is_cancelled = False
         try:

@@ -65,7 +65,7 @@ class Column:
 
     @property
     def is_array(self) -> bool:
-        """Whether values are arrays of the target's own: `text[]`, `integer array`."""
+        """Whether the type is an array type of the target: `text[]`, `integer array`."""
         return self.type.rstrip().endswith("]") or self.type.lower().endswith(" array")
 
     def value(self, row: Mapping[str, Any]) -> Any:
@@ -156,7 +156,7 @@ class TableOutput(OutputOptions):
         table: the table's name; it is created when missing.
         columns: column name -> `"path type"`. None: one JSON column `doc` with the whole row.
         many: a child table, in which a document has any number of rows, numbered in `_row`.
-        deletes: what happens to the rows of a document that was deleted, or has none in any output any more:
+        deletes: the treatment of rows of a document that was deleted, or has no rows in any output any more:
             `hard` removes them, `mark` keeps them, with the time in `deleted_column`.
         deleted_column: when that was written, by the clock of the server (SQLite: of pillowd's machine),
             since CouchDB does not keep the time of a deletion; null in the row of a document that exists.

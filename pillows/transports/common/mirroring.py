@@ -35,7 +35,7 @@ class Endpoint:
 
     @property
     def type(self) -> str:
-        """The connection's type."""
+        """The `type` of the connection in YAML."""
         return str(self.connection["type"])
 
 

@@ -26,9 +26,11 @@ def read_json(text: bytes) -> Any:
 
 
 def is_same_json(one: bytes | str, other: bytes | str) -> bool:
-    """Return whether two texts hold the same value: keys in any order, and 1.0 is 1, but `true` is not.
+    """Return whether two JSON texts have the same value.
 
-    A text that is not JSON is the same as itself only.
+    The order of keys does not count; 1.0 equals 1, `true` does not.
+
+    A text that is not JSON equals only itself.
     """
     if one == other:
         return True

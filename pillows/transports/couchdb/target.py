@@ -88,7 +88,7 @@ class TargetDatabase:
         self._common_path = f"{couch.path(database)}/_local/pillowd"
 
     def path(self, name: str) -> str:
-        """Return the path of one of the database's own resources."""
+        """Return the path of a resource of the database."""
         return self.couch.path(self.database, name)
 
     def open(self, *, create: bool, by_revisions: bool = False) -> TargetState:
@@ -139,10 +139,10 @@ class TargetDatabase:
         return {id: leaves for id, leaves in found.items() if leaves}
 
     def get_bodies(self, ids: Sequence[str]) -> dict[str, msgspec.Raw]:
-        """Return the JSON of documents that are not deleted: the winner's.
+        """Return the JSON of the winning revisions; deleted documents are left out.
 
         Raises:
-            RetryableError: as `get_leaves`.
+            RetryableError: see `get_leaves`.
         """
         found = get_all_leaves(self.couch, self.database, ids, parse_leaf)
         return {id: leaves[0].raw for id, leaves in found.items() if leaves and not leaves[0].deleted}

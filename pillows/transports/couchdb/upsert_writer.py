@@ -51,7 +51,7 @@ class UpsertWriter:
         self._target = target
 
     def write(self, items: Sequence[Item], epoch: int, *, first_pass: bool) -> WriteResult:
-        """Write documents; a document in none of the result's parts was applied or left alone.
+        """Write documents. A document that is missing in the result was applied, or needed no change.
 
         Raises:
             RetryableError: nothing is known of some of them.

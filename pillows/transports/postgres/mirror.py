@@ -50,7 +50,7 @@ class PostgresMirror(MirrorSupport):
         return Endpoint(connection=connection, secrets={TARGET_PASSWORD: str(password)})
 
     def trust(self, endpoint: Endpoint, ca_bundle: Path) -> Endpoint:
-        """Return the endpoint with the certificates; without an `sslmode` of its own, the host's name counts.
+        """Return the endpoint with the certificates; the host name is verified unless the URL sets `sslmode`.
 
         See `MirrorSupport.trust`.
         """

@@ -77,7 +77,7 @@ def open_connection(options: PostgresConnection, application: str) -> psycopg.Co
 def is_pooled(connection: psycopg.Connection) -> bool:
     """Return whether a pool is between us and the server, which may give each transaction another session.
 
-    PgBouncer gives each client a process number of its own (`BackendKeyData`), for cancelling.
+    PgBouncer gives each client its own process number (`BackendKeyData`), for cancelling.
     """
     found = connection.execute("select pg_backend_pid()").fetchone()
     return found is None or found[0] != connection.info.backend_pid
@@ -86,7 +86,7 @@ def is_pooled(connection: psycopg.Connection) -> bool:
 def apply_settings(
     cursor: psycopg.Cursor, options: PostgresConnection, application: str, *, is_local: bool
 ) -> None:
-    """Apply our settings to the session, or to the transaction alone."""
+    """Apply our settings to the session, or only to the current transaction."""
     cursor.execute(_SETTINGS, _settings(options, application) | {"is_local": is_local})
 
 

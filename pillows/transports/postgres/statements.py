@@ -51,7 +51,7 @@ class Table:
         number: of the table in the transport; part of the staging table's name.
         output: the output's name.
         options: its settings.
-        schema: of tables without a schema of their own, and of pillowd's own tables.
+        schema: of tables without a schema, and of pillowd's own tables.
         source: of the documents; part of the key if the table is shared.
 
     Attributes:
@@ -125,7 +125,7 @@ class Table:
         copy = self.compose("copy {table} (_id, _rev, _version, {columns}) from stdin")
         return copy.replace(b"%%", b"%")
 
-    # -- reading what is stored
+    # -- reading stored documents
 
     @cached_property
     def is_empty_query(self) -> bytes:
@@ -245,7 +245,8 @@ class Table:
 
     @cached_property
     def _remove(self) -> bytes:
-        # In a first pass, what was never there needs no tombstone; what has one keeps the newest.
+        # In a first pass, a document that was never stored needs no tombstone; an existing one keeps the
+        # newest version.
         return self._leave(
             "removed as (delete from {table} where {mine} _id = any(array(select _id from gone))"
             " returning _id)",
@@ -327,7 +328,7 @@ class Table:
 
     @cached_property
     def sweep(self) -> bytes:
-        """Removes or marks a page of what has a write version below `floor` and is not `kept`.
+        """Removes or marks a page of rows with a write version below `floor` that are not `kept`.
 
         Gives the page's last id and how many rows went.
         """
@@ -382,7 +383,7 @@ class Table:
 
 
 def fetch_value(cursor: psycopg.Cursor, query: bytes) -> Any:
-    """Run a query without parameters and return its one value; None if it has no row."""
+    """Run a query without parameters and return its only value; None if there is no row."""
     found = cursor.execute(query, ()).fetchone()
     return found[0] if found else None
 

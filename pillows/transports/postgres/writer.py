@@ -123,8 +123,8 @@ class PostgresBatchWriter:
     def _copy_directly(self, fresh: Sequence[Encoded]) -> Sequence[Encoded]:
         """Copy documents without staging, or none of them if one is stored; return the copied ones.
 
-        The primary key refuses a stored document, so write versions need not be read. That costs the
-        server two thirds of staging. COPY writes all or nothing, so once a value did not fit, only
+        The primary key refuses a stored document, so write versions are not read. That costs the server two
+        thirds of the time of staging. COPY writes all rows or none, so after a value that did not fit, only
         documents that match the value patterns are copied.
         """
         if self._attempt(lambda: self._check_no_tombstones(fresh)) is not None or self._has_tombstones:

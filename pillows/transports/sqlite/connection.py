@@ -43,7 +43,7 @@ class SqliteWorker(SerialWorker):
         self._inode: tuple[int, int] = (0, 0)
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run `work` in a thread when its turn comes; return or raise what it does.
+        """Run `work` in a thread when its turn comes; return its result or raise its error.
 
         Raises:
             PillowError: an error of SQLite; see `to_pillow_error`.

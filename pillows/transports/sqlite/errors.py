@@ -1,4 +1,4 @@
-"""SQLite's errors as ours: the fault of a row, or of the whole target."""
+"""Translate SQLite's errors: some concern one row, others the whole target."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Table:
         return db.execute(by_name, (self.name,)).fetchone() is not None
 
     def is_empty(self, db: sqlite3.Connection) -> bool:
-        """Return whether it has no row."""
+        """Return whether the table is empty."""
         return not db.execute(self._any).fetchone()[0]
 
     def get_greatest_version(self, db: sqlite3.Connection) -> int | None:
@@ -146,7 +146,7 @@ class Table:
         return found
 
     def get_versions(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredVersion]:
-        """Return what is stored of these documents; an unknown one is missing."""
+        """Return the stored state of these documents; unknown ones are left out."""
         found: dict[str, StoredVersion] = {}
         for some in _split(ids):
             marks = f"({', '.join('?' * len(some))})"
@@ -180,7 +180,7 @@ class Table:
     def read_rows(
         self, db: sqlite3.Connection, ids: Sequence[str]
     ) -> dict[str, tuple[int | None, list[tuple[Any, ...]]]]:
-        """Return what is stored of these documents: id -> write version, and each row's values in order."""
+        """Return the stored documents: id -> write version, and each row's values in order."""
         table, names = quote_name(self.name), ", ".join(f"t.{quote_name(name)}" for name in self._shown)
         version = "d.version" if self.many else "t._version"
         joined = " LEFT JOIN pillowd_document d ON d.output = ? AND d._id = t._id" if self.many else ""
@@ -210,7 +210,7 @@ class Table:
             document: the document.
             rows: all of them, as the transform gave them.
             write_version: what to store for the document.
-            known: what is stored of it; None if nothing is.
+            known: its stored state; None if it is not stored.
             first_pass: leave no record of a document that has no rows and never had.
 
         Raises:

@@ -84,7 +84,7 @@ class SqliteBatchWriter:
         return ""
 
     def _describe(self, document: DocumentRows, error: Exception) -> str:
-        """Return what is wrong with a document's rows, with the column if it is known."""
+        """Return the error of a document's rows, with the column if it is known."""
         if isinstance(error, PermanentError):
             return str(error)
         found = (find_unbindable(document.rows.get(name, ()), table) for name, table in self._tables.items())

@@ -20,7 +20,7 @@ from pillows.errors import AccessError, AwayError, ConfigError, RetryableError
 from pillows.transports.webhook.encoder import decode_secret, make_headers
 from pillows.transports.webhook.options import WebhookConnection
 
-#: A longer answer is not read: what it says of single documents would be cut off.
+#: A longer answer is not read: its part about single documents would be cut off.
 MAX_ANSWER_BYTES = 16 * 2**20
 
 

@@ -53,7 +53,7 @@ def parse_reply(body: bytes) -> Reply:
     """Return what the body of a 2xx answer says of single documents; most bodies say nothing.
 
     Raises:
-        RetryableError: it names some, but not in our form: what it did not accept must not be lost.
+        RetryableError: the answer names documents, but not in our form, so it is unclear which were refused.
     """
     try:
         answer = msgspec.json.decode(body)

@@ -51,10 +51,10 @@ class WebhookTransport(AppendOnlyTransport):
         )
 
     def open(self) -> TargetState:
-        """Check the certificates' files. Nothing is remembered, and nothing can be asked.
+        """Check the certificates' files. A webhook has no stored state to return.
 
         Raises:
-            ConfigError: a certificate's file does not exist.
+            ConfigError: a certificate file does not exist.
         """
         for path in (self.connection.ca_bundle, self.connection.client_cert):
             if path is not None and not path.is_file():

@@ -101,6 +101,6 @@ def test_a_broken_entry_point_is_named(fresh: None, monkeypatch: pytest.MonkeyPa
 def test_something_that_is_no_transport_is_refused(fresh: None) -> None:
     registered: Any = registry.register("transport", "wrong")
     registered(len)
-    with pytest.raises(ConfigError, match="is no Transport class"):
+    with pytest.raises(ConfigError, match="is not a Transport class"):
         registry.transport("wrong")
     assert not issubclass(type(len), Transport)

@@ -1,4 +1,4 @@
-"""Bound what a cluster's answers may take of time and memory, whichever client reads them."""
+"""Bound the time and memory of a cluster's answers, for both clients."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ MAX_OPERATIONS = 2_000
 
 _INDEX = b'{"index":{"_id":%b,"version":%d,"version_type":"external"}}\n%b\n'
 _DELETE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external"}}\n'
-_TOMBSTONE = (  # no pipeline: what it would do to a document is not meant for these
+_TOMBSTONE = (  # without the ingest pipeline, which is meant for documents
     b'{"index":{"_id":%%b,"version":%%d,"version_type":"external","pipeline":"_none"}}\n{"%b":%%d}\n'
     % DELETED_AT.encode()
 )

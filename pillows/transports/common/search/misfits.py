@@ -58,7 +58,7 @@ def set_aside(misfit: Misfit) -> Operation | None:
     if not fields:
         return None
     named = {name for name in fields if _is_named(name, misfit.reason)}
-    # A field of the document's own that has our name is no place for others.
+    # The document has a field with our name already, so misfits cannot go there.
     if not named or misfit.rounds >= MAX_ROUNDS or UNINDEXED in fields:
         named = set(fields)
     aside |= {name: fields.pop(name) for name in sorted(named)}
@@ -75,7 +75,7 @@ def put_back(source: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_named(field: str, reason: str) -> bool:
-    """Return whether a reason names a field, something in it, or, for a field with dots, what it is in."""
+    """Return whether a reason names a field, a part of it or, for a field with dots, one of its parents."""
     return any(
         path == field or path.startswith(f"{field}.") or field.startswith(f"{path}.")
         for path in _NAMED.findall(reason)

@@ -103,7 +103,9 @@ class SearchOutput(OutputOptions):
     @classmethod
     def _check_mapping(cls, mapping: Mapping[str, Any]) -> Mapping[str, Any]:
         if "mappings" in mapping:
-            raise ValueError("holds a key `mappings`; give what is under it, and its settings as `settings`")
+            raise ValueError(
+                "has a key `mappings`; move its value up one level, and the index settings to `settings`"
+            )
         return mapping
 
     @model_validator(mode="after")

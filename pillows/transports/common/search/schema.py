@@ -150,7 +150,7 @@ class OwnedIndex:
         self.spec = replace(self.spec, build=max(builds, default=1))
 
     def open(self) -> IndexState:
-        """Create the index unless it exists, and return what it remembers.
+        """Create the index unless it exists, and return its state.
 
         A new alias points to it at once; one that points to another index stays until `publish`.
 

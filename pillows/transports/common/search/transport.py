@@ -81,7 +81,7 @@ class SearchTransport(KeyedTransport):
         self._predecessors = tails
 
     def open(self) -> TargetState:
-        """Connect, create missing indices, and return what they remember of this tail.
+        """Connect, create missing indices, and return their state of this tail.
 
         Raises:
             RetryableError: the cluster is away.
@@ -196,7 +196,7 @@ class SearchTransport(KeyedTransport):
         return client
 
     def _check_product(self, client: SearchClient) -> None:
-        """Check the product; see `SearchClient.check_product`. A path that leads nowhere is no lost index."""
+        """Check the product; see `SearchClient.check_product`. A wrong path is not a lost index."""
         try:
             client.check_product()
         except AnswerError as error:

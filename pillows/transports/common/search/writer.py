@@ -395,7 +395,7 @@ class IndexWriter:
                 self._client.call("DELETE", "/_search/scroll", body={"scroll_id": page["_scroll_id"]})
 
     def _check_shards(self, page: Mapping[str, Any]) -> None:
-        """Refuse a page that lacks the hits of a shard: a later page is no error then."""
+        """Raise an error if a page lacks the hits of a shard, since a later page would not show that."""
         failed = page["_shards"]["failed"]
         if failed or page["timed_out"]:
             raise RetryableError(f"{self._client.PRODUCT} could not search {failed} of the index's shards.")

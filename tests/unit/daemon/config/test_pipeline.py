@@ -66,7 +66,7 @@ def test_a_step_may_be_a_function_among_others_or_take_chunks(loaded):
         ("transform: {}", 11, "transform", "has no effect"),
         ("transform: { chunk: 5 }", 11, "transform", "without a function"),
         ("transform:\n- { python: 'a:b', chunk: 5 }\n- { pick: [a] }", 12, "transform[0].chunk", "only step"),
-        ("transform:\n  compute:\n    n: 'length('", 12, "transform.compute", "is no path"),
+        ("transform:\n  compute:\n    n: 'length('", 12, "transform.compute", "is not a valid path"),
         ("transform: { rename: { 'a[0]': b } }", 11, "transform.rename", "dotted path"),
         ("transform:\n  types: { a: float }", 12, "transform.types.a", "not one of the allowed values"),
         ("transform:\n  rows: { visits: { each: v } }", 12, "transform.rows.visits", "did you mean `visit`"),

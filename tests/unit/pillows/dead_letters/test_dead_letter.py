@@ -147,7 +147,7 @@ def test_a_long_reason_leaves_room_for_the_line(mill):
 
 def test_an_error_of_pillowds_own_names_no_line():
     assert failure(Chain([DeclarativeStep(types={"n": "integer"})], ("c",)), document("x")) == (
-        "PermanentError: The field 'n' has a text that is no integer."
+        "PermanentError: The field 'n' has a text that is not a valid integer."
     )
     assert (
         make_dead_letter(

@@ -175,14 +175,14 @@ def test_values_are_converted(type, value, expected):
     ],
 )
 def test_a_value_that_cannot_be_converted_is_refused_with_field_and_type_but_not_shown(type, value):
-    with pytest.raises(PermanentError, match=rf"'f' has a .* that is no {type}") as raised:
+    with pytest.raises(PermanentError, match=rf"'f' has a .* that is not a valid {type}") as raised:
         convert("f", type, value)
     assert "maybe" not in str(raised.value)
 
 
 def test_every_type_is_known():
     assert set(CONVERSIONS) == {"integer", "number", "text", "boolean", "date", "timestamp", "json"}
-    with pytest.raises(ValueError, match="no type"):
+    with pytest.raises(ValueError, match="is not a type"):
         DeclarativeStep(types={"a": "float"})
 
 
@@ -194,7 +194,7 @@ def test_an_expression_that_does_not_fit_the_document_is_refused_with_its_text()
 
 @pytest.mark.parametrize("path", ["", "a..b", "a b", "a[0]", "f(x)"])
 def test_what_is_no_dotted_path_cannot_be_picked(path):
-    with pytest.raises(ValueError, match="no name or dotted path"):
+    with pytest.raises(ValueError, match="is not a name or dotted path"):
         DeclarativeStep(pick=[path])
 
 

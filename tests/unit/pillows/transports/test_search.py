@@ -435,7 +435,7 @@ def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
     ("options", "said"),
     [
         ({"many": True}, "at most one row"),
-        ({"mapping": {"mappings": {}}}, "give what is under it"),
+        ({"mapping": {"mappings": {}}}, "move its value up one level"),
         ({"mapping": {"enabled": False}, "deletes": "tombstone"}, "needs an indexed field"),
     ],
 )
