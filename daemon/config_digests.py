@@ -57,6 +57,9 @@ def pipeline_digest(settings: PillowConfig, code: Sequence[str] = ()) -> str:
     if settings.trigger is not None:  # older digests have no such field
         wanted.add("trigger")
     shaping = shaped.model_dump(mode="json", include=wanted)
+    for entry, dumped in zip(shaped.transport, shaping["transport"], strict=True):
+        for name, options in entry.outputs.items():
+            _leave_out_new(options, dumped["outputs"][name])
     return digest(shaping | {name: value for name, value in more.items() if value})
 
 
@@ -67,6 +70,12 @@ def _shaped(entry: TransportConfig) -> TransportConfig:
 
 def _with_defaults(options: _Settings) -> _Settings:
     return options.model_copy(update={name: _default(options, name) for name in options.NOT_SHAPING})
+
+
+def _leave_out_new(options: Options, dumped: dict[str, Any]) -> None:
+    for name in options.NEW_IN_DIGESTS:
+        if getattr(options, name) == _default(options, name):
+            del dumped[name]
 
 
 def _default(options: Options, name: str) -> Any:

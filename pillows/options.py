@@ -46,6 +46,8 @@ class Options(BaseModel):
 
     #: Settings that no row depends on: changing one is not a changed pipeline.
     NOT_SHAPING: ClassVar[frozenset[str]] = frozenset()
+    #: Settings that are younger than the digests in use: left out of a digest while they have their default.
+    NEW_IN_DIGESTS: ClassVar[frozenset[str]] = frozenset()
 
 
 class OutputOptions(Options):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.observer import Observer
-from pillows.progress.rate import Rate
+from pillows.progress.lag import Rate
 
 #: What else is retried (`Observer.retry`). A transport that is named so has no errors here.
 NO_TRANSPORT = {"source", "checkpoint"}

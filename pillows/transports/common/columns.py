@@ -163,6 +163,7 @@ class TableOutput(OutputOptions):
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("table",)
+    NEW_IN_DIGESTS: ClassVar[frozenset[str]] = frozenset({"deletes", "deleted_column"})
 
     table: str = Field(min_length=1)
     columns: Annotated[dict[str, str], AfterValidator(_check_columns)] = Field(default_factory=dict)

@@ -11,6 +11,9 @@ from daemon.app import summary
 from daemon.cli.formatting import format_duration, format_rate, format_status, format_time, shorten_seq
 from pillows.runtime.status import State, TailStatus
 
+#: What a status has beside the pillows.
+ASIDE: dict[str, Any] = {"listeners": [], "unfinished_acts": []}
+
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
@@ -46,7 +49,7 @@ def test_the_status_of_a_catch_up_has_rate_and_time_to_go() -> None:
         changes_per_second=2_500.0,
         seconds_to_go=400.0,
     )
-    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(status)]})
+    text = shown(ASIDE | {"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(status)]})
     assert "1,000,000   1m 15s       2,500   6m 40s" in text
 
 
@@ -74,7 +77,9 @@ def test_status_has_a_line_for_each_pillow_and_every_reason() -> None:
         dead_letters=2,
         pipeline_changed_at=1_700_000_000.0,
     )
-    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(live), asdict(failed)]})
+    text = shown(
+        ASIDE | {"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(live), asdict(failed)]}
+    )
 
     assert "pillowd is running for 1m 1s, pid 7" in text
     assert "1,200,000" in text
@@ -85,7 +90,7 @@ def test_status_has_a_line_for_each_pillow_and_every_reason() -> None:
 
 
 def test_status_says_when_no_daemon_runs() -> None:
-    assert "not running" in shown({"running": False, "pid": None, "up_seconds": None, "pillows": []})
+    assert "not running" in shown(ASIDE | {"running": False, "pid": None, "up_seconds": None, "pillows": []})
 
 
 def test_a_summary_counts_states() -> None:

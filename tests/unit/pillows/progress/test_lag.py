@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pillows.feed.base import SIGN_OF_LIFE
-from pillows.progress.lag import Lag
+from pillows.progress.lag import WINDOW_SECONDS, Lag, Rate
 from tests.support.clock import FakeClock
 from tests.support.list_feed import batch, change
 
@@ -23,6 +23,11 @@ def clock() -> FakeClock:
 @pytest.fixture
 def lag(clock: FakeClock) -> Lag:
     return Lag(clock)
+
+
+@pytest.fixture
+def rate(clock: FakeClock) -> Rate:
+    return Rate(clock)
 
 
 def note(lag: Lag, what=SIGN_OF_LIFE, *, is_well: bool = True, last_byte_at: float | None = None) -> None:
@@ -120,3 +125,34 @@ def test_the_rate_of_a_run_begins_with_it(lag: Lag, clock: FakeClock):
 def test_it_is_never_negative(lag: Lag, clock: FakeClock):
     note(lag, HEAD)
     assert lag.seconds(clock.monotonic() + 1) == 0
+
+
+def test_a_rate_is_an_average_over_the_window(rate: Rate, clock: FakeClock) -> None:
+    for _ in range(100):
+        clock.advance(0.5)
+        rate.add(5)
+    assert rate.per_second == pytest.approx(10, rel=0.05)
+
+
+def test_what_is_older_than_the_window_does_not_count(rate: Rate, clock: FakeClock) -> None:
+    rate.add(1000)
+    clock.advance(WINDOW_SECONDS)
+    assert (rate.recent, rate.per_second) == (0, 0)
+    rate.add(60)
+    assert rate.per_second == 60 / WINDOW_SECONDS
+
+
+def test_at_first_a_rate_is_an_average_over_less(rate: Rate, clock: FakeClock) -> None:
+    rate.add(10)
+    assert rate.per_second == 10, "never over less than a second"
+    clock.advance(4)
+    assert rate.per_second == 2.5
+    rate.start()
+    assert rate.per_second == 0
+
+
+def test_a_rate_remembers_a_number_of_counts_that_does_not_grow(rate: Rate, clock: FakeClock) -> None:
+    for _ in range(10_000):
+        clock._now += 0.01
+        rate.add(1)
+    assert len(rate._counts) <= WINDOW_SECONDS + 1
