@@ -172,7 +172,7 @@ class PillowCalls:
             raise ConflictError(f"{tail} is paused", remedy=f"`pillowd resume {tail}` ends that")
 
     def _note(self, what: str, tail: TailKey) -> None:
-        _log.info("pillow.told", pillow=str(tail), what=what)
+        _log.info("operator.requested", pillow=str(tail), what=what)
         self._snapshots.forget()
 
 

@@ -1,4 +1,4 @@
-"""The page "Watch it with Prometheus and Grafana", followed with a real Prometheus."""
+"""The page "Watch pillowd with Prometheus and Grafana", followed with a real Prometheus."""
 
 from __future__ import annotations
 
