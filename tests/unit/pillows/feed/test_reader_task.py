@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from checkpoints import Seq
 from checkpoints.checkpoint import NO_TAIL
 from pillows.errors import StoppedError
 from pillows.feed import reader_task
 from pillows.observer import Observer
 from pillows.retry.cancellable import LAST_SECONDS, StopAwareWaiter
 from pillows.retry.retrier import Retrier
-from tests.servers.scripted import HANG, Pause, Request, ScriptedServer, chunk, head, json_reply
+from tests.servers.scripted import HANG, LAST_CHUNK, Pause, Request, ScriptedServer, chunk, head, json_reply
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed
 from tests.support.memory_transport import MemoryTransport
@@ -185,6 +187,24 @@ def test_a_stop_in_the_middle_of_a_page_hands_over_all_of_it_and_asks_for_nothin
     assert len(server.requests_of(*CHANGES)) == asked
     assert taken.ids == [f"doc-{n}" for n in range(1, asked * 500 + 1)]
     assert taken.seqs[-1] == f"{asked * 500}-tok"
+
+
+def test_a_stop_while_the_consumer_is_busy_takes_the_rest_of_the_page(server):
+    """The event tells those who wait for it a turn later: by then the consumer waits for the rest."""
+    rows = positions(1, 200, 200)
+    begin, rest = page(rows, "200-tok", 999).split(rows[150], 1)
+    server.on(
+        *CHANGES,
+        [head(chunked=True) + chunk(begin), Pause(0.2), chunk(rows[150] + rest) + LAST_CHUNK],
+    )
+    stop = Event()
+    feed = feed_of(server.url)
+    with closing(feed):
+        batches = (batch for batch in feed.batches(Seq.BEGINNING, None, stop) if batch.seq is not None)
+        taken = [next(batches)]
+        stop.set()
+        taken += batches
+    assert [change.id for batch in taken for change in batch.changes] == [f"doc-{n}" for n in range(1, 201)]
 
 
 def test_a_stop_at_the_head_takes_what_has_been_sent(server):
