@@ -22,7 +22,9 @@ def list_remedies(key: TailKey) -> list[str]:
     found: set[str] = set()
     for package in ("checkpoints", "pillows", "daemon"):
         for path in (ROOT / package).rglob("*.py"):
-            for text in list_texts(ast.parse(path.read_text()), key.pillow):
+            if "`pillowd " not in (module := path.read_text()):  # to parse all modules takes seconds
+                continue
+            for text in list_texts(ast.parse(module), key.pillow):
                 found |= set(re.findall(r"`(pillowd [^`]+)`", name_tail(text, key)))
     table = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
     commands = re.findall(r"`(pillowd [^`]+)`", "\n".join(table))
@@ -33,9 +35,10 @@ def list_remedies(key: TailKey) -> list[str]:
 
 def list_texts(tree: ast.AST, filled_in: str) -> Iterator[str]:
     """Yield every text of a module that can be printed, with `filled_in` for each value."""
-    docs = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
-    inside = {id(part) for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
-    for each in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    docs = {id(each.value) for each in nodes if isinstance(each, ast.Expr)}
+    inside = {id(part) for each in nodes if isinstance(each, ast.JoinedStr) for part in each.values}
+    for each in nodes:
         if isinstance(each, ast.JoinedStr):
             yield "".join(str(p.value) if isinstance(p, ast.Constant) else filled_in for p in each.values)
         elif isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in docs | inside:
