@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from pillows.delivery.fanout import FanOut, count_results, find_divergence
+from pillows.delivery.fanout import FanOut, count_results, find_divergence, raise_most_severe
 from pillows.errors import FatalError, RetryableError, StoppedError
 from pillows.models import Batch, DocumentRows, TransportResult, write_version
 from pillows.observer import Observer
@@ -90,6 +90,30 @@ def test_two_failures_are_both_told(make):
         make(one, two)[0].deliver(rows("x"))
 
     assert "first" in raised.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        ([StoppedError("stop"), FatalError("fatal"), ValueError("bug")], ValueError),
+        ([ValueError("bug"), FatalError("fatal"), StoppedError("stop")], ValueError),
+        ([StoppedError("stop"), FatalError("fatal")], FatalError),
+        ([FatalError("fatal"), StoppedError("stop")], FatalError),
+        ([StoppedError("stop")], StoppedError),
+    ],
+)
+def test_a_bug_is_raised_before_a_fatal_error_and_that_before_a_stop(errors, raised):
+    with pytest.raises(raised) as found:
+        raise_most_severe(errors)
+    assert len(getattr(found.value, "__notes__", [])) == len(errors) - 1
+
+
+def test_one_transport_writes_one_batch_at_a_time_unless_more_are_permitted(make):
+    steps: list[int] = []
+    fanout = make(Delayed("a", 0.02, steps))[0]
+    writing = [gevent.spawn(fanout.deliver, rows("x", version=n)) for n in (1, 2)]
+    gevent.joinall(writing, raise_error=True, timeout=60)
+    assert steps == [1, -1, 1, -1]
 
 
 def test_no_write_begins_after_a_stop(make):
@@ -172,6 +196,21 @@ def test_a_part_that_is_tried_again_has_no_checkpoint(make):
     make(target)[0].deliver(whole)
 
     assert [each.checkpoint is not None for each in target.batches] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("refused", "poison", "committed"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_only_a_batch_that_was_applied_whole_brings_its_checkpoint(make, refused, poison, committed):
+    target = MemoryTransport("both", transactional=True, poison={"x"} if poison else ())
+    if refused:
+        target.write(rows("x"))
+    whole = replace(rows("x", "y"), checkpoint=Checkpoint(seq=Seq.of("2-b")))
+
+    result = make(target)[0].deliver(whole)["both"]
+
+    assert (bool(result.refused), bool(result.dead)) == (refused, poison)
+    assert result.committed == (whole.checkpoint if committed else None)
 
 
 class Delayed(MemoryTransport):
