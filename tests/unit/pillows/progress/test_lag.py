@@ -122,6 +122,43 @@ def test_the_rate_of_a_run_begins_with_it(lag: Lag, clock: FakeClock):
     assert lag.changes_per_second == 25
 
 
+def test_what_came_before_a_run_says_nothing_about_its_head(lag: Lag, clock: FakeClock):
+    note(lag)
+    assert lag.seconds(None) is None, "before any run"
+    note(lag, HEAD)
+    lag.start()
+    clock.advance(5)
+    note(lag)
+    assert lag.seconds(None) == 5
+
+
+def test_a_feed_that_has_more_to_read_again_has_left_the_head(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    clock.advance(5)
+    note(lag, PAGE)
+    assert lag.seconds(None) == 5
+    note(lag)
+    assert lag.seconds(None) == 5, "until a batch says that it is back"
+
+
+def test_an_overload_is_not_carried_into_the_next_run(lag: Lag, clock: FakeClock):
+    lag.note_unread(50)
+    lag.start()
+    note(lag, HEAD)
+    lag.note_unread(50)
+    clock.advance(5)
+    assert lag.seconds(None) == 0, "the run's first answer of that kind"
+
+
+def test_a_tail_that_acknowledges_as_much_as_is_left_is_fast_enough(lag: Lag, clock: FakeClock):
+    note(lag, HEAD)
+    for _ in range(3):
+        lag.note_acknowledged(10)
+        lag.note_unread(10)
+        clock.advance(30)
+        assert lag.seconds(None) == 0
+
+
 def test_it_is_never_negative(lag: Lag, clock: FakeClock):
     note(lag, HEAD)
     assert lag.seconds(clock.monotonic() + 1) == 0
@@ -140,6 +177,22 @@ def test_what_is_older_than_the_window_does_not_count(rate: Rate, clock: FakeClo
     assert (rate.recent, rate.per_second) == (0, 0)
     rate.add(60)
     assert rate.per_second == 60 / WINDOW_SECONDS
+
+
+def test_a_count_lasts_30_seconds_and_is_joined_with_those_of_its_second(
+    rate: Rate, clock: FakeClock
+) -> None:
+    rate.add(1)
+    clock.advance(0.5)
+    rate.add(10)
+    clock.advance(0.5)
+    rate.add(100)
+    clock.advance(28.5)
+    assert rate.recent == 111
+    clock.advance(0.5)
+    assert rate.recent == 100, "the first two are counted together, from the first on"
+    clock.advance(1)
+    assert rate.recent == 0
 
 
 def test_at_first_a_rate_is_an_average_over_less(rate: Rate, clock: FakeClock) -> None:
