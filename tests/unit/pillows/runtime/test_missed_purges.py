@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -12,7 +13,7 @@ from gevent.event import Event
 from checkpoints import Checkpoint, ConfigDigest, Seq
 from pillows.errors import FatalError, PurgesMissedError, RetryableError
 from pillows.feed.base import PURGED_REV, DatabaseIdentity
-from pillows.models import ChangeBatch, write_version
+from pillows.models import Batch, ChangeBatch, WriteResult, write_version
 from pillows.observer import Observer
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -20,7 +21,7 @@ from pillows.runtime.housekeeping import Job
 from pillows.runtime.missed_purges import GROUP_DOCUMENTS, MissedPurges, MissedPurgesOptions
 from pillows.runtime.startup import outputs_digest
 from pillows.runtime.status import State
-from pillows.transports.base import Stored, Transport
+from pillows.transports.base import AppendOnlyTransport, Stored, Transport
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
@@ -124,6 +125,62 @@ def test_a3_what_is_absent_twice_is_deleted_and_then_the_position_moves() -> Non
     assert "1600 purges were missed" in scene.notes[0]
     assert source.at_seconds[-1] - source.at_seconds[0] >= 60
     assert holder.closed == 1
+
+
+def test_a3_without_a_gap_a_purge_position_moves_at_once() -> None:
+    scene = Scene(Source(["a"]), Holder("a"))
+    known = ChangeBatch(changes=(), seq=None, purge_seq="7-x")
+    assert scene.follow(known, TICK, compare_after=9) == [known, TICK]
+    assert (scene.jobs, scene.notes, scene.events) == ([], [], [])
+
+
+@pytest.mark.parametrize(("held", "recreated"), [(["a"], True), (["a", "b"], False)])
+def test_a3_the_end_of_a_gap_raises_the_epoch_unless_a_removal_did(held: list[str], recreated: bool) -> None:
+    taken = Scene(Source(["a"]), Holder(*held)).follow(GAP, TICK)
+    (end,) = [each for each in taken if each.purge_seq]
+    assert end.recreated is recreated
+
+
+def test_a3_gaps_are_counted_together_until_the_comparison_has_ended() -> None:
+    scene = Scene(Source(["a"]), Holder("a"))
+    more = ChangeBatch(changes=(), seq=None, purge_seq="1700-x", purges_missed=100)
+    scene.follow(GAP, more, TICK, compare_after=2)
+    assert len(scene.jobs) == 1, "one comparison is enough for both"
+    scene.follow(replace(GAP, purges_missed=3), TICK)
+    assert "3 purges were missed" in scene.notes[-2], "the earlier ones are settled"
+
+
+class Log(AppendOnlyTransport):
+    """Only ever grow."""
+
+    def __init__(self) -> None:
+        self.name = "log"
+        self.closed = 0
+
+    def write(self, batch: Batch) -> WriteResult:
+        raise AssertionError("nothing is written here")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a3_what_was_appended_stays_and_the_next_target_is_compared() -> None:
+    log = Log()
+    taken = Scene(Source(["a"]), log, Holder("a", "b")).follow(GAP, TICK)
+    assert [c.id for each in taken for c in each.changes] == ["b"]
+    assert log.closed == 1
+
+
+def test_a3_of_several_targets_each_is_compared_and_the_largest_counts() -> None:
+    ids = [f"{n:04}" for n in range(1000)]
+    scene = Scene(Source(ids), Holder(*ids, "one"), Holder("two"), max_documents=0)
+    taken = scene.follow(GAP, TICK)
+    assert [c.id for each in taken for c in each.changes] == ["one", "two"]
+    assert scene.events == [("purges.compared", {"documents": 1001, "removed": 2})]
+
+
+def test_a_tail_removes_ten_thousand_documents_by_itself_after_a_minute() -> None:
+    assert MissedPurgesOptions() == MissedPurgesOptions(max_documents=10_000, overlap_seconds=60.0)
 
 
 def test_a3_what_comes_back_between_the_two_looks_stays() -> None:
