@@ -139,6 +139,18 @@ def test_a_rotated_password_changes_the_tails_that_log_in_with_it(edited: Edited
     assert [key.pillow for key in difference(edited.load(), rotated).changed] == ["cases"]
 
 
+def test_new_modules_of_plugins_change_the_tails_that_use_one(edited: Edited, tmp_path: Path) -> None:
+    (tmp_path / "reload_plugin.py").write_text("def keep(document):\n    return True\n")
+    edit = f"""
+        c['daemon']['plugins_path'] = [{str(tmp_path)!r}]
+        c['pillows']['cases']['filter'] = {{'python': 'reload_plugin:keep'}}
+    """
+    config = edited.load(edit)
+    first, second = (list_parts(config, tail_keys(config), plugins=number) for number in (7, 8))
+    assert [parts.plugins for parts in first.values()] == [7, 0]
+    assert [key.pillow for key in compare(first, second).changed] == ["cases"]
+
+
 def test_another_database_is_another_tail(edited: Edited) -> None:
     found = difference(edited.load(), edited.load("c['pillows']['cases']['source']['database'] = 'other'"))
     assert found.added == [TailKey("cases", "couch/other")]
@@ -167,6 +179,10 @@ def test_the_places_of_a_tail_are_those_that_it_writes(edited: Edited) -> None:
             "now, and would become unix:/y",
         ),
         ("c['logging'] = {'format': 'console'}", "logging.format: needs a restart: it is json now"),
+        (
+            "c['daemon']['http'] = {'hosts': ['proxy.example']}",
+            "daemon.http: needs a restart: its settings have changed",
+        ),
     ],
 )
 def test_what_needs_a_restart_is_named_with_its_line(edited: Edited, edit: str, words: str) -> None:
