@@ -26,6 +26,7 @@ from pillows.transports.common.search.errors import (
     ItemVerdict,
     classify,
     describe_cause,
+    describe_rejection,
     get_cause,
     is_document_at_fault,
     parse_stored_version,
@@ -149,8 +150,20 @@ def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
     expected = {"_id": "a", "version": write_version(1, 3), "version_type": "external", "pipeline": "_none"}
     assert action == {"index": expected}
     assert row == {"pillowd_deleted_at": 1234}
-    assert hard.removes
-    assert tombstone.removes
+    for removal in (hard, tombstone):
+        assert (removal.id, removal.write_version, removal.removes) == ("a", write_version(1, 3), True)
+
+
+def test_removals_and_rows_of_one_batch_are_told_apart() -> None:
+    documents = [gone("a", 3), document("b", 3, {"n": 1}), gone("c", 3), document("d", 3, b'{"_id":"d"}')]
+    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
+    assert not dead
+    assert [(each.id, each.removes) for each in made] == [
+        ("a", True),
+        ("b", False),
+        ("c", True),
+        ("d", False),
+    ]
 
 
 def test_a_document_that_would_look_like_a_tombstone_is_dead_not_hidden() -> None:
@@ -172,6 +185,8 @@ def test_operations_are_cut_into_requests_by_bytes_and_number() -> None:
         [len(o.body) for o in part] for part in cut_requests([operation(n) for n in (4, 4, 4, 99, 1, 1)], 8)
     ]
     assert sizes == [[4, 4], [4], [99], [1, 1]]
+    full = [[len(o.body) for o in part] for part in cut_requests([operation(4)] * 4, 8)]
+    assert full == [[4, 4], [4, 4]]
     many = [len(part) for part in cut_requests([operation(1)] * (2 * MAX_OPERATIONS + 1), 10**9)]
     assert many == [MAX_OPERATIONS, MAX_OPERATIONS, 1]
     assert not list(cut_requests([], 8))
@@ -233,6 +248,7 @@ CONFLICT = {
             ItemVerdict.RETRY,
         ),
         (500, {"type": "null_pointer_exception", "reason": ""}, ItemVerdict.RETRY),
+        (429, {"type": "a_name_of_tomorrow", "reason": ""}, ItemVerdict.RETRY),
         (409, {"type": "something_else", "reason": ""}, ItemVerdict.RETRY),
         (
             403,
@@ -291,6 +307,35 @@ REJECTED_BESIDE_OTHERS = rejected(1000, 1)
 )
 def test_only_some_refused_requests_are_taken_apart(status: int, body: object, at_fault: bool) -> None:
     assert is_document_at_fault(answered(status, body)) is at_fault
+
+
+def test_a_failure_without_an_answer_is_no_fault_of_a_document() -> None:
+    assert is_document_at_fault(AwayError("no answer")) is False
+
+
+def test_a_rejected_document_comes_with_its_size_or_with_the_servers_reason() -> None:
+    assert describe_rejection(answered(413, None), 1234) == (
+        "with 1234 bytes it is larger than the server takes (http.max_content_length)"
+    )
+    assert describe_rejection(answered(400, es("index_closed_exception")), 1234) == (
+        "index_closed_exception because"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (None, ("", "")),
+        ("<html>", ("", "")),
+        ({}, ("", "")),
+        ({"error": None}, ("", "")),
+        ({"error": "no handler"}, ("", "no handler")),
+        ({"error": {}}, ("", "")),
+        ({"error": {"type": "t", "reason": "r"}}, ("t", "r")),
+    ],
+)
+def test_the_cause_is_found_in_every_kind_of_answer(body: object, cause: tuple[str, str]) -> None:
+    assert get_cause(body) == cause
 
 
 def answered(status: int, body: Any, **headers: str) -> AnswerError:
