@@ -397,6 +397,7 @@ def test_a_removal_that_was_refused_is_made_by_the_next_sync(opened, refusals, t
         engine.sync()
     engine.sync(["a"])
     assert list(files(tmp_path)) == ["0.json"]
+    assert engine.memory.dirty == set()
 
 
 def test_after_a_refusal_metadata_promises_no_more_than_the_files_have(opened, refusals, tmp_path):
