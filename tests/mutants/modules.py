@@ -26,6 +26,12 @@ MODULES: dict[str, tuple[str, ...]] = {
     "pillows/feed/parsing/changes_parser.py": ("tests/unit/pillows/feed/parsing/test_changes_parser.py",),
     "pillows/feed/requests.py": ("tests/unit/pillows/feed/test_requests.py",),
     "pillows/feed/batch_cutter.py": ("tests/unit/pillows/feed/test_batch_cutter.py",),
+    "pillows/delivery/fanout.py": ("tests/unit/pillows/delivery/test_fanout.py",),
+    "pillows/progress/lag.py": ("tests/unit/pillows/progress/test_lag.py",),
+    "pillows/runtime/missed_purges.py": ("tests/unit/pillows/runtime/test_missed_purges.py",),
+    "daemon/reload/difference.py": ("tests/unit/daemon/reload/test_difference.py",),
+    "daemon/supervision/restart_policy.py": ("tests/unit/daemon/supervision/test_restart_policy.py",),
+    "daemon/http/access.py": ("tests/unit/daemon/http/test_access.py",),
     "checkpoints/pod/engine.py": (
         "tests/unit/checkpoints/pod/test_engine.py",
         "tests/unit/checkpoints/pod/test_commit.py",
