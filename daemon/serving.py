@@ -53,7 +53,7 @@ def _make_api(parts: Parts, around: Surroundings) -> ControlApi:
         explain=lambda error: to_answer(error, around.logs.redactor).body,
     )
     api.repair.hold_reloads = reloader.hold_off
-    details = Details(observers.history, observers.transports, _transport_names(parts))
+    details = Details(api.pillows.to_json, observers.history, observers.transports, _transport_names(parts))
     api.pillows.to_details = details.to_json
     api.events = EventSource(api.snapshots.get, details.of, observers.events, around.clock)
     api.taps = observers.taps

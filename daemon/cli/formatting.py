@@ -102,9 +102,10 @@ def new_table(*columns: str) -> Table:
 def format_status(status: Mapping[str, Any]) -> RenderableType:
     """Return the answer of the call `status`, for people."""
     pillows: Sequence[Mapping[str, Any]] = status["pillows"]
-    made = new_table(*_STATUS_COLUMNS)
+    are_compared = any(pillow["comparison"] for pillow in pillows)
+    made = new_table(*_STATUS_COLUMNS, *(["verified"] if are_compared else []))
     for pillow in pillows:
-        made.add_row(*_row(pillow))
+        made.add_row(*_row(pillow), *([_format_verdict(pillow["comparison"])] if are_compared else []))
     return Group(_format_headline(status), made, *_remarks(pillows), *_daemon_remarks(status))
 
 
@@ -149,6 +150,45 @@ def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if changed_at is not None:
             text = f"rows from before {format_time(changed_at)} were made by an older filter or transform"
             yield f"[bold]{escape(pillow['pillow'])}[/]: {text}"
+        if text := _describe_comparison(pillow):
+            yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(printable_lines(text))}"
+
+
+def _format_verdict(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return "-"
+    if comparison["reason"]:
+        return "[yellow]failed[/]"
+    different = _count_differences(comparison)
+    return f"[red]{format_count(different)} differ[/]" if different else "[green]equal[/]"
+
+
+def _describe_comparison(pillow: Mapping[str, Any]) -> str:
+    """Return what the last comparison found; nothing where all was equal, or there is none."""
+    comparison = pillow["comparison"]
+    if comparison is None:
+        return ""
+    when = format_time(comparison["at"])
+    if comparison["reason"]:
+        return f"the comparison with the source at {when} failed: {comparison['reason']}"
+    if _count_differences(comparison):
+        found = "; ".join(
+            f"{transport}: "
+            + ", ".join(f"{format_count(count)} {kind}" for kind, count in kinds.items() if count)
+            for transport, kinds in comparison["differences"].items()
+            if any(kinds.values())
+        )
+        key = f"{pillow['pillow']}@{pillow['source']}"
+        return f"differences with the source at {when}: {found}. Remedy: `pillowd verify {key} --repair`"
+    if comparison["repaired"]:
+        return (
+            f"{format_count(comparison['repaired'])} documents differed from the source at {when}; repaired"
+        )
+    return ""
+
+
+def _count_differences(comparison: Mapping[str, Any]) -> int:
+    return sum(sum(kinds.values()) for kinds in comparison["differences"].values())
 
 
 def _daemon_remarks(status: Mapping[str, Any]) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from checkpoints import TailKey
-from daemon.control.pillows import to_json
 from daemon.supervision.state_history import StateHistory
 from daemon.supervision.transport_facts import TransportFacts
 from pillows.runtime.status import TailStatus
@@ -18,14 +17,20 @@ class Details:
     """Completes the status of a tail.
 
     Args:
+        describe: returns the facts of a status as JSON values.
         history: of all tails' states.
         transports: what they have written.
         names: returns the names of a tail's transports, in configured order.
     """
 
     def __init__(
-        self, history: StateHistory, transports: TransportFacts, names: Callable[[TailKey], Sequence[str]]
+        self,
+        describe: Callable[[TailStatus], dict[str, Any]],
+        history: StateHistory,
+        transports: TransportFacts,
+        names: Callable[[TailKey], Sequence[str]],
     ) -> None:
+        self._describe = describe
         self._history = history
         self._transports = transports
         self._names = names
@@ -33,7 +38,7 @@ class Details:
     def of(self, status: TailStatus) -> dict[str, Any]:
         """Return the facts of a tail: those of its status, `history` and `transports`, for `msgspec`."""
         key = TailKey(status.pillow, status.source)
-        return to_json(status) | {
+        return self._describe(status) | {
             "history": self._history.of(key),
             "transports": self._transports.of(key, self._names(key)),
         }

@@ -15,6 +15,7 @@ from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import ConflictError, NotInTimeError
 from daemon.supervision.supervisor import Supervisor
+from daemon.verification import history
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -50,7 +51,7 @@ class PillowCalls:
 
     def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
         self.listeners: Sequence[Any] = ()
-        self.to_details: Callable[[TailStatus], dict[str, Any]] = to_json
+        self.to_details: Callable[[TailStatus], dict[str, Any]] = self.to_json
         self._tails = tails
         self._snapshots = snapshots
         self._supervisor = tails.supervisor
@@ -79,7 +80,7 @@ class PillowCalls:
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
             "listeners": [asdict(each) for each in self.listeners],
             "unfinished_acts": self._tails.state.audit.unfinished,
-            "pillows": [to_json(statuses[key]) for key in page],
+            "pillows": [self.to_json(statuses[key]) for key in page],
             "next": page[-1] if len(chosen) > limit else None,
         }
 
@@ -156,11 +157,15 @@ class PillowCalls:
                     remedy=f"`pillowd status` shows when it is so; the log says what {tail} does",
                 )
             self._clock.wait(Event(), _POLL_SECONDS)
-        return to_json(status)
+        return self.to_json(status)
 
     def describe(self, tail: TailKey) -> dict[str, Any]:
         """Return the state of a tail as it is now."""
-        return to_json(self._tails.status(tail))
+        return self.to_json(self._tails.status(tail))
+
+    def to_json(self, status: TailStatus) -> dict[str, Any]:
+        """Return a status and the tail's last comparison with its source as JSON values."""
+        return to_json(status, self._tails.state.comparisons.get(TailKey(status.pillow, status.source)))
 
     def _need_daemon(self) -> Supervisor:
         if self._supervisor is None:
@@ -181,9 +186,13 @@ def key_of(status: TailStatus) -> str:
     return f"{status.pillow}@{status.source}"
 
 
-def to_json(status: TailStatus) -> dict[str, Any]:
-    """Return a status as JSON values. Tokens are shortened: those of 200 tails can be 1 MiB."""
+def to_json(status: TailStatus, comparison: history.Comparison | None) -> dict[str, Any]:
+    """Return a status and a comparison as JSON values.
+
+    Tokens are shortened: those of 200 tails can be 1 MiB.
+    """
     seq = status.seq
     if seq is not None and len(seq) > SEQ_CHARACTERS:
         seq = f"{seq[:SEQ_CHARACTERS]}…"
-    return asdict(replace(status, seq=seq))
+    shown = None if comparison is None else history.to_json(comparison)
+    return asdict(replace(status, seq=seq)) | {"comparison": shown}

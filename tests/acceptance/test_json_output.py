@@ -19,7 +19,7 @@ from tests.servers.couch_client import CouchDatabase
 PAGE = (ROOT / "docs" / "reference" / "json.md").read_text()
 
 #: What prints no JSON, as the page says.
-WITHOUT = {"run", "completion"}
+WITHOUT = {"run", "top", "completion"}
 
 #: What has keys of the reader's own: fields of documents, names of outputs and transports.
 BY_NAME = (".document", ".rows", ".requests", ".errors", ".trials")

@@ -18,6 +18,7 @@ from daemon.config_digests import pipeline_digest, source_digest
 from daemon.control.pillows import to_json
 from daemon.mirror.config import parse_mirror, prepare
 from daemon.state_dir import StateDir, open_state_dir
+from daemon.verification.history import Comparison
 from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
 from pillows.runtime.startup import outputs_digest
 from pillows.runtime.status import State, TailStatus
@@ -87,6 +88,15 @@ STATUSES = [
         last_byte_age_seconds=0.5,
         checkpoint_age_seconds=1.5,
         pipeline_changed_at=1_700_000_000.5,
+    ),
+]
+COMPARISONS = [
+    None,
+    Comparison(
+        at=1_700_000_300.5,
+        differences={"warehouse": {"missing": 2, "stale": 0, "extra": 1}},
+        repaired=4,
+        reason="it took longer than 12 hours",
     ),
 ]
 #: One pillow for each type of transport.
@@ -176,7 +186,9 @@ def _digests_of(config: Config, name: str) -> dict[str, str]:
 
 def make_statuses() -> list[dict[str, Any]]:
     """Return the JSON of `pillowd status` for the tails."""
-    found: list[dict[str, Any]] = json.loads(json.dumps([to_json(status) for status in STATUSES]))
+    found: list[dict[str, Any]] = json.loads(
+        json.dumps([to_json(*shown) for shown in zip(STATUSES, COMPARISONS, strict=True)])
+    )
     return found
 
 

@@ -1,7 +1,7 @@
 // The drawer: all that is known of one pillow, and the commands to type. It changes nothing itself.
 import { chart, feedChart } from "./charts.js";
 import { element, setText, shape } from "./dom.js";
-import { ago, codeParts, commands, count, duration, moment, percent, printable, rate, splitReason } from "./format.js";
+import { ago, codeParts, commands, count, describeComparison, duration, moment, percent, printable, rate, splitReason } from "./format.js";
 import { ageNow, passShare } from "./pillows.js";
 
 export class Drawer {
@@ -58,7 +58,7 @@ export class Drawer {
     this.panel.dataset.state = facts.state;
     this.#renew("badge", [facts.state], () => [shape(facts.state), facts.state]);
     this.#renew("why", [facts.reason], () => why(facts.reason));
-    this.#renew("type", [facts.reason, facts.state, facts.dead_letters > 0], () => [
+    this.#renew("type", [facts.reason, facts.state, facts.dead_letters > 0, facts.comparison], () => [
       element("h3", {}, "Commands to type"), ...commands(facts).map(typed)]);
     const share = facts.state === "catching-up" ? passShare(facts) : null;
     this.#renew("progress", [share, facts.state === "catching-up" && facts.seconds_to_go], () => progress(facts, share));
@@ -129,6 +129,7 @@ export function* numbers(pillow, now) {
   yield ["Heard from the source", ago(ageNow(pillow, "last_byte_age_seconds", now))];
   yield ["Checkpoint saved", ago(ageNow(pillow, "checkpoint_age_seconds", now))];
   yield ["Epoch", facts.epoch == null ? "–" : `${facts.epoch}${facts.pass_number == null ? "" : " (in a pass)"}`];
+  if (facts.comparison) yield ["Verified", `${moment(facts.comparison.at, now)}: ${describeComparison(facts.comparison)}`];
   if (facts.pipeline_changed_at) yield ["Older filter or transform", `rows from before ${moment(facts.pipeline_changed_at, now)}`];
 }
 

@@ -59,6 +59,15 @@ export function percent(share) {
   return `${Math.floor(share * 100)} %`;
 }
 
+/** Say what a comparison with the source found. */
+export function describeComparison({ differences, repaired, reason }) {
+  if (reason) return `failed: ${printable(reason)}`;
+  const found = Object.entries(differences).flatMap(([transport, kinds]) => Object.entries(kinds)
+    .filter(([, number]) => number).map(([kind, number]) => `${count(number)} ${kind} in ${printable(transport)}`));
+  if (found.length) return found.join(", ");
+  return repaired ? `equal, ${count(repaired)} repaired` : "equal";
+}
+
 /** Divide a reason into what is wrong and what to do about it. */
 export function splitReason(text) {
   const at = text.indexOf("Remedy:");
@@ -85,6 +94,8 @@ export function commands(pillow) {
     found.push([`pillowd dead-letter retry ${key} --all`, "retry it once the cause is mended"]);
   }
   if (["live", "catching-up"].includes(pillow.state)) found.push([`pillowd tap ${key}`, "watch changes pass"]);
+  const kinds = Object.values(pillow.comparison?.differences ?? {}).flatMap(Object.values);
+  if (kinds.some((number) => number > 0)) found.push([`pillowd verify ${key} --repair`, "write what differs again"]);
   found.push([`pillowd verify ${key}`, "compare the target with the source"]);
   return found.filter(([command], at) => found.findIndex(([other]) => other === command) === at);
 }

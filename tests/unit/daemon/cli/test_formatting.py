@@ -49,13 +49,18 @@ def test_the_status_of_a_catch_up_has_rate_and_time_to_go() -> None:
         changes_per_second=2_500.0,
         seconds_to_go=400.0,
     )
-    text = shown(ASIDE | {"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(status)]})
+    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [facts_of(status)]})
     assert "1,000,000   1m 15s       2,500   6m 40s" in text
+
+
+def facts_of(status: TailStatus, **comparison: Any) -> dict[str, Any]:
+    whole = {"at": 1_700_000_000.0, "differences": {}, "repaired": 0, "reason": "", **comparison}
+    return asdict(status) | {"comparison": whole if comparison else None}
 
 
 def shown(facts: dict[str, Any]) -> str:
     stream = StringIO()
-    Console(file=stream, width=200).print(format_status(facts))
+    Console(file=stream, width=200).print(format_status(ASIDE | facts))
     return stream.getvalue()
 
 
@@ -78,7 +83,7 @@ def test_status_has_a_line_for_each_pillow_and_every_reason() -> None:
         pipeline_changed_at=1_700_000_000.0,
     )
     text = shown(
-        ASIDE | {"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [asdict(live), asdict(failed)]}
+        {"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [facts_of(live), facts_of(failed)]}
     )
 
     assert "pillowd is running for 1m 1s, pid 7" in text
@@ -90,7 +95,7 @@ def test_status_has_a_line_for_each_pillow_and_every_reason() -> None:
 
 
 def test_status_says_when_no_daemon_runs() -> None:
-    assert "not running" in shown(ASIDE | {"running": False, "pid": None, "up_seconds": None, "pillows": []})
+    assert "not running" in shown({"running": False, "pid": None, "up_seconds": None, "pillows": []})
 
 
 def test_a_summary_counts_states() -> None:
@@ -102,3 +107,39 @@ def test_a_summary_counts_states() -> None:
     assert (
         summary([status(s) for s in (State.FAILED, State.LIVE, State.LIVE)]) == "3 pillows: 2 live, 1 failed"
     )
+
+
+@pytest.mark.parametrize(
+    ("comparison", "verdict", "remark"),
+    [
+        ({"differences": {"warehouse": {"missing": 0}}}, "equal", ""),
+        (
+            {"differences": {"warehouse": {"missing": 2, "stale": 0, "extra": 1}}},
+            "3 differ",
+            (
+                "cases: differences with the source at 2023-11-14 22:13:20Z: warehouse: 2 missing, 1 extra. "
+                "Remedy: `pillowd verify cases@couch/cases --repair`"
+            ),
+        ),
+        (
+            {"repaired": 4},
+            "equal",
+            "cases: 4 documents differed from the source at 2023-11-14 22:13:20Z; repaired",
+        ),
+        (
+            {"reason": "it is [away]"},
+            "failed",
+            "cases: the comparison with the source at 2023-11-14 22:13:20Z failed: it is [away]",
+        ),
+    ],
+)
+def test_the_last_comparison_with_the_source_is_told(
+    comparison: dict[str, Any], verdict: str, remark: str
+) -> None:
+    status = TailStatus(pillow="cases", source="couch/cases", state=State.LIVE)
+    text = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [facts_of(status, **comparison)]})
+    assert "verified" in text
+    assert any(line.rstrip().endswith(f"  {verdict}") for line in text.splitlines())
+    assert remark in text
+    without = shown({"running": True, "pid": 7, "up_seconds": 61.0, "pillows": [facts_of(status)]})
+    assert "verified" not in without

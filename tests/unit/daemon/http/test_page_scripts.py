@@ -228,3 +228,16 @@ def test_the_delivery_shown_is_that_of_the_target_that_is_worst_off(script: Any)
         script("deliveryAge({facts: {transports: [{delivered_at: 90}, {delivered_at: null}]}}, 100)") is None
     )
     assert script("deliveryAge({facts: {}}, 100)") is None
+
+
+def test_the_last_comparison_is_told_and_a_repair_offered(script: Any) -> None:
+    differences = '{warehouse: {missing: 1200, stale: 0}, "\\u202ex": {extra: 1}}'
+    different = f'{{differences: {differences}, repaired: 0, reason: ""}}'
+    assert script(f"describeComparison({different})") == "1,200 missing in warehouse, 1 extra in \\u202ex"
+    assert script('describeComparison({differences: {a: {missing: 0}}, repaired: 0, reason: ""})') == "equal"
+    assert script('describeComparison({differences: {}, repaired: 3, reason: ""})') == "equal, 3 repaired"
+    assert script('describeComparison({differences: {}, repaired: 0, reason: "gone"})') == "failed: gone"
+    pillow = '{pillow: "a", source: "c/d", state: "live", reason: "", dead_letters: 0, comparison: %s}'
+    repair = ["pillowd verify a@c/d --repair", "write what differs again"]
+    assert repair in script(f"commands({pillow % different})")
+    assert repair not in script(f"commands({pillow % 'null'})")
