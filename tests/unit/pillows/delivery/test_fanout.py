@@ -16,6 +16,7 @@ from pillows.models import Batch, DocumentRows, TransportResult, write_version
 from pillows.observer import Observer
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
+from tests.support.clock import FakeClock
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.recorder import Recorder
 from tests.support.waiting import let_others_run
@@ -301,6 +302,37 @@ def test_so_many_write_at_once(clock):
     retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
     FanOut(transports, retrier, max_parallel=2).deliver(rows("x"))
     assert max(accumulate(steps)) == 2
+
+
+@pytest.mark.parametrize(
+    ("busy", "attempts"),
+    [([{"a", "b"}, {"a", "b"}], [1, 2]), ([{"a", "b"}, {"a"}], [1, 1]), ([{"a"}, {"a"}], [1, 2])],
+)
+def test_the_wait_grows_unless_a_part_was_written(clock, busy, attempts):
+    target = MemoryTransport()
+    target.busy = busy
+    seen = Recorder()
+    FanOut([target], Retrier(KEY, StopAwareWaiter(clock, Event()), seen)).deliver(rows("a", "b"))
+    assert [each["attempt"] for each in seen.of("retry")] == attempts
+
+
+def test_a_write_is_reported_with_its_duration_and_its_documents():
+    clock = FakeClock(auto=False)
+    target = MemoryTransport(before_write=lambda _batch: clock.advance(3))
+    seen = Recorder()
+    FanOut([target], Retrier(KEY, StopAwareWaiter(clock, Event()), seen)).deliver(rows("a", "b"))
+    (told,) = seen.of("write")
+    assert (told["transport"], told["seconds"]) == ("memory", 3)
+    assert told["documents"] == {"applied": 2, "equal": 0, "stale": 0, "dead": 0}
+
+
+def test_a_time_limit_of_the_caller_is_not_taken_for_that_of_the_write(clock):
+    retrier = Retrier(KEY, StopAwareWaiter(clock, Event()), Observer())
+    fanout = FanOut([Delayed("slow", 60)], retrier, timeouts_seconds={"slow": 30})
+    limit = gevent.Timeout(0.01)
+    with pytest.raises(gevent.Timeout) as raised, limit:
+        fanout.deliver(rows("x"))
+    assert raised.value is limit
 
 
 def test_documents_are_counted_by_their_result():
