@@ -182,6 +182,14 @@ def test_after_a_failed_removal_the_files_may_still_be_there():
     assert known.plan(dirty(1, s0=2)).removals == range(1, 3)
 
 
+@pytest.mark.parametrize("counts", [(), (2, 1)])
+def test_a_store_without_metadata_gets_it_only_with_something_else(counts):
+    made = state(*counts)
+    assert not made.plan(dirty(len(counts)))
+    made.rewrite_metadata()
+    assert made.plan(dirty(len(counts)))
+
+
 def test_metadata_is_written_with_nothing_else_when_settings_changed():
     class Hooks:
         kind = "tracker"
