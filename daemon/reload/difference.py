@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from checkpoints import TailKey
+from checkpoints.files.blocking import run_blocking
 from daemon.config.models import Config, ConnectionConfig, PillowConfig, VerifyOptions
 from daemon.config.plugin_modules import is_plugin
 from daemon.config.plugins import list_modules
@@ -23,6 +26,12 @@ _NEED_RESTART: tuple[KeyPath, ...] = (
     ("logging", "format"),
 )
 
+#: Settings of connections that name a file which is read when a tail starts, and not again. A `token_file` is
+#: read with every request.
+_READ_ONCE = ("ca_bundle", "client_cert", "client_key")
+#: The beginning of such a file by which it is compared; a bundle of all authorities has a quarter of that.
+_COMPARED_BYTES = 1024 * 1024
+
 #: An address of an output; see `OutputOptions.addresses`.
 Address = tuple[str, ...]
 
@@ -37,12 +46,14 @@ class TailParts:
     Attributes:
         settings: the pillow's, without those that a running tail does not use.
         connections: name -> settings, of its source and its transports.
+        files: connection -> setting -> digest of the file that it names, if it is read when the tail starts.
         checkpoints: when it saves its position.
         plugins: identifies the loaded modules of `daemon.plugins_path`; 0 for a tail that uses none.
     """
 
     settings: PillowConfig
     connections: Mapping[str, ConnectionConfig]
+    files: Mapping[str, Mapping[str, str]]
     checkpoints: CheckpointOptions
     plugins: int
 
@@ -86,7 +97,8 @@ def list_parts(config: Config, keys: Sequence[TailKey], *, plugins: int) -> dict
     Raises:
         ConfigError: a function can't be found.
     """
-    return {key: _get_parts(config, config.tails[key.pillow], plugins) for key in keys}
+    files = run_blocking(_digest_files, config.connections)
+    return {key: _get_parts(config, config.tails[key.pillow], files, plugins) for key in keys}
 
 
 def compare(old: Mapping[TailKey, TailParts], new: Mapping[TailKey, TailParts]) -> Difference:
@@ -119,7 +131,31 @@ def find_restart_needs(old: Config, new: Config) -> Iterator[ConfigProblem]:
             )
 
 
-def _get_parts(config: Config, settings: PillowConfig, plugins: int) -> TailParts:
+def _digest_files(connections: Mapping[str, ConnectionConfig]) -> dict[str, dict[str, str]]:
+    return {
+        name: {
+            setting: _digest_file(path)
+            for setting in _READ_ONCE
+            if isinstance(path := getattr(connection.options, setting, None), Path)
+        }
+        for name, connection in connections.items()
+    }
+
+
+def _digest_file(path: Path) -> str:
+    """Return the digest of a file; nothing if it can't be read, which the tail says when it starts."""
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.sha256(file.read(_COMPARED_BYTES)).hexdigest()
+    except OSError:
+        return ""
+
+
+def _get_parts(
+    config: Config, settings: PillowConfig, files: Mapping[str, Mapping[str, str]], plugins: int
+) -> TailParts:
     used = {settings.source.connection, *(entry.connection for entry in settings.transport)}
     connections = {name: config.connections[name] for name in sorted(used)}
     modules = list_modules(settings, config.daemon.plugins_path)
@@ -127,6 +163,7 @@ def _get_parts(config: Config, settings: PillowConfig, plugins: int) -> TailPart
     return TailParts(
         settings=settings.model_copy(update={"tests": (), "verify": VerifyOptions()}),
         connections=connections,
+        files={name: files[name] for name in connections},
         checkpoints=config.checkpoints,
         plugins=plugins if any(map(is_plugin, modules)) else 0,
     )

@@ -190,3 +190,26 @@ def test_what_needs_a_restart_is_named_with_its_line(edited: Edited, edit: str, 
     assert words in str(problem)
     assert problem.place.line > 0
     assert list(find_restart_needs(edited.load(), edited.load())) == []
+
+
+def test_another_content_of_a_named_file_changes_the_tails_that_have_read_it(
+    edited: Edited, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "ca.pem"
+    config = edited.load(
+        "c['connections']['web'] = {'type': 'webhook', 'url': 'https://127.0.0.1:9'}\n"
+        f"c['connections']['web']['ca_bundle'] = {str(bundle)!r}\n"
+        "c['pillows']['forms']['transport'] = [{'connection': 'web'}]"
+    )
+
+    def parts() -> Any:
+        return list_parts(config, tail_keys(config), plugins=1)
+
+    missing = parts()
+    bundle.write_text("one")
+    first = parts()
+    assert [key.pillow for key in compare(missing, first).changed] == ["forms"]
+    assert compare(first, parts()).changed == []
+    bundle.write_text("two")
+    assert [key.pillow for key in compare(first, parts()).changed] == ["forms"]
+    assert "two" not in repr(parts())
