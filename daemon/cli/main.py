@@ -15,6 +15,7 @@ import click
 
 from daemon.cli.exit_codes import to_exit
 from daemon.cli.output import echo, print_usage_error
+from pillows.suggest import find_similar
 
 #: Command -> `module:function`, and its line in `pillowd --help`.
 COMMANDS = {
@@ -68,9 +69,12 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
-        del ctx
         if cmd_name not in COMMANDS:
-            return None
+            if ctx.resilient_parsing:  # the shell asks for completions
+                return None
+            similar = find_similar(cmd_name, COMMANDS)
+            hint = f" Did you mean `{similar}`?" if similar else ""
+            raise click.UsageError(f"No such command `{cmd_name}`.{hint}", ctx)
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command

@@ -188,3 +188,11 @@ def test_token_is_parsed_as_typed(text: str, value: Any) -> None:
     from daemon.cli.legacy_checkpoints import parse_token
 
     assert parse_token(text) == value
+
+
+@pytest.mark.parametrize(("word", "hint"), [("statsu", " Did you mean `status`?"), ("xyzzy", "\n")])
+def test_an_unknown_command_is_answered_with_a_similar_one(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([word]) == 2
+    assert f"No such command `{word}`.{hint}" in capsys.readouterr().err
