@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gevent.event import Event
 
 from daemon.cli.exit_codes import UnreachableError
-from daemon.config.load import load
+from daemon.cli.output import echo
+from daemon.config.load import ConfigErrors, find_admin_socket, load
 from daemon.config.models import Config
 from daemon.http.client import HttpClient
 from daemon.http.event_reader import Message
@@ -58,6 +60,30 @@ def call_control(config_path: Path, operation: str, *, writes: bool = False, **a
     """Load the configuration, and call one operation of the API; see `open_control`."""
     with open_control(load(config_path, plugins=False), writes=writes) as call:
         return call(operation, **arguments)
+
+
+def find_control(config_path: Path) -> Callable[[], AbstractContextManager[Call]]:
+    """Load the configuration, and return the function that opens the control API; see `open_control`.
+
+    A running daemon keeps its configuration and its socket when the file gets problems. Then the calls go to
+    that daemon, and standard error says so.
+
+    Raises:
+        ConfigErrors: the configuration has problems, and no daemon answers.
+    """
+    try:
+        return partial(open_control, load(config_path, plugins=False))
+    except ConfigErrors as errors:
+        path = find_admin_socket(config_path)
+        if path is None or not HttpClient(path).answers():
+            raise
+        count = len(errors.problems)
+        echo(
+            f"pillowd: {config_path} has {count} problem{'s' if count > 1 else ''}; the daemon on {path} "
+            "still runs with what it has loaded. Remedy: `pillowd check` shows what to correct",
+            err=True,
+        )
+        return lambda: nullcontext(HttpClient(path).call)
 
 
 def open_stream(

@@ -16,11 +16,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
-from daemon.config.default_folders import with_default_folders
+from daemon.config.default_folders import find_default_folders, with_default_folders
 from daemon.config.environment import IN_ENVIRONMENT
-from daemon.config.listeners import check_secret_files
+from daemon.config.listeners import AdminOptions, check_secret_files
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections
@@ -32,7 +32,7 @@ from daemon.config.yaml.nodes import Node
 from pillows.options import SecretAddress
 from pillows.redaction import find_secrets
 
-__all__ = ["Config", "ConfigErrors", "ConfigProblem", "load"]
+__all__ = ["Config", "ConfigErrors", "ConfigProblem", "find_admin_socket", "load"]
 
 
 def load(
@@ -70,6 +70,31 @@ def load(
         raise ConfigErrors(problems, tree.secrets)
     config = with_default_folders(config, environ)
     return config.with_origin(tree.node, tuple(_find_exposed_secrets(config)))
+
+
+def find_admin_socket(path: str | Path, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the admin socket of a daemon whose configuration may have problems by now.
+
+    It is the one that the configuration names; else, and if the file is no YAML, the default one.
+
+    Args:
+        path: the main file, or `IN_ENVIRONMENT`.
+        environ: the environment for `${VAR}` and the default folders; the process's unless given.
+
+    Returns:
+        The socket; None if there is none, if its own line is wrong, or if there is no such file.
+    """
+    environ = os.environ if environ is None else environ
+    tree, _ = load_tree(Path(path), environ)
+    if tree is None and not Path(path).is_file():
+        return None
+    listen = None if tree is None else tree.node.find(("daemon", "admin", "listen"))
+    if listen is None:
+        return find_default_folders(environ, uid=os.getuid())[1].absolute() / "admin.sock"
+    try:
+        return None if listen.broken else AdminOptions(listen=listen.value).path
+    except ValidationError:
+        return None
 
 
 def _validate_tree(root: Node, *, plugins: bool) -> tuple[Config | None, ProblemCollector]:

@@ -17,7 +17,6 @@ from daemon.cli.exit_codes import ExitCode
 from daemon.cli.formatting import format_status, format_time, print_table
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json, print_json_line
-from daemon.config.load import load
 from daemon.printable import printable
 from daemon.process import signals
 from pillows.runtime.status import State
@@ -38,13 +37,16 @@ _WAIT = "30s"
 @click.option("--running", is_flag=True, help="Exit with 75 if no daemon answers, for health checks.")
 @click.option("--fail", is_flag=True, help="Exit with 1 if a pillow has failed, for cron and Nagios.")
 def status(*, config_path: Path, as_json: bool, watch: bool, running: bool, fail: bool) -> ExitCode:
-    """Show the state, lag and last checkpoint of every pillow."""
+    """Show the state, lag and last checkpoint of every pillow.
+
+    A running daemon is also shown if the configuration file has problems by now.
+    """
     if watch and (running or fail):
         raise click.UsageError("--watch excludes --running and --fail.")
-    config = load(config_path, plugins=False)
+    open_control = control_client.find_control(config_path)
 
     def get_status() -> dict[str, Any]:
-        with control_client.open_control(config) as call:
+        with open_control() as call:
             return control_client.get_status(call)
 
     if not watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ from gevent.event import Event
 
 from daemon.cli import control_client
 from daemon.cli.exit_codes import UnreachableError
-from daemon.config.load import load
+from daemon.config.load import ConfigErrors, load
 from daemon.config.models import Config
 from daemon.http.listeners import listen_on_path
 from daemon.http.server import BoundedServer
@@ -94,6 +94,26 @@ def test_silent_holder_of_the_state_is_named_after_five_seconds(config: Config) 
     with held(config), pytest.raises(UnreachableError, match="no daemon answers"):
         answer(config, clock)
     assert sum(clock.waited) == pytest.approx(5, abs=0.2)
+
+
+BROKEN = {
+    "a wrong key": lambda text: text + "loging: {}\n",
+    "an unset variable": lambda text: text.replace("'http://127.0.0.1:1'", "'${NOT_SET}'"),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_a_running_daemon_is_reached_although_its_file_has_problems(
+    config: Config, change: Callable[[str], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pillowd.yaml"
+    file.write_text(change(file.read_text()))
+    with pytest.raises(ConfigErrors):
+        control_client.find_control(file)
+    with answering(config), control_client.find_control(file)() as call:
+        assert call("get_version")["version"] == "started"
+    said = capsys.readouterr().err
+    assert f"{file} has 1 problem; the daemon on {tmp_path}/admin.sock still runs" in said
 
 
 def answer(config: Config, clock: FakeClock) -> object:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from daemon.config.load import load
+from daemon.config.load import find_admin_socket, load
 from tests.support.configuration import ENVIRON, GOOD
 
 
@@ -82,3 +84,24 @@ def test_later_problem_names_the_line_that_was_written(config):
     loaded = config(GOOD)
     mistake = loaded.problem(("pillows", "cases", "source", "page"), "is odd", "mend it")
     assert (mistake.place.line, mistake.key) == (16, "pillows.cases.source.page")
+
+
+@pytest.mark.parametrize(
+    ("text", "socket"),
+    [
+        ("daemon: { admin: { listen: 'unix:/x/${NAME}.sock' } }\npillows: 7", "/x/a.sock"),
+        ("daemon: { admin: { listen: 'unix:/x/${MISSING}.sock' } }", None),
+        ("daemon: { admin: { listen: /x/a.sock } }", None),
+        ("daemon: { admin: { listen: null } }", None),
+        ("pillows: 7", "/run/p/admin.sock"),
+        ("pillows: [", "/run/p/admin.sock"),
+    ],
+)
+def test_the_admin_socket_is_found_whatever_else_is_wrong(
+    tmp_path: Path, text: str, socket: str | None
+) -> None:
+    file = tmp_path / "pillowd.yaml"
+    environ = {"NAME": "a", "RUNTIME_DIRECTORY": "/run/p"}
+    assert find_admin_socket(file, environ) is None
+    file.write_text(text)
+    assert find_admin_socket(file, environ) == (socket and Path(socket))
