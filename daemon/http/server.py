@@ -119,12 +119,23 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         self._check_head()
         return result
 
+    def MessageClass(self, *args: Any) -> Any:  # noqa: N802 - gevent's name
+        """Parse the headers, and keep the names: gevent forgets a length beside chunks."""
+        message = super().MessageClass(*args)
+        self._names = [name.lower() for name in message]
+        return message
+
     def _check_head(self) -> None:
-        names = [name.lower() for name in self.headers]
+        names = self._names
         if self.request_version == "HTTP/0.9":
             raise RefusedError(400, "the request has no HTTP version")
         if any(names.count(name) > 1 for name in ("host", "content-length", "transfer-encoding")):
             raise RefusedError(400, "a header is given twice")
+        # A proxy may see the end of such a request elsewhere: RFC 9112, sections 5.1 and 6.1.
+        if self.headers.defects:
+            raise RefusedError(400, "a line of the head is no header")
+        if "content-length" in names and "transfer-encoding" in names:
+            raise RefusedError(400, "the body has a length and chunks as well")
         if self.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
             raise RefusedError(400, "the only transfer encoding is chunked")
         if (self.content_length or 0) > MAX_BODY_BYTES:
