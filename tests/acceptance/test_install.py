@@ -58,6 +58,7 @@ def test_what_is_installed_runs_and_is_no_part_of_the_checkout(installed):
     where = subprocess.run(
         [f"{installed}{PREFIX}/bin/python", "-c", "import daemon; print(daemon.__file__)"],
         cwd=installed,
+        env={"PATH": os.environ["PATH"]},  # a PYTHONPATH of the tests' would name the checkout
         capture_output=True,
         text=True,
         check=True,
