@@ -152,4 +152,5 @@ def test_outputs_have_the_documented_form(couch, couch_db, ask, folder):
         if (found := differences(examples.get(command), output) if command in examples else ["no example"])
     }
     assert wrong == {}
-    assert examples.keys() - outputs.keys() == {"restart", "reload", "log-level"}  # only a running daemon can
+    # These only a running daemon can.
+    assert examples.keys() - outputs.keys() == {"restart", "reload", "log-level", "tap"}

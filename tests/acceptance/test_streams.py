@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
 import socket
@@ -19,12 +20,13 @@ from typing import Any
 import pytest
 
 from daemon.http.event_reader import Message, read_messages
-from tests.acceptance.process import PILLOWD, Pillowd, couchdb
+from tests.acceptance.process import PILLOWD, ROOT, Pillowd, couchdb
 from tests.acceptance.world import live
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.process import free_port
 from tests.support.waiting import wait_until
 
+JSON_PAGE = ROOT / "docs" / "reference" / "json.md"
 CANARY = "canary-7f3a"
 
 
@@ -132,6 +134,8 @@ def test_a_tap_shows_types_and_values_only_on_request(daemon: Pillowd, database:
     masked = tapped()
     assert len(masked) == 2
     assert CANARY not in str(masked)
+    (shown,) = re.findall(r"## `tap`\n.*?```json\n(.*?)```", JSON_PAGE.read_text(), re.DOTALL)
+    assert masked[0].keys() == json.loads(shown).keys()
     assert {name: masked[0]["doc"][name] for name in ("name", "n")} == {"name": "text", "n": "number"}
     shown = tapped("--show-values", "--stage", "rows", "--rate", "50")
     assert shown[0]["rows"]["copy"][0]["name"] == CANARY
