@@ -11,11 +11,12 @@ import pytest
 from tests.acceptance.world import TARGETS, World, live
 from tests.support.sizes import size
 
-MOST_MB = 100
+#: 10 of them are for the libraries of the HTTP API and of the metrics.
+MOST_MB = 110
 
 
 @pytest.mark.timeout(size(ci=300, proof=600))
-def test_three_idle_pillows_take_less_than_100_mb(world: World) -> None:
+def test_three_idle_pillows_take_less_than_110_mb(world: World) -> None:
     """One into each target, resuming where all is caught up, as the kernel counts what is resident.
 
     What is left of a catch-up in the same process is told too: Python's own allocator keeps some of it.
