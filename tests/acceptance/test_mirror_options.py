@@ -21,6 +21,7 @@ from tests.acceptance.process import PILLOWD
 from tests.conftest import CouchServer
 from tests.servers.couch_client import CouchDatabase
 from tests.support.fronts import make_certificate, serve_prefix, serve_tls
+from tests.support.sizes import size
 
 Mirror = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -130,9 +131,9 @@ def test_f3_databases_of_one_name_are_told_apart_by_the_remedy(
 def test_f3_a_slash_in_the_name_of_a_database_is_hinted_at(
     couch: CouchServer, make_database: Callable[[str], CouchDatabase], mirror: Mirror, es_prefix: str
 ) -> None:
-    """`db/x` and `db/+x` as they are; what the hint says works."""
-    plain, plus = make_database(f"{es_prefix}a/b"), make_database(f"{es_prefix}a/+x")
-    for database in (plain, plus):
+    """`db/x` and `db/+x` as they are; what the hint says works. In CI one name has to be enough."""
+    for name in ("a/+x", "a/b")[: size(ci=1, proof=2)]:
+        database = make_database(f"{es_prefix}{name}")
         refused = mirror(url_of(couch, database.name), "sqlite:///out.sqlite")
         assert refused.returncode != 0
         hint = f"for the database {re.escape(database.name)}, (http://\\S+)"
