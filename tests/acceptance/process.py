@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -9,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from daemon.cli.main import run_command
 from daemon.http.client import HttpClient
 from tests.support.waiting import wait_until
 
@@ -178,9 +181,22 @@ class Pillowd:
             check=False,
         )
 
+    def command_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs another command within this process, which saves the time that a new one takes to import."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err), chdir(self.folder):
+            code = run_command([*arguments, "--config", str(self.config)])
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
     def ask(self, *arguments: str) -> Any:
         """What a command prints with `--json`."""
         done = self.command(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def ask_here(self, *arguments: str) -> Any:
+        """What a command within this process prints with `--json`."""
+        done = self.command_here(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 

@@ -270,7 +270,7 @@ def test_no_answer_log_or_audit_line_holds_a_secret_or_a_document(
                 seen = door.ask(operation.method, path, body, If_Match="*", **BEARER)
                 assert seen.status not in (500, 501), (operation.id, seen.text)
                 said.append(f"{seen.text}{seen.headers}")
-    said += [daemon.command("status", "--json").stdout, daemon.command("config", "show").stdout]
+    said += [daemon.command_here("status", "--json").stdout, daemon.command_here("config", "show").stdout]
     said += [daemon.log.read_text(), json.dumps(made.audit())]
     key = (daemon.folder / "key.pem").read_text().splitlines()[1]
     planted = [*SECRETS, base64.b64encode(f"id:{f}".encode()).decode(), TOKEN, key]
@@ -355,10 +355,10 @@ def test_an_act_that_a_crash_cut_short_is_shown(house: Callable[..., House], cou
         daemon.child.kill()
         daemon.ended()
 
-        offline = daemon.ask("status")
+        offline = daemon.ask_here("status")
         assert [act["act"] for act in offline["unfinished_acts"]] == ["repair_documents"]
         daemon.start()
-        shown = daemon.command("status").stdout
+        shown = daemon.command_here("status").stdout
         assert "repair_documents of slow" in shown
         assert daemon.events("audit.unfinished")
         assert daemon.state("cases") == "paused", "a pause outlives the process"

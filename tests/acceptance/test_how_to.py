@@ -46,7 +46,7 @@ class Page:
     def command(self, line: str) -> str:
         """Runs a command that the page shows. Returns what it prints."""
         assert re.search(rf"(?m)^{re.escape(line)}$|`{re.escape(line)}`", self.text), f"no {line!r} there"
-        done = self.daemon.command(*line.split()[1:])
+        done = self.daemon.command_here(*line.split()[1:])
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -139,19 +139,19 @@ def test_g10_rows_of_deleted_documents_are_kept_as_the_page_says(world: World) -
         daemon.wait_for(lambda: rows(marked) == [(2,)])
         assert rows("select _id from current_orders") == [("o1",)]
         assert rows("select count(*), count(_deleted_at) from order_lines") == [(6, 4)]
-        verified = daemon.command("verify", "orders", "--repair")
+        verified = daemon.command_here("verify", "orders", "--repair")
         assert verified.returncode == 0, verified.stdout + verified.stderr
         world.couch.put("o2", {"type": "order", "customer": "Bob", "lines": []})
         daemon.wait_for(lambda: rows(marked) == [(1,)])
         assert rows("select _id, customer from current_orders order by 1") == [("o1", "Ada"), ("o2", "Bob")]
         assert rows("select count(*), count(_deleted_at) from order_lines") == [(4, 2)], "o2 has none"
         first = rows("select _deleted_at from orders where _id = 'o3'")
-        assert "orders" in daemon.command("checkpoint", "reset", "orders").stdout
+        assert "orders" in daemon.command_here("checkpoint", "reset", "orders").stdout
         daemon.wait_for(lambda: statuses(daemon)["orders"]["state"] == "live")
         daemon.wait_for(lambda: rows("select min(_version) >> 40 > 1 from orders") == [(True,)])
         assert rows("select _deleted_at from orders where _id = 'o3'") == first
         reader.execute(cleaning.replace("1 year", "0 s").encode())
-        assert daemon.command("verify", "orders").returncode == 0
+        assert daemon.command_here("verify", "orders").returncode == 0
     assert daemon.stop() == 0
 
 
@@ -190,7 +190,7 @@ def test_an_opensearch_index_is_kept_as_the_page_says(
     assert statuses(daemon)["cases"]["dead_letters"] == 0
     assert page.command("pillowd verify cases --content")
     requests.post(f"{index}/_update/c1", json={"doc": {"name": "HACK"}}, timeout=60).raise_for_status()
-    verified = daemon.command("verify", "cases", "--content", "--repair")
+    verified = daemon.command_here("verify", "cases", "--content", "--repair")
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert set(search("name:roof")) == {"c1"}
     world.couch.delete("c2")

@@ -59,7 +59,7 @@ def test_b5_a_row_over_max_document_is_a_dead_letter_and_the_rest_goes_on(
         pillowd.wait_for(lambda: dead(2))
         pillowd.wait_for(lambda: ids() == [["a", "b", "c"]] * len(WAYS))
         for name in pillows:
-            listed = pillowd.command("dead-letter", "list", name, "--json").stdout
+            listed = pillowd.command_here("dead-letter", "list", name, "--json").stdout
             assert listed.count("1048576 bytes") == 2, listed
             assert "early" in listed
             assert "late" in listed

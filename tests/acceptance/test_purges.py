@@ -73,8 +73,8 @@ def test_a3_more_than_is_removed_without_asking_waits_for_a_human(world: World) 
     assert "of 60 documents that targets hold; at most 3 are removed without asking" in reason, reason
     assert f"`pillowd verify {tail} --repair`, and `pillowd restart {tail}`" in reason, reason
 
-    assert daemon.command("verify", tail, "--repair").returncode == 0
-    assert daemon.command("restart", tail).returncode == 0
+    assert daemon.command_here("verify", tail, "--repair").returncode == 0
+    assert daemon.command_here("restart", tail).returncode == 0
     daemon.wait_for(lambda: live(daemon))
     assert world.differences("cases", "sqlite") == {}
 

@@ -346,10 +346,12 @@ def test_i1_a_failed_pillow_runs_again_once_its_transform_is_mended_and_reloaded
 
 def test_the_level_of_a_logger_changes_for_a_while(reloading: Reloading) -> None:
     reloading.start()
-    done = reloading.daemon.ask("log-level", "pillowd.pillow", "debug", "--for", "1h")
+    done = reloading.daemon.ask_here("log-level", "pillowd.pillow", "debug", "--for", "1h")
     assert done == [{"name": "pillowd.pillow", "level": "debug", "seconds_left": pytest.approx(3600, abs=60)}]
     reloading.database.put("a")
     reloading.daemon.wait_for(lambda: reloading.daemon.events("batch.written"))
-    assert reloading.daemon.command("log-level", "pillowd.pillow", "--reset").returncode == 0
-    assert {each["level"] for each in reloading.daemon.ask("log-level")} == {"info"}
-    assert "did you mean `pillowd.pillow`" in reloading.daemon.command("log-level", "pillowd.pilow").stderr
+    assert reloading.daemon.command_here("log-level", "pillowd.pillow", "--reset").returncode == 0
+    assert {each["level"] for each in reloading.daemon.ask_here("log-level")} == {"info"}
+    assert (
+        "did you mean `pillowd.pillow`" in reloading.daemon.command_here("log-level", "pillowd.pilow").stderr
+    )

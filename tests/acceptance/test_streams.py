@@ -98,7 +98,7 @@ def test_sixteen_readers_are_told_of_a_change_and_one_more_is_sent_away(daemon: 
         assert [each["state"] for each in facts["history"]][-1] == "live"
         refused = Stream(daemon, stack)
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        daemon.ask("pause", "copy")
+        daemon.ask_here("pause", "copy")
         for stream in streams:
             wanted = (m for m in stream.messages() if m.event == "status" and m.data["pillows"])
             states = (m.data["pillows"][0].get("state") for m in wanted)
@@ -111,7 +111,7 @@ def test_sixteen_readers_are_told_of_a_change_and_one_more_is_sent_away(daemon: 
         wait_until(opens_again)
         again = first(Stream(daemon, stack, opened[0].id), "status")
         assert (again.data["complete"], again.data["pillows"][0]["state"]) == (False, "paused")
-    assert daemon.ask("resume", "copy")["state"] == "live"
+    assert daemon.ask_here("resume", "copy")["state"] == "live"
 
 
 def test_a_tap_shows_types_and_values_only_on_request(daemon: Pillowd, database: CouchDatabase) -> None:
@@ -181,7 +181,7 @@ def test_top_follows_the_pillows_on_any_terminal_and_ends_quietly(daemon: Pillow
         dumb = Terminal(daemon, stack, "top", kind="dumb")
         wait_until(lambda: drawn.shows("q quits") and drawn.shows("copy"))
         wait_until(lambda: dumb.shows("copy"))
-        daemon.ask("pause", "copy")
+        daemon.ask_here("pause", "copy")
         wait_until(lambda: drawn.shows("paused"))
         drawn.press("q")
         dumb.process.send_signal(signal.SIGINT)

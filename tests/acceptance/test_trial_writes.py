@@ -51,7 +51,7 @@ def test_i11_a_value_that_does_not_fit_is_shown_before_the_first_run(
 ) -> None:
     couch_db.bulk([{"_id": "fits", "big": 3}, {"_id": "not", "big": 3 * 10**12}])
     with make(big="big int", title="title text") as pillowd:
-        shown = {each["id"]: each for each in pillowd.ask("preview", "cases", "--limit", "5")}
+        shown = {each["id"]: each for each in pillowd.ask_here("preview", "cases", "--limit", "5")}
         assert shown["fits"]["errors"] == {}
         assert shown["fits"]["trials"] == {
             "warehouse": "it can be written",
@@ -60,10 +60,10 @@ def test_i11_a_value_that_does_not_fit_is_shown_before_the_first_run(
         }
         assert list(shown["not"]["errors"]) == ["warehouse"], "SQLite's integers have 64 bits"
         assert "out of range" in shown["not"]["errors"]["warehouse"]
-        told = pillowd.command("preview", "cases", "--id", "not").stdout
+        told = pillowd.command_here("preview", "cases", "--id", "not").stdout
         assert "dead letter in warehouse: Column big" in told
         assert "files: nothing is tried" in told
-        checked = pillowd.command("check", "--connect")
+        checked = pillowd.command_here("check", "--connect")
         assert checked.returncode == 0, checked.stdout
         said = " ".join(checked.stdout.split())
         assert "warning: 1 of the first 2 documents would become dead letters, such as 'not'" in said
@@ -77,7 +77,7 @@ def test_i11_a_column_that_takes_no_document_is_refused_by_check(
 ) -> None:
     couch_db.bulk([{"_id": f"b{n}", "title": "Emma"} for n in range(3)])
     with make(title="title int") as pillowd:
-        checked = pillowd.command("check", "--connect")
+        checked = pillowd.command_here("check", "--connect")
         assert checked.returncode == 1, checked.stdout
         said = " ".join(checked.stdout.split())
         assert said.count("3 of the first 3 documents would become dead letters") == 2
@@ -104,12 +104,12 @@ def test_i11_tables_with_rows_are_tried_and_left_as_they_are(
                 return [*found, database.execute("select _id, _version, n from cases").fetchall()]
 
         before = rows()
-        (shown,) = pillowd.ask("preview", "cases", "--id", "a")
+        (shown,) = pillowd.ask_here("preview", "cases", "--id", "a")
         assert "small" in shown["errors"]["warehouse"]
         assert shown["trials"]["local"] == "it can be written"
         with closing(sqlite3.connect(tmp_path / "t.sqlite", isolation_level=None)) as database:
             database.execute("begin immediate")
-            (busy,) = pillowd.ask("preview", "cases", "--id", "a")
+            (busy,) = pillowd.ask_here("preview", "cases", "--id", "a")
         assert "nothing could be tried" in busy["trials"]["local"]
         assert "local" not in busy["errors"], "nothing is wrong with the document"
         assert rows() == before
