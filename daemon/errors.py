@@ -1,15 +1,15 @@
-"""The errors of requests to the daemon: a branch of the one error tree (`pillows.errors`).
+"""The errors of requests to the daemon: a branch of the error tree in `pillows.errors`.
 
 PillowError
-└── RequestError             what was asked for cannot be done
+└── RequestError             the request cannot be carried out
     ├── InvalidRequestError      the request itself is wrong: change it
     ├── UnknownPillowError       it names no pillow, or several
-    ├── NotFoundError            what it names is not there
+    ├── NotFoundError            it names something that does not exist
     ├── ConflictError            the state forbids it
     ├── UnconditionalEditError   the edit does not say which state it changes
     ├── EditedMeanwhileError     somebody else made an edit first: look again
     ├── NotPermittedError        this client may not do it
-    │   ├── UnauthenticatedError     ... as it has not said who it is
+    │   ├── UnauthenticatedError     ... because it has no valid token
     │   └── ThrottledError           ... until later
     ├── NotInTimeError           it was asked for, and is not so yet
     ├── UnavailableError         the daemon cannot do it now: ask again

@@ -27,7 +27,7 @@ class Observers:
     Attributes:
         history: the last states of each tail.
         transports: rate, latency and last error of each transport.
-        events: what the event streams tell.
+        events: the notable events for the streams.
         taps: the open taps.
         metrics: the metrics; None unless `count` was called.
     """

@@ -1,4 +1,4 @@
-"""What a running daemon is made of, and the order in which it is put together."""
+"""Build the parts of a running daemon, in order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pillows.feed.shared.pool import FeedPool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the process gives the daemon.
+    """The parts of the process that the daemon uses.
 
     Attributes:
         clock: for every duration and wait.
@@ -50,8 +50,8 @@ class Parts:
         observers: watch the tails.
         services: what the tails share.
         supervisor: runs the tails.
-        reloader: has the configuration in effect, and takes up a changed one.
-        verification: compares targets with their sources; None if no file has the configuration.
+        reloader: has the configuration in effect, and applies a changed one.
+        verification: compares targets with their sources; None if the configuration is not in a file.
     """
 
     state: StateDir

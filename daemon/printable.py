@@ -1,4 +1,4 @@
-"""Make text safe to show: ids, reasons and names come from others, and a terminal obeys what it is sent."""
+"""Make text safe to show: ids, reasons and names may contain control sequences of a terminal."""
 
 from __future__ import annotations
 

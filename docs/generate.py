@@ -79,7 +79,7 @@ def api() -> str:
 
 def _operation(operation: Operation, document: dict[str, Any]) -> Iterator[str]:
     raw = document["paths"][operation.path][operation.method.lower()]
-    mark = "*read* " if operation.door == "read" else ""
+    mark = "*read* " if operation.listener == "read" else ""
     described = _escaped(_flat(f"{raw['summary']} {raw.get('description', '')}"))
     yield from (f"### `{operation.method} {operation.path}`", "", f"{mark}{described}", "")
     shared = document["paths"][operation.path].get("parameters", [])

@@ -24,7 +24,7 @@ def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedP
 
 
 def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
-    """Build a feed with a connection of its own."""
+    """Build a feed with its own connection."""
     connection, source = _source(config, key)
     return CouchFeed(
         connection, source, prefilter=_prefilter(filter), clock=clock, observer=observer, tail=key

@@ -1,4 +1,4 @@
-"""What all tails of a process share."""
+"""The services that all tails of a process share."""
 
 from __future__ import annotations
 

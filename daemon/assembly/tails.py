@@ -1,4 +1,4 @@
-"""Build tails, and repair with what they are built of."""
+"""Build tails, and repair documents with the same parts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REPAIR_SECONDS = 25.0
 def build_tails(
     config: Config, services: Services, keys: Collection[TailKey] | None = None
 ) -> Mapping[TailKey, Callable[[], Tail]]:
-    """Return a factory for each tail; each call of it builds a fresh one.
+    """Return a factory for each tail; each call builds a new one.
 
     Args:
         config: a valid configuration.
@@ -79,7 +79,7 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
 
 
 def build_services(config: Config, key: TailKey, settings: TailSettings, services: Services) -> TailServices:
-    """Return what one tail uses."""
+    """Return the services of one tail."""
     return TailServices(
         make_feed=lambda: _build_feed(config, key, settings.pillow.filter, services),
         make_transports=lambda: build_transports(config, key),

@@ -32,7 +32,7 @@ COMMANDS = {
     "list": ("daemon.cli.commands.list:list_pillows", "List the configured pillows."),
     "status": ("daemon.cli.commands.pillows:status", "Show the state of the pillows."),
     "top": ("daemon.cli.commands.top:top", "Show all pillows live, the worst first."),
-    "tap": ("daemon.cli.commands.tap:tap", "Show samples of what passes through a pillow."),
+    "tap": ("daemon.cli.commands.tap:tap", "Show samples of the changes or rows of a pillow."),
     "pause": ("daemon.cli.commands.pillows:pause", "Stop a pillow until `resume`."),
     "resume": ("daemon.cli.commands.pillows:resume", "Start a paused pillow."),
     "restart": ("daemon.cli.commands.pillows:restart", "Restart a pillow, even a failed one."),

@@ -28,7 +28,7 @@ def config_option(command: Command) -> Command:
         callback=lambda _ctx, _param, value: find_config(value),
         metavar="FILE",
         help="Configuration file. Default: $PILLOWD_CONFIG, the YAML in $PILLOWD_CONFIG_YAML, ./pillowd.yaml "
-        "(root: never), or /etc/pillowd/pillowd.yaml.",
+        "(not for root), or /etc/pillowd/pillowd.yaml.",
     )(command)
 
 

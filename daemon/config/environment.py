@@ -6,5 +6,5 @@ from pathlib import Path
 
 #: The variable: YAML, as in a file.
 VARIABLE = "PILLOWD_CONFIG_YAML"
-#: Stands for the variable wherever the path of a configuration does; messages show it.
+#: Used in place of a path for a configuration in the environment variable; messages show it.
 IN_ENVIRONMENT = Path(f"${VARIABLE}")

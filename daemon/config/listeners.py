@@ -31,7 +31,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Return the host, without brackets, and the port of `host:port`.
 
     Raises:
-        ValueError: it is none; the text says how to write it.
+        ValueError: the text is not a valid address; the message shows the form.
     """
     found = _ADDRESS.fullmatch(address)
     if found is None or not 0 <= int(found["port"]) <= 65535:

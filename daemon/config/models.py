@@ -102,7 +102,7 @@ class TransportConfig(Options):
         name: unique in the pillow; by default the connection's name.
         connection: name of the connection.
         timeout: longest write of one batch; a write that takes longer is abandoned and retried.
-        own_pace: run as a pillow of its own, `pillow.name`, with its own checkpoint, so that it may fall
+        own_pace: run as a separate pillow, `pillow.name`, with its own checkpoint, so that it may fall
             behind the other transports.
         outputs: output name -> settings of the transport's `Output` model.
     """
@@ -239,7 +239,7 @@ class Config(Options):
 
     @cached_property
     def tails(self) -> Mapping[str, PillowConfig]:
-        """The pillows as they run: a transport with `own_pace` is a pillow of its own, `pillow.transport`."""
+        """The pillows as they run: a transport with `own_pace` is a separate pillow, `pillow.transport`."""
         found: dict[str, PillowConfig] = {}
         for name, pillow in self.pillows.items():
             apart = [entry for entry in pillow.transport if entry.own_pace]

@@ -24,7 +24,7 @@ from pillows.user_code import confine, describe_error
 #: Name of the transform that `pillowd mirror` configures.
 FIT_COLUMNS = "fit_columns"
 
-#: Functions of pillowd's own that configurations call by name. They are imported when they are asked for.
+#: pillowd's functions that configurations call by name. They are imported on demand.
 OWN_FUNCTIONS: Final[Mapping[tuple[str, str], str]] = {
     ("transform", FIT_COLUMNS): "daemon.mirror.fit_columns:FitColumns",
 }

@@ -1,4 +1,4 @@
-"""Refuse files and folders that other users could have written: what they hold is obeyed, or run."""
+"""Refuse files and folders that other users could have written, since pillowd obeys or runs them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _check(named: Path, paths: list[Path]) -> None:
     for path in dict.fromkeys([*paths, *(each.resolve() for each in paths), *above]):
         if reason := find_distrust(path, uid, is_above=path in above):
             raise ConfigError(
-                f"{path} {reason}, so it can hold what they want this user to run.",
+                f"{path} {reason}, so they can make this user run their code.",
                 remedy=f"run pillowd as that user, or make it yours: {_format_repair(path)}",
             )
 

@@ -1,4 +1,4 @@
-"""The control API: what is asked of pillowd and done with it, in a running daemon or on its files.
+"""The control API: all operations on pillowd, in a running daemon or on its files.
 
 The daemon serves it by HTTP (`daemon.http`). A command that finds no daemon calls the same handlers itself,
 on the state directory. Every call returns JSON values.

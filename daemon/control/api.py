@@ -52,7 +52,7 @@ class ControlApi:
         pillows, checkpoints, dead_letters, repair: the calls by concern.
         operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
-        events, taps: what the running daemon streams; None without one.
+        events, taps: the streams of the running daemon; None without one.
         reloader, logs, verification: of the running daemon; None without one.
         metrics: what `/metrics` serves; None where nothing is counted.
         requests: the number of HTTP requests by operation, method and status.

@@ -65,7 +65,7 @@ class Actor:
         return cls(via=via, uid=os.getuid(), pid=os.getpid())
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is known."""
+        """Return the actor as JSON values, without unknown ones."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -75,11 +75,11 @@ class Act:
     Args:
         log: where its end is written.
         id: names it.
-        name: what is done.
+        name: the operation's id.
         pillow: which pillow it concerns.
 
     Attributes:
-        before, after: what was changed, such as a checkpoint's position; set while it is done.
+        before, after: the value that was changed, such as a checkpoint's position; set during the act.
     """
 
     def __init__(self, log: AuditLog, id: str, name: str, pillow: str | None) -> None:
@@ -103,7 +103,7 @@ class Act:
         self._log.write_end(self._id, outcome, end | {"reason": reason})
 
     def end_with(self, error: BaseException) -> None:
-        """Write the end of an act that raised an error: `refused` if it is a request's own."""
+        """Write the end of an act that raised an error: `refused` for a `RequestError`."""
         is_refusal = isinstance(error, RequestError) and error.answer_status < 500
         reason = str(error) if isinstance(error, PillowError | StoreError) else type(error).__name__
         self.end("refused" if is_refusal else "failed", reason)
@@ -118,7 +118,7 @@ class AuditLog:
         redactor: masks secrets in every line.
 
     Attributes:
-        unfinished: the intents without an end that were there when it was opened, oldest first.
+        unfinished: the intents without an end that it contained when it was opened, oldest first.
     """
 
     def __init__(self, folder: Path, clock: Clock, redactor: Redactor | None = None) -> None:
@@ -132,13 +132,13 @@ class AuditLog:
     def begin(
         self, name: str, *, by: Actor, pillow: str | None = None, details: Mapping[str, Any] | None = None
     ) -> Act:
-        """Write the intent of an act. Its `end` is to be called, whatever happens.
+        """Write the intent of an act. The caller must call its `end` in any case.
 
         Args:
-            name: what is done: the operation's id.
+            name: the operation's id.
             by: who asked for it.
             pillow: which pillow it concerns.
-            details: more of what was asked for; long texts and lists are cut.
+            details: the arguments; long texts and lists are cut.
 
         Raises:
             StoreWriteError: the intent cannot be written, so nothing may be done.
@@ -156,7 +156,7 @@ class AuditLog:
         """Write the intent, have the act done in the `with` block, and write its end; see `begin`.
 
         Yields:
-            the act, which takes what was changed.
+            the act; set its `before` and `after`.
         """
         act = self.begin(name, by=by, pillow=pillow, details=details)
         try:
@@ -195,7 +195,7 @@ class AuditLog:
             limit: most lines.
 
         Raises:
-            ValueError: `after` is no place.
+            ValueError: `after` is not a valid place.
         """
         name, _, offset = after.partition("-")
         number, start = (int(name), int(offset)) if after else (0, 0)

@@ -42,7 +42,7 @@ class CheckpointCalls:
         """Return the saved checkpoint of a tail.
 
         Raises:
-            NotFoundError: it has none.
+            NotFoundError: the tail has no checkpoint.
         """
         return self._stored(tail).to_json() | {"key": str(tail)}
 
@@ -50,7 +50,7 @@ class CheckpointCalls:
         """Return a line for each saved checkpoint, by key.
 
         Args:
-            orphans: only those of tails that are not configured (any more).
+            orphans: whether to return only those of tails that are not configured.
         """
         configured = set(self._tails.list_configured())
         saved = self._tails.state.store.keys()
@@ -73,7 +73,7 @@ class CheckpointCalls:
         try:
             position = Seq.of(seq)
         except (TypeError, ValueError) as error:
-            raise InvalidRequestError(f"this is no position: {error}") from error
+            raise InvalidRequestError(f"this is not a valid position: {error}") from error
         return self._edit("set", tail, lambda stored: _at(stored, position), expected)
 
     def reset(self, tail: TailKey, expected: Expected) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class CheckpointCalls:
         """Restore an exported checkpoint.
 
         Raises:
-            InvalidRequestError: it is none of this tail.
+            InvalidRequestError: the checkpoint does not belong to this tail.
         """
         if exported.get("format") != EXPORT_FORMAT:
             raise InvalidRequestError(f"this is not an export of format {EXPORT_FORMAT}")

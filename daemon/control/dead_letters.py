@@ -66,7 +66,7 @@ class DeadLetterCalls:
         """Return the dead letters of some documents, one for each transport that refused it.
 
         Raises:
-            NotFoundError: a document has none.
+            NotFoundError: a document has no dead letter.
         """
         return [_to_json(each) for each in self._find(tail, ids)]
 

@@ -1,4 +1,4 @@
-"""Everything that is known of a tail while the daemon runs: its status, its past states, its transports."""
+"""All facts about a tail of the running daemon: its status, its past states, its transports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Details:
     Args:
         describe: returns the facts of a status as JSON values.
         history: of all tails' states.
-        transports: what they have written.
+        transports: the facts of their writes.
         names: returns the names of a tail's transports, in configured order.
     """
 

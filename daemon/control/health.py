@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it is ready: for service managers and load balancers."""
+"""Check whether the process is alive, and whether it is ready, for service managers and load balancers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TICK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: of what.
+        name: the checked part.
         passed: whether it is well.
-        detail: what was found.
+        detail: the finding.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Health:
         self._tried: set[TailKey] = set()
 
     def live(self) -> list[Check]:
-        """Return the checks of the process: one that fails is mended by a restart only."""
+        """Return the checks of the process; only a restart helps if one fails."""
         seconds = self._clock.monotonic() - self._supervisor.ticked_at
         return [
             Check(name="supervisor", passed=seconds <= TICK_SECONDS, detail=f"ticked {seconds:.1f} s ago")
@@ -54,7 +54,7 @@ class Health:
 
         Args:
             statuses: of all tails.
-            strict: whether one that backs off is not well either.
+            strict: whether a tail that backs off counts as not ready.
         """
         is_ending = self._supervisor.ending
         daemon = Check(name="daemon", passed=not is_ending, detail="stopping" if is_ending else "running")

@@ -1,4 +1,4 @@
-"""Work that takes longer than a request: it goes on by itself, and is asked about."""
+"""Run work that takes longer than a request; clients ask for its state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Operation:
 
     Attributes:
         id: names it.
-        kind: what is done, such as `repair_documents`.
+        kind: the id of the API's operation, such as `repair_documents`.
         pillow: the tail that it is done for.
         state: `running`, `done`, `failed`, or `cancelled` because the daemon stopped.
         done, total: how much of it is done; None if unknown.
@@ -62,7 +62,7 @@ Work = Callable[[Operation], Any]
 
 
 class Operations:
-    """Runs operations, each in a greenlet of its own.
+    """Runs operations, each in its own greenlet.
 
     Args:
         clock: for times.
@@ -80,7 +80,7 @@ class Operations:
         """Start an operation. The act ends with it.
 
         Args:
-            act: the act in the audit log; names what is done, and for which pillow.
+            act: the act in the audit log; names the operation and the pillow.
             work: does it.
 
         Raises:
@@ -103,7 +103,7 @@ class Operations:
         """Return an operation, once it has ended or the time is over.
 
         Raises:
-            NotFoundError: there is none of that id, or it ended long ago.
+            NotFoundError: there is no operation with that id, or it ended long ago.
         """
         if id not in self._all:
             raise NotFoundError("there is no such operation, or it ended long ago")
@@ -112,7 +112,7 @@ class Operations:
         return self._all[id]
 
     def close(self) -> None:
-        """Cancel what is running."""
+        """Cancel all operations."""
         gevent.killall(list(self._greenlets.values()), timeout=_CLOSE_SECONDS)
 
     def _run(self, operation: Operation, act: Act, work: Work) -> None:

@@ -21,7 +21,7 @@ from pillows.runtime.status import State, TailStatus
 
 _log = structlog.get_logger("pillowd.operator")
 
-#: What can be asked of a tail, and the states in which it is so.
+#: What an operator can request of a tail, and the states that fulfil the request.
 Wish = Literal["pause", "resume", "stop", "restart"]
 _GOES = frozenset({State.CATCHING_UP, State.LIVE, State.BACKING_OFF, State.FAILED})
 REACHED: Mapping[Wish, frozenset[State]] = {
@@ -46,7 +46,7 @@ class PillowCalls:
 
     Attributes:
         listeners: where the daemon listens.
-        to_details: returns all that is known of a tail, given its status.
+        to_details: returns all facts of a tail, given its status.
     """
 
     def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
@@ -145,7 +145,7 @@ class PillowCalls:
         """Return the state of a tail once it is as wished.
 
         Raises:
-            NotInTimeError: it is not, after so many seconds.
+            NotInTimeError: the tail has not reached the state in time.
         """
         give_up_at = self._clock.monotonic() + seconds
         while (status := self._tails.status(tail)).state not in REACHED[wish]:
@@ -153,8 +153,8 @@ class PillowCalls:
                 break  # nothing will change by itself
             if self._clock.monotonic() >= give_up_at:
                 raise NotInTimeError(
-                    f"{tail} is {status.state} after {seconds:g} s, and goes on: {wish} was asked for",
-                    remedy=f"`pillowd status` shows when it is so; the log says what {tail} does",
+                    f"{tail} is still {status.state} {seconds:g} s after the request to {wish}",
+                    remedy=f"follow it with `pillowd status --watch`; the log shows what {tail} does",
                 )
             self._clock.wait(Event(), _POLL_SECONDS)
         return self.to_json(status)

@@ -26,7 +26,7 @@ _HELD = {State.PAUSED, State.FAILED, State.STOPPED}
 
 
 class RepairCalls:
-    """Has documents written again.
+    """Writes documents again.
 
     Args:
         tails: the tails that can be named.

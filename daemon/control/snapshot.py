@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pillows.clock import Clock
 from pillows.runtime.status import TailStatus
 
-#: Age at which a snapshot is made anew.
+#: Age at which a snapshot is replaced.
 MAX_AGE_SECONDS = 1.0
 
 

@@ -1,26 +1,26 @@
-"""The HTTP API: one file says what it is (`openapi.yaml`), and everything else is made from that file.
+"""The HTTP API, described by `openapi.yaml`; routes, checks and documentation are made from that file.
 
 How to add an operation:
 
-1. Describe it in `openapi.yaml`: path, method, `operationId`, one tag, `x-door`, parameters, body, answers.
-   `x-door: read` puts it on the read-only listener as well; `x-door: admin` on the admin listeners only.
-   `x-stream: true` lets its answer go on for minutes, in a pool of connections of its own. `x-headers:
-   [Accept]` hands over request headers that OpenAPI does not take as parameters, `x-actor: true` the `Actor`
-   who asks, as `by`. `x-act: true` is for work that takes longer than a request: the handler takes `act` and
-   hands it to `api.operations.start(act, work)`, which ends it in the audit log when the work is done.
-2. Write the handler: a public function in `routes/TAG.py` (one module for each concern) whose name is the
-   `operationId`. It is called as `handler(api, **arguments)`: `api` is the `ControlApi`, and the arguments
-   are the parameters by name (`If-Match` becomes `if_match`), absent ones left out, and `body` if the file
-   declares one. They are valid by the file's schemas when they arrive, so the handler checks meaning only.
+1. Describe it in `openapi.yaml`: path, method, `operationId`, one tag, `x-listener`, parameters, body and
+   answers. With `x-listener: read`, the read-only listener serves it too; with `admin`, only the others do.
+   `x-stream: true` allows an answer of several minutes, from a separate pool of connections. `x-headers:
+   [Accept]` passes request headers that OpenAPI does not allow as parameters. `x-actor: true` passes the
+   client as `by`, an `Actor`. `x-act: true` is for work that takes longer than a request: the handler gets
+   `act` and calls `api.operations.start(act, work)`, which ends the act in the audit log.
+2. Write the handler: a public function in `routes/TAG.py` (one module for each tag) whose name is the
+   `operationId`. It is called as `handler(api, **arguments)`. `api` is the `ControlApi`. The arguments are
+   the given parameters (`If-Match` becomes `if_match`), and `body` if the file declares one. They match
+   the schemas of the file, so the handler checks only their meaning.
 3. It returns a JSON value (status 200), or an `Answer` with another status, headers, text, or an iterator of
-   bytes for a stream. It raises errors of the one tree (`daemon.errors`), which become problem documents.
-   It reads what is in memory: `api.snapshot` and the like. No request may cause one to CouchDB or a target.
-4. What a handler needs becomes an attribute of `ControlApi`, set where the daemon builds it
-   (`Daemon._serve`).
+   bytes for a stream. Its errors (`daemon.errors`) become problem documents. It reads from memory, for
+   example `api.snapshot`: no request may cause another one to CouchDB or a target.
+4. Give `ControlApi` an attribute for anything else that the handler needs, and set it in `daemon/serving.py`.
 
-An operation without handler, or a public function there that is no operation, ends the start (and a unit
-test). Each operation that is not GET is written to the audit log before and after, refused ones too.
-`dispatch.carry_out` makes a call without HTTP: the command uses it on the files of a daemon that is stopped.
+If an operation has no handler, or a public function in `routes/` no operation, the daemon does not start and
+a unit test fails. Each operation other than GET, a refused one included, is written to the audit log before
+and after. `dispatch.carry_out` calls an operation without HTTP: the command does so on the files of a stopped
+daemon.
 
 This package imports neither Flask nor the server before a listener opens.
 """

@@ -1,4 +1,4 @@
-"""Who may make a request: host, origin, content type, token. Pure decisions about one request's head."""
+"""Decide who may make a request, by its host, origin, content type and token. Pure."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class UnsupportedTypeError(RequestError):
 
 
 def check_host(host: str, own_hosts: Collection[str]) -> None:
-    """Refuse a `Host` that is another server's: a page of that name may have rebound it to this address.
+    """Refuse a `Host` header that names another server, to protect against DNS rebinding.
 
-    Flask's `TRUSTED_HOSTS` cannot name an IPv6 address.
+    Flask's `TRUSTED_HOSTS` cannot contain an IPv6 address.
 
     Args:
         host: the header; with or without a port.
         own_hosts: the names of this server, in lower case.
 
     Raises:
-        InvalidRequestError: it is none of this server's names.
+        InvalidRequestError: the header names another server.
     """
     found = _HOST.fullmatch(host)
     if found is None or found[1].lower() not in own_hosts:
@@ -55,7 +55,7 @@ def check_host(host: str, own_hosts: Collection[str]) -> None:
 
 
 def check_origin(method: str, headers: Mapping[str, str], own_origins: Collection[str]) -> None:
-    """Refuse what a page of another site may have a browser send: forms, and fetches across origins.
+    """Refuse requests that a page of another site made a browser send: forms, and fetches across origins.
 
     Args:
         method: of the request.
@@ -63,8 +63,8 @@ def check_origin(method: str, headers: Mapping[str, str], own_origins: Collectio
         own_origins: how a page of this server names its origin.
 
     Raises:
-        UnsupportedTypeError: an unsafe request whose type is not JSON; no form can send that type.
-        NotPermittedError: a browser says that another site sends it.
+        UnsupportedTypeError: a request that changes something is not JSON; no form can send JSON.
+        NotPermittedError: the browser says that another site sent it.
     """
     if method in ("GET", "HEAD"):
         return
@@ -80,12 +80,12 @@ def check_origin(method: str, headers: Mapping[str, str], own_origins: Collectio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """Who a token belongs to.
+class TokenOwner:
+    """The owner of a token.
 
     Attributes:
         name: as configured.
-        scopes: what it allows.
+        scopes: what the token allows.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Holder:
 
 
 class Tokens:
-    """Recognizes bearer tokens by their hashes, and slows down who guesses.
+    """Checks bearer tokens by their hashes, and blocks addresses that guess.
 
     Args:
         tokens: as configured.
@@ -101,14 +101,14 @@ class Tokens:
     """
 
     def __init__(self, tokens: Sequence[TokenOptions], clock: Clock) -> None:
-        self._holders = [(each.digest, Holder(name=each.name, scopes=each.scopes)) for each in tokens]
+        self._owners = [(each.digest, TokenOwner(name=each.name, scopes=each.scopes)) for each in tokens]
         self._clock = clock
         self._failures: dict[str, list[float]] = {}
 
-    def recognize(self, authorization: str, address: str) -> Holder:
-        """Return whose token an `Authorization` header holds.
+    def recognize(self, authorization: str, address: str) -> TokenOwner:
+        """Return the owner of the token in an `Authorization` header.
 
-        Every configured hash is compared in constant time, whatever the result of those before.
+        The token is compared with every configured hash, each in constant time.
 
         Args:
             authorization: the header; empty if there is none.
@@ -126,7 +126,7 @@ class Tokens:
             )
         kind, _, token = authorization.partition(" ")
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-        found = [holder for known, holder in self._holders if hmac.compare_digest(known, digest)]
+        found = [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
         if kind.lower() == "bearer" and found and len(token) >= MIN_TOKEN_CHARACTERS:
             return found[0]
         if authorization:
@@ -147,9 +147,10 @@ def check_scope(scopes: Sequence[str], needed: str, name: str) -> None:
     """Check that a token allows an operation.
 
     Raises:
-        NotPermittedError: it does not.
+        NotPermittedError: the token does not have the scope.
     """
     if needed not in scopes:
         raise NotPermittedError(
-            f"the token {name} has not the scope `{needed}`", remedy="add it in `daemon.admin.tcp.tokens`"
+            f"the token {name} does not have the scope `{needed}`",
+            remedy="add it in `daemon.admin.tcp.tokens`",
         )

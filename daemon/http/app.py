@@ -17,7 +17,7 @@ from daemon.control.api import ControlApi
 from daemon.control.audit import Actor
 from daemon.errors import InvalidRequestError, NotFoundError, RequestError, UnavailableError
 from daemon.http.access import Tokens, check_host, check_origin, check_scope
-from daemon.http.contract import Contract, Door, Operation
+from daemon.http.contract import Contract, ListenerKind, Operation
 from daemon.http.dispatch import carry_out, name_target
 from daemon.http.messages import JSON, PROBLEM, Answer
 from daemon.http.problems import to_answer
@@ -25,7 +25,7 @@ from daemon.http.server import LISTENER_KEY, PEER_KEY, STREAM_KEY
 from pillows.redaction import Redactor
 from pillows.suggest import suggest
 
-#: What a browser may do with an answer: it shows nothing of other sites, and is shown in none.
+#: Keep browsers from loading parts of other sites into our pages, and from embedding our pages there.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -34,7 +34,7 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-#: Hosts by which every listener may be called.
+#: Names that every listener accepts as `Host`.
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -50,17 +50,17 @@ class MethodError(RequestError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSettings:
-    """What distinguishes the applications of the listeners.
+    """Settings of the application of one listener.
 
     Attributes:
-        door: which operations it serves.
-        hosts: more names by which it may be called, without port.
-        origins: how pages of this server name their origin.
-        tokens: who may use it; None where the listener itself decides.
+        kind: decides which operations it serves.
+        hosts: further names of this server, without port.
+        origins: the origins of pages of this server.
+        tokens: the accepted tokens; None if no token is needed.
         redactor: removes secrets from every problem.
     """
 
-    door: Door
+    kind: ListenerKind
     hosts: Collection[str] = ()
     origins: Collection[str] = ()
     tokens: Tokens | None = None
@@ -74,7 +74,7 @@ def make_app(contract: Contract, api: ControlApi, settings: AppSettings) -> flas
     app.url_map.strict_slashes = True
     endpoint = _Endpoint(contract, api, settings)
     for operation in contract.operations.values():
-        if settings.door == "admin" or operation.door == "read":
+        if settings.kind == "admin" or operation.listener == "read":
             app.add_url_rule(
                 _to_rule(operation.path),
                 endpoint=operation.id,

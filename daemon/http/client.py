@@ -50,7 +50,7 @@ class HttpClient:
 
     Args:
         path: the admin socket.
-        timeout_seconds: longest wait for an answer; after that, the daemon counts as gone.
+        timeout_seconds: longest wait for an answer; after that, the daemon counts as unreachable.
     """
 
     def __init__(self, path: Path, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
@@ -73,7 +73,7 @@ class HttpClient:
             arguments: its parameters and body by argument name; None is left out.
 
         Raises:
-            RequestError: the daemon refused it; the class is that of the problem's URN.
+            RequestError: the daemon refused the request; the problem's URN decides the class.
             StoreUnavailable: no answer came. An act may have been carried out or not.
         """
         operation = load_contract().operations[operation_id]
@@ -92,12 +92,12 @@ class HttpClient:
         """Open a stream, and yield its messages until the daemon ends it.
 
         Args:
-            operation_id: that of an operation that streams.
+            operation_id: a streaming operation.
             arguments: its parameters by argument name; None is left out.
 
         Raises:
             RequestError: the daemon refused it.
-            StoreUnavailable: no daemon answers, or it has gone.
+            StoreUnavailable: no daemon answers, or the connection was lost.
         """
         operation = load_contract().operations[operation_id]
         given = {name: value for name, value in arguments.items() if value is not None}

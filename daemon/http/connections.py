@@ -1,7 +1,8 @@
-"""The connections of one listener: bounded in number, so that hostile clients cannot keep others out.
+"""Limit the number of connections of one listener, so that hostile clients cannot keep others out.
 
-While there are too many, the one that has kept the server waiting longest is cut: a client that sends half a
-request, or does not read its answer, loses its connection, and one whose request is being answered does not.
+If there are too many, the one that has made the server wait longest is closed. So a client that sends half a
+request, or does not read its answer, loses its connection. A connection whose request is being answered
+stays.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import gevent
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """The place of one connection.
+    """One admitted connection.
 
     Attributes:
         greenlet: serves the connection.
@@ -31,14 +32,14 @@ class Connections:
     """Admits connections.
 
     Args:
-        limit: most connections at once, beside streams.
+        limit: most connections at once, not counting streams.
         stream_limit: most streams at once.
     """
 
     def __init__(self, limit: int = 48, stream_limit: int = 16) -> None:
         self._limit = limit
         self._stream_limit = stream_limit
-        self._slots: dict[Slot, None] = {}  # in order of the time since they keep us waiting
+        self._slots: dict[Slot, None] = {}  # those that have made us wait longest first
         self._streams: set[Slot] = set()
 
     def __len__(self) -> int:
@@ -51,12 +52,12 @@ class Connections:
 
     @property
     def all_working(self) -> bool:
-        """Whether no connection keeps the server waiting."""
+        """Whether every connection has a request that is being answered."""
         return all(slot.working for slot in self._slots)
 
     @contextmanager
     def admit(self) -> Iterator[Slot | None]:
-        """Hold a place for the connection that this greenlet serves; None if all are being answered."""
+        """Admit the connection that this greenlet serves; None if all requests are being answered."""
         slot = Slot(gevent.getcurrent())
         self._slots[slot] = None
         try:
@@ -69,7 +70,7 @@ class Connections:
             self._streams.discard(slot)
 
     def wait_for(self, slot: Slot) -> None:
-        """Note that the server waits for the client from now on."""
+        """Note that the server now waits for the client."""
         slot.working = False
         if slot in self._slots:
             del self._slots[slot]

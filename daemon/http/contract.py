@@ -11,14 +11,15 @@ from typing import Any, Literal
 
 import yaml
 
-#: Which listener serves an operation: the read-only one as well, or those of the whole API only.
-Door = Literal["read", "admin"]
+#: The read-only listener, or one that serves the whole API.
+ListenerKind = Literal["read", "admin"]
 
 _FILE = Path(__file__).with_name("openapi.yaml")
 _METHODS = ("get", "put", "post", "patch", "delete")
 _REF = "#/"
 
-#: Answers that the server itself gives, by operations of which they are true.
+#: Answers of the server itself: of all operations, of those that are not public, and of those that change
+#: something.
 _EVERY = {"400": "The request is not valid, or its `Host` header is not one of this server."}
 _ADMIN = {
     "401": "TCP: the token is missing or wrong.",
@@ -41,24 +42,24 @@ class Operation:
         tag: its tag, and the module of its handler.
         method: in upper case.
         path: with `{name}` for each parameter.
-        door: see `Door`.
-        scope: what a token needs for it.
-        argument_scopes: what a token needs as well for an argument that is true, by its name.
-        is_stream: whether its answer may go on for minutes.
-        takes_actor: whether its handler takes the argument `by`, who asked for it.
-        takes_act: whether its handler takes the argument `act`, and has it ended when the work is done.
-        parameters: schema of each parameter by its argument's name.
-        places: `path`, `query` or `header`, and the name there, by the argument's name.
-        required: the parameters that must be given.
+        listener: `read` if the read-only listener serves it too, otherwise `admin`.
+        scope: the scope that a token needs.
+        argument_scopes: name of an argument -> another scope that a token needs if the argument is true.
+        is_stream: whether its answer may take minutes.
+        takes_actor: whether its handler takes the argument `by`, the client.
+        takes_act: whether its handler takes the argument `act`, and ends it when the work is done.
+        parameters: name of an argument -> schema of the parameter.
+        places: name of an argument -> `path`, `query` or `header`, and the parameter's name there.
+        required: the required parameters.
         body: schema of the body; None if there is none.
-        body_required: whether there must be a body.
+        body_required: whether a body is required.
     """
 
     id: str
     tag: str
     method: str
     path: str
-    door: Door
+    listener: ListenerKind
     scope: str
     is_stream: bool
     takes_actor: bool = False
@@ -72,7 +73,7 @@ class Operation:
 
     @property
     def is_safe(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the operation changes nothing."""
         return self.method == "GET"
 
     @cached_property
@@ -96,8 +97,8 @@ class Contract:
     """The whole API.
 
     Attributes:
-        document: the OpenAPI document, with the answers that the server itself gives.
-        operations: by their id.
+        document: the OpenAPI document, with the answers of the server itself.
+        operations: id -> operation.
     """
 
     document: dict[str, Any]
@@ -115,7 +116,7 @@ def parse_contract(document: dict[str, Any]) -> Contract:
     """Return the API that an OpenAPI document describes.
 
     Raises:
-        ValueError: two operations have one id, or one lacks its id, tag or `x-door`.
+        ValueError: two operations have the same id, or one lacks its id, tag or `x-listener`.
     """
     document = copy.deepcopy(document)
     operations: dict[str, Operation] = {}
@@ -138,9 +139,11 @@ def _iter_operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, di
 def _parse_operation(
     document: Mapping[str, Any], path: str, method: str, raw: Mapping[str, Any]
 ) -> Operation:
-    missing = [name for name in ("operationId", "tags", "x-door", "responses") if name not in raw]
-    if missing or raw["x-door"] not in ("read", "admin") or len(raw["tags"]) != 1:
-        raise ValueError(f"{method} {path} needs operationId, one tag, x-door read or admin, and responses")
+    missing = [name for name in ("operationId", "tags", "x-listener", "responses") if name not in raw]
+    if missing or raw["x-listener"] not in ("read", "admin") or len(raw["tags"]) != 1:
+        raise ValueError(
+            f"{method} {path} needs operationId, one tag, x-listener read or admin, and responses"
+        )
     shared = document["paths"][path].get("parameters", [])
     parameters = [resolve(document, each) for each in [*shared, *raw.get("parameters", [])]]
     named = {to_argument(each["name"]): each for each in parameters}
@@ -155,7 +158,7 @@ def _parse_operation(
         tag=raw["tags"][0],
         method=method,
         path=path,
-        door=raw["x-door"],
+        listener=raw["x-listener"],
         scope=raw.get("x-scope") or ("read" if method == "GET" else "write"),
         argument_scopes={name: each["x-scope"] for name, each in named.items() if "x-scope" in each},
         is_stream=raw.get("x-stream", False),
@@ -175,7 +178,7 @@ def to_argument(name: str) -> str:
 
 
 def resolve(document: Mapping[str, Any], value: Any) -> Any:
-    """Return a value of an OpenAPI document with every `$ref` in it replaced by what it refers to."""
+    """Return a value of an OpenAPI document with its `$ref`s resolved."""
     if isinstance(value, dict):
         if "$ref" in value:
             found: Any = document
@@ -189,9 +192,9 @@ def resolve(document: Mapping[str, Any], value: Any) -> Any:
 
 
 def _complete(operation: Operation, responses: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the answers of an operation with those that the server itself gives."""
+    """Return the answers of an operation, with those of the server itself."""
     own = dict(_EVERY)
-    if operation.door == "admin":
+    if operation.listener == "admin":
         own |= _ADMIN
     if not operation.is_safe:
         own |= _UNSAFE

@@ -1,6 +1,6 @@
 """Carry out one operation: check the arguments, note the act in the audit log, call the handler.
 
-The HTTP server and the command on the files both come here, so there is one implementation of everything.
+Both the HTTP server and the command without a daemon use this module.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def carry_out(api: ControlApi, operation: Operation, arguments: Mapping[str, Any
         by: who asked for it.
 
     Raises:
-        InvalidRequestError: the arguments do not fit the operation's schema.
-        PillowError, StoreError: the handler refused it.
+        InvalidRequestError: the arguments do not match the operation's schema.
+        PillowError, StoreError: the handler refused the request.
     """
     more = {"by": by} if operation.takes_actor else {}
     if operation.is_safe:
@@ -53,7 +53,7 @@ def carry_out(api: ControlApi, operation: Operation, arguments: Mapping[str, Any
 
 
 def name_target(arguments: Mapping[str, Any]) -> str | None:
-    """Return the pillow that a request names, as people write it."""
+    """Return the pillow that a request names, as its key is written."""
     key, source = arguments.get("key"), arguments.get("source")
     return f"{key}@{source}" if key and source else key
 
@@ -62,7 +62,7 @@ def check_arguments(operation: Operation, arguments: Mapping[str, Any]) -> None:
     """Check arguments against the operation's schema.
 
     Raises:
-        InvalidRequestError: they do not fit.
+        InvalidRequestError: the arguments do not match the schema.
     """
     unknown = sorted(set(arguments) - set(operation.schema["properties"]))
     if unknown:
@@ -93,13 +93,13 @@ def _compile(operation_id: str) -> Callable[[Any], Any]:
 
 
 def _explain(error: fastjsonschema.JsonSchemaValueException) -> str:
-    """Return what is wrong, without the values, which may be documents' ids or worse."""
+    """Return the error without the values, which may be document ids or secrets."""
     path = re.sub(r"^data\.?", "", error.name or "") or "the request"
     said = re.sub(r"^data\S*", "", error.message).strip()
     return f"`{path}` {said}"
 
 
 def _details(operation: Operation, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the audit log says of the arguments: those that the operation has."""
+    """Return the arguments for the audit log: only those that the operation declares."""
     known = operation.schema["properties"]
     return {name: each for name, each in arguments.items() if name in known and name not in ("key", "source")}

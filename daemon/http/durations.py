@@ -13,7 +13,7 @@ def parse_wait(text: str) -> float:
     """Return the seconds of `?wait=`.
 
     Raises:
-        InvalidRequestError: it is no duration, or too long.
+        InvalidRequestError: the text is not a valid duration, or too long.
     """
     try:
         found = seconds(text)

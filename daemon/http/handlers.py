@@ -18,7 +18,7 @@ Handler = Callable[..., Any]
 
 
 class ContractError(Exception):
-    """`openapi.yaml` and `routes/` do not belong together."""
+    """`openapi.yaml` and `routes/` do not match."""
 
 
 @cache
@@ -26,7 +26,7 @@ def find_handler(operation_id: str, tag: str) -> Handler:
     """Return the handler of one operation; only its module is imported.
 
     Raises:
-        ContractError: there is none.
+        ContractError: there is no such function.
     """
     try:
         module = importlib.import_module(f"{routes.__name__}.{tag}")
@@ -42,7 +42,7 @@ def find_all_handlers(contract: Contract, package: ModuleType = routes) -> dict[
     """Return the handlers of all operations by their id.
 
     Raises:
-        ContractError: an operation has none, or a public function of `routes/` is no operation.
+        ContractError: an operation has no handler, or a public function of `routes/` no operation.
     """
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}")

@@ -19,7 +19,7 @@ from checkpoints.rpc.address import open_address
 from daemon.config.listeners import TcpOptions, split_address
 from daemon.config.models import DaemonOptions
 from daemon.control.api import ControlApi
-from daemon.http.contract import Door
+from daemon.http.contract import ListenerKind
 from pillows.clock import Clock
 from pillows.errors import ConfigError
 from pillows.redaction import Redactor
@@ -41,12 +41,12 @@ class Listener:
 
     Attributes:
         address: `host:port`, with the port that is listened on; or `unix:` and a path.
-        door: what it serves.
+        kind: `read` for the read-only one, `admin` for one that serves the whole API.
         problem: why it is not open; empty if it is.
     """
 
     address: str
-    door: Door
+    kind: ListenerKind
     problem: str = ""
 
 
@@ -54,7 +54,7 @@ class Listeners:
     """Opens the listeners.
 
     Args:
-        api: what the handlers work on.
+        api: passed to the handlers.
         clock: for the throttle of wrong tokens.
         redactor: removes secrets from every answer that explains an error.
     """
@@ -69,7 +69,7 @@ class Listeners:
         """Open all listeners until the end of the `with` block.
 
         Yields:
-            the listeners, and why one is not open: only the default address may be taken.
+            the listeners. One on the default address may have a problem instead: the address is in use.
 
         Raises:
             StoreLocked: another process answers on the admin socket.
@@ -90,7 +90,7 @@ class Listeners:
         listening = listen_on_path(path)
         stack.callback(_remove, path)
         self._serve(stack, listening, "unix", "admin", hosts=())
-        return Listener(address=f"unix:{path}", door="admin")
+        return Listener(address=f"unix:{path}", kind="admin")
 
     def _open_tcp(self, stack: ExitStack, settings: TcpOptions) -> Listener:
         from daemon.http.access import Tokens  # noqa: PLC0415  see above
@@ -107,7 +107,7 @@ class Listeners:
             tokens=Tokens(settings.tokens, self._clock),
             tls=context,
         )
-        return Listener(address=_name(listening), door="admin")
+        return Listener(address=_name(listening), kind="admin")
 
     def _open_http(self, stack: ExitStack, settings: DaemonOptions) -> Listener:
         wanted = settings.http.listen or ""
@@ -117,12 +117,12 @@ class Listeners:
             if "listen" in settings.http.model_fields_set:
                 raise
             _log.warning("http.not_listening", address=wanted, reason=str(error))
-            return Listener(address=wanted, door="read", problem=str(error))
+            return Listener(address=wanted, kind="read", problem=str(error))
         host, _ = split_address(wanted)
         self._serve(stack, listening, "http", "read", hosts=(_bracket(host), *settings.http.hosts))
-        return Listener(address=_name(listening), door="read")
+        return Listener(address=_name(listening), kind="read")
 
-    def _serve(self, stack: ExitStack, listening: Any, name: str, door: Door, **more: Any) -> None:
+    def _serve(self, stack: ExitStack, listening: Any, name: str, kind: ListenerKind, **more: Any) -> None:
         from daemon.http.app import AppSettings, make_app  # noqa: PLC0415  see above
         from daemon.http.contract import load_contract  # noqa: PLC0415
         from daemon.http.handlers import find_all_handlers  # noqa: PLC0415
@@ -132,7 +132,7 @@ class Listeners:
         find_all_handlers(contract)
         tls = more.pop("tls", None)
         settings: AppSettings = AppSettings(
-            door=door, redactor=self._redactor, origins=_origins(listening, tls, more["hosts"]), **more
+            kind=kind, redactor=self._redactor, origins=_origins(listening, tls, more["hosts"]), **more
         )
         server = BoundedServer(listening, make_app(contract, self._api, settings), name=name, tls=tls)
         server.start()
@@ -188,9 +188,7 @@ def _listen(address: str, key: str) -> socket.socket:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise ConfigError(
-            f"`{key}: {address}` is no address here: {error}.", remedy="name another"
-        ) from error
+        raise ConfigError(f"`{key}: {address}` is not available: {error}.", remedy="name another") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)

@@ -24,7 +24,7 @@ class Answer:
             when the client goes away.
         headers: more headers.
         media_type: the type of the body.
-        is_stream: whether an iterator goes on for minutes, and so needs one of the few streams.
+        is_stream: whether an iterator may take minutes, and so needs one of the few streams.
     """
 
     status: int = 200

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): an error of the one tree as an answer, and back."""
+"""Turn errors into problem documents (RFC 9457), and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pillows.user_code import describe_error
 
 _log = structlog.get_logger("pillowd.http")
 
-#: Status of the errors that are no request's own; the first match counts.
+#: Status of errors that are not a `RequestError`; the first match counts.
 _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
     ((ConfigErrors,), 422),
     ((StoreLocked, StoreWriteError, RetryableError, StoppedError), 503),
@@ -30,7 +30,7 @@ _STATUSES: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
 def to_answer(error: Exception, redactor: Redactor, *, pillow: str | None = None) -> Answer:
     """Return the answer for an error.
 
-    An error that is not of the tree is a defect: the answer has an id only, with which the log has the rest.
+    Any other error is a defect: the answer contains only an id, and the log the details.
 
     Args:
         error: the error.
@@ -55,10 +55,7 @@ def to_answer(error: Exception, redactor: Redactor, *, pillow: str | None = None
 
 
 def to_error(problem: Mapping[str, Any]) -> RequestError | ConfigErrors:
-    """Return the error that a problem document was made of: a request's own, or that of a configuration.
-
-    One of another branch is a `RequestError`.
-    """
+    """Return the error in a problem document: a `RequestError`, or the `ConfigErrors` of a configuration."""
     if problem.get("mistakes"):
         return ConfigErrors(map(_to_mistake, problem["mistakes"]))
     return from_urn(str(problem.get("type")))(

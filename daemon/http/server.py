@@ -1,6 +1,6 @@
-"""The HTTP server: gevent's, with bounds and deadlines for clients that are slow, broken or hostile.
+"""gevent's HTTP server, with limits and deadlines for slow, broken and hostile clients.
 
-gevent.pywsgi has no deadline of its own: 20 half-sent requests fill a pool of 20 for ever.
+gevent.pywsgi has no deadlines: 20 half-sent requests fill a pool of 20 forever.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from daemon.http.connections import Connections, Slot
 from daemon.http.messages import MAX_BODY_BYTES, PROBLEM
 
-#: Longest wait for a whole head; so long may a connection be idle, too.
+#: Longest wait for a whole head, and longest time that a connection may be idle.
 HEAD_SECONDS = 10.0
 #: Longest wait for a whole body, and again for the client to take the whole answer.
 REQUEST_SECONDS = 30.0
-#: Longest wait for the reader of a stream, of which the kernel holds `UNREAD_BYTES`.
+#: Longest wait for the reader of a stream, once the kernel buffers `UNREAD_BYTES` for it.
 STREAM_SECONDS = 10.0
 UNREAD_BYTES = 256 * 1024
 
 MAX_HEAD_BYTES = 32 * 1024
-#: What is read and thrown away of a body that is refused, so that the client gets to read the answer.
+#: Most bytes of a refused body that are read and dropped, so that the client reads the answer.
 _LINGER_BYTES = 1024 * 1024
 _LINGER_SECONDS = 1.0
 _CREDENTIALS = struct.Struct("3i")
 
-#: The stubs of gevent know neither `_sendall` nor what the attributes of a handler are during a request.
+#: gevent's stubs lack `_sendall`, and the types of a handler's attributes during a request.
 _Handler: Any = WSGIHandler
 
-#: WSGI keys of ours: where the request came in, and the uid and pid of a unix socket's other end.
+#: Our WSGI keys: the listener of the request, and the uid and pid of a client on the unix socket.
 LISTENER_KEY = "pillowd.listener"
 PEER_KEY = "pillowd.peer"
 #: WSGI key of the function that makes the answer a stream, or returns False if there are too many.
@@ -46,7 +46,7 @@ STREAM_KEY = "pillowd.become_stream"
 
 
 class RefusedError(Exception):
-    """A request that does not get as far as the application.
+    """A request that is refused before it reaches the application.
 
     Attributes:
         status: the HTTP status.
@@ -59,7 +59,7 @@ class RefusedError(Exception):
 
 
 class _BoundedHead:
-    """Reads lines of a head until it is too long."""
+    """Reads the lines of a head, and refuses one that is too long."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -89,14 +89,14 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
     _is_stream = False
 
     def handle_one_request(self) -> Any:
-        """Serve one request; None and True as gevent's handler, or the bytes of a refusal."""
+        """Serve one request; return None or True like gevent's handler, or the bytes of a refusal."""
         self._is_stream = False
         self.server.connections.wait_for(self.slot)
         self._deadline = gevent.Timeout.start_new(HEAD_SECONDS)
         try:
             result = super().handle_one_request()
             if isinstance(result, tuple):
-                # gevent's own refusal is no problem document
+                # gevent's own refusal is not a problem document
                 too_long = RefusedError(414, "the path and query are too long")
                 self._send_and_linger(_format_refusal(too_long) if result[0] == "414" else result[1])
                 result = None
@@ -137,7 +137,7 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         if "content-length" in names and "transfer-encoding" in names:
             raise RefusedError(400, "the body has a length and chunks as well")
         if self.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
-            raise RefusedError(400, "the only transfer encoding is chunked")
+            raise RefusedError(400, "the transfer encoding is not chunked, the only one accepted")
         if (self.content_length or 0) > MAX_BODY_BYTES:
             raise RefusedError(413, f"the body is larger than {MAX_BODY_BYTES // 1024} KiB")
 

@@ -1,4 +1,4 @@
-"""A text stream that is written by a thread of its own, so that nothing waits for its reader."""
+"""A text stream that a background thread writes, so that nothing waits for its reader."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BackgroundStream(io.TextIOBase):
 
     @property
     def buffer(self) -> BinaryIO:
-        """The stream's own buffer, for who must know that its bytes were accepted (transport `stdout`)."""
+        """The stream's buffer, for the transport `stdout`, which must know that its bytes were accepted."""
         return self._stream.buffer
 
     def write(self, text: str) -> int:
@@ -140,7 +140,7 @@ class BackgroundStream(io.TextIOBase):
 def redirect_standard_streams() -> Iterator[BackgroundStream]:
     """Write `sys.stdout` and `sys.stderr` in the background until the end of the `with`.
 
-    What a plugin prints must not wait for a reader either.
+    Output of plugins must not wait for a reader either.
 
     Yields:
         the standard error stream.
@@ -159,7 +159,7 @@ def _count_lines(text: str) -> int:
 
 
 def _find_write(stream: TextIO) -> Callable[[str], object]:
-    """Return what writes text to a stream, past its buffer where it has a file descriptor."""
+    """Return a function that writes text to a stream, directly to its file descriptor if it has one."""
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):  # in memory

@@ -1,4 +1,4 @@
-"""The lowest level that each logger writes: the configured one, and others for a while."""
+"""The level of each logger: the configured one, or another for a limited time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pillows.suggest import suggest
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: The logger above all others.
 ROOT = "pillowd"
-#: Logger -> what it writes. Loggers of libraries are left out: theirs at level debug would write documents.
+#: Logger -> description of its events. Without loggers of libraries: at level debug, they would write
+#: documents.
 LOGGERS = {
     ROOT: "everything",
     "pillowd.config": "warnings of the configuration, and reloads",

@@ -1,4 +1,4 @@
-"""The log: one event per fact, as JSON lines or for people, on standard error.
+"""Set up the log: events as JSON lines, or for people, on standard error.
 
 Events are named `noun.verb` and never hold documents or secrets. A repeated warning or error is
 written once in ten seconds, with the number of repetitions. A thread writes them: a reader that does
@@ -34,10 +34,10 @@ Event = MutableMapping[str, Any]
 
 
 class RepeatLimit:
-    """A processor that drops repeated warnings and errors, and counts what it drops.
+    """A processor that drops and counts repeated warnings and errors.
 
     Args:
-        clock: measures how long they are held back.
+        clock: measures the time since the first one.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -58,7 +58,7 @@ class RepeatLimit:
         return {**event, **({"repeated": held[0]["repeated"]} if held else {})}
 
     def due(self) -> Iterator[dict[str, Any]]:
-        """Return the last event of each kind that was held back long enough, with its count."""
+        """Return the summaries that are due: the last dropped event of each kind, with its count."""
         now = self._clock.monotonic()
         for kind in [kind for kind, (until, _) in self._held.items() if until <= now]:
             yield from self._held.pop(kind)[1]
@@ -84,7 +84,7 @@ class LineWriter:
 
 
 class _Routed(logging.Handler):
-    """Passes what libraries log to structlog.
+    """Passes the log records of libraries to structlog.
 
     structlog's `ProcessorFormatter` would need a second way to the stream, without `LineWriter`.
     """
@@ -115,7 +115,7 @@ class Logs:
     Args:
         limit: holds repetitions back.
         stream: where the log is written.
-        levels: decides what is written.
+        levels: decides which events are written.
         redactor: removes secrets.
 
     Attributes:
@@ -131,7 +131,7 @@ class Logs:
         self.redactor = redactor
 
     def set_redactor(self, redactor: Redactor) -> None:
-        """Remove other secrets from now on."""
+        """Replace the redactor that removes secrets."""
         self.redactor = redactor
 
     def configure_level(self, level: str) -> None:
@@ -160,7 +160,7 @@ class Logs:
         return self._levels.get(logger)
 
     def flush(self) -> None:
-        """Write what was held back long enough; called with every tick, and at the end.
+        """Write a summary of dropped events that is due; called with every tick, and at the end.
 
         Return loggers to their configured level when their time is over.
         """

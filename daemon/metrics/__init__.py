@@ -1,1 +1,1 @@
-"""Metrics for Prometheus: one catalogue, from which the families, their page, and the dashboard are made."""
+"""Metrics for Prometheus. `catalogue` names them all; the reference page is made from it."""

@@ -1,8 +1,7 @@
 """Every metric that there is: name, type, labels and meaning.
 
-Labels have few values: names of the configuration, or those listed here. A document's id, a token, a URL or
-the text of an error is never one, nor is a database: `pillowd_pillow_info` alone says what the configuration
-has for a pillow.
+Labels have few values: names in the configuration, or those listed here, but never a document's id, a token,
+a URL, the text of an error, or a database. `pillowd_pillow_info` alone names the database of a pillow.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ PROCESS = (
     ),
     _gauge(
         "pillowd_config_last_reload_success_timestamp_seconds",
-        "When the configuration that runs was read, in seconds since 1970.",
+        "When the configuration in effect was read, in seconds since 1970.",
     ),
     Metric(
         name="pillowd_hub_delay_seconds",
@@ -120,7 +119,7 @@ PILLOWS = (
     ),
     _gauge(
         "pillowd_lag_seconds",
-        "Time since every change that there was had been acknowledged. At the head, the age of the oldest "
+        "Time since the pillow was last up to date. At the head, the age of the oldest "
         "change in flight; anywhere else, the time since the pillow was last at the head.",
         _PILLOW,
     ),
@@ -142,7 +141,7 @@ PILLOWS = (
     ),
     _gauge(
         "pillowd_uncheckpointed_changes",
-        "Acknowledged changes after the saved checkpoint: after a crash they are processed again.",
+        "Acknowledged changes after the saved checkpoint; after a crash they are read again.",
         _PILLOW,
     ),
     Metric(

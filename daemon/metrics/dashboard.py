@@ -56,7 +56,7 @@ class Panel:
         """Check every name.
 
         Raises:
-            UnknownMetricError: one is not in the catalogue.
+            UnknownMetricError: a query names a metric that is not in the catalogue.
         """
         for expression, _ in self.queries:
             if unknown := sorted(set(_NAME.findall(expression)) - _KNOWN):

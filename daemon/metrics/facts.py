@@ -1,4 +1,4 @@
-"""Where the metrics are read that are not counted: states, connections, configuration."""
+"""The sources of metrics that are read at each scrape: states, connections, configuration."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TailLabels:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFacts:
-    """What became of the requests to one source.
+    """Outcomes of the requests to one source.
 
     Attributes:
         open: connections that are open.
@@ -46,7 +46,7 @@ class ConnectionFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Where the metrics are read that are not counted.
+    """The sources of metrics that are read at each scrape.
 
     Attributes:
         statuses: returns the status of every tail.
@@ -64,12 +64,12 @@ class Facts:
 
 
 def collect_facts(api: ControlApi, feeds: FeedPool | None, reloader: Reloader) -> Facts:
-    """Return where a running daemon has them.
+    """Return the facts of a running daemon.
 
     Args:
-        api: has the states, and counts its requests.
-        feeds: has the clients of the sources.
-        reloader: has the configuration in effect.
+        api: provides the states, and the counts of its requests.
+        feeds: provides the clients of the sources.
+        reloader: provides the configuration in effect.
     """
     return Facts(
         statuses=lambda: api.snapshots.get().statuses,

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 
 from daemon.metrics.catalogue import CATALOGUE
 
-#: A family that is made anew for each scrape.
+#: A family that is built for each scrape.
 Family = CounterMetricFamily | GaugeMetricFamily
 
 

@@ -1,4 +1,4 @@
-"""All metrics of one daemon, and how they are rendered."""
+"""Collect and render all metrics of one daemon."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Page:
 
 
 class Metrics:
-    """Counts and renders. It has a registry of its own: the global one holds collectors that can deadlock.
+    """Collects and renders the metrics, in its own registry: collectors of the global one can deadlock.
 
     Args:
         clock: for times.
@@ -80,7 +80,7 @@ class Metrics:
         self._registry.register(_BuildInfo())
 
     def attach(self, facts: Facts, tails: Iterable[TailKey]) -> None:
-        """Read from these facts with each scrape, and count these tails from 0 on."""
+        """Read these facts at each scrape, and start to count these tails at 0."""
         self._facts = facts
         for collector in (
             StatusCollector(facts.statuses, facts.labels_of, self._clock),

@@ -18,7 +18,7 @@ from pillows.runtime.status import State
 class MetricsObserver(Observer):
     """Counts what happens in the tails of the configuration.
 
-    A tail is counted from its first start until it is removed; what it has is looked up with each start.
+    A tail is counted from its first start until it is removed; its labels are looked up at each start.
 
     Args:
         families: where it counts.
@@ -64,7 +64,7 @@ class MetricsObserver(Observer):
             series.stages[stage].inc(seconds)
 
     def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:  # noqa: ARG002 - an observer's
-        """Note the size of what waits."""
+        """Note the size of the queue."""
         if series := self._tails.get(tail):
             series.queue.set(size_bytes)
 
@@ -76,7 +76,7 @@ class MetricsObserver(Observer):
     def write(
         self, tail: TailKey, *, transport: str, documents: Mapping[str, int], size_bytes: int, seconds: float
     ) -> None:
-        """Count a batch that is settled in one target."""
+        """Count a batch that one target has settled."""
         if (series := self._tails.get(tail)) and (target := series.transports.get(transport)):
             for result, count in documents.items():
                 if count:
@@ -132,7 +132,7 @@ class MetricsObserver(Observer):
             series.verified_at.set(self._clock.wall())
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:  # noqa: ARG002 - an observer's
-        """Look a tail up when it starts, and forget what its last run had acknowledged and not saved."""
+        """Look up a tail when it starts, and reset its unsaved changes, which the last run lost."""
         if state == State.STARTING:
             self.add(tail)
             if series := self._tails.get(tail):
@@ -182,7 +182,7 @@ class _TransportSeries:
 
 
 class _LateGauge:
-    """A gauge that is not there before its first value: 0 would be one."""
+    """A gauge that is exported only after its first value, since 0 would be a wrong one."""
 
     __slots__ = ("_families", "_found", "_labels", "_name")
 

@@ -1,4 +1,4 @@
-"""Families that are made for each scrape, from the state of the tails and of the connections."""
+"""Build the families that are read at each scrape, from the states of tails and connections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StatusCollector(Collector):
     Args:
         statuses: returns the status of every tail.
         labels_of: returns the labels of a tail; None if the configuration does not have it.
-        clock: for the times of what has an age.
+        clock: turns ages into times.
     """
 
     def __init__(

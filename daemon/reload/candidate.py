@@ -1,4 +1,4 @@
-"""Read a configuration, and prepare all that it takes to put it into effect, so that this cannot fail."""
+"""Read a configuration, and prepare everything for putting it into effect, so that the rest cannot fail."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class InEffect:
 
     Attributes:
         config: the configuration.
-        parts: what each of its tails is built from.
-        plugins: number of the imports of the modules of plugins, from 1.
+        parts: the parts of each tail.
+        plugins: how often the modules of plugins have been imported, from 1.
     """
 
     config: Config
@@ -48,10 +48,10 @@ class Candidate:
     """A valid configuration that can be put into effect.
 
     Attributes:
-        in_effect: what it will be then.
-        difference: what becomes of each tail.
+        in_effect: the new configuration in effect.
+        difference: the added, changed, removed and unchanged tails.
         factories: build the tails to start.
-        notes: what only a restart takes up.
+        notes: the changes that only a restart applies.
     """
 
     in_effect: InEffect

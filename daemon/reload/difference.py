@@ -1,4 +1,4 @@
-"""Which tails differ between two configurations, and what needs a restart: values in, values out."""
+"""Decide which tails differ between two configurations, and which keys need a restart of the daemon. Pure."""
 
 from __future__ import annotations
 
@@ -40,8 +40,7 @@ Address = tuple[str, ...]
 class TailParts:
     """Everything that a tail is built from. Tails of equal parts behave alike.
 
-    Settings are compared by value, secrets included: a rotated password is a change of every tail that logs
-    in with it.
+    Settings are compared by value, secrets included: a rotated password changes every tail that uses it.
 
     Attributes:
         settings: the pillow's, without those that a running tail does not use.

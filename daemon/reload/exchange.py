@@ -1,4 +1,4 @@
-"""Start, replace and remove tails, so that never two runs write to one place."""
+"""Start, replace and remove tails, so that two runs never write to the same place."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def exchange_tails(
     old: Mapping[TailKey, TailParts],
     new: Mapping[TailKey, TailParts],
 ) -> list[Run]:
-    """Have the supervisor run the tails of another configuration; nothing is waited for.
+    """Let the supervisor run the tails of another configuration, without waiting.
 
     Args:
-        supervisor: runs those of the former.
-        difference: what becomes of each tail.
-        factories: build the added and the changed ones.
+        supervisor: runs the tails of the former configuration.
+        difference: the added, changed and removed tails.
+        factories: build the added and the changed tails.
         old: the parts of the former tails.
-        new: the parts of the others.
+        new: the parts of the new tails.
 
     Returns:
         The runs that will end.

@@ -38,11 +38,11 @@ _log = structlog.get_logger("pillowd.config")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded:
-    """What a reload has done, or would do.
+    """The result of a reload, or of its check.
 
     Attributes:
-        difference: what becomes of each tail.
-        notes: what only a restart takes up.
+        difference: the added, changed, removed and unchanged tails.
+        notes: the changes that only a restart applies.
     """
 
     difference: Difference
@@ -65,18 +65,18 @@ class ReloadRecord:
 class Reloader:
     """Reloads the configuration, one reload at a time.
 
-    Only tails that are built from something that has changed restart: the others keep their greenlet and
-    their connections. A tail that takes over an output of another one starts after that one has stopped.
+    Only tails with changed parts restart (`daemon.reload.difference`); the others keep their greenlets and
+    connections. A tail that takes over another's output starts after the other has stopped.
 
     Args:
         source: reads the configuration.
         in_effect: the configuration that runs.
         supervisor: runs the tails.
         services: what the tails share.
-        logs: takes up the level and the secrets to mask.
+        logs: gets the level and the secrets to mask.
         notifier: tells the service manager.
         audit: gets a line for a reload that nobody asked for by the API.
-        stop: set when the daemon ends; from then on nothing is reloaded.
+        stop: set when the daemon ends; reloads are refused after that.
 
     Attributes:
         record: the outcome so far.
@@ -242,7 +242,7 @@ def _log_refusal(error: BaseException) -> None:
         reason = f"{len(error.problems)} problems, each in an event config.problem"
     else:
         reason = str(error) or type(error).__name__
-    _log.error("config.refused", reason=f"{reason}. The former configuration goes on")
+    _log.error("config.refused", reason=f"{reason}. The former configuration stays in effect")
 
 
 def summarize(difference: Difference) -> Mapping[str, object]:

@@ -1,4 +1,4 @@
-"""The latest events that a person who watches should see, bounded in number and rate."""
+"""Keep the latest events that an operator should see, bounded in number and rate."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class NotableEvents(Observer):
         return [event for event in self._kept if event.number > number]
 
     def state(self, tail: TailKey, *, state: str, reason: str) -> None:
-        """Note a new state. A new reason in the same state is none."""
+        """Note a new state; a new reason alone does not count."""
         if self._states.get(tail) != state and state not in _PASSING:
             self._states[tail] = state
             self._add(tail, "state", text=str(state), reason=reason)

@@ -1,4 +1,4 @@
-"""A change, or the rows of a document, as somebody who taps a pillow sees it. Pure."""
+"""Format a change, or the rows of a document, for `pillowd tap`. Pure."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ STATUS_SECONDS = 1.0
 #: A reader that hears nothing for 15 s takes its connection for lost.
 SILENCE_SECONDS = 5.0
 COMMENT_SECONDS = 15.0
-#: How many of the latest events a new reader is told.
+#: Number of the latest events that a new reader gets.
 _FIRST_EVENTS = 20
 #: What the reader waits before it connects again, in milliseconds.
 _RETRY = b"retry: 1000\n\n"
@@ -42,7 +42,7 @@ class EventSource:
 
     Args:
         snapshot: returns the statuses of all tails, a second old at most.
-        describe: returns the facts of one of them that readers are told.
+        describe: returns the facts of a tail for readers.
         events: the notable events.
         clock: for intervals and times.
     """

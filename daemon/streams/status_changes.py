@@ -1,4 +1,4 @@
-"""Which facts of which tails have changed since a reader was last told: one comparison for all readers."""
+"""Find the facts of tails that changed since a reader's last update: one comparison for all readers."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import msgspec
 #: The facts of a tail by their names: what `msgspec` can encode as JSON.
 Facts = Mapping[str, Any]
 
-#: What is an age. It grows by itself, and that is no change: the reader has a clock, too.
+#: Facts that are ages. They grow by themselves, which does not count as a change: the reader has a clock too.
 _AGE = "_age_seconds"
 #: An age may be this much off: statuses are not exactly a second apart.
 _AGE_TOLERANCE_SECONDS = 1.5
-#: Tails that are gone and remembered; who has missed more is told everything.
+#: Removed tails that are remembered; a reader that missed more gets everything.
 _REMEMBERED = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What one reader has to be told.
+    """An update for one reader.
 
     Attributes:
         version: the reader's version from now on.
@@ -45,7 +45,7 @@ class _Known:
 
 
 class StatusChanges:
-    """Counts the changes of all tails' facts, and tells each reader what is new to it."""
+    """Numbers the changes of all tails' facts, and returns those that a reader has not seen."""
 
     def __init__(self) -> None:
         self._version = 0
@@ -81,11 +81,11 @@ class StatusChanges:
         self._known = listed
 
     def since(self, version: int | None) -> Update:
-        """Return what has changed since a version; everything for None and for versions of another time."""
+        """Return the changes since a version; everything for None and for unknown versions."""
         if version is None or not self._complete_before <= version <= self._version:
             everything = [self._encode(known.facts, known.facts) for known in self._known.values()]
             return Update(version=self._version, complete=True, pillows=everything, gone=())
-        is_next = version == self._version - 1  # nearly every reader is told every second
+        is_next = version == self._version - 1  # nearly every reader gets an update each second
         return Update(
             version=self._version,
             complete=False,

@@ -1,4 +1,4 @@
-"""Who watches the data of a tail pass, and the samples for them."""
+"""The taps of tails, and the samples for their readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WAITING = 100
 
 
 class Stage(StrEnum):
-    """Where a tail is tapped."""
+    """The stage at which a tail is tapped."""
 
     CHANGE = "change"
     ROWS = "rows"
@@ -55,7 +55,7 @@ class Tap:
         self._any = Event()
 
     def offer(self, items: Sequence[T], show: Callable[..., dict[str, Any]]) -> None:
-        """Take samples of what passes, spread over it, as many as the rate allows.
+        """Take samples, evenly spread, as many as the rate allows.
 
         Args:
             items: what passes.

@@ -1,4 +1,4 @@
-"""Compare one tail in a process of its own: `pillowd verify` beside the daemon.
+"""Compare one tail in a separate process: `pillowd verify` beside the daemon.
 
 Reading a whole database is work for the processor. In the daemon it would delay every pillow; another
 process has its own core and connections, and ends with all its memory.
@@ -20,7 +20,7 @@ from gevent import subprocess
 from checkpoints import TailKey
 from daemon.verification.history import Comparison
 
-#: What is run: the front door of this installation or checkout, wherever the daemon was started.
+#: The script that starts this installation or checkout.
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "pillowd.py"))
 #: Exit codes of `pillowd verify` that come with a report: equal, and different.
 _REPORTED = (0, 3)

@@ -1,4 +1,4 @@
-"""Compare tails with their source when it is time, one at a time, and report what was found."""
+"""Run the scheduled comparisons, one at a time, and report the results."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.1
     type=click.FloatRange(min=0, min_open=True, max=100),
     default=10.0,
     show_default=True,
-    help="Samples a second, at most; they are spread over what passes.",
+    help="Most samples a second; they are evenly spread.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="End after so many samples.")
 @click.option(
@@ -58,7 +58,7 @@ def tap(
     count: int | None,
     show_values: bool,
 ) -> None:
-    """Show samples of what passes through the pillow KEY, until Ctrl-C.
+    """Show samples of the changes or rows of the pillow KEY, until Ctrl-C.
 
     Ids and field names are shown; values are personal data, and only shown on request.
     """

@@ -1,6 +1,6 @@
 """Checkpoints: show, set, rewind, reset, import.
 
-An edit says by `If-Match` which state it changes, so that of two edits at once only one is done.
+An edit names the state that it changes by `If-Match`, so only one of two simultaneous edits succeeds.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def _format_etag(checkpoint: dict[str, Any]) -> str:
 
 
 def _parse_etag(if_match: str) -> Expected:
-    """Return the generation that an edit expects; None for `*`, whatever is stored.
+    """Return the generation that an edit expects; None for `*`, which accepts any.
 
     Raises:
         UnconditionalEditError: there is no `If-Match`.
-        InvalidRequestError: it is none of a checkpoint.
+        InvalidRequestError: the header is not the `ETag` of a checkpoint.
     """
     if not if_match:
         raise UnconditionalEditError(

@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it is ready; which version it is."""
+"""Liveness, readiness and version of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page, and what it is made of: files of the package, and nothing else."""
+"""The page and its assets, from files of this package."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def get_asset(api: ControlApi, *, name: str) -> Answer:
     """Return a file of the page.
 
     Raises:
-        NoSuchAssetError: there is none of that name.
+        NoSuchAssetError: there is no file of that name.
     """
     del api
-    # Looked up among the names that there are: a name that leads elsewhere is none of them.
+    # Only names in the folder are found, so a path that leads elsewhere is not.
     found = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _TYPES}.get(name)
     if found is None:
         raise NoSuchAssetError("the page has no such file", remedy="open / in a browser")

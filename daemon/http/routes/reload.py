@@ -10,7 +10,7 @@ from daemon.reload.reloader import Reloaded, Reloader, summarize
 
 
 def reload_config(api: ControlApi) -> dict[str, Any]:
-    """Put the configuration into effect, and return what has changed."""
+    """Put the configuration into effect, and return the changes."""
     return _to_json(_require(api).reload())
 
 

@@ -25,7 +25,7 @@ def tap_pillow(
     rate: float = 10.0,
     values: bool = False,
 ) -> Answer:
-    """Stream samples of what passes through a pillow."""
+    """Stream samples of the changes or rows of a pillow."""
     if api.taps is None:
         raise UnavailableError("the daemon is not running", remedy="`pillowd run`")
     tail = api.tails.configured(key, source)

@@ -14,7 +14,7 @@ from daemon.verification.history import to_json
 def verify_pillow(
     api: ControlApi, *, act: Act, key: str, body: dict[str, Any] | None = None, source: str | None = None
 ) -> Answer:
-    """Start a comparison, after one that runs."""
+    """Start a comparison; if one is running, it starts after that."""
     tail = api.tails.configured(key, source)
     if api.verification is None:
         raise UnavailableError(

@@ -25,7 +25,7 @@ from pillows.clock import SystemClock
 from pillows.observer import Observer
 from pillows.redaction import Redactor
 from tests.support.certificate import make_certificate
-from tests.support.door import Door
+from tests.support.http_listener import HttpListener
 from tests.unit.daemon.tails import ScriptedTail, well
 
 #: The tails: the second and third have the names of routes as their databases.
@@ -48,9 +48,9 @@ class Served:
     api: ControlApi
     state: StateDir
     listeners: list[Listener]
-    read: Door
-    admin: Door
-    tcp: Door
+    read: HttpListener
+    admin: HttpListener
+    tcp: HttpListener
     cert: Path
     socket: Path
 
@@ -111,9 +111,9 @@ def serve(folder: Path, certificate: tuple[Path, Path]) -> Iterator[Served]:
                 api=api,
                 state=state,
                 listeners=listeners,
-                read=Door(("127.0.0.1", ports[1])),
-                admin=Door(folder / "admin.sock"),
-                tcp=Door(("127.0.0.1", ports[0]), cert=cert),
+                read=HttpListener(("127.0.0.1", ports[1])),
+                admin=HttpListener(folder / "admin.sock"),
+                tcp=HttpListener(("127.0.0.1", ports[0]), cert=cert),
                 cert=cert,
                 socket=folder / "admin.sock",
             )

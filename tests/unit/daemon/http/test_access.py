@@ -85,7 +85,7 @@ def test_a_command_of_another_type_than_json_is_refused(headers: dict[str, str])
 
 def test_a_token_allows_what_its_scopes_name() -> None:
     check_scope(("read", "operate"), "operate", "ops")
-    with pytest.raises(NotPermittedError, match="ops has not the scope `operate`"):
+    with pytest.raises(NotPermittedError, match="ops does not have the scope `operate`"):
         check_scope(("read",), "operate", "ops")
 
 

@@ -15,7 +15,7 @@ from checkpoints import Checkpoint, Seq
 from daemon.http.app import HEADERS
 from daemon.http.contract import Operation, load_contract
 from daemon.http.messages import PROBLEM
-from tests.support.door import Door, Seen
+from tests.support.http_listener import HttpListener, Seen
 from tests.unit.daemon.http.conftest import KEYS, TOKENS, Served
 
 OPERATIONS = list(load_contract().operations.values())
@@ -27,9 +27,9 @@ def path_of(operation: Operation) -> str:
     return re.sub(r"\{\w+\}", "nothing", filled)
 
 
-def knock(door: Door, operation: Operation, **headers: str) -> Seen:
+def knock(listener: HttpListener, operation: Operation, **headers: str) -> Seen:
     body = {} if operation.body is not None else None
-    return door.ask(operation.method, path_of(operation), body, **headers)
+    return listener.ask(operation.method, path_of(operation), body, **headers)
 
 
 def problem(seen: Seen, status: int, kind: str) -> Any:
@@ -47,14 +47,14 @@ def save(served: Served, seq: str = "7-x") -> None:
 def test_the_read_only_listener_serves_what_changes_nothing(shared: Served, operation: Operation) -> None:
     seen = knock(shared.read, operation)
     is_there = seen.headers["content-type"] != PROBLEM or not seen.json["type"].endswith(("route", "method"))
-    assert is_there == (operation.door == "read")
+    assert is_there == (operation.listener == "read")
     assert not is_there or operation.method == "GET"
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: each.id)
 def test_a_name_that_was_rebound_is_refused_everywhere(shared: Served, operation: Operation) -> None:
-    for door in (shared.read, shared.admin):
-        problem(knock(door, operation, Host="evil.example"), 400, "invalid-request")
+    for listener in (shared.read, shared.admin):
+        problem(knock(listener, operation, Host="evil.example"), 400, "invalid-request")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9147", "[::1]:80", "pillowd.example:9147"])
@@ -173,7 +173,7 @@ def test_a_wish_that_is_not_fulfilled_in_time_says_so(
 ) -> None:
     monkeypatch.setattr("daemon.supervision.supervised_tail.SupervisedTail._ask_to_stop", lambda _: None)
     found = problem(served.admin.put(f"{CASES}/pause?wait=10ms"), 504, "not-in-time")
-    assert "cases@couch/cases is live" in found["detail"]
+    assert "cases@couch/cases is still live" in found["detail"]
 
 
 def test_all_failed_pillows_are_restarted(served: Served) -> None:

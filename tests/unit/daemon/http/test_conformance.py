@@ -44,7 +44,7 @@ seen: dict[str, set[int]] = defaultdict(set)
 def app(shared: Served) -> Any:
     shared.api.metrics = Metrics(SystemClock(), Path("/"))
     shared.state.store.save(KEYS[0], Checkpoint(seq=Seq.of("7-x")))
-    settings = AppSettings(door="admin", redactor=Redactor())
+    settings = AppSettings(kind="admin", redactor=Redactor())
     return make_app(load_contract(), shared.api, settings)
 
 

@@ -17,7 +17,7 @@ FILE = Path(contract.__file__).with_name("openapi.yaml")
 
 
 def document(**operation: Any) -> dict[str, Any]:
-    given = {"operationId": "get_livez", "tags": ["health"], "x-door": "read", "responses": {"200": {}}}
+    given = {"operationId": "get_livez", "tags": ["health"], "x-listener": "read", "responses": {"200": {}}}
     return {"paths": {"/x": {"get": {**given, **operation}}}}
 
 
@@ -43,11 +43,11 @@ def test_an_operation_without_a_handler_is_refused() -> None:
         find_handler("get_livez", "nothing")
 
 
-@pytest.mark.parametrize("name", ["operationId", "tags", "x-door", "responses"])
+@pytest.mark.parametrize("name", ["operationId", "tags", "x-listener", "responses"])
 def test_an_operation_says_what_is_needed_of_it(name: str) -> None:
     incomplete = document()
     del incomplete["paths"]["/x"]["get"][name]
-    with pytest.raises(ValueError, match="needs operationId, one tag, x-door read or admin"):
+    with pytest.raises(ValueError, match="needs operationId, one tag, x-listener read or admin"):
         parse_contract(incomplete)
 
 
@@ -60,7 +60,7 @@ def test_two_operations_of_one_name_are_refused() -> None:
 
 def test_answers_of_the_server_itself_are_in_the_document() -> None:
     read = parse_contract(document()).document["paths"]["/x"]["get"]["responses"]
-    admin = parse_contract(document(**{"x-door": "admin"})).document["paths"]["/x"]["get"]["responses"]
+    admin = parse_contract(document(**{"x-listener": "admin"})).document["paths"]["/x"]["get"]["responses"]
     assert set(read) == {"200", "400"}
     assert set(admin) == {"200", "400", "401", "403", "429"}
 

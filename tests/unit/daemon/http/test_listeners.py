@@ -35,7 +35,7 @@ def test_the_default_address_may_be_taken(listeners: Listeners) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         http = HttpOptions.model_construct(_fields_set=set(), listen=address, allow_remote=False, hosts=())
         with listeners.open(DaemonOptions(http=http, admin=AdminOptions(listen=None))) as (listener,):
-            assert (listener.address, listener.door) == (address, "read")
+            assert (listener.address, listener.kind) == (address, "read")
             assert "another process listens there" in listener.problem
         configured = HttpOptions(listen=address)
         with (

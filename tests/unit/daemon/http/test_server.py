@@ -15,7 +15,7 @@ import pytest
 from daemon.http import server as module
 from daemon.http.listeners import listen_on_path
 from daemon.http.server import STREAM_KEY, BoundedServer
-from tests.support.door import Door
+from tests.support.http_listener import HttpListener
 
 QUICK = 0.3
 
@@ -46,13 +46,13 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BoundedS
 
 
 @pytest.fixture
-def door(server: BoundedServer, tmp_path: Path) -> Door:
-    return Door(tmp_path / "s")
+def listener(server: BoundedServer, tmp_path: Path) -> HttpListener:
+    return HttpListener(tmp_path / "s")
 
 
-def say(door: Door, sent: bytes) -> bytes:
+def say(listener: HttpListener, sent: bytes) -> bytes:
     """Sends bytes; returns all that comes back until the server closes the connection."""
-    with door.connect() as connection:
+    with listener.connect() as connection:
         with suppress(BrokenPipeError):
             connection.sendall(sent)
         return read_all(connection)
@@ -68,24 +68,24 @@ def read_all(connection: socket.socket) -> bytes:
     return found
 
 
-def test_a_request_is_answered(door: Door) -> None:
-    assert door.ask("POST", "/", b"x" * 65536).text == "65536"
+def test_a_request_is_answered(listener: HttpListener) -> None:
+    assert listener.ask("POST", "/", b"x" * 65536).text == "65536"
 
 
-def test_a_connection_serves_several_requests(door: Door) -> None:
+def test_a_connection_serves_several_requests(listener: HttpListener) -> None:
     request = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
-    assert say(door, request * 3).count(b"HTTP/1.1 200 OK") == 3
+    assert say(listener, request * 3).count(b"HTTP/1.1 200 OK") == 3
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: local", b"\x16\x03\x01"])
-def test_half_a_head_is_cut_off_in_time(door: Door, begin: bytes) -> None:
+def test_half_a_head_is_cut_off_in_time(listener: HttpListener, begin: bytes) -> None:
     with gevent.Timeout(30):
-        assert b"200 OK" not in say(door, begin)
+        assert b"200 OK" not in say(listener, begin)
 
 
-def test_half_a_body_is_cut_off_in_time(door: Door) -> None:
+def test_half_a_body_is_cut_off_in_time(listener: HttpListener) -> None:
     with gevent.Timeout(30):
-        said = say(door, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+        said = say(listener, b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
     assert said.startswith(b"HTTP/1.1 408")
 
 
@@ -118,40 +118,40 @@ def test_half_a_body_is_cut_off_in_time(door: Door) -> None:
     ],
 )
 def test_what_is_no_request_is_refused_and_the_connection_closed(
-    door: Door, sent: bytes, status: bytes, capfd: pytest.CaptureFixture[str]
+    listener: HttpListener, sent: bytes, status: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with gevent.Timeout(30):
-        said = say(door, sent)
+        said = say(listener, sent)
     assert said.startswith(b"HTTP/1.1 " + status), said[:200]
     assert json.loads(said.partition(b"\r\n\r\n")[2])["status"] == int(status)
-    assert door.get("/").status == 200
+    assert listener.get("/").status == 200
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_half_requests_do_not_keep_others_out(server: BoundedServer, door: Door) -> None:
-    halves = [door.connect() for _ in range(300)]
+def test_half_requests_do_not_keep_others_out(server: BoundedServer, listener: HttpListener) -> None:
+    halves = [listener.connect() for _ in range(300)]
     for half in halves:
         with suppress(BrokenPipeError):  # it has had to go already
             half.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc")
         with gevent.Timeout(30):
-            assert half is not halves[-1] or door.get("/").status == 200
+            assert half is not halves[-1] or listener.get("/").status == 200
     assert len(server.connections) <= 48
     for half in halves:
         half.close()
 
 
 def test_requests_that_are_being_answered_are_not_cut(
-    server: BoundedServer, door: Door, monkeypatch: pytest.MonkeyPatch
+    server: BoundedServer, listener: HttpListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = [gevent.spawn(door.get, "/slow") for _ in range(48)]
+    slow = [gevent.spawn(listener.get, "/slow") for _ in range(48)]
     while len(server.connections) < 48 or not server.connections.all_working:
         gevent.sleep(0.01)
-    assert door.get("/").status == 503
+    assert listener.get("/").status == 503
     assert {each.get(timeout=60).status for each in slow} == {200}
 
 
-def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, door: Door) -> None:
-    with door.connect() as connection, gevent.Timeout(30):
+def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, listener: HttpListener) -> None:
+    with listener.connect() as connection, gevent.Timeout(30):
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not len(server.connections):
             gevent.sleep(0.01)
@@ -159,8 +159,10 @@ def test_an_answer_that_nobody_reads_is_dropped(server: BoundedServer, door: Doo
             gevent.sleep(0.01)
 
 
-def test_a_stream_that_nobody_reads_is_dropped_and_others_go_on(server: BoundedServer, door: Door) -> None:
-    with door.connect() as unread, door.connect() as read, gevent.Timeout(60):
+def test_a_stream_that_nobody_reads_is_dropped_and_others_go_on(
+    server: BoundedServer, listener: HttpListener
+) -> None:
+    with listener.connect() as unread, listener.connect() as read, gevent.Timeout(60):
         for each in (unread, read):
             each.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while server.connections.streams < 2:

@@ -1,4 +1,4 @@
-"""The HTTP API of a running daemon as a client sees it: status, headers and JSON of each answer."""
+"""A client of the HTTP API that shows status, headers and JSON of each answer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Seen:
         return json.loads(self.text)
 
 
-class Door:
-    """A listener.
+class HttpListener:
+    """A client of one listener.
 
     Args:
         address: the path of a unix socket, or host and port.
@@ -37,7 +37,7 @@ class Door:
         self._tls = None if cert is None else ssl.create_default_context(cafile=str(cert))
 
     def connect(self) -> socket.socket:
-        """A connection, for those who speak by themselves."""
+        """Return a connection, for requests that are not valid HTTP."""
         if isinstance(self.address, Path):
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             connection.settimeout(60)
@@ -47,7 +47,7 @@ class Door:
         return plain if self._tls is None else self._tls.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Seen:
-        """Send one request; a body that is no bytes becomes JSON."""
+        """Send one request; a body that is not bytes is sent as JSON."""
         connection = http.client.HTTPConnection("localhost", timeout=120)
         connection.sock = self.connect()
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()

@@ -27,7 +27,7 @@ from daemon.http.contract import load_contract
 from tests.acceptance.process import Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
 from tests.support.certificate import make_certificate
-from tests.support.door import Door
+from tests.support.http_listener import HttpListener
 from tests.support.sizes import proving, size
 
 TOKEN = "operators-token-of-forty-characters-long"
@@ -80,9 +80,9 @@ class House:
             },
             **more,
         )
-        self.read = Door(("127.0.0.1", self.ports[0]))
-        self.admin = Door(folder / "admin.sock")
-        self.tcp = Door(("127.0.0.1", self.ports[1]), cert=cert)
+        self.read = HttpListener(("127.0.0.1", self.ports[0]))
+        self.admin = HttpListener(folder / "admin.sock")
+        self.tcp = HttpListener(("127.0.0.1", self.ports[1]), cert=cert)
 
     def audit(self) -> list[dict[str, Any]]:
         """Every line of the audit log's files."""
@@ -103,25 +103,25 @@ def house(tmp_path: Path, couch_db: CouchDatabase) -> Iterator[Callable[..., Hou
         each.daemon.__exit__()
 
 
-def half_requests(house: House, door: Door) -> None:
+def half_requests(house: House, listener: HttpListener) -> None:
     open_ones = []
     for _ in range(size(ci=120, proof=500)):
         with suppress(OSError):
-            open_ones.append(door.connect())
+            open_ones.append(listener.connect())
             open_ones[-1].sendall(b"POST /v1/pillows/cases/pause HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
     gevent.sleep(ATTACK_SECONDS)
     for each in open_ones:
         each.close()
 
 
-def send(*texts: bytes) -> Callable[[House, Door], None]:
+def send(*texts: bytes) -> Callable[[House, HttpListener], None]:
     """Sends each text on a connection of its own, again and again."""
 
-    def attack(house: House, door: Door) -> None:
+    def attack(house: House, listener: HttpListener) -> None:
         give_up_at = time.monotonic() + ATTACK_SECONDS
         while time.monotonic() < give_up_at:
             for text in texts:
-                with suppress(OSError), door.connect() as connection:
+                with suppress(OSError), listener.connect() as connection:
                     connection.sendall(text)
                     connection.recv(1000)
             gevent.sleep(0.01)
@@ -129,18 +129,18 @@ def send(*texts: bytes) -> Callable[[House, Door], None]:
     return attack
 
 
-def stream_that_is_never_read(house: House, door: Door) -> None:
+def stream_that_is_never_read(house: House, listener: HttpListener) -> None:
     open_ones = []
     for _ in range(20):
         with suppress(OSError):
-            open_ones.append(door.connect())
+            open_ones.append(listener.connect())
             open_ones[-1].sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     gevent.sleep(ATTACK_SECONDS)
     for each in open_ones:
         each.close()
 
 
-def wrong_tokens(house: House, door: Door) -> None:
+def wrong_tokens(house: House, listener: HttpListener) -> None:
     give_up_at = time.monotonic() + ATTACK_SECONDS
     for _ in range(size(ci=30, proof=10_000)):
         if time.monotonic() > give_up_at:
@@ -149,7 +149,7 @@ def wrong_tokens(house: House, door: Door) -> None:
             house.tcp.get("/livez", Authorization=f"Bearer {'x' * 40}")
 
 
-def old_tls(house: House, door: Door) -> None:
+def old_tls(house: House, listener: HttpListener) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -162,7 +162,7 @@ def old_tls(house: House, door: Door) -> None:
 
 HEAD = b"POST /v1/pillows/cases/pause HTTP/1.1\r\nHost: localhost\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
-ATTACKS: dict[str, Callable[[House, Door], None]] = {
+ATTACKS: dict[str, Callable[[House, HttpListener], None]] = {
     "half requests": half_requests,
     "1 MB of headers": send(HEAD + b"X: " + b"x" * MIB, HEAD + b"X: y\r\n" * 200_000),
     "100 MB body": send(HEAD + b"Content-Length: 100000000\r\n\r\n" + b"x" * MIB),
@@ -183,19 +183,19 @@ def test_hostile_clients_harm_nobody_else(house: Callable[..., House], couch_db:
     daemon = made.daemon.start()
     daemon.wait_for(lambda: daemon.state("cases") == "live")
     process = psutil.Process(daemon.child.pid)
-    for door in (made.read, made.admin):
-        door.get("/livez")
+    for listener in (made.read, made.admin):
+        listener.get("/livez")
     before = process.memory_info().rss
     slowest: dict[str, float] = {}
     for name, attack in ATTACKS.items():
         if not proving() and name not in IN_CI:
             continue
-        for door in (made.read, made.admin) if proving() else (made.read,):
-            attacking = gevent.spawn(attack, made, door)
+        for listener in (made.read, made.admin) if proving() else (made.read,):
+            attacking = gevent.spawn(attack, made, listener)
             while not attacking.ready():
                 couch_db.put(f"{name}-{random.random()}", {})
                 began = time.monotonic()
-                assert door.get("/v1/pillows/cases").json["state"] == "live", name
+                assert listener.get("/v1/pillows/cases").json["state"] == "live", name
                 slowest[name] = max(slowest.get(name, 0.0), time.monotonic() - began)
                 gevent.sleep(0.05)
             attacking.get()
@@ -266,8 +266,8 @@ def test_no_answer_log_or_audit_line_holds_a_secret_or_a_document(
         for name in ("hook", "cases", "dsn")[: size(ci=1, proof=3)]:
             path = re.sub(r"\{\w+\}", name, operation.path)
             body = {} if operation.body is not None else None
-            for door in (made.read, made.admin, made.tcp):
-                seen = door.ask(operation.method, path, body, If_Match="*", **BEARER)
+            for listener in (made.read, made.admin, made.tcp):
+                seen = listener.ask(operation.method, path, body, If_Match="*", **BEARER)
                 assert seen.status not in (500, 501), (operation.id, seen.text)
                 said.append(f"{seen.text}{seen.headers}")
     said += [daemon.command_here("status", "--json").stdout, daemon.command_here("config", "show").stdout]
@@ -306,10 +306,10 @@ def test_each_of_many_acts_has_one_intent_and_one_end(house: Callable[..., House
             daemon.wait_for(lambda: len(reloads(made)) == wanted)  # noqa: B023  it is waited for here
             continue
         method, path, body = draw.choice(calls)
-        door = draw.choice([made.admin, made.tcp])
+        listener = draw.choice([made.admin, made.tcp])
         headers = {"If_Match": draw.choice(["*", '"0"'])} if draw.random() < 0.8 else {}
         path = path.format(draw.choice(["cases", "visits", "nobody"]))
-        seen = door.ask(method, path, body, **headers, **BEARER)
+        seen = listener.ask(method, path, body, **headers, **BEARER)
         assert seen.status < 500, seen.text
         made_calls += 1
     daemon.wait_for(lambda: all(each["state"] != "running" for each in operations(made)))
