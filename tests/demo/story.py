@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import requests
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -227,7 +228,8 @@ class Demo:
             try:
                 code = self._running_daemon().wait(timeout=1)
             except subprocess.TimeoutExpired:
-                self._edit_a_few()
+                with suppress(requests.ConnectionError):  # who stops CouchDB wants to see what the page says
+                    self._edit_a_few()
         if code:
             raise DemoError(f"pillowd ended with exit code {code}; see {self.folder}/pillowd.log")
 

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from tests.demo import data
+from tests.demo.story import Demo
+from tests.servers.couch_client import CouchDatabase
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +25,7 @@ STORY = """\
 import sys, time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from rich.console import Console
 from tests.demo.story import Demo, DemoError
 
@@ -135,3 +141,26 @@ def test_a_demo_that_is_stopped_half_way_says_so(
     assert (demo.returncode, "The demo was interrupted." in said) == (1, True), said
     assert not _runs(tmp_path)
     assert (tmp_path / "server-closed").exists()
+
+
+def test_the_demo_goes_on_when_its_database_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = Demo(tmp_path, Console(quiet=True))
+    demo.couch = CouchDatabase("http://127.0.0.1:9", "clinic")
+    demo.present = [{"_id": "a", "_rev": "1-a"}]
+    monkeypatch.setattr(data, "edits", lambda *_, **__: [{"_id": "a", "_rev": "1-a"}])
+    waits: Iterator[Any] = iter(
+        [subprocess.TimeoutExpired("pillowd", 1), subprocess.TimeoutExpired("pillowd", 1), 0]
+    )
+
+    class Daemon:
+        def wait(self, timeout: float) -> int:
+            result = next(waits)
+            if isinstance(result, Exception):
+                raise result
+            return int(result)
+
+    demo.daemon = Daemon()  # type: ignore[assignment]
+    demo._serve()
+    assert next(waits, "all waited for") == "all waited for"
