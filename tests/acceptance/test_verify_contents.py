@@ -87,8 +87,7 @@ def build(world: World, *, count: int = DOCUMENTS) -> Pillowd:
 
 
 def verify(daemon: Pillowd, pillow: str, *options: str) -> tuple[int, dict[str, Any]]:
-    command = [*PILLOWD, "verify", pillow, "--content", "--json", "--config", str(daemon.config), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2400, check=False)
+    done = daemon.command_here("verify", pillow, "--content", "--json", *options)
     assert done.returncode in (0, 3), done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -192,7 +191,7 @@ def test_i6_a_sample_is_drawn_again_by_its_seed(world: World) -> None:
     assert (code, facts["compared"], found["altered"]) == (3, 40, 40)
     again = verify(daemon, "cases", "--sample", "40", "--seed", str(facts["seed"]))[1]
     assert again == facts
-    said = daemon.command("verify", "cases", "--content", "--sample", "5").stdout
+    said = daemon.command_here("verify", "cases", "--content", "--sample", "5").stdout
     assert re.search(r"5 documents drawn at random with --seed \d+", said), said
     assert "the contents of 5 documents are compared" in said
 
@@ -203,7 +202,7 @@ def test_i6_a_replica_is_not_compared_by_contents(world: World) -> None:
     world.couch.bulk(documents(3))
     daemon = world.pillowd({"cases": world.pillow("cases", transport=[replica])}).start()
     daemon.wait_for(lambda: live(daemon))
-    done = daemon.command("verify", "cases", "--content")
+    done = daemon.command_here("verify", "cases", "--content")
     assert done.returncode == 78, done.stderr
     assert "equal revisions are equal documents" in done.stderr
-    assert daemon.command("verify", "cases").returncode == 0
+    assert daemon.command_here("verify", "cases").returncode == 0
