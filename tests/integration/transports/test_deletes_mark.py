@@ -101,7 +101,7 @@ class MarkingSqlite(SqliteTarget):
 
 
 class MarkConformance(WriteConformance, GuardConformance, TargetStateConformance):
-    @pytest.mark.parametrize("seed", range(size(ci=4, proof=100)))
+    @pytest.mark.parametrize("seed", range(size(ci=2, proof=100)))
     def test_g10_histories_converge(self, target: Target, seed: int) -> None:
         History(target, random.Random(seed)).play(steps=60)
 
@@ -127,7 +127,7 @@ class TestG10Postgres(MarkConformance):
         return MarkingPostgres(request.getfixturevalue("postgres_dsn"))
 
 
-@pytest.mark.parametrize("seed", range(size(ci=2, proof=100)))
+@pytest.mark.parametrize("seed", range(size(ci=1, proof=100)))
 def test_g10_histories_of_a_shared_table_converge(postgres_dsn: str, seed: int) -> None:
     History(MarkingPostgres(postgres_dsn, shared=True), random.Random(seed)).play(steps=60)
 
