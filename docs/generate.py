@@ -125,6 +125,7 @@ def metrics() -> str:
         "# Metrics",
         "",
         "What `/metrics` serves. [How to watch it](../how-to/watch-with-prometheus.md): alerts, a dashboard.",
+        "A page is made once a second at most: what is counted may be a second old, and states two.",
         "A label has a name of your configuration, or one of the listed values. Series are there from the",
         "beginning, with the value 0, unless their meaning says otherwise. Those that begin with `process_`",
         "are [Prometheus' own][process].",

@@ -11,7 +11,7 @@ import structlog
 from gevent.event import Event
 
 from checkpoints import TailKey
-from daemon.control.snapshot import Snapshots
+from daemon.control.snapshot import Snapshot, Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import ConflictError, NotInTimeError
 from daemon.supervision.supervisor import Supervisor
@@ -57,6 +57,7 @@ class PillowCalls:
         self._supervisor = tails.supervisor
         self._clock = clock
         self._began_at = clock.monotonic()
+        self._shown: tuple[Snapshot, dict[str, dict[str, Any]]] | None = None
 
     def list_page(self, *, state: str | None, limit: int, after: str) -> dict[str, Any]:
         """Return the state of the daemon, and a page of its tails in the order of their keys.
@@ -66,8 +67,8 @@ class PillowCalls:
             limit: most tails of the page.
             after: `next` of the page before.
         """
-        statuses = {key_of(each): each for each in self._snapshots.get().statuses}
-        chosen = [key for key, each in statuses.items() if state in (None, each.state)]
+        shown = self._show_all()
+        chosen = [key for key, each in shown.items() if state in (None, each["state"])]
         if after:
             chosen = (
                 chosen[chosen.index(after) + 1 :] if after in chosen else [k for k in chosen if k > after]
@@ -80,7 +81,7 @@ class PillowCalls:
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
             "listeners": [asdict(each) for each in self.listeners],
             "unfinished_acts": self._tails.state.audit.unfinished,
-            "pillows": [self.to_json(statuses[key]) for key in page],
+            "pillows": [shown[key] for key in page],
             "next": page[-1] if len(chosen) > limit else None,
         }
 
@@ -166,6 +167,13 @@ class PillowCalls:
     def to_json(self, status: TailStatus) -> dict[str, Any]:
         """Return a status and the tail's last comparison with its source as JSON values."""
         return to_json(status, self._tails.state.comparisons.get(TailKey(status.pillow, status.source)))
+
+    def _show_all(self) -> dict[str, dict[str, Any]]:
+        """Return the states of all tails as JSON values by their keys, made once of each snapshot."""
+        snapshot = self._snapshots.get()
+        if self._shown is None or self._shown[0] is not snapshot:
+            self._shown = snapshot, {key_of(each): self.to_json(each) for each in snapshot.statuses}
+        return self._shown[1]
 
     def _need_daemon(self) -> Supervisor:
         if self._supervisor is None:

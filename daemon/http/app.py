@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import flask
 import msgspec
+import werkzeug
 from werkzeug.exceptions import HTTPException
 
 from daemon.control.api import ControlApi
@@ -72,19 +72,21 @@ def make_app(contract: Contract, api: ControlApi, settings: AppSettings) -> flas
     app = flask.Flask("pillowd", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
+    is_admin = settings.kind == "admin"
+    served = [each for each in contract.operations.values() if is_admin or each.listener == "read"]
     endpoint = _Endpoint(contract, api, settings)
-    for operation in contract.operations.values():
-        if settings.kind == "admin" or operation.listener == "read":
-            app.add_url_rule(
-                _to_rule(operation.path),
-                endpoint=operation.id,
-                view_func=endpoint.respond,
-                methods=[operation.method],
-                provide_automatic_options=False,
-            )
+    for operation in served:
+        app.add_url_rule(
+            _to_rule(operation.path),
+            endpoint=operation.id,
+            view_func=endpoint.respond,
+            methods=[operation.method],
+            provide_automatic_options=False,
+        )
     app.before_request(endpoint.check_request)
     app.register_error_handler(Exception, endpoint.explain)
     app.after_request(endpoint.finish)
+    app.wsgi_app = _ShortWay(app.wsgi_app, endpoint, served)  # type: ignore[method-assign]
     return app
 
 
@@ -108,6 +110,17 @@ class _Endpoint:
         self._settings = settings
         self._hosts = frozenset(name.lower() for name in (*LOCAL_HOSTS, *settings.hosts))
 
+    def answer_plain(self, operation: Operation, request: werkzeug.Request) -> flask.Response:
+        """Answer a `GET` without parameters in path or query: all that Flask's way does with one."""
+        try:
+            asker = self._identify(request)
+            self._check_operation(operation, request, asker)
+            answer = self._carry_out(operation, _collect(operation, {}, request), asker)
+            response = _to_response(answer, request)
+        except Exception as error:  # noqa: BLE001  as Flask's error handler
+            response = self._explain(error, request)
+        return self._finish(response, operation.id, request)
+
     def check_request(self) -> None:
         """Check who sends a request, and from where, before anything else is done.
 
@@ -116,22 +129,12 @@ class _Endpoint:
             RequestError: the client may not send it.
         """
         request = flask.request
-        check_host(request.headers.get("Host", ""), self._hosts)
-        actor, scopes = self._identify(request)
+        asker = self._identify(request)
         if request.routing_exception is not None:
             raise request.routing_exception
-        flask.g.actor, flask.g.scopes = actor, scopes
+        flask.g.asker = asker
         operation = self._operations[request.endpoint or ""]
-        try:
-            check_origin(request.method, dict(request.headers), self._settings.origins)
-            if scopes is not None:
-                check_scope(scopes, operation.scope, actor.token or "")
-        except RequestError:
-            if operation.is_safe:
-                raise
-            pillow = (request.view_args or {}).get("key")
-            with self._api.audit.act(operation.id, by=actor, pillow=pillow):
-                raise
+        self._check_operation(operation, request, asker, pillow=(request.view_args or {}).get("key"))
 
     def respond(self, **path: str) -> flask.Response:
         """Carry out the operation that a request names."""
@@ -139,39 +142,113 @@ class _Endpoint:
         flask.g.pillow = path.get("key")
         arguments = _collect(operation, path, flask.request)
         flask.g.pillow = name_target(arguments)
-        for name, scope in operation.argument_scopes.items():
-            if arguments.get(name) and flask.g.scopes is not None:
-                check_scope(flask.g.scopes, scope, flask.g.actor.token or "")
-        return _to_response(carry_out(self._api, operation, arguments, flask.g.actor))
+        return _to_response(self._carry_out(operation, arguments, flask.g.asker), flask.request)
 
     def explain(self, error: Exception) -> flask.Response:
         """Return the problem document of an error."""
-        if isinstance(error, HTTPException):
-            error = _translate(error)
-        return _to_response(to_answer(error, self._settings.redactor, pillow=flask.g.get("pillow")))
+        return self._explain(error, flask.request, pillow=flask.g.get("pillow"))
 
     def finish(self, response: flask.Response) -> flask.Response:
         """Add what every answer has, and count it."""
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        endpoint = flask.request.endpoint or "none"
-        self._api.requests[endpoint, flask.request.method, response.status_code] += 1
-        return response
+        return self._finish(response, flask.request.endpoint or "none", flask.request)
 
-    def _identify(self, request: flask.Request) -> tuple[Actor, tuple[str, ...] | None]:
-        """Return who sends a request, and what the token allows; None where no token is needed."""
+    def _identify(self, request: werkzeug.Request) -> _Asker:
+        """Return who sends a request to this server.
+
+        Raises:
+            RequestError: it is meant for another server, or the token is wrong.
+        """
+        check_host(request.headers.get("Host", ""), self._hosts)
         via = request.environ.get(LISTENER_KEY, "http")
         peer = request.environ.get(PEER_KEY)
         address = request.remote_addr or None
         if peer is not None:
-            return Actor(via=via, uid=peer[0], pid=peer[1]), None
+            return _Asker(actor=Actor(via=via, uid=peer[0], pid=peer[1]))
         if self._settings.tokens is None:
-            return Actor(via=via, address=address), None
+            return _Asker(actor=Actor(via=via, address=address))
         holder = self._settings.tokens.recognize(request.headers.get("Authorization", ""), address or "")
-        return Actor(via=via, token=holder.name, address=address), holder.scopes
+        return _Asker(actor=Actor(via=via, token=holder.name, address=address), scopes=holder.scopes)
+
+    def _check_operation(
+        self, operation: Operation, request: werkzeug.Request, asker: _Asker, *, pillow: str | None = None
+    ) -> None:
+        """Check that who asks may have an operation; an act that is refused is in the audit log, too."""
+        try:
+            check_origin(request.method, dict(request.headers), self._settings.origins)
+            asker.check_scope(operation.scope)
+        except RequestError:
+            if operation.is_safe:
+                raise
+            with self._api.audit.act(operation.id, by=asker.actor, pillow=pillow):
+                raise
+
+    def _carry_out(self, operation: Operation, arguments: Mapping[str, Any], asker: _Asker) -> Answer:
+        for name, scope in operation.argument_scopes.items():
+            if arguments.get(name):
+                asker.check_scope(scope)
+        return carry_out(self._api, operation, arguments, asker.actor)
+
+    def _explain(
+        self, error: Exception, request: werkzeug.Request, *, pillow: str | None = None
+    ) -> flask.Response:
+        if isinstance(error, HTTPException):
+            error = _translate(error)
+        return _to_response(to_answer(error, self._settings.redactor, pillow=pillow), request)
+
+    def _finish(self, response: flask.Response, endpoint: str, request: werkzeug.Request) -> flask.Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        self._api.requests[endpoint, request.method, response.status_code] += 1
+        return response
 
 
-def _collect(operation: Operation, path: Mapping[str, str], request: flask.Request) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asker:
+    """Who sends a request.
+
+    Attributes:
+        actor: for the audit log.
+        scopes: what the token allows; None where no token is needed.
+    """
+
+    actor: Actor
+    scopes: tuple[str, ...] | None = None
+
+    def check_scope(self, needed: str) -> None:
+        """Check that the token allows what needs a scope.
+
+        Raises:
+            NotPermittedError: it does not.
+        """
+        if self.scopes is not None:
+            check_scope(self.scopes, needed, self.actor.token or "")
+
+
+class _ShortWay:
+    """Answers what is asked for again and again, such as `/metrics`, past Flask's routing and contexts.
+
+    Those took half of the time of such a request.
+
+    Args:
+        other: answers everything else.
+        endpoint: of the same listener: it checks a request on either way.
+        served: the operations of the listener.
+    """
+
+    def __init__(self, other: Any, endpoint: _Endpoint, served: Iterable[Operation]) -> None:
+        self._other = other
+        self._endpoint = endpoint
+        self._plain = {each.path: each for each in served if each.is_safe and "{" not in each.path}
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        operation = self._plain.get(environ["PATH_INFO"])
+        if operation is None or environ["REQUEST_METHOD"] != "GET" or environ["QUERY_STRING"]:
+            answer: Iterable[bytes] = self._other(environ, start_response)
+            return answer
+        return self._endpoint.answer_plain(operation, werkzeug.Request(environ))(environ, start_response)
+
+
+def _collect(operation: Operation, path: Mapping[str, str], request: werkzeug.Request) -> dict[str, Any]:
     """Return the arguments of a request: text becomes a number or a boolean where the schema says so.
 
     Raises:
@@ -227,15 +304,15 @@ def _translate(error: HTTPException) -> RequestError:
     return InvalidRequestError(error.description or error.name, status=error.code or 400)
 
 
-def _to_response(answer: Answer) -> flask.Response:
+def _to_response(answer: Answer, request: werkzeug.Request) -> flask.Response:
     body = answer.body
     if answer.pieces is not None:
-        become_stream = flask.request.environ.get(STREAM_KEY)
+        become_stream = request.environ.get(STREAM_KEY)
         if answer.is_stream and become_stream is not None and not become_stream():
             _close(answer.pieces)
             raise UnavailableError("too many streams are open", remedy="close one, or try again later")
     elif answer.media_type in (JSON, PROBLEM):
-        body = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
+        body = msgspec.json.encode(body) + b"\n"
     response = flask.Response(body, status=answer.status, mimetype=answer.media_type)
     response.headers.extend(answer.headers)
     return response

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -22,6 +21,7 @@ from checkpoints import TailKey
 from daemon.metrics.facts import Facts, TailLabels
 from daemon.metrics.families import Families, new_family
 from daemon.metrics.observer import MetricsObserver
+from daemon.metrics.pages import Page, Pages
 from daemon.metrics.process import ProcessSampler
 from daemon.metrics.snapshot import (
     ReloadCollector,
@@ -42,21 +42,6 @@ _TURN_SECONDS = 0.005
 _GZIP = 31
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What a scrape gets.
-
-    Attributes:
-        media_type: the type of the text.
-        text: the metrics.
-        encoding: `gzip` if the text is packed; else empty.
-    """
-
-    media_type: str
-    text: bytes
-    encoding: str = ""
-
-
 class Metrics:
     """Collects and renders the metrics, in its own registry: collectors of the global one can deadlock.
 
@@ -67,6 +52,7 @@ class Metrics:
     Attributes:
         observer: counts what happens in the tails.
         sampler: samples the process while it is open.
+        pages: what scrapes get.
     """
 
     def __init__(self, clock: Clock, state_dir: Path) -> None:
@@ -76,6 +62,7 @@ class Metrics:
         self._families = Families()
         self.observer = MetricsObserver(self._families, clock, self._find_labels)
         self.sampler = ProcessSampler(self._families, clock, state_dir)
+        self.pages = Pages(self.render, clock)
         ProcessCollector(registry=self._registry)
         self._registry.register(_BuildInfo())
 
@@ -96,7 +83,7 @@ class Metrics:
         return self._facts.labels_of(tail) if self._facts else None
 
     def render(self, accept: str = "", accept_encoding: str = "") -> Page:
-        """Return the metrics as text, in pieces; the hub turns in between.
+        """Return the metrics as they are now, as text, made in pieces; the hub turns in between.
 
         Args:
             accept: the request's header `Accept`; OpenMetrics is given to who asks for it.

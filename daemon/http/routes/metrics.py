@@ -8,10 +8,10 @@ from daemon.http.messages import Answer
 
 
 def get_metrics(api: ControlApi, *, accept: str = "", accept_encoding: str = "") -> Answer:
-    """Return all metrics as text."""
+    """Return all metrics as text, a second old at most."""
     if api.metrics is None:
         raise UnavailableError("the daemon is not running", remedy="`pillowd run`")
-    page = api.metrics.render(accept, accept_encoding)
+    page = api.metrics.pages.get(accept, accept_encoding)
     headers = {"Vary": "Accept, Accept-Encoding"}
     if page.encoding:
         headers["Content-Encoding"] = page.encoding

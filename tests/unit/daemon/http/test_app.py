@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections import Counter
 from typing import Any
 
 import gevent
@@ -12,9 +14,13 @@ import structlog
 from structlog.testing import capture_logs
 
 from checkpoints import Checkpoint, Seq
-from daemon.http.app import HEADERS
+from daemon.config.listeners import TokenOptions
+from daemon.http.access import Tokens
+from daemon.http.app import HEADERS, AppSettings, make_app
 from daemon.http.contract import Operation, load_contract
 from daemon.http.messages import PROBLEM
+from pillows.clock import SystemClock
+from pillows.redaction import Redactor
 from tests.support.http_listener import HttpListener, Seen
 from tests.unit.daemon.http.conftest import KEYS, TOKENS, Served
 
@@ -268,3 +274,35 @@ def test_requests_are_counted(served: Served) -> None:
     served.admin.get("/nowhere")
     assert served.api.requests["get_livez", "GET", 200] == 1
     assert served.api.requests["none", "GET", 404] == 1
+
+
+PLAIN = [each for each in OPERATIONS if each.is_safe and "{" not in each.path and not each.is_stream]
+
+
+@pytest.mark.parametrize("operation", PLAIN, ids=lambda each: each.id)
+def test_the_short_way_answers_as_flask_does(shared: Served, operation: Operation) -> None:
+    """Whatever is asked, by whomever: with and without a token, from another site, with a body."""
+    digest = hashlib.sha256(TOKENS["ops"].encode()).hexdigest()
+    known = TokenOptions.model_validate({"name": "ops", "sha256": digest})
+    settings = AppSettings(kind="admin", redactor=Redactor([]), tokens=Tokens([known], SystemClock()))
+
+    def ask(*, by_flask: bool, **request: Any) -> tuple[Any, ...]:
+        app = make_app(load_contract(), shared.api, settings)
+        if by_flask:
+            app.wsgi_app = app.wsgi_app._other  # type: ignore[attr-defined]
+        before = Counter(shared.api.requests)
+        seen = app.test_client().get(operation.path, **request)
+        counted = shared.api.requests - before
+        return seen.status_code, list(seen.headers.keys()), seen.content_type, counted
+
+    token = {"Authorization": f"Bearer {TOKENS['ops']}"}
+    for request, status in (
+        ({"headers": token}, {200, 503}),
+        ({"headers": {**token, "Origin": "http://evil.example"}}, {200, 503}),
+        ({"headers": {}}, {401}),
+        ({"headers": {**token, "Host": "evil.example"}}, {400}),
+        ({"headers": token, "data": b"{}"}, {400}),
+    ):
+        short = ask(by_flask=False, **request)
+        assert short == ask(by_flask=True, **request)
+        assert short[0] in status

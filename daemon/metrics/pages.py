@@ -1,0 +1,58 @@
+"""What a scrape gets, made once a second at most: the cost of scrapes does not grow with who scrapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gevent.lock import BoundedSemaphore
+from prometheus_client.exposition import choose_encoder
+
+from pillows.clock import Clock
+
+#: Age at which a page is made anew.
+MAX_AGE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a scrape gets.
+
+    Attributes:
+        media_type: the type of the text.
+        text: the metrics.
+        encoding: `gzip` if the text is packed; else empty.
+    """
+
+    media_type: str
+    text: bytes
+    encoding: str = ""
+
+
+class Pages:
+    """Holds the newest page of each format.
+
+    The first who asks has it made; all who ask meanwhile or within the next second share it. At most as many
+    formats are held as prometheus-client has, and one that nobody asks for any more goes with the next page.
+
+    Args:
+        render: makes a page for the headers `Accept` and `Accept-Encoding`.
+        clock: for the age.
+    """
+
+    def __init__(self, render: Callable[[str, str], Page], clock: Clock) -> None:
+        self._render = render
+        self._clock = clock
+        self._newest: dict[tuple[str, bool], tuple[float, Page]] = {}
+        self._making = BoundedSemaphore()
+
+    def get(self, accept: str = "", accept_encoding: str = "") -> Page:
+        """Return the metrics as text, a second old at most; see `Metrics.render`."""
+        format = choose_encoder(accept)[1], "gzip" in accept_encoding
+        with self._making:
+            now = self._clock.monotonic()
+            fresh = {key: made for key, made in self._newest.items() if now - made[0] < MAX_AGE_SECONDS}
+            if format not in fresh:
+                fresh[format] = (now, self._render(accept, accept_encoding))
+                self._newest = fresh
+            return fresh[format][1]
