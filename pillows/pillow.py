@@ -166,7 +166,8 @@ class Pipeline:
             self._carry_changes(batch.changes, pending_range)
 
     def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
-        self._observer.arrived(self._tail, changes=changes)
+        for each in self._observer.data_observers:
+            each.arrived(self._tail, changes=changes)
         turn_began = perf_counter()
         kept = self._filtered = 0
         for number, change in enumerate(changes):

@@ -14,7 +14,7 @@ from checkpoints import TailKey
 from daemon.streams.samples import show_change, show_rows
 from pillows.clock import Clock
 from pillows.models import Change, DocumentRows
-from pillows.observer import Observer
+from pillows.observer import DataObserver, Observer
 
 T = TypeVar("T")
 
@@ -80,14 +80,15 @@ class Tap:
         return self._samples.popleft() if self._samples else None
 
 
-class Taps(Observer):
-    """All taps. While nobody taps anything, a batch loses two calls that return at once.
+class Taps(Observer, DataObserver):
+    """All taps. They look at the data while one is open.
 
     Args:
         clock: for the rates.
     """
 
     def __init__(self, clock: Clock) -> None:
+        self.data_observers: list[DataObserver] = []
         self._clock = clock
         self._taps: dict[TailKey, list[Tap]] = {}
 
@@ -95,28 +96,29 @@ class Taps(Observer):
     def open(self, tail: TailKey, stage: Stage, *, rate: float, values: bool) -> Iterator[Tap]:
         """Tap a tail while the context lasts; also while it is stopped and started."""
         tap = Tap(stage, rate=rate, values=values, clock=self._clock)
-        self._taps.setdefault(tail, []).append(tap)
+        self._replace(tail, [*self._taps.get(tail, ()), tap])
         try:
             yield tap
         finally:
-            left = [each for each in self._taps[tail] if each is not tap]
-            self._taps.pop(tail) if not left else self._taps.update({tail: left})
+            self._replace(tail, [each for each in self._taps[tail] if each is not tap])
 
     def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
         """Offer changes to who taps them."""
-        if not self._taps:  # before anything else: nearly always
-            return
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.CHANGE:
                 tap.offer(changes, show_change)
 
     def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
         """Offer rows to who taps them."""
-        if not self._taps:
-            return
         for tap in self._taps.get(tail, ()):
             if tap.stage is Stage.ROWS:
                 tap.offer(documents, show_rows)
+
+    def _replace(self, tail: TailKey, taps: list[Tap]) -> None:
+        self._taps[tail] = taps
+        if not taps:
+            del self._taps[tail]
+        self.data_observers[:] = [self] if self._taps else []
 
 
 def spread(items: Sequence[T], count: int) -> Sequence[T]:

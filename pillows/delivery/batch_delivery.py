@@ -114,7 +114,8 @@ class BatchDelivery:
             seconds = self._clock.monotonic() - began
             self._observer.stage(self._tail, stage="transform", seconds=seconds)
         work = partition_items(items)
-        self._observer.transformed(self._tail, documents=work.documents)
+        for each in self._observer.data_observers:
+            each.transformed(self._tail, documents=work.documents)
         with self._lock:
             if work.failures:  # first: no target may save a checkpoint past them
                 self._store_dead_letters(work.failures, items)

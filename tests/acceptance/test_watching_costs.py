@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from time import thread_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 import psutil
@@ -25,38 +27,44 @@ from pillows.clock import SystemClock
 from pillows.models import Change
 from pillows.observer import CompositeObserver
 from tests.acceptance.process import Pillowd, couchdb
-from tests.acceptance.world import statuses
+from tests.acceptance.world import live, statuses
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.process import free_port
 
-DOCUMENTS, ROUNDS = 60_000, 3
+DOCUMENTS, PAIRS = 30_000, 5
 PILLOWS = ("first", "second", "third")
 #: Streams at once; scrapes and requests a second.
 STREAMS, SCRAPES, REQUESTS = 16, 10, 50
 LEAST_TAPPED = 0.95
-#: CPU seconds a second that the daemon spends on all who watch; nearly all for the requests and scrapes.
-MOST_WATCHING = 0.125
+#: CPU seconds a second that the daemon spends on all who watch. A catch-up has the rest of its one core, so
+#: its throughput is 0.97 of what it is alone, or better. Elapsed time says something else on two cores: that
+#: of a catch-up beside the programs that watch, CouchDB and PostgreSQL, all of them on the same cores.
+MOST_WATCHING = 0.03
+WINDOWS, WINDOW_SECONDS = 6, 10.0
+#: So many of the wanted requests must have been answered, else the measure is of something less.
+LEAST_ANSWERED = 0.9
 MOST_HOOK_SECONDS = 1e-7
 
 Watch = Callable[[Pillowd], Any]
 
 
-class Taken(NamedTuple):
-    """What a catch-up took: elapsed seconds, and CPU seconds of the daemon."""
-
-    seconds: float
-    cpu_seconds: float
-
-
 class Runs:
-    """Catch-ups of the same database, each by a daemon of its own."""
+    """Daemons of three pillows that copy the same database into PostgreSQL."""
 
     def __init__(self, folder: Path, couch: Any, database: CouchDatabase, dsn: str) -> None:
         self._folder, self._couch, self._database, self._dsn = folder, couch, database, dsn
         self._number = 0
 
-    def measure(self, watch: Watch) -> Taken:
-        """Catch up once."""
+    def measure_catch_up(self, watch: Watch) -> float:
+        """Catch up once. Return the CPU seconds of the daemon."""
+        with self.running() as daemon, watch(daemon):
+            used = cpu_seconds(daemon)
+            daemon.wait_for(lambda: self._is_done(daemon), seconds=600)
+            return cpu_seconds(daemon) - used
+
+    @contextmanager
+    def running(self) -> Iterator[Pillowd]:
+        """Start a daemon that has not read anything yet."""
         self._number += 1
         folder = self._folder / str(self._number)
         folder.mkdir()
@@ -76,13 +84,8 @@ class Runs:
         with daemon:
             for name in PILLOWS:
                 self._drop(name)
-            daemon.start()
-            with watch(daemon):
-                began, used = time.monotonic(), cpu_seconds(daemon)
-                daemon.wait_for(lambda: self._is_done(daemon), seconds=600)
-                taken = Taken(time.monotonic() - began, cpu_seconds(daemon) - used)
+            yield daemon.start()
             assert daemon.stop() == 0
-        return taken
 
     def _is_done(self, daemon: Pillowd) -> bool:
         gevent.sleep(0.2)
@@ -97,80 +100,119 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path, couch: Any, couch_db: CouchDatabase, postgres_dsn: str) -> Runs:
-    text = "x" * 300
-    for start in range(0, DOCUMENTS, 5_000):
-        couch_db.bulk(
-            {"_id": f"d{number:06}", "n": number, "text": text} for number in range(start, start + 5_000)
-        )
     return Runs(tmp_path, couch, couch_db, postgres_dsn)
 
 
-def compare(runs: Runs, watch: Watch, what: str) -> tuple[Taken, Taken]:
-    """Return what some catch-ups take alone and watched, by turns."""
-    alone, watched = [], []
-    for _ in range(ROUNDS):
-        alone.append(runs.measure(lambda _: nullcontext()))
-        watched.append(runs.measure(watch))
-    total, seen = (Taken(*map(sum, zip(*taken, strict=True))) for taken in (alone, watched))
-    print(
-        f"\n{what}: {seen.seconds:.1f} s instead of {total.seconds:.1f} s, "
-        f"{seen.cpu_seconds:.2f} s of CPU instead of {total.cpu_seconds:.2f} s"
-    )
-    return total, seen
-
-
 @pytest.mark.proof
-@pytest.mark.timeout(1800)
-def test_streams_scrapes_and_requests_take_an_eighth_of_a_core_at_most(runs: Runs) -> None:
-    """All that watch at once: far more than a page, a Prometheus and a health check ask for."""
-    what = f"{STREAMS} streams, {SCRAPES} scrapes/s, {REQUESTS} requests/s"
-    alone, watched = compare(runs, watch_all, what)
-    share = (watched.cpu_seconds - alone.cpu_seconds) / watched.seconds
-    print(f"watching takes {share * 1000:.0f} ms of the daemon's CPU a second")
+@pytest.mark.timeout(600)
+def test_streams_scrapes_and_requests_leave_97_per_cent_of_a_core(
+    runs: Runs, couch_db: CouchDatabase
+) -> None:
+    """All that watch at once: far more than a page, a Prometheus and a health check ask for.
+
+    Documents are written all the time, so that there is something new to tell every second. Each window with
+    them has one without beside it, in the same process.
+    """
+    with runs.running() as daemon, writing(couch_db):
+        daemon.wait_for(lambda: live(daemon))
+        shares = []
+        for _ in range(WINDOWS):
+            alone = measure_share(daemon)
+            with watch_all(daemon):
+                shares.append(measure_share(daemon) - alone)
+    share = statistics.median(shares)
+    print(
+        f"\n{STREAMS} streams, {SCRAPES} scrapes/s, {REQUESTS} requests/s take {share * 1000:.0f} ms "
+        f"of the daemon's CPU a second ({', '.join(f'{each * 1000:.0f}' for each in shares)})"
+    )
     assert share <= MOST_WATCHING
 
 
 @pytest.mark.proof
 @pytest.mark.timeout(1800)
-def test_taps_on_three_pillows_slow_them_by_five_per_cent_at_most(runs: Runs) -> None:
-    alone, tapped = compare(runs, tap_all, "a tap on each of three pillows")
-    # By CPU time: what else runs on a machine makes elapsed time say little.
-    assert alone.cpu_seconds / tapped.cpu_seconds >= LEAST_TAPPED
+def test_taps_on_three_pillows_slow_them_by_five_per_cent_at_most(
+    runs: Runs, couch_db: CouchDatabase
+) -> None:
+    """By CPU time of pairs of catch-ups: what else runs on a machine makes elapsed time say little."""
+    text = "x" * 300
+    for start in range(0, DOCUMENTS, 5_000):
+        couch_db.bulk(
+            {"_id": f"d{number:06}", "n": number, "text": text} for number in range(start, start + 5_000)
+        )
+    ratios = []
+    for _ in range(PAIRS):
+        alone = runs.measure_catch_up(lambda _: nullcontext())
+        ratios.append(alone / runs.measure_catch_up(tap_all))
+    ratio = statistics.median(ratios)
+    print(
+        f"\na tap on each of three pillows: {ratio:.3f} of the throughput for a second of CPU "
+        f"({', '.join(f'{each:.3f}' for each in ratios)})"
+    )
+    assert ratio >= LEAST_TAPPED
 
 
 @pytest.mark.proof
-def test_without_a_tap_the_hook_costs_a_tenth_of_a_microsecond_a_change_at_most() -> None:
+def test_without_a_tap_the_hooks_cost_a_tenth_of_a_microsecond_at_most() -> None:
+    """Both together, for a batch: so even where each change is a batch of its own."""
     clock = SystemClock()
     observer = CompositeObserver([LogObserver(), NotableEvents(clock), Taps(clock)])
     tail = TailKey("cases", "couch/cases")
-    changes = [Change(id=str(number), revs=("1-x",), leaf_version=1) for number in range(10)]
-    count = 100_000
+    changes = [Change(id="a", revs=("1-x",), leaf_version=1)]
+    rounds = 100_000
 
     def batches() -> float:
         began = thread_time()
-        for _ in range(count):
-            observer.arrived(tail, changes=changes)
-            observer.transformed(tail, documents=())
+        for _ in range(rounds):
+            for each in observer.data_observers:  # as `Pillow` does
+                each.arrived(tail, changes=changes)
+            for each in observer.data_observers:  # as `BatchDelivery` does
+                each.transformed(tail, documents=())
         return thread_time() - began
 
-    seconds = min(batches() for _ in range(5)) / count
-    print(
-        f"\nthe hooks take {seconds * 1e9:.0f} ns a batch, {seconds * 1e8:.0f} ns a change in batches of ten"
-    )
-    assert seconds / len(changes) < MOST_HOOK_SECONDS
+    seconds = min(batches() for _ in range(5)) / rounds
+    print(f"\nthe hooks take {seconds * 1e9:.0f} ns a batch")
+    assert seconds < MOST_HOOK_SECONDS
+
+
+@contextmanager
+def writing(database: CouchDatabase) -> Iterator[None]:
+    """Write ten documents a second while the context lasts."""
+
+    def write() -> None:
+        for number in count():
+            database.put(f"w{number}", n=number)
+            gevent.sleep(0.1)
+
+    writer = gevent.spawn(write)
+    try:
+        yield
+        assert not writer.dead
+    finally:
+        writer.kill()
+
+
+def measure_share(daemon: Pillowd) -> float:
+    """Return the CPU seconds a second of a daemon."""
+    began, used = time.monotonic(), cpu_seconds(daemon)
+    gevent.sleep(WINDOW_SECONDS)
+    return (cpu_seconds(daemon) - used) / (time.monotonic() - began)
 
 
 @contextmanager
 def watch_all(daemon: Pillowd) -> Iterator[None]:
     host, _, port = daemon.settings["daemon"]["http"]["listen"].partition(":")
+    answered = 0
 
     def ask(path: str, each_seconds: float) -> None:
+        nonlocal answered
         with closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
+            at = time.monotonic()
             while True:
-                began = time.monotonic()
                 connection.request("GET", path)
                 connection.getresponse().read()
-                gevent.sleep(max(0.0, each_seconds - (time.monotonic() - began)))
+                answered += 1
+                at += each_seconds
+                gevent.sleep(max(0.0, at - time.monotonic()))
 
     def read() -> None:
         with closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
@@ -184,8 +226,11 @@ def watch_all(daemon: Pillowd) -> Iterator[None]:
         greenlets.append(gevent.spawn(ask, "/metrics", 1 / SCRAPES))
         greenlets += [gevent.spawn(ask, "/v1/pillows", 5 / REQUESTS) for _ in range(5)]
         stack.callback(gevent.killall, greenlets)
+        began = time.monotonic()
         yield
+        wanted = (SCRAPES + REQUESTS) * (time.monotonic() - began)
         assert all(not greenlet.dead for greenlet in greenlets), "each was answered to the end"
+        assert answered >= LEAST_ANSWERED * wanted
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from checkpoints import TailKey
-from pillows.observer import CompositeObserver, Observer
+from pillows.models import Change, DocumentRows
+from pillows.observer import CompositeObserver, DataObserver, Observer
 from pillows.pillow import Pillow
 from pillows.runtime.status import State
 from pillows.stages.filters import PythonFilter
@@ -73,3 +77,45 @@ def test_a_tail_tells_what_became_of_each_change_and_document(tmp_path: Any, run
     assert write["documents"] == {"applied": 3, "equal": 0, "stale": 0, "dead": 1}
     assert write["transport"] == "target"
     assert sorted(facts["stage"] for facts in seen.of("dead_letter")) == ["filter", "transport"]
+
+
+class Looker(DataObserver):
+    """Counts what it sees."""
+
+    def __init__(self) -> None:
+        self.changes, self.documents = 0, 0
+
+    def arrived(self, tail: TailKey, *, changes: Sequence[Change]) -> None:
+        self.changes += len(changes)
+
+    def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
+        self.documents += len(documents)
+
+
+class Looking(Observer):
+    """Has data observers that come and go."""
+
+    def __init__(self) -> None:
+        self.data_observers: list[DataObserver] = []
+
+
+def test_the_data_is_shown_to_those_who_look_at_the_time(tmp_path: Any, running: Any) -> None:
+    feed = ListFeed([batch("2-x", change("a", type="x"), change("b", type="y"), caught_up=True)])
+    looking, looker = Looking(), Looker()
+    observer = CompositeObserver([States(), CompositeObserver([looking])])
+    looking.data_observers.append(looker)
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(lambda doc: doc["type"] == "x"),
+        transform=PassThrough(("cases",)),
+    )
+    run = running(plan(tmp_path, feed, MemoryTransport("target"), pillow=pillow, observer=observer))
+    run.until(lambda: run.tail.state is State.LIVE)
+    run.finish()
+    assert (looker.changes, looker.documents) == (2, 2)
+
+
+def test_one_observer_may_have_data_observers() -> None:
+    with pytest.raises(ValueError, match="several observers"):
+        CompositeObserver([Looking(), Looking()])

@@ -8,6 +8,7 @@ import pytest
 from checkpoints import TailKey
 from daemon.streams.taps import Stage, Taps, spread
 from pillows.models import Change, DocumentRows
+from pillows.observer import CompositeObserver, Observer
 from tests.support.clock import FakeClock
 
 A, B = TailKey("a", "couch/x"), TailKey("b", "couch/x")
@@ -96,3 +97,14 @@ def test_a_reader_waits_for_the_next_sample():
 )
 def test_samples_are_spread(count, expected):
     assert list(spread(range(10), count)) == expected
+
+
+def test_the_data_is_looked_at_while_a_tap_is_open():
+    taps = Taps(FakeClock(auto=False))
+    observer = CompositeObserver([Observer(), taps])
+    assert not observer.data_observers
+    with taps.open(A, Stage.ROWS, rate=1, values=False):
+        with taps.open(B, Stage.CHANGE, rate=1, values=False):
+            assert observer.data_observers == [taps]
+        assert observer.data_observers == [taps]
+    assert not observer.data_observers
