@@ -224,14 +224,15 @@ class SupervisedTail:
         self._stop = Event()
         self._started_at = self._clock.monotonic()
         self._set_state(State.STARTING)
-        self._greenlet = gevent.Greenlet(self._run, self._stop)
+        # The factory of now: another one may stand here before the greenlet gets its first turn.
+        self._greenlet = gevent.Greenlet(self._run, self.factory, self._stop)
         # Greenlets that the tail spawns inherit this mapping, which is how their stacks are found.
         self._greenlet.spawn_tree_locals = {"pillow": str(self.key)}
         self._greenlet.start()
 
-    def _run(self, stop: Event) -> BaseException | None:
+    def _run(self, factory: TailFactory, stop: Event) -> BaseException | None:
         try:
-            self._tail = self.factory()
+            self._tail = factory()
             self._tail.run(stop)
         except BaseException as error:  # noqa: BLE001  a transform's sys.exit() must not end the daemon
             return error

@@ -521,6 +521,25 @@ def test_a_replaced_tail_that_failed_starts_again(house: Callable[..., House]) -
     assert h.state("one") is State.LIVE
 
 
+def test_a_run_that_waits_for_its_first_turn_is_built_by_the_factory_it_was_started_with(
+    house: Callable[..., House],
+) -> None:
+    """Otherwise it would write to the new outputs, beside the tail that may still write there."""
+    h = house(one=well)
+    key = h.fleet.key("one")
+    h.supervisor.start_all()
+    built: list[ScriptedTail] = []
+
+    def factory() -> ScriptedTail:
+        assert h.fleet.made["one"][0].drained
+        built.append(ScriptedTail(key, h.clock, well))
+        return built[-1]
+
+    h.supervisor.replace(key, factory)
+    h.let(6)
+    assert (h.runs("one"), len(built), h.state("one")) == (1, 1, State.LIVE)
+
+
 def test_a_removed_tail_drains_and_is_forgotten(house: Callable[..., House]) -> None:
     h = house(one=well, bystander=well)
     key = h.fleet.key("one")
