@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.house import House
 from tests.acceptance.world import World
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.tcp_proxy import TcpProxy
@@ -41,3 +42,16 @@ def password_known(couch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A given server's password, where the configuration that a mirror wrote looks for it."""
     if couch.auth:
         monkeypatch.setenv("COUCHDB_PASSWORD", couch.auth[1])
+
+
+@pytest.fixture
+def house(tmp_path: Path, couch_db: CouchDatabase) -> Iterator[Callable[..., House]]:
+    made: list[House] = []
+
+    def make(**more: Any) -> House:
+        made.append(House(tmp_path, couch_db, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.daemon.__exit__()
