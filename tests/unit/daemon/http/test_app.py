@@ -133,6 +133,15 @@ def test_the_socket_is_of_the_user_and_the_group(shared: Served) -> None:
     assert shared.socket.stat().st_mode & 0o777 == 0o660
 
 
+def test_a_process_whose_supervisor_does_not_tick_is_not_alive(
+    shared: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shared.read.get("/livez").status == 200
+    monkeypatch.setattr("daemon.control.health.TICK_SECONDS", -1.0)  # as if the last tick was long ago
+    seen = shared.read.get("/livez?verbose=true")
+    assert (seen.status, seen.text.splitlines()[0]) == (503, "failed")
+
+
 def test_positions_are_not_for_everybody(shared: Served) -> None:
     gevent.sleep(0.1)
     (shown,) = [each for each in shared.admin.get("/v1/pillows").json["pillows"] if each["pillow"] == "cases"]

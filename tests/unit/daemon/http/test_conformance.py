@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from checkpoints import Checkpoint, Seq
 from daemon.http.app import AppSettings, make_app
 from daemon.http.contract import Operation, load_contract
+from daemon.logs.setup import Logs, configure_logging
 from daemon.metrics.metrics import Metrics
 from pillows.clock import SystemClock
 from pillows.redaction import Redactor
@@ -41,7 +44,16 @@ seen: dict[str, set[int]] = defaultdict(set)
 
 
 @pytest.fixture(scope="module")
-def app(shared: Served) -> Any:
+def logs() -> Iterator[Logs]:
+    with configure_logging(
+        format="json", level="info", stream=io.StringIO(), clock=SystemClock(), redactor=Redactor()
+    ) as logs:
+        yield logs
+
+
+@pytest.fixture(scope="module")
+def app(shared: Served, logs: Logs) -> Any:
+    shared.api.logs = logs
     shared.api.metrics = Metrics(SystemClock(), Path("/"))
     shared.state.store.save(KEYS[0], Checkpoint(seq=Seq.of("7-x")))
     settings = AppSettings(kind="admin", redactor=Redactor())
