@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,9 +45,24 @@ class Scene:
 
     def run(self, command: str) -> tuple[int, str]:
         """Return the exit code and all that is printed."""
+        if "--watch" in command:
+            return self._watch(command)
         code = run_command(shlex.split(command)[1:])
         said = self._capsys.readouterr()
         return code, said.out + said.err
+
+    def _watch(self, command: str) -> tuple[int, str]:
+        """Run a command that goes on until Ctrl-C, which is pressed once it has named the pillow."""
+        said = ""
+        with subprocess.Popen(
+            [*PILLOWD, *shlex.split(command)[1:]], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout
+            while "cases" not in said and (line := child.stdout.readline()):
+                said += line
+            child.send_signal(signal.SIGINT)
+            said += child.stdout.read()
+        return child.returncode, said
 
     def checkpoint(self) -> dict[str, Any]:
         code, said = self.run("pillowd checkpoint get cases --json")
@@ -87,6 +103,7 @@ def is_new_store(path: str) -> Callable[[Scene, str, str], bool]:
 
 #: command -> what is done before it, and what is true once it has run.
 EXPECTED: Mapping[str, tuple[Callable[[Scene], str], Callable[[Scene, str, str], bool]]] = {
+    "check": (prepare_nothing, holds("the configuration is valid")),
     "checkpoint export KEY": (prepare_nothing, holds('"seq"')),
     "checkpoint history KEY": (prepare_nothing, holds("changes", "seq")),
     "checkpoint import KEY FILE": (prepare_file, holds("cases")),
@@ -100,6 +117,7 @@ EXPECTED: Mapping[str, tuple[Callable[[Scene], str], Callable[[Scene, str, str],
     "resume KEY": (prepare_pause, holds("")),
     "run": (prepare_nothing, holds("")),
     "status": (prepare_nothing, holds("cases")),
+    "status --watch": (prepare_nothing, holds("cases")),
     "store check KEY": (prepare_nothing, holds("")),
     "store repair KEY INTO": (prepare_nothing, is_new_store("INTO")),
     "store repair KEY NEW_PATH": (prepare_nothing, is_new_store("NEW_PATH")),
