@@ -98,13 +98,16 @@ class Checkpoint:
         return fields
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Checkpoint:
+    def from_json(cls, value: Any) -> Checkpoint:
         """Return the checkpoint in the JSON values that `to_json` returned.
 
         Raises:
             KeyError, TypeError: the value is not a checkpoint, or has a newer format.
         """
-        fields = {_FIELD_NAMES.get(name, name): each for name, each in value.items()}
+        if not isinstance(value, dict):
+            raise TypeError("it is not an object")
+        stored: dict[str, Any] = value
+        fields = {_FIELD_NAMES.get(name, name): each for name, each in stored.items()}
         return cls(**fields | {"seq": Seq.of(value["seq"]), "digest": ConfigDigest(**value["digest"])})
 
     @classmethod

@@ -149,7 +149,7 @@ class PillowCalls:
             NotInTimeError: the tail has not reached the state in time.
         """
         give_up_at = self._clock.monotonic() + seconds
-        while (status := self._tails.status(tail)).state not in REACHED[wish]:
+        while (status := self._tails.status(tail)).state not in REACHED[wish] or self._is_draining(tail):
             if self._supervisor is None:
                 break  # nothing will change by itself
             if self._clock.monotonic() >= give_up_at:
@@ -159,6 +159,10 @@ class PillowCalls:
                 )
             self._clock.wait(Event(), _POLL_SECONDS)
         return self.to_json(status)
+
+    def _is_draining(self, tail: TailKey) -> bool:
+        """Return whether the run of before a request is still there: its state is not the wished one yet."""
+        return self._supervisor is not None and self._supervisor.is_draining(tail)
 
     def describe(self, tail: TailKey) -> dict[str, Any]:
         """Return the state of a tail as it is now."""

@@ -111,6 +111,11 @@ class SupervisedTail:
         """The present run; None if there is none, or it has ended."""
         return None if self._greenlet is None or self._greenlet.dead else self._greenlet
 
+    @property
+    def draining(self) -> bool:
+        """Whether the present run was asked to stop, and has not ended."""
+        return self.running and self._stop.is_set()
+
     def wait_for(self, runs: Iterable[Run]) -> None:
         """Begin the next run only after these runs, of other tails, have ended."""
         self._predecessors += runs

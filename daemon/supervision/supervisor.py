@@ -208,6 +208,10 @@ class Supervisor:
         """Return the status of one tail."""
         return self._tails[key].status()
 
+    def is_draining(self, key: TailKey) -> bool:
+        """Return whether a run of the tail was asked to stop, and has not ended."""
+        return self._tails[key].draining
+
     def tick(self) -> None:
         """Take the next step for every tail."""
         now = self._clock.monotonic()

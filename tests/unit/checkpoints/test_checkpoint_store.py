@@ -194,6 +194,14 @@ def test_a_checkpoint_of_a_newer_pillowd_is_refused_and_can_be_replaced(tmp_path
         assert store.get(KEY) == edited
 
 
+@pytest.mark.parametrize("stored", [7, [], "x", None, True], ids=ascii)
+def test_a_checkpoint_that_is_not_an_object_is_refused(tmp_path, stored):
+    with CheckpointStore(tmp_path) as store:
+        put(store, "checkpoint", stored)
+        with pytest.raises(IntegrityError, match=r"cases@couch/cases .* it is not an object"):
+            store.get(KEY)
+
+
 ENTRY = {"seq": "1-x", "saved_at": 1.0, "changes": 0}
 
 

@@ -479,10 +479,13 @@ def test_a_replaced_tail_drains_before_the_next_one_is_built(house: Callable[...
         built.append(ScriptedTail(key, h.clock, well))
         return built[-1]
 
+    assert not h.supervisor.is_draining(key)
     h.supervisor.replace(key, factory)
+    assert h.supervisor.is_draining(key)
     h.let(6)
     assert (h.runs("one"), len(built), h.state("one")) == (1, 1, State.LIVE)
     assert h.runs("bystander") == 1
+    assert not h.supervisor.is_draining(key)
 
 
 @pytest.mark.parametrize("pause", [True, False])
