@@ -192,7 +192,7 @@ def test_each_hook_is_one_event_with_the_pillow_bound(hook: str) -> None:
 
 
 #: Hooks that are called for every batch and carry figures for metrics only.
-MEASURING_HOOKS = {"arrived", "transformed", "stage", "queue", "in_flight", "write", "acknowledged"}
+MEASURING_HOOKS = {"stage", "queue", "in_flight", "write", "acknowledged"}
 
 
 def test_every_hook_of_an_observer_is_written_but_for_figures() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from gevent.event import Event
 from msgspec.structs import replace as replace_struct
 
-from checkpoints import Checkpoint, Seq
+from checkpoints import Checkpoint, Seq, TailKey
 from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
 from pillows.delivery import batch_delivery
 from pillows.delivery.batch_delivery import (
@@ -25,7 +26,7 @@ from pillows.delivery.batch_delivery import (
 from pillows.errors import FatalError
 from pillows.feed.base import DatabaseIdentity
 from pillows.models import Batch, Change, ChangeBatch, Document, DocumentRows, TransportResult, write_version
-from pillows.observer import Rewind
+from pillows.observer import DataObserver, Rewind
 from pillows.progress.watermark import PendingRange, WatermarkMove
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -251,11 +252,19 @@ def test_failures_are_stored_before_the_write_and_acknowledged_after_it() -> Non
     ]
 
 
-def test_the_observer_gets_the_rows_of_each_batch() -> None:
-    around = Around()
+class SeenRows(DataObserver):
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def transformed(self, tail: TailKey, *, documents: Sequence[DocumentRows]) -> None:
+        self.ids += [each.id for each in documents]
+
+
+def test_who_looks_at_the_data_gets_the_rows_of_each_batch() -> None:
+    around, seen = Around(), SeenRows()
+    around.observer.data_observers = [seen]
     around.writer().write(items_of(rows("a"), None))
-    (told,) = around.observer.of("transformed")
-    assert [each.id for each in told["documents"]] == ["a"]
+    assert seen.ids == ["a"]
 
 
 def test_the_result_says_how_far_the_watermark_moved() -> None:

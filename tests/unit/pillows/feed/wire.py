@@ -90,12 +90,20 @@ class Taking:
         error: what ended it.
     """
 
-    def __init__(self, feed: Feed, since: Seq, identity: DatabaseIdentity | None, pause: float) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        since: Seq,
+        identity: DatabaseIdentity | None,
+        pause: float,
+        stop_after: int | None = None,
+    ) -> None:
         self.batches: list[ChangeBatch] = []
         self.signs = 0
         self.error: Exception | None = None
         self.stop = Event()
         self._pause = pause
+        self._stop_after = stop_after
         self.greenlet = gevent.spawn(self._run, feed, since, identity)
 
     @property
@@ -125,6 +133,8 @@ class Taking:
             for batch in feed.batches(since, identity, self.stop):
                 if batch.changes or batch.seq is not None:
                     self.batches.append(batch)
+                    if self._stop_after is not None and len(self.ids) > self._stop_after:
+                        self.stop.set()
                     gevent.sleep(self._pause)
                 else:
                     self.signs += 1
@@ -134,10 +144,14 @@ class Taking:
 
 @contextmanager
 def taking(
-    feed: Feed, since: Seq = Seq.BEGINNING, identity: DatabaseIdentity | None = None, pause: float = 0
+    feed: Feed,
+    since: Seq = Seq.BEGINNING,
+    identity: DatabaseIdentity | None = None,
+    pause: float = 0,
+    stop_after: int | None = None,
 ):
-    """Takes from a feed until the test is done with it."""
-    taken = Taking(feed, since, identity, pause)
+    """Takes from a feed until the test is done with it, or it has taken more changes than `stop_after`."""
+    taken = Taking(feed, since, identity, pause, stop_after)
     try:
         yield taken
     finally:
