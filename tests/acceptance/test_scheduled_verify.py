@@ -49,10 +49,10 @@ def test_a_row_that_was_lost_is_reported_and_repaired_where_that_is_asked_for(
     daemon.wait_for(lambda: any(event["level"] == "error" for event in found(daemon, "watched")))
     event = next(event for event in found(daemon, "watched") if event["level"] == "error")
     assert event["differences"] == {"tables": zero() | {"missing": 2}}
-    shown = {name: daemon.status(name)["comparison"] for name in ("mended", "watched")}
-    assert shown["watched"]["differences"] == {"tables": zero() | {"missing": 2}}
-    assert shown["mended"]["differences"] == {"tables": zero()}
-    assert shown["watched"]["at"] > 0
+    # A status may be some seconds old.
+    daemon.wait_for(lambda: shown(daemon, "watched")["differences"] == {"tables": zero() | {"missing": 2}})
+    daemon.wait_for(lambda: shown(daemon, "mended")["differences"] == {"tables": zero()})
+    assert shown(daemon, "watched")["at"] > 0
     assert event["remedy"] == f"`pillowd verify watched@couch/{couch_db.name} --repair`"
     with closing(sqlite3.connect(daemon.folder / "target.sqlite")) as database:
         assert database.execute("select count(*) from mended").fetchone() == (20,)
@@ -70,6 +70,11 @@ def test_a_configuration_that_is_not_loaded_yet_is_not_compared_with(daemon: Pil
     daemon.config.write_text(yaml.safe_dump(settings))
     daemon.wait_for(lambda: daemon.events("verify.failed"))
     assert "was not reloaded. Remedy: `pillowd reload`" in daemon.events("verify.failed")[0]["reason"]
+
+
+def shown(daemon: Pillowd, name: str) -> Any:
+    """What `status` tells of the last comparison."""
+    return daemon.status(name)["comparison"]
 
 
 def zero() -> dict[str, int]:
