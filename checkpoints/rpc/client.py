@@ -13,7 +13,7 @@ from checkpoints import errors
 from checkpoints.errors import MalformedMessage, RemoteError, StoreClosed, StoreError, StoreUnavailable
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.rpc import framing
-from checkpoints.rpc.address import open_address
+from checkpoints.rpc.unix_socket import open_address
 
 _RAISED: dict[str, type[Exception]] = {
     kind.__name__: kind

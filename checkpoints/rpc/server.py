@@ -42,15 +42,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError, StoreLocked
+from checkpoints.errors import MalformedMessage, MessageTooLarge, StoreError
 from checkpoints.files.fork_safety import register_for_fork
-from checkpoints.rpc import framing
-from checkpoints.rpc.address import open_address
+from checkpoints.rpc import framing, unix_socket
 
 Handler = Callable[..., Any]
 
 _CLOSE_SECONDS = 2.0  # how long close() waits for the handlers that are still answering
-_PROBE_SECONDS = 1.0
 _ACCEPT_SECONDS = 0.1  # between attempts, where accepting fails
 _TURN_CALLS = 16  # calls after which a client lets others in: a fast one never has to wait
 
@@ -106,7 +104,7 @@ class ControlServer:
             StoreLocked: another process answers on this path.
             OSError: the socket cannot be created.
         """
-        self._listener = _listen(self.path)
+        self._listener = unix_socket.listen(self.path)
         self._closed.clear()
         register_for_fork(self)
         self._accepting = threading.Thread(target=self._accept, name="control", daemon=True)
@@ -220,40 +218,6 @@ def _parse(request: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 def _failure(error: Exception) -> dict[str, Any]:
     message = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)
     return {"error": type(error).__name__, "message": message}
-
-
-def _listen(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The mode of the socket's own descriptor becomes the file's; a chmod after bind() would
-        # leave a moment in which others may connect, and umask() would touch the whole process.
-        os.fchmod(listener.fileno(), 0o600)
-        _make_room(path)
-        with open_address(path) as address:
-            listener.bind(address)
-        listener.listen(128)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _make_room(path: Path) -> None:
-    """Remove a stale socket.
-
-    Raises:
-        StoreLocked: a process answers on it.
-    """
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, open_address(path) as address:
-        probe.settimeout(_PROBE_SECONDS)
-        try:
-            probe.connect(address)
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-    raise StoreLocked(f"another process answers on {path}")
 
 
 def _shut(connection: socket.socket) -> None:

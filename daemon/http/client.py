@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from checkpoints import StoreUnavailable
-from checkpoints.rpc.address import open_address
+from checkpoints.rpc.unix_socket import open_address
 from daemon.http.contract import Operation, load_contract
 from daemon.http.durations import MAX_WAIT_SECONDS
 from daemon.http.event_reader import Message, read_messages

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from checkpoints import StoreLocked
-from checkpoints.rpc.address import open_address
+from checkpoints.rpc import unix_socket
 from daemon.config.listeners import TcpOptions, split_address
 from daemon.config.models import DaemonOptions
 from daemon.control.api import ControlApi
@@ -29,7 +27,6 @@ if TYPE_CHECKING:  # Flask and the server cost 0.1 s, and a daemon without liste
 
 #: Seconds that requests may take to end when the daemon has stopped.
 _CLOSE_SECONDS = 1.0
-_PROBE_SECONDS = 1.0
 _BACKLOG = 128
 
 _log = structlog.get_logger("pillowd.http")
@@ -146,20 +143,8 @@ def listen_on_path(path: Path) -> socket.socket:
         StoreLocked: another process answers on it.
         OSError: it cannot be made.
     """
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        # The mode of the socket's own descriptor, less the umask, becomes the file's: there is no moment in
-        # which others may connect. The group gets in afterwards: the service's umask would keep it out.
-        os.fchmod(listening.fileno(), 0o600)
-        _make_room(path)
-        with open_address(path) as address:
-            listening.bind(address)
-        path.chmod(0o660)
-        listening.listen(_BACKLOG)
-        listening.setblocking(False)
-    except BaseException:
-        listening.close()
-        raise
+    listening = unix_socket.listen(path, mode=0o660)  # the service's umask would keep the group out
+    listening.setblocking(False)
     return listening
 
 
@@ -203,24 +188,6 @@ def _listen(address: str, key: str) -> socket.socket:
             remedy="stop that process, or name another address" if taken else "name another address",
         ) from error
     return listening
-
-
-def _make_room(path: Path) -> None:
-    """Remove a stale socket.
-
-    Raises:
-        StoreLocked: a process answers on it.
-    """
-    if not path.is_socket():
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, open_address(path) as address:
-        probe.settimeout(_PROBE_SECONDS)
-        try:
-            probe.connect(address)
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-    raise StoreLocked(f"another process answers on {path}")
 
 
 def _remove(path: Path) -> None:
