@@ -7,30 +7,21 @@ analysis module.
 
 from __future__ import annotations
 
-import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import requests
-
-from tests.servers.maven import compile_java, copy_jars, find_java_home, java_command, pinned_version
+from tests.servers.maven import compile_java, copy_jars, pinned_version
 from tests.servers.packages import cached, say
-from tests.servers.process import HttpServer
+from tests.servers.search_node import SearchNode
 
 SOURCE = Path(__file__).parent / "elasticsearch"
 ZSTD = ("/usr/lib/*/libzstd.so.1", "/usr/lib64/libzstd.so.1", "/usr/lib/libzstd.so.1")
-HEAP = "512m"
 
 
 def version() -> str:
     """Returns the version that `pom.xml` asks for."""
     return pinned_version(SOURCE, "elasticsearch")
-
-
-def home() -> Path:
-    """Returns the node's home folder, installed once per version."""
-    return cached(f"elasticsearch-{version()}", _install)
 
 
 def _install(folder: Path) -> None:
@@ -76,46 +67,24 @@ def _link_zstd(library: Path) -> None:
             return
 
 
-class Elasticsearch(HttpServer):
-    """One Elasticsearch node.
-
-    Args:
-        data_dir: where its data lives; a temporary directory of its own if None.
-        port: where it listens; a free port if None.
-        settings: node settings, e.g. ``{"thread_pool.write.queue_size": "5"}``.
-    """
+class Elasticsearch(SearchNode):
+    """One Elasticsearch node; see `SearchNode`."""
 
     name = "elasticsearch"
-
-    def __init__(
-        self,
-        *,
-        data_dir: Path | None = None,
-        port: int | None = None,
-        settings: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(data_dir=data_dir, port=port)
-        self._settings = dict(settings or {})
+    HEAP = "512m"
 
     @classmethod
-    def install(cls) -> None:
-        """Finds Java and installs the node."""
-        find_java_home()
-        home()
+    def home(cls) -> Path:
+        """Returns the node's home folder, installed once per version."""
+        return cached(f"elasticsearch-{version()}", _install)
 
-    def command(self) -> Sequence[str | Path]:
-        """Returns Java's command line."""
-        settings = [f"{key}={value}" for key, value in self._settings.items()]
-        node = home()
-        return [
-            *java_command(HEAP),
+    def java_options(self, home: Path) -> Sequence[str]:
+        """Returns the options of its native libraries."""
+        return (
             "-Dorg.elasticsearch.nativeaccess.enableVectorLibrary=false",
-            *(f"-Des.nativelibs.path={node / 'lib'}", f"-Djava.io.tmpdir={self.data_dir}"),
-            *("-cp", os.pathsep.join([str(node / "classes"), str(node / "lib" / "*")])),
-            *("TestNode", str(node), str(self.data_dir), str(self.port), *settings),
-        ]
+            f"-Des.nativelibs.path={home / 'lib'}",
+        )
 
-    def answers(self) -> bool:
-        """Asks for the cluster's health: an open port alone still refuses writes."""
-        health = requests.get(f"{self.url}/_cluster/health", timeout=5)
-        return health.ok and health.json()["status"] in {"green", "yellow"}
+    def folders(self, home: Path) -> Sequence[str]:
+        """Returns its home, which has modules, and the folder of its data."""
+        return (str(home), str(self.data_dir))
