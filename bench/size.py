@@ -2,7 +2,7 @@
 
 Usage: python -m bench.size [REVISION ...]
 
-Without a revision it counts the working tree. Blank lines, comments and docstrings are no lines of code.
+Without a revision it counts the working tree. Blank lines, comments and docstrings do not count.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def load(
 def find_admin_socket(path: str | Path, environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the admin socket of a daemon whose configuration may have problems by now.
 
-    It is the one that the configuration names; else, and if the file is no YAML, the default one.
+    It is the one that the configuration names; else, and if the file is not YAML, the default one.
 
     Args:
         path: the main file, or `IN_ENVIRONMENT`.

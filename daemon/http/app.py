@@ -225,7 +225,7 @@ class _Asker:
 
 
 class _ShortWay:
-    """Answers what is asked for again and again, such as `/metrics`, past Flask's routing and contexts.
+    """Answers frequent requests, such as those for `/metrics`, past Flask's routing and contexts.
 
     Those took half of the time of such a request.
 

@@ -133,7 +133,7 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
             raise RefusedError(400, "a header is given twice")
         # A proxy may see the end of such a request elsewhere: RFC 9112, sections 5.1 and 6.1.
         if self.headers.defects:
-            raise RefusedError(400, "a line of the head is no header")
+            raise RefusedError(400, "a line of the head is not a header")
         if "content-length" in names and "transfer-encoding" in names:
             raise RefusedError(400, "the body has a length and chunks as well")
         if self.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":

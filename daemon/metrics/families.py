@@ -41,7 +41,7 @@ class Families:
         return made
 
     def collect(self, most: int) -> Iterator[tuple[Metric, bool]]:
-        """Yield every family in pieces of at most so many samples, and whether a piece is its first.
+        """Yield every family in pieces of bounded size, and whether a piece is its first.
 
         The library's own `collect` builds all samples of a family at once. With 200 pillows those are so many
         objects that the garbage collector goes through the whole heap, for 70 ms.

@@ -1,6 +1,6 @@
 """Send server-sent events (HTML Living Standard, 9.2): one loop for each stream, until its time is over.
 
-A sender asks what is new when its reader has taken what was before. So nothing waits for a slow reader but
+A sender asks for news when its reader has taken the earlier ones. So nothing waits for a slow reader but
 one message, and the connection drops one that takes none.
 """
 

@@ -21,7 +21,7 @@ class Nodes:
 
     Args:
         urls: where they answer, the preferred one first.
-        clock: for the age of what is known of them.
+        clock: for the age of each node's last answer.
     """
 
     def __init__(self, urls: Sequence[str], clock: Clock) -> None:

@@ -258,7 +258,7 @@ class DeadLetters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailDeadLetters:
-    """The dead letters of one tail, and what is added to each.
+    """The dead letters of one tail, and the facts added to each.
 
     Attributes:
         tail: the tail.

@@ -256,7 +256,7 @@ class BatchDelivery:
     ) -> None:
         """Raise the epoch once after a purge if a purged document exists again, maybe in its former version.
 
-        Otherwise none is needed: what is created later is newer than a purged document's version 0.
+        Otherwise none is needed: any later document is newer than a purged document's version 0.
         """
         if not DatabaseIdentity(purge_seq=work.purge_seq).purged_since(self._progress.checkpoint.purge_seq):
             return

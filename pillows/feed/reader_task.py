@@ -217,7 +217,7 @@ class ReaderTask:
             if len(taken) > 1 and self.cursor.following:
                 taken = coalesce(taken)
             yield from taken or (SIGN_OF_LIFE,)
-        stop.unlink(self._queue.wake)  # still to come, it would end the first wait for what is under way
+        stop.unlink(self._queue.wake)  # still to come, it would end the first wait for the page under way
         yield from self._drain(drain_seconds)
 
     def close(self) -> None:

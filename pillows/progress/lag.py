@@ -113,7 +113,7 @@ class Lag:
         self._overrun = self._overrun + 1 if unread > self._rate.recent else 0
 
     def note_acknowledged(self, changes: int) -> None:
-        """Note that so many changes were acknowledged."""
+        """Note acknowledged changes."""
         self._rate.add(changes)
 
     def seconds(self, oldest_arrived_at: float | None) -> float | None:

@@ -38,7 +38,7 @@ class MissedPurgesOptions:
     """How far a tail goes by itself.
 
     Attributes:
-        max_documents: at most so many documents are removed, or 1 % of a target's if that is more.
+        max_documents: the most documents that are removed, or 1 % of a target's if that is more.
         overlap_seconds: time between the two looks: longer than the lag of any copy of the database.
     """
 

@@ -34,7 +34,7 @@ RULES = (ROOT / "etc" / "prometheus" / "pillowd.rules.yml").read_text()
 
 #: A minute of the rules takes this long, but ranges and thresholds have room for some scrapes.
 MINUTE_SECONDS, LEAST_SECONDS, MOST_SECONDS = 1.0, 5, 20
-#: A document counts for so many.
+#: Each document counts this many times.
 DOCUMENTS = 100
 
 #: Faults of a daemon of their own: they would be in the way of the others.

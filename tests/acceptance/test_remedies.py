@@ -101,7 +101,7 @@ def is_new_store(path: str) -> Callable[[Scene, str, str], bool]:
     return check
 
 
-#: command -> what is done before it, and what is true once it has run.
+#: command -> its preparation, and a check of its effect.
 EXPECTED: Mapping[str, tuple[Callable[[Scene], str], Callable[[Scene, str, str], bool]]] = {
     "check": (prepare_nothing, holds("the configuration is valid")),
     "checkpoint export KEY": (prepare_nothing, holds('"seq"')),

@@ -61,7 +61,7 @@ def compact_often() -> None:
 
 
 def forget_renames(folder: Path) -> None:
-    """Record in `folder` what is needed to undo each unsynced rename and append."""
+    """Record in `folder` how to undo each unsynced rename and append."""
     from checkpoints.files.directory import Directory
 
     rename, fsync, append = Directory._rename, Directory._fsync, Directory.append

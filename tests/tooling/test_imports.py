@@ -56,7 +56,7 @@ UNLISTED = "daemon.unheard_of"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return what is reported of a copy in which all contracts are broken."""
+    """Return the report on a copy in which all contracts are broken."""
     copy = tmp_path_factory.mktemp("copy")
     shutil.copy(ROOT / "pyproject.toml", copy)
     for package in ("checkpoints", "pillows", "daemon", "tests", "bench"):

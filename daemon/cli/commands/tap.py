@@ -44,7 +44,7 @@ _POLL_SECONDS = 0.1
     show_default=True,
     help="Most samples a second; they are evenly spread.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="End after so many samples.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this many samples.")
 @click.option(
     "--show-values", is_flag=True, help="Show values. Without it, their types stand in their place."
 )

@@ -238,7 +238,7 @@ def _to_json(report: Report) -> dict[str, Any]:
 
 
 def _new_progress(*, hidden: bool) -> Progress:
-    """Return a progress bar for what is read, how fast, and how long it still takes."""
+    """Return a progress bar with the rate and the time to go."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[count]}"))
     times = (TimeElapsedColumn(), TextColumn("to go"), TimeRemainingColumn())
     return Progress(*columns, *times, console=Console(stderr=True), transient=True, disable=hidden)

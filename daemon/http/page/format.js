@@ -68,7 +68,7 @@ export function describeComparison({ differences, repaired, reason }) {
   return repaired ? `equal, ${count(repaired)} repaired` : "equal";
 }
 
-/** Divide a reason into what is wrong and what to do about it. */
+/** Divide a reason into the problem and its remedy. */
 export function splitReason(text) {
   const at = text.indexOf("Remedy:");
   if (at < 0) return { reason: text, remedy: "" };

@@ -18,7 +18,7 @@ def list_pillows(
     """Return the state of the daemon and a page of its pillows."""
     found = api.pillows.list_page(state=state, limit=limit, after=after)
     if by.via == "http":
-        found["unfinished_acts"] = []  # who did what is not for everybody
+        found["unfinished_acts"] = []  # only operators may see who did something
     return found | {"pillows": [_show(by, pillow) for pillow in found["pillows"]]}
 
 

@@ -29,7 +29,7 @@ def salvage_row(
 
     Args:
         line: the row.
-        defect: what is wrong with it.
+        defect: why it is damaged.
     """
     head, _, _ = line.partition(b',"doc":')
     row = _parse_leniently(head + b"}") or _parse_leniently(line)

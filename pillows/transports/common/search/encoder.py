@@ -1,7 +1,7 @@
 """Documents in the bulk format. Nothing here waits.
 
 Every operation carries `version: write_version(epoch, leaf_version)` with `version_type: external`:
-the server then refuses (409) what is not newer than what it has, and a replay costs no indexing.
+the server then refuses (409) every version that is not newer than its own, and a replay costs no indexing.
 
 A document passes through as the bytes that CouchDB sent. Only `_id` must go, since an index
 takes no field of that name; CouchDB writes it first, so it is cut off without parsing.

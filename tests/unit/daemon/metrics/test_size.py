@@ -31,7 +31,7 @@ def test_many_pillows_are_scraped_in_short_turns(tmp_path: Path) -> None:
         for name in LABELS.transports:
             observer.write(key, transport=name, documents={"applied": 3}, size_bytes=9, seconds=0.1)
     scrape.statuses = [replace(STATUS, pillow=key.pillow, source=key.source) for key in keys]
-    gc.collect()  # what the start left is no scrape's
+    gc.collect()  # garbage of the start would count as the scrape's
     meter = HubMeter(time.thread_time)
     with meter.measure():
         for _ in range(size(ci=2, proof=10)):

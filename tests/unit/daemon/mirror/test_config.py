@@ -125,7 +125,7 @@ def test_f3_certificates_are_those_of_the_connections(target, key, value, tmp_pa
     connections = trusting.make_settings()["connections"]
     assert connections["couch"]["ca_bundle"] == str(pem)
     assert connections["target"][key] == value.format(tmp_path)
-    assert trusting.folder == plain.folder, "another certificate is no other mirror"
+    assert trusting.folder == plain.folder, "another certificate does not make another mirror"
 
 
 def test_f3_certificates_for_a_file_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""The streams: what is sent, in which form, until when."""
+"""The streams: their content, form and end."""
 
 from __future__ import annotations
 

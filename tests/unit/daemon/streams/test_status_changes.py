@@ -1,4 +1,4 @@
-"""One comparison a second tells each reader what is new to it."""
+"""One comparison a second serves every reader."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_a_long_run_of_documents_that_were_written_before_is_reported_once(
     assert [made.count(documents, refused) for documents, refused in batches] == reported
 
 
-# --- the order of what is done for one batch, with everything around the writer replaced
+# --- the order of steps for one batch, with everything around the writer replaced
 
 
 class Lock(AbstractContextManager[None]):

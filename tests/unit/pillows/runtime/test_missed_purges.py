@@ -89,7 +89,7 @@ class Scene:
 
         self.purges = MissedPurges(
             KEY,
-            source=source,  # type: ignore[arg-type] # only what is asked for here
+            source=source,  # type: ignore[arg-type] # no more is asked for here
             make_transports=lambda: transports,
             retrier=Retrier(KEY, StopAwareWaiter(source.clock, Event()), Listener()),
             options=MissedPurgesOptions(**options),
@@ -98,7 +98,7 @@ class Scene:
         )
 
     def follow(self, *batches: ChangeBatch, compare_after: int = 1) -> list[ChangeBatch]:
-        """Follow the batches; the comparison runs once so many were given."""
+        """Follow the batches; the comparison runs after that many batches."""
 
         def given() -> Iterator[ChangeBatch]:
             for number, each in enumerate(batches):
@@ -227,7 +227,7 @@ def test_a3_what_is_missed_during_a_comparison_is_compared_again() -> None:
     ("held", "absent", "purges", "most", "refused"),
     [
         (1000, 11, 1600, 10, True),
-        (1000, 10, 1600, 0, False),  # 1 % of what is held
+        (1000, 10, 1600, 0, False),  # 1 % of the rows
         (1000, 11, 1600, 0, True),
         (1000, 200, 150, 10_000, True),  # more than were purged
         (1000, 150, 150, 10_000, False),

@@ -1,4 +1,4 @@
-"""How one batch is written into PostgreSQL: what is asked, tried and undone, and in which order.
+"""How one batch is written into PostgreSQL: the statements, retries and rollbacks, in their order.
 
 The server is played by a script; that it answers like this is tested in `tests/integration/transports`.
 """

@@ -206,7 +206,7 @@ CONFLICT = {
         (201, None, ItemVerdict.APPLIED),
         (200, None, ItemVerdict.APPLIED),
         (300, None, ItemVerdict.RETRY),
-        (404, None, ItemVerdict.APPLIED),  # a delete of what is not there
+        (404, None, ItemVerdict.APPLIED),  # a delete of a missing document
         (409, CONFLICT, ItemVerdict.REFUSED),
         (
             400,

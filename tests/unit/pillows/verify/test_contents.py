@@ -117,7 +117,7 @@ def compare(
     )
     return ContentComparison(
         Pillow(name="p", outputs=["cases"], filter=KeepAll(), transform=transform),
-        source,  # type: ignore[arg-type] # only what is asked for here
+        source,  # type: ignore[arg-type] # no more is asked for here
         [Target(transport=each, output="cases", bit=0) for each in transports],
         clock=clock or FakeClock(),
         source_timeout_seconds=30.0,
