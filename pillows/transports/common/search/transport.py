@@ -135,7 +135,7 @@ class SearchTransport(KeyedTransport):
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of an index's documents as of now; see `KeyedTransport.stored`."""
         self._connect()
-        for hits in self._writers[output].read_pages(ids):
+        for hits in self._writers[output].reader.read_pages(ids):
             yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
 
     def describe_incomparable(self, output: str) -> str:
@@ -147,7 +147,7 @@ class SearchTransport(KeyedTransport):
         """Return the documents that are stored with another source; see `KeyedTransport.find_altered`."""
         if self._client is None:
             self._connect()
-        return self._writers[output].find_altered(documents, output)
+        return self._writers[output].reader.find_altered(documents, output)
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -220,7 +220,7 @@ class SearchTransport(KeyedTransport):
         bare = [document.id for document in documents if not document.rows.get(output)]
         if not bare or time.monotonic() < self._settled_at:
             return documents
-        present = writer.find_present(bare)
+        present = writer.reader.find_present(bare)
         return [d for d in documents if d.rows.get(output) or d.id in present]
 
     def _purge_if_due(self) -> None:

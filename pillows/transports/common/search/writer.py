@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import gevent
-
-from pillows.errors import AccessError, FatalError, PillowError, RetryableError
+from pillows.errors import AccessError, FatalError, RetryableError
 from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, epoch_of, leaf_version_of, write_version
 from pillows.transports.common.blocking import SerialWorker
-from pillows.transports.common.same_json import is_same_value
 from pillows.transports.common.search.client import NDJSON, AnswerError, SearchClient
 from pillows.transports.common.search.encoder import (
-    DELETED_AT,
     MAX_OPERATIONS,
     Operation,
     cut_requests,
@@ -38,30 +33,13 @@ from pillows.transports.common.search.errors import (
     parse_stored_version,
     translate_errors,
 )
-from pillows.transports.common.search.misfits import MAX_ROUNDS, Misfit, put_back, set_aside
+from pillows.transports.common.search.misfits import MAX_ROUNDS, Misfit, set_aside
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
-from pillows.transports.common.search.schema import VISIBLE, IndexSpec, OwnedIndex
+from pillows.transports.common.search.reader import IndexReader
+from pillows.transports.common.search.schema import IndexSpec, OwnedIndex
 
 #: The parts of an answer that are read.
 _ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
-
-#: Documents that are compared before other greenlets get their turn.
-TURN_DOCUMENTS = 50
-
-#: Hits per page of a search.
-_PAGE = 1_000
-
-#: Parameter of a search that is an error unless all shards answer.
-_WHOLE = {"allow_partial_search_results": "false"}
-
-#: Part of a search that asks for ids and versions.
-_VERSIONS = {"size": _PAGE, "version": True, "_source": False}
-
-#: Parameters of a look-up by ids that asks for versions.
-_LOOKUP = {"_source": "false", "filter_path": "docs._id,docs._version,docs.found,docs.error"}
-
-#: How long the server keeps a search between two pages.
-_SCROLL = "5m"
 
 #: The fastest level: even so, 500-byte documents shrink to a quarter.
 _GZIP_LEVEL = 1
@@ -106,6 +84,9 @@ class IndexWriter:
         index: the index.
         connection: size limit, timeout and compression of requests.
         compressor: compresses, in a thread that no other target has.
+
+    Attributes:
+        reader: reads the same index.
     """
 
     def __init__(
@@ -115,6 +96,7 @@ class IndexWriter:
         connection: SearchConnection,
         compressor: SerialWorker,
     ) -> None:
+        self.reader = IndexReader(client, index, connection)
         self._compressor = compressor
         self._client = client
         self._index = index
@@ -126,7 +108,6 @@ class IndexWriter:
         self._keeps_misfits = index.output.on_misfit == "unindexed"
         self._alias = index.spec.write_alias
         self._path = make_bulk_path(index.spec)
-        self._read_path = f"/{quote(index.spec.name, safe='')}"
         self._params = make_bulk_params(index.output, connection)
 
     def replace(self, documents: Sequence[DocumentRows], output: str, epoch: int, result: BulkResult) -> None:
@@ -142,10 +123,6 @@ class IndexWriter:
             result.dead.update(dead)
             self._write(operations, result)
 
-    def find_present(self, ids: Sequence[str]) -> set[str]:
-        """Return the ids that have a document, including tombstones."""
-        return set(self._get_versions(ids))
-
     def sweep(self, epoch: int, kept: Collection[str], result: BulkResult) -> None:
         """Remove the documents of lower epochs except `kept`; `result.removed` is their number.
 
@@ -154,7 +131,7 @@ class IndexWriter:
             FatalError: see `replace`.
         """
         least = write_version(epoch, 0)
-        for hits in self._find_older(least):
+        for hits in self.reader.find_older(least):
             old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
             self._write(
                 [encode_removal(id, least, deleted_at_ms=self._deleted_at_ms) for id in old],
@@ -168,14 +145,7 @@ class IndexWriter:
         Raises:
             RetryableError, FatalError: see `replace`.
         """
-        with translate_errors():
-            answer = self._client.call(
-                "POST",
-                f"{self._read_path}/_search",
-                params=_WHOLE,
-                body={"query": {"range": {DELETED_AT: {"lt": int(self._get_expiry() * 1000)}}}, **_VERSIONS},
-            )
-        hits = answer["hits"]["hits"]
+        hits = self.reader.find_tombstones(before_ms=int(self._get_expiry() * 1000))
         result = BulkResult()
         self._write([encode_purge(hit["_id"], hit["_version"]) for hit in hits], result)
         _check_removed(result)
@@ -191,9 +161,8 @@ class IndexWriter:
         pending = _Pending(result)
         with translate_errors():
             self._send_all(operations, pending)
-            for rounds in range(
-                MAX_ROUNDS + 2
-            ):  # each moves a field at least, the last ones all that are left
+            # Each round moves a field at least, the last ones all that are left.
+            for rounds in range(MAX_ROUNDS + 2):
                 if not pending.misfits:
                     break
                 self._keep_misfits(pending, rounds)
@@ -282,7 +251,7 @@ class IndexWriter:
 
     def _look_up(self, conflicts: Sequence[Conflict], result: BulkResult) -> None:
         """Record which version is stored instead of each refused operation."""
-        visible = self._get_versions([operation.id for operation, _ in conflicts])
+        visible = self.reader.get_versions([operation.id for operation, _ in conflicts])
         for operation, item in conflicts:
             stored = visible.get(operation.id) or self._guess_hidden(operation, item)
             if stored >= operation.write_version:
@@ -306,99 +275,6 @@ class IndexWriter:
         if epoch > epoch_of(operation.write_version):
             return write_version(epoch, leaf_version_of(operation.write_version))
         return operation.write_version + 1
-
-    def _get_versions(self, ids: Sequence[str]) -> dict[str, int]:
-        """Return the stored versions of the ids that have a document, refreshed or not."""
-        return {one["_id"]: one["_version"] for one in self._look_up_found(ids, _LOOKUP)}
-
-    def _look_up_found(self, ids: Sequence[str], params: Mapping[str, str]) -> list[Any]:
-        """Return what `_mget` says of the ids that have a document, refreshed or not."""
-        with translate_errors():
-            answer = self._client.call(
-                "POST", f"/{quote(self._alias, safe='')}/_mget", params=params, body={"ids": list(ids)}
-            )
-        failed = [one["error"] for one in answer["docs"] if "error" in one]
-        if failed:
-            raise RetryableError(
-                f"{self._client.PRODUCT} could not look up documents: {failed[0].get('reason')}"
-            )
-        return [one for one in answer["docs"] if one["found"]]
-
-    def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
-        """Return the documents that the index holds in the same leaf version, with another source."""
-        operations, dead = encode_operations(documents, output, 0, deleted_at_ms=None)
-        altered = set(dead)
-        for request in cut_requests(operations, self._max_request):
-            held = self._read_sources([operation.id for operation in request])
-            for number, operation in enumerate(request, start=1):
-                if number % TURN_DOCUMENTS == 0:
-                    gevent.sleep(0)
-                version, source = held.get(operation.id, (None, None))
-                if version == operation.write_version and not self._is_same(source, operation.read_source()):
-                    altered.add(operation.id)
-        return altered
-
-    def _is_same(self, stored: Any, wanted: Any) -> bool:
-        if is_same_value(stored, wanted):
-            return True
-        return self._keeps_misfits and is_same_value(put_back(stored), wanted)
-
-    def _read_sources(self, ids: Sequence[str]) -> dict[str, tuple[int, Any]]:
-        """Return id -> leaf version and source of the ids that have a document."""
-        return {
-            one["_id"]: (leaf_version_of(one["_version"]), one["_source"])
-            for one in self._look_up_found(ids, {})
-            if not (self._tombstones and DELETED_AT in one["_source"])
-        }
-
-    def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of all documents, or of these few, with their versions; without tombstones."""
-        query: Mapping[str, Any] = VISIBLE
-        if ids is not None:
-            query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
-        yield from self._search(query, "_doc")
-
-    def _find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of the documents with a lower version, as of now."""
-        query = VISIBLE if self._tombstones else {"match_all": {}}
-        order = self._client.SWEEP_ORDER
-        for hits in self._search(query, order):
-            older = [hit for hit in hits if hit["_version"] < least]
-            if older:
-                yield older
-            if len(older) < len(hits) and order == "_version":
-                return  # all others are newer
-
-    def _search(self, query: Mapping[str, Any], order: str) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of the hits of a query, in the given order, as of now."""
-        with translate_errors():
-            self._client.call("POST", f"{self._read_path}/_refresh")
-            page = self._client.call(
-                "POST",
-                f"{self._read_path}/_search",
-                params={**_WHOLE, "scroll": _SCROLL},
-                body={"query": query, "sort": [order], **_VERSIONS},
-            )
-        try:
-            while True:
-                self._check_shards(page)
-                hits = page["hits"]["hits"]
-                if hits:
-                    yield hits
-                if len(hits) < _PAGE:
-                    return
-                body = {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]}
-                with translate_errors():
-                    page = self._client.call("POST", "/_search/scroll", body=body)
-        finally:
-            with suppress(AnswerError, PillowError):  # it expires by itself
-                self._client.call("DELETE", "/_search/scroll", body={"scroll_id": page["_scroll_id"]})
-
-    def _check_shards(self, page: Mapping[str, Any]) -> None:
-        """Raise an error if a page lacks the hits of a shard, since a later page would not show that."""
-        failed = page["_shards"]["failed"]
-        if failed or page["timed_out"]:
-            raise RetryableError(f"{self._client.PRODUCT} could not search {failed} of the index's shards.")
 
 
 def _removes(operation: Operation) -> bool:

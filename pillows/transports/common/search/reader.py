@@ -1,0 +1,169 @@
+"""Read one index: versions, sources, and all documents page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote
+
+import gevent
+
+from pillows.errors import PillowError, RetryableError
+from pillows.models import DocumentRows, leaf_version_of
+from pillows.transports.common.same_json import is_same_value
+from pillows.transports.common.search.client import AnswerError, SearchClient
+from pillows.transports.common.search.encoder import DELETED_AT, cut_requests, encode_operations
+from pillows.transports.common.search.errors import translate_errors
+from pillows.transports.common.search.misfits import put_back
+from pillows.transports.common.search.options import SearchConnection
+from pillows.transports.common.search.schema import VISIBLE, OwnedIndex
+
+#: Documents that are compared before other greenlets get their turn.
+TURN_DOCUMENTS = 50
+
+#: Hits per page of a search.
+_PAGE = 1_000
+
+#: Parameter of a search that is an error unless all shards answer.
+_WHOLE = {"allow_partial_search_results": "false"}
+
+#: Part of a search that asks for ids and versions.
+_VERSIONS = {"size": _PAGE, "version": True, "_source": False}
+
+#: Parameters of a look-up by ids that asks for versions.
+_LOOKUP = {"_source": "false", "filter_path": "docs._id,docs._version,docs.found,docs.error"}
+
+#: How long the server keeps a search between two pages.
+_SCROLL = "5m"
+
+
+class IndexReader:
+    """Reads one index.
+
+    Args:
+        client: the cluster.
+        index: the index.
+        connection: size limit of requests.
+    """
+
+    def __init__(self, client: SearchClient, index: OwnedIndex, connection: SearchConnection) -> None:
+        self._client = client
+        self._max_request = connection.max_request
+        self._tombstones = index.output.deletes == "tombstone"
+        self._keeps_misfits = index.output.on_misfit == "unindexed"
+        self._alias = index.spec.write_alias
+        self._path = f"/{quote(index.spec.name, safe='')}"
+
+    def find_present(self, ids: Sequence[str]) -> set[str]:
+        """Return the ids that have a document, including tombstones."""
+        return set(self.get_versions(ids))
+
+    def get_versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the stored versions of the ids that have a document, refreshed or not."""
+        return {one["_id"]: one["_version"] for one in self._look_up_found(ids, _LOOKUP)}
+
+    def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
+        """Return the documents that the index holds in the same leaf version, with another source."""
+        operations, dead = encode_operations(documents, output, 0, deleted_at_ms=None)
+        altered = set(dead)
+        for request in cut_requests(operations, self._max_request):
+            held = self._read_sources([operation.id for operation in request])
+            for number, operation in enumerate(request, start=1):
+                if number % TURN_DOCUMENTS == 0:
+                    gevent.sleep(0)
+                version, source = held.get(operation.id, (None, None))
+                if version == operation.write_version and not self._is_same(source, operation.read_source()):
+                    altered.add(operation.id)
+        return altered
+
+    def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of all documents, or of these few, with their versions; without tombstones."""
+        query: Mapping[str, Any] = VISIBLE
+        if ids is not None:
+            query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
+        yield from self._search(query, "_doc")
+
+    def find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of the documents with a lower version, as of now."""
+        query = VISIBLE if self._tombstones else {"match_all": {}}
+        order = self._client.SWEEP_ORDER
+        for hits in self._search(query, order):
+            older = [hit for hit in hits if hit["_version"] < least]
+            if older:
+                yield older
+            if len(older) < len(hits) and order == "_version":
+                return  # all others are newer
+
+    def find_tombstones(self, *, before_ms: int) -> Sequence[Mapping[str, Any]]:
+        """Return a page of the tombstones that were written before a time, with their versions.
+
+        Raises:
+            RetryableError, FatalError: the index cannot be searched.
+        """
+        with translate_errors():
+            answer = self._client.call(
+                "POST",
+                f"{self._path}/_search",
+                params=_WHOLE,
+                body={"query": {"range": {DELETED_AT: {"lt": before_ms}}}, **_VERSIONS},
+            )
+        hits: Sequence[Mapping[str, Any]] = answer["hits"]["hits"]
+        return hits
+
+    def _look_up_found(self, ids: Sequence[str], params: Mapping[str, str]) -> list[Any]:
+        """Return what `_mget` says of the ids that have a document, refreshed or not."""
+        with translate_errors():
+            answer = self._client.call(
+                "POST", f"/{quote(self._alias, safe='')}/_mget", params=params, body={"ids": list(ids)}
+            )
+        failed = [one["error"] for one in answer["docs"] if "error" in one]
+        if failed:
+            raise RetryableError(
+                f"{self._client.PRODUCT} could not look up documents: {failed[0].get('reason')}"
+            )
+        return [one for one in answer["docs"] if one["found"]]
+
+    def _is_same(self, stored: Any, wanted: Any) -> bool:
+        if is_same_value(stored, wanted):
+            return True
+        return self._keeps_misfits and is_same_value(put_back(stored), wanted)
+
+    def _read_sources(self, ids: Sequence[str]) -> dict[str, tuple[int, Any]]:
+        """Return id -> leaf version and source of the ids that have a document."""
+        return {
+            one["_id"]: (leaf_version_of(one["_version"]), one["_source"])
+            for one in self._look_up_found(ids, {})
+            if not (self._tombstones and DELETED_AT in one["_source"])
+        }
+
+    def _search(self, query: Mapping[str, Any], order: str) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of the hits of a query, in the given order, as of now."""
+        with translate_errors():
+            self._client.call("POST", f"{self._path}/_refresh")
+            page = self._client.call(
+                "POST",
+                f"{self._path}/_search",
+                params={**_WHOLE, "scroll": _SCROLL},
+                body={"query": query, "sort": [order], **_VERSIONS},
+            )
+        try:
+            while True:
+                self._check_shards(page)
+                hits = page["hits"]["hits"]
+                if hits:
+                    yield hits
+                if len(hits) < _PAGE:
+                    return
+                body = {"scroll": _SCROLL, "scroll_id": page["_scroll_id"]}
+                with translate_errors():
+                    page = self._client.call("POST", "/_search/scroll", body=body)
+        finally:
+            with suppress(AnswerError, PillowError):  # it expires by itself
+                self._client.call("DELETE", "/_search/scroll", body={"scroll_id": page["_scroll_id"]})
+
+    def _check_shards(self, page: Mapping[str, Any]) -> None:
+        """Raise an error if a page lacks the hits of a shard, since a later page would not show that."""
+        failed = page["_shards"]["failed"]
+        if failed or page["timed_out"]:
+            raise RetryableError(f"{self._client.PRODUCT} could not search {failed} of the index's shards.")
