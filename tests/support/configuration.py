@@ -1,4 +1,4 @@
-"""A valid configuration that tests change in one place."""
+"""Valid configurations that tests change in one place."""
 
 from __future__ import annotations
 
@@ -25,3 +25,18 @@ pillows:
       - { connection: lite, table: cases }
 """
 ENVIRON = {"COUCH_PASSWORD": "correct horse"}
+
+#: A pillow whose second transport is slow.
+PACED = """\
+version: 1
+connections:
+  couch: { type: couchdb, url: "http://127.0.0.1:5984" }
+  files: { type: jsonl, folder: . }
+  slow: { type: "null" }
+pillows:
+  cases:
+    source: { connection: couch, database: cases }
+    transport:
+    - { connection: files, file: cases.jsonl }
+    - { connection: slow, own_pace: true }
+"""

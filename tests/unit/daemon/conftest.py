@@ -1,4 +1,4 @@
-"""A configuration of one pillow, with a plugin beside it."""
+"""Configurations that are written to a file and loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from daemon.config.load import load
+from tests.support.configuration import ENVIRON
 
 HEAD = """\
 version: 1
@@ -38,3 +39,18 @@ def loaded(tmp_path):
     folder = str(tmp_path / "plugins")
     if folder in sys.path:
         sys.path.remove(folder)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Loads text as `pillowd.yaml`, with other files beside it."""
+
+    def load_text(text: str, environ: dict[str, str] | None = None, **files: str):
+        for name, content in files.items():
+            path = tmp_path / name.replace("__", "/")
+            path.parent.mkdir(exist_ok=True)
+            path.with_suffix(".yaml").write_text(content)
+        (tmp_path / "pillowd.yaml").write_text(text)
+        return load(tmp_path / "pillowd.yaml", ENVIRON if environ is None else environ)
+
+    return load_text

@@ -2,26 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from daemon.checks.functions import check_functions
-from daemon.config.load import load
-from tests.support.configuration import ENVIRON, GOOD
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Loads text as `pillowd.yaml`, with other files beside it."""
-
-    def load_text(text: str, environ: dict[str, str] | None = None, **files: str):
-        for name, content in files.items():
-            path = tmp_path / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
-            path.with_suffix(".yaml").write_text(content)
-        (tmp_path / "pillowd.yaml").write_text(text)
-        return load(tmp_path / "pillowd.yaml", ENVIRON if environ is None else environ)
-
-    return load_text
+from tests.support.configuration import GOOD
 
 
 def test_python_functions_are_imported_by_check_only(config, tmp_path):

@@ -6,23 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.load import find_admin_socket, load
-from tests.support.configuration import ENVIRON, GOOD
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Loads text as `pillowd.yaml`, with other files beside it."""
-
-    def load_text(text: str, environ: dict[str, str] | None = None, **files: str):
-        for name, content in files.items():
-            path = tmp_path / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
-            path.with_suffix(".yaml").write_text(content)
-        (tmp_path / "pillowd.yaml").write_text(text)
-        return load(tmp_path / "pillowd.yaml", ENVIRON if environ is None else environ)
-
-    return load_text
+from daemon.config.load import find_admin_socket
+from tests.support.configuration import GOOD
 
 
 def test_entry_without_outputs_sets_the_first_output(config):

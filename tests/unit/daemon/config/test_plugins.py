@@ -13,6 +13,7 @@ from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
 from pillows.models import Change
 from tests.support.case_document import document
+from tests.support.configuration import PACED
 
 
 def built(config):
@@ -60,21 +61,6 @@ def test_registered_functions_are_found_by_name_with_arguments(loaded):
 def test_a_plugin_that_cannot_be_imported_is_named(loaded):
     (mistake,) = check_functions(loaded("transform: { name: nobody }", "raise ValueError('broken')"))
     assert "broken" in mistake.message
-
-
-PACED = """\
-version: 1
-connections:
-  couch: { type: couchdb, url: "http://127.0.0.1:5984" }
-  files: { type: jsonl, folder: . }
-  slow: { type: "null" }
-pillows:
-  cases:
-    source: { connection: couch, database: cases }
-    transport:
-    - { connection: files, file: cases.jsonl }
-    - { connection: slow, own_pace: true }
-"""
 
 
 TRANSPORT_PLUGIN = """

@@ -9,20 +9,7 @@ from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from daemon.tail_lookup import tail_keys
 from tests.support.case_document import document
-
-PACED = """\
-version: 1
-connections:
-  couch: { type: couchdb, url: "http://127.0.0.1:5984" }
-  files: { type: jsonl, folder: . }
-  slow: { type: "null" }
-pillows:
-  cases:
-    source: { connection: couch, database: cases }
-    transport:
-    - { connection: files, file: cases.jsonl }
-    - { connection: slow, own_pace: true }
-"""
+from tests.support.configuration import PACED
 
 
 def test_transport_with_own_pace_is_a_pillow_of_its_own(tmp_path):

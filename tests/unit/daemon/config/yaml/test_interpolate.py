@@ -6,24 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config.load import load
 from daemon.config.problems import ConfigErrors
 from tests.support.configuration import ENVIRON, GOOD
-
-
-@pytest.fixture
-def config(tmp_path):
-    """Loads text as `pillowd.yaml`, with other files beside it."""
-
-    def load_text(text: str, environ: dict[str, str] | None = None, **files: str):
-        for name, content in files.items():
-            path = tmp_path / name.replace("__", "/")
-            path.parent.mkdir(exist_ok=True)
-            path.with_suffix(".yaml").write_text(content)
-        (tmp_path / "pillowd.yaml").write_text(text)
-        return load(tmp_path / "pillowd.yaml", ENVIRON if environ is None else environ)
-
-    return load_text
 
 
 def test_variables_become_the_type_that_is_asked_for(config):
