@@ -221,9 +221,8 @@ def listen(listener: HttpListener, path: str, until: Callable[[str], bool], writ
     return said.decode()
 
 
-def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
-    house: Callable[..., House], couch_db: CouchDatabase
-) -> None:
+def plant(couch_db: CouchDatabase) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return connections with a secret each, and a pillow for each of them."""
     a, b, c, d, e, f, g, h, i, j, k = sorted(SECRETS)
     away = "127.0.0.1:1"
     search = {"type": "elasticsearch", "hosts": [f"http://{away}"]}
@@ -257,10 +256,11 @@ def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
             "source": {"connection": name, "database": "x"},
             "transport": [{"connection": "nowhere"}],
         }
-    couch_db.put("one", {"value": CANARY})
-    made = house(connections=connections, pillows=pillows, sections={"logging": {"level": "debug"}})
-    daemon = made.daemon.start()
-    daemon.wait_for(lambda: all(daemon.status(name)["reason"] for name in pillows), seconds=90)
+    return connections, pillows
+
+
+def ask_all(made: House) -> list[str]:
+    """Return the answers of every operation that is not a stream, on every listener."""
     said = []
     for operation in load_contract().operations.values():
         if operation.is_stream:
@@ -272,6 +272,11 @@ def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
                 seen = listener.ask(operation.method, path, body, If_Match="*", **BEARER)
                 assert seen.status not in (500, 501), (operation.id, seen.text)
                 said.append(f"{seen.text}{seen.headers}")
+    return said
+
+
+def listen_to_all(made: House, couch_db: CouchDatabase) -> tuple[list[str], str]:
+    """Return what the streams say, and what a tap says that is to show documents."""
     numbers = count()
 
     def write() -> None:
@@ -281,13 +286,26 @@ def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
         return told.count("event: ") > 3
 
     taps = [f"/v1/pillows/cases/tap?rate=50&stage={stage}" for stage in ("change", "rows")]
-    said += [listen(listener, "/v1/events", has_enough, write) for listener in (made.read, made.admin)]
+    said = [listen(listener, "/v1/events", has_enough, write) for listener in (made.read, made.admin)]
     said += [listen(made.admin, tap, has_enough, write) for tap in taps]
-    shown = listen(made.admin, f"{taps[0]}&values=true", lambda told: CANARY in told, write)
+    return said, listen(made.admin, f"{taps[0]}&values=true", lambda told: CANARY in told, write)
+
+
+def test_no_answer_stream_log_or_audit_line_holds_a_secret_or_a_document(
+    house: Callable[..., House], couch_db: CouchDatabase
+) -> None:
+    connections, pillows = plant(couch_db)
+    couch_db.put("one", {"value": CANARY})
+    made = house(connections=connections, pillows=pillows, sections={"logging": {"level": "debug"}})
+    daemon = made.daemon.start()
+    daemon.wait_for(lambda: all(daemon.status(name)["reason"] for name in pillows), seconds=90)
+    said = ask_all(made)
+    streams, shown = listen_to_all(made, couch_db)
+    said += streams
     said += [daemon.command_here("status", "--json").stdout, daemon.command_here("config", "show").stdout]
     said += [daemon.log.read_text(), json.dumps(made.audit())]
     key = (daemon.folder / "key.pem").read_text().splitlines()[1]
-    planted = [*SECRETS, base64.b64encode(f"id:{f}".encode()).decode(), TOKEN, key]
+    planted = [*SECRETS, connections["key"]["auth"]["api_key"], TOKEN, key]
     if couch_db.auth:
         planted.append(couch_db.auth[1])
     assert [secret for secret in [*planted, CANARY] if any(secret in text for text in said)] == []
