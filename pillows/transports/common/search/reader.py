@@ -17,7 +17,8 @@ from pillows.transports.common.search.encoder import DELETED_AT, cut_requests, e
 from pillows.transports.common.search.errors import translate_errors
 from pillows.transports.common.search.misfits import put_back
 from pillows.transports.common.search.options import SearchConnection
-from pillows.transports.common.search.schema import VISIBLE, OwnedIndex
+from pillows.transports.common.search.schema import OwnedIndex
+from pillows.transports.common.search.spec import VISIBLE
 
 #: Documents that are compared before other greenlets get their turn.
 TURN_DOCUMENTS = 50

@@ -20,7 +20,8 @@ from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import encode_operations
 from pillows.transports.common.search.errors import BulkResult, translate_errors
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
-from pillows.transports.common.search.schema import OwnedIndex, make_spec
+from pillows.transports.common.search.schema import OwnedIndex
+from pillows.transports.common.search.spec import make_spec
 from pillows.transports.common.search.writer import IndexWriter, make_bulk_params, make_bulk_path
 
 #: A request of a killed pillowd may still be on its way into an existing index. Until it must have

@@ -35,7 +35,7 @@ from pillows.transports.common.search.errors import (
     translate_errors,
 )
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
-from pillows.transports.common.search.schema import make_spec
+from pillows.transports.common.search.spec import make_spec
 from pillows.transports.elasticsearch.options import (
     ElasticsearchConnection,
 )

@@ -1,0 +1,77 @@
+"""The index that an output needs: its name, mapping and settings. Pure.
+
+The index's name is the alias, a digest of mapping and settings, and a build number: a mapping that changed
+in a way that rows can't follow is another index beside the old one, and so is a rebuild with the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pillows.transports.common.search.encoder import DELETED_AT
+from pillows.transports.common.search.options import SearchOutput, flatten_settings
+
+#: How long the server remembers the version of a deleted document; by itself 60 s.
+_GC_DELETES = "1h"
+
+#: Query for everything but tombstones.
+VISIBLE = {"bool": {"must_not": {"exists": {"field": DELETED_AT}}}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSpec:
+    """The index that an output needs.
+
+    Attributes:
+        alias: the name for searches.
+        build: counts the indices of this alias, mapping and settings, from 1.
+        mapping: of the index.
+        settings: of the index, dotted, each beginning with `index.`.
+        alias_properties: with tombstones, a filter that hides them.
+        digest: of mapping, settings and alias properties.
+    """
+
+    alias: str
+    build: int
+    mapping: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    alias_properties: Mapping[str, Any]
+    digest: str
+
+    @property
+    def prefix(self) -> str:
+        """The name of the index without the build number."""
+        return f"{self.alias}-{self.digest[:8]}"
+
+    @property
+    def name(self) -> str:
+        """The name of the index."""
+        return f"{self.prefix}-{self.build}"
+
+    @property
+    def write_alias(self) -> str:
+        """The alias that is written to."""
+        return f"{self.name}-write"
+
+
+def make_spec(output: SearchOutput, *, build: int = 1) -> IndexSpec:
+    """Return the index of an output. Pure: the same options always give the same name."""
+    mapping, alias_properties = dict(output.mapping), {}
+    if output.deletes == "tombstone":
+        mapping["properties"] = {**mapping.get("properties", {}), DELETED_AT: {"type": "date"}}
+        alias_properties = {"filter": VISIBLE}
+    settings = {"index.gc_deletes": _GC_DELETES, **flatten_settings(output.settings)}
+    content = msgspec.json.encode([mapping, settings, alias_properties], order="deterministic")
+    return IndexSpec(
+        alias=output.index,
+        build=build,
+        mapping=mapping,
+        settings=settings,
+        alias_properties=alias_properties,
+        digest=hashlib.sha256(content).hexdigest(),
+    )
