@@ -33,6 +33,11 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SEQ_CHARACTERS = 16
 
 
+def format_key(facts: Mapping[str, Any]) -> str:
+    """Return the key of a pillow's facts, as commands take it: `PILLOW@CONNECTION/DATABASE`."""
+    return f"{facts['pillow']}@{facts['source']}"
+
+
 def format_duration(seconds: float | None) -> str:
     """Return a duration in its two largest units: `3h 12m`."""
     if seconds is None:
@@ -178,7 +183,7 @@ def _describe_comparison(pillow: Mapping[str, Any]) -> str:
             for transport, kinds in comparison["differences"].items()
             if any(kinds.values())
         )
-        key = f"{pillow['pillow']}@{pillow['source']}"
+        key = format_key(pillow)
         return f"differences with the source at {when}: {found}. Remedy: `pillowd verify {key} --repair`"
     if comparison["repaired"]:
         return (

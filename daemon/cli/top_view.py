@@ -13,6 +13,7 @@ from rich.table import Table
 from daemon.cli.formatting import (
     format_count,
     format_duration,
+    format_key,
     format_rate,
     format_state,
     new_table,
@@ -67,7 +68,7 @@ class TopView:
             self._daemon = message["daemon"]
             self._ahead = wall - self._daemon["at"]
         for facts in message["pillows"]:
-            self._pillows.setdefault(_key(facts), {}).update(facts)
+            self._pillows.setdefault(format_key(facts), {}).update(facts)
         for key in message["gone"]:
             self._pillows.pop(key, None)
 
@@ -122,7 +123,7 @@ class TopView:
         for column in made.columns:
             column.no_wrap, column.overflow = True, "ellipsis"
         for facts in shown:
-            bars_of_it = (draw_bars(self._lags.get(_key(facts), ())),) if with_bars else ()
+            bars_of_it = (draw_bars(self._lags.get(format_key(facts), ())),) if with_bars else ()
             made.add_row(
                 format_state(State(facts["state"])),
                 escape(facts["pillow"]),
@@ -147,13 +148,9 @@ def draw_bars(values: Sequence[int | None] | deque[int | None]) -> str:
     )
 
 
-def _key(facts: Mapping[str, Any]) -> str:
-    return f"{facts['pillow']}@{facts['source']}"
-
-
 def _badness(facts: Mapping[str, Any]) -> tuple[int, int, str]:
     """Return the place in the list: by state, then by orders of magnitude of the lag, so that rows rest."""
-    return STATES.index(State(facts["state"])), -len(str(int(facts["lag_seconds"] or 0))), _key(facts)
+    return STATES.index(State(facts["state"])), -len(str(int(facts["lag_seconds"] or 0))), format_key(facts)
 
 
 def _format_delivery(facts: Mapping[str, Any], now: float) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from daemon.app import Daemon
 from daemon.cli import control_client
-from daemon.cli.commands.check import Finding, probe_connections
+from daemon.cli.commands.config.check import Finding, probe_connections
 from daemon.cli.exit_codes import CommandError, ExitCode, UnreachableError
 from daemon.cli.output import echo, print_json
 from daemon.config.models import Config

@@ -14,7 +14,7 @@ import click
 from rich.markup import escape
 
 from daemon.cli import control_client
-from daemon.cli.formatting import format_time, new_grid, new_table, print_table
+from daemon.cli.formatting import format_key, format_time, new_grid, new_table, print_table
 from daemon.cli.options import Command, common_options
 from daemon.cli.output import echo, print_json
 from daemon.config.load import load
@@ -73,7 +73,7 @@ def dead_letter() -> None:
 @click.option("--error", metavar="TEXT", help="Choose those whose reason holds TEXT.")
 @click.option("--since", metavar="DATE", type=_DATE, help="Choose those that failed last then, or later.")
 @click.option("--until", metavar="DATE", type=_DATE, help="Choose those that failed last before then.")
-@click.option("--each", "one_by_one", is_flag=True, help="Print a line for each, not for each reason.")
+@click.option("--each", "one_by_one", is_flag=True, help="Print one line per dead letter.")
 @click.option("--limit", type=click.IntRange(min=1), help="Print at most N lines. [50; with --json all]")
 @common_options
 def list_dead_letters(
@@ -91,7 +91,7 @@ def list_dead_letters(
     """
     chosen = Choice(**choice)
     with control_client.open_control(load(config_path, plugins=False)) as call:
-        keys = [key] if key else [f"{p['pillow']}@{p['source']}" for p in control_client.list_pillows(call)]
+        keys = [key] if key else [format_key(each) for each in control_client.list_pillows(call)]
         found = [each for k in keys for each in _iter_dead_letters(call, k) if chosen.holds(each)]
     if as_json:
         print_json(found[:limit])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from daemon.cli.commands.verify import verify
+from daemon.cli.commands.operate.verify import verify
 
 
 @pytest.mark.parametrize(

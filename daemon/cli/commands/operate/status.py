@@ -1,4 +1,4 @@
-"""`pillowd status`, `pause`, `resume`, `restart`."""
+"""`pillowd status`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.live import Live
 
 from daemon.cli import control_client
 from daemon.cli.exit_codes import ExitCode
-from daemon.cli.formatting import format_status, format_time, print_table
+from daemon.cli.formatting import format_key, format_status, format_time, print_table
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json, print_json_line
 from daemon.printable import printable
@@ -23,8 +23,6 @@ from pillows.runtime.status import State
 
 #: Interval of `status --watch`.
 _WATCH_SECONDS = 1.0
-#: Longest wait for a pillow to reach the state that a command asked for.
-_WAIT = "30s"
 
 
 @click.command()
@@ -89,7 +87,7 @@ class ChangePrinter:
     def show(self, facts: Mapping[str, Any]) -> None:
         """Print what differs from the status before."""
         for pillow in facts["pillows"]:
-            key = _format_key(pillow)
+            key = format_key(pillow)
             shown = tuple(pillow[name] for name in ("state", "reason", "dead_letters", "restarts"))
             if self._printed.get(key) != shown:
                 self._printed[key] = shown
@@ -102,40 +100,3 @@ def _format_line(key: str, pillow: Mapping[str, Any]) -> str:
     counts = f"{pillow['changes']:,} changes{behind}, {pillow['dead_letters']} dead letters"
     reason = f": {printable(pillow['reason'])}" if pillow["reason"] else ""
     return f"{key}: {pillow['state']}, {counts}, {pillow['restarts']} restarts{reason}"
-
-
-@click.command()
-@click.argument("key")
-@common_options
-def pause(key: str, config_path: Path, as_json: bool) -> None:
-    """Stop the pillow KEY until `resume`, even if the daemon restarts."""
-    _change_state("pause_pillow", key, config_path, as_json=as_json)
-
-
-@click.command()
-@click.argument("key")
-@common_options
-def resume(key: str, config_path: Path, as_json: bool) -> None:
-    """Start the paused pillow KEY."""
-    _change_state("resume_pillow", key, config_path, as_json=as_json)
-
-
-@click.command()
-@click.argument("key")
-@common_options
-def restart(key: str, config_path: Path, as_json: bool) -> None:
-    """Stop the pillow KEY and start it again, even if it has failed."""
-    _change_state("restart_pillow", key, config_path, as_json=as_json)
-
-
-def _change_state(operation: str, key: str, config_path: Path, *, as_json: bool) -> None:
-    named = control_client.name_pillow(key)
-    facts = control_client.call_control(config_path, operation, writes=True, **named, wait=_WAIT)
-    if as_json:
-        print_json(facts)
-    else:
-        echo(f"{_format_key(facts)}: {facts['state']}")
-
-
-def _format_key(facts: Mapping[str, Any]) -> str:
-    return f"{facts['pillow']}@{facts['source']}"

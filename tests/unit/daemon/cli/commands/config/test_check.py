@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.cli.commands.check import probe_connections
+from daemon.cli.commands.config.check import probe_connections
 from daemon.cli.main import run_command
 from daemon.config.load import load
 from daemon.config.problems import ConfigErrors

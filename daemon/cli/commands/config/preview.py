@@ -44,7 +44,7 @@ from pillows.redaction import Redactor
     "--changes",
     "recorded",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Take changes from a file, an answer of `_changes?style=all_docs&include_docs=true`.",
+    help="Take changes from a file that holds an answer of `_changes?style=all_docs&include_docs=true`.",
 )
 @common_options
 def preview(

@@ -1,0 +1,1 @@
+"""The commands that watch and steer running pillows."""

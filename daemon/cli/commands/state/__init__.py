@@ -1,0 +1,1 @@
+"""The commands that show and edit what is on disk: checkpoints, dead letters, stores."""
