@@ -11,7 +11,7 @@ from pathlib import Path
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.control.audit import AuditLog
 from daemon.supervision.paused_pillows import Pauses
-from daemon.verification.history import Comparisons
+from daemon.verification.comparisons import Comparisons
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.redaction import Redactor

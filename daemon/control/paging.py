@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: More would block the process while it is made, and the client while it is read.
-PAGE_BYTES = 768 * 1024
+LIST_BYTES = 768 * 1024
 
 
 #: What of a request's 64 KiB is left for a list.
@@ -32,7 +32,7 @@ def page(values: Iterable[T], most_bytes: int | None = None) -> list[T]:
         most_bytes: most bytes of their JSON; those of an answer unless given.
     """
     taken: list[T] = []
-    left = PAGE_BYTES if most_bytes is None else most_bytes
+    left = LIST_BYTES if most_bytes is None else most_bytes
     for value in values:
         left -= len(json.dumps(value)) + 1  # at least as long as in UTF-8
         if taken and left < 0:

@@ -15,7 +15,7 @@ from daemon.control.snapshot import Snapshot, Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import ConflictError, NotInTimeError
 from daemon.supervision.supervisor import Supervisor
-from daemon.verification import history
+from daemon.verification import comparisons
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -198,7 +198,7 @@ def key_of(status: TailStatus) -> str:
     return f"{status.pillow}@{status.source}"
 
 
-def to_json(status: TailStatus, comparison: history.Comparison | None) -> dict[str, Any]:
+def to_json(status: TailStatus, comparison: comparisons.Comparison | None) -> dict[str, Any]:
     """Return a status and a comparison as JSON values.
 
     Tokens are shortened: those of 200 tails can be 1 MiB.
@@ -206,5 +206,5 @@ def to_json(status: TailStatus, comparison: history.Comparison | None) -> dict[s
     seq = status.seq
     if seq is not None and len(seq) > SEQ_CHARACTERS:
         seq = f"{seq[:SEQ_CHARACTERS]}…"
-    shown = None if comparison is None else history.to_json(comparison)
+    shown = None if comparison is None else comparisons.to_json(comparison)
     return asdict(replace(status, seq=seq)) | {"comparison": shown}

@@ -14,7 +14,7 @@ How to add an operation:
    the schemas of the file, so the handler checks only their meaning.
 3. It returns a JSON value (status 200), or an `Answer` with another status, headers, text, or an iterator of
    bytes for a stream. Its errors (`daemon.errors`) become problem documents. It reads from memory, for
-   example `api.snapshot`: no request may cause another one to CouchDB or a target.
+   example `api.snapshots`: no request may cause another one to CouchDB or a target.
 4. Give `ControlApi` an attribute for anything else that the handler needs, and set it in `daemon/serving.py`.
 
 If an operation has no handler, or a public function in `routes/` no operation, the daemon does not start and

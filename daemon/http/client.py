@@ -58,7 +58,7 @@ class HttpClient:
         self._timeout_seconds = timeout_seconds
 
     def answers(self) -> bool:
-        """Return whether a daemon answers, well or not."""
+        """Return whether a daemon answers at all, even if it reports itself unhealthy."""
         try:
             self._exchange("GET", "/livez", None, {})
         except StoreUnavailable:

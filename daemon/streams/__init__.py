@@ -1,6 +1,6 @@
 """Streams for clients: states and notable events of all tails, and samples of one tail's data.
 
-The modules that decide are pure (`status_changes`, `samples`) or bounded in memory (`notable_events`,
+The modules that decide are pure (`status_updates`, `samples`) or bounded in memory (`notable_events`,
 `taps`). `senders` contains the loop of each stream.
 """
 

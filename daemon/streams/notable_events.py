@@ -68,7 +68,7 @@ class NotableEvents(Observer):
         return self._number
 
     def since(self, number: int) -> Sequence[NotableEvent]:
-        """Return the kept events after that number, oldest first."""
+        """Return the events after `number` that are still kept, oldest first."""
         if number >= self._number:
             return ()
         return [event for event in self._kept if event.number > number]

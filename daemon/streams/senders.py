@@ -18,7 +18,7 @@ from gevent.event import Event
 from checkpoints import TailKey
 from daemon.control.snapshot import Snapshot
 from daemon.streams.notable_events import NotableEvents
-from daemon.streams.status_changes import Facts, StatusChanges, Update
+from daemon.streams.status_updates import Facts, StatusUpdates, Update
 from daemon.streams.taps import Stage, Taps
 from pillows.clock import Clock
 from pillows.runtime.status import TailStatus
@@ -58,7 +58,7 @@ class EventSource:
         self._describe = describe
         self._events = events
         self._clock = clock
-        self._changes = StatusChanges()
+        self._changes = StatusUpdates()
         self._noted_at: float | None = None
         self._run = secrets.token_hex(4)
         self._started_at = clock.monotonic()

@@ -18,7 +18,7 @@ import gevent
 from gevent import subprocess
 
 from checkpoints import TailKey
-from daemon.verification.history import Comparison
+from daemon.verification.comparisons import Comparison
 
 #: The script that starts this installation or checkout.
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "pillowd.py"))

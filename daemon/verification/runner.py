@@ -14,7 +14,7 @@ from checkpoints import TailKey
 from daemon.config.models import Config
 from daemon.errors import ConflictError
 from daemon.supervision.supervisor import Supervisor
-from daemon.verification.history import Comparison, Comparisons
+from daemon.verification.comparisons import Comparison, Comparisons
 from daemon.verification.schedule import choose, find_due
 from pillows.clock import Clock
 from pillows.errors import PillowError

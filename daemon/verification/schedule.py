@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from checkpoints import TailKey
 from daemon.config.models import VerifyOptions
-from daemon.verification.history import Comparison
+from daemon.verification.comparisons import Comparison
 from pillows.feed.brake import is_within
 
 #: How soon a comparison that could not be completed is made again, at the earliest.

@@ -66,7 +66,7 @@ class CatchUp:
 
     def _count_pending(self, cursor: ReadCursor) -> int | None:
         """Return how many changes follow the position; None if no decision depends on it."""
-        if self._options.documents != "auto" or self._options.filtered:
+        if self._options.documents != "auto" or self._options.is_filtered_by_server:
             return None
         return self._source.probe(cursor.since.query).pending
 
@@ -78,7 +78,7 @@ class CatchUp:
         if self._tunes(pending):
             include_docs = self._tuner.mode is FetchMode.INCLUDE_DOCS
         else:
-            include_docs = self._options.documents != "bulk_get" and not self._options.filtered
+            include_docs = self._options.documents != "bulk_get" and not self._options.is_filtered_by_server
         return plan_page(self._options, self._sizes.average_bytes, include_docs=include_docs)
 
     def _tune(self, cursor: ReadCursor, pending: int | None, rows: int) -> None:
@@ -94,7 +94,7 @@ class CatchUp:
 
         With a filter, `pending` also counts changes that the filter drops, so it is ignored.
         """
-        if rows == 0 or self._options.filtered:
+        if rows == 0 or self._options.is_filtered_by_server:
             return rows < page.limit
         return end.pending == 0 or (rows < page.limit and end.pending is None)
 

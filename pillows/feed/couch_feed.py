@@ -257,14 +257,14 @@ class CouchFeed:
         with cursor.identity.repeat():
             while not cursor.stop.is_set():
                 catch_up.run(cursor)
-                if self._options.filtered:
+                if self._options.is_filtered_by_server:
                     self._clock.wait(cursor.stop, POLL_SECONDS)
                 else:
                     self._follower.run(cursor)
 
     def _fetch(self, check: IdentityCheck, changes: Sequence[Change]) -> dict[FetchKey, Change]:
         """Return changes with their documents; check the database's identity if one differs from its row."""
-        fetch = self._fetcher.read_current if self._options.filtered else self._fetcher.fill
+        fetch = self._fetcher.read_current if self._options.is_filtered_by_server else self._fetcher.fill
         found = fetch(changes)
         current = (found[fetch_key(change)] for change in changes)
         if any(one.deleted or one.revs != change.revs for one, change in zip(current, changes, strict=True)):

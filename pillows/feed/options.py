@@ -94,7 +94,7 @@ class SourceOptions(Options):
     deletes: Literal["remove", "ignore"] = "remove"
 
     @property
-    def filtered(self) -> bool:
+    def is_filtered_by_server(self) -> bool:
         """Whether the server filters the feed."""
         return bool(self._filters)
 
@@ -115,7 +115,7 @@ class SourceOptions(Options):
             raise ValueError(
                 f"`filter_arguments` has {', '.join(reserved)}, which CouchDB reads itself; rename"
             )
-        if self.filtered and (self.on_filtered, self.deletes) != ("ignore", "ignore"):
+        if self.is_filtered_by_server and (self.on_filtered, self.deletes) != ("ignore", "ignore"):
             raise ValueError(
                 "a filter in the server needs `on_filtered: ignore` and `deletes: ignore`, since CouchDB "
                 "reports neither deletes nor documents that leave the selection; or filter in pillowd"

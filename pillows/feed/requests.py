@@ -19,7 +19,7 @@ from pillows.feed.options import SourceOptions
 #: Rows between two positions.
 INTERVAL = 100
 
-#: Intended size of a page, so that a stop can wait for its end.
+#: Intended size of a page, so that a stop can wait for its end. (`source.page` limits its rows.)
 PAGE_BYTES = 8 * 2**20
 
 #: From this average size on every row gets a position, which is small beside a document.

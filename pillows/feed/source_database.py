@@ -212,7 +212,7 @@ class SourceDatabase:
                 f"CouchDB rejects the saved position: {error}",
                 remedy="`pillowd checkpoint reset KEY`, or `pillowd checkpoint set KEY SEQ`",
             )
-        if error.status == 404 and self.options.filtered:
+        if error.status == 404 and self.options.is_filtered_by_server:
             return ConfigError(str(error), remedy="check the source's filter")
         return error
 

@@ -18,7 +18,7 @@ from daemon.config_digests import pipeline_digest, source_digest
 from daemon.control.pillows import to_json
 from daemon.mirror.config import parse_mirror, prepare
 from daemon.state_dir import StateDir, open_state_dir
-from daemon.verification.history import Comparison
+from daemon.verification.comparisons import Comparison
 from pillows.dead_letters.dead_letter import DeadLetter, ErrorOptions
 from pillows.runtime.startup import outputs_digest
 from pillows.runtime.status import State, TailStatus

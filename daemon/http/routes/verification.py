@@ -8,7 +8,7 @@ from daemon.control.api import ControlApi
 from daemon.control.audit import Act
 from daemon.errors import UnavailableError
 from daemon.http.messages import Answer
-from daemon.verification.history import to_json
+from daemon.verification.comparisons import to_json
 
 
 def verify_pillow(

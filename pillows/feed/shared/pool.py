@@ -54,7 +54,7 @@ class FeedPool:
         A source with a server-side filter or `identity_token` gets a feed that is not shared.
         """
         self.drop_unused()
-        if source.filtered or source.identity_token:
+        if source.is_filtered_by_server or source.identity_token:
             return self._make_feed(
                 connection,
                 source,

@@ -232,7 +232,7 @@ def test_where_the_disk_refuses_the_damaged_store_is_refused_as_it_is(path, monk
 
 def test_a_damaged_meta_is_mended_and_counts_as_damage(path):
     (path / ".meta").write_text("{")
-    with pytest.raises(IntegrityError, match=r"\.meta: it does not say what the store is"):
+    with pytest.raises(IntegrityError, match=r"meta does not say what kind of store this is"):
         CheckpointStore(path, readonly=True)
     with CheckpointStore(path) as store:
         assert store.get(ONE) == at("1-x")

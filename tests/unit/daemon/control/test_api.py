@@ -14,7 +14,7 @@ from checkpoints import PASS_TO_BEGIN, Checkpoint, IntegrityError, Seq, TailKey
 from daemon import state_dir
 from daemon.control.api import ControlApi
 from daemon.control.audit import Actor
-from daemon.control.paging import PAGE_BYTES
+from daemon.control.paging import LIST_BYTES
 from daemon.errors import RequestError
 from daemon.http.contract import load_contract
 from daemon.http.dispatch import carry_out
@@ -245,7 +245,7 @@ def test_a_dead_letter_is_shown_with_all_that_is_known(office: Office) -> None:
         office.call("list_dead_letters", key="cases", id=["nobody"])["dead_letters"]
 
 
-def listed(office: Office, size: int = PAGE_BYTES) -> Iterator[list[dict[str, Any]]]:
+def listed(office: Office, size: int = LIST_BYTES) -> Iterator[list[dict[str, Any]]]:
     """All pages of the list, of `size` bytes at most."""
     after = ""
     while after is not None:
@@ -269,7 +269,7 @@ def test_more_dead_letters_than_fit_into_a_message_are_listed_page_by_page(offic
 def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 1000)
+    monkeypatch.setattr("daemon.control.paging.LIST_BYTES", 1000)
     office.state.dead_letters.add([letter(id) for id in "abcdefgh"])
     told = []
     for page in listed(office, 1000):
@@ -284,7 +284,7 @@ def test_a_list_goes_on_where_it_was_whatever_is_asked_and_written_meanwhile(
 
 def test_ids_of_dead_letters_are_told_page_by_page(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that a transport may hold in an older state."""
-    monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 12)
+    monkeypatch.setattr("daemon.control.paging.LIST_BYTES", 12)
     office.state.dead_letters.add([*map(letter, "edcba"), replace(letter("other"), transport="u")])
     office.state.dead_letters.add([replace(letter("f"), transport=PIPELINE)])
     assert office.letter_ids("t") == [["a", "b", "c"], ["d", "e", "f"]]
@@ -306,7 +306,7 @@ def test_dead_letters_are_made_due_by_document_or_all(office: Office) -> None:
 def test_ids_that_are_longer_than_a_url_are_told_page_by_page(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.control.paging.PAGE_BYTES", 30_000)
+    monkeypatch.setattr("daemon.control.paging.LIST_BYTES", 30_000)
     ids = sorted(f"{'k' * 9000}{number}" for number in range(20))
     office.state.dead_letters.add(list(map(letter, ids)))
     assert sorted(id for page in office.letter_ids("t") for id in page) == ids

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from checkpoints import TailKey
 from daemon.config.models import VerifyOptions
-from daemon.verification.history import Comparison, Comparisons
+from daemon.verification.comparisons import Comparison, Comparisons
 from daemon.verification.runner import VerifyRunner
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus

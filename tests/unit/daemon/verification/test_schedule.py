@@ -8,7 +8,7 @@ import pytest
 
 from checkpoints import TailKey
 from daemon.config.models import VerifyOptions
-from daemon.verification.history import Comparison
+from daemon.verification.comparisons import Comparison
 from daemon.verification.schedule import choose, find_due
 
 DAY = 86_400.0

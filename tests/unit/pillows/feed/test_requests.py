@@ -153,7 +153,7 @@ FUNCTION = {"filter_function": "app/by region", "on_filtered": "ignore", "delete
 
 def test_g5_a_filter_function_gets_its_arguments():
     options = SourceOptions(connection="c", database="db", **FUNCTION, filter_arguments={"region": "a&b=c"})
-    assert options.filtered
+    assert options.is_filtered_by_server
     assert filter_query(options) == "&filter=app%2Fby+region&region=a%26b%3Dc"
 
 

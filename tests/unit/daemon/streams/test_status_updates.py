@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.streams.status_changes import StatusChanges, find_changes
+from daemon.streams.status_updates import StatusUpdates, find_changes
 
 
 def facts(pillow: str, **more: Any) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def names(update) -> list[str]:
 
 
 def test_a_new_reader_is_told_everything_and_then_only_what_changed():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a", checkpoint_age_seconds=1.0), facts("b")], at=10)
     first = changes.since(None)
     assert (names(first), first.complete) == (["a", "b"], True)
@@ -31,7 +31,7 @@ def test_a_new_reader_is_told_everything_and_then_only_what_changed():
 
 
 def test_what_is_gone_is_told_unless_it_came_back():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a"), facts("b"), facts("c")], at=10)
     before = changes.since(None).version
     changes.note([facts("a")], at=11)
@@ -42,7 +42,7 @@ def test_what_is_gone_is_told_unless_it_came_back():
 
 
 def test_a_version_of_another_time_gets_everything():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a")], at=10)
     assert changes.since(99).complete
     assert changes.since(-1).complete
@@ -50,7 +50,7 @@ def test_a_version_of_another_time_gets_everything():
 
 
 def test_who_missed_more_removals_than_are_remembered_gets_everything():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a")], at=10)
     before = changes.since(None).version
     changes.note([facts(f"p{number}") for number in range(1_200)], at=11)
@@ -59,7 +59,7 @@ def test_who_missed_more_removals_than_are_remembered_gets_everything():
 
 
 def test_only_the_facts_that_changed_are_told_each_second():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a", pending=3, history=["x"])], at=10)
     before = changes.since(None).version
     changes.note([facts("a", pending=4, history=["x"])], at=11)
@@ -71,7 +71,7 @@ def test_only_the_facts_that_changed_are_told_each_second():
 
 
 def test_an_age_is_told_as_it_is_now():
-    changes = StatusChanges()
+    changes = StatusUpdates()
     changes.note([facts("a", checkpoint_age_seconds=1.0)], at=10)
     changes.note([facts("a", checkpoint_age_seconds=6.0)], at=15)
     assert msgspec.json.decode(changes.since(None).pillows[0])["checkpoint_age_seconds"] == 6.0

@@ -44,7 +44,7 @@ class _Known:
     delta: bytes  # what changed with that version
 
 
-class StatusChanges:
+class StatusUpdates:
     """Numbers the changes of all tails' facts, and returns those that a reader has not seen."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StatusChanges:
         self._complete_before = 0
 
     def note(self, statuses: Iterable[Facts], at: float) -> None:
-        """Compare the facts of all tails with those before.
+        """Compare the facts of all tails with those noted last.
 
         Args:
             statuses: in configured order.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import IntegrityError, TailKey
-from daemon.verification.history import Comparison, Comparisons
+from daemon.verification.comparisons import Comparison, Comparisons
 
 KEY = TailKey("cases", "couch/cases")
 
