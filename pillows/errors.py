@@ -9,11 +9,12 @@ PillowError
 └── FatalError        the pillow must stop; the operator gets the reason and the remedy
     ├── ConfigError           the configuration cannot work
     ├── SourceChangedError    the database is not the one that the checkpoint belongs to
-    │   └── RecreatedError    ... because it was deleted and recreated
+    │   ├── RecreatedError    ... because it was deleted and recreated
+    │   └── PurgesMissedError    ... or lost documents that the feed no longer names
     ├── SourceMissingError    the database does not exist
     ├── InvalidSeqError       the server does not take the saved position
     ├── AccessError           the server does not let us in
-    ├── StateLostError        state directory and target contradict each other
+    ├── StateLostError        the saved state is unreadable, or contradicts the target
     └── FencedError           another pillowd has taken over this target
 """
 

@@ -109,7 +109,9 @@ def transport(type: str) -> type[Transport]:
             f"There is no transport of type {type!r}.", remedy=suggest(type, transport_types(), "types")
         )
     if not (inspect.isclass(found) and issubclass(found, Transport)):
-        raise ConfigError(f"{_place(found)} is named as transport {type!r} but is not a Transport class.")
+        raise ConfigError(
+            f"{_place(found)} is registered as the transport {type!r}, but is not a subclass of Transport."
+        )
     if not issubclass(found.Output, OutputOptions):
         raise ConfigError(f"{_place(found)}.Output does not inherit from OutputOptions.")
     return found

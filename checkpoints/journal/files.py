@@ -126,4 +126,4 @@ def _read_kind(directory: Directory) -> tuple[str, object]:
         content = json.loads(directory.read(META))
         return content["kind"], content["format"]
     except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"it does not say what the store is: {error!r}") from error
+        raise IntegrityError(f"{META} does not say what kind of store this is: {error!r}") from error

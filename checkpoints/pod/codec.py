@@ -105,7 +105,7 @@ def value_of(line: bytes) -> Any:
 
 
 def text_of(line: bytes) -> str:
-    """Return the value in a line as JSON."""
+    """Return a line's value as JSON text, not decoded."""
     return line.partition(b"\t")[2].decode()
 
 

@@ -156,7 +156,7 @@ class StoreEngine:
     def _ensure_outside_together(self) -> None:
         # A commit needs the memory's lock for a moment: waiting for it with the lock held would never end.
         if self.memory.inside:
-            raise StoreError("the disk cannot be waited for within together()")
+            raise StoreError("cannot wait for the disk inside together(); leave the block first")
 
     def _load(self) -> None:
         scan, read = run_blocking(self._read)

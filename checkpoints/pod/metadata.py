@@ -59,7 +59,7 @@ class StoreMetadata:
         """Return the metadata in a file's content.
 
         Raises:
-            NewerFormat: the content has another format.
+            NewerFormat: the content has a format that this pillowd does not know.
             IntegrityError: the content is not valid.
         """
         try:

@@ -18,7 +18,7 @@ def exchange_tails(
     old: Mapping[TailKey, TailParts],
     new: Mapping[TailKey, TailParts],
 ) -> list[Run]:
-    """Let the supervisor run the tails of another configuration, without waiting.
+    """Switch the supervisor to the tails of another configuration; do not wait for the old runs to end.
 
     Args:
         supervisor: runs the tails of the former configuration.

@@ -1,4 +1,4 @@
-"""The last states of each tail, with time and reason: what happened while nobody looked."""
+"""The last states of each tail, with time and reason: what happened while nobody was watching."""
 
 from __future__ import annotations
 

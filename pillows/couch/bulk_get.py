@@ -228,7 +228,8 @@ def get_all_leaves(
     """Return all leaves of documents, the winner first; halve requests whose answers are too large.
 
     An error for a document raises: callers decide by the leaves whether to write, so an unknown leaf must not
-    look missing. (The feed counts such an error as not found, and then asks a quorum.)
+    look missing. The other callers of `bulk_get` decide otherwise: the feed (`feed/documents/fetcher.py`)
+    counts such an error as not found and then asks a quorum.
 
     Args:
         couch: the server.

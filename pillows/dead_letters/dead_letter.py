@@ -17,8 +17,9 @@ from pillows.user_code import MAX_ERROR_CHARACTERS, describe_error
 PIPELINE = "-"
 
 #: Wait before the first retry; it doubles with each retry.
-FIRST_PAUSE_SECONDS = 60.0
-LONGEST_PAUSE_SECONDS = 3600.0
+FIRST_RETRY_SECONDS = 60.0
+#: Longest wait. `DeadLetters.claim_due` depends on it: a later time counts as an error of the clock.
+LONGEST_RETRY_SECONDS = 3600.0
 
 
 class ErrorOptions(Options):
@@ -109,4 +110,4 @@ def make_dead_letter(
 
 def retry_delay_seconds(tries: int) -> float:
     """Return the wait after `tries` attempts: 60 s, doubling up to an hour, without jitter."""
-    return bound_seconds(tries, initial_seconds=FIRST_PAUSE_SECONDS, max_seconds=LONGEST_PAUSE_SECONDS)
+    return bound_seconds(tries, initial_seconds=FIRST_RETRY_SECONDS, max_seconds=LONGEST_RETRY_SECONDS)

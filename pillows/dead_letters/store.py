@@ -24,7 +24,7 @@ import gevent
 from checkpoints import TailKey, Tracker
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.dead_letter import (
-    LONGEST_PAUSE_SECONDS,
+    LONGEST_RETRY_SECONDS,
     PIPELINE,
     DeadLetter,
     ErrorOptions,
@@ -126,7 +126,7 @@ class DeadLetters:
         known = self._known[tail]
         now = self._clock.wall()
         # No wait is longer, so a later time was set by a clock that ran ahead.
-        ahead = now + LONGEST_PAUSE_SECONDS
+        ahead = now + LONGEST_RETRY_SECONDS
         due = list(islice((each for each, at in known.due.items() if at <= now or ahead < at < inf), at_most))
         for dead_letter in due:
             known.handed_out[dead_letter] = known.due[dead_letter]

@@ -64,7 +64,7 @@ class BatchDelivery:
         dead_letters: stores documents that can never be written.
         source: re-checks refused documents.
         retrier: retries reads of the source; has the tail, its observer and its clock.
-        lock: held during changes of the state that batches in flight share.
+        lock: held while changing state that batches in flight share.
         trust_equal: whether a document that a target holds in the same version counts as a replay. If False,
             it is written again, unless another target holds a newer version.
     """

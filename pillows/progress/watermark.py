@@ -65,10 +65,10 @@ class WatermarkMove:
 
 
 class Watermark:
-    """Follows the ranges of one tail.
+    """Tracks the ranges of one tail.
 
     Attributes:
-        changes: number of changes that are not passed yet.
+        changes: number of changes that the watermark has not passed yet.
     """
 
     def __init__(self) -> None:

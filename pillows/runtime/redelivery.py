@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from checkpoints import StoreWriteError, TailKey
-from pillows.dead_letters.dead_letter import LONGEST_PAUSE_SECONDS, DeadLetter
+from pillows.dead_letters.dead_letter import LONGEST_RETRY_SECONDS, DeadLetter
 from pillows.dead_letters.store import DeadLetters
 from pillows.delivery.items import Item, Outcome
 from pillows.delivery.stale_writes import confirm_regressed
@@ -94,7 +94,7 @@ class Redelivery:
             self._group = max(1, len(dead_letters) // 2)
             return 0
         except PermanentError:  # they are too large to be held together
-            self._dead_letters.postpone(dead_letters, 0.0 if self._group > 1 else LONGEST_PAUSE_SECONDS)
+            self._dead_letters.postpone(dead_letters, 0.0 if self._group > 1 else LONGEST_RETRY_SECONDS)
             self._group = max(1, self._group // 2)
             return len(dead_letters)
         self._group = min(GROUP_DOCUMENTS, 2 * self._group)

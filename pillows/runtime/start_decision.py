@@ -2,6 +2,8 @@
 
 If the facts contradict each other, the tail is refused with the reason and the remedies: a silent start from
 the beginning or from now could lose or duplicate rows, and nobody might notice for months.
+
+Other modules refuse later, when they learn more: CONTRIBUTING.md, "How to add a reason to stop".
 """
 
 from __future__ import annotations

@@ -90,9 +90,8 @@ class TailStartup:
             return self._services.store.get(key)
         except IntegrityError as error:
             raise StateLostError(
-                f"The checkpoint of {key} can't be read: {error}",
-                remedy="put back a good copy of the state directory, or "
-                f"`pillowd checkpoint reset {key.pillow}`",
+                f"There is no checkpoint to start from: {error}",
+                remedy="if you have a good copy of the state directory, put it back instead",
             ) from error
 
     def _collect_facts(

@@ -124,8 +124,8 @@ class Transport(ABC):
     Args:
         name: the transport's name within its pillow; the connection's name unless configured.
         key: the pillow and source of the rows.
-        connection: validated settings of the server, of the class's `Connection`.
-        outputs: output name -> validated settings, of the class's `Output`.
+        connection: the server's validated settings, an instance of `Connection`.
+        outputs: output name -> its validated settings, an instance of `Output`.
     """
 
     #: The type in digests, which must never change; the class's name unless given.

@@ -38,9 +38,9 @@ class Target:
     """One output of one transport.
 
     Attributes:
-        transport: compares the rows with its own.
+        transport: compares rows with those that it holds.
         output: the output's name.
-        bit: which bit of a document's `outputs` is this one's.
+        bit: this output's bit in a document's `outputs`.
     """
 
     transport: KeyedTransport
@@ -49,7 +49,7 @@ class Target:
 
     @property
     def name(self) -> str:
-        """As the operator sees it."""
+        """The name shown to the operator."""
         return f"{self.transport.name}/{self.output}"
 
 

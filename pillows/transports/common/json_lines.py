@@ -3,8 +3,9 @@ r"""The lines that append-only targets write: one JSON object per row, ended by 
     {"output":"cases","_id":"a","_rev":"3-x","_version":1099511627779,"doc":{"name":"Ada"}}
     {"output":"cases","_id":"b","_rev":"2-y","_version":1099511627778,"_deleted":true}
 
-`_version` is the write version (`epoch << 40 | version`): of all lines of one output and id the highest
-counts; the others are older states or repetitions after a failure. A document with several rows has a
+`_version` is the write version (`epoch << 40 | version`): of all lines with the same output and
+id, the one with the highest version counts; the others are older states or repetitions after a failure.
+A document with several rows has a
 line for each, numbered: `"_row":0,"_rows":2`. A line with `_deleted` says that the document has no
 row in that output: it lost them, or never had any.
 """

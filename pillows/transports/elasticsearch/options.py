@@ -28,7 +28,7 @@ class ElasticsearchAuth(Options):
         if (self.username is None) != (self.password is None):
             raise ValueError("has only one of username and password; give both")
         if (self.api_key is None) == (self.username is None):
-            raise ValueError("is incomplete; give either api_key, or username and password")
+            raise ValueError("needs exactly one of these: api_key, or username and password")
         return self
 
 

@@ -6,7 +6,7 @@ to the call whose turn it is (that is why `check_same_thread` is off). A greenle
 waits interrupts SQLite, and the transaction rolls back in the thread before the next turn.
 
 The journal is WAL, so readers never block the writer, with `synchronous=FULL`: an acknowledged commit
-is on the disk (with WAL's usual NORMAL, a power loss may take back the last ones; SQLite docs, "PRAGMA
+is on the disk (with WAL's usual NORMAL, a power failure may undo the last commits; SQLite docs, "PRAGMA
 synchronous").
 """
 

@@ -56,9 +56,10 @@ class WebhookTransport(AppendOnlyTransport):
         Raises:
             ConfigError: a certificate file does not exist.
         """
-        for path in (self.connection.ca_bundle, self.connection.client_cert):
+        for key in ("ca_bundle", "client_cert"):
+            path = getattr(self.connection, key)
             if path is not None and not path.is_file():
-                raise ConfigError(f"There is no file {path}.", remedy="check the connection's certificates")
+                raise ConfigError(f"There is no file {path}.", remedy=f"correct `{key}` of the connection")
         return super().open()
 
     def write(self, batch: Batch) -> WriteResult:
