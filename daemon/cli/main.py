@@ -105,9 +105,24 @@ class Commands(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
+def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        from daemon.commit import describe_version  # noqa: PLC0415  no other command needs it
+
+        echo(describe_version())
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Print a traceback for every error.")
-@click.version_option(package_name="pillowd")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and the commit, and exit.",
+)
 def pillowd(debug: bool) -> None:
     """Keep Elasticsearch, OpenSearch, PostgreSQL, SQLite, files, webhooks and CouchDB in sync with CouchDB.
 
