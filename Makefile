@@ -81,11 +81,16 @@ man: $(VENV)/.runtime ## Write the man page into build/
 install: ## Install as a service under PREFIX (/opt/pillowd), for packages under DESTDIR
 	PYTHON="$(PYTHON)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" etc/install.sh
 
+COMPILE := $(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q
+
+image: $(VENV)/.dev ## Build the container image, which names its version and commit
+	docker build --build-arg VERSION=$$($(BIN)/versioningit) --build-arg COMMIT=$$(git rev-parse HEAD) -t pillowd .
+
 lock: $(VENV)/.dev ## Update the lock files from pyproject.toml
-	$(PIP) uv
-	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --extra opensearch -o requirements-opensearch.lock
-	$(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q pyproject.toml --group dev -o requirements-dev.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra opensearch -o requirements-opensearch.lock
+	$(COMPILE) --group build -o requirements-build.lock
+	$(COMPILE) pyproject.toml --group dev -o requirements-dev.lock
 
 $(VENV)/.runtime: requirements.lock pyproject.toml
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
@@ -101,4 +106,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock
+.PHONY: help image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock

@@ -60,6 +60,32 @@ def test_it_has_two_stages_and_the_last_one_builds_nothing():
     assert [rest for word, rest in instructions()[froms[1] :] if word == "RUN" and "pip" in rest] == []
 
 
+def test_its_images_are_pinned_by_one_digest():
+    images = {rest.split()[0] for rest in values("FROM")}
+
+    assert len(images) == 1
+    assert re.fullmatch(r"python:3\.13-slim@sha256:[0-9a-f]{64}", images.pop())
+
+
+def test_packages_come_from_the_lock_files_alone():
+    installs = [
+        line for rest in values("RUN") for line in rest.split("&&") if re.search(r"pip (install|wheel)", line)
+    ]
+
+    assert len(installs) == 4
+    assert all("--require-hashes -r " in line or "--no-deps " in line for line in installs), installs
+    assert [line for line in installs if "pip wheel" in line and "--no-build-isolation" not in line] == []
+
+
+def test_the_builder_says_which_version_and_commit_it_is():
+    given = {rest.partition("=")[0] for rest in values("ARG")}
+    (line,) = re.findall(r"(?m)^\tdocker build (.*)$", (ROOT / "Makefile").read_text())
+
+    assert set(re.findall(r"--build-arg ([A-Z]+)=", line)) == {"VERSION", "COMMIT"} <= given
+    (edited,) = re.findall(r's/\^(BUILT_FROM = )\\"\\"\$/', DOCKERFILE)
+    assert f'\n{edited}""\n' in (ROOT / "daemon" / "commit.py").read_text()
+
+
 def test_everything_that_is_copied_is_there_and_not_ignored():
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = [rest.split()[:-1] for rest in values("COPY") if not rest.startswith("--from")]
@@ -193,7 +219,7 @@ def test_its_configuration_is_valid_and_names_the_services(file, compose):
 
 
 def test_the_image_for_opensearch_has_its_client(compose):
-    (wanted,) = values("ARG")
+    (wanted,) = [each for each in values("ARG") if each.startswith("REQUIREMENTS=")]
     name = compose["services"]["pillowd"]["build"]
     name = wanted.partition("=")[2] if name == "." else name["args"]["REQUIREMENTS"]
 
