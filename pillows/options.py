@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     PlainSerializer,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     WithJsonSchema,
@@ -50,12 +52,38 @@ class Options(BaseModel):
     NEW_IN_DIGESTS: ClassVar[frozenset[str]] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """A build of a pillow's outputs: a rebuild fills the next one beside the live one.
+
+    Attributes:
+        number: counts the builds of a pillow, from 1.
+        live: whether readers see it: only the live build has the configured names.
+    """
+
+    number: int = 1
+    live: bool = True
+
+
 class OutputOptions(Options):
     """Base class of a transport's `Output`: the settings of one index, table or file."""
+
+    _build: Build = PrivateAttr(default=Build())
 
     #: The settings that name the output's address within its connection, the widest first. A setting
     #: that is empty is taken from the connection's setting of that name, else from the output's name.
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def build(self) -> Build:
+        """The build of the pillow that these settings are used for; no setting of its own."""
+        return self._build
+
+    def of_build(self, build: Build) -> Self:
+        """Return the same settings for another build."""
+        copy = self.model_copy()
+        copy._build = build  # noqa: SLF001 - an own copy of this class
+        return copy
 
     @property
     def is_per_source(self) -> bool:

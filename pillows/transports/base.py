@@ -33,8 +33,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from checkpoints import Checkpoint, TailKey
+from pillows.errors import ConfigError
 from pillows.models import Batch, DocumentRows, WriteResult, epoch_of, newest
 from pillows.options import Options, OutputOptions
+from pillows.transports.common.builds import BuildSwitch
 from pillows.transports.common.mirroring import MirrorSupport
 
 
@@ -226,6 +228,18 @@ class Transport(ABC):
     def close(self) -> None:
         """Close every connection. May be called twice, and without `open`."""
 
+    def make_switch(self) -> BuildSwitch:
+        """Return what lets two builds of the outputs change places. It connects for itself.
+
+        Raises:
+            ConfigError: the target has nothing like that.
+        """
+        raise ConfigError(
+            f"{self.name} ({self.TYPE or type(self).__name__}) can't be switched to another build: "
+            "its outputs can't change names in one step.",
+            remedy="move it into a pillow of its own, or `pillowd checkpoint reset KEY` rewrites it in place",
+        )
+
     def outputs_digest(self) -> str:
         """Return a digest of the settings that written rows depend on; see `output_kinds`."""
         return hash_json(sorted(self.output_kinds()))
@@ -325,6 +339,14 @@ class AppendOnlyTransport(Transport):
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
+
+    def make_switch(self) -> BuildSwitch:
+        """Refuse: a second build would send everything again; see `Transport.make_switch`."""
+        raise ConfigError(
+            f"{self.name} ({self.TYPE or type(self).__name__}) can't be switched to another build: it only "
+            "ever receives more, and would receive every document again.",
+            remedy="move it into a pillow of its own",
+        )
 
 
 def hash_json(value: object) -> str:

@@ -13,6 +13,7 @@ transport. What a target cannot do by its nature it says in the attributes of it
 
 from __future__ import annotations
 
+from tests.conformance.builds import BuildConformance
 from tests.conformance.contents import ContentConformance
 from tests.conformance.failures import FailureConformance
 from tests.conformance.guards import GuardConformance
@@ -28,6 +29,7 @@ class TransportConformance(
     OddDocumentConformance,
     ContentConformance,
     TargetStateConformance,
+    BuildConformance,
 ):
     """Inherit this, and give a fixture `target`."""
 

@@ -39,6 +39,8 @@ class Target(ABC):
     bad_row: ClassVar[Row] = {"n": "not a number"}
     #: Tells under which epoch other pillows wrote; otherwise they are refused, or there is no epoch.
     tells_others: bool = False
+    #: Two builds of an output may stand side by side, and change places.
+    has_builds: bool = True
     #: Names of faults under which the target does nothing, but will later (`busy`).
     busy_faults: Sequence[str] = ()
     #: Names of places where the connection can be cut (`cut`), such as "before" and "after".

@@ -172,6 +172,11 @@ class TableOutput(OutputOptions):
     deleted_column: Annotated[str, AfterValidator(_check_free_name)] = Field("_deleted_at", max_length=63)
 
     @property
+    def table_name(self) -> str:
+        """The name of the table of the build: the configured one only if it is live."""
+        return self.table if self.build.live else f"{self.table}__{self.build.number}"
+
+    @property
     def mark(self) -> str:
         """The column that marks rows of deleted documents; empty if such rows are removed."""
         return self.deleted_column if self.deletes == "mark" else ""

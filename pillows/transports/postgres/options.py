@@ -94,7 +94,7 @@ class PostgresOutput(TableOutput):
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the table in its database, for each host in the dsn; see `OutputOptions.addresses`."""
-        table = (self.schema_ or connection.schema_, self.table)
+        table = (self.schema_ or connection.schema_, self.table_name)
         return frozenset((*database, *table) for database in _list_databases(connection))
 
     @model_validator(mode="after")

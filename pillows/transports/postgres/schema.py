@@ -10,7 +10,7 @@ from psycopg import sql
 
 from pillows.errors import ConfigError
 from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, get_redacted_message
-from pillows.transports.postgres.statements import Name, Table, join_commas
+from pillows.transports.postgres.statements import Name, Table, join_commas, literal
 from pillows.transports.postgres.value_patterns import make_value_pattern
 
 #: Advisory lock for starts that create the same tables ("pillowd" as a number).
@@ -26,6 +26,11 @@ _OWN = {
         'create table {} (output text collate "C" not null, _id text collate "C" not null,'
         " version bigint not null, deleted_at timestamptz, primary key (output, _id))"
     ),
+    # `guard` names the output in `pillowd_document`: it goes with the table when that changes its name.
+    "pillowd_build": sql.SQL(
+        'create table {} (output text collate "C" primary key, build integer not null,'
+        ' guard text collate "C" not null)'
+    ),
     "pillowd_document_deleted": sql.SQL(
         "create index pillowd_document_deleted on {document} (output, deleted_at)"
         " where deleted_at is not null"
@@ -36,7 +41,7 @@ _OWN = {
 # ("bpchar", where a NULL modifier gives "character", which means character(1)).
 _COLUMNS = """
     select attname, format_type(atttypid, atttypmod), format_type(atttypid, -1),
-        attnotnull and not (atthasdef or attidentity <> '')
+        attnotnull and not (atthasdef or attidentity <> ''), atthasdef or attidentity <> ''
     from pg_attribute where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped
 """
 
@@ -49,11 +54,13 @@ class ColumnInfo:
         type: its full type, as the server spells it.
         base: its type without length or precision.
         required: it is not null and has no default, so every insert needs a value.
+        fills_itself: it has a default, or is generated.
     """
 
     type: str
     base: str
     required: bool
+    fills_itself: bool
 
 
 def create_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -> None:
@@ -95,6 +102,8 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
     ]
     for table in tables:
         statements += _list_missing_of(cursor, table)
+        if not table.build.live and not _exists(cursor, Name(table.schema, table.name)):
+            statements.append(_register(Name(schema, "pillowd_build"), table))
     return statements
 
 
@@ -142,7 +151,7 @@ def _list_missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]
     table.casts = {name: wanted[name].base for name in table.types}
     table.value_pattern = make_value_pattern({name: wanted[name].type for name in table.types})
     if not _exists(cursor, path):
-        return [_make_creation(table)]
+        return [_make_creation(table)] if table.build.live else _copy_definition(cursor, table, wanted)
     found = _get_columns(cursor, path)
     statements = []
     for name, column in wanted.items():
@@ -158,6 +167,44 @@ def _list_missing_of(cursor: psycopg.Cursor, table: Table) -> list[sql.Composed]
             )
     _check_required(table, found, wanted)
     return statements
+
+
+def _copy_definition(
+    cursor: psycopg.Cursor, table: Table, wanted: Mapping[str, ColumnInfo]
+) -> list[sql.Composed]:
+    """Return the statements that create the table of another build like the live one, still empty.
+
+    So it has the indexes, checks, defaults and comments that somebody gave the live one, as far as it has
+    their columns.
+    """
+    path, live = Name(table.schema, table.name), Name(table.schema, table.live_name)
+    found = _get_columns(cursor, live)
+    if any(name not in found or found[name].type != wanted[name].type for name in table.kept):
+        return [_make_creation(table)]  # there is none, or of another kind
+    changes = [
+        sql.SQL("drop column {}").format(Name(name))
+        for name, column in found.items()
+        if name not in wanted and not column.fills_itself
+    ]
+    for name, column in wanted.items():
+        if name not in found:
+            changes.append(sql.SQL("add column {}").format(_define_column(table, name)))
+        elif found[name].type != column.type:
+            type = sql.SQL(column.type)
+            changes.append(sql.SQL("alter column {0} type {1} using null::{1}").format(Name(name), type))
+    statements = [sql.SQL("create table {} (like {} including all)").format(path, live)]
+    if changes:
+        statements.append(sql.SQL("alter table {} {}").format(path, join_commas(changes)))
+    return statements
+
+
+def _register(builds: Name, table: Table) -> sql.Composed:
+    """Return the statement that gives the table of another build a guard that no table ever had."""
+    return sql.SQL(
+        "insert into {builds} values ({path}, {number},"
+        " {path} || ' ' || substr(md5(random()::text || clock_timestamp()::text), 1, 8))"
+        " on conflict (output) do update set build = excluded.build, guard = excluded.guard"
+    ).format(builds=builds, path=literal(table.path), number=sql.Literal(table.build.number))
 
 
 def _make_creation(table: Table) -> sql.Composed:
@@ -217,8 +264,8 @@ def _check_required(table: Table, found: Mapping[str, ColumnInfo], wanted: Mappi
 def _get_columns(cursor: psycopg.Cursor, path: sql.Identifier) -> Mapping[str, ColumnInfo]:
     cursor.execute(_COLUMNS, (to_text(path),))
     return {
-        name: ColumnInfo(type=type, base=base, required=required)
-        for name, type, base, required in cursor.fetchall()
+        name: ColumnInfo(type=type, base=base, required=required, fills_itself=fills_itself)
+        for name, type, base, required, fills_itself in cursor.fetchall()
     }
 
 

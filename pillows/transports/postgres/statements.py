@@ -56,6 +56,9 @@ class Table:
 
     Attributes:
         path: `schema.table`.
+        configured_path: the same as it is configured, which another build keeps.
+        live_name: the configured name.
+        build: the build that the table belongs to.
         shared: other sources write to the table too, so `_source` is part of its key.
         columns: picked out of a row; if there are none the whole row goes into `doc`.
         many: any number of rows per document.
@@ -69,8 +72,11 @@ class Table:
     def __init__(self, number: int, output: str, options: PostgresOutput, schema: str, source: str) -> None:
         self.output = output
         self.schema = options.schema_ or schema
-        self.name = options.table
+        self.name = options.table_name
         self.path = f"{self.schema}.{self.name}"
+        self.live_name = options.table
+        self.configured_path = f"{self.schema}.{self.live_name}"
+        self.build = options.build
         self.many = options.many
         self.mark = options.mark
         self.shared = options.shared
@@ -85,8 +91,7 @@ class Table:
             "stage": Name("pg_temp", self.stage),
             "document": Name(schema, "pillowd_document"),
             "columns": join_commas([Name(name) for name in self.types]),
-            # What names the table in `pillowd_document`.
-            "path": literal(f"{self.path} {source}" if self.shared else self.path),
+            "path": self._make_guard(Name(schema, "pillowd_build"), source),
             # A shared table is only ever looked at through its `_source`.
             "mine": sql.SQL("_source = {} and").format(literal(source)) if self.shared else sql.SQL(""),
             "key": sql.SQL("_source, _id" if self.shared else "_id"),
@@ -94,6 +99,15 @@ class Table:
             "mark": Name(self.mark),
             "unmarked": sql.SQL("and {} is null").format(Name(self.mark)) if self.mark else sql.SQL(""),
         }
+
+    def _make_guard(self, builds: Name, source: str) -> sql.Composable:
+        """Return what names the table in `pillowd_document`; see `PostgresSwitch`."""
+        if self.shared:  # it is never switched
+            return literal(f"{self.path} {source}")
+        # Looked up by each statement, once: another connection may switch the table at any time.
+        return sql.SQL(
+            "(select coalesce(max(b.guard), {path}) from {builds} b where b.output = {path})"
+        ).format(path=literal(self.path), builds=builds)
 
     @property
     def types(self) -> Mapping[str, str]:

@@ -39,6 +39,7 @@ from pillows.transports.postgres.schema import (
     to_text,
 )
 from pillows.transports.postgres.statements import Table, fetch_value, select_storable
+from pillows.transports.postgres.switch import PostgresSwitch
 from pillows.transports.postgres.writer import PostgresBatchWriter, encode_batch
 
 #: Documents per transaction of a sweep, which takes some tenths of a second.
@@ -232,10 +233,14 @@ class PostgresTransport(KeyedTransport):
         """Close the connection and cancel its query."""
         self._server.close()
 
+    def make_switch(self) -> PostgresSwitch:
+        """Return what lets two builds change places; see `Transport.make_switch`."""
+        return PostgresSwitch(self.key, self.connection, self._make_tables())
+
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return the tables and their kinds; columns can be added, and are checked."""
         return (
-            (table.output, table.path, table.many, table.shared, bool(table.columns), *table.marks)
+            (table.output, table.configured_path, table.many, table.shared, bool(table.columns), *table.marks)
             for table in self._tables
         )
 

@@ -69,4 +69,4 @@ class SqliteOutput(TableOutput):
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the table in its file; SQLite ignores the case of names."""
-        return frozenset({("sqlite", to_file_address(connection.path), self.table.lower())})
+        return frozenset({("sqlite", to_file_address(connection.path), self.table_name.lower())})

@@ -10,9 +10,12 @@ where an ordinary table would store `'abc'` in an integer column.
 
 from __future__ import annotations
 
+import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pillows import strict_json
@@ -29,7 +32,8 @@ TYPES = {
     "any": "ANY",
 }
 
-#: pillowd's own tables. `fence` is random per start: a write under another's fence fails.
+#: pillowd's own tables. `fence` is random per start: a write under another's fence fails. `guard` names the
+#: output in `pillowd_document`: it goes with the table when that changes its name; see `SqliteSwitch`.
 OWN_TABLES = """
 CREATE TABLE IF NOT EXISTS pillowd_document (
     output TEXT NOT NULL,
@@ -47,6 +51,11 @@ CREATE TABLE IF NOT EXISTS pillowd_checkpoint (
     seq TEXT NOT NULL,
     checkpoint TEXT NOT NULL,
     PRIMARY KEY (pillow, source)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pillowd_build (
+    output TEXT PRIMARY KEY,
+    build INTEGER NOT NULL,
+    guard TEXT NOT NULL
 ) WITHOUT ROWID
 """
 
@@ -55,6 +64,10 @@ _NOW = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"
 
 _SINGLE = {"_id": "TEXT", "_rev": "TEXT", "_version": "INTEGER"}
 _MANY = {"_id": "TEXT", "_row": "INTEGER"}
+
+# An index's definition, up to its columns. SQLite keeps the text as it was given.
+_NAME = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|`[^`]*`|\[[^\]]*\]|[\w$]+)"""
+_INDEX = re.compile(rf"^CREATE\s+(?:UNIQUE\s+)?INDEX\s+{_NAME}\s+ON\s+{_NAME}\s*", re.IGNORECASE)
 
 # SQLite allowed 999 parameters per statement before 3.32. 500 ids cost no more per id than 5,000.
 _IDS_PER_QUERY = 500
@@ -78,7 +91,10 @@ class Table:
     def __init__(self, output: TableOutput) -> None:
         if output.table.lower().startswith(("sqlite_", "pillowd_")):
             raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are reserved.")
-        self.name = output.table
+        self.name = output.table_name
+        self.live_name = output.table
+        self.build = output.build
+        self._guard = ""
         self.many = output.many
         self.columns = output.parsed
         own = _MANY if self.many else _SINGLE
@@ -117,10 +133,13 @@ class Table:
         Raises:
             ConfigError: something else has its name, or a column has another type.
         """
+        self._guard = ""
         by_name = "SELECT type FROM sqlite_master WHERE name = ? COLLATE NOCASE"
         kind = db.execute(by_name, (self.name,)).fetchone()
         if kind is None:
             db.execute(self._definition())
+            if not self.build.live:
+                self._register(db)
             return
         columns = db.execute(f"PRAGMA table_info({quote_name(self.name)})").fetchall()
         found = {column[1].lower(): column[2].upper() for column in columns}
@@ -128,6 +147,15 @@ class Table:
         for name, type in self._wanted.items():
             if name.lower() not in found:
                 db.execute(f"ALTER TABLE {quote_name(self.name)} ADD COLUMN {quote_name(name)} {type}")
+
+    def guard(self, db: sqlite3.Connection) -> str:
+        """Return what names the table in `pillowd_document`."""
+        if not self._guard:
+            known = "SELECT 1 FROM sqlite_master WHERE name = 'pillowd_build'"  # an older pillowd has none
+            query = "SELECT guard FROM pillowd_build WHERE output = ?"
+            found = db.execute(query, (self.name,)).fetchone() if db.execute(known).fetchone() else None
+            self._guard = found[0] if found else self.name
+        return self._guard
 
     def exists(self, db: sqlite3.Connection) -> bool:
         """Return whether a table or view has its name."""
@@ -142,7 +170,7 @@ class Table:
         """Return the greatest write version of all documents, with and without rows; None if none."""
         kept = "SELECT MAX(version) AS v FROM pillowd_document WHERE output = ?"
         own = "" if self.many else f" UNION ALL SELECT MAX(_version) FROM {quote_name(self.name)}"  # noqa: S608
-        found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.name,)).fetchone()[0]  # noqa: S608
+        found: int | None = db.execute(f"SELECT MAX(v) FROM ({kept}{own})", (self.guard(db),)).fetchone()[0]  # noqa: S608
         return found
 
     def get_versions(self, db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, StoredVersion]:
@@ -151,7 +179,7 @@ class Table:
         for some in _split(ids):
             marks = f"({', '.join('?' * len(some))})"
             kept = "SELECT _id, version FROM pillowd_document WHERE output = ? AND _id IN "
-            for id, version in db.execute(kept + marks, (self.name, *some)):
+            for id, version in db.execute(kept + marks, (self.guard(db), *some)):
                 found[id] = StoredVersion(version, has_record=True, has_rows=self.many)
             if not self.many:
                 for id, version in db.execute(self._select_versions + marks, some):
@@ -174,7 +202,7 @@ class Table:
             "SELECT t._id, NULL, d.version"  # noqa: S608 - names are quoted
             f" FROM (SELECT DISTINCT _id FROM {table} WHERE {which}) t LEFT JOIN pillowd_document d"
             " ON d.output = ? AND d._id = t._id ORDER BY t._id",
-            (*values, self.name),
+            (*values, self.guard(db)),
         ).fetchall()
 
     def read_rows(
@@ -189,7 +217,9 @@ class Table:
         for some in _split(ids):
             marks = ", ".join("?" * len(some))
             query = f"SELECT t._id, {version}, {names} FROM {table} t{joined} WHERE t._id IN ({marks}){order}"  # noqa: S608
-            for id, held, *values in db.execute(query, ((self.name,) if self.many else ()) + tuple(some)):
+            for id, held, *values in db.execute(
+                query, ((self.guard(db),) if self.many else ()) + tuple(some)
+            ):
                 found.setdefault(id, (held, []))[1].append(tuple(values))
         return found
 
@@ -234,10 +264,12 @@ class Table:
             if rows or known or not first_pass:
                 db.execute(
                     "REPLACE INTO pillowd_document VALUES (?, ?, ?, ?)",
-                    (self.name, document.id, write_version, None if rows else int(time.time())),
+                    (self.guard(db), document.id, write_version, None if rows else int(time.time())),
                 )
         elif known and known.has_record:
-            db.execute("DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.name, document.id))
+            db.execute(
+                "DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.guard(db), document.id)
+            )
 
     def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
         """Remove (or mark) rows and records with a write version below `floor`, except of `kept` documents.
@@ -251,17 +283,29 @@ class Table:
         sweep = marking if self.mark else f"DELETE FROM {table}"  # noqa: S608
         if self.many:
             old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
-            swept = db.execute(f"{sweep} WHERE _id IN ({old}){self._unmarked}", (self.name, floor))
+            swept = db.execute(f"{sweep} WHERE _id IN ({old}){self._unmarked}", (self.guard(db), floor))
         else:
             old = "_version < ? AND NOT pillowd_kept(_id)"
             swept = db.execute(f"{sweep} WHERE {old}{self._unmarked}", (floor,))
-        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.name, floor))  # noqa: S608
+        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.guard(db), floor))  # noqa: S608
         return swept.rowcount
 
     def forget(self, db: sqlite3.Connection, before: float) -> None:
         """Remove records of documents that were deleted before that wall-clock second."""
         forget = "DELETE FROM pillowd_document WHERE output = ? AND deleted_at < ?"
-        db.execute(forget, (self.name, int(before)))
+        db.execute(forget, (self.guard(db), int(before)))
+
+    def _register(self, db: sqlite3.Connection) -> None:
+        """Give the new table of another build a guard that no table ever had, and the live one's indexes."""
+        guard = f"{self.name} {secrets.token_hex(4)}"
+        db.execute("REPLACE INTO pillowd_build VALUES (?, ?, ?)", (self.name, self.build.number, guard))
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql NOT NULL AND tbl_name = ?"
+        for name, text in db.execute(f"{query} COLLATE NOCASE", (self.live_name,)).fetchall():
+            wanted = _INDEX.sub("", text, count=1)
+            unique = "UNIQUE " if text.upper().startswith("CREATE UNIQUE") else ""
+            new = quote_name(f"{name}__{self.build.number}")
+            with suppress(sqlite3.OperationalError):  # it is of a column that this build has not
+                db.execute(f"CREATE {unique}INDEX {new} ON {quote_name(self.name)} {wanted}")
 
     def _values(self, row: Row) -> tuple[Any, ...]:
         return pick(row, self.columns) if self.columns else (strict_json.encode(row).decode(),)

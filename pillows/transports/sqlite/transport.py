@@ -28,6 +28,7 @@ from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.mirror import SqliteMirror
 from pillows.transports.sqlite.options import SqliteConnection, SqliteOutput
 from pillows.transports.sqlite.statements import OWN_TABLES, Table
+from pillows.transports.sqlite.switch import SqliteSwitch
 from pillows.transports.sqlite.writer import SqliteBatchWriter
 
 #: Documents per page of a table.
@@ -135,10 +136,14 @@ class SqliteTransport(KeyedTransport):
         """Close the file once a cancelled call has ended."""
         self._worker.run(self._worker.close)
 
+    def make_switch(self) -> SqliteSwitch:
+        """Return what lets two builds change places; see `Transport.make_switch`."""
+        return SqliteSwitch(self.key, self.connection, list(self._tables.values()))
+
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return the tables and their kinds; columns can be added, and are checked."""
         return (
-            (output, table.name, table.many, bool(table.columns), *([table.mark] if table.mark else []))
+            (output, table.live_name, table.many, bool(table.columns), *([table.mark] if table.mark else []))
             for output, table in self._tables.items()
         )
 
@@ -207,8 +212,10 @@ class SqliteTransport(KeyedTransport):
     def _find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
         with self._worker.read() as db, closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
             self._create_own(scratch)
-            self._tables[output].create(scratch)
-            return find_altered(db, scratch, output, self._tables[output], documents)
+            table = self._tables[output]
+            table.create(scratch)
+            table.guard(db)  # is the one that counts, in both
+            return find_altered(db, scratch, output, table, documents)
 
 
 def _make_tables(outputs: Mapping[str, TableOutput]) -> dict[str, Table]:

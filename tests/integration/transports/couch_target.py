@@ -29,6 +29,7 @@ class CouchTarget(Target):
     """Databases of one test on a server; `lines` has no place there."""
 
     has_many = False
+    has_builds = False
     tells_others = True
     bad_row = {"text": "x" * 8_100_000}  # noqa: RUF012  # above [couchdb] max_document_size
     busy_faults = ("away",)

@@ -87,8 +87,12 @@ class SearchOutput(OutputOptions):
     many: bool = False
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
-        """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`."""
-        return frozenset((connection.type, to_server_address(host), self.index) for host in connection.hosts)
+        """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`.
+
+        The index of another build is a place of its own.
+        """
+        place = self.index if self.build.live else f"{self.index}~{self.build.number}"
+        return frozenset((connection.type, to_server_address(host), place) for host in connection.hosts)
 
     @field_validator("index")
     @classmethod

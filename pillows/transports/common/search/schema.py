@@ -1,9 +1,9 @@
 """The index behind an alias: its name, its creation, who owns it, and when the alias moves to it.
 
-The index's name is the alias, a digest of mapping and settings, and a build number: a changed mapping
-is another index beside the old one, and so is a rebuild with the same mapping (the highest build that
-exists is used; nothing raises it yet). Searches go to the alias, which moves to the new index when a
-pass has filled it.
+The index's name is the alias, a digest of mapping and settings, and the number of the build: a changed
+mapping is another index beside the old one, and so is a rebuild with the same mapping. Searches go to the
+alias, which moves to the new index when a pass has filled it; to that of another build only by an exchange
+(`common.search.switch`).
 
 Writes go to a second alias that only this index has, with `require_alias`: if somebody deletes the
 index, the alias is gone with it and writes fail. A write to the index's name would make the server
@@ -16,13 +16,14 @@ acknowledged.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
+from pillows.transports.common.builds import find_live_key
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import get_cause, translate_errors
 from pillows.transports.common.search.misfits import UNINDEXED, UNINDEXED_MAPPING
@@ -69,27 +70,34 @@ class OwnedIndex:
         predecessors: Collection[TailKey] = (),
     ) -> None:
         self._client = client
-        self._key = key
-        self._owners = {(tail.pillow, tail.source) for tail in (key, *predecessors)}
+        self._key = find_live_key(key)  # all builds belong to the pillow
+        self._owners = {(tail.pillow, tail.source) for tail in (self._key, *predecessors)}
         self.output = output
         self.spec = make_spec(output)
 
     def locate(self) -> None:
-        """Use the highest build that exists.
+        """Use the build that the alias points to, if mapping and settings are its; else the configured one.
+
+        The number of the live build may have been lost with the state directory.
 
         Raises:
             RetryableError, AccessError: see `translate_errors`.
         """
+        if not self.output.build.live:
+            return
         with translate_errors():
-            names = self._client.call("GET", f"/{quote(self.spec.prefix, safe='')}-*")
-        suffixes = [name.removeprefix(f"{self.spec.prefix}-") for name in names]
+            found = self._client.call(
+                "GET", f"/{quote(self.spec.alias, safe='')}", params={"ignore_unavailable": "true"}
+            )
+        suffixes = [name.removeprefix(f"{self.spec.prefix}-") for name in found]
         builds = [int(suffix) for suffix in suffixes if suffix.isdigit()]
-        self.spec = replace(self.spec, build=max(builds, default=1))
+        self.spec = replace(self.spec, build=max(builds, default=self.spec.build))
 
     def open(self) -> IndexState:
         """Create the index unless it exists, and return its state.
 
-        A new alias points to it at once; one that points to another index stays until `publish`.
+        A new alias points to it at once; one that points to another index stays until `publish`. No alias
+        points to the index of a build that is not live.
 
         Raises:
             ConfigError: the alias's name or the index is taken by something else.
@@ -99,7 +107,9 @@ class OwnedIndex:
             found = self._find_indices()
             created = self.spec.name not in found
             self._check_pipeline()
-            shown = any(self.spec.alias in index["aliases"] for index in found.values())
+            shown = not self.output.build.live or any(
+                self.spec.alias in index["aliases"] for index in found.values()
+            )
             if created:
                 self._create(shown=shown)
             else:
@@ -154,25 +164,31 @@ class OwnedIndex:
         return ""
 
     def publish(self) -> None:
-        """Point the alias to this index only, atomically.
+        """Point the alias to this index only, atomically; do nothing for a build that is not live.
 
         Raises:
             ConfigError, RetryableError, AccessError: see `open`.
         """
+        if not self.output.build.live:
+            return
         with translate_errors():
-            found = self._find_indices()
-            older = [
-                name
-                for name, index in found.items()
-                if self.spec.alias in index["aliases"] and name != self.spec.name
-            ]
-            if older:
-                removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
-                self._change("POST", "/_aliases", {"actions": [*removed, self._make_alias_action()]})
+            if actions := self.list_publication():
+                self._change("POST", "/_aliases", {"actions": actions})
+
+    def list_publication(self) -> Sequence[Mapping[str, Any]]:
+        """Return the actions that point the alias to this index only; none if it does."""
+        older = [
+            name
+            for name, index in self._find_indices().items()
+            if self.spec.alias in index["aliases"] and name != self.spec.name
+        ]
+        removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
+        return [*removed, self._make_alias_action()] if older else []
 
     def _find_indices(self) -> dict[str, Any]:
-        """Return the existing indices behind the alias, and ours."""
-        names = ",".join(quote(name, safe="") for name in (self.spec.alias, self.spec.name))
+        """Return the existing indices behind the alias, and ours; only ours if the build is not live."""
+        places = (self.spec.alias, self.spec.name) if self.output.build.live else (self.spec.name,)
+        names = ",".join(quote(name, safe="") for name in places)
         found: dict[str, Any] = self._client.call("GET", f"/{names}", params={"ignore_unavailable": "true"})
         if self.spec.alias in found:
             raise ConfigError(

@@ -29,7 +29,7 @@ class IndexSpec:
 
     Attributes:
         alias: the name for searches.
-        build: counts the indices of this alias, mapping and settings, from 1.
+        build: the number of the build.
         mapping: of the index.
         settings: of the index, dotted, each beginning with `index.`.
         alias_properties: with tombstones, a filter that hides them.
@@ -59,7 +59,7 @@ class IndexSpec:
         return f"{self.name}-write"
 
 
-def make_spec(output: SearchOutput, *, build: int = 1) -> IndexSpec:
+def make_spec(output: SearchOutput) -> IndexSpec:
     """Return the index of an output. Pure: the same options always give the same name."""
     mapping, alias_properties = dict(output.mapping), {}
     if output.deletes == "tombstone":
@@ -69,7 +69,7 @@ def make_spec(output: SearchOutput, *, build: int = 1) -> IndexSpec:
     content = msgspec.json.encode([mapping, settings, alias_properties], order="deterministic")
     return IndexSpec(
         alias=output.index,
-        build=build,
+        build=output.build.number,
         mapping=mapping,
         settings=settings,
         alias_properties=alias_properties,

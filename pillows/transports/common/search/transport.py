@@ -22,6 +22,7 @@ from pillows.transports.common.search.errors import BulkResult, translate_errors
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
 from pillows.transports.common.search.schema import OwnedIndex
 from pillows.transports.common.search.spec import make_spec
+from pillows.transports.common.search.switch import SearchSwitch
 from pillows.transports.common.search.writer import IndexWriter, make_bulk_params, make_bulk_path
 
 #: A request of a killed pillowd may still be on its way into an existing index. Until it must have
@@ -156,6 +157,10 @@ class SearchTransport(KeyedTransport):
         self._indices, self._writers = {}, {}
         if client is not None:
             client.close()
+
+    def make_switch(self) -> SearchSwitch:
+        """Return what lets two builds change places; see `Transport.make_switch`."""
+        return SearchSwitch(self.key, self.make_client, self.outputs)
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
         """Return every output's alias, and the digest of its mapping and settings."""

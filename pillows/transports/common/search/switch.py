@@ -1,0 +1,102 @@
+"""The alias of an output moves to the index of another build, and back.
+
+All aliases of a transport move in one request, which the cluster carries out as a whole. The indices are
+refreshed before, so that a search finds all that was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from urllib.parse import quote
+
+from checkpoints import TailKey
+from pillows.errors import ConfigError, RetryableError
+from pillows.transports.common.builds import BuildSwitch, Exchange
+from pillows.transports.common.search.client import AnswerError, SearchClient
+from pillows.transports.common.search.errors import translate_errors
+from pillows.transports.common.search.options import SearchOutput
+from pillows.transports.common.search.schema import OwnedIndex
+
+
+class SearchSwitch(BuildSwitch):
+    """Moves the aliases of a transport.
+
+    Args:
+        key: of the tail.
+        make_client: connects to the cluster.
+        outputs: the outputs by name, of any build.
+    """
+
+    def __init__(
+        self, key: TailKey, make_client: Callable[[], SearchClient], outputs: Mapping[str, SearchOutput]
+    ) -> None:
+        self._key = key
+        self._make_client = make_client
+        self._outputs = outputs
+
+    def list_obstacles(self, *, copies: bool = False) -> Sequence[str]:
+        """Return nothing: what searches an alias follows it."""
+        if copies:
+            raise ConfigError("No rows are copied in a cluster, and need not be: an alias moves.")
+        with self._connect() as client:
+            return [
+                f"the alias {index.spec.alias} does not exist: let the pillow run first"
+                for index in self._list_indices(client)
+                if self._find_shown(client, index) is None
+            ]
+
+    def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
+        """Move all aliases in one request; see `BuildSwitch.exchange`."""
+        if copies:
+            self.list_obstacles(copies=True)
+        with self._connect() as client, translate_errors():
+            actions: list[Mapping[str, object]] = []
+            for index in self._list_indices(client):
+                index.spec = replace(index.spec, build=exchange.incoming)
+                _require(client, index)
+                client.call("POST", f"/{quote(index.spec.name, safe='')}/_refresh")
+                actions += index.list_publication()
+            if actions and not client.call("POST", "/_aliases", body={"actions": actions})["acknowledged"]:
+                raise RetryableError(f"{client.PRODUCT} did not acknowledge the move of the aliases in time.")
+
+    def drop(self) -> None:
+        """Delete the indices of a build; see `BuildSwitch.drop`."""
+        with self._connect() as client, translate_errors():
+            for name, options in self._outputs.items():
+                if options.build.live:
+                    raise ValueError(f"{name} is live")
+            for index in self._list_indices(client):
+                shown = self._find_shown(client, index)
+                if shown is not None and index.spec.name in shown:
+                    raise ConfigError(f"The alias {index.spec.alias} points to {index.spec.name}.")
+                params = {"ignore_unavailable": "true"}
+                client.call("DELETE", f"/{quote(index.spec.name, safe='')}", params=params)
+
+    @contextmanager
+    def _connect(self) -> Iterator[SearchClient]:
+        with closing(self._make_client()) as client, translate_errors():
+            client.check_product()
+            yield client
+
+    def _list_indices(self, client: SearchClient) -> list[OwnedIndex]:
+        return [OwnedIndex(client, self._key, options) for options in self._outputs.values()]
+
+    def _find_shown(self, client: SearchClient, index: OwnedIndex) -> Sequence[str] | None:
+        """Return the indices behind the alias; None if there is no such alias."""
+        alias = quote(index.spec.alias, safe="")
+        found = client.call("GET", f"/{alias}", params={"ignore_unavailable": "true"})
+        return list(found) or None
+
+
+def _require(client: SearchClient, index: OwnedIndex) -> None:
+    """Refuse to move an alias to an index that does not exist: it would be created, empty."""
+    try:
+        client.call("GET", f"/{quote(index.spec.name, safe='')}")
+    except AnswerError as error:
+        if error.status != 404:
+            raise
+        raise ConfigError(
+            f"The index {index.spec.name} is gone.", remedy="`pillowd rebuild cancel KEY`, and rebuild again"
+        ) from error

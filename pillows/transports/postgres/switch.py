@@ -1,0 +1,296 @@
+"""Two builds of tables in PostgreSQL change names, with their guards and the checkpoints of their tails.
+
+One transaction renames the tables, and in `pillowd_build` and `pillowd_checkpoint` whatever goes with them.
+What remembers the versions of deleted documents (`pillowd_document`) names a table by its guard, which goes
+with the table: so its rows, which may be millions, are not touched.
+
+A rename needs a lock that excludes readers, and whoever comes later waits behind a lock that is waited for:
+behind one long report all readers of the table would stand still. So a lock is waited for only for a
+moment, in all tables together, and the caller tries again later.
+
+What refers to a table goes on referring to it under its other name: a view would show the old build for
+ever. So everything that does is an obstacle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import psycopg
+from psycopg import sql
+
+from checkpoints import TailKey
+from pillows.errors import ConfigError
+from pillows.transports.common.builds import BuildSwitch, Exchange
+from pillows.transports.postgres.connection import ServerConnection
+from pillows.transports.postgres.options import PostgresConnection
+from pillows.transports.postgres.schema import create_missing, table_exists
+from pillows.transports.postgres.statements import Name, Table, fetch_value, join_commas, literal
+
+#: How long all locks together are waited for: readers wait behind.
+LOCK_SECONDS = 0.1
+#: For a lock that keeps no reader out. The server ends an automatic VACUUM that is in our way only after
+#: `deadlock_timeout`, 1 s.
+_SHARED_LOCK_SECONDS = 3.0
+#: How long a copy of all rows, or the removal of a build, may take.
+_LONG_SECONDS = 6 * 3600.0
+#: Rows a second that are copied within the server. Measured, with one index: 60,000 to 90,000.
+_COPIED_ROWS_A_SECOND = 60_000
+#: The longest name of a table that pillowd can put a number behind, in bytes.
+_NAME_BYTES = 63
+
+# `pg_describe_object` gives names such as "constraint orders_case_fkey on table orders". A view depends on
+# the table through its rule.
+_DEPENDENTS = """
+    select distinct case when r.rulename = '_RETURN'
+        then case c.relkind when 'm' then 'materialized view ' else 'view ' end || r.ev_class::regclass::text
+        else pg_describe_object(d.classid, d.objid, 0) end
+    from pg_depend d
+    left join pg_rewrite r on d.classid = 'pg_rewrite'::regclass and r.oid = d.objid
+    left join pg_class c on c.oid = r.ev_class
+    left join pg_constraint k on d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.contype = 'f'
+    left join pg_trigger t on d.classid = 'pg_trigger'::regclass and t.oid = d.objid and not t.tgisinternal
+    where d.refclassid = 'pg_class'::regclass and d.refobjid = %(table)s::regclass and (
+        r.oid is not null or k.oid is not null or t.oid is not null or d.classid in
+        ('pg_policy'::regclass, 'pg_publication_rel'::regclass, 'pg_proc'::regclass))
+    union all select 'publication ' || pubname || ' of all tables' from pg_publication where puballtables
+    union all select 'table ' || inhrelid::regclass::text || ', which inherits'
+        from pg_inherits where inhparent = %(table)s::regclass
+    union all select 'table ' || inhparent::regclass::text || ', which it is a part of'
+        from pg_inherits where inhrelid = %(table)s::regclass
+    union all select 'row-level security' from pg_class where oid = %(table)s::regclass and relrowsecurity
+    order by 1
+"""
+# Since PostgreSQL 15.
+_SCHEMA_PUBLICATIONS = """
+    select 'publication ' || p.pubname || ' of its schema' from pg_publication_namespace n
+    join pg_publication p on p.oid = n.pnpubid
+    where n.pnnspid = (select relnamespace from pg_class where oid = %(table)s::regclass)
+"""
+# A table that is referred to can't be emptied, not even in a transaction that fills it again.
+_REFERENCES = """
+    select pg_describe_object('pg_constraint'::regclass, oid, 0) from pg_constraint
+    where contype = 'f' and confrelid = %(table)s::regclass
+"""
+_GRANTS = """
+    select format('grant %%s on %%s to %%s%%s', g.privilege_type, %(to)s::text,
+        case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end,
+        case when g.is_grantable then ' with grant option' else '' end)
+    from pg_class c, aclexplode(c.relacl) g
+    where c.oid = %(from)s::text::regclass and g.grantee <> c.relowner
+    union all
+    select format('grant %%s (%%I) on %%s to %%s', g.privilege_type, a.attname, %(to)s::text,
+        case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end)
+    from pg_attribute a, aclexplode(a.attacl) g, pg_attribute b
+    where a.attrelid = %(from)s::text::regclass and b.attrelid = %(to)s::text::regclass
+        and b.attname = a.attname and not b.attisdropped
+"""
+_OWNER = """
+    select quote_ident(pg_get_userbyid(a.relowner)) from pg_class a, pg_class b
+    where a.oid = %(from)s::regclass and b.oid = %(to)s::regclass and a.relowner <> b.relowner
+"""
+
+
+class PostgresSwitch(BuildSwitch):
+    """Lets two builds of tables change names.
+
+    Args:
+        key: of the tail.
+        connection: the database.
+        tables: the outputs, of any build.
+    """
+
+    def __init__(self, key: TailKey, connection: PostgresConnection, tables: Sequence[Table]) -> None:
+        self._key = key
+        self._connection = connection
+        self._tables = tables
+        self._builds = Name(connection.schema_, "pillowd_build")
+        self._document = Name(connection.schema_, "pillowd_document")
+        self._checkpoint = Name(connection.schema_, "pillowd_checkpoint")
+
+    def list_obstacles(self, *, copies: bool = False) -> Sequence[str]:
+        """Return what refers to a table, by name; see `BuildSwitch.list_obstacles`."""
+        with self._transaction() as cursor:
+            return self._find_obstacles(cursor, copies=copies)
+
+    def estimate_copy_seconds(self) -> float:
+        """Return how long a copy takes, by the number of rows that the server estimates."""
+        with self._transaction() as cursor:
+            rows = 0
+            for table in self._tables:
+                found = cursor.execute(
+                    "select greatest(reltuples, 0)::bigint from pg_class where oid = to_regclass(%s)",
+                    (_to_text(table.schema, table.live_name),),
+                ).fetchone()
+                rows += found[0] if found else 0
+            return rows / _COPIED_ROWS_A_SECOND
+
+    def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
+        """Exchange the names in one transaction; see `BuildSwitch.exchange`."""
+        with self._transaction() as cursor:
+            if all(self._get_build(cursor, table) == exchange.incoming for table in self._tables):
+                return
+            if obstacles := self._find_obstacles(cursor, copies=copies):
+                raise ConfigError(f"{'; '.join(obstacles)}.")
+            if copies:
+                self._copy_rows(cursor, exchange)
+            else:
+                self._lock(cursor, [_park(table, exchange.incoming) for table in self._tables])
+                for table in self._tables:
+                    self._rename(cursor, table, exchange)
+            self._hand_over(cursor, exchange, copies=copies)
+
+    def drop(self) -> None:
+        """Drop the tables of a build, its guards and its tail's checkpoint; see `BuildSwitch.drop`."""
+        with self._transaction() as cursor:
+            for table in self._tables:
+                if table.build.live:
+                    raise ValueError(f"{table.path} is live")
+                for statement in (  # the guard's rows, the guard, the table
+                    "delete from {document} d using {builds} b where d.output = guard and b.output = {path}",
+                    "delete from {builds} where output = {path}",
+                    "drop table if exists {table}",
+                ):
+                    names = {"builds": self._builds, "document": self._document, "path": literal(table.path)}
+                    made = sql.SQL(statement).format(**names, table=Name(table.schema, table.name))
+                    cursor.execute(made, ())
+            self._delete_checkpoint(cursor, self._key)
+
+    # -- an exchange
+
+    def _lock(self, cursor: psycopg.Cursor, others: Sequence[str]) -> None:
+        """Lock all tables of both builds against everybody."""
+        paths = [
+            Name(t.schema, name)
+            for t, other in zip(self._tables, others, strict=True)
+            for name in (other, t.live_name)
+        ]
+        self._set_lock_timeout(cursor, _SHARED_LOCK_SECONDS)
+        cursor.execute(sql.SQL("lock table {} in share update exclusive mode").format(join_commas(paths)), ())
+        give_up_at = time.monotonic() + LOCK_SECONDS
+        for path in paths:
+            self._set_lock_timeout(cursor, max(0.001, give_up_at - time.monotonic()))
+            cursor.execute(sql.SQL("lock table {} in access exclusive mode").format(path), ())
+
+    def _rename(self, cursor: psycopg.Cursor, table: Table, exchange: Exchange) -> None:
+        live, incoming = table.live_name, _park(table, exchange.incoming)
+        self._copy_privileges(cursor, _to_text(table.schema, live), _to_text(table.schema, incoming))
+        for before, after in ((live, _park(table, exchange.outgoing)), (incoming, live)):
+            statement = sql.SQL("alter table {} rename to {}").format(Name(table.schema, before), Name(after))
+            cursor.execute(statement, ())
+
+    def _copy_privileges(self, cursor: psycopg.Cursor, live: str, incoming: str) -> None:
+        names = {"from": live, "to": incoming}
+        for (owner,) in cursor.execute(_OWNER, names).fetchall():
+            cursor.execute(f"alter table {incoming} owner to {owner}".replace("%", "%%").encode(), ())
+        for (grant,) in cursor.execute(_GRANTS, names).fetchall():
+            cursor.execute(grant.replace("%", "%%").encode(), ())
+
+    def _copy_rows(self, cursor: psycopg.Cursor, exchange: Exchange) -> None:
+        """Replace the rows of the live tables by those of the others, which are dropped."""
+        self._set_lock_timeout(cursor, LOCK_SECONDS)
+        cursor.execute(f"set local statement_timeout = '{_LONG_SECONDS:.0f}s'".encode())
+        paths = [Name(table.schema, table.live_name) for table in self._tables]
+        cursor.execute(sql.SQL("lock table {} in access exclusive mode").format(join_commas(paths)), ())
+        create_missing(cursor, self._tables, self._connection.schema_)
+        for table, path in zip(self._tables, paths, strict=True):
+            columns = join_commas([Name(name) for name in (*table.kept, *table.types, *table.marks)])
+            incoming = Name(table.schema, _park(table, exchange.incoming))
+            cursor.execute(sql.SQL("truncate {}").format(path), ())
+            copy = sql.SQL("insert into {} ({columns}) select {columns} from {}")
+            cursor.execute(copy.format(path, incoming, columns=columns), ())
+            cursor.execute(sql.SQL("drop table {}").format(incoming), ())
+
+    def _hand_over(self, cursor: psycopg.Cursor, exchange: Exchange, *, copies: bool) -> None:
+        """Give both builds' guards and their tails' checkpoints the other names."""
+        for table in self._tables:
+            live = literal(table.configured_path)
+            names = {
+                "builds": self._builds,
+                "document": self._document,
+                "live": live,
+                "incoming": literal(f"{table.schema}.{_park(table, exchange.incoming)}"),
+                "parked": literal(f"{table.schema}.{_park(table, exchange.outgoing)}"),
+                "outgoing_number": sql.Literal(exchange.outgoing),
+                "incoming_number": sql.Literal(exchange.incoming),
+            }
+            for statement in (
+                "insert into {builds} values ({live}, {outgoing_number}, {live}) on conflict do nothing",
+                "delete from {builds} where output = {parked}",
+                "delete from {document} where output = (select guard from {builds} where output = {live})"
+                if copies
+                else "select 1",
+                "delete from {builds} where output = {live}"
+                if copies
+                else "update {builds} set output = {parked} where output = {live}",
+                "update {builds} set output = {live}, build = {incoming_number} where output = {incoming}",
+            ):
+                cursor.execute(sql.SQL(statement).format(**names), ())
+        self._delete_checkpoint(cursor, exchange.parked)
+        if copies:
+            self._delete_checkpoint(cursor, exchange.key)
+        else:
+            self._name_checkpoint(cursor, exchange.key, exchange.parked)
+        self._name_checkpoint(cursor, exchange.shadow, exchange.key)
+
+    def _name_checkpoint(self, cursor: psycopg.Cursor, before: TailKey, after: TailKey) -> None:
+        statement = sql.SQL(
+            "update {} set pillow = %(after)s where pillow = %(before)s and source = %(source)s"
+        )
+        names = {"before": before.pillow, "after": after.pillow, "source": before.source}
+        cursor.execute(statement.format(self._checkpoint), names)
+
+    def _delete_checkpoint(self, cursor: psycopg.Cursor, key: TailKey) -> None:
+        statement = sql.SQL("delete from {} where pillow = %s and source = %s").format(self._checkpoint)
+        cursor.execute(statement, (key.pillow, key.source))
+
+    def _get_build(self, cursor: psycopg.Cursor, table: Table) -> int:
+        query = sql.SQL("select build from {} where output = {}")
+        return fetch_value(cursor, query.format(self._builds, literal(table.configured_path)).as_bytes()) or 1
+
+    # -- obstacles
+
+    def _find_obstacles(self, cursor: psycopg.Cursor, *, copies: bool) -> list[str]:
+        found = []
+        by_schema = fetch_value(cursor, b"select to_regclass('pg_publication_namespace') is not null")
+        queries = [_REFERENCES] if copies else [_DEPENDENTS, *([_SCHEMA_PUBLICATIONS] if by_schema else [])]
+        for table in self._tables:
+            if table.shared:
+                found.append(f"{table.path} is shared with other sources, whose rows would go, too")
+            elif not table_exists(cursor, table.schema, table.live_name):
+                found.append(f"{table.configured_path} does not exist: let the pillow run first")
+            elif len(f"{table.live_name}__99".encode()) > _NAME_BYTES:
+                found.append(f"the name {table.live_name} is too long for a number behind it")
+            else:
+                parameters = {"table": _to_text(table.schema, table.live_name)}
+                for query in queries:
+                    names = [name for (name,) in cursor.execute(query.encode(), parameters).fetchall()]
+                    found += [f"{name} hangs on {table.configured_path}" for name in names]
+        return found
+
+    # -- shared
+
+    @contextmanager
+    def _transaction(self) -> Iterator[psycopg.Cursor]:
+        patient = self._connection.model_copy(
+            update={"write_timeout": _LONG_SECONDS, "statement_timeout": _LONG_SECONDS}
+        )
+        application = f"pillowd rebuild {self._key}"
+        server = ServerConnection(patient, application=application, prepare=lambda *_: None)
+        with closing(server), server.transaction() as cursor:
+            yield cursor
+
+    def _set_lock_timeout(self, cursor: psycopg.Cursor, seconds: float) -> None:
+        cursor.execute(f"set local lock_timeout = '{max(1, round(seconds * 1000))}ms'".encode())
+
+
+def _park(table: Table, number: int) -> str:
+    """Return the name of an output's table in a build that is not live."""
+    return f"{table.live_name}__{number}"
+
+
+def _to_text(schema: str, name: str) -> str:
+    """Return a path as `regclass` reads it."""
+    return sql.Identifier(schema, name).as_string()
