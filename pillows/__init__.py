@@ -1,8 +1,9 @@
 """One pipeline from a CouchDB `_changes` feed to any number of targets, in data-flow order.
 
 What this module exports is all that a plugin needs: to write a filter, a transform or a transport, and to
-register it. Two more parts are useful on their own: `BulkPusher` writes documents in bulk,
-`ParallelWriter` writes to several file-like objects at once.
+register it. Three more parts are useful on their own: `BulkPusher` writes documents in bulk,
+`ParallelWriter` writes to several file-like objects at once, and `Coordinator` calls a function in worker
+processes, for `Ranges` of keys that survive a crash.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     )
     from pillows.observer import CompositeObserver, Observer
     from pillows.options import Duration, Options, OutputOptions, Secret, Size
+    from pillows.parallel.coordinator import Coordinator, Finished
+    from pillows.parallel.pool import WorkerLimits
+    from pillows.parallel.ranges import Range, Ranges
     from pillows.registry import register
     from pillows.stages.filters import Filter
     from pillows.stages.transforms import ChunkedTransform, Transform
@@ -61,6 +65,7 @@ __all__ = [
     "ChunkedTransform",
     "CompositeObserver",
     "ConfigError",
+    "Coordinator",
     "Document",
     "DocumentRows",
     "Duration",
@@ -68,6 +73,7 @@ __all__ = [
     "FatalError",
     "FencedError",
     "Filter",
+    "Finished",
     "KeyedTransport",
     "MirrorSupport",
     "Observer",
@@ -76,6 +82,8 @@ __all__ = [
     "ParallelWriter",
     "PermanentError",
     "PillowError",
+    "Range",
+    "Ranges",
     "RetryableError",
     "Row",
     "Secret",
@@ -87,6 +95,7 @@ __all__ = [
     "TargetState",
     "Transform",
     "Transport",
+    "WorkerLimits",
     "WriteResult",
     "epoch_of",
     "leaf_version_of",
@@ -111,6 +120,9 @@ _MODULES = {
     ),
     "pillows.observer": ("CompositeObserver", "Observer"),
     "pillows.options": ("Duration", "Options", "OutputOptions", "Secret", "Size"),
+    "pillows.parallel.coordinator": ("Coordinator", "Finished"),
+    "pillows.parallel.pool": ("WorkerLimits",),
+    "pillows.parallel.ranges": ("Range", "Ranges"),
     "pillows.registry": ("register",),
     "pillows.stages.filters": ("Filter",),
     "pillows.stages.transforms": ("ChunkedTransform", "Transform"),

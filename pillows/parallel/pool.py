@@ -1,0 +1,300 @@
+"""A pool of worker processes: give them tasks, replace those that die, collect results in any order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+import msgspec
+
+from pillows.clock import Clock
+from pillows.errors import FatalError, PillowError
+from pillows.parallel import protocol
+from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
+
+#: Processes in a row that may die before they are ready.
+MAX_FAILED_STARTS = 5
+#: How long a worker may take to become ready: it imports a user's modules.
+START_SECONDS = 60.0
+#: How often the workers are looked at.
+_WATCH_SECONDS = 1.0
+#: In the middle of a task it may take so many times the memory that it may keep.
+_PEAK = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """The bounds of each worker.
+
+    Attributes:
+        memory_bytes: resident memory above which it is replaced after a task, and killed above twice as much.
+        hang_seconds: longest silence while it works; None for no bound.
+        tasks: how many it has at a time. With two, the next one is there when it has done the first; with
+            one, none waits behind a long one.
+    """
+
+    memory_bytes: int = 512 * 2**20
+    hang_seconds: float | None = 60.0
+    tasks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A task was done.
+
+    Attributes:
+        payload: what the worker made of it.
+    """
+
+    payload: msgspec.Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task raised an error.
+
+    Attributes:
+        error: the error.
+    """
+
+    error: PillowError
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker ended while it worked on a task.
+
+    Attributes:
+        ending: how it ended.
+    """
+
+    ending: Ending
+
+
+#: What became of a task.
+Result = Done | Failed | Lost
+
+
+class PoolEvents:
+    """What a pool tells its owner. Nothing here may wait."""
+
+    def finished(self, number: int, result: Result) -> None:
+        """Take the result of a task."""
+
+    def ended(self, ending: Ending, pid: int) -> None:
+        """Note that a worker has ended, other than by being asked to."""
+
+    def noted(self, note: protocol.Note) -> None:
+        """Note what a worker reports."""
+
+    def failed(self, error: FatalError) -> None:
+        """Note that workers cannot be started; the pool does nothing any more."""
+
+
+class WorkerPool:
+    """Runs tasks in worker processes.
+
+    Args:
+        program: what a worker runs.
+        size: how many workers.
+        limits: of each.
+        clock: for ages and waits.
+        events: receives results.
+    """
+
+    def __init__(
+        self, program: Program, size: int, *, limits: WorkerLimits, clock: Clock, events: PoolEvents
+    ) -> None:
+        self._program = program
+        self._size = size
+        self._limits = limits
+        self._clock = clock
+        self._events = events
+        self._workers: list[WorkerProcess] = []
+        self._followers: list[gevent.Greenlet[[WorkerProcess], None]] = []
+        self._waiting: deque[int] = deque()
+        self._payloads: dict[int, msgspec.Raw] = {}
+        self._failed_starts = 0
+        self._closing = False
+        self._watcher = gevent.spawn(self._watch)
+        for _ in range(size):
+            self._start()
+
+    @property
+    def size(self) -> int:
+        """How many workers run or start."""
+        return len(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the workers."""
+        return [worker.pid for worker in self._workers]
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks have no result yet."""
+        return len(self._payloads)
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a worker has nothing to do, or soon will."""
+        return self.unfinished < self._size
+
+    def submit(self, number: int, payload: msgspec.Raw, *, first: bool = False) -> None:
+        """Add a task.
+
+        Args:
+            number: identifies it; not in use.
+            payload: for the worker.
+            first: before those that wait.
+        """
+        self._payloads[number] = payload
+        self._waiting.insert(0 if first else len(self._waiting), number)
+        self._give()
+
+    def cancel_waiting(self) -> list[int]:
+        """Forget the tasks that no worker was given; return their numbers."""
+        cancelled = list(self._waiting)
+        self._waiting.clear()
+        for number in cancelled:
+            del self._payloads[number]
+        return cancelled
+
+    def close(self, seconds: float) -> None:
+        """Let the workers end, after what they have been given; kill those that take longer.
+
+        Args:
+            seconds: how long they may take.
+        """
+        self._closing = True
+        for worker in self._workers:
+            worker.end()
+        gevent.joinall(self._followers, timeout=seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill every worker, and wait for their ends. May be called twice."""
+        self._closing = True
+        self._watcher.kill()
+        for worker in list(self._workers):
+            worker.kill(Cause.ENDED)
+        gevent.joinall(self._followers)
+
+    # --- workers
+
+    def _start(self) -> None:
+        try:
+            worker = WorkerProcess(self._program, self._clock)
+        except OSError as error:
+            self._give_up(f"A worker process cannot be started: {error.strerror}.")
+            return
+        self._workers.append(worker)
+        follower = gevent.spawn(self._follow, worker)
+        self._followers = [each for each in self._followers if not each.dead] + [follower]
+
+    def _follow(self, worker: WorkerProcess) -> None:
+        """Handle the messages of a worker until it ends; then give its tasks to others."""
+        refusal: FatalError | None = None
+        while (message := worker.receive()) is not None:
+            if isinstance(message, protocol.Refused):
+                refusal = _to_fatal(message.failure.to_error())
+            else:
+                self._handle(worker, message)
+        ending = worker.reap()
+        self._workers.remove(worker)
+        if refusal is not None:
+            self._fail(refusal)
+            return
+        self._recover(worker, ending)
+
+    def _handle(self, worker: WorkerProcess, message: protocol.ToCoordinator) -> None:
+        match message:
+            case protocol.Ready():
+                worker.is_ready = True
+                self._failed_starts = 0
+            case protocol.Take(number):
+                worker.taken = number
+            case protocol.Done(number, payload):
+                self._finish(worker, number, Done(payload))
+            case protocol.Failed(number, failure):
+                self._finish(worker, number, Failed(failure.to_error()))
+            case protocol.Note():
+                self._events.noted(message)
+        self._give()
+
+    def _finish(self, worker: WorkerProcess, number: int, result: Result) -> None:
+        worker.taken = None
+        worker.given.remove(number)
+        del self._payloads[number]
+        if worker.rss_bytes > self._limits.memory_bytes and not worker.retiring:
+            worker.end()
+            self._events.ended(Ending(Cause.MEMORY), worker.pid)
+            if not self._closing:
+                self._start()
+        self._events.finished(number, result)
+
+    def _recover(self, worker: WorkerProcess, ending: Ending) -> None:
+        """Give the tasks of a worker that has ended to others, and replace it."""
+        lost = worker.taken
+        self._waiting.extendleft(number for number in reversed(worker.given) if number != lost)
+        if lost is not None:
+            del self._payloads[lost]
+        if ending.cause is not Cause.ENDED:
+            self._events.ended(ending, worker.pid)
+        if not self._closing and not worker.retiring:
+            self._failed_starts += not worker.is_ready
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                self._give_up(f"{MAX_FAILED_STARTS} worker processes in a row ended before they were ready.")
+            else:
+                self._start()
+        if lost is not None:
+            self._events.finished(lost, Lost(ending))
+        self._give()
+
+    def _give(self) -> None:
+        """Give waiting tasks to the workers that have fewest."""
+        while self._waiting and (worker := self._choose()) is not None:
+            number = self._waiting.popleft()
+            if not worker.given:
+                worker.heard_at = self._clock.monotonic()
+            worker.given.append(number)
+            worker.post(protocol.Task(number, self._payloads[number]))
+
+    def _choose(self) -> WorkerProcess | None:
+        free = [
+            each
+            for each in self._workers
+            if each.is_ready and not each.retiring and len(each.given) < self._limits.tasks
+        ]
+        return min(free, key=lambda each: len(each.given), default=None)
+
+    def _watch(self) -> None:
+        """Kill workers that hang, or take too much memory in the middle of a task."""
+        while True:
+            gevent.sleep(_WATCH_SECONDS)
+            now = self._clock.monotonic()
+            for worker in self._workers:
+                bound = self._limits.hang_seconds if worker.is_ready else START_SECONDS
+                is_busy = bool(worker.given) or not worker.is_ready
+                if bound is not None and is_busy and now - worker.heard_at > bound:
+                    worker.kill(Cause.HUNG)
+                elif worker.rss_bytes > _PEAK * self._limits.memory_bytes:
+                    worker.kill(Cause.MEMORY)
+
+    def _give_up(self, reason: str) -> None:
+        self._fail(FatalError(reason, remedy="see what they wrote to standard error"))
+
+    def _fail(self, error: FatalError) -> None:
+        if not self._closing:
+            self._closing = True
+            self._events.failed(error)
+
+
+def _to_fatal(error: PillowError) -> FatalError:
+    return error if isinstance(error, FatalError) else FatalError(str(error))
+
+
+#: Makes a pool, given who receives its results.
+MakePool = Callable[[PoolEvents], WorkerPool]

@@ -1,0 +1,119 @@
+"""The worker's side: serves one coordinator over one socket, and ends with it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from pillows.errors import PillowError
+from pillows.parallel import protocol
+from pillows.parallel.protocol import Failure
+from pillows.user_code import confine, describe_error
+
+#: A sign of life is sent this often while a task is worked on.
+ALIVE_SECONDS = 5.0
+
+_PR_SET_PDEATHSIG = 1
+#: Of the processes of one machine the kernel ends those with the highest score first when memory runs out.
+_OOM_SCORE = "500"
+
+
+class Work(Protocol):
+    """What a worker does with its tasks."""
+
+    def run(self, payload: msgspec.Raw) -> Any:
+        """Do one task; return its result, as MessagePack can hold it.
+
+        Raises:
+            PillowError: it cannot be done, now or ever.
+        """
+
+    def close(self) -> None:
+        """Close every connection."""
+
+
+class Channel:
+    """Sends a worker's messages.
+
+    Args:
+        stream: the socket.
+    """
+
+    def __init__(self, stream: protocol.Stream) -> None:
+        self._stream = stream
+        self._sent_at = time.monotonic()
+
+    def send(self, message: protocol.ToCoordinator) -> None:
+        """Send a message."""
+        self._sent_at = time.monotonic()
+        protocol.send(self._stream, message)
+
+    def note(self, event: str, **details: Any) -> None:
+        """Report an event for the coordinator's log."""
+        self.send(protocol.Note(event, details))
+
+    def tick(self) -> None:
+        """Give a sign of life, if none was given for some time."""
+        if time.monotonic() - self._sent_at >= ALIVE_SECONDS:
+            self.send(protocol.Alive())
+
+
+def serve(
+    channel: Channel,
+    receive: Callable[[], protocol.ToWorker | None],
+    open_work: Callable[[msgspec.Raw, Channel], Work],
+) -> None:
+    """Do tasks until the coordinator ends.
+
+    Args:
+        channel: for messages to the coordinator.
+        receive: returns its next message; None once it has ended.
+        open_work: makes what does the tasks, from the payload of `Setup`.
+
+    Raises:
+        OSError, ProtocolError: the coordinator is gone.
+    """
+    setup = receive()
+    if not isinstance(setup, protocol.Setup):
+        return
+    end_with_parent(setup.parent)
+    try:
+        work = open_work(setup.payload, channel)
+    except PillowError as error:
+        channel.send(protocol.Refused(Failure.of(error)))
+        return
+    channel.send(protocol.Ready())
+    with closing(work):
+        while isinstance(task := receive(), protocol.Task):
+            channel.send(protocol.Take(task.number))
+            channel.send(_do(work, task))
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel end this process with its parent, and rather than its parent if memory runs out.
+
+    Args:
+        parent: the parent's process id; this process ends at once if that has ended already.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2); survives no exec, and none follows
+    if os.getppid() != parent:
+        os._exit(0)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
+
+
+def _do(work: Work, task: protocol.Task) -> protocol.ToCoordinator:
+    try:
+        return protocol.Done(task.number, protocol.to_payload(work.run(task.payload)))
+    except PillowError as error:
+        return protocol.Failed(task.number, Failure.of(error))
+    except BaseException as error:  # noqa: BLE001 - of a user's code: the coordinator decides what follows
+        return protocol.Failed(task.number, Failure("PillowError", describe_error(confine(error))))
