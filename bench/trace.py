@@ -174,7 +174,7 @@ def trace() -> Trace:
         running = gevent.spawn(tail.run, stop)
         stack.callback(running.join)
         stack.callback(stop.set)
-        _wait(lambda: tail.status().state is State.LIVE and observer.changes >= 1, running)
+        _wait(lambda: tail.status().state is State.LIVE and tail.status().changes >= 1, running)
         return min(
             (_one(tracer, observer, database, running, n) for n in range(CHANGES)), key=lambda p: p.count
         )

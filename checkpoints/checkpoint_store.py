@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -88,6 +89,7 @@ class CheckpointStore:
     def __init__(self, path: str | Path, *, readonly: bool = False) -> None:
         self._journal = Journal(Path(path).expanduser(), readonly=readonly)
         self._recorded_at: dict[TailKey, float] = {}  # saved_at of the newest history entry, once looked up
+        self._on_edit: dict[TailKey, Callable[[], None]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +164,18 @@ class CheckpointStore:
         except StoreWriteError:
             self._undo_edit(tail, changed, before)
             raise
+        if tail in self._on_edit:
+            self._on_edit[tail]()
         return changed
+
+    @contextmanager
+    def watching(self, tail: TailKey, on_edit: Callable[[], None]) -> Iterator[None]:
+        """Call `on_edit` inside the block after each edit of a tail's checkpoint. A tail has one watcher."""
+        self._on_edit[tail] = on_edit
+        try:
+            yield
+        finally:
+            del self._on_edit[tail]
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, in order of their names."""

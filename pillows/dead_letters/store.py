@@ -12,7 +12,8 @@ operator can retry it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -118,6 +119,30 @@ class DeadLetters:
         """Return whether dead letters of a tail were changed since the last `sync`."""
         return self._known[tail].changed > self._synced
 
+    @contextmanager
+    def watching(self, tail: TailKey, on_due: Callable[[float], None]) -> Iterator[None]:
+        """Call `on_due` inside the block whenever a dead letter of a tail falls due sooner than all others.
+
+        Args:
+            tail: the tail.
+            on_due: receives the seconds until then; also at the beginning, if there is one.
+        """
+        known = self._known[tail]
+        known.on_due = on_due
+        if (seconds := self.seconds_to_due(tail)) is not None:
+            on_due(seconds)
+        try:
+            yield
+        finally:
+            known.on_due = None
+
+    def seconds_to_due(self, tail: TailKey) -> float | None:
+        """Return the seconds until a dead letter of a tail may be due; None if none ever is."""
+        next_at = self._known[tail].next_at
+        if next_at == inf:
+            return None
+        return min(max(0.0, next_at - self._clock.wall()), LONGEST_RETRY_SECONDS)
+
     def claim_due(self, tail: TailKey, *, at_most: int) -> list[DeadLetter]:
         """Return dead letters of a tail whose document is due for a retry.
 
@@ -131,6 +156,8 @@ class DeadLetters:
         for dead_letter in due:
             known.handed_out[dead_letter] = known.due[dead_letter]
             known.due[dead_letter] = inf
+        if len(due) < at_most:
+            known.next_at = min(known.due.values(), default=inf)
         return [self._get(tail, *dead_letter) for dead_letter in due]
 
     def unclaim(self, tail: TailKey) -> None:
@@ -139,6 +166,7 @@ class DeadLetters:
         for dead_letter, at in known.handed_out.items():
             if known.due.get(dead_letter) == inf:
                 known.due[dead_letter] = at
+                known.next_at = min(known.next_at, at)
         known.handed_out.clear()
 
     def postpone(self, dead_letters: Iterable[DeadLetter], seconds: float) -> None:
@@ -146,7 +174,8 @@ class DeadLetters:
         for dead_letter in dead_letters:
             known = self._known[dead_letter.tail]
             if (dead_letter.transport, dead_letter.id) in known.due:
-                known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
+                at = known.due[dead_letter.transport, dead_letter.id] = self._clock.wall() + seconds
+                known.next_at = min(known.next_at, at)
 
     def retry(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
         """Make dead letters, given by transport and id, due now, with no attempts; return their number.
@@ -242,7 +271,12 @@ class DeadLetters:
     def _note(self, tail: TailKey, transport: str, id: str, entry: Mapping[str, Any]) -> None:
         at = inf if entry["_aborted"] else entry.get("next_retry_at", 0.0)
         self._changes += 1
-        self._known[tail].note(transport, id, due_at=at, change=self._changes)
+        known = self._known[tail]
+        known.note(transport, id, due_at=at, change=self._changes)
+        if at < known.next_at:
+            known.next_at = at
+            if known.on_due is not None:
+                known.on_due(max(0.0, at - self._clock.wall()))
 
     def _forget(self, tail: TailKey, transport: str, id: str) -> None:
         del self._tracker[str(tail), transport, id]
@@ -295,6 +329,8 @@ class TailIndex:
         transports: id -> the transports that the document has dead letters of.
         handed_out: (transport, id) of the claimed ones -> when each was due.
         changed: number of the last change.
+        next_at: wall-clock seconds before which none is due.
+        on_due: see `DeadLetters.watching`.
     """
 
     def __init__(self) -> None:
@@ -302,6 +338,8 @@ class TailIndex:
         self.transports: dict[str, tuple[str, ...]] = {}
         self.handed_out: dict[tuple[str, str], float] = {}
         self.changed = 0
+        self.next_at = inf
+        self.on_due: Callable[[float], None] | None = None
 
     def transports_of(self, id: str) -> Sequence[str]:
         """Return the transports that a document has dead letters of."""

@@ -28,13 +28,17 @@ from pillows.transports.base import Transport
 UNFLUSHED_SECONDS = 0.5
 UNFLUSHED_SAVES = 20
 
+#: Longest time until a position is saved that passed no change. An idle source gives one every 25 s, in other
+#: words each time; saving each was most of the work of 200 idle pillows.
+IDLE_SECONDS = 240.0
+
 
 class CheckpointOptions(Options):
     """How progress is saved.
 
     Attributes:
         type: the store; `pod`, a name from an earlier format, is the journal in `state_dir`.
-        interval: longest time between two saves.
+        interval: longest time between two saves while changes arrive.
         max_uncheckpointed: most changes between two saves; after a crash, these and the batches in flight
             are processed again.
     """
@@ -86,6 +90,7 @@ class Checkpointer:
         self.save_error = ""
         self._saved_at = clock.monotonic()
         self._save_seconds = 0.0
+        self._is_edited = False
         self._in_target: Checkpoint | None = checkpoint
         self.current = self.saved = checkpoint
 
@@ -114,20 +119,38 @@ class Checkpointer:
             self.current = self._in_target = committed
         self.save_if_due()
 
+    def note_edit(self) -> None:
+        """Note that the stored checkpoint was edited: the next save is due at once."""
+        self._is_edited = True
+
     def save_if_due(self) -> None:
         """Save a checkpoint that moved long enough ago, and notice an operator's edit.
 
         Raises:
             CheckpointMoved: an operator edited the checkpoint; start again from there.
         """
-        age_seconds = self._clock.monotonic() - self._saved_at
         behind = self.current.changes - self.saved.changes
-        if (
-            behind >= self._options.max_uncheckpointed
-            or age_seconds >= self._options.interval
-            or (age_seconds >= self.flush_seconds and self.has_unflushed())
-        ):
+        if behind >= self._options.max_uncheckpointed or self.seconds_to_save() == 0.0:
             self.save()
+
+    def seconds_to_save(self) -> float | None:
+        """Return the seconds until a save is due; None if everything is saved."""
+        if self._is_edited:
+            return 0.0
+        if self._has_unflushed():
+            limit_seconds = self._flush_seconds
+        elif (
+            self.current.changes != self.saved.changes
+            or self.current.purge_seq != self.saved.purge_seq
+            or self.save_error
+            or (self._copy_to_target is not None and self._in_target is None)
+        ):
+            limit_seconds = self._options.interval
+        elif self.current != self.saved:
+            limit_seconds = max(IDLE_SECONDS, self._options.interval)
+        else:
+            return None
+        return max(0.0, self._saved_at + limit_seconds - self._clock.monotonic())
 
     def save(self) -> None:
         """Save the checkpoint durably, if it has moved.
@@ -179,16 +202,16 @@ class Checkpointer:
             self._in_target = checkpoint if self._copy_to_target(checkpoint) else None
 
     @property
-    def flush_seconds(self) -> float:
+    def _flush_seconds(self) -> float:
         """Longest time until new dead letters are synced."""
         return min(self._options.interval, max(UNFLUSHED_SECONDS, UNFLUSHED_SAVES * self._save_seconds))
 
-    def has_unflushed(self) -> bool:
+    def _has_unflushed(self) -> bool:
         """Return whether a dead letter of the tail is not on disk yet."""
         return self._dead_letters is not None and self._dead_letters.unsynced(self._key)
 
     def _flush_dead_letters(self) -> None:
-        if self._dead_letters is not None and self.has_unflushed():
+        if self._dead_letters is not None and self._has_unflushed():
             self._dead_letters.sync()
 
     def _is_in_target(self, checkpoint: Checkpoint) -> bool:

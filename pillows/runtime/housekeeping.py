@@ -1,9 +1,10 @@
-"""Periodic jobs of a tail: one greenlet waits, and starts each job when it is due."""
+"""Jobs beside a tail's loop: each starts when it is due, and nothing wakes while none is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 import gevent
 from gevent.event import Event
@@ -14,25 +15,22 @@ from pillows.user_code import confine
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that is repeated.
+    """A job that is done now and then.
 
     Attributes:
-        run: does the job once; while it waits, it delays only itself.
-        interval_seconds: between two starts.
-        is_first_due: whether it is due when the tail starts.
+        run: does the job once, and returns the seconds until it is due again; None if nothing is left to do.
+            While it waits, it delays only itself.
     """
 
-    run: Callable[[], object]
-    interval_seconds: float
-    is_first_due: bool = False
+    run: Callable[[], float | None]
 
 
 class Housekeeping:
-    """Repeats jobs until a stop.
+    """Runs jobs until a stop, each in a greenlet of its own and never twice at once.
 
     Args:
-        clock: measures the intervals.
-        halt: ends the repetition; a job that runs then is finished.
+        clock: measures the waits.
+        halt: ends the waits; a job that runs then is finished.
         on_error: called with each error of a job.
     """
 
@@ -40,38 +38,44 @@ class Housekeeping:
         self._clock = clock
         self._halt = halt
         self._on_error = on_error
-        self._running: dict[Job, gevent.Greenlet[..., None]] = {}
-        self._timer: gevent.Greenlet[..., None] | None = None
-
-    def start(self, jobs: Sequence[Job]) -> None:
-        """Repeat these jobs, each in a greenlet of its own while it runs."""
-        self._timer = gevent.spawn(self._run, jobs)
+        self._due: dict[Job, float] = {}  # monotonic seconds of the next start
+        self._greenlets: dict[Job, gevent.Greenlet[..., None]] = {}
+        self._running: set[Job] = set()
+        self._killed: set[Job] = set()
 
     def start_soon(self, job: Job, seconds: float) -> None:
-        """Start a job after this time as well, unless it runs or waits already."""
-        if job not in self._running or self._running[job].dead:
-            self._running[job] = gevent.spawn(self._attempt, job, seconds)
+        """Start a job within this time. If it runs now, it starts again when it has ended."""
+        due_at = self._clock.monotonic() + seconds
+        if due_at >= self._due.get(job, inf) or job in self._killed:
+            return
+        self._due[job] = due_at
+        if job not in self._running:
+            if job in self._greenlets:  # it waits for too long
+                self._greenlets[job].kill(block=False)
+            self._greenlets[job] = gevent.spawn(self._repeat, job)
 
     def kill(self, *jobs: Job) -> None:
-        """Kill these jobs and start no more of any; all jobs unless given."""
-        if self._timer is not None:
-            self._timer.kill()
-        gevent.killall([each for job, each in self._running.items() if not jobs or job in jobs])
+        """Kill these jobs and start none of them again; all that were ever started unless given."""
+        ended = jobs or tuple(self._greenlets)
+        self._killed.update(ended)
+        gevent.killall([self._greenlets[job] for job in ended if job in self._greenlets])
 
-    def _run(self, jobs: Sequence[Job]) -> None:
-        now = self._clock.monotonic()
-        due = {job: now + (0.0 if job.is_first_due else job.interval_seconds) for job in jobs}
-        while not self._clock.wait(self._halt, max(0.0, min(due.values()) - self._clock.monotonic())):
-            now = self._clock.monotonic()
-            for job in [each for each, at in due.items() if at <= now]:
-                due[job] = now + job.interval_seconds
-                if job not in self._running or self._running[job].dead:
-                    self._running[job] = gevent.spawn(self._attempt, job)
-
-    def _attempt(self, job: Job, delay_seconds: float = 0.0) -> None:
-        if delay_seconds and self._clock.wait(self._halt, delay_seconds):
-            return  # the end of the run saves
-        try:
-            job.run()
-        except BaseException as error:  # noqa: BLE001 - the run that owns the jobs raises it
-            self._on_error(confine(error))
+    def _repeat(self, job: Job) -> None:
+        """Do a job as often as it is due."""
+        while job in self._due:
+            seconds = self._due[job] - self._clock.monotonic()
+            if seconds > 0 and self._clock.wait(self._halt, seconds):
+                return  # the end of the run saves
+            del self._due[job]
+            self._running.add(job)
+            try:
+                again_seconds = job.run()
+            except BaseException as error:  # noqa: BLE001 - the run that owns the jobs raises it
+                self._on_error(confine(error))
+                return
+            finally:
+                self._running.discard(job)
+            if again_seconds is not None:
+                again_at = self._clock.monotonic() + again_seconds
+                self._due[job] = min(again_at, self._due.get(job, inf))
+        del self._greenlets[job]

@@ -88,7 +88,7 @@ class MissedPurges:
         start: Callable[[Job], None],
         note: Callable[[str], None],
     ) -> None:
-        self.job = Job(self._compare, 0.0)
+        self.job = Job(self._compare)
         self._tail = tail
         self._source = source
         self._make_transports = make_transports

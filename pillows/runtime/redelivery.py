@@ -20,7 +20,7 @@ from pillows.pillow import estimate_size_bytes
 from pillows.progress.watermark import PendingRange
 from pillows.retry.cancellable import StopAwareWaiter
 
-#: Seconds between two searches for due dead letters.
+#: Shortest time between two searches for due dead letters.
 DUE_SECONDS = 5.0
 
 #: Seconds until a document that could not be read on its own is read again.
@@ -61,8 +61,11 @@ class Redelivery:
         self._waiter = waiter
         dead_letters.unclaim(tail)  # what an earlier run was retrying when it ended
 
-    def redeliver_all(self) -> None:
+    def redeliver_all(self) -> float | None:
         """Redeliver until nothing more is due.
+
+        Returns:
+            The seconds until something is due again; None if nothing ever is.
 
         Raises:
             FatalError: the tail cannot go on.
@@ -73,6 +76,8 @@ class Redelivery:
                 pass
         except StoreWriteError:  # nothing is lost: the next write to the store writes this, too
             self._dead_letters.unclaim(self._tail)
+        seconds = self._dead_letters.seconds_to_due(self._tail)
+        return None if seconds is None else max(DUE_SECONDS, seconds)
 
     def once(self) -> int:
         """Redeliver what is due now; return the number of dead letters."""

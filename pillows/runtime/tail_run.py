@@ -28,7 +28,7 @@ from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
 from pillows.runtime.housekeeping import Housekeeping, Job
 from pillows.runtime.missed_purges import MissedPurges
-from pillows.runtime.redelivery import DUE_SECONDS, Redelivery
+from pillows.runtime.redelivery import Redelivery
 from pillows.runtime.startup import TailStartup, identity_of
 from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_settings import TailServices, TailSettings
@@ -71,7 +71,7 @@ class TailRun:
         self.progress: TailProgress | None = None
         self.retrier = Retrier(
             settings.key,
-            StopAwareWaiter(services.clock, halt, monitor.tick),
+            StopAwareWaiter(services.clock, halt, self._tick),
             services.observer,
             monitor.note_trouble,
         )
@@ -85,7 +85,9 @@ class TailRun:
         self._trouble: Exception | None = None
         self._writes_began: list[float] = []  # monotonic seconds of those in flight, oldest first
         self._housekeeping = Housekeeping(services.clock, halt, self._fail)
-        self._save = Job(self._save_if_due, settings.checkpoints.interval)
+        self._save = Job(self._save_if_due)
+        self._lag = Job(self._ask_for_lag)
+        self._lag_asked_at = 0.0
 
     def run(self) -> None:
         """Carry changes until `halt` is set, then drain.
@@ -97,11 +99,14 @@ class TailRun:
         """
         with self.open() as pipeline, ExitStack() as stack:
             purges = self._build_missed_purges()
-            redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all, DUE_SECONDS, True)
-            lag = Job(self._ask_for_lag, LAG_SECONDS)
-            housekeeping = self._housekeeping
-            housekeeping.start([redelivery, self._save, lag])
-            stack.callback(housekeeping.kill, redelivery, lag, purges.job)  # before the pusher takes no more
+            redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all)
+            housekeeping, key = self._housekeeping, self._settings.key
+            # Before the pusher takes no more.
+            stack.callback(housekeeping.kill, redelivery, self._lag, purges.job)
+            stack.enter_context(
+                self._services.dead_letters.watching(key, partial(housekeeping.start_soon, redelivery))
+            )
+            stack.enter_context(self._services.store.watching(key, self._note_edit))
             checkpoint = self._opened.checkpoint
             # Closed here: the garbage collector would close that of a killed run at any time, or at exit.
             batches = stack.enter_context(
@@ -244,7 +249,7 @@ class TailRun:
                 partial(self._write, delivery),
                 settings.batch,
                 services.clock,
-                tick=self._monitor.tick,
+                tick=self._tick,
                 on_error=self._halt.set,
                 on_take=lambda documents, size_bytes: services.observer.queue(
                     settings.key, documents=documents, size_bytes=size_bytes
@@ -256,6 +261,18 @@ class TailRun:
 
     def _note_batch(self, batch: ChangeBatch) -> None:
         self._monitor.note_batch(batch, self.feed.trouble, self.feed.last_byte_at)
+        self._ask_for_old_lag()
+
+    def _tick(self) -> None:
+        self._monitor.tick()
+        self._ask_for_old_lag()
+
+    def _ask_for_old_lag(self) -> None:
+        """Ask the source for the lag while the feed does not report it."""
+        known_at = max(self._monitor.pending_at, self._lag_asked_at)
+        if self._monitor.ticked_at - known_at >= LAG_SECONDS and self.progress is not None:
+            self._lag_asked_at = self._monitor.ticked_at
+            self._housekeeping.start_soon(self._lag, 0.0)
 
     # --- writing
 
@@ -274,8 +291,9 @@ class TailRun:
             self._monitor.note_trouble("copy", "")  # the rows brought the checkpoint along
             self._monitor.note_move(move)
             self._note_save()
-            if self._opened.checkpointer.has_unflushed():  # no later batch may come to save them
-                self._housekeeping.start_soon(self._save, self._opened.checkpointer.flush_seconds)
+            seconds = self._opened.checkpointer.seconds_to_save()
+            if seconds is not None:  # no later batch may come to save it
+                self._housekeeping.start_soon(self._save, seconds)
         finally:
             self._writes_began.remove(began)
 
@@ -308,10 +326,15 @@ class TailRun:
 
     # --- jobs
 
-    def _save_if_due(self) -> None:
+    def _save_if_due(self) -> float | None:
         with self._lock:
             self._opened.checkpointer.save_if_due()
         self._note_save()
+        return self._opened.checkpointer.seconds_to_save()
+
+    def _note_edit(self) -> None:
+        self._opened.checkpointer.note_edit()
+        self._housekeeping.start_soon(self._save, 0.0)
 
     def _note_save(self) -> None:
         error = self._opened.checkpointer.save_error
@@ -335,13 +358,11 @@ class TailRun:
         return True
 
     def _ask_for_lag(self) -> None:
-        """Ask the source for the lag while the feed does not report it."""
-        if self._services.clock.monotonic() - self._monitor.pending_at >= LAG_SECONDS:
-            unacknowledged = self.unacknowledged
-            with suppress(PillowError):  # the feed meets it too, and reports it
-                pending = self.feed.pending(self._opened.checkpoint.seq)
-                if pending is not None:
-                    self._monitor.note_unread(max(0, pending - unacknowledged))
+        unacknowledged = self.unacknowledged
+        with suppress(PillowError):  # the feed meets it too, and reports it
+            pending = self.feed.pending(self._opened.checkpoint.seq)
+            if pending is not None:
+                self._monitor.note_unread(max(0, pending - unacknowledged))
 
     def _fail(self, error: Exception) -> None:
         """End the run with an error of one of its jobs."""

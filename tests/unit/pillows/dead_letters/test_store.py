@@ -31,3 +31,39 @@ def test_letters_are_due_though_the_clock_was_set_back_since(tmp_path):
     dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
     assert [each.id for each in dead_letters.claim_due(KEY, at_most=10)] == ["a"]
     dead_letters.close()
+
+
+def test_a_watcher_is_told_whenever_one_is_due_sooner(tmp_path):
+    clock = FakeClock(auto=False)
+    dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
+    dead_letters.add([dead_letter("early")])
+    first_seconds = dead_letters.seconds_to_due(KEY)
+    told = []
+    with dead_letters.watching(KEY, told.append):
+        assert told == [first_seconds], "of what is there already"
+        dead_letters.add([dead_letter("late")])
+        assert len(told) == 1, "it is not due sooner"
+        dead_letters.retry(KEY, [("t", "late")])
+        assert told == [first_seconds, 0.0]
+    dead_letters.retry(KEY, [("t", "early")])
+    assert len(told) == 2, "nobody watches any more"
+    dead_letters.close()
+
+
+def test_it_is_known_when_the_next_one_is_due(tmp_path):
+    clock = FakeClock(auto=False)
+    dead_letters = DeadLetters(tmp_path / "letters", clock=clock)
+    assert dead_letters.seconds_to_due(KEY) is None
+    dead_letters.add([dead_letter("a"), dead_letter("b")])
+    wait_seconds = dead_letters.seconds_to_due(KEY) or 0.0
+    clock.advance(wait_seconds)
+    assert dead_letters.seconds_to_due(KEY) == 0.0
+    claimed = dead_letters.claim_due(KEY, at_most=1)
+    assert dead_letters.seconds_to_due(KEY) == 0.0, "another one is"
+    claimed += dead_letters.claim_due(KEY, at_most=2)
+    assert dead_letters.seconds_to_due(KEY) is None, "both are claimed"
+    dead_letters.postpone(claimed[:1], 7.0)
+    assert dead_letters.seconds_to_due(KEY) == 7.0
+    dead_letters.unclaim(KEY)
+    assert dead_letters.seconds_to_due(KEY) == 0.0
+    dead_letters.close()

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from checkpoints import Checkpoint, CheckpointMoved, Seq, StoreWriteError
 from pillows.progress.checkpointer import (
+    IDLE_SECONDS,
     UNFLUSHED_SAVES,
     UNFLUSHED_SECONDS,
     Checkpointer,
@@ -303,3 +304,58 @@ def test_both_bounds_must_be_above_zero(options: dict[str, Any], is_valid: bool)
     else:
         with pytest.raises(ValidationError):
             CheckpointOptions(**options)
+
+
+def test_it_tells_when_a_save_is_due(disk: Disk) -> None:
+    made = disk.checkpointer(interval=5.0)
+    assert made.seconds_to_save() is None
+    disk.clock.advance(2.0)
+    made.advance(moved())
+    assert made.seconds_to_save() == 3.0
+    disk.unsynced_dead_letters = True
+    assert made.seconds_to_save() == 0.0
+    made.save_if_due()
+    assert made.seconds_to_save() is None
+
+
+def test_a_position_that_passed_no_change_is_saved_late(disk: Disk) -> None:
+    """An idle source gives another one every 25 s, and each save costs a target a transaction."""
+    made = disk.checkpointer(transactional=True, interval=5.0)
+    made.advance(moved(0))
+    assert made.seconds_to_save() == IDLE_SECONDS
+    disk.clock.advance(IDLE_SECONDS - 1.0)
+    made.advance(moved(0, seq="3-c"))
+    assert disk.order == []
+    disk.clock.advance(1.0)
+    made.save_if_due()
+    assert disk.order == ["copy", "save"]
+    assert made.saved.seq == Seq.of("3-c")
+
+
+def test_a_purge_position_is_saved_soon_though_it_passed_no_change(disk: Disk) -> None:
+    made = disk.checkpointer(interval=5.0)
+    made.advance(moved(0, purge_seq="1-p"))
+    assert made.seconds_to_save() == 5.0
+
+
+def test_a_save_or_a_copy_that_failed_is_due_again_after_the_interval(disk: Disk) -> None:
+    made = disk.checkpointer(transactional=True, interval=5.0)
+    made.advance(moved(0))
+    disk.copies = False
+    made.save()
+    assert (made.saved, made.seconds_to_save()) == (made.current, 5.0)
+    disk.copies = True
+    made.save()
+    assert made.seconds_to_save() is None
+    made.advance(moved(0, seq="3-c"))
+    disk.full = True
+    made.save()
+    assert made.seconds_to_save() == 5.0
+
+
+def test_an_edit_that_was_noted_is_met_at_once(disk: Disk) -> None:
+    made = disk.checkpointer()
+    disk.stored = replace(START, edits=1)
+    made.note_edit()
+    with pytest.raises(CheckpointMoved):
+        made.save_if_due()

@@ -17,7 +17,7 @@ from pillows.errors import (
     SourceChangedError,
     StateLostError,
 )
-from pillows.feed.base import DatabaseIdentity
+from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.models import Change, Document, write_version
 from pillows.observer import Observer
 from pillows.pillow import Pillow
@@ -473,8 +473,14 @@ def test_how_much_is_behind_is_asked_for_while_the_feed_does_not_tell(tmp_path, 
     """While a target is away nothing is read, and what was said last grows old."""
 
     asked_for = []
+    clock = FakeClock()
 
     class Behind(ListFeed):
+        def batches(self, since, identity, stop):
+            yield self.queue[0]
+            while not clock.wait(stop, TICK_SECONDS):
+                yield SIGN_OF_LIFE
+
         def pending(self, since):
             asked_for.append(str(since))
             if len(asked_for) == 1:
@@ -482,7 +488,7 @@ def test_how_much_is_behind_is_asked_for_while_the_feed_does_not_tell(tmp_path, 
             return 4711
 
     feed = Behind([batch("1-a", change("a"), caught_up=True)])
-    run = running(plan(tmp_path, feed, MemoryTransport(), clock=FakeClock()))
+    run = running(plan(tmp_path, feed, MemoryTransport(), clock=clock))
     run.until(lambda: run.tail.status().pending == 4711)
     assert set(asked_for) == {"1-a"}
     run.finish()

@@ -6,6 +6,7 @@ import gevent
 from gevent.event import Event
 
 from pillows.errors import RetryableError
+from pillows.progress import checkpointer
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
 from tests.support.clock import FakeClock
@@ -86,9 +87,10 @@ class OneLine(MemoryTransport):
         return super().write(batch)
 
 
-def test_the_last_save_of_a_run_waits_for_the_regular_one(tmp_path, running):
+def test_the_last_save_of_a_run_waits_for_the_regular_one(tmp_path, running, monkeypatch):
     """Both would be within one transaction of PostgreSQL, and one commit half of the other."""
     feed = ListFeed([batch(1)])  # a position without rows: it goes to the target by itself
+    monkeypatch.setattr(checkpointer, "IDLE_SECONDS", 0.0)
     memory = OneLine()
     run = running(plan(tmp_path, feed, memory, checkpoints=CheckpointOptions(interval=0.01)))
     run.until(lambda: memory.saving)
