@@ -65,6 +65,8 @@ class VerifyRunner:
         self._clock = clock
         self._turn = BoundedSemaphore(1)
         self._worker: gevent.Greenlet[..., None] | None = None
+        self._config: Config | None = None
+        self._scheduled: frozenset[str] = frozenset()
 
     @property
     def running(self) -> bool:
@@ -73,9 +75,10 @@ class VerifyRunner:
 
     def tick(self) -> None:
         """Begin the next comparison, if one is due and none runs."""
-        if self.running:
+        scheduled = self._find_scheduled()
+        if not scheduled or self.running:
             return
-        key = choose(self._supervisor.keys, self._find_due)
+        key = choose((key for key in self._supervisor.keys if key.pillow in scheduled), self._find_due)
         if key is not None:
             repair = self._get_config().tails[key.pillow].verify.repair
             self._worker = gevent.spawn(self._run, key, repair=repair)
@@ -105,6 +108,16 @@ class VerifyRunner:
         """End a comparison that runs."""
         if self._worker is not None:
             self._worker.kill()
+
+    def _find_scheduled(self) -> frozenset[str]:
+        """Return the pillows that are compared regularly; found anew for each configuration only."""
+        config = self._get_config()
+        if config is not self._config:
+            self._config = config
+            self._scheduled = frozenset(
+                name for name, tail in config.tails.items() if tail.verify.every is not None
+            )
+        return self._scheduled
 
     def _find_due(self, key: TailKey) -> float | None:
         options = self._get_config().tails[key.pillow].verify

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -16,9 +17,10 @@ from pillows.feed.documents.fetcher import DocumentFetcher
 from pillows.feed.source_database import PurgeInfo, SourceDatabase
 from pillows.models import Change, ChangeBatch
 
-#: Seconds between two checks while one response is read: a busy one never ends, and CouchDB's feed has no row
-#: for a purge. Targets remove purged documents within 30 s.
-CHECK_SECONDS = 15.0
+#: Longest time between two checks while one response is read: a busy one never ends, and CouchDB's feed has
+#: no row for a purge. Targets remove purged documents within 30 s. A little longer than an idle response
+#: (25 s), since the next one is checked anyway.
+CHECK_SECONDS = 26.0
 
 _RECREATED_REMEDY = "`pillowd checkpoint reset KEY`, or `on_recreated: reload`"
 
@@ -55,12 +57,14 @@ class IdentityCheck:
         self._put = put
         self._warn = warn
         self._asked = False
+        self._checked_at = 0.0
         self._listed = Counter[PurgeInfo]()
         self._lock = RLock()
 
     @contextmanager
     def repeat(self) -> Iterator[None]:
-        """Repeat the check every `CHECK_SECONDS` inside the block; raise its errors in this greenlet."""
+        """Check inside the block after `CHECK_SECONDS` without a check; raise the errors in this greenlet."""
+        self._checked_at = monotonic()
         checker = gevent.spawn(self._repeat, gevent.getcurrent())
         try:
             yield
@@ -92,7 +96,9 @@ class IdentityCheck:
 
     def _repeat(self, reading: Any) -> None:
         while True:
-            gevent.sleep(CHECK_SECONDS)
+            gevent.sleep(max(0.0, self._checked_at + CHECK_SECONDS - monotonic()))
+            if monotonic() < self._checked_at + CHECK_SECONDS:
+                continue  # another response was checked meanwhile
             try:
                 self.check()
             except RetryableError:
@@ -102,6 +108,7 @@ class IdentityCheck:
                 return
 
     def _check(self) -> None:
+        self._checked_at = monotonic()
         known = self.identity
         if known is None or not self._asked:
             found = self._source.identify()
