@@ -28,7 +28,8 @@ PLACES = ("source", "target", "checkpoint")
 REWINDS = tuple(str(kind) for kind in Rewind)
 DIFFERENCES = ("missing", "stale", "extra")
 
-_DURATIONS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+#: Few: histograms are more than half of the text, and each bound more is a series of each transport.
+_DURATIONS = (0.005, 0.05, 0.25, 1.0, 5.0, 30.0)
 _HUB_DELAYS = (0.01, 0.05, 0.1, 0.5, 1.0)
 _PILLOW = {"pillow": CONFIGURED}
 _TRANSPORT = {"pillow": CONFIGURED, "transport": CONFIGURED}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count, islice
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import prometheus_client
@@ -17,12 +17,40 @@ from daemon.metrics.catalogue import CATALOGUE
 Family = CounterMetricFamily | GaugeMetricFamily
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A family whose values were read for one scrape.
+
+    Attributes:
+        name: its name.
+        rows: the values of the labels, and the value, of each series.
+    """
+
+    name: str
+    rows: Sequence[tuple[tuple[str, ...], float]]
+
+
 class Families:
-    """The families that are counted as things happen, by name; each made when it is first asked for."""
+    """The families that are counted as things happen, by name; each made when it is first asked for.
+
+    Attributes:
+        changes: how often a pillow's series were changed.
+    """
 
     def __init__(self) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._made: dict[str, MetricWrapperBase] = {}
+        self.changes = 0
+        self._changed: dict[str, int] = {}  # pillow -> `changes` at its last change
+
+    def note_change(self, pillow: str) -> None:
+        """Note that series of a pillow change now."""
+        self.changes += 1
+        self._changed[pillow] = self.changes
+
+    def list_changed(self, since: int) -> list[str]:
+        """List the pillows whose series were changed since `changes` had this value."""
+        return [pillow for pillow, change in self._changed.items() if change > since]
 
     def counter(self, name: str) -> prometheus_client.Counter:
         """Return a counter of the catalogue."""
@@ -40,24 +68,48 @@ class Families:
         made: prometheus_client.Histogram = self._get(name, prometheus_client.Histogram, buckets=buckets)
         return made
 
-    def collect(self, most: int) -> Iterator[tuple[Metric, bool]]:
-        """Yield every family in pieces of bounded size, and whether a piece is its first.
+    @property
+    def names(self) -> list[str]:
+        """The names of the families."""
+        return list(self._made)
+
+    def is_by_pillow(self, name: str) -> bool:
+        """Return whether the first label of a family is the pillow."""
+        return next(iter(CATALOGUE[name].labels), "") == "pillow"
+
+    def describe(self, name: str) -> Metric:
+        """Return a family without its series."""
+        (family,) = self._made[name].describe()
+        return family
+
+    def collect(self, name: str) -> Metric:
+        """Return a small family with its series."""
+        (family,) = self._made[name].collect()
+        return family
+
+    def collect_pillows(self, name: str, pillows: Collection[str]) -> Iterator[tuple[str, Metric]]:
+        """Yield each of these pillows, and a family with its series alone; empty if it has none.
 
         The library's own `collect` builds all samples of a family at once. With 200 pillows those are so many
         objects that the garbage collector goes through the whole heap, for 70 ms.
         """
-        for made in list(self._made.values()):
-            samples = iter(made._samples())  # noqa: SLF001 - see above
-            for number in count():
-                (piece,) = made.describe()
-                for sample in islice(samples, most):
-                    piece.samples.append(sample._replace(name=piece.name + sample.name))
-                if number and not piece.samples:
-                    break
-                yield piece, number == 0
+        children: dict[str, list[tuple[Sequence[str], Any]]] = {pillow: [] for pillow in pillows}
+        for values, child in list(self._made[name]._metrics.items()) if pillows else ():  # noqa: SLF001 - see above
+            if values[0] in children:
+                children[values[0]].append((values, child))
+        for pillow, found in children.items():
+            family = self.describe(name)
+            for values, child in found:
+                labels = dict(zip(CATALOGUE[name].labels, values, strict=True))
+                for sample in child._samples():  # noqa: SLF001
+                    named = sample._replace(name=family.name + sample.name, labels=labels | sample.labels)
+                    family.samples.append(named)
+            yield pillow, family
 
-    def forget(self, **labels: str) -> None:
-        """Drop every series with these labels."""
+    def forget(self, pillow: str, **labels: str) -> None:
+        """Drop every series of a pillow with these labels."""
+        self.note_change(pillow)
+        labels["pillow"] = pillow
         for name, made in self._made.items():
             if set(labels) <= set(CATALOGUE[name].labels):
                 made.remove_by_labels(labels)

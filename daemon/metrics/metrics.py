@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -27,15 +27,13 @@ from daemon.metrics.snapshot import (
     ReloadCollector,
     RequestCollector,
     SourceCollector,
-    StatusCollector,
+    StatusReader,
 )
+from daemon.metrics.texts import END, Texts
 from pillows.clock import Clock
 
-#: Ends a text in OpenMetrics; Prometheus' own format has no end.
-_END = b"# EOF\n"
-#: Samples that are written in one turn of the hub. Few: what they are made of is gone before the garbage
-#: collector looks. Else it soon goes through the whole heap, which takes 50 ms with 200 pillows.
-_SAMPLES = 100
+#: Formats whose texts are kept: that of Prometheus, and that of somebody who looks.
+_FORMATS = 2
 #: The hub turns after so much rendering.
 _TURN_SECONDS = 0.005
 #: zlib's window for the format of gzip.
@@ -60,6 +58,8 @@ class Metrics:
         self._facts: Facts | None = None
         self._registry = CollectorRegistry()
         self._families = Families()
+        self._statuses: StatusReader | None = None
+        self._texts: dict[str, Texts] = {}  # media type -> texts, the last used at the end
         self.observer = MetricsObserver(self._families, clock, self._find_labels)
         self.sampler = ProcessSampler(self._families, clock, state_dir)
         self.pages = Pages(self.render, clock)
@@ -69,8 +69,8 @@ class Metrics:
     def attach(self, facts: Facts, tails: Iterable[TailKey]) -> None:
         """Read these facts at each scrape, and start to count these tails at 0."""
         self._facts = facts
+        self._statuses = StatusReader(facts.statuses, facts.labels_of, self._clock)
         for collector in (
-            StatusCollector(facts.statuses, facts.labels_of, self._clock),
             SourceCollector(facts.connections),
             ReloadCollector(facts.reload),
             RequestCollector(facts.requests),
@@ -90,35 +90,30 @@ class Metrics:
             accept_encoding: the request's header `Accept-Encoding`; gzip makes a tenth of the text.
         """
         encode, media_type = choose_encoder(accept)
-        pieces = self._render_pieces(encode)
+        texts = self._texts[media_type] = self._texts.pop(media_type, Texts(encode))
+        for old in list(self._texts)[:-_FORMATS]:
+            del self._texts[old]
+        pieces = self._render_pieces(texts)
         if media_type.startswith("application/openmetrics-text"):
-            pieces = chain(pieces, [_END])
+            pieces = chain(pieces, [END])
         if "gzip" not in accept_encoding:
             return Page(media_type=media_type, text=b"".join(pieces))
         packer = zlib.compressobj(level=1, wbits=_GZIP)
         packed = [packer.compress(piece) for piece in pieces]
         return Page(media_type=media_type, text=b"".join([*packed, packer.flush()]), encoding="gzip")
 
-    def _render_pieces(self, encode: Callable[[Collector], bytes]) -> Iterator[bytes]:
+    def _render_pieces(self, texts: Texts) -> Iterator[bytes]:
         began = perf_counter()
-        read = ((family, True) for family in self._registry.collect())
-        for piece, is_first in chain(self._families.collect(_SAMPLES), read):
-            text = encode(_One(piece)).removesuffix(_END)
-            yield text if is_first else text.split(b"\n", 2)[2]  # without the lines HELP and TYPE
+        read = chain.from_iterable(
+            texts.write_reading(each) for each in (self._statuses.read() if self._statuses else ())
+        )
+        small = (texts.write_family(family) for family in self._registry.collect())
+        for piece in chain(texts.write_counted(self._families), read, small):
+            yield piece
             # Not after each piece: where something blocks the hub, each turn would take as long as that.
             if perf_counter() - began > _TURN_SECONDS:
                 gevent.sleep(0)
                 began = perf_counter()
-
-
-class _One(Collector):
-    """A registry of one family."""
-
-    def __init__(self, family: Family) -> None:
-        self._family = family
-
-    def collect(self) -> Iterator[Family]:
-        yield self._family
 
 
 class _BuildInfo(Collector):

@@ -39,6 +39,7 @@ class MetricsObserver(Observer):
         labels = self._labels_of(tail)
         if labels is None:
             return
+        self._families.note_change(tail.pillow)
         before = self._tails.get(tail)
         self._tails[tail] = series = _TailSeries(self._families, tail.pillow, labels)
         for gone in set(before.transports if before else ()) - set(series.transports):
@@ -51,33 +52,40 @@ class MetricsObserver(Observer):
         if self._tails.pop(tail, None) and all(other.pillow != tail.pillow for other in self._tails):
             self._families.forget(pillow=tail.pillow)
 
+    def _change(self, tail: TailKey) -> _TailSeries | None:
+        """Return the series of a tail, of which some change now; None if it is not counted."""
+        series = self._tails.get(tail)
+        if series is not None:
+            self._families.note_change(tail.pillow)
+        return series
+
     def change(self, tail: TailKey, *, count: int, kept: int, filtered: int) -> None:  # noqa: ARG002 - an observer's
         """Count changes."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.changes.inc(count)
             if filtered:
                 series.filtered.inc(filtered)
 
     def stage(self, tail: TailKey, *, stage: str, seconds: float) -> None:
         """Add the time of a stage."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.stages[stage].inc(seconds)
 
     def queue(self, tail: TailKey, *, documents: int, size_bytes: int) -> None:  # noqa: ARG002 - an observer's
         """Note the size of the queue."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.queue.set(size_bytes)
 
     def in_flight(self, tail: TailKey, *, transport: str, batches: int) -> None:
         """Note the batches that are being written."""
-        if (series := self._tails.get(tail)) and (target := series.transports.get(transport)):
+        if (series := self._change(tail)) and (target := series.transports.get(transport)):
             target.in_flight.set(batches)
 
     def write(
         self, tail: TailKey, *, transport: str, documents: Mapping[str, int], size_bytes: int, seconds: float
     ) -> None:
         """Count a batch that one target has settled."""
-        if (series := self._tails.get(tail)) and (target := series.transports.get(transport)):
+        if (series := self._change(tail)) and (target := series.transports.get(transport)):
             for result, count in documents.items():
                 if count:
                     target.documents[result].inc(count)
@@ -88,35 +96,35 @@ class MetricsObserver(Observer):
 
     def acknowledged(self, tail: TailKey, *, changes: int, seconds: float) -> None:
         """Note how long acknowledged changes took."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.latency.observe(seconds)
             series.uncheckpointed.inc(changes)
 
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Count a wait before another attempt."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.retries[where if where in PLACES else "target"].inc()
 
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:  # noqa: ARG002 - an observer's
         """Count changes that come again."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.rewinds[str(kind)].inc()
 
     def dead_letter(self, tail: TailKey, *, transport: str, id: str, stage: str, error: str) -> None:  # noqa: ARG002 - an observer's
         """Count a dead letter."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.dead_letters[stage].inc()
 
     def checkpoint(self, tail: TailKey, *, checkpoint: Checkpoint, seconds: float) -> None:  # noqa: ARG002 - an observer's
         """Count a saved checkpoint."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.saves["ok"].inc()
             series.stages["checkpoint"].inc(seconds)
             series.uncheckpointed.set(0)
 
     def warning(self, tail: TailKey, *, event: str, details: Mapping[str, object]) -> None:  # noqa: ARG002 - an observer's
         """Count the warnings that have a metric."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             if event == "checkpoint.not_saved":
                 series.saves["error"].inc()
             elif event == "transports.diverged":
@@ -124,7 +132,7 @@ class MetricsObserver(Observer):
 
     def verified(self, tail: TailKey, *, differences: Mapping[str, Mapping[str, int]]) -> None:
         """Note the result of a comparison."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             for transport, counts in differences.items():
                 if target := series.transports.get(transport):
                     for kind in DIFFERENCES:
@@ -135,7 +143,7 @@ class MetricsObserver(Observer):
         """Look up a tail when it starts, and reset its unsaved changes, which the last run lost."""
         if state == State.STARTING:
             self.add(tail)
-            if series := self._tails.get(tail):
+            if series := self._change(tail):
                 series.uncheckpointed.set(0)
                 series.queue.set(0)
 

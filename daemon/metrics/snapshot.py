@@ -10,14 +10,17 @@ from prometheus_client.registry import Collector
 from checkpoints import TailKey
 from daemon.metrics.catalogue import OUTCOMES, STATES
 from daemon.metrics.facts import ConnectionFacts, TailLabels
-from daemon.metrics.families import new_family
+from daemon.metrics.families import Reading, new_family
 from daemon.reload.reloader import ReloadRecord
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
+#: A time moves in steps of this size. It is computed from an age, so that it would differ a little each time.
+STEP_SECONDS = 0.5
 
-class StatusCollector(Collector):
-    """The families that say in which state the tails are.
+
+class StatusReader:
+    """Reads the families that say in which state the tails are.
 
     Args:
         statuses: returns the status of every tail.
@@ -35,21 +38,32 @@ class StatusCollector(Collector):
         self._labels_of = labels_of
         self._clock = clock
         self._began_at = clock.wall()
+        self._times: dict[tuple[str, str], float] = {}
 
-    def collect(self) -> Iterator[Family]:
+    def read(self) -> Iterator[Reading]:
         """Yield each family."""
         statuses = self._statuses()
         yield self._pillow_info(statuses)
         yield _states(statuses)
         now = self._clock.wall()
+        before, self._times = self._times, {}
+
+        def since(name: str, status: TailStatus, age_seconds: float | None) -> float:
+            at = self._began_at if age_seconds is None else round(now - age_seconds, 3)
+            known = before.get((name, status.pillow))
+            if known is not None and abs(at - known) < STEP_SECONDS:
+                at = known
+            self._times[name, status.pillow] = at
+            return at
+
         read: Mapping[str, Callable[[TailStatus], float | None]] = {
             "pillowd_lag_changes": lambda status: status.pending,
             "pillowd_lag_seconds": lambda status: status.lag_seconds,
-            "pillowd_source_last_byte_timestamp_seconds": lambda status: self._since(
-                now, status.last_byte_age_seconds
+            "pillowd_source_last_byte_timestamp_seconds": lambda status: since(
+                "byte", status, status.last_byte_age_seconds
             ),
-            "pillowd_checkpoint_last_success_timestamp_seconds": lambda status: self._since(
-                now, status.checkpoint_age_seconds
+            "pillowd_checkpoint_last_success_timestamp_seconds": lambda status: since(
+                "checkpoint", status, status.checkpoint_age_seconds
             ),
             "pillowd_dead_letters": lambda status: status.dead_letters,
             "pillowd_restarts_total": lambda status: status.restarts,
@@ -57,31 +71,22 @@ class StatusCollector(Collector):
             "pillowd_pass_ratio": pass_ratio,
         }
         for name, value_of in read.items():
-            family = new_family(name)
-            for status in statuses:
-                value = value_of(status)
-                if value is not None:
-                    family.add_metric([status.pillow], value)
-            yield family
+            values = [(status.pillow, value_of(status)) for status in statuses]
+            yield Reading(
+                name=name, rows=[((pillow,), value) for pillow, value in values if value is not None]
+            )
 
-    def _since(self, now: float, age_seconds: float | None) -> float:
-        return self._began_at if age_seconds is None else now - age_seconds
-
-    def _pillow_info(self, statuses: Sequence[TailStatus]) -> Family:
-        family = new_family("pillowd_pillow_info")
-        for status in statuses:
-            labels = self._labels_of(TailKey(status.pillow, status.source))
-            if labels is not None:
-                family.add_metric([status.pillow, labels.connection, labels.source], 1)
-        return family
+    def _pillow_info(self, statuses: Sequence[TailStatus]) -> Reading:
+        found = [(s.pillow, self._labels_of(TailKey(s.pillow, s.source))) for s in statuses]
+        return Reading(
+            name="pillowd_pillow_info",
+            rows=[((pillow, each.connection, each.source), 1) for pillow, each in found if each is not None],
+        )
 
 
-def _states(statuses: Sequence[TailStatus]) -> Family:
-    family = new_family("pillowd_tails")
-    for status in statuses:
-        for state in STATES:
-            family.add_metric([status.pillow, state], int(status.state == state))
-    return family
+def _states(statuses: Sequence[TailStatus]) -> Reading:
+    rows = [((s.pillow, state), int(s.state == state)) for s in statuses for state in STATES]
+    return Reading(name="pillowd_tails", rows=rows)
 
 
 def pass_ratio(status: TailStatus) -> float | None:

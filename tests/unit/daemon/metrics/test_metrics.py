@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import gevent
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from checkpoints import TailKey
 from daemon.metrics.catalogue import CATALOGUE, CONFIGURED
+from daemon.metrics.texts import Texts
 from daemon.reload.reloader import ReloadRecord
-from tests.unit.daemon.metrics.conftest import KEY, LABELS, Scrape
+from tests.unit.daemon.metrics.conftest import KEY, LABELS, STATUS, Scrape
 
 
 def use_everything(scrape: Scrape) -> None:
@@ -108,10 +112,68 @@ def test_the_hub_turns_in_between(scrape: Scrape) -> None:
 
 def test_names_of_the_configuration_are_escaped(scrape: Scrape) -> None:
     scrape.start(TailKey('a"b\n', "couch/x"), LABELS)
-    assert r'pillowd_changes_total{pillow="a\"b\n"} 0.0' in scrape.text
+    assert r'pillowd_changes_total{pillow="a\"b\n"} 0' in scrape.text
 
 
 def test_the_configuration_that_runs_has_its_time(scrape: Scrape) -> None:
     name = "pillowd_config_last_reload"
     scrape.reload = ReloadRecord(successful=False, succeeded_at=950.0)
     assert (scrape[f"{name}_successful{{}}"], scrape[f"{name}_success_timestamp_seconds{{}}"]) == (0, 950)
+
+
+def test_a_kept_text_is_what_a_fresh_one_would_be(scrape: Scrape) -> None:
+    """What is not written anew is right nevertheless: after changes, removals and new transports."""
+    other = TailKey("other", "couch/x")
+
+    def check() -> None:
+        kept = scrape.text
+        scrape.metrics._texts.clear()
+        fresh = scrape.text
+        for text in (kept, fresh):
+            assert text.count("# TYPE pillowd_changes_total") == 1
+        assert sorted(_lines(kept)) == sorted(_lines(fresh))
+
+    check()
+    scrape.start(other, LABELS)
+    check()
+    scrape.metrics.observer.change(other, count=3, kept=3, filtered=0)
+    assert 'pillowd_changes_total{pillow="other"} 3' in scrape.text
+    check()
+    scrape.start(other, replace(LABELS, transports=("search",)))
+    assert 'pillow="other",transport="warehouse"' not in scrape.text
+    check()
+    scrape.statuses = [replace(STATUS, pillow=name) for name in ("a", "b")]
+    check()
+    scrape.tails.pop(other)
+    scrape.metrics.observer.removed(other)
+    assert 'pillow="other"' not in scrape.text
+    check()
+
+
+def test_a_pillow_that_did_nothing_is_not_written_again(scrape: Scrape) -> None:
+    names = [f"p{number}" for number in range(50)]
+    for name in names:
+        scrape.start(TailKey(name, "couch/x"), LABELS)
+    scrape.statuses = [replace(STATUS, pillow=name) for name in names]
+    texts = Texts(generate_latest)
+    written: list[str] = []
+    write = texts.write_family
+
+    def noting(family: Family) -> bytes:
+        written.extend(sample.labels["pillow"] for sample in family.samples if "pillow" in sample.labels)
+        return write(family)
+
+    texts.write_family = noting
+    list(scrape.metrics._render_pieces(texts))
+    assert set(written) >= set(names)
+    written.clear()
+    scrape.metrics.observer.change(TailKey("p7", "couch/x"), count=1, kept=1, filtered=0)
+    scrape.clock.advance(60)  # what is younger than half a second stays
+    list(scrape.metrics._render_pieces(texts))
+    counted = [name for name in written if name == "p7"]
+    assert counted
+    assert len(written) < 3 * len(names) + len(counted) + len(LABELS.transports)
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if not line.startswith("process_")]

@@ -28,7 +28,7 @@ def test_a_written_batch_is_counted_for_its_transport_alone(scrape: Scrape) -> N
     assert scrape[f"pillowd_written_bytes_total{at}}}"] == 500
     assert scrape[f"pillowd_in_flight_batches{at}}}"] == 2
     assert scrape[f"pillowd_batch_duration_seconds_bucket{at},le=0.25}}"] == 0
-    assert scrape[f"pillowd_batch_duration_seconds_bucket{at},le=0.5}}"] == 1
+    assert scrape[f"pillowd_batch_duration_seconds_bucket{at},le=1.0}}"] == 1
     assert scrape[f"pillowd_delivery_last_success_timestamp_seconds{at}}}"] == 1000
     assert scrape["pillowd_documents_total{pillow=cases,transport=warehouse,result=applied}"] == 0
     assert scrape["pillowd_stage_seconds_total{pillow=cases,stage=write}"] == 0.3
