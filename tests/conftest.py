@@ -1,9 +1,9 @@
 """Fixtures for all tests: real servers (see `tests.servers`), a clock that needs no time, faults on the line.
 
 Servers start when the first test asks for one and serve the whole run. PILLOWD_TEST_COUCHDB_URL,
-PILLOWD_TEST_ELASTICSEARCH_URL, PILLOWD_TEST_OPENSEARCH_URL and PILLOWD_TEST_POSTGRES_DSN name servers that
-already run instead. A server that cannot be had fails the tests under CI=true, and skips them with the reason
-on a laptop.
+PILLOWD_TEST_ELASTICSEARCH_URL, PILLOWD_TEST_OPENSEARCH_URL, PILLOWD_TEST_KAFKA (host and port) and
+PILLOWD_TEST_POSTGRES_DSN name servers that already run instead. A server that cannot be had fails the tests
+under CI=true, and skips them with the reason on a laptop.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.runner.shared_servers import ask_for_server
 from tests.servers.couch_client import CouchDatabase
 from tests.servers.couchdb.process import CouchDB
 from tests.servers.elasticsearch import Elasticsearch
+from tests.servers.kafka import Kafka
 from tests.servers.opensearch import OpenSearch
 from tests.servers.postgres import Postgres
 from tests.servers.process import Server, ServerUnavailable
@@ -169,6 +170,21 @@ def opensearch() -> Iterator[str]:
         yield server.url
 
 
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Host and port of a Kafka broker for the whole run."""
+    if given := os.environ.get("PILLOWD_TEST_KAFKA"):
+        yield given
+        return
+    if shared := shared_server("kafka"):
+        yield shared["where"]
+        return
+    with ExitStack() as stack:
+        server = Kafka()
+        start_for_tests(stack, server)
+        yield server.where
+
+
 # --- servers of one test, to stop, kill and set up otherwise
 
 
@@ -198,6 +214,13 @@ def opensearch_server() -> Iterator[Callable[..., OpenSearch]]:
     """Starts OpenSearch servers of the test's own (4 s each); arguments as for OpenSearch."""
     with ExitStack() as stack:
         yield _starter(stack, OpenSearch)
+
+
+@pytest.fixture
+def kafka_server() -> Iterator[Callable[..., Kafka]]:
+    """Starts Kafka brokers of the test's own (5 s each); arguments as for Kafka."""
+    with ExitStack() as stack:
+        yield _starter(stack, Kafka)
 
 
 def _starter(stack: ExitStack, kind: Callable[..., Any]) -> Callable[..., Any]:
@@ -262,6 +285,12 @@ def _delete_indices(url: str, prefix: str) -> None:
 @pytest.fixture
 def es_prefix() -> str:
     """What the names of this test's indices and aliases begin with."""
+    return f"test-{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture
+def kafka_prefix() -> str:
+    """What the names of this test's topics begin with."""
     return f"test-{uuid.uuid4().hex[:12]}-"
 
 

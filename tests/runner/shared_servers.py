@@ -105,9 +105,16 @@ def _start_opensearch(stack: ExitStack) -> dict[str, Any]:
     return {"url": stack.enter_context(OpenSearch()).url}
 
 
+def _start_kafka(stack: ExitStack) -> dict[str, Any]:
+    from tests.servers.kafka import Kafka
+
+    return {"where": stack.enter_context(Kafka()).where}
+
+
 STARTERS: dict[str, Callable[[ExitStack], dict[str, Any]]] = {
     "couchdb": _start_couchdb,
     "postgres": _start_postgres,
     "elasticsearch": _start_elasticsearch,
     "opensearch": _start_opensearch,
+    "kafka": _start_kafka,
 }

@@ -24,14 +24,15 @@ from tests.servers.packages import say
 from tests.servers.process import Server, ServerUnavailable
 from tests.servers.requirements import describe
 
-NAMES = ("couchdb", "postgres", "elasticsearch", "opensearch")
-MODULES = ("couchdb.process", "postgres", "elasticsearch", "opensearch")
+NAMES = ("couchdb", "postgres", "elasticsearch", "opensearch", "kafka")
+MODULES = ("couchdb.process", "postgres", "elasticsearch", "opensearch", "kafka")
+CLASSES = ("CouchDB", "Postgres", "Elasticsearch", "OpenSearch", "Kafka")
 
 
 def servers() -> dict[str, type[Server]]:
     """The servers by name. They need what `check` runs without: it comes before anything is installed."""
     modules = [import_module(f"tests.servers.{name}") for name in MODULES]
-    classes = (modules[0].CouchDB, modules[1].Postgres, modules[2].Elasticsearch, modules[3].OpenSearch)
+    classes = [getattr(module, name) for module, name in zip(modules, CLASSES, strict=True)]
     return {server.name: server for server in classes}
 
 

@@ -21,7 +21,7 @@ def missing() -> dict[str, str]:
         "Prometheus": (shutil.which("promtool"), "Debian's package, by apt-get"),
         "Maven (mvn)": (
             shutil.which("mvn"),
-            "nothing: tests of search clusters skip, and fail in CI",
+            "nothing: tests of search clusters and Kafka skip, and fail in CI",
         ),
     }
     return {name: substitute for name, (found, substitute) in wants.items() if not found}
