@@ -18,10 +18,12 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
+from checkpoints import TailKey
 from pillows.errors import AccessError, ConfigError, FatalError, RetryableError, StateLostError
 from pillows.models import WriteResult, write_version
 from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
 from pillows.transports.jsonl.transport import JsonlTransport
+from tests.conformance.append_only import Appended, AppendOnlyConformance, AppendOnlyTarget, without_ids
 from tests.conformance.steps import assert_applied
 from tests.conformance.target import KEY, at, batch, document, gone
 
@@ -55,6 +57,30 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def ids(path: Path) -> list[str]:
     return [line["_id"] for line in read(path)]
+
+
+class JsonlTarget(AppendOnlyTarget):
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def transport(self, *outputs: str, key: TailKey = KEY) -> JsonlTransport:
+        files = {output: JsonlOutput(file=f"{output}.jsonl") for output in outputs}
+        return JsonlTransport("files", key, JsonlConnection(folder=self.folder), files)
+
+    def read(self, output: str) -> list[Appended]:
+        found: list[Appended] = []
+        for line in read(self.folder / f"{output}.jsonl"):
+            rows = [] if "_deleted" in line else [without_ids(line["doc"])]
+            if line.get("_row", 0):
+                rows = [*found.pop().rows, *rows]
+            found.append(Appended(id=line["_id"], rev=line["_rev"], version=line["_version"], rows=rows))
+        return found
+
+
+class TestJsonlConformance(AppendOnlyConformance):
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> JsonlTarget:
+        return JsonlTarget(tmp_path)
 
 
 def test_a_line_for_each_row_and_each_delete(tmp_path: Path) -> None:

@@ -8,17 +8,20 @@ import hmac
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gevent
 import pytest
 from pydantic import ValidationError
 
+from checkpoints import TailKey
 from pillows.errors import AccessError, AwayError, ConfigError, FatalError, RetryableError
 from pillows.models import WriteResult, write_version
 from pillows.transports.base import TargetState
 from pillows.transports.webhook.options import WebhookConnection, WebhookOutput
 from pillows.transports.webhook.transport import WebhookTransport
+from tests.conformance.append_only import Appended, AppendOnlyConformance, AppendOnlyTarget, without_ids
 from tests.conformance.target import KEY, at, batch, document, gone
 from tests.servers.scripted import CLOSE, HANG, RESET, Pause, Request, ScriptedServer, head, json_reply
 from tests.support.webhook import Webhook
@@ -47,6 +50,51 @@ def hook(receiver: Webhook) -> Iterator[MakeHook]:
     yield make
     for one in made:
         one.close()
+
+
+class WebhookTarget(AppendOnlyTarget):
+    """A receiver that keeps everything.
+
+    Args:
+        server: where it listens.
+    """
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.requests: list[Request] = []
+        server.on("POST", "/hook", self._take)
+
+    def _take(self, request: Request) -> bytes:
+        self.requests.append(request)
+        return head(204, length=0)
+
+    def transport(self, *outputs: str, key: TailKey = KEY) -> WebhookTransport:
+        connection = WebhookConnection(url=f"{self.server.url}/hook", timeout=2.0)
+        return WebhookTransport("hook", key, connection, {output: WebhookOutput() for output in outputs})
+
+    def read(self, output: str) -> list[Appended]:
+        return [
+            Appended(
+                id=each["id"],
+                rev=each["rev"],
+                version=each["version"],
+                rows=[without_ids(row) for row in each["rows"][output]],
+            )
+            for request in self.requests
+            for each in request.json()["documents"]
+        ]
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        self.server.on("POST", "/hook", [RESET])
+        yield
+        self.server.on("POST", "/hook", self._take)
+
+
+class TestWebhookConformance(AppendOnlyConformance):
+    @pytest.fixture
+    def target(self, scripted_server: Callable[[], ScriptedServer]) -> WebhookTarget:
+        return WebhookTarget(scripted_server())
 
 
 def test_a_message_holds_every_documents_complete_rows(receiver: Webhook, hook: MakeHook) -> None:
