@@ -27,7 +27,7 @@ from pillows.errors import ConfigError, FatalError, RetryableError
 from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import MAX_LEAF_VERSION, Change
 from pillows.pillow import Pillow
-from pillows.transports.base import KeyedTransport, Transport
+from pillows.transports.base import AppendOnlyTransport, KeyedTransport, Transport
 from pillows.user_code import confine
 from pillows.verify.comparison_table import ComparisonTable
 from pillows.verify.contents import GROUP_DOCUMENTS, ContentComparison, ContentSelection, Target
@@ -77,6 +77,7 @@ class Report:
             up.
         dead: documents with dead letters, which were excluded.
         compared: documents whose contents were compared; None if only versions were.
+        append_only: names of the transports that were not compared: their targets only ever receive more.
     """
 
     documents: int
@@ -84,6 +85,7 @@ class Report:
     in_flight: int
     dead: int
     compared: int | None = None
+    append_only: Sequence[str] = ()
 
     @property
     def equal(self) -> bool:
@@ -145,10 +147,13 @@ class Verifier:
         if not self._targets:
             names = ", ".join(each.name for each in context.transports)
             raise ConfigError(
-                f"The targets of this pillow can't be verified ({names}): files, streams and webhooks only "
-                "ever receive more, and are never read back.",
+                f"The targets of this pillow can't be verified ({names}): files, topics, streams and "
+                "webhooks only ever receive more, and are never read back.",
                 remedy="compare them by hand, or add a transport into a database",
             )
+        self._append_only = [
+            each.name for each in context.transports if isinstance(each, AppendOnlyTransport)
+        ]
         # As in `TailRun._finish_pass`: such rows look like stale ones.
         self._outlive = context.pillow.keep_deleted or context.pillow.keep_departed
         self._identity: DatabaseIdentity | None = None
@@ -342,4 +347,5 @@ class Verifier:
             in_flight=in_flight,
             dead=len(set(self._context.dead())),
             compared=self._compared,
+            append_only=self._append_only,
         )

@@ -280,6 +280,8 @@ def _print_report(tail: TailKey, report: Report, title: str) -> None:
             echo(f"{found.kept:,} in {found.target} are kept although the source no longer has them")
         if found.incomparable:
             echo(f"the contents of {found.target} are not compared: {found.incomparable}")
+    for name in report.append_only:
+        echo(f"{name} is not compared: it only ever receives more, and is never read back")
     if report.compared is not None:
         echo(f"the contents of {report.compared:,} documents are compared")
     if report.in_flight:
