@@ -1,11 +1,16 @@
-"""Search clusters, as a test's own indices see them."""
+"""Search clusters, as a test's own indices see them, and a Kafka broker to stop."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from pillows.transports.opensearch.transport import OpensearchTransport
+from tests.conftest import start_for_tests
 from tests.integration.transports.search_index import Node
+from tests.servers.kafka import Kafka
 
 
 @pytest.fixture
@@ -30,3 +35,12 @@ def _get_node(request: pytest.FixtureRequest, prefix: str) -> Node:
     if request.param == "elasticsearch":
         return Node(request.getfixturevalue("elasticsearch_url"), prefix)
     return Node(request.getfixturevalue("opensearch_url"), prefix, OpensearchTransport)
+
+
+@pytest.fixture(scope="session")
+def own_kafka() -> Iterator[Kafka]:
+    """A broker that tests may stop: it takes as long to start as they take."""
+    with ExitStack() as stack:
+        server = Kafka()
+        start_for_tests(stack, server)
+        yield server

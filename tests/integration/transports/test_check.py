@@ -88,6 +88,20 @@ def test_opensearch_without_its_client_names_the_command(monkeypatch: pytest.Mon
         check(transport)
 
 
+def test_kafka_without_its_client_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = build("kafka", {"topic": "cases"}, servers=["127.0.0.1:9"])
+    monkeypatch.delitem(sys.modules, "pillows.transports.kafka.producer", raising=False)
+    monkeypatch.setitem(sys.modules, "confluent_kafka", None)
+    with pytest.raises(ConfigError, match=r"not installed.*pip install 'pillowd\[kafka\]'"):
+        check(transport)
+
+
+def test_kafka_answers_and_gets_no_topic(kafka: str, kafka_prefix: str) -> None:
+    transport = build("kafka", {"topic": f"{kafka_prefix}cases"}, servers=[kafka])
+    for _ in range(2):
+        assert f"1 brokers; the topic {kafka_prefix}cases will be created" in check(transport)
+
+
 def test_opensearch_answers_and_gets_no_index(opensearch_url: str, es_prefix: str) -> None:
     transport = build("opensearch", {"index": f"{es_prefix}cases"}, hosts=[opensearch_url])
     assert "OpenSearch answers" in check(transport)

@@ -1,0 +1,73 @@
+"""The settings of librdkafka, Kafka's client library, for a connection.
+
+All are described in https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pillows.transports.kafka.options import KafkaConnection
+
+_LOGGER = logging.getLogger("librdkafka")
+
+
+class QuietLogger:
+    """Takes the log of librdkafka, which writes twenty lines a second while a broker is away.
+
+    The pillow reports its retries itself, so these lines are for debugging only.
+    """
+
+    def log(self, _level: int, text: str, *args: object) -> None:
+        """Log a line at level debug."""
+        _LOGGER.debug(text, *args)
+
+
+def make_settings(options: KafkaConnection) -> dict[str, Any]:
+    """Return what every client of a cluster needs."""
+    protocol = ("sasl_" if options.sasl else "") + ("ssl" if options.tls else "plaintext")
+    settings: dict[str, Any] = {
+        "bootstrap.servers": ",".join(options.servers),
+        "client.id": "pillowd",
+        "security.protocol": protocol,
+        "reconnect.backoff.max.ms": 1000,
+        "socket.keepalive.enable": True,
+        "logger": QuietLogger(),
+    }
+    if options.tls and options.tls.ca_bundle:
+        settings["ssl.ca.location"] = str(options.tls.ca_bundle)
+    if options.tls and options.tls.client_cert:
+        settings["ssl.certificate.location"] = settings["ssl.key.location"] = str(options.tls.client_cert)
+    if options.sasl:
+        settings["sasl.mechanism"] = options.sasl.mechanism
+        settings["sasl.username"] = options.sasl.username
+        settings["sasl.password"] = options.sasl.password.get_secret_value()
+    return settings
+
+
+def make_producer_settings(options: KafkaConnection, transactional_id: str) -> dict[str, Any]:
+    """Return the settings of a producer.
+
+    Args:
+        options: the connection.
+        transactional_id: "" without transactions.
+    """
+    timeout_ms = int(options.timeout * 1000)
+    settings = make_settings(options) | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "message.timeout.ms": timeout_ms,
+        "message.max.bytes": options.max_message,
+        "queue.buffering.max.kbytes": options.max_buffered // 1024,
+        "compression.type": options.compression,
+        # A batch is complete when it comes: waiting for more would only delay it (8.5 ms a message against
+        # 3.4, measured with the default of 5 ms).
+        "linger.ms": 0,
+        # Java's default: the same id is in the same partition whoever writes it.
+        "partitioner": "murmur2_random",
+    }
+    if transactional_id:
+        settings["transactional.id"] = transactional_id
+        settings["transaction.timeout.ms"] = max(60_000, timeout_ms)
+    return settings

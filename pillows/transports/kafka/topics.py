@@ -1,0 +1,83 @@
+"""The topics of a tail: described, and created if they are missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import gevent
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
+from confluent_kafka.cimpl import NewTopic
+
+from pillows.errors import RetryableError
+from pillows.transports.common.blocking import SerialWorker
+from pillows.transports.kafka.delivery import to_failure
+from pillows.transports.kafka.errors import to_error
+from pillows.transports.kafka.options import KafkaConnection, KafkaOutput
+from pillows.transports.kafka.producer import CALL_SECONDS, Producer
+from pillows.transports.kafka.settings import make_settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterDescription:
+    """What a cluster says of itself.
+
+    Attributes:
+        brokers: their number.
+        partitions: topic -> its number of partitions; without topics that do not exist.
+    """
+
+    brokers: int
+    partitions: Mapping[str, int]
+
+
+def describe(producer: Producer) -> ClusterDescription:
+    """Ask for all topics: asking for a missing one by its name may create it.
+
+    Raises:
+        PillowError: see `Producer.send`.
+    """
+    found: ClusterMetadata = producer.call(lambda library, seconds: library.list_topics(timeout=seconds))
+    partitions = {name: len(topic.partitions) for name, topic in found.topics.items() if topic.error is None}
+    return ClusterDescription(brokers=len(found.brokers), partitions=partitions)
+
+
+def create(options: KafkaConnection, missing: Sequence[KafkaOutput]) -> None:
+    """Create topics. One that somebody else creates meanwhile is fine.
+
+    Raises:
+        ConfigError: its settings are refused.
+        AccessError: we may not create topics.
+        RetryableError: the brokers cannot do it now.
+    """
+    worker = SerialWorker()
+    try:
+        admin = worker.run(AdminClient, make_settings(options))
+    except KafkaException as error:
+        raise to_error(to_failure(error.args[0]), options.servers) from error
+    futures = admin.create_topics([_to_topic(output) for output in missing], request_timeout=CALL_SECONDS)
+    until = time.monotonic() + CALL_SECONDS + 5
+    # `result` of a future would wait on a lock that gevent knows, for a thread that it does not.
+    while not all(future.done() for future in futures.values()):
+        if time.monotonic() > until:
+            raise RetryableError("Kafka did not say whether the topics were created.")
+        gevent.sleep(0.01)
+    for future in futures.values():
+        try:
+            future.result(0)
+        except KafkaException as error:
+            failure = to_failure(error.args[0])
+            if failure.name != "TOPIC_ALREADY_EXISTS":
+                raise to_error(failure, options.servers) from error
+
+
+def _to_topic(output: KafkaOutput) -> NewTopic:
+    return NewTopic(
+        output.topic,
+        num_partitions=output.partitions or -1,  # the brokers' default
+        replication_factor=output.replication_factor or -1,
+        config=dict(output.topic_config),
+    )
