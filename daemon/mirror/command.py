@@ -34,7 +34,9 @@ class _Typed(TypedDict):
 @click.argument("url")
 @click.argument("target")
 @click.option("--once/--follow", default=False, help="Exit when caught up, or keep following (default).")
-@click.option("--name", help="Name of the table, index or file. Default: derived from the database's name.")
+@click.option(
+    "--name", help="Name of the table, index, topic or file. Default: made from the database's name."
+)
 @click.option(
     "--columns",
     type=click.Choice(["auto", "none"]),
@@ -69,7 +71,8 @@ def mirror(**typed: Unpack[_Typed]) -> int:
 
     URL is like https://etl@couch.example:6984/cases; a `/` in the name of a database is written %2F.
     TARGET is one of sqlite:///FILE, postgresql://USER@HOST/DATABASE, elasticsearch+https://HOST:PORT,
-    opensearch+https://HOST:PORT (either with a path, if a proxy wants one) and jsonl:FOLDER.
+    opensearch+https://HOST:PORT (either with a path, if a proxy wants one), kafka://HOST:PORT (kafka+tls://
+    for TLS) and jsonl:FOLDER.
 
     Set passwords in $COUCHDB_PASSWORD and $TARGET_PASSWORD: other users of this machine can see those in
     URLs. PostgreSQL also reads $PGPASSWORD and ~/.pgpass.

@@ -13,6 +13,7 @@ import psycopg
 import requests
 
 from tests.servers.couch_client import CouchDatabase
+from tests.support.kafka_reader import headers, read_topic
 
 #: Below these bits of a guard stands the version, above them the epoch.
 VERSION = (1 << 40) - 1
@@ -48,6 +49,17 @@ def postgres(dsn: str, table: str) -> Rows:
     with psycopg.connect(dsn) as connection:
         found = connection.execute(f"select _id, _rev, _version, doc from {table}")
         return {id: row(version, doc, rev) for id, rev, version, doc in found}
+
+
+def kafka(server: str, topic: str) -> Rows:
+    """What the newest message of every document says."""
+    newest: Rows = {}
+    for message in read_topic(server, topic):
+        id, value, told = (message.key() or b"").decode(), message.value(), headers(message)
+        newest.pop(id, None)
+        if value is not None:
+            newest[id] = row(int(told["version"]), json.loads(value), told["rev"])
+    return newest
 
 
 def postgres_count(dsn: str, table: str) -> int:

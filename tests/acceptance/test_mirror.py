@@ -116,6 +116,7 @@ def _lines(path: Path) -> stores.Rows:
         "postgresql",
         "elasticsearch",
         pytest.param("opensearch", marks=pytest.mark.proof),
+        pytest.param("kafka", marks=pytest.mark.proof),
         "jsonl",
     ]
 )
@@ -124,6 +125,9 @@ def target(request: Any, tmp_path: Path, couch_db: CouchDatabase) -> Target:
     name = _name(couch_db)
     if request.param == "sqlite":
         return "sqlite:///out.sqlite", lambda: stores.sqlite(tmp_path / "out.sqlite", name)
+    if request.param == "kafka":
+        server = request.getfixturevalue("kafka")
+        return f"kafka://{server}", lambda: stores.kafka(server, name)
     if request.param == "jsonl":
         return "jsonl:lines", lambda: _lines(tmp_path / "lines" / f"{name}.jsonl")
     if request.param == "postgresql":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_a_missing_password_is_named(tmp_path):
     [
         ("elasticsearch+https://es", "ca_bundle", "{}/ca.pem"),
         ("opensearch+https://os", "ca_bundle", "{}/ca.pem"),
+        ("kafka+tls://broker", "tls", {"ca_bundle": "{}/ca.pem"}),
         (
             "postgresql://etl@db/reports",
             "dsn",
@@ -124,7 +126,8 @@ def test_f3_certificates_are_those_of_the_connections(target, key, value, tmp_pa
 
     connections = trusting.make_settings()["connections"]
     assert connections["couch"]["ca_bundle"] == str(pem)
-    assert connections["target"][key] == value.format(tmp_path)
+    expected = json.loads(json.dumps(value).replace("{}", str(tmp_path)))
+    assert connections["target"][key] == expected
     assert trusting.folder == plain.folder, "another certificate does not make another mirror"
 
 

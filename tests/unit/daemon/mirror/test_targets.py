@@ -52,6 +52,21 @@ def test_the_source_is_split_and_its_password_is_named_not_written():
             {},
         ),
         (
+            "kafka+tls://etl:pw@broker",
+            {
+                "type": "kafka",
+                "servers": ["broker:9092"],
+                "tls": {},
+                "sasl": {
+                    "mechanism": "SCRAM-SHA-512",
+                    "username": "etl",
+                    "password": "${TARGET_PASSWORD}",
+                },
+            },
+            {"TARGET_PASSWORD": "pw"},
+        ),
+        ("kafka://broker:9093", {"type": "kafka", "servers": ["broker:9093"]}, {}),
+        (
             "opensearch+https://os:pw@search/prefix/",
             {
                 "type": "opensearch",
@@ -79,6 +94,8 @@ def test_targets(text, connection, secrets):
         "postgresql://u:s3cret@h/d?bogus=1",
         "elasticsearch+http://",
         "opensearch+http://",
+        "kafka://",
+        "kafka://u:s3cret@broker/topic",
     ],
 )
 def test_invalid_target_is_refused_with_the_forms_and_no_password(text):
