@@ -124,7 +124,7 @@ def _print_version(context: click.Context, _: click.Parameter, is_asked: bool) -
     help="Show the version and the commit, and exit.",
 )
 def pillowd(debug: bool) -> None:
-    """Keep Elasticsearch, OpenSearch, PostgreSQL, SQLite, files, webhooks and CouchDB in sync with CouchDB.
+    """Keep Elasticsearch, OpenSearch, PostgreSQL, SQLite, Kafka, files and webhooks in sync with CouchDB.
 
     Exit codes: 0 ok, 1 failed, 2 usage, 3 differences found, 75 could not connect, 78 configuration.
     """

@@ -18,6 +18,7 @@ import yaml
 from tests.acceptance.process import ROOT
 from tests.acceptance.world import World, live, statuses
 from tests.servers.scripted import Request, ScriptedServer, head
+from tests.support.kafka_reader import read_topic
 
 HOW_TO = ROOT / "docs" / "how-to"
 
@@ -195,6 +196,40 @@ def test_an_opensearch_index_is_kept_as_the_page_says(
     assert set(search("name:roof")) == {"c1"}
     world.couch.delete("c2")
     daemon.wait_for(lambda: search("name:lamp") == {})
+    assert daemon.stop() == 0
+
+
+def test_documents_are_published_to_kafka_as_the_page_says(
+    world: World, kafka: str, kafka_prefix: str
+) -> None:
+    page = Page(
+        world,
+        "kafka.md",
+        {
+            "kafka.example:9092": kafka,
+            "topic: cases": f"topic: {kafka_prefix}cases",
+            "database: cases": f"database: {world.couch.name}",
+        },
+    )
+    module: dict[str, Any] = {}
+    exec(page.blocks("python")[0], module)
+    world.couch.put("c1", {"doc_type": "Case", "name": "leaking roof", "opened_on": "2026-03-01"})
+    world.couch.put("p1", {"doc_type": "Person", "name": "Ann"})
+
+    def read() -> dict[str, Any]:
+        applied = [module["apply"](message) for message in read_topic(kafka, f"{kafka_prefix}cases")]
+        rows = dict(each for each in applied if each is not None)
+        return {id: row for id, row in rows.items() if row is not None}
+
+    assert f"the topic {kafka_prefix}cases will be created" in page.command("pillowd check --connect")
+    assert '{"name":"leaking roof","opened_on":"2026-03-01"}' in page.command("pillowd preview cases")
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    assert read() == {"c1": {"name": "leaking roof", "opened_on": "2026-03-01"}}
+    world.couch.delete("c1")
+    daemon.wait_for(lambda: read() == {})
+    refused = daemon.command_here("verify", "cases")
+    assert "topics, streams and webhooks only ever receive more" in refused.stderr
     assert daemon.stop() == 0
 
 
