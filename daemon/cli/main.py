@@ -59,6 +59,10 @@ COMMANDS = {
         "daemon.cli.commands.operate.verify:verify",
         "Compare targets with the source, and repair differences.",
     ),
+    "index": (
+        "daemon.cli.commands.targets.index:index",
+        "List the indices of a pillow, and remove old ones.",
+    ),
     "store": ("daemon.cli.commands.state.store:store", "Check and repair stores on disk."),
     "completion": (
         "daemon.cli.commands.completion:completion",

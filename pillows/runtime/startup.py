@@ -83,6 +83,10 @@ class TailStartup:
             transport.name: self._retrier.retry_write(transport.name, transport.open)
             for transport in self._transports
         }
+        for name, state in target_states.items():
+            for change in state.changed:
+                details = {"transport": name, "change": change}
+                self._services.observer.notice(self._settings.key, event="output.changed", details=details)
         return {t.name: target_states[t.name] for t in self._transports if t.remembers}
 
     def _stored(self, key: TailKey) -> Checkpoint | None:

@@ -67,6 +67,7 @@ class TargetState:
         missing_outputs: outputs that are missing, or hold no state of this pillow, although the target does.
         foreign_epoch: the highest epoch of other writers; None if there are none. Looked up only if this
             pillow never wrote.
+        changed: what was changed in outputs that exist, because the configuration was.
     """
 
     epoch: int | None = None
@@ -75,6 +76,7 @@ class TargetState:
     unreadable: str = ""
     missing_outputs: Sequence[str] = ()
     foreign_epoch: int | None = None
+    changed: Sequence[str] = ()
 
     def with_foreign_versions(self, write_versions: Iterable[int | None]) -> TargetState:
         """Return the state of a pillow that never wrote to a target with other writers.
@@ -97,6 +99,7 @@ class TargetState:
             empty=all(each.empty for each in states.values()),
             missing_outputs=[output for output, each in states.items() if each.epoch is None],
             foreign_epoch=_get_greatest(each.foreign_epoch for each in states.values()),
+            changed=[change for each in states.values() for change in each.changed],
         )
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -111,9 +112,39 @@ def test_a_changed_server_side_filter_is_a_changed_source(world: World) -> None:
     assert daemon.stop() == 0
 
 
+def test_an_index_gets_new_fields_and_settings_without_a_reload(world: World) -> None:
+    pillow = world.pillow("cases", "elasticsearch")
+    (entry,) = pillow["transport"]
+    daemon = run_once(world, pillow)
+    (index,) = _behind(world)
+    entry["settings"] = {"refresh_interval": "3s"}
+    changed(daemon, cases=pillow)
+    daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    (event,) = daemon.events("output.changed")
+    assert "refresh_interval" in event["change"]
+    assert daemon.events("pipeline.changed") == [], "no row has another form"
+    entry["mapping"] = {"dynamic": False, "properties": {"n": {"type": "integer"}}}
+    changed(daemon, cases=pillow)
+    assert daemon.command("reload").returncode == 0
+    world.couch.put("later", n=41)
+    daemon.wait_for(lambda: live(daemon) and _count(world, "n:[0 TO 500]") == 1)
+    assert daemon.events("pipeline.changed"), "rows that are there are not indexed by the field yet"
+    assert _indices(world) == [index]
+    reset(daemon)
+    assert _indices(world) == [index]
+    assert _count(world, "n:[0 TO 500]") == DOCUMENTS + 1
+    assert daemon.stop() == 0
+
+
+def _count(world: World, query: str) -> int:
+    return int(_ask(world, f"{world.alias('cases')}/_count?q={quote(query)}")["count"])
+
+
 def test_a_changed_mapping_is_refused_and_fills_a_new_index_after_a_reset(world: World) -> None:
     """The alias stays where it is until the pass is complete, and moves in one step."""
     pillow = world.pillow("cases", "elasticsearch")
+    pillow["transport"][0]["mapping"] = {"dynamic": False, "properties": {"n": {"type": "keyword"}}}
     daemon = run_once(world, pillow)
     (old,) = _behind(world)
 

@@ -249,7 +249,7 @@ def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
             "database: cases": f"database: {world.couch.name}",
         },
     )
-    first, example, changed = page.blocks("json")
+    first, example, added, changed = page.blocks("json")
     mapping = page.daemon.folder / "mappings" / "cases.json"
     mapping.parent.mkdir()
     mapping.write_text(first)
@@ -271,6 +271,14 @@ def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
     assert daemon.stop() == 0
 
     (old,) = _behind(world)
+    mapping.write_text(added)
+    daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    put(world, {**case, "_id": "case-19", "status": "open"})
+    daemon.wait_for(lambda: [hit["_id"] for hit in _hits(world, "_search?q=status:open")] == ["case-19"])
+    world.couch.delete("case-19")
+    assert _behind(world) == [old]
+    assert daemon.stop() == 0
     mapping.write_text(changed)
     daemon.start()
     daemon.wait_for(lambda: statuses(daemon)["cases"]["state"] == "failed")
@@ -278,9 +286,19 @@ def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
     page.command("pillowd checkpoint reset cases")
     daemon.wait_for(lambda: _behind(world) != [old])
     (new,) = _behind(world)
-    names = [hit["sort"] for hit in _hits(world, "_search?sort=name.sort")]
-    assert names == [["Attic"], ["Leaking roof"]]
-    requests.delete(f"{world.elasticsearch_url}/{old}", timeout=60).raise_for_status()
+    assert {hit["_id"] for hit in _hits(world, "_search?q=owner.name:ANN")} == {"case-17", "case-18"}
+    assert old in page.command("pillowd index list cases")
+    infos = json.loads(daemon.command("index", "list", "cases", "--json").stdout)
+    by_name = {each["name"]: each for each in infos}
+    assert {name: each["use"] for name, each in by_name.items()} == {old: "old", new: "searched"}
+    assert by_name[old].keys() == {"name", "use", "documents", "size_bytes", "created_at"}
+    refused = daemon.command("index", "remove", "cases")
+    assert (refused.returncode, "--yes" in refused.stderr) == (1, True), "without a terminal"
+    refused = daemon.command("index", "remove", "cases", new, "--yes")
+    assert (refused.returncode, "in use (searched)" in refused.stderr) == (1, True)
+    assert "has no index nope" in daemon.command("index", "remove", "cases", "nope", "--yes").stderr
+    assert "1 index removed" in page.command("pillowd index remove cases --yes")
+    assert old not in page.command("pillowd index list cases")
     assert _behind(world) == [new]
     world.couch.delete("case-18")
     daemon.wait_for(lambda: "case-18" not in world.read("elasticsearch", "cases"))

@@ -152,5 +152,6 @@ def test_outputs_have_the_documented_form(couch, couch_db, ask, folder):
         if (found := differences(examples.get(command), output) if command in examples else ["no example"])
     }
     assert wrong == {}
-    # These only a running daemon can.
-    assert examples.keys() - outputs.keys() == {"restart", "reload", "log-level", "tap"}
+    # These only a running daemon can, and those of a search cluster.
+    daemons, clusters = {"restart", "reload", "log-level", "tap"}, {"index list", "index remove"}
+    assert examples.keys() - outputs.keys() == daemons | clusters

@@ -64,6 +64,7 @@ def test_what_shapes_the_rows_is_noticed(tmp_path: Path, old: str, new: str) -> 
     [
         ("table: cases,", "table: cases, timeout: 5s,"),
         ("index: cases,", "index: cases, tombstone_ttl: 9d,"),
+        ("index: cases,", "index: cases, settings: { refresh_interval: 5s }, replaces: theirs,"),
         ("database: copy", "database: copy, create: false"),
         ("database: cases", "database: cases, page: 500, on_missing: fail"),
         ("max_docs: 10", "max_docs: 20"),

@@ -57,7 +57,10 @@ class SearchOutput(OutputOptions):
 
     Attributes:
         index: the alias to search. The name of the index behind it ends with a digest of mapping and
-            settings and a build number, so a changed mapping is another index.
+            settings and a build number. Fields and settings that can be added or changed in that index are;
+            for any other change, and a `checkpoint reset`, another index is filled.
+        replaces: an index that pillowd did not create, and that the alias may point to until the first pass
+            has filled an index of this pillow. Then the alias moves; the former index stays.
         mapping: as in "Create index", without `mappings` around it.
         settings: of the index, nested or dotted; `index.gc_deletes` is 1h unless given.
         pipeline: an ingest pipeline for every document.
@@ -72,9 +75,11 @@ class SearchOutput(OutputOptions):
     """
 
     ADDRESS_KEYS: ClassVar[tuple[str, ...]] = ("index",)
-    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl", "on_misfit"})
+    NOT_SHAPING: ClassVar[frozenset[str]] = frozenset({"tombstone_ttl", "on_misfit", "replaces", "settings"})
 
     index: str
+    # Older digests of pipelines have no such key.
+    replaces: str | None = Field(default=None, exclude_if=lambda name: name is None)
     mapping: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
     pipeline: str | None = None

@@ -15,10 +15,10 @@ from pillows.transports.common.same_json import is_same_value
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import DELETED_AT, cut_requests, encode_operations
 from pillows.transports.common.search.errors import translate_errors
+from pillows.transports.common.search.index.schema import OwnedIndex
+from pillows.transports.common.search.index.spec import VISIBLE
 from pillows.transports.common.search.misfits import put_back
 from pillows.transports.common.search.options import SearchConnection
-from pillows.transports.common.search.schema import OwnedIndex
-from pillows.transports.common.search.spec import VISIBLE
 
 #: Documents that are compared before other greenlets get their turn.
 TURN_DOCUMENTS = 50
@@ -50,6 +50,7 @@ class IndexReader:
 
     def __init__(self, client: SearchClient, index: OwnedIndex, connection: SearchConnection) -> None:
         self._client = client
+        self._index = index
         self._max_request = connection.max_request
         self._tombstones = index.output.deletes == "tombstone"
         self._keeps_misfits = index.output.on_misfit == "unindexed"
@@ -95,6 +96,25 @@ class IndexReader:
                 yield older
             if len(older) < len(hits) and order == "_version":
                 return  # all others are newer
+
+    def describe_incomparable(self) -> str:
+        """Return why the index doesn't keep a document's source as it was sent; "" if it does.
+
+        Raises:
+            FatalError: the index is gone.
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        with translate_errors():
+            found = self._index.get()
+        settings, source = found["settings"], found["mappings"].get("_source", {})
+        pipelines = {settings.get(f"index.{kind}_pipeline", "_none") for kind in ("default", "final")}
+        if self._index.output.pipeline or pipelines - {"_none"}:
+            return "an ingest pipeline changes its documents"
+        modes = settings.get("index.mapping.source.mode", ""), settings.get("index.mode", "standard")
+        is_derived = settings.get("index.derived_source.enabled") == "true"  # OpenSearch's name for it
+        if is_derived or source or modes[0] in ("synthetic", "disabled") or modes[1] != "standard":
+            return "its `_source` isn't stored as it was sent"
+        return ""
 
     def find_tombstones(self, *, before_ms: int) -> Sequence[Mapping[str, Any]]:
         """Return a page of the tombstones that were written before a time, with their versions.

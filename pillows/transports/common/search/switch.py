@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from urllib.parse import quote
 
 from checkpoints import TailKey
@@ -16,8 +15,8 @@ from pillows.errors import ConfigError, RetryableError
 from pillows.transports.common.builds import BuildSwitch, Exchange
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import translate_errors
+from pillows.transports.common.search.index.schema import OwnedIndex
 from pillows.transports.common.search.options import SearchOutput
-from pillows.transports.common.search.schema import OwnedIndex
 
 
 class SearchSwitch(BuildSwitch):
@@ -54,7 +53,7 @@ class SearchSwitch(BuildSwitch):
         with self._connect() as client, translate_errors():
             actions: list[Mapping[str, object]] = []
             for index in self._list_indices(client):
-                index.spec = replace(index.spec, build=exchange.incoming)
+                index.locate_build(exchange.incoming)
                 _require(client, index)
                 client.call("POST", f"/{quote(index.spec.name, safe='')}/_refresh")
                 actions += index.list_publication()
@@ -68,6 +67,7 @@ class SearchSwitch(BuildSwitch):
                 if options.build.live:
                     raise ValueError(f"{name} is live")
             for index in self._list_indices(client):
+                index.locate()
                 shown = self._find_shown(client, index)
                 if shown is not None and index.spec.name in shown:
                     raise ConfigError(f"The alias {index.spec.alias} points to {index.spec.name}.")

@@ -19,9 +19,10 @@ from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.encoder import encode_operations
 from pillows.transports.common.search.errors import BulkResult, translate_errors
+from pillows.transports.common.search.index.old_indices import OldIndices
+from pillows.transports.common.search.index.schema import OwnedIndex
+from pillows.transports.common.search.index.spec import make_spec
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
-from pillows.transports.common.search.schema import OwnedIndex
-from pillows.transports.common.search.spec import make_spec
 from pillows.transports.common.search.switch import SearchSwitch
 from pillows.transports.common.search.writer import IndexWriter, make_bulk_params, make_bulk_path
 
@@ -92,17 +93,26 @@ class SearchTransport(KeyedTransport):
                 the mapping, the settings or the pipeline.
         """
         self._check_distinct()
-        self._connect()
+        client = self._connect()
         found = {output: index.open() for output, index in self._indices.items()}
         created = all(one.created for one in found.values())
         self._settled_at = time.monotonic() + (0 if created else _SETTLE_SECONDS)
-        states = {output: TargetState(epoch=one.epoch, empty=one.empty) for output, one in found.items()}
+        self._writers = self._make_writers(client)  # a change may have chosen other indices
+        states = {
+            output: TargetState(
+                epoch=one.epoch,
+                empty=one.empty,
+                changed=(f"{self._indices[output].spec.name}: {one.changed}",) if one.changed else (),
+            )
+            for output, one in found.items()
+        }
         return TargetState.merge(states)
 
     def acquire(self, checkpoint: Checkpoint) -> None:
         """Store epoch and number of edits in the `_meta` of every index; there is no fence."""
+        loading = checkpoint.first_pass and not checkpoint.pass_done
         for index in self._get_indices().values():
-            index.acquire(epoch=checkpoint.epoch, edits=checkpoint.edits)
+            index.acquire(epoch=checkpoint.epoch, edits=checkpoint.edits, loading=loading)
 
     def write(self, batch: Batch) -> WriteResult:
         """Write a batch, one output after the other.
@@ -124,6 +134,8 @@ class SearchTransport(KeyedTransport):
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Remove documents of lower epochs except the kept ones, then point each alias to its index.
 
+        Before an alias moves, its index gets its own settings again and is refreshed.
+
         Raises:
             RetryableError: the cluster is away or busy; call again.
             FatalError: see `write`.
@@ -131,6 +143,7 @@ class SearchTransport(KeyedTransport):
         result = BulkResult()
         for output, index in self._get_indices().items():
             self._writers[output].sweep(epoch, frozenset(kept), result)
+            index.end_load()
             index.publish()
         return result.removed
 
@@ -143,13 +156,22 @@ class SearchTransport(KeyedTransport):
     def describe_incomparable(self, output: str) -> str:
         """Return why an index doesn't keep documents as they were sent; "" if it does."""
         self._connect()
-        return self._indices[output].describe_incomparable()
+        return self._writers[output].reader.describe_incomparable()
 
     def find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
         """Return the documents that are stored with another source; see `KeyedTransport.find_altered`."""
         if self._client is None:
             self._connect()
         return self._writers[output].reader.find_altered(documents, output)
+
+    def find_old_indices(self, output: str) -> OldIndices:
+        """Connect, and return the indices that an output has left. Called without `open`.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: as `check`.
+        """
+        client = self._connect()
+        return OldIndices(client, self.key, self._indices[output].spec)
 
     def close(self) -> None:
         """Close the client's connections."""
@@ -163,11 +185,14 @@ class SearchTransport(KeyedTransport):
         return SearchSwitch(self.key, self.make_client, self.outputs)
 
     def output_kinds(self) -> Iterable[tuple[Any, ...]]:
-        """Return every output's alias, and the digest of its mapping and settings."""
-        return (
-            (output, spec.alias, spec.digest)
-            for output, spec in ((output, make_spec(options)) for output, options in self.outputs.items())
-        )
+        """Return every output's alias, and the digest of its mapping and settings.
+
+        Once it is connected: of those that the index in use was created with. They differ from the
+        configuration's if the index could follow a change.
+        """
+        specs = {output: make_spec(options) for output, options in self.outputs.items()}
+        specs |= {output: index.spec for output, index in self._indices.items()}
+        return ((output, spec.alias, spec.digest) for output, spec in specs.items())
 
     def _check_distinct(self) -> None:
         aliases = [output.index for output in self.outputs.values()]
@@ -195,11 +220,14 @@ class SearchTransport(KeyedTransport):
         }
         for index in self._indices.values():
             index.locate()
-        self._writers = {
+        self._writers = self._make_writers(client)
+        return client
+
+    def _make_writers(self, client: SearchClient) -> dict[str, IndexWriter]:
+        return {
             name: IndexWriter(client, index, self.connection, self._compressor)
             for name, index in self._indices.items()
         }
-        return client
 
     def _check_product(self, client: SearchClient) -> None:
         """Check the product; see `SearchClient.check_product`. A wrong path is not a lost index."""

@@ -33,11 +33,11 @@ from pillows.transports.common.search.errors import (
     parse_stored_version,
     translate_errors,
 )
+from pillows.transports.common.search.index.schema import OwnedIndex
+from pillows.transports.common.search.index.spec import IndexSpec
 from pillows.transports.common.search.misfits import MAX_ROUNDS, Misfit, set_aside
 from pillows.transports.common.search.options import SearchConnection, SearchOutput
 from pillows.transports.common.search.reader import IndexReader
-from pillows.transports.common.search.schema import OwnedIndex
-from pillows.transports.common.search.spec import IndexSpec
 
 #: The parts of an answer that are read.
 _ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"

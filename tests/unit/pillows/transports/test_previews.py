@@ -12,8 +12,8 @@ from pillows import registry
 from pillows.models import Batch, DocumentRows
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.errors import BulkResult
+from pillows.transports.common.search.index.schema import OwnedIndex
 from pillows.transports.common.search.options import SearchOutput
-from pillows.transports.common.search.schema import OwnedIndex
 from pillows.transports.common.search.writer import IndexWriter
 from pillows.transports.postgres.transport import PostgresTransport
 

@@ -34,8 +34,8 @@ from pillows.transports.common.search.errors import (
     to_pillow_error,
     translate_errors,
 )
+from pillows.transports.common.search.index.spec import make_spec
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
-from pillows.transports.common.search.spec import make_spec
 from pillows.transports.elasticsearch.options import (
     ElasticsearchConnection,
 )

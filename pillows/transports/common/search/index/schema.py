@@ -1,17 +1,17 @@
 """The index behind an alias: its name, its creation, who owns it, and when the alias moves to it.
 
-The index's name is the alias, a digest of mapping and settings, and the number of the build: a changed
-mapping is another index beside the old one, and so is a rebuild with the same mapping. Searches go to the
-alias, which moves to the new index when a pass has filled it; to that of another build only by an exchange
-(`common.search.switch`).
+An index is kept if its documents can follow a changed configuration (`in_place`). Otherwise a new index is
+filled beside it. Searches go to the alias, which moves to the new index when a pass has filled it; to that of
+another build only by an exchange (`common.search.switch`).
 
 Writes go to a second alias that only this index has, with `require_alias`: if somebody deletes the
 index, the alias is gone with it and writes fail. A write to the index's name would make the server
 create an index with guessed types.
 
 `_meta.pillowd` in the mapping holds the tail that owns the index, the epoch it was last written under,
-and the number of edits of the checkpoint. It is part of the cluster state, so durable once it is
-acknowledged.
+the number of edits of the checkpoint, the digest that the index is named by, the mapping and settings that it
+was last opened with, and the settings to put back after a first pass. It is part of the cluster state, so
+durable once it is acknowledged.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ from pillows.errors import ConfigError, RetryableError
 from pillows.transports.common.builds import find_live_key
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import get_cause, translate_errors
+from pillows.transports.common.search.index.bulk_load import LOADING, keep_settings, split_settings
+from pillows.transports.common.search.index.in_place import IndexChange, choose_index
+from pillows.transports.common.search.index.ownership import OWNER, Ownership, get_owner
+from pillows.transports.common.search.index.spec import IndexSpec, make_spec
 from pillows.transports.common.search.misfits import UNINDEXED, UNINDEXED_MAPPING
 from pillows.transports.common.search.options import SearchOutput
-from pillows.transports.common.search.spec import make_spec
-
-_OWNER = "pillowd"
-
-#: Format of `_meta.pillowd`.
-_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +42,13 @@ class IndexState:
         epoch: the highest epoch of a write, here or in the index that the alias points to.
         empty: whether the index holds no document.
         created: whether it was created just now.
+        changed: what was changed in place, because the configuration was; "" if nothing was.
     """
 
     epoch: int | None
     empty: bool
     created: bool
+    changed: str = ""
 
 
 class OwnedIndex:
@@ -70,31 +70,31 @@ class OwnedIndex:
         predecessors: Collection[TailKey] = (),
     ) -> None:
         self._client = client
-        self._key = find_live_key(key)  # all builds belong to the pillow
-        self._owners = {(tail.pillow, tail.source) for tail in (self._key, *predecessors)}
+        self._ownership = Ownership(find_live_key(key), predecessors)  # all builds belong to the pillow
         self.output = output
         self.spec = make_spec(output)
+        self._change: IndexChange | None = None
 
     def locate(self) -> None:
-        """Use the build that the alias points to, if mapping and settings are its; else the configured one.
+        """Use the index behind the alias if its documents can follow, else one of the configured build.
 
         The number of the live build may have been lost with the state directory.
 
         Raises:
             RetryableError, AccessError: see `translate_errors`.
         """
-        if not self.output.build.live:
-            return
-        with translate_errors():
-            found = self._client.call(
-                "GET", f"/{quote(self.spec.alias, safe='')}", params={"ignore_unavailable": "true"}
-            )
-        suffixes = [name.removeprefix(f"{self.spec.prefix}-") for name in found]
-        builds = [int(suffix) for suffix in suffixes if suffix.isdigit()]
-        self.spec = replace(self.spec, build=max(builds, default=self.spec.build))
+        self._locate(self.spec, live=self.output.build.live)
+
+    def locate_build(self, number: int) -> None:
+        """Use the index of another build.
+
+        Raises:
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        self._locate(replace(make_spec(self.output), build=number), live=False)
 
     def open(self) -> IndexState:
-        """Create the index unless it exists, and return its state.
+        """Create the index unless it exists, or apply a changed configuration to it; return its state.
 
         A new alias points to it at once; one that points to another index stays until `publish`. No alias
         points to the index of a build that is not live.
@@ -104,6 +104,7 @@ class OwnedIndex:
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
+            changed = self._change_in_place()
             found = self._find_indices()
             created = self.spec.name not in found
             self._check_pipeline()
@@ -114,24 +115,68 @@ class OwnedIndex:
                 self._create(shown=shown)
             else:
                 self._complete(found[self.spec.name], shown=shown)
-            epochs = [owner["epoch"] for owner in map(_get_owner, found.values()) if "epoch" in owner]
+            owners = [owner for owner in map(get_owner, found.values()) if self._ownership.covers(owner)]
             return IndexState(
-                epoch=max(epochs, default=None), empty=created or self._is_empty(), created=created
+                epoch=max((owner["epoch"] for owner in owners if "epoch" in owner), default=None),
+                empty=created or self._is_empty(),
+                created=created,
+                changed=changed,
             )
 
-    def acquire(self, *, epoch: int, edits: int) -> None:
+    def acquire(self, *, epoch: int, edits: int, loading: bool) -> None:
         """Store epoch and number of edits durably. An epoch is never lowered.
+
+        Args:
+            epoch: of the next writes.
+            edits: of the checkpoint.
+            loading: whether a first pass fills the index: then it gets the settings for that, until
+                `end_load`.
 
         Raises:
             FatalError: the index is gone.
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
-            mapping = self._client.call("GET", self._path("_mapping"))[self.spec.name]["mappings"]
-            meta = mapping.get("_meta", {})
-            epoch = max(epoch, meta.get(_OWNER, {}).get("epoch", 0))
-            owner = {**self._make_owner(), "epoch": epoch, "generation": edits}
-            self._change("PUT", self._path("_mapping"), {"_meta": {**meta, _OWNER: owner}})
+            index = self.get()
+            owner = get_owner(index)
+            kept = owner.get("load")
+            if loading and kept is None:
+                kept = keep_settings(index["settings"])
+            self._put_owner(
+                index,
+                epoch=max(epoch, owner.get("epoch", 0)),
+                generation=edits,
+                **({} if kept is None else {"load": kept}),
+            )
+            if kept and loading:
+                self._put("PUT", self._path("_settings"), {name: LOADING[name] for name in kept})
+        if kept and not loading:
+            self.end_load()
+
+    def end_load(self) -> None:
+        """Put back the settings that the index had before a first pass, and make its documents visible.
+
+        Raises:
+            FatalError: the index is gone.
+            RetryableError, AccessError: see `translate_errors`.
+        """
+        with translate_errors():
+            index = self.get()
+            kept = get_owner(index).get("load")
+            if kept:
+                self._put("PUT", self._path("_settings"), kept)
+                self._client.call("POST", self._path("_refresh"))
+                self._put_owner(index, load={})
+
+    def get(self) -> dict[str, Any]:
+        """Return the index as the server describes it, its settings dotted.
+
+        Raises:
+            AnswerError, RetryableError, AccessError: see `SearchClient.call`.
+        """
+        found = self._client.call("GET", self._path(), params={"flat_settings": "true"})
+        index: dict[str, Any] = found[self.spec.name]
+        return index
 
     def get_epoch(self) -> int:
         """Return the epoch that was last acquired.
@@ -141,27 +186,7 @@ class OwnedIndex:
             RetryableError, AccessError: see `translate_errors`.
         """
         with translate_errors():
-            found = self._client.call("GET", self._path("_mapping"))[self.spec.name]
-            return int(_get_owner(found).get("epoch", 0))
-
-    def describe_incomparable(self) -> str:
-        """Return why the index doesn't keep a document's source as it was sent; "" if it does.
-
-        Raises:
-            FatalError: the index is gone.
-            RetryableError, AccessError: see `translate_errors`.
-        """
-        with translate_errors():
-            found = self._client.call("GET", self._path(), params={"flat_settings": "true"})[self.spec.name]
-        settings, source = found["settings"], found["mappings"].get("_source", {})
-        pipelines = {settings.get(f"index.{kind}_pipeline", "_none") for kind in ("default", "final")}
-        if self.output.pipeline or pipelines - {"_none"}:
-            return "an ingest pipeline changes its documents"
-        modes = settings.get("index.mapping.source.mode", ""), settings.get("index.mode", "standard")
-        is_derived = settings.get("index.derived_source.enabled") == "true"  # OpenSearch's name for it
-        if is_derived or source or modes[0] in ("synthetic", "disabled") or modes[1] != "standard":
-            return "its `_source` isn't stored as it was sent"
-        return ""
+            return int(get_owner(self.get()).get("epoch", 0))
 
     def publish(self) -> None:
         """Point the alias to this index only, atomically; do nothing for a build that is not live.
@@ -173,7 +198,7 @@ class OwnedIndex:
             return
         with translate_errors():
             if actions := self.list_publication():
-                self._change("POST", "/_aliases", {"actions": actions})
+                self._put("POST", "/_aliases", {"actions": actions})
 
     def list_publication(self) -> Sequence[Mapping[str, Any]]:
         """Return the actions that point the alias to this index only; none if it does."""
@@ -184,6 +209,50 @@ class OwnedIndex:
         ]
         removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
         return [*removed, self._make_alias_action()] if older else []
+
+    def _locate(self, wanted: IndexSpec, *, live: bool) -> None:
+        alias = quote(wanted.alias, safe="")
+        places = [alias] * live + [f"{alias}-*-{wanted.build}"]
+        with translate_errors():
+            found = self._client.call("GET", f"/{','.join(places)}", params={"ignore_unavailable": "true"})
+        shown = [name for name, index in found.items() if live and wanted.alias in index["aliases"]]
+        owners = {
+            name: owner for name, index in found.items() if self._ownership.covers(owner := get_owner(index))
+        }
+        self.spec, self._change = choose_index(wanted, owners, shown)
+
+    def _change_in_place(self) -> str:
+        """Apply a changed configuration to the index, and return what changed.
+
+        If the server refuses a part, another index is used, as for any change that rows can't follow.
+        """
+        change, self._change = self._change, None
+        if change is None or not str(change):
+            return ""
+        index = self.get()
+        now, kept = split_settings(change.settings, get_owner(index).get("load") or {})
+        try:
+            if change.properties:
+                self._put("PUT", self._path("_mapping"), {"properties": change.properties})
+            if now:
+                self._put("PUT", self._path("_settings"), now)
+        except AnswerError as error:
+            wanted = make_spec(self.output)
+            if error.status != 400 or self.spec.digest == wanted.digest:
+                raise
+            self.spec = wanted
+            return ""
+        self._put_owner(index, **({"load": kept} if kept else {}))
+        return str(change)
+
+    def _put_owner(self, index: Mapping[str, Any], **values: Any) -> None:
+        """Write `_meta`: the configuration's, ours with these values, and what others wrote there."""
+        meta, owner = index["mappings"].get("_meta", {}), get_owner(index)
+        outdated = owner.get("spec", {}).get("mapping", {}).get("_meta", {})
+        others = {name: each for name, each in meta.items() if name not in outdated}
+        ours = {**owner, **self._ownership.make_owner(self.spec), **values}
+        wanted = self.spec.mapping.get("_meta", {})
+        self._put("PUT", self._path("_mapping"), {"_meta": {**others, **wanted, OWNER: ours}})
 
     def _find_indices(self) -> dict[str, Any]:
         """Return the existing indices behind the alias, and ours; only ours if the build is not live."""
@@ -196,21 +265,18 @@ class OwnedIndex:
                 remedy=f"choose another name, or delete the index {self.spec.alias!r}",
             )
         for name, index in found.items():
-            self._check_owner(name, _get_owner(index))
+            if name != self.output.replaces:
+                self._check_owner(name, get_owner(index))
         return found
 
     def _check_owner(self, name: str, owner: Mapping[str, Any]) -> None:
-        if not owner:
-            whose = "was not created by pillowd"
-        elif owner.get("format") != _FORMAT:
-            whose = f"is of format {owner.get('format')}, this pillowd knows format {_FORMAT}"
-        elif (owner.get("pillow"), owner.get("source")) not in self._owners:
-            whose = f"belongs to pillow {owner.get('pillow')!r} of {owner.get('source')!r}"
-        else:
+        if self._ownership.covers(owner):
             return
         raise ConfigError(
-            f"The index {name!r} {whose}, so {self._key} can't write to {self.spec.alias!r}.",
-            remedy="choose another index name, or delete that index if nobody needs it",
+            f"The index {name!r} {self._ownership.describe_other(owner)}, "
+            f"so {self._ownership.key} can't write to {self.spec.alias!r}.",
+            remedy=f"choose another index name; or set `replaces: {name}`, and the alias moves to a "
+            "new index once that is filled; or delete that index if nobody needs it",
         )
 
     def _check_pipeline(self) -> None:
@@ -231,17 +297,14 @@ class OwnedIndex:
         """Return the field for what does not fit. The digest is without it: it can be added at any time."""
         return {UNINDEXED: UNINDEXED_MAPPING} if self.output.on_misfit == "unindexed" else {}
 
-    def _make_owner(self) -> dict[str, Any]:
-        return {"format": _FORMAT, "pillow": self._key.pillow, "source": self._key.source}
-
     def _create(self, *, shown: bool) -> None:
-        meta = {**self.spec.mapping.get("_meta", {}), _OWNER: self._make_owner()}
+        meta = {**self.spec.mapping.get("_meta", {}), OWNER: self._ownership.make_owner(self.spec)}
         aliases: dict[str, Any] = {self.spec.write_alias: {}}
         if not shown:
             aliases[self.spec.alias] = self.spec.alias_properties
         properties = {**self.spec.mapping.get("properties", {}), **self._make_unindexed()}
         try:
-            self._change(
+            self._put(
                 "PUT",
                 self._path(),
                 {
@@ -261,14 +324,14 @@ class OwnedIndex:
         """Give an existing index the aliases that it lacks, and the field for what does not fit."""
         properties = self._make_unindexed()
         if not properties.keys() <= index["mappings"].get("properties", {}).keys():
-            self._change("PUT", self._path("_mapping"), {"properties": properties})
+            self._put("PUT", self._path("_mapping"), {"properties": properties})
         actions: list[Mapping[str, Any]] = []
         if self.spec.write_alias not in index["aliases"]:
             actions.append({"add": {"index": self.spec.name, "alias": self.spec.write_alias}})
         if not shown:
             actions.append(self._make_alias_action())
         if actions:
-            self._change("POST", "/_aliases", {"actions": actions})
+            self._put("POST", "/_aliases", {"actions": actions})
 
     def _make_alias_action(self) -> Mapping[str, Any]:
         return {"add": {"index": self.spec.name, "alias": self.spec.alias, **self.spec.alias_properties}}
@@ -287,14 +350,9 @@ class OwnedIndex:
         """Return the path of the index, or of something that it has."""
         return f"/{quote(self.spec.name, safe='')}" + (f"/{of}" if of else "")
 
-    def _change(self, method: str, path: str, body: Mapping[str, Any]) -> None:
+    def _put(self, method: str, path: str, body: Mapping[str, Any]) -> None:
         """Change the cluster's state. Unless it is acknowledged it may still be applied, so repeat it."""
         if not self._client.call(method, path, body=body)["acknowledged"]:
             raise RetryableError(
                 f"{self._client.PRODUCT} did not acknowledge a change of the cluster's state in time."
             )
-
-
-def _get_owner(index: Mapping[str, Any]) -> Mapping[str, Any]:
-    owner = index["mappings"].get("_meta", {}).get(_OWNER, {})
-    return owner if isinstance(owner, Mapping) else {}

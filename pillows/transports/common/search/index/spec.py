@@ -53,6 +53,11 @@ class IndexSpec:
         """The name of the index."""
         return f"{self.prefix}-{self.build}"
 
+    def get_build(self, name: str) -> int:
+        """Return the build number in the name of an index of this alias and digest; 0 for another name."""
+        number = name.removeprefix(f"{self.prefix}-")
+        return int(number) if number != name and number.isdigit() else 0
+
     @property
     def write_alias(self) -> str:
         """The alias that is written to."""

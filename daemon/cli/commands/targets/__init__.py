@@ -1,0 +1,1 @@
+"""Commands about what targets hold."""

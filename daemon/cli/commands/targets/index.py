@@ -1,0 +1,124 @@
+"""`pillowd index`: list the indices of a pillow, and remove those that are not used any more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from checkpoints import TailKey
+from daemon.assembly.pipelines import build_transport
+from daemon.cli.exit_codes import CommandError
+from daemon.cli.formatting import format_time, new_table, print_table
+from daemon.cli.options import common_options
+from daemon.cli.output import echo, print_json
+from daemon.config.load import load
+from daemon.config.models import Config
+from daemon.tail_lookup import resolve_tail, tail_keys
+from pillows import registry
+from pillows.transports.common.search.index.old_indices import IndexInfo, IndexUse, OldIndices
+from pillows.transports.common.search.transport import SearchTransport
+
+
+@click.group()
+def index() -> None:
+    """List the indices of a pillow in Elasticsearch or OpenSearch, and remove old ones.
+
+    A changed mapping that documents can't follow fills another index. The one before stays until it is
+    removed here. The cluster is asked directly, whether a daemon runs or not.
+    """
+
+
+@index.command("list")
+@click.argument("key")
+@common_options
+def list_indices(key: str, config_path: Path, as_json: bool) -> None:
+    """List the indices that KEY has created, oldest first.
+
+    Searched: the alias points to it. Configured: the configuration names it. Written: a pillowd wrote to it
+    last. Build: `rebuild` made it. Old: none of these.
+    """
+    config = load(config_path, plugins=False)
+    tail = resolve_tail(key, tail_keys(config))
+    infos = [each for indices in _open(config, tail) for each in indices.list()]
+    if as_json:
+        print_json([asdict(each) for each in infos])
+        return
+    made = new_table("index", "use", ">documents", ">MB", "created")
+    for each in infos:
+        size = f"{each.size_bytes / 1e6:,.1f}"
+        made.add_row(each.name, each.use, f"{each.documents:,}", size, format_time(each.created_at))
+    print_table(made)
+
+
+@index.command()
+@click.argument("key")
+@click.argument("names", metavar="[INDEX]...", nargs=-1)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+def remove(key: str, names: tuple[str, ...], yes: bool, config_path: Path, as_json: bool) -> None:
+    """Remove old indices of KEY: those named, or all old ones. An index in use is never removed."""
+    config = load(config_path, plugins=False)
+    tail = resolve_tail(key, tail_keys(config))
+    removed: list[str] = []
+    known: dict[str, IndexInfo] = {}
+    for indices in _open(config, tail):
+        listed = {each.name: each for each in indices.list()}
+        known |= listed
+        chosen = [each for each in listed.values() if _is_chosen(each, names)]
+        if used := next((each for each in chosen if each.use is not IndexUse.OLD), None):
+            raise CommandError(f"the index {used.name} is in use ({used.use}), so nothing is removed")
+        if chosen and not yes:
+            _confirm(chosen)
+        for each in chosen:
+            indices.remove(each.name)
+            removed.append(each.name)
+    if unknown := [name for name in names if name not in known]:
+        raise CommandError(f"{tail} has no index {unknown[0]}; it has {', '.join(known) or 'none'}")
+    if as_json:
+        print_json({"key": str(tail), "removed": removed})
+    else:
+        echo(f"{tail}: {len(removed)} ind{'ex' if len(removed) == 1 else 'ices'} removed")
+
+
+def _open(config: Config, tail: TailKey) -> Iterator[OldIndices]:
+    """Yield the indices of each output of a tail in a search cluster.
+
+    Raises:
+        CommandError: it has none.
+    """
+    outputs = 0
+    for entry in config.tails[tail.pillow].transport:
+        if config.connections[entry.connection].type not in registry.transport_types():
+            continue  # a plugin's, and these are not imported for this
+        transport = build_transport(config, tail, entry)
+        if isinstance(transport, SearchTransport):
+            with closing(transport):
+                for output in transport.outputs:
+                    outputs += 1
+                    yield transport.find_old_indices(output)
+    if not outputs:
+        raise CommandError(f"{tail} writes to no Elasticsearch or OpenSearch.")
+
+
+def _is_chosen(info: IndexInfo, names: tuple[str, ...]) -> bool:
+    """Return whether an index is named; without names, whether it is old."""
+    return info.name in names if names else info.use is IndexUse.OLD
+
+
+def _confirm(chosen: list[IndexInfo]) -> None:
+    """Ask on a terminal.
+
+    Raises:
+        CommandError: there is no terminal.
+        click.Abort: the operator said no.
+    """
+    for each in chosen:
+        echo(f"{each.name}: {each.documents:,} documents, {each.use}", err=True)
+    if not sys.stdin.isatty():
+        raise CommandError("nothing was removed. Remedy: `--yes` removes without asking")
+    click.confirm("Remove them for good?", abort=True, err=True)
