@@ -497,8 +497,8 @@ def test_what_an_index_cannot_do_is_refused(options: dict[str, Any], said: str) 
         ({"hosts": ("https://u:p@es:9200",)}, "put them into `auth`"),
         ({"hosts": ()}, "at least 1"),
         ({"auth": {"username": "u"}}, "give both"),
-        ({"auth": {}}, "either api_key"),
-        ({"auth": {"api_key": "k", "username": "u", "password": "p"}}, "either api_key"),
+        ({"auth": {}}, "exactly one of these: api_key"),
+        ({"auth": {"api_key": "k", "username": "u", "password": "p"}}, "exactly one of these: api_key"),
     ],
 )
 def test_a_connection_that_cannot_work_is_refused(options: dict[str, Any], said: str) -> None:
