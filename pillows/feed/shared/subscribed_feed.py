@@ -1,4 +1,4 @@
-"""A tail's feed that reads alone until it may join the shared one."""
+"""A tail's feed that reads alone until the shared one has taken over."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from pillows.models import Change, ChangeBatch, Document
 class SubscribedFeed:
     """A feed that joins the shared one as soon as it is at the head. See `Feed` for the methods.
 
+    It reads alone until the shared feed, which reads from its position on, is at the head too. Nothing that
+    is written meanwhile has to wait for that.
+
     Args:
         own: reads while it is alone.
         shared: the readers of the same database.
@@ -33,6 +36,7 @@ class SubscribedFeed:
         self._shared = shared
         self._wants = wants
         self._tail = tail
+        self._joining: Subscriber | None = None
         self._subscriber: Subscriber | None = None
         self._is_open = True
         shared.register()
@@ -90,9 +94,12 @@ class SubscribedFeed:
                     for batch in alone:
                         since = batch.seq or since
                         yield batch
-                if self._subscriber is None:
+                if stop.is_set() or self._joining is None:
                     return
+                self._subscriber = self._joining
                 identity = self._own.identity or identity
+                if self._subscriber.held.seq != since:
+                    yield ChangeBatch(changes=(), seq=self._subscriber.held.seq)
                 with closing(self._subscriber.batches(stop, self._shared.drain)) as shared:
                     for batch in shared:
                         since = batch.seq or since
@@ -110,28 +117,47 @@ class SubscribedFeed:
     def _read_alone(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:
-        """Yield changes until it has joined the shared feed, then the position at which it did."""
-        with closing(self._own.batches(since, identity, stop)) as alone:
-            for batch in alone:
-                since = batch.seq or since
-                yield batch
-                if batch.seq is not None:
-                    self._shared.hold(self, since)
-                if batch.asked_at is not None:
-                    held = self._shared.offer(self, since, batch.asked_at)
-                    if held is not None:
-                        # At once: while this reading ends, another reader could open the connection.
-                        self._subscriber = self._shared.join(
-                            held, self._own.identity or identity, self._wants, self._tail
-                        )
-                        break
-        if self._subscriber is not None and self._subscriber.held.seq != since:
-            yield ChangeBatch(changes=(), seq=self._subscriber.held.seq)
+        """Yield changes until a stop is requested, or the shared feed has taken over."""
+        over = Event()
+
+        def end(_: object) -> None:
+            over.set()
+
+        stop.rawlink(end)
+        try:
+            with closing(self._own.batches(since, identity, over)) as alone:
+                for batch in alone:
+                    since = batch.seq or since
+                    yield batch
+                    if self._joining is not None and self._joining.left and not over.is_set():
+                        self._leave()
+                    if self._joining is None:
+                        self._joining = self._join_after(batch, since, identity)
+                        if self._joining is not None:
+                            self._joining.ready.rawlink(end)
+        finally:
+            stop.unlink(end)
+            if self._joining is not None:
+                self._joining.ready.unlink(end)
+
+    def _join_after(
+        self, batch: ChangeBatch, since: Seq, identity: DatabaseIdentity | None
+    ) -> Subscriber | None:
+        """Join the shared feed if it offers a position now."""
+        if batch.seq is not None:
+            self._shared.hold(self, since)
+        if batch.asked_at is None:
+            return None
+        held = self._shared.offer(self, since, batch.asked_at)
+        if held is None:
+            return None
+        # At once: another reader could open the connection.
+        return self._shared.join(held, self._own.identity or identity, self._wants, self._tail)
 
     def _leave(self) -> None:
-        subscriber, self._subscriber = self._subscriber, None
-        if subscriber is not None:
-            self._shared.leave(subscriber)
+        joined, self._joining, self._subscriber = self._joining, None, None
+        if joined is not None:
+            self._shared.leave(joined)
         else:
             self._shared.release(self)
 

@@ -42,6 +42,8 @@ class Subscriber:
         tail: the reader's.
 
     Attributes:
+        ready: set when the shared feed has come to the head with it, or has sent so much that the reader must
+            take some: from then on it has to take its batches.
         left: whether it has left; the waiting batches are its last.
     """
 
@@ -58,6 +60,7 @@ class Subscriber:
         self.identity = identity
         self.wants = wants
         self.left = False
+        self.ready = Event()
         self._max_bytes = max_bytes
         self._waiting: deque[ChangeBatch] = deque()
         self._size_bytes = 0
@@ -73,6 +76,8 @@ class Subscriber:
         self._waiting.append(replace(batch, changes=changes))
         self._size_bytes += batch.size_bytes
         self._news.set()
+        if batch.asked_at is not None or 2 * self._size_bytes > self._max_bytes:
+            self.ready.set()
 
     def leave(self) -> None:
         """End its batches after those that wait."""

@@ -315,7 +315,7 @@ def ending(answer: ChangeBatch | None = None) -> Any:
 def test_nobody_founds_a_group_while_another_does():
     """The second one's position may be behind the first one's: it would miss what lies between."""
     clock = FakeClock(auto=False)
-    shared: Any = Ending()
+    shared: Any = Ending(ChangeBatch(changes=(), seq=Seq.of("9-head"), asked_at=clock.monotonic()))
     group = SharedFeed(lambda _: shared, clock=clock, overlap_seconds=60.0, max_lag_bytes=10**6)
     stop = Event()
     readers = []

@@ -8,7 +8,8 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import Seq
-from pillows.feed.shared.shared_feed import SharedFeed
+from pillows.feed.shared.shared_feed import GATHER_SECONDS, SharedFeed
+from pillows.feed.shared.subscribed_feed import SubscribedFeed
 from pillows.feed.shared.subscriber import JoinPoint
 from pillows.models import ChangeBatch
 from tests.support.clock import FakeClock
@@ -130,3 +131,122 @@ def test_who_joins_at_an_equal_position_reads_on_from_there():
     assert (founder.left, joined.left, group.size) == (False, False, 2)
     for member in (founder, joined):
         group.leave(member)
+
+
+class Told:
+    """A feed that gives what a test tells it, whatever position it is asked for."""
+
+    identity = last_byte_at = trouble = None
+
+    def __init__(self) -> None:
+        self.since: list[str] = []
+        self.ready: list[ChangeBatch] = []
+
+    def tell(self, seq: str, *, asked_at: float | None = None) -> None:
+        self.ready.append(ChangeBatch(changes=(), seq=Seq.of(seq), asked_at=asked_at))
+
+    def batches(self, since: Seq, identity: object, stop: Event):
+        self.since.append(str(since))
+        while not stop.wait(0.001):
+            while self.ready:
+                yield self.ready.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+class Joining:
+    """A reader that joins a shared feed which somebody else reads."""
+
+    def __init__(self, *, max_lag_bytes: int = 10**6) -> None:
+        self.clock = FakeClock(auto=False)
+        shared: Any = Told()
+        own: Any = Told()
+        self.shared, self.own = shared, own
+        self.group = SharedFeed(
+            lambda _: shared, clock=self.clock, overlap_seconds=60.0, max_lag_bytes=max_lag_bytes
+        )
+        self.first = self.group.join(JoinPoint(0, Seq.of("1-first")), None, lambda _: True)
+        wait_until(lambda: shared.since)
+        self.clock.advance(100)
+        self.feed: Any = SubscribedFeed(own, self.group, lambda _: True)
+        self.stop = Event()
+        self.seqs: list[str] = []
+        self.reader = gevent.spawn(self._take)
+        own.tell("2-own", asked_at=self.clock.monotonic())
+        wait_until(lambda: self.clock.waiting)  # the shared feed gathers
+
+    def _take(self) -> None:
+        for batch in self.feed.batches(Seq.BEGINNING, None, self.stop):
+            self.seqs += [str(batch.seq)] if batch.seq else []
+
+    def gathered(self) -> None:
+        self.clock.advance(GATHER_SECONDS)
+        wait_until(lambda: len(self.shared.since) == 2)
+
+    def sees(self, seq: str) -> None:
+        wait_until(lambda: seq in self.seqs, worker=self.reader)
+
+    def end(self) -> list[str]:
+        self.stop.set()
+        self.reader.get(timeout=60)
+        self.group.leave(self.first)
+        return self.seqs
+
+
+def test_who_joins_reads_alone_until_the_shared_feed_is_at_the_head_with_it():
+    """It waited for those who might join too, and what was written meanwhile waited with it."""
+    joining = Joining()
+    joining.own.tell("3-while-it-gathers")
+    joining.sees("3-while-it-gathers")
+    joining.gathered()
+    joining.shared.tell("2-again")
+    joining.own.tell("4-while-it-reads-again")
+    joining.sees("4-while-it-reads-again")
+    assert "2-again" not in joining.seqs
+    assert joining.feed._reading is joining.own, "its trouble is that of the feed that it reads"
+
+    joining.shared.tell("4-head", asked_at=joining.clock.monotonic())
+    joining.sees("4-head")
+    assert joining.feed._reading is joining.shared
+    joining.shared.tell("5-shared")
+    joining.sees("5-shared")
+    taken = joining.end()
+    assert taken == [
+        "2-own",
+        "3-while-it-gathers",
+        "4-while-it-reads-again",
+        "1-first",  # where it joined: all that comes from there is read again
+        "2-again",
+        "4-head",
+        "5-shared",
+    ]
+
+
+def test_who_joins_takes_batches_before_so_many_wait_that_it_would_have_to_leave():
+    joining = Joining(max_lag_bytes=100)
+    joining.gathered()
+    joining.shared.ready.append(ChangeBatch(changes=(), seq=Seq.of("2-large"), size_bytes=60))
+    joining.sees("2-large")
+    assert joining.group.size == 2
+    joining.end()
+
+
+def test_who_can_not_join_after_all_reads_on_alone_without_a_break():
+    joining = Joining()
+    (subscriber,) = joining.group._joining
+    subscriber.leave()
+    joining.own.tell("3-own")
+    joining.own.tell("4-own")
+    joining.sees("4-own")
+    assert (joining.group.size, joining.own.since) == (1, ["0"])
+    joining.end()
+
+
+def test_a_stop_while_it_joins_keeps_its_own_position():
+    joining = Joining()
+    joining.gathered()
+    joining.own.tell("3-own")
+    joining.sees("3-own")
+    assert joining.end()[-1] == "3-own"
+    assert joining.group.size == 0
