@@ -65,7 +65,8 @@ class GreenletCalls:
 class ThreadCalls:
     """Calls in threads, each with its place: the first call is always of the first file.
 
-    The threads are kept for the next calls, and end once there has been none for a while.
+    The threads are kept for the next calls, and end once there has been none for a while. Without a timeout
+    the caller makes the last call itself.
 
     Args:
         max_parallel: calls at once.
@@ -100,14 +101,21 @@ class ThreadCalls:
         ended: SimpleQueue[tuple[int, CallOutcome]] = SimpleQueue()
         deadlines: dict[int, float] = {}
         while len(outcomes) < len(calls):
-            while waiting and len(deadlines) < self._max_parallel:
-                place = waiting.popleft()
+            free = self._max_parallel - len(deadlines)
+            if not waiting or not free:
+                found = self._next(ended, deadlines)
+                outcomes |= found
+                for place in found:
+                    del deadlines[place]
+                continue
+            place = waiting.popleft()
+            if self._timeout_seconds is None and (free == 1 or not waiting):
+                # The caller would only wait. With 1 MiB blocks on two busy cores this made 0.78 of
+                # parallel_write's speed (median of 9) 1.09 of it: two changes of threads less.
+                outcomes[place] = _outcome(calls[place])
+            else:
                 deadlines[place] = time.monotonic() + (self._timeout_seconds or math.inf)
                 self._workers[place].start(place, calls[place], ended)
-            found = self._next(ended, deadlines)
-            outcomes |= found
-            for place in found:
-                del deadlines[place]
         return [outcomes[place] for place in places]
 
     def _next(

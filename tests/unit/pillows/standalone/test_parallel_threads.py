@@ -20,20 +20,28 @@ from pillows.standalone.parallel_writer import ParallelError
 BOTH = pytest.mark.parametrize("mode", ["patched", "ordinary"])
 
 
-def test_e3_three_files_take_three_threads_however_many_calls() -> None:
-    script = """
+@pytest.mark.parametrize(
+    ("more", "threads"),
+    [("", 2), ("max_parallel=2", 1), ("max_parallel=1", 0), ("timeout_seconds=60", 3)],
+)
+def test_e3_three_files_take_few_threads_however_many_calls(more: str, threads: int) -> None:
+    """Without a timeout the caller makes a call itself."""
+    script = f"""
 seen = []
 class File(io.BytesIO):
     def write(self, data):
         seen.append(threading.current_thread())
         return super().write(data)
 
-with ParallelWriter([File() for _ in range(3)]) as writer:
+files = [File() for _ in range(3)]
+with ParallelWriter(files, {more}) as writer:
     for number in range(500):
-        writer.write(b"x")
+        writer.write(b"%d" % number)
+    assert [file.getvalue() for file in files] == [b"".join(b"%d" % n for n in range(500))] * 3
 assert len(seen) == 1500
-assert len(set(seen)) == 3, len(set(seen))
-for thread in set(seen):
+others = set(seen) - {{threading.current_thread()}}
+assert len(others) == {threads}, len(others)
+for thread in others:
     thread.join(10)
     assert not thread.is_alive()
 """
