@@ -2,26 +2,20 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
-import org.opensearch.Version;
 import org.opensearch.common.logging.LogConfigurator;
 import org.opensearch.common.settings.Settings;
 import org.opensearch.env.Environment;
 import org.opensearch.node.Node;
-import org.opensearch.plugins.PluginInfo;
-import org.opensearch.transport.Netty4ModulePlugin;
 
 /**
  * Runs one OpenSearch node in the foreground: TestNode DATA HTTP_PORT [setting=value ...].
  *
  * The distribution's own launcher is not published as a jar, so this does what it does, without its Java agent
- * and its key store. The HTTP server is a plugin, which is named here instead of found in a folder.
+ * and its key store. The HTTP server is a plugin, which `Http` names instead of a folder.
  */
 public class TestNode extends Node {
-    private static final PluginInfo HTTP = new PluginInfo("transport-netty4", "HTTP", "1", Version.CURRENT, "17",
-        Netty4ModulePlugin.class.getName(), "", List.of(), false);
-
     private TestNode(Environment environment) {
-        super(environment, List.of(HTTP), false);
+        super(environment, Http.PLUGINS, false);
     }
 
     public static void main(String[] args) throws Exception {
