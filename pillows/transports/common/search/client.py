@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from pillows.errors import ConfigError
+from pillows.errors import ConfigError, RetryableError
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -37,6 +37,10 @@ class AnswerError(Exception):
         self.status = status
         self.body = body
         self.headers = headers
+
+
+class LongAnswerError(RetryableError):
+    """An answer that is longer than any that is read."""
 
 
 class SearchClient(ABC):

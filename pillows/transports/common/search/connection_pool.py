@@ -13,6 +13,7 @@ from urllib3.connection import HTTPConnection
 from pillows.couch.http.response import BoundedResponse, read_bounded
 from pillows.errors import RetryableError
 from pillows.tcp_keepalive import SOCKET_OPTIONS
+from pillows.transports.common.search.client import LongAnswerError
 
 #: Limit for opening a connection. Longer than the kernel's second and third attempt (1 s and 3 s after
 #: the first), far shorter than a request may take.
@@ -67,13 +68,22 @@ class BoundedPool:
         try:
             data = read_bounded(response, MAX_ANSWER_BYTES)
         except BaseException:
-            response.close()
+            _give_up(response)
             raise
         if len(data) > MAX_ANSWER_BYTES:
-            response.close()  # the rest is not read
-            raise RetryableError(f"The answer of {self._product} is longer than {MAX_ANSWER_BYTES} bytes.")
+            _give_up(response)
+            raise LongAnswerError(f"The answer of {self._product} is longer than {MAX_ANSWER_BYTES} bytes.")
         response.release_conn()
         return _Answer(response.status, response.headers, data)
+
+
+def _give_up(response: Any) -> None:
+    """Close a response that was not read to its end, and give its closed connection back to the pool.
+
+    The pool has a number of places; a place that is not given back is lost, and then all requests wait.
+    """
+    response.close()
+    response.release_conn()
 
 
 @contextmanager
