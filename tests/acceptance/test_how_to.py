@@ -19,6 +19,7 @@ from tests.acceptance.process import ROOT
 from tests.acceptance.world import World, live, statuses
 from tests.servers.scripted import Request, ScriptedServer, head
 from tests.support.kafka_reader import read_topic
+from tests.support.sizes import proving
 
 HOW_TO = ROOT / "docs" / "how-to"
 
@@ -153,6 +154,51 @@ def test_g10_rows_of_deleted_documents_are_kept_as_the_page_says(world: World) -
         assert rows("select _deleted_at from orders where _id = 'o3'") == first
         reader.execute(cleaning.replace("1 year", "0 s").encode())
         assert daemon.command_here("verify", "orders").returncode == 0
+    assert daemon.stop() == 0
+
+
+def test_g10_documents_of_an_index_are_kept_as_the_page_says(world: World) -> None:
+    text = (HOW_TO / "keep-deleted-rows.md").read_text()
+    (excerpt,) = re.findall(r"^```yaml\n(transport:\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    pillow = world.pillow("orders", "elasticsearch")
+    (shown,) = yaml.safe_load(excerpt)["transport"]
+    pillow["transport"] = [pillow["transport"][0] | {"deletes": shown["deletes"]}]
+    daemon = world.pillowd({"orders": pillow})
+
+    index = f"{world.elasticsearch_url}/{world.alias('orders')}"
+
+    def hits() -> dict[str, dict[str, Any]]:
+        requests.post(f"{index}/_refresh", timeout=60)
+        found = requests.get(f"{index}/_search?version=true", timeout=60).json()
+        return {hit["_id"]: hit for hit in found.get("hits", {}).get("hits", [])}
+
+    def stored() -> dict[str, dict[str, Any]]:
+        return {id: hit["_source"] for id, hit in hits().items()}
+
+    def versions() -> dict[str, int]:
+        return {id: hit["_version"] for id, hit in hits().items()}
+
+    def marked() -> dict[str, str]:
+        return {id: row["_deleted_at"] for id, row in stored().items() if "_deleted_at" in row}
+
+    for id in ("o1", "o2", "o3", "o4"):
+        world.couch.put(id, {"customer": "Ada"})
+    daemon.start()
+    daemon.wait_for(lambda: live(daemon) and len(stored()) == 4)
+    world.couch.delete("o2")
+    (world.couch.purge if proving() else world.couch.delete)("o3")  # a purge is noticed within 30 s
+    daemon.wait_for(lambda: set(marked()) == {"o2", "o3"})
+    world.couch.put("o2", {"customer": "Bob"})
+    world.couch.delete("o4")
+    daemon.wait_for(lambda: set(marked()) == {"o3", "o4"})
+    verified = daemon.command_here("verify", "orders", "--content", "--repair")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    kept, epoch = marked(), versions()["o1"] >> 40
+    assert stored()["o4"]["customer"] == "Ada"
+    assert daemon.command_here("checkpoint", "reset", "orders", "--yes").returncode == 0
+    daemon.wait_for(lambda: live(daemon) and versions()["o1"] >> 40 > epoch)
+    assert marked() == kept, "the first mark stays"
+    assert "_deleted_at" in daemon.command_here("preview", "orders", "--id", "o4").stdout
     assert daemon.stop() == 0
 
 

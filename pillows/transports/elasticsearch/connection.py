@@ -20,6 +20,7 @@ from elasticsearch import (
 )
 
 from pillows.errors import ConfigError, PillowError, RetryableError
+from pillows.strict_json import run_deeply
 from pillows.transports.common.same_json import read_json
 from pillows.transports.common.search.client import (
     JSON,
@@ -46,7 +47,7 @@ class Json(Serializer):
     def loads(self, data: bytes) -> Any:
         """Return the value of an answer; None if it is empty (413 has no body)."""
         try:
-            return read_json(data) if data else None
+            return run_deeply(lambda: read_json(data)) if data else None
         except msgspec.DecodeError as error:
             raise SerializationError(f"the answer is not valid JSON: {error}") from error
 

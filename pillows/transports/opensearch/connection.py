@@ -12,6 +12,7 @@ from opensearchpy.serializer import JSONSerializer
 
 from pillows.couch.exception_chain import is_connect_failure
 from pillows.errors import ConfigError, RetryableError
+from pillows.strict_json import run_deeply
 from pillows.transports.common.same_json import read_json
 from pillows.transports.common.search.client import (
     JSON,
@@ -41,7 +42,7 @@ class Json(JSONSerializer):
     def loads(self, s: str) -> Any:
         """Return the value of an answer."""
         try:
-            return read_json(s.encode())
+            return run_deeply(lambda: read_json(s.encode()))
         except msgspec.DecodeError as error:
             raise SerializationError(f"the answer is not valid JSON: {error}") from error
 

@@ -45,7 +45,8 @@ class SearchTarget(Target):
         return self.node.transport(options, key=key, url=url)
 
     def read(self, output: str) -> dict[str, list[dict[str, Any]]]:
-        return {id: [row] for id, row in self.node.read(output).items()}
+        found = self.node.read(output).items()
+        return {id: [row] for id, row in found if not (self.deletes == "mark" and "_deleted_at" in row)}
 
     def write_version(self, output: str, id: str) -> int | None:
         return self.node.write_version(output, id)

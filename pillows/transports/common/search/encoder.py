@@ -10,7 +10,8 @@ takes no field of that name; CouchDB writes it first, so it is cut off without p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +25,9 @@ from pillows.transports.common.same_json import read_json
 #: The field of a tombstone that holds the time of the delete, in milliseconds since 1970.
 DELETED_AT = "pillowd_deleted_at"
 
+#: The field of a deleted document that is kept as it was, with the time.
+MARKED_AT = "_deleted_at"
+
 #: The servers' limit of an `_id`; a single longer one fails the whole request.
 MAX_ID_BYTES = 512
 
@@ -36,12 +40,15 @@ _TOMBSTONE = (  # without the ingest pipeline, which is meant for documents
     b'{"index":{"_id":%%b,"version":%%d,"version_type":"external","pipeline":"_none"}}\n{"%b":%%d}\n'
     % DELETED_AT.encode()
 )
+# The ingest pipeline has seen it already.
+_MARK = b'{"index":{"_id":%b,"version":%d,"version_type":"external","pipeline":"_none"}}\n%b\n'
 _PURGE = b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n'
 
 _encode = msgspec.json.Encoder().encode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_TOMBSTONE_FIELD = re.compile(rb'"%b"\s*:' % DELETED_AT.encode())
+#: Where one of the two may be a field.
+_OWN_FIELD = re.compile(rb'"(?:%b|%b)"\s*:' % (DELETED_AT.encode(), MARKED_AT.encode()))
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
@@ -50,14 +57,16 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         id: the document's id.
         write_version: what the index stores with it.
-        removes: whether it removes the document.
+        removes: whether it removes the document, or marks it as deleted.
         body: its one or two lines.
+        marks: whether it keeps the fields of a deleted document.
     """
 
     id: str
     write_version: int
     removes: bool
     body: bytes
+    marks: bool = False
 
     def read_source(self) -> Any:
         """Return the document that an operation stores, as answers are read."""
@@ -65,7 +74,12 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
 
 
 def encode_operations(
-    documents: Sequence[DocumentRows], output: str, epoch: int, *, deleted_at_ms: int | None
+    documents: Sequence[DocumentRows],
+    output: str,
+    epoch: int,
+    *,
+    deleted_at_ms: int | None,
+    deleted_field: str = "",
 ) -> tuple[list[Operation], dict[str, str]]:
     """Return the operations that make one output hold exactly the rows of these documents.
 
@@ -74,6 +88,7 @@ def encode_operations(
         output: its name.
         epoch: the epoch to write under.
         deleted_at_ms: the time in tombstones; None if deletes leave none.
+        deleted_field: the field that no document may have, since it tells deleted ones.
 
     Returns:
         The operations; and id -> reason of the documents that can't be written.
@@ -93,12 +108,17 @@ def encode_operations(
                 made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
                 continue
             source = _encode_source(rows, quoted)
-            if deleted_at_ms is not None and _TOMBSTONE_FIELD.search(source):
-                raise ValueError(f"a field {DELETED_AT} would make it a tombstone")  # noqa: TRY301 - as below
+            if deleted_field and _has_field(source, deleted_field):
+                raise ValueError(f"a field {deleted_field} would make it a deleted one")  # noqa: TRY301
             made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
         except (PermanentError, ValueError, RecursionError) as error:
             dead[document.id] = f"its row can't be written: {error}"
     return made, dead
+
+
+def find_gone(documents: Sequence[DocumentRows]) -> set[str]:
+    """Return the ids of documents without rows in any output: with `deletes: mark` these are kept."""
+    return {document.id for document in documents if not any(document.rows.values())}
 
 
 def encode_removal(id: str, version: int, *, deleted_at_ms: int | None) -> Operation:
@@ -107,6 +127,21 @@ def encode_removal(id: str, version: int, *, deleted_at_ms: int | None) -> Opera
     if deleted_at_ms is None:
         return Operation(id, version, True, _DELETE % (quoted, version))
     return Operation(id, version, True, _TOMBSTONE % (quoted, version, deleted_at_ms))
+
+
+def encode_mark(removal: Operation, source: Mapping[str, Any], *, deleted_at_ms: int) -> Operation:
+    """Return what keeps a document, with the time, in place of its removal.
+
+    Args:
+        removal: with the version of the deletion.
+        source: the document as it is stored; if it is marked, the first time stays.
+        deleted_at_ms: the time.
+    """
+    moment = datetime.fromtimestamp(deleted_at_ms / 1000, UTC)
+    text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    row = run_deeply(lambda: strict_json.encode({MARKED_AT: text, **source}))
+    body = _MARK % (_encode(removal.id), removal.write_version, row)
+    return Operation(removal.id, removal.write_version, True, body, marks=True)
 
 
 def encode_purge(id: str, version: int) -> Operation:
@@ -139,6 +174,11 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
     fields = run_deeply(lambda: _decode_fields(raw))  # values stay raw: numbers keep every digit
     fields.pop("_id", None)
     return _encode(fields).replace(b"\n", b" ")  # between values only: a string can't hold one
+
+
+def _has_field(source: bytes, name: str) -> bool:
+    """Return whether a document has a field; one of that name deeper inside does not count."""
+    return bool(_OWN_FIELD.search(source)) and name in run_deeply(lambda: _decode_fields(source))
 
 
 def _describe_long_id(id: str) -> str | None:

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pillows.options import Duration, Options, OutputOptions, Size
 from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
 from pillows.transports.common.addresses import to_server_address
+from pillows.transports.common.search.encoder import DELETED_AT, MARKED_AT
 
 #: What the name of an index or alias may be: https://www.elastic.co/docs/api, "Create an index".
 #: 255 bytes at most, of which our suffixes need up to 20 (digest, build number and `-write`).
@@ -66,7 +67,8 @@ class SearchOutput(OutputOptions):
         pipeline: an ingest pipeline for every document.
         deletes: `hard` leaves nothing of a deleted document; its version is remembered for
             `index.gc_deletes`, not over a restart of the server. `tombstone` leaves its version under
-            its id, hidden from searches through the alias.
+            its id, hidden from searches through the alias. `mark` keeps the document, with the time in
+            `_deleted_at`.
         tombstone_ttl: when tombstones are removed.
         on_misfit: what happens to a document with a field that the mapping refuses: `dead_letter`; or
             `unindexed`, where that field moves into `pillowd_unindexed`, which is kept but not searched, and
@@ -83,13 +85,18 @@ class SearchOutput(OutputOptions):
     mapping: Mapping[str, Any] = {}
     settings: Mapping[str, Any] = {}
     pipeline: str | None = None
-    deletes: Literal["hard", "tombstone"] = "hard"
+    deletes: Literal["hard", "tombstone", "mark"] = "hard"
     tombstone_ttl: Duration = Field(default=7 * 86400.0, ge=0)
     # Older digests of pipelines have no such key.
     on_misfit: Literal["dead_letter", "unindexed"] = Field(
         default="dead_letter", exclude_if=lambda choice: choice == "dead_letter"
     )
     many: bool = False
+
+    @property
+    def deleted_field(self) -> str:
+        """The field that only deleted documents have; empty if they are removed."""
+        return {"tombstone": DELETED_AT, "mark": MARKED_AT}.get(self.deletes, "")
 
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`.
@@ -118,10 +125,18 @@ class SearchOutput(OutputOptions):
         return mapping
 
     @model_validator(mode="after")
-    def _check_tombstones(self) -> SearchOutput:
-        if self.deletes == "tombstone" and self.mapping.get("enabled") is False:
+    def _check_deletes(self) -> SearchOutput:
+        if self.deleted_field and self.mapping.get("enabled") is False:
             raise ValueError(
-                "with `deletes: tombstone` needs an indexed field; remove `enabled: false` from the mapping"
+                f"with `deletes: {self.deletes}` needs an indexed field; "
+                "remove `enabled: false` from the mapping"
+            )
+        if self.deletes == "mark" and (
+            "_source" in self.mapping or "index.mapping.source.mode" in flatten_settings(self.settings)
+        ):
+            raise ValueError(
+                "with `deletes: mark` needs documents that are stored as they were sent; "
+                "remove `_source` from the mapping, and `index.mapping.source.mode` from the settings"
             )
         return self
 

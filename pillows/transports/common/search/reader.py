@@ -10,13 +10,14 @@ from urllib.parse import quote
 import gevent
 
 from pillows.errors import PillowError, RetryableError
+from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, leaf_version_of
 from pillows.transports.common.same_json import is_same_value
-from pillows.transports.common.search.client import AnswerError, SearchClient
+from pillows.transports.common.search.client import AnswerError, LongAnswerError, SearchClient
 from pillows.transports.common.search.encoder import DELETED_AT, cut_requests, encode_operations
 from pillows.transports.common.search.errors import translate_errors
 from pillows.transports.common.search.index.schema import OwnedIndex
-from pillows.transports.common.search.index.spec import VISIBLE
+from pillows.transports.common.search.index.spec import query_without
 from pillows.transports.common.search.misfits import put_back
 from pillows.transports.common.search.options import SearchConnection
 
@@ -52,7 +53,8 @@ class IndexReader:
         self._client = client
         self._index = index
         self._max_request = connection.max_request
-        self._tombstones = index.output.deletes == "tombstone"
+        self._deleted_field = index.output.deleted_field
+        self._visible = query_without(self._deleted_field or DELETED_AT)
         self._keeps_misfits = index.output.on_misfit == "unindexed"
         self._alias = index.spec.write_alias
         self._path = f"/{quote(index.spec.name, safe='')}"
@@ -64,6 +66,14 @@ class IndexReader:
     def get_versions(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the stored versions of the ids that have a document, refreshed or not."""
         return {one["_id"]: one["_version"] for one in self._look_up_found(ids, _LOOKUP)}
+
+    def read_documents(self, ids: Sequence[str]) -> dict[str, tuple[int, Mapping[str, Any]]]:
+        """Return id -> stored version and source of the ids that have a document, marked ones included.
+
+        One that is too long for an answer is left out.
+        """
+        found = send_in_halves(ids, self._read_documents, lambda error: isinstance(error, LongAnswerError))
+        return {one["_id"]: (one["_version"], one["_source"]) for part in found for one in part}
 
     def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
         """Return the documents that the index holds in the same leaf version, with another source."""
@@ -80,15 +90,15 @@ class IndexReader:
         return altered
 
     def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of all documents, or of these few, with their versions; without tombstones."""
-        query: Mapping[str, Any] = VISIBLE
+        """Yield pages of all documents, or of these few, with their versions; without deleted ones."""
+        query = self._visible
         if ids is not None:
-            query = {"bool": {"must": [{"ids": {"values": list(ids)}}, VISIBLE]}}
+            query = {"bool": {"must": [{"ids": {"values": list(ids)}}, self._visible]}}
         yield from self._search(query, "_doc")
 
     def find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield pages of the documents with a lower version, as of now."""
-        query = VISIBLE if self._tombstones else {"match_all": {}}
+        query = self._visible if self._deleted_field else {"match_all": {}}
         order = self._client.SWEEP_ORDER
         for hits in self._search(query, order):
             older = [hit for hit in hits if hit["_version"] < least]
@@ -132,6 +142,14 @@ class IndexReader:
         hits: Sequence[Mapping[str, Any]] = answer["hits"]["hits"]
         return hits
 
+    def _read_documents(self, ids: Sequence[str]) -> list[Any]:
+        try:
+            return self._look_up_found(ids, {})
+        except LongAnswerError:
+            if len(ids) > 1:
+                raise
+            return []
+
     def _look_up_found(self, ids: Sequence[str], params: Mapping[str, str]) -> list[Any]:
         """Return what `_mget` says of the ids that have a document, refreshed or not."""
         with translate_errors():
@@ -155,7 +173,7 @@ class IndexReader:
         return {
             one["_id"]: (leaf_version_of(one["_version"]), one["_source"])
             for one in self._look_up_found(ids, {})
-            if not (self._tombstones and DELETED_AT in one["_source"])
+            if not (self._deleted_field and self._deleted_field in one["_source"])
         }
 
     def _search(self, query: Mapping[str, Any], order: str) -> Iterator[Sequence[Mapping[str, Any]]]:

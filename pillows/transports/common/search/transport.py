@@ -17,7 +17,7 @@ from pillows.models import Batch, DocumentRows, WriteResult, newest
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import AnswerError, SearchClient
-from pillows.transports.common.search.encoder import encode_operations
+from pillows.transports.common.search.encoder import encode_mark, encode_operations, find_gone
 from pillows.transports.common.search.errors import BulkResult, translate_errors
 from pillows.transports.common.search.index.old_indices import OldIndices
 from pillows.transports.common.search.index.schema import OwnedIndex
@@ -30,6 +30,9 @@ from pillows.transports.common.search.writer import IndexWriter, make_bulk_param
 #: arrived, documents without rows are deleted even if none is found: the delete refuses the late
 #: arrival.
 _SETTLE_SECONDS = 120.0
+
+#: Stands in a preview for the fields that the index holds of a deleted document.
+_KEPT = "... all fields that the index holds"
 
 #: Interval of searches for expired tombstones; each removes one page.
 _PURGE_SECONDS = 60.0
@@ -70,10 +73,22 @@ class SearchTransport(KeyedTransport):
         """Return the bulk requests, one for each index."""
         documents, texts = newest(batch.documents), []
         for output, options in self.outputs.items():
-            stamp = None if options.deletes == "hard" else int(time.time() * 1000)
-            made, dead = encode_operations(documents, output, batch.epoch, deleted_at_ms=stamp)
+            now_ms = int(time.time() * 1000)
+            made, dead = encode_operations(
+                documents,
+                output,
+                batch.epoch,
+                deleted_at_ms=now_ms if options.deletes == "tombstone" else None,
+                deleted_field=options.deleted_field,
+            )
             if dead:
                 raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
+            if options.deletes == "mark":
+                gone = find_gone(documents)
+                made = [
+                    encode_mark(one, {_KEPT: True}, deleted_at_ms=now_ms) if one.id in gone else one
+                    for one in made
+                ]
             bodies = "".join(operation.body.decode() for operation in made)
             params = urlencode(make_bulk_params(options, self.connection), safe=",*", quote_via=quote)
             texts.append(f"POST {make_bulk_path(make_spec(options))}?{params}\n{bodies}")

@@ -17,9 +17,11 @@ from pillows.transports.common.search.encoder import (
     MAX_OPERATIONS,
     Operation,
     cut_requests,
+    encode_mark,
     encode_operations,
     encode_purge,
     encode_removal,
+    find_gone,
 )
 from pillows.transports.common.search.errors import (
     RESTORE_REMEDY,
@@ -45,6 +47,10 @@ _ANSWER_FILTER = "errors,items.*.status,items.*.error.type,items.*.error.reason"
 #: The fastest level: even so, 500-byte documents shrink to a quarter.
 _GZIP_LEVEL = 1
 
+#: Deleted documents that are read at once to be marked; at first, when their size is not known.
+_MARKED_AT_ONCE = 500
+_MARKED_AT_FIRST = 20
+
 Conflict = tuple[Operation, Mapping[str, Any]]
 
 
@@ -55,12 +61,14 @@ class _Pending:
         result: gets the outcomes that are final.
         conflicts: operations that were refused for their version, each with its item of the answer.
         misfits: writes that the mapping refused, each with the reason.
+        unmarked: removals of documents whose mark the index refused.
     """
 
     def __init__(self, result: BulkResult) -> None:
         self.result = result
         self.conflicts: list[Conflict] = []
         self.misfits: list[tuple[Operation, str]] = []
+        self.unmarked: list[Operation] = []
 
 
 def make_bulk_path(spec: IndexSpec) -> str:
@@ -105,7 +113,8 @@ class IndexWriter:
         self._headers = {"content-type": NDJSON}
         if connection.compress:
             self._headers["content-encoding"] = "gzip"
-        self._tombstones = index.output.deletes == "tombstone"
+        self._deletes = index.output.deletes
+        self._marked_at_once = _MARKED_AT_FIRST
         self._keeps_misfits = index.output.on_misfit == "unindexed"
         self._alias = index.spec.write_alias
         self._path = make_bulk_path(index.spec)
@@ -120,12 +129,20 @@ class IndexWriter:
         """
         for start in range(0, len(documents), MAX_OPERATIONS):
             part = documents[start : start + MAX_OPERATIONS]
-            operations, dead = encode_operations(part, output, epoch, deleted_at_ms=self._deleted_at_ms)
+            operations, dead = encode_operations(
+                part,
+                output,
+                epoch,
+                deleted_at_ms=self._deleted_at_ms,
+                deleted_field=self._index.output.deleted_field,
+            )
             result.dead.update(dead)
-            self._write(operations, result)
+            gone = find_gone(part) if self._deletes == "mark" else ()
+            self._write([each for each in operations if each.id not in gone], result)
+            self._mark([each for each in operations if each.id in gone], result)
 
     def sweep(self, epoch: int, kept: Collection[str], result: BulkResult) -> None:
-        """Remove the documents of lower epochs except `kept`; `result.removed` is their number.
+        """Remove or mark the documents of lower epochs except `kept`; `result.removed` is their number.
 
         Raises:
             RetryableError: some may still be there; sweep again.
@@ -134,10 +151,11 @@ class IndexWriter:
         least = write_version(epoch, 0)
         for hits in self.reader.find_older(least):
             old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
-            self._write(
-                [encode_removal(id, least, deleted_at_ms=self._deleted_at_ms) for id in old],
-                result,
-            )
+            removals = [encode_removal(id, least, deleted_at_ms=self._deleted_at_ms) for id in old]
+            if self._deletes == "mark":
+                self._mark(removals, result)
+            else:
+                self._write(removals, result)
         _check_removed(result)
 
     def purge_tombstones(self) -> None:
@@ -156,7 +174,30 @@ class IndexWriter:
 
     @property
     def _deleted_at_ms(self) -> int | None:
-        return int(time.time() * 1000) if self._tombstones else None
+        return int(time.time() * 1000) if self._deletes == "tombstone" else None
+
+    def _mark(self, removals: Sequence[Operation], result: BulkResult) -> None:
+        """Mark the documents that are stored, and remove the others: a late older version is refused then.
+
+        A write needs the whole document, so what is stored is read first. If that changes meanwhile, it is to
+        a version that the mark outranks, or to one that refuses it.
+        """
+        start = 0
+        while start < len(removals):
+            part = removals[start : start + self._marked_at_once]
+            start += len(part)
+            stored = self.reader.read_documents([removal.id for removal in part])
+            now_ms = int(time.time() * 1000)
+            marks = [
+                encode_mark(removal, stored[removal.id][1], deleted_at_ms=now_ms)
+                for removal in part
+                if removal.id in stored and stored[removal.id][0] < removal.write_version
+            ]
+            marked = {mark.id for mark in marks}
+            if marks:
+                average = max(1, sum(len(mark.body) for mark in marks) // len(marks))
+                self._marked_at_once = max(1, min(_MARKED_AT_ONCE, self._max_request // average))
+            self._write([*marks, *(each for each in part if each.id not in marked)], result)
 
     def _write(self, operations: Sequence[Operation], result: BulkResult) -> None:
         pending = _Pending(result)
@@ -167,6 +208,7 @@ class IndexWriter:
                 if not pending.misfits:
                     break
                 self._keep_misfits(pending, rounds)
+            self._send_all(pending.unmarked, pending)
         if pending.conflicts:
             self._look_up(pending.conflicts, result)
 
@@ -202,7 +244,7 @@ class IndexWriter:
             if len(request) > 1 or not is_document_at_fault(error):
                 raise
             (operation,) = request
-            pending.result.dead[operation.id] = describe_rejection(error, len(operation.body))
+            self._bury(operation, describe_rejection(error, len(operation.body)), pending)
         else:
             self._sort(request, answer, pending)
 
@@ -228,20 +270,20 @@ class IndexWriter:
             elif outcome is ItemVerdict.DEAD and self._keeps_misfits and not operation.removes:
                 pending.misfits.append((operation, describe_cause(item)))
             else:
-                self._record(operation, outcome, item, pending.result)
+                self._record(operation, outcome, item, pending)
 
         middle = (len(too_large) + 1) // 2
         for part in filter(None, (too_large[:middle], too_large[middle:])):
             self._send_in_halves(part, pending)
 
     def _record(
-        self, operation: Operation, outcome: ItemVerdict, item: Mapping[str, Any], result: BulkResult
+        self, operation: Operation, outcome: ItemVerdict, item: Mapping[str, Any], pending: _Pending
     ) -> None:
         reason = describe_cause(item)
         if outcome is ItemVerdict.DEAD or exceeds_memory_limit(item):
-            result.dead[operation.id] = reason
+            self._bury(operation, reason, pending)
         elif outcome is ItemVerdict.RETRY:
-            result.retry[operation.id] = reason
+            pending.result.retry[operation.id] = reason
         elif outcome is ItemVerdict.ACCESS:
             raise AccessError(
                 f"{self._client.PRODUCT} does not let us write: {reason}",
@@ -249,6 +291,14 @@ class IndexWriter:
             )
         else:
             raise FatalError(f"The index {self._index.spec.name!r} is gone: {reason}", remedy=RESTORE_REMEDY)
+
+    def _bury(self, operation: Operation, reason: str, pending: _Pending) -> None:
+        """Record a document that the index will never take. If only its mark was to be written, remove it."""
+        if operation.marks:
+            removal = encode_removal(operation.id, operation.write_version, deleted_at_ms=None)
+            pending.unmarked.append(removal)
+        else:
+            pending.result.dead[operation.id] = reason
 
     def _look_up(self, conflicts: Sequence[Conflict], result: BulkResult) -> None:
         """Record which version is stored instead of each refused operation."""

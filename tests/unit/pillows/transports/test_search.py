@@ -18,6 +18,7 @@ from pillows.transports.common.search.encoder import (
     MAX_OPERATIONS,
     Operation,
     cut_requests,
+    encode_mark,
     encode_operations,
     encode_purge,
 )
@@ -154,6 +155,18 @@ def test_a_document_without_rows_is_deleted_or_leaves_a_tombstone() -> None:
         assert (removal.id, removal.write_version, removal.removes) == ("a", write_version(1, 3), True)
 
 
+def test_g10_a_mark_keeps_the_fields_and_the_first_time() -> None:
+    (removal,) = encode_operations([gone("a", 3)], "docs", 1, deleted_at_ms=None)[0]
+    mark = encode_mark(removal, {"n": 1}, deleted_at_ms=1_764_406_800_123)
+    action, row = map(json.loads, mark.body.splitlines())
+    expected = {"_id": "a", "version": write_version(1, 3), "version_type": "external", "pipeline": "_none"}
+    assert action == {"index": expected}
+    assert row == {"_deleted_at": "2025-11-29T09:00:00.123Z", "n": 1}
+    assert (mark.write_version, mark.removes, mark.marks) == (write_version(1, 3), True, True)
+    later = encode_mark(removal, row, deleted_at_ms=1_764_500_000_000)
+    assert json.loads(later.body.splitlines()[1]) == row
+
+
 def test_removals_and_rows_of_one_batch_are_told_apart() -> None:
     documents = [gone("a", 3), document("b", 3, {"n": 1}), gone("c", 3), document("d", 3, b'{"_id":"d"}')]
     made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=None)
@@ -169,9 +182,10 @@ def test_removals_and_rows_of_one_batch_are_told_apart() -> None:
 def test_a_document_that_would_look_like_a_tombstone_is_dead_not_hidden() -> None:
     documents = [
         document("a", 1, b'{"_id":"a","pillowd_deleted_at" : 1}'),
-        document("b", 1, b'{"_id":"b","text":"pillowd_deleted_at"}'),
+        document("b", 1, b'{"_id":"b","text":"pillowd_deleted_at","deeper":{"pillowd_deleted_at":1}}'),
     ]
-    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=1)
+    field = "pillowd_deleted_at"
+    made, dead = encode_operations(documents, "docs", 1, deleted_at_ms=1, deleted_field=field)
     assert set(dead) == {"a"}
     assert [operation.id for operation in made] == ["b"]
     assert not encode_operations(documents, "docs", 1, deleted_at_ms=None)[1]
@@ -434,8 +448,9 @@ def test_the_index_is_named_by_what_is_in_it() -> None:
         output(mapping={"dynamic": False}),
         output(settings={"number_of_shards": 2}),
         output(deletes="tombstone"),
+        output(deletes="mark"),
     ]
-    assert len({named.name, *(make_spec(other).name for other in others)}) == 4
+    assert len({named.name, *(make_spec(other).name for other in others)}) == 5
     assert make_spec(output(tombstone_ttl="1h", pipeline="p")).name == named.name
 
 
@@ -482,6 +497,9 @@ def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
         ({"many": True}, "at most one row"),
         ({"mapping": {"mappings": {}}}, "move its value up one level"),
         ({"mapping": {"enabled": False}, "deletes": "tombstone"}, "needs an indexed field"),
+        ({"mapping": {"enabled": False}, "deletes": "mark"}, "needs an indexed field"),
+        ({"mapping": {"_source": {"excludes": ["a"]}}, "deletes": "mark"}, "stored as they were sent"),
+        ({"settings": {"mapping": {"source": {"mode": "synthetic"}}}, "deletes": "mark"}, "stored as they"),
     ],
 )
 def test_what_an_index_cannot_do_is_refused(options: dict[str, Any], said: str) -> None:

@@ -13,14 +13,10 @@ from typing import Any
 
 import msgspec
 
-from pillows.transports.common.search.encoder import DELETED_AT
 from pillows.transports.common.search.options import SearchOutput, flatten_settings
 
 #: How long the server remembers the version of a deleted document; by itself 60 s.
 _GC_DELETES = "1h"
-
-#: Query for everything but tombstones.
-VISIBLE = {"bool": {"must_not": {"exists": {"field": DELETED_AT}}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +60,18 @@ class IndexSpec:
         return f"{self.name}-write"
 
 
+def query_without(field: str) -> Mapping[str, Any]:
+    """Return the query for the documents that lack a field."""
+    return {"bool": {"must_not": {"exists": {"field": field}}}}
+
+
 def make_spec(output: SearchOutput) -> IndexSpec:
     """Return the index of an output. Pure: the same options always give the same name."""
     mapping, alias_properties = dict(output.mapping), {}
+    if output.deleted_field:
+        mapping["properties"] = {**mapping.get("properties", {}), output.deleted_field: {"type": "date"}}
     if output.deletes == "tombstone":
-        mapping["properties"] = {**mapping.get("properties", {}), DELETED_AT: {"type": "date"}}
-        alias_properties = {"filter": VISIBLE}
+        alias_properties = {"filter": query_without(output.deleted_field)}
     settings = {"index.gc_deletes": _GC_DELETES, **flatten_settings(output.settings)}
     content = msgspec.json.encode([mapping, settings, alias_properties], order="deterministic")
     return IndexSpec(
