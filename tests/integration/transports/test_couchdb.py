@@ -105,7 +105,7 @@ def test_a_write_between_reading_and_writing_is_retried(
     assert {id: row["n"] for id, row in rows(target).items()} == {"a": 3, "b": 1}
 
 
-def test_a_tombstone_takes_a_higher_write_version(target: CouchTarget) -> None:
+def test_a1_a_tombstone_takes_a_higher_write_version(target: CouchTarget) -> None:
     """A deletion of a deleted document counts: a version between the two is refused."""
     with opened(target, "docs") as couch:
         couch.write(batch(document("a", 1, {"n": 1})))
@@ -139,7 +139,7 @@ NEWER = {
 
 @pytest.mark.parametrize(("writes", "kept"), NEWER.values(), ids=NEWER)
 @pytest.mark.parametrize("late", [gone("a", 3), document("a", 3, {"n": 3})], ids=["deletion", "revival"])
-def test_a_write_over_a_tombstone_yields_to_a_newer_one(
+def test_a1_a_write_over_a_tombstone_yields_to_a_newer_one(
     target: CouchTarget, monkeypatch: pytest.MonkeyPatch, late: Any, writes: list[Any], kept: dict[str, int]
 ) -> None:
     """Over a tombstone CouchDB tells of no conflict, and still the newer version stays."""
@@ -153,7 +153,7 @@ def test_a_write_over_a_tombstone_yields_to_a_newer_one(
 
 
 @pytest.mark.parametrize("late", [gone("a", 5), document("a", 5, {"n": 5})], ids=["deletion", "revival"])
-def test_a_write_over_a_tombstone_wins_over_an_older_one(
+def test_a1_a_write_over_a_tombstone_wins_over_an_older_one(
     target: CouchTarget, monkeypatch: pytest.MonkeyPatch, late: Any
 ) -> None:
     """An older version that comes between is written over, at the second attempt at the latest."""

@@ -26,7 +26,7 @@ def own_server() -> Iterator[OpenSearch]:
         yield server
 
 
-class TestOpensearchConformance(SearchConformance):
+class TestG11OpensearchConformance(SearchConformance):
     kind = OpensearchTransport
     deletes = "hard"
 
@@ -41,6 +41,6 @@ class TestOpensearchConformance(SearchConformance):
 
 
 @pytest.mark.proof
-class TestOpensearchTombstonesConformance(SearchConformance):
+class TestG11OpensearchTombstonesConformance(SearchConformance):
     kind = OpensearchTransport
     deletes = "tombstone"
