@@ -122,6 +122,10 @@ class SearchOutput(OutputOptions):
             raise ValueError(
                 "has a key `mappings`; move its value up one level, and the index settings to `settings`"
             )
+        if MARKED_AT in mapping.get("properties", {}):
+            raise ValueError(
+                f"has a field {MARKED_AT!r}, which `deletes: mark` adds itself; remove it from the mapping"
+            )
         return mapping
 
     @model_validator(mode="after")

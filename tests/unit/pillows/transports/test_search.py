@@ -498,6 +498,7 @@ def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
         ({"mapping": {"mappings": {}}}, "move its value up one level"),
         ({"mapping": {"enabled": False}, "deletes": "tombstone"}, "needs an indexed field"),
         ({"mapping": {"enabled": False}, "deletes": "mark"}, "needs an indexed field"),
+        ({"mapping": {"properties": {"_deleted_at": {"type": "date"}}}}, "remove it from the mapping"),
         ({"mapping": {"_source": {"excludes": ["a"]}}, "deletes": "mark"}, "stored as they were sent"),
         ({"settings": {"mapping": {"source": {"mode": "synthetic"}}}, "deletes": "mark"}, "stored as they"),
     ],

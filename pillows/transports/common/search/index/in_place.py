@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from pillows.transports.common.search.encoder import DELETED_AT
+from pillows.transports.common.search.encoder import DELETED_AT, MARKED_AT
 from pillows.transports.common.search.index.spec import IndexSpec
 
 #: The keys of a mapping that hold fields by name; nothing else may be added to a field that exists.
@@ -60,7 +60,7 @@ def find_change(applied: Mapping[str, Any], wanted: IndexSpec) -> IndexChange | 
     before = {key: each for key, each in applied["mapping"].items() if key != "_meta"}
     after = {key: each for key, each in new["mapping"].items() if key != "_meta"}
     added: list[str] = []
-    if _has_tombstones(before) != _has_tombstones(after) or not _only_adds(before, after, "", added):
+    if _get_deleted_fields(before) != _get_deleted_fields(after) or not _only_adds(before, after, "", added):
         return None
     return IndexChange(
         properties=after["properties"] if added else {},
@@ -118,9 +118,9 @@ def _compare_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[st
     return {name: new.get(name) for name in names if name not in new or old.get(name) != new[name]}
 
 
-def _has_tombstones(mapping: Mapping[str, Any]) -> bool:
-    """Return whether deleted documents leave tombstones: searches hide them by the alias's filter."""
-    return DELETED_AT in mapping.get("properties", {})
+def _get_deleted_fields(mapping: Mapping[str, Any]) -> set[str]:
+    """Return the field of deleted documents, if they stay: hidden tombstones, or marked ones."""
+    return {DELETED_AT, MARKED_AT}.intersection(mapping.get("properties", {}))
 
 
 def _only_adds(before: Mapping[str, Any], after: Mapping[str, Any], path: str, added: list[str]) -> bool:

@@ -65,10 +65,11 @@ def test_rows_cannot_follow_other_changes_of_the_mapping(
     assert change(before, after) is None
 
 
-def test_another_way_to_delete_is_another_index() -> None:
-    hard, tombstone = spec({}), spec({}, deletes="tombstone")
-    assert find_change(describe_spec(hard), tombstone) is None
-    assert find_change(describe_spec(tombstone), hard) is None
+@pytest.mark.parametrize("other", ["tombstone", "mark"])
+def test_another_way_to_delete_is_another_index(other: str) -> None:
+    hard, kept = spec({}), spec({}, deletes=other)
+    assert find_change(describe_spec(hard), kept) is None
+    assert find_change(describe_spec(kept), hard) is None
 
 
 def test_settings_change_to_the_configured_value_or_the_servers_default() -> None:
