@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from checkpoints import Checkpoint, TailKey
@@ -27,6 +28,10 @@ from pillows.transports.jsonl.manifest import FileState, Manifest, ManifestFile
 from pillows.transports.jsonl.mirror import JsonlMirror
 from pillows.transports.jsonl.options import JsonlConnection, JsonlOutput
 from pillows.transports.jsonl.segments import SegmentedFile
+
+#: Longest name of a manifest without its suffix: Linux allows 255 bytes, and database names have up to 238.
+MAX_NAME_CHARACTERS = 220
+DIGEST_CHARACTERS = 32
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +59,7 @@ class JsonlTransport(AppendOnlyTransport):
         if len(set(names)) < len(names):
             raise ConfigError(f"Two outputs of {name} name the same file.")
         self._folder = connection.folder
-        self._file = ManifestFile(self._folder / f"{re.sub(r'[^A-Za-z0-9_.@-]', '_', str(key))}.manifest")
+        self._file = ManifestFile(self._folder / f"{_file_name(key)}.manifest")
         self._manifest: Manifest | None = None
         self._segments: dict[str, SegmentedFile] = {}
         self._worker = SerialWorker()
@@ -176,3 +181,12 @@ class JsonlTransport(AppendOnlyTransport):
         self._segments = {}
         self._manifest = None
         self._file.close()
+
+
+def _file_name(key: TailKey) -> str:
+    """Return the name of a tail's manifest without its suffix; the end of a long one is a digest of all."""
+    name = re.sub(r"[^A-Za-z0-9_.@-]", "_", str(key))
+    if len(name) <= MAX_NAME_CHARACTERS:
+        return name
+    digest = sha256(str(key).encode()).hexdigest()[:DIGEST_CHARACTERS]
+    return f"{name[: MAX_NAME_CHARACTERS - DIGEST_CHARACTERS - 1]}-{digest}"

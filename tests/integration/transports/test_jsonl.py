@@ -408,3 +408,18 @@ def test_after_a_kill_the_files_hold_exactly_the_acknowledged_lines(tmp_path: Pa
         assert [line["doc"]["batch"] for line in read(path)] == [
             number for number in range(1, checkpoint.changes + 1) for _ in range(100)
         ]
+
+
+def test_the_longest_names_that_a_pillow_and_a_database_may_have_fit_into_a_manifests(tmp_path: Path) -> None:
+    """Linux allows names of 255 bytes. Two long names that differ at their ends have two manifests."""
+    keys = [TailKey("n" * 63, f"couch/{'d' * 237}{end}") for end in "ab"]
+    for key in keys:
+        one = transport(tmp_path, key, docs=JsonlOutput(file=f"{key.source[-1]}.jsonl"))
+        one.open()
+        one.acquire(at("1-a"))
+        one.close()
+        assert (
+            transport(tmp_path, key, docs=JsonlOutput(file=f"{key.source[-1]}.jsonl")).open().epoch
+            is not None
+        )
+    assert len(list(tmp_path.glob("*.manifest"))) == 2
