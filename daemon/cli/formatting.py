@@ -100,7 +100,13 @@ def new_table(*columns: str) -> Table:
     """Return an empty table in the style of all commands; align a column named `>x` to the right."""
     made = _PrintableTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        # However long the other columns are: a state is one word that must be seen.
+        width = max(map(len, State)) if column == "state" else None
+        made.add_column(
+            column.removeprefix(">"),
+            justify="right" if column.startswith(">") else "left",
+            min_width=width,
+        )
     return made
 
 

@@ -34,6 +34,9 @@ STATES = (
 #: Samples of a pillow's lag, one a second.
 SAMPLES = 24
 _BARS = "▁▂▃▄▅▆▇█"
+#: Width of the screen -> longest name that is shown, if sources are, and if bars are; the first that fits.
+#: Databases have names of up to 238 characters.
+_LAYOUTS = ((170, 28, True, True), (120, 18, True, False), (100, 18, False, False), (0, 14, False, False))
 #: Lines of the screen that are not pillows: headline, table head with its rules, foot.
 _OTHER_LINES = 6
 
@@ -80,17 +83,18 @@ class TopView:
         for key, facts in self._pillows.items():
             self._lags[key].append(facts["pending"])
 
-    def render(self, wall: float, *, lines: int, with_bars: bool = True) -> RenderableType:
+    def render(self, wall: float, *, lines: int, width: int = 200, with_bars: bool = True) -> RenderableType:
         """Return the screen.
 
         Args:
             wall: wall-clock seconds here.
             lines: how many lines there are; pillows that do not fit are counted.
+            width: how many characters a line has.
             with_bars: whether the terminal can show bars.
         """
         ordered = sorted(self._pillows.values(), key=_badness)
         shown = ordered[: max(1, lines - _OTHER_LINES)]
-        table = self._table(shown, wall, with_bars=with_bars)
+        table = self._table(shown, wall, width=width, with_bars=with_bars)
         left = len(ordered) - len(shown)
         foot = f"[dim]{f'{left} more. ' if left else ''}{'q quits' if with_bars else ''}[/]"
         return Group(self._headline(wall), table, foot)
@@ -105,12 +109,13 @@ class TopView:
             f"[bold]pillowd[/] {self._daemon['version']}, up {format_duration(up)}: {states or 'no pillows'}"
         )
 
-    def _table(self, shown: Sequence[Facts], wall: float, *, with_bars: bool) -> Table:
-        bars = (f"{SAMPLES} s",) if with_bars else ()
+    def _table(self, shown: Sequence[Facts], wall: float, *, width: int, with_bars: bool) -> Table:
+        _, name_width, has_source, has_bars = next(each for each in _LAYOUTS if width >= each[0])
+        bars = (f"{SAMPLES} s",) if with_bars and has_bars else ()
         names = (
             "state",
             "pillow",
-            "source",
+            *(("source",) if has_source else ()),
             ">behind",
             ">lag",
             *bars,
@@ -122,12 +127,17 @@ class TopView:
         made = new_table(*names)
         for column in made.columns:
             column.no_wrap, column.overflow = True, "ellipsis"
+            if column.header in {"pillow", "source"}:
+                column.max_width = name_width
+            elif column.header == "reason":
+                column.ratio = 1  # what the others leave; else a long one would push them out
+        made.expand = True
         for facts in shown:
-            bars_of_it = (draw_bars(self._lags.get(format_key(facts), ())),) if with_bars else ()
+            bars_of_it = (draw_bars(self._lags.get(format_key(facts), ())),) if bars else ()
             made.add_row(
                 format_state(State(facts["state"])),
                 escape(facts["pillow"]),
-                escape(facts["source"]),
+                *((escape(facts["source"]),) if has_source else ()),
                 format_count(facts["pending"]),
                 format_duration(facts["lag_seconds"]),
                 *bars_of_it,

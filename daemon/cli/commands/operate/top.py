@@ -80,7 +80,7 @@ def _draw(view: TopView, console: Console, is_over: Callable[[], bool]) -> None:
     with Live(console=console, auto_refresh=False, screen=True) as live, _read_keys() as read_key:
         while not is_over():
             view.sample()
-            live.update(view.render(time.time(), lines=console.height), refresh=True)
+            live.update(view.render(time.time(), lines=console.height, width=console.width), refresh=True)
             if read_key(_SCREEN_SECONDS) in ("q", "Q"):
                 return
 

@@ -37,7 +37,7 @@ def view(*pillows: dict[str, Any]) -> TopView:
 
 def shown(of: TopView, *, wall: float = 5010.0, lines: int = 40, width: int = 200) -> list[str]:
     stream = StringIO()
-    Console(file=stream, width=width).print(of.render(wall, lines=lines))
+    Console(file=stream, width=width).print(of.render(wall, lines=lines, width=width))
     return stream.getvalue().splitlines()
 
 
@@ -104,3 +104,15 @@ def test_samples_follow_the_pillows() -> None:
     for _ in range(30):
         of.sample()
     assert "█" * 24 in "\n".join(shown(of))
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_long_names_and_reasons_hide_no_state(width: int) -> None:
+    long = facts("n" * 63, source="couch/" + "d" * 238, state="backing-off", reason="why " * 200)
+    lines = shown(view(long, facts("short")), width=width)
+    assert max(map(len, lines)) <= width
+    assert [line.split()[:1] for line in lines if "n" * 12 in line or "short" in line] == [
+        ["backing-off"],
+        ["live"],
+    ]
+    assert ("why" in "".join(lines)) is (width >= 100)
