@@ -27,6 +27,7 @@ MAX_FAILURES = 10
 FAILURE_SECONDS = 60.0
 #: Addresses whose failures are remembered.
 _MAX_ADDRESSES = 10_000
+_SEND_TOKEN = f"send `Authorization: Bearer TOKEN`, of {MIN_TOKEN_CHARACTERS} characters or more"
 
 
 class UnsupportedTypeError(RequestError):
@@ -129,11 +130,14 @@ class Tokens:
         found = [owner for known, owner in self._owners if hmac.compare_digest(known, digest)]
         if kind.lower() == "bearer" and found and len(token) >= MIN_TOKEN_CHARACTERS:
             return found[0]
-        if authorization:
-            self._note_failure(address, [*recent, now])
+        if not authorization:
+            raise UnauthenticatedError("there is no token", remedy=_SEND_TOKEN)
+        self._note_failure(address, [*recent, now])
+        if kind.lower() != "bearer":
+            raise UnauthenticatedError("the `Authorization` header has no `Bearer` token", remedy=_SEND_TOKEN)
         raise UnauthenticatedError(
-            "the token is not one of `daemon.admin.tcp.tokens`" if authorization else "there is no token",
-            remedy=f"send `Authorization: Bearer TOKEN`, of {MIN_TOKEN_CHARACTERS} characters or more",
+            "the token is not one of `daemon.admin.tcp.tokens`",
+            remedy="send the token itself; `sha256` in the configuration is the SHA-256 of it",
         )
 
     def _note_failure(self, address: str, times: list[float]) -> None:

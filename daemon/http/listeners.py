@@ -160,6 +160,11 @@ def make_tls(settings: TcpOptions) -> ssl.SSLContext:
     try:
         context.load_cert_chain(settings.tls.cert, settings.tls.key)
     except (OSError, ssl.SSLError) as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                f"The key {settings.tls.key} does not belong to the certificate {settings.tls.cert}.",
+                remedy="give both of one pair in `daemon.admin.tcp.tls`",
+            ) from error
         raise ConfigError(
             f"`daemon.admin.tcp.tls` cannot be used: {error}.",
             remedy=f"give {settings.tls.cert} and its key as PEM files that this user can read",

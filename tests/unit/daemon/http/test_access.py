@@ -97,10 +97,18 @@ def test_a_token_of_32_characters_is_taken_and_a_shorter_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer \udcff", "Bearer"]
+    ("header", "reason"),
+    [
+        ("", "there is no token"),
+        (f"Basic {TOKEN}", "no `Bearer` token"),
+        (TOKEN, "no `Bearer` token"),
+        (f"Bearer {TOKEN}x", "not one of"),
+        ("Bearer \udcff", "not one of"),
+        ("Bearer", "not one of"),
+    ],
 )
-def test_what_is_no_token_is_refused(header: str) -> None:
-    with pytest.raises(UnauthenticatedError):
+def test_what_is_no_token_is_refused(header: str, reason: str) -> None:
+    with pytest.raises(UnauthenticatedError, match=reason):
         tokens(FakeClock()).recognize(header, "192.0.2.1")
 
 
