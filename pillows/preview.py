@@ -200,11 +200,11 @@ class _ChangePreview:
 
     def _is_kept(self) -> bool:
         if self._change.deleted:
-            self._filter_text = "leaves the set: it is deleted"
+            self._filter_text = "not kept: it is deleted"
             return False
         kept = self._pillow.filter(self._change)
         why = self._pillow.filter.explain(self._change)
-        self._filter_text = f"{'kept' if kept else 'leaves the set'}: {why}"
+        self._filter_text = f"{'kept' if kept else 'not kept'}: {why}"
         return kept
 
     def _request(self, transport: Transport, made: DocumentRows, epoch: int) -> str:

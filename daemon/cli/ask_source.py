@@ -11,7 +11,7 @@ from daemon.config.models import Config
 from pillows.clock import SystemClock
 from pillows.couch.client import CouchClient
 from pillows.couch.http.response import ActivityMonitor
-from pillows.errors import FatalError, RetryableError
+from pillows.errors import FatalError, InvalidSeqError, RetryableError
 from pillows.feed.source_database import SourceDatabase
 from pillows.redaction import Redactor
 
@@ -28,7 +28,7 @@ def ask_position(config: Config, tail: TailKey, position: Any) -> Any:
         position: a token, or `now`.
 
     Raises:
-        CommandError: the source does not know it.
+        CommandError: the source does not know it, or does not let us in.
         UnreachableError: the source does not answer.
     """
     options = config.tails[tail.pillow].source
@@ -43,9 +43,11 @@ def ask_position(config: Config, tail: TailKey, position: Any) -> Any:
             f"the source can't be asked: {redactor.redact(str(error))} "
             "Remedy: --force moves the checkpoint unasked"
         ) from error
-    except (FatalError, TypeError) as error:
+    except (InvalidSeqError, TypeError) as error:
         raise CommandError(
-            f"the source does not know this position: {redactor.redact(str(error))} "
+            f"the source does not know this position: {redactor.redact(str(error.args[0]))} "
             f"Remedy: `pillowd checkpoint history {tail}` lists earlier ones; --force skips the question"
         ) from error
+    except FatalError as error:
+        raise CommandError(f"the source can't be asked: {redactor.redact(str(error))}") from error
     return end.seq.value if position == NOW else position

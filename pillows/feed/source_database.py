@@ -194,7 +194,9 @@ class SourceDatabase:
             yield
         except MissingError as error:
             if self.options.on_missing == "fail":
-                raise SourceMissingError(str(error), remedy="create the database") from None
+                raise SourceMissingError(
+                    str(error), remedy="create the database, or correct its name"
+                ) from None
             raise RetryableError(str(error), retry_after_seconds=MISSING_SECONDS) from None
         except RejectedError as error:
             raise self._to_error(error, length) from None

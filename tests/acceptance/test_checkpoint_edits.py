@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.couch_client import CouchDatabase
@@ -39,9 +40,20 @@ def test_f5_set_to_nonsense_is_refused_unless_forced(pillowd: Pillowd) -> None:
     done = pillowd.command("checkpoint", "set", "cases", "nonsense")
     assert done.returncode == 1
     assert "the source does not know this position" in done.stderr
+    assert done.stderr.count("Remedy") == 1
     assert pillowd.command("checkpoint", "get", "cases").returncode == 1  # nothing was saved
     assert pillowd.command("checkpoint", "set", "cases", "nonsense", "--force").returncode == 0
     assert get_seq(pillowd) == "nonsense"
+
+
+def test_f5_a_source_that_is_not_there_is_not_said_to_lack_the_position(pillowd: Pillowd) -> None:
+    settings = yaml.safe_load(pillowd.config.read_text())
+    settings["pillows"]["cases"]["source"] |= {"database": "typing-error", "on_missing": "fail"}
+    pillowd.config.write_text(yaml.safe_dump(settings))
+    done = pillowd.command("checkpoint", "set", "cases", "1-abc")
+    assert done.returncode == 1
+    assert "the source can't be asked: " in done.stderr
+    assert "Remedy: create the database, or correct its name" in done.stderr
 
 
 def test_f5_set_to_now_is_the_end_of_the_feed(pillowd: Pillowd, couch_db: CouchDatabase) -> None:

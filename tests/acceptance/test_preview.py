@@ -125,10 +125,10 @@ def test_it_tells_why_a_document_leaves_or_would_be_a_dead_letter(
 ) -> None:
     shown = {each["id"]: each for each in pillowd.ask("preview", "cases", "--limit", "10")}
     assert set(shown) == {"a", "b", "bad", "gone"}
-    assert shown["b"]["filter"] == "leaves the set: doc.type == 'Case' is False"
+    assert shown["b"]["filter"] == "not kept: doc.type == 'Case' is False"
     assert shown["b"]["rows"] == {}
     assert '"delete"' in shown["b"]["requests"]["search"]
-    assert shown["gone"]["filter"] == "leaves the set: it is deleted"
+    assert shown["gone"]["filter"] == "not kept: it is deleted"
     assert "ZeroDivisionError" in shown["bad"]["errors"]["transform"]
     assert shown["bad"]["requests"] == {}
 

@@ -89,8 +89,13 @@ def get_redacted_message(error: psycopg.Error) -> str:
         place = _PLACE.search(error.diag.context or "")
         where = f"{place[1]} (line {place[2]})" if place else "a function or trigger"
         return f"{where} raised an error (SQLSTATE {error.sqlstate})"
-    message = error.diag.message_primary or str(error) or type(error).__name__
+    message = error.diag.message_primary or _join_lines(str(error)) or type(error).__name__
     return redact_values(message, error.sqlstate)
+
+
+def _join_lines(message: str) -> str:
+    """Return a message of libpq in one line, without its questions, which begin with a tab."""
+    return "; ".join(line.strip() for line in message.splitlines() if line.strip() and line[0] != "\t")
 
 
 def redact_values(message: str, sqlstate: str | None) -> str:

@@ -87,8 +87,8 @@ def test_g10_a_deleted_document_is_kept_with_the_time_and_its_version(each_node:
     ] == ["b"]
 
 
-def test_g10_nothing_of_a_document_that_has_a_row_is_marked(each_node: Node) -> None:
-    node = each_node
+def test_g10_nothing_of_a_document_that_has_a_row_is_marked(node_in_proof: Node) -> None:
+    node = node_in_proof
     with running(node, docs=MARKING, other=MARKING) as one:
         assert_applied(one.write(batch(document("a", 1, {"n": 1}))))
         assert_applied(one.write(batch(document("a", 2, {"n": 2}, output="other"))))
@@ -98,8 +98,8 @@ def test_g10_nothing_of_a_document_that_has_a_row_is_marked(each_node: Node) -> 
         assert node.read("other")["a"].keys() == {"n", "_deleted_at"}
 
 
-def test_g10_verify_does_not_see_marked_documents(each_node: Node) -> None:
-    with running(each_node, docs=MARKING) as one:
+def test_g10_verify_does_not_see_marked_documents(node_in_proof: Node) -> None:
+    with running(node_in_proof, docs=MARKING) as one:
         written = [document(id, 1, {"n": 1}) for id in ("a", "b")]
         assert_applied(one.write(batch(*written)))
         assert_applied(one.write(batch(gone("a", 2))))
@@ -130,25 +130,25 @@ def test_g10_the_end_of_a_pass_marks_what_it_did_not_meet_once(
     assert sum("_deleted_at" not in row for row in node.read("docs").values()) == 2
 
 
-def test_g10_a_first_pass_marks_too(each_node: Node) -> None:
-    node = each_node
+def test_g10_a_first_pass_marks_too(node_in_proof: Node) -> None:
+    node = node_in_proof
     with running(node, docs=MARKING) as one:
         assert_applied(one.write(Batch(documents=[document("a", 1, {"n": 1})], epoch=1, first_pass=True)))
         assert_applied(one.write(Batch(documents=[gone("a", 2), gone("b", 2)], epoch=1, first_pass=True)))
     assert {id: row.keys() for id, row in node.read("docs").items()} == {"a": {"n", "_deleted_at"}}
 
 
-def test_g10_a_document_with_the_field_of_the_mark_is_a_dead_letter(each_node: Node) -> None:
-    with running(each_node, docs=MARKING) as one:
+def test_g10_a_document_with_the_field_of_the_mark_is_a_dead_letter(node_in_proof: Node) -> None:
+    with running(node_in_proof, docs=MARKING) as one:
         result = one.write(batch(document("a", 1, {"_deleted_at": 1}), document("b", 1, {"n": 1})))
     assert result.dead == {"a": "its row can't be written: a field _deleted_at would make it a deleted one"}
-    assert set(each_node.read("docs")) == {"b"}
+    assert set(node_in_proof.read("docs")) == {"b"}
 
 
 @pytest.mark.parametrize("levels", [15, 900])
-def test_g10_a_deeply_nested_document_is_marked_as_any_other(each_node: Node, levels: int) -> None:
+def test_g10_a_deeply_nested_document_is_marked_as_any_other(node_in_proof: Node, levels: int) -> None:
     body = b'{"n":' + b"[" * levels + b"]" * levels + b"}"
-    with running(each_node, docs=MARKING) as one:
+    with running(node_in_proof, docs=MARKING) as one:
         result = one.write(batch(document("a", 1, body), document("b", 1, {"n": 1})))
         assert set(result.dead) <= {"a"}, "OpenSearch does not take as many levels"
         assert_applied(one.write(batch(gone("a", 2), gone("b", 2))))
@@ -156,9 +156,9 @@ def test_g10_a_deeply_nested_document_is_marked_as_any_other(each_node: Node, le
 
 
 def test_g10_large_documents_are_read_in_parts_and_what_no_answer_holds_is_removed(
-    each_node: Node, monkeypatch: pytest.MonkeyPatch
+    node_in_proof: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = each_node
+    node = node_in_proof
     monkeypatch.setattr(connection_pool, "MAX_ANSWER_BYTES", 40_000)
     with running(node, docs=MARKING, connection={"max_request": 60_000}) as one:
         written = [document(f"d{n}", 1, {"n": n, "text": "x" * 15_000}) for n in range(10)]
@@ -171,9 +171,9 @@ def test_g10_large_documents_are_read_in_parts_and_what_no_answer_holds_is_remov
     assert all("_deleted_at" in row and len(row["text"]) == 15_000 for row in rows.values())
 
 
-def test_g10_a_document_whose_mark_the_index_refuses_is_removed(each_node: Node) -> None:
+def test_g10_a_document_whose_mark_the_index_refuses_is_removed(node_in_proof: Node) -> None:
     """Somebody has made another field of the mark."""
-    node = each_node
+    node = node_in_proof
     with running(node, docs=MARKING) as one:
         assert_applied(one.write(batch(document("a", 1, {"n": 1}), document("b", 1, {"n": 1}))))
         (index,) = node.indices("docs")

@@ -67,6 +67,18 @@ def test_an_error_without_a_sqlstate_is_a_lost_connection_or_a_mistake() -> None
     assert isinstance(to_pillow_error(psycopg.ProgrammingError("wrong number of parameters")), ConfigError)
 
 
+def test_f4_what_libpq_asks_the_reader_is_left_out() -> None:
+    said = (
+        'connection to server at "db", port 9 failed: Connection refused\n'
+        "\tIs the server running on that host and accepting TCP/IP connections?\n"
+        'connection to server at "db2", port 9 failed: timeout expired\n'
+    )
+    assert str(to_pillow_error(psycopg.OperationalError(said))) == (
+        'PostgreSQL: connection to server at "db", port 9 failed: Connection refused; '
+        'connection to server at "db2", port 9 failed: timeout expired.'
+    )
+
+
 def test_a_refused_connection_is_judged_by_what_was_traced() -> None:
     error = psycopg.OperationalError("Passwort-Authentifizierung fehlgeschlagen")
     assert isinstance(to_pillow_error(error, sqlstate="28P01"), AccessError)
