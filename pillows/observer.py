@@ -85,6 +85,19 @@ class Observer:
     def retry(self, tail: TailKey, *, where: str, error: str, attempt: int, delay_seconds: float) -> None:
         """Note the wait before a retry of `where` (the source, or a transport's name)."""
 
+    def workers(self, tail: TailKey, *, count: int) -> None:
+        """Note how many worker processes a tail has now."""
+
+    def worker_ended(self, tail: TailKey, *, pid: int, cause: str, how: str) -> None:
+        """Note that a worker process ended that was not asked to: it is replaced.
+
+        Args:
+            tail: the tail.
+            pid: its process id.
+            cause: `crashed`, `killed` (from outside), `hung` or `memory`.
+            how: the cause, with the signal or the exit code.
+        """
+
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
         """Note that changes come again that were read before."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import gevent
 
@@ -21,8 +21,6 @@ from checkpoints import TailKey
 from pillows.clock import Clock
 from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Item, Outcome
-from pillows.delivery.partitioned_pusher import PartitionedPusher
-from pillows.delivery.pusher import Pusher
 from pillows.errors import FatalError, PermanentError, StoppedError
 from pillows.models import MAX_LEAF_VERSION, Change, ChangeBatch, Document, DocumentRows, Row, too_high
 from pillows.observer import Observer
@@ -101,6 +99,14 @@ class Stages(NamedTuple):
     transform: Callable[[Document], Mapping[str, Sequence[Row]]]
 
 
+class ItemPusher(Protocol):
+    """Takes the outcome of each change."""
+
+    @property
+    def push(self) -> Callable[[Item, int], bool]:
+        """Hand over an item with its size in bytes; may wait. Returns whether it waited."""
+
+
 class Pipeline:
     """Carries the changes of one tail from the feed to the pusher.
 
@@ -120,7 +126,7 @@ class Pipeline:
         pillow: Pillow,
         *,
         trigger: Trigger,
-        pusher: Pusher[Item] | PartitionedPusher[Item],
+        pusher: ItemPusher,
         watermark: Watermark,
         observer: Observer,
         tail: TailKey,

@@ -16,19 +16,22 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow
 from pillows.stages.filters import Filter, KeepAll
 
+#: Whether a change's document is wanted with the feed; None: all are.
+Prefilter = Callable[[Change], bool] | None
 
-def build_shared_feed(config: Config, key: TailKey, filter: Filter, feeds: FeedPool) -> Feed:
+
+def build_shared_feed(config: Config, key: TailKey, prefilter: Prefilter, feeds: FeedPool) -> Feed:
     """Build a feed that shares a connection with other tails of its database."""
     connection, source = _source(config, key)
-    return feeds.open(connection, source, prefilter=_prefilter(filter), tail=key)
+    return feeds.open(connection, source, prefilter=prefilter, tail=key)
 
 
-def build_feed(config: Config, key: TailKey, filter: Filter, *, clock: Clock, observer: Observer) -> Feed:
+def build_feed(
+    config: Config, key: TailKey, prefilter: Prefilter, *, clock: Clock, observer: Observer
+) -> Feed:
     """Build a feed with its own connection."""
     connection, source = _source(config, key)
-    return CouchFeed(
-        connection, source, prefilter=_prefilter(filter), clock=clock, observer=observer, tail=key
-    )
+    return CouchFeed(connection, source, prefilter=prefilter, clock=clock, observer=observer, tail=key)
 
 
 def build_ids_feed(
@@ -47,7 +50,7 @@ def _source(config: Config, key: TailKey) -> tuple[Any, Any]:
     return config.connections[source.connection].options, source
 
 
-def _prefilter(filter: Filter) -> Callable[[Change], bool] | None:
+def make_prefilter(filter: Filter) -> Prefilter:
     """Return what a filter can decide before documents are fetched; None if it needs them."""
     if filter.needs_document or isinstance(filter, KeepAll):
         return None

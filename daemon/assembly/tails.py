@@ -9,7 +9,7 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import ConfigDigest, TailKey
-from daemon.assembly.feeds import build_feed, build_shared_feed
+from daemon.assembly.feeds import Prefilter, build_feed, build_shared_feed, make_prefilter
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.assembly.services import Services
 from daemon.config.models import Config
@@ -17,12 +17,13 @@ from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
 from daemon.tail_lookup import tail_keys
+from daemon.workers.carriers import find_carrier
+from daemon.workers.wanted_documents import choose_documents
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices, TailSettings
-from pillows.stages.filters import Filter
 from pillows.verify.repair import DocumentRepair
 
 #: A repair that takes longer is given up: by then the client no longer waits for the answer.
@@ -80,20 +81,22 @@ def build_tail_settings(config: Config, key: TailKey) -> TailSettings:
 
 def build_services(config: Config, key: TailKey, settings: TailSettings, services: Services) -> TailServices:
     """Return the services of one tail."""
+    wanted = choose_documents(config.tails[key.pillow], make_prefilter(settings.pillow.filter))
     return TailServices(
-        make_feed=lambda: _build_feed(config, key, settings.pillow.filter, services),
+        make_feed=lambda: _build_feed(config, key, wanted, services),
         make_transports=lambda: build_transports(config, key),
         store=services.store,
         dead_letters=services.dead_letters,
         clock=services.clock,
         observer=services.observer,
+        make_carrier=find_carrier(config, key, services.clock, wanted),
     )
 
 
-def _build_feed(config: Config, key: TailKey, filter: Filter, services: Services) -> Feed:
+def _build_feed(config: Config, key: TailKey, prefilter: Prefilter, services: Services) -> Feed:
     if services.feeds is not None:
-        return build_shared_feed(config, key, filter, services.feeds)
-    return build_feed(config, key, filter, clock=services.clock, observer=services.observer)
+        return build_shared_feed(config, key, prefilter, services.feeds)
+    return build_feed(config, key, prefilter, clock=services.clock, observer=services.observer)
 
 
 def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequence[str]) -> None:

@@ -30,6 +30,7 @@ from pillows.delivery.batcher import BatchOptions
 from pillows.feed.brake import HoursOfDay
 from pillows.feed.options import SourceOptions
 from pillows.options import Duration, Options, OutputOptions
+from pillows.parallel.options import LoadOptions
 from pillows.progress.checkpointer import CheckpointOptions
 
 #: Pattern of the names of pillows, connections, transports and outputs, which become keys and file names.
@@ -143,6 +144,9 @@ class PillowConfig(Options):
         transform: makes rows from a document; by default the document itself. One step, or a list.
         attachments: see `AttachmentOptions`.
         transport: the targets of the rows.
+        load: see `LoadOptions`.
+        isolate: always filter and transform in a worker process, at the head of the feed too, so that a
+            function that blocks, leaks or crashes stops no other pillow.
         batch: see `BatchOptions`.
         errors: see `ErrorOptions`.
         verify: see `VerifyOptions`.
@@ -157,6 +161,8 @@ class PillowConfig(Options):
     transform: Steps | None = None
     attachments: AttachmentOptions = AttachmentOptions()
     transport: tuple[TransportConfig, ...]
+    load: LoadOptions = LoadOptions()
+    isolate: bool = False
     batch: BatchOptions = BatchOptions()
     errors: ErrorOptions = ErrorOptions()
     verify: VerifyOptions = VerifyOptions()

@@ -43,6 +43,14 @@ class LogObserver(Observer):
             delay_seconds=round(delay_seconds, 3),
         )
 
+    def workers(self, tail: TailKey, *, count: int) -> None:
+        """Log the number of worker processes."""
+        _log.debug("workers.running", pillow=str(tail), count=count)
+
+    def worker_ended(self, tail: TailKey, *, pid: int, cause: str, how: str) -> None:  # noqa: ARG002 - an observer's
+        """Log a worker process that is replaced."""
+        _log.warning("worker.ended", pillow=str(tail), pid=pid, how=how)
+
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:
         """Log that changes come again."""
         _log.warning("source.rewound", pillow=str(tail), kind=str(kind), reason=reason)

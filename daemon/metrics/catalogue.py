@@ -177,6 +177,12 @@ PILLOWS = (
         {"pillow": CONFIGURED, "kind": REWINDS},
     ),
     _counter("pillowd_restarts_total", "Restarts of a pillow that crashed or hung.", _PILLOW),
+    _gauge("pillowd_workers", "Worker processes of a pillow.", _PILLOW),
+    _counter(
+        "pillowd_worker_restarts_total",
+        "Worker processes that were replaced: they crashed, hung, were killed, or took too much memory.",
+        _PILLOW,
+    ),
     _counter(
         "pillowd_divergences_total",
         "Documents that one transport wrote and another can never write.",

@@ -105,6 +105,16 @@ class MetricsObserver(Observer):
         if series := self._change(tail):
             series.retries[where if where in PLACES else "target"].inc()
 
+    def workers(self, tail: TailKey, *, count: int) -> None:
+        """Note the number of worker processes."""
+        if series := self._tails.get(tail):
+            series.workers.set(count)
+
+    def worker_ended(self, tail: TailKey, *, pid: int, cause: str, how: str) -> None:  # noqa: ARG002 - an observer's
+        """Count a worker process that is replaced."""
+        if series := self._tails.get(tail):
+            series.worker_restarts.inc()
+
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:  # noqa: ARG002 - an observer's
         """Count changes that come again."""
         if series := self._change(tail):
@@ -166,6 +176,8 @@ class _TailSeries:
         self.saves = by("pillowd_checkpoint_saves_total", SAVES)
         self.queue = families.gauge("pillowd_queue_bytes").labels(pillow)
         self.uncheckpointed = families.gauge("pillowd_uncheckpointed_changes").labels(pillow)
+        self.workers = families.gauge("pillowd_workers").labels(pillow)
+        self.worker_restarts = families.counter("pillowd_worker_restarts_total").labels(pillow)
         self.latency = families.histogram("pillowd_delivery_latency_seconds").labels(pillow)
         self.verified_at = _LateGauge(families, "pillowd_verify_last_run_timestamp_seconds", pillow)
         self.transports = {name: _TransportSeries(families, pillow, name) for name in labels.transports}

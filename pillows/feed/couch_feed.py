@@ -7,6 +7,7 @@ No other state survives, so no change can be skipped.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import quote
@@ -178,6 +179,31 @@ class CouchFeed:
             deleted=found.deleted,
             raw=found.raw,
         )
+
+    def load(self, changes: Sequence[Change], identity: DatabaseIdentity | None) -> list[Change]:
+        """Return changes with the documents that are wanted, as `batches` hands them over; one attempt.
+
+        Args:
+            changes: of a reading of this database by somebody else, in order.
+            identity: of the database that they belong to.
+
+        Raises:
+            RecreatedError: the database is another one.
+            PillowError: as `SourceLookup`.
+        """
+        pieces: list[ChangeBatch] = []
+        check = IdentityCheck(self._source, self._fetcher, identity, put=pieces.append, warn=self._warn)
+        loader = DocumentLoader(
+            partial(self._fetch, check),
+            pieces.append,
+            wants=self._wants,
+            limit=self._limit,
+            sizes=self._sizes,
+        )
+        with closing(loader):
+            loader.add(ChangeBatch(changes=changes, seq=None))
+            loader.drain()
+        return [change for piece in pieces for change in piece.changes]
 
     def attachment(self, id: str, rev: str, name: str, max_bytes: int) -> bytes | None:
         """Read an attachment; one attempt. At most `max_bytes` are received."""

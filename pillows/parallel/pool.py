@@ -230,9 +230,9 @@ class WorkerPool:
         del self._payloads[number]
         if worker.rss_bytes > self._limits.memory_bytes and not worker.retiring:
             worker.end()
-            self._events.ended(Ending(Cause.MEMORY), worker.pid)
             if not self._closing:
                 self._start()
+            self._events.ended(Ending(Cause.MEMORY), worker.pid)
         self._events.finished(number, result)
 
     def _recover(self, worker: WorkerProcess, ending: Ending) -> None:
@@ -241,14 +241,14 @@ class WorkerPool:
         self._waiting.extendleft(number for number in reversed(worker.given) if number != lost)
         if lost is not None:
             del self._payloads[lost]
-        if ending.cause is not Cause.ENDED:
-            self._events.ended(ending, worker.pid)
         if not self._closing and not worker.retiring:
             self._failed_starts += not worker.is_ready
             if self._failed_starts >= MAX_FAILED_STARTS:
                 self._give_up(f"{MAX_FAILED_STARTS} worker processes in a row ended before they were ready.")
             else:
                 self._start()
+        if ending.cause is not Cause.ENDED:
+            self._events.ended(ending, worker.pid)
         if lost is not None:
             self._events.finished(lost, Lost(ending))
         self._give()

@@ -22,7 +22,7 @@ from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
 from pillows.models import Batch, ChangeBatch
-from pillows.pillow import Pipeline
+from pillows.pillow import ItemPusher, Pipeline
 from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
@@ -31,7 +31,7 @@ from pillows.runtime.missed_purges import MissedPurges
 from pillows.runtime.redelivery import Redelivery
 from pillows.runtime.startup import TailStartup, identity_of
 from pillows.runtime.tail_monitor import TailMonitor
-from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.runtime.tail_settings import Carrier, TailServices, TailSettings
 from pillows.transports.base import Transport
 
 #: Documents that are looked up in the source in one request.
@@ -99,7 +99,8 @@ class TailRun:
         """
         with self.open() as pipeline, ExitStack() as stack:
             purges = self._build_missed_purges()
-            redelivery = Job(self._build_redelivery(pipeline.pusher).redeliver_all)
+            carrier = self.build_carrier(stack, pipeline)
+            redelivery = Job(self._build_redelivery(pipeline.pusher, carrier).redeliver_all)
             housekeeping, key = self._housekeeping, self._settings.key
             # Before the pusher takes no more.
             stack.callback(housekeeping.kill, redelivery, self._lag, purges.job)
@@ -115,7 +116,7 @@ class TailRun:
             with suppress(StoppedError):  # an error of the writer may be behind it: raised below
                 # Without deletions there is nothing to be missed.
                 keeps = self._settings.pillow.keep_deleted
-                pipeline.carry(batches if keeps else purges.follow(batches), self._note_batch)
+                carrier.carry(batches if keeps else purges.follow(batches), self._note_batch)
 
     @contextmanager
     def open(self) -> Iterator[Pipeline]:
@@ -183,8 +184,8 @@ class TailRun:
             copy_to_target=self._copy_to_target if self._is_transactional else None,
         )
 
-    def _build_pipeline(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Pipeline:
-        """Return the loop's parts; each greenlet has its own, since a pipeline counts what it does."""
+    def _build_pipeline(self, pusher: ItemPusher) -> Pipeline:
+        """Return the loop's parts."""
         return Pipeline(
             self._settings.pillow,
             trigger=self._settings.pillow.trigger(
@@ -199,12 +200,22 @@ class TailRun:
             with_text=self._settings.errors.exception_text,
         )
 
-    def _build_redelivery(self, pusher: Pusher[Item] | PartitionedPusher[Item]) -> Redelivery:
+    def build_carrier(self, stack: ExitStack, pipeline: Pipeline) -> Carrier:
+        """Return what carries the changes: the pipeline itself, or worker processes, which the stack ends."""
+        if self._services.make_carrier is None:
+            return pipeline
+        identity = identity_of(self._opened.checkpoint)
+        return stack.enter_context(
+            closing(self._services.make_carrier(pipeline, self.retrier, identity, self._halt.set))
+        )
+
+    def _build_redelivery(self, pusher: ItemPusher, carrier: Carrier) -> Redelivery:
         return Redelivery(
             self._settings.key,
             dead_letters=self._services.dead_letters,
             source=self.feed,
-            outcome=self._build_pipeline(pusher).outcome,
+            # A pipeline counts what it does, so each greenlet has its own.
+            outcome=(self._build_pipeline(pusher) if isinstance(carrier, Pipeline) else carrier).outcome,
             push=pusher.push,
             waiter=self.retrier.waiter,
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from checkpoints import CheckpointStore, ConfigDigest, TailKey
 from pillows.clock import Clock
 from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.dead_letters.store import DeadLetters
 from pillows.delivery.batcher import BatchOptions
-from pillows.feed.base import Feed
+from pillows.delivery.items import Outcome
+from pillows.feed.base import DatabaseIdentity, Feed
+from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
-from pillows.pillow import Pillow
+from pillows.pillow import Pillow, Pipeline
 from pillows.progress.checkpointer import CheckpointOptions
+from pillows.retry.retrier import Retrier
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.transports.base import Transport
 
@@ -45,6 +49,28 @@ class TailSettings:
     write_timeouts_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+class Carrier(Protocol):
+    """Carries changes from the feed to the pusher, as `Pipeline` does."""
+
+    def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
+        """Carry changes until the feed ends; see `Pipeline.carry`."""
+
+    def outcome(self, change: Change) -> Outcome:
+        """Return the outcome of one change; see `Pipeline.outcome`."""
+
+
+class ClosableCarrier(Carrier, Protocol):
+    """A carrier with worker processes."""
+
+    def close(self) -> None:
+        """End them. May be called twice."""
+
+
+#: Makes a carrier with worker processes for one run, given the pipeline for changes that they do not get, the
+#: run's retrier, the identity of its database, and what ends the feed after an error.
+MakeCarrier = Callable[[Pipeline, Retrier, DatabaseIdentity, Callable[[], None]], ClosableCarrier]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TailServices:
     """The services that a tail uses. The stores are shared with other tails, and closed by their owner.
@@ -56,6 +82,7 @@ class TailServices:
         dead_letters: the dead letters.
         clock: for every duration and wait.
         observer: receives everything that happens.
+        make_carrier: makes what carries changes with worker processes; None carries them in this process.
     """
 
     make_feed: Callable[[], Feed]
@@ -64,3 +91,4 @@ class TailServices:
     dead_letters: DeadLetters
     clock: Clock
     observer: Observer
+    make_carrier: MakeCarrier | None = None

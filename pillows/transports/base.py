@@ -147,6 +147,9 @@ class Transport(ABC):
     transactional: ClassVar[bool] = False
     #: `write` may be called for several batches at once, if no document is in two of them.
     concurrent: ClassVar[bool] = False
+    #: Takes rows as JSON (`msgspec.Raw`) that a transform has made as mappings. Rows of a whole document
+    #: always are JSON.
+    takes_json: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name

@@ -29,6 +29,7 @@ class NullTransport(AppendOnlyTransport):
     TYPE: ClassVar[str] = "null"
     Connection: ClassVar[type[Options]] = NullConnection
     Output: ClassVar[type[OutputOptions]] = NullOutput
+    takes_json: ClassVar[bool] = True
     concurrent: ClassVar[bool] = True
 
     def __init__(

@@ -33,6 +33,7 @@ class StdoutTransport(AppendOnlyTransport):
     TYPE: ClassVar[str] = "stdout"
     Connection: ClassVar[type[Options]] = StdoutConnection
     Output: ClassVar[type[OutputOptions]] = StdoutOutput
+    takes_json: ClassVar[bool] = True
 
     def __init__(
         self, name: str, key: TailKey, connection: StdoutConnection, outputs: Mapping[str, StdoutOutput]

@@ -10,7 +10,8 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from gevent.event import Event
@@ -49,8 +50,11 @@ class DocumentRepair:
             FatalError: the tail cannot run.
             StoppedError: `halt` was set while something was retried.
         """
-        with self._run.open() as pipeline:
-            for start in range(0, len(self._ids), _FETCHED):
-                read = partial(self._run.feed.current, self._ids[start : start + _FETCHED])
-                changes = self._run.retrier.retry_write("source", read)
-                pipeline.carry([ChangeBatch(changes=changes, seq=None)], lambda _: None)
+        with self._run.open() as pipeline, ExitStack() as stack:
+            self._run.build_carrier(stack, pipeline).carry(self._read(), lambda _: None)
+
+    def _read(self) -> Iterator[ChangeBatch]:
+        for start in range(0, len(self._ids), _FETCHED):
+            read = partial(self._run.feed.current, self._ids[start : start + _FETCHED])
+            changes = self._run.retrier.retry_write("source", read)
+            yield ChangeBatch(changes=changes, seq=None)

@@ -140,5 +140,5 @@ def plan(
         batch = settings.get("batch", BatchOptions())
         settings["batch"] = batch.model_copy(update={"max_in_flight": settings.pop("max_in_flight")})
     parts = known | settings
-    services = TailServices(**{name: parts.pop(name) for name in _SERVICES})
+    services = TailServices(**{name: parts.pop(name) for name in _SERVICES if name in parts})
     return Parts(TailSettings(**parts), services)

@@ -30,6 +30,7 @@ class CouchdbTransport(KeyedTransport):
     TYPE: ClassVar[str] = "couchdb"
     Connection: ClassVar[type[Options]] = CouchConnection
     Output: ClassVar[type[OutputOptions]] = CouchdbOutput
+    takes_json: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
 
     def __init__(

@@ -43,6 +43,7 @@ class JsonlTransport(AppendOnlyTransport):
     TYPE: ClassVar[str] = "jsonl"
     Connection: ClassVar[type[Options]] = JsonlConnection
     Output: ClassVar[type[OutputOptions]] = JsonlOutput
+    takes_json: ClassVar[bool] = True
     mirror: ClassVar[MirrorSupport | None] = JsonlMirror()
     remembers: ClassVar[bool] = True
     transactional: ClassVar[bool] = True

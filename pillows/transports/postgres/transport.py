@@ -72,6 +72,7 @@ class PostgresTransport(KeyedTransport):
     TYPE: ClassVar[str] = "postgres"
     Connection: ClassVar[type[Options]] = PostgresConnection
     Output: ClassVar[type[OutputOptions]] = PostgresOutput
+    takes_json: ClassVar[bool] = True
     mirror: ClassVar[MirrorSupport | None] = PostgresMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True

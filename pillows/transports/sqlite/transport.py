@@ -44,6 +44,7 @@ class SqliteTransport(KeyedTransport):
     TYPE: ClassVar[str] = "sqlite"
     Connection: ClassVar[type[Options]] = SqliteConnection
     Output: ClassVar[type[OutputOptions]] = SqliteOutput
+    takes_json: ClassVar[bool] = True
     mirror: ClassVar[MirrorSupport | None] = SqliteMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True

@@ -33,6 +33,7 @@ class WebhookTransport(AppendOnlyTransport):
     TYPE: ClassVar[str] = "webhook"
     Connection: ClassVar[type[Options]] = WebhookConnection
     Output: ClassVar[type[OutputOptions]] = WebhookOutput
+    takes_json: ClassVar[bool] = True
 
     def __init__(
         self, name: str, key: TailKey, connection: WebhookConnection, outputs: Mapping[str, WebhookOutput]

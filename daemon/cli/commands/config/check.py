@@ -14,7 +14,7 @@ import gevent
 from rich.markup import escape
 
 from checkpoints import Seq, TailKey
-from daemon.assembly.feeds import build_feed
+from daemon.assembly.feeds import build_feed, make_prefilter
 from daemon.assembly.pipelines import build_pillow, build_transport
 from daemon.checks.functions import check_functions
 from daemon.checks.pillow_tests import check_pillow_tests
@@ -32,7 +32,6 @@ from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.observer import Observer
 from pillows.preview import next_changes, try_changes
 from pillows.redaction import Redactor
-from pillows.stages.filters import KeepAll
 from pillows.transports.base import Transport
 from pillows.user_code import confine, describe_error
 
@@ -119,7 +118,7 @@ def _try(place: str, probe: Callable[[], str], redactor: Redactor) -> Finding:
 
 
 def _identify(config: Config, key: TailKey) -> str:
-    feed = build_feed(config, key, KeepAll(), clock=SystemClock(), observer=Observer())
+    feed = build_feed(config, key, None, clock=SystemClock(), observer=Observer())
     with closing(feed):
         identity = feed.identify()
     return f"database created at {identity.instance_start_time or 'an unknown time'}"
@@ -138,7 +137,7 @@ def _try_sample(config: Config, key: TailKey, transport: Transport) -> str:
     """
     settings = config.tails[key.pillow]
     pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
-    feed = build_feed(config, key, pillow.filter, clock=SystemClock(), observer=Observer())
+    feed = build_feed(config, key, make_prefilter(pillow.filter), clock=SystemClock(), observer=Observer())
     with closing(feed):
         try:
             changes = next_changes(feed, Seq.BEGINNING, SAMPLE_CHANGES)

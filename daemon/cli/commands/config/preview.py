@@ -14,7 +14,7 @@ from gevent.event import Event
 
 from checkpoints import Seq
 from daemon import tail_lookup
-from daemon.assembly.feeds import build_feed
+from daemon.assembly.feeds import build_feed, make_prefilter
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
 from daemon.cli.exit_codes import CommandError, translate_unreachable
@@ -94,7 +94,9 @@ def preview_documents(
     pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
     feed: Feed
     if recorded is None:
-        feed = build_feed(config, tail, pillow.filter, clock=SystemClock(), observer=Observer())
+        feed = build_feed(
+            config, tail, make_prefilter(pillow.filter), clock=SystemClock(), observer=Observer()
+        )
     else:
         feed = RecordedFeed(recorded, clock=_NoWaitClock(), skip_design=tails[tail].source.skip_design)
         since = feed.start()

@@ -43,6 +43,7 @@ class SearchTransport(KeyedTransport):
 
     concurrent = True
     verifiable = True
+    takes_json = True
 
     connection: SearchConnection
     outputs: Mapping[str, SearchOutput]

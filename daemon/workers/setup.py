@@ -1,0 +1,121 @@
+"""What a worker of a pillow is told: values of the configuration in effect, and only those that it needs.
+
+It gets no target, so it can neither write nor claim anything. It gets the settings themselves and not their
+file, which may have changed since.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from checkpoints import TailKey
+from daemon.config.models import Config, PillowConfig
+from daemon.config.plugins import digest_functions
+from pillows import registry
+from pillows.couch.options import CouchConnection
+from pillows.feed.base import DatabaseIdentity
+from pillows.options import Options
+from pillows.parallel.protocol import to_payload
+from pillows.redaction import find_secrets
+
+
+class WorkerSetup(msgspec.Struct, frozen=True, array_like=True):
+    """The payload of a worker's setup.
+
+    Attributes:
+        pillow, source: the tail's key.
+        settings: the pillow's, as JSON, without transports.
+        connection: the source's, as JSON, secrets included.
+        plugins_path: folders of modules.
+        code: digests of the pillow's functions as the daemon has imported them.
+        as_json: whether every transport takes rows as JSON.
+        identity: the database that the tail's checkpoint belongs to.
+    """
+
+    pillow: str
+    source: str
+    settings: str
+    connection: str
+    plugins_path: Sequence[str]
+    code: Sequence[str]
+    as_json: bool
+    identity: tuple[str | None, str | None, str | None, bool]
+
+    @property
+    def key(self) -> TailKey:
+        """The tail's key."""
+        return TailKey(self.pillow, self.source)
+
+    @property
+    def database(self) -> DatabaseIdentity:
+        """The identity of the database."""
+        server_uuid, instance_start_time, purge_seq, marked = self.identity
+        return DatabaseIdentity(
+            server_uuid=server_uuid,
+            instance_start_time=instance_start_time,
+            purge_seq=purge_seq,
+            marked=marked,
+        )
+
+
+def make_setup(config: Config, key: TailKey, identity: DatabaseIdentity) -> msgspec.Raw:
+    """Return the payload for the workers of a tail.
+
+    Args:
+        config: a valid configuration, whose functions are imported.
+        key: the tail's key.
+        identity: of the database that its checkpoint belongs to.
+    """
+    settings = config.tails[key.pillow]
+    types = [config.connections[entry.connection].type for entry in settings.transport]
+    return to_payload(
+        WorkerSetup(
+            pillow=key.pillow,
+            source=key.source,
+            settings=_dump(settings.model_copy(update={"transport": (), "tests": ()})),
+            connection=_dump(config.connections[settings.source.connection].options),
+            plugins_path=[str(folder) for folder in config.daemon.plugins_path],
+            code=digest_functions(settings, config.daemon.plugins_path),
+            as_json=all(registry.transport(each).takes_json for each in types),
+            identity=(
+                identity.server_uuid,
+                identity.instance_start_time,
+                identity.purge_seq,
+                identity.marked,
+            ),
+        )
+    )
+
+
+def load_settings(text: str) -> PillowConfig:
+    """Return a pillow's settings as they were in the daemon."""
+    return PillowConfig.model_validate_json(text)
+
+
+def load_connection(text: str) -> CouchConnection:
+    """Return the connection to the source as it was in the daemon."""
+    return CouchConnection.model_validate_json(text)
+
+
+def _dump(settings: Options) -> str:
+    """Return settings as JSON that loads as the same settings."""
+    plain = settings.model_dump(mode="json", by_alias=True)
+    for path, secret in find_secrets(settings):
+        at: Any = plain
+        for step in path[:-1]:
+            at = at[step]
+        at[path[-1]] = secret.get_secret_value()
+    return json.dumps(plain)
+
+
+#: Variables that are meant for the daemon alone.
+_NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PILLOWD_FAILPOINT"})
+
+
+def choose_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker, given the daemon's."""
+    return {name: value for name, value in environ.items() if name not in _NOT_INHERITED}

@@ -1,0 +1,43 @@
+"""Which documents the feed brings along, and which are left to worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.config.models import PillowConfig
+from pillows.models import Change
+
+#: Whether a change's document is wanted with the feed; None: all are.
+Wants = Callable[[Change], bool] | None
+
+
+class LeftToWorkers:
+    """Wants no document while workers run: they fetch documents over connections of their own.
+
+    Args:
+        wants: what is wanted otherwise.
+
+    Attributes:
+        workers: how many run.
+    """
+
+    def __init__(self, wants: Wants) -> None:
+        self.workers = 0
+        self._wants = wants
+
+    def __call__(self, change: Change) -> bool:
+        """Return whether a change's document is wanted with the feed."""
+        return not self.workers and (self._wants is None or self._wants(change))
+
+
+def choose_documents(settings: PillowConfig, prefilter: Wants) -> Wants:
+    """Return which documents the feed brings along.
+
+    Args:
+        settings: the pillow's.
+        prefilter: what its filter can decide before documents are fetched.
+    """
+    apart = settings.source.documents == "bulk_get"
+    if settings.isolate:  # a filter may be a function of the user: it is called in a worker only
+        return (lambda _: False) if apart or prefilter is not None else None
+    return LeftToWorkers(prefilter) if apart and settings.load.workers else prefilter

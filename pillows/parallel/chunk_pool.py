@@ -1,0 +1,245 @@
+"""Carry chunks to their outcomes in a pool of workers, whatever happens to the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import gevent
+import msgspec
+
+from pillows.dead_letters.dead_letter import make_dead_letter
+from pillows.delivery.items import Outcome
+from pillows.errors import FatalError, PermanentError, PillowError, RetryableError, StoppedError
+from pillows.models import Change
+from pillows.parallel import protocol
+from pillows.parallel.deaths import Deaths, Verdict
+from pillows.parallel.outcomes import decode_outcomes, encode_changes, to_outcome
+from pillows.parallel.pool import Done, Failed, PoolEvents, Result, WorkerPool
+from pillows.parallel.process import Cause, Ending
+from pillows.retry.backoff import Backoff
+from pillows.retry.retrier import Retrier
+
+#: Deaths of workers in a row, without anything done. A single bad document takes 15 at most.
+MAX_DEATHS_IN_A_ROW = 50
+
+#: Starts workers, given how many and who receives their results.
+MakePool = Callable[[int, PoolEvents], WorkerPool]
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """Changes that workers carry to their outcomes.
+
+    Attributes:
+        changes: the changes.
+        outcomes: one for each change, once `missing` is 0.
+        missing: how many outcomes are missing.
+        kept, filtered, seconds: as in `Outcomes`.
+        cancelled: whether some outcomes will never come, because of a stop.
+    """
+
+    changes: Sequence[Change]
+    outcomes: list[Outcome]
+    missing: int
+    kept: int = 0
+    filtered: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    cancelled: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """Some of the changes, which one worker gets as one task."""
+
+    work: Work
+    begin: int
+    end: int
+    deaths: Deaths = field(default_factory=Deaths)
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        return self.work.changes[self.begin : self.end]
+
+
+class ChunkPool(PoolEvents):
+    """A pool of workers for one tail.
+
+    Args:
+        make_pool: starts the workers.
+        size: how many.
+        retrier: the tail's; waits and reports.
+        on_move: called whenever outcomes have arrived, or `error` or `refusal` was set.
+
+    Attributes:
+        error: why the tail cannot go on; None while it can.
+        refusal: why no worker can be started; None while they can.
+    """
+
+    def __init__(
+        self, make_pool: MakePool, size: int, *, retrier: Retrier, on_move: Callable[[], None]
+    ) -> None:
+        self.error: Exception | None = None
+        self.refusal: FatalError | None = None
+        self._retrier = retrier
+        self._on_move = on_move
+        self._parts: dict[int, _Part] = {}
+        self._numbers = 0
+        self._deaths = 0
+        self._backoff = Backoff()
+        self._retries: set[gevent.Greenlet[..., None]] = set()
+        self._pool = make_pool(size, self)
+        self._report_size()
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether a worker has nothing to do, or soon will."""
+        return self._pool.is_hungry
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be done."""
+        return not self._parts
+
+    def start(self, changes: Sequence[Change], *, first: bool = False) -> Work:
+        """Let workers carry changes; return where their outcomes will be.
+
+        Args:
+            changes: the changes; at least one.
+            first: before those that wait.
+        """
+        work = Work(changes, [None] * len(changes), len(changes))
+        self._submit(_Part(work, 0, len(changes)), first=first)
+        return work
+
+    def cancel_waiting(self) -> None:
+        """Cancel the work that no worker was given."""
+        for number in self._pool.cancel_waiting():
+            self._parts.pop(number).work.cancelled = True
+
+    def close(self, seconds: float) -> None:
+        """End the workers once they have done what they were given; kill those that take longer."""
+        gevent.killall(list(self._retries))
+        self._pool.close(seconds)
+        self._report_size()
+
+    # --- what the pool tells
+
+    def finished(self, number: int, result: Result) -> None:
+        """Take the outcomes of a task, or decide what follows."""
+        part = self._parts.pop(number, None)
+        if part is None:
+            return
+        if isinstance(result, Done):
+            self._take(part, result.payload)
+        elif isinstance(result, Failed):
+            self._retry_or_fail(part, result.error)
+        elif result.ending.cause is Cause.ENDED:
+            part.work.cancelled = True
+        else:
+            self._judge(part, result.ending)
+        self._on_move()
+
+    def ended(self, ending: Ending, pid: int) -> None:
+        """Report the end of a worker."""
+        self._retrier.observer.worker_ended(self._retrier.tail, pid=pid, cause=ending.cause, how=str(ending))
+        self._report_size()
+
+    def noted(self, note: protocol.Note) -> None:
+        """Report what a worker reports."""
+        self._retrier.observer.warning(self._retrier.tail, event=note.event, details=note.details)
+
+    def failed(self, error: FatalError) -> None:
+        """Note that no worker can be started."""
+        self.refusal = error
+        self._report_size()
+        self._on_move()
+
+    # --- outcomes
+
+    def _submit(self, part: _Part, *, first: bool) -> None:
+        self._numbers += 1
+        self._parts[self._numbers] = part
+        self._pool.submit(self._numbers, encode_changes(part.changes), first=first)
+
+    def _take(self, part: _Part, payload: msgspec.Raw) -> None:
+        self._deaths = 0
+        if self._backoff.attempts:
+            self._retrier.on_trouble(self._backoff, "")
+            self._backoff = Backoff()
+        work, tail = part.work, self._retrier.tail
+        try:
+            found = decode_outcomes(payload)
+            made = [to_outcome(tail, *pair) for pair in zip(part.changes, found.outcomes, strict=True)]
+        except Exception as error:  # noqa: BLE001 - a row may be of a class that cannot be read here
+            self._fail(PillowError(f"The outcomes of a worker cannot be read: {type(error).__name__}."))
+            return
+        work.outcomes[part.begin : part.end] = made
+        work.kept += found.kept
+        work.filtered += found.filtered
+        for stage, seconds in found.seconds.items():
+            work.seconds[stage] = work.seconds.get(stage, 0.0) + seconds
+        work.missing -= len(made)
+
+    def _retry_or_fail(self, part: _Part, error: PillowError) -> None:
+        if not isinstance(error, RetryableError):
+            self._fail(error)
+            return
+        retry = gevent.spawn(self._retry, part, error)
+        self._retries.add(retry)
+        retry.rawlink(self._retries.discard)
+
+    def _retry(self, part: _Part, error: RetryableError) -> None:
+        """Give a part to a worker again after a pause: the source is away."""
+        delay_seconds = self._backoff.after(error)
+        retrier = self._retrier
+        retrier.observer.retry(
+            retrier.tail,
+            where="source",
+            error=str(error),
+            attempt=self._backoff.attempts,
+            delay_seconds=delay_seconds,
+        )
+        retrier.on_trouble(self._backoff, f"source: {error}")
+        try:
+            retrier.waiter.wait(delay_seconds)
+        except StoppedError:
+            part.work.cancelled = True
+            self._on_move()
+        else:
+            self._submit(part, first=True)
+
+    def _judge(self, part: _Part, ending: Ending) -> None:
+        """Decide what follows the death of a worker."""
+        self._deaths += 1
+        count = part.end - part.begin
+        verdict = part.deaths.judge(ending.cause, count)
+        if verdict is Verdict.STOP or self._deaths >= MAX_DEATHS_IN_A_ROW:
+            self._stop_tail(part, ending)
+        elif verdict is Verdict.AGAIN:
+            self._submit(part, first=True)
+        elif verdict is Verdict.HALVE:
+            middle = part.begin + count // 2
+            self._submit(_Part(part.work, middle, part.end, Deaths(halved=True)), first=True)
+            self._submit(_Part(part.work, part.begin, middle, Deaths(halved=True)), first=True)
+        else:
+            error = PermanentError(f"It killed the worker: {ending}.")
+            letter = make_dead_letter(self._retrier.tail, part.changes[0], "transform", error)
+            part.work.outcomes[part.begin] = letter
+            part.work.missing -= 1
+
+    def _stop_tail(self, part: _Part, ending: Ending) -> None:
+        changes = part.changes
+        what = f"the document {changes[0].id!r}" if len(changes) == 1 else f"{len(changes)} documents"
+        self._fail(
+            FatalError(
+                f"Worker processes end again and again, the last one with {what}: {ending}.",
+                remedy="find out what kills them: the kernel does, if memory is short (see `dmesg`)",
+            )
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self.error = self.error or error
+
+    def _report_size(self) -> None:
+        self._retrier.observer.workers(self._retrier.tail, count=self._pool.size)

@@ -1,0 +1,219 @@
+"""Changes on their way to a worker, and their outcomes on the way back.
+
+A row that a transform has made arrives as JSON, which the coordinator need not decode, if JSON gives back the
+same values, and every transport takes JSON. Other rows are pickled. A row that is the document as it was sent
+is not sent back.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from checkpoints import Seq, TailKey
+from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, make_dead_letter
+from pillows.delivery.items import Outcome
+from pillows.models import Change, DocumentRows, Row
+from pillows.strict_json import run_deeply
+from pillows.user_code import confine
+
+#: The type of pickled rows in MessagePack.
+_PICKLED = 1
+_LARGEST = 2**63
+
+_encode_json = msgspec.json.Encoder().encode
+
+
+class _Change(msgspec.Struct, frozen=True, array_like=True):
+    id: str
+    revs: tuple[str, ...]
+    leaf_version: int
+    deleted: bool
+    seq: str | None
+    raw: bytes | None
+    defect: str
+
+
+#: A row: the document as it was sent (None), JSON, or pickled.
+_Row = None | bytes | msgspec.msgpack.Ext
+
+
+class _Rows(msgspec.Struct, frozen=True, array_like=True, tag="rows"):
+    rev: str
+    leaf_version: int
+    rows: dict[str, list[_Row]]
+    size_bytes: int
+
+
+class _Letter(msgspec.Struct, frozen=True, array_like=True, tag="letter"):
+    rev: str
+    leaf_version: int
+    stage: str
+    error: str
+
+
+class Outcomes(msgspec.Struct, frozen=True, array_like=True):
+    """The outcomes of some changes, in their order.
+
+    Attributes:
+        outcomes: one for each change.
+        kept, filtered: as in `Observer.change`.
+        seconds: stage -> the time in it.
+    """
+
+    outcomes: list[_Rows | _Letter | None]
+    kept: int
+    filtered: int
+    seconds: dict[str, float]
+
+
+_decode_changes = msgspec.msgpack.Decoder(list[_Change]).decode
+_decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode_changes(changes: Sequence[Change]) -> msgspec.Raw:
+    """Return changes as the payload of a task."""
+    sent = [
+        (
+            each.id,
+            each.revs,
+            each.leaf_version,
+            each.deleted,
+            None if each.seq is None else each.seq.json,
+            None if each.raw is None else memoryview(each.raw),
+            each.defect,
+        )
+        for each in changes
+    ]
+    return msgspec.Raw(_encode(sent))
+
+
+def decode_changes(payload: msgspec.Raw) -> list[Change]:
+    """Return the changes of a task."""
+    return [
+        Change(
+            id=each.id,
+            revs=each.revs,
+            leaf_version=each.leaf_version,
+            deleted=each.deleted,
+            seq=None if each.seq is None else Seq(each.seq),
+            raw=None if each.raw is None else msgspec.Raw(each.raw),
+            defect=each.defect,
+        )
+        for each in _decode_changes(payload)
+    ]
+
+
+def encode_outcome(
+    tail: TailKey, change: Change, outcome: Outcome, *, as_json: bool, with_text: bool = False
+) -> _Rows | _Letter | None:
+    """Return an outcome as it is sent; a dead letter if its rows cannot be sent.
+
+    Args:
+        tail: the tail's key.
+        change: as it came from the coordinator.
+        outcome: of that change; rows, not a document.
+        as_json: whether rows may become JSON.
+        with_text: as `ErrorOptions.exception_text`.
+    """
+    if isinstance(outcome, DocumentRows):
+        try:
+            rows = {
+                name: [_encode_row(row, change.raw, as_json=as_json) for row in rows]
+                for name, rows in outcome.rows.items()
+            }
+            return _Rows(outcome.rev, outcome.leaf_version, rows, outcome.size_bytes)
+        except BaseException as error:  # noqa: BLE001 - values of a user's code may raise anything
+            outcome = make_dead_letter(tail, change, "transform", confine(error), with_text=with_text)
+    if isinstance(outcome, DeadLetter):
+        return _Letter(outcome.rev, outcome.leaf_version, outcome.stage, outcome.error)
+    if outcome is None:
+        return None
+    raise TypeError(f"a {type(outcome).__name__} is no outcome that can be sent")
+
+
+def decode_outcomes(payload: msgspec.Raw) -> Outcomes:
+    """Return what a worker has sent.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+    """
+    found: Outcomes = _decode_outcomes(payload)
+    return found
+
+
+def to_outcome(tail: TailKey, change: Change, sent: _Rows | _Letter | None) -> Outcome:
+    """Return the outcome of a change, as it was in the worker.
+
+    Args:
+        tail: the tail's key.
+        change: as it was sent to the worker.
+        sent: the outcome that came back.
+    """
+    if sent is None:
+        return None
+    if isinstance(sent, _Rows):
+        return DocumentRows(
+            id=change.id,
+            rev=sent.rev,
+            leaf_version=sent.leaf_version,
+            rows={name: [_to_row(row, change) for row in rows] for name, rows in sent.rows.items()},
+            size_bytes=sent.size_bytes,
+        )
+    return DeadLetter(
+        tail=tail,
+        transport=PIPELINE,
+        id=change.id,
+        rev=sent.rev,
+        leaf_version=sent.leaf_version,
+        stage=sent.stage,
+        error=sent.error,
+    )
+
+
+def _encode_row(row: Row, document: msgspec.Raw | None, *, as_json: bool) -> _Row:
+    if isinstance(row, msgspec.Raw):
+        return None if row is document else bytes(row)
+    if as_json and (text := _to_json(row)) is not None:
+        return text
+    return msgspec.msgpack.Ext(_PICKLED, pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+
+
+def _to_json(row: Mapping[str, Any]) -> bytes | None:
+    """Return a row as JSON; None if JSON does not give back the same values."""
+    try:
+        if run_deeply(lambda: _is_plain(row), frames=2):
+            return run_deeply(lambda: _encode_json(row))
+    except (RecursionError, UnicodeEncodeError):  # half of a surrogate pair has no UTF-8 form
+        pass
+    return None
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether JSON gives a value back as it is; a tuple counts as a list."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return bool(-_LARGEST <= value < _LARGEST)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        return all(type(name) is str and _is_plain(part) for name, part in value.items())
+    return kind in (list, tuple) and all(map(_is_plain, value))
+
+
+def _to_row(row: _Row, change: Change) -> Row:
+    if row is None:
+        if change.raw is None:
+            raise ValueError("the worker names a document that it was not sent")
+        return change.raw
+    if isinstance(row, bytes):
+        return msgspec.Raw(row)
+    made: Row = pickle.loads(row.data)  # noqa: S301 - made by our own process, of the same user's code
+    return made

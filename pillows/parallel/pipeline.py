@@ -1,0 +1,330 @@
+"""The loop of a tail, with worker processes between the feed and the pusher.
+
+The changes of the feed are cut into chunks, workers carry them to their outcomes, and the outcomes are pushed
+in the order of the feed. Nothing behind the pusher knows of workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event
+
+from pillows.clock import Turn
+from pillows.delivery.items import Outcome
+from pillows.errors import StoppedError
+from pillows.models import Change, ChangeBatch
+from pillows.parallel.chunk_pool import ChunkPool, MakePool, Work
+from pillows.parallel.chunks import Chunk, ChunkCutter
+from pillows.pillow import Pipeline, estimate_size_bytes
+from pillows.retry.cancellable import TICK_SECONDS
+from pillows.retry.retrier import Retrier
+from pillows.user_code import confine
+
+#: Changes behind, from which on workers are started: starting them takes a second.
+FAR_BEHIND = 10_000
+#: Bytes of chunks that wait for an earlier one.
+MAX_WAITING_BYTES = 64 * 2**20
+#: Chunks for each worker that are not done.
+CHUNKS_PER_WORKER = 2
+#: After a stop, chunks that workers have begun may still take so long; the others are read again.
+DRAIN_SECONDS = 5.0
+#: How long workers may take to end.
+END_SECONDS = 2.0
+#: The worker of a retried dead letter ends after so long without another one.
+SPARE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _InOrder:
+    """A chunk whose outcomes are not pushed yet."""
+
+    chunk: Chunk
+    work: Work | None  # None: it has no changes
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self.work is not None and self.work.cancelled
+
+
+class ParallelPipeline:
+    """Carries the changes of one tail with worker processes, while many are behind.
+
+    Args:
+        pipeline: carries the other changes, in this process; has pusher and watermark.
+        workers: how many processes while far behind; 0 for none.
+        isolate: always have a worker, so that no function of the user is ever called here.
+        make_pool: starts workers.
+        retrier: the tail's; waits and reports.
+        on_error: called when the loop cannot go on: it ends the feed.
+        on_size: called with the number of workers whenever it changes.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        workers: int,
+        isolate: bool,
+        make_pool: MakePool,
+        retrier: Retrier,
+        on_error: Callable[[], None],
+        on_size: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._workers = workers
+        self._isolate = isolate
+        self._make_pool = make_pool
+        self._retrier = retrier
+        self._waiter = retrier.waiter
+        self._on_error = on_error
+        self._on_size = on_size
+        self._cutter = ChunkCutter()
+        self._queue: deque[_InOrder] = deque()
+        self._unread = 0  # changes since the head, for servers that do not say how many are pending
+        self._moved, self._arrived = Event(), Event()
+        self._size = 0
+        self._pool: ChunkPool | None = None
+        self._spare: ChunkPool | None = None
+        self._open_pools: list[ChunkPool] = []
+        self._spare_used_at = 0.0
+        self._pushing: gevent.Greenlet[..., None] | None = None
+        self._ending_spare: gevent.Greenlet[..., None] | None = None
+        self._is_refused = False
+        self._error: Exception | None = None
+        self._waiter.stop.rawlink(self._move)
+
+    def carry(self, batches: Iterable[ChangeBatch], on_batch: Callable[[ChangeBatch], None]) -> None:
+        """Carry changes until the feed ends.
+
+        Args:
+            batches: the feed's batches.
+            on_batch: called with each batch before it is carried; a sign of life.
+
+        Raises:
+            FatalError: the tail can't go on.
+            StoppedError: a stop was requested while something was retried.
+        """
+        turn = Turn()
+        for batch in batches:
+            self._raise_error()
+            size = self._choose_size(batch)
+            if size > self._size:
+                self._change_size(size)
+            if self._pool is None:
+                self._pipeline.carry((batch,), on_batch)
+            else:
+                on_batch(batch)
+                self._add(batch, self._pool)
+                turn.give_way()
+            if size < self._size or (self._pool is not None and self._pool.refusal is not None):
+                self._change_size(size)
+        self._change_size(0)
+
+    def outcome(self, change: Change) -> Outcome:
+        """Return the outcome of one change that is not of the feed: of a dead letter.
+
+        Raises:
+            FatalError: the tail can't go on.
+            StoppedError: a stop was requested.
+        """
+        pool = self._pool or self._spare or self._open_spare()
+        self._spare_used_at = self._waiter.clock.monotonic()
+        work = pool.start([change], first=True)
+        while work.missing:
+            if (error := pool.error or pool.refusal) is not None:
+                raise error
+            if work.cancelled or self._waiter.stop.is_set():
+                raise StoppedError
+            self._wait()
+        return work.outcomes[0]
+
+    def close(self) -> None:
+        """End all workers at once. May be called twice."""
+        self._waiter.stop.unlink(self._move)
+        for greenlet in (self._pushing, self._ending_spare):
+            if greenlet is not None:
+                greenlet.kill()
+        for pool in list(self._open_pools):
+            self._end_pool(pool, 0.0)
+        self._pool = self._spare = None
+        self._on_size(0)
+
+    # --- workers
+
+    def _choose_size(self, batch: ChangeBatch) -> int:
+        """Return how many workers there should be after a batch."""
+        self._unread = 0 if batch.caught_up else self._unread + len(batch.changes)
+        if self._is_refused:
+            return 0
+        if batch.caught_up:
+            return int(self._isolate)
+        behind = self._unread if batch.pending is None else batch.pending
+        return max(self._workers if behind > FAR_BEHIND else self._size, self._isolate)
+
+    def _change_size(self, size: int) -> None:
+        """Push what the present workers have, end them, and start others."""
+        if self._pool is not None:
+            self._push_rest(self._pool)
+            if self._pool.refusal is not None:
+                self._is_refused = True
+                details = {"reason": str(self._pool.refusal)}
+                self._retrier.observer.warning(self._retrier.tail, event="workers.refused", details=details)
+            pool, self._pool, self._size = self._pool, None, 0
+            self._on_size(0)
+            if self._pushing is not None:
+                self._pushing.kill()
+            self._end_pool(pool, END_SECONDS)
+            self._queue.clear()
+            self._raise_error()
+        if size and not self._is_refused and not self._waiter.stop.is_set():
+            self._size = size
+            self._on_size(size)
+            self._pool = self._open_pool(size)
+            self._pushing = gevent.spawn(self._push_all, self._pool)
+
+    def _open_pool(self, size: int) -> ChunkPool:
+        pool = ChunkPool(self._make_pool, size, retrier=self._retrier, on_move=self._note_outcomes)
+        self._open_pools.append(pool)
+        return pool
+
+    def _end_pool(self, pool: ChunkPool, seconds: float) -> None:
+        pool.close(seconds)
+        if pool in self._open_pools:
+            self._open_pools.remove(pool)
+
+    def _open_spare(self) -> ChunkPool:
+        """Start a worker that ends once no dead letter has come for some time."""
+        self._spare = self._open_pool(1)
+        self._ending_spare = gevent.spawn(self._end_spare, self._spare)
+        return self._spare
+
+    def _end_spare(self, pool: ChunkPool) -> None:
+        clock = self._waiter.clock
+        while not pool.is_idle or clock.monotonic() - self._spare_used_at < SPARE_SECONDS:
+            clock.wait(Event(), SPARE_SECONDS)
+        self._spare = None
+        self._end_pool(pool, END_SECONDS)
+
+    # --- from the feed to the workers
+
+    def _add(self, batch: ChangeBatch, pool: ChunkPool) -> None:
+        """Add a batch to the chunks, and wait while too much is on its way."""
+        if not batch.changes and batch.seq is None and batch.purge_seq is None:
+            return  # a sign of life, nothing more
+        pending_range = self._pipeline.watermark.begin(batch, self._waiter.clock.monotonic())
+        for each in self._retrier.observer.data_observers:
+            each.arrived(self._retrier.tail, changes=batch.changes)
+        for chunk in self._cutter.add(batch.changes, pending_range):
+            self._start(chunk, pool)
+        if pool.is_hungry or batch.caught_up:
+            self._start_rest(pool)
+        while self._error is None and not self._waiter.stop.is_set() and not self._has_room():
+            self._wait()
+
+    def _start(self, chunk: Chunk, pool: ChunkPool) -> None:
+        self._queue.append(_InOrder(chunk, pool.start(chunk.changes) if chunk.changes else None))
+        self._arrived.set()
+
+    def _start_rest(self, pool: ChunkPool) -> None:
+        if (chunk := self._cutter.cut()) is not None:
+            self._start(chunk, pool)
+
+    def _has_room(self) -> bool:
+        unfinished = sum(each.work is not None and each.work.missing > 0 for each in self._queue)
+        size_bytes = sum(each.chunk.size_bytes for each in self._queue)
+        return unfinished < CHUNKS_PER_WORKER * self._size and size_bytes < MAX_WAITING_BYTES
+
+    def _push_rest(self, pool: ChunkPool) -> None:
+        """Wait until every chunk is pushed.
+
+        After a stop, only those that workers have begun are waited for; the others are read again.
+        """
+        self._start_rest(pool)
+        clock, stop, until = self._waiter.clock, self._waiter.stop, None
+        while self._queue and self._error is None:
+            if stop.is_set():
+                if until is None:
+                    until = clock.monotonic() + DRAIN_SECONDS
+                    pool.cancel_waiting()
+                if self._queue[0].is_cancelled or clock.monotonic() >= until:
+                    return
+            self._wait()
+
+    # --- from the workers to the pusher
+
+    def _push_all(self, pool: ChunkPool) -> None:
+        """Push outcomes in the order of the feed, as they arrive."""
+        try:
+            while True:
+                self._arrived.clear()
+                while self._queue and self._is_ready(self._queue[0], pool):
+                    self._push(self._queue[0])
+                    self._queue.popleft()
+                    self._move()
+                self._waiter.clock.wait(self._arrived, TICK_SECONDS)
+        except BaseException as raised:  # noqa: BLE001 - raised in `carry`
+            self._error = confine(raised)
+            self._on_error()
+            self._move()
+
+    def _is_ready(self, first: _InOrder, pool: ChunkPool) -> bool:
+        """Return whether a chunk has all outcomes; if no worker can be started, they are made here.
+
+        Raises:
+            FatalError: the tail can't go on.
+        """
+        work = first.work
+        if work is None or not work.missing:
+            return True
+        if pool.error is not None:
+            raise pool.error
+        if pool.refusal is None or work.cancelled:
+            return False
+        if self._isolate:
+            raise pool.refusal
+        turn = Turn()
+        for index, change in enumerate(work.changes):
+            work.outcomes[index] = self._pipeline.outcome(change)
+            turn.give_way()
+        work.missing = 0
+        return True
+
+    def _push(self, each: _InOrder) -> None:
+        turn, push, chunk, work = Turn(), self._pipeline.pusher.push, each.chunk, each.work
+        if work is not None:
+            for change, pending_range, outcome in zip(
+                work.changes, chunk.ranges, work.outcomes, strict=False
+            ):
+                push((pending_range, outcome), estimate_size_bytes(change, outcome))
+                turn.give_way()
+            observer, tail = self._retrier.observer, self._retrier.tail
+            observer.change(tail, count=len(work.changes), kept=work.kept, filtered=work.filtered)
+            for stage, seconds in work.seconds.items():
+                observer.stage(tail, stage=stage, seconds=seconds)
+        for pending_range in chunk.ranges[len(chunk.changes) :]:
+            push((pending_range, None), 0)
+
+    # --- waits
+
+    def _note_outcomes(self) -> None:
+        """Note that outcomes have arrived; give the workers more if they have nothing to do."""
+        if self._pool is not None and self._pool.is_hungry and self._pool.refusal is None:
+            self._start_rest(self._pool)
+        self._arrived.set()
+        self._move()
+
+    def _move(self, _: object = None) -> None:
+        self._moved.set()
+
+    def _wait(self) -> None:
+        self._moved.clear()
+        self._waiter.clock.wait(self._moved, TICK_SECONDS)
+        self._waiter.tick()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error

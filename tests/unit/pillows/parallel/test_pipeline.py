@@ -1,0 +1,390 @@
+"""The loop with workers that a test controls: order, stop, retries, and what happens without workers."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import gevent
+import msgspec
+import pytest
+from gevent.event import Event
+
+from pillows.clock import SystemClock
+from pillows.dead_letters.dead_letter import DeadLetter
+from pillows.errors import AccessError, FatalError, PermanentError, RetryableError, StoppedError
+from pillows.models import DocumentRows
+from pillows.parallel import pipeline
+from pillows.parallel.chunk_work import ChunkWork
+from pillows.parallel.pipeline import ParallelPipeline
+from pillows.parallel.pool import Done, Failed, Lost
+from pillows.parallel.process import Cause, Ending
+from pillows.parallel.protocol import to_payload
+from pillows.parallel.worker import Channel
+from pillows.pillow import Pillow, Pipeline
+from pillows.progress.watermark import Watermark
+from pillows.retry.cancellable import StopAwareWaiter
+from pillows.retry.retrier import Retrier
+from pillows.stages.filters import KeepAll
+from pillows.stages.transforms import PythonTransform
+from tests.support.list_feed import batch, change
+from tests.support.memory_transport import KEY
+from tests.support.recorder import Recorder
+from tests.support.waiting import let_others_run, wait_until
+
+
+class NoSource:
+    def load(self, changes):
+        return changes
+
+    def fetch(self, change):
+        raise AssertionError
+
+    def attachment(self, *_):
+        raise AssertionError
+
+    def close(self):
+        pass
+
+
+class NoStream:
+    def sendall(self, data):
+        pass
+
+    def recv_into(self, buffer):
+        return 0
+
+
+class Pool:
+    """Workers whose results a test gives, task by task."""
+
+    def __init__(self, size, events, work) -> None:
+        self.size, self.events, self.work = size, events, work
+        self.tasks: dict[int, msgspec.Raw] = {}
+        self.begun: set[int] = set()
+        self.closed = False
+
+    @property
+    def is_hungry(self) -> bool:
+        return len(self.tasks) < self.size
+
+    def submit(self, number, payload, *, first=False) -> None:
+        assert not self.closed
+        self.tasks[number] = payload
+
+    def cancel_waiting(self):
+        gone = [number for number in self.tasks if number not in self.begun]
+        for number in gone:
+            del self.tasks[number]
+        return gone
+
+    def close(self, seconds) -> None:
+        self.closed, self.size = True, 0
+
+    def do(self, number=None) -> None:
+        number = min(self.tasks) if number is None else number
+        self.events.finished(number, Done(to_payload(self.work.run(self.tasks.pop(number)))))
+
+    def fail(self, error) -> None:
+        number = min(self.tasks)
+        del self.tasks[number]
+        self.events.finished(number, Failed(error))
+
+    def die(self, cause) -> None:
+        number = min(self.tasks)
+        del self.tasks[number]
+        self.events.finished(number, Lost(Ending(cause, "SIGSEGV")))
+
+
+class Pushed:
+    """A pusher that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.items = []
+        self.error = None
+
+    def push(self, item, size_bytes):
+        if self.error is not None:
+            raise self.error
+        self.items.append(item)
+        return False
+
+    @property
+    def ids(self):
+        return [outcome.id for _, outcome in self.items if outcome is not None]
+
+
+class World:
+    """A loop with two workers from the first change on."""
+
+    def __init__(self, monkeypatch, *, workers=2, isolate=False, far_behind=-1) -> None:
+        monkeypatch.setattr(pipeline, "FAR_BEHIND", far_behind)
+        self.pusher, self.recorder, self.stop = Pushed(), Recorder(), Event()
+        pillow = Pillow(
+            name="cases",
+            outputs=("cases",),
+            filter=KeepAll(),
+            transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
+        )
+        self.here = Pipeline(
+            pillow,
+            trigger=pillow.trigger(NoSource().fetch, NoSource().attachment),
+            pusher=self.pusher,
+            watermark=Watermark(),
+            observer=self.recorder,
+            tail=KEY,
+            clock=SystemClock(),
+        )
+        self.work = ChunkWork(
+            pillow,
+            tail=KEY,
+            source=NoSource(),
+            channel=Channel(NoStream()),
+            clock=SystemClock(),
+            as_json=True,
+            with_text=False,
+        )
+        self.pools: list[Pool] = []
+        self.troubles: list[str] = []
+        self.sizes: list[int] = []
+        waiter = StopAwareWaiter(SystemClock(), self.stop)
+        self.loop = ParallelPipeline(
+            self.here,
+            workers=workers,
+            isolate=isolate,
+            make_pool=self.make_pool,
+            retrier=Retrier(KEY, waiter, self.recorder, lambda _, reason: self.troubles.append(reason)),
+            on_error=self.stop.set,
+            on_size=self.sizes.append,
+        )
+        self.running: Any = None
+
+    def make_pool(self, size, events):
+        self.pools.append(Pool(size, events, self.work))
+        return self.pools[-1]
+
+    @property
+    def pool(self) -> Pool:
+        wait_until(lambda: self.pools)
+        return self.pools[-1]
+
+    def carry(self, *batches):
+        def feed():
+            for each in batches:
+                if self.stop.is_set():
+                    return
+                yield each
+            self.stop.wait(60)
+
+        self.running = gevent.spawn(self.loop.carry, feed(), lambda _: None)
+
+    def until_tasks(self, count=1):
+        wait_until(lambda: len(self.pool.tasks) >= count, worker=self.running)
+
+    def end(self):
+        self.stop.set()
+        self.running.get(timeout=30)
+
+
+@pytest.fixture
+def make_world(monkeypatch):
+    made = []
+
+    def make(**more):
+        made.append(World(monkeypatch, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.running is not None:
+            each.running.kill()
+        each.loop.close()
+        assert all(pool.closed for pool in each.pools)
+
+
+def batches_of(count, *, caught_up=False):
+    return [
+        batch(f"{n}-x", *(change(f"{n}.{i}") for i in range(300)), caught_up=caught_up and n == count - 1)
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_outcomes_are_pushed_in_the_order_of_the_feed(make_world, seed):
+    world, random = make_world(), Random(seed)
+    feed = batches_of(40, caught_up=True)
+    world.carry(*feed)
+    while not world.pool.closed:
+        if world.pool.tasks:
+            world.pool.do(random.choice(list(world.pool.tasks)))
+        let_others_run(20)
+    wait_until(lambda: len(world.pusher.items) == 40 * 300, worker=world.running)
+    assert world.pusher.ids == [c.id for each in feed for c in each.changes]
+    assert all(isinstance(outcome, DocumentRows) for _, outcome in world.pusher.items)
+    assert sum(each["count"] for each in world.recorder.of("change")) == 40 * 300
+    assert world.sizes == [2, 0]
+
+
+def test_few_chunks_are_on_their_way_at_a_time(make_world):
+    world = make_world()
+    world.carry(*batches_of(100))
+    world.until_tasks(4)
+    let_others_run(200)
+    assert len(world.pool.tasks) == 4
+    assert world.here.watermark.changes <= 5 * 1000
+
+
+def test_a_slow_first_chunk_holds_back_bytes_not_workers(make_world, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_WAITING_BYTES", 100_000)
+    world = make_world()
+    world.carry(*batches_of(100))
+    world.until_tasks(2)
+    first = min(world.pool.tasks)
+    for _ in range(100):
+        for number in [each for each in world.pool.tasks if each != first]:
+            world.pool.do(number)
+        let_others_run(5)
+    assert world.pusher.items == []
+    assert 2000 < world.here.watermark.changes < 10_000
+    world.pool.do(first)
+    wait_until(lambda: world.pusher.items)
+
+
+def test_after_a_stop_only_what_workers_have_begun_is_waited_for(make_world):
+    world = make_world()
+    world.carry(*batches_of(30))
+    world.until_tasks(4)
+    let_others_run(50)
+    first = min(world.pool.tasks)
+    world.pool.begun = {first}
+    world.stop.set()
+    let_others_run(50)
+    assert list(world.pool.tasks) == [first]
+    world.pool.do(first)
+    world.running.get(timeout=10)
+    assert 0 < len(world.pusher.items) <= 1000
+    assert (
+        world.pusher.ids == [c.id for each in batches_of(30) for c in each.changes][: len(world.pusher.ids)]
+    )
+
+
+def test_while_the_source_is_away_chunks_wait_and_nothing_is_lost(make_world):
+    world = make_world()
+    world.carry(*batches_of(2))
+    world.until_tasks()
+    world.pool.fail(RetryableError("CouchDB is away", retry_after_seconds=0.01))
+    assert world.recorder.of("retry") == [] or world.recorder.of("retry")[0]["where"] == "source"
+    wait_until(lambda: world.troubles)
+    assert world.troubles == ["source: CouchDB is away"]
+    while len(world.pusher.items) < 600:
+        if world.pool.tasks:
+            world.pool.do()
+        gevent.sleep(0.001)
+    assert world.troubles[-1] == ""
+    assert len(set(world.pusher.ids)) == 600
+    world.end()
+
+
+@pytest.mark.parametrize("error", [AccessError("no", remedy="yes"), PermanentError("a bug")])
+def test_an_error_that_no_retry_helps_ends_the_loop(make_world, error):
+    world = make_world()
+    world.carry(*batches_of(2))
+    world.until_tasks()
+    world.pool.fail(error)
+    with pytest.raises(type(error)):
+        world.running.get(timeout=10)
+    assert world.stop.is_set()
+
+
+def test_an_error_of_the_writer_ends_the_loop(make_world):
+    world = make_world()
+    world.pusher.error = FatalError("fenced")
+    world.carry(*batches_of(2))
+    world.until_tasks()
+    world.pool.do()
+    with pytest.raises(FatalError, match="fenced"):
+        world.running.get(timeout=10)
+
+
+def test_a_document_that_kills_workers_is_found_by_halving(make_world):
+    world = make_world(workers=1)
+    world.carry(batch("1-x", *(change(str(i)) for i in range(300))), batch("2-x", caught_up=True))
+    deaths = 0
+    while not world.pool.closed:
+        for number, payload in list(world.pool.tasks.items()):
+            if b"\xa3217" in bytes(payload):
+                deaths += 1
+                del world.pool.tasks[number]
+                world.loop._open_pools[0].finished(number, Lost(Ending(Cause.CRASHED, "SIGSEGV")))
+            else:
+                world.pool.do(number)
+        let_others_run(5)
+    assert deaths <= 15
+    wait_until(lambda: len(world.pusher.items) == 301, worker=world.running)
+    assert world.pusher.ids == [str(i) for i in range(300)]
+    letters = [outcome for _, outcome in world.pusher.items if isinstance(outcome, DeadLetter)]
+    assert [(each.id, each.stage) for each in letters] == [("217", "transform")]
+    assert "It killed the worker: crashed (SIGSEGV)." in letters[0].error
+
+
+def test_kills_from_outside_stop_a_tail_at_last_and_never_make_a_dead_letter(make_world):
+    world = make_world(workers=1)
+    world.carry(batch("1-x", change("a")))
+    while not world.running.dead:
+        if world.pool.tasks:
+            world.pool.die(Cause.KILLED)
+        let_others_run(5)
+    with pytest.raises(FatalError, match="end again and again, the last one with the document 'a': killed"):
+        world.running.get()
+    assert world.pusher.items == []
+
+
+def test_without_workers_the_loop_goes_on_here(make_world):
+    world = make_world()
+    world.carry(*batches_of(4, caught_up=True))
+    world.until_tasks()
+    world.pool.events.failed(FatalError("The modules have changed.", remedy="reload"))
+    wait_until(lambda: len(world.pusher.items) == 1200, worker=world.running)
+    assert world.pusher.ids == [c.id for each in batches_of(4) for c in each.changes]
+    assert world.recorder.events() == ["workers.refused"]
+    assert len(world.pools) == 1
+
+
+def test_an_isolated_pillow_does_not_go_on_here(make_world):
+    world = make_world(workers=0, isolate=True)
+    world.carry(*batches_of(4))
+    world.until_tasks()
+    world.pool.events.failed(FatalError("The modules have changed.", remedy="reload"))
+    with pytest.raises(FatalError, match="have changed"):
+        world.running.get(timeout=10)
+    assert world.pusher.items == []
+
+
+def test_workers_are_started_far_behind_only_and_one_stays_if_isolated(make_world):
+    near = make_world(far_behind=10_000)
+    near.carry(*batches_of(3, caught_up=True))
+    wait_until(lambda: len(near.pusher.items) == 900, worker=near.running)
+    assert near.pools == []
+    isolated = make_world(workers=3, isolate=True, far_behind=500)
+    isolated.carry(*batches_of(3, caught_up=True), batch("9-x", change("late"), caught_up=True))
+    while len(isolated.pusher.items) < 901:
+        if isolated.pools and isolated.pool.tasks:
+            isolated.pool.do()
+        let_others_run(5)
+    assert [size for size in isolated.sizes if size] == [1, 3, 1]
+    assert not isolated.pool.closed
+
+
+def test_a_dead_letter_is_retried_in_a_worker(make_world):
+    world = make_world(far_behind=10_000)
+    asked = gevent.spawn(world.loop.outcome, change("a"))
+    world.until_tasks()
+    world.pool.do()
+    assert asked.get(timeout=10).id == "a"
+    again = gevent.spawn(world.loop.outcome, change("b"))
+    wait_until(lambda: world.pool.tasks)
+    world.stop.set()
+    world.loop._move()
+    with pytest.raises(StoppedError):
+        again.get(timeout=10)
+    assert len(world.pools) == 1  # the second one got the same worker
