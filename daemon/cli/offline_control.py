@@ -66,7 +66,7 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
         keys=tail_keys(config),
         state=state,
         clock=clock,
-        supervisor=None,
+        daemon=None,
         repair=send,
         explain=lambda error: to_answer(error, redactor).body,
     )

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import structlog
 from gevent.event import Event
 
 from checkpoints import TailKey
+from daemon.control.details import Details
 from daemon.control.snapshot import Snapshot, Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import ConflictError, NotInTimeError
 from daemon.supervision.supervisor import Supervisor
-from daemon.verification import comparisons
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
 
@@ -32,9 +32,6 @@ REACHED: Mapping[Wish, frozenset[State]] = {
 }
 _POLL_SECONDS = 0.1
 
-#: Length of a token in a status.
-SEQ_CHARACTERS = 64
-
 
 class PillowCalls:
     """Shows, pauses, resumes and restarts pillows.
@@ -43,15 +40,21 @@ class PillowCalls:
         tails: the tails that can be named.
         snapshots: of their states.
         clock: for the uptime of the daemon.
-
-    Attributes:
+        details: all facts of a tail; None if the calls work on the files alone.
         listeners: where the daemon listens.
-        to_details: returns all facts of a tail, given its status.
     """
 
-    def __init__(self, tails: Tails, snapshots: Snapshots, *, clock: Clock) -> None:
-        self.listeners: Sequence[Any] = ()
-        self.to_details: Callable[[TailStatus], dict[str, Any]] = self.to_json
+    def __init__(
+        self,
+        tails: Tails,
+        snapshots: Snapshots,
+        *,
+        clock: Clock,
+        details: Details | None = None,
+        listeners: Sequence[Any] = (),
+    ) -> None:
+        self._listeners = listeners
+        self._details = details
         self._tails = tails
         self._snapshots = snapshots
         self._supervisor = tails.supervisor
@@ -79,7 +82,7 @@ class PillowCalls:
             "running": running,
             "pid": os.getpid() if running else None,
             "up_seconds": self._clock.monotonic() - self._began_at if running else None,
-            "listeners": [asdict(each) for each in self.listeners],
+            "listeners": [asdict(each) for each in self._listeners],
             "unfinished_acts": self._tails.state.audit.unfinished,
             "pillows": [shown[key] for key in page],
             "next": page[-1] if len(chosen) > limit else None,
@@ -89,7 +92,8 @@ class PillowCalls:
         """Return all that is known of one tail, two seconds old at most."""
         tail = self._tails.configured(key, source)
         found = (each for each in self._snapshots.get().statuses if key_of(each) == str(tail))
-        return self.to_details(next(found))
+        status = next(found)
+        return self._details.to_json(status) if self._details else self._tails.describe(status)
 
     def pause(self, tail: TailKey) -> None:
         """Stop a tail until `resume`, even when the daemon restarts."""
@@ -158,7 +162,7 @@ class PillowCalls:
                     remedy=f"follow it with `pillowd status --watch`; the log shows what {tail} does",
                 )
             self._clock.wait(Event(), _POLL_SECONDS)
-        return self.to_json(status)
+        return self._tails.describe(status)
 
     def _is_draining(self, tail: TailKey) -> bool:
         """Return whether the run of before a request is still there: its state is not the wished one yet."""
@@ -166,17 +170,13 @@ class PillowCalls:
 
     def describe(self, tail: TailKey) -> dict[str, Any]:
         """Return the state of a tail as it is now."""
-        return self.to_json(self._tails.status(tail))
-
-    def to_json(self, status: TailStatus) -> dict[str, Any]:
-        """Return a status and the tail's last comparison with its source as JSON values."""
-        return to_json(status, self._tails.state.comparisons.get(TailKey(status.pillow, status.source)))
+        return self._tails.describe(self._tails.status(tail))
 
     def _show_all(self) -> dict[str, dict[str, Any]]:
         """Return the states of all tails as JSON values by their keys, made once of each snapshot."""
         snapshot = self._snapshots.get()
         if self._shown is None or self._shown[0] is not snapshot:
-            self._shown = snapshot, {key_of(each): self.to_json(each) for each in snapshot.statuses}
+            self._shown = snapshot, {key_of(each): self._tails.describe(each) for each in snapshot.statuses}
         return self._shown[1]
 
     def _need_daemon(self) -> Supervisor:
@@ -196,15 +196,3 @@ class PillowCalls:
 def key_of(status: TailStatus) -> str:
     """Return the key of a status' tail, as text."""
     return f"{status.pillow}@{status.source}"
-
-
-def to_json(status: TailStatus, comparison: comparisons.Comparison | None) -> dict[str, Any]:
-    """Return a status and a comparison as JSON values.
-
-    Tokens are shortened: those of 200 tails can be 1 MiB.
-    """
-    seq = status.seq
-    if seq is not None and len(seq) > SEQ_CHARACTERS:
-        seq = f"{seq[:SEQ_CHARACTERS]}…"
-    shown = None if comparison is None else comparisons.to_json(comparison)
-    return asdict(replace(status, seq=seq)) | {"comparison": shown}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import structlog
@@ -31,21 +31,24 @@ class RepairCalls:
     Args:
         tails: the tails that can be named.
         repair: sends documents of a stopped tail through its pipeline again.
-        clock: for the wait until a running tail has stopped.
-
-    Attributes:
         hold_reloads: returns a context in which no reload begins: it could remove the tail, or give its
             outputs to another one, while documents are being sent.
+        clock: for the wait until a running tail has stopped.
     """
 
     def __init__(
-        self, tails: Tails, repair: Callable[[TailKey, Sequence[str]], None] | None, *, clock: Clock
+        self,
+        tails: Tails,
+        repair: Callable[[TailKey, Sequence[str]], None] | None,
+        hold_reloads: Callable[[], AbstractContextManager[None]],
+        *,
+        clock: Clock,
     ) -> None:
         self._tails = tails
         self._supervisor = tails.supervisor
         self._repair = repair
         self._clock = clock
-        self.hold_reloads: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._hold_reloads = hold_reloads
 
     def check(self) -> None:
         """Check that anything can be repaired from here.
@@ -66,7 +69,7 @@ class RepairCalls:
         self.check()
         assert self._repair is not None  # noqa: S101  checked
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
-        with self.hold_reloads():
+        with self._hold_reloads():
             self._check_present(tail)
             with self._hold(tail):
                 self._repair(tail, ids)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
 from daemon.errors import UnknownPillowError
 from daemon.state_dir import StateDir
 from daemon.supervision.supervisor import Supervisor
+from daemon.verification import comparisons
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
+
+#: Length of a token in a status.
+SEQ_CHARACTERS = 64
 
 
 class Tails:
@@ -69,6 +74,10 @@ class Tails:
         live = next(each for each in self._live() if (each.pillow, each.source) == (tail.pillow, tail.source))
         return self._with_saved(live)
 
+    def describe(self, status: TailStatus) -> dict[str, Any]:
+        """Return a status and the tail's last comparison with its source as JSON values."""
+        return to_json(status, self.state.comparisons.get(TailKey(status.pillow, status.source)))
+
     def _live(self) -> list[TailStatus]:
         if self.supervisor is not None:
             return self.supervisor.statuses()
@@ -101,3 +110,15 @@ class Tails:
             checkpoint_age_seconds=max(0.0, self._clock.wall() - saved.saved_at) if saved.saved_at else None,
             pipeline_changed_at=saved.pipeline_changed_at,
         )
+
+
+def to_json(status: TailStatus, comparison: comparisons.Comparison | None) -> dict[str, Any]:
+    """Return a status and a comparison as JSON values.
+
+    Tokens are shortened: those of 200 tails can be 1 MiB.
+    """
+    seq = status.seq
+    if seq is not None and len(seq) > SEQ_CHARACTERS:
+        seq = f"{seq[:SEQ_CHARACTERS]}…"
+    shown = None if comparison is None else comparisons.to_json(comparison)
+    return asdict(replace(status, seq=seq)) | {"comparison": shown}

@@ -15,7 +15,7 @@ from daemon.assembly.pipelines import build_transports
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.config_digests import pipeline_digest, source_digest
-from daemon.control.pillows import to_json
+from daemon.control.tails import to_json
 from daemon.mirror.config import parse_mirror, prepare
 from daemon.state_dir import StateDir, open_state_dir
 from daemon.verification.comparisons import Comparison

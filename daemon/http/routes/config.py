@@ -9,4 +9,4 @@ from daemon.control.api import ControlApi
 
 def get_config(api: ControlApi) -> dict[str, Any]:
     """Return every setting, with defaults filled in and secrets masked."""
-    return api.effective_config()
+    return api.dump_config()

@@ -34,7 +34,7 @@ class Office:
         self.folder = folder
         self.state = state
         self.clock = clock
-        self.api = ControlApi(keys=[KEY], state=state, clock=clock, supervisor=None)
+        self.api = ControlApi(keys=[KEY], state=state, clock=clock, daemon=None)
 
     def save(self, seq: Any, **fields: Any) -> None:
         stored = self.state.store.get(KEY)

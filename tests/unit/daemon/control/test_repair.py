@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Yard:
             self.fleet.factories, clock=self.clock, observer=Observer(), pauses=Pauses(folder / "paused.json")
         )
         tails = Tails([self.key], state=state, clock=self.clock, supervisor=self.supervisor)
-        self.calls = RepairCalls(tails, self._repair, clock=self.clock)
+        self.hold_reloads: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.calls = RepairCalls(tails, self._repair, lambda: self.hold_reloads(), clock=self.clock)  # noqa: PLW0108 - looked up at each call
         self.quick = False
         self.repaired: list[tuple[Sequence[str], int]] = []
 
@@ -122,10 +123,10 @@ def test_no_reload_begins_during_a_repair_and_a_removed_tail_is_not_repaired(
         yield
         assert y.repaired, "it is held until the documents are sent"
 
-    y.calls.hold_reloads = hold
+    y.hold_reloads = hold
     y.repair("a")
     assert held == [True]
-    y.calls.hold_reloads = nullcontext
+    y.hold_reloads = nullcontext
     y.supervisor.remove(y.key)
     with pytest.raises(ConflictError, match="removed"):
         y.repair("b")

@@ -17,6 +17,7 @@ from daemon import state_dir
 from daemon.config.listeners import AdminOptions, HttpOptions, TcpOptions, TlsOptions, TokenOptions
 from daemon.config.models import DaemonOptions
 from daemon.control.api import ControlApi
+from daemon.control.running import RunningDaemon
 from daemon.http.listeners import Listener, Listeners
 from daemon.http.problems import to_answer
 from daemon.state_dir import StateDir
@@ -81,11 +82,12 @@ def serve(folder: Path, certificate: tuple[Path, Path]) -> Iterator[Served]:
         supervisor = Supervisor(factories, clock=clock, observer=Observer(), pauses=state.pauses)
         supervisor.start_all()
         ticking = gevent.spawn(_tick, supervisor)
+        opened: list[Listener] = []
         api = ControlApi(
             keys=KEYS,
             state=state,
             clock=clock,
-            supervisor=supervisor,
+            daemon=RunningDaemon(supervisor=supervisor, listeners=opened),
             repair=lambda key, ids: None,
             explain=lambda error: to_answer(error, redactor).body,
         )
@@ -105,7 +107,7 @@ def serve(folder: Path, certificate: tuple[Path, Path]) -> Iterator[Served]:
             ),
         )
         with Listeners(api, clock, redactor).open(settings) as listeners:
-            api.pillows.listeners = listeners
+            opened += listeners
             ports = [int(each.address.rpartition(":")[2]) for each in listeners if each.address[0] != "u"]
             yield Served(
                 api=api,

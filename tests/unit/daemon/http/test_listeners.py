@@ -27,7 +27,7 @@ from tests.unit.daemon.http.conftest import Served
 def listeners(tmp_path: Path) -> Any:
     clock = SystemClock()
     with state_dir.open_state_dir(tmp_path / "state", clock) as state:
-        yield Listeners(ControlApi(keys=[], state=state, clock=clock, supervisor=None), clock, Redactor())
+        yield Listeners(ControlApi(keys=[], state=state, clock=clock, daemon=None), clock, Redactor())
 
 
 def test_the_default_address_may_be_taken(listeners: Listeners) -> None:
