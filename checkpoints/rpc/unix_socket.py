@@ -69,6 +69,7 @@ def _make_room(path: Path) -> None:
 
     Raises:
         StoreLocked: a process answers on it.
+        PermissionError: it is another user's, so nobody can say whether it is stale.
     """
     if not path.is_socket():
         return
@@ -79,4 +80,6 @@ def _make_room(path: Path) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return
+        except PermissionError as error:  # which names no file
+            raise PermissionError(error.errno, "another user's socket", str(path)) from error
     raise StoreLocked(f"another process answers on {path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import socket
 import stat
 import threading
@@ -21,6 +22,7 @@ from checkpoints import (
     StoreUnavailable,
     TryAgain,
 )
+from checkpoints.rpc import unix_socket
 from tests.support.waiting import wait_until
 
 
@@ -122,6 +124,23 @@ def test_the_socket_is_0600_whatever_the_umask(tmp_path):
     with ControlServer(tmp_path / "s") as server:
         assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
     assert not server.path.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_socket_of_another_user_is_named(tmp_path):
+    """connect() names no file."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        path.chmod(0o600)
+        for folder in (tmp_path, *tmp_path.parents[:2]):
+            folder.chmod(0o711)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError, match=re.escape(str(path))):
+                unix_socket.listen(path)
+        finally:
+            os.seteuid(0)
 
 
 def test_a_stale_socket_is_replaced_and_a_living_one_is_not(tmp_path):
