@@ -83,6 +83,12 @@ install: ## Install as a service under PREFIX (/opt/pillowd), for packages under
 
 COMPILE := $(BIN)/uv pip compile --universal --upgrade --generate-hashes --no-header --no-emit-index-url -q
 
+deb: $(VENV)/.dev ## Build the Debian package of the last commit into build/release
+	$(BIN)/python -m release deb
+
+release: $(VENV)/.dev ## Build and check all of a release in build/release; publish nothing
+	$(BIN)/python -m release
+
 image: $(VENV)/.dev ## Build the container image, which names its version and commit
 	docker build --build-arg VERSION=$$($(BIN)/versioningit) --build-arg COMMIT=$$(git rev-parse HEAD) -t pillowd .
 
@@ -106,4 +112,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock
+.PHONY: help deb release image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock
