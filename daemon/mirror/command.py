@@ -25,6 +25,7 @@ class _Typed(TypedDict):
     source_ca: Path | None
     target_ca: Path | None
     on_recreated: str
+    workers: str
     state_dir: Path
     write_config: str | None
     as_json: bool
@@ -52,6 +53,13 @@ class _Typed(TypedDict):
     default="fail",
     show_default=True,
     help="If the database was deleted and created again: refuse to go on (fail), or read all of it (reload).",
+)
+@click.option(
+    "--workers",
+    metavar="N",
+    default="0",
+    show_default=True,
+    help="Processes that share the work while far behind; `auto` is one less than there are cores.",
 )
 @click.option(
     "--state-dir",
@@ -93,6 +101,7 @@ def mirror(**typed: Unpack[_Typed]) -> int:
             source_ca=typed["source_ca"],
             target_ca=typed["target_ca"],
             on_recreated=typed["on_recreated"],
+            workers=typed["workers"],
         )
         return run.run_mirror(
             wanted,

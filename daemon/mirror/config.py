@@ -59,6 +59,7 @@ class Mirror:
         name: name of the pillow, and of its table, index or file.
         folder: folder of configuration and state.
         on_recreated: as `SourceOptions.on_recreated`.
+        workers: as `LoadOptions.workers`.
     """
 
     source: Endpoint
@@ -67,6 +68,7 @@ class Mirror:
     name: str
     folder: Path
     on_recreated: str = "fail"
+    workers: int | str = 0
 
     @property
     def config_path(self) -> Path:
@@ -104,6 +106,7 @@ class Mirror:
                         "on_recreated": self.on_recreated,
                     },
                     **make_transform(columns or {}),
+                    **({"load": {"workers": self.workers}} if self.workers else {}),
                     "transport": [{"connection": TARGET, **self._make_output(columns)}],
                 }
             },
@@ -126,6 +129,7 @@ def parse_mirror(
     source_ca: Path | None = None,
     target_ca: Path | None = None,
     on_recreated: str = "fail",
+    workers: str = "0",
 ) -> Mirror:
     """Parse the command line.
 
@@ -137,6 +141,7 @@ def parse_mirror(
         source_ca: certificates to verify the source's server with, instead of the system's.
         target_ca: the same for the target's.
         on_recreated: as `SourceOptions.on_recreated`.
+        workers: a number, or `auto`.
 
     Raises:
         ConfigError: an argument is not valid.
@@ -148,6 +153,8 @@ def parse_mirror(
         raise ConfigError(
             f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
         )
+    if workers != "auto" and not re.fullmatch(r"\d|[1-5]\d|6[0-4]", workers):
+        raise ConfigError(f"{workers!r} is no number of workers.", remedy="use a number up to 64, or auto")
     # The folder depends neither on where the password is given nor on certificates.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
@@ -162,6 +169,7 @@ def parse_mirror(
         name=chosen,
         folder=state_dir.absolute() / key,
         on_recreated=on_recreated,
+        workers=int(workers) if workers != "auto" else workers,
     )
     if target_ca is None:
         return mirror

@@ -32,6 +32,7 @@ class KafkaTransport(AppendOnlyTransport):
     TYPE: ClassVar[str] = "kafka"
     Connection: ClassVar[type[Options]] = KafkaConnection
     Output: ClassVar[type[OutputOptions]] = KafkaOutput
+    takes_json: ClassVar[bool] = True
     mirror: ClassVar[MirrorSupport | None] = KafkaMirror()
 
     def __init__(

@@ -211,3 +211,15 @@ def test_a_password_that_others_can_see_is_warned_of_once_without_showing_it(
     assert (done.exception, len(done.stderr.splitlines())) == (None, 1 if named else 0)
     assert [name for name in ("COUCHDB_PASSWORD", "TARGET_PASSWORD") if f"${name}" in done.stderr] == named
     assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize(("workers", "found"), [("0", 0), ("2", 2), ("auto", "auto")])
+def test_workers_are_those_of_the_pillow(workers, found, tmp_path):
+    wanted = parse_mirror(URL, f"jsonl:{tmp_path}", name=None, state_dir=tmp_path, workers=workers)
+    assert prepare(wanted, None, {}).pillows["org_cases"].load.workers == found
+
+
+@pytest.mark.parametrize("workers", ["65", "-1", "many", "1.5", ""])
+def test_what_is_no_number_of_workers_is_refused(workers, tmp_path):
+    with pytest.raises(ConfigError, match="use a number up to 64, or auto"):
+        parse_mirror(URL, f"jsonl:{tmp_path}", name=None, state_dir=tmp_path, workers=workers)
