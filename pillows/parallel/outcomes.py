@@ -28,7 +28,7 @@ _LARGEST = 2**63
 _encode_json = msgspec.json.Encoder().encode
 
 
-class _Change(msgspec.Struct, frozen=True, array_like=True):
+class _Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
     id: str
     revs: tuple[str, ...]
     leaf_version: int
@@ -42,14 +42,14 @@ class _Change(msgspec.Struct, frozen=True, array_like=True):
 _Row = None | bytes | msgspec.msgpack.Ext
 
 
-class _Rows(msgspec.Struct, frozen=True, array_like=True, tag="rows"):
+class _Rows(msgspec.Struct, frozen=True, array_like=True, tag="rows", gc=False):
     rev: str
     leaf_version: int
     rows: dict[str, list[_Row]]
     size_bytes: int
 
 
-class _Letter(msgspec.Struct, frozen=True, array_like=True, tag="letter"):
+class _Letter(msgspec.Struct, frozen=True, array_like=True, tag="letter", gc=False):
     rev: str
     leaf_version: int
     stage: str
