@@ -163,7 +163,7 @@ def _carry(config: Config, folder: Path, documents: int, workers: int) -> Measur
             dead_letters=state.dead_letters,
             clock=clock,
             observer=started,
-            make_carrier=find_carrier(config, KEY, clock, None),
+            make_carrier=find_carrier(config, KEY, clock, None) if workers else None,
         )
         tail, stop = Tail(build_tail_settings(config, KEY), services), Event()
         running = gevent.spawn(tail.run, stop)

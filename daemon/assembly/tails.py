@@ -17,13 +17,13 @@ from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
 from daemon.tail_lookup import tail_keys
-from daemon.workers.carriers import find_carrier
 from daemon.workers.wanted_documents import choose_documents
+from pillows.clock import Clock
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.runtime.tail import Tail
-from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.runtime.tail_settings import MakeCarrier, TailServices, TailSettings
 from pillows.verify.repair import DocumentRepair
 
 #: A repair that takes longer is given up: by then the client no longer waits for the answer.
@@ -89,8 +89,18 @@ def build_services(config: Config, key: TailKey, settings: TailSettings, service
         dead_letters=services.dead_letters,
         clock=services.clock,
         observer=services.observer,
-        make_carrier=find_carrier(config, key, services.clock, wanted),
+        make_carrier=_find_carrier(config, key, services.clock, wanted),
     )
+
+
+def _find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Prefilter) -> MakeCarrier | None:
+    settings = config.tails[key.pillow]
+    if not settings.load.workers and not settings.isolate:
+        return None
+    # Most pillows have no worker processes, and need none of this.
+    from daemon.workers.carriers import find_carrier  # noqa: PLC0415  see above
+
+    return find_carrier(config, key, clock, wanted)
 
 
 def _build_feed(config: Config, key: TailKey, prefilter: Prefilter, services: Services) -> Feed:

@@ -23,8 +23,8 @@ from pillows.runtime.tail_settings import MakeCarrier
 HANG_SECONDS = 60.0
 
 
-def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Wants) -> MakeCarrier | None:
-    """Return what makes the carrier of each run of a tail; None if it has no worker processes.
+def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Wants) -> MakeCarrier:
+    """Return what makes the carrier of each run of a tail that has worker processes.
 
     Args:
         config: a valid configuration, whose functions are imported.
@@ -34,8 +34,6 @@ def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Wants) -> M
     """
     settings = config.tails[key.pillow]
     workers = count_workers(settings.load.workers)
-    if not workers and not settings.isolate:
-        return None
     limits = WorkerLimits(memory_bytes=settings.load.worker_memory, hang_seconds=HANG_SECONDS, tasks=2)
 
     def make_carrier(

@@ -1,0 +1,98 @@
+"""A load whose workers crash or are killed, while the source is written to."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import gevent
+import requests
+from gevent.event import Event
+
+from pillows.runtime.status import State
+from tests.integration.worker_load import DOCUMENTS, Load
+from tests.servers.couch_client import CouchDatabase
+from tests.support.sizes import size
+
+COMPLETE = {f"d{n:06}": n for n in range(DOCUMENTS)}
+
+
+def test_a_document_that_crashes_workers_becomes_a_dead_letter(start_load):
+    """At most 15 workers die of it, the daemon does not, and a retry has a worker of its own."""
+    load = start_load("""
+        load: { workers: 1 }
+        transform: { python: "FUNCTIONS:crash" }
+    """)
+    load.until_live()
+    assert load.numbers == {id: n for id, n in COMPLETE.items() if n != 77}
+    (letter,) = load.recorder.of("dead_letter")
+    assert letter["id"] == "d000077"
+    assert "killed the worker: crashed (SIGSEGV)" in letter["error"]
+    ends = load.recorder.of("worker_ended")
+    assert {each["cause"] for each in ends} == {"crashed"}
+    assert len(ends) <= 15
+    load.services.dead_letters.retry(load.key, [("-", "d000077")])
+    load.until(lambda: len(load.recorder.of("dead_letter")) == 2)
+    assert len(load.recorder.of("worker_ended")) > len(ends)
+
+
+def test_workers_killed_from_outside_lose_nothing_and_make_no_dead_letter(start_load):
+    load = start_load("""
+        load: { workers: 2 }
+        transform: { python: "FUNCTIONS:slow" }
+    """)
+    kill_workers(load, size(ci=3, proof=300))
+    load.until_live()
+    assert load.numbers == COMPLETE
+    assert not load.recorder.of("dead_letter")
+    assert {each["cause"] for each in load.recorder.of("worker_ended")} == {"killed"}
+
+
+def kill_workers(load: Load, times: int) -> None:
+    for _ in range(times):
+        load.until(lambda: load.workers or load.tail.state is State.LIVE)
+        for pid in load.workers[:1]:
+            os.kill(pid, signal.SIGKILL)
+        gevent.sleep(0.3)
+
+
+def test_b5_changes_during_the_load_come_through_the_feed_and_none_is_lost(start_load, couch_db):
+    """Updates, deletes, conflicts and documents that come back, while workers and the tail are killed."""
+    random, writing = Random(2026), Event()
+
+    def write():
+        while not writing.is_set():
+            id = f"d{random.randrange(DOCUMENTS):06}"
+            kind = random.random()
+            if kind < 0.6:
+                couch_db.put(id, {"n": random.randrange(10**6)})
+            elif kind < 0.9:
+                with suppress(requests.HTTPError):  # it is deleted already
+                    couch_db.delete(id)
+            else:
+                couch_db.bulk([{"_id": id, "_rev": f"{random.randrange(1, 9)}-{random.randrange(16**8):08x}",
+                                "n": random.randrange(10**6)}], new_edits=False)  # fmt: skip
+            gevent.sleep(size(ci=0.02, proof=0.002))
+
+    writer = gevent.spawn(write)
+    pillow = """
+        load: { workers: 2 }
+        transform: { python: "FUNCTIONS:slow" }
+    """
+    for _ in range(size(ci=2, proof=20)):
+        kill_workers(start_load(pillow), size(ci=1, proof=10))
+    load = start_load(pillow)  # the former are killed, as SIGKILL does it
+    load.until_live()
+    writing.set()
+    writer.get()
+    expected = {id: doc["n"] for id, doc in documents_of(couch_db).items()}
+    load.until(lambda: load.numbers == expected)
+    assert not load.recorder.of("dead_letter")
+
+
+def documents_of(couch_db: CouchDatabase) -> dict[str, dict[str, Any]]:
+    rows = couch_db.request("GET", "/_all_docs", params={"include_docs": "true"}).json()["rows"]
+    return {row["id"]: row["doc"] for row in rows}
