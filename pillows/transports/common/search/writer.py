@@ -137,9 +137,11 @@ class IndexWriter:
                 deleted_field=self._index.output.deleted_field,
             )
             result.dead.update(dead)
-            gone = find_gone(part) if self._deletes == "mark" else ()
-            self._write([each for each in operations if each.id not in gone], result)
-            self._mark([each for each in operations if each.id in gone], result)
+            if self._deletes == "mark":
+                gone = find_gone(part)
+                self._mark([each for each in operations if each.id in gone], result)
+                operations = [each for each in operations if each.id not in gone]
+            self._write(operations, result)
 
     def sweep(self, epoch: int, kept: Collection[str], result: BulkResult) -> None:
         """Remove or mark the documents of lower epochs except `kept`; `result.removed` is their number.
