@@ -129,6 +129,8 @@ class SubscribedFeed:
                 for batch in alone:
                     since = batch.seq or since
                     yield batch
+                    if over.is_set() and not stop.is_set():
+                        break  # what this reading still brings comes from the shared feed, too
                     if self._joining is not None and self._joining.left and not over.is_set():
                         self._leave()
                     if self._joining is None:
