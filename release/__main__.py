@@ -70,7 +70,10 @@ def make(output: Path, python: str, *, is_all: bool, is_fast: bool) -> None:
         _timed("Debian package", lambda: package.build(output))
         if is_all:
             again = _timed(
-                "sdist and wheel again", lambda: Distributions.build(clone(folder / "b"), folder / "second")
+                "sdist and wheel again",
+                lambda: Distributions.build(
+                    clone(folder / "second-checkout", made.commit), folder / "second"
+                ),
             )
             made.check_equal(again)
             for file in (made.sdist, made.wheel):

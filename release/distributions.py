@@ -11,14 +11,18 @@ from release.steps import ReleaseError, run
 ROOT = Path(__file__).parents[1]
 
 
-def clone(folder: Path) -> Path:
-    """Return a clean checkout of the commit that is checked out here: nothing but what is committed.
+def clone(folder: Path, commit: str = "") -> Path:
+    """Return a clean checkout: nothing but what is committed.
+
+    Args:
+        folder: where it is made.
+        commit: the one that is checked out here by default.
 
     Raises:
         ReleaseError: this is no repository.
     """
     run(["git", "clone", "--quiet", "--shared", "--no-checkout", ROOT, folder])
-    commit = run(["git", "rev-parse", "HEAD"], cwd=ROOT).strip()
+    commit = commit or run(["git", "rev-parse", "HEAD"], cwd=ROOT).strip()
     run(["git", "checkout", "--quiet", "--detach", commit], cwd=folder)
     return folder
 
