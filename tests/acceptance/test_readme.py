@@ -54,6 +54,21 @@ def test_its_commands_are_understood(line):
     assert [option for option in options if option not in answer.stdout] == []
 
 
+def test_it_is_short_and_has_one_picture():
+    assert README.count("\n") < 120
+    assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", README) == ["docs/images/data-path.svg"]
+
+
+def test_its_figures_are_those_of_the_page_with_the_method():
+    """A run of chaos writes the page."""
+    page = (ROOT / "docs" / "explanation" / "no-loss.md").read_text().partition("<!-- run: end -->")[0]
+    (cycles,) = re.findall(r"\| cycles \| (\d+) in ", page)
+    (changes,) = re.findall(r"\| changes \| ([\d,]+) to ", page)
+
+    assert f"`make chaos CYCLES={cycles}` crashed pillowd {cycles} times" in README
+    assert f"After {changes}\nchanges" in README
+
+
 def test_its_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
