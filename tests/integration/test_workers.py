@@ -9,6 +9,10 @@ import pytest
 
 from pillows.errors import ConfigError
 from tests.integration.worker_load import DOCUMENTS
+from tests.support.sizes import size
+
+#: At full size a load takes minutes.
+pytestmark = pytest.mark.timeout(size(ci=300, proof=1800))
 
 COMPLETE = {f"d{n:06}": n for n in range(DOCUMENTS)}
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import gevent
+import pytest
 import requests
 from gevent.event import Event
 
@@ -16,6 +17,9 @@ from pillows.runtime.status import State
 from tests.integration.worker_load import DOCUMENTS, Load
 from tests.servers.couch_client import CouchDatabase
 from tests.support.sizes import size
+
+#: At full size a load takes minutes.
+pytestmark = pytest.mark.timeout(size(ci=300, proof=1800))
 
 COMPLETE = {f"d{n:06}": n for n in range(DOCUMENTS)}
 

@@ -111,7 +111,7 @@ class Load:
         self.tail: Tail = self._factory()
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
-    def until(self, condition: Callable[[], Any], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], Any], seconds: float = size(ci=120.0, proof=1500.0)) -> None:
         wait_until(condition, worker=self.greenlet, seconds=seconds)
 
     def until_live(self) -> None:
