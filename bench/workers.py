@@ -1,8 +1,8 @@
 """What worker processes gain: documents a second over 0 to 4 workers, beside what the cores allow.
 
-Usage: python -m bench.workers [--docs N] [--pairs N] [--workers N ...] [--json]
+Usage: python -m bench.workers [--docs N] [--pairs N] [--workers N ...] [--target null|postgres] [--json]
 
-A recorded feed goes through a transform of one millisecond of CPU into `null`. Each number of workers is
+A recorded feed goes through a transform of one millisecond of CPU into a target. Each number of workers is
 measured in pairs with none, one right after the other, so that whatever else runs on the machine slows both
 down; the median of the pairs counts. CPU times are of the processes, so they hold on a busy machine, too.
 
@@ -24,13 +24,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gevent
 import psutil
+import psycopg
 from gevent.event import Event
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +50,7 @@ from pillows.observer import Observer
 from pillows.parallel import pipeline
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import TailServices
+from tests.servers.postgres import Postgres
 
 FUNCTION = """
 import time
@@ -65,13 +67,13 @@ version: 1
 daemon: {{ state_dir: {folder}/state, plugins_path: [{folder}/plugins] }}
 connections:
   couch: {{ type: couchdb, url: "http://127.0.0.1:1" }}
-  nowhere: {{ type: "null" }}
+  target: {target}
 pillows:
   bench:
     source: {{ connection: couch, database: bench }}
     load: {{ workers: {workers} }}
     transform: {{ python: "bench_rows:rows" }}
-    transport: [{{ connection: nowhere }}]
+    transport: [{{ connection: target, {output} }}]
 """
 KEY = TailKey("bench", "couch/bench")
 TRANSFORM_SECONDS = 0.001
@@ -140,12 +142,36 @@ def record(path: Path, documents: int) -> None:
     path.write_text('{"results":[\n' + ",\n".join(rows) + f'\n],\n"last_seq":"{documents}-x","pending":0}}\n')
 
 
-def run(folder: Path, documents: int, workers: int) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the rows go.
+
+    Attributes:
+        connection: its settings.
+        output: the settings of its output.
+        dsn: of a PostgreSQL server, which is emptied before each run; "" for none.
+    """
+
+    connection: str = '{ type: "null" }'
+    output: str = "name: nowhere"
+    dsn: str = ""
+
+    def empty(self) -> None:
+        """Remove what another run has written."""
+        if self.dsn:
+            with psycopg.connect(self.dsn, autocommit=True) as db:
+                db.execute("DROP SCHEMA public CASCADE")
+                db.execute("CREATE SCHEMA public")
+
+
+def run(folder: Path, documents: int, workers: int, target: Target) -> Measured:
     """Carry a recorded feed once."""
     folder.mkdir()
     (folder / "plugins").mkdir()
     (folder / "plugins" / "bench_rows.py").write_text(FUNCTION.format(seconds=TRANSFORM_SECONDS))
-    (folder / "pillowd.yaml").write_text(CONFIG.format(folder=folder, workers=workers))
+    target.empty()
+    settings = CONFIG.format(folder=folder, workers=workers, target=target.connection, output=target.output)
+    (folder / "pillowd.yaml").write_text(settings)
     record(folder / "feed.json", documents)
     config = load(folder / "pillowd.yaml")
     add_folders(config.daemon.plugins_path)
@@ -215,15 +241,15 @@ class Gain:
     none: Measured
 
 
-def compare(documents: int, workers: Sequence[int], pairs: int) -> list[Gain]:
+def compare(documents: int, workers: Sequence[int], pairs: int, target: Target) -> list[Gain]:
     """Measure each number of workers in pairs with none."""
     found = []
     with tempfile.TemporaryDirectory(prefix="pillowd-workers-") as name:
         for count in workers:
             made = []
             for n in range(pairs):
-                none = run(Path(name, f"{count}-{n}-none"), documents, 0)
-                made.append((none, run(Path(name, f"{count}-{n}"), documents, count)))
+                none = run(Path(name, f"{count}-{n}-none"), documents, 0, target)
+                made.append((none, run(Path(name, f"{count}-{n}"), documents, count, target)))
             ratios = [some.per_second / none.per_second for none, some in made]
             found.append(
                 Gain(
@@ -297,10 +323,16 @@ def main() -> None:
     parser.add_argument("--docs", type=int, default=3000)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--target", choices=["null", "postgres"], default="null")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
-    gains = compare(given.docs, given.workers, given.pairs)
+    with ExitStack() as stack:
+        target = Target()
+        if given.target == "postgres":
+            server = stack.enter_context(Postgres())
+            target = Target(f'{{ type: postgres, dsn: "{server.dsn}" }}', "table: rows", server.dsn)
+        gains = compare(given.docs, given.workers, given.pairs, target)
     print(json.dumps(to_json(gains, cores))) if given.json else show(gains, cores)
 
 

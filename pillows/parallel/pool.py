@@ -18,6 +18,8 @@ from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
 MAX_FAILED_STARTS = 5
 #: How long a worker may take to become ready: it imports a user's modules.
 START_SECONDS = 60.0
+#: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
+_KILL_SECONDS = 5.0
 #: How often the workers are looked at.
 _WATCH_SECONDS = 1.0
 #: In the middle of a task it may take so many times the memory that it may keep.
@@ -180,7 +182,7 @@ class WorkerPool:
         self._watcher.kill()
         for worker in list(self._workers):
             worker.kill(Cause.ENDED)
-        gevent.joinall(self._followers)
+        gevent.joinall(self._followers, timeout=_KILL_SECONDS)
 
     # --- workers
 

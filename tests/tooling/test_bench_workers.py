@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from bench.workers import Measured, compare, show, to_json
+from bench.workers import Measured, Target, compare, show, to_json
 
 
 def test_a_pair_carries_all_documents_and_gives_every_figure(capsys):
-    gains = compare(300, [1], 1)
+    gains = compare(300, [1], 1, Target())
     (figures,) = json.loads(json.dumps(to_json(gains, 2)))
     assert figures["workers"] == 1
     assert figures["worker_us"] > 900  # the transform takes a millisecond of CPU, in the worker

@@ -64,7 +64,8 @@ def test_b1_no_client_object_is_shared_by_two_pillows(tmp_path: Path) -> None:
             key = TailKey(name, "couch/cases")
             transports = build_transports(config, key)
             feed = build_feed(config, key, None, clock=SystemClock(), observer=Observer())
-            for each in (feed, *transports):
+            stack.enter_context(closing(feed))
+            for each in transports:
                 stack.enter_context(closing(each))
             for each in transports[:2]:
                 each.open()
