@@ -111,10 +111,12 @@ class Measured:
         )
 
 
-class Started(Observer):
-    """Notes when the run and its workers have started."""
+class Progress(Observer):
+    """Notes when the run and its workers have started, and when all documents are done."""
 
-    def __init__(self) -> None:
+    def __init__(self, documents: int) -> None:
+        self.complete = Event()
+        self._documents = documents
         self.at = self.cpu = self.workers_cpu = 0.0
         self.done = self.first = 0
 
@@ -123,6 +125,8 @@ class Started(Observer):
         if not self.at:
             self.at, self.cpu, self.workers_cpu = time.monotonic(), time.process_time(), _workers_seconds()
             self.first = self.done
+        if self.done >= self._documents:
+            self.complete.set()
 
 
 def record(path: Path, documents: int) -> None:
@@ -180,7 +184,7 @@ def run(folder: Path, documents: int, workers: int, target: Target) -> Measured:
 
 
 def _carry(config: Config, folder: Path, documents: int, workers: int) -> Measured:
-    clock, started = SystemClock(), Started()
+    clock, started = SystemClock(), Progress(documents)
     with open_state_dir(config.daemon.state_dir, clock) as state:
         services = TailServices(
             make_feed=lambda: RecordedFeed(folder / "feed.json", clock=clock),
@@ -193,10 +197,10 @@ def _carry(config: Config, folder: Path, documents: int, workers: int) -> Measur
         )
         tail, stop = Tail(build_tail_settings(config, KEY), services), Event()
         running = gevent.spawn(tail.run, stop)
-        while started.done < documents:
-            gevent.sleep(0.005)
-            if running.dead:
-                running.get()
+        running.rawlink(lambda _: started.complete.set())  # with an error
+        started.complete.wait()
+        if running.dead:
+            running.get()
         ended, cpu, workers_cpu = time.monotonic(), time.process_time(), _workers_seconds()
         stop.set()
         running.join()
