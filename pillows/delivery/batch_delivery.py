@@ -184,8 +184,8 @@ class BatchDelivery:
             raise FatalError(
                 f"{self._consecutive} documents in a row could not be written: the configuration is wrong, "
                 "not the documents.",
-                remedy=f"see `pillowd dead-letter list {self._tail}`, correct transform or mapping, restart "
-                f"the daemon, then `pillowd dead-letter retry {self._tail} --all`",
+                remedy=f"see `pillowd dead-letter list {self._tail}`, correct transform or mapping, "
+                f"`pillowd reload`, then `pillowd dead-letter retry {self._tail} --all`",
             )
 
     # --- documents that regressed in the source
