@@ -1,6 +1,6 @@
 """The errors of requests to the daemon: a branch of the error tree in `pillows.errors`.
 
-PillowError
+RemediedError
 └── RequestError             the request cannot be carried out
     ├── InvalidRequestError      the request itself is wrong: change it
     ├── UnknownPillowError       it names no pillow, or several
@@ -24,32 +24,21 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from pillows.errors import PillowError
+from pillows.errors import RemediedError
 
 
-class RequestError(PillowError):
+class RequestError(RemediedError):
     """The request cannot be carried out.
 
     Attributes:
-        remedy: what the operator can do, as a sentence or a command.
         status: the status of the HTTP answer.
     """
 
     status: ClassVar[int] = 400
 
     def __init__(self, message: str | None = None, *, remedy: str = "", status: int | None = None) -> None:
-        super().__init__(message)
-        self.remedy = remedy
+        super().__init__(message, remedy=remedy)
         self.answer_status = self.status if status is None else status
-
-    @property
-    def detail(self) -> str:
-        """The reason, without the remedy."""
-        return super().__str__()
-
-    def __str__(self) -> str:
-        """Return the reason, followed by the remedy."""
-        return f"{self.detail}. Remedy: {self.remedy}" if self.remedy else self.detail
 
 
 class InvalidRequestError(RequestError):

@@ -6,16 +6,17 @@ PillowError
 │   └── PartlyWrittenError    some documents of a batch were written, the others not yet
 ├── PermanentError    this document can never be written: dead letter, the others go on
 ├── StoppedError      a stop was requested during a wait
-└── FatalError        the pillow must stop; the operator gets the reason and the remedy
-    ├── ConfigError           the configuration cannot work
-    ├── SourceChangedError    the database is not the one that the checkpoint belongs to
-    │   ├── RecreatedError    ... because it was deleted and recreated
-    │   └── PurgesMissedError    ... or lost documents that the feed no longer names
-    ├── SourceMissingError    the database does not exist
-    ├── InvalidSeqError       the server does not take the saved position
-    ├── AccessError           the server does not let us in
-    ├── StateLostError        the saved state is unreadable, or contradicts the target
-    └── FencedError           another pillowd has taken over this target
+└── RemediedError     an operator can do something about it; the error says what
+    └── FatalError        the pillow must stop; the operator gets the reason and the remedy
+        ├── ConfigError           the configuration cannot work
+        ├── SourceChangedError    the database is not the one that the checkpoint belongs to
+        │   ├── RecreatedError    ... because it was deleted and recreated
+        │   └── PurgesMissedError    ... or lost documents that the feed no longer names
+        ├── SourceMissingError    the database does not exist
+        ├── InvalidSeqError       the server does not take the saved position
+        ├── AccessError           the server does not let us in
+        ├── StateLostError        the saved state is unreadable, or contradicts the target
+        └── FencedError           another pillowd has taken over this target
 """
 
 from __future__ import annotations
@@ -29,6 +30,30 @@ class PillowError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+
+
+class RemediedError(PillowError):
+    """An error that an operator can do something about.
+
+    Attributes:
+        detail: the reason alone.
+        remedy: what the operator can do, as a sentence or a command.
+    """
+
+    def __init__(self, message: str | None = None, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    @property
+    def detail(self) -> str:
+        """The reason, without the remedy."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the reason, followed by the remedy."""
+        if not self.remedy:
+            return self.detail
+        return f"{self.detail.removesuffix('.')}. Remedy: {self.remedy}"
 
 
 class RetryableError(PillowError):
@@ -62,21 +87,8 @@ class StoppedError(PillowError):
     """A stop was requested."""
 
 
-class FatalError(PillowError):
-    """The pillow must stop.
-
-    Attributes:
-        remedy: what the operator can do, as a sentence or a command.
-    """
-
-    def __init__(self, message: str | None = None, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        """Return the reason, followed by the remedy."""
-        reason = super().__str__()
-        return f"{reason} Remedy: {self.remedy}" if self.remedy else reason
+class FatalError(RemediedError):
+    """The pillow must stop."""
 
 
 class ConfigError(FatalError):
