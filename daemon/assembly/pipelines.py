@@ -13,7 +13,7 @@ from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import find_function
 from pillows import registry
 from pillows.pillow import Pillow
-from pillows.stages.declarative import ChildRows, DeclarativeStep
+from pillows.stages.declarative import DeclarativeStep
 from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
 from pillows.stages.transforms import Chain, ChunkedTransform, PassThrough, PythonTransform, Transform
 from pillows.transports.base import KeyedTransport, Transport
@@ -89,8 +89,4 @@ def _transform(steps: Sequence[StepOptions], outputs: Sequence[str], folders: Se
 def _step(settings: StepOptions, folders: Sequence[Path]) -> DeclarativeStep | Callable[[Any], Any]:
     if settings.is_python:
         return _find_function(settings, folders)
-    rows = {
-        output: ChildRows(each=child.each, fields=child.fields, parent=child.parent)
-        for output, child in settings.rows.items()
-    }
-    return DeclarativeStep(**{**settings.declared, "rows": rows})
+    return DeclarativeStep(**settings.declared)

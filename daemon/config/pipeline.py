@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import jmespath
@@ -10,7 +10,8 @@ from jmespath.exceptions import JMESPathError
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from pillows.options import Options, Size
-from pillows.stages.document_paths import getter, split
+from pillows.stages.declarative import ChildRows
+from pillows.stages.document_paths import check_paths, getter, split
 
 _FUNCTION = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
@@ -77,33 +78,6 @@ class TriggerOptions(Options):
         return self
 
 
-class ChildRowsOptions(Options):
-    """The rows of an output that come from the elements of an array.
-
-    Attributes:
-        each: path or JMESPath of the array in the document.
-        fields: column -> path or JMESPath in the element, `@` for an element that is a plain value; the
-            whole element by default.
-        parent: column -> path or JMESPath in the document.
-    """
-
-    each: str
-    fields: Mapping[str, str] = {}
-    parent: Mapping[str, str] = {}
-
-    @field_validator("each")
-    @classmethod
-    def _is_path(cls, path: str) -> str:
-        _check_paths([path], getter)
-        return path
-
-    @field_validator("fields", "parent")
-    @classmethod
-    def _are_paths(cls, paths: Mapping[str, str]) -> Mapping[str, str]:
-        _check_paths(paths.values(), getter)
-        return paths
-
-
 TypeName = Literal["integer", "number", "text", "boolean", "date", "timestamp", "json"]
 
 
@@ -122,7 +96,7 @@ class StepOptions(Options):
         set: name -> constant.
         compute: name -> path or JMESPath over the document.
         types: name or dotted path -> the type to convert to.
-        rows: output -> its rows from an array; see `ChildRowsOptions`.
+        rows: output -> its rows from an array; see `ChildRows`.
     """
 
     kind: ClassVar[str] = "transform"
@@ -138,7 +112,7 @@ class StepOptions(Options):
     set: Mapping[str, Any] = {}
     compute: Mapping[str, str] = {}
     types: Mapping[str, TypeName] = {}
-    rows: Mapping[str, ChildRowsOptions] = {}
+    rows: Mapping[str, ChildRows] = {}
 
     @property
     def is_python(self) -> bool:
@@ -155,25 +129,25 @@ class StepOptions(Options):
     @field_validator("pick", "drop")
     @classmethod
     def _dotted(cls, paths: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        _check_paths(paths or (), split)
+        check_paths(paths or (), split)
         return paths
 
     @field_validator("redact", "rename", "compute", "types")
     @classmethod
     def _dotted_names(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        _check_paths(values, split)
+        check_paths(values, split)
         return values
 
     @field_validator("rename")
     @classmethod
     def _to_names(cls, values: Mapping[str, str]) -> Mapping[str, str]:
-        _check_paths(values.values(), split)
+        check_paths(values.values(), split)
         return values
 
     @field_validator("compute")
     @classmethod
     def _paths(cls, values: Mapping[str, str]) -> Mapping[str, str]:
-        _check_paths(values.values(), getter)
+        check_paths(values.values(), getter)
         return values
 
     @model_validator(mode="after")
@@ -251,14 +225,6 @@ class CaseOptions(Options):
         Annotated[tuple[Row, ...], Tag("list")] | Annotated[Mapping[str, tuple[Row, ...]], Tag("mapping")],
         Discriminator(_rows_tag),
     ] = ()
-
-
-def _check_paths(paths: Any, check: Callable[[str], object]) -> None:
-    for path in paths:
-        try:
-            check(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; see https://jmespath.org for expressions") from error
 
 
 #: A part of a pipeline that may call a function.

@@ -13,13 +13,15 @@ is never changed: the row is a copy, and so is every mapping on the way to what 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from pydantic import field_validator
+
 from pillows.errors import PermanentError
+from pillows.options import Options
 from pillows.stages.conversions import CONVERSIONS, convert
-from pillows.stages.document_paths import Getter, copy_with, getter, set_path, split
+from pillows.stages.document_paths import Getter, check_paths, copy_with, getter, set_path, split
 
 #: Changes a row in place; gets the document too.
 RowOp = Callable[[dict[str, Any], Mapping[str, Any]], None]
@@ -27,20 +29,31 @@ RowOp = Callable[[dict[str, Any], Mapping[str, Any]], None]
 _MISSING = object()  # as opposed to null
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildRows:
-    """Rows of an output from the elements of an array.
+class ChildRows(Options):
+    """The rows of an output that come from the elements of an array.
 
     Attributes:
         each: path or JMESPath of the array in the document; missing or null means no rows.
-        fields: column -> path or JMESPath in the element (`@` where it is a plain value); none: all
-            of the element.
+        fields: column -> path or JMESPath in the element, `@` for an element that is a plain value; the
+            whole element by default.
         parent: column -> path or JMESPath in the document.
     """
 
     each: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    parent: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = {}
+    parent: Mapping[str, str] = {}
+
+    @field_validator("each")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        check_paths([path], getter)
+        return path
+
+    @field_validator("fields", "parent")
+    @classmethod
+    def _are_paths(cls, paths: Mapping[str, str]) -> Mapping[str, str]:
+        check_paths(paths.values(), getter)
+        return paths
 
 
 class DeclarativeStep:

@@ -7,7 +7,7 @@ A path is a dotted name (`address.city`, `form.@xmlns`), or a JMESPath expressio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jmespath
@@ -120,3 +120,20 @@ def _searched(path: str, parsed: Any) -> Getter:
             raise PermanentError(describe_mismatch(path, error)) from None  # its own words quote the document
 
     return get
+
+
+def check_paths(paths: Iterable[str], check: Callable[[str], object]) -> None:
+    """Check paths of a configuration.
+
+    Args:
+        paths: the paths.
+        check: raises ValueError for one that is not valid.
+
+    Raises:
+        ValueError: a path is not valid; the text says where the language is described.
+    """
+    for path in paths:
+        try:
+            check(path)
+        except ValueError as error:
+            raise ValueError(f"{error}; see https://jmespath.org for expressions") from error
