@@ -23,7 +23,7 @@ from daemon.serving import serve
 from daemon.state_dir import StateDir, open_state_dir
 from daemon.supervision.supervisor import Supervisor
 from pillows.clock import Clock
-from pillows.runtime.status import TailStatus
+from pillows.runtime.status import State, TailStatus
 
 #: How long the start waits for a command that briefly holds the state directory.
 _LOCK_SECONDS = 5.0
@@ -33,10 +33,6 @@ _DRAIN_STEP_SECONDS = 0.1
 _KILL_SECONDS = 1.0
 #: Time that the service manager is asked to allow in addition to the drain.
 _SPARE_SECONDS = 10.0
-#: How often the status of all tails is read for the service manager: with every tick, 200 statuses
-#: were a twelfth of an idle daemon's CPU time.
-_STATUS_SECONDS = 5.0
-
 _log = structlog.get_logger("pillowd.daemon")
 
 
@@ -70,7 +66,6 @@ class Daemon:
         self._watch = watch
         self._notifier = Notifier(source.environ, clock)
         self._trimmer = Trimmer()
-        self._next_status_at = 0.0
 
     def run(self) -> int:
         """Run until a signal asks to stop.
@@ -115,18 +110,14 @@ class Daemon:
     def _each_tick(self, parts: Parts) -> None:
         self._logs.flush()
         self._notifier.alive()
-        if self._watch is not None or self._clock.monotonic() >= self._next_status_at:
-            self._next_status_at = self._clock.monotonic() + _STATUS_SECONDS
-            self._report(parts.supervisor.statuses())
+        states = parts.supervisor.states()
+        self._trimmer.tick(states)
+        self._notifier.status(summary(states))
+        if self._watch is not None:
+            self._watch(parts.supervisor.statuses())
         parts.reloader.request(self._signals.reloads)
         if parts.verification is not None:
             parts.verification.tick()
-
-    def _report(self, statuses: Sequence[TailStatus]) -> None:
-        self._trimmer.tick(statuses)
-        self._notifier.status(summary(statuses))
-        if self._watch is not None:
-            self._watch(statuses)
 
     def _drain(self, supervisor: Supervisor, seconds: float) -> int:
         """Stop all tails at once, and kill those that do not drain in `seconds`. Return the exit code."""
@@ -155,10 +146,9 @@ class Daemon:
         return not supervisor.running
 
 
-def summary(statuses: Collection[TailStatus]) -> str:
+def summary(states: Collection[State]) -> str:
     """Return the number of tails in each state, as one line."""
-    if not statuses:
+    if not states:
         return "no pillows"
-    counts = Counter(str(status.state) for status in statuses)
-    states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    return f"{len(statuses)} pillow{'s' if len(statuses) > 1 else ''}: {states}"
+    counts = ", ".join(f"{count} {state}" for state, count in Counter(states).most_common())
+    return f"{len(states)} pillow{'s' if len(states) > 1 else ''}: {counts}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Collection
 
-from pillows.runtime.status import State, TailStatus
+from pillows.runtime.status import State
 
 
 def trim() -> None:
@@ -30,9 +30,9 @@ class Trimmer:
         self._trim = trim
         self._busy = False
 
-    def tick(self, statuses: Collection[TailStatus]) -> None:
+    def tick(self, states: Collection[State]) -> None:
         """Trim when the last tail has caught up."""
-        busy = any(status.state is State.CATCHING_UP for status in statuses)
+        busy = State.CATCHING_UP in states
         if self._busy and not busy:
             self._trim()
         self._busy = busy

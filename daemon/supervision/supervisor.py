@@ -200,6 +200,10 @@ class Supervisor:
         """The tails that had to be killed after `stop_all`."""
         return [key for key, tail in self._all() if tail.killed_on_shutdown]
 
+    def states(self) -> list[State]:
+        """Return the state of every tail."""
+        return [tail.state for tail in self._tails.values()]
+
     def statuses(self) -> list[TailStatus]:
         """Return the status of every tail."""
         return [tail.status() for tail in self._tails.values()]

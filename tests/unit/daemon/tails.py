@@ -30,6 +30,10 @@ class ScriptedTail:
         self.behaviour(self, stop)
         self.drained = True
 
+    @property
+    def state(self) -> State:
+        return self.status().state
+
     def status(self) -> TailStatus:
         key = self.key
         return TailStatus(

@@ -99,14 +99,9 @@ def test_status_says_when_no_daemon_runs() -> None:
 
 
 def test_a_summary_counts_states() -> None:
-    def status(state: State) -> TailStatus:
-        return TailStatus(pillow="a", source="b", state=state)
-
     assert summary([]) == "no pillows"
-    assert summary([status(State.LIVE)]) == "1 pillow: 1 live"
-    assert (
-        summary([status(s) for s in (State.FAILED, State.LIVE, State.LIVE)]) == "3 pillows: 2 live, 1 failed"
-    )
+    assert summary([State.LIVE]) == "1 pillow: 1 live"
+    assert summary([State.FAILED, State.LIVE, State.LIVE]) == "3 pillows: 2 live, 1 failed"
 
 
 @pytest.mark.parametrize(

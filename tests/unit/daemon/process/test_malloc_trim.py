@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from daemon.process.malloc_trim import Trimmer, trim
-from pillows.runtime.status import State, TailStatus
-
-
-def statuses(*states: State) -> list[TailStatus]:
-    return [TailStatus(pillow=str(n), source="couch/db", state=state) for n, state in enumerate(states)]
+from pillows.runtime.status import State
 
 
 def test_it_is_trimmed_once_when_the_last_pillow_has_caught_up() -> None:
@@ -19,10 +15,10 @@ def test_it_is_trimmed_once_when_the_last_pillow_has_caught_up() -> None:
         (State.CATCHING_UP, State.CATCHING_UP),
         (State.LIVE, State.CATCHING_UP),
     ):
-        trimmer.tick(statuses(*states))
+        trimmer.tick(states)
     assert not trims
-    trimmer.tick(statuses(State.LIVE, State.FAILED))
-    trimmer.tick(statuses(State.LIVE, State.LIVE))
+    trimmer.tick((State.LIVE, State.FAILED))
+    trimmer.tick((State.LIVE, State.LIVE))
     assert trims == ["now"]
 
 
