@@ -42,7 +42,9 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
     if api.metrics is not None:
         from daemon.metrics.facts import collect_facts  # noqa: PLC0415  see `Observers.count`
 
-        facts = collect_facts(api, parts.services.feeds, parts.reloader)
+        facts = collect_facts(
+            lambda: api.snapshots.get().statuses, api.requests, parts.services.feeds, parts.reloader
+        )
         api.metrics.attach(facts, parts.supervisor.keys)
     listeners = Listeners(api, around.clock, around.logs.redactor)
     opened += stack.enter_context(listeners.open(parts.reloader.config.daemon))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from checkpoints import TailKey
 from daemon.config.models import Config
-from daemon.control.api import ControlApi
 from daemon.reload.reloader import Reloader, ReloadRecord
 from pillows.couch.options import CouchConnection
 from pillows.feed.shared.pool import FeedPool
@@ -63,20 +62,26 @@ class Facts:
     requests: Mapping[tuple[str, str, int], int]
 
 
-def collect_facts(api: ControlApi, feeds: FeedPool | None, reloader: Reloader) -> Facts:
+def collect_facts(
+    statuses: Callable[[], Sequence[TailStatus]],
+    requests: Mapping[tuple[str, str, int], int],
+    feeds: FeedPool | None,
+    reloader: Reloader,
+) -> Facts:
     """Return the facts of a running daemon.
 
     Args:
-        api: provides the states, and the counts of its requests.
+        statuses: as in `Facts`.
+        requests: as in `Facts`.
         feeds: provides the clients of the sources.
         reloader: provides the configuration in effect.
     """
     return Facts(
-        statuses=lambda: api.snapshots.get().statuses,
+        statuses=statuses,
         labels_of=lambda tail: describe_tail(reloader.config, tail),
         connections=lambda: describe_connections(reloader.config, feeds),
         reload=lambda: reloader.record,
-        requests=api.requests,
+        requests=requests,
     )
 
 
