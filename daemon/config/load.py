@@ -20,12 +20,13 @@ from pydantic import SecretStr, ValidationError
 
 from daemon.config.default_folders import find_default_folders, with_default_folders
 from daemon.config.environment import IN_ENVIRONMENT
-from daemon.config.listeners import AdminOptions, check_secret_files
+from daemon.config.listeners import AdminOptions
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections
 from daemon.config.validation.cross_checks import cross_check
 from daemon.config.validation.pillows import validate_pillows
+from daemon.config.validation.secret_files import check_secret_files
 from daemon.config.validation.validate import validate
 from daemon.config.yaml.includes import load_tree
 from daemon.config.yaml.nodes import Node
