@@ -28,8 +28,8 @@ from pillows.transports.base import Transport
 UNFLUSHED_SECONDS = 0.5
 UNFLUSHED_SAVES = 20
 
-#: Longest time until a position is saved that passed no change. An idle source gives one every 25 s, in other
-#: words each time; saving each was most of the work of 200 idle pillows.
+#: Longest time until a position is saved that passed no change. An idle source gives another one every 25 s,
+#: and each save costs a write to the target, too.
 IDLE_SECONDS = 240.0
 
 
