@@ -22,7 +22,7 @@ from typing import Any, Self
 from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
 from checkpoints.journal.journal import Journal
-from checkpoints.journal.records import Key, decode_value
+from checkpoints.journal.records import Key, decode_value, encode_entry
 from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
@@ -176,6 +176,42 @@ class CheckpointStore:
             yield
         finally:
             del self._on_edit[tail]
+
+    def exchange(self, live: TailKey, *, shadow: TailKey, parked: TailKey) -> None:
+        """Give the checkpoint of `live` to `parked` and that of `shadow` to `live`, with their histories.
+
+        Both in one commit. Without a checkpoint of `shadow` nothing is done: then that was done before. No
+        edit is counted: the copies in targets change hands at the same time.
+
+        Raises:
+            StoreWriteError: the write failed. Call again, or open the store again.
+        """
+        with self._journal.lock:
+            if self._journal.get(_checkpoint_key(shadow)) is not None:
+                moved = {live: parked, shadow: live}
+                entries: dict[Key, Any] = dict.fromkeys(_keys(shadow))
+                for before, after in moved.items():
+                    for old, new in zip(_keys(before), _keys(after), strict=True):
+                        entry = self._journal.get(old)
+                        entries[new] = None if entry is None else decode_value(entry)
+                self._journal.restore(
+                    {k: None if value is None else encode_entry(k, value) for k, value in entries.items()}
+                )
+                for tail in (live, shadow, parked):
+                    self._recorded_at.pop(tail, None)
+        self._journal.sync()
+
+    def forget(self, tail: TailKey) -> None:
+        """Remove the checkpoint and the history of a tail.
+
+        Raises:
+            StoreWriteError: the write failed. Call again, or open the store again.
+        """
+        with self._journal.lock:
+            if any(self._journal.get(key) is not None for key in _keys(tail)):
+                self._journal.restore(dict.fromkeys(_keys(tail)))
+                self._recorded_at.pop(tail, None)
+        self._journal.sync()
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, in order of their names."""

@@ -212,6 +212,27 @@ class DeadLetters:
             self.sync()
         return len(gone)
 
+    def forget_all(self, tail: TailKey) -> None:
+        """Forget all dead letters of a tail that does not run, durably.
+
+        Raises:
+            StoreWriteError: the write failed; they are removed from memory nevertheless.
+        """
+        self.discard(tail, list(self._known[tail].due))
+
+    def hand_over(self, giver: TailKey, taker: TailKey) -> None:
+        """Give the dead letters of a tail to another one; neither runs.
+
+        Raises:
+            StoreWriteError: the write failed; they are given in memory nevertheless.
+        """
+        for transport, id in list(self._known[giver].due):
+            entry = dict(self._tracker[str(giver), transport, id])
+            self._tracker[str(taker), transport, id] = entry
+            self._note(taker, transport, id, entry)
+            self._forget(giver, transport, id)
+        self.sync()
+
     def sync(self) -> None:
         """Write every change so far; it is on disk when this returns.
 

@@ -465,3 +465,35 @@ def refuse_to_write(*_arguments, **_options):
 def test_the_first_edit_of_a_tail_without_checkpoint_is_counted_once(tmp_path):
     with CheckpointStore(tmp_path) as store:
         assert store.edit(KEY, lambda _: at(1)).edits == 1
+
+
+SHADOW, PARKED = TailKey("cases~2", "couch/cases"), TailKey("cases~1", "couch/cases")
+
+
+def test_two_tails_exchange_their_checkpoints_and_histories_once(tmp_path):
+    with CheckpointStore(tmp_path / "state") as store:
+        store.save(KEY, at("9-live", saved_at=1.0))
+        store.edit(SHADOW, lambda _: at("8-shadow", saved_at=2.0))
+        for _ in range(2):
+            store.exchange(KEY, shadow=SHADOW, parked=PARKED)
+    with CheckpointStore(tmp_path / "state") as store:
+        assert store.keys() == [KEY, PARKED]
+        assert str(changed(store.get(KEY)).seq) == "8-shadow"
+        assert changed(store.get(KEY)).edits == 1
+        assert str(changed(store.get(PARKED)).seq) == "9-live"
+        assert [str(entry.seq) for entry in store.history(KEY)] == ["8-shadow"]
+        assert [str(entry.seq) for entry in store.history(PARKED)] == ["9-live"]
+        store.exchange(KEY, shadow=PARKED, parked=SHADOW)
+        assert store.keys() == [KEY, SHADOW]
+        assert str(changed(store.get(KEY)).seq) == "9-live"
+
+
+def test_a_forgotten_checkpoint_is_gone_for_good(tmp_path):
+    with CheckpointStore(tmp_path / "state") as store:
+        store.save(KEY, at("9-live"))
+        store.save(SHADOW, at("8-shadow"))
+        for _ in range(2):
+            store.forget(SHADOW)
+    with CheckpointStore(tmp_path / "state") as store:
+        assert store.keys() == [KEY]
+        assert store.history(SHADOW) == []

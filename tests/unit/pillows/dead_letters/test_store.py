@@ -67,3 +67,18 @@ def test_it_is_known_when_the_next_one_is_due(tmp_path):
     dead_letters.unclaim(KEY)
     assert dead_letters.seconds_to_due(KEY) == 0.0
     dead_letters.close()
+
+
+def test_letters_are_handed_over_to_another_tail(tmp_path):
+    taker = TailKey("p~1", "couch/db")
+    dead_letters = DeadLetters(tmp_path / "letters", clock=FakeClock(auto=False))
+    dead_letters.add([dead_letter("a"), dead_letter("b")])
+    for _ in range(2):
+        dead_letters.hand_over(KEY, taker)
+    dead_letters.close()
+    dead_letters = DeadLetters(tmp_path / "letters", clock=FakeClock(auto=False))
+    assert (dead_letters.count(KEY), dead_letters.ids(taker, "t")) == (0, {"a", "b"})
+    assert {each.tail for each in dead_letters.list(taker)} == {taker}
+    dead_letters.forget_all(taker)
+    assert dead_letters.count(taker) == 0
+    dead_letters.close()
