@@ -6,15 +6,17 @@ refreshed before, so that a search finds all that was written.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from urllib.parse import quote
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
-from pillows.transports.common.builds import BuildSwitch, Exchange
+from pillows.transports.common.builds import BuildSwitch, Exchange, find_live_key
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import translate_errors
+from pillows.transports.common.search.index.ownership import Ownership, get_owner
 from pillows.transports.common.search.index.schema import OwnedIndex
 from pillows.transports.common.search.options import SearchOutput
 
@@ -61,18 +63,29 @@ class SearchSwitch(BuildSwitch):
                 raise RetryableError(f"{client.PRODUCT} did not acknowledge the move of the aliases in time.")
 
     def drop(self) -> None:
-        """Delete the indices of a build; see `BuildSwitch.drop`."""
+        """Delete the indices of a build; see `BuildSwitch.drop`.
+
+        Their mapping may not be known any more, but the number is theirs alone.
+        """
         with self._connect() as client, translate_errors():
             for name, options in self._outputs.items():
                 if options.build.live:
                     raise ValueError(f"{name} is live")
-            for index in self._list_indices(client):
-                index.locate()
-                shown = self._find_shown(client, index)
-                if shown is not None and index.spec.name in shown:
-                    raise ConfigError(f"The alias {index.spec.alias} points to {index.spec.name}.")
-                params = {"ignore_unavailable": "true"}
-                client.call("DELETE", f"/{quote(index.spec.name, safe='')}", params=params)
+                for index in self._find_build(client, options):
+                    client.call("DELETE", f"/{quote(index, safe='')}", params={"ignore_unavailable": "true"})
+
+    def _find_build(self, client: SearchClient, options: SearchOutput) -> list[str]:
+        """Return the indices of a build that are the pillow's, and not behind the alias."""
+        pattern = re.compile(rf"{re.escape(options.index)}-[0-9a-f]{{8}}-{options.build.number}")
+        found = client.call("GET", f"/{quote(options.index, safe='')}-*-{options.build.number}")
+        ownership = Ownership(find_live_key(self._key))
+        return [
+            name
+            for name, index in found.items()
+            if pattern.fullmatch(name)
+            and ownership.covers(get_owner(index))
+            and options.index not in index["aliases"]
+        ]
 
     @contextmanager
     def _connect(self) -> Iterator[SearchClient]:
