@@ -59,6 +59,7 @@ class Supervisor:
         self._ticked_at = self._awake_since = clock.monotonic()
         self._tails: dict[TailKey, SupervisedTail] = {}
         self._removed: dict[TailKey, SupervisedTail] = {}
+        self._held: set[TailKey] = set()
         self._policy = policy or RestartOptions()
         self._stop_timeout_seconds = stop_timeout_seconds
         self._supervise = partial(SupervisedTail, clock=clock, observer=observer, jitter=jitter)
@@ -154,8 +155,19 @@ class Supervisor:
         tail = self._tails[key]
         if key in self._pauses:
             tail.stop_and_hold(State.PAUSED)
-        elif not self._ending:
+        elif not self._ending and key not in self._held:
             tail.start()
+
+    def hold(self, key: TailKey) -> None:
+        """Drain a tail, and keep it stopped until `release`, whatever is asked for meanwhile."""
+        self._held.add(key)
+        self._tails[key].stop_and_hold(State.STOPPED)
+
+    def release(self, key: TailKey) -> None:
+        """End a hold, and start the tail if it is still there."""
+        self._held.discard(key)
+        if key in self._tails:
+            self.start(key)
 
     def stop(self, key: TailKey) -> None:
         """Drain a tail, and keep it stopped."""
@@ -171,7 +183,7 @@ class Supervisor:
         """End a pause and start the tail."""
         tail = self._tails[key]
         self._pauses.discard(key)
-        if not self._ending:
+        if not self._ending and key not in self._held:
             tail.start()
 
     def restart(self, key: TailKey) -> None:

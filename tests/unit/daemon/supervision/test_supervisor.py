@@ -625,3 +625,24 @@ def test_the_lag_goes_on_from_run_to_run_until_a_run_reaches_the_head(house: Cal
     h.let(9)
     assert lag() == 8, "it ended a second later"
     assert h.supervisor.status(key).changes_per_second is None
+
+
+def test_a_held_tail_stays_stopped_whatever_is_asked_until_it_is_released(tmp_path: Path) -> None:
+    house = House(tmp_path, held=well)
+    supervisor, (key,) = house.supervisor, list(house.fleet.factories)
+    supervisor.hold(key)
+    supervisor.start_all()
+    for ask in (supervisor.start, supervisor.restart, supervisor.resume):
+        ask(key)
+        house.let(1)
+        assert supervisor.status(key).state is State.STOPPED
+    supervisor.replace(key, house.fleet.factories[key])
+    house.let(1)
+    assert supervisor.running == []
+    supervisor.release(key)
+    house.let(1)
+    assert supervisor.running == [key]
+    supervisor.hold(key)
+    house.let(2)
+    assert supervisor.running == []
+    supervisor.stop_all()
