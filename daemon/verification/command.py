@@ -51,17 +51,17 @@ class VerifyCommand:
         self._environ = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
         self._program = tuple(program)
 
-    def run(self, key: TailKey, *, repair: bool, now: Callable[[], float]) -> Comparison:
+    def run(self, key: TailKey, *, options: Sequence[str] = (), now: Callable[[], float]) -> Comparison:
         """Compare a tail. The process ends with the calling greenlet.
 
         Args:
             key: the tail.
-            repair: send differing documents through the pipeline again.
+            options: more options of the command, such as `--repair`.
             now: returns wall-clock seconds.
         """
         words = [*self._program, "verify", str(key), "--json", "--config", str(self._config_path)]
         try:
-            code, output, errors = self._communicate([*words, "--repair"] if repair else words)
+            code, output, errors = self._communicate([*words, *options])
         except gevent.Timeout:
             return Comparison(at=now(), reason=f"it took longer than {_MAX_SECONDS / 3600:g} hours")
         except OSError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger("pillowd.verify")
 class Compare(Protocol):
     """Compares one tail; see `VerifyCommand.run`."""
 
-    def __call__(self, key: TailKey, *, repair: bool, now: Callable[[], float]) -> Comparison:
+    def __call__(self, key: TailKey, *, options: Sequence[str], now: Callable[[], float]) -> Comparison:
         """Return the result."""
 
 
@@ -83,8 +83,13 @@ class VerifyRunner:
             repair = self._get_config().tails[key.pillow].verify.repair
             self._worker = gevent.spawn(self._run, key, repair=repair)
 
-    def compare_now(self, key: TailKey, *, repair: bool) -> Comparison:
+    def compare_now(self, key: TailKey, *, repair: bool = False, options: Sequence[str] = ()) -> Comparison:
         """Compare a tail after the comparisons that run, keep the result and report it.
+
+        Args:
+            key: the tail.
+            repair: send differing documents through the pipeline again.
+            options: more options of `pillowd verify`.
 
         Raises:
             ConflictError: it cannot be completed; the text says why.
@@ -92,8 +97,9 @@ class VerifyRunner:
         with self._turn:
             reason = self._find_drift(key)
             now = self._clock.wall
+            words = [*options, *(["--repair"] if repair else [])]
             found = (
-                Comparison(at=now(), reason=reason) if reason else self._compare(key, repair=repair, now=now)
+                Comparison(at=now(), reason=reason) if reason else self._compare(key, options=words, now=now)
             )
             try:
                 self._comparisons.put(key, found)

@@ -69,20 +69,20 @@ def test_the_command_gets_its_words_and_its_report_is_read(
         sys.exit({code})
         """
     )
-    assert made.run(KEY, repair=True, now=lambda: 7.0).total == 7
+    assert made.run(KEY, options=["--repair"], now=lambda: 7.0).total == 7
     words = ["verify", "cases@couch/cases", "--json", "--config", f"{tmp_path}/pillowd.yaml", "--repair"]
     assert (tmp_path / "words").read_text() == repr(words)
 
 
 def test_a_failure_has_the_reason_that_the_command_gives(command: Callable[[str], VerifyCommand]) -> None:
     made = command("import sys; sys.stderr.write('retrying\\npillowd: the source is away\\n'); sys.exit(75)")
-    assert made.run(KEY, repair=False, now=lambda: 7.0).reason == "the source is away"
-    assert command("raise SystemExit(9)").run(KEY, repair=False, now=lambda: 7.0).reason == "it ended with 9"
+    assert made.run(KEY, now=lambda: 7.0).reason == "the source is away"
+    assert command("raise SystemExit(9)").run(KEY, now=lambda: 7.0).reason == "it ended with 9"
 
 
 def test_the_process_ends_with_the_greenlet(command: Callable[[str], VerifyCommand], tmp_path: Path) -> None:
     made = command(f"import os, time; open('{tmp_path}/pid', 'w').write(str(os.getpid())); time.sleep(600)")
-    running = gevent.spawn(made.run, KEY, repair=False, now=lambda: 7.0)
+    running = gevent.spawn(made.run, KEY, now=lambda: 7.0)
     pid = tmp_path / "pid"
     wait_until(lambda: pid.exists() and pid.read_text())
     running.kill()
@@ -91,4 +91,4 @@ def test_the_process_ends_with_the_greenlet(command: Callable[[str], VerifyComma
 
 def test_a_program_that_is_missing_is_a_failure(tmp_path: Path) -> None:
     made = VerifyCommand(tmp_path / "x", os.environ, program=(str(tmp_path / "missing"),))
-    assert "No such file" in made.run(KEY, repair=False, now=lambda: 7.0).reason
+    assert "No such file" in made.run(KEY, now=lambda: 7.0).reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -67,8 +67,8 @@ class Scheduled:
     def _status(self, key: TailKey) -> TailStatus:
         return TailStatus(pillow=key.pillow, source=key.source, state=self.states[key.pillow])
 
-    def _compare(self, key: TailKey, *, repair: bool, now: Callable[[], float]) -> Comparison:
-        self.began.append((key.pillow, repair))
+    def _compare(self, key: TailKey, *, options: Sequence[str], now: Callable[[], float]) -> Comparison:
+        self.began.append((key.pillow, list(options) == ["--repair"]))
         self.go.wait()
         return Comparison(
             at=now(), differences=self.result.differences, reason=self.result.reason, repaired=0
