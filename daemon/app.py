@@ -88,6 +88,8 @@ class Daemon:
             parts = open_parts(stack, state, self._config, self._source, around)
             serve(stack, parts, around)
             supervisor = parts.supervisor
+            if parts.rebuilder is not None:
+                parts.rebuilder.recover()
             supervisor.start_all()
             self._notifier.ready()
             _log.info(
@@ -118,6 +120,8 @@ class Daemon:
         parts.reloader.request(self._signals.reloads)
         if parts.verification is not None:
             parts.verification.tick()
+        if parts.rebuilder is not None:
+            parts.rebuilder.tick()
 
     def _drain(self, supervisor: Supervisor, seconds: float) -> int:
         """Stop all tails at once, and kill those that do not drain in `seconds`. Return the exit code."""

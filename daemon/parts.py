@@ -13,6 +13,7 @@ from daemon.config.models import Config
 from daemon.logs.setup import Logs
 from daemon.observers import Observers
 from daemon.process.systemd import Notifier
+from daemon.rebuilds.rebuilder import Rebuilder
 from daemon.reload.candidate import InEffect
 from daemon.reload.reloader import Reloader
 from daemon.reload.source import ConfigSource
@@ -52,6 +53,7 @@ class Parts:
         supervisor: runs the tails.
         reloader: has the configuration in effect, and applies a changed one.
         verification: compares targets with their sources; None if the configuration is not in a file.
+        rebuilder: takes the steps of rebuilds; None without `verification`.
     """
 
     state: StateDir
@@ -60,6 +62,7 @@ class Parts:
     supervisor: Supervisor
     reloader: Reloader
     verification: VerifyRunner | None
+    rebuilder: Rebuilder | None
 
 
 def open_parts(
@@ -81,6 +84,7 @@ def open_parts(
     if config.daemon.listens:
         observers.count(stack, config.daemon.state_dir)
     services = _open_services(stack, state, observers, around.clock)
+    config = source.add_builds(config)
     in_effect = InEffect.of(config, source.list_keys(config))
     supervisor = Supervisor(
         build_tails(config, services, list(in_effect.parts)),
@@ -100,7 +104,7 @@ def open_parts(
         audit=state.audit,
         stop=around.stop,
     )
-    verification = None
+    verification = rebuilder = None
     if source.path is not None:
         verification = VerifyRunner(
             VerifyCommand(source.path, source.environ).run,
@@ -112,6 +116,15 @@ def open_parts(
             clock=around.clock,
         )
         stack.callback(verification.close)
+        rebuilder = Rebuilder(
+            state,
+            reloader,
+            supervisor=supervisor,
+            verification=verification,
+            clock=around.clock,
+            stop=around.stop,
+        )
+        stack.callback(rebuilder.close)
     return Parts(
         state=state,
         observers=observers,
@@ -119,6 +132,7 @@ def open_parts(
         supervisor=supervisor,
         reloader=reloader,
         verification=verification,
+        rebuilder=rebuilder,
     )
 
 

@@ -63,6 +63,7 @@ def _describe_daemon(parts: Parts, around: Surroundings, listeners: Sequence[Lis
         reloader=reloader,
         logs=around.logs,
         verification=parts.verification,
+        rebuilder=parts.rebuilder,
         listeners=listeners,
         list_transports=list_transports,
         digest_config=lambda: digest_config(reloader.config),

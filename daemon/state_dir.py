@@ -10,6 +10,7 @@ from pathlib import Path
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.control.audit import AuditLog
+from daemon.rebuilds.record import FILE, Rebuilds
 from daemon.supervision.paused_pillows import Pauses
 from daemon.verification.comparisons import Comparisons
 from pillows.clock import Clock
@@ -27,6 +28,7 @@ class StateDir:
         pauses: which tails are paused.
         audit: who had what done.
         comparisons: the last comparison of each tail with its source.
+        rebuilds: the builds of each pillow that was rebuilt.
     """
 
     store: CheckpointStore
@@ -34,6 +36,7 @@ class StateDir:
     pauses: Pauses
     audit: AuditLog
     comparisons: Comparisons
+    rebuilds: Rebuilds
 
 
 @contextmanager
@@ -61,6 +64,7 @@ def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -
             pauses=Pauses(path / "paused.json"),
             audit=AuditLog(path / "audit", clock, redactor),
             comparisons=Comparisons(path / "comparisons.json"),
+            rebuilds=Rebuilds(path / FILE),
         )
 
 

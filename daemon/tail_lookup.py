@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # `pillowd --help` needs the error, and must not load the con
 #: A command in a remedy that needs a pillow and does not name one, up to where the name belongs.
 _UNNAMED = re.compile(
     r"`(pillowd (?:checkpoint (?:get|history|set|reset|rewind|export|import)|dead-letter \w+|verify|preview"
-    r"|pause|resume|restart))(?: KEY(?=[` ])|(?=`| -))"
+    r"|rebuild(?: status| switch| cancel| rollback| drop)?|pause|resume|restart))(?: KEY(?=[` ])|(?=`| -))"
 )
 
 

@@ -22,9 +22,10 @@ def check_functions(config: Config) -> list[ConfigProblem]:
     add_folders(config.daemon.plugins_path)
     enabled = {name: pillow for name, pillow in config.pillows.items() if pillow.enabled}
     found = (
-        _check_function(config, ("pillows", name, *path), part)
+        _check_function(config, ("pillows", name, *below, *path), part)
         for name, pillow in enabled.items()
-        for path, part in pillow.functions
+        for below, definition in zip(((), ("next",)), pillow.definitions, strict=False)
+        for path, part in definition.functions
     )
     return [problem for problem in found if problem is not None]
 

@@ -46,6 +46,10 @@ COMMANDS = {
         "daemon.cli.commands.operate.log_level:log_level",
         "Show what the daemon logs, or log more for a while.",
     ),
+    "rebuild": (
+        "daemon.cli.commands.operate.rebuild:rebuild",
+        "Build a pillow's outputs anew beside the live ones.",
+    ),
     "checkpoint": ("daemon.cli.commands.state.checkpoint:checkpoint", "Show and edit checkpoints."),
     "dead-letter": (
         "daemon.cli.commands.state.dead_letter:dead_letter",

@@ -23,6 +23,7 @@ from daemon.control.audit import Actor
 from daemon.http.contract import load_contract
 from daemon.http.dispatch import carry_out
 from daemon.http.problems import to_answer
+from daemon.rebuilds.definitions import with_builds
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
@@ -44,6 +45,7 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
         UnreachableError: a daemon holds it, but does not answer on the admin socket.
     """
     path = config.daemon.state_dir
+    config = with_builds(config)
     # The command prints the result, so the log would only repeat it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     stack.callback(structlog.reset_defaults)

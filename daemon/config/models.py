@@ -131,6 +131,21 @@ class VerifyOptions(Options):
     repair: bool = False
 
 
+class NextOptions(Options):
+    """The next definition of a pillow, for `pillowd rebuild`. Keys that are left out stay as they are.
+
+    Attributes:
+        filter, trigger, transform, attachments: as in the pillow; null for none.
+        transport: as in the pillow: the same transports and places, since what is rebuilt takes their place.
+    """
+
+    filter: FilterOptions | None = None
+    trigger: TriggerOptions | None = None
+    transform: Steps | None = None
+    attachments: AttachmentOptions = AttachmentOptions()
+    transport: tuple[TransportConfig, ...] = ()
+
+
 class PillowConfig(Options):
     """One pillow.
 
@@ -150,6 +165,9 @@ class PillowConfig(Options):
         batch: see `BatchOptions`.
         errors: see `ErrorOptions`.
         verify: see `VerifyOptions`.
+        rebuild: what happens if the definition has changed: `ask` leaves it to `pillowd rebuild`; `auto`
+            fills new outputs beside the old ones, at the next start or reload, and switches to them.
+        next: the definition that a rebuild builds; see `NextOptions`.
         tests: documents and their expected rows, for `pillowd check`; see `CaseOptions`.
     """
 
@@ -166,7 +184,17 @@ class PillowConfig(Options):
     batch: BatchOptions = BatchOptions()
     errors: ErrorOptions = ErrorOptions()
     verify: VerifyOptions = VerifyOptions()
+    rebuild: Literal["ask", "auto"] = "ask"
+    next: NextOptions | None = None
     tests: tuple[CaseOptions, ...] = ()
+
+    @property
+    def definitions(self) -> tuple[PillowConfig, ...]:
+        """The pillow as it is defined, and as it is defined next, if it is."""
+        if self.next is None:
+            return (self,)
+        changed = {name: getattr(self.next, name) for name in self.next.model_fields_set}
+        return self, self.model_copy(update=changed | {"next": None})
 
     @property
     def functions(self) -> list[tuple[KeyPath, FunctionOptions]]:
@@ -230,6 +258,7 @@ class Config(Options):
     connections: Mapping[str, ConnectionConfig] = {}
     pillows: Mapping[str, PillowConfig] = {}
 
+    _tails: Mapping[str, PillowConfig] | None = PrivateAttr(default=None)
     _root: Node = PrivateAttr(default=Node(value={}, place=Place(file="")))
     _warnings: tuple[ConfigProblem, ...] = PrivateAttr(default=())
 
@@ -245,15 +274,23 @@ class Config(Options):
 
     @cached_property
     def tails(self) -> Mapping[str, PillowConfig]:
-        """The pillows as they run: a transport with `own_pace` is a separate pillow, `pillow.transport`."""
+        """The pillows as they run: a transport with `own_pace` is a separate pillow, `pillow.transport`.
+
+        With builds that are not live, each as a pillow of its own; see `daemon.rebuilds.definitions`.
+        """
+        if self._tails is not None:
+            return self._tails
         found: dict[str, PillowConfig] = {}
         for name, pillow in self.pillows.items():
-            apart = [entry for entry in pillow.transport if entry.own_pace]
-            together = tuple(entry for entry in pillow.transport if not entry.own_pace)
-            found[name] = pillow.model_copy(update={"transport": together}) if apart else pillow
-            for entry in apart:
-                found[f"{name}.{entry.name}"] = pillow.model_copy(update={"transport": (entry,)})
+            found |= split_by_pace(name, pillow)
         return found
+
+    def with_tails(self, tails: Mapping[str, PillowConfig]) -> Self:
+        """Return the same configuration, of which these pillows run."""
+        copy = self.model_copy()
+        copy.__dict__.pop("tails", None)
+        copy._tails = tails  # noqa: SLF001 - an own copy of this class
+        return copy
 
     def with_origin(self, root: Node, warnings: tuple[ConfigProblem, ...]) -> Self:
         """Return the same configuration with the tree it was made from."""
@@ -266,3 +303,13 @@ class Config(Options):
         written = (self._root.find(path[:depth]) for depth in range(len(path), -1, -1))
         node = next(filter(None, written), self._root)
         return ConfigProblem(place=node.shown_at, path=path, message=message, remedy=remedy)
+
+
+def split_by_pace(name: str, pillow: PillowConfig) -> dict[str, PillowConfig]:
+    """Return a pillow as it runs: each transport with `own_pace` apart."""
+    apart = [entry for entry in pillow.transport if entry.own_pace]
+    together = tuple(entry for entry in pillow.transport if not entry.own_pace)
+    found = {name: pillow.model_copy(update={"transport": together}) if apart else pillow}
+    for entry in apart:
+        found[f"{name}.{entry.name}"] = pillow.model_copy(update={"transport": (entry,)})
+    return found

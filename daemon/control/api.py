@@ -16,6 +16,7 @@ from daemon.control.details import Details
 from daemon.control.health import Health
 from daemon.control.operations import Operations
 from daemon.control.pillows import PillowCalls
+from daemon.control.rebuilds import RebuildCalls
 from daemon.control.repair import RepairCalls
 from daemon.control.running import RunningDaemon
 from daemon.control.snapshot import Snapshots
@@ -44,7 +45,7 @@ class ControlApi:
         tails: the tails that can be named.
         audit: the audit log.
         snapshots: the states of all tails, one second old at most.
-        pillows, checkpoints, dead_letters, repair: the calls by concern.
+        pillows, checkpoints, dead_letters, repair, rebuilds: the calls by concern.
         operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
         events, taps: the streams of the running daemon; None without one.
@@ -88,6 +89,7 @@ class ControlApi:
         self.dead_letters = DeadLetterCalls(tails)
         hold_reloads = self.reloader.hold_off if self.reloader else nullcontext
         self.repair = RepairCalls(tails, repair, hold_reloads, clock=clock)
+        self.rebuilds = RebuildCalls(tails, self.snapshots, daemon.rebuilder if daemon else None)
         self.operations = Operations(clock, explain)
         self.health = None if supervisor is None else Health(supervisor, clock)
 

@@ -12,6 +12,7 @@ from daemon.supervision.supervisor import Supervisor
 if TYPE_CHECKING:  # commands on the files need none of these
     from daemon.logs.setup import Logs
     from daemon.observers import Observers
+    from daemon.rebuilds.rebuilder import Rebuilder
     from daemon.reload.reloader import Reloader
     from daemon.verification.runner import VerifyRunner
 
@@ -26,6 +27,7 @@ class RunningDaemon:
         reloader: applies a changed configuration; None where it cannot change.
         logs: the log and its levels; None where they cannot change.
         verification: compares targets with their sources; None where that is not possible.
+        rebuilder: takes the steps of rebuilds; None where that is not possible.
         listeners: where the daemon listens; filled once they are open.
         list_transports: returns the names of a tail's transports, in configured order.
         digest_config: returns the digest of the configuration in effect.
@@ -37,6 +39,7 @@ class RunningDaemon:
     reloader: Reloader | None = None
     logs: Logs | None = None
     verification: VerifyRunner | None = None
+    rebuilder: Rebuilder | None = None
     listeners: Sequence[Any] = ()
     list_transports: Callable[[TailKey], Sequence[str]] = lambda _: ()
     digest_config: Callable[[], str] = str

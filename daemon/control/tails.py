@@ -9,6 +9,7 @@ from typing import Any
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
 from daemon.errors import UnknownPillowError
+from daemon.rebuilds import record
 from daemon.state_dir import StateDir
 from daemon.supervision.supervisor import Supervisor
 from daemon.verification import comparisons
@@ -75,8 +76,12 @@ class Tails:
         return self._with_saved(live)
 
     def describe(self, status: TailStatus) -> dict[str, Any]:
-        """Return a status and the tail's last comparison with its source as JSON values."""
-        return to_json(status, self.state.comparisons.get(TailKey(status.pillow, status.source)))
+        """Return a status, the tail's last comparison with its source and its rebuild as JSON values."""
+        tail = TailKey(status.pillow, status.source)
+        rebuild = self.state.rebuilds.get(tail)
+        return to_json(status, self.state.comparisons.get(tail)) | {
+            "rebuild": None if rebuild is None else record.to_json(rebuild, tail)
+        }
 
     def _live(self) -> list[TailStatus]:
         if self.supervisor is not None:

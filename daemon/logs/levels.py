@@ -21,6 +21,7 @@ LOGGERS = {
     "pillowd.http": "the listeners, and requests that met a defect",
     "pillowd.operator": "what operators do",
     "pillowd.pillow": "what pillows read and write; at level debug a line for each batch",
+    "pillowd.rebuild": "rebuilds, and switches to their outputs",
     "pillowd.supervisor": "crashes and restarts",
     "pillowd.verify": "scheduled comparisons",
 }

@@ -23,6 +23,8 @@ from pillows import registry
 from pillows.errors import ConfigError
 
 _DIRECTORY = "checkpoints.files.directory:Directory"
+_STORE = "checkpoints.checkpoint_store:CheckpointStore"
+_SWITCH = "daemon.rebuilds.switch:Switch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,15 @@ PLACES = {
     "checkpoint-rename": Place(method=f"{_DIRECTORY}._rename", before=True),
     "checkpoint-fsync": Place(method=f"{_DIRECTORY}._fsync", before=True),
     "drain": Place(method="pillows.delivery.pusher:Pusher.finish", before=True),
+    # Around the switch to another build.
+    "switch-intent": Place(method=f"{_SWITCH}.run", before=True),
+    "switch-exchange": Place(method=f"{_SWITCH}._exchange", before=True),
+    "switch-exchanged": Place(method=f"{_SWITCH}._exchange"),
+    "switch-noted": Place(method=f"{_SWITCH}._note"),
+    "switch-letters": Place(method="pillows.dead_letters.store:DeadLetters.hand_over"),
+    "switch-checkpoints": Place(method=f"{_STORE}.exchange", before=True),
+    "switch-handed-over": Place(method=f"{_STORE}.exchange"),
+    "switch-done": Place(method=f"{_SWITCH}._finish"),
 }
 
 

@@ -83,14 +83,29 @@ def prepare_candidate(source: ConfigSource, old: InEffect, services: Services, *
         config = source.read(peeked)
         if problems := list(find_restart_needs(old.config, config)):
             raise ConfigErrors(problems)
-        new = InEffect.of(config, source.list_keys(config), plugins=old.plugins + fresh)
-        difference = compare(old.parts, new.parts)
-        return Candidate(
-            in_effect=new,
-            difference=difference,
-            factories=build_tails(config, services, [*difference.added, *difference.changed]),
-            notes=list(_list_notes(new)),
-        )
+        return _make_candidate(source, old, services, config, plugins=old.plugins + fresh)
+
+
+def prepare_builds(source: ConfigSource, old: InEffect, services: Services) -> Candidate:
+    """Prepare the configuration in effect with the builds that the records have now.
+
+    Raises:
+        ConfigError: a function can't be found.
+    """
+    return _make_candidate(source, old, services, source.add_builds(old.config), plugins=old.plugins)
+
+
+def _make_candidate(
+    source: ConfigSource, old: InEffect, services: Services, config: Config, *, plugins: int
+) -> Candidate:
+    new = InEffect.of(config, source.list_keys(config), plugins=plugins)
+    difference = compare(old.parts, new.parts)
+    return Candidate(
+        in_effect=new,
+        difference=difference,
+        factories=build_tails(config, services, [*difference.added, *difference.changed]),
+        notes=list(_list_notes(new)),
+    )
 
 
 def _needs_import(peeked: Config | None, old: InEffect) -> bool:

@@ -32,6 +32,9 @@ _READ_ONCE = ("ca_bundle", "client_cert", "client_key")
 #: The beginning of such a file by which it is compared; a bundle of all authorities has a quarter of that.
 _COMPARED_BYTES = 1024 * 1024
 
+#: Settings of a pillow that a running tail does not use.
+_NOT_USED: Mapping[str, Any] = {"tests": (), "verify": VerifyOptions(), "rebuild": "ask", "next": None}
+
 #: An address of an output; see `OutputOptions.addresses`.
 Address = tuple[str, ...]
 
@@ -160,7 +163,7 @@ def _get_parts(
     modules = list_modules(settings, config.daemon.plugins_path)
     modules += [registry.transport(each.type).__module__ for each in connections.values()]
     return TailParts(
-        settings=settings.model_copy(update={"tests": (), "verify": VerifyOptions()}),
+        settings=settings.model_copy(update=_NOT_USED),
         connections=connections,
         files={name: files[name] for name in connections},
         checkpoints=config.checkpoints,

@@ -20,7 +20,7 @@ from daemon.config.problems import ConfigErrors, ConfigProblem
 from daemon.control.audit import Actor, AuditLog
 from daemon.logs.setup import Logs
 from daemon.process.systemd import Notifier
-from daemon.reload.candidate import Candidate, InEffect, prepare_candidate
+from daemon.reload.candidate import Candidate, InEffect, prepare_builds, prepare_candidate
 from daemon.reload.difference import Difference
 from daemon.reload.exchange import exchange_tails
 from daemon.reload.source import ConfigSource
@@ -160,6 +160,15 @@ class Reloader:
             return ""
         return "the configuration has changed and was not reloaded. Remedy: `pillowd reload`"
 
+    def follow_builds(self) -> None:
+        """Start, replace and remove tails as the records of rebuilds have it, in the configuration in effect.
+
+        Raises:
+            ConfigError: a function can't be found. Nothing has changed.
+        """
+        with self._turn:
+            self._put_into_effect(prepare_builds(self._source, self._in_effect, self._services))
+
     @contextmanager
     def hold_off(self) -> Iterator[None]:
         """Let no reload begin until the end of the `with`. Wait for one that runs."""
@@ -175,7 +184,9 @@ class Reloader:
                 self.record = ReloadRecord(successful=False, succeeded_at=self.record.succeeded_at)
                 _log_refusal(error)
                 raise
+            before = self._in_effect
             self._put_into_effect(candidate)
+            _log_success(before, candidate)
             self.record = ReloadRecord(successful=True, succeeded_at=self._services.clock.wall())
             return Reloaded(difference=candidate.difference, notes=candidate.notes)
 
@@ -212,7 +223,6 @@ class Reloader:
         self._await_end(ending, options.shutdown_timeout + _KILL_SECONDS)
         if self._services.feeds is not None:
             self._services.feeds.drop_unused()
-        _log_success(old, candidate)
 
     def _await_end(self, runs: Sequence[Run], seconds: float) -> None:
         """Wait until the runs have ended and their successors have started, while the daemon goes on."""

@@ -14,9 +14,12 @@ from daemon.checks.pillow_tests import check_pillow_tests
 from daemon.checks.transports import check_transports
 from daemon.config.load import load
 from daemon.config.models import Config
+from daemon.config.plugins import digest_functions
 from daemon.config.problems import ConfigErrors
+from daemon.rebuilds.definitions import with_builds
 from daemon.tail_lookup import tail_keys
 from pillows.errors import ConfigError
+from pillows.transports.common.builds import find_live_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +64,16 @@ class ConfigSource:
                 raise ConfigErrors(problems)
         if problems := check_pillow_tests(config):
             raise ConfigErrors(problems)
-        return config
+        return self.add_builds(config)
+
+    def add_builds(self, config: Config) -> Config:
+        """Return a configuration with the tails of all builds that can run; see `daemon.rebuilds`."""
+        folders = config.daemon.plugins_path
+        return with_builds(config, lambda settings: digest_functions(settings, folders))
 
     def list_keys(self, config: Config) -> list[TailKey]:
         """Return the tails of a configuration that should run."""
-        return [key for key in tail_keys(config) if self.chosen is None or key in self.chosen]
+        return [key for key in tail_keys(config) if self.chosen is None or find_live_key(key) in self.chosen]
 
     def _require_path(self) -> Path:
         if self.path is None:

@@ -186,8 +186,8 @@ def _refuse_lost_targets(facts: StartupFacts, checkpoint: Checkpoint) -> None:
 
 
 def _refuse_changed_config(facts: StartupFacts, checkpoint: Checkpoint) -> None:
-    ours, theirs = facts.digest, checkpoint.digest
-    reset = f"put the old value back, or `pillowd checkpoint reset {facts.key.pillow}`"
+    ours, theirs, pillow = facts.digest, checkpoint.digest, facts.key.pillow
+    reset = f"put the old value back, or `pillowd checkpoint reset {pillow}`"
     if theirs.source and ours.source != theirs.source:
         raise ConfigError(
             f"The source of {facts.key} is not the one that its checkpoint was made with.",
@@ -197,7 +197,8 @@ def _refuse_changed_config(facts: StartupFacts, checkpoint: Checkpoint) -> None:
         raise ConfigError(
             f"The outputs of {facts.key} have changed in a way that rows already written can't "
             "follow (transports, index settings or the kind of table).",
-            remedy=reset,
+            remedy=f"put the old value back, or `pillowd rebuild {pillow}` to fill new outputs and switch to "
+            f"them, or `pillowd checkpoint reset {pillow}` to do without the old ones at once",
         )
 
 
@@ -207,8 +208,8 @@ def _with_digest(facts: StartupFacts, checkpoint: Checkpoint, warnings: dict[str
     if theirs and theirs != facts.digest.pipeline:
         warnings["pipeline.changed"] = (
             "filter, transform, columns or what becomes of deleted documents have changed: "
-            "rows written before keep their old form until "
-            f"`pillowd checkpoint reset {facts.key.pillow}`"
+            f"rows written before keep their old form until `pillowd rebuild {facts.key.pillow}`, or "
+            f"`pillowd checkpoint reset {facts.key.pillow}` in place"
         )
         checkpoint = replace(checkpoint, pipeline_changed_at=facts.now)
     return replace(checkpoint, digest=facts.digest)

@@ -92,7 +92,7 @@ class Asker:
 
 
 def test_every_documented_status_is_given_and_no_other(
-    house: Callable[..., House], couch_db: CouchDatabase
+    house: Callable[..., House], couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
     couch_db.put("one", {})
     with silent_server() as port:
@@ -102,6 +102,7 @@ def test_every_documented_status_is_given_and_no_other(
                 "away": {"type": "couchdb", "url": f"http://127.0.0.1:{free_port()}"},
                 "silent": {"type": "couchdb", "url": f"http://127.0.0.1:{port}"},
                 "hook": {"type": "webhook", "url": f"http://127.0.0.1:{port}/"},
+                "tables": {"type": "sqlite", "path": str(tmp_path / "target.sqlite")},
             },
             pillows={
                 name: {
@@ -110,7 +111,10 @@ def test_every_documented_status_is_given_and_no_other(
                 }
                 for name, connection in {"away": "away", "unheard": "silent"}.items()
             }
-            | {"slow": {"source": source, "transport": [{"connection": "hook"}]}},
+            | {
+                "slow": {"source": source, "transport": [{"connection": "hook"}]},
+                "rows": {"source": source, "transport": [{"connection": "tables", "table": "rows"}]},
+            },
         )
         daemon = made.daemon
         with closing(Journal(daemon.folder / "state" / "checkpoints")) as journal:
@@ -122,6 +126,7 @@ def test_every_documented_status_is_given_and_no_other(
         asker = Asker(made)
         asker.ask("pause_pillow", 200, key="unheard", query="?wait=30s")  # not tried yet is not ready
         ask_what_looks(asker, made)
+        ask_for_rebuilds(asker, made)
         ask_for_acts(asker, made)
         ask_for_checkpoints(asker)
         ask_with_another_configuration(asker, daemon.config)
@@ -206,6 +211,31 @@ def ask_for_acts(asker: Asker, made: House) -> None:
     for id in ("stop_pillow", "restart_pillow"):
         asker.ask(id, 409)
     asker.ask("restart_pillows", 202)
+
+
+def ask_for_rebuilds(asker: Asker, made: House) -> None:
+    def await_state(state: str) -> None:
+        made.daemon.wait_for(lambda: made.daemon.status("rows")["rebuild"]["state"] == state)
+
+    made.daemon.wait_for(lambda: made.daemon.state("rows") == "live")
+    acts = ("start_rebuild", "switch_rebuild", "roll_back_rebuild", "cancel_rebuild", "drop_rebuild")
+    for id in ("get_rebuild", *acts):
+        asker.ask(id, 404, key="nobody")
+    asker.ask("start_rebuild", 202, body={"switch": "manual", "keep": "1h"}, key="rows")
+    for id in ("start_rebuild", "roll_back_rebuild", "drop_rebuild"):
+        asker.ask(id, 409, key="rows")
+    asker.ask("switch_rebuild", 202, key="rows")
+    await_state("switched")
+    asker.ask("get_rebuild", 200, key="rows")
+    for id in ("switch_rebuild", "cancel_rebuild"):
+        asker.ask(id, 409, key="rows")
+    asker.ask("roll_back_rebuild", 202, key="rows")
+    await_state("rolled-back")
+    asker.ask("drop_rebuild", 202, key="rows")
+    await_state("dropped")
+    asker.ask("start_rebuild", 202, key="rows")
+    asker.ask("cancel_rebuild", 202, key="rows")
+    await_state("dropped")
 
 
 def ask_for_checkpoints(asker: Asker) -> None:

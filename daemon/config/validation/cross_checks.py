@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from daemon.config.models import PillowConfig
 from daemon.config.problems import KeyPath, ProblemCollector
 from daemon.config.validation.connections import Connections
-from daemon.config.validation.output_ownership import check_ownership, get_addresses
+from daemon.config.validation.output_ownership import check_ownership, get_addresses, get_target
 from daemon.config.validation.pillows import PillowEntry
 from pillows.options import OutputOptions
 from pillows.suggest import suggest
@@ -21,7 +22,36 @@ def cross_check(pillows: Iterable[PillowEntry], connections: Connections) -> Pro
     for pillow in pillows:
         if pillow.config is not None:
             problems += PillowCrossChecks(pillow, pillow.config, connections).run()
+            problems += _check_next(pillow, pillow.config, connections)
     return ProblemCollector([*problems, *check_ownership(pillows, connections)])
+
+
+def _check_next(pillow: PillowEntry, config: PillowConfig, connections: Connections) -> ProblemCollector:
+    """Check the next definition as a whole, and that it writes to the same places."""
+    problems = ProblemCollector()
+    node = pillow.node.find(("next",))
+    if node is None or config.next is None or pillow.broken:
+        return problems
+    now, coming = config.definitions
+    path: KeyPath = (*pillow.path, "next")
+    entry = replace(pillow, node=node, below=("next",))
+    problems += PillowCrossChecks(entry, coming, connections).run()
+    if _list_places(now) != _list_places(coming):
+        message = "names other transports, outputs or places than the pillow"
+        remedy = (
+            "keep them, with their names: what is rebuilt takes their place. Else make it a pillow of its own"
+        )
+        at = node.find(("transport",)) or node
+        problems.add(at.shown_at, (*path, "transport"), message, remedy)
+    return problems
+
+
+def _list_places(pillow: PillowConfig) -> list[tuple[object, ...]]:
+    return [
+        (entry.name, entry.connection, entry.own_pace, name, *get_target(options, None, name).values())
+        for entry in pillow.transport
+        for name, options in sorted(entry.outputs.items())
+    ]
 
 
 class PillowCrossChecks:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from daemon.config.models import NAME, PillowConfig
+from daemon.config.models import NAME, NextOptions, PillowConfig
 from daemon.config.problems import KeyPath, ProblemCollector
 from daemon.config.validation.connections import SOURCE_TYPE, Connections
 from daemon.config.validation.transport_entries import TransportEntry, validate_transport
@@ -26,6 +26,7 @@ class PillowEntry:
         config: its settings, with stand-ins or defaults for broken keys; None if they are not enough.
         broken: its keys that have problems.
         transports: its entries of `transport` whose connection is known.
+        below: the keys from the pillow to `node`.
     """
 
     name: str
@@ -33,11 +34,12 @@ class PillowEntry:
     config: PillowConfig | None
     broken: frozenset[str]
     transports: Sequence[TransportEntry]
+    below: KeyPath = ()
 
     @property
     def path(self) -> KeyPath:
-        """Its key path."""
-        return ("pillows", self.name)
+        """The key path of its node."""
+        return ("pillows", self.name, *self.below)
 
 
 def validate_pillows(root: Node, connections: Connections) -> tuple[list[PillowEntry], ProblemCollector]:
@@ -57,6 +59,9 @@ def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[P
     given: dict[str, object] = {"transport": configs}
     if node.find(("outputs",)) is None and re.fullmatch(NAME, name):
         given["outputs"] = declared
+    coming = node.find(("next",))
+    if coming is not None and isinstance(coming.value, dict):
+        given["next"] = problems.take(_validate_next(coming, (*path, "next"), declared, connections))
     config = problems.take(validate(PillowConfig, node, path, given))
     broken = {str(next(iter(problem.path[len(path) :]), "")) for problem in problems}
     # An entry is missing without a problem of its own if its connection has one.
@@ -68,6 +73,18 @@ def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[P
         config, _ = validate(PillowConfig, node.without(*broken), path, given)
     entry = PillowEntry(name=name, node=node, config=config, broken=frozenset(broken), transports=transports)
     return entry, problems
+
+
+def _validate_next(
+    node: Node, path: KeyPath, declared: list[str], connections: Connections
+) -> tuple[NextOptions | None, ProblemCollector]:
+    problems = ProblemCollector()
+    given: dict[str, object] = {}
+    if node.find(("transport",)) is not None:
+        entries = problems.take(_validate_transports((*path, "transport"), node, declared, connections))
+        given["transport"] = [each.config for each in entries if each.config is not None]
+    found = problems.take(validate(NextOptions, node, path, given))
+    return found, problems
 
 
 def _list_declared_outputs(name: str, node: Node) -> list[str]:

@@ -32,6 +32,7 @@ from daemon.control.paging import REQUEST_BYTES, page
 from daemon.errors import RequestError
 from daemon.http.problems import to_error
 from daemon.printable import printable_lines
+from daemon.rebuilds.definitions import with_builds
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
@@ -104,7 +105,7 @@ def verify(
     separately. A replica's own design documents are ignored.
     """
     contents = _select_contents(content, sample, seed)
-    config = load(config_path)
+    config = with_builds(load(config_path))
     tail = tail_lookup.resolve_tail(key, tail_keys(config))
     add_folders(config.daemon.plugins_path)
     with ExitStack() as stack:

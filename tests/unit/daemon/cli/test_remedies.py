@@ -41,7 +41,8 @@ def test_i5_a_remedy_is_a_command_with_all_that_it_needs(remedy: str) -> None:
     command: click.Command = pillowd
     context = click.Context(pillowd)
     while isinstance(command, click.Group):
-        found = command.get_command(context, words.pop(0)) if words else None
+        assert words, remedy
+        _, found, words = command.resolve_command(context, words)
         assert found is not None, remedy
         command = found
     context = click.Context(command)

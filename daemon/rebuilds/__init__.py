@@ -1,0 +1,31 @@
+"""Build a pillow's outputs anew beside the live ones, and switch to them.
+
+A pillow has builds, numbered from 1. Build N is live: it has the configured names, and the tail `cases`
+writes it. A rebuild adds the build N + 1, with names of its own (`cases__2`), written by a tail of its own,
+`cases~2`, that starts at the beginning under its own checkpoint and shares the live one's feed at the head.
+That tail is an ordinary one: it is supervised, paused, verified, counted and shown like every other.
+
+    building -> verifying -> ready -> switching -> switched -> dropping -> dropped
+                                                       ^  |
+                                             switching |  | switching
+                                                       |  v
+                                                    rolled-back -> dropping -> dropped
+
+- `record.Rebuild` is all that is known of a pillow's builds: their numbers, the digests of their definitions,
+  the state. `record.Rebuilds` keeps one for each pillow in a file, written durably before what follows.
+- `definitions` decides which of a pillow's two definitions in the YAML (the pillow's own, and `next`) each
+  build has, and so which tails run. Pure. A reload, a start and every command see the same tails.
+- `builds.Builds` makes what works on the targets of a build.
+- `rebuilder.Rebuilder` takes the steps from state to state, in the daemon.
+- `switch.Switch` exchanges two builds, in every target. The record in the state `switching` is the intent: it
+  names the two builds and the steps that are done. Each target tells by itself whether it has exchanged
+  them, so after a crash all steps are simply repeated: nothing is guessed from names. Both tails are held
+  meanwhile. What cannot be finished because a target refuses is undone, by the same exchange the other way
+  round.
+- A transport takes part by `Transport.make_switch` (`pillows.transports.common.builds`); one that cannot
+  says so, and its pillow is not rebuilt.
+
+After the switch the former build is kept under its number (`cases~1`, `cases__1`), and fed by a tail of its
+own as long as its definition and code can be loaded; so a way back shows current data. It is dropped after
+`keep`.
+"""

@@ -1,0 +1,125 @@
+"""The definitions and targets of a pillow's builds, as the configuration in effect has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from checkpoints import CheckpointStore, TailKey
+from daemon.assembly.pipelines import build_transport
+from daemon.config.models import Config, PillowConfig
+from daemon.config.plugins import digest_functions
+from daemon.config_digests import pipeline_digest
+from daemon.rebuilds.definitions import list_definitions
+from daemon.rebuilds.record import Definition, Rebuild
+from pillows.errors import ConfigError
+from pillows.options import Build
+from pillows.transports.base import KeyedTransport, Transport
+from pillows.transports.common.builds import BuildSwitch
+
+#: Documents whose contents are compared with `verify: sample`.
+SAMPLE_DOCUMENTS = 1000
+
+
+class Builds:
+    """Looks up definitions, and makes what works on the targets.
+
+    Args:
+        get_config: returns the configuration in effect.
+        store: the checkpoints, which say what the live rows were made of.
+    """
+
+    def __init__(self, get_config: Callable[[], Config], store: CheckpointStore) -> None:
+        self._get_config = get_config
+        self._store = store
+
+    def find_definitions(self, key: TailKey) -> list[PillowConfig]:
+        """Return the definitions of a pillow: its own, and the next one if there is one.
+
+        Raises:
+            ConfigError: it is not in the configuration.
+        """
+        pillow = self._get_config().pillows.get(key.pillow.partition(".")[0])
+        if pillow is None:
+            raise ConfigError(
+                f"{key} is not in the configuration any more.", remedy="put it back, and reload"
+            )
+        return list_definitions(pillow, key.pillow)
+
+    def describe(self, settings: PillowConfig) -> Definition:
+        """Return the digests of a definition."""
+        return Definition(settings=pipeline_digest(settings), code=tuple(self._digest_code(settings)))
+
+    def describe_live(self, key: TailKey, settings: PillowConfig) -> Definition:
+        """Return the definition that the live rows were made of; nothing if it is not there any more."""
+        stored = self._store.get(key)
+        made_by = stored.digest.pipeline if stored is not None else ""
+        is_same = made_by in ("", pipeline_digest(settings, self._digest_code(settings)))
+        return self.describe(settings) if is_same else Definition()
+
+    def make_switches(self, key: TailKey, settings: PillowConfig, build: Build) -> dict[str, BuildSwitch]:
+        """Return what exchanges builds in each target, by the names of the transports.
+
+        Raises:
+            ConfigError: a target has no builds.
+        """
+        return {each.name: each.make_switch() for each in self._make_transports(key, settings, build)}
+
+    def _make_transports(self, key: TailKey, settings: PillowConfig, build: Build) -> list[Transport]:
+        return [
+            build_transport(
+                self._get_config().with_tails({key.pillow: settings}),
+                key,
+                entry.model_copy(
+                    update={"outputs": {name: each.of_build(build) for name, each in entry.outputs.items()}}
+                ),
+            )
+            for entry in settings.transport
+        ]
+
+    def refuse_obstacles(self, key: TailKey, coming: PillowConfig, *, copies: bool) -> None:
+        """Refuse a rebuild that could not be switched, and say everything that is in the way."""
+        switches = self.make_switches(key, coming, Build())
+        if copies and len(switches) > 1:
+            raise ConfigError(
+                "Rows are copied in one transaction of one target.",
+                remedy="move the other transports into pillows of their own",
+            )
+        found = {name: switch.list_obstacles(copies=copies) for name, switch in switches.items()}
+        told = "; ".join(f"{name}: {obstacle}" for name, all_ in found.items() for obstacle in all_)
+        if not told:
+            return
+        remedies = [f"`pillowd checkpoint reset {key}` rewrites the rows in place"]
+        if not copies and len(switches) == 1:
+            (switch,) = switches.values()
+            seconds = switch.estimate_copy_seconds()
+            if seconds is not None and not switch.list_obstacles(copies=True):
+                remedies.insert(
+                    0,
+                    f"`pillowd rebuild {key} --switch replace-rows` copies the rows, while readers wait for "
+                    f"about {seconds:.0f} s",
+                )
+        raise ConfigError(f"{key} can't be switched to another build: {told}.", remedy="; or ".join(remedies))
+
+    def choose_contents(self, key: TailKey, rebuild: Rebuild) -> list[str]:
+        """Return the options of `pillowd verify` that compare the other build's contents, if a target can.
+
+        Raises:
+            RetryableError, AccessError, ConfigError: a target can't be asked.
+        """
+        other, build = rebuild.name_other(key), Build(number=rebuild.other, live=False)
+        settings = self._get_config().tails[other.pillow]
+        if not any(_can_compare(each) for each in self._make_transports(other, settings, build)):
+            return []
+        return ["--content", *([f"--sample={SAMPLE_DOCUMENTS}"] if rebuild.verify == "sample" else [])]
+
+    def _digest_code(self, settings: PillowConfig) -> Sequence[str]:
+        return digest_functions(settings, self._get_config().daemon.plugins_path)
+
+
+def _can_compare(transport: Transport) -> bool:
+    if not isinstance(transport, KeyedTransport):
+        return False
+    try:
+        return any(not transport.describe_incomparable(output) for output in transport.outputs)
+    finally:
+        transport.close()

@@ -1,0 +1,115 @@
+"""Which definition each build of a pillow has, and so which tails run. Pure but for reading the file.
+
+The YAML holds up to two definitions: the pillow's own, and `next`. A build is known by the digest of its
+definition, so after a switch the two may stay as they are, or be written in the other order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from daemon.config.models import Config, PillowConfig, split_by_pace
+from daemon.config_digests import pipeline_digest
+from daemon.rebuilds.record import COMING, FILE, Rebuild, RebuildState, read_rebuilds
+from pillows.options import Build
+from pillows.transports.common.builds import MARK
+
+#: Returns the digests of the modules of a pillow's functions.
+DigestCode = Callable[[PillowConfig], Sequence[str]]
+
+
+def with_builds(config: Config, digest_code: DigestCode | None = None) -> Config:
+    """Return a configuration with the tails of all builds, by the records in its state directory.
+
+    Args:
+        config: a valid configuration.
+        digest_code: leave out a build whose code has changed since, as it cannot be made again; None takes
+            no look at code.
+
+    Raises:
+        IntegrityError: the records can't be read.
+    """
+    try:
+        rebuilds = read_rebuilds(config.daemon.state_dir / FILE)
+    except PermissionError:  # somebody who may read the configuration only
+        rebuilds = {}
+    return add_builds(config, rebuilds, digest_code)
+
+
+def add_builds(
+    config: Config, rebuilds: Mapping[str, Rebuild], digest_code: DigestCode | None = None
+) -> Config:
+    """Return a configuration with the tails of all builds.
+
+    Args:
+        config: a valid configuration.
+        rebuilds: the records by the text of the live tail's key.
+        digest_code: see `with_builds`.
+    """
+    tails: dict[str, PillowConfig] = {}
+    for name, pillow in config.pillows.items():
+        for tail, settings in split_by_pace(name, pillow).items():
+            key = f"{tail}@{pillow.source.connection}/{pillow.source.database}"
+            tails |= _make_builds(tail, list_definitions(pillow, tail), rebuilds.get(key), digest_code) or {
+                tail: settings
+            }
+    return config.with_tails(tails)
+
+
+def list_definitions(pillow: PillowConfig, tail: str) -> list[PillowConfig]:
+    """Return the definitions of a tail: the pillow's own, and the next one if there is one."""
+    name = tail.partition(".")[0]
+    return [split_by_pace(name, each)[tail] for each in pillow.definitions]
+
+
+def find_live(definitions: Sequence[PillowConfig], rebuild: Rebuild | None) -> PillowConfig:
+    """Return the definition of the live build.
+
+    It is the one that the live build was made of. If that was changed since, it is the one that is not the
+    other build's: an ordinary change, which the tail deals with when it starts.
+    """
+    if rebuild is None or len(definitions) == 1:
+        return definitions[0]
+    digests = [pipeline_digest(each) for each in definitions]
+    if rebuild.live_definition.settings in digests:
+        return definitions[digests.index(rebuild.live_definition.settings)]
+    return definitions[1 if digests[0] == rebuild.other_definition.settings else 0]
+
+
+def find_other(
+    definitions: Sequence[PillowConfig], rebuild: Rebuild, digest_code: DigestCode | None
+) -> PillowConfig | None:
+    """Return the definition of the other build; None if it, or its code, is not there any more."""
+    wanted = rebuild.other_definition
+    for each in definitions:
+        if pipeline_digest(each) == wanted.settings:
+            # Of a build that is being made, changed code is noticed by its tail, which begins again.
+            is_same = (
+                rebuild.state in COMING or digest_code is None or tuple(digest_code(each)) == wanted.code
+            )
+            return each if is_same else None
+    return None
+
+
+def _make_builds(
+    tail: str, definitions: Sequence[PillowConfig], rebuild: Rebuild | None, digest_code: DigestCode | None
+) -> dict[str, PillowConfig]:
+    if rebuild is None:
+        return {}
+    found = {tail: _of_build(find_live(definitions, rebuild), Build(number=rebuild.live))}
+    if rebuild.has_other and rebuild.state is not RebuildState.DROPPING:
+        other = find_other(definitions, rebuild, digest_code)
+        if other is not None:
+            build = Build(number=rebuild.other, live=False)
+            found[f"{tail}{MARK}{rebuild.other}"] = _of_build(other, build)
+    return found
+
+
+def _of_build(settings: PillowConfig, build: Build) -> PillowConfig:
+    entries = [
+        entry.model_copy(
+            update={"outputs": {name: each.of_build(build) for name, each in entry.outputs.items()}}
+        )
+        for entry in settings.transport
+    ]
+    return settings.model_copy(update={"transport": tuple(entries)})

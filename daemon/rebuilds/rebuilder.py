@@ -1,0 +1,379 @@
+"""Take the steps of all rebuilds in the running daemon."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import gevent
+import msgspec
+import structlog
+from gevent.event import Event
+
+from checkpoints import Checkpoint, StoreError, TailKey
+from daemon.config.models import Config
+from daemon.errors import ConflictError, NotFoundError
+from daemon.rebuilds.builds import Builds
+from daemon.rebuilds.definitions import find_live, find_other
+from daemon.rebuilds.record import COMING, KEPT, Definition, Rebuild, RebuildState
+from daemon.rebuilds.steps import Step, find_next_step
+from daemon.rebuilds.switch import Switch
+from daemon.reload.reloader import Reloader
+from daemon.state_dir import StateDir
+from daemon.supervision.supervisor import Supervisor
+from daemon.tail_lookup import name_tail
+from daemon.verification.runner import VerifyRunner
+from pillows.clock import Clock
+from pillows.errors import ConfigError, PillowError
+from pillows.options import Build
+from pillows.runtime.status import TailStatus
+from pillows.transports.common.builds import find_live_key
+
+#: How long the incoming build may take to catch up once the outgoing one has stopped.
+CATCH_UP_SECONDS = 5.0
+#: How long a tail is waited for beyond its time to drain.
+_KILL_SECONDS = 5.0
+_STEP_SECONDS = 0.05
+#: How soon a step that failed is taken again.
+_AGAIN_SECONDS = 30.0
+
+_log = structlog.get_logger("pillowd.rebuild")
+
+
+class Rebuilder:
+    """Begins, advances and ends rebuilds; each pillow has one at a time.
+
+    Args:
+        state: has the records.
+        reloader: has the configuration in effect, and the tails follow.
+        supervisor: runs the tails.
+        verification: compares a build with the source.
+        clock: for times and waits.
+        stop: set when the daemon ends.
+    """
+
+    def __init__(
+        self,
+        state: StateDir,
+        reloader: Reloader,
+        *,
+        supervisor: Supervisor,
+        verification: VerifyRunner,
+        clock: Clock,
+        stop: Event,
+    ) -> None:
+        self._state = state
+        self._reloader = reloader
+        self._supervisor = supervisor
+        self._verification = verification
+        self._clock = clock
+        self._stop = stop
+        self._builds = Builds(lambda: reloader.config, state.store)
+        self._workers: dict[TailKey, gevent.Greenlet[..., None]] = {}
+        self._not_before: dict[TailKey, float] = {}
+        self._verified_at: dict[TailKey, float] = {}
+        self._examined: Config | None = None
+        self._automatic: gevent.Greenlet[[], None] | None = None
+
+    # -- what is asked for
+
+    def start(self, key: TailKey, **options: Any) -> Rebuild:
+        """Begin a rebuild.
+
+        Args:
+            key: the tail of the live build.
+            options: `verify`, `switch` and `keep_seconds` of `Rebuild`.
+
+        Raises:
+            ConflictError: it can't be rebuilt now.
+            ConfigError: it can't be rebuilt; each obstacle is named.
+            RetryableError, AccessError: a target can't be asked.
+        """
+        former = self._state.rebuilds.get(key)
+        if former is not None and former.has_other:
+            raise ConflictError(
+                f"{key} has another build already: its rebuild is {former.state}",
+                remedy=f"{_name_end(key, former)} ends that",
+            )
+        if self._state.store.get(key) is None:
+            raise ConflictError(f"{key} has no rows yet", remedy="let it run first")
+        settings = self._builds.find_definitions(key)
+        live = find_live(settings, former)
+        coming = next((each for each in settings if each is not live), live)
+        self._builds.refuse_obstacles(key, coming, copies=options.get("switch") == "replace-rows")
+        number = 1 + (former.last if former is not None else 1)
+        now = self._clock.wall()
+        record = Rebuild(
+            state=RebuildState.BUILDING,
+            live=former.live if former is not None else 1,
+            other=number,
+            last=number,
+            live_definition=self._builds.describe_live(key, live),
+            other_definition=self._builds.describe(coming),
+            started_at=now,
+            changed_at=now,
+            **options,
+        )
+        self._verified_at.pop(key, None)
+        # Under an epoch above that of the live build: see `start_decision.refuse_moved`.
+        stored = self._state.store.get(key)
+        self._state.store.edit(record.name_other(key), lambda _: Checkpoint.reset(stored))
+        self._state.rebuilds.put(key, record)
+        _log.info("rebuild.started", pillow=str(key), build=number)
+        self._reloader.follow_builds()
+        return record
+
+    def switch(self, key: TailKey) -> Rebuild:
+        """Switch to the other build as soon as it is ready.
+
+        Raises:
+            NotFoundError, ConflictError: there is none, or it is live already.
+        """
+        record = self._require(key)
+        if record.state not in COMING | {RebuildState.ROLLED_BACK}:
+            raise ConflictError(f"the build {record.other} of {key} is {record.state}")
+        return self._want(key, "switched")
+
+    def roll_back(self, key: TailKey) -> Rebuild:
+        """Switch back to the former build; first it catches up, if it has to.
+
+        Raises:
+            NotFoundError, ConflictError: there is none, or it can't be made live again.
+        """
+        record = self._require(key)
+        if record.state is not RebuildState.SWITCHED:
+            raise ConflictError(f"there is nothing to go back to: the rebuild of {key} is {record.state}")
+        if record.name_other(key) not in self._supervisor.keys:
+            raise ConflictError(
+                f"the former build of {key} is not fed: its definition or code is not there any more",
+                remedy="write the former definition under `next:`, then `pillowd reload`",
+            )
+        return self._want(key, "rolled-back")
+
+    def drop(self, key: TailKey, *, coming: bool) -> Rebuild:
+        """Remove the other build.
+
+        Args:
+            key: the tail of the live build.
+            coming: whether it is meant before the switch, rather than after.
+
+        Raises:
+            NotFoundError, ConflictError: there is no such build, or it is just being switched.
+        """
+        record = self._require(key)
+        if record.state not in (COMING if coming else KEPT | {RebuildState.DROPPING}):
+            remedy = _name_end(key, record) if record.state in COMING | KEPT else "wait a moment"
+            raise ConflictError(f"the rebuild of {key} is {record.state}", remedy=remedy)
+        worker = self._workers.pop(key, None)
+        if worker is not None:
+            worker.kill()  # it compares, or waits: a switch was refused above
+        record = self._change(key, state=RebuildState.DROPPING, wanted="")
+        self._wake(key)
+        return record
+
+    # -- what happens by itself
+
+    def recover(self) -> None:
+        """Keep the tails of unfinished exchanges from starting; the first tick finishes those."""
+        for key, record in self._state.rebuilds.all.items():
+            if record.state is RebuildState.SWITCHING:
+                for each in (key, record.name_other(key)):
+                    if each in self._supervisor.keys:
+                        self._supervisor.hold(each)
+
+    def tick(self) -> None:
+        """Begin whatever is due."""
+        for key in self._state.rebuilds.all:
+            self._wake(key)
+        busy = self._automatic is not None and not self._automatic.dead
+        if self._examined is not self._reloader.config and not busy:
+            self._examined = self._reloader.config
+            self._automatic = gevent.spawn(self._start_automatic)
+
+    def close(self) -> None:
+        """End the steps that run; the next start goes on."""
+        for worker in filter(None, [*self._workers.values(), self._automatic]):
+            worker.kill()
+
+    def _wake(self, key: TailKey) -> None:
+        worker = self._workers.get(key)
+        if (worker is None or worker.dead) and self._clock.monotonic() >= self._not_before.get(key, 0.0):
+            record = self._state.rebuilds.get(key)
+            if record is None or not record.has_other:
+                return
+            found = find_next_step(
+                record,
+                self._get_status(record.name_other(key)),
+                now=self._clock.wall(),
+                verified_at=self._verified_at.get(key),
+            )
+            if found.step is not None:
+                self._workers[key] = gevent.spawn(self._take, key, found.step)
+            elif found.reason != record.reason:
+                with suppress(OSError):  # said again with the next tick
+                    self._change(key, reason=name_tail(found.reason, key))
+
+    def _take(self, key: TailKey, step: Step) -> None:
+        take = {
+            Step.BEGIN_AGAIN: self._begin_again,
+            Step.VERIFY: self._verify,
+            Step.SWITCH: self._switch,
+            Step.DROP: self._drop,
+        }[step]
+        try:
+            take(key)
+        except (PillowError, StoreError, OSError) as error:
+            reason = name_tail(str(error), key)
+            self._not_before[key] = self._clock.monotonic() + _AGAIN_SECONDS
+            _log.error("rebuild.step_failed", pillow=str(key), step=str(step), reason=reason)
+            with suppress(OSError):
+                self._change(key, reason=reason)
+
+    def _begin_again(self, key: TailKey) -> None:
+        """Read everything again: the code that makes the rows has changed meanwhile."""
+        other = self._require(key).name_other(key)
+        self._supervisor.hold(other)
+        self._await_end(other)
+        self._state.store.edit(other, Checkpoint.reset)
+        self._change(key, state=RebuildState.BUILDING, reason="")
+        self._supervisor.release(other)
+
+    def _verify(self, key: TailKey) -> None:
+        record = self._change(key, state=RebuildState.VERIFYING)
+        other = record.name_other(key)
+        self._verified_at[key] = self._clock.wall()
+        options = self._builds.choose_contents(key, record)
+        found = self._verification.compare_now(other, options=options)
+        if found.total:
+            reason = f"{found.total} documents differ. Remedy: `pillowd verify {other} --repair`"
+            self._change(key, reason=f"{reason}, or `pillowd rebuild cancel {key}`")
+        else:
+            self._change(key, state=RebuildState.READY, reason="")
+            _log.info("rebuild.ready", pillow=str(key), build=record.other)
+
+    def _switch(self, key: TailKey) -> None:
+        record = self._require(key)
+        other = record.name_other(key)
+        definitions = self._builds.find_definitions(key)
+        incoming = find_other(definitions, record, None)
+        if incoming is None:
+            raise ConfigError("the definition of the other build is gone.", remedy="put it back, and reload")
+        if record.state is not RebuildState.SWITCHING:
+            self._stop_both(key, other)
+            self._change(key, state=RebuildState.SWITCHING, before=record.state, steps=(), reason="")
+        outgoing = find_live(definitions, record)
+        done = Switch(
+            key,
+            self._state,
+            forwards=self._builds.make_switches(key, incoming, Build(number=record.other)),
+            backwards=self._builds.make_switches(key, outgoing, Build(number=record.live)),
+            clock=self._clock,
+            stop=self._stop,
+        ).run()
+        if done is not None:
+            self._reloader.follow_builds()
+            for each in (key, other):
+                self._supervisor.release(each)
+
+    def _stop_both(self, key: TailKey, other: TailKey) -> None:
+        """Drain both tails, the incoming one last: readers must not see what is older."""
+        try:
+            self._supervisor.hold(key)
+            self._await_end(key)
+            give_up_at = self._clock.monotonic() + CATCH_UP_SECONDS
+            while (status := self._get_status(other)) is not None and status.pending != 0:
+                if self._clock.monotonic() >= give_up_at or self._clock.wait(self._stop, _STEP_SECONDS):
+                    break
+            self._supervisor.hold(other)
+            self._await_end(other)
+        except BaseException:
+            for each in (key, other):
+                self._supervisor.release(each)
+            raise
+
+    def _await_end(self, key: TailKey) -> None:
+        seconds = self._reloader.config.daemon.shutdown_timeout + _KILL_SECONDS
+        give_up_at = self._clock.monotonic() + seconds
+        while key in self._supervisor.running:
+            if self._clock.monotonic() >= give_up_at or self._clock.wait(self._stop, _STEP_SECONDS):
+                raise ConflictError(f"{key} did not stop in {seconds:g} s")
+            self._supervisor.tick()
+
+    def _drop(self, key: TailKey) -> None:
+        record = self._change(key, state=RebuildState.DROPPING, reason="", wanted="")
+        other = record.name_other(key)
+        self._reloader.follow_builds()
+        self._await_end(other)
+        definitions = self._builds.find_definitions(key)
+        settings = find_other(definitions, record, None) or definitions[0]
+        build = Build(number=record.other, live=False)
+        for switch in self._builds.make_switches(other, settings, build).values():
+            switch.drop()
+        self._state.dead_letters.forget_all(other)
+        self._state.store.forget(other)
+        self._state.pauses.discard(other)
+        self._change(key, state=RebuildState.DROPPED, other=record.live)
+        _log.info("rebuild.dropped", pillow=str(key), build=record.other)
+
+    def _start_automatic(self) -> None:
+        """Begin the rebuilds that the configuration asks for (`rebuild: auto`)."""
+        for key in list(self._supervisor.keys):
+            record = self._state.rebuilds.get(key)
+            is_live = find_live_key(key) == key
+            if not is_live or self._reloader.config.tails[key.pillow].rebuild != "auto":
+                continue
+            try:
+                if (record is None or not record.has_other) and self._is_outdated(key, record):
+                    self.start(key)
+            except (PillowError, StoreError, OSError) as error:
+                _log.error("rebuild.refused", pillow=str(key), reason=name_tail(str(error), key))
+
+    def _is_outdated(self, key: TailKey, record: Rebuild | None) -> bool:
+        """Return whether the live rows were made of another definition than the newest one."""
+        stored = self._state.store.get(key)
+        if stored is None or not stored.changes:
+            return False
+        definitions = self._builds.find_definitions(key)
+        if len(definitions) == 1:
+            is_other = self._builds.describe_live(key, definitions[0]) == Definition()
+            return is_other or stored.pipeline_changed_at is not None
+        newest = self._builds.describe(definitions[1]).settings
+        known = {self._builds.describe(definitions[0]).settings}
+        if record is not None:  # one that somebody went back from is not built again
+            known = {record.live_definition.settings, record.other_definition.settings}
+        return newest not in known
+
+    # -- shared
+
+    def _require(self, key: TailKey) -> Rebuild:
+        record = self._state.rebuilds.get(key)
+        if record is None or not record.has_other:
+            raise NotFoundError(f"{key} is not being rebuilt", remedy=f"`pillowd rebuild {key}`")
+        return record
+
+    def _want(self, key: TailKey, wanted: str) -> Rebuild:
+        changed = self._change(key, wanted=wanted)
+        self._not_before.pop(key, None)
+        self._wake(key)
+        return changed
+
+    def _change(self, key: TailKey, **fields: Any) -> Rebuild:
+        record = self._state.rebuilds.get(key)
+        if record is None:
+            raise NotFoundError(f"{key} is not being rebuilt")
+        if fields.get("state", record.state) != record.state:
+            fields["changed_at"] = self._clock.wall()
+        changed = msgspec.structs.replace(record, **fields)
+        if changed != record:
+            self._state.rebuilds.put(key, changed)
+        return changed
+
+    def _get_status(self, key: TailKey) -> TailStatus | None:
+        return self._supervisor.status(key) if key in self._supervisor.keys else None
+
+
+def _name_end(key: TailKey, record: Rebuild) -> str:
+    """Return the command that ends a rebuild."""
+    if record.state in COMING:
+        return f"`pillowd rebuild cancel {key}`"
+    return f"`pillowd rebuild drop {key}`"

@@ -1,0 +1,199 @@
+"""What is known of the builds of each pillow, in a small file that outlives the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from checkpoints import IntegrityError, TailKey
+from checkpoints.files.blocking import run_blocking
+from checkpoints.files.directory import replace_file
+from pillows.transports.common.builds import Exchange, make_key
+
+#: The file's format; a file with a greater number was written by a newer pillowd.
+FORMAT = 1
+#: Its name in the state directory.
+FILE = "rebuilds.json"
+
+
+class RebuildState(StrEnum):
+    """The state of a pillow's builds. Commands, metrics and the API show these values."""
+
+    BUILDING = "building"
+    VERIFYING = "verifying"
+    READY = "ready"
+    SWITCHING = "switching"
+    SWITCHED = "switched"
+    ROLLED_BACK = "rolled-back"
+    DROPPING = "dropping"
+    DROPPED = "dropped"
+
+
+#: The parts of a record that are shown.
+_SHOWN = (
+    "state",
+    "reason",
+    "live",
+    "other",
+    "verify",
+    "switch",
+    "wanted",
+    "keep_seconds",
+    "started_at",
+    "changed_at",
+)
+#: The other build is on its way to become the live one for the first time.
+COMING = frozenset({RebuildState.BUILDING, RebuildState.VERIFYING, RebuildState.READY})
+#: It was live, or may be again.
+KEPT = frozenset({RebuildState.SWITCHED, RebuildState.ROLLED_BACK})
+
+
+class Definition(msgspec.Struct, frozen=True):
+    """The definition that a build is made of.
+
+    Attributes:
+        settings: digest of the pillow's settings.
+        code: digests of the modules of its Python functions.
+    """
+
+    settings: str = ""
+    code: tuple[str, ...] = ()
+
+
+class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
+    """The builds of one pillow.
+
+    Attributes:
+        state: see `RebuildState`.
+        live: the number of the live build.
+        other: the number of the other one; as `live` if there is none.
+        last: the highest number that was ever used.
+        live_definition, other_definition: of these builds.
+        reason: what keeps the rebuild from its next state, and the remedy; empty if nothing does.
+        verify: which contents are compared before the switch, beside all versions.
+        switch: whether it switches by itself, waits for an operator, or copies the rows.
+        keep_seconds: how long the former build is kept.
+        wanted: the state that an operator has asked for, until it is reached: `switched` or `rolled-back`.
+        started_at: wall-clock seconds when the rebuild was asked for.
+        changed_at: wall-clock seconds of the last change of `state`.
+        before: while it is switching: the state before.
+        steps: while it is switching: the steps that are done.
+        undoing: while it is switching: the steps are undone, for this reason.
+    """
+
+    state: RebuildState
+    live: int
+    other: int
+    last: int
+    live_definition: Definition = Definition()
+    other_definition: Definition = Definition()
+    reason: str = ""
+    verify: Literal["full", "sample"] = "sample"
+    switch: Literal["auto", "manual", "replace-rows"] = "auto"
+    keep_seconds: float = 86400.0
+    wanted: Literal["", "switched", "rolled-back"] = ""
+    started_at: float = 0.0
+    changed_at: float = 0.0
+    before: RebuildState | None = None
+    steps: tuple[str, ...] = ()
+    undoing: str = ""
+
+    @property
+    def has_other(self) -> bool:
+        """Whether there is a build beside the live one."""
+        return self.state is not RebuildState.DROPPED
+
+    @property
+    def copies(self) -> bool:
+        """Whether the switch copies rows, so that nothing of the former build is left."""
+        return self.switch == "replace-rows"
+
+    def name_other(self, key: TailKey) -> TailKey:
+        """Return the tail of the other build."""
+        return make_key(key, self.other)
+
+    def make_exchange(self, key: TailKey) -> Exchange:
+        """Return the exchange that makes the other build live."""
+        return Exchange(key=key, outgoing=self.live, incoming=self.other)
+
+
+class _File(msgspec.Struct, frozen=True):
+    format: int
+    rebuilds: dict[str, Rebuild]
+
+
+class Rebuilds:
+    """The record of each pillow, written durably with every change.
+
+    Args:
+        path: the file; its folder must exist, the file need not.
+
+    Raises:
+        IntegrityError: the file is damaged, or a newer pillowd wrote it. Without it, nobody knows which
+            build is live.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._all: Mapping[str, Rebuild] = read_rebuilds(path)
+
+    @property
+    def all(self) -> Mapping[TailKey, Rebuild]:
+        """The records by the tail of the live build."""
+        return {parse_key(name): each for name, each in self._all.items()}
+
+    def get(self, key: TailKey) -> Rebuild | None:
+        """Return the record of a pillow; None if it was never rebuilt."""
+        return self._all.get(str(key))
+
+    def put(self, key: TailKey, rebuild: Rebuild) -> None:
+        """Keep the record of a pillow. Durable on return.
+
+        Raises:
+            OSError: it cannot be written; the former one is kept.
+        """
+        changed = {**self._all, str(key): rebuild}
+        run_blocking(replace_file, self._path, msgspec.json.encode(_File(FORMAT, changed)))
+        self._all = changed
+
+
+def read_rebuilds(path: Path) -> dict[str, Rebuild]:
+    """Return the records in a file by the text of their tails; none if there is no file.
+
+    Raises:
+        IntegrityError: see `Rebuilds`.
+        OSError: it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    try:
+        found = msgspec.json.decode(content, type=_File)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(
+            f"{path} is not a list of rebuilds ({error}). Remedy: put back a good copy. Without one, delete "
+            "it, and reset the checkpoints of the pillows that were rebuilt"
+        ) from error
+    if found.format != FORMAT:
+        raise IntegrityError(
+            f"{path} has format {found.format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
+        )
+    return found.rebuilds
+
+
+def parse_key(text: str) -> TailKey:
+    """Return the tail that `str(key)` names."""
+    pillow, _, source = text.partition("@")
+    return TailKey(pillow, source)
+
+
+def to_json(record: Rebuild, key: TailKey) -> dict[str, Any]:
+    """Return a record as JSON values, without digests."""
+    values: dict[str, Any] = msgspec.to_builtins(record)
+    other = str(record.name_other(key)) if record.has_other else None
+    return {"key": str(key), "other_key": other} | {name: values[name] for name in _SHOWN}
