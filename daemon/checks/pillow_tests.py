@@ -21,15 +21,19 @@ from pillows.user_code import confine, describe_error
 _SHOWN_CHARACTERS = 300
 
 
-def check_pillow_tests(config: Config) -> list[ConfigProblem]:
+def check_pillow_tests(config: Config, *, within_daemon: bool = False) -> list[ConfigProblem]:
     """Return a problem for every failed test of an enabled pillow.
+
+    Args:
+        config: a valid configuration.
+        within_daemon: leave out isolated pillows, whose functions are not called in the daemon.
 
     Raises:
         ConfigError: a function can't be found; `check_functions` reports where.
     """
     found = []
     for name, settings in config.pillows.items():
-        if not settings.enabled or not settings.tests:
+        if not settings.enabled or not settings.tests or (within_daemon and settings.isolate):
             continue
         pillow = build_pillow(name, settings, config.daemon.plugins_path)
         for index, case in enumerate(settings.tests):

@@ -62,7 +62,7 @@ class ConfigSource:
             gevent.sleep(0)  # so that no other greenlet waits for all checks at once
             if problems := [*problems, *check_transports(config)]:
                 raise ConfigErrors(problems)
-        if problems := check_pillow_tests(config):
+        if problems := check_pillow_tests(config, within_daemon=True):
             raise ConfigErrors(problems)
         return self.add_builds(config)
 

@@ -24,6 +24,13 @@ def test_the_tests_of_a_pillow_pass(loaded):
     assert check_pillow_tests(loaded(CASES)) == []
 
 
+def test_the_daemon_leaves_out_isolated_pillows_whose_functions_it_never_calls(loaded):
+    wrong = CASES.replace('name: "5"', "name: 5")
+    assert len(check_pillow_tests(loaded(wrong), within_daemon=True)) == 1
+    assert check_pillow_tests(loaded(f"isolate: true{wrong}"), within_daemon=True) == []
+    assert len(check_pillow_tests(loaded(f"isolate: true{wrong}"))) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "index", "line", "message"),
     [
