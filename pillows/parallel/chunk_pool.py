@@ -97,9 +97,9 @@ class ChunkPool(PoolEvents):
         return self._pool.is_hungry
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is to be done."""
-        return not self._parts
+    def is_busy(self) -> bool:
+        """Whether outcomes are to come."""
+        return bool(self._parts) and self.refusal is None
 
     def start(self, changes: Sequence[Change], *, first: bool = False) -> Work:
         """Let workers carry changes; return where their outcomes will be.
@@ -118,10 +118,17 @@ class ChunkPool(PoolEvents):
             self._parts.pop(number).work.cancelled = True
 
     def close(self, seconds: float) -> None:
-        """End the workers once they have done what they were given; kill those that take longer."""
+        """End the workers once they have done what they were given; kill those that take longer.
+
+        What is left is cancelled.
+        """
         gevent.killall(list(self._retries))
         self._pool.close(seconds)
+        for part in self._parts.values():
+            part.work.cancelled = True
+        self._parts.clear()
         self._report_size()
+        self._on_move()
 
     # --- what the pool tells
 

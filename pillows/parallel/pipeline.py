@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event
 
 from pillows.clock import Turn
+from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Outcome
 from pillows.errors import StoppedError
 from pillows.models import Change, ChangeBatch
@@ -131,16 +132,19 @@ class ParallelPipeline:
             FatalError: the tail can't go on.
             StoppedError: a stop was requested.
         """
-        pool = self._pool or self._spare or self._open_spare()
-        self._spare_used_at = self._waiter.clock.monotonic()
-        work = pool.start([change], first=True)
-        while work.missing:
-            if (error := pool.error or pool.refusal) is not None:
-                raise error
-            if work.cancelled or self._waiter.stop.is_set():
-                raise StoppedError
-            self._wait()
-        return work.outcomes[0]
+        while not self._waiter.stop.is_set():
+            pool = self._pool or self._spare or self._open_spare()
+            self._spare_used_at = self._waiter.clock.monotonic()
+            work = pool.start([change], first=True)
+            while work.missing and not work.cancelled and not self._waiter.stop.is_set():
+                if pool.error is not None:
+                    raise pool.error
+                if pool.refusal is not None:  # it may be one that crashed workers: not here, therefore
+                    return make_dead_letter(self._retrier.tail, change, "transform", pool.refusal)
+                self._wait()
+            if not work.missing:
+                return work.outcomes[0]
+        raise StoppedError
 
     def close(self) -> None:
         """End all workers at once. May be called twice."""
@@ -204,7 +208,7 @@ class ParallelPipeline:
 
     def _end_spare(self, pool: ChunkPool) -> None:
         clock = self._waiter.clock
-        while not pool.is_idle or clock.monotonic() - self._spare_used_at < SPARE_SECONDS:
+        while pool.is_busy or clock.monotonic() - self._spare_used_at < SPARE_SECONDS:
             clock.wait(Event(), SPARE_SECONDS)
         self._spare = None
         self._end_pool(pool, END_SECONDS)

@@ -388,3 +388,27 @@ def test_a_dead_letter_is_retried_in_a_worker(make_world):
     with pytest.raises(StoppedError):
         again.get(timeout=10)
     assert len(world.pools) == 1  # the second one got the same worker
+
+
+def test_a_retry_outlives_the_workers_that_end_at_the_head(make_world):
+    world = make_world()
+    world.carry(*batches_of(2))
+    world.until_tasks()
+    asked = gevent.spawn(world.loop.outcome, change("a"))
+    wait_until(lambda: len(world.pool.tasks) > 1)
+    first = world.pool
+    world.loop._end_pool(world.loop._pool, 0.0)  # it closes with the retry still in it
+    world.loop._pool = None
+    wait_until(lambda: world.pool is not first and world.pool.tasks)
+    world.pool.do()
+    assert asked.get(timeout=10).id == "a"
+
+
+def test_a_retry_that_no_worker_takes_is_a_dead_letter_again(make_world):
+    world = make_world(far_behind=10_000)
+    asked = gevent.spawn(world.loop.outcome, change("a"))
+    world.until_tasks()
+    world.pool.events.failed(FatalError("The modules have changed.", remedy="reload"))
+    letter = asked.get(timeout=10)
+    assert isinstance(letter, DeadLetter)
+    assert "The modules have changed. Remedy: reload" in letter.error
