@@ -89,7 +89,7 @@ class ChunkPool(PoolEvents):
         self._backoff = Backoff()
         self._retries: set[gevent.Greenlet[..., None]] = set()
         self._pool = make_pool(size, self)
-        self._report_size()
+        self._starting = gevent.spawn(self._pool.start)
 
     @property
     def is_hungry(self) -> bool:
@@ -122,12 +122,11 @@ class ChunkPool(PoolEvents):
 
         What is left is cancelled.
         """
-        gevent.killall(list(self._retries))
+        gevent.killall([self._starting, *self._retries])
         self._pool.close(seconds)
         for part in self._parts.values():
             part.work.cancelled = True
         self._parts.clear()
-        self._report_size()
         self._on_move()
 
     # --- what the pool tells
@@ -147,10 +146,13 @@ class ChunkPool(PoolEvents):
             self._judge(part, result.ending)
         self._on_move()
 
+    def resized(self) -> None:
+        """Report the number of workers."""
+        self._retrier.observer.workers(self._retrier.tail, count=self._pool.size)
+
     def ended(self, ending: Ending, pid: int) -> None:
         """Report the end of a worker."""
         self._retrier.observer.worker_ended(self._retrier.tail, pid=pid, cause=ending.cause, how=str(ending))
-        self._report_size()
 
     def noted(self, note: protocol.Note) -> None:
         """Report what a worker reports."""
@@ -159,7 +161,6 @@ class ChunkPool(PoolEvents):
     def failed(self, error: FatalError) -> None:
         """Note that no worker can be started."""
         self.refusal = error
-        self._report_size()
         self._on_move()
 
     # --- outcomes
@@ -247,6 +248,3 @@ class ChunkPool(PoolEvents):
 
     def _fail(self, error: Exception) -> None:
         self.error = self.error or error
-
-    def _report_size(self) -> None:
-        self._retrier.observer.workers(self._retrier.tail, count=self._pool.size)

@@ -111,6 +111,7 @@ class Coordinator(PoolEvents):
         self._pool = WorkerPool(
             self._program, self._size, limits=self._limits, clock=self._clock, events=self
         )
+        self._pool.start()
         return self
 
     def __exit__(self, error: object, *_: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import gevent
@@ -85,6 +84,9 @@ class PoolEvents:
     def finished(self, number: int, result: Result) -> None:
         """Take the result of a task."""
 
+    def resized(self) -> None:
+        """Note that a worker was started, or has ended."""
+
     def ended(self, ending: Ending, pid: int) -> None:
         """Note that a worker has ended, other than by being asked to."""
 
@@ -96,7 +98,7 @@ class PoolEvents:
 
 
 class WorkerPool:
-    """Runs tasks in worker processes.
+    """Runs tasks in worker processes, once it is started.
 
     Args:
         program: what a worker runs.
@@ -121,8 +123,13 @@ class WorkerPool:
         self._failed_starts = 0
         self._closing = False
         self._watcher = gevent.spawn(self._watch)
-        for _ in range(size):
-            self._start()
+
+    def start(self) -> None:
+        """Start the workers, one after the other: each takes the process some 10 ms."""
+        for _ in range(self._size):
+            if not self._closing:
+                self._start()
+            gevent.sleep(0)
 
     @property
     def size(self) -> int:
@@ -195,6 +202,7 @@ class WorkerPool:
         self._workers.append(worker)
         follower = gevent.spawn(self._follow, worker)
         self._followers = [each for each in self._followers if not each.dead] + [follower]
+        self._events.resized()
 
     def _follow(self, worker: WorkerProcess) -> None:
         """Handle the messages of a worker until it ends; then give its tasks to others."""
@@ -206,6 +214,7 @@ class WorkerPool:
                 self._handle(worker, message)
         ending = worker.reap()
         self._workers.remove(worker)
+        self._events.resized()
         if refusal is not None:
             self._fail(refusal)
             return
@@ -296,7 +305,3 @@ class WorkerPool:
 
 def _to_fatal(error: PillowError) -> FatalError:
     return error if isinstance(error, FatalError) else FatalError(str(error))
-
-
-#: Makes a pool, given who receives its results.
-MakePool = Callable[[PoolEvents], WorkerPool]

@@ -68,6 +68,9 @@ class Pool:
     def is_hungry(self) -> bool:
         return len(self.tasks) < self.size
 
+    def start(self) -> None:
+        self.events.resized()
+
     def submit(self, number, payload, *, first=False) -> None:
         assert not self.closed
         self.tasks[number] = payload
@@ -80,6 +83,7 @@ class Pool:
 
     def close(self, seconds) -> None:
         self.closed, self.size = True, 0
+        self.events.resized()
 
     def do(self, number=None) -> None:
         number = min(self.tasks) if number is None else number
