@@ -71,6 +71,15 @@ docs: $(VENV)/.dev ## Build the documentation into build/docs
 	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
+docs-links: docs ## Ask whether the documentation's links to other sites still lead somewhere
+	$(BIN)/sphinx-build -q -b linkcheck docs build/docs-links
+
+coverage: $(VENV)/.dev ## Measure branch coverage by unit and integration tests, and name what is not covered
+	@$(BIN)/python -m tests.servers install
+	-$(BIN)/coverage run -m pytest -q tests/unit tests/integration $(ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
 schema: $(VENV)/.runtime ## Write the configuration's JSON Schema for editors
 	$(BIN)/pillowd config schema > etc/pillowd.schema.json
 
@@ -112,4 +121,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help deb release image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock
+.PHONY: help coverage docs-links deb release image demo mutants test machine proof soak chaos fuzz bench trace lint types format docs schema man install setup dev lock

@@ -1,4 +1,4 @@
-"""Write the reference pages that are made from the code: commands, configuration, API, metrics.
+"""Write the reference pages that are made from the code.
 
 `make docs` runs it. The pages are not kept in the repository, so they cannot be out of date.
 """
@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import log_events
+
+from daemon.cli.exit_codes import ExitCode
 from daemon.cli.introspect import CommandPage, list_commands
 from daemon.config.models import Config
 from daemon.config.schema import INCLUDED, make_schema
@@ -21,6 +24,16 @@ from pillows.options import seconds_text, size_text
 REFERENCE = Path(__file__).parent / "reference"
 #: Definitions that are shown within others.
 _INSIDE = {"ConnectionConfig", "TransportConfig", INCLUDED}
+
+#: Exit code -> its meaning.
+EXIT_CODES = {
+    ExitCode.OK: "done; for `run` and `mirror`: stopped when asked to",
+    ExitCode.FAILED: "failed, or interrupted; for `status --fail`: a pillow has failed",
+    ExitCode.USAGE: "wrong command line, or no such pillow",
+    ExitCode.DIFFERENCES: "`verify` found differences",
+    ExitCode.UNREACHABLE: "the daemon, the source or a target could not be reached: try again later",
+    ExitCode.CONFIG: "the configuration is wrong or missing, so a restart cannot help",
+}
 
 #: JSON's words -> ours.
 _KINDS = {
@@ -40,6 +53,8 @@ def main() -> None:
     (REFERENCE / "configuration.md").write_text(configuration(), encoding="utf-8")
     (REFERENCE / "api.md").write_text(api(), encoding="utf-8")
     (REFERENCE / "metrics.md").write_text(metrics(), encoding="utf-8")
+    (REFERENCE / "log-events.md").write_text(log_events.make_page(), encoding="utf-8")
+    (REFERENCE / "exit-codes.md").write_text(exit_codes(), encoding="utf-8")
 
 
 def commands() -> str:
@@ -142,6 +157,20 @@ def metrics() -> str:
     return "\n".join(lines)
 
 
+def exit_codes() -> str:
+    """Return the page of all exit codes."""
+    lines = [
+        "# Exit codes",
+        "",
+        "The same for every command. The reason is one line on standard error; `--debug` adds a traceback.",
+        "",
+        "| code | name | meaning |",
+        "|--:|---|---|",
+    ]
+    lines += [f"| {code.value} | `{code.name}` | {EXIT_CODES[code]} |" for code in ExitCode]
+    return "\n".join([*lines, "", "The unit restarts the service after every code but 78.", ""])
+
+
 def _label(name: str, values: Sequence[str]) -> str:
     return f"`{name}`" + (f" ({', '.join(values)})" if values else "")
 
@@ -154,7 +183,7 @@ def _section(name: str, definition: dict[str, Any]) -> Iterator[str]:
     yield from ("| key | type | default | |", "|---|---|---|---|")
     required = definition.get("required", ())
     for key, value in properties.items():
-        default = "required" if key in required else f"`{_cell(_default(value))}`"
+        default = "required" if key in required else _cell(_default(value))
         meaning = _cell(_escaped(_flat(str(_found(value, "description") or ""))))
         yield f"| `{key}` | {_cell(_type(value))} | {default} | {meaning} |"
     yield ""
@@ -190,11 +219,14 @@ def _default(value: dict[str, Any]) -> str:
     kind = _type(value)
     if default is None:
         return "none"
+    if isinstance(default, dict) and default:
+        return "those of its keys"
     if isinstance(default, bool):
-        return str(default).lower()
+        return f"`{str(default).lower()}`"
     if isinstance(default, int | float) and kind.startswith(("duration", "size")):
-        return seconds_text(default) if kind.startswith("duration") else size_text(int(default))
-    return str(default)
+        text = seconds_text(default) if kind.startswith("duration") else size_text(int(default))
+        return f"`{text}`"
+    return f"`{default}`" if default != "" else "empty"
 
 
 def _found(value: dict[str, Any], name: str) -> Any:

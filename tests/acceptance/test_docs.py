@@ -162,7 +162,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built from a copy with warnings as errors, as `make docs` does."""
     folder = tmp_path_factory.mktemp("docs")
     source = folder / "docs"
-    generated = shutil.ignore_patterns("commands.md", "configuration.md", "metrics.md")
+    generated = shutil.ignore_patterns(
+        "commands.md", "configuration.md", "metrics.md", "log-events.md", "exit-codes.md"
+    )
     shutil.copytree(DOCS, source, ignore=generated)
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     for script in ("generate.py", "screenshots.py"):
@@ -212,7 +214,7 @@ def test_i14_options_keep_their_dashes(site):
 def test_i14_pages_that_are_made_from_the_code_are_linked(site):
     index = (site / "index.html").read_text()
 
-    for page in ("commands", "configuration"):
+    for page in ("commands", "configuration", "api", "metrics", "log-events", "exit-codes"):
         assert f'href="reference/{page}.html"' in index
 
 
@@ -242,6 +244,13 @@ def test_the_reference_has_every_section_and_type(site):
         assert f">{name}<" in text
     for key in Config.model_fields:
         assert f">{key}<" in text
+
+
+def test_the_reference_has_the_events_of_the_log(site):
+    text = (site / "reference" / "log-events.html").read_text()
+
+    for name in ("pillow.state", "retry", "tail.resumed", "daemon.stopping", "checkpoint.not_saved"):
+        assert f">{name}<" in text
 
 
 def test_the_reference_has_every_metric(site):

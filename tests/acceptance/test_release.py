@@ -65,9 +65,13 @@ def bill(release: Path, version: str) -> dict[str, Any]:
     return read
 
 
-def head() -> str:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+@pytest.fixture(scope="module")
+def told(bill: dict[str, Any]) -> str:
+    """What `pillowd --version` must print."""
+    component = bill["metadata"]["component"]
+    (commit,) = [each["value"] for each in component["properties"] if each["name"] == "pillowd:commit"]
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    return f"pillowd {component['version']} (commit {commit})\n"
 
 
 def test_every_file_is_there_with_its_checksum(release: Path, version: str) -> None:
@@ -128,7 +132,7 @@ def pillowd_of(environment: Path, folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_installs_into_an_empty_environment(release: Path, version: str, tmp_path: Path) -> None:
+def test_the_wheel_installs_into_an_empty_environment(release: Path, told: str, tmp_path: Path) -> None:
     (wheel,) = release.glob("*.whl")
     environment = tmp_path / "environment"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -138,7 +142,7 @@ def test_the_wheel_installs_into_an_empty_environment(release: Path, version: st
     into = [*uv, "pip", "install", "--python", str(environment / "bin" / "python"), *constraints]
     subprocess.run([*into, str(wheel)], env=clean, check=True)
 
-    assert pillowd_of(environment, tmp_path, "--version") == f"pillowd {version} (commit {head()})\n"
+    assert pillowd_of(environment, tmp_path, "--version") == told
     assert "mirror" in pillowd_of(environment, tmp_path, "--help")
     (site,) = (environment / "lib").glob("python3*/site-packages")
     ours = {"checkpoints", "pillows", "daemon", "pillowd.py"}
@@ -147,20 +151,18 @@ def test_the_wheel_installs_into_an_empty_environment(release: Path, version: st
 
 @pytest.mark.proof
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
-def test_pip_installs_either_with_what_is_newest(
-    release: Path, version: str, tmp_path: Path, kind: str
-) -> None:
+def test_pip_installs_either_with_what_is_newest(release: Path, told: str, tmp_path: Path, kind: str) -> None:
     (file,) = release.glob(kind)
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], env=clean, check=True)
     subprocess.run([str(environment / "bin" / "pip"), "install", "-q", str(file)], env=clean, check=True)
 
-    assert pillowd_of(environment, tmp_path, "--version") == f"pillowd {version} (commit {head()})\n"
+    assert pillowd_of(environment, tmp_path, "--version") == told
 
 
 @pytest.mark.proof
-def test_pipx_runs_the_wheel(release: Path, version: str, tmp_path: Path) -> None:
+def test_pipx_runs_the_wheel(release: Path, told: str, tmp_path: Path) -> None:
     (wheel,) = release.glob("*.whl")
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -171,7 +173,7 @@ def test_pipx_runs_the_wheel(release: Path, version: str, tmp_path: Path) -> Non
         text=True,
         check=True,
     )
-    assert done.stdout == f"pillowd {version} (commit {head()})\n"
+    assert done.stdout == told
 
 
 # --- bill of materials and licenses
@@ -333,16 +335,16 @@ def upgrade(service: Service, package: Path, couch_db: CouchDatabase) -> None:
 
 
 def test_the_package_is_installed_started_upgraded_removed_and_purged(
-    release: Path, version: str, machine: DebianMachine, couch: Any, couch_db: CouchDatabase, tmp_path: Path
+    release: Path, told: str, machine: DebianMachine, couch: Any, couch_db: CouchDatabase, tmp_path: Path
 ) -> None:
     (package,) = release.glob("*.deb")
     shutil.copy(package, machine.shared / "first.deb")
     couch_db.put("a", {"n": 1})
 
     # Installed: it says what is left to do, its user is there, and only root reads passwords.
-    told = machine.say("dpkg", "-i", f"{SHARED}/first.deb")
-    assert "systemctl enable --now pillowd" in told
-    assert machine.say("pillowd", "--version") == f"pillowd {version} (commit {head()})\n"
+    printed = machine.say("dpkg", "-i", f"{SHARED}/first.deb")
+    assert "systemctl enable --now pillowd" in printed
+    assert machine.say("pillowd", "--version") == told
     assert machine.say("getent", "passwd", "pillowd").split(":")[5:] == [
         "/var/lib/pillowd",
         "/usr/sbin/nologin\n",

@@ -10,7 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 #: Made from the code and not kept: a clean checkout has them after `make docs` and `make schema`.
-GENERATED = {"api.md", "commands.md", "configuration.md", "metrics.md", "pillowd.schema.json"}
+GENERATED = {
+    "api.md",
+    "commands.md",
+    "configuration.md",
+    "exit-codes.md",
+    "log-events.md",
+    "metrics.md",
+    "pillowd.schema.json",
+}
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
