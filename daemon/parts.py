@@ -143,5 +143,6 @@ def _open_services(stack: ExitStack, state: StateDir, observers: Observers, cloc
         dead_letters=state.dead_letters,
         clock=clock,
         observer=observer,
+        backfills=state.backfills,
         feeds=stack.enter_context(closing(FeedPool(clock=clock, observer=observer))),
     )

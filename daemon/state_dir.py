@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpoints import CheckpointStore, IntegrityError, NewerFormat
+from daemon.backfill.backfills import Backfills
+from daemon.backfill.store import BackfillStore
 from daemon.control.audit import AuditLog
 from daemon.rebuilds.record import FILE, Rebuilds
 from daemon.supervision.paused_pillows import Pauses
@@ -29,6 +31,7 @@ class StateDir:
         audit: who had what done.
         comparisons: the last comparison of each tail with its source.
         rebuilds: the builds of each pillow that was rebuilt.
+        backfills: which documents are to be sent again, and how far that is.
     """
 
     store: CheckpointStore
@@ -37,6 +40,7 @@ class StateDir:
     audit: AuditLog
     comparisons: Comparisons
     rebuilds: Rebuilds
+    backfills: Backfills
 
 
 @contextmanager
@@ -65,6 +69,7 @@ def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -
             audit=AuditLog(path / "audit", clock, redactor),
             comparisons=Comparisons(path / "comparisons.json"),
             rebuilds=Rebuilds(path / FILE),
+            backfills=Backfills(BackfillStore(path / "backfills"), clock),
         )
 
 

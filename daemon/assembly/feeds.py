@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from checkpoints import TailKey
+from daemon.backfill.carrier import BackfillSource
 from daemon.config.models import Config
 from pillows.clock import Clock
+from pillows.couch.client import CouchClient
 from pillows.feed.base import Feed
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.document_ids import DocumentIds
 from pillows.feed.shared.pool import FeedPool
 from pillows.models import Change
 from pillows.observer import Observer
@@ -43,6 +46,15 @@ def build_ids_feed(
         return CouchFeed(connection, source, clock=clock, observer=observer, tail=key)
     ids = source.model_copy(update={"documents": "bulk_get"})  # the prefilter then fetches none
     return CouchFeed(connection, ids, prefilter=lambda _: False, clock=clock, observer=observer, tail=key)
+
+
+def build_backfill_source(config: Config, key: TailKey) -> BackfillSource:
+    """Return what a backfill needs of a tail's source."""
+    connection, source = _source(config, key)
+    return BackfillSource(
+        open_ids=lambda: DocumentIds(CouchClient(connection), source.database),
+        overlap_seconds=source.join_overlap,
+    )
 
 
 def _source(config: Config, key: TailKey) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from checkpoints import CheckpointStore
+from daemon.backfill.backfills import Backfills
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.feed.shared.pool import FeedPool
@@ -20,6 +21,7 @@ class Services:
         dead_letters: the dead letters.
         clock: for every duration and wait.
         observer: receives everything that happens.
+        backfills: run beside the feeds of the tails; None where no tail runs any.
         feeds: shared connections to CouchDB; None lets each tail read alone.
     """
 
@@ -27,4 +29,5 @@ class Services:
     dead_letters: DeadLetters
     clock: Clock
     observer: Observer
+    backfills: Backfills | None = None
     feeds: FeedPool | None = None

@@ -9,9 +9,16 @@ import gevent
 from gevent.event import Event
 
 from checkpoints import ConfigDigest, TailKey
-from daemon.assembly.feeds import Prefilter, build_feed, build_shared_feed, make_prefilter
+from daemon.assembly.feeds import (
+    Prefilter,
+    build_backfill_source,
+    build_feed,
+    build_shared_feed,
+    make_prefilter,
+)
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.assembly.services import Services
+from daemon.backfill.backfills import Backfills
 from daemon.config.models import Config
 from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import digest_functions
@@ -21,10 +28,12 @@ from daemon.workers.wanted_documents import choose_documents
 from pillows.clock import Clock
 from pillows.errors import RetryableError
 from pillows.feed.base import Feed
+from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import MakeCarrier, TailServices, TailSettings
-from pillows.verify.repair import DocumentRepair
+from pillows.runtime.without_feed import open_sender
+from pillows.verify.repair import repair
 
 #: A repair that takes longer is given up: by then the client no longer waits for the answer.
 REPAIR_SECONDS = 25.0
@@ -90,7 +99,26 @@ def build_services(config: Config, key: TailKey, settings: TailSettings, service
         clock=services.clock,
         observer=services.observer,
         make_carrier=_find_carrier(config, key, services.clock, wanted),
+        backfill=None if services.backfills is None else _serve_backfills(config, key, services.backfills),
     )
+
+
+def _serve_backfills(config: Config, key: TailKey, backfills: Backfills) -> Callable[[DocumentSender], None]:
+    source = build_backfill_source(config, key)
+    return lambda sender: backfills.serve(key, source, sender)
+
+
+def run_backfills(config: Config, services: Services, key: TailKey, backfills: Backfills) -> None:
+    """Run the backfills of a tail that does not run.
+
+    Raises:
+        FatalError: the pipeline cannot run.
+    """
+    add_folders(config.daemon.plugins_path)
+    settings = build_tail_settings(config, key)
+    alone = build_services(config, key, settings, replace(services, feeds=None, backfills=None))
+    with open_sender(settings, alone, halt=Event()) as sender:
+        backfills.run_all(key, build_backfill_source(config, key), sender)
 
 
 def _find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Prefilter) -> MakeCarrier | None:
@@ -122,7 +150,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
     try:
         settings = build_tail_settings(config, key)
         alone = build_services(config, key, settings, replace(services, feeds=None))
-        DocumentRepair(settings, alone, ids, halt=halt).run()
+        repair(settings, alone, ids, halt=halt)
         if halt.is_set():
             raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
     finally:

@@ -63,6 +63,10 @@ COMMANDS = {
         "daemon.cli.commands.operate.verify:verify",
         "Compare targets with the source, and repair differences.",
     ),
+    "backfill": (
+        "daemon.cli.commands.operate.backfill:backfill",
+        "Send chosen documents through a pillow again, beside its feed.",
+    ),
     "index": (
         "daemon.cli.commands.targets.index:index",
         "List the indices of a pillow, and remove old ones.",

@@ -15,7 +15,7 @@ import structlog
 from checkpoints import StoreLocked
 from daemon import state_dir
 from daemon.assembly.services import Services
-from daemon.assembly.tails import repair_documents
+from daemon.assembly.tails import repair_documents, run_backfills
 from daemon.cli.exit_codes import UnreachableError
 from daemon.config.models import Config
 from daemon.control.api import ControlApi
@@ -72,7 +72,9 @@ def open_files(stack: ExitStack, config: Config, *, writes: bool) -> Callable[..
         repair=send,
         explain=lambda error: to_answer(error, redactor).body,
     )
+    api.backfills.run_here = lambda key: run_backfills(config, services, key, api.backfills)
     stack.callback(api.operations.close)
+    stack.callback(api.backfills.close)
     by = Actor.this_process("cli")
 
     def call(operation: str, /, **arguments: Any) -> Any:

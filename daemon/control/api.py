@@ -46,6 +46,7 @@ class ControlApi:
         audit: the audit log.
         snapshots: the states of all tails, one second old at most.
         pillows, checkpoints, dead_letters, repair, rebuilds: the calls by concern.
+        backfills: documents that are sent again.
         operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
         events, taps: the streams of the running daemon; None without one.
@@ -90,6 +91,7 @@ class ControlApi:
         hold_reloads = self.reloader.hold_off if self.reloader else nullcontext
         self.repair = RepairCalls(tails, repair, hold_reloads, clock=clock)
         self.rebuilds = RebuildCalls(tails, self.snapshots, daemon.rebuilder if daemon else None)
+        self.backfills = state.backfills
         self.operations = Operations(clock, explain)
         self.health = None if supervisor is None else Health(supervisor, clock)
 

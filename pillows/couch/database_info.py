@@ -20,18 +20,37 @@ class ServerInfo(msgspec.Struct, frozen=True):
     vendor: dict[str, object] = {}
 
 
+class ClusterInfo(msgspec.Struct, frozen=True):
+    """How a database is spread over a cluster; one node has it too.
+
+    Attributes:
+        n: copies of each document.
+    """
+
+    n: int | None = None
+
+
 class DatabaseInfo(msgspec.Struct, frozen=True):
     """Part of `GET /{db}`.
 
     Attributes:
         doc_count: number of documents that are not deleted; None if the server does not report it.
+        doc_del_count: number of deleted documents; None if the server does not report it.
+        cluster: None if the server does not report it.
         instance_start_time: when the database was created; see `DatabaseIdentity`.
         purge_seq: moves with every purge.
     """
 
     doc_count: int | None = None
+    doc_del_count: int | None = None
+    cluster: ClusterInfo | None = None
     instance_start_time: str | int | None = None
     purge_seq: str | int | None = None
+
+    @property
+    def copies(self) -> int | None:
+        """Copies of each document; None if the server does not report it."""
+        return self.cluster.n if self.cluster is not None else None
 
 
 def get_server_info(couch: CouchClient, *, activity: ActivityMonitor | None = None) -> ServerInfo:

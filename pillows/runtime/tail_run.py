@@ -26,6 +26,7 @@ from pillows.pillow import ItemPusher, Pipeline
 from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
+from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.housekeeping import Housekeeping, Job
 from pillows.runtime.missed_purges import MissedPurges
 from pillows.runtime.redelivery import Redelivery
@@ -81,6 +82,7 @@ class TailRun:
         self._halt = halt
         self._trust_equal = trust_equal
         self._transports: Sequence[Transport] = ()
+        self._pusher: Pusher[Item] | PartitionedPusher[Item] | None = None
         self._lock = RLock()  # writer and saver take turns at targets and checkpoint
         self._trouble: Exception | None = None
         self._writes_began: list[float] = []  # monotonic seconds of those in flight, oldest first
@@ -102,8 +104,11 @@ class TailRun:
             carrier = self.build_carrier(stack, pipeline)
             redelivery = Job(self._build_redelivery(pipeline.pusher, carrier).redeliver_all)
             housekeeping, key = self._housekeeping, self._settings.key
-            # Before the pusher takes no more.
-            stack.callback(housekeeping.kill, redelivery, self._lag, purges.job)
+            beside = [redelivery, self._lag, purges.job]
+            if (backfill := self._services.backfill) is not None:
+                beside.append(Job(partial(backfill, self.make_sender(carrier))))
+                housekeeping.start_soon(beside[-1], 0.0)
+            stack.callback(housekeeping.kill, *beside)  # before the pusher takes no more
             stack.enter_context(
                 self._services.dead_letters.watching(key, partial(housekeeping.start_soon, redelivery))
             )
@@ -130,15 +135,28 @@ class TailRun:
             startup = TailStartup(self._settings, self._services, self.feed, self.retrier)
             self._transports, checkpoint = startup.run(stack)
             self.progress = TailProgress(self._build_checkpointer(checkpoint), self._transports, self.retrier)
-            pusher = self._build_pusher()
+            pusher = self._pusher = self._build_pusher()
             stack.callback(pusher.kill)
             stack.callback(self._housekeeping.kill)
             yield self._build_pipeline(pusher)
             pusher.finish()
             if self._trouble is not None:
                 raise self._trouble
-            with self._lock:
-                self._opened.checkpointer.save()
+            self._save_now()
+
+    def make_sender(self, carrier: Carrier) -> DocumentSender:
+        """Return what sends chosen documents beside those of the feed, inside `open`."""
+        if self._pusher is None:
+            raise RuntimeError("The run has not started.")
+        return DocumentSender(
+            source=self.feed,
+            outcome=carrier.outcome,
+            push=self._pusher.push,
+            flush=self._pusher.flush,
+            retrier=self.retrier,
+            raise_epoch=self._raise_epoch,
+            save=self._save_now,
+        )
 
     @property
     def unacknowledged(self) -> int:
@@ -342,6 +360,14 @@ class TailRun:
             self._opened.checkpointer.save_if_due()
         self._note_save()
         return self._opened.checkpointer.seconds_to_save()
+
+    def _save_now(self) -> None:
+        with self._lock:
+            self._opened.checkpointer.save()
+
+    def _raise_epoch(self) -> None:
+        with self._lock:
+            self._opened.raise_epoch()
 
     def _note_edit(self) -> None:
         self._opened.checkpointer.note_edit()

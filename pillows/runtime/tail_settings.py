@@ -18,6 +18,7 @@ from pillows.observer import Observer
 from pillows.pillow import Pillow, Pipeline
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.retry.retrier import Retrier
+from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.transports.base import Transport
 
@@ -83,6 +84,7 @@ class TailServices:
         clock: for every duration and wait.
         observer: receives everything that happens.
         make_carrier: makes what carries changes with worker processes; None carries them in this process.
+        backfill: sends documents beside the feed for as long as the run lasts; see `DocumentSender`.
     """
 
     make_feed: Callable[[], Feed]
@@ -92,3 +94,4 @@ class TailServices:
     clock: Clock
     observer: Observer
     make_carrier: MakeCarrier | None = None
+    backfill: Callable[[DocumentSender], None] | None = None

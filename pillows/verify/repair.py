@@ -10,51 +10,29 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Sequence
 
 from gevent.event import Event
 
-from pillows.models import ChangeBatch
-from pillows.observer import Observer
-from pillows.runtime.tail_monitor import TailMonitor
-from pillows.runtime.tail_run import TailRun
 from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.runtime.without_feed import open_sender
 
 #: Documents that are fetched at once.
 _FETCHED = 200
 
 
-class DocumentRepair:
-    """Delivers given documents in place of the feed's.
+def repair(settings: TailSettings, services: TailServices, ids: Sequence[str], *, halt: Event) -> None:
+    """Send documents, and save the checkpoint.
 
     Args:
         settings: the tail's.
         services: the tail's.
         ids: the documents.
-        halt: ends the retries of unreachable servers.
+        halt: ends the retries of unreachable servers; then not all are sent.
+
+    Raises:
+        FatalError: the tail cannot run.
     """
-
-    def __init__(
-        self, settings: TailSettings, services: TailServices, ids: Sequence[str], *, halt: Event
-    ) -> None:
-        monitor = TailMonitor(settings.key, services.clock, Observer())
-        self._run = TailRun(settings, services, monitor, halt=halt, trust_equal=False)
-        self._ids = ids
-
-    def run(self) -> None:
-        """Send the documents, and save the checkpoint.
-
-        Raises:
-            FatalError: the tail cannot run.
-            StoppedError: `halt` was set while something was retried.
-        """
-        with self._run.open() as pipeline, ExitStack() as stack:
-            self._run.build_carrier(stack, pipeline).carry(self._read(), lambda _: None)
-
-    def _read(self) -> Iterator[ChangeBatch]:
-        for start in range(0, len(self._ids), _FETCHED):
-            read = partial(self._run.feed.current, self._ids[start : start + _FETCHED])
-            changes = self._run.retrier.retry_write("source", read)
-            yield ChangeBatch(changes=changes, seq=None)
+    with open_sender(settings, services, halt=halt, trust_equal=False) as sender:
+        for start in range(0, len(ids), _FETCHED):
+            sender.send(ids[start : start + _FETCHED])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from http import HTTPStatus
@@ -128,6 +129,7 @@ def test_every_documented_status_is_given_and_no_other(
         ask_what_looks(asker, made)
         ask_for_rebuilds(asker, made)
         ask_for_acts(asker, made)
+        ask_for_backfills(asker)
         ask_for_checkpoints(asker)
         ask_with_another_configuration(asker, daemon.config)
         ask_as_nobody_may(asker, made)
@@ -166,6 +168,7 @@ def ask_what_looks(asker: Asker, made: House) -> None:
         "list_checkpoint_history",
         "list_dead_letters",
         "list_operations",
+        "list_backfills",
         "get_config",
         "list_audit",
     ):
@@ -236,6 +239,35 @@ def ask_for_rebuilds(asker: Asker, made: House) -> None:
     asker.ask("start_rebuild", 202, key="rows")
     asker.ask("cancel_rebuild", 202, key="rows")
     await_state("dropped")
+
+
+def ask_for_backfills(asker: Asker) -> None:
+    """The pillow is paused, so they wait."""
+    asker.ask("list_backfills", 404, query="?key=nobody")
+    asker.ask("start_backfill", 404, key="nobody", body={"prefix": "o"})
+    for id, body in (
+        ("get_backfill", None),
+        ("add_backfill_ids", {"ids": ["one"]}),
+        ("retry_backfill", {"range": 1}),
+        ("cancel_backfill", None),
+    ):
+        asker.ask(id, 404, id="none", body=body)
+    started = [asker.ask("start_backfill", 201, body={"ids": ["one"], "more": True}).json for _ in range(10)]
+    asker.ask("start_backfill", 409, body={"prefix": "o"})
+    id = started[0]["id"]
+    asker.ask("get_backfill", 200, id=id)
+    asker.ask("retry_backfill", 409, id=id, body={"range": 1})
+    asker.ask("add_backfill_ids", 200, id=id, body={"ids": []})
+    asker.ask("add_backfill_ids", 409, id=id, body={"ids": []})
+    asker.ask("resume_pillow", 200, query="?wait=30s")
+    for _ in range(300):
+        if asker.ask("get_backfill", 200, id=id).json["state"] == "done":
+            break
+        time.sleep(0.1)
+    asker.ask("retry_backfill", 200, id=id, body={"range": 1})
+    asker.ask("cancel_backfill", 200, id=started[1]["id"])
+    asker.ask("cancel_backfill", 409, id=started[1]["id"])
+    asker.ask("pause_pillow", 200, query="?wait=30s")
 
 
 def ask_for_checkpoints(asker: Asker) -> None:

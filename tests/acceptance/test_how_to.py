@@ -285,6 +285,31 @@ def _table_row(text: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in line.strip("|").split("|"))
 
 
+def test_chosen_documents_are_sent_again(world: World) -> None:
+    page = Page(
+        world,
+        "send-documents-again.md",
+        {
+            "cases.sqlite": str(world.folder / "cases.sqlite"),
+            "database: cases": f"database: {world.couch.name}",
+        },
+    )
+    for number in range(3):
+        world.couch.put(f"case-2026-{number}", {"type": "case"})
+    world.couch.put("order-1", {"type": "order"})
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: live(daemon))
+    (daemon.folder / "ids.txt").write_text("case-2026-1\norder-1\ngone\n")
+    assert "3 documents sent" in page.command("pillowd backfill cases --ids ids.txt")
+    assert "3 documents sent" in page.command("pillowd backfill cases --prefix case-2026-")
+    done = daemon.command_here("backfill", "cases", "--selector", '{"type": "case"}')
+    assert (done.returncode, "3 documents sent" in done.stdout) == (0, True), done.stdout
+    assert "1 document" not in page.command("pillowd backfill retry cases --range 1")
+    assert "cases@couch" in page.command("pillowd backfill status cases")
+    assert [each["state"] for each in daemon.ask_here("backfill", "status", "cases")] == ["done"] * 3
+    assert daemon.stop() == 0
+
+
 def test_an_index_gets_its_mapping_and_changes_it_later(world: World) -> None:
     page = Page(
         world,

@@ -135,6 +135,9 @@ def test_outputs_have_the_documented_form(couch, couch_db, ask, folder):
     of("dead-letter show", "cases", "bad")
     of("dead-letter retry", "cases", "bad")
     of("dead-letter discard", "cases", "--all")
+    of("backfill start", "cases", "--prefix", "b")
+    of("backfill retry", "cases", "--range", "1")
+    of("backfill status", "cases")
     of("checkpoint export", "cases")
     (folder / "exported.json").write_text(json.dumps(outputs["checkpoint export"]))
     of("checkpoint import", "cases", "exported.json")
@@ -153,5 +156,6 @@ def test_outputs_have_the_documented_form(couch, couch_db, ask, folder):
     }
     assert wrong == {}
     # These only a running daemon can, and those of a search cluster.
-    daemons, clusters = {"restart", "reload", "log-level", "tap"}, {"index list", "index remove"}
+    daemons = {"restart", "reload", "log-level", "tap", "backfill cancel"}
+    clusters = {"index list", "index remove"}
     assert examples.keys() - outputs.keys() == daemons | clusters

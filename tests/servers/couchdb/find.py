@@ -42,12 +42,23 @@ def find(request: Request, database: Database) -> Response:
     for field in reversed(order):
         (name, direction), *_ = field.items()
         found.sort(key=lambda document: key(document.get(name)), reverse=direction == "desc")
+    found = _after(found, body.get("bookmark", "nil"))
     skip, limit = body.get("skip", 0), body.get("limit", LIMIT)
-    shown = [_fields(document, body.get("fields")) for document in found[skip : skip + limit]]
-    answer = {"docs": shown, "bookmark": dumps(shown[-1:]).hex() if shown else "nil"}
+    page = found[skip : skip + limit]
+    shown = [_fields(document, body.get("fields")) for document in page]
+    answer = {"docs": shown, "bookmark": dumps([page[-1]["_id"]]).hex() if page else "nil"}
     if not indexed:
         answer["warning"] = WARNING
     return Response(200, iter([dumps(answer) + b"\n"]))
+
+
+def _after(found: list[dict[str, Any]], bookmark: str) -> list[dict[str, Any]]:
+    """Return the documents behind the one that a bookmark names, or where that would be without a sort."""
+    if bookmark == "nil":
+        return found
+    (last,) = loads(bytes.fromhex(bookmark))
+    ids = [document["_id"] for document in found]
+    return found[ids.index(last) + 1 :] if last in ids else [each for each in found if each["_id"] > last]
 
 
 def _documents(database: Database) -> list[dict[str, Any]]:

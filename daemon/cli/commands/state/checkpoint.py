@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from daemon.cli.ask_source import NOW, ask_position
+from daemon.cli.confirm import confirm_effects
 from daemon.cli.control_client import call_control, name_pillow
 from daemon.cli.exit_codes import CommandError
 from daemon.cli.formatting import format_time, new_grid, new_table, print_table, shorten_seq
@@ -23,9 +22,7 @@ from daemon.config.models import Config
 from daemon.control.checkpoints import EXPORT_FORMAT
 from daemon.errors import UnknownPillowError
 from daemon.tail_lookup import resolve_tail, tail_keys
-from pillows import registry
 from pillows.options import seconds
-from pillows.transports.base import AppendOnlyTransport
 
 
 @click.group()
@@ -118,7 +115,9 @@ def set_seq(key: str, seq: str, force: bool, config_path: Path, as_json: bool) -
 @common_options
 def reset(key: str, yes: bool, config_path: Path, as_json: bool) -> None:
     """Read the whole source of KEY again, in a new pass that rewrites every row."""
-    _confirm(config_path, key, yes=yes, keyed="every row is written again, and others are removed at the end")
+    confirm_effects(
+        config_path, key, yes=yes, keyed="every row is written again, and others are removed at the end"
+    )
     _edit("reset_checkpoint", config_path, key, as_json=as_json)
 
 
@@ -138,7 +137,7 @@ def rewind(
         before = None if ago is None else time.time() - seconds(ago)
     except ValueError as error:
         raise click.UsageError(f"--ago {error}.") from error
-    _confirm(config_path, key, yes=yes, keyed="rows that differ are written again")
+    confirm_effects(config_path, key, yes=yes, keyed="rows that differ are written again")
     to = "beginning" if before is None else before
     _edit("edit_checkpoint", config_path, key, as_json=as_json, body={"to": to})
 
@@ -211,34 +210,6 @@ def _require_known(config: Config, key: str, position: Any, *, force: bool) -> A
     except UnknownPillowError:  # only its checkpoint may be left: the edit itself decides
         return position
     return position if force else ask_position(config, tail, position)
-
-
-def _confirm(config_path: Path, key: str, *, yes: bool, keyed: str) -> None:
-    """Say what an edit does to each target, and ask on a terminal.
-
-    Args:
-        config_path: the configuration.
-        key: names the pillow.
-        yes: do not ask.
-        keyed: what happens in a target that has one row for each document.
-
-    Raises:
-        click.Abort: the operator said no.
-    """
-    config = load(config_path, plugins=False)
-    with suppress(UnknownPillowError):  # only its checkpoint may be left
-        tail = resolve_tail(key, tail_keys(config))
-        for entry in config.tails[tail.pillow].transport:
-            appends = _is_append_only(config.connections[entry.connection].type)
-            effect = "every row is appended once more, to the old ones" if appends else keyed
-            echo(f"{tail}: {entry.name} ({', '.join(entry.outputs)}): {effect}", err=True)
-    if not yes and sys.stdin.isatty():
-        click.confirm("Go on?", abort=True, err=True)
-
-
-def _is_append_only(type: str) -> bool:
-    """Return whether a transport only ever appends; False for one of a plugin that is not imported."""
-    return type in registry.transport_types() and issubclass(registry.transport(type), AppendOnlyTransport)
 
 
 def _edit(operation: str, config_path: Path, key: str, *, as_json: bool, **body: Any) -> None:

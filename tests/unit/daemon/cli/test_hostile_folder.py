@@ -134,7 +134,7 @@ def test_d1_commands_that_need_no_plugins_import_none(
     hostile: Path, call: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _give_to(hostile, 0)
-    needing = {"run", "check", "config", "preview", "verify"}
+    needing = {"run", "check", "config", "preview", "verify", "backfill"}
     if call[0] in needing or "--config" not in _list_options(click.Context(pillowd), call):
         pytest.skip("needs them, or reads no configuration")
     code = run_command([*call, "--config", "pillowd.yaml"])

@@ -6,7 +6,7 @@ import pytest
 from gevent.event import Event
 
 from pillows.models import write_version
-from pillows.verify.repair import DocumentRepair
+from pillows.verify import repair as module
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
@@ -23,7 +23,7 @@ def repair(tmp_path):
         feed.sums = {change.id: change.leaf_version for change in changes} if leaves is None else leaves
         made = plan(tmp_path, feed, *targets, clock=FakeClock())
         stores.extend((made.store, made.dead_letters))
-        DocumentRepair(made.settings, made.services, ["a"], halt=Event()).run()
+        module.repair(made.settings, made.services, ["a"], halt=Event())
         return made.store.get(KEY).epoch
 
     yield run

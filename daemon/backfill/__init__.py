@@ -1,0 +1,1 @@
+"""Backfills: chosen documents go through a pillow again, beside its feed."""

@@ -1,0 +1,263 @@
+"""All backfills: start, follow, retry and cancel them; one at a time runs for each tail."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import gevent
+import msgspec
+import structlog
+from gevent.event import Event
+
+from checkpoints import IntegrityError, TailKey
+from daemon.backfill.backfill import ENDED, Backfill, BackfillState, RangeState, Selection
+from daemon.backfill.carrier import BackfillSource, Carrier
+from daemon.backfill.store import BackfillStore
+from daemon.errors import ConflictError, InvalidRequestError, NotFoundError
+from pillows.clock import Clock
+from pillows.errors import PillowError
+from pillows.runtime.document_sender import DocumentSender
+
+#: Backfills of a tail that wait or run, and ended ones that are kept.
+MAX_WAITING = 10
+MAX_ENDED = 10
+
+#: Failed ranges that are named.
+MAX_NAMED = 100
+
+#: Wait after a file could not be written.
+_DISK_SECONDS = 60.0
+
+_log = structlog.get_logger("pillowd.operator")
+
+
+class Backfills:
+    """The backfills of all tails.
+
+    Args:
+        store: keeps them.
+        clock: for times.
+
+    Attributes:
+        run_here: runs the backfills of a tail in this process; None if a daemon's tails run them.
+    """
+
+    def __init__(self, store: BackfillStore, clock: Clock) -> None:
+        self.run_here: Callable[[TailKey], None] | None = None
+        self._store = store
+        self._clock = clock
+        self._carriers: dict[str, Carrier] = {}
+        self._news: dict[TailKey, Event] = {}
+        self._here: dict[TailKey, gevent.Greenlet[..., None]] = {}
+
+    # --- what an operator asks for
+
+    def start(
+        self, key: TailKey, selection: Selection, ids: Sequence[str] = (), *, more: bool = False
+    ) -> Backfill:
+        """Start a backfill.
+
+        Args:
+            key: the tail.
+            selection: which documents.
+            ids: the first of them, if the source does not list them.
+            more: whether more ids follow, by `add_ids`.
+
+        Raises:
+            ConflictError: too many wait.
+            OSError: it can't be written.
+        """
+        known = [each for each in self._store.list() if each.key == key]
+        if sum(each.state not in ENDED for each in known) >= MAX_WAITING:
+            raise ConflictError(f"{MAX_WAITING} backfills of {key} wait or run")
+        for each in [each for each in known if each.state in ENDED][: -MAX_ENDED or None]:
+            self._store.remove(each)
+        backfill = self._store.put(
+            Backfill(
+                id=secrets.token_hex(4),
+                pillow=key.pillow,
+                source=key.source,
+                selection=selection,
+                state=BackfillState.WAITING if selection.is_listed else BackfillState.RECEIVING,
+                created_at=self._clock.wall(),
+            )
+        )
+        if selection.is_listed:
+            self._wake(key)
+            return backfill
+        return self.add_ids(backfill.id, ids, last=not more)
+
+    def add_ids(self, id: str, ids: Sequence[str], *, last: bool) -> Backfill:
+        """Add ids to a backfill; with the last of them it begins.
+
+        Raises:
+            NotFoundError: there is no such backfill.
+            ConflictError: it has all its ids.
+            OSError: they can't be written.
+        """
+        backfill = self.get(id)
+        if backfill.state is not BackfillState.RECEIVING:
+            raise ConflictError(f"the backfill {id} takes no more ids: it is {backfill.state}")
+        if ids:
+            self._store.put_ids(backfill, len(backfill.ranges) + 1, ids)
+        state = BackfillState.WAITING if last else BackfillState.RECEIVING
+
+        def add(each: Backfill) -> Backfill:
+            return msgspec.structs.replace(each.add_range(len(ids), after=None, listed=last), state=state)
+
+        backfill = self._store.change(id, add)
+        if last:
+            self._wake(backfill.key)
+        return backfill
+
+    def retry(self, id: str, number: int) -> Backfill:
+        """Send a range of an ended backfill again.
+
+        Raises:
+            NotFoundError: there is no such backfill or range.
+            ConflictError: it has not ended, or was cancelled.
+            OSError: it can't be written.
+        """
+        backfill = self.get(id)
+        if backfill.state not in (BackfillState.DONE, BackfillState.FAILED):
+            raise ConflictError(f"the backfill {id} is {backfill.state}")
+        if not 1 <= number <= len(backfill.ranges):
+            raise NotFoundError(f"the backfill {id} has {len(backfill.ranges)} ranges")
+        backfill = self._store.change(id, lambda each: each.try_again(number))
+        self._wake(backfill.key)
+        return backfill
+
+    def cancel(self, id: str) -> Backfill:
+        """Cancel a backfill; what it has sent stays sent.
+
+        Raises:
+            NotFoundError: there is no such backfill.
+            ConflictError: it has ended.
+            OSError: it can't be written.
+        """
+        backfill = self.get(id)
+        if backfill.state in ENDED:
+            raise ConflictError(f"the backfill {id} has ended: it is {backfill.state}")
+        return self._store.change(id, lambda each: each.stop(BackfillState.CANCELLED, self._clock.wall()))
+
+    def get(self, id: str) -> Backfill:
+        """Return a backfill.
+
+        Raises:
+            NotFoundError: there is no such one.
+        """
+        backfill = self._store.get(id)
+        if backfill is None:
+            raise NotFoundError(f"there is no backfill {id}")
+        return backfill
+
+    def list(self, key: TailKey | None = None) -> Sequence[Backfill]:
+        """Return the backfills of a tail, or all, oldest first."""
+        return [each for each in self._store.list() if key in (None, each.key)]
+
+    def to_json(self, backfill: Backfill) -> dict[str, Any]:
+        """Return a backfill with its progress, as JSON values."""
+        carrier = self._carriers.get(backfill.id)
+        done = backfill.count(RangeState.DONE) + (carrier.sent if carrier else 0)
+        failed = backfill.count(RangeState.FAILED)
+        per_second = carrier.rate.per_second if carrier else 0.0
+        left = backfill.documents - done - failed if backfill.listed else None
+        interrupted = backfill.state is BackfillState.RUNNING and carrier is None
+        return {
+            "id": backfill.id,
+            "key": str(backfill.key),
+            "state": str(BackfillState.WAITING if interrupted else backfill.state),
+            "reason": backfill.reason,
+            "documents": backfill.documents if backfill.listed else None,
+            "done": done,
+            "failed": failed,
+            "per_second": per_second,
+            "seconds_to_go": left / per_second if left is not None and per_second else None,
+            "ranges": len(backfill.ranges),
+            "failed_ranges": [
+                {"number": number, "documents": each.documents, "reason": each.reason}
+                for number, each in enumerate(backfill.ranges, 1)
+                if each.state is RangeState.FAILED
+            ][:MAX_NAMED],
+            "created_at": backfill.created_at,
+            "ended_at": backfill.ended_at,
+        }
+
+    # --- what runs them
+
+    def serve(self, key: TailKey, source: BackfillSource, sender: DocumentSender) -> None:
+        """Run the backfills of a tail, for as long as its run lasts.
+
+        Raises:
+            FatalError: the pillow's pipeline can't go on.
+            StoppedError: the pillow stops.
+        """
+        news = self._news.setdefault(key, Event())
+        while True:
+            news.clear()
+            try:
+                self.run_all(key, source, sender)
+            except (OSError, IntegrityError) as error:
+                _log.error("backfill.not_kept", pillow=str(key), reason=str(error))
+                sender.waiter.wait(_DISK_SECONDS)
+            else:
+                news.wait()
+
+    def run_all(self, key: TailKey, source: BackfillSource, sender: DocumentSender) -> None:
+        """Run the backfills of a tail that wait, one after the other.
+
+        Raises:
+            OSError, IntegrityError: a file can't be written or read.
+            FatalError, StoppedError: as `serve`.
+        """
+        while (backfill := self._find_next(key)) is not None:
+            _log.info("backfill.running", pillow=str(key), backfill=backfill.id)
+            carrier = Carrier(backfill.id, self._store, sender, source, self._clock)
+            self._carriers[backfill.id] = carrier
+            try:
+                carrier.run()
+            finally:
+                del self._carriers[backfill.id]
+            ended = self.get(backfill.id)
+            counts = {"documents": ended.documents, "done": ended.count(RangeState.DONE)}
+            _log.info("backfill.ended", pillow=str(key), backfill=ended.id, state=str(ended.state), **counts)
+
+    def close(self) -> None:
+        """End what runs in this process; it goes on with the next daemon."""
+        gevent.killall(list(self._here.values()))
+
+    def _find_next(self, key: TailKey) -> Backfill | None:
+        ready = (BackfillState.RUNNING, BackfillState.WAITING)
+        return next((each for each in self.list(key) if each.state in ready), None)
+
+    def _wake(self, key: TailKey) -> None:
+        if self.run_here is None:
+            self._news.setdefault(key, Event()).set()
+        elif key not in self._here or self._here[key].dead:
+            self._here[key] = gevent.spawn(self._run_here, key, self.run_here)
+
+    def _run_here(self, key: TailKey, run: Callable[[TailKey], None]) -> None:
+        try:
+            run(key)
+        except (PillowError, OSError, IntegrityError) as error:
+            reason = f"the pillow can't run: {error}"
+            while (backfill := self._find_next(key)) is not None:
+                with suppress(OSError):
+                    self._store.change(backfill.id, lambda each: each.fail(reason, self._clock.wall()))
+                    continue
+                return
+
+
+def make_selection(body: dict[str, Any]) -> Selection:
+    """Return the documents that a request chooses.
+
+    Raises:
+        InvalidRequestError: it chooses them in no way, or in several.
+    """
+    given = [name for name in ("ids", "prefix", "selector") if name in body]
+    if len(given) != 1:
+        raise InvalidRequestError("exactly one of `ids`, `prefix` and `selector` must be given")
+    return Selection(prefix=body.get("prefix"), selector=body.get("selector"))

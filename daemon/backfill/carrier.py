@@ -1,0 +1,212 @@
+"""Carry one backfill: raise the epoch, list the ids, send the ranges.
+
+The epoch is raised once, so that every document is written again, even if the target holds it in the same
+version. Under the raised epoch an older state of a document would replace a newer one that was written under
+the former. So nothing is read before `overlap_seconds` have passed since: by then every copy of the database
+has all that the feed brought before. Where there is one copy, nothing is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from daemon.backfill.backfill import Backfill, BackfillState, RangeState
+from daemon.backfill.store import BackfillStore
+from pillows.clock import Clock
+from pillows.couch.errors import RejectedError, ThrottledError
+from pillows.errors import AwayError, FatalError, PermanentError, PillowError, RetryableError, StoppedError
+from pillows.feed.document_ids import DocumentIds, IdPage
+from pillows.models import Change
+from pillows.progress.lag import Rate
+from pillows.retry.backoff import Backoff
+from pillows.runtime.document_sender import DocumentSender
+
+#: Documents in flight at once. A change of the feed waits for no more of them.
+GROUP_DOCUMENTS = 100
+
+#: Pause after a group, as a share of the time that it took: the feed's changes come first.
+PAUSE_SHARE = 0.25
+
+#: How often a document that can't be read alone is tried, and the wait between.
+MAX_TRIES = 3
+RETRY_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackfillSource:
+    """The source of a tail, as a backfill needs it.
+
+    Attributes:
+        open_ids: returns what lists ids; the caller closes it.
+        overlap_seconds: longest lag between two copies of the database.
+    """
+
+    open_ids: Callable[[], DocumentIds]
+    overlap_seconds: float
+
+
+class RangeFailedError(PillowError):
+    """A document of a range can't be read."""
+
+
+class Carrier:
+    """Carries one backfill.
+
+    Args:
+        id: of the backfill.
+        store: keeps it; read again before each step, since an operator may cancel it.
+        sender: of the run.
+        source: the tail's source.
+        clock: for times.
+
+    Attributes:
+        sent: documents of the range that is being sent.
+        rate: documents sent.
+    """
+
+    def __init__(
+        self, id: str, store: BackfillStore, sender: DocumentSender, source: BackfillSource, clock: Clock
+    ) -> None:
+        self.sent = 0
+        self.rate = Rate(clock)
+        self._id = id
+        self._store = store
+        self._sender = sender
+        self._source = source
+        self._clock = clock
+
+    def run(self) -> None:
+        """Carry the backfill until it has ended.
+
+        Raises:
+            OSError: its files can't be written.
+            FatalError: the pillow's pipeline can't go on.
+            StoppedError: the pillow stops.
+        """
+        self._change(lambda each: msgspec.structs.replace(each, state=BackfillState.RUNNING))
+        ids = self._source.open_ids()
+        try:
+            self._prepare(ids)
+        except (FatalError, PermanentError, RetryableError) as error:
+            reason = f"its documents can't be listed: {error}"
+            self._change(lambda each: each.fail(reason, self._clock.wall()))
+            return
+        finally:
+            ids.close()
+        while self._is_running and (number := self._current.find_next()) is not None:
+            self._send_range(number)
+        self._change(lambda each: each.end(self._clock.wall()))
+
+    @property
+    def _current(self) -> Backfill:
+        found = self._store.get(self._id)
+        if found is None:
+            raise StoppedError
+        return found
+
+    @property
+    def _is_running(self) -> bool:
+        return self._current.state is BackfillState.RUNNING
+
+    def _prepare(self, ids: DocumentIds) -> None:
+        """Raise the epoch, and list the ids."""
+        if self._current.raised_at is None:
+            self._sender.raise_epoch()
+            raised_at = self._clock.wall()
+            self._change(lambda each: msgspec.structs.replace(each, raised_at=raised_at))
+        while self._is_running and not self._current.listed:
+            self._add_page(self._try_again(lambda: self._list_page(ids)))
+        if self._is_running and self._try_again(ids.count_copies) != 1:
+            raised_at = self._current.raised_at or 0.0
+            left_seconds = raised_at + self._source.overlap_seconds - self._clock.wall()
+            self._sender.waiter.wait(min(max(0.0, left_seconds), self._source.overlap_seconds))
+
+    def _list_page(self, ids: DocumentIds) -> IdPage:
+        backfill, selection = self._current, self._current.selection
+        if selection.prefix is not None:
+            return ids.list_prefix(selection.prefix, backfill.after)
+        return ids.list_selected(selection.selector or {}, backfill.after)
+
+    def _add_page(self, page: IdPage) -> None:
+        backfill = self._current
+        if page.ids:
+            self._store.put_ids(backfill, len(backfill.ranges) + 1, page.ids)
+        self._change(lambda each: each.add_range(len(page.ids), after=page.after, listed=page.after is None))
+
+    def _send_range(self, number: int) -> None:
+        self.sent = 0
+        reason = ""
+        try:
+            ids = self._store.read_ids(self._current, number)
+            for start in range(0, len(ids), GROUP_DOCUMENTS):
+                if not self._is_running:
+                    return
+                self._send(ids[start : start + GROUP_DOCUMENTS])
+        except RangeFailedError as error:
+            reason = str(error)
+        self._sender.save()  # its dead letters first: the range is not read again
+        self.sent = 0
+        if self._is_running:
+            state = RangeState.FAILED if reason else RangeState.DONE
+            self._change(lambda each: each.with_range(number, state, reason))
+
+    def _send(self, ids: Sequence[str]) -> None:
+        """Send some documents; fewer at a time if they can't be read together."""
+        began_at = self._clock.monotonic()
+        changes = self._read(ids)
+        if changes is None:
+            middle = len(ids) // 2
+            self._send(ids[:middle])
+            self._send(ids[middle:])
+            return
+        self._sender.write(changes)
+        self.sent += len(ids)
+        self.rate.add(len(ids))
+        self._sender.waiter.wait(PAUSE_SHARE * (self._clock.monotonic() - began_at))
+
+    def _read(self, ids: Sequence[str]) -> Sequence[Change] | None:
+        """Return documents; None if they should be read in smaller groups.
+
+        Raises:
+            RangeFailedError: a single one can't be read.
+        """
+        backoff, tries = Backoff(), 0
+        while True:
+            failure: PillowError
+            try:
+                return self._sender.read(ids)
+            except RetryableError as error:
+                failure = error
+                if isinstance(error, AwayError | ThrottledError) or not self._sender.is_source_well():
+                    self._sender.waiter.wait(backoff.after(error))
+                    continue
+            except (FatalError, PermanentError) as error:
+                failure = error
+            if len(ids) > 1 and not isinstance(failure, FatalError):
+                return None
+            tries += 1
+            if tries == MAX_TRIES or not isinstance(failure, RetryableError):
+                raise RangeFailedError(f"{ids[0]!r} can't be read: {failure}") from failure
+            self._sender.waiter.wait(RETRY_SECONDS)
+
+    def _try_again(self, attempt: Callable[[], T]) -> T:
+        """Return the result of an attempt; repeat it unless the server rejects the request."""
+        backoff = Backoff()
+        while True:
+            try:
+                return attempt()
+            except RejectedError:
+                raise
+            except RetryableError as error:
+                if not self._is_running:
+                    raise
+                self._sender.waiter.wait(backoff.after(error))
+
+    def _change(self, change: Callable[[Backfill], Backfill]) -> None:
+        self._store.change(self._id, change)

@@ -1,0 +1,129 @@
+"""The files of backfills in the state directory.
+
+`backfills/ID/backfill.json`, and beside it `range-N.json` with the ids of each range.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from gevent.lock import Semaphore
+
+from checkpoints import IntegrityError
+from checkpoints.files.blocking import run_blocking
+from checkpoints.files.directory import replace_file
+from daemon.backfill.backfill import FORMAT, Backfill
+
+_FILE = "backfill.json"
+
+
+class BackfillStore:
+    """Keeps backfills on disk. Every write is durable when the call returns.
+
+    Args:
+        folder: of the files; created with the first backfill.
+
+    Raises:
+        IntegrityError: a file is damaged, or a newer pillowd wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._turn = Semaphore(1)  # a write gives way to other greenlets
+        found = sorted(folder.glob(f"*/{_FILE}")) if folder.is_dir() else []
+        self._all = {each.id: each for each in map(_read, found)}
+
+    def list(self) -> Sequence[Backfill]:
+        """Return all backfills, oldest first."""
+        return sorted(self._all.values(), key=lambda each: (each.created_at, each.id))
+
+    def get(self, id: str) -> Backfill | None:
+        """Return a backfill; None if there is no such one."""
+        return self._all.get(id)
+
+    def put(self, backfill: Backfill) -> Backfill:
+        """Keep a new backfill, and return it.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        self._write(backfill.id, _FILE, msgspec.json.encode(backfill))
+        self._all[backfill.id] = backfill
+        return backfill
+
+    def change(self, id: str, change: Callable[[Backfill], Backfill]) -> Backfill:
+        """Change a backfill, and return it; one change after the other.
+
+        Args:
+            id: of the backfill.
+            change: returns what becomes of it.
+
+        Raises:
+            KeyError: there is no such backfill.
+            OSError: it can't be written; then it is as before.
+        """
+        with self._turn:
+            return self.put(change(self._all[id]))
+
+    def put_ids(self, backfill: Backfill, number: int, ids: Sequence[str]) -> None:
+        """Keep the ids of a range.
+
+        Raises:
+            OSError: they can't be written.
+        """
+        self._write(backfill.id, _name(number), msgspec.json.encode(ids))
+
+    def read_ids(self, backfill: Backfill, number: int) -> Sequence[str]:
+        """Return the ids of a range.
+
+        Raises:
+            OSError, IntegrityError: they can't be read.
+        """
+        path = self._folder / backfill.id / _name(number)
+        try:
+            return msgspec.json.decode(run_blocking(path.read_bytes), type=list[str])
+        except msgspec.MsgspecError as error:
+            raise IntegrityError(f"{path} is damaged ({error})") from error
+
+    def remove(self, backfill: Backfill) -> None:
+        """Forget a backfill. Files that can't be removed stay.
+
+        Its own file goes first: without it the folder counts as none.
+        """
+        del self._all[backfill.id]
+        folder = self._folder / backfill.id
+
+        def remove() -> None:
+            (folder / _FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+        run_blocking(remove)
+
+    def _write(self, id: str, name: str, data: bytes) -> None:
+        folder = self._folder / id
+
+        def write() -> None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(folder / name, data)
+
+        run_blocking(write)
+
+
+def _name(number: int) -> str:
+    return f"range-{number:06}.json"
+
+
+def _read(path: Path) -> Backfill:
+    data = path.read_bytes()
+    try:
+        format = msgspec.json.decode(data)["format"]
+        if format == FORMAT:
+            return msgspec.json.decode(data, type=Backfill)
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} is not a backfill ({error}). Remedy: delete its folder") from error
+    raise IntegrityError(
+        f"{path} has format {format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
+    )
