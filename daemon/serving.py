@@ -43,7 +43,11 @@ def serve(stack: ExitStack, parts: Parts, around: Surroundings) -> None:
         from daemon.metrics.facts import collect_facts  # noqa: PLC0415  see `Observers.count`
 
         facts = collect_facts(
-            lambda: api.snapshots.get().statuses, api.requests, parts.services.feeds, parts.reloader
+            lambda: api.snapshots.get().statuses,
+            api.requests,
+            parts.services.feeds,
+            parts.reloader,
+            parts.state.rebuilds,
         )
         api.metrics.attach(facts, parts.supervisor.keys)
     listeners = Listeners(api, around.clock, around.logs.redactor)

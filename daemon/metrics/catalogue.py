@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from daemon.rebuilds.record import RebuildState
 from pillows.observer import Rewind
 from pillows.runtime.status import State
 
@@ -26,6 +27,7 @@ SAVES = ("ok", "error")
 OUTCOMES = ("ok", "retry", "throttled", "refused")
 PLACES = ("source", "target", "checkpoint")
 REWINDS = tuple(str(kind) for kind in Rewind)
+REBUILD_STATES = tuple(str(state) for state in RebuildState)
 DIFFERENCES = ("missing", "stale", "extra")
 
 #: Few: histograms are more than half of the text, and each bound more is a series of each transport.
@@ -195,6 +197,16 @@ PILLOWS = (
         _PILLOW,
     ),
     _gauge("pillowd_queue_bytes", "Size of the documents that wait to be written.", _PILLOW),
+    _gauge(
+        "pillowd_rebuild_state",
+        "1 for the state that the rebuild of a pillow is in. A pillow that was never rebuilt has none.",
+        {"pillow": CONFIGURED, "state": REBUILD_STATES},
+    ),
+    _gauge(
+        "pillowd_rebuild_waiting",
+        "1 if something keeps a rebuild from its next state; `pillowd rebuild status` says what.",
+        _PILLOW,
+    ),
     _gauge(
         "pillowd_verify_differences",
         "Documents that differed between source and target at the last comparison.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from checkpoints import TailKey
 from daemon.config.models import Config
+from daemon.rebuilds.record import Rebuild, Rebuilds
 from daemon.reload.reloader import Reloader, ReloadRecord
 from pillows.couch.options import CouchConnection
 from pillows.feed.shared.pool import FeedPool
@@ -53,6 +54,7 @@ class Facts:
         connections: returns name -> facts of each connection to a source.
         reload: returns the outcome of the reloads so far.
         requests: (operation, method, status) -> number of requests to the HTTP API.
+        rebuilds: returns the record of each pillow that was rebuilt.
     """
 
     statuses: Callable[[], Sequence[TailStatus]]
@@ -60,6 +62,7 @@ class Facts:
     connections: Callable[[], Mapping[str, ConnectionFacts]]
     reload: Callable[[], ReloadRecord]
     requests: Mapping[tuple[str, str, int], int]
+    rebuilds: Callable[[], Mapping[TailKey, Rebuild]]
 
 
 def collect_facts(
@@ -67,6 +70,7 @@ def collect_facts(
     requests: Mapping[tuple[str, str, int], int],
     feeds: FeedPool | None,
     reloader: Reloader,
+    rebuilds: Rebuilds,
 ) -> Facts:
     """Return the facts of a running daemon.
 
@@ -75,6 +79,7 @@ def collect_facts(
         requests: as in `Facts`.
         feeds: provides the clients of the sources.
         reloader: provides the configuration in effect.
+        rebuilds: provides the records.
     """
     return Facts(
         statuses=statuses,
@@ -82,6 +87,7 @@ def collect_facts(
         connections=lambda: describe_connections(reloader.config, feeds),
         reload=lambda: reloader.record,
         requests=requests,
+        rebuilds=lambda: rebuilds.all,
     )
 
 

@@ -24,6 +24,7 @@ from daemon.metrics.observer import MetricsObserver
 from daemon.metrics.pages import Page, Pages
 from daemon.metrics.process import ProcessSampler
 from daemon.metrics.snapshot import (
+    RebuildCollector,
     ReloadCollector,
     RequestCollector,
     SourceCollector,
@@ -73,6 +74,7 @@ class Metrics:
         for collector in (
             SourceCollector(facts.connections),
             ReloadCollector(facts.reload),
+            RebuildCollector(facts.rebuilds),
             RequestCollector(facts.requests),
         ):
             self._registry.register(collector)

@@ -8,9 +8,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from checkpoints import TailKey
-from daemon.metrics.catalogue import OUTCOMES, STATES
+from daemon.metrics.catalogue import OUTCOMES, REBUILD_STATES, STATES
 from daemon.metrics.facts import ConnectionFacts, TailLabels
 from daemon.metrics.families import Reading, new_family
+from daemon.rebuilds.record import Rebuild
 from daemon.reload.reloader import ReloadRecord
 from pillows.clock import Clock
 from pillows.runtime.status import State, TailStatus
@@ -141,6 +142,27 @@ class RequestCollector(Collector):
         for (operation, method, status), count in sorted(self._requests.items()):
             family.add_metric([operation, method, str(status)], count)
         yield family
+
+
+class RebuildCollector(Collector):
+    """The families of rebuilds.
+
+    Args:
+        rebuilds: returns the record of each pillow that was rebuilt.
+    """
+
+    def __init__(self, rebuilds: Callable[[], Mapping[TailKey, Rebuild]]) -> None:
+        self._rebuilds = rebuilds
+
+    def collect(self) -> Iterator[Family]:
+        """Yield each family."""
+        states, waiting = new_family("pillowd_rebuild_state"), new_family("pillowd_rebuild_waiting")
+        for key, rebuild in self._rebuilds().items():
+            for state in REBUILD_STATES:
+                states.add_metric([key.pillow, state], int(rebuild.state == state))
+            waiting.add_metric([key.pillow], int(rebuild.has_other and bool(rebuild.reason)))
+        yield states
+        yield waiting
 
 
 class ReloadCollector(Collector):

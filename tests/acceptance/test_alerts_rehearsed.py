@@ -37,8 +37,9 @@ MINUTE_SECONDS, LEAST_SECONDS, MOST_SECONDS = 1.0, 5, 20
 #: Each document counts this many times.
 DOCUMENTS = 100
 
-#: Faults of a daemon of their own: they would be in the way of the others.
-APART = {"PillowdRewound", "PillowdDiskLow", "PillowdHubBlocked"}
+#: Faults of a daemon of their own: they would be in the way of the others. What a rebuild waits for is in
+#: `test_rebuild_refused`.
+APART = {"PillowdRewound", "PillowdDiskLow", "PillowdHubBlocked", "PillowdRebuildWaits"}
 #: What is read again; each takes a millisecond then.
 REPLAYED = 30_000
 #: Longer than a scrape of the others may take.

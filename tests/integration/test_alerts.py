@@ -46,6 +46,7 @@ class Case:
 
 
 LAG, BACKLOG = "pillowd_lag_seconds{P}", "pillowd_lag_changes{P}"
+OTHER_LAG = 'pillowd_lag_seconds{D, pillow="cases~2"}'
 HEARD = "pillowd_source_last_byte_timestamp_seconds{P}"
 SAVED = "pillowd_checkpoint_last_success_timestamp_seconds{P}"
 REWINDS = 'pillowd_rewinds_total{P, kind="repeated"}'
@@ -72,7 +73,13 @@ CASES = [
             'pillowd_tails{P, state="backing-off"}': "1x60",
         },
     ),
-    Case(alert="PillowdLagging", severity="warning", fires={LAG: "601x60"}, quiet={LAG: "600x60"}),
+    Case(
+        alert="PillowdLagging",
+        severity="warning",
+        fires={LAG: "601x60"},
+        quiet={LAG: "600x60", OTHER_LAG: "9999x60"},
+        name="another build",
+    ),
     Case(
         alert="PillowdLagging",
         severity="critical",
@@ -151,6 +158,13 @@ CASES = [
         fires={RESTARTS: "0 1 2 3 4 5 5x60"},
         quiet={RESTARTS: "0 1 2 2x60"},
         minutes=9,
+    ),
+    Case(
+        alert="PillowdRebuildWaits",
+        severity="warning",
+        fires={"pillowd_rebuild_waiting{P}": "1x60"},
+        quiet={"pillowd_rebuild_waiting{P}": "1x14 0x60"},
+        minutes=30,
     ),
     Case(
         alert="PillowdDiverges", severity="critical", fires={DIFFERENCES: "1x60"}, quiet={DIFFERENCES: "0x60"}

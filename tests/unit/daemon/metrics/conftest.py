@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from checkpoints import TailKey
 from daemon.metrics.facts import ConnectionFacts, Facts, TailLabels
 from daemon.metrics.metrics import Metrics
+from daemon.rebuilds.record import Rebuild, RebuildState
 from daemon.reload.reloader import ReloadRecord
 from pillows.runtime.status import State, TailStatus
 from tests.support.clock import FakeClock
@@ -40,6 +41,7 @@ class Scrape:
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock(auto=False, wall=1000.0)
+        self.rebuilds = {KEY: Rebuild(state=RebuildState.READY, live=1, other=2, last=2, reason="a view")}
         self.metrics = Metrics(self.clock, folder)
         self.statuses = [STATUS]
         self.tails = {KEY: LABELS}
@@ -51,6 +53,7 @@ class Scrape:
             connections=lambda: {"couch": ConnectionFacts(open=3, outcomes={"ok": 5})},
             reload=lambda: self.reload,
             requests=self.requests,
+            rebuilds=lambda: self.rebuilds,
         )
         self.metrics.attach(facts, self.tails)
 

@@ -177,3 +177,15 @@ def test_a_pillow_that_did_nothing_is_not_written_again(scrape: Scrape) -> None:
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if not line.startswith("process_")]
+
+
+def test_a_rebuild_shows_its_state_and_whether_it_waits(scrape: Scrape) -> None:
+    lines = [
+        line
+        for line in scrape.text.splitlines()
+        if line.startswith("pillowd_rebuild") and line.endswith(" 1.0")
+    ]
+    assert lines == [
+        'pillowd_rebuild_state{pillow="cases",state="ready"} 1.0',
+        'pillowd_rebuild_waiting{pillow="cases"} 1.0',
+    ]
