@@ -47,6 +47,10 @@ class _InOrder:
     work: Work | None  # None: it has no changes
 
     @property
+    def is_unfinished(self) -> bool:
+        return self.work is not None and self.work.missing > 0
+
+    @property
     def is_cancelled(self) -> bool:
         return self.work is not None and self.work.cancelled
 
@@ -238,9 +242,14 @@ class ParallelPipeline:
             self._start(chunk, pool)
 
     def _has_room(self) -> bool:
-        unfinished = sum(each.work is not None and each.work.missing > 0 for each in self._queue)
-        size_bytes = sum(each.chunk.size_bytes for each in self._queue)
-        return unfinished < CHUNKS_PER_WORKER * self._size and size_bytes < MAX_WAITING_BYTES
+        """Return whether more may be on its way: less while the target is slow than behind a slow chunk."""
+        most = CHUNKS_PER_WORKER * self._size
+        unfinished = sum(each.is_unfinished for each in self._queue)
+        if unfinished >= most or (
+            self._queue and not self._queue[0].is_unfinished and len(self._queue) > most
+        ):
+            return False
+        return sum(each.chunk.size_bytes for each in self._queue) < MAX_WAITING_BYTES
 
     def _push_rest(self, pool: ChunkPool) -> None:
         """Wait until every chunk is pushed.

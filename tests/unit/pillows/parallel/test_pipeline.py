@@ -106,8 +106,11 @@ class Pushed:
     def __init__(self) -> None:
         self.items = []
         self.error = None
+        self.gate = Event()
+        self.gate.set()
 
     def push(self, item, size_bytes):
+        self.gate.wait()
         if self.error is not None:
             raise self.error
         self.items.append(item)
@@ -252,6 +255,21 @@ def test_a_slow_first_chunk_holds_back_bytes_not_workers(make_world, monkeypatch
     assert 2000 < world.here.watermark.changes < 10_000
     world.pool.do(first)
     wait_until(lambda: world.pusher.items)
+
+
+def test_a_slow_target_holds_back_all(make_world):
+    world = make_world()
+    world.pusher.gate.clear()
+    world.carry(*batches_of(100))
+    world.until_tasks(2)
+    for _ in range(100):
+        for number in list(world.pool.tasks):
+            world.pool.do(number)
+        let_others_run(5)
+    assert world.pusher.items == []
+    assert world.here.watermark.changes <= 7 * 1000
+    world.pusher.gate.set()
+    wait_until(lambda: len(world.pusher.items) > 500, worker=world.running)
 
 
 def test_after_a_stop_only_what_workers_have_begun_is_waited_for(make_world):
