@@ -22,7 +22,8 @@ from typing import Any, Self
 from checkpoints.checkpoint import Checkpoint, TailKey
 from checkpoints.errors import CheckpointMoved, IntegrityError, StoreWriteError
 from checkpoints.journal.journal import Journal
-from checkpoints.journal.records import Key, decode_value, encode_entry
+from checkpoints.journal.records import decode_value, encode_entry
+from checkpoints.replica import Key, Replica
 from checkpoints.seq import Seq
 
 HISTORY_LENGTH = 20
@@ -96,6 +97,15 @@ class CheckpointStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def attach(self, replica: Replica) -> None:
+        """Begin with the replica's checkpoints, and save into both from now on; see `Journal.attach`.
+
+        Raises:
+            StoreError: the replica cannot be read, or a write failed.
+        """
+        self._journal.attach(replica)
+        self._recorded_at.clear()
 
     def get(self, tail: TailKey) -> Checkpoint | None:
         """Return the last saved checkpoint; None if the tail never had one.

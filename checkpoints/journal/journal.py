@@ -26,7 +26,8 @@ from checkpoints.files.directory import Directory
 from checkpoints.files.fork_safety import register_for_fork
 from checkpoints.finding import Finding, describe_damage
 from checkpoints.journal.files import keep_damaged, list_damaged, read_journal, write_journal
-from checkpoints.journal.records import JOURNAL, JournalScan, Key, encode_entry, format_commit
+from checkpoints.journal.records import JOURNAL, JournalScan, encode_entry, format_commit
+from checkpoints.replica import Key, Replica
 
 COMPACT_BYTES = 1024 * 1024
 
@@ -58,7 +59,8 @@ class Journal:
         self.lock = threading.RLock()
         self._disk = threading.Lock()
         self._readonly = readonly
-        self._unwritten: dict[Key, bytes] = {}
+        self._unwritten: dict[Key, bytes | None] = {}
+        self._replica: Replica | None = None
         self._directory = run_blocking(Directory if readonly else Directory.open_locked, path)
         try:
             self._load()
@@ -108,11 +110,32 @@ class Journal:
         with self.lock:
             self._ensure_writable()
             for key, entry in entries.items():
+                self._unwritten[key] = entry
                 if entry is not None:
-                    self._entries[key] = self._unwritten[key] = entry
+                    self._entries[key] = entry
                 else:
                     self._entries.pop(key, None)
                     self._rewrite = True
+
+    def attach(self, replica: Replica) -> None:
+        """Take the replica's entries in place of our own, or give it ours if it has none; keep both equal.
+
+        Raises:
+            StoreWriteError: the disk or the replica cannot be written.
+            StoreError: the replica cannot be read.
+        """
+        self._ensure_writable()
+        with self._disk:
+            known = replica.read()
+            with self.lock:
+                if known is not None:
+                    self._entries, self._unwritten = dict(known), {}
+                    self.damaged.clear()
+                    self._rewrite = True
+            self._commit()
+            if known is None:
+                replica.write(dict(self._entries))
+            self._replica = replica
 
     def sync(self) -> None:
         """Wait until everything that was stored before is on disk.
@@ -183,7 +206,8 @@ class Journal:
         with self.lock:
             taken, self._unwritten = self._unwritten, {}
             whole = self._rewrite or self._appended_bytes > max(COMPACT_BYTES, self._snapshot_bytes)
-            entries = list((self._entries if whole else taken).values())
+            written: Mapping[Key, bytes | None] = self._entries if whole else taken
+            entries = [entry for entry in written.values() if entry is not None]
             self._rewrite = self._is_new = False
         try:
             if whole:
@@ -191,6 +215,8 @@ class Journal:
                 self._appended_bytes = 0
             elif entries:
                 self._appended_bytes += run_blocking(self._append, entries)
+            if self._replica is not None and taken:
+                self._replica.write(taken)
         except BaseException as error:
             with self.lock:
                 self._unwritten = taken | self._unwritten

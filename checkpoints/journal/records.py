@@ -25,11 +25,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from checkpoints.finding import Finding
+from checkpoints.replica import Key
 
 JOURNAL = "journal"
-
-#: Kind and names of an entry, such as `("checkpoint", "cases", "couch/cases")`.
-Key = tuple[str, ...]
 
 _decode_at = json.JSONDecoder().raw_decode
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode

@@ -10,6 +10,7 @@ import msgspec
 from checkpoints import IntegrityError, TailKey
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
+from checkpoints.replica import Replica
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -29,24 +30,47 @@ class Pauses:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._keys = _read(path)
+        self._replica: Replica | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no tail is paused."""
+        return not self._keys
+
+    def attach(self, replica: Replica) -> None:
+        """Begin with the replica's tails, or give it ours if it has none; change both from now on.
+
+        Raises:
+            StoreError: the replica cannot be read or written.
+            OSError: the file cannot be written.
+        """
+        known = replica.read()
+        if known is None:
+            replica.write({(key,): b"true" for key in self._keys})
+        else:
+            self._change(frozenset(key for (key,) in known))
+        self._replica = replica
 
     def __contains__(self, key: TailKey) -> bool:
         return str(key) in self._keys
 
     def add(self, key: TailKey) -> None:
-        """Add a tail. Durable on return; raises OSError if it cannot be written."""
+        """Add a tail. Durable on return; raises OSError or StoreWriteError if it cannot be written."""
         self._change(self._keys | {str(key)})
 
     def discard(self, key: TailKey) -> None:
-        """Discard a tail. Durable on return; raises OSError if it cannot be written."""
+        """Discard a tail. Durable on return; raises as `add`."""
         self._change(self._keys - {str(key)})
 
     def _change(self, keys: frozenset[str]) -> None:
-        if keys != self._keys:
-            run_blocking(
-                replace_file, self._path, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode()
-            )
-            self._keys = keys
+        if keys == self._keys:
+            return
+        run_blocking(
+            replace_file, self._path, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode()
+        )
+        if self._replica is not None:
+            self._replica.write({(key,): b"true" if key in keys else None for key in keys ^ self._keys})
+        self._keys = keys
 
 
 def _read(path: Path) -> frozenset[str]:

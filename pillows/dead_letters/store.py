@@ -11,6 +11,7 @@ operator can retry it.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from checkpoints import TailKey, Tracker
+from checkpoints.replica import Replica
 from pillows.clock import Clock, SystemClock
 from pillows.dead_letters.dead_letter import (
     LONGEST_RETRY_SECONDS,
@@ -40,6 +43,8 @@ __all__ = ["DeadLetter", "DeadLetters"]
 
 #: Dead letters that are read before other greenlets get their turn (about 10 ms).
 _DEAD_LETTERS_A_TURN = 200
+#: Tail, transport and id of a dead letter.
+_Key = tuple[str, str, str]
 
 
 class DeadLetters:
@@ -56,10 +61,34 @@ class DeadLetters:
         self._clock = clock or SystemClock()
         self._known: defaultdict[TailKey, TailIndex] = defaultdict(TailIndex)
         self._changes = self._synced = 0
-        for key in self._tracker:
-            name, transport, id = key
-            pillow, _, source = name.partition("@")  # no pillow's name has one
-            self._note(TailKey(pillow, source), transport, id, self._tracker[key])
+        self._replica: Replica | None = None
+        self._unreplicated: set[_Key] = set()
+        self._replicating = BoundedSemaphore(1)
+        self._index()
+
+    def attach(self, replica: Replica) -> None:
+        """Begin with the replica's dead letters, or give it ours if it has none; store in both from now on.
+
+        No tail may run yet.
+
+        Raises:
+            StoreError: the replica cannot be read, or a write failed.
+        """
+        known = replica.read()
+        if known is None:
+            replica.write({key: self._encode(key) for key in self._tracker})
+        else:
+            for key in [key for key in self._tracker if key not in known]:
+                del self._tracker[key]
+            for number, (replicated, entry) in enumerate(known.items()):
+                if number % _DEAD_LETTERS_A_TURN == 0:
+                    gevent.sleep(0)
+                self._tracker[replicated] = json.loads(entry)
+            self._tracker.sync()
+        self._known.clear()
+        self._index()
+        self._synced = self._changes
+        self._replica = replica
 
     def add(
         self, dead_letters: Sequence[DeadLetter], options: ErrorOptions | None = None, config: str = ""
@@ -195,9 +224,9 @@ class DeadLetters:
 
     def lower_version(self, dead_letter: DeadLetter, version: int) -> None:
         """Lower the version that clears the dead letter: the source has been rewound to it."""
-        self._tracker.amend(
-            (str(dead_letter.tail), dead_letter.transport, dead_letter.id), {"version": version}
-        )
+        key = (str(dead_letter.tail), dead_letter.transport, dead_letter.id)
+        self._tracker.amend(key, {"version": version})
+        self._mark(dead_letter.tail, dead_letter.transport, dead_letter.id)
 
     def discard(self, tail: TailKey, dead_letters: Iterable[tuple[str, str]]) -> int:
         """Forget dead letters, given by transport and id; return their number.
@@ -241,11 +270,18 @@ class DeadLetters:
         """
         changes = self._changes  # later changes, made during the sync, stay unsynced
         self._tracker.sync()
+        if self._replica is not None:
+            self._replicate(self._replica)
         self._synced = max(self._synced, changes)
 
     def ids(self, tail: TailKey, transport: str) -> set[str]:
         """Return the documents with a dead letter of a transport: it may hold an older state of them."""
         return {id for its, id in self._known[tail].due if its in (transport, PIPELINE)}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no dead letter."""
+        return not len(self._tracker)
 
     def count(self, tail: TailKey) -> int:
         """Return the number of dead letters of a tail."""
@@ -264,6 +300,30 @@ class DeadLetters:
     def close(self) -> None:
         """Close the store."""
         self._tracker.close()
+
+    def _index(self) -> None:
+        for key in self._tracker:
+            name, transport, id = key
+            pillow, _, source = name.partition("@")  # no pillow's name has one
+            self._note(TailKey(pillow, source), transport, id, self._tracker[key])
+
+    def _mark(self, tail: TailKey, transport: str, id: str) -> None:
+        """Have the next `sync` write a dead letter, or its removal, into the replica."""
+        if self._replica is not None:
+            self._unreplicated.add((str(tail), transport, id))
+
+    def _replicate(self, replica: Replica) -> None:
+        with self._replicating:  # a second caller waits for what the first one writes
+            taken, self._unreplicated = self._unreplicated, set()
+            try:
+                if taken:
+                    replica.write({key: self._encode(key) if key in self._tracker else None for key in taken})
+            except BaseException:
+                self._unreplicated |= taken
+                raise
+
+    def _encode(self, key: _Key) -> bytes:
+        return json.dumps(dict(self._tracker[key])).encode()
 
     def _put(self, dead_letter: DeadLetter, max_tries: int, config: str) -> None:
         now = self._clock.wall()
@@ -292,6 +352,7 @@ class DeadLetters:
     def _note(self, tail: TailKey, transport: str, id: str, entry: Mapping[str, Any]) -> None:
         at = inf if entry["_aborted"] else entry.get("next_retry_at", 0.0)
         self._changes += 1
+        self._mark(tail, transport, id)
         known = self._known[tail]
         known.note(transport, id, due_at=at, change=self._changes)
         if at < known.next_at:
@@ -302,6 +363,7 @@ class DeadLetters:
     def _forget(self, tail: TailKey, transport: str, id: str) -> None:
         del self._tracker[str(tail), transport, id]
         self._changes += 1
+        self._mark(tail, transport, id)
         self._known[tail].forget(transport, id, change=self._changes)
 
     def _get(self, tail: TailKey, transport: str, id: str) -> DeadLetter:

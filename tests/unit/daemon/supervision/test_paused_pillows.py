@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import IntegrityError, TailKey
+from checkpoints import IntegrityError, StoreWriteError, TailKey
 from checkpoints.files.directory import Directory
 from daemon.supervision.paused_pillows import Pauses
+from tests.support.dict_replica import DictReplica
 
 KEY = TailKey("cases", "couch/cases")
 
@@ -54,3 +55,27 @@ def test_a_write_that_fails_leaves_the_old_file_and_says_so(
 
     assert KEY in pauses
     assert KEY in Pauses(path)
+
+
+def test_pauses_follow_a_replica(tmp_path):
+    replica = DictReplica()
+    pauses = Pauses(tmp_path / "one.json")
+    pauses.add(TailKey("a", "couch/db"))
+    pauses.attach(replica)
+    pauses.add(TailKey("b", "couch/db"))
+    pauses.discard(TailKey("a", "couch/db"))
+    other = Pauses(tmp_path / "two.json")
+    other.add(TailKey("c", "couch/db"))
+    other.attach(replica)
+    for each in (other, Pauses(tmp_path / "two.json")):
+        assert [key for key in "abc" if TailKey(key, "couch/db") in each] == ["b"]
+
+
+def test_a_pause_that_the_replica_does_not_take_is_none(tmp_path):
+    replica = DictReplica({})
+    pauses = Pauses(tmp_path / "one.json")
+    pauses.attach(replica)
+    replica.fails = True
+    with pytest.raises(StoreWriteError):
+        pauses.add(TailKey("a", "couch/db"))
+    assert pauses.is_empty

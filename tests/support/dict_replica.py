@@ -1,0 +1,36 @@
+"""A replica in memory, which can be made to fail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from checkpoints import StoreWriteError
+from checkpoints.replica import Key
+
+
+class DictReplica:
+    """Keeps entries in a dict.
+
+    Args:
+        entries: what it has; None if it was never filled.
+
+    Attributes:
+        fails: whether writes fail.
+    """
+
+    def __init__(self, entries: Mapping[Key, bytes] | None = None) -> None:
+        self.entries = None if entries is None else dict(entries)
+        self.fails = False
+
+    def read(self) -> Mapping[Key, bytes] | None:
+        return self.entries
+
+    def write(self, entries: Mapping[Key, bytes | None]) -> None:
+        if self.fails:
+            raise StoreWriteError("the replica is away")
+        self.entries = self.entries or {}
+        for key, entry in entries.items():
+            if entry is None:
+                self.entries.pop(key, None)
+            else:
+                self.entries[key] = entry

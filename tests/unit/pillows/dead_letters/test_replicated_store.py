@@ -1,0 +1,87 @@
+"""Dead letters with a second copy, which counts."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import gevent
+import pytest
+
+from checkpoints import StoreWriteError, TailKey
+from pillows.dead_letters.dead_letter import DeadLetter
+from pillows.dead_letters.store import DeadLetters
+from tests.support.dict_replica import DictReplica
+
+KEY = TailKey("p", "couch/db")
+
+
+def dead_letter(id: str, error: str = "no") -> DeadLetter:
+    return DeadLetter(
+        tail=KEY, transport="t", id=id, rev="1-a", leaf_version=1, stage="transport", error=error
+    )
+
+
+def ids(store: DeadLetters) -> list[str]:
+    return sorted(each.id for each in store.list(KEY))
+
+
+def test_an_empty_replica_is_filled_and_followed(tmp_path: Path) -> None:
+    replica = DictReplica()
+    with closing(DeadLetters(tmp_path / "one")) as store:
+        store.add([dead_letter("before"), dead_letter("odd \0 \u2028 ü", error="\ud800")])
+        store.attach(replica)
+        store.add([dead_letter("after"), dead_letter("gone")])
+        store.sync()
+        store.discard(KEY, [("t", "gone")])
+        store.retry(KEY, [("t", "before")])
+    with closing(DeadLetters(tmp_path / "two")) as store:
+        store.add([dead_letter("foreign")])
+        store.attach(replica)
+        assert ids(store) == ["after", "before", "odd \0 \u2028 ü"]
+        (before,) = (each for each in store.list(KEY) if each.id == "before")
+        assert (before.tries, before.error) == (0, "no")
+        assert not store.unsynced(KEY)
+        assert store.count(KEY) == 3
+    with closing(DeadLetters(tmp_path / "two")) as store:
+        assert ids(store) == ["after", "before", "odd \0 \u2028 ü"], "on its own disk, too"
+
+
+def test_nothing_is_synced_before_the_replica_has_it(tmp_path: Path) -> None:
+    replica = DictReplica({})
+    with closing(DeadLetters(tmp_path)) as store:
+        store.attach(replica)
+        store.add([dead_letter("a")])
+        replica.fails = True
+        with pytest.raises(StoreWriteError):
+            store.sync()
+        assert store.unsynced(KEY), "so no checkpoint passes it"
+        replica.fails = False
+        store.sync()
+        assert not store.unsynced(KEY)
+        assert replica.entries is not None
+        assert [key[2] for key in replica.entries] == ["a"]
+
+
+def test_a_second_sync_waits_for_what_the_first_one_writes(tmp_path: Path) -> None:
+    class SlowReplica(DictReplica):
+        def write(self, entries):
+            gevent.sleep(0.05)
+            super().write(entries)
+
+    replica = SlowReplica({})
+    with closing(DeadLetters(tmp_path)) as store:
+        store.attach(replica)
+        store.add([dead_letter("a")])
+        first = gevent.spawn(store.sync)
+        gevent.sleep(0.02)
+        store.sync()
+        assert replica.entries
+        first.get(timeout=5)
+
+
+def test_without_a_replica_nothing_is_remembered_for_one(tmp_path: Path) -> None:
+    with closing(DeadLetters(tmp_path)) as store:
+        store.add([dead_letter("a")])
+        store.sync()
+        assert store._unreplicated == set()
