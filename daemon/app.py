@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -13,6 +14,7 @@ from gevent.event import Event
 
 from checkpoints import StoreLocked
 from daemon.config.models import Config
+from daemon.coordination.coordinator import Grant, make_coordinator
 from daemon.logs.setup import Logs
 from daemon.parts import Parts, Surroundings, open_parts
 from daemon.process.malloc_trim import Trimmer
@@ -66,12 +68,15 @@ class Daemon:
         self._watch = watch
         self._notifier = Notifier(source.environ, clock)
         self._trimmer = Trimmer()
+        self._is_standby = False
+        self._is_lost = False
 
     def run(self) -> int:
         """Run until a signal asks to stop.
 
         Returns:
-            The exit code: 0 when all pillows drained, 1 when one had to be killed.
+            The exit code: 0 when all pillows drained, or it was stopped as a standby; 1 when one had to be
+            killed, or the lease was lost.
 
         Raises:
             StoreLocked: another process holds the state directory, or answers on the admin socket.
@@ -80,14 +85,19 @@ class Daemon:
         """
         with ExitStack() as stack:
             stack.enter_context(closing(self._notifier))
+            coordinator = stack.enter_context(closing(make_coordinator(self._config)))
+            grant = coordinator.acquire(self._signals.stop, self._stand_by)
+            if grant is None:
+                return 0
             self._notifier.status("opening the state directory")
-            state = self._take_state(stack)
+            state = self._take_state(stack, grant)
             around = Surroundings(
                 clock=self._clock, logs=self._logs, notifier=self._notifier, stop=self._signals.stop
             )
             parts = open_parts(stack, state, self._config, self._source, around)
             serve(stack, parts, around)
             supervisor = parts.supervisor
+            coordinator.watch(partial(self._lose, parts))
             if parts.rebuilder is not None:
                 parts.rebuilder.recover()
             supervisor.start_all()
@@ -98,12 +108,32 @@ class Daemon:
             supervisor.run(self._signals.stop, each_tick=[lambda: self._each_tick(parts)])
             return self._drain(supervisor, parts.reloader.config.daemon.shutdown_timeout)
 
-    def _take_state(self, stack: ExitStack) -> StateDir:
+    def _stand_by(self, reason: str) -> None:
+        """Report that another daemon runs the pillows."""
+        if not self._is_standby:
+            self._is_standby = True
+            self._notifier.ready()
+        self._notifier.alive()
+        self._notifier.status(reason)
+        self._logs.flush()
+
+    def _lose(self, parts: Parts, reason: str) -> None:
+        """Cut everything that writes, and end: another daemon may run the pillows from now on."""
+        self._is_lost = True
+        self._signals.stop.set()
+        parts.supervisor.stop_all()
+        parts.supervisor.kill_all(f"the lease is lost: {reason}")
+        if parts.rebuilder is not None:
+            parts.rebuilder.close()
+
+    def _take_state(self, stack: ExitStack, grant: Grant) -> StateDir:
         path = self._config.daemon.state_dir
         give_up_at = self._clock.monotonic() + _LOCK_SECONDS
         while True:
             try:
-                return stack.enter_context(open_state_dir(path, self._clock, self._logs.redactor))
+                return stack.enter_context(
+                    open_state_dir(path, self._clock, self._logs.redactor, grant.shared)
+                )
             except StoreLocked:
                 if self._clock.monotonic() >= give_up_at or self._signals.stop.is_set():
                     raise
@@ -135,7 +165,7 @@ class Daemon:
             self._until_idle(supervisor, Event(), _KILL_SECONDS)
         self._logs.flush()
         _log.info("daemon.stopped", cut=[str(key) for key in supervisor.killed_on_shutdown])
-        return 1 if supervisor.killed_on_shutdown else 0
+        return 1 if supervisor.killed_on_shutdown or self._is_lost else 0
 
     def _until_idle(self, supervisor: Supervisor, force_stop: Event, seconds: float) -> bool:
         """Tick until no tail runs. Return False if `force_stop` was set, or the time is over."""

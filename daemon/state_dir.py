@@ -12,6 +12,8 @@ from checkpoints import CheckpointStore, IntegrityError, NewerFormat
 from daemon.backfill.backfills import Backfills
 from daemon.backfill.store import BackfillStore
 from daemon.control.audit import AuditLog
+from daemon.coordination.attach import Store, attach_stores, refuse_copy
+from daemon.coordination.coordinator import SharedState
 from daemon.rebuilds.record import FILE, Rebuilds
 from daemon.supervision.paused_pillows import Pauses
 from daemon.verification.comparisons import Comparisons
@@ -44,17 +46,21 @@ class StateDir:
 
 
 @contextmanager
-def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -> Iterator[StateDir]:
+def open_state_dir(
+    path: Path, clock: Clock, redactor: Redactor | None = None, shared: SharedState | None = None
+) -> Iterator[StateDir]:
     """Open the state directory for this process alone; make it if it is missing.
 
     Args:
         path: the directory.
         clock: for times and ages.
         redactor: knows the secrets that no line of the audit log may hold.
+        shared: the state of the service, of which the directory is a cache; None if it is the state.
 
     Raises:
         StoreLocked: another process holds it.
         IntegrityError: a file in it is damaged.
+        StateLostError: it is a cache of another service, or of one while there is none.
         OSError: it cannot be made or read.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -62,14 +68,29 @@ def open_state_dir(path: Path, clock: Clock, redactor: Redactor | None = None) -
         CheckpointStore(path / "checkpoints") as store,
         closing(_open_dead_letters(path / "dead-letters", clock)) as dead_letters,
     ):
+        pauses, rebuilds = Pauses(path / "paused.json"), Rebuilds(path / FILE)
+        backfills = BackfillStore(path / "backfills")
+        if shared is None:
+            refuse_copy(path)
+        else:
+            stores: dict[str, Store] = {
+                "checkpoints": store,
+                "dead-letters": dead_letters,
+                "pauses": pauses,
+                "rebuilds": rebuilds,
+                "backfills": backfills,
+            }
+            is_empty = dead_letters.is_empty and pauses.is_empty
+            is_empty = is_empty and not any((store.keys(), rebuilds.all, backfills.list()))
+            attach_stores(path, shared, stores, is_empty=is_empty)
         yield StateDir(
             store=store,
             dead_letters=dead_letters,
-            pauses=Pauses(path / "paused.json"),
+            pauses=pauses,
             audit=AuditLog(path / "audit", clock, redactor),
             comparisons=Comparisons(path / "comparisons.json"),
-            rebuilds=Rebuilds(path / FILE),
-            backfills=Backfills(BackfillStore(path / "backfills"), clock),
+            rebuilds=rebuilds,
+            backfills=Backfills(backfills, clock),
         )
 
 

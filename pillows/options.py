@@ -90,6 +90,13 @@ class OutputOptions(Options):
         """Whether pillows on other sources may write to the same address."""
         return False
 
+    def describe_takeover_risk(self) -> str:
+        """Return what must be set before another machine may take over while the first one still writes.
+
+        Empty if the output takes no older state over a newer one.
+        """
+        return ""
+
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:  # noqa: ARG002  # for those who can
         """Return the output's addresses, the same for every way to configure the same place.
 

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from gevent.event import Event
 
-from checkpoints import IntegrityError, TailKey
+from checkpoints import StoreError, TailKey
 from daemon.backfill.backfill import ENDED, Backfill, BackfillState, RangeState, Selection
 from daemon.backfill.carrier import BackfillSource, Carrier
 from daemon.backfill.store import BackfillStore
@@ -200,7 +200,7 @@ class Backfills:
             news.clear()
             try:
                 self.run_all(key, source, sender)
-            except (OSError, IntegrityError) as error:
+            except (OSError, StoreError) as error:
                 _log.error("backfill.not_kept", pillow=str(key), reason=str(error))
                 sender.waiter.wait(_DISK_SECONDS)
             else:
@@ -210,7 +210,7 @@ class Backfills:
         """Run the backfills of a tail that wait, one after the other.
 
         Raises:
-            OSError, IntegrityError: a file can't be written or read.
+            OSError, StoreError: a file can't be written or read.
             FatalError, StoppedError: as `serve`.
         """
         while (backfill := self._find_next(key)) is not None:
@@ -242,10 +242,10 @@ class Backfills:
     def _run_here(self, key: TailKey, run: Callable[[TailKey], None]) -> None:
         try:
             run(key)
-        except (PillowError, OSError, IntegrityError) as error:
+        except (PillowError, OSError, StoreError) as error:
             reason = f"the pillow can't run: {error}"
             while (backfill := self._find_next(key)) is not None:
-                with suppress(OSError):
+                with suppress(OSError, StoreError):
                     self._store.change(backfill.id, lambda each: each.fail(reason, self._clock.wall()))
                     continue
                 return

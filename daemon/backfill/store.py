@@ -15,6 +15,7 @@ from gevent.lock import Semaphore
 from checkpoints import IntegrityError
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
+from checkpoints.replica import Key, Replica
 from daemon.backfill.backfill import FORMAT, Backfill
 
 _FILE = "backfill.json"
@@ -35,6 +36,30 @@ class BackfillStore:
         self._turn = Semaphore(1)  # a write gives way to other greenlets
         found = sorted(folder.glob(f"*/{_FILE}")) if folder.is_dir() else []
         self._all = {each.id: each for each in map(_read, found)}
+        self._replica: Replica | None = None
+
+    def attach(self, replica: Replica) -> None:
+        """Begin with the replica's backfills, or give it ours if it has none; write into both from now on.
+
+        No backfill may run yet.
+
+        Raises:
+            StoreError: the replica cannot be read or written.
+            OSError: the files cannot be read or written.
+        """
+        known = replica.read()
+        if known is None:
+            replica.write(run_blocking(self._read_files))
+        else:
+            run_blocking(shutil.rmtree, self._folder, ignore_errors=True)
+            for (id, name), data in known.items():
+                self._write(id, name, data)
+            self._all = {
+                id: msgspec.json.decode(data, type=Backfill)
+                for (id, name), data in known.items()
+                if name == _FILE
+            }
+        self._replica = replica
 
     def list(self) -> Sequence[Backfill]:
         """Return all backfills, oldest first."""
@@ -48,7 +73,7 @@ class BackfillStore:
         """Keep a new backfill, and return it.
 
         Raises:
-            OSError: it can't be written.
+            OSError, StoreWriteError: it can't be written.
         """
         self._write(backfill.id, _FILE, msgspec.json.encode(backfill))
         self._all[backfill.id] = backfill
@@ -95,6 +120,9 @@ class BackfillStore:
         """
         del self._all[backfill.id]
         folder = self._folder / backfill.id
+        if self._replica is not None:
+            names = [path.name for path in folder.glob("*.json")]
+            self._replica.write({(backfill.id, name): None for name in [_FILE, *names]})
 
         def remove() -> None:
             (folder / _FILE).unlink(missing_ok=True)
@@ -110,6 +138,16 @@ class BackfillStore:
             replace_file(folder / name, data)
 
         run_blocking(write)
+        if self._replica is not None:
+            self._replica.write({(id, name): data})
+
+    def _read_files(self) -> dict[Key, bytes]:
+        files = sorted(self._folder.glob("*/*.json"))
+        return {
+            (path.parent.name, path.name): path.read_bytes()
+            for path in files
+            if path.parent.name in self._all
+        }
 
 
 def _name(number: int) -> str:

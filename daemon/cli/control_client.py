@@ -10,13 +10,14 @@ from typing import Any
 
 from gevent.event import Event
 
-from daemon.cli.exit_codes import UnreachableError
+from daemon.cli.exit_codes import StandbyError, UnreachableError
 from daemon.cli.output import echo
 from daemon.config.load import ConfigErrors, find_admin_socket, load
 from daemon.config.models import Config
 from daemon.http.client import HttpClient
 from daemon.http.event_reader import Message
 from pillows.clock import Clock, SystemClock
+from pillows.errors import PillowError
 
 #: Calls an operation of the HTTP API by its `operationId`, with its parameters and body as arguments.
 Call = Callable[..., Any]
@@ -47,8 +48,8 @@ def open_control(config: Config, *, writes: bool = False, clock: Clock | None = 
         with ExitStack() as stack:
             try:
                 call = _open_once(stack, config, writes=writes)
-            except UnreachableError:
-                if clock.monotonic() >= give_up_at:
+            except UnreachableError as error:
+                if isinstance(error, StandbyError) or clock.monotonic() >= give_up_at:
                     raise
             else:
                 yield call
@@ -132,7 +133,23 @@ def _open_once(stack: ExitStack, config: Config, *, writes: bool) -> Call:
         client = HttpClient(path)
         if client.answers():
             return client.call
+    if config.coordination.type != "none":
+        raise StandbyError(_describe_standby(config))
     # Imported only here: most calls are answered by the daemon, and this is half of all imports.
     from daemon.cli import offline_control  # noqa: PLC0415
 
     return offline_control.open_files(stack, config, writes=writes)
+
+
+def _describe_standby(config: Config) -> str:
+    """Return where the pillows run, as the state of the service is not in the files of this machine."""
+    from daemon.coordination.coordinator import describe_holder  # noqa: PLC0415  as above
+
+    try:
+        holder = describe_holder(config)
+    except PillowError as error:
+        holder = str(error)
+    return (
+        f"no active daemon of the service {config.coordination.service} runs on this machine: {holder}. "
+        "Remedy: run the command on the machine that holds the lease"
+    )

@@ -42,6 +42,10 @@ class UnreachableError(CommandError):
     exit_code = ExitCode.UNREACHABLE
 
 
+class StandbyError(UnreachableError):
+    """Another machine runs the pillows, or none does."""
+
+
 class NotConfiguredError(CommandError):
     """There is no configuration file."""
 

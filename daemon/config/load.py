@@ -24,6 +24,7 @@ from daemon.config.listeners import AdminOptions
 from daemon.config.models import Config
 from daemon.config.problems import ConfigErrors, ConfigProblem, ProblemCollector
 from daemon.config.validation.connections import validate_connections
+from daemon.config.validation.coordination import check_coordination
 from daemon.config.validation.cross_checks import cross_check
 from daemon.config.validation.pillows import validate_pillows
 from daemon.config.validation.secret_files import check_secret_files
@@ -106,7 +107,10 @@ def _validate_tree(root: Node, *, plugins: bool) -> tuple[Config | None, Problem
     valid = {pillow.name: pillow.config for pillow in pillows if pillow.config is not None}
     given = {"connections": connections.valid, "pillows": valid}
     config = problems.take(validate(Config, root.without("connections", "pillows"), (), given))
-    return config and config.with_origin(root, ()), problems
+    if config is not None:
+        config = config.with_origin(root, ())
+        problems += check_coordination(config)
+    return config, problems
 
 
 def _find_exposed_secrets(config: Config) -> Iterator[ConfigProblem]:

@@ -218,6 +218,29 @@ class PillowConfig(Options):
         return self.transform if isinstance(self.transform, tuple) else (self.transform,)
 
 
+class CoordinationOptions(Options):
+    """Which daemons run the pillows.
+
+    Attributes:
+        type: `none`: this one alone; `postgres`: of several daemons the one that holds a lease in
+            PostgreSQL, where the state of the service lies, too.
+        connection: a connection of type `postgres`, for the lease and the state.
+        service: the name that the daemons have in common.
+    """
+
+    type: Literal["none", "postgres"] = "none"
+    connection: str | None = None
+    service: Annotated[str, Field(pattern=NAME)] | None = None
+
+    @model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        if self.type == "none" and (self.connection or self.service):
+            raise ValueError("has a `connection` or `service` without a `type`; write `type: postgres`")
+        if self.type != "none" and not (self.connection and self.service):
+            raise ValueError("is incomplete; give `connection` and `service`")
+        return self
+
+
 class ConnectionConfig(Options):
     """One server, file or folder that is read from or written to.
 
@@ -246,6 +269,7 @@ class Config(Options):
         daemon: see `DaemonOptions`.
         logging: see `LoggingOptions`.
         checkpoints: see `CheckpointOptions`.
+        coordination: see `CoordinationOptions`.
         connections: servers, files and folders by name.
         pillows: pillows by name.
     """
@@ -255,6 +279,7 @@ class Config(Options):
     daemon: DaemonOptions = DaemonOptions()
     logging: LoggingOptions = LoggingOptions()
     checkpoints: CheckpointOptions = CheckpointOptions()
+    coordination: CoordinationOptions = CoordinationOptions()
     connections: Mapping[str, ConnectionConfig] = {}
     pillows: Mapping[str, PillowConfig] = {}
 

@@ -12,6 +12,7 @@ import msgspec
 from checkpoints import IntegrityError, TailKey
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
+from checkpoints.replica import Replica
 from pillows.transports.common.builds import Exchange, make_key
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
@@ -140,6 +141,21 @@ class Rebuilds:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._all: Mapping[str, Rebuild] = read_rebuilds(path)
+        self._replica: Replica | None = None
+
+    def attach(self, replica: Replica) -> None:
+        """Begin with the replica's records, or give it ours if it has none; keep both equal from now on.
+
+        Raises:
+            StoreError: the replica cannot be read or written.
+            OSError: the file cannot be written.
+        """
+        known = replica.read()
+        if known is None:
+            replica.write({(name,): msgspec.json.encode(each) for name, each in self._all.items()})
+        else:
+            self._write({name: msgspec.json.decode(each, type=Rebuild) for (name,), each in known.items()})
+        self._replica = replica
 
     @property
     def all(self) -> Mapping[TailKey, Rebuild]:
@@ -154,9 +170,13 @@ class Rebuilds:
         """Keep the record of a pillow. Durable on return.
 
         Raises:
-            OSError: it cannot be written; the former one is kept.
+            OSError, StoreWriteError: it cannot be written; the former one is kept.
         """
-        changed = {**self._all, str(key): rebuild}
+        if self._replica is not None:
+            self._replica.write({(str(key),): msgspec.json.encode(rebuild)})
+        self._write({**self._all, str(key): rebuild})
+
+    def _write(self, changed: dict[str, Rebuild]) -> None:
         run_blocking(replace_file, self._path, msgspec.json.encode(_File(FORMAT, changed)))
         self._all = changed
 

@@ -24,6 +24,7 @@ _NEED_RESTART: tuple[KeyPath, ...] = (
     ("daemon", "http"),
     ("daemon", "admin"),
     ("logging", "format"),
+    ("coordination",),
 )
 
 #: Settings of connections that name a file which is read when a tail starts, and not again. A `token_file` is

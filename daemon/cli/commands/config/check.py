@@ -26,6 +26,7 @@ from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config, TransportConfig
 from daemon.config.problems import ConfigErrors
+from daemon.coordination.coordinator import describe_holder
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.errors import ConfigError, PillowError, RetryableError
@@ -88,6 +89,9 @@ def check(config_path: Path, connect: bool, as_json: bool) -> int:
 def probe_connections(config: Config) -> Iterator[Finding]:
     """Connect to every source and target of every enabled pillow, without leaving anything changed there."""
     redactor = Redactor.of_settings(config)
+    if config.coordination.type != "none":
+        place = f"coordination: service {config.coordination.service}"
+        yield _try(place, partial(describe_holder, config), redactor)
     for key in tail_keys(config):
         yield _try(f"{key.pillow}: source {key.source}", partial(_identify, config, key), redactor)
         for entry in config.tails[key.pillow].transport:

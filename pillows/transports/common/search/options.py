@@ -98,6 +98,10 @@ class SearchOutput(OutputOptions):
         """The field that only deleted documents have; empty if they are removed."""
         return {"tombstone": DELETED_AT, "mark": MARKED_AT}.get(self.deletes, "")
 
+    def describe_takeover_risk(self) -> str:
+        """Return that the versions of deleted documents must be kept; see `OutputOptions`."""
+        return "set `deletes: tombstone` or `deletes: mark`" if self.deletes == "hard" else ""
+
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the alias in the cluster, for each of its hosts; see `OutputOptions.addresses`.
 

@@ -1,0 +1,118 @@
+"""Who may run the pillows: this daemon alone, or one of several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from gevent.event import Event
+
+from checkpoints.replica import Replica
+from daemon.config.models import Config
+from pillows.errors import ConfigError
+
+
+class SharedState(Protocol):
+    """The state of a service, kept where every daemon of the service finds it.
+
+    Attributes:
+        service: the service's name.
+        is_filled: whether a daemon has put its state there.
+    """
+
+    service: str
+    is_filled: bool
+
+    def open_replica(self, store: str) -> Replica:
+        """Return the copy of one store."""
+
+    def set_filled(self) -> None:
+        """Note durably that every store was put there.
+
+        Raises:
+            StoreWriteError: the write failed.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """The right to run the pillows.
+
+    Attributes:
+        term: counts the owners of a service; 0 if there is only one.
+        shared: the state of the service; None if the state directory has it.
+    """
+
+    term: int = 0
+    shared: SharedState | None = None
+
+
+class Coordinator(Protocol):
+    """Grants the right to run the pillows to one daemon at a time."""
+
+    def acquire(self, stop: Event, each_wait: Callable[[str], None]) -> Grant | None:
+        """Wait until this daemon may run the pillows.
+
+        Args:
+            stop: ends the wait.
+            each_wait: called every second with the reason to wait.
+
+        Returns:
+            The grant; None if a stop was requested.
+
+        Raises:
+            FatalError: it can't be granted by these settings.
+        """
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Call `on_lost` with the reason, once, as soon as another daemon may be granted the right.
+
+        Called at once if that is so already. `on_lost` must not wait.
+        """
+
+    def close(self) -> None:
+        """Give the right back. May be called twice."""
+
+
+class NoCoordinator:
+    """Grants at once: no other daemon runs these pillows."""
+
+    def acquire(self, _stop: Event, _each_wait: Callable[[str], None]) -> Grant | None:
+        """Return at once; see `Coordinator.acquire`."""
+        return Grant()
+
+    def watch(self, on_lost: Callable[[str], None]) -> None:
+        """Do nothing: it is never lost."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def make_coordinator(config: Config) -> Coordinator:
+    """Return the coordinator that a configuration names."""
+    if config.coordination.type == "none":
+        return NoCoordinator()
+    # Imported here: a daemon without it needs no connection to PostgreSQL.
+    from daemon.coordination.lease import LeaseCoordinator  # noqa: PLC0415  see above
+
+    return LeaseCoordinator(*get_lease_database(config))
+
+
+def describe_holder(config: Config) -> str:
+    """Return which daemon runs the pillows, for a command on another machine.
+
+    Raises:
+        PillowError: the lease database can't be asked.
+    """
+    from daemon.coordination.lease import find_holder  # noqa: PLC0415  see `make_coordinator`
+
+    return find_holder(*get_lease_database(config))
+
+
+def get_lease_database(config: Config) -> tuple[object, str]:
+    """Return the settings of the lease database, and the service's name."""
+    coordination = config.coordination
+    if coordination.connection is None or coordination.service is None:
+        raise ConfigError("`coordination` needs a `connection` and a `service`.")
+    return config.connections[coordination.connection].options, coordination.service
