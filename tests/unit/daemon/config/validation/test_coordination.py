@@ -61,5 +61,5 @@ def test_an_index_that_forgets_versions_is_refused(tmp_path: Path) -> None:
     right = "{ type: postgres, connection: lease, service: reports }"
     found = load_with(tmp_path, right, deletes="hard")
     assert "an older state may overwrite a newer one" in found
-    assert "set `deletes: tombstone`" in found
+    assert "set `deletes: tombstone` or `deletes: mark`" in found
     assert "pillows.cases.transport[0]" in found
