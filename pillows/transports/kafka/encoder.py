@@ -9,7 +9,8 @@ topic. The headers are `version` (the write version: of all messages of one key 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from checkpoints import TailKey
 from pillows.errors import PermanentError
@@ -20,26 +21,22 @@ from pillows.transports.kafka.options import KafkaOutput
 Headers = list[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message.
 
     Attributes:
         id: the document.
+        key: its id in UTF-8.
         topic: where it goes.
         value: its value; None for null.
         headers: its headers.
     """
 
     id: str
+    key: bytes
     topic: str
     value: bytes | None
     headers: Headers
-
-    @property
-    def key(self) -> bytes:
-        """Its key."""
-        return self.id.encode()
 
     @property
     def size_bytes(self) -> int:
@@ -68,6 +65,7 @@ def encode_document(
     """
     version = write_version(batch.epoch, document.leaf_version)
     headers: Headers = [("version", str(version)), ("rev", document.rev), ("source", key.source)]
+    name = document.id.encode()
     origin: dict[str, object] = {
         "connector": "pillowd",
         "name": key.pillow,
@@ -77,7 +75,7 @@ def encode_document(
         "write_version": version,
     }
     return [
-        Message(document.id, options.topic, value, headers)
+        Message(document.id, name, options.topic, value, headers)
         for output, options in outputs.items()
         for value in _make_values(document.rows.get(output, ()), options, origin, now)
     ]

@@ -26,8 +26,8 @@ def test_each_output_has_a_message_with_its_rows_or_null() -> None:
     outputs = {"docs": KafkaOutput(topic="t"), "other": KafkaOutput(topic="u")}
     headers = [("version", str(write_version(2, 3))), ("rev", "3-x"), ("source", "couch/cases")]
     assert encode_document(KEY, outputs, batch(one, epoch=2), one, NOW) == [
-        Message("a", "t", b'{"n":1}', headers),
-        Message("a", "u", None, headers),
+        Message("a", b"a", "t", b'{"n":1}', headers),
+        Message("a", b"a", "u", None, headers),
     ]
 
 
