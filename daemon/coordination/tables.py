@@ -2,7 +2,7 @@
 
 `pillowd_lease` has a row for each service: who holds its lease. The lease itself is an advisory lock of the
 holder's session, which the server gives back when the session ends. `pillowd_state` has the service's
-checkpoints, dead letters and pauses.
+checkpoints, dead letters, pauses and builds.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class Rebuilder:
             if found.step is not None:
                 self._workers[key] = gevent.spawn(self._take, key, found.step)
             elif found.reason != record.reason:
-                with suppress(OSError):  # said again with the next tick
+                with suppress(OSError, StoreError):  # said again with the next tick
                     self._change(key, reason=name_tail(found.reason, key))
 
     def _take(self, key: TailKey, step: Step) -> None:
@@ -226,7 +226,7 @@ class Rebuilder:
             reason = name_tail(str(error), key)
             self._not_before[key] = self._clock.monotonic() + _AGAIN_SECONDS
             _log.error("rebuild.step_failed", pillow=str(key), step=str(step), reason=reason)
-            with suppress(OSError):
+            with suppress(OSError, StoreError):
                 self._change(key, reason=reason)
 
     def _begin_again(self, key: TailKey) -> None:
