@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import StoreWriteError, TailKey
-from daemon.backfill.backfill import Backfill, Selection
+from daemon.backfill.backfill import Backfill, BackfillState, Selection
 from daemon.backfill.store import BackfillStore
 from tests.support.dict_replica import DictReplica
 
@@ -15,7 +15,14 @@ KEY = TailKey("cases", "couch/cases")
 
 
 def backfill(id: str) -> Backfill:
-    return Backfill(id=id, pillow=KEY.pillow, source=KEY.source, selection=Selection(), created_at=1.0)
+    return Backfill(
+        id=id,
+        pillow=KEY.pillow,
+        source=KEY.source,
+        selection=Selection(),
+        state=BackfillState.WAITING,
+        created_at=1.0,
+    )
 
 
 def test_backfills_follow_a_replica(tmp_path: Path) -> None:
