@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 import gevent
@@ -13,8 +13,9 @@ from pillows.errors import FatalError, PillowError
 from pillows.parallel import protocol
 from pillows.parallel.process import Cause, Ending, Program, WorkerProcess
 
-#: Processes in a row that may die before they are ready.
+#: Processes in a row that may end before they are ready; many more may be killed from outside.
 MAX_FAILED_STARTS = 5
+MAX_KILLED_STARTS = 100
 #: How long a worker may take to become ready: it imports a user's modules.
 START_SECONDS = 60.0
 #: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
@@ -120,7 +121,7 @@ class WorkerPool:
         self._followers: list[gevent.Greenlet[[WorkerProcess], None]] = []
         self._waiting: deque[int] = deque()
         self._payloads: dict[int, msgspec.Raw] = {}
-        self._failed_starts = 0
+        self._failed_starts = Counter[Cause]()
         self._closing = False
         self._watcher = gevent.spawn(self._watch)
 
@@ -224,7 +225,7 @@ class WorkerPool:
         match message:
             case protocol.Ready():
                 worker.is_ready = True
-                self._failed_starts = 0
+                self._failed_starts.clear()
             case protocol.Take(number):
                 worker.taken = number
             case protocol.Done(number, payload):
@@ -253,16 +254,21 @@ class WorkerPool:
         if lost is not None:
             del self._payloads[lost]
         if not self._closing and not worker.retiring:
-            self._failed_starts += not worker.is_ready
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                self._give_up(f"{MAX_FAILED_STARTS} worker processes in a row ended before they were ready.")
-            else:
-                self._start()
+            self._replace(worker, ending)
         if ending.cause is not Cause.ENDED:
             self._events.ended(ending, worker.pid)
         if lost is not None:
             self._events.finished(lost, Lost(ending))
         self._give()
+
+    def _replace(self, worker: WorkerProcess, ending: Ending) -> None:
+        """Start another worker, unless none becomes ready."""
+        self._failed_starts[ending.cause] += not worker.is_ready
+        killed, failed = self._failed_starts[Cause.KILLED], self._failed_starts.total()
+        if failed - killed >= MAX_FAILED_STARTS or killed >= MAX_KILLED_STARTS:
+            self._give_up(f"{failed} worker processes in a row ended before they were ready: {ending}.")
+        else:
+            self._start()
 
     def _give(self) -> None:
         """Give waiting tasks to the workers that have fewest."""
