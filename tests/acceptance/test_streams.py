@@ -104,12 +104,14 @@ def test_sixteen_readers_are_told_of_a_change_and_one_more_is_sent_away(daemon: 
             states = (m.data["pillows"][0].get("state") for m in wanted)
             assert "paused" in states
     with ExitStack() as stack:
+        reopened = list[Stream]()
 
         def opens_again() -> bool:
-            return Stream(daemon, stack, opened[0].id).status == 200
+            reopened.append(Stream(daemon, stack, opened[0].id))
+            return reopened[-1].status == 200
 
         wait_until(opens_again)
-        again = first(Stream(daemon, stack, opened[0].id), "status")
+        again = first(reopened[-1], "status")
         assert (again.data["complete"], again.data["pillows"][0]["state"]) == (False, "paused")
     assert daemon.ask_here("resume", "copy")["state"] == "live"
 

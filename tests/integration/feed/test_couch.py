@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import msgspec
 import pytest
+from gevent.event import Event
 
 from checkpoints import Seq
 from pillows.couch.options import BasicAuth, CouchConnection
@@ -232,8 +233,10 @@ def test_a2_purges_under_steady_writes_are_noticed_in_time(couch_db, monkeypatch
         def write() -> None:
             for n in count():
                 couch_db.put(f"late-{n}", n=n)
-                gevent.sleep(size(ci=0.1, proof=1))
+                if enough.wait(size(ci=0.1, proof=1)):
+                    return
 
+        enough = Event()
         writer = gevent.spawn(write)
         gevent.sleep(0.3)
         asked = len(taken.batches)
@@ -245,7 +248,8 @@ def test_a2_purges_under_steady_writes_are_noticed_in_time(couch_db, monkeypatch
             return {c.id for batch in taken.batches[asked:] for c in batch.changes if c.leaf_version == 0}
 
         taken.until(lambda: reported() == purged, within_seconds)
-        writer.kill()
+        enough.set()
+        writer.get()  # not killed: it would leave the socket of a request open
     assert taken.error is None
 
 
