@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import msgspec
@@ -41,7 +42,7 @@ class Work(Protocol):
 
 
 class Channel:
-    """Sends a worker's messages.
+    """Sends a worker's messages, each as a whole: several greenlets may do so.
 
     Args:
         stream: the socket.
@@ -50,19 +51,21 @@ class Channel:
     def __init__(self, stream: protocol.Stream) -> None:
         self._stream = stream
         self._sent_at = time.monotonic()
+        self._lock = Lock()  # of gevent, where it has patched the program
 
     def send(self, message: protocol.ToCoordinator) -> None:
-        """Send a message."""
-        self._sent_at = time.monotonic()
-        protocol.send(self._stream, message)
+        """Send a message; may wait until the coordinator reads it."""
+        with self._lock:
+            self._sent_at = time.monotonic()
+            protocol.send(self._stream, message)
 
     def note(self, event: str, **details: Any) -> None:
         """Report an event for the coordinator's log."""
         self.send(protocol.Note(event, details))
 
     def tick(self) -> None:
-        """Give a sign of life, if none was given for some time."""
-        if time.monotonic() - self._sent_at >= ALIVE_SECONDS:
+        """Give a sign of life, if none was given for some time, and nothing is being sent."""
+        if time.monotonic() - self._sent_at >= ALIVE_SECONDS and not self._lock.locked():
             self.send(protocol.Alive())
 
 
