@@ -53,5 +53,9 @@ def _tidy(folder: Path) -> None:
             file.unlink()
     script = folder / "bin" / "pillowd"
     script.write_text(script.read_text().replace(str(folder), str(PREFIX)))
+    for record in folder.glob("lib/python3*/site-packages/*.dist-info/RECORD"):
+        lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Digests of scripts as they were; nothing but an uninstallation would look there.
+        record.write_text("".join(line for line in lines if not line.startswith("../../../bin/")))
     for name in (".gitignore", "CACHEDIR.TAG", ".lock"):
         (folder / name).unlink(missing_ok=True)
