@@ -147,6 +147,16 @@ class Feed(SourceLookup, Protocol):
             PillowError: as `SourceLookup`.
         """
 
+    def find_first(self) -> Seq:
+        """Return where a pass into empty outputs begins; one attempt.
+
+        That is the beginning; or, for a source with many deletions, a position from which it gives its
+        documents first. Save it before reading changes.
+
+        Raises:
+            PillowError: as `SourceLookup`.
+        """
+
     def batches(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:

@@ -30,6 +30,7 @@ from pillows.feed.documents.loader import AverageSize, DocumentLoader
 from pillows.feed.documents.throttle import ConcurrencyLimit, ThrottleWait
 from pillows.feed.follow import MAX_LIFE_SECONDS, Follower
 from pillows.feed.identity_check import IdentityCheck
+from pillows.feed.listing import LISTED, Listing, ListingPosition
 from pillows.feed.options import SourceOptions
 from pillows.feed.reader_task import STALLED_SECONDS, ReadCursor, ReaderTask, StalledError
 from pillows.feed.source_database import SourceDatabase
@@ -122,6 +123,7 @@ class CouchFeed:
         self._sizes = AverageSize()
         self._fetcher = self._source.create_fetcher(self._limit)
         self._catch_up = CatchUp(self._source, self._clock, self._sizes)
+        self._listing = Listing(self._source, self._clock)
         self._follower = Follower(
             self._source, self._clock, warn=self._warn, get_max_life_seconds=get_max_life_seconds
         )
@@ -155,6 +157,10 @@ class CouchFeed:
             # Resolve `now` at once: after a crash, a later `now` would skip the changes in between.
             return self._source.probe("now").seq
         return Seq.of(since)
+
+    def find_first(self) -> Seq:
+        """Return where a pass into empty outputs begins; one attempt."""
+        return self._listing.find_first()
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Read documents' leaf versions, by a quorum."""
@@ -219,7 +225,9 @@ class CouchFeed:
             return None  # a later change has replaced it, and arrives too
 
     def pending(self, since: Seq) -> int | None:
-        """Return how many changes are behind `since`, as the server says."""
+        """Return how many changes are behind `since`, as the server says; unknown in a listing."""
+        if since.json.startswith(LISTED):
+            return None
         return self._source.probe(since.query).pending
 
     def batches(
@@ -281,6 +289,8 @@ class CouchFeed:
             groups = DocIdGroups(ids, self._options.join_overlap)
             catch_up = GroupedCatchUp(self._source, self._clock, groups)
         with cursor.identity.repeat():
+            if (position := ListingPosition.parse(cursor.since)) is not None:
+                self._listing.run(cursor, position)
             while not cursor.stop.is_set():
                 catch_up.run(cursor)
                 if self._options.is_filtered_by_server:
@@ -290,7 +300,9 @@ class CouchFeed:
 
     def _fetch(self, check: IdentityCheck, changes: Sequence[Change]) -> dict[FetchKey, Change]:
         """Return changes with their documents; check the database's identity if one differs from its row."""
-        fetch = self._fetcher.read_current if self._options.is_filtered_by_server else self._fetcher.fill
+        is_listed = not all(change.leaf_version for change in changes)
+        needs_current = self._options.is_filtered_by_server or is_listed
+        fetch = self._fetcher.read_current if needs_current else self._fetcher.fill
         found = fetch(changes)
         current = (found[fetch_key(change)] for change in changes)
         if any(one.deleted or one.revs != change.revs for one, change in zip(current, changes, strict=True)):

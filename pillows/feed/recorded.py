@@ -50,6 +50,10 @@ class RecordedFeed:
         """Return the beginning."""
         return Seq.BEGINNING
 
+    def find_first(self) -> Seq:
+        """Return the beginning."""
+        return Seq.BEGINNING
+
     def batches(
         self,
         since: Seq,

@@ -10,7 +10,7 @@ from hashlib import sha256
 import msgspec
 
 from pillows.couch.client import LIST_ANSWER_BYTES, SMALL_ANSWER_BYTES, CouchClient
-from pillows.couch.database_info import get_database_info, get_server_info
+from pillows.couch.database_info import DatabaseInfo, get_database_info, get_server_info
 from pillows.couch.errors import MissingError, RejectedError
 from pillows.couch.http.response import ActivityMonitor, StreamingResponse
 from pillows.errors import (
@@ -106,14 +106,18 @@ class SourceDatabase:
         Args:
             server_uuid: the known UUID of its server.
         """
-        with self._translate_errors():
-            info = get_database_info(self.couch, self.options.database, activity=self.activity)
+        info = self.read_info()
         start, purge = info.instance_start_time, info.purge_seq
         return DatabaseIdentity(
             server_uuid=server_uuid,
             instance_start_time=None if start is None else str(start),
             purge_seq=None if purge is None else str(purge),
         )
+
+    def read_info(self) -> DatabaseInfo:
+        """Read the description of the database."""
+        with self._translate_errors():
+            return get_database_info(self.couch, self.options.database, activity=self.activity)
 
     def mark(self) -> None:
         """Write a local document to the database, which is neither replicated nor in the feed."""
@@ -172,6 +176,22 @@ class SourceDatabase:
                     self.couch.open(
                         method, path, body=body, silent_seconds=silent_seconds, activity=self.activity
                     )
+                )
+            yield response
+
+    @contextmanager
+    def list_documents(self, query: str, *, silent_seconds: float) -> Iterator[StreamingResponse]:
+        """Open `_all_docs` and yield the response.
+
+        Args:
+            query: encoded.
+            silent_seconds: longest silence of the server itself.
+        """
+        path = f"{self.couch.path(self.options.database, '_all_docs')}?{query}"
+        with ExitStack() as stack:
+            with self._translate_errors(len(path)):
+                response = stack.enter_context(
+                    self.couch.open("GET", path, silent_seconds=silent_seconds, activity=self.activity)
                 )
             yield response
 

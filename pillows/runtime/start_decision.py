@@ -69,7 +69,7 @@ def decide_start(facts: StartupFacts) -> StartDecision:
     epoch = max([checkpoint.epoch, *_epochs(facts.target_states)])
     if checkpoint.pass_epoch == PASS_TO_BEGIN:
         epoch = max([epoch, *(former.epoch for former in facts.former.values())])
-        checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=_all_empty(facts))
+        checkpoint = checkpoint.begin_pass(epoch=epoch + 1, first_pass=are_empty(facts))
     else:
         checkpoint = replace(checkpoint, epoch=epoch)
     return StartDecision(checkpoint=_with_digest(facts, checkpoint, warnings), warnings=warnings)
@@ -106,7 +106,7 @@ def make_first_checkpoint(facts: StartupFacts, seq: Seq) -> Checkpoint:
     return Checkpoint(
         seq=seq,
         digest=facts.digest,
-        first_pass=_all_empty(facts),
+        first_pass=are_empty(facts),
         pass_done=seq != Seq.BEGINNING,
     )
 
@@ -215,7 +215,8 @@ def _with_digest(facts: StartupFacts, checkpoint: Checkpoint, warnings: dict[str
     return replace(checkpoint, digest=facts.digest)
 
 
-def _all_empty(facts: StartupFacts) -> bool:
+def are_empty(facts: StartupFacts) -> bool:
+    """Return whether no target holds a row."""
     return all(state.empty for state in facts.target_states.values())
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, TailKey
+from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
 from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.progress.checkpointer import acquire, is_transactional
@@ -56,7 +56,8 @@ class TailStartup:
         decision = start_decision.decide_start(facts)
         for event, detail in decision.warnings.items():
             self._services.observer.warning(self._settings.key, event=event, details={"detail": detail})
-        checkpoint = self._saved(decision.checkpoint or self._fresh(facts), facts.stored)
+        checkpoint = self._placed(decision.checkpoint or self._fresh(facts), facts)
+        checkpoint = self._saved(checkpoint, facts.stored)
         self._services.observer.notice(
             self._settings.key,
             event="tail.resumed" if decision.checkpoint and checkpoint.changes else "tail.started",
@@ -119,6 +120,18 @@ class TailStartup:
         return start_decision.make_first_checkpoint(
             facts, self._retrier.retry_read("source", self._feed.start)
         )
+
+    def _placed(self, checkpoint: Checkpoint, facts: start_decision.StartupFacts) -> Checkpoint:
+        """Return the checkpoint, at the first position of the source if a pass into empty outputs begins.
+
+        Outputs that hold anything may hold a document that is deleted now, which only the feed tells; and
+        so may targets that remember nothing.
+        """
+        if checkpoint.pass_done or checkpoint.seq != Seq.BEGINNING or not start_decision.are_empty(facts):
+            return checkpoint
+        if any(transport.needs_deletions for transport in self._transports):
+            return checkpoint
+        return replace(checkpoint, seq=self._retrier.retry_read("source", self._feed.find_first))
 
     def _saved(self, checkpoint: Checkpoint, stored: Checkpoint | None) -> Checkpoint:
         checkpoint = self._marked(self._identified(checkpoint))

@@ -157,6 +157,11 @@ class Transport(ABC):
         self.connection = connection
         self.outputs = outputs
 
+    @property
+    def needs_deletions(self) -> bool:
+        """Whether a first pass must bring the deletions of documents that it never had."""
+        return not self.remembers
+
     def check(self) -> str:
         """Connect without changing anything, and return a short description of the target.
 

@@ -53,6 +53,9 @@ class ListFeed:
     def start(self) -> Seq:
         return Seq.BEGINNING
 
+    def find_first(self) -> Seq:
+        return Seq.BEGINNING
+
     def batches(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> Iterator[ChangeBatch]:
         self.asked.append(since)
         todo = list(self.queue)

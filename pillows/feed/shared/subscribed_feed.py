@@ -11,6 +11,7 @@ from checkpoints import Seq, TailKey
 from checkpoints.checkpoint import NO_TAIL
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.listing import LISTED
 from pillows.feed.shared.shared_feed import SharedFeed
 from pillows.feed.shared.subscriber import Subscriber
 from pillows.models import Change, ChangeBatch, Document
@@ -62,6 +63,10 @@ class SubscribedFeed:
     def start(self) -> Seq:
         """Return where a tail without a checkpoint begins; one attempt."""
         return self._own.start()
+
+    def find_first(self) -> Seq:
+        """Return where a pass into empty outputs begins; one attempt."""
+        return self._own.find_first()
 
     def leaves(self, ids: Sequence[str]) -> Mapping[str, int]:
         """Read documents' leaf versions, by a quorum."""
@@ -146,7 +151,7 @@ class SubscribedFeed:
         self, batch: ChangeBatch, since: Seq, identity: DatabaseIdentity | None
     ) -> Subscriber | None:
         """Join the shared feed if it offers a position now."""
-        if batch.seq is not None:
+        if batch.seq is not None and not since.json.startswith(LISTED):
             self._shared.hold(self, since)
         if batch.asked_at is None:
             return None

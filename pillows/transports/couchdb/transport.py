@@ -48,6 +48,11 @@ class CouchdbTransport(KeyedTransport):
         }
         self._writers: dict[str, UpsertWriter | ReplicaWriter] = {}
 
+    @property
+    def needs_deletions(self) -> bool:
+        """Whether an output is a replica, which has deleted documents too."""
+        return any(options.mode == "replicate" for options in self.outputs.values())
+
     def set_source(self, connection: Options, database: str) -> None:
         """Set the source: `replicate` reads there."""
         if not isinstance(connection, CouchConnection):
