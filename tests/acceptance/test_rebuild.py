@@ -21,6 +21,8 @@ def test_new_rows_are_built_beside_the_live_ones_switched_to_and_back_and_droppe
     rebuilt.wait(daemon, "switched")
     daemon.wait_for(lambda: rebuilt.differences(world, is_next=True) == {})
     assert daemon.status("cases")["rebuild"]["live"] == 2
+    daemon.wait_for(lambda: live(daemon))
+    assert daemon.status("cases")["changes"] == 35, "no document is read again"
     world.fill(5, start=35)
     world.couch.delete(next(iter(world.couch.documents())))
     daemon.wait_for(lambda: rebuilt.differences(world, is_next=True) == {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import signal
 
+import pytest
+
 from tests.acceptance import rebuilt
 from tests.acceptance.world import TARGETS, World, live
 from tests.support.sizes import size
@@ -23,10 +25,11 @@ PLACES = (
 )
 
 
+@pytest.mark.timeout(7200)
 def test_a_switch_that_is_killed_is_finished_by_the_next_start(world: World) -> None:
     targets = TARGETS if size(ci=0, proof=1) else ("postgres", "sqlite")
-    # In CI: the outcome of a target is known to it alone; the checkpoint is not handed over yet.
-    places = PLACES if size(ci=0, proof=1) else ("switch-exchanged:2", "switch-checkpoints:1")
+    # In CI: only the second target knows that it was exchanged.
+    places = PLACES if size(ci=0, proof=1) else ("switch-exchanged:2",)
     daemon = rebuilt.start(world, *targets)
     daemon.ask_here("rebuild", "cases", "--switch", "manual")
     rebuilt.wait(daemon, "ready")
