@@ -29,11 +29,7 @@ def with_builds(config: Config, digest_code: DigestCode | None = None) -> Config
     Raises:
         IntegrityError: the records can't be read.
     """
-    try:
-        rebuilds = read_rebuilds(config.daemon.state_dir / FILE)
-    except PermissionError:  # somebody who may read the configuration only
-        rebuilds = {}
-    return add_builds(config, rebuilds, digest_code)
+    return add_builds(config, _read(config), digest_code)
 
 
 def add_builds(
@@ -60,6 +56,23 @@ def list_definitions(pillow: PillowConfig, tail: str) -> list[PillowConfig]:
     """Return the definitions of a tail: the pillow's own, and the next one if there is one."""
     name = tail.partition(".")[0]
     return [split_by_pace(name, each)[tail] for each in pillow.definitions]
+
+
+def list_live_next(config: Config) -> list[str]:
+    """Return the pillows whose live build has the next definition.
+
+    Raises:
+        IntegrityError: the records can't be read.
+    """
+    found = []
+    for text, rebuild in _read(config).items():
+        name = text.partition("@")[0]
+        pillow = config.pillows.get(name.partition(".")[0])
+        if pillow is not None and pillow.next is not None and name in config.tails:
+            definitions = list_definitions(pillow, name)
+            if find_live(definitions, rebuild) is definitions[1]:
+                found.append(name)
+    return found
 
 
 def find_live(definitions: Sequence[PillowConfig], rebuild: Rebuild | None) -> PillowConfig:
@@ -89,6 +102,13 @@ def find_other(
             )
             return each if is_same else None
     return None
+
+
+def _read(config: Config) -> Mapping[str, Rebuild]:
+    try:
+        return read_rebuilds(config.daemon.state_dir / FILE)
+    except PermissionError:  # somebody who may read the configuration only
+        return {}
 
 
 def _make_builds(

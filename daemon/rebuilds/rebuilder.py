@@ -197,7 +197,12 @@ class Rebuilder:
 
     def _wake(self, key: TailKey) -> None:
         worker = self._workers.get(key)
-        if (worker is None or worker.dead) and self._clock.monotonic() >= self._not_before.get(key, 0.0):
+        is_free = worker is None or worker.dead
+        if (
+            is_free
+            and key in self._supervisor.keys
+            and self._clock.monotonic() >= self._not_before.get(key, 0.0)
+        ):
             record = self._state.rebuilds.get(key)
             if record is None or not record.has_other:
                 return

@@ -255,7 +255,9 @@ class DeadLetters:
         Raises:
             StoreWriteError: the write failed; they are given in memory nevertheless.
         """
-        for transport, id in list(self._known[giver].due):
+        for number, (transport, id) in enumerate(list(self._known[giver].due), start=1):
+            if number % _DEAD_LETTERS_A_TURN == 0:
+                gevent.sleep(0)
             entry = dict(self._tracker[str(giver), transport, id])
             self._tracker[str(taker), transport, id] = entry
             self._note(taker, transport, id, entry)

@@ -26,7 +26,7 @@ def start(world: World, *targets: str, documents: int = 30, **more: Any) -> Pill
     world.fill(documents)
     daemon = configure(world, *targets, **more)
     daemon.start()
-    daemon.wait_for(lambda: live(daemon))
+    daemon.wait_for(lambda: live(daemon), seconds=max(60, documents / 200))
     return daemon
 
 

@@ -10,7 +10,7 @@ from psycopg import sql
 
 from pillows.errors import ConfigError
 from pillows.transports.postgres.errors import SqlstateVerdict, classify_sqlstate, get_redacted_message
-from pillows.transports.postgres.statements import Name, Table, join_commas, literal
+from pillows.transports.postgres.statements import Name, Table, fetch_value, join_commas, literal
 from pillows.transports.postgres.value_patterns import make_value_pattern
 
 #: Advisory lock for starts that create the same tables ("pillowd" as a number).
@@ -100,11 +100,32 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
         for name, statement in _OWN.items()
         if not _exists(cursor, Name(schema, name))
     ]
+    builds = Name(schema, "pillowd_build")
     for table in tables:
         statements += _list_missing_of(cursor, table)
-        if not table.build.live and not _exists(cursor, Name(table.schema, table.name)):
-            statements.append(_register(Name(schema, "pillowd_build"), table))
+        if table.build.live or is_build(cursor, builds, table):
+            continue
+        if _exists(cursor, Name(table.schema, table.name)):
+            raise ConfigError(
+                f"Table {table.path} exists, and is no build of {table.configured_path}.",
+                remedy=f"rename it: build {table.build.number} needs its name; or drop it if nobody needs it",
+            )
+        statements.append(_register(builds, table))
     return statements
+
+
+def is_build(cursor: psycopg.Cursor, builds: Name, table: Table) -> bool:
+    """Return whether a table was made as a build of another one.
+
+    Args:
+        cursor: in a transaction.
+        builds: the path of `pillowd_build`, which may be missing.
+        table: the table.
+    """
+    if not _exists(cursor, builds):
+        return False
+    query = sql.SQL("select exists (select from {} where output = {})").format(builds, literal(table.path))
+    return bool(fetch_value(cursor, query.as_bytes()))
 
 
 def table_exists(cursor: psycopg.Cursor, schema: str, name: str) -> bool:

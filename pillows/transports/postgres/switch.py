@@ -26,7 +26,7 @@ from pillows.errors import ConfigError
 from pillows.transports.common.builds import BuildSwitch, Exchange
 from pillows.transports.postgres.connection import ServerConnection
 from pillows.transports.postgres.options import PostgresConnection
-from pillows.transports.postgres.schema import create_missing, table_exists
+from pillows.transports.postgres.schema import create_missing, is_build, table_exists
 from pillows.transports.postgres.statements import Name, Table, fetch_value, join_commas, literal
 
 #: How long all locks together are waited for: readers wait behind.
@@ -148,6 +148,8 @@ class PostgresSwitch(BuildSwitch):
             for table in self._tables:
                 if table.build.live:
                     raise ValueError(f"{table.path} is live")
+                if not is_build(cursor, self._builds, table):
+                    continue  # gone already; a table of that name is somebody else's
                 for statement in (  # the guard's rows, the guard, the table
                     "delete from {document} d using {builds} b where d.output = guard and b.output = {path}",
                     "delete from {builds} where output = {path}",

@@ -144,6 +144,11 @@ class Table:
         columns = db.execute(f"PRAGMA table_info({quote_name(self.name)})").fetchall()
         found = {column[1].lower(): column[2].upper() for column in columns}
         self._check(kind[0], found, {column[1] for column in columns if column[5]})
+        if not self.build.live and self.guard(db) == self.name:
+            raise ConfigError(
+                f"Table {self.name!r} exists, and is no build of {self.live_name!r}.",
+                remedy=f"rename it: build {self.build.number} needs its name; or drop it if nobody needs it",
+            )
         for name, type in self._wanted.items():
             if name.lower() not in found:
                 db.execute(f"ALTER TABLE {quote_name(self.name)} ADD COLUMN {quote_name(name)} {type}")

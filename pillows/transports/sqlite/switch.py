@@ -111,9 +111,10 @@ class SqliteSwitch(BuildSwitch):
             if table.build.live:
                 raise ValueError(f"{table.name} is live")
             known = db.execute("SELECT guard FROM pillowd_build WHERE output = ?", (table.name,)).fetchone()
-            if known is not None:
-                db.execute("DELETE FROM pillowd_document WHERE output = ?", known)
-                db.execute("DELETE FROM pillowd_build WHERE output = ?", (table.name,))
+            if known is None:
+                continue  # gone already; a table of that name is somebody else's
+            db.execute("DELETE FROM pillowd_document WHERE output = ?", known)
+            db.execute("DELETE FROM pillowd_build WHERE output = ?", (table.name,))
             db.execute(f"DROP TABLE IF EXISTS {quote_name(table.name)}")
         self._delete_checkpoint(db, self._key)
 

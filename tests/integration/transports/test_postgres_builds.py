@@ -201,3 +201,15 @@ def test_a_name_too_long_for_a_number_is_an_obstacle(database: PostgresDatabase)
     fill(one, n=1)
     (obstacle,) = one.make_switch().list_obstacles()
     assert "too long" in obstacle
+
+
+def test_a_table_that_has_the_name_of_a_build_by_chance_is_neither_written_nor_dropped(
+    database: PostgresDatabase,
+) -> None:
+    fill(make(database, name="name text"), name="mine")
+    database.query("create table cases__2 (like cases including all); insert into cases__2 table cases")
+    shadow = make(database, SECOND, name="name text")
+    with pytest.raises(ConfigError, match=r"cases__2 exists, and is no build of public\.cases"):
+        shadow.open()
+    shadow.make_switch().drop()
+    assert len(database.query("table cases__2")) == 2

@@ -77,3 +77,20 @@ def test_a_trigger_is_in_the_way(path: Path) -> None:
 def test_rows_are_not_copied(path: Path) -> None:
     with pytest.raises(ConfigError, match="does not copy rows"):
         make(path).make_switch().exchange(TO_SECOND, copies=True)
+
+
+def test_a_table_that_has_the_name_of_a_build_by_chance_is_neither_written_nor_dropped(path: Path) -> None:
+    fill(make(path, name="name text"), name="mine")
+    theirs = SqliteTransport(
+        "local",
+        KEY,
+        SqliteConnection(path=path),
+        {"docs": TableOutput(table="cases__2", columns={"name": "name text"})},
+    )
+    fill(theirs, name="theirs")
+    shadow = make(path, SECOND, name="name text")
+    with pytest.raises(ConfigError, match="'cases__2' exists, and is no build of 'cases'"):
+        shadow.open()
+    shadow.close()
+    shadow.make_switch().drop()
+    assert query(path, "select name from cases__2") == [("theirs",)]

@@ -11,6 +11,7 @@ from daemon.cli.output import echo, print_json
 from daemon.config.dump import format_config, to_effective
 from daemon.config.load import load
 from daemon.config.schema import make_schema
+from daemon.rebuilds.definitions import list_live_next
 
 
 @click.group()
@@ -27,6 +28,8 @@ def show(config_path: Path, as_json: bool) -> None:
         print_json(to_effective(loaded))
     else:
         echo(format_config(loaded), nl=False)
+        for pillow in list_live_next(loaded):
+            echo(f"# {pillow}: the live rows are made by the definition under `next`")
 
 
 @config.command()

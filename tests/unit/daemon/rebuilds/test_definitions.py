@@ -11,7 +11,7 @@ import yaml
 from daemon.config.load import load
 from daemon.config.models import Config, PillowConfig
 from daemon.config_digests import pipeline_digest
-from daemon.rebuilds.definitions import add_builds, list_definitions, with_builds
+from daemon.rebuilds.definitions import add_builds, list_definitions, list_live_next, with_builds
 from daemon.rebuilds.record import Definition, Rebuild, Rebuilds, RebuildState, parse_key
 
 FIRST: dict[str, Any] = {"set": {"build": "first"}}
@@ -129,6 +129,10 @@ def test_the_records_are_read_from_the_state_directory(configure: Any, tmp_path:
     rebuilds = Rebuilds(tmp_path / "state" / "rebuilds.json")
     rebuilds.put(parse_key("cases@couch/cases"), record(configure, FIRST, SECOND))
     assert list(with_builds(config).tails) == ["cases", "cases~2"]
+    assert list_live_next(config) == []
+    switched = record(configure, SECOND, FIRST, live=2, other=1, state=RebuildState.SWITCHED)
+    rebuilds.put(parse_key("cases@couch/cases"), switched)
+    assert list_live_next(config) == ["cases"]
 
 
 def test_each_transport_with_a_pace_of_its_own_is_rebuilt_by_itself(configure: Any) -> None:
