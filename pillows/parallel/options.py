@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pillows.options import Options, Size
+
+#: Most workers of a pillow.
+MAX_WORKERS = 64
+
+
+def _check_workers(value: object) -> object:
+    if value == "auto" or (type(value) is int and 0 <= value <= MAX_WORKERS):
+        return value
+    raise ValueError(f"needs a number from 0 to {MAX_WORKERS}, or auto; write `auto`")
 
 
 class LoadOptions(Options):
@@ -18,5 +27,7 @@ class LoadOptions(Options):
         worker_memory: memory of a worker; one that has more is replaced.
     """
 
-    workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = 0
-    worker_memory: Size = Field(default=512 * 2**20, ge=64 * 2**20)
+    workers: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_WORKERS)] | Literal["auto"], BeforeValidator(_check_workers)
+    ] = 0
+    worker_memory: Size = Field(default=512 * 2**20, ge=128 * 2**20)
