@@ -89,7 +89,8 @@ class ParallelPipeline:
         self._on_size = on_size
         self._cutter = ChunkCutter()
         self._queue: deque[_InOrder] = deque()
-        self._unread = 0  # changes since the head, for servers that do not say how many are pending
+        #: Changes up to the head, for servers that do not say how many are pending; None from there on.
+        self._read: int | None = 0
         self._moved, self._arrived = Event(), Event()
         self._size = 0
         self._pool: ChunkPool | None = None
@@ -165,12 +166,13 @@ class ParallelPipeline:
 
     def _choose_size(self, batch: ChangeBatch) -> int:
         """Return how many workers there should be after a batch."""
-        self._unread = 0 if batch.caught_up else self._unread + len(batch.changes)
+        # At the head, batches tell neither that they are there, nor what is pending.
+        self._read = None if batch.caught_up or self._read is None else self._read + len(batch.changes)
         if self._is_refused:
             return 0
         if batch.caught_up:
             return int(self._isolate)
-        behind = self._unread if batch.pending is None else batch.pending
+        behind = (self._read or 0) if batch.pending is None else batch.pending
         return max(self._workers if behind > FAR_BEHIND else self._size, self._isolate)
 
     def _change_size(self, size: int) -> None:

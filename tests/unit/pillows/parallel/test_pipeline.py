@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -395,6 +396,14 @@ def test_workers_are_started_far_behind_only_and_one_stays_if_isolated(make_worl
         let_others_run(5)
     assert [size for size in isolated.sizes if size] == [1, 3, 1]
     assert not isolated.pool.closed
+
+
+def test_many_changes_at_the_head_start_no_workers(make_world):
+    """A continuous feed says of a batch neither that it is at the head, nor what is pending."""
+    world = make_world(far_behind=500)
+    world.carry(batch("0-x", caught_up=True), *batches_of(6), replace(batches_of(1)[0], pending=501))
+    world.until_tasks()
+    assert len(world.pusher.items) == 1801  # all but those of which 501 are pending
 
 
 def test_a_dead_letter_is_retried_in_a_worker(make_world):
