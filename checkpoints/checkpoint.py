@@ -27,6 +27,11 @@ class TailKey:
         """Return `pillow@connection/database`, as logs and the command show it."""
         return f"{self.pillow}@{self.source}"
 
+    @property
+    def database(self) -> str:
+        """The name of the source's database."""
+        return self.source.partition("/")[2]
+
 
 #: The key of work that belongs to no single tail.
 NO_TAIL = TailKey("", "")

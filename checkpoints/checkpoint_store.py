@@ -126,11 +126,19 @@ class CheckpointStore:
                 f"Replace it with `pillowd checkpoint reset {tail}`."
             ) from error
 
-    def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
+    def save(
+        self, tail: TailKey, checkpoint: Checkpoint, *, flush: bool = True, keep_history: bool = True
+    ) -> None:
         """Store a running tail's checkpoint; it is on disk when this returns.
 
         A history that cannot be read is not changed: nothing depends on it, and the pillowd that wrote it
         can still read it.
+
+        Args:
+            tail: the tail.
+            checkpoint: its checkpoint.
+            flush: False leaves the write to `flush`, or to the next save of any tail.
+            keep_history: whether it may become an entry of the tail's history.
 
         Raises:
             CheckpointMoved: the stored checkpoint has another number of edits.
@@ -143,7 +151,16 @@ class CheckpointStore:
                 raise CheckpointMoved(
                     f"the checkpoint of {tail} was edited: {edits} times, not {checkpoint.edits}"
                 )
-            self._put(tail, checkpoint, self._history_to_extend(tail, checkpoint))
+            self._put(tail, checkpoint, self._history_to_extend(tail, checkpoint) if keep_history else None)
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything that was stored before is on disk.
+
+        Raises:
+            StoreWriteError: the write failed. What was stored is still in memory: flush again later.
+        """
         self._journal.sync()
 
     def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
@@ -222,6 +239,18 @@ class CheckpointStore:
                 self._journal.restore(dict.fromkeys(_keys(tail)))
                 self._recorded_at.pop(tail, None)
         self._journal.sync()
+
+    def note(self, tail: TailKey, value: Any) -> None:
+        """Keep a JSON value beside a checkpoint. The next save of any writes it; a crash before loses it."""
+        self._journal.put({_note_key(tail): value})
+
+    def get_note(self, tail: TailKey) -> Any:
+        """Return the value that was kept beside a checkpoint; None if there is none, or it can't be read."""
+        entry = self._journal.get(_note_key(tail))
+        try:
+            return None if entry is None else decode_value(entry)
+        except _UNREADABLE:
+            return None
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, in order of their names."""
@@ -325,6 +354,10 @@ def _checkpoint_key(tail: TailKey) -> Key:
 
 def _history_key(tail: TailKey) -> Key:
     return ("history", tail.pillow, tail.source)
+
+
+def _note_key(tail: TailKey) -> Key:
+    return ("note", tail.pillow, tail.source)
 
 
 def _keys(tail: TailKey) -> tuple[Key, Key]:

@@ -189,6 +189,24 @@ class DeadLetters:
             known.next_at = min(known.due.values(), default=inf)
         return [self._get(tail, *dead_letter) for dead_letter in due]
 
+    def is_due(self, tail: TailKey) -> bool:
+        """Return whether a dead letter of a tail is due for a retry, or is being retried."""
+        known, now = self._known.get(tail), self._clock.wall()
+        if known is None:
+            return False
+        claimed = any(known.due.get(each) == inf for each in known.handed_out)
+        return claimed or any(at <= now for at in known.due.values())
+
+    def list_due(self, pillow: str) -> Sequence[TailKey]:
+        """List the tails of a pillow with dead letters that are due for a retry."""
+        return [tail for tail in list(self._known) if tail.pillow == pillow and self.is_due(tail)]
+
+    def release(self, tail: TailKey) -> None:
+        """Free the memory of a tail that has no dead letters."""
+        known = self._known.get(tail)
+        if known is not None and not known.due and known.changed <= self._synced and known.on_due is None:
+            del self._known[tail]
+
     def unclaim(self, tail: TailKey) -> None:
         """Make claimed dead letters due again, unless they have failed again or been cleared."""
         known = self._known[tail]
@@ -288,6 +306,14 @@ class DeadLetters:
     def count(self, tail: TailKey) -> int:
         """Return the number of dead letters of a tail."""
         return len(self._known[tail].due)
+
+    def list_tails(self, pillow: str) -> Sequence[TailKey]:
+        """List the tails of a pillow with dead letters."""
+        return [tail for tail, known in list(self._known.items()) if tail.pillow == pillow and known.due]
+
+    def count_of_pillow(self, pillow: str) -> int:
+        """Return the number of dead letters of all tails of a pillow."""
+        return sum(len(known.due) for tail, known in list(self._known.items()) if tail.pillow == pillow)
 
     def list(self, tail: TailKey) -> list[DeadLetter]:
         """List the dead letters of a tail, oldest first; other greenlets run meanwhile."""

@@ -7,13 +7,14 @@ processed again: at most `max_uncheckpointed`, or those of one `interval`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from checkpoints import Checkpoint, CheckpointMoved, CheckpointStore, StoreWriteError, TailKey
+from checkpoints import Checkpoint, CheckpointMoved, StoreWriteError, TailKey
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
 from pillows.observer import Observer
@@ -48,6 +49,25 @@ class CheckpointOptions(Options):
     max_uncheckpointed: int = Field(default=1000, ge=1)
 
 
+class Checkpoints(Protocol):
+    """The checkpoints that a tail reads and writes; see `CheckpointStore` for each method."""
+
+    def get(self, tail: TailKey) -> Checkpoint | None:
+        """Return the last saved checkpoint; None if the tail never had one."""
+
+    def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
+        """Store a running tail's checkpoint; it is on disk when this returns."""
+
+    def edit(self, tail: TailKey, change: Callable[[Checkpoint | None], Checkpoint]) -> Checkpoint:
+        """Store an edit of a checkpoint, and count it."""
+
+    def keys(self) -> list[TailKey]:
+        """List the tails that have a checkpoint."""
+
+    def watching(self, tail: TailKey, on_edit: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call `on_edit` inside the block after each edit of a tail's checkpoint."""
+
+
 class Checkpointer:
     """Moves and saves the checkpoint of one tail. Its callers hold the tail's lock.
 
@@ -70,7 +90,7 @@ class Checkpointer:
 
     def __init__(
         self,
-        store: CheckpointStore,
+        store: Checkpoints,
         key: TailKey,
         checkpoint: Checkpoint,
         *,

@@ -6,17 +6,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
 from checkpoints import Checkpoint, CheckpointMoved, ConfigDigest, IntegrityError, Seq, TailKey
 from pillows.errors import ConfigError, StateLostError
-from pillows.feed.base import DatabaseIdentity, Feed
+from pillows.feed.base import DatabaseIdentity
 from pillows.progress.checkpointer import acquire, is_transactional
 from pillows.retry.retrier import Retrier
 from pillows.runtime import start_decision
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import KeyedTransport, TargetState, Transport
+
+
+class FeedStart(Protocol):
+    """The part of a feed that a start needs; see `Feed` for each method."""
+
+    def identify(self) -> DatabaseIdentity:
+        """Read the database's identity and purge position."""
+
+    def mark(self) -> bool:
+        """Write our identity token to the database, if that is configured."""
+
+    def start(self) -> Seq:
+        """Return where a tail without a checkpoint begins."""
 
 
 class TailStartup:
@@ -29,7 +43,9 @@ class TailStartup:
         retrier: retries unreachable servers.
     """
 
-    def __init__(self, settings: TailSettings, services: TailServices, feed: Feed, retrier: Retrier) -> None:
+    def __init__(
+        self, settings: TailSettings, services: TailServices, feed: FeedStart, retrier: Retrier
+    ) -> None:
         self._settings = settings
         self._services = services
         self._feed = feed

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from checkpoints import CheckpointStore, ConfigDigest, TailKey
+from checkpoints import ConfigDigest, TailKey
 from pillows.clock import Clock
 from pillows.dead_letters.dead_letter import ErrorOptions
 from pillows.dead_letters.store import DeadLetters
@@ -16,7 +16,7 @@ from pillows.feed.base import DatabaseIdentity, Feed
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
 from pillows.pillow import Pillow, Pipeline
-from pillows.progress.checkpointer import CheckpointOptions
+from pillows.progress.checkpointer import CheckpointOptions, Checkpoints
 from pillows.retry.retrier import Retrier
 from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.missed_purges import MissedPurgesOptions
@@ -89,7 +89,7 @@ class TailServices:
 
     make_feed: Callable[[], Feed]
     make_transports: Callable[[], Sequence[Transport]]
-    store: CheckpointStore
+    store: Checkpoints
     dead_letters: DeadLetters
     clock: Clock
     observer: Observer

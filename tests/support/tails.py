@@ -86,6 +86,7 @@ class Parts:
 
     @property
     def store(self) -> CheckpointStore:
+        assert isinstance(self.services.store, CheckpointStore)
         return self.services.store
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -199,14 +200,14 @@ def test_whatever_the_target_does_the_checkpoint_passes_only_what_it_has(
     )
     save = made.store.save
 
-    def look(key, checkpoint):
+    def look(key: Any, checkpoint: Any, *, flush: bool = True, keep_history: bool = True) -> None:
         """Whatever is saved is there."""
         passed = int(str(checkpoint.seq).partition("-")[0])
         for id, version in ends[passed - 1].items() if passed else ():
             assert target.target["rows"][id][0] >= write_version(1, version), (id, version, passed)
-        return save(key, checkpoint)
+        save(key, checkpoint, flush=flush, keep_history=keep_history)
 
-    made.store.save = look
+    made.store.save = look  # type: ignore[assignment]
     run = running(made)
     run.until(lambda: run.tail.state is State.LIVE, 30)
     made.store.save = save
