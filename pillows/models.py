@@ -6,13 +6,13 @@ transform returns) -> `Batch` (documents that are written together) -> `WriteRes
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from checkpoints import Checkpoint, Seq
+from checkpoints import Checkpoint, Seq, TailKey
 from pillows.errors import PermanentError
 
 #: Bits of the leaf version, below the epoch, in a write version.
@@ -21,8 +21,17 @@ VERSION_BITS = 40
 #: The highest leaf version that a write version can hold. With `new_edits=false` CouchDB stores any number.
 MAX_LEAF_VERSION = (1 << VERSION_BITS) - 1
 
+#: Stands between a database's name and a document's id, in a pillow on several databases. No name of a
+#: database holds it (CouchDB docs, "/{db}").
+KEY_SEPARATOR = ":"
+
 #: One row of an output: named values, or a JSON object still as the bytes that CouchDB sent.
 Row = Mapping[str, Any] | msgspec.Raw
+
+
+def key_range(database: str) -> tuple[str, str]:
+    """Return the texts between which the keys of one database lie, if keys are compared as bytes."""
+    return f"{database}{KEY_SEPARATOR}", f"{database}{chr(ord(KEY_SEPARATOR) + 1)}"
 
 
 def revision_number(rev: str) -> int:
@@ -202,12 +211,14 @@ class Batch:
             without rows needs no tombstone unless it removes something.
         checkpoint: the checkpoint after this batch; a transactional transport saves it in the same
             transaction. None if the batch does not move the checkpoint.
+        checkpoints: the same for each tail, in a batch of several databases; see `Transport.share`.
     """
 
     documents: Sequence[DocumentRows]
     epoch: int
     first_pass: bool = False
     checkpoint: Checkpoint | None = None
+    checkpoints: Mapping[TailKey, Checkpoint] = field(default_factory=dict)
 
     def only(self, ids: Container[str]) -> Batch:
         """Return the batch with only these documents, without its checkpoint, which is for all of them."""
@@ -216,6 +227,15 @@ class Batch:
             epoch=self.epoch,
             first_pass=self.first_pass,
         )
+
+    def checkpoints_without(self, keys: Iterable[str]) -> Mapping[TailKey, Checkpoint]:
+        """Return the checkpoints of the databases that none of these documents belongs to.
+
+        Args:
+            keys: of documents that were not applied.
+        """
+        held = {key.partition(KEY_SEPARATOR)[0] for key in keys}
+        return {tail: each for tail, each in self.checkpoints.items() if tail.database not in held}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,8 @@ class Transport(ABC):
     #: Takes rows as JSON (`msgspec.Raw`) that a transform has made as mappings. Rows of a whole document
     #: always are JSON.
     takes_json: ClassVar[bool] = False
+    #: May write the documents of several databases; see `share`.
+    shareable: ClassVar[bool] = False
 
     def __init__(self, name: str, key: TailKey, connection: Any, outputs: Mapping[str, Any]) -> None:
         self.name = name
@@ -235,6 +237,34 @@ class Transport(ABC):
             The number of rows removed.
         """
 
+    def share(self, connection: str) -> None:  # noqa: B027 - few keep more of it than the ids
+        """Prepare for the documents of several databases, once, before `open`.
+
+        Their ids in batches are then `database:id`, so that none is that of another database's document.
+        `key` is that of all databases together: it has the fence. A transactional transport saves
+        `Batch.checkpoints`, under the rule for `checkpoint` with each database by itself.
+
+        Args:
+            connection: its name; a source's is `connection/database`.
+        """
+
+    def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:
+        """Yield the state of each database that a transactional transport has saved a checkpoint of."""
+        return ()
+
+    def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
+        """Remove the rows of one database with an epoch below `epoch`; see `share` and `finish_pass`.
+
+        Args:
+            database: its name.
+            epoch: of its pass.
+            kept: ids, as in batches, of documents whose rows stay at any epoch.
+
+        Returns:
+            The number of rows removed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} can't remove {database}: {epoch}, {len(kept)}")
+
     @abstractmethod
     def close(self) -> None:
         """Close every connection. May be called twice, and without `open`."""
@@ -294,6 +324,10 @@ class KeyedTransport(Transport):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot list what {output} holds")
 
+    def stored_of(self, output: str, database: str) -> Iterator[Sequence[Stored]]:
+        """Yield pages of one database's documents that have rows in an output, as `stored`; see `share`."""
+        raise NotImplementedError(f"{type(self).__name__} cannot list what {output} holds of {database}")
+
     def describe_incomparable(self, output: str) -> str:  # noqa: ARG002 - the contract's
         """Return why the rows of an output can't be compared by `find_altered`; "" if they can.
 
@@ -336,6 +370,7 @@ class AppendOnlyTransport(Transport):
     """A transport whose target only ever receives more: nothing can be acquired or removed."""
 
     remembers: ClassVar[bool] = False
+    shareable: ClassVar[bool] = True
 
     def open(self) -> TargetState:
         """Return an empty state: nothing is remembered."""
@@ -346,6 +381,10 @@ class AppendOnlyTransport(Transport):
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002  # the contract's
         """Remove nothing: appended lines stay; readers recognise old ones by their lower version."""
+        return 0
+
+    def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:  # noqa: ARG002
+        """Remove nothing, as `finish_pass`."""
         return 0
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -88,6 +88,37 @@ class CheckpointRow:
         )
         self._require_row(saved.rowcount)
 
+    def list_members(self, cursor: psycopg.Cursor) -> Iterator[tuple[TailKey, TargetState]]:
+        """Yield the state of each other source of the pillow: those of its databases, if it has several."""
+        self._execute(
+            cursor,
+            "select source, epoch, checkpoint::text from {}"
+            " where pillow = %(pillow)s and source <> %(source)s",
+        )
+        for source, epoch, text in cursor:
+            yield TailKey(self._key.pillow, source), TargetState.from_row((epoch, text), empty=False)
+
+    def save_members(self, cursor: psycopg.Cursor, checkpoints: Mapping[TailKey, Checkpoint]) -> None:
+        """Save the checkpoints of several databases with the transaction, which holds the pillow's fence.
+
+        One with more edits is not overwritten: it was reset meanwhile. One statement, however many they are.
+        """
+        self._execute(
+            cursor,
+            "insert into {} as c (pillow, source, generation, epoch, fence, seq, checkpoint, saved_at)"
+            " select %(pillow)s, source, generation, epoch, %(fence)s, seq, checkpoint, now()"
+            " from json_to_recordset(%(members)s) as m"
+            " (source text, generation bigint, epoch bigint, seq text, checkpoint json)"
+            " on conflict (pillow, source) do update set generation = excluded.generation,"
+            " epoch = greatest(c.epoch, excluded.epoch), fence = excluded.fence, seq = excluded.seq,"
+            " checkpoint = excluded.checkpoint, saved_at = excluded.saved_at"
+            " where c.generation <= excluded.generation",
+            members=[
+                {"source": tail.source} | _to_columns(each) | {"checkpoint": each.to_json()}
+                for tail, each in checkpoints.items()
+            ],
+        )
+
     def _require_row(self, found: int) -> None:
         if found != 1:
             raise FencedError(
@@ -96,18 +127,24 @@ class CheckpointRow:
             )
 
     def _execute(
-        self, cursor: psycopg.Cursor, statement: str, checkpoint: Checkpoint | None = None
+        self,
+        cursor: psycopg.Cursor,
+        statement: str,
+        checkpoint: Checkpoint | None = None,
+        members: Sequence[Mapping[str, Any]] = (),
     ) -> psycopg.Cursor:
         parameters: dict[str, Any] = {
             "pillow": self._key.pillow,
             "source": self._key.source,
             "fence": self._fence,
         }
+        if members:
+            parameters["members"] = msgspec.json.encode(members).decode()
         if checkpoint is not None:
-            parameters |= {
-                "generation": checkpoint.edits,
-                "epoch": checkpoint.epoch,
-                "seq": str(checkpoint.seq),
-                "json": msgspec.json.encode(checkpoint.to_json()).decode(),
-            }
+            parameters |= _to_columns(checkpoint)
+            parameters["json"] = msgspec.json.encode(checkpoint.to_json()).decode()
         return cursor.execute(sql.SQL(statement).format(self._table), parameters)
+
+
+def _to_columns(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"generation": checkpoint.edits, "epoch": checkpoint.epoch, "seq": str(checkpoint.seq)}

@@ -238,19 +238,22 @@ def _make_creation(table: Table) -> sql.Composed:
     ]
     keys = [name for name in table.kept if name not in ("_rev", "_version")]
     key = sql.SQL("primary key ({})").format(sql.SQL(", ".join(keys)))
-    columns = [_define_column(table, name) for name in (*table.types, *table.marks)]
+    columns = [_define_column(table, name) for name in (*table.derived, *table.types, *table.marks)]
     return sql.SQL("create table {} ({})").format(
         Name(table.schema, table.name), join_commas([*kept, *columns, key])
     )
 
 
 def _define_column(table: Table, name: str) -> sql.Composed:
-    return sql.SQL("{} {}").format(Name(name), sql.SQL({**table.kept, **table.types, **table.marks}[name]))
+    definitions = {**table.kept, **table.derived, **table.types, **table.marks}
+    return sql.SQL("{} {}").format(Name(name), sql.SQL(definitions[name]))
 
 
 def _get_wanted(cursor: psycopg.Cursor, table: Table) -> Mapping[str, ColumnInfo]:
     """Return the configured columns as the server spells them, from a temporary table."""
-    columns = [_define_column(table, name) for name in (*table.kept, *table.types, *table.marks)]
+    columns = [
+        _define_column(table, name) for name in (*table.kept, *table.derived, *table.types, *table.marks)
+    ]
     shape = sql.SQL("create temporary table pillowd_shape ({})").format(join_commas(columns))
     _run_definition(cursor, shape)
     found = _get_columns(cursor, Name("pg_temp", "pillowd_shape"))

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import AdaptContext
 
+from pillows.models import KEY_SEPARATOR
 from pillows.transports.common.columns import Column
 from pillows.transports.postgres.options import PostgresOutput
 
@@ -53,6 +54,7 @@ class Table:
         options: its settings.
         schema: of tables without a schema, and of pillowd's own tables.
         source: of the documents; part of the key if the table is shared.
+        connection: the source's connection, if documents of several databases come; see `Transport.share`.
 
     Attributes:
         path: `schema.table`.
@@ -63,13 +65,23 @@ class Table:
         columns: picked out of a row; if there are none the whole row goes into `doc`.
         many: any number of rows per document.
         mark: the column that marks rows of deleted documents; empty if such rows are removed.
+        derived: column -> its definition, for a column that the server fills: `_source`, out of the key.
         casts: column -> the type that its text is cast to. Set by `list_missing`.
         value_pattern: matches lines whose values fit their columns for certain; set together with `casts`.
         precheck_values: a value did not fit, so values are checked before they are written.
         tombstoned: `pillowd_document` may hold write versions of this table, so they have to be looked at.
     """
 
-    def __init__(self, number: int, output: str, options: PostgresOutput, schema: str, source: str) -> None:
+    def __init__(
+        self,
+        number: int,
+        output: str,
+        options: PostgresOutput,
+        schema: str,
+        source: str,
+        *,
+        connection: str | None = None,
+    ) -> None:
         self.output = output
         self.schema = options.schema_ or schema
         self.name = options.table_name
@@ -81,6 +93,7 @@ class Table:
         self.mark = options.mark
         self.shared = options.shared
         self.columns: Sequence[Column] = options.parsed
+        self.derived = {} if connection is None else {"_source": _derive_source(connection)}
         self.casts: Mapping[str, str] = {}
         self.value_pattern = re.compile(b"")
         self.precheck_values = False
@@ -172,7 +185,8 @@ class Table:
         Args:
             some: of the documents `ids`, rather than those after the id `after`.
         """
-        which = sql.SQL("_id = any(%(ids)s)" if some else "_id > %(after)s")
+        after = "_id > %(after)s and (%(before)s::text is null or _id < %(before)s)"
+        which = sql.SQL("_id = any(%(ids)s)" if some else after)
         page = sql.SQL("" if some else "order by _id limit %(page)s")
         if not self.many:
             return self.compose(
@@ -344,27 +358,31 @@ class Table:
     def sweep(self) -> bytes:
         """Removes or marks a page of rows with a write version below `floor` that are not `kept`.
 
-        Gives the page's last id and how many rows went.
+        Of ids after `after`, and before `before` unless that is null. Gives the page's last id and how many
+        rows went.
         """
+        before = sql.SQL("and (%(before)s::text is null or _id < %(before)s)")
         if self.many:
             return self.compose(
                 "with page as (select _id, version from {document} where output = {path} and _id > %(after)s"
-                " order by _id limit %(page)s),"
+                " {before} order by _id limit %(page)s),"
                 " old as (delete from {document} d using page p where d.output = {path} and d._id = p._id"
                 " and d.version < %(floor)s"
                 " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = p._id)"
                 " returning d._id),"
                 " swept as ({swept} where {mine} t._id = old._id {unmarked} returning 1)"
                 " select (select max(_id) from page), (select count(*) from swept)",
+                before=before,
                 swept=self._compose_sweep("old"),
             )
         return self.compose(
             "with page as (select _id, _version from {table} where {mine} _id > %(after)s"
-            " order by _id limit %(page)s),"
+            " {before} order by _id limit %(page)s),"
             " swept as ({swept} where {mine} t._id = page._id and page._version < %(floor)s {unmarked}"
             " and not exists (select from unnest(%(kept)s::text[]) k (id) where k.id = page._id)"
             " returning 1)"
             " select (select max(_id) from page), (select count(*) from swept)",
+            before=before,
             swept=self._compose_sweep("page"),
         )
 
@@ -394,6 +412,12 @@ class Table:
     def compose(self, statement: str, **more: sql.Composable) -> bytes:
         """Return a statement with the table's names (`{table}`, `{stage}`, ...) and `more` filled in."""
         return sql.SQL(statement).format(**self._names, **more).as_bytes()
+
+
+def _derive_source(connection: str) -> str:
+    """Return the definition of a column with the source of a row whose `_id` is `database:id`."""
+    beginning = literal(f"{connection}/").as_string()
+    return f"text generated always as ({beginning} || split_part(_id, '{KEY_SEPARATOR}', 1)) stored"
 
 
 def fetch_value(cursor: psycopg.Cursor, query: bytes) -> Any:

@@ -20,7 +20,7 @@ import psycopg
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult
+from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, key_range
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.mirroring import MirrorSupport
@@ -76,6 +76,7 @@ class PostgresTransport(KeyedTransport):
     mirror: ClassVar[MirrorSupport | None] = PostgresMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
+    shareable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class PostgresTransport(KeyedTransport):
         outputs: Mapping[str, PostgresOutput],
     ) -> None:
         super().__init__(name, key, connection, outputs)
+        self._shared_connection: str | None = None
         self._tables = self._make_tables()
         self._checkpoint = CheckpointRow(key, connection.schema_)
         self._opened = False
@@ -189,8 +191,25 @@ class PostgresTransport(KeyedTransport):
             result = writer.write()
             if batch.checkpoint is not None and writer.is_clean:
                 self._checkpoint.save(cursor, batch.checkpoint)
+            if batch.checkpoints and (clean := batch.checkpoints_without((*result.dead, *result.refused))):
+                self._checkpoint.save_members(cursor, clean)
         self._forget()
         return result
+
+    def share(self, connection: str) -> None:
+        """Derive a column `_source` of each table from the key; see `Transport.share`."""
+        self._shared_connection = connection
+        self._tables = self._make_tables()
+
+    def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:
+        """Yield the state of each database; see `Transport.list_checkpoints`."""
+        with self._server.transaction() as cursor:
+            yield from self._checkpoint.list_members(cursor)
+
+    def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
+        """Remove the rows of one database; see `Transport.sweep_database`."""
+        stored_as = [to_storable(id) for id in kept]
+        return sum(self._sweep(table, epoch << VERSION_BITS, stored_as, database) for table in self._tables)
 
     def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
         """Remove the rows of lower epochs; see `Transport.finish_pass`."""
@@ -201,17 +220,26 @@ class PostgresTransport(KeyedTransport):
 
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of a table's documents in the order of its index; see `KeyedTransport.stored`."""
+        yield from self._stored(output, ids)
+
+    def stored_of(self, output: str, database: str) -> Iterator[Sequence[Stored]]:
+        """Yield pages of one database's documents; see `KeyedTransport.stored_of`."""
+        yield from self._stored(output, None, database)
+
+    def _stored(
+        self, output: str, ids: Sequence[str] | None, database: str | None = None
+    ) -> Iterator[Sequence[Stored]]:
         server = ServerConnection(
             self.connection, application=f"pillowd verify {self.key}", prepare=lambda *_: None
         )
         asked = None if ids is None else [to_storable(id) for id in ids]
         (table,) = (table for table in self._tables if table.output == output)
         with closing(server):
-            after: str | None = ""
+            after, before = _get_bounds(database)
             while after is not None:
                 with server.transaction() as cursor:
                     ids_there = None if asked is None else select_storable(cursor, asked)
-                    parameters = {"after": after, "page": SWEEP_PAGE, "ids": ids_there}
+                    parameters = {"after": after, "before": before, "page": SWEEP_PAGE, "ids": ids_there}
                     found = cursor.execute(table.stored(some=ids is not None), parameters).fetchall()
                 if found:
                     yield [
@@ -256,9 +284,9 @@ class PostgresTransport(KeyedTransport):
         create_probes(cursor, self._tables)
 
     def _make_tables(self) -> list[Table]:
-        schema = self.connection.schema_
+        schema, shared = self.connection.schema_, self._shared_connection
         tables = [
-            Table(number, output, options, schema, self.key.source)
+            Table(number, output, options, schema, self.key.source, connection=shared)
             for number, (output, options) in enumerate(self.outputs.items())
         ]
         paths = [table.path for table in tables]
@@ -273,13 +301,15 @@ class PostgresTransport(KeyedTransport):
             self._checkpoint.lock_fence(cursor)
             yield cursor
 
-    def _sweep(self, table: Table, floor: int, kept: Sequence[str]) -> int:
+    def _sweep(self, table: Table, floor: int, kept: Sequence[str], database: str | None = None) -> int:
+        """Remove the rows of all databases, or of one: keys are compared as bytes, so they lie in a range."""
         removed = 0
-        after: str | None = ""
+        after, before = _get_bounds(database)
         while after is not None:
             with self._fenced() as cursor:
                 storable = select_storable(cursor, kept)
-                parameters = {"after": after, "page": SWEEP_PAGE, "floor": floor, "kept": storable}
+                bounds = {"after": after, "before": before, "page": SWEEP_PAGE}
+                parameters = {**bounds, "floor": floor, "kept": storable}
                 [(after, count)] = cursor.execute(table.sweep, parameters).fetchall()
             removed += count
         return removed
@@ -296,3 +326,8 @@ class PostgresTransport(KeyedTransport):
             while forgotten == SWEEP_PAGE:
                 with self._fenced() as cursor:
                     forgotten = cursor.execute(table.forget, parameters).rowcount
+
+
+def _get_bounds(database: str | None) -> tuple[str | None, str | None]:
+    """Return the texts between which the ids of all documents lie, or those of one database."""
+    return ("", None) if database is None else key_range(database)

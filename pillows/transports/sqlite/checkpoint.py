@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -38,6 +38,17 @@ class CheckpointRow:
         if found is not None:
             return state
         return state.with_foreign_versions(table.get_greatest_version(db) for table in tables)
+
+    def list_members(self, db: sqlite3.Connection) -> list[tuple[TailKey, TargetState]]:
+        """Return the state of each other source of the pillow: those of its databases, if it has several."""
+        found = db.execute(
+            "SELECT source, epoch, checkpoint FROM pillowd_checkpoint WHERE pillow = ? AND source <> ?",
+            (self._key.pillow, self._key.source),
+        )
+        return [
+            (TailKey(self._key.pillow, source), TargetState.from_row((epoch, text), empty=False))
+            for source, epoch, text in found
+        ]
 
     def acquire(self, db: sqlite3.Connection, checkpoint: Checkpoint) -> None:
         """Take the fence from its present owner and save the checkpoint."""
@@ -78,4 +89,29 @@ class CheckpointRow:
                 self._key.pillow,
                 self._key.source,
             ),
+        )
+
+    def save_members(self, db: sqlite3.Connection, checkpoints: Mapping[TailKey, Checkpoint]) -> None:
+        """Save the checkpoints of several databases with the transaction, which holds the pillow's fence.
+
+        One with more edits is not overwritten: it was reset meanwhile.
+        """
+        db.executemany(
+            "INSERT INTO pillowd_checkpoint AS c (pillow, source, fence, generation, epoch, seq, checkpoint)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (pillow, source) DO UPDATE SET fence = excluded.fence,"
+            " generation = excluded.generation, epoch = max(c.epoch, excluded.epoch), seq = excluded.seq,"
+            " checkpoint = excluded.checkpoint WHERE c.generation <= excluded.generation",
+            [
+                (
+                    self._key.pillow,
+                    tail.source,
+                    self._fence,
+                    each.edits,
+                    each.epoch,
+                    each.seq.json,
+                    msgspec.json.encode(each.to_json()).decode(),
+                )
+                for tail, each in checkpoints.items()
+            ],
         )

@@ -20,7 +20,7 @@ from typing import Any
 
 from pillows import strict_json
 from pillows.errors import ConfigError, PermanentError
-from pillows.models import DocumentRows, Row
+from pillows.models import KEY_SEPARATOR, DocumentRows, Row, key_range
 from pillows.transports.common.columns import Column, TableOutput, pick
 
 #: Type of a configured column -> its type in a STRICT table. Dates stay text, as in JSON.
@@ -83,12 +83,13 @@ class Table:
 
     Args:
         output: its settings.
+        connection: the source's connection, if documents of several databases come; see `Transport.share`.
 
     Raises:
         ConfigError: SQLite has no type of a column, or the name is reserved.
     """
 
-    def __init__(self, output: TableOutput) -> None:
+    def __init__(self, output: TableOutput, *, connection: str | None = None) -> None:
         if output.table.lower().startswith(("sqlite_", "pillowd_")):
             raise ConfigError(f"Table {output.table!r}: names with sqlite_ and pillowd_ are reserved.")
         self.name = output.table_name
@@ -99,6 +100,7 @@ class Table:
         self.columns = output.parsed
         own = _MANY if self.many else _SINGLE
         self.mark = output.mark
+        self._derived = [] if connection is None else [_derive_source(connection)]
         self._wanted = own | ({c.name: _type(self.name, c) for c in self.columns} or {"doc": "TEXT"})
         table, names = quote_name(self.name), ", ".join(map(quote_name, self._wanted))
         # Table and column names come from the configuration and are quoted; values are always bound.
@@ -192,12 +194,19 @@ class Table:
         return found
 
     def stored(
-        self, db: sqlite3.Connection, after: str, limit: int, ids: Sequence[str] | None
+        self,
+        db: sqlite3.Connection,
+        between: tuple[str, str | None],
+        limit: int,
+        ids: Sequence[str] | None,
     ) -> list[tuple[str, str | None, int | None]]:
-        """List id, revision and write version of documents with rows: of `ids`, or a page after `after`."""
+        """List id, revision and write version of documents with rows: of `ids`, or a page between two ids."""
         table = quote_name(self.name)
         which, values = (
-            (f"_id > ?{self._unmarked} ORDER BY _id LIMIT ?", (after, limit))
+            (
+                f"_id > ? AND (?2 IS NULL OR _id < ?2){self._unmarked} ORDER BY _id LIMIT ?3",
+                (*between, limit),
+            )
             if ids is None
             else (f"_id IN ({', '.join('?' * len(ids))}){self._unmarked}", tuple(ids))
         )
@@ -276,23 +285,35 @@ class Table:
                 "DELETE FROM pillowd_document WHERE output = ? AND _id = ?", (self.guard(db), document.id)
             )
 
-    def sweep(self, db: sqlite3.Connection, floor: int, kept: Collection[str]) -> int:
+    def sweep(
+        self, db: sqlite3.Connection, floor: int, kept: Collection[str], database: str | None = None
+    ) -> int:
         """Remove (or mark) rows and records with a write version below `floor`, except of `kept` documents.
+
+        Args:
+            db: a connection in a transaction.
+            floor: the least write version that stays.
+            kept: ids.
+            database: only its rows, if documents of several databases come.
 
         Returns:
             The number of rows removed or marked.
         """
+        within, bounds = ("", ()) if database is None else (" AND _id > ? AND _id < ?", key_range(database))
         db.create_function("pillowd_kept", 1, frozenset(kept).__contains__, deterministic=True)
-        table, lower = quote_name(self.name), "output = ? AND version < ? AND NOT pillowd_kept(_id)"
+        table = quote_name(self.name)
+        lower = f"output = ? AND version < ?{within} AND NOT pillowd_kept(_id)"
         marking = f"UPDATE {table} SET {quote_name(self.mark)} = {_NOW}"  # noqa: S608
         sweep = marking if self.mark else f"DELETE FROM {table}"  # noqa: S608
         if self.many:
             old = f"SELECT _id FROM pillowd_document WHERE {lower}"  # noqa: S608
-            swept = db.execute(f"{sweep} WHERE _id IN ({old}){self._unmarked}", (self.guard(db), floor))
+            swept = db.execute(
+                f"{sweep} WHERE _id IN ({old}){self._unmarked}", (self.guard(db), floor, *bounds)
+            )
         else:
-            old = "_version < ? AND NOT pillowd_kept(_id)"
-            swept = db.execute(f"{sweep} WHERE {old}{self._unmarked}", (floor,))
-        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.guard(db), floor))  # noqa: S608
+            old = f"_version < ?{within} AND NOT pillowd_kept(_id)"
+            swept = db.execute(f"{sweep} WHERE {old}{self._unmarked}", (floor, *bounds))
+        db.execute(f"DELETE FROM pillowd_document WHERE {lower}", (self.guard(db), floor, *bounds))  # noqa: S608
         return swept.rowcount
 
     def forget(self, db: sqlite3.Connection, before: float) -> None:
@@ -316,7 +337,7 @@ class Table:
         return pick(row, self.columns) if self.columns else (strict_json.encode(row).decode(),)
 
     def _definition(self) -> str:
-        columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()]
+        columns = [f"{quote_name(name)} {type}" for name, type in self._wanted.items()] + self._derived
         key = "_id, _row" if self.many else "_id"
         return f"CREATE TABLE {quote_name(self.name)} ({', '.join(columns)}, PRIMARY KEY ({key})) STRICT"
 
@@ -353,6 +374,13 @@ class StoredVersion:
         self.write_version = write_version
         self.has_record = has_record
         self.has_rows = has_rows
+
+
+def _derive_source(connection: str) -> str:
+    """Return the definition of a column with the source of a row whose `_id` is `database:id`."""
+    beginning = f"'{connection}/'"  # a connection's name holds no quote
+    database = f"substr(_id, 1, instr(_id, '{KEY_SEPARATOR}') - 1)"
+    return f'"_source" TEXT GENERATED ALWAYS AS ({beginning} || {database}) VIRTUAL'
 
 
 def _split(ids: Sequence[str]) -> Iterator[Sequence[str]]:

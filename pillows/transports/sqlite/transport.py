@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from checkpoints import Checkpoint, TailKey
 from pillows.errors import AccessError, ConfigError, PermanentError
-from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, newest, write_version
+from pillows.models import VERSION_BITS, Batch, DocumentRows, WriteResult, key_range, newest, write_version
 from pillows.options import Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.addresses import check_folder
@@ -48,6 +48,7 @@ class SqliteTransport(KeyedTransport):
     mirror: ClassVar[MirrorSupport | None] = SqliteMirror()
     transactional: ClassVar[bool] = True
     verifiable: ClassVar[bool] = True
+    shareable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -114,12 +115,33 @@ class SqliteTransport(KeyedTransport):
         """Remove the rows of lower epochs; see `Transport.finish_pass`."""
         return self._worker.run(self._sweep, epoch << VERSION_BITS, kept)
 
+    def share(self, connection: str) -> None:
+        """Derive a column `_source` of each table from the key; see `Transport.share`."""
+        self._tables = _make_tables(self.outputs, connection)
+
+    def list_checkpoints(self) -> Iterable[tuple[TailKey, TargetState]]:
+        """Return the state of each database; see `Transport.list_checkpoints`."""
+        return self._worker.run(self._list_checkpoints)
+
+    def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
+        """Remove the rows of one database; see `Transport.sweep_database`."""
+        return self._worker.run(self._sweep, epoch << VERSION_BITS, kept, database)
+
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of a table's documents; see `KeyedTransport.stored`."""
+        yield from self._stored(output, ids)
+
+    def stored_of(self, output: str, database: str) -> Iterator[Sequence[Stored]]:
+        """Yield pages of one database's documents; see `KeyedTransport.stored_of`."""
+        yield from self._stored(output, None, database)
+
+    def _stored(
+        self, output: str, ids: Sequence[str] | None, database: str | None = None
+    ) -> Iterator[Sequence[Stored]]:
         table = self._tables[output]
-        after = ""
+        after, before = ("", None) if database is None else key_range(database)
         while True:
-            found = self._worker.run(self._read, table, after, ids)
+            found = self._worker.run(self._read, table, (after, before), ids)
             yield [Stored(id=id, rev=rev, write_version=version) for id, rev, version in found]
             if ids is not None or len(found) < _PAGE:
                 return
@@ -183,6 +205,9 @@ class SqliteTransport(KeyedTransport):
             result = SqliteBatchWriter(db, self._tables, self._worker.check_cancelled).write(batch)
             if batch.checkpoint is not None and not result.dead and not result.refused:
                 self._checkpoint.save(db, batch.checkpoint)
+            if batch.checkpoints:
+                clean = batch.checkpoints_without((*result.dead, *result.refused))
+                self._checkpoint.save_members(db, clean)
         return result
 
     def _try_write(self, batch: Batch) -> WriteResult:
@@ -199,16 +224,20 @@ class SqliteTransport(KeyedTransport):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
-    def _sweep(self, floor: int, kept: Collection[str]) -> int:
+    def _list_checkpoints(self) -> list[tuple[TailKey, TargetState]]:
+        with self._worker.read() as db:
+            return self._checkpoint.list_members(db)
+
+    def _sweep(self, floor: int, kept: Collection[str], database: str | None = None) -> int:
         with self._worker.transaction() as db:
             self._checkpoint.check_fence(db)
-            return sum(table.sweep(db, floor, kept) for table in self._tables.values())
+            return sum(table.sweep(db, floor, kept, database) for table in self._tables.values())
 
     def _read(
-        self, table: Table, after: str, ids: Sequence[str] | None
+        self, table: Table, between: tuple[str, str | None], ids: Sequence[str] | None
     ) -> list[tuple[str, str | None, int | None]]:
         with self._worker.read() as db:
-            return table.stored(db, after, _PAGE, ids)
+            return table.stored(db, between, _PAGE, ids)
 
     def _find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
         with self._worker.read() as db, closing(sqlite3.connect(":memory:", isolation_level=None)) as scratch:
@@ -219,9 +248,9 @@ class SqliteTransport(KeyedTransport):
             return find_altered(db, scratch, output, table, documents)
 
 
-def _make_tables(outputs: Mapping[str, TableOutput]) -> dict[str, Table]:
+def _make_tables(outputs: Mapping[str, TableOutput], connection: str | None = None) -> dict[str, Table]:
     taken: dict[str, str] = {}
     for output, options in outputs.items():
         if (other := taken.setdefault(options.table.lower(), output)) != output:
             raise ConfigError(f"Outputs {other!r} and {output!r} both name table {options.table!r}.")
-    return {output: Table(options) for output, options in outputs.items()}
+    return {output: Table(options, connection=connection) for output, options in outputs.items()}

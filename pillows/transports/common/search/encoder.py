@@ -18,7 +18,7 @@ import msgspec
 
 from pillows import strict_json
 from pillows.errors import PermanentError
-from pillows.models import DocumentRows, Row, write_version
+from pillows.models import KEY_SEPARATOR, DocumentRows, Row, write_version
 from pillows.strict_json import run_deeply
 from pillows.transports.common.same_json import read_json
 
@@ -27,6 +27,8 @@ DELETED_AT = "pillowd_deleted_at"
 
 #: The field of a deleted document that is kept as it was, with the time.
 MARKED_AT = "_deleted_at"
+#: The field with the source of a document, where those of several databases come; see `Transport.share`.
+SOURCE = "pillowd_source"
 
 #: The servers' limit of an `_id`; a single longer one fails the whole request.
 MAX_ID_BYTES = 512
@@ -80,6 +82,7 @@ def encode_operations(
     *,
     deleted_at_ms: int | None,
     deleted_field: str = "",
+    connection: str | None = None,
 ) -> tuple[list[Operation], dict[str, str]]:
     """Return the operations that make one output hold exactly the rows of these documents.
 
@@ -89,6 +92,7 @@ def encode_operations(
         epoch: the epoch to write under.
         deleted_at_ms: the time in tombstones; None if deletes leave none.
         deleted_field: the field that no document may have, since it tells deleted ones.
+        connection: the source's connection, if documents of several databases come; see `Transport.share`.
 
     Returns:
         The operations; and id -> reason of the documents that can't be written.
@@ -107,7 +111,9 @@ def encode_operations(
             if not rows:
                 made.append(encode_removal(document.id, version, deleted_at_ms=deleted_at_ms))
                 continue
-            source = _encode_source(rows, quoted)
+            source = _encode_source(rows, quoted if connection is None else _encode(_split(document.id)[1]))
+            if connection is not None:
+                source = _add_source(source, f"{connection}/{_split(document.id)[0]}")
             if deleted_field and _has_field(source, deleted_field):
                 raise ValueError(f"a field {deleted_field} would make it a deleted one")  # noqa: TRY301
             made.append(Operation(document.id, version, False, _INDEX % (quoted, version, source)))
@@ -179,6 +185,19 @@ def _encode_source(rows: Sequence[Row], quoted_id: bytes) -> bytes:
 def _has_field(source: bytes, name: str) -> bool:
     """Return whether a document has a field; one of that name deeper inside does not count."""
     return bool(_OWN_FIELD.search(source)) and name in run_deeply(lambda: _decode_fields(source))
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Return database and id of a document's key."""
+    database, _, id = key.partition(KEY_SEPARATOR)
+    return database, id
+
+
+def _add_source(body: bytes, source: str) -> bytes:
+    """Return a document with the source in a field of its own."""
+    if body == b"{}":
+        return b'{"%b":%b}' % (SOURCE.encode(), _encode(source))
+    return b'{"%b":%b,%b' % (SOURCE.encode(), _encode(source), body[1:].lstrip())
 
 
 def _describe_long_id(id: str) -> str | None:

@@ -14,7 +14,7 @@ from pillows.halving import send_in_halves
 from pillows.models import DocumentRows, leaf_version_of
 from pillows.transports.common.same_json import is_same_value
 from pillows.transports.common.search.client import AnswerError, LongAnswerError, SearchClient
-from pillows.transports.common.search.encoder import DELETED_AT, cut_requests, encode_operations
+from pillows.transports.common.search.encoder import DELETED_AT, SOURCE, cut_requests, encode_operations
 from pillows.transports.common.search.errors import translate_errors
 from pillows.transports.common.search.index.schema import OwnedIndex
 from pillows.transports.common.search.index.spec import query_without
@@ -47,11 +47,19 @@ class IndexReader:
         client: the cluster.
         index: the index.
         connection: size limit of requests.
+        source_connection: see `encode_operations`.
     """
 
-    def __init__(self, client: SearchClient, index: OwnedIndex, connection: SearchConnection) -> None:
+    def __init__(
+        self,
+        client: SearchClient,
+        index: OwnedIndex,
+        connection: SearchConnection,
+        source_connection: str | None = None,
+    ) -> None:
         self._client = client
         self._index = index
+        self._source_connection = source_connection
         self._max_request = connection.max_request
         self._deleted_field = index.output.deleted_field
         self._visible = query_without(self._deleted_field or DELETED_AT)
@@ -77,7 +85,9 @@ class IndexReader:
 
     def find_altered(self, documents: Sequence[DocumentRows], output: str) -> set[str]:
         """Return the documents that the index holds in the same leaf version, with another source."""
-        operations, dead = encode_operations(documents, output, 0, deleted_at_ms=None)
+        operations, dead = encode_operations(
+            documents, output, 0, deleted_at_ms=None, connection=self._source_connection
+        )
         altered = set(dead)
         for request in cut_requests(operations, self._max_request):
             held = self._read_sources([operation.id for operation in request])
@@ -89,16 +99,22 @@ class IndexReader:
                     altered.add(operation.id)
         return altered
 
-    def read_pages(self, ids: Sequence[str] | None) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of all documents, or of these few, with their versions; without deleted ones."""
-        query = self._visible
+    def read_pages(
+        self, ids: Sequence[str] | None, source: str | None = None
+    ) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of all documents, of these few, or of one source; without deleted ones."""
+        query: Mapping[str, Any] = self._visible
+        if source is not None:
+            query = {"bool": {"must": [{"term": {SOURCE: source}}, query]}}
         if ids is not None:
             query = {"bool": {"must": [{"ids": {"values": list(ids)}}, self._visible]}}
         yield from self._search(query, "_doc")
 
-    def find_older(self, least: int) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Yield pages of the documents with a lower version, as of now."""
-        query = self._visible if self._deleted_field else {"match_all": {}}
+    def find_older(self, least: int, source: str | None = None) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Yield pages of the documents with a lower version, as of now: all, or those of one source."""
+        query: Mapping[str, Any] = self._visible if self._deleted_field else {"match_all": {}}
+        if source is not None:
+            query = {"bool": {"must": [{"term": {SOURCE: source}}, query]}}
         order = self._client.SWEEP_ORDER
         for hits in self._search(query, order):
             older = [hit for hit in hits if hit["_version"] < least]

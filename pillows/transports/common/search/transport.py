@@ -17,7 +17,7 @@ from pillows.models import Batch, DocumentRows, WriteResult, newest
 from pillows.transports.base import KeyedTransport, Stored, TargetState
 from pillows.transports.common.blocking import SerialWorker
 from pillows.transports.common.search.client import AnswerError, SearchClient
-from pillows.transports.common.search.encoder import encode_mark, encode_operations, find_gone
+from pillows.transports.common.search.encoder import SOURCE, encode_mark, encode_operations, find_gone
 from pillows.transports.common.search.errors import BulkResult, translate_errors
 from pillows.transports.common.search.index.old_indices import OldIndices
 from pillows.transports.common.search.index.schema import OwnedIndex
@@ -44,6 +44,7 @@ class SearchTransport(KeyedTransport):
     concurrent = True
     verifiable = True
     takes_json = True
+    shareable = True
 
     connection: SearchConnection
     outputs: Mapping[str, SearchOutput]
@@ -61,6 +62,7 @@ class SearchTransport(KeyedTransport):
         self._indices: dict[str, OwnedIndex] = {}
         self._writers: dict[str, IndexWriter] = {}
         self._compressor = SerialWorker()
+        self._source_connection: str | None = None
         self._settled_at = 0.0
         self._purge_at = 0.0
 
@@ -81,6 +83,7 @@ class SearchTransport(KeyedTransport):
                 batch.epoch,
                 deleted_at_ms=now_ms if options.deletes == "tombstone" else None,
                 deleted_field=options.deleted_field,
+                connection=self._source_connection,
             )
             if dead:
                 raise PermanentError("; ".join(f"{id}: {why}" for id, why in dead.items()))
@@ -163,10 +166,33 @@ class SearchTransport(KeyedTransport):
             index.publish()
         return result.removed
 
+    def share(self, connection: str) -> None:
+        """Add a field with the source to each document, by which its database's can be found."""
+        self._source_connection = connection
+        self.outputs = {name: _with_source(options) for name, options in self.outputs.items()}
+
+    def sweep_database(self, database: str, epoch: int, kept: Collection[str] = ()) -> int:
+        """Remove the documents of one database; see `Transport.sweep_database`.
+
+        Raises:
+            RetryableError, FatalError: as `finish_pass`.
+        """
+        result, source = BulkResult(), f"{self._source_connection}/{database}"
+        for output in self._get_indices():
+            self._writers[output].sweep(epoch, frozenset(kept), result, source)
+        return result.removed
+
     def stored(self, output: str, ids: Sequence[str] | None = None) -> Iterator[Sequence[Stored]]:
         """Yield pages of an index's documents as of now; see `KeyedTransport.stored`."""
         self._connect()
         for hits in self._writers[output].reader.read_pages(ids):
+            yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
+
+    def stored_of(self, output: str, database: str) -> Iterator[Sequence[Stored]]:
+        """Yield pages of one database's documents as of now; see `KeyedTransport.stored_of`."""
+        self._connect()
+        source = f"{self._source_connection}/{database}"
+        for hits in self._writers[output].reader.read_pages(None, source):
             yield [Stored(id=hit["_id"], write_version=hit["_version"]) for hit in hits]
 
     def describe_incomparable(self, output: str) -> str:
@@ -241,7 +267,7 @@ class SearchTransport(KeyedTransport):
 
     def _make_writers(self, client: SearchClient) -> dict[str, IndexWriter]:
         return {
-            name: IndexWriter(client, index, self.connection, self._compressor)
+            name: IndexWriter(client, index, self.connection, self._compressor, self._source_connection)
             for name, index in self._indices.items()
         }
 
@@ -280,3 +306,9 @@ class SearchTransport(KeyedTransport):
         for output, writer in self._writers.items():
             if self.outputs[output].deletes == "tombstone":
                 writer.purge_tombstones()
+
+
+def _with_source(options: SearchOutput) -> SearchOutput:
+    """Return the settings of an index with a field for the source."""
+    properties = {**options.mapping.get("properties", {}), SOURCE: {"type": "keyword"}}
+    return options.model_copy(update={"mapping": {**options.mapping, "properties": properties}})

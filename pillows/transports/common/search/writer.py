@@ -93,6 +93,7 @@ class IndexWriter:
         index: the index.
         connection: size limit, timeout and compression of requests.
         compressor: compresses, in a thread that no other target has.
+        source_connection: see `encode_operations`.
 
     Attributes:
         reader: reads the same index.
@@ -104,8 +105,10 @@ class IndexWriter:
         index: OwnedIndex,
         connection: SearchConnection,
         compressor: SerialWorker,
+        source_connection: str | None = None,
     ) -> None:
-        self.reader = IndexReader(client, index, connection)
+        self.reader = IndexReader(client, index, connection, source_connection)
+        self._source_connection = source_connection
         self._compressor = compressor
         self._client = client
         self._index = index
@@ -135,6 +138,7 @@ class IndexWriter:
                 epoch,
                 deleted_at_ms=self._deleted_at_ms,
                 deleted_field=self._index.output.deleted_field,
+                connection=self._source_connection,
             )
             result.dead.update(dead)
             if self._deletes == "mark":
@@ -143,15 +147,21 @@ class IndexWriter:
                 operations = [each for each in operations if each.id not in gone]
             self._write(operations, result)
 
-    def sweep(self, epoch: int, kept: Collection[str], result: BulkResult) -> None:
+    def sweep(self, epoch: int, kept: Collection[str], result: BulkResult, source: str | None = None) -> None:
         """Remove or mark the documents of lower epochs except `kept`; `result.removed` is their number.
+
+        Args:
+            epoch: the least that stays.
+            kept: ids.
+            result: gets the outcomes.
+            source: only its documents, if those of several databases come.
 
         Raises:
             RetryableError: some may still be there; sweep again.
             FatalError: see `replace`.
         """
         least = write_version(epoch, 0)
-        for hits in self.reader.find_older(least):
+        for hits in self.reader.find_older(least, source):
             old = [hit["_id"] for hit in hits if hit["_id"] not in kept]
             removals = [encode_removal(id, least, deleted_at_ms=self._deleted_at_ms) for id in old]
             if self._deletes == "mark":
