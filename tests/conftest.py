@@ -33,6 +33,7 @@ from tests.servers.scripted import ScriptedServer
 from tests.servers.source import source
 from tests.servers.tcp_proxy import TcpProxy
 from tests.support.clock import FakeClock
+from tests.support.databases import Databases
 from tests.support.sizes import proving, soaking
 
 # A test is never timed: on a busy machine one example takes as long as it takes, and so does drawing it.
@@ -292,6 +293,30 @@ def es_prefix() -> str:
 def kafka_prefix() -> str:
     """What the names of this test's topics begin with."""
     return f"test-{uuid.uuid4().hex[:12]}-"
+
+
+@pytest.fixture(scope="module")
+def updates_server() -> Iterator[CouchServer]:
+    """A server with the database `_global_changes`."""
+    with ExitStack() as stack:
+        if given := os.environ.get("PILLOWD_TEST_COUCHDB_URL"):
+            server = _given(given)
+        else:
+            own = CouchDB()
+            start_for_tests(stack, own)
+            server = CouchServer(url=own.url, auth=own.auth)
+        global_changes = server.database("_global_changes")
+        if not global_changes.exists():
+            global_changes.create()
+        yield server
+
+
+@pytest.fixture
+def databases(updates_server: CouchServer) -> Iterator[Databases]:
+    """Databases whose names begin alike; dropped afterwards."""
+    made = Databases(updates_server, f"user-{uuid.uuid4().hex[:8]}-")
+    yield made
+    made.drop()
 
 
 # --- faults

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pillows.options import Duration, Options, Secret
 from pillows.redaction import STRAY_PASSWORD_REMEDY, find_stray_password
@@ -41,6 +41,29 @@ def _is_http(url: str) -> bool:
 #: A CouchDB database name. An invalid one is rejected when the configuration is loaded: no such database can
 #: ever be created, so a pillow would wait forever.
 DatabaseName = Annotated[str, Field(min_length=1), AfterValidator(_database)]
+
+
+# A name, with `*`, `?` and `[...]` as wildcards.
+_GLOB = re.compile(r"[a-z0-9_$()+/*?\[\]!-]+")
+
+
+def _glob(pattern: str) -> str:
+    if not _GLOB.fullmatch(pattern):
+        raise ValueError(
+            f"{pattern!r} matches no CouchDB database name; "
+            "write lower-case letters, digits, _ $ ( ) + - / and the wildcards * ? [...]"
+        )
+    return pattern
+
+
+def _to_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+#: Names of databases with wildcards: one, or a list.
+DatabaseGlobs = Annotated[
+    tuple[Annotated[str, Field(min_length=1), AfterValidator(_glob)], ...], BeforeValidator(_to_list)
+]
 
 
 class BasicAuth(Options):

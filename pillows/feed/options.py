@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from pillows.couch.options import DatabaseName
+from pillows.couch.options import DatabaseGlobs, DatabaseName, is_database_name
 from pillows.feed.brake import HoursOfDay
 from pillows.options import Duration, Options, Size
 
@@ -26,8 +26,19 @@ RESERVED_ARGUMENTS = frozenset(
     )
 )
 
+#: Settings that hold for a pillow on several databases, and for the feed of a single one.
+_OF_SEVERAL = ("exclude", "max_active", "sweep", "poll", "on_deleted")
+_OF_ONE_DATABASE = (
+    *("since", "documents", "mode", "on_missing", "max_rate", "quiet_hours", "join_overlap"),
+    *("max_missed_purges", "selector", "doc_ids", "design", "filter_function"),
+)
+
 #: `design/function`: a filter function of a design document.
 FilterFunction = Annotated[str, Field(pattern=r"^[^_/][^/]*/[^/]+$")]
+
+
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class SourceOptions(Options):
@@ -36,6 +47,13 @@ class SourceOptions(Options):
     Attributes:
         connection: name of a connection of type `couchdb`.
         database: name of the database.
+        databases: names of several databases, instead of `database`: one or a list, with `*`, `?` and `[...]`
+            as wildcards. CouchDB's own, such as `_users`, must be written out.
+        exclude: names or globs of databases that are left out.
+        max_active: most databases that are read at the same time.
+        sweep: how often every database is looked at, beside `_db_updates`.
+        poll: the same on a server without `_db_updates`, or that shows it to administrators only.
+        on_deleted: what becomes of the rows of a database that was deleted or excluded.
         since: where a pillow without a checkpoint begins: `beginning`, `now`, or a position.
         documents: `auto` reads documents along with the feed at its head; while far behind it also
             tries fetching them with `_bulk_get`, and keeps the faster way for that server.
@@ -69,7 +87,13 @@ class SourceOptions(Options):
     """
 
     connection: str
-    database: DatabaseName
+    database: DatabaseName = Field(default="", exclude_if=_is_empty)
+    databases: DatabaseGlobs = Field(default=(), exclude_if=_is_empty)
+    exclude: DatabaseGlobs = Field(default=(), exclude_if=_is_empty)
+    max_active: int = Field(default=16, ge=1, le=32)
+    sweep: Duration = Field(default=3600.0, ge=1)
+    poll: Duration = Field(default=30.0, ge=1)
+    on_deleted: Literal["keep", "remove"] = "keep"
     since: str | int | list[int | str] = "beginning"
     documents: Documents = "auto"
     mode: Mode = "auto"
@@ -94,6 +118,11 @@ class SourceOptions(Options):
     deletes: Literal["remove", "ignore"] = "remove"
 
     @property
+    def name(self) -> str:
+        """The source's part of a tail's key: `connection/database`, or `connection/pattern`."""
+        return f"{self.connection}/{self.database or ','.join(self.databases)}"
+
+    @property
     def is_filtered_by_server(self) -> bool:
         """Whether the server filters the feed."""
         return bool(self._filters)
@@ -102,6 +131,22 @@ class SourceOptions(Options):
     def _filters(self) -> list[str]:
         values = {name: getattr(self, name) for name in ("selector", "doc_ids", "design", "filter_function")}
         return [name for name, value in values.items() if value is not None and value is not False]
+
+    @model_validator(mode="after")
+    def _one_database_or_several(self) -> Self:
+        if bool(self.database) == bool(self.databases):
+            raise ValueError("needs one of `database` and `databases`; give exactly one")
+        fields = type(self).model_fields
+        given = {
+            name for name in (*_OF_SEVERAL, *_OF_ONE_DATABASE) if getattr(self, name) != fields[name].default
+        }
+        if len(self.databases) == 1 and is_database_name(self.databases[0]):
+            raise ValueError("has one name in `databases`; write `database`, or add a wildcard")
+        if self.database and (extra := [name for name in _OF_SEVERAL if name in given]):
+            raise ValueError(f"has `{extra[0]}`, which needs `databases`; remove it")
+        if self.databases and (extra := [name for name in _OF_ONE_DATABASE if name in given]):
+            raise ValueError(f"has `{extra[0]}` beside `databases`, which it does not fit; remove it")
+        return self
 
     @model_validator(mode="after")
     def _server_filters_only_for_append_only_data(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ class TailStatus:
         checkpoint_age_seconds: age of the last saved checkpoint; None before the first.
         pipeline_changed_at: wall-clock seconds since when rows of an older filter or transform
             stand in the target; None where none do.
+        databases: state -> how many databases are in it; None for a pillow on one database.
     """
 
     pillow: str
@@ -62,3 +64,4 @@ class TailStatus:
     last_byte_age_seconds: float | None = None
     checkpoint_age_seconds: float | None = None
     pipeline_changed_at: float | None = None
+    databases: Mapping[str, int] | None = None

@@ -108,7 +108,9 @@ class Load:
         ((self.key, self._factory),) = build_tails(self.config, self.services).items()
         if change_code:
             self.code.write_text(self.code.read_text() + "x = 1\n")
-        self.tail: Tail = self._factory()
+        tail = self._factory()
+        assert isinstance(tail, Tail)
+        self.tail: Tail = tail
         self.greenlet = gevent.spawn(self.tail.run, self.stop)
 
     def until(self, condition: Callable[[], Any], seconds: float = size(ci=120.0, proof=1500.0)) -> None:

@@ -79,6 +79,12 @@ class FeedPool:
         self._shared = {key: shared for key, shared in self._shared.items() if shared.readers}
         self._clients = {key: couch for key, couch in self._clients.items() if couch.is_used}
 
+    def get_client(self, connection: CouchConnection) -> CouchClient:
+        """Return the client of a connection, which whoever uses it acquires and releases."""
+        if connection not in self._clients:
+            self._clients[connection] = CouchClient(connection, clock=self._clock)
+        return self._clients[connection]
+
     def find_client(self, connection: CouchConnection) -> CouchClient | None:
         """Return the client of a connection that is in use."""
         return self._clients.get(connection)
@@ -98,8 +104,6 @@ class FeedPool:
         observer: Observer,
         get_max_life_seconds: Callable[[], float],
     ) -> CouchFeed:
-        if connection not in self._clients:
-            self._clients[connection] = CouchClient(connection, clock=self._clock)
         return CouchFeed(
             connection,
             source,
@@ -107,7 +111,7 @@ class FeedPool:
             clock=self._clock,
             observer=observer,
             tail=tail,
-            couch=self._clients[connection],
+            couch=self.get_client(connection),
             get_max_life_seconds=get_max_life_seconds,
         )
 

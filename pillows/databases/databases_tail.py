@@ -1,0 +1,218 @@
+"""One pillow on many databases: those with changes take turns, all others are parked.
+
+    for database in queue:                                  # by `_db_updates`, and by sweeps
+        for change in changes(database, since=checkpoint):  # a turn: at most 10,000 changes or 10 s
+            ...                                             # the ordinary pipeline, shared transports
+        checkpoint.save()
+
+A parked database is a small record: it has neither greenlet nor connection. So the number of databases
+decides about little more than the length of a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from checkpoints import CheckpointMoved, CheckpointStore, IntegrityError
+from pillows.databases.databases_run import DatabasesRun
+from pillows.databases.settings import DatabasesSettings
+from pillows.databases.turn_queue import Database, DatabaseState
+from pillows.errors import RetryableError, StoppedError
+from pillows.observer import Rewind
+from pillows.runtime.status import State, TailStatus
+from pillows.runtime.tail_monitor import TailMonitor
+from pillows.runtime.tail_settings import TailServices
+
+#: A repair that takes longer is given up: by then the client no longer waits for the answer.
+REPAIR_SECONDS = 25.0
+
+#: Interval of the looks whether a turn has ended.
+_LOOK_SECONDS = 0.05
+
+#: The state of a single database, as the state of a tail.
+_STATES: Mapping[DatabaseState, State] = {
+    DatabaseState.PARKED: State.LIVE,
+    DatabaseState.QUEUED: State.CATCHING_UP,
+    DatabaseState.ACTIVE: State.CATCHING_UP,
+    DatabaseState.BACKING_OFF: State.BACKING_OFF,
+    DatabaseState.FAILED: State.FAILED,
+    DatabaseState.PAUSED: State.PAUSED,
+    DatabaseState.DELETED: State.STOPPED,
+}
+
+
+class DatabasesTail:
+    """Runs a pillow on several databases until it is stopped.
+
+    Args:
+        settings: the values that it runs with.
+        services: what it uses.
+        store: all checkpoints.
+
+    Attributes:
+        key: the pillow and its pattern.
+    """
+
+    def __init__(self, settings: DatabasesSettings, services: TailServices, store: CheckpointStore) -> None:
+        self.key = settings.key
+        self._settings = settings
+        self._services = services
+        self._store = store
+        self._monitor = TailMonitor(settings.key, services.clock, services.observer)
+        self._run: DatabasesRun | None = None
+
+    @property
+    def ticked_at(self) -> float:
+        """Monotonic seconds of the last sign of life."""
+        return self._monitor.ticked_at
+
+    def run(self, stop: Event) -> None:
+        """Run until `stop` is set, then let the running turns end.
+
+        Raises:
+            FatalError: the pillow cannot continue; the text has the reason and the remedy.
+        """
+        while not stop.is_set():
+            halt = Event()
+
+            def relay(_: Event, halt: Event = halt) -> None:
+                halt.set()
+
+            stop.rawlink(relay)
+            try:
+                self._monitor.start()
+                self._run = DatabasesRun(
+                    self._settings, self._services, self._store, self._monitor, halt=halt
+                )
+                self._run.run()
+            except CheckpointMoved:
+                reason = "an operator edited the checkpoint"
+                self._services.observer.rewind(self.key, kind=Rewind.EDITED, reason=reason)
+            except StoppedError:
+                continue
+            finally:
+                stop.unlink(relay)
+        self._monitor.enter(State.STOPPED)
+
+    def status(self) -> TailStatus:
+        """Return the facts of all databases together."""
+        run, clock = self._run, self._services.clock
+        checkpointer = run.checkpointer if run else None
+        saved = checkpointer.saved if checkpointer else None
+        oldest_at = run.queue.oldest_dirty_at() if run else None
+        return TailStatus(
+            pillow=self.key.pillow,
+            source=self.key.source,
+            state=self._monitor.state,
+            reason=self._monitor.reason,
+            changes=checkpointer.current.changes if checkpointer else 0,
+            lag_seconds=None if run is None else clock.monotonic() - (oldest_at or clock.monotonic()),
+            changes_per_second=run.rate.per_second if run else None,
+            epoch=saved.epoch if saved else None,
+            dead_letters=self._services.dead_letters.count_of_pillow(self.key.pillow),
+            checkpoint_age_seconds=max(0.0, clock.wall() - saved.saved_at) if saved else None,
+            pipeline_changed_at=saved.pipeline_changed_at if saved else None,
+            databases=run.queue.state_counts() if run else {},
+        )
+
+    # --- single databases
+
+    def __contains__(self, name: str) -> bool:
+        return self._run is not None and name in self._run.queue
+
+    def list_databases(self) -> Iterator[tuple[str, Database]]:
+        """Yield every known database with its name."""
+        return self._run.queue.items() if self._run else iter(())
+
+    def status_of(self, name: str) -> TailStatus:
+        """Return the facts of one database.
+
+        Raises:
+            KeyError: there is no such database.
+        """
+        database = self._run.queue.get(name) if self._run else None
+        if database is None:
+            raise KeyError(name)
+        tail, clock = self._settings.tail_of(name), self._services.clock
+        facts: dict[str, Any] = {}
+        try:
+            saved = self._store.get(tail)
+        except IntegrityError:
+            saved = None
+        if saved is not None:
+            facts = {
+                "seq": str(saved.seq),
+                "changes": saved.changes,
+                "epoch": saved.epoch,
+                "pass_number": None if saved.pass_done else saved.pass_epoch,
+                "checkpoint_age_seconds": max(0.0, clock.wall() - saved.saved_at),
+                "pipeline_changed_at": saved.pipeline_changed_at,
+            }
+        dirty_at = database.dirty_since
+        return TailStatus(
+            pillow=tail.pillow,
+            source=tail.source,
+            state=_STATES[database.state],
+            reason=database.reason,
+            lag_seconds=0.0 if dirty_at is None else clock.monotonic() - dirty_at,
+            dead_letters=self._services.dead_letters.count(tail),
+            **facts,
+        )
+
+    def pause(self, name: str) -> None:
+        """Give a database no more turns; one that runs ends soon."""
+        if self._run is not None and name in self._run.queue:
+            turn = self._run.find_turn(name)
+            self._run.queue.pause(name)
+            if turn is not None:
+                turn.stop()
+
+    def resume(self, name: str) -> None:
+        """Give a database its turn soon, whatever held it back: a pause, a failure, a wait."""
+        if self._run is not None and name in self._run.queue:
+            self._run.queue.resume(name, self._services.clock.monotonic())
+            if (turn := self._run.find_turn(name)) is not None:
+                turn.stop()  # it may have begun at a checkpoint that was edited since
+            self._run.wake()
+
+    def note_edit(self, name: str) -> None:
+        """Note that a database's checkpoint was edited: it is read from there, unless it is paused."""
+        database = self._run.queue.get(name) if self._run else None
+        if database is not None:
+            database.proofs = ()
+            if database.state is not DatabaseState.PAUSED:
+                self.resume(name)
+
+    def repair(self, name: str, ids: Sequence[str]) -> None:
+        """Send documents of a database through the pipeline again; its turns wait meanwhile.
+
+        Raises:
+            RetryableError: source or target was away for too long, or a turn did not end in time.
+            FatalError: the pipeline cannot run.
+            KeyError: there is no such database.
+        """
+        run, clock, halt = self._run, self._services.clock, Event()
+        if run is None or (database := run.queue.get(name)) is None:
+            raise KeyError(name)
+        was_paused = database.state is DatabaseState.PAUSED
+        alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
+        self.pause(name)
+        try:
+            while self.is_active(name) and not clock.wait(halt, _LOOK_SECONDS):
+                pass
+            if not halt.is_set():
+                run.repair(name, ids, halt)
+        finally:
+            alarm.kill()
+            if not was_paused:
+                self.resume(name)
+        if halt.is_set():
+            raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
+
+    def is_active(self, name: str) -> bool:
+        """Return whether a turn of a database runs."""
+        return self._run is not None and self._run.find_turn(name) is not None

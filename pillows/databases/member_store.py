@@ -1,0 +1,118 @@
+"""The checkpoints of a pillow on several databases: of each database, and of all together.
+
+The pillow's own checkpoint has its name with the pattern. Its position is that in `_db_updates`; its digests
+and its epoch hold for all databases. A reset of it resets every database: each begins its pass when it has
+its next turn, because its own pass is older.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import gevent
+
+from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, Seq, TailKey
+from checkpoints.files.blocking import call_safely
+
+#: Time in which the saves of several turns gather for one flush.
+GATHER_SECONDS = 0.01
+
+
+class PatternStore:
+    """The checkpoints as the start of the pillow sees them: without those of its databases.
+
+    Args:
+        store: the checkpoints.
+        is_member: returns whether a tail is one of the pillow's databases.
+    """
+
+    def __init__(self, store: CheckpointStore, is_member: Callable[[TailKey], bool]) -> None:
+        self._store = store
+        self._is_member = is_member
+        self.get, self.save = store.get, store.save
+        self.edit, self.watching = store.edit, store.watching
+
+    def keys(self) -> list[TailKey]:
+        """List the tails that have a checkpoint, without the pillow's databases."""
+        keys = self._store.keys()
+        return [key for key in keys if not self._is_member(key)]
+
+
+class _SharedFlush:
+    """Lets the turns that save at about the same time share one flush of the disk.
+
+    Args:
+        store: the checkpoints.
+    """
+
+    def __init__(self, store: CheckpointStore) -> None:
+        self._store = store
+        self._next: gevent.Greenlet[..., tuple[None, BaseException | None]] | None = None
+
+    def wait(self) -> None:
+        """Wait until what was stored before is on disk.
+
+        Raises:
+            StoreWriteError: the write failed.
+        """
+        if self._next is None:
+            self._next = gevent.spawn(self._run)
+        _, error = self._next.get()
+        if error is not None:
+            raise error
+
+    def _run(self) -> tuple[None, BaseException | None]:
+        gevent.sleep(GATHER_SECONDS)
+        self._next = None  # what is stored from now on belongs to the next one
+        return call_safely(self._store.flush)
+
+
+class MemberStore:
+    """The checkpoints as a turn of one database sees them.
+
+    Args:
+        store: the checkpoints.
+        pattern: the checkpoint of all databases together.
+    """
+
+    def __init__(self, store: CheckpointStore, pattern: Checkpoint) -> None:
+        self._store = store
+        self._pattern = pattern
+        self._flush = _SharedFlush(store)
+        self.edit, self.watching = store.edit, store.watching
+
+    def get(self, tail: TailKey) -> Checkpoint | None:
+        """Return a database's checkpoint; one that begins a pass if the pillow was reset since.
+
+        Raises:
+            IntegrityError: the stored checkpoint cannot be read.
+        """
+        stored = self._store.get(tail)
+        if stored is None:
+            if self._pattern.pass_epoch == 1:
+                return None
+            # Rows of a lower epoch may be in the targets, from before the reset.
+            return Checkpoint(seq=Seq.BEGINNING, epoch=self._pattern.pass_epoch - 1, pass_epoch=PASS_TO_BEGIN)
+        if stored.pass_epoch == PASS_TO_BEGIN or stored.pass_epoch >= self._pattern.pass_epoch:
+            return stored
+        reset = Checkpoint.reset(stored)
+        return replace(reset, epoch=max(stored.epoch, self._pattern.pass_epoch - 1))
+
+    def save(self, tail: TailKey, checkpoint: Checkpoint) -> None:
+        """Save a database's checkpoint, unless nothing but the time has changed.
+
+        That of a new database says nothing yet, so it need not be on disk: a save costs a flush.
+
+        Raises:
+            CheckpointMoved, StoreWriteError: as `CheckpointStore.save`.
+        """
+        stored = self._store.get(tail)
+        if stored is None or replace(stored, saved_at=checkpoint.saved_at) != checkpoint:
+            self._store.save(tail, checkpoint, flush=False, keep_history=False)
+            if stored is not None or checkpoint.epoch > 1 or checkpoint.changes:
+                self._flush.wait()
+
+    def keys(self) -> list[TailKey]:
+        """List nothing: a database has no predecessor."""
+        return []

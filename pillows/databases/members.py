@@ -1,0 +1,246 @@
+"""The databases of a pillow: their checkpoints, their turns, and what follows from the end of a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+
+import gevent
+
+from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
+from pillows.couch.client import CouchClient
+from pillows.databases.listing import parse_identity
+from pillows.databases.member_store import MemberStore
+from pillows.databases.names import DatabaseNames, is_glob
+from pillows.databases.settings import DatabasesSettings
+from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, load_known
+from pillows.databases.turn import Turn, TurnEnd, TurnResult
+from pillows.databases.turn_feed import TurnFeed
+from pillows.databases.turn_queue import TurnQueue
+from pillows.feed.documents.throttle import ConcurrencyLimit
+from pillows.observer import Observer, Rewind
+from pillows.retry.retrier import Retrier
+from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.transports.base import Transport
+
+#: Checkpoints that are looked at before other greenlets get their turn.
+_TURN_CHECKPOINTS = 100
+
+
+def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey) -> bool:
+    """Return whether a checkpoint belongs to one of the pillow's databases, and not to a former source.
+
+    It has the digest of the pillow's source, or was reset and has none.
+    """
+    connection, _, database = tail.source.partition("/")
+    if tail.pillow != settings.key.pillow or connection != settings.source.connection or is_glob(database):
+        return False
+    try:
+        stored = store.get(tail)
+    except IntegrityError:
+        return True  # its turn will say so
+    if stored is None:
+        return False
+    return stored.digest.source == settings.tail.digest.source or (
+        stored.pass_epoch == PASS_TO_BEGIN and not stored.digest.source
+    )
+
+
+class Members:
+    """The databases of one run of a pillow.
+
+    Args:
+        settings: the pillow's.
+        services: the pillow's; its store has all checkpoints.
+        store: the checkpoints.
+        pattern: the checkpoint of all databases together.
+        shared: the transports, unless each database has its own.
+        couch: the server.
+        queue: the states of the databases.
+        observer: receives what happens in turns.
+    """
+
+    def __init__(
+        self,
+        settings: DatabasesSettings,
+        services: TailServices,
+        store: CheckpointStore,
+        pattern: Checkpoint,
+        *,
+        shared: Sequence[SharedTransport],
+        couch: CouchClient,
+        queue: TurnQueue,
+        observer: Observer,
+    ) -> None:
+        source = settings.source
+        self._settings = settings
+        self._services = services
+        self._store = store
+        self._pattern = pattern
+        self._member_store = MemberStore(store, pattern)
+        self._names = DatabaseNames(source.databases, source.exclude)
+        self._shared = shared
+        self._couch = couch
+        self._queue = queue
+        self._observer = observer
+        self._limit = ConcurrencyLimit(couch.connection.fetches)
+
+    def load(self) -> list[str]:
+        """Add the databases with a checkpoint to the queue, parked; return those that no longer match."""
+        left: list[str] = []
+        known = set(self._store.keys())
+        for shared in self._shared:
+            known |= {tail for tail, _ in load_known(shared, self._store.get)}
+        for number, tail in enumerate(sorted(known), start=1):
+            if number % _TURN_CHECKPOINTS == 0:
+                gevent.sleep(0)
+            if tail == self._settings.key or not self._is_ours(tail):
+                continue
+            if self._names.matches(tail.database):
+                self._queue.add(tail.database, self._read_proofs(tail), paused=self._settings.is_paused(tail))
+            else:
+                left.append(tail.database)
+        return left
+
+    def make_turn(self, name: str) -> Turn:
+        """Return a turn of a database.
+
+        Raises:
+            IntegrityError: its checkpoint cannot be read.
+        """
+        return Turn(*self.get_parts(name))
+
+    def get_parts(self, name: str) -> tuple[TailSettings, TailServices]:
+        """Return the settings and services of a database's tail, from its checkpoint on.
+
+        Raises:
+            IntegrityError: its checkpoint cannot be read.
+        """
+        settings, services, tail = self._settings, self._services, self._settings.tail_of(name)
+        stored = self._member_store.get(tail)
+        database = self._queue.get(name)
+        source = settings.source.model_copy(
+            update={"database": name, "databases": (), "documents": "include_docs", "on_missing": "fail"}
+        )
+        return (
+            replace(settings.tail, key=tail, pillow=settings.pillow_of(name)),
+            replace(
+                services,
+                make_feed=lambda: TurnFeed(
+                    self._couch,
+                    source,
+                    prefilter=settings.prefilter,
+                    observer=self._observer,
+                    tail=tail,
+                    limit=self._limit,
+                    found=parse_identity(database.identity) if database else None,
+                    is_busy=partial(services.dead_letters.is_due, tail),
+                ),
+                make_transports=lambda: self._make_transports(tail, stored),
+                store=self._member_store,
+                observer=self._observer,
+            ),
+        )
+
+    def end_turn(self, name: str, result: TurnResult) -> None:
+        """Decide what follows from the end of a turn."""
+        now, tail = self._services.clock.monotonic(), self._settings.tail_of(name)
+        self._services.dead_letters.release(tail)
+        match result.end:
+            case TurnEnd.HEAD:
+                if self._queue.park(name):
+                    self._write_proofs(tail)
+            case TurnEnd.MORE:
+                self._queue.requeue(name, now)
+            case TurnEnd.PURGED:
+                self._begin_pass(tail, Rewind.REGRESSED, result.reason)
+            case TurnEnd.RECREATED if self._settings.source.on_recreated == "reload":
+                self._begin_pass(tail, Rewind.RECREATED, result.reason)
+            case TurnEnd.RECREATED | TurnEnd.FAILED:
+                self._queue.fail(name, result.reason)
+                self._observer.warning(tail, event="database.failed", details={"reason": result.reason})
+            case TurnEnd.MISSING:
+                if self._queue.miss(name, now, result.reason):
+                    details = {"on_deleted": self._settings.source.on_deleted}
+                    self._observer.warning(tail, event="database.deleted", details=details)
+            case TurnEnd.BACK_OFF:
+                wait_seconds = self._queue.back_off(name, now, result.reason)
+                facts = {"reason": result.reason, "delay_seconds": wait_seconds}
+                self._observer.warning(tail, event="database.backing_off", details=facts)
+
+    def remove(self, name: str, retrier: Retrier) -> int:
+        """Remove the rows of a database that is gone, and forget its dead letters; return the number of rows.
+
+        Its checkpoint stays: a database that is created again under that name begins with a higher epoch.
+
+        Raises:
+            FatalError: a target cannot do it.
+            StoppedError: a stop was requested meanwhile.
+        """
+        tail = self._settings.tail_of(name)
+        stored = self._store.get(tail)
+        if stored is None or (stored.pass_epoch == PASS_TO_BEGIN and stored.seq == Seq.BEGINNING):
+            return 0  # removed before
+        removed, epoch = 0, stored.epoch + 1
+        with ExitStack() as stack:
+            for transport in self._make_transports(tail, stored):
+                stack.callback(transport.close)
+                if self._settings.make_apart is not None:
+                    retrier.retry_write(transport.name, transport.open)
+                    retrier.retry_write(transport.name, partial(transport.acquire, stored))
+                removed += retrier.retry_write(transport.name, partial(transport.finish_pass, epoch))
+        letters = self._services.dead_letters
+        letters.discard(tail, [(each.transport, each.id) for each in letters.list(tail)])
+        self._store.edit(tail, Checkpoint.reset)
+        return removed
+
+    def _is_ours(self, tail: TailKey) -> bool:
+        return is_member(self._settings, self._store, tail) or any(
+            tail.database in shared.known for shared in self._shared
+        )
+
+    def _make_transports(self, tail: TailKey, stored: Checkpoint | None) -> Sequence[Transport]:
+        if self._settings.make_apart is not None:
+            return self._settings.make_apart(tail)
+        fills_empty = self._pattern.first_pass
+        if stored is not None:
+            fills_empty = stored.first_pass and not stored.pass_done
+        return [DatabaseTransport(each, tail, stored, first_pass=fills_empty) for each in self._shared]
+
+    def _begin_pass(self, tail: TailKey, kind: Rewind, reason: str) -> None:
+        """Read a database from its beginning: what the pass does not meet is removed at its end."""
+        self._observer.rewind(tail, kind=kind, reason=reason)
+        self._store.edit(tail, Checkpoint.reset)
+        database = self._queue.get(tail.database)
+        if database is not None:
+            database.proofs, database.identity = (), ""
+        self._queue.requeue(tail.database, self._services.clock.monotonic())
+
+    # --- proofs that nothing follows a checkpoint
+
+    def _write_proofs(self, tail: TailKey) -> None:
+        database, stored = self._queue.get(tail.database), self._store.get(tail)
+        if database is not None and stored is not None:
+            proofs = [each.hex() for each in database.proofs]
+            self._store.note(tail, {"checkpoint": _digest(stored), "proofs": proofs})
+
+    def _read_proofs(self, tail: TailKey) -> tuple[bytes, ...]:
+        """Return the proofs of an earlier run, if they are about this very checkpoint."""
+        note = self._store.get_note(tail)
+        try:
+            stored = self._member_store.get(tail)
+            ahead = any(shared.known.get(tail.database) is not None for shared in self._shared)
+            if stored is None or ahead or note["checkpoint"] != _digest(stored):
+                return ()
+            return tuple(map(bytes.fromhex, note["proofs"]))
+        except (IntegrityError, KeyError, TypeError, ValueError):
+            return ()
+
+
+def _digest(checkpoint: Checkpoint) -> str:
+    """Return what identifies a position: after an edit, or in an older state directory, it is another."""
+    text = f"{checkpoint.seq.json} {checkpoint.edits} {checkpoint.epoch}"
+    return blake2b(text.encode(), digest_size=8).hexdigest()

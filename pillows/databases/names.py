@@ -1,0 +1,109 @@
+"""The names of a pillow's databases: which ones it reads, and what of them is in its rows. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import translate
+from hashlib import blake2b
+
+from pillows.models import KEY_SEPARATOR
+
+#: In a setting or a constant: the name of the database that a row comes from.
+PLACEHOLDER = "{source}"
+
+_WILDCARD = re.compile(r"[*?\[]")
+_PLAIN = re.compile(r"[a-z0-9_-]+")
+
+#: The last of the texts that begin with a prefix, in CouchDB's order of names.
+_LAST = "\ufff0"
+
+
+class DatabaseNames:
+    """The databases that a pillow reads.
+
+    Args:
+        patterns: names, or globs with `*`, `?` and `[...]`.
+        exclude: likewise: those that are left out.
+    """
+
+    def __init__(self, patterns: Sequence[str], exclude: Sequence[str] = ()) -> None:
+        self.patterns = tuple(patterns)
+        self._written = frozenset(each for each in patterns if not is_glob(each))
+        self._globs = _compile([each for each in patterns if is_glob(each)])
+        self._excluded = _compile(exclude)
+
+    def matches(self, name: str) -> bool:
+        """Return whether a database is read. CouchDB's own, such as `_users`, must be written out."""
+        if self._excluded is not None and self._excluded.match(name):
+            return False
+        if name in self._written:
+            return True
+        return self._globs is not None and not name.startswith("_") and bool(self._globs.match(name))
+
+    @property
+    def written_out(self) -> frozenset[str]:
+        """The names without a wildcard."""
+        return frozenset(filter(self.matches, self._written))
+
+    @property
+    def ranges(self) -> list[tuple[str, str]]:
+        """The ranges of names, first and last, that hold every database; none lies within another."""
+        found: list[tuple[str, str]] = []
+        # Of two that begin alike the longer one comes first: a glob's before that of a name.
+        for start, end in sorted(map(_to_range, self.patterns), key=lambda each: (each[0], -len(each[1]))):
+            if not (found and found[-1][0] <= start and end <= found[-1][1]):
+                found.append((start, end))
+        return found
+
+
+def is_glob(pattern: str) -> bool:
+    """Return whether a pattern has a wildcard."""
+    return _WILDCARD.search(pattern) is not None
+
+
+def join_key(database: str, id: str) -> str:
+    """Return the key of a document's rows, unique among all databases of a pillow."""
+    return f"{database}{KEY_SEPARATOR}{id}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Return the database and the document's id of a key."""
+    database, _, id = key.partition(KEY_SEPARATOR)
+    return database, id
+
+
+def fill_in(text: str, database: str) -> str:
+    """Return a text with the database's name in the place of `{source}`."""
+    return text.replace(PLACEHOLDER, database)
+
+
+def fill_in_name(template: str, database: str, *, longest: int = 63) -> str:
+    """Return the name of a table or an index of one database.
+
+    Letters that such a name cannot hold become `_`, and a long name is cut; a digest then keeps the names of
+    two databases apart.
+
+    Args:
+        template: with `{source}`.
+        database: the database's name.
+        longest: most characters of the whole name.
+    """
+    room = longest - len(template.replace(PLACEHOLDER, ""))
+    if _PLAIN.fullmatch(database) and len(database) <= room:
+        return fill_in(template, database)
+    mark = blake2b(database.encode(), digest_size=4).hexdigest()
+    plain = re.sub(r"[^a-z0-9_-]", "_", database)
+    return fill_in(template, f"{plain[: max(1, room - len(mark) - 1)]}-{mark}")
+
+
+def _compile(globs: Sequence[str]) -> re.Pattern[str] | None:
+    return re.compile("|".join(map(translate, globs))) if globs else None
+
+
+def _to_range(pattern: str) -> tuple[str, str]:
+    found = _WILDCARD.search(pattern)
+    if found is None:
+        return pattern, pattern
+    prefix = pattern[: found.start()]
+    return prefix, prefix + _LAST

@@ -1,0 +1,284 @@
+"""One open transport for all databases of a pillow, which writes what many turns have ready in one call.
+
+Group commit: while one call is under way, the batches of other turns gather, and the next call takes them
+all. So ten thousand small databases cost a few transactions or requests, and not one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import gevent
+import msgspec
+from gevent.event import AsyncResult, Event
+from gevent.lock import RLock
+
+from checkpoints import Checkpoint, TailKey
+from pillows.databases.names import join_key, split_key
+from pillows.delivery.batcher import BatchOptions
+from pillows.errors import FatalError, RetryableError, StoppedError
+from pillows.models import Batch, DocumentRows, WriteResult
+from pillows.transports.base import TargetState, Transport
+from pillows.user_code import confine
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(eq=False, slots=True)
+class _Submission:
+    """A batch of one database that waits to be written.
+
+    Attributes:
+        tail: the database's tail.
+        batch: the batch, with the keys of `share` as ids.
+        done: gets the result, or the error.
+    """
+
+    tail: TailKey
+    batch: Batch
+    done: AsyncResult[WriteResult] = field(default_factory=AsyncResult)
+
+
+class SharedTransport:
+    """Writes the batches of many tails through one transport, one call after the other.
+
+    Args:
+        transport: open, and shared (`Transport.share`).
+        options: the bounds of a call.
+        checkpoint: of all databases together; a target without transactions gets raised epochs with it.
+        on_failure: called with an error that concerns all databases: the pillow cannot go on.
+
+    Attributes:
+        transport: as given.
+        known: the databases of which a transactional target has a checkpoint: name -> its state there; None
+            if that is the state directory's.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        options: BatchOptions,
+        checkpoint: Checkpoint,
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self.transport = transport
+        self.known: dict[str, TargetState | None] = {}
+        self._max_documents, self._max_bytes = options.max_docs, options.max_bytes
+        self._checkpoint = checkpoint
+        self._on_failure = on_failure
+        self._lock = RLock()
+        self._waiting: list[_Submission] = []
+        self._wake = Event()
+        self._writer = gevent.spawn(self._run)
+
+    def write(self, tail: TailKey, batch: Batch) -> WriteResult:
+        """Write a batch of one database, with the batches of others; wait for the result.
+
+        Raises:
+            As `Transport.write`. An error that is not of one document is that of all in the call.
+        """
+        keyed = [_with_key(tail.database, each) for each in batch.documents]
+        checkpoints = {} if batch.checkpoint is None else {tail: batch.checkpoint}
+        submission = _Submission(
+            tail, replace(batch, documents=keyed, checkpoint=None, checkpoints=checkpoints)
+        )
+        self._waiting.append(submission)
+        self._wake.set()
+        try:
+            result = submission.done.get()
+        finally:
+            if submission in self._waiting:  # given up: it must not be written later
+                self._waiting.remove(submission)
+        return _without_keys(tail.database, result or WriteResult())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save the checkpoint of all databases together in a transactional target, which holds the fence.
+
+        Raises:
+            As `Transport.write`.
+        """
+        with self._lock:
+            self.transport.write(Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint))
+
+    def raise_epoch(self, epoch: int) -> None:
+        """Store an epoch durably, unless a higher one is: after a loss of the state directory it counts.
+
+        Raises:
+            As `Transport.acquire`.
+        """
+        with self._lock:
+            if epoch > self._checkpoint.epoch:
+                self.transport.acquire(replace(self._checkpoint, epoch=epoch))
+                self._checkpoint = replace(self._checkpoint, epoch=epoch)
+
+    def sweep(self, tail: TailKey, epoch: int, kept: Collection[str]) -> int:
+        """Remove the rows of one database with a lower epoch; return their number.
+
+        Raises:
+            As `Transport.finish_pass`.
+        """
+        keys = {join_key(tail.database, id) for id in kept}
+        with self._lock:
+            return self.transport.sweep_database(tail.database, epoch, keys)
+
+    def close(self) -> None:
+        """End the writer. Who waits for it gets `StoppedError`."""
+        self._writer.kill()
+        for each in self._waiting:
+            each.done.set_exception(StoppedError())
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                self._write_group(self._take())
+
+    def _take(self) -> Sequence[_Submission]:
+        """Take the next group: batches of one epoch and kind, each of another database, within the bounds."""
+        first = self._waiting[0].batch
+        group: dict[TailKey, _Submission] = {}
+        documents = size_bytes = 0
+        for each in self._waiting:
+            batch = each.batch
+            documents += len(batch.documents)
+            size_bytes += sum(document.size_bytes for document in batch.documents)
+            if group and (documents > self._max_documents or size_bytes > self._max_bytes):
+                break
+            if (batch.epoch, batch.first_pass) == (first.epoch, first.first_pass):
+                group.setdefault(each.tail, each)
+        taken = list(group.values())
+        self._waiting = [each for each in self._waiting if each not in taken]
+        return taken
+
+    def _write_group(self, group: Sequence[_Submission]) -> None:
+        try:
+            with self._lock:
+                result = self.transport.write(_merge([each.batch for each in group]))
+        except BaseException as raised:  # noqa: BLE001 - handed to the turns that wait
+            _hand_over(group, raised)
+            error = confine(raised)
+            if isinstance(error, FatalError) or not isinstance(error, RetryableError):
+                self._on_failure(error)
+            return
+        for each in group:
+            each.done.set(result)
+
+
+class DatabaseTransport(Transport):
+    """The part of a shared transport that belongs to one database: what its turn writes to.
+
+    Args:
+        shared: the transport of all databases.
+        tail: the database's tail.
+        stored: its checkpoint in the state directory; None for a database that is new.
+        first_pass: whether nothing of it can be in the target yet.
+    """
+
+    def __init__(
+        self, shared: SharedTransport, tail: TailKey, stored: Checkpoint | None, *, first_pass: bool
+    ) -> None:
+        real = shared.transport
+        super().__init__(real.name, tail, real.connection, real.outputs)
+        # Of this instance: a transport's own are the class's.
+        self.TYPE = real.TYPE or type(real).__name__  # type: ignore[misc]
+        self.remembers = real.remembers  # type: ignore[misc]
+        self.transactional = real.transactional and bool(real.shareable)  # type: ignore[misc]
+        self._shared = shared
+        self._stored = stored
+        self._first_pass = first_pass
+
+    def open(self) -> TargetState:
+        """Return what the target remembers of the database, as it was read when the pillow started."""
+        found, stored = self._shared.known.get(self.key.database), self._stored
+        if found is not None:
+            return found
+        if stored is None:
+            return TargetState(empty=self._first_pass)
+        if not self.transactional:
+            return TargetState(epoch=stored.epoch, empty=False)
+        if self.key.database in self._shared.known:
+            return TargetState(epoch=stored.epoch, empty=False, checkpoint=stored)
+        return TargetState(empty=False)
+
+    def acquire(self, checkpoint: Checkpoint) -> None:
+        """Store a raised epoch; the fence is that of all databases."""
+        if not self.transactional:
+            self._shared.raise_epoch(checkpoint.epoch)
+        elif self._stored is not None and checkpoint.epoch > self._stored.epoch:
+            self._shared.write(self.key, Batch(documents=(), epoch=checkpoint.epoch, checkpoint=checkpoint))
+            self._note()
+        self._stored = checkpoint
+
+    def write(self, batch: Batch) -> WriteResult:
+        """Write a batch, with those of other databases."""
+        result = self._shared.write(self.key, batch)
+        if batch.checkpoint is not None and not result.dead and not result.refused:
+            self._note()
+        return result
+
+    def finish_pass(self, epoch: int, kept: Collection[str] = ()) -> int:
+        """Remove the database's rows of lower epochs; there are none of a database that was new."""
+        return 0 if self._first_pass else self._shared.sweep(self.key, epoch, kept)
+
+    def close(self) -> None:
+        """Do nothing: the transport is that of all databases."""
+
+    def outputs_digest(self) -> str:
+        """Return "": the digest of the outputs is checked once, for all databases."""
+        return ""
+
+    def _note(self) -> None:
+        """Note that the target has the checkpoint that the state directory gets next."""
+        self._shared.known[self.key.database] = None
+
+
+def load_known(
+    shared: SharedTransport, stored: Callable[[TailKey], Checkpoint | None]
+) -> Iterable[tuple[TailKey, Checkpoint | None]]:
+    """Note what a transactional target remembers of each database, and yield its checkpoint there.
+
+    A checkpoint that the state directory has as well is not kept twice.
+    """
+    for number, (tail, state) in enumerate(shared.transport.list_checkpoints(), start=1):
+        same = state.checkpoint is not None and state.checkpoint == stored(tail)
+        shared.known[tail.database] = None if same else state
+        yield tail, state.checkpoint
+        if number % 100 == 0:
+            gevent.sleep(0)
+
+
+def _with_key(database: str, document: DocumentRows) -> DocumentRows:
+    return msgspec.structs.replace(document, id=join_key(database, document.id))
+
+
+def _without_keys(database: str, result: WriteResult) -> WriteResult:
+    """Return what of a result concerns one database, by the ids of its documents."""
+    return WriteResult(
+        refused=_pick(database, result.refused),
+        dead=_pick(database, result.dead),
+        retry=_pick(database, result.retry),
+    )
+
+
+def _pick(database: str, found: Mapping[str, _Value]) -> Mapping[str, _Value]:
+    parts = ((split_key(key), value) for key, value in found.items())
+    return {id: value for (name, id), value in parts if name == database}
+
+
+def _merge(batches: Sequence[Batch]) -> Batch:
+    first = batches[0]
+    return replace(
+        first,
+        documents=[document for batch in batches for document in batch.documents],
+        checkpoints={tail: each for batch in batches for tail, each in batch.checkpoints.items()},
+    )
+
+
+def _hand_over(group: Sequence[_Submission], raised: BaseException) -> None:
+    """Give the error of a call to all who wait for it; a killed writer means that the pillow ends."""
+    error = raised if isinstance(raised, Exception) else StoppedError()
+    for each in group:
+        each.done.set_exception(error)

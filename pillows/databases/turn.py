@@ -1,0 +1,146 @@
+"""One turn of one database: an ordinary run of a tail, whose feed ends."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gevent.event import Event
+
+from checkpoints import CheckpointMoved, TailKey
+from pillows.clock import Clock
+from pillows.databases.turn_feed import TurnFeed
+from pillows.errors import (
+    AccessError,
+    FatalError,
+    PurgesMissedError,
+    RetryableError,
+    SourceChangedError,
+    SourceMissingError,
+    StoppedError,
+)
+from pillows.observer import Observer
+from pillows.runtime.tail_monitor import TailMonitor
+from pillows.runtime.tail_run import TailRun
+from pillows.runtime.tail_settings import TailServices, TailSettings
+from pillows.user_code import describe_error
+
+#: A turn without a byte from the source for this time does not count as one of `max_active`: a few databases
+#: that hang must not hold up the others.
+STALLED_SECONDS = 2.0
+
+
+class TurnEnd(StrEnum):
+    """What a turn came to."""
+
+    HEAD = "head"
+    MORE = "more"
+    MISSING = "missing"
+    RECREATED = "recreated"
+    PURGED = "purged"
+    BACK_OFF = "back-off"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnResult:
+    """The end of a turn.
+
+    Attributes:
+        end: what it came to.
+        reason: why, unless it read what there was.
+    """
+
+    end: TurnEnd
+    reason: str = ""
+
+
+#: What an error makes of a turn: the first that fits. Any other is a defect, and backs off.
+_ENDS: Mapping[tuple[type[Exception], ...], TurnEnd] = {
+    (CheckpointMoved, StoppedError): TurnEnd.MORE,
+    (SourceMissingError,): TurnEnd.MISSING,
+    (PurgesMissedError,): TurnEnd.PURGED,
+    (SourceChangedError,): TurnEnd.RECREATED,
+    (AccessError, RetryableError): TurnEnd.BACK_OFF,
+    (FatalError,): TurnEnd.FAILED,
+}
+
+
+class TurnMonitor(TailMonitor):
+    """Follows one turn, and ends it when its source fails: the other databases are not to wait.
+
+    A target that fails is retried within the turn: it fails for all databases.
+
+    Args:
+        tail: the database's tail.
+        clock: for ages.
+        halt: set to end the turn.
+    """
+
+    def __init__(self, tail: TailKey, clock: Clock, halt: Event) -> None:
+        super().__init__(tail, clock, Observer())
+        self.failure = ""
+        self._halt = halt
+
+    def note_trouble(self, operation: Hashable, reason: str) -> None:
+        """Note why an operation is retried; end the turn if it reads the source."""
+        super().note_trouble(operation, reason)
+        if reason.startswith("source: "):
+            self.failure = reason
+            self._halt.set()
+
+
+class Turn:
+    """A turn that begins now.
+
+    Args:
+        settings: of the database's tail.
+        services: of that tail; `make_feed` returns a `TurnFeed`.
+
+    Attributes:
+        began_at: monotonic seconds.
+    """
+
+    def __init__(self, settings: TailSettings, services: TailServices) -> None:
+        self.began_at = services.clock.monotonic()
+        self._clock = services.clock
+        self._halt = Event()
+        self._monitor = TurnMonitor(settings.key, services.clock, self._halt)
+        self._run = TailRun(settings, services, self._monitor, halt=self._halt)
+
+    def run(self) -> TurnResult:
+        """Carry the changes that there are, and save the checkpoint."""
+        try:
+            self._run.run()
+        except Exception as error:  # noqa: BLE001 - one database must not end the others
+            return classify(error)
+        if self._monitor.failure:
+            return TurnResult(end=TurnEnd.BACK_OFF, reason=self._monitor.failure)
+        feed = self._run.feed
+        is_done = isinstance(feed, TurnFeed) and feed.reached_head and not self._run.unacknowledged
+        return TurnResult(end=TurnEnd.HEAD if is_done else TurnEnd.MORE)
+
+    def stop(self) -> None:
+        """Let the turn end soon: what was read is written."""
+        self._halt.set()
+
+    @property
+    def trouble(self) -> str:
+        """Why a target is retried; empty if none is."""
+        return self._monitor.reason
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the source has sent nothing for a while, and nothing is being written."""
+        last_byte_at = self._run.feed.last_byte_at or self.began_at
+        silent_seconds = self._clock.monotonic() - last_byte_at
+        return silent_seconds >= STALLED_SECONDS and not self._run.unacknowledged
+
+
+def classify(error: Exception) -> TurnResult:
+    """Return what a turn came to that ended with an error. Pure."""
+    for kinds, end in _ENDS.items():
+        if isinstance(error, kinds):
+            return TurnResult(end=end, reason=str(error))
+    return TurnResult(end=TurnEnd.BACK_OFF, reason=describe_error(error))

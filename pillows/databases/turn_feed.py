@@ -1,0 +1,180 @@
+"""The changes of one database until its head, or until its turn is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+
+from gevent.event import Event
+
+from checkpoints import Seq, TailKey
+from pillows.couch.client import CouchClient
+from pillows.errors import PurgesMissedError
+from pillows.feed.base import SIGN_OF_LIFE, DatabaseIdentity
+from pillows.feed.catch_up import CatchUp
+from pillows.feed.couch_feed import CouchFeed
+from pillows.feed.documents.loader import DocumentLoader
+from pillows.feed.documents.throttle import ConcurrencyLimit
+from pillows.feed.identity_check import IdentityCheck
+from pillows.feed.options import SourceOptions
+from pillows.feed.reader_task import ReadCursor, ReaderTask
+from pillows.feed.source_database import SourceDatabase
+from pillows.models import Change, ChangeBatch
+from pillows.observer import Observer
+
+#: What a turn reads at most. Then the others have theirs.
+MAX_CHANGES = 10_000
+MAX_SECONDS = 10.0
+
+#: Interval of the looks whether the feed may end.
+_BUSY_SECONDS = 0.02
+
+
+class TurnFeed(CouchFeed):
+    """Reads page after page, and ends at the head.
+
+    Args:
+        couch: a client of the server.
+        source: the database, and how to read it.
+        prefilter: as of `CouchFeed`.
+        observer: receives warnings.
+        tail: the database's tail.
+        limit: the `_bulk_get` requests at a time, of all databases together.
+        found: the database as it was found a moment ago. If it is that of the checkpoint, an answer without
+            changes costs one request, and so does the whole database when it is read from its beginning.
+        is_busy: returns whether something else needs the feed, so that it must not end yet.
+
+    Attributes:
+        reached_head: whether everything was read that there was.
+    """
+
+    def __init__(
+        self,
+        couch: CouchClient,
+        source: SourceOptions,
+        *,
+        prefilter: Callable[[Change], bool] | None,
+        observer: Observer,
+        tail: TailKey,
+        limit: ConcurrencyLimit,
+        found: DatabaseIdentity | None = None,
+        is_busy: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(
+            couch.connection,
+            source,
+            prefilter=prefilter,
+            clock=couch.clock,
+            observer=observer,
+            tail=tail,
+            couch=couch,
+        )
+        self.reached_head = False
+        self._found = found
+        self._is_busy = is_busy
+        self._limit = limit
+        self._source = _MemberDatabase(couch, source, self._activity, str(tail), self._on_throttled)
+        self._fetcher = self._source.create_fetcher(limit)
+        self._catch_up = CatchUp(self._source, self._clock, self._sizes)
+
+    def identify(self) -> DatabaseIdentity:
+        """Return the database's identity, as it was found a moment ago or is now."""
+        return self._found or super().identify()
+
+    def batches(
+        self, since: Seq, identity: DatabaseIdentity | None, stop: Event
+    ) -> Generator[ChangeBatch, None, None]:
+        """Yield the changes after `since`, and end.
+
+        Raises:
+            RetryableError: the server is away or busy, or an answer was cut off.
+            PurgesMissedError: the source no longer lists what was purged.
+            FatalError: as `Feed.batches`.
+        """
+        enough = Event()
+        stop.rawlink(lambda _: enough.set())
+        until, changes = self._clock.monotonic() + MAX_SECONDS, 0
+        task = self._create_task(since, identity, enough)
+        try:
+            for batch in task.batches(self._drain_seconds):
+                if batch.purges_missed:
+                    raise PurgesMissedError(f"{batch.purges_missed} purges were missed.")
+                changes += len(batch.changes)
+                yield batch
+                if changes >= MAX_CHANGES or self._clock.monotonic() >= until:
+                    enough.set()
+        finally:
+            task.close()
+        while self._is_busy() and self._clock.monotonic() < until and not stop.is_set():
+            yield SIGN_OF_LIFE
+            self._clock.wait(stop, _BUSY_SECONDS)
+
+    def _create_task(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> ReaderTask:
+        is_known = _is_same(self._found, identity)
+
+        def make_cursor(put: Callable[[ChangeBatch], None]) -> ReadCursor:
+            check = _LazyIdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
+
+            def put_checked(batch: ChangeBatch) -> None:
+                # From the beginning, everything is of one database. If it is another one by now, the next
+                # sweep finds that out.
+                if not is_known or (batch.changes and since != Seq.BEGINNING):
+                    check.check_once()
+                put(batch)
+
+            loader = DocumentLoader(
+                partial(self._fetch, check),
+                put_checked,
+                wants=self._wants,
+                limit=self._limit,
+                sizes=self._sizes,
+            )
+            return ReadCursor(since, stop, check, loader, put_checked, self._wants)
+
+        return ReaderTask(
+            make_cursor,
+            self._read,
+            activity=self._activity,
+            clock=self._clock,
+            max_bytes=self._options.queue,
+        )
+
+    def _read(self, cursor: ReadCursor) -> None:
+        """Read until the head, or until a stop is requested."""
+        self._catch_up.run(cursor)
+        self.reached_head = not cursor.stop.is_set()
+
+
+def _is_same(found: DatabaseIdentity | None, expected: DatabaseIdentity | None) -> bool:
+    """Return whether a database is known to be the expected one, with no purge since."""
+    if found is None or expected is None or not found.has_start_time:
+        return False
+    return found.instance_start_time == expected.instance_start_time and not found.purged_since(
+        expected.purge_seq
+    )
+
+
+class _MemberDatabase(SourceDatabase):
+    """A database of a server that is known: one request identifies it."""
+
+    def identify(self) -> DatabaseIdentity:
+        return self.info(None)
+
+
+class _LazyIdentityCheck(IdentityCheck):
+    """Checks before the first change is handed over, in place of after the first byte."""
+
+    _checked = False
+
+    def check(self) -> None:
+        """Do nothing yet: most answers hold no change."""
+
+    def check_once(self) -> None:
+        """Check that the response comes from the expected database.
+
+        Raises:
+            RecreatedError: it does not.
+        """
+        if not self._checked:
+            self._checked = True
+            super().check()

@@ -1,0 +1,280 @@
+"""Which database is read next: the queue of those with changes, their back-off, and their states. Pure.
+
+A database waits at most once in the queue, in the order in which the databases became dirty. One that is
+marked during its turn waits again after it, so no mark is lost. One that is paused during its turn stays so,
+whatever the turn came to.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+
+from pillows.databases.listing import Description
+
+#: Wait after the first failure of a database; it doubles with every further one, up to the longest.
+FIRST_WAIT_SECONDS = 30.0
+LONGEST_WAIT_SECONDS = 3600.0
+
+#: Time between two answers that say that a database does not exist, before that is believed: a node that
+#: starts, or that lacks a shard, says so as well.
+MISSING_SECONDS = 60.0
+
+#: Positions that are remembered of each database: the nodes of a cluster spell the same one differently.
+PROOFS = 4
+
+
+class DatabaseState(StrEnum):
+    """The state of one database of a pillow. Commands and the API show these values."""
+
+    PARKED = "parked"
+    QUEUED = "queued"
+    ACTIVE = "active"
+    BACKING_OFF = "backing-off"
+    FAILED = "failed"
+    PAUSED = "paused"
+    DELETED = "deleted"
+
+
+class Database:
+    """What is known of one database. Small: there may be ten thousand.
+
+    Attributes:
+        state: its state.
+        reason: why, where the state needs one.
+        dirty_since: monotonic seconds since when changes may wait; None if there are none.
+        failures: failed turns in a row.
+        retry_at: monotonic seconds when it gets the next turn after a failure.
+        missing_since: monotonic seconds of the first answer that it does not exist; None if it does.
+        seen: digest of its description in the last sweep; empty before the first. See `listing.Description`.
+        identity: creation time and purges in that description; empty if they may have changed since.
+        proving: the digest that the running turn proves, if it comes to the head.
+        proofs: digests of descriptions of which a turn proved that nothing follows the checkpoint.
+    """
+
+    __slots__ = (
+        "dirty_since",
+        "failures",
+        "identity",
+        "missing_since",
+        "proofs",
+        "proving",
+        "reason",
+        "retry_at",
+        "seen",
+        "state",
+    )
+
+    def __init__(self, proofs: tuple[bytes, ...] = ()) -> None:
+        self.state = DatabaseState.PARKED
+        self.reason = ""
+        self.dirty_since: float | None = None
+        self.failures = 0
+        self.retry_at = 0.0
+        self.missing_since: float | None = None
+        self.seen = b""
+        self.identity = ""
+        self.proving = b""
+        self.proofs = proofs
+
+
+class TurnQueue:
+    """The databases of one pillow, and the order of their turns.
+
+    Attributes:
+        counts: how many databases are in each state.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[DatabaseState] = Counter()
+        self._databases: dict[str, Database] = {}
+        self._waiting: dict[str, None] = {}  # an ordered set
+        self._backing_off: list[tuple[float, str]] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._databases
+
+    def __len__(self) -> int:
+        return len(self._databases)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._databases)
+
+    def get(self, name: str) -> Database | None:
+        """Return what is known of a database."""
+        return self._databases.get(name)
+
+    def items(self) -> Iterator[tuple[str, Database]]:
+        """Yield every database with its name."""
+        return iter(self._databases.items())
+
+    def add(self, name: str, proofs: tuple[bytes, ...] = (), *, paused: bool = False) -> None:
+        """Add a database without changes."""
+        if name not in self._databases:
+            database = self._databases[name] = Database(proofs)
+            database.state = DatabaseState.PAUSED if paused else DatabaseState.PARKED
+            self.counts[database.state] += 1
+
+    def mark(self, name: str, now: float) -> None:
+        """Note that a database may have changes; add it if it is new.
+
+        One that backs off, has failed or is paused only remembers it.
+        """
+        self.add(name)
+        database = self._databases[name]
+        if database.dirty_since is None:
+            database.dirty_since = now
+        if database.state in (DatabaseState.PARKED, DatabaseState.DELETED):
+            self._enqueue(name, database)
+
+    def see(self, description: Description, now: float) -> None:
+        """Note how a sweep found a database, and mark it if it may have changes."""
+        name = description.name
+        is_new = name not in self._databases
+        self.add(name)
+        database = self._databases[name]
+        database.seen, database.identity = description.digest, description.identity
+        if is_new or database.state is DatabaseState.DELETED or description.digest not in database.proofs:
+            self.mark(name, now)
+
+    def take(self, now: float) -> str | None:
+        """Return the database whose turn begins now; None if none waits."""
+        self._end_waits(now)
+        if not self._waiting:
+            return None
+        name = next(iter(self._waiting))
+        del self._waiting[name]
+        database = self._databases[name]
+        self._enter(database, DatabaseState.ACTIVE)
+        database.proving, database.dirty_since = database.seen, None
+        return name
+
+    def park(self, name: str) -> bool:
+        """End a turn that reached the head, with all that it read durable; return whether that proves more.
+
+        Nothing follows the checkpoint if the database is as it was seen before the turn.
+        """
+        database = self._databases[name]
+        if database.state is not DatabaseState.ACTIVE:  # paused meanwhile
+            return False
+        database.failures, database.missing_since = 0, None
+        is_new = bool(database.proving) and database.proving not in database.proofs
+        if is_new:
+            database.proofs = (*database.proofs, database.proving)[-PROOFS:]
+        if database.dirty_since is None:
+            self._enter(database, DatabaseState.PARKED)
+        else:
+            self._enqueue(name, database)
+        return is_new
+
+    def requeue(self, name: str, now: float) -> None:
+        """End a turn with more to do: it goes to the back of the queue."""
+        database = self._databases[name]
+        if database.state is not DatabaseState.ACTIVE:
+            return
+        database.failures, database.missing_since = 0, None
+        database.dirty_since = now if database.dirty_since is None else database.dirty_since
+        self._enqueue(name, database)
+
+    def back_off(self, name: str, now: float, reason: str) -> float:
+        """End a turn that failed; return the seconds until the next one."""
+        database = self._databases[name]
+        wait_seconds = min(FIRST_WAIT_SECONDS * 2.0**database.failures, LONGEST_WAIT_SECONDS)
+        if database.state is DatabaseState.ACTIVE:
+            database.failures += 1
+            self._wait(name, database, now, wait_seconds, reason)
+        return wait_seconds
+
+    def miss(self, name: str, now: float, reason: str) -> bool:
+        """End a turn that did not find the database; return whether it is deleted for certain."""
+        database = self._databases[name]
+        if database.state is not DatabaseState.ACTIVE:
+            return False
+        if database.missing_since is None:
+            database.missing_since = now
+        if now - database.missing_since < MISSING_SECONDS:
+            self._wait(name, database, now, database.missing_since + MISSING_SECONDS - now, reason)
+            return False
+        database.dirty_since, database.failures, database.proofs = None, 0, ()
+        self._enter(database, DatabaseState.DELETED, reason)
+        return True
+
+    def fail(self, name: str, reason: str) -> None:
+        """End a turn that only an operator can help."""
+        database = self._databases[name]
+        if database.state is DatabaseState.ACTIVE:
+            self._enter(database, DatabaseState.FAILED, reason)
+
+    def delete(self, name: str, reason: str) -> None:
+        """Note that a database does not exist, or no longer matches."""
+        database = self._databases[name]
+        if database.state is not DatabaseState.ACTIVE:
+            self._waiting.pop(name, None)
+            database.dirty_since, database.proofs = None, ()
+            self._enter(database, DatabaseState.DELETED, reason)
+
+    def pause(self, name: str) -> None:
+        """Give a database no more turns until `resume`. A turn that runs is ended by whoever calls this."""
+        database = self._databases[name]
+        self._waiting.pop(name, None)
+        self._enter(database, DatabaseState.PAUSED)
+
+    def resume(self, name: str, now: float) -> None:
+        """Give a database a turn soon, whatever held it back. One that has a turn gets another after it."""
+        database = self._databases[name]
+        database.failures, database.missing_since = 0, None
+        if database.dirty_since is None:
+            database.dirty_since = now
+        if database.state not in (DatabaseState.ACTIVE, DatabaseState.QUEUED):
+            self._enqueue(name, database)
+
+    def next_wait(self, now: float) -> float | None:
+        """Return the seconds until a database has waited long enough; None if none waits so."""
+        self._drop_outdated()
+        return max(0.0, self._backing_off[0][0] - now) if self._backing_off else None
+
+    @property
+    def waiting(self) -> int:
+        """How many databases wait for their turn."""
+        return len(self._waiting)
+
+    def oldest_dirty_at(self) -> float | None:
+        """Return since when the first database in the queue is dirty, in monotonic seconds; None without."""
+        first = next(iter(self._waiting), None)
+        return None if first is None else self._databases[first].dirty_since
+
+    def state_counts(self) -> Mapping[str, int]:
+        """Return state -> how many databases, without the states that none is in."""
+        return {str(state): self.counts[state] for state in DatabaseState if self.counts[state]}
+
+    def _enter(self, database: Database, state: DatabaseState, reason: str = "") -> None:
+        self.counts[database.state] -= 1
+        self.counts[state] += 1
+        database.state, database.reason = state, reason
+
+    def _enqueue(self, name: str, database: Database) -> None:
+        self._waiting[name] = None
+        self._enter(database, DatabaseState.QUEUED)
+
+    def _wait(self, name: str, database: Database, now: float, seconds: float, reason: str) -> None:
+        database.dirty_since = now if database.dirty_since is None else database.dirty_since
+        database.retry_at = now + seconds
+        heapq.heappush(self._backing_off, (database.retry_at, name))
+        self._enter(database, DatabaseState.BACKING_OFF, reason)
+
+    def _drop_outdated(self) -> None:
+        while self._backing_off:
+            at, name = self._backing_off[0]
+            database = self._databases[name]
+            if database.state is DatabaseState.BACKING_OFF and database.retry_at == at:
+                return
+            heapq.heappop(self._backing_off)
+
+    def _end_waits(self, now: float) -> None:
+        self._drop_outdated()
+        while self._backing_off and self._backing_off[0][0] <= now:
+            _, name = heapq.heappop(self._backing_off)
+            self._enqueue(name, self._databases[name])
+            self._drop_outdated()

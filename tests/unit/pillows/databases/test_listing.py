@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pillows.databases.listing import DatabaseInfo, describe, parse_identity
+
+
+def test_a_description_changes_with_position_creation_and_purges_only() -> None:
+    one = describe("a", DatabaseInfo(update_seq="5-x", instance_start_time="17", purge_seq="2-abc"))
+    same = describe("a", DatabaseInfo(update_seq="5-x", instance_start_time="17", purge_seq="2-def"))
+    others = [
+        DatabaseInfo(update_seq="5-y", instance_start_time="17", purge_seq="2-abc"),
+        DatabaseInfo(update_seq="5-x", instance_start_time="18", purge_seq="2-abc"),
+        DatabaseInfo(update_seq="5-x", instance_start_time="17", purge_seq="3-abc"),
+    ]
+    assert one == same
+    assert all(describe("a", each).digest != one.digest for each in others)
+
+
+def test_the_identity_in_a_description_can_be_compared() -> None:
+    found = parse_identity(describe("a", DatabaseInfo(instance_start_time="17", purge_seq="2-abc")).identity)
+    assert found is not None
+    assert found.instance_start_time == "17"
+    assert not found.purged_since("2-xyz")
+    assert found.purged_since("1-abc")
+    assert parse_identity("") is None
