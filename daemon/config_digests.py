@@ -37,6 +37,8 @@ def source_digest(settings: PillowConfig) -> str:
     """Return the digest of the settings that a position depends on. Not the URL: a server may move."""
     fields = ("connection", "database", "selector", "doc_ids", "design")
     values = {field: getattr(settings.source, field) for field in fields}
+    if settings.source.databases:  # not the patterns: a position is that of a database
+        values["database"] = "*"
     if settings.source.filter_function is not None:  # older digests have no such fields
         values |= {name: getattr(settings.source, name) for name in ("filter_function", "filter_arguments")}
     return digest(values)

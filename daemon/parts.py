@@ -145,4 +145,5 @@ def _open_services(stack: ExitStack, state: StateDir, observers: Observers, cloc
         observer=observer,
         backfills=state.backfills,
         feeds=stack.enter_context(closing(FeedPool(clock=clock, observer=observer))),
+        is_paused=state.pauses.__contains__,
     )

@@ -31,12 +31,35 @@ def name_tail(text: str, key: TailKey) -> str:
 
 def tail_key(name: str, pillow: PillowConfig) -> TailKey:
     """Return the key of a pillow's tail."""
-    return TailKey(name, f"{pillow.source.connection}/{pillow.source.database}")
+    return TailKey(name, pillow.source.name)
 
 
 def tail_keys(config: Config) -> list[TailKey]:
     """Return the keys of all enabled pillows' tails, in configured order."""
     return [tail_key(name, pillow) for name, pillow in config.tails.items() if pillow.enabled]
+
+
+def is_pattern(key: TailKey) -> bool:
+    """Return whether a key is that of several databases together: no name of a database has such letters."""
+    return any(letter in key.database for letter in "*?[,")
+
+
+def find_member(text: str, keys: Iterable[TailKey]) -> TailKey | None:
+    """Return the tail that `text` names, of one database of a pillow that reads several; None if none.
+
+    Args:
+        text: `pillow@connection/database`.
+        keys: the configured tails.
+    """
+    from pillows.databases.names import DatabaseNames  # noqa: PLC0415  see above
+
+    pillow, _, source = text.partition("@")
+    member = TailKey(pillow, source)
+    for key in keys:
+        same = key.pillow == pillow and key.source.partition("/")[0] == source.partition("/")[0]
+        if same and is_pattern(key) and DatabaseNames(key.database.split(",")).matches(member.database):
+            return member
+    return None
 
 
 def resolve_tail(text: str, keys: Iterable[TailKey]) -> TailKey:
@@ -52,6 +75,38 @@ def resolve_tail(text: str, keys: Iterable[TailKey]) -> TailKey:
     if found:
         raise UnknownPillowError(f"`{text}` is {' and '.join(map(str, found))}", remedy="say which")
     raise UnknownPillowError(f"there is no pillow `{text}`", remedy=_remedy(text, known))
+
+
+def resolve_configured(text: str, config: Config) -> TailKey:
+    """Return the key of the configured tail that `text` names, or of one database of a pillow on several.
+
+    Raises:
+        UnknownPillowError: it names no tail, or several.
+    """
+    keys = tail_keys(config)
+    try:
+        return resolve_tail(text, keys)
+    except UnknownPillowError:
+        member = find_member(text, keys)
+        if member is None:
+            raise
+        return member
+
+
+def resolve_database(text: str, config: Config) -> TailKey:
+    """Return the key of the one database's tail that `text` names.
+
+    Raises:
+        UnknownPillowError: it names no tail, or several databases.
+    """
+    found = resolve_configured(text, config)
+    if is_pattern(found):
+        raise UnknownPillowError(
+            f"`{text}` reads several databases",
+            remedy=f"name one: `{found.pillow}@CONNECTION/DATABASE`; `pillowd databases {found.pillow}` "
+            "lists them",
+        )
+    return found
 
 
 def _remedy(text: str, known: list[TailKey]) -> str:

@@ -59,6 +59,8 @@ def build_backfill_source(config: Config, key: TailKey) -> BackfillSource:
 
 def _source(config: Config, key: TailKey) -> tuple[Any, Any]:
     source = config.tails[key.pillow].source
+    if source.databases:
+        source = source.model_copy(update={"database": key.database, "databases": ()})
     return config.connections[source.connection].options, source
 
 

@@ -11,7 +11,9 @@ from daemon.config.models import Config, PillowConfig, TransportConfig
 from daemon.config.pipeline import FilterOptions, FunctionOptions, StepOptions
 from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import find_function
+from daemon.config.several_databases import fill_in_outputs, has_outputs_apart
 from pillows import registry
+from pillows.databases.database_view import DatabaseView
 from pillows.pillow import Pillow
 from pillows.stages.declarative import DeclarativeStep
 from pillows.stages.filters import Filter, JmespathFilter, KeepAll, PythonFilter
@@ -55,11 +57,18 @@ def build_transport(config: Config, key: TailKey, entry: TransportConfig) -> Tra
         ConfigError: it refuses its settings.
     """
     add_folders(config.daemon.plugins_path)
-    connection = config.connections[entry.connection]
-    source = config.tails[key.pillow].source
-    transport = registry.transport(connection.type)(entry.name, key, connection.options, entry.outputs)
-    if isinstance(transport, KeyedTransport):
-        transport.set_source(config.connections[source.connection].options, source.database)
+    connection, settings = config.connections[entry.connection], config.tails[key.pillow]
+    source, outputs = settings.source, entry.outputs
+    is_apart = bool(source.databases) and has_outputs_apart(settings)
+    if is_apart:
+        outputs = fill_in_outputs(outputs, key.database)
+    transport = registry.transport(connection.type)(entry.name, key, connection.options, outputs)
+    if source.databases and not is_apart:
+        transport.share(source.connection)
+        if key.source != source.name and isinstance(transport, KeyedTransport):
+            return DatabaseView(transport, key)
+    elif isinstance(transport, KeyedTransport):
+        transport.set_source(config.connections[source.connection].options, key.database)
     return transport
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from checkpoints import CheckpointStore
+from checkpoints import CheckpointStore, TailKey
 from daemon.backfill.backfills import Backfills
 from pillows.clock import Clock
 from pillows.dead_letters.store import DeadLetters
@@ -23,6 +24,7 @@ class Services:
         observer: receives everything that happens.
         backfills: run beside the feeds of the tails; None where no tail runs any.
         feeds: shared connections to CouchDB; None lets each tail read alone.
+        is_paused: returns whether an operator has paused a tail.
     """
 
     store: CheckpointStore
@@ -31,3 +33,4 @@ class Services:
     observer: Observer
     backfills: Backfills | None = None
     feeds: FeedPool | None = None
+    is_paused: Callable[[TailKey], bool] = lambda _: False

@@ -23,6 +23,7 @@ from daemon.config.models import Config
 from daemon.config.plugin_modules import add_folders
 from daemon.config.plugins import digest_functions
 from daemon.config_digests import pipeline_digest, source_digest
+from daemon.supervision.supervised_tail import Runnable
 from daemon.tail_lookup import tail_keys
 from daemon.workers.wanted_documents import choose_documents
 from pillows.clock import Clock
@@ -41,7 +42,7 @@ REPAIR_SECONDS = 25.0
 
 def build_tails(
     config: Config, services: Services, keys: Collection[TailKey] | None = None
-) -> Mapping[TailKey, Callable[[], Tail]]:
+) -> Mapping[TailKey, Callable[[], Runnable]]:
     """Return a factory for each tail; each call builds a new one.
 
     Args:
@@ -54,9 +55,13 @@ def build_tails(
     """
     add_folders(config.daemon.plugins_path)
 
-    def factory(key: TailKey) -> Callable[[], Tail]:
+    def factory(key: TailKey) -> Callable[[], Runnable]:
         settings = build_tail_settings(config, key)
         parts = build_services(config, key, settings, services)
+        if config.tails[key.pillow].source.databases:
+            from daemon.assembly.databases import build_databases  # noqa: PLC0415 - few pillows need it
+
+            return build_databases(config, settings, parts, services)
         return lambda: Tail(settings, parts)
 
     wanted = tail_keys(config) if keys is None else keys

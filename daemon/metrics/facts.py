@@ -94,11 +94,11 @@ def collect_facts(
 def describe_tail(config: Config, key: TailKey) -> TailLabels | None:
     """Return the labels of a tail; None if the configuration does not have it."""
     settings = config.tails.get(key.pillow)
-    if settings is None or key.source != f"{settings.source.connection}/{settings.source.database}":
+    if settings is None or key.source != settings.source.name:
         return None
     return TailLabels(
         connection=settings.source.connection,
-        source=settings.source.database,
+        source=settings.source.name.partition("/")[2],
         transports=tuple(entry.name for entry in settings.transport),
         verifies=settings.verify.every is not None,
     )

@@ -36,6 +36,7 @@ from pillows.dead_letters.store import DeadLetters
 from pillows.feed.shared.pool import FeedPool
 from pillows.observer import Observer
 from pillows.runtime.status import State
+from pillows.runtime.tail import Tail
 from tests.support.hub_meter import HubMeter
 
 #: Turns that are told of.
@@ -106,6 +107,7 @@ def main(config_path: str, documents: int) -> None:
         made = build_tails(config, services)
         ((_, factory),) = made.items()
         tail, stop = factory(), Event()
+        assert isinstance(tail, Tail)
         gc.collect()
         gc.freeze()  # as after a start: what was imported is not walked through again
         with turns.measure():

@@ -9,6 +9,7 @@ from typing import Any
 from daemon.config.models import PillowConfig
 from daemon.config.problems import KeyPath, ProblemCollector
 from daemon.config.validation.connections import Connections
+from daemon.config.validation.databases import check_databases
 from daemon.config.validation.output_ownership import check_ownership, get_addresses, get_target
 from daemon.config.validation.pillows import PillowEntry
 from pillows.options import OutputOptions
@@ -23,6 +24,7 @@ def cross_check(pillows: Iterable[PillowEntry], connections: Connections) -> Pro
         if pillow.config is not None:
             problems += PillowCrossChecks(pillow, pillow.config, connections).run()
             problems += _check_next(pillow, pillow.config, connections)
+            problems += check_databases(pillow, pillow.config, connections)
     return ProblemCollector([*problems, *check_ownership(pillows, connections)])
 
 
@@ -167,6 +169,8 @@ class PillowCrossChecks:
         """Check that the pillow does not write the database that it reads, which would never end."""
         name = self._pillow.source.connection
         if name not in self._connections.known:  # reported with the source
+            return
+        if self._pillow.source.databases:  # no CouchDB takes the documents of several
             return
         model: Any = self._connections.known[name].transport.Output
         read = self._get_addresses(name, model.model_construct(database=self._pillow.source.database))

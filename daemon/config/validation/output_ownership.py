@@ -116,7 +116,7 @@ def _get_source(pillow: PillowEntry) -> str:
     """Return a name of the pillow's source, which is part of the key of a shared table."""
     if pillow.config is None or "source" in pillow.broken:
         return f"the source of {pillow.name}"
-    return f"{pillow.config.source.connection}/{pillow.config.source.database}"
+    return pillow.config.source.name
 
 
 def _add_conflict(problems: ProblemCollector, first: Claim, second: Claim) -> None:

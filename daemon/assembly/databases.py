@@ -1,0 +1,59 @@
+"""Build a pillow on several databases, and what of it is filled in for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from daemon.assembly.feeds import make_prefilter
+from daemon.assembly.pipelines import build_pillow, build_transports
+from daemon.assembly.services import Services
+from daemon.config.models import Config, PillowConfig
+from daemon.config.several_databases import fill_in_constants, has_outputs_apart
+from pillows.couch.client import CouchClient
+from pillows.databases.databases_tail import DatabasesTail
+from pillows.databases.settings import DatabasesSettings
+from pillows.pillow import Pillow
+from pillows.runtime.tail_settings import TailServices, TailSettings
+
+
+def build_databases(
+    config: Config, settings: TailSettings, parts: TailServices, services: Services
+) -> Callable[[], DatabasesTail]:
+    """Return the factory of a pillow on several databases.
+
+    Args:
+        config: a valid configuration.
+        settings: of all databases together.
+        parts: the services of the tail.
+        services: what all tails share.
+    """
+    key, pillow = settings.key, config.tails[settings.key.pillow]
+    connection: Any = config.connections[pillow.source.connection].options
+
+    def make_client() -> CouchClient:
+        if services.feeds is not None:
+            return services.feeds.get_client(connection)
+        return CouchClient(connection, clock=services.clock)
+
+    several = DatabasesSettings(
+        tail=settings,
+        source=pillow.source,
+        make_client=make_client,
+        pillow_of=_make_pillow_of(config, key.pillow, pillow, settings.pillow),
+        prefilter=make_prefilter(settings.pillow.filter),
+        make_apart=(lambda tail: build_transports(config, tail)) if has_outputs_apart(pillow) else None,
+        is_paused=services.is_paused,
+    )
+    return lambda: DatabasesTail(several, parts, services.store)
+
+
+def _make_pillow_of(
+    config: Config, name: str, settings: PillowConfig, shared: Pillow
+) -> Callable[[str], Pillow]:
+    """Return what gives the pipeline of a database: the same for all, unless a constant has its name."""
+    if fill_in_constants(settings, "a") == settings:
+        return lambda _: shared
+    return lambda database: build_pillow(
+        name, fill_in_constants(settings, database), config.daemon.plugins_path
+    )
