@@ -31,7 +31,7 @@ def ask_position(config: Config, tail: TailKey, position: Any) -> Any:
         CommandError: the source does not know it, or does not let us in.
         UnreachableError: the source does not answer.
     """
-    options = config.tails[tail.pillow].source
+    options = config.tails[tail.pillow].source.model_copy(update={"database": tail.database})
     connection: Any = config.connections[options.connection].options
     redactor = Redactor.of_settings(config)
     try:

@@ -120,6 +120,13 @@ def format_status(status: Mapping[str, Any]) -> RenderableType:
     return Group(_format_headline(status), made, *_remarks(pillows), *_daemon_remarks(status))
 
 
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Return how many databases there are, and how many are in each state."""
+    total = sum(counts.values())
+    parts = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    return f"{total:,} database{'' if total == 1 else 's'}{f': {parts}' if parts else ''}"
+
+
 def print_table(renderable: RenderableType) -> None:
     """Print to standard output; 200 columns wide if that is not a terminal."""
     console = Console()
@@ -155,6 +162,8 @@ def _row(pillow: Mapping[str, Any]) -> list[str]:
 
 def _remarks(pillows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for pillow in pillows:
+        if pillow["databases"] is not None:
+            yield f"[bold]{escape(pillow['pillow'])}[/]: {describe_counts(pillow['databases'])}"
         if pillow["reason"]:
             yield f"[bold]{escape(pillow['pillow'])}[/]: {escape(printable_lines(pillow['reason']))}"
         changed_at = pillow["pipeline_changed_at"]

@@ -37,6 +37,10 @@ COMMANDS = {
     "tap": ("daemon.cli.commands.operate.tap:tap", "Show samples of the changes or rows of a pillow."),
     "pause": ("daemon.cli.commands.operate.pause:pause", "Stop a pillow until `resume`."),
     "resume": ("daemon.cli.commands.operate.pause:resume", "Start a paused pillow."),
+    "databases": (
+        "daemon.cli.commands.operate.databases:databases",
+        "List the databases of a pillow that reads several.",
+    ),
     "restart": ("daemon.cli.commands.operate.pause:restart", "Restart a pillow, even a failed one."),
     "reload": (
         "daemon.cli.commands.operate.reload:reload",

@@ -11,6 +11,7 @@ from typing import Any
 
 from checkpoints import TailKey
 from daemon.control.checkpoints import CheckpointCalls
+from daemon.control.databases import DatabaseCalls
 from daemon.control.dead_letters import DeadLetterCalls
 from daemon.control.details import Details
 from daemon.control.health import Health
@@ -45,7 +46,7 @@ class ControlApi:
         tails: the tails that can be named.
         audit: the audit log.
         snapshots: the states of all tails, one second old at most.
-        pillows, checkpoints, dead_letters, repair, rebuilds: the calls by concern.
+        pillows, databases, checkpoints, dead_letters, repair, rebuilds: the calls by concern.
         backfills: documents that are sent again.
         operations: work that takes longer than a request.
         health: the checks of the running daemon; None without one.
@@ -78,10 +79,12 @@ class ControlApi:
         self.tails = tails = Tails(keys, state=state, clock=clock, supervisor=supervisor)
         self.audit = state.audit
         self.snapshots = Snapshots(tails.statuses, clock)
+        self.databases = DatabaseCalls(tails, clock=clock)
         details: Details | None = None
         self.events: EventSource | None = None
         if daemon is not None and observers is not None:
             details = Details(tails.describe, observers.history, observers.transports, daemon.list_transports)
+            details.list_worst = self.databases.list_worst
             self.events = EventSource(self.snapshots.get, details.of, observers.events, clock)
         self.pillows = PillowCalls(
             tails, self.snapshots, clock=clock, details=details, listeners=daemon.listeners if daemon else ()

@@ -12,6 +12,7 @@ from checkpoints import Checkpoint, IntegrityError, Seq, TailKey
 from daemon.control.snapshot import Snapshots
 from daemon.control.tails import Tails
 from daemon.errors import EditedMeanwhileError, InvalidRequestError, NotFoundError
+from daemon.tail_lookup import is_pattern
 from pillows.clock import Clock
 
 _log = structlog.get_logger("pillowd.operator")
@@ -52,7 +53,8 @@ class CheckpointCalls:
         Args:
             orphans: whether to return only those of tails that are not configured.
         """
-        configured = set(self._tails.list_configured())
+        configured = {*self._tails.list_configured()}
+        configured |= {member for tail in [*configured] for member in self._tails.list_members(tail)}
         saved = self._tails.state.store.keys()
         return [
             {"key": str(key), "configured": key in configured, **self._summarize(key)}
@@ -147,6 +149,11 @@ class CheckpointCalls:
         Raises:
             EditedMeanwhileError: the stored checkpoint is not the expected one; nothing was changed.
         """
+        if is_pattern(tail) and what != "reset":
+            raise InvalidRequestError(
+                f"{tail} is several databases, each with a position of its own",
+                remedy=f"name one of them: `pillowd databases {tail.pillow}` lists them",
+            )
         before: list[str] = []
 
         def noted(stored: Checkpoint | None) -> Checkpoint:
@@ -163,6 +170,8 @@ class CheckpointCalls:
         _log.warning("checkpoint.edited", pillow=str(tail), how=what, before=before[0], seq=str(edited.seq))
         if self._supervisor is not None and tail in self._supervisor.keys:
             self._supervisor.restart(tail)
+        elif (databases := self._tails.find_databases(tail)) is not None:
+            databases.note_edit(tail.database)
         self._snapshots.forget()
         return edited.to_json() | {"key": str(tail), "before": before[0]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -41,7 +41,7 @@ class DeadLetterCalls:
         Raises:
             InvalidRequestError: `after` is none.
         """
-        return self._listing.page(tail, parse_place(after), limit)
+        return self._listing.page(self._tails.list_with_letters(tail), parse_place(after), limit)
 
     def ids(self, tail: TailKey, transport: str, after: str = "") -> dict[str, Any]:
         """Return a page of ids of documents that a transport may hold in an older state, in order.
@@ -57,7 +57,8 @@ class DeadLetterCalls:
             InvalidRequestError: `after` is none.
         """
         start = _parse(after, IdPlace) if after else None
-        found = self._tails.state.dead_letters.ids(tail, transport)
+        letters = self._tails.state.dead_letters
+        found = {id for each in self._tails.list_with_letters(tail) for id in letters.ids(each, transport)}
         rest = sorted((id for id in found if start is None or _id_place(id) > start), key=_id_place)
         ids = page(rest)
         return {"ids": ids, "next": format_place(_id_place(ids[-1])) if len(ids) < len(rest) else None}
@@ -76,7 +77,8 @@ class DeadLetterCalls:
         Raises:
             NotFoundError: a document has no dead letter.
         """
-        count = self._tails.state.dead_letters.retry(tail, self._named(tail, ids))
+        retry = self._tails.state.dead_letters.retry
+        count = sum(retry(each, named) for each, named in self._named(tail, ids).items())
         _log.warning("dead_letter.retried", pillow=str(tail), count=count, ids=_some(ids))
         return {"key": str(tail), "retried": count}
 
@@ -86,15 +88,21 @@ class DeadLetterCalls:
         Raises:
             NotFoundError: a document has no dead letter.
         """
-        count = self._tails.state.dead_letters.discard(tail, self._named(tail, ids))
+        discard = self._tails.state.dead_letters.discard
+        count = sum(discard(each, named) for each, named in self._named(tail, ids).items())
         _log.warning("dead_letter.discarded", pillow=str(tail), count=count, ids=_some(ids))
         return {"key": str(tail), "discarded": count}
 
-    def _named(self, tail: TailKey, ids: Collection[str] | None) -> list[tuple[str, str]]:
-        return [(each.transport, each.id) for each in self._find(tail, ids)]
+    def _named(self, tail: TailKey, ids: Collection[str] | None) -> dict[TailKey, list[tuple[str, str]]]:
+        named: dict[TailKey, list[tuple[str, str]]] = {}
+        for each in self._find(tail, ids):
+            named.setdefault(each.tail, []).append((each.transport, each.id))
+        return named
 
     def _find(self, tail: TailKey, ids: Collection[str] | None) -> list[DeadLetter]:
-        found = [each for each in self._tails.state.dead_letters.list(tail) if ids is None or each.id in ids]
+        letters = self._tails.state.dead_letters
+        stored = [each for its in self._tails.list_with_letters(tail) for each in letters.list(its)]
+        found = [each for each in stored if ids is None or each.id in ids]
         missing = sorted(set(ids or ()) - {each.id for each in found})
         if missing:
             raise NotFoundError(f"{tail} has no dead letter of {', '.join(missing[:_NAMED_IDS])}")
@@ -118,7 +126,7 @@ Place = tuple[float, str, IdPlace]
 
 
 class Listing:
-    """Lists the dead letters of a tail, oldest first, page by page.
+    """Lists the dead letters of tails, oldest first, page by page.
 
     Sorting 100,000 of them blocks the process for seconds. So the rest of a list is kept for the client
     that asks for the next page.
@@ -130,20 +138,20 @@ class Listing:
     def __init__(self, dead_letters: DeadLetters) -> None:
         self._dead_letters = dead_letters
         self._rest: list[DeadLetter] = []
-        self._at: tuple[TailKey, Place | None] | None = None
+        self._at: tuple[Sequence[TailKey], Place | None] | None = None
 
-    def page(self, tail: TailKey, after: Place | None, limit: int) -> dict[str, Any]:
+    def page(self, tails: Sequence[TailKey], after: Place | None, limit: int) -> dict[str, Any]:
         """Return the dead letters after a place, and the place of the last one if there are more."""
-        if after is None or self._at != (tail, after):
-            self._rest = self._list_after(tail, after)
+        if after is None or self._at != (tails, after):
+            self._rest = self._list_after(tails, after)
         entries = page(map(_to_json, self._rest[:limit]))
         last = _place(self._rest[len(entries) - 1]) if entries else None
-        self._at = (tail, last) if entries else None
+        self._at = (tails, last) if entries else None
         self._rest = self._rest[len(entries) :]
         return {"dead_letters": entries, "next": format_place(last) if self._rest and last else None}
 
-    def _list_after(self, tail: TailKey, after: Place | None) -> list[DeadLetter]:
-        found = sorted(self._dead_letters.list(tail), key=_place)
+    def _list_after(self, tails: Sequence[TailKey], after: Place | None) -> list[DeadLetter]:
+        found = sorted((each for tail in tails for each in self._dead_letters.list(tail)), key=_place)
         return [each for each in found if after is None or _place(each) > after]
 
 

@@ -21,6 +21,9 @@ class Details:
         history: of all tails' states.
         transports: the facts of their writes.
         names: returns the names of a tail's transports, in configured order.
+
+    Attributes:
+        list_worst: returns the databases of a pillow that need somebody, the worst first.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Details:
         self._history = history
         self._transports = transports
         self._names = names
+        self.list_worst: Callable[[TailKey], list[dict[str, Any]]] = lambda _: []
 
     def of(self, status: TailStatus) -> dict[str, Any]:
         """Return the facts of a tail: those of its status, `history` and `transports`, for `msgspec`."""
@@ -41,6 +45,7 @@ class Details:
         return self._describe(status) | {
             "history": self._history.of(key),
             "transports": self._transports.of(key, self._names(key)),
+            "worst_databases": [] if status.databases is None else self.list_worst(key),
         }
 
     def to_json(self, status: TailStatus) -> dict[str, Any]:

@@ -91,24 +91,30 @@ class PillowCalls:
     def get(self, key: str, source: str | None = None) -> dict[str, Any]:
         """Return all that is known of one tail, two seconds old at most."""
         tail = self._tails.configured(key, source)
+        if self._tails.find_pattern(tail) is not None:
+            return self._tails.describe(self._tails.status(tail))
         found = (each for each in self._snapshots.get().statuses if key_of(each) == str(tail))
         status = next(found)
         return self._details.to_json(status) if self._details else self._tails.describe(status)
 
     def pause(self, tail: TailKey) -> None:
         """Stop a tail until `resume`, even when the daemon restarts."""
-        if self._supervisor is not None:
+        if self._supervisor is not None and self._tails.find_pattern(tail) is None:
             self._supervisor.pause(tail)
         else:
             self._tails.state.pauses.add(tail)
+            if (databases := self._tails.find_databases(tail)) is not None:
+                databases.pause(tail.database)
         self._note("pause", tail)
 
     def resume(self, tail: TailKey) -> None:
         """End a pause, or a stop."""
-        if self._supervisor is not None:
+        if self._supervisor is not None and self._tails.find_pattern(tail) is None:
             self._supervisor.resume(tail)
         else:
             self._tails.state.pauses.discard(tail)
+            if (databases := self._tails.find_databases(tail)) is not None:
+                databases.resume(tail.database)
         self._note("resume", tail)
 
     def stop(self, tail: TailKey) -> None:
@@ -119,6 +125,11 @@ class PillowCalls:
         """
         supervisor = self._need_daemon()
         self._refuse_paused(tail)
+        if (pattern := self._tails.find_pattern(tail)) is not None:
+            raise ConflictError(
+                f"{tail} is one database of {pattern}, which runs or stops as a whole",
+                remedy=f"`pillowd pause {tail}`",
+            )
         supervisor.stop(tail)
         self._note("stop", tail)
 
@@ -130,7 +141,10 @@ class PillowCalls:
         """
         supervisor = self._need_daemon()
         self._refuse_paused(tail)
-        supervisor.restart(tail)
+        if self._tails.find_pattern(tail) is None:
+            supervisor.restart(tail)
+        elif (databases := self._tails.find_databases(tail)) is not None:
+            databases.resume(tail.database)
         self._note("restart", tail)
 
     def restart_all(self, *, only_failed: bool) -> list[str]:
@@ -166,6 +180,9 @@ class PillowCalls:
 
     def _is_draining(self, tail: TailKey) -> bool:
         """Return whether the run of before a request is still there: its state is not the wished one yet."""
+        if self._tails.find_pattern(tail) is not None:
+            databases = self._tails.find_databases(tail)
+            return databases is not None and databases.is_active(tail.database)
         return self._supervisor is not None and self._supervisor.is_draining(tail)
 
     def describe(self, tail: TailKey) -> dict[str, Any]:

@@ -70,10 +70,23 @@ class RepairCalls:
         assert self._repair is not None  # noqa: S101  checked
         _log.warning("verify.repair", pillow=str(tail), documents=len(ids))
         with self._hold_reloads():
+            if self._tails.find_pattern(tail) is not None:
+                self._repair_database(tail, ids)
+                return {"key": str(tail), "sent": len(ids)}
             self._check_present(tail)
             with self._hold(tail):
                 self._repair(tail, ids)
         return {"key": str(tail), "sent": len(ids)}
+
+    def _repair_database(self, tail: TailKey, ids: Sequence[str]) -> None:
+        """Repair one database of a pillow that reads several, in the running pillow."""
+        databases = self._tails.find_databases(tail)
+        if databases is None or tail.database not in databases:
+            raise ConflictError(
+                f"{tail} is written with the other databases of {tail.pillow}, which does not run",
+                remedy="`pillowd run`, and repair then",
+            )
+        databases.repair(tail.database, ids)
 
     def _check_present(self, tail: TailKey) -> None:
         if self._supervisor is not None and tail not in self._supervisor.keys:

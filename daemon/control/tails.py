@@ -11,6 +11,7 @@ from daemon import tail_lookup
 from daemon.errors import UnknownPillowError
 from daemon.rebuilds import record
 from daemon.state_dir import StateDir
+from daemon.supervision.supervised_tail import SeveralDatabases
 from daemon.supervision.supervisor import Supervisor
 from daemon.verification import comparisons
 from pillows.clock import Clock
@@ -45,10 +46,19 @@ class Tails:
     def configured(self, text: str, source: str | None = None) -> TailKey:
         """Return the configured tail that a text names, and a source, if there is one.
 
+        Also a database of a pillow that reads several.
+
         Raises:
             UnknownPillowError: they name no tail, or several.
         """
-        return tail_lookup.resolve_tail(f"{text}@{source}" if source else text, self._keys)
+        text = f"{text}@{source}" if source else text
+        try:
+            return tail_lookup.resolve_tail(text, self._keys)
+        except UnknownPillowError:
+            member = tail_lookup.find_member(text, self._keys)
+            if member is None or not self._is_known(member):
+                raise
+            return member
 
     def known(self, text: str, source: str | None = None) -> TailKey:
         """Return a configured tail, or one of which only a checkpoint is left.
@@ -62,6 +72,35 @@ class Tails:
             text = f"{text}@{source}" if source else text
             return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
 
+    def find_pattern(self, tail: TailKey) -> TailKey | None:
+        """Return the key of all databases together that a database's tail is one of; None for other tails."""
+        if tail in self._keys:
+            return None
+        candidates = (key for key in self._keys if tail_lookup.find_member(str(tail), [key]))
+        return next(candidates, None)
+
+    def find_databases(self, tail: TailKey) -> SeveralDatabases | None:
+        """Return the running tail of several databases, given its key or that of one of them."""
+        pattern = self.find_pattern(tail) or tail
+        return None if self.supervisor is None else self.supervisor.find_databases(pattern)
+
+    def list_members(self, tail: TailKey) -> list[TailKey]:
+        """Return the databases with a checkpoint, of a pillow that reads several."""
+        known = self.state.store.keys()
+        return [key for key in known if tail_lookup.find_member(str(key), [tail])]
+
+    def list_with_letters(self, tail: TailKey) -> list[TailKey]:
+        """Return the tails with dead letters: the given one, or its databases if it reads several."""
+        if not tail_lookup.is_pattern(tail):
+            return [tail]
+        known = self.state.dead_letters.list_tails(tail.pillow)
+        return [key for key in known if tail_lookup.find_member(str(key), [tail])]
+
+    def _is_known(self, member: TailKey) -> bool:
+        running = self.find_databases(member)
+        saved = self.state.store.keys()
+        return (running is not None and member.database in running) or member in saved
+
     def list_configured(self) -> list[TailKey]:
         """Return the configured tails."""
         return list(self._keys)
@@ -72,6 +111,8 @@ class Tails:
 
     def status(self, tail: TailKey) -> TailStatus:
         """Return the status of one configured tail."""
+        if self.find_pattern(tail) is not None:
+            return self._with_saved(self._member_status(tail))
         live = next(each for each in self._live() if (each.pillow, each.source) == (tail.pillow, tail.source))
         return self._with_saved(live)
 
@@ -83,18 +124,27 @@ class Tails:
             "rebuild": None if rebuild is None else record.to_json(rebuild, tail)
         }
 
+    def _member_status(self, tail: TailKey) -> TailStatus:
+        running = self.find_databases(tail)
+        if running is not None and tail.database in running:
+            return running.status_of(tail.database)
+        return self._from_files(tail)
+
     def _live(self) -> list[TailStatus]:
         if self.supervisor is not None:
             return self.supervisor.statuses()
-        return [
-            TailStatus(
-                pillow=key.pillow,
-                source=key.source,
-                state=State.PAUSED if key in self.state.pauses else State.STOPPED,
-                dead_letters=self.state.dead_letters.count(key),
-            )
-            for key in self._keys
-        ]
+        return [self._from_files(key) for key in self._keys]
+
+    def _from_files(self, key: TailKey) -> TailStatus:
+        letters = self.state.dead_letters
+        several = tail_lookup.is_pattern(key)
+        return TailStatus(
+            pillow=key.pillow,
+            source=key.source,
+            state=State.PAUSED if key in self.state.pauses else State.STOPPED,
+            dead_letters=letters.count_of_pillow(key.pillow) if several else letters.count(key),
+            databases={"parked": len(self.list_members(key))} if several else None,
+        )
 
     def _with_saved(self, status: TailStatus) -> TailStatus:
         """Complete the status of a tail that has no position yet from its checkpoint."""

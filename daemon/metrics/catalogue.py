@@ -64,6 +64,9 @@ def _counter(name: str, meaning: str, labels: Mapping[str, Sequence[str]] | None
     return Metric(name=name, type="counter", help=meaning, labels=labels or {})
 
 
+#: The states of the databases of a pillow that reads several.
+DATABASE_STATES = ("parked", "queued", "active", "backing-off", "failed", "paused", "deleted")
+
 #: The process.
 PROCESS = (
     _gauge(
@@ -113,6 +116,11 @@ PILLOWS = (
         {"pillow": CONFIGURED, "connection": CONFIGURED, "source": CONFIGURED},
     ),
     _gauge("pillowd_tails", "Tails of a pillow in each state.", {"pillow": CONFIGURED, "state": STATES}),
+    _gauge(
+        "pillowd_databases",
+        "Databases of a pillow that reads several, in each state.",
+        {"pillow": CONFIGURED, "state": DATABASE_STATES},
+    ),
     _counter("pillowd_changes_total", "Changes that were read.", _PILLOW),
     _counter("pillowd_changes_filtered_total", "Changes whose document the filter left out.", _PILLOW),
     _gauge(

@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from checkpoints import TailKey
-from daemon.metrics.catalogue import OUTCOMES, REBUILD_STATES, STATES
+from daemon.metrics.catalogue import DATABASE_STATES, OUTCOMES, REBUILD_STATES, STATES
 from daemon.metrics.facts import ConnectionFacts, TailLabels
 from daemon.metrics.families import Reading, new_family
 from daemon.rebuilds.record import Rebuild
@@ -46,6 +46,7 @@ class StatusReader:
         statuses = self._statuses()
         yield self._pillow_info(statuses)
         yield _states(statuses)
+        yield _databases(statuses)
         now = self._clock.wall()
         before, self._times = self._times, {}
 
@@ -88,6 +89,14 @@ class StatusReader:
 def _states(statuses: Sequence[TailStatus]) -> Reading:
     rows = [((s.pillow, state), int(s.state == state)) for s in statuses for state in STATES]
     return Reading(name="pillowd_tails", rows=rows)
+
+
+def _databases(statuses: Sequence[TailStatus]) -> Reading:
+    several = [(s.pillow, s.databases) for s in statuses if s.databases is not None]
+    rows = [
+        ((pillow, state), counts.get(state, 0)) for pillow, counts in several for state in DATABASE_STATES
+    ]
+    return Reading(name="pillowd_databases", rows=rows)
 
 
 def pass_ratio(status: TailStatus) -> float | None:

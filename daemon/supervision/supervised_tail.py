@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gevent
 import structlog
@@ -43,6 +43,35 @@ class Runnable(Protocol):
 
     def status(self) -> TailStatus:
         """Return the current status."""
+
+
+@runtime_checkable
+class SeveralDatabases(Runnable, Protocol):
+    """The part of a tail on several databases that operators use."""
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether a database is known."""
+
+    def list_databases(self) -> Iterator[tuple[str, Any]]:
+        """Yield every known database with its name."""
+
+    def status_of(self, name: str) -> TailStatus:
+        """Return the facts of one database."""
+
+    def pause(self, name: str) -> None:
+        """Give a database no more turns."""
+
+    def resume(self, name: str) -> None:
+        """Give a database its turn soon, whatever held it back."""
+
+    def note_edit(self, name: str) -> None:
+        """Note that a database's checkpoint was edited."""
+
+    def repair(self, name: str, ids: Sequence[str]) -> None:
+        """Send documents of a database through the pipeline again."""
+
+    def is_active(self, name: str) -> bool:
+        """Return whether a turn of a database runs."""
 
 
 #: Builds a fresh tail for each run, so that nothing of a crashed one is left.
@@ -114,6 +143,11 @@ class SupervisedTail:
     def run(self) -> Run | None:
         """The present run; None if there is none, or it has ended."""
         return None if self._greenlet is None or self._greenlet.dead else self._greenlet
+
+    @property
+    def databases(self) -> SeveralDatabases | None:
+        """The running tail, if it reads several databases."""
+        return self._tail if isinstance(self._tail, SeveralDatabases) else None
 
     @property
     def draining(self) -> bool:

@@ -12,7 +12,7 @@ from gevent.event import Event
 from checkpoints import TailKey
 from daemon.config.models import RestartOptions
 from daemon.supervision.paused_pillows import Pauses
-from daemon.supervision.supervised_tail import Run, SupervisedTail, TailFactory
+from daemon.supervision.supervised_tail import Run, SeveralDatabases, SupervisedTail, TailFactory
 from pillows.clock import Clock
 from pillows.observer import Observer
 from pillows.runtime.status import State, TailStatus
@@ -223,6 +223,10 @@ class Supervisor:
     def status(self, key: TailKey) -> TailStatus:
         """Return the status of one tail."""
         return self._tails[key].status()
+
+    def find_databases(self, key: TailKey) -> SeveralDatabases | None:
+        """Return a running tail that reads several databases; None if there is none of that key."""
+        return self._tails[key].databases if key in self._tails else None
 
     def is_draining(self, key: TailKey) -> bool:
         """Return whether a run of the tail was asked to stop, and has not ended."""

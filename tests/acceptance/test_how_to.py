@@ -15,9 +15,10 @@ import pytest
 import requests
 import yaml
 
-from tests.acceptance.process import ROOT
+from tests.acceptance.process import ROOT, couchdb
 from tests.acceptance.world import World, live, statuses
 from tests.servers.scripted import Request, ScriptedServer, head
+from tests.support.databases import Databases
 from tests.support.kafka_reader import read_topic
 from tests.support.sizes import proving
 
@@ -462,3 +463,30 @@ def _hits(world: World, query: str) -> list[dict[str, Any]]:
     answer.raise_for_status()
     hits: list[dict[str, Any]] = answer.json()["hits"]["hits"]
     return hits
+
+
+def test_databases_of_users_become_one_table(world: World, databases: Databases) -> None:
+    for name in ("ada", "grace"):
+        databases.create(name, 2)
+    world.connections["couch"] = couchdb(databases.server.url, databases.server.auth)
+    page = Page(
+        world,
+        "database-per-user.md",
+        {
+            "postgresql://pillowd@db.example/reporting": world.postgres_dsn,
+            '"user-*"': f'"{databases.prefix}*"',
+            "user-test-*": f"{databases.prefix}test-*",
+        },
+    )
+    daemon = page.daemon.start()
+    daemon.wait_for(lambda: daemon.status("users")["databases"] == {"parked": 2})
+    assert "2 databases: 2 parked" in page.command("pillowd status")
+    assert f"{databases.prefix}grace" in page.command("pillowd databases users")
+    page.command("pillowd databases users --state failed")
+    page.command("pillowd verify users")
+    (query,) = page.blocks("sql")
+    with psycopg.connect(world.postgres_dsn) as reader:
+        counts = dict(reader.execute(query).fetchall())
+        owners = reader.execute("select distinct doc->>'owner' from documents").fetchall()
+    assert counts == {f"couch/{databases.prefix}{name}": 2 for name in ("ada", "grace")}
+    assert sorted(owners) == [(f"{databases.prefix}{name}",) for name in ("ada", "grace")]

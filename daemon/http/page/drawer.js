@@ -44,7 +44,7 @@ export class Drawer {
         element("h2", { id: "drawer-name", dir: "auto" }, printable(facts.pillow)),
         element("p", { class: "source", dir: "auto" }, printable(facts.source))), close),
       part("badge", "p"), part("why", "section"), part("progress", "section"), charts,
-      part("numbers", "dl"), part("targets", "section"), part("past", "section"));
+      part("numbers", "dl"), part("databases", "section"), part("targets", "section"), part("past", "section"));
     // Who has trouble looks for what to do first.
     (isInTrouble(facts) ? this.parts.progress : this.parts.past).before(part("type", "section"));
     const [lag, speed] = charts.querySelectorAll(".chart");
@@ -67,6 +67,9 @@ export class Drawer {
     const targets = (facts.transports ?? []).map((each) => targetRow(each, daemonNow));
     const failures = (facts.transports ?? []).filter(({ error }) => error).map((each) =>
       element("p", { class: "failure", dir: "auto" }, `Last error of ${printable(each.transport)}, ${ago(daemonNow - each.error_at)}: ${printable(each.error)}`));
+    const worst = (facts.worst_databases ?? []).map((each) =>
+      [printable(each.database), each.state, duration(each.dirty_seconds), printable(each.reason)]);
+    this.#renew("databases", [facts.databases, worst], () => databases(facts, worst));
     this.#renew("targets", [targets, failures.map((each) => each.textContent)], () => (targets.length
       ? [element("h3", {}, "Targets"), table(TARGET_HEADS, targets), ...failures] : []));
     const past = (facts.history ?? []).toReversed().map((each) => [moment(each.at, daemonNow), each.state, printable(each.reason)]);
@@ -88,6 +91,14 @@ function isInTrouble(facts) {
 
 const TARGET_HEADS = ["Target", "Documents/s", "Last batch", "Delivered", "In flight"];
 const PAST_HEADS = ["At", "State", "Reason"];
+
+const DATABASE_HEADS = ["Database", "State", "Waits for", "Reason"];
+
+function databases(facts, worst) {
+  if (!facts.databases) return [];
+  const counts = Object.entries(facts.databases).map(([state, number]) => `${count(number)} ${state}`).join(", ");
+  return [element("h3", {}, "Databases"), element("p", {}, counts), ...(worst.length ? [table(DATABASE_HEADS, worst)] : [])];
+}
 
 function why(text) {
   const { reason, remedy } = splitReason(text);

@@ -27,6 +27,21 @@ def get_pillow(api: ControlApi, *, by: Actor, key: str, source: str | None = Non
     return _show(by, api.pillows.get(key, source))
 
 
+def list_databases(
+    api: ControlApi,
+    *,
+    key: str,
+    source: str | None = None,
+    state: str | None = None,
+    worst: bool = False,
+    limit: int = 1000,
+    after: str = "",
+) -> dict[str, Any]:
+    """Return a page of the databases of a pillow that reads several."""
+    tail = api.tails.configured(key, source)
+    return api.databases.list_page(tail, state=state, worst=worst, limit=limit, after=after)
+
+
 def pause_pillow(api: ControlApi, *, key: str, source: str | None = None, wait: str = "") -> Answer:
     """Stop a pillow until it is resumed, even if the daemon restarts."""
     tail = api.tails.configured(key, source)

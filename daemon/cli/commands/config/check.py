@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 import gevent
@@ -29,6 +29,9 @@ from daemon.config.problems import ConfigErrors
 from daemon.coordination.coordinator import describe_holder
 from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
+from pillows.couch.client import CouchClient
+from pillows.databases.listing import PAGE, DatabaseList, NotAdminError
+from pillows.databases.names import DatabaseNames
 from pillows.errors import ConfigError, PillowError, RetryableError
 from pillows.observer import Observer
 from pillows.preview import next_changes, try_changes
@@ -122,10 +125,28 @@ def _try(place: str, probe: Callable[[], str], redactor: Redactor) -> Finding:
 
 
 def _identify(config: Config, key: TailKey) -> str:
+    if config.tails[key.pillow].source.databases:
+        return _count_databases(config, key)
     feed = build_feed(config, key, None, clock=SystemClock(), observer=Observer())
     with closing(feed):
         identity = feed.identify()
     return f"database created at {identity.instance_start_time or 'an unknown time'}"
+
+
+def _count_databases(config: Config, key: TailKey) -> str:
+    """Return what the first pages of a server's databases say about a pillow that reads several."""
+    source = config.tails[key.pillow].source
+    connection: Any = config.connections[source.connection].options
+    names = DatabaseNames(source.databases, source.exclude)
+    with closing(CouchClient(connection)) as couch:
+        listed = DatabaseList(couch)
+        try:
+            first = [next(iter(listed.pages(*each)), ()) for each in names.ranges]
+        except NotAdminError as error:
+            return f"warning: {error}"
+    matching = [each.name for page in first for each in page if names.matches(each.name)]
+    more = " or more" if any(len(page) > PAGE for page in first) else ""
+    return f"{len(matching)} databases{more}"
 
 
 def _check_target(config: Config, key: TailKey, entry: TransportConfig) -> str:
@@ -140,6 +161,8 @@ def _try_sample(config: Config, key: TailKey, transport: Transport) -> str:
         ConfigError: the target refuses each of them.
     """
     settings = config.tails[key.pillow]
+    if settings.source.databases:
+        return "no document was tried: `pillowd preview` shows those of one database"
     pillow = build_pillow(key.pillow, settings, config.daemon.plugins_path)
     feed = build_feed(config, key, make_prefilter(pillow.filter), clock=SystemClock(), observer=Observer())
     with closing(feed):

@@ -23,7 +23,6 @@ from daemon.cli.output import echo, print_json
 from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.errors import NotFoundError
-from daemon.tail_lookup import tail_key
 from pillows.clock import SystemClock
 from pillows.feed.base import Feed
 from pillows.feed.parsing.changes_parser import MalformedFeedError
@@ -88,17 +87,17 @@ def preview_documents(
         limit: most changes to take.
         recorded: a file with an answer of `_changes` to take them from instead.
     """
-    tails = {tail_key(name, pillow): pillow for name, pillow in config.tails.items()}
-    tail = tail_lookup.resolve_tail(key, tails)
+    tail = tail_lookup.resolve_database(key, config)
+    settings = config.tails[tail.pillow]
     since, epoch = _position(config, str(tail))
-    pillow = build_pillow(tail.pillow, tails[tail], config.daemon.plugins_path)
+    pillow = build_pillow(tail.pillow, settings, config.daemon.plugins_path)
     feed: Feed
     if recorded is None:
         feed = build_feed(
             config, tail, make_prefilter(pillow.filter), clock=SystemClock(), observer=Observer()
         )
     else:
-        feed = RecordedFeed(recorded, clock=_NoWaitClock(), skip_design=tails[tail].source.skip_design)
+        feed = RecordedFeed(recorded, clock=_NoWaitClock(), skip_design=settings.source.skip_design)
         since = feed.start()
     with ExitStack() as stack:
         stack.enter_context(closing(feed))

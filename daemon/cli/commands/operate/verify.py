@@ -21,6 +21,7 @@ from daemon import tail_lookup
 from daemon.assembly.feeds import build_ids_feed
 from daemon.assembly.pipelines import build_pillow, build_transports
 from daemon.cli import control_client
+from daemon.cli.commands.operate.verify_databases import join_reports, list_databases
 from daemon.cli.exit_codes import ExitCode, UnreachableError, translate_unreachable
 from daemon.cli.formatting import new_table, print_table
 from daemon.cli.options import config_option, json_option
@@ -33,7 +34,6 @@ from daemon.errors import RequestError
 from daemon.http.problems import to_error
 from daemon.printable import printable_lines
 from daemon.rebuilds.definitions import with_builds
-from daemon.tail_lookup import tail_keys
 from pillows.clock import SystemClock
 from pillows.observer import Observer
 from pillows.redaction import Redactor
@@ -79,8 +79,14 @@ _IDLE = {State.PAUSED, State.FAILED, State.STOPPED}
     metavar="SECONDS",
     help="Longest wait for the running pillow to catch up, and for an unreachable source. [60]",
 )
+@click.option(
+    "--after",
+    default="",
+    metavar="DATABASE",
+    help="Of a pillow that reads several databases: go on behind this one, where an earlier run ended.",
+)
 @json_option
-def verify(
+def verify(  # noqa: PLR0913 - one for each option
     *,
     key: str,
     config_path: Path,
@@ -89,6 +95,7 @@ def verify(
     sample: int | None,
     seed: int | None,
     wait_seconds: float,
+    after: str,
     as_json: bool,
 ) -> int:
     """Compare the targets of the pillow KEY with its source.
@@ -103,21 +110,36 @@ def verify(
 
     With `deletes: ignore` or `on_filtered: ignore`, rows that the source no longer has are kept and counted
     separately. A replica's own design documents are ignored.
+
+    Several databases are compared one after the other. Each is named when it is done.
     """
     contents = _select_contents(content, sample, seed)
     config = with_builds(load(config_path))
-    tail = tail_lookup.resolve_tail(key, tail_keys(config))
+    tail = tail_lookup.resolve_configured(key, config)
     add_folders(config.daemon.plugins_path)
+    befores: list[Report] = []
+
+    def compare(one: TailKey) -> Report:
+        with ExitStack() as parts:
+            subject = _subject(parts, config, one, call=call, wait_seconds=wait_seconds, hidden=as_json)
+            subject = replace(subject, contents=contents)
+            verifier = Verifier(subject, parts.enter_context(ComparisonTable()))
+            befores.append(verifier.verify())
+            if not repair or befores[-1].equal:
+                return befores[-1]
+            _repair(verifier, partial(_send, call, one))
+            return verifier.recheck()
+
     with ExitStack() as stack:
         stack.enter_context(translate_unreachable(Redactor.of_settings(config)))
         call = stack.enter_context(control_client.open_control(config))
-        subject = _subject(stack, config, tail, call=call, wait_seconds=wait_seconds, hidden=as_json)
-        subject = replace(subject, contents=contents)
-        verifier = Verifier(subject, stack.enter_context(ComparisonTable()))
-        before = report = verifier.verify()
-        if repair and not before.equal:
-            _repair(verifier, partial(_send, call, tail))
-            report = verifier.recheck()
+        if tail_lookup.is_pattern(tail):
+            shown = (lambda _one, _report: None) if as_json else _print_verdict
+            report = join_reports(list_databases(call, tail, after), compare, shown)
+            before = report  # each database has its own
+        else:
+            report = compare(tail)
+            (before,) = befores
     if as_json:
         seeds = {"seed": contents.seed} if contents and contents.sample else {}
         print_json(_to_json(report) | seeds | ({"before_repair": _to_json(before)} if repair else {}))
@@ -128,6 +150,10 @@ def verify(
         if report is not before:
             _print_report(tail, report, "after the repair")
     return ExitCode.OK if report.equal else ExitCode.DIFFERENCES
+
+
+def _print_verdict(tail: TailKey, report: Report) -> None:
+    echo(f"{tail}: {report.documents:,} documents, {'equal' if report.equal else 'there are differences'}")
 
 
 def _select_contents(content: bool, sample: int | None, seed: int | None) -> ContentSelection | None:
@@ -224,7 +250,9 @@ def _to_checkpoint(facts: dict[str, Any]) -> Checkpoint:
 def _is_progressing(status: dict[str, Any], tail: TailKey) -> bool:
     """Return whether the pillow makes progress."""
     states = {(each["pillow"], each["source"]): each["state"] for each in status["pillows"]}
-    return bool(status["running"]) and states.get((tail.pillow, tail.source)) not in _IDLE
+    keys = [TailKey(*names) for names in states]
+    pattern = next((key for key in keys if tail_lookup.find_member(str(tail), [key])), tail)
+    return bool(status["running"]) and states.get((pattern.pillow, pattern.source)) not in _IDLE
 
 
 def _repair(verifier: Verifier, send: Callable[[list[str]], None]) -> None:

@@ -21,7 +21,7 @@ from daemon.config.load import load
 from daemon.config.models import Config
 from daemon.control.checkpoints import EXPORT_FORMAT
 from daemon.errors import UnknownPillowError
-from daemon.tail_lookup import resolve_tail, tail_keys
+from daemon.tail_lookup import resolve_configured
 from pillows.options import seconds
 
 
@@ -206,7 +206,7 @@ def import_(
 def _require_known(config: Config, key: str, position: Any, *, force: bool) -> Any:
     """Return the position that the source of a configured pillow knows; see `ask_position`."""
     try:
-        tail = resolve_tail(key, tail_keys(config))
+        tail = resolve_configured(key, config)
     except UnknownPillowError:  # only its checkpoint may be left: the edit itself decides
         return position
     return position if force else ask_position(config, tail, position)
