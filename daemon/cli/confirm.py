@@ -11,7 +11,7 @@ import click
 from daemon.cli.output import echo
 from daemon.config.load import load
 from daemon.errors import UnknownPillowError
-from daemon.tail_lookup import resolve_tail, tail_keys
+from daemon.tail_lookup import resolve_configured
 from pillows import registry
 from pillows.transports.base import AppendOnlyTransport
 
@@ -38,7 +38,7 @@ def confirm_effects(
     """
     config = load(config_path, plugins=False)
     with suppress(UnknownPillowError):  # only its checkpoint may be left
-        tail = resolve_tail(key, tail_keys(config))
+        tail = resolve_configured(key, config)
         for entry in config.tails[tail.pillow].transport:
             is_append_only = _is_append_only(config.connections[entry.connection].type)
             effect = appended if is_append_only else keyed

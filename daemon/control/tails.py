@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
-from daemon.errors import UnknownPillowError
+from daemon.errors import ConflictError, UnknownPillowError
 from daemon.rebuilds import record
 from daemon.state_dir import StateDir
 from daemon.supervision.supervised_tail import SeveralDatabases
@@ -71,6 +71,31 @@ class Tails:
         except UnknownPillowError:
             text = f"{text}@{source}" if source else text
             return tail_lookup.resolve_tail(text, dict.fromkeys([*self._keys, *self.state.store.keys()]))
+
+    def supervised(self, text: str, source: str | None = None, *, of_one_database: bool = False) -> TailKey:
+        """Return the configured tail that a text names, for what is done with a pillow as a whole.
+
+        Args:
+            text: names it, as for `configured`.
+            source: picks one of its sources.
+            of_one_database: refuse a pillow that reads several, too.
+
+        Raises:
+            UnknownPillowError: as `configured`.
+            ConflictError: it is one of several databases, or reads several.
+        """
+        tail = self.configured(text, source)
+        if (pattern := self.find_pattern(tail)) is not None:
+            raise ConflictError(
+                f"{tail} is one database of {pattern}, and this is done with a pillow as a whole",
+                remedy=f"name the pillow, {pattern.pillow}",
+            )
+        if of_one_database and tail_lookup.is_pattern(tail):
+            raise ConflictError(
+                f"{tail} reads several databases, and this needs a pillow on one",
+                remedy=f"`pillowd checkpoint reset {tail.pillow}` reads all of them again",
+            )
+        return tail
 
     def find_pattern(self, tail: TailKey) -> TailKey | None:
         """Return the key of all databases together that a database's tail is one of; None for other tails."""

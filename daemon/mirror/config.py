@@ -32,6 +32,7 @@ from daemon.mirror.targets import (
     to_plain_name,
 )
 from pillows import registry
+from pillows.databases.names import is_glob
 from pillows.errors import ConfigError
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 
@@ -54,7 +55,7 @@ class Mirror:
 
     Attributes:
         source: the server of the database.
-        database: name of the database.
+        database: name of the database, or the pattern of several.
         target: the target.
         name: name of the pillow, and of its table, index or file.
         folder: folder of configuration and state.
@@ -99,18 +100,19 @@ class Mirror:
             "connections": {SOURCE: _format_connection(self.source), TARGET: _format_connection(self.target)},
             "pillows": {
                 self.name: {
-                    "source": {
-                        "connection": SOURCE,
-                        "database": escape(self.database),
-                        "on_missing": "fail",
-                        "on_recreated": self.on_recreated,
-                    },
+                    "source": self._make_source(),
                     **make_transform(columns or {}),
                     **({"load": {"workers": self.workers}} if self.workers else {}),
                     "transport": [{"connection": TARGET, **self._make_output(columns)}],
                 }
             },
         }
+
+    def _make_source(self) -> dict[str, Any]:
+        source = {"connection": SOURCE, "on_recreated": self.on_recreated}
+        if is_glob(self.database):
+            return source | {"databases": escape(self.database)}
+        return source | {"database": escape(self.database), "on_missing": "fail"}
 
     def _make_output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
         settings = self.support.make_output(self.name)

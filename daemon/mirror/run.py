@@ -118,10 +118,16 @@ class MirrorWatcher:
             self.warned = True
         self.progress.update(self.last)
         # A pass is complete only after its sweep and a saved checkpoint.
-        if self.last.state is State.LIVE and self.last.seq is not None and self.last.pass_number is None:
-            self.caught_up = True
+        self.caught_up = self.caught_up or is_caught_up(self.last)
         if self.last.state is State.FAILED or (self.once and self.caught_up):
             self.signals.stop.set()
+
+
+def is_caught_up(status: TailStatus) -> bool:
+    """Return whether a pass is complete, with its sweep and its checkpoint saved, of every database."""
+    if status.databases is not None:
+        return status.state is State.LIVE and not {"queued", "active"} & status.databases.keys()
+    return status.state is State.LIVE and status.seq is not None and status.pass_number is None
 
 
 def _warn_of_visible_passwords(mirror: Mirror) -> None:
@@ -133,6 +139,8 @@ def _warn_of_visible_passwords(mirror: Mirror) -> None:
 def _infer_columns(config: Config, column_types: Mapping[str, str]) -> dict[str, str]:
     _require_connections(config)  # its errors say more than those of a failed sample
     (pillow,) = config.pillows.values()
+    if pillow.source.databases:  # whole documents: a sample of one database says little of the others
+        return {}
     connection = cast("CouchConnection", config.connections[SOURCE].options)
     return infer_columns(sample_documents(connection, pillow.source.database), column_types)
 

@@ -8,7 +8,8 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from pillows import registry
 from pillows.couch.database_url import DatabaseUrl, parse_database_url
-from pillows.couch.options import is_database_name
+from pillows.couch.options import is_database_glob, is_database_name
+from pillows.databases.names import is_glob
 from pillows.errors import ConfigError
 from pillows.redaction import redact_address
 from pillows.transports.common.mirroring import Endpoint, MirrorSupport
@@ -23,8 +24,10 @@ _NAME_CHARACTERS = 63
 def parse_source(url: str) -> tuple[Endpoint, str]:
     """Parse the URL of a database, such as `https://etl:secret@couch.example:6984/cases`.
 
+    Of several databases it is like `https://couch.example:6984/user-*`.
+
     Returns:
-        The server, and the database's name.
+        The server, and the database's name, or the pattern of several.
 
     Raises:
         ConfigError: it is not the URL of a database.
@@ -59,7 +62,9 @@ def describe_unescaped(server: str, database: str) -> str:
 
 
 def _refuse_unescaped(parsed: DatabaseUrl) -> None:
-    """Refuse what can't be the name of a database, such as the `+x` of `db/+x`."""
+    """Refuse what can't be the name of a database, such as the `+x` of `db/+x`, nor names with wildcards."""
+    if is_glob(parsed.database) and is_database_glob(parsed.database):
+        return
     if not is_database_name(parsed.database):
         raise ConfigError(
             f"{parsed.database!r} is not a valid name of a database.",

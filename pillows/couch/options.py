@@ -47,8 +47,13 @@ DatabaseName = Annotated[str, Field(min_length=1), AfterValidator(_database)]
 _GLOB = re.compile(r"[a-z0-9_$()+/*?\[\]!-]+")
 
 
+def is_database_glob(pattern: str) -> bool:
+    """Return whether a name with wildcards may match a database."""
+    return _GLOB.fullmatch(pattern) is not None
+
+
 def _glob(pattern: str) -> str:
-    if not _GLOB.fullmatch(pattern):
+    if not is_database_glob(pattern):
         raise ValueError(
             f"{pattern!r} matches no CouchDB database name; "
             "write lower-case letters, digits, _ $ ( ) + - / and the wildcards * ? [...]"

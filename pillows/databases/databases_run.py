@@ -34,7 +34,7 @@ from pillows.runtime.status import State
 from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_settings import TailServices
 from pillows.user_code import confine
-from pillows.verify.repair import DocumentRepair
+from pillows.verify.repair import repair
 
 #: Turns beyond `max_active` while some wait for a silent source. With the requests beside them there are at
 #: most 64 connections.
@@ -162,7 +162,7 @@ class DatabasesRun:
         """
         if self._members is None:
             raise StoppedError
-        DocumentRepair(*self._members.get_parts(name), ids, halt=halt).run()
+        repair(*self._members.get_parts(name), ids, halt=halt)
 
     def wake(self) -> None:
         """Let the run look at the queue at once."""

@@ -66,6 +66,11 @@ class DatabasesTail:
         self._run: DatabasesRun | None = None
 
     @property
+    def state(self) -> State:
+        """The state of all databases together."""
+        return self._monitor.state
+
+    @property
     def ticked_at(self) -> float:
         """Monotonic seconds of the last sign of life."""
         return self._monitor.ticked_at

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.process import Pillowd, couchdb
+from tests.acceptance.process import PILLOWD, Pillowd, couchdb
 from tests.servers.process import free_port
 from tests.support.databases import Databases, read_sqlite
 
@@ -148,3 +149,21 @@ def test_the_read_only_listener_serves_databases_and_counts(start: Start, databa
     assert found[0].startswith('pillowd_databases{pillow="users",state="parked"} 2'), found
     assert f"{databases.prefix}a" not in metrics
     assert requests.get(f"{url}/v1/pillows/users", timeout=30).json()["worst_databases"] == []
+
+
+def test_a_mirror_copies_several_databases(databases: Databases, tmp_path: Path) -> None:
+    for name in "ab":
+        databases.create(name, 3)
+    url = f"{databases.server.url}/{databases.prefix}*"
+    if databases.server.auth:
+        url = url.replace("://", f"://{':'.join(databases.server.auth)}@")
+    command = [*PILLOWD, "mirror", url, f"sqlite:///{tmp_path}/t.sqlite", "--name", "users", "--once"]
+    done = subprocess.run(
+        [*command, "--state-dir", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_sqlite(tmp_path / "t.sqlite", "users").keys() == databases.documents().keys()

@@ -31,6 +31,9 @@ def check_databases(entry: PillowEntry, pillow: PillowConfig, connections: Conne
     if pillow.batch.max_in_flight > 1:
         message = "is for one database: those of `databases` are written together"
         _add(problems, entry, ("batch", "max_in_flight"), message, "remove it; see `source.max_active`")
+    if pillow.next is not None:
+        message = "is for a pillow on one database"
+        _add(problems, entry, ("next",), message, "change the pillow itself, then reset its checkpoint")
     if pillow.load.workers or pillow.isolate:
         key = "isolate" if pillow.isolate else "load"
         message = "needs processes of its own, which the turns of `databases` do not start"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from checkpoints import TailKey
 from daemon.control.api import ControlApi
 from daemon.http.durations import parse_seconds
 from daemon.http.messages import Answer
@@ -16,29 +17,39 @@ def start_rebuild(
     given = dict(body or {})
     if (keep := given.pop("keep", None)) is not None:
         given["keep_seconds"] = parse_seconds(keep)
-    return Answer(status=202, body=api.rebuilds.start(api.tails.configured(key, source), **given))
+    return Answer(status=202, body=api.rebuilds.start(_find(api, key, source), **given))
 
 
 def get_rebuild(api: ControlApi, *, key: str, source: str | None = None) -> dict[str, Any]:
     """Return the state of a pillow's rebuild."""
-    return api.rebuilds.get(api.tails.configured(key, source))
+    return api.rebuilds.get(_find(api, key, source))
 
 
 def switch_rebuild(api: ControlApi, *, key: str, source: str | None = None) -> Answer:
     """Switch to the other build as soon as it is ready."""
-    return Answer(status=202, body=api.rebuilds.switch(api.tails.configured(key, source)))
+    return Answer(status=202, body=api.rebuilds.switch(_find(api, key, source)))
 
 
 def roll_back_rebuild(api: ControlApi, *, key: str, source: str | None = None) -> Answer:
     """Switch back to the former build."""
-    return Answer(status=202, body=api.rebuilds.roll_back(api.tails.configured(key, source)))
+    return Answer(status=202, body=api.rebuilds.roll_back(_find(api, key, source)))
 
 
 def cancel_rebuild(api: ControlApi, *, key: str, source: str | None = None) -> Answer:
     """Remove the build that was to become live."""
-    return Answer(status=202, body=api.rebuilds.drop(api.tails.configured(key, source), coming=True))
+    return Answer(
+        status=202,
+        body=api.rebuilds.drop(_find(api, key, source), coming=True),
+    )
 
 
 def drop_rebuild(api: ControlApi, *, key: str, source: str | None = None) -> Answer:
     """Remove the former build."""
-    return Answer(status=202, body=api.rebuilds.drop(api.tails.configured(key, source), coming=False))
+    return Answer(
+        status=202,
+        body=api.rebuilds.drop(_find(api, key, source), coming=False),
+    )
+
+
+def _find(api: ControlApi, key: str, source: str | None) -> TailKey:
+    return api.tails.supervised(key, source, of_one_database=True)

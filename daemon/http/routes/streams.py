@@ -28,6 +28,6 @@ def tap_pillow(
     """Stream samples of the changes or rows of a pillow."""
     if api.taps is None:
         raise UnavailableError("the daemon is not running", remedy="`pillowd run`")
-    tail = api.tails.configured(key, source)
+    tail = api.tails.supervised(key, source)
     body = stream_tap(api.taps, tail, Stage(stage), rate=rate, values=values, clock=api.clock)
     return Answer(body=body, media_type=EVENTS, is_stream=True)

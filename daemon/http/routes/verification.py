@@ -15,7 +15,7 @@ def verify_pillow(
     api: ControlApi, *, act: Act, key: str, body: dict[str, Any] | None = None, source: str | None = None
 ) -> Answer:
     """Start a comparison; if one is running, it starts after that."""
-    tail = api.tails.configured(key, source)
+    tail = api.tails.supervised(key, source)
     if api.verification is None:
         raise UnavailableError(
             "the daemon is not running, or has no configuration file", remedy=f"`pillowd verify {key}`"
