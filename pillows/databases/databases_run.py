@@ -345,3 +345,6 @@ class _ServerSource:
 
     def start(self) -> Seq:
         return Seq.BEGINNING
+
+    def find_first(self) -> Seq:
+        return Seq.BEGINNING

@@ -151,8 +151,8 @@ class Members:
         self._services.dead_letters.release(tail)
         match result.end:
             case TurnEnd.HEAD:
-                if self._queue.park(name):
-                    self._write_proofs(tail)
+                self._queue.park(name)
+                self._write_proofs(tail)
             case TurnEnd.MORE:
                 self._queue.requeue(name, now)
             case TurnEnd.PURGED:

@@ -81,6 +81,10 @@ class TurnFeed(CouchFeed):
         """Return the database's identity, as it was found a moment ago or is now."""
         return self._found or super().identify()
 
+    def find_first(self) -> Seq:
+        """Return the beginning: a database of many is rarely large enough for a listing."""
+        return Seq.BEGINNING
+
     def batches(
         self, since: Seq, identity: DatabaseIdentity | None, stop: Event
     ) -> Generator[ChangeBatch, None, None]:

@@ -32,6 +32,9 @@ class FeedStart(Protocol):
     def start(self) -> Seq:
         """Return where a tail without a checkpoint begins."""
 
+    def find_first(self) -> Seq:
+        """Return where a pass into empty outputs begins."""
+
 
 class TailStartup:
     """Opens a run's targets and determines its first checkpoint.
