@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
 from typing import Any
 
 from checkpoints import TailKey
@@ -70,10 +71,9 @@ class DatabaseCalls:
 
     def list_worst(self, tail: TailKey) -> list[dict[str, Any]]:
         """Return the databases of a pillow that are not parked, the worst first, at most `MANY`."""
-        found = [each for each in self._list(tail) if each["state"] not in ("parked", "deleted")]
-        return sorted(found, key=_badness)[:MANY]
+        return nsmallest(MANY, self._list(tail, without=("parked", "deleted")), key=_badness)
 
-    def _list(self, tail: TailKey) -> Iterator[dict[str, Any]]:
+    def _list(self, tail: TailKey, without: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         running = self._tails.find_databases(tail)
         if running is None:  # from the files
             for member in self._tails.list_members(tail):
@@ -82,6 +82,8 @@ class DatabaseCalls:
             return
         connection, now = tail.source.partition("/")[0], self._clock.monotonic()
         for name, database in running.list_databases():
+            if database.state in without:
+                continue
             dirty_at = database.dirty_since
             yield _to_json(
                 TailKey(tail.pillow, f"{connection}/{name}"),

@@ -19,7 +19,7 @@ from pillows.databases.members import Members, is_member
 from pillows.databases.names import DatabaseNames
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import SharedTransport
-from pillows.databases.turn import Turn, TurnEnd
+from pillows.databases.turn import Turn
 from pillows.databases.turn_queue import DatabaseState, TurnQueue
 from pillows.databases.watch import ServerWatch
 from pillows.errors import RetryableError, StoppedError
@@ -257,6 +257,9 @@ class DatabasesRun:
             name = self.queue.take(self._clock.monotonic())
             if name is None:
                 return
+            if name in self._turns:  # one that was paused, and has not ended yet
+                self.queue.requeue(name, self._clock.monotonic())
+                return
             try:
                 self._turns[name] = turn = members.make_turn(name)
             except IntegrityError as error:
@@ -266,11 +269,12 @@ class DatabasesRun:
 
     def _run_turn(self, name: str, turn: Turn, members: Members) -> None:
         try:
-            members.end_turn(name, result := turn.run())
+            members.end_turn(name, turn.run())
         finally:
             del self._turns[name]
             self._wake.set()
-        if self.queue.counts[DatabaseState.DELETED] and result.end is TurnEnd.MISSING:
+        database = self.queue.get(name)
+        if database is not None and database.state is DatabaseState.DELETED:
             self._forget(members, [name])
 
     def _forget(self, members: Members, names: Sequence[str]) -> None:

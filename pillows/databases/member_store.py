@@ -15,6 +15,9 @@ import gevent
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, Seq, TailKey
 from checkpoints.files.blocking import call_safely
 
+#: Checkpoints that are looked at before other greenlets get their turn.
+TURN_CHECKPOINTS = 100
+
 #: Time in which the saves of several turns gather for one flush.
 GATHER_SECONDS = 0.01
 
@@ -35,8 +38,13 @@ class PatternStore:
 
     def keys(self) -> list[TailKey]:
         """List the tails that have a checkpoint, without the pillow's databases."""
-        keys = self._store.keys()
-        return [key for key in keys if not self._is_member(key)]
+        found: list[TailKey] = []
+        for number, key in enumerate(self._store.keys(), start=1):
+            if not self._is_member(key):
+                found.append(key)
+            if number % TURN_CHECKPOINTS == 0:
+                gevent.sleep(0)
+        return found
 
 
 class _SharedFlush:

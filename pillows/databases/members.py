@@ -13,7 +13,7 @@ import gevent
 from checkpoints import PASS_TO_BEGIN, Checkpoint, CheckpointStore, IntegrityError, Seq, TailKey
 from pillows.couch.client import CouchClient
 from pillows.databases.listing import parse_identity
-from pillows.databases.member_store import MemberStore
+from pillows.databases.member_store import TURN_CHECKPOINTS, MemberStore
 from pillows.databases.names import DatabaseNames, is_glob
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.shared_transport import DatabaseTransport, SharedTransport, load_known
@@ -25,9 +25,6 @@ from pillows.observer import Observer, Rewind
 from pillows.retry.retrier import Retrier
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.transports.base import Transport
-
-#: Checkpoints that are looked at before other greenlets get their turn.
-_TURN_CHECKPOINTS = 100
 
 
 def is_member(settings: DatabasesSettings, store: CheckpointStore, tail: TailKey) -> bool:
@@ -95,7 +92,7 @@ class Members:
         for shared in self._shared:
             known |= {tail for tail, _ in load_known(shared, self._store.get)}
         for number, tail in enumerate(sorted(known), start=1):
-            if number % _TURN_CHECKPOINTS == 0:
+            if number % TURN_CHECKPOINTS == 0:
                 gevent.sleep(0)
             if tail == self._settings.key or not self._is_ours(tail):
                 continue

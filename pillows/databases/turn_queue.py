@@ -230,6 +230,12 @@ class TurnQueue:
         if database.state not in (DatabaseState.ACTIVE, DatabaseState.QUEUED):
             self._enqueue(name, database)
 
+    def end_waits(self, now: float) -> None:
+        """Give their turns to all databases that back off: the server was away, and is back."""
+        for name, database in self._databases.items():
+            if database.state is DatabaseState.BACKING_OFF and database.missing_since is None:
+                self.resume(name, now)
+
     def next_wait(self, now: float) -> float | None:
         """Return the seconds until a database has waited long enough; None if none waits so."""
         self._drop_outdated()

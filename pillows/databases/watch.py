@@ -121,7 +121,9 @@ class ServerWatch:
                 continue
             except StoppedError:
                 return
-            self.trouble = ""
+            if self.trouble:
+                self.trouble = ""
+                self._queue.end_waits(self._clock.monotonic())
             backoff.reset()
             self.swept.set()
             self._on_mark()

@@ -165,15 +165,20 @@ class RunningDatabases:
 
 
 @contextmanager
-def running(config: str, folder: Path, **options: Any) -> Iterator[RunningDatabases]:
-    """Run a pillow, and stop it at the end."""
+def running(
+    config: str, folder: Path, *, ends_by_kill: bool = False, **options: Any
+) -> Iterator[RunningDatabases]:
+    """Run a pillow, and stop or kill it at the end."""
     pillow = RunningDatabases(config, folder, **options)
     try:
         yield pillow
     except BaseException:
         pillow.kill()
         raise
-    pillow.finish()
+    if ends_by_kill:
+        pillow.kill()
+    else:
+        pillow.finish()
 
 
 def make_config(databases: Databases, target: str, output: str, *, source: str = "", more: str = "") -> str:
