@@ -1,4 +1,4 @@
-"""Databases that come and go, servers that refuse, and a pillow that is killed: nothing is lost or left over."""
+"""Databases that come and go, servers that refuse, a pillow that is killed: nothing is lost or left over."""
 
 from __future__ import annotations
 
