@@ -137,9 +137,15 @@ def find_holder(options: Any, service: str) -> str:
     """
     session = LeaseSession(options, SystemClock())
     with closing(session):
-        session.open()
-        row = session.run(lambda cursor: fetch_one(cursor, tables.HOLDER, {"service": service}))
+        session.open(create=False)
+        row = session.run(lambda cursor: _find_row(cursor, service))
     return _describe_row(row) + (f", heard of {row[2]:.0f} s ago" if row else "")
+
+
+def _find_row(cursor: psycopg.Cursor, service: str) -> tuple[Any, ...] | None:
+    if fetch_one(cursor, tables.FIND, {}) == (None,):
+        return None
+    return fetch_one(cursor, tables.HOLDER, {"service": service})
 
 
 def _describe_row(row: tuple[Any, ...] | None) -> str:

@@ -53,8 +53,11 @@ class LeaseSession:
         self.answered_at = clock.monotonic()
         self.failure = ""
 
-    def open(self) -> None:
-        """Connect, and create the tables if they are missing.
+    def open(self, *, create: bool = True) -> None:
+        """Connect.
+
+        Args:
+            create: create the tables if they are missing.
 
         Raises:
             ConfigError: a pool is between us and the server, or the settings are wrong.
@@ -65,7 +68,8 @@ class LeaseSession:
         try:
             _refuse_pool(connection)
             connection.execute(_SETTINGS, ['"{}"'.format(self._options.schema_.replace('"', '""'))])
-            connection.execute(tables.CREATE.encode())
+            if create:
+                connection.execute(tables.CREATE.encode())
         except psycopg.Error as error:
             connection.close()
             raise to_pillow_error(error) from None

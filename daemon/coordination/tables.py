@@ -49,6 +49,9 @@ TAKE = """
 
 HEARTBEAT = "update pillowd_lease set heartbeat = clock_timestamp() where service = %(service)s"
 
+#: Null if there is no table yet.
+FIND = "select to_regclass('pillowd_lease')"
+
 HOLDER = """
     select host, since, extract(epoch from clock_timestamp() - heartbeat)::float8
     from pillowd_lease where service = %(service)s

@@ -166,6 +166,8 @@ def test_commands_elsewhere_learn_who_holds_the_lease(
 ) -> None:
     options = PostgresConnection(dsn=postgres_dsn)
     assert find_holder(options, "reports") == "no daemon has held the lease yet"
+    with psycopg.connect(postgres_dsn) as reader:
+        assert reader.execute("select 1 from pg_tables where tablename ~ '^pillowd_'").fetchall() == []
     acquire(make_coordinator())
     assert "holds the lease since" in find_holder(options, "reports")
 
