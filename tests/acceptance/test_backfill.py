@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +140,32 @@ def test_a_backfill_waits_for_its_pillow_and_is_cancelled(world: World) -> None:
     call(daemon, "resume_pillow", key="cases")
     daemon.wait_for(lambda: call(daemon, "get_backfill", id=first["id"])["state"] == "done")
     assert daemon.stop() == 0
+
+
+@pytest.mark.proof
+def test_changes_of_the_feed_are_not_held_up(world: World) -> None:
+    """The slowest of a hundred changes, without and beside a backfill of all documents."""
+    daemon = filled(world, 20_000, "sqlite")
+    slowest = [_find_slowest(world, "before")]
+    started = call(daemon, "start_backfill", key="cases", body={"selector": {}})
+    daemon.wait_for(lambda: call(daemon, "get_backfill", id=started["id"])["done"] > 100)
+    slowest.append(_find_slowest(world, "beside"))
+    shown = call(daemon, "get_backfill", id=started["id"])
+    print(f"p99 of a change: {slowest[0]:.3f} s, beside a backfill {slowest[1]:.3f} s; {shown}")
+    assert shown["state"] == "running", "it lasted longer than the measurement"
+    assert slowest[1] < 2 * slowest[0] + 0.5
+    assert daemon.stop() == 0
+
+
+def _find_slowest(world: World, name: str) -> float:
+    seconds = []
+    with closing(sqlite3.connect(f"file:{world.sqlite_path}?mode=ro", uri=True)) as reader:
+        for number in range(100):
+            id = f"{name}-{number}"
+            world.couch.put(id, n=number)
+            began = time.monotonic()
+            while not reader.execute("select 1 from cases where _id = ?", (id,)).fetchall():
+                assert time.monotonic() < began + 30
+                time.sleep(0.002)
+            seconds.append(time.monotonic() - began)
+    return sorted(seconds)[-2]
