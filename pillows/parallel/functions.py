@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pillows.errors import ConfigError, PillowError
+from pillows.parallel.protocol import to_payload
 from pillows.user_code import confine, describe_error
 
 #: The name of a program's main module in a worker: what is under `if __name__ == "__main__":` does not run.
@@ -104,12 +105,16 @@ class FunctionWork:
             self._connection = (_call(setup.connect.find()),)
 
     def run(self, payload: msgspec.Raw) -> Any:
-        """Call the function; return what it returns.
+        """Call the function; return what it returns, as MessagePack.
 
         Raises:
-            PillowError: it raised an error; of another class if it was not one of ours.
+            PillowError: it raised an error; of another class if it was not one of ours. Or MessagePack cannot
+                hold what it returned.
         """
-        return _call(self._function, *self._connection, *msgspec.msgpack.decode(payload))
+        return _call(self._encode, *self._connection, *msgspec.msgpack.decode(payload))
+
+    def _encode(self, *values: Any) -> msgspec.Raw:
+        return to_payload(self._function(*values))
 
     def close(self) -> None:
         """Close the connection, if it can be closed."""

@@ -50,7 +50,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
         kind = next(each.__name__ for each in type(error).__mro__ if each.__name__ in _KINDS)
         return cls(
             kind,
-            str(error.args[0]),
+            str(error.args[0]) if error.args else kind,
             error.remedy if isinstance(error, FatalError) else "",
             error.retry_after_seconds if isinstance(error, RetryableError) else None,
         )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pillows.errors import FatalError, PermanentError, RetryableError
+from pillows.errors import FatalError, PermanentError, PillowError, RetryableError
 
 
 class Connection:
@@ -97,3 +97,18 @@ def fail(kind: str, text: str) -> None:
         "fatal": FatalError,
         "value": ValueError,
     }[kind](text)
+
+
+class OddError(PillowError):
+    """An error of a user's that forgets its base class."""
+
+    def __init__(self) -> None:
+        self.args = ()
+
+
+def fail_oddly() -> None:
+    raise OddError
+
+
+def return_object() -> object:
+    return object()

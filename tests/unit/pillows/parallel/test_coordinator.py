@@ -182,6 +182,19 @@ def test_b11_the_class_of_an_error_decides_whether_it_is_tried_again(kind, tries
     assert isinstance(finished.error, PermanentError) == (kind == "permanent")
 
 
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (functions.fail_oddly, "PillowError"),
+        (functions.return_object, "objects of type object is unsupported"),
+    ],
+)
+def test_whatever_a_function_raises_or_returns_is_told(function, why):
+    with Coordinator(function, workers=1, max_tries=1) as coordinator:
+        (finished,) = coordinator.run([()])
+    assert why in str(finished.error)
+
+
 def test_b11_a_fatal_error_ends_the_run():
     with (
         pytest.raises(FatalError, match="no way"),
