@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,7 @@ class FunctionName(msgspec.Struct, frozen=True, array_like=True):
         try:
             found: Any
             first, *rest = self.name.split(".")
-            if self.file:
-                found = runpy.run_path(self.file, run_name=_MAIN)[first]
-            else:
-                found = getattr(import_module(self.module), first)
+            found = _run_main(self.file)[first] if self.file else getattr(import_module(self.module), first)
             for part in rest:
                 found = getattr(found, part)
         except BaseException as error:
@@ -121,6 +119,11 @@ class FunctionWork:
         for connection in self._connection:
             if callable(close := getattr(connection, "close", None)):
                 close()
+
+
+@cache  # so that all its functions share one set of globals
+def _run_main(file: str) -> dict[str, Any]:
+    return runpy.run_path(file, run_name=_MAIN)
 
 
 def _call(function: Callable[..., Any], *values: Any) -> Any:

@@ -182,6 +182,29 @@ def test_b11_the_class_of_an_error_decides_whether_it_is_tried_again(kind, tries
     assert isinstance(finished.error, PermanentError) == (kind == "permanent")
 
 
+def test_the_functions_of_a_program_share_its_globals(tmp_path):
+    program = """
+        from pillows import Coordinator
+        opened = []
+
+        def connect():
+            opened.append(1)
+            return "connection"
+
+        def work(connection):
+            return [connection, len(opened)]
+
+        if __name__ == "__main__":
+            with Coordinator(work, connect=connect, workers=1) as coordinator:
+                print([each.value for each in coordinator.run([()])], opened)
+    """
+    (tmp_path / "program.py").write_text(dedent(program))
+    command = [sys.executable, str(tmp_path / "program.py")]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[['connection', 1]] []\n"
+
+
 @pytest.mark.parametrize(
     ("function", "why"),
     [
