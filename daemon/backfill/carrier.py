@@ -90,6 +90,7 @@ class Carrier:
             StoppedError: the pillow stops.
         """
         self._change(lambda each: msgspec.structs.replace(each, state=BackfillState.RUNNING))
+        self._raise_epoch()
         ids = self._source.open_ids()
         try:
             self._prepare(ids)
@@ -114,12 +115,15 @@ class Carrier:
     def _is_running(self) -> bool:
         return self._current.state is BackfillState.RUNNING
 
-    def _prepare(self, ids: DocumentIds) -> None:
-        """Raise the epoch, and list the ids."""
+    def _raise_epoch(self) -> None:
+        """Raise the epoch, unless an earlier run has. An error of it ends the pillow's run."""
         if self._current.raised_at is None:
             self._sender.raise_epoch()
             raised_at = self._clock.wall()
             self._change(lambda each: msgspec.structs.replace(each, raised_at=raised_at))
+
+    def _prepare(self, ids: DocumentIds) -> None:
+        """List the ids, and wait until every copy has what was written under the former epoch."""
         while self._is_running and not self._current.listed:
             self._add_page(self._try_again(lambda: self._list_page(ids)))
         if self._is_running and self._try_again(ids.count_copies) != 1:

@@ -26,6 +26,7 @@ from checkpoints import Seq
 from pillows.clock import Clock
 from pillows.couch.database_info import DatabaseInfo
 from pillows.errors import RetryableError
+from pillows.feed.brake import Brake
 from pillows.feed.parsing.changes_parser import LineSplitter, MalformedFeedError
 from pillows.feed.reader_task import ReadCursor
 from pillows.feed.requests import INTERVAL
@@ -166,6 +167,7 @@ class Listing:
         self._source = source
         self._options = source.options
         self._clock = clock
+        self._brake = Brake(self._options.max_rate, self._options.quiet_hours, clock)
 
     def find_first(self) -> Seq:
         """Return where a pass into empty outputs begins: in a listing if that is worth it, or at 0.
@@ -200,6 +202,7 @@ class Listing:
     def _read(self, cursor: ReadCursor, position: ListingPosition) -> None:
         parser = ListParser()
         changes: list[Change] = []
+        began_at = self._clock.monotonic()
         with self._source.list_documents(
             _make_query(position), silent_seconds=self._options.timeout
         ) as response:
@@ -211,7 +214,8 @@ class Listing:
                     changes.append(make_change(id, rev))
                     if len(changes) == INTERVAL:
                         position = self._hand_over(cursor, position, changes, parser.left)
-                        changes = []
+                        self._brake.slow_down(len(changes), self._clock.monotonic() - began_at, cursor.stop)
+                        changes, began_at = [], self._clock.monotonic()
                 if cursor.stop.is_set():
                     return
         if changes:

@@ -187,6 +187,16 @@ def test_a_reader_that_was_killed_goes_on_from_its_position(couch_db: CouchDatab
         assert len(changes) + len(taken.ids) < LIVE + 400
 
 
+def test_g9_the_brake_holds_in_a_listing(couch_db: CouchDatabase) -> None:
+    """The clock of the feed is injected: nothing is waited for."""
+    fill(couch_db)
+    feed = open_feed(couch_db.server_url, couch_db, max_rate=50)
+    began = feed._clock.monotonic()
+    with taking(feed, feed.find_first()) as taken:
+        taken.until(lambda: is_caught_up(taken.batches))
+    assert feed._clock.monotonic() - began >= (LIVE - 100) / 50
+
+
 @pytest.mark.proof
 def test_b4_8_it_is_at_least_two_and_a_half_times_as_fast_as_the_feed(couch_db: CouchDatabase) -> None:
     fill(couch_db)

@@ -16,7 +16,7 @@ from daemon.backfill.carrier import GROUP_DOCUMENTS, BackfillSource
 from daemon.backfill.store import BackfillStore
 from daemon.errors import ConflictError, InvalidRequestError, NotFoundError
 from pillows.clock import SystemClock
-from pillows.errors import AccessError, AwayError, PillowError, RetryableError
+from pillows.errors import AccessError, AwayError, FencedError, PillowError, RetryableError
 from pillows.feed.document_ids import IdPage
 from pillows.models import Change, write_version
 from pillows.retry.backoff import Backoff
@@ -169,6 +169,21 @@ def test_nothing_is_read_before_every_copy_has_what_the_former_epoch_wrote(
     ended = made.send(["d0001"])
     assert ended.raised_at is not None
     assert read_at[0] - ended.raised_at >= 0.3
+
+
+def test_a_target_that_another_daemon_has_taken_ends_the_pillow(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scene()
+
+    def refuse(_: object) -> None:
+        raise FencedError("another pillowd writes there")
+
+    monkeypatch.setattr(made.target, "acquire", refuse)
+    made.backfills.start(KEY, Selection(), ["d0001"])
+    with pytest.raises(FencedError):
+        made.running.greenlet.get(timeout=30)
+    assert made.written == []
 
 
 def test_ranges_of_a_listing_are_recorded_and_sent(scene: Callable[..., Scene]) -> None:
