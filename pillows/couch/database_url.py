@@ -37,8 +37,11 @@ def parse_database_url(url: str) -> DatabaseUrl:
             f"The URL of the database {stray}.", remedy=f"{STRAY_PASSWORD_REMEDY}: COUCHDB_PASSWORD"
         )
     try:
+        url.encode()  # a command line can hold bytes that are no text
         parts = urlsplit(url)
         _ = parts.port  # is only parsed now
+    except UnicodeEncodeError:
+        raise ConfigError(f"{redact_address(url)} is not UTF-8.", remedy="correct the URL") from None
     except ValueError as error:
         raise ConfigError(f"{redact_address(url)}: {error}.", remedy="correct the URL") from None
     path, _, database = parts.path.rstrip("/").rpartition("/")
