@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,9 +87,8 @@ def scan_journal(data: bytes) -> JournalScan:
     scan = JournalScan()
     count = _snapshot_length(lines, scan)
     for number, line in enumerate(lines[1:], 2):
-        payload = _read_payload(line)
-        if payload.startswith("["):
-            scan.entries.update(_split_commit(payload))
+        if (commit := _read_commit(line)) is not None:
+            scan.entries.update(commit)
         elif number <= count + 1:
             scan.add_finding("the line is damaged: its checksum does not match", line=number)
         elif number == len(lines) and not rest:
@@ -107,7 +107,7 @@ def scan_journal(data: bytes) -> JournalScan:
 def _snapshot_length(lines: list[bytes], scan: JournalScan) -> int:
     """Return how many lines the snapshot has; 0 if the first line is damaged."""
     head = _read_payload(lines[0]) if lines else ""
-    if head.startswith("{"):
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
         return int(json.loads(head)["entries"])
     scan.add_finding("the first line is damaged: entries may be missing", line=1)
     return 0
@@ -118,9 +118,23 @@ def _format_line(payload: bytes) -> bytes:
 
 
 def _read_payload(line: bytes) -> str:
-    """Return the JSON of a line; empty if it does not match its checksum."""
+    """Return the JSON of a line; empty if it does not match its checksum, or is no text."""
     checksum, _, payload = line.partition(b" ")
-    return payload.decode() if checksum == b"%08x" % zlib.crc32(payload) else ""
+    is_whole = checksum == b"%08x" % zlib.crc32(payload)
+    with suppress(UnicodeDecodeError):
+        return payload.decode() if is_whole else ""
+    return ""
+
+
+def _read_commit(line: bytes) -> dict[Key, bytes] | None:
+    """Return the entries of a commit; None if the line is not one that we wrote."""
+    payload = _read_payload(line)
+    if not payload.startswith("["):
+        return None
+    try:
+        return dict(_split_commit(payload))
+    except (ValueError, TypeError, RecursionError):  # its checksum was made by somebody else
+        return None
 
 
 def _split_commit(payload: str) -> Iterator[tuple[Key, bytes]]:

@@ -126,6 +126,14 @@ def test_damage_is_found_by_line_and_leaves_what_can_be_trusted(data, expected, 
         assert not finding.harmless
 
 
+@pytest.mark.parametrize("payload", [b"\xf6", b"[1]", b"[[]]", b'[[{"a":1},2]]', b"{", b'{"entries":[]}'])
+def test_a_line_that_is_not_ours_is_damaged_whatever_its_checksum(payload):
+    line = b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+    assert scan_journal(line + commit(a=1)).findings
+    assert "damaged" in scan_journal(format_snapshot([]) + line + commit(a=1)).findings[0].problem
+
+
 def test_a_journal_that_was_not_read_is_empty():
     scan = JournalScan()
     assert (scan.entries, scan.torn, scan.snapshot_bytes, scan.appended_bytes) == ({}, False, 0, 0)
