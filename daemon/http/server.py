@@ -114,6 +114,8 @@ class BoundedHandler(_Handler):  # type: ignore[misc]
         whole, self.rfile = self.rfile, _BoundedHead(self.rfile)
         try:
             result = super().read_request(raw_requestline)
+        except IndexError as error:  # gevent's, about a version without a dot, such as HTTP/1
+            raise RefusedError(400, "the request line has no valid HTTP version") from error
         finally:
             self.rfile = whole
         self._check_head()
