@@ -41,8 +41,8 @@ mutants: $(VENV)/.dev ## Run mutation tests of the modules that decide (MODULE=p
 	@$(BIN)/python -m tests.servers install
 	$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
 
-fuzz: $(VENV)/.dev ## Fuzz the line reader for SECONDS=600, guided by coverage
-	$(BIN)/python -m tests.fuzz.lines -max_total_time=$(or $(SECONDS),600)
+fuzz: $(VENV)/.dev ## Fuzz every parser, guided by coverage, for SECONDS=3600 in all (NAME=one parser)
+	$(BIN)/python -m tests.fuzz $(NAME) --seconds $(or $(SECONDS),3600)
 
 bench: $(VENV)/.dev ## Measure speed and memory, compared with the raw servers
 	@$(BIN)/python -m tests.servers install

@@ -1,17 +1,11 @@
-"""Fuzzes the line reader: any bytes, cut anywhere, end in changes or in GarbageError, in bounded memory.
+"""The reader of CouchDB's lines: any bytes, cut anywhere, end in changes or in an error, in bounded memory.
 
-``python -m tests.fuzz.lines -max_total_time=600`` runs it under atheris (libFuzzer), which finds its
-own way into the reader by watching which branches an input takes. Without atheris, or with
-``--random SECONDS``, it mutates real responses at random. The last bytes of an input say where
-the rest is cut into blocks and which reader gets them.
+The last bytes of an input say where the rest is cut into blocks, and which reader gets them.
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
-from random import Random
 
 from pillows.feed.parsing.changes_parser import (
     ChangesParser,
@@ -62,49 +56,3 @@ def one(data: bytes) -> None:
         pass
     if reader._splitter._size_bytes > MAX_LINE_BYTES + 1500:
         raise AssertionError("more is held than a line may have")
-
-
-def mutated(random: Random) -> bytes:
-    """A real response with some bytes changed, cut, doubled or put elsewhere."""
-    data = bytearray(random.choice(SEEDS))
-    for _ in range(random.randint(0, 8)):
-        at = random.randrange(len(data) + 1)
-        kind = random.randrange(4)
-        if kind == 0:
-            data[at:at] = random.randbytes(random.randint(1, 9))
-        elif kind == 1:
-            del data[at : at + random.randint(1, 40)]
-        elif kind == 2:
-            data[at:at] = random.choice(SEEDS)[: random.randint(1, 200)]
-        else:
-            data[at : at + 1] = random.choice([b"\n", b"\r", b",", b"]", b"{", b'"', b"\xff", b"null"])
-    return bytes(data) + random.randbytes(2)
-
-
-def run_random(seconds: float, seed: int = 0) -> int:
-    """Reads mutated responses for so long; returns how many."""
-    random = Random(seed)
-    until, count = time.monotonic() + seconds, 0
-    while time.monotonic() < until:
-        one(mutated(random))
-        count += 1
-    return count
-
-
-def main() -> None:
-    """Runs under atheris where it is installed."""
-    try:
-        import atheris  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        atheris = None
-    if atheris is None or "--random" in sys.argv:
-        seconds = float(sys.argv[sys.argv.index("--random") + 1]) if "--random" in sys.argv else 60.0
-        print(f"{run_random(seconds)} inputs in {seconds:.0f} s, none of them a surprise")
-        return
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, one)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

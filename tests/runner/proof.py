@@ -27,7 +27,7 @@ PROGRESS_SECONDS = 60.0
 
 #: Part -> its files and folders; together they are all tests.
 PARTS: dict[str, tuple[str, ...]] = {
-    "unit": ("tests/unit", "tests/tooling", "tests/golden"),
+    "unit": ("tests/unit", "tests/tooling", "tests/golden", "tests/fuzz"),
     "integration": ("tests/integration",),
     "acceptance-a": ("tests/acceptance/test_[a-m]*.py",),
     "acceptance-b": ("tests/acceptance/test_[n-z]*.py",),
