@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +37,11 @@ _KILL_SECONDS = 5.0
 _STEP_SECONDS = 0.05
 #: How soon a step that failed is taken again.
 _AGAIN_SECONDS = 30.0
+
+#: States in which somebody may ask for the switch.
+_SWITCHABLE = COMING | {RebuildState.ROLLED_BACK}
+#: States in which the other build is not known to equal the source.
+_UNVERIFIED = {RebuildState.BUILDING, RebuildState.VERIFYING}
 
 _log = structlog.get_logger("pillowd.rebuild")
 
@@ -130,9 +136,9 @@ class Rebuilder:
             NotFoundError, ConflictError: there is none, or it is live already.
         """
         record = self._require(key)
-        if record.state not in COMING | {RebuildState.ROLLED_BACK}:
+        if record.state not in _SWITCHABLE:
             raise ConflictError(f"the build {record.other} of {key} is {record.state}")
-        return self._want(key, "switched")
+        return self._want(key, "switched", of=_SWITCHABLE)
 
     def roll_back(self, key: TailKey) -> Rebuild:
         """Switch back to the former build; first it catches up, if it has to.
@@ -148,7 +154,7 @@ class Rebuilder:
                 f"the former build of {key} is not fed: its definition or code is not there any more",
                 remedy="write the former definition under `next:`, then `pillowd reload`",
             )
-        return self._want(key, "rolled-back")
+        return self._want(key, "rolled-back", of={RebuildState.SWITCHED})
 
     def drop(self, key: TailKey, *, coming: bool) -> Rebuild:
         """Remove the other build.
@@ -161,13 +167,14 @@ class Rebuilder:
             NotFoundError, ConflictError: there is no such build, or it is just being switched.
         """
         record = self._require(key)
-        if record.state not in (COMING if coming else KEPT | {RebuildState.DROPPING}):
+        droppable = COMING if coming else KEPT | {RebuildState.DROPPING}
+        if record.state not in droppable:
             remedy = _name_end(key, record) if record.state in COMING | KEPT else "wait a moment"
             raise ConflictError(f"the rebuild of {key} is {record.state}", remedy=remedy)
         worker = self._workers.pop(key, None)
         if worker is not None:
             worker.kill()  # it compares, or waits: a switch was refused above
-        record = self._change(key, state=RebuildState.DROPPING, wanted="")
+        record = self._change(key, of=droppable, state=RebuildState.DROPPING, wanted="")
         self._wake(key)
         return record
 
@@ -240,20 +247,20 @@ class Rebuilder:
         self._supervisor.hold(other)
         self._await_end(other)
         self._state.store.edit(other, Checkpoint.reset)
-        self._change(key, state=RebuildState.BUILDING, reason="")
+        self._change(key, of=COMING, state=RebuildState.BUILDING, reason="")
         self._supervisor.release(other)
 
     def _verify(self, key: TailKey) -> None:
-        record = self._change(key, state=RebuildState.VERIFYING)
+        record = self._change(key, of=_UNVERIFIED, state=RebuildState.VERIFYING)
         other = record.name_other(key)
         self._verified_at[key] = self._clock.wall()
         options = self._builds.choose_contents(key, record)
         found = self._verification.compare_now(other, options=options)
         if found.total:
             reason = f"{found.total} documents differ. Remedy: `pillowd verify {other} --repair`"
-            self._change(key, reason=f"{reason}, or `pillowd rebuild cancel {key}`")
+            self._change(key, of=_UNVERIFIED, reason=f"{reason}, or `pillowd rebuild cancel {key}`")
         else:
-            self._change(key, state=RebuildState.READY, reason="")
+            self._change(key, of=_UNVERIFIED, state=RebuildState.READY, reason="")
             _log.info("rebuild.ready", pillow=str(key), build=record.other)
 
     def _switch(self, key: TailKey) -> None:
@@ -265,7 +272,8 @@ class Rebuilder:
             raise ConfigError("the definition of the other build is gone.", remedy="put it back, and reload")
         if record.state is not RebuildState.SWITCHING:
             self._stop_both(key, other)
-            self._change(key, state=RebuildState.SWITCHING, before=record.state, steps=(), reason="")
+            fields = {"before": record.state, "steps": (), "reason": ""}
+            self._change(key, of={record.state}, state=RebuildState.SWITCHING, **fields)
         outgoing = find_live(definitions, record)
         done = Switch(
             key,
@@ -305,7 +313,8 @@ class Rebuilder:
             self._supervisor.tick()
 
     def _drop(self, key: TailKey) -> None:
-        record = self._change(key, state=RebuildState.DROPPING, reason="", wanted="")
+        droppable = KEPT | {RebuildState.DROPPING}
+        record = self._change(key, of=droppable, state=RebuildState.DROPPING, reason="", wanted="")
         other = record.name_other(key)
         self._reloader.follow_builds()
         self._await_end(other)
@@ -356,22 +365,35 @@ class Rebuilder:
             raise NotFoundError(f"{key} is not being rebuilt", remedy=f"`pillowd rebuild {key}`")
         return record
 
-    def _want(self, key: TailKey, wanted: str) -> Rebuild:
-        changed = self._change(key, wanted=wanted)
+    def _want(self, key: TailKey, wanted: str, *, of: Collection[RebuildState]) -> Rebuild:
+        changed = self._change(key, of=of, wanted=wanted)
         self._not_before.pop(key, None)
         self._wake(key)
         return changed
 
-    def _change(self, key: TailKey, **fields: Any) -> Rebuild:
-        record = self._state.rebuilds.get(key)
-        if record is None:
-            raise NotFoundError(f"{key} is not being rebuilt")
-        if fields.get("state", record.state) != record.state:
-            fields["changed_at"] = self._clock.wall()
-        changed = msgspec.structs.replace(record, **fields)
-        if changed != record:
-            self._state.rebuilds.put(key, changed)
-        return changed
+    def _change(self, key: TailKey, *, of: Collection[RebuildState] = (), **fields: Any) -> Rebuild:
+        """Change fields of a record, whatever else is changed meanwhile.
+
+        Args:
+            key: the tail of the live build.
+            of: the states of which it is a change; any if empty.
+            fields: the new values.
+
+        Raises:
+            NotFoundError, ConflictError: the record is not there, or has another state by now.
+            OSError, StoreWriteError: it cannot be written; it is as before.
+        """
+
+        def change(record: Rebuild | None) -> Rebuild:
+            if record is None:
+                raise NotFoundError(f"{key} is not being rebuilt")
+            if of and record.state not in of:
+                raise ConflictError(f"the rebuild of {key} is {record.state} meanwhile")
+            is_other = fields.get("state", record.state) != record.state
+            more = {"changed_at": self._clock.wall()} if is_other else {}
+            return msgspec.structs.replace(record, **fields, **more)
+
+        return self._state.rebuilds.change(key, change)
 
     def _get_status(self, key: TailKey) -> TailStatus | None:
         return self._supervisor.status(key) if key in self._supervisor.keys else None

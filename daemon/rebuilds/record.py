@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +10,8 @@ from typing import Any, Literal
 import msgspec
 
 from checkpoints import IntegrityError, TailKey
-from checkpoints.files.blocking import run_blocking
-from checkpoints.files.directory import replace_file
 from checkpoints.replica import Replica
+from daemon.state_file import StateFile
 from pillows.transports.common.builds import Exchange, make_key
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
@@ -139,7 +138,7 @@ class Rebuilds:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = StateFile(path)
         self._all: Mapping[str, Rebuild] = read_rebuilds(path)
         self._replica: Replica | None = None
 
@@ -172,12 +171,30 @@ class Rebuilds:
         Raises:
             OSError, StoreWriteError: it cannot be written; the former one is kept.
         """
-        if self._replica is not None:
-            self._replica.write({(str(key),): msgspec.json.encode(rebuild)})
-        self._write({**self._all, str(key): rebuild})
+        self.change(key, lambda _: rebuild)
+
+    def change(self, key: TailKey, change: Callable[[Rebuild | None], Rebuild]) -> Rebuild:
+        """Change the record of a pillow, and return it; one change after the other. Durable on return.
+
+        Args:
+            key: the tail of the live build.
+            change: returns what becomes of the record, or raises what keeps it as it is; gets None if the
+                pillow was never rebuilt. It must not wait.
+
+        Raises:
+            OSError, StoreWriteError: it cannot be written; the former one is kept.
+        """
+        with self._file:
+            former = self._all.get(str(key))
+            changed = change(former)
+            if changed != former:
+                if self._replica is not None:
+                    self._replica.write({(str(key),): msgspec.json.encode(changed)})
+                self._write({**self._all, str(key): changed})
+        return changed
 
     def _write(self, changed: dict[str, Rebuild]) -> None:
-        run_blocking(replace_file, self._path, msgspec.json.encode(_File(FORMAT, changed)))
+        self._file.write(_File(FORMAT, changed))
         self._all = changed
 
 

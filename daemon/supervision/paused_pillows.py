@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from checkpoints import IntegrityError, TailKey
-from checkpoints.files.blocking import run_blocking
-from checkpoints.files.directory import replace_file
 from checkpoints.replica import Replica
+from daemon.state_file import StateFile
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -28,7 +28,7 @@ class Pauses:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = StateFile(path)
         self._keys = _read(path)
         self._replica: Replica | None = None
 
@@ -48,7 +48,7 @@ class Pauses:
         if known is None:
             replica.write({(key,): b"true" for key in self._keys})
         else:
-            self._change(frozenset(key for (key,) in known))
+            self._change(lambda _: frozenset(key for (key,) in known))
         self._replica = replica
 
     def __contains__(self, key: TailKey) -> bool:
@@ -56,21 +56,21 @@ class Pauses:
 
     def add(self, key: TailKey) -> None:
         """Add a tail. Durable on return; raises OSError or StoreWriteError if it cannot be written."""
-        self._change(self._keys | {str(key)})
+        self._change(lambda keys: keys | {str(key)})
 
     def discard(self, key: TailKey) -> None:
         """Discard a tail. Durable on return; raises as `add`."""
-        self._change(self._keys - {str(key)})
+        self._change(lambda keys: keys - {str(key)})
 
-    def _change(self, keys: frozenset[str]) -> None:
-        if keys == self._keys:
-            return
-        run_blocking(
-            replace_file, self._path, json.dumps({"format": FORMAT, "paused": sorted(keys)}).encode()
-        )
-        if self._replica is not None:
-            self._replica.write({(key,): b"true" if key in keys else None for key in keys ^ self._keys})
-        self._keys = keys
+    def _change(self, change: Callable[[frozenset[str]], frozenset[str]]) -> None:
+        with self._file:
+            keys = change(self._keys)
+            if keys == self._keys:
+                return
+            self._file.write({"format": FORMAT, "paused": sorted(keys)})
+            if self._replica is not None:
+                self._replica.write({(key,): b"true" if key in keys else None for key in keys ^ self._keys})
+            self._keys = keys
 
 
 def _read(path: Path) -> frozenset[str]:

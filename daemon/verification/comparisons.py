@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from checkpoints import IntegrityError, TailKey
-from checkpoints.files.blocking import run_blocking
-from checkpoints.files.directory import replace_file
+from daemon.state_file import StateFile
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -60,7 +59,7 @@ class Comparisons:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._file = StateFile(path)
         self._last = _read(path)
 
     def get(self, key: TailKey) -> Comparison | None:
@@ -74,7 +73,8 @@ class Comparisons:
             OSError: it cannot be written; then it is kept for the life of this process.
         """
         self._last = self._last | {str(key): comparison}
-        run_blocking(replace_file, self._path, msgspec.json.encode(_File(FORMAT, self._last)))
+        with self._file:
+            self._file.write(_File(FORMAT, self._last))
 
 
 def _read(path: Path) -> dict[str, Comparison]:
