@@ -67,7 +67,7 @@ setup: $(VENV)/.runtime ## Make .venv with pillowd and its dependencies
 dev: $(VENV)/.dev ## ... and those of its tests
 
 docs: $(VENV)/.dev ## Build the documentation into build/docs
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 

@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import log_events
-
 from daemon.cli.exit_codes import ExitCode
 from daemon.cli.introspect import CommandPage, list_commands
 from daemon.config.models import Config
 from daemon.config.schema import INCLUDED, make_schema
 from daemon.http.contract import Operation, load_contract, resolve
 from daemon.metrics.catalogue import SECTIONS
+from docs import log_events
 from pillows import registry
 from pillows.options import seconds_text, size_text
 
