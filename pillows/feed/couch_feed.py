@@ -21,7 +21,7 @@ from pillows.couch.client import CouchClient
 from pillows.couch.errors import RejectedError
 from pillows.couch.http.response import ActivityMonitor, TooLargeError
 from pillows.couch.options import CouchConnection
-from pillows.errors import RetryableError
+from pillows.errors import PermanentError, RetryableError
 from pillows.feed.base import SIGN_OF_LIFE, TICK_SECONDS, DatabaseIdentity
 from pillows.feed.catch_up import CatchUp, GroupedCatchUp
 from pillows.feed.doc_id_groups import GROUP_IDS, DocIdGroups
@@ -176,8 +176,14 @@ class CouchFeed:
         return [found[fetch_key(change)] for change in changes]
 
     def fetch(self, change: Change) -> Document:
-        """Fetch the document of a change that came without one; one attempt."""
+        """Fetch the document of a change that came without one; one attempt.
+
+        Raises:
+            PermanentError: it can't be read.
+        """
         (found,) = self._fetcher.fill([change]).values()
+        if found.defect:
+            raise PermanentError(found.defect)
         return Document(
             id=found.id,
             rev=found.rev,

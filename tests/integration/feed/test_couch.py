@@ -14,16 +14,18 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Seq
+from pillows.couch.http.response import TooLargeError
 from pillows.couch.options import BasicAuth, CouchConnection
-from pillows.errors import InvalidSeqError, RecreatedError, RetryableError
+from pillows.errors import InvalidSeqError, PermanentError, RecreatedError, RetryableError
 from pillows.feed import catch_up, identity_check, requests
 from pillows.feed.base import DatabaseIdentity
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.documents import fetch_mode
+from pillows.feed.documents.fetcher import fetch_key, to_defect
 from pillows.feed.options import SourceOptions
 from pillows.feed.recorded import RecordedFeed
 from pillows.feed.requests import Page
-from pillows.models import ChangeBatch
+from pillows.models import Change, ChangeBatch
 from tests.servers.tcp_proxy import Fault, TcpProxy
 from tests.support.clock import FakeClock
 from tests.support.sizes import size
@@ -333,6 +335,16 @@ def test_one_document_is_fetched_for_its_change(couch_db):
         change = msgspec.structs.replace(taken.batches[0].changes[0], raw=None)
         document = feed(couch_db.server_url, couch_db).fetch(change)
     assert document.doc == couch_db.get(change.id)
+
+
+def test_a_document_that_cannot_be_read_is_not_fetched_as_an_empty_one(couch_db, monkeypatch):
+    couch_db.fill(1)
+    unread = Change(id="d0", revs=("1-a",), leaf_version=1)
+    with closing(feed(couch_db.server_url, couch_db)) as source:
+        defect = to_defect(unread, TooLargeError("too deep"))
+        monkeypatch.setattr(source._fetcher, "fill", lambda changes: {fetch_key(changes[0]): defect})
+        with pytest.raises(PermanentError, match="can't be read"):
+            source.fetch(unread)
 
 
 def test_unwanted_documents_are_not_fetched(couch, couch_db, tcp_proxy):
