@@ -99,8 +99,14 @@ class Change(msgspec.Struct, gc=False):
 
     @property
     def doc(self) -> dict[str, Any]:
-        """The parsed document; empty if the feed did not include it."""
+        """The parsed document; empty if it is deleted.
+
+        Raises:
+            PermanentError: it did not come with its change. An empty one might look as if it left the set.
+        """
         if self.parsed is None:
+            if self.raw is None and not self.deleted:
+                raise PermanentError("The document was read, but it did not come with its change.")
             self.parsed = msgspec.json.decode(self.raw) if self.raw is not None else {}
         return self.parsed
 

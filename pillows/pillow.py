@@ -92,8 +92,15 @@ class Pillow:
 
 
 class Stages(NamedTuple):
-    """The calls that a change goes through; no filter keeps every document."""
+    """The calls that a change goes through.
 
+    Attributes:
+        load: gets the document for a filter that reads it, if it did not come with the change; None: no
+            filter does.
+        filter: None keeps every document.
+    """
+
+    load: Callable[[Change], Change] | None
     filter: Callable[[Change], bool] | None
     trigger: Callable[[Change], Document]
     transform: Callable[[Document], Mapping[str, Sequence[Row]]]
@@ -143,9 +150,11 @@ class Pipeline:
         self._filtered = 0
         self._chunked = isinstance(pillow.transform, ChunkedTransform)
         filter = None if isinstance(pillow.filter, KeepAll) else pillow.filter
-        self._stages = Stages(filter, trigger, pillow.transform)
+        load = trigger.load if filter is not None and filter.needs_document else None
+        self._stages = Stages(load, filter, trigger, pillow.transform)
         self._seconds: dict[str, float] = {}
         self._timed_stages = Stages(
+            load=load and self._time("trigger", load),
             filter=filter and self._time("filter", filter),
             trigger=self._time("trigger", trigger),
             transform=self._time("transform", pillow.transform),
@@ -208,6 +217,12 @@ class Pipeline:
         try:
             if change.defect or change.leaf_version > MAX_LEAF_VERSION:
                 _reject(change.leaf_version, change.defect)
+            if stages.load is not None and change.raw is None and not change.deleted:
+                stage = "trigger"
+                change = stages.load(change)
+                if change.leaf_version > MAX_LEAF_VERSION:  # it may be newer
+                    _reject(change.leaf_version)
+                stage = "filter"
             if change.deleted:
                 return None if pillow.keep_deleted else without_rows(change)
             if stages.filter is not None and not stages.filter(change):

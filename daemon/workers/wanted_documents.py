@@ -14,6 +14,9 @@ Wants = Callable[[Change], bool] | None
 class LeftToWorkers:
     """Wants no document while workers run: they fetch documents over connections of their own.
 
+    This only saves time. A change that was read without its document may still be carried here, when
+    workers end or cannot be started: then the pipeline fetches it.
+
     Args:
         wants: what is wanted otherwise.
 

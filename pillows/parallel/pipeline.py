@@ -178,13 +178,16 @@ class ParallelPipeline:
     def _change_size(self, size: int) -> None:
         """Push what the present workers have, end them, and start others."""
         if self._pool is not None:
+            if not size:
+                self._on_size(0)  # so that the feed brings documents again while the last chunks are pushed
             self._push_rest(self._pool)
             if self._pool.refusal is not None:
+                if self._isolate:
+                    raise self._pool.refusal
                 self._is_refused = True
                 details = {"reason": str(self._pool.refusal)}
                 self._retrier.observer.warning(self._retrier.tail, event="workers.refused", details=details)
             pool, self._pool, self._size = self._pool, None, 0
-            self._on_size(0)
             if self._pushing is not None:
                 self._pushing.kill()
             self._end_pool(pool, END_SECONDS)

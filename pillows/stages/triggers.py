@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,11 +17,17 @@ from pillows.stages.transforms import copy_doc
 ReadAttachment = Callable[[str, str, str, int], bytes | None]
 
 
-#: Extracts the document of a change.
-Trigger = Callable[[Change], Document]
+class Trigger(Protocol):
+    """Extracts the document of a change."""
+
+    def load(self, change: Change) -> Change:
+        """Return a change with its document, or with its deletion. It may be newer than the change was."""
+
+    def __call__(self, change: Change) -> Document:
+        """Return the document of a change, or its deletion."""
 
 
-class DocumentTrigger:
+class DocumentTrigger(Trigger):
     """Takes the document that came with the change; fetches it where the feed did not bring it.
 
     Args:
@@ -30,6 +36,21 @@ class DocumentTrigger:
 
     def __init__(self, fetch: Callable[[Change], Document]) -> None:
         self._fetch = fetch
+
+    def load(self, change: Change) -> Change:
+        """Return a change with its winning document, fetched where the feed did not bring it."""
+        if change.raw is not None or change.deleted:
+            return change
+        found = self._fetch(change)
+        return Change(
+            id=change.id,
+            revs=change.revs if found.rev == change.rev else (found.rev,),
+            leaf_version=found.leaf_version,
+            deleted=found.deleted,
+            seq=change.seq,
+            raw=found.raw,
+            parsed=found.parsed,
+        )
 
     def __call__(self, change: Change) -> Document:
         """Return the winning document of a change. A deleted one has no JSON."""
@@ -82,7 +103,7 @@ class AttachmentTrigger(DocumentTrigger):
         return {**known, "data": b64encode(content).decode()}
 
 
-class PythonTrigger:
+class PythonTrigger(Trigger):
     """Asks a python function for the document.
 
     Args:
@@ -95,6 +116,10 @@ class PythonTrigger:
     def __init__(self, function: Callable[[Change, Callable[[], Any]], Any], trigger: Trigger) -> None:
         self._function = function
         self._trigger = trigger
+
+    def load(self, change: Change) -> Change:
+        """Return a change with the document that `read` returns."""
+        return self._trigger.load(change)
 
     def __call__(self, change: Change) -> Document:
         """Return what the function makes of a change.

@@ -8,11 +8,12 @@ import gevent
 import pytest
 
 from checkpoints import Seq
+from pillows.errors import PermanentError
 from pillows.models import Change, Document, revision_number
 from pillows.pillow import Pillow
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
-from pillows.stages.filters import Filter, PythonFilter
+from pillows.stages.filters import Filter, JmespathFilter, PythonFilter
 from pillows.stages.transforms import PassThrough, PythonTransform
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
@@ -219,6 +220,43 @@ def test_a_position_is_handed_back_as_it_came(tmp_path, running):
     assert feed.asked[1] == Seq.of(token)
     with pytest.raises(TypeError):
         _ = feed.asked[0] < feed.asked[1]
+
+
+def test_a_filter_that_reads_the_document_gets_it_even_if_the_feed_left_it_out(tmp_path, running):
+    """With worker processes the feed leaves documents to them, and may have read ahead when they end."""
+
+    class Sources(ListFeed):
+        def fetch(self, change):
+            found = super().fetch(change)
+            if change.id == "gone":
+                return Document(id="gone", rev="2-b", leaf_version=2, deleted=True, raw=None)
+            return found
+
+    ids = ("kept", "dropped", "gone")
+    feed = Sources(
+        [batch("1-a", *(Change(id=id, revs=("1-a",), leaf_version=1) for id in ids), caught_up=True)]
+    )
+    target = MemoryTransport()
+    pillow = pillow_of(
+        JmespathFilter("doc.fetched && doc._id != 'dropped'"), PythonTransform(lambda doc: doc, ("cases",))
+    )
+    run = running(plan(tmp_path, feed, target, pillow=pillow))
+    run.until(lambda: run.tail.state is State.LIVE)
+    assert run.finish().changes == 3
+    written = {each.id: each for made in target.batches for each in made.documents}
+    assert {id: each.has_rows for id, each in written.items()} == {
+        "kept": True,
+        "dropped": False,
+        "gone": False,
+    }
+    assert written["gone"].leaf_version == 2
+    assert sorted(feed.fetched) == sorted(ids), "each is read once"
+
+
+def test_a_document_that_is_not_there_is_never_taken_for_an_empty_one():
+    with pytest.raises(PermanentError, match="did not come with its change"):
+        _ = Change(id="a", revs=("1-a",), leaf_version=1).doc
+    assert Change(id="a", revs=("2-a",), leaf_version=2, deleted=True).doc == {}
 
 
 def test_a_fetched_document_weighs_what_it_weighs(tmp_path, running):

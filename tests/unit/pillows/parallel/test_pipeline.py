@@ -14,7 +14,7 @@ from gevent.event import Event
 from pillows.clock import SystemClock
 from pillows.dead_letters.dead_letter import DeadLetter
 from pillows.errors import AccessError, FatalError, PermanentError, RetryableError, StoppedError
-from pillows.models import DocumentRows
+from pillows.models import Document, DocumentRows
 from pillows.parallel import pipeline
 from pillows.parallel.chunk_work import ChunkWork
 from pillows.parallel.pipeline import ParallelPipeline
@@ -26,7 +26,7 @@ from pillows.pillow import Pillow, Pipeline
 from pillows.progress.watermark import Watermark
 from pillows.retry.cancellable import StopAwareWaiter
 from pillows.retry.retrier import Retrier
-from pillows.stages.filters import KeepAll
+from pillows.stages.filters import JmespathFilter, KeepAll
 from pillows.stages.transforms import PythonTransform
 from tests.support.list_feed import batch, change
 from tests.support.memory_transport import KEY
@@ -34,12 +34,17 @@ from tests.support.recorder import Recorder
 from tests.support.waiting import let_others_run, wait_until
 
 
-class NoSource:
-    def load(self, changes):
-        return changes
+class Source:
+    """Has every document that a change lacks, with `n` 1."""
 
-    def fetch(self, change):
-        raise AssertionError
+    def load(self, changes):
+        return [each if each.raw is not None else change(each.id, n=1) for each in changes]
+
+    def fetch(self, unread):
+        raw = change(unread.id, n=1).raw
+        return Document(
+            id=unread.id, rev=unread.rev, leaf_version=unread.leaf_version, deleted=False, raw=raw
+        )
 
     def attachment(self, *_):
         raise AssertionError
@@ -125,18 +130,18 @@ class Pushed:
 class World:
     """A loop with two workers from the first change on."""
 
-    def __init__(self, monkeypatch, *, workers=2, isolate=False, far_behind=-1) -> None:
+    def __init__(self, monkeypatch, *, workers=2, isolate=False, far_behind=-1, filter=None) -> None:
         monkeypatch.setattr(pipeline, "FAR_BEHIND", far_behind)
         self.pusher, self.recorder, self.stop = Pushed(), Recorder(), Event()
         pillow = Pillow(
             name="cases",
             outputs=("cases",),
-            filter=KeepAll(),
+            filter=filter or KeepAll(),
             transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
         )
         self.here = Pipeline(
             pillow,
-            trigger=pillow.trigger(NoSource().fetch, NoSource().attachment),
+            trigger=pillow.trigger(Source().fetch, Source().attachment),
             pusher=self.pusher,
             watermark=Watermark(),
             observer=self.recorder,
@@ -146,7 +151,7 @@ class World:
         self.work = ChunkWork(
             pillow,
             tail=KEY,
-            source=NoSource(),
+            source=Source(),
             channel=Channel(NoStream()),
             clock=SystemClock(),
             as_json=True,
@@ -176,11 +181,13 @@ class World:
         wait_until(lambda: self.pools)
         return self.pools[-1]
 
-    def carry(self, *batches):
+    def carry(self, *batches, before=None):
         def feed():
-            for each in batches:
+            for number, each in enumerate(batches):
                 if self.stop.is_set():
                     return
+                if before and number in before:
+                    before[number]()
                 yield each
             self.stop.wait(60)
 
@@ -371,6 +378,41 @@ def test_without_workers_the_loop_goes_on_here(make_world):
     assert world.pusher.ids == [c.id for each in batches_of(4) for c in each.changes]
     assert world.recorder.events() == ["workers.refused"]
     assert len(world.pools) == 1
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_changes_that_were_left_to_workers_are_fetched_before_the_filter_here(make_world, refuses):
+    """The feed reads ahead: it leaves documents out for workers that end meanwhile, or cannot be started."""
+    world = make_world(filter=JmespathFilter("doc.n == `1`"))
+    left_out = [msgspec.structs.replace(change(str(i)), raw=None) for i in range(3)]
+    world.carry(*(batch(f"{n}-x", each, caught_up=n > 0) for n, each in enumerate(left_out)))
+    world.until_tasks()
+    if refuses:
+        world.pool.events.failed(FatalError("The modules have changed.", remedy="reload"))
+    else:
+        for _ in range(2):
+            world.until_tasks()
+            world.pool.do()
+    wait_until(lambda: len(world.pusher.items) == 3, worker=world.running, seconds=10)
+    assert world.pusher.ids == ["0", "1", "2"]
+    assert all(outcome.has_rows for _, outcome in world.pusher.items)
+
+
+def test_the_feed_brings_documents_again_once_no_more_workers_are_wanted(make_world):
+    world = make_world()
+    world.carry(*batches_of(2, caught_up=True))
+    wait_until(lambda: world.sizes == [2, 0], seconds=10)
+    assert world.pusher.items == []
+
+
+def test_an_isolated_pillow_is_never_carried_here(make_world):
+    """Not even if workers cannot be started while nothing is on its way to them."""
+    world = make_world(workers=0, isolate=True)
+    signs = [batch(None), batch(None)]
+    world.carry(*signs, *batches_of(1), before={1: lambda: world.pool.events.failed(FatalError("Changed."))})
+    with pytest.raises(FatalError, match="Changed"):
+        world.running.get(timeout=10)
+    assert world.pusher.items == []
 
 
 def test_an_isolated_pillow_does_not_go_on_here(make_world):
