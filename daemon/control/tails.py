@@ -8,7 +8,7 @@ from typing import Any
 
 from checkpoints import IntegrityError, TailKey
 from daemon import tail_lookup
-from daemon.errors import ConflictError, UnknownPillowError
+from daemon.errors import UnknownPillowError
 from daemon.rebuilds import record
 from daemon.state_dir import StateDir
 from daemon.supervision.supervised_tail import SeveralDatabases
@@ -81,17 +81,16 @@ class Tails:
             of_one_database: refuse a pillow that reads several, too.
 
         Raises:
-            UnknownPillowError: as `configured`.
-            ConflictError: it is one of several databases, or reads several.
+            UnknownPillowError: as `configured`; or it is one of several databases, or reads several.
         """
         tail = self.configured(text, source)
         if (pattern := self.find_pattern(tail)) is not None:
-            raise ConflictError(
+            raise UnknownPillowError(
                 f"{tail} is one database of {pattern}, and this is done with a pillow as a whole",
                 remedy=f"name the pillow, {pattern.pillow}",
             )
         if of_one_database and tail_lookup.is_pattern(tail):
-            raise ConflictError(
+            raise UnknownPillowError(
                 f"{tail} reads several databases, and this needs a pillow on one",
                 remedy=f"`pillowd checkpoint reset {tail.pillow}` reads all of them again",
             )

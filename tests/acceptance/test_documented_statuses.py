@@ -30,10 +30,14 @@ OTHER_SITE = {"Origin": "https://evil.example"}
 KINDS = ("checkpoint", "history")
 #: Statuses that no request to a daemon gets for certain -> the test that has them.
 ELSEWHERE = {
+    ("list_databases", 200): (
+        "tests/acceptance/test_several_databases.py",
+        "test_the_read_only_listener_serves_databases_and_counts",
+    ),
     ("get_livez", 503): (
         "tests/unit/daemon/http/test_app.py",
         "test_a_process_whose_supervisor_does_not_tick_is_not_alive",
-    )
+    ),
 }
 
 Documented = set[tuple[str, int]]
@@ -180,6 +184,7 @@ def ask_what_looks(asker: Asker, made: House) -> None:
     asker.ask("list_dead_letter_ids", 404, query="?transport=nowhere", key="nobody")
     asker.ask("get_operation", 404)
     asker.ask("get_logger", 404, name="nothing")
+    asker.ask("list_databases", 404)
     for id in ("get_pillow", "tap_pillow", "get_checkpoint", "list_checkpoint_history", "list_dead_letters"):
         asker.ask(id, 404, key="nobody")
     for id, listener in (("stream_events", made.read), ("tap_pillow", made.admin)):
