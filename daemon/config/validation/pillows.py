@@ -69,7 +69,7 @@ def _validate_pillow(name: str, node: Node, connections: Connections) -> tuple[P
         broken.add("transport")
     if broken:
         if "source" in broken:
-            given["source"] = SourceOptions.model_construct(connection="", database="")
+            given["source"] = SourceOptions.model_construct(connection="", database="unknown")
         config, _ = validate(PillowConfig, node.without(*broken), path, given)
     entry = PillowEntry(name=name, node=node, config=config, broken=frozenset(broken), transports=transports)
     return entry, problems
