@@ -55,7 +55,11 @@ def _tidy(folder: Path) -> None:
     script.write_text(script.read_text().replace(str(folder), str(PREFIX)))
     for record in folder.glob("lib/python3*/site-packages/*.dist-info/RECORD"):
         lines = record.read_text(encoding="utf-8").splitlines(keepends=True)
-        # Digests of scripts as they were; nothing but an uninstallation would look there.
-        record.write_text("".join(line for line in lines if not line.startswith("../../../bin/")))
+        # Digests of scripts as they were, and when uv saw the wheel.
+        wanted = [
+            line for line in lines if not line.startswith("../../../bin/") and "/uv_cache.json" not in line
+        ]
+        record.write_text("".join(wanted))
+        record.with_name("uv_cache.json").unlink(missing_ok=True)
     for name in (".gitignore", "CACHEDIR.TAG", ".lock"):
         (folder / name).unlink(missing_ok=True)
