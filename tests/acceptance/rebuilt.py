@@ -30,7 +30,7 @@ def start(world: World, *targets: str, documents: int = 30, **more: Any) -> Pill
     return daemon
 
 
-def wait(daemon: Pillowd, state: str, *, seconds: float = 60.0) -> dict[str, Any]:
+def wait(daemon: Pillowd, state: str, *, seconds: float = 120.0) -> dict[str, Any]:
     """Waits for a state of the rebuild of `cases`."""
     found: dict[str, Any] = {}
 

@@ -122,6 +122,12 @@ def finish_rebuild(scene: Scene, _before: str, _said: str) -> bool:
     return await_rebuild(scene, "dropped")
 
 
+def cancel_rebuild(scene: Scene, _before: str, said: str) -> bool:
+    if scene.run("pillowd rebuild cancel cases")[0] == 0:  # without a daemon there is none to be cancelled
+        await_rebuild(scene, "dropped")
+    return "is live" in said
+
+
 def is_dropped(scene: Scene, _before: str, _said: str) -> bool:
     return await_rebuild(scene, "dropped")
 
@@ -156,6 +162,7 @@ EXPECTED: Mapping[str, tuple[Callable[[Scene], str], Callable[[Scene, str, str],
     "rebuild KEY": (prepare_nothing, finish_rebuild),
     "rebuild cancel KEY": (rebuild("--switch", "manual", until="building"), is_dropped),
     "rebuild drop KEY": (rebuild(until="switched"), is_dropped),
+    "rebuild status KEY": (rebuild("--switch", "manual", until="building"), cancel_rebuild),
     "rebuild switch KEY": (rebuild("--switch", "manual", until="ready"), finish_rebuild),
     "reload": (prepare_nothing, holds("")),
     "restart KEY": (prepare_nothing, holds("")),
