@@ -76,6 +76,7 @@ class Rebuilder:
         self._stop = stop
         self._builds = Builds(lambda: reloader.config, state.store)
         self._workers: dict[TailKey, gevent.Greenlet[..., None]] = {}
+        self._starting: set[TailKey] = set()
         self._not_before: dict[TailKey, float] = {}
         self._verified_at: dict[TailKey, float] = {}
         self._examined: Config | None = None
@@ -107,6 +108,8 @@ class Rebuilder:
         live = find_live(settings, former)
         coming = next((each for each in settings if each is not live), live)
         self._builds.refuse_obstacles(key, coming, copies=options.get("switch") == "replace-rows")
+        if key in self._starting or self._state.rebuilds.get(key) != former:  # while targets were asked
+            raise ConflictError(f"a rebuild of {key} begins just now")
         number = 1 + (former.last if former is not None else 1)
         now = self._clock.wall()
         record = Rebuild(
@@ -121,10 +124,14 @@ class Rebuilder:
             **options,
         )
         self._verified_at.pop(key, None)
-        # Under an epoch above that of the live build: see `start_decision.refuse_moved`.
-        stored = self._state.store.get(key)
-        self._state.store.edit(record.name_other(key), lambda _: Checkpoint.reset(stored))
-        self._state.rebuilds.put(key, record)
+        self._starting.add(key)
+        try:
+            # Under an epoch above that of the live build: see `start_decision.refuse_moved`.
+            stored = self._state.store.get(key)
+            self._state.store.edit(record.name_other(key), lambda _: Checkpoint.reset(stored))
+            self._state.rebuilds.put(key, record)
+        finally:
+            self._starting.discard(key)
         _log.info("rebuild.started", pillow=str(key), build=number)
         self._reloader.follow_builds()
         return record
