@@ -60,6 +60,11 @@ def test_it_is_stopped_later_than_the_drain_may_take() -> None:
     assert seconds("TimeoutStopSec") > DaemonOptions().shutdown_timeout
 
 
+def test_a_stop_is_told_to_the_daemon_alone() -> None:
+    """Worker processes that get the signal too would die, and be started again during the drain."""
+    assert read_values("KillMode") == ["mixed"]
+
+
 def test_a_wrong_configuration_is_not_started_again() -> None:
     from daemon.cli.exit_codes import ExitCode
 
