@@ -71,7 +71,10 @@ class Housekeeping:
             try:
                 again_seconds = job.run()
             except BaseException as error:  # noqa: BLE001 - the run that owns the jobs raises it
-                self._on_error(confine(error))
+                error = confine(error)
+                self._due.pop(job, None)  # or a later `start_soon` would take it for one that waits
+                del self._greenlets[job]
+                self._on_error(error)
                 return
             finally:
                 self._running.discard(job)

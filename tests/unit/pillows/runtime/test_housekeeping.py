@@ -99,6 +99,19 @@ def test_an_error_is_handed_over_and_a_stop_starts_nothing_more(jobs: Jobs) -> N
     assert jobs.started_at == [0.0]
 
 
+def test_a_job_that_failed_is_started_again_even_if_that_was_asked_for_while_it_ran(jobs: Jobs) -> None:
+    def fail() -> float | None:
+        jobs.housekeeping.start_soon(job, 0.0)
+        raise RuntimeError("no")
+
+    job = jobs.job(fail)
+    jobs.housekeeping.start_soon(job, 0.0)
+    jobs.clock.advance(1.0)
+    jobs.housekeeping.start_soon(job, 0.0)
+    jobs.clock.advance(1.0)
+    assert jobs.started_at == [0.0, 1.0]
+
+
 def test_a_killed_job_is_not_started_again(jobs: Jobs) -> None:
     killed, other = jobs.job(), jobs.job()
     jobs.housekeeping.start_soon(killed, 5.0)
