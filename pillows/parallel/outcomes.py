@@ -1,22 +1,26 @@
 """Changes on their way to a worker, and their outcomes on the way back.
 
 A row that a transform has made arrives as JSON, which the coordinator need not decode, if JSON gives back the
-same values, and every transport takes JSON. Other rows are pickled. A row that is the document as it was sent
-is not sent back.
+same values, and every transport takes JSON. Other rows are pickled. They may hold values of `_CLASSES` only,
+so the coordinator never calls a user's code to read them. A row that is the document as it was sent is not
+sent back.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from checkpoints import Seq, TailKey
 from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, make_dead_letter
 from pillows.delivery.items import Outcome
+from pillows.errors import PermanentError
 from pillows.models import Change, DocumentRows, Row
 from pillows.strict_json import run_deeply
 from pillows.user_code import confine
@@ -24,6 +28,17 @@ from pillows.user_code import confine
 #: The type of pickled rows in MessagePack.
 _PICKLED = 1
 _LARGEST = 2**63
+#: What a pickled row may hold beside plain values: classes of the standard library, by module.
+_CLASSES = {
+    "builtins": {"bytearray", "complex", "dict", "float", "frozenset", "int", "list", "set", "str", "tuple"},
+    "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "ipaddress": {"IPv4Address", "IPv4Network", "IPv6Address", "IPv6Network"},
+    "uuid": {"SafeUUID", "UUID"},
+    "zoneinfo": {"ZoneInfo"},
+}
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -42,18 +57,26 @@ class _Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _Row = None | bytes | msgspec.msgpack.Ext
 
 
-class _Rows(msgspec.Struct, frozen=True, array_like=True, tag="rows", gc=False):
+class SentRows(msgspec.Struct, frozen=True, array_like=True, tag="rows", gc=False):
+    """The rows of a document, as a worker sends them."""
+
     rev: str
     leaf_version: int
     rows: dict[str, list[_Row]]
     size_bytes: int
 
 
-class _Letter(msgspec.Struct, frozen=True, array_like=True, tag="letter", gc=False):
+class SentDeadLetter(msgspec.Struct, frozen=True, array_like=True, tag="dead-letter", gc=False):
+    """A dead letter, as a worker sends it."""
+
     rev: str
     leaf_version: int
     stage: str
     error: str
+
+
+#: An outcome as a worker sends it.
+Sent = SentRows | SentDeadLetter | None
 
 
 class Outcomes(msgspec.Struct, frozen=True, array_like=True):
@@ -65,7 +88,7 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True):
         seconds: stage -> the time in it.
     """
 
-    outcomes: list[_Rows | _Letter | None]
+    outcomes: list[Sent]
     kept: int
     filtered: int
     seconds: dict[str, float]
@@ -111,7 +134,7 @@ def decode_changes(payload: msgspec.Raw) -> list[Change]:
 
 def encode_outcome(
     tail: TailKey, change: Change, outcome: Outcome, *, as_json: bool, with_text: bool = False
-) -> _Rows | _Letter | None:
+) -> Sent:
     """Return an outcome as it is sent; a dead letter if its rows cannot be sent.
 
     Args:
@@ -127,11 +150,11 @@ def encode_outcome(
                 name: [_encode_row(row, change.raw, as_json=as_json) for row in rows]
                 for name, rows in outcome.rows.items()
             }
-            return _Rows(outcome.rev, outcome.leaf_version, rows, outcome.size_bytes)
+            return SentRows(outcome.rev, outcome.leaf_version, rows, outcome.size_bytes)
         except BaseException as error:  # noqa: BLE001 - values of a user's code may raise anything
             outcome = make_dead_letter(tail, change, "transform", confine(error), with_text=with_text)
     if isinstance(outcome, DeadLetter):
-        return _Letter(outcome.rev, outcome.leaf_version, outcome.stage, outcome.error)
+        return SentDeadLetter(outcome.rev, outcome.leaf_version, outcome.stage, outcome.error)
     if outcome is None:
         return None
     raise TypeError(f"a {type(outcome).__name__} is no outcome that can be sent")
@@ -147,8 +170,8 @@ def decode_outcomes(payload: msgspec.Raw) -> Outcomes:
     return found
 
 
-def to_outcome(tail: TailKey, change: Change, sent: _Rows | _Letter | None) -> Outcome:
-    """Return the outcome of a change, as it was in the worker.
+def to_outcome(tail: TailKey, change: Change, sent: Sent) -> Outcome:
+    """Return the outcome of a change, as it was in the worker; a dead letter if its rows cannot be read.
 
     Args:
         tail: the tail's key.
@@ -157,12 +180,16 @@ def to_outcome(tail: TailKey, change: Change, sent: _Rows | _Letter | None) -> O
     """
     if sent is None:
         return None
-    if isinstance(sent, _Rows):
+    if isinstance(sent, SentRows):
+        try:
+            rows = {name: [_to_row(row, change) for row in rows] for name, rows in sent.rows.items()}
+        except Exception as error:  # noqa: BLE001 - whatever the bytes are, they harm one document
+            return make_dead_letter(tail, change, "transform", error)
         return DocumentRows(
             id=change.id,
             rev=sent.rev,
             leaf_version=sent.leaf_version,
-            rows={name: [_to_row(row, change) for row in rows] for name, rows in sent.rows.items()},
+            rows=rows,
             size_bytes=sent.size_bytes,
         )
     return DeadLetter(
@@ -181,7 +208,34 @@ def _encode_row(row: Row, document: msgspec.Raw | None, *, as_json: bool) -> _Ro
         return None if row is document else bytes(row)
     if as_json and (text := _to_json(row)) is not None:
         return text
-    return msgspec.msgpack.Ext(_PICKLED, pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(row)
+    _unpickle(buffer.getvalue())  # what the coordinator cannot read, it is not sent
+    return msgspec.msgpack.Ext(_PICKLED, buffer.getvalue())
+
+
+class _Pickler(pickle.Pickler):
+    """Writes rows, a time zone as its name: by itself it needs `getattr` to be read."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return (ZoneInfo, (value.key,)) if type(value) is ZoneInfo else NotImplemented
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads rows; imports nothing but `_CLASSES`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _CLASSES.get(module, ()):
+            raise PermanentError(
+                f"A row has a value of {module}.{name}. Rows that worker processes make may hold plain "
+                "values, dates, times, Decimal and UUID."
+            )
+        return super().find_class(module, name)
+
+
+def _unpickle(pickled: bytes) -> Row:
+    row: Row = _Unpickler(io.BytesIO(pickled)).load()
+    return row
 
 
 def _to_json(row: Mapping[str, Any]) -> bytes | None:
@@ -215,5 +269,4 @@ def _to_row(row: _Row, change: Change) -> Row:
         return change.raw
     if isinstance(row, bytes):
         return msgspec.Raw(row)
-    made: Row = pickle.loads(row.data)  # noqa: S301 - made by our own process, of the same user's code
-    return made
+    return _unpickle(bytes(row.data))

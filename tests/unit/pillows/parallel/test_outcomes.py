@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import datetime
 import math
+import pickle
+from collections import defaultdict
 from decimal import Decimal
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
@@ -17,6 +21,8 @@ from pillows.dead_letters.dead_letter import DeadLetter, make_dead_letter
 from pillows.models import Change, Document, DocumentRows
 from pillows.parallel.outcomes import (
     Outcomes,
+    SentDeadLetter,
+    SentRows,
     decode_changes,
     decode_outcomes,
     encode_changes,
@@ -79,6 +85,11 @@ def test_rows_have_the_same_values_whether_they_come_as_json_or_not(row):
         {1, 2},
         b"bytes",
         datetime.date(2026, 11, 29),
+        datetime.datetime(2026, 11, 29, 10, 30, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 11, 29, 10, 30, tzinfo=ZoneInfo("Europe/Berlin")),
+        datetime.timedelta(seconds=1),
+        UUID(int=7),
+        defaultdict(list, a=[1]),
         "half a pair \ud800",
     ],
     ids=repr,
@@ -126,6 +137,31 @@ def test_rows_that_cannot_be_sent_are_a_dead_letter():
     letter = there_and_back(rows_of({"f": lambda: None}))
     assert isinstance(letter, DeadLetter)
     assert letter.stage == "transform"
+
+
+class Unreadable:
+    """A value of a user's class: it can be pickled, and to read it ends the process."""
+
+    def __setstate__(self, state):
+        raise SystemExit
+
+    def __getstate__(self):
+        return {"n": 1}
+
+
+def test_a_value_of_a_user_s_class_is_a_dead_letter_in_the_worker_already():
+    sent = encode_outcome(TAIL, CHANGE, rows_of({"v": Unreadable()}), as_json=True)
+    assert isinstance(sent, SentDeadLetter)
+    assert sent.stage == "transform"
+    assert "A row has a value of tests.unit.pillows.parallel.test_outcomes.Unreadable." in sent.error
+
+
+@pytest.mark.parametrize("pickled", [pickle.dumps({"v": Unreadable()}), b"nonsense", pickle.dumps(print)])
+def test_rows_that_cannot_be_read_are_a_dead_letter_of_this_document_alone(pickled):
+    sent = SentRows("1-x", 1, {"cases": [msgspec.msgpack.Ext(1, pickled)]}, 0)
+    made = to_outcome(TAIL, CHANGE, sent)
+    assert isinstance(made, DeadLetter)
+    assert (made.id, made.stage) == ("a", "transform")
 
 
 def test_a_document_without_rows_yet_is_no_outcome():
