@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import gevent
 import msgspec
 
+from checkpoints import TailKey
 from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Outcome
 from pillows.errors import FatalError, PermanentError, PillowError, RetryableError, StoppedError
 from pillows.models import Change
 from pillows.parallel import protocol
 from pillows.parallel.deaths import Deaths, Verdict
-from pillows.parallel.outcomes import decode_outcomes, encode_changes, to_outcome
+from pillows.parallel.outcomes import Sent, SentDeadLetter, decode_outcomes, encode_changes, to_outcome
 from pillows.parallel.pool import Done, Failed, PoolEvents, Result, WorkerPool
 from pillows.parallel.process import Cause, Ending
 from pillows.retry.backoff import Backoff
@@ -33,19 +34,25 @@ class Work:
 
     Attributes:
         changes: the changes.
-        outcomes: one for each change, once `missing` is 0.
+        sent: the outcome of each change as a worker has sent it, once `missing` is 0.
+        size_bytes: the size of the outcomes, approximately.
         missing: how many outcomes are missing.
         kept, filtered, seconds: as in `Outcomes`.
         cancelled: whether some outcomes will never come, because of a stop.
     """
 
     changes: Sequence[Change]
-    outcomes: list[Outcome]
+    sent: list[Sent]
     missing: int
+    size_bytes: int = 0
     kept: int = 0
     filtered: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     cancelled: bool = False
+
+    def outcome(self, tail: TailKey, index: int) -> Outcome:
+        """Return the outcome of the change at an index. That decodes it each time."""
+        return to_outcome(tail, self.changes[index], self.sent[index])
 
 
 @dataclass(slots=True, eq=False)
@@ -175,19 +182,22 @@ class ChunkPool(PoolEvents):
         if self._backoff.attempts:
             self._retrier.on_trouble(self._backoff, "")
             self._backoff = Backoff()
-        work, tail = part.work, self._retrier.tail
+        work, count = part.work, part.end - part.begin
         try:
             found = decode_outcomes(payload)
-            made = [to_outcome(tail, *pair) for pair in zip(part.changes, found.outcomes, strict=True)]
-        except Exception as error:  # noqa: BLE001 - a row may be of a class that cannot be read here
-            self._fail(PillowError(f"The outcomes of a worker cannot be read: {type(error).__name__}."))
+        except msgspec.DecodeError as error:
+            self._fail(PillowError(f"The outcomes of a worker cannot be read: {error}."))
             return
-        work.outcomes[part.begin : part.end] = made
+        if len(found.outcomes) != count:
+            self._fail(PillowError(f"A worker has sent {len(found.outcomes)} outcomes of {count} changes."))
+            return
+        work.sent[part.begin : part.end] = found.outcomes
+        work.size_bytes += len(payload)
         work.kept += found.kept
         work.filtered += found.filtered
         for stage, seconds in found.seconds.items():
             work.seconds[stage] = work.seconds.get(stage, 0.0) + seconds
-        work.missing -= len(made)
+        work.missing -= count
 
     def _retry_or_fail(self, part: _Part, error: PillowError) -> None:
         if not isinstance(error, RetryableError):
@@ -232,8 +242,8 @@ class ChunkPool(PoolEvents):
             self._submit(_Part(part.work, part.begin, middle, Deaths(halved=True)), first=True)
         else:
             error = PermanentError(f"It killed the worker: {ending}.")
-            letter = make_dead_letter(self._retrier.tail, part.changes[0], "transform", error)
-            part.work.outcomes[part.begin] = letter
+            dead = make_dead_letter(self._retrier.tail, part.changes[0], "transform", error)
+            part.work.sent[part.begin] = SentDeadLetter(dead.rev, dead.leaf_version, dead.stage, dead.error)
             part.work.missing -= 1
 
     def _stop_tail(self, part: _Part, ending: Ending) -> None:

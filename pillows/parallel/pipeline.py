@@ -27,7 +27,7 @@ from pillows.user_code import confine
 
 #: Changes behind, from which on workers are started: starting them takes a second.
 FAR_BEHIND = 10_000
-#: Bytes of chunks that wait for an earlier one.
+#: Bytes of chunks that wait for an earlier one, and of their outcomes.
 MAX_WAITING_BYTES = 64 * 2**20
 #: Chunks for each worker that are not done.
 CHUNKS_PER_WORKER = 2
@@ -39,12 +39,17 @@ END_SECONDS = 2.0
 SPARE_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _InOrder:
     """A chunk whose outcomes are not pushed yet."""
 
     chunk: Chunk
     work: Work | None  # None: it has no changes
+    made: list[Outcome] | None = None  # outcomes that were made here
+
+    @property
+    def size_bytes(self) -> int:
+        return self.chunk.size_bytes + (self.work.size_bytes if self.work is not None else 0)
 
     @property
     def is_unfinished(self) -> bool:
@@ -148,7 +153,7 @@ class ParallelPipeline:
                     return make_dead_letter(self._retrier.tail, change, "transform", pool.refusal)
                 self._wait()
             if not work.missing:
-                return work.outcomes[0]
+                return work.outcome(self._retrier.tail, 0)
         raise StoppedError
 
     def close(self) -> None:
@@ -254,7 +259,7 @@ class ParallelPipeline:
             self._queue and not self._queue[0].is_unfinished and len(self._queue) > most
         ):
             return False
-        return sum(each.chunk.size_bytes for each in self._queue) < MAX_WAITING_BYTES
+        return sum(each.size_bytes for each in self._queue) < MAX_WAITING_BYTES
 
     def _push_rest(self, pool: ChunkPool) -> None:
         """Wait until every chunk is pushed.
@@ -304,9 +309,9 @@ class ParallelPipeline:
             return False
         if self._isolate:
             raise pool.refusal
-        turn = Turn()
-        for index, change in enumerate(work.changes):
-            work.outcomes[index] = self._pipeline.outcome(change)
+        turn, first.made = Turn(), []
+        for change in work.changes:
+            first.made.append(self._pipeline.outcome(change))
             turn.give_way()
         work.missing = 0
         return True
@@ -314,12 +319,11 @@ class ParallelPipeline:
     def _push(self, each: _InOrder) -> None:
         turn, push, chunk, work = Turn(), self._pipeline.pusher.push, each.chunk, each.work
         if work is not None:
-            for change, pending_range, outcome in zip(
-                work.changes, chunk.ranges, work.outcomes, strict=False
-            ):
-                push((pending_range, outcome), estimate_size_bytes(change, outcome))
-                turn.give_way()
             observer, tail = self._retrier.observer, self._retrier.tail
+            for index, change in enumerate(work.changes):
+                outcome = work.outcome(tail, index) if each.made is None else each.made[index]
+                push((chunk.ranges[index], outcome), estimate_size_bytes(change, outcome))
+                turn.give_way()
             observer.change(tail, count=len(work.changes), kept=work.kept, filtered=work.filtered)
             for stage, seconds in work.seconds.items():
                 observer.stage(tail, stage=stage, seconds=seconds)

@@ -130,14 +130,16 @@ class Pushed:
 class World:
     """A loop with two workers from the first change on."""
 
-    def __init__(self, monkeypatch, *, workers=2, isolate=False, far_behind=-1, filter=None) -> None:
+    def __init__(
+        self, monkeypatch, *, workers=2, isolate=False, far_behind=-1, filter=None, transform=None
+    ) -> None:
         monkeypatch.setattr(pipeline, "FAR_BEHIND", far_behind)
         self.pusher, self.recorder, self.stop = Pushed(), Recorder(), Event()
         pillow = Pillow(
             name="cases",
             outputs=("cases",),
             filter=filter or KeepAll(),
-            transform=PythonTransform(lambda doc: {"id": doc["_id"]}, ("cases",)),
+            transform=PythonTransform(transform or (lambda doc: {"id": doc["_id"]}), ("cases",)),
         )
         self.here = Pipeline(
             pillow,
@@ -263,6 +265,44 @@ def test_a_slow_first_chunk_holds_back_bytes_not_workers(make_world, monkeypatch
     assert 2000 < world.here.watermark.changes < 10_000
     world.pool.do(first)
     wait_until(lambda: world.pusher.items)
+
+
+def test_outcomes_behind_a_slow_chunk_count_as_bytes_that_wait(make_world, monkeypatch):
+    """A thousand ids come in; what a transform makes of them may be a thousand times as large."""
+    monkeypatch.setattr(pipeline, "MAX_WAITING_BYTES", 1_000_000)
+    world = make_world(transform=lambda doc: {"text": 1_000 * "x"})
+    world.carry(*batches_of(100))
+    world.until_tasks(2)
+    first = min(world.pool.tasks)
+    for _ in range(100):
+        for number in [each for each in world.pool.tasks if each != first]:
+            world.pool.do(number)
+        let_others_run(5)
+    assert world.pusher.items == []
+    assert world.here.watermark.changes < 7_000
+    world.pool.do(first)
+    wait_until(lambda: world.pusher.items)
+
+
+def test_outcomes_are_decoded_while_others_get_their_turn(make_world):
+    """Decoded as a whole, a chunk of pickled rows blocks the hub for a third of a second."""
+    world = make_world(transform=lambda doc: {"numbers": set(range(5_000))})
+    world.carry(batch("0-x", *(change(str(n)) for n in range(300))))
+    world.until_tasks()
+    (number,) = world.pool.tasks
+    result = Done(to_payload(world.work.run(world.pool.tasks.pop(number))))
+    turns: list[int] = []
+
+    def count_turns():
+        while len(world.pusher.items) < 300:
+            turns.append(len(world.pusher.items))
+            gevent.sleep(0)
+
+    counting = gevent.spawn(count_turns)
+    world.pool.events.finished(number, result)
+    assert world.pusher.items == []
+    counting.get(timeout=10)
+    assert len(set(turns)) > 2
 
 
 def test_a_slow_target_holds_back_all(make_world):
