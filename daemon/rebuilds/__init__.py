@@ -17,6 +17,7 @@ That tail is an ordinary one: it is supervised, paused, verified, counted and sh
   build has, and so which tails run. Pure. A reload, a start and every command see the same tails.
 - `builds.Builds` makes what works on the targets of a build.
 - `rebuilder.Rebuilder` takes the steps from state to state, in the daemon.
+- `tails.BuildTails` holds the tails of both builds meanwhile.
 - `switch.Switch` exchanges two builds, in every target. The record in the state `switching` is the intent: it
   names the two builds and the steps that are done. Each target tells by itself whether it has exchanged
   them, so after a crash all steps are simply repeated: nothing is guessed from names. Both tails are held

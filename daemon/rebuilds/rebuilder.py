@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import gevent
@@ -19,22 +19,17 @@ from daemon.rebuilds.definitions import find_live, find_other
 from daemon.rebuilds.record import COMING, KEPT, Definition, Rebuild, RebuildState
 from daemon.rebuilds.steps import Step, find_next_step
 from daemon.rebuilds.switch import Switch
+from daemon.rebuilds.tails import BuildTails
 from daemon.reload.reloader import Reloader
 from daemon.state_dir import StateDir
 from daemon.supervision.supervisor import Supervisor
 from daemon.tail_lookup import name_tail
 from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
-from pillows.errors import ConfigError, PillowError
+from pillows.errors import ConfigError, PillowError, StoppedError
 from pillows.options import Build
-from pillows.runtime.status import TailStatus
 from pillows.transports.common.builds import find_live_key
 
-#: How long the incoming build may take to catch up once the outgoing one has stopped.
-CATCH_UP_SECONDS = 5.0
-#: How long a tail is waited for beyond its time to drain.
-_KILL_SECONDS = 5.0
-_STEP_SECONDS = 0.05
 #: How soon a step that failed is taken again.
 _AGAIN_SECONDS = 30.0
 
@@ -75,10 +70,15 @@ class Rebuilder:
         self._clock = clock
         self._stop = stop
         self._builds = Builds(lambda: reloader.config, state.store)
+        self._tails = BuildTails(
+            supervisor, lambda: reloader.config.daemon.shutdown_timeout, clock=clock, stop=stop
+        )
         self._workers: dict[TailKey, gevent.Greenlet[..., None]] = {}
         self._starting: set[TailKey] = set()
         self._not_before: dict[TailKey, float] = {}
         self._verified_at: dict[TailKey, float] = {}
+        #: Tails of live builds that do not follow an exchange yet.
+        self._outdated: set[TailKey] = set()
         self._examined: Config | None = None
         self._automatic: gevent.Greenlet[[], None] | None = None
 
@@ -178,6 +178,8 @@ class Rebuilder:
         if record.state not in droppable:
             remedy = _name_end(key, record) if record.state in COMING | KEPT else "wait a moment"
             raise ConflictError(f"the rebuild of {key} is {record.state}", remedy=remedy)
+        if key in self._outdated:
+            raise ConflictError(f"the switch of {key} is just ending", remedy="wait a moment")
         worker = self._workers.pop(key, None)
         if worker is not None:
             worker.kill()  # it compares, or waits: a switch was refused above
@@ -191,9 +193,7 @@ class Rebuilder:
         """Keep the tails of unfinished exchanges from starting; the first tick finishes those."""
         for key, record in self._state.rebuilds.all.items():
             if record.state is RebuildState.SWITCHING:
-                for each in (key, record.name_other(key)):
-                    if each in self._supervisor.keys:
-                        self._supervisor.hold(each)
+                self._tails.hold(key, record.name_other(key))
 
     def tick(self) -> None:
         """Begin whatever is due."""
@@ -222,7 +222,7 @@ class Rebuilder:
                 return
             found = find_next_step(
                 record,
-                self._get_status(record.name_other(key)),
+                self._tails.get_status(record.name_other(key)),
                 now=self._clock.wall(),
                 verified_at=self._verified_at.get(key),
             )
@@ -230,7 +230,7 @@ class Rebuilder:
                 self._workers[key] = gevent.spawn(self._take, key, found.step)
             elif found.reason != record.reason:
                 with suppress(OSError, StoreError):  # said again with the next tick
-                    self._change(key, reason=name_tail(found.reason, key))
+                    self._state.rebuilds.explain(key, name_tail(found.reason, key))
 
     def _take(self, key: TailKey, step: Step) -> None:
         take = {
@@ -246,16 +246,16 @@ class Rebuilder:
             self._not_before[key] = self._clock.monotonic() + _AGAIN_SECONDS
             _log.error("rebuild.step_failed", pillow=str(key), step=str(step), reason=reason)
             with suppress(OSError, StoreError):
-                self._change(key, reason=reason)
+                self._state.rebuilds.explain(key, reason)
 
     def _begin_again(self, key: TailKey) -> None:
         """Read everything again: the code that makes the rows has changed meanwhile."""
         other = self._require(key).name_other(key)
-        self._supervisor.hold(other)
-        self._await_end(other)
-        self._state.store.edit(other, Checkpoint.reset)
-        self._change(key, of=COMING, state=RebuildState.BUILDING, reason="")
-        self._supervisor.release(other)
+        with self._holding(key, other):
+            self._tails.hold(other)
+            self._tails.await_end(other)
+            self._change(key, of=COMING, state=RebuildState.BUILDING, reason="")
+            self._state.store.edit(other, Checkpoint.reset)
 
     def _verify(self, key: TailKey) -> None:
         record = self._change(key, of=_UNVERIFIED, state=RebuildState.VERIFYING)
@@ -273,58 +273,67 @@ class Rebuilder:
     def _switch(self, key: TailKey) -> None:
         record = self._require(key)
         other = record.name_other(key)
+        is_begun = record.state is RebuildState.SWITCHING
+        if is_begun:  # the other tail may have been added since
+            self._tails.hold(key, other)
         definitions = self._builds.find_definitions(key)
         incoming = find_other(definitions, record, None)
         if incoming is None:
             raise ConfigError("the definition of the other build is gone.", remedy="put it back, and reload")
-        if record.state is not RebuildState.SWITCHING:
-            self._stop_both(key, other)
-            fields = {"before": record.state, "steps": (), "reason": ""}
-            self._change(key, of={record.state}, state=RebuildState.SWITCHING, **fields)
-        outgoing = find_live(definitions, record)
-        done = Switch(
-            key,
-            self._state,
-            forwards=self._builds.make_switches(key, incoming, Build(number=record.other)),
-            backwards=self._builds.make_switches(key, outgoing, Build(number=record.live)),
-            clock=self._clock,
-            stop=self._stop,
-        ).run()
-        if done is not None:
-            self._reloader.follow_builds()
-            for each in (key, other):
-                self._supervisor.release(each)
+        with self._holding(key, key, other):
+            if is_begun:
+                self._tails.await_end(key, other)
+            else:
+                self._tails.drain(key, other)
+                fields = {"before": record.state, "steps": (), "reason": ""}
+                self._change(key, of={record.state}, state=RebuildState.SWITCHING, **fields)
+            outgoing = find_live(definitions, record)
+            done = Switch(
+                key,
+                self._state,
+                forwards=self._builds.make_switches(key, incoming, Build(number=record.other)),
+                backwards=self._builds.make_switches(key, outgoing, Build(number=record.live)),
+                clock=self._clock,
+                stop=self._stop,
+            ).run()
+            if done is not None:
+                self._follow_builds(key)
 
-    def _stop_both(self, key: TailKey, other: TailKey) -> None:
-        """Drain both tails, the incoming one last: readers must not see what is older."""
+    def _follow_builds(self, key: TailKey) -> None:
+        """Let the tails follow an exchange, sooner or later: until then each would write the other's outputs.
+
+        Raises:
+            StoppedError: the daemon ends; the next start follows.
+        """
+        self._outdated.add(key)
+        while True:
+            try:
+                self._reloader.follow_builds()
+            except ConfigError as error:
+                with suppress(OSError, StoreError):
+                    self._state.rebuilds.explain(key, name_tail(str(error), key))
+            else:
+                return self._outdated.remove(key)
+            if self._clock.wait(self._stop, _AGAIN_SECONDS):
+                raise StoppedError
+
+    @contextmanager
+    def _holding(self, key: TailKey, *tails: TailKey) -> Iterator[None]:
+        """Release tails at the end, however it ends, unless an exchange of their builds has not ended."""
         try:
-            self._supervisor.hold(key)
-            self._await_end(key)
-            give_up_at = self._clock.monotonic() + CATCH_UP_SECONDS
-            while (status := self._get_status(other)) is not None and status.pending != 0:
-                if self._clock.monotonic() >= give_up_at or self._clock.wait(self._stop, _STEP_SECONDS):
-                    break
-            self._supervisor.hold(other)
-            self._await_end(other)
-        except BaseException:
-            for each in (key, other):
-                self._supervisor.release(each)
-            raise
-
-    def _await_end(self, key: TailKey) -> None:
-        seconds = self._reloader.config.daemon.shutdown_timeout + _KILL_SECONDS
-        give_up_at = self._clock.monotonic() + seconds
-        while key in self._supervisor.running:
-            if self._clock.monotonic() >= give_up_at or self._clock.wait(self._stop, _STEP_SECONDS):
-                raise ConflictError(f"{key} did not stop in {seconds:g} s")
-            self._supervisor.tick()
+            yield
+        finally:
+            record = self._state.rebuilds.get(key)
+            is_open = record is not None and record.state is RebuildState.SWITCHING
+            if not is_open and key not in self._outdated:
+                self._tails.release(*tails)
 
     def _drop(self, key: TailKey) -> None:
         droppable = KEPT | {RebuildState.DROPPING}
         record = self._change(key, of=droppable, state=RebuildState.DROPPING, reason="", wanted="")
         other = record.name_other(key)
         self._reloader.follow_builds()
-        self._await_end(other)
+        self._tails.await_end(other)
         definitions = self._builds.find_definitions(key)
         settings = find_other(definitions, record, None) or definitions[0]
         build = Build(number=record.other, live=False)
@@ -401,9 +410,6 @@ class Rebuilder:
             return msgspec.structs.replace(record, **fields, **more)
 
         return self._state.rebuilds.change(key, change)
-
-    def _get_status(self, key: TailKey) -> TailStatus | None:
-        return self._supervisor.status(key) if key in self._supervisor.keys else None
 
 
 def _name_end(key: TailKey, record: Rebuild) -> str:

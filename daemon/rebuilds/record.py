@@ -193,6 +193,22 @@ class Rebuilds:
                 self._write({**self._all, str(key): changed})
         return changed
 
+    def explain(self, key: TailKey, reason: str) -> None:
+        """Keep what a rebuild waits for, if there is one. Durable on return.
+
+        Raises:
+            OSError, StoreWriteError: it cannot be written; it is kept in memory, so that it is shown.
+        """
+
+        def change(former: Rebuild | None) -> Rebuild:
+            if former is None:
+                raise KeyError(str(key))
+            changed = msgspec.structs.replace(former, reason=reason)
+            self._all = {**self._all, str(key): changed}
+            return changed
+
+        self.change(key, change)
+
     def _write(self, changed: dict[str, Rebuild]) -> None:
         self._file.write(_File(FORMAT, changed))
         self._all = changed

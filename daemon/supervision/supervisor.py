@@ -83,6 +83,8 @@ class Supervisor:
             key, factory, policy=self._policy, stop_timeout_seconds=self._stop_timeout_seconds
         )
         self._tails[key].wait_for(after)
+        if key in self._held:
+            self._tails[key].stop_and_hold(State.STOPPED)
 
     def replace(self, key: TailKey, factory: TailFactory, *, after: Iterable[Run] = ()) -> None:
         """Use another factory from now on: a running tail drains, and the next one is built by it.
@@ -159,9 +161,13 @@ class Supervisor:
             tail.start()
 
     def hold(self, key: TailKey) -> None:
-        """Drain a tail, and keep it stopped until `release`, whatever is asked for meanwhile."""
+        """Drain a tail, and keep it stopped until `release`, whatever is asked for meanwhile.
+
+        A tail that is not there does not start when it is added.
+        """
         self._held.add(key)
-        self._tails[key].stop_and_hold(State.STOPPED)
+        if key in self._tails:
+            self._tails[key].stop_and_hold(State.STOPPED)
 
     def release(self, key: TailKey) -> None:
         """End a hold, and start the tail if it is still there."""

@@ -646,3 +646,21 @@ def test_a_held_tail_stays_stopped_whatever_is_asked_until_it_is_released(tmp_pa
     house.let(2)
     assert supervisor.running == []
     supervisor.stop_all()
+
+
+def test_a_tail_that_is_added_while_it_is_held_starts_only_with_its_release(
+    house: Callable[..., House],
+) -> None:
+    h = house(one=well)
+    one = h.fleet.key("one")
+    h.supervisor.remove(one)
+    h.supervisor.hold(one)
+    h.supervisor.add(one, h.fleet.factories[one])
+    h.supervisor.start(one)
+    h.supervisor.restart(one)
+    h.let(1)
+    assert h.runs("one") == 0
+
+    h.supervisor.release(one)
+    h.let(1)
+    assert h.state("one") is State.LIVE
