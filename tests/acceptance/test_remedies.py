@@ -28,7 +28,11 @@ from tests.support.remedies import list_remedies
 #: Mentioned, to say where something comes from; nobody is told to run them.
 MENTIONED = {"pillowd mirror": "the command that wrote a configuration"}
 #: Printed only of what this scene has not; run by that test.
-RUN_ELSEWHERE = {"rebuild KEY --switch replace-rows": "tests/acceptance/test_rebuild_refused.py"}
+RUN_ELSEWHERE = {
+    "rebuild KEY --switch replace-rows": "tests/acceptance/test_rebuild_refused.py",
+    "databases KEY": "tests/acceptance/test_several_databases.py",
+    "pause KEY": "tests/acceptance/test_several_databases.py",
+}
 #: Commands of the daemon alone; without one they say so.
 NEEDS_DAEMON = {
     "restart KEY",
