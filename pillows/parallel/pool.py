@@ -20,10 +20,15 @@ MAX_KILLED_STARTS = 100
 START_SECONDS = 60.0
 #: A killed process ends at once, unless the kernel holds it, for example in a read from a lost disk.
 _KILL_SECONDS = 5.0
-#: How often the workers are looked at.
-_WATCH_SECONDS = 1.0
+#: How often the workers are looked at. A page fault takes memory at some GB/s at most, so a document that
+#: takes all is killed here rather than by the kernel, which says nothing about documents. A look takes 20 us.
+_WATCH_SECONDS = 0.1
 #: In the middle of a task it may take so many times the memory that it may keep.
 _PEAK = 2
+_MORE_MEMORY = (
+    "raise `load.worker_memory` (of a `Coordinator`: `WorkerLimits.memory_bytes`), or let the modules of the "
+    "functions load less"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +229,9 @@ class WorkerPool:
     def _handle(self, worker: WorkerProcess, message: protocol.ToCoordinator) -> None:
         match message:
             case protocol.Ready():
+                if worker.rss_bytes > _PEAK * self._limits.memory_bytes:  # no document is to blame
+                    worker.kill(Cause.MEMORY)
+                    return
                 worker.is_ready = True
                 self._failed_starts.clear()
             case protocol.Take(number):
@@ -266,7 +274,11 @@ class WorkerPool:
         self._failed_starts[ending.cause] += not worker.is_ready
         killed, failed = self._failed_starts[Cause.KILLED], self._failed_starts.total()
         if failed - killed >= MAX_FAILED_STARTS or killed >= MAX_KILLED_STARTS:
-            self._give_up(f"{failed} worker processes in a row ended before they were ready: {ending}.")
+            reason = f"{failed} worker processes in a row ended before they were ready: {ending}."
+            if ending.cause is Cause.MEMORY:
+                self._fail(FatalError(reason, remedy=_MORE_MEMORY))
+            else:
+                self._give_up(reason)
         else:
             self._start()
 

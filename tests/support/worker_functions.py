@@ -55,6 +55,14 @@ def sleep(seconds: float) -> float:
     return seconds
 
 
+def grow(size_bytes: int) -> int:
+    """Take memory at less than 1 GB/s."""
+    for _ in range(size_bytes // 2**20):
+        kept.append(b"x" * 2**20)
+        time.sleep(0.001)
+    return size_bytes
+
+
 def take_memory(size_bytes: int) -> int:
     kept.append(b"x" * size_bytes)
     return os.getpid()
