@@ -29,7 +29,7 @@ MakePool = Callable[[int, PoolEvents], WorkerPool]
 
 
 @dataclass(slots=True, eq=False)
-class Work:
+class ChunkOutcomes:
     """Changes that workers carry to their outcomes.
 
     Attributes:
@@ -56,17 +56,17 @@ class Work:
 
 
 @dataclass(slots=True, eq=False)
-class _Part:
+class _Task:
     """Some of the changes, which one worker gets as one task."""
 
-    work: Work
+    outcomes: ChunkOutcomes
     begin: int
     end: int
     deaths: Deaths = field(default_factory=Deaths)
 
     @property
     def changes(self) -> Sequence[Change]:
-        return self.work.changes[self.begin : self.end]
+        return self.outcomes.changes[self.begin : self.end]
 
 
 class ChunkPool(PoolEvents):
@@ -90,7 +90,7 @@ class ChunkPool(PoolEvents):
         self.refusal: FatalError | None = None
         self._retrier = retrier
         self._on_move = on_move
-        self._parts: dict[int, _Part] = {}
+        self._tasks: dict[int, _Task] = {}
         self._numbers = 0
         self._deaths = 0
         self._backoff = Backoff()
@@ -99,30 +99,30 @@ class ChunkPool(PoolEvents):
         self._starting = gevent.spawn(self._pool.start)
 
     @property
-    def is_hungry(self) -> bool:
+    def needs_tasks(self) -> bool:
         """Whether a worker has nothing to do, or soon will."""
-        return self._pool.is_hungry
+        return self._pool.needs_tasks
 
     @property
     def is_busy(self) -> bool:
         """Whether outcomes are to come."""
-        return bool(self._parts) and self.refusal is None
+        return bool(self._tasks) and self.refusal is None
 
-    def start(self, changes: Sequence[Change], *, first: bool = False) -> Work:
+    def submit(self, changes: Sequence[Change], *, first: bool = False) -> ChunkOutcomes:
         """Let workers carry changes; return where their outcomes will be.
 
         Args:
             changes: the changes; at least one.
             first: before those that wait.
         """
-        work = Work(changes, [None] * len(changes), len(changes))
-        self._submit(_Part(work, 0, len(changes)), first=first)
-        return work
+        outcomes = ChunkOutcomes(changes, [None] * len(changes), len(changes))
+        self._submit(_Task(outcomes, 0, len(changes)), first=first)
+        return outcomes
 
     def cancel_waiting(self) -> None:
         """Cancel the work that no worker was given."""
         for number in self._pool.cancel_waiting():
-            self._parts.pop(number).work.cancelled = True
+            self._tasks.pop(number).outcomes.cancelled = True
 
     def close(self, seconds: float) -> None:
         """End the workers once they have done what they were given; kill those that take longer.
@@ -131,26 +131,26 @@ class ChunkPool(PoolEvents):
         """
         gevent.killall([self._starting, *self._retries])
         self._pool.close(seconds)
-        for part in self._parts.values():
-            part.work.cancelled = True
-        self._parts.clear()
+        for task in self._tasks.values():
+            task.outcomes.cancelled = True
+        self._tasks.clear()
         self._on_move()
 
     # --- what the pool tells
 
     def finished(self, number: int, result: Result) -> None:
         """Take the outcomes of a task, or decide what follows."""
-        part = self._parts.pop(number, None)
-        if part is None:
+        task = self._tasks.pop(number, None)
+        if task is None:
             return
         if isinstance(result, Done):
-            self._take(part, result.payload)
+            self._take(task, result.payload)
         elif isinstance(result, Failed):
-            self._retry_or_fail(part, result.error)
+            self._retry_or_fail(task, result.error)
         elif result.ending.cause is Cause.ENDED:
-            part.work.cancelled = True
+            task.outcomes.cancelled = True
         else:
-            self._judge(part, result.ending)
+            self._judge(task, result.ending)
         self._on_move()
 
     def resized(self) -> None:
@@ -172,17 +172,17 @@ class ChunkPool(PoolEvents):
 
     # --- outcomes
 
-    def _submit(self, part: _Part, *, first: bool) -> None:
+    def _submit(self, task: _Task, *, first: bool) -> None:
         self._numbers += 1
-        self._parts[self._numbers] = part
-        self._pool.submit(self._numbers, encode_changes(part.changes), first=first)
+        self._tasks[self._numbers] = task
+        self._pool.submit(self._numbers, encode_changes(task.changes), first=first)
 
-    def _take(self, part: _Part, payload: msgspec.Raw) -> None:
+    def _take(self, task: _Task, payload: msgspec.Raw) -> None:
         self._deaths = 0
         if self._backoff.attempts:
             self._retrier.on_trouble(self._backoff, "")
             self._backoff = Backoff()
-        work, count = part.work, part.end - part.begin
+        outcomes, count = task.outcomes, task.end - task.begin
         try:
             found = decode_outcomes(payload)
         except msgspec.DecodeError as error:
@@ -191,24 +191,24 @@ class ChunkPool(PoolEvents):
         if len(found.outcomes) != count:
             self._fail(PillowError(f"A worker has sent {len(found.outcomes)} outcomes of {count} changes."))
             return
-        work.sent[part.begin : part.end] = found.outcomes
-        work.size_bytes += len(payload)
-        work.kept += found.kept
-        work.filtered += found.filtered
+        outcomes.sent[task.begin : task.end] = found.outcomes
+        outcomes.size_bytes += len(payload)
+        outcomes.kept += found.kept
+        outcomes.filtered += found.filtered
         for stage, seconds in found.seconds.items():
-            work.seconds[stage] = work.seconds.get(stage, 0.0) + seconds
-        work.missing -= count
+            outcomes.seconds[stage] = outcomes.seconds.get(stage, 0.0) + seconds
+        outcomes.missing -= count
 
-    def _retry_or_fail(self, part: _Part, error: PillowError) -> None:
+    def _retry_or_fail(self, task: _Task, error: PillowError) -> None:
         if not isinstance(error, RetryableError):
             self._fail(error)
             return
-        retry = gevent.spawn(self._retry, part, error)
+        retry = gevent.spawn(self._retry, task, error)
         self._retries.add(retry)
         retry.rawlink(self._retries.discard)
 
-    def _retry(self, part: _Part, error: RetryableError) -> None:
-        """Give a part to a worker again after a pause: the source is away."""
+    def _retry(self, task: _Task, error: RetryableError) -> None:
+        """Give a task to a worker again after a pause: the source is away."""
         delay_seconds = self._backoff.after(error)
         retrier = self._retrier
         retrier.observer.retry(
@@ -222,32 +222,34 @@ class ChunkPool(PoolEvents):
         try:
             retrier.waiter.wait(delay_seconds)
         except StoppedError:
-            part.work.cancelled = True
+            task.outcomes.cancelled = True
             self._on_move()
         else:
-            self._submit(part, first=True)
+            self._submit(task, first=True)
 
-    def _judge(self, part: _Part, ending: Ending) -> None:
+    def _judge(self, task: _Task, ending: Ending) -> None:
         """Decide what follows the death of a worker."""
         self._deaths += 1
-        count = part.end - part.begin
-        verdict = part.deaths.judge(ending.cause, count)
+        count = task.end - task.begin
+        verdict = task.deaths.judge(ending.cause, count)
         if verdict is Verdict.STOP or self._deaths >= MAX_DEATHS_IN_A_ROW:
-            self._stop_tail(part, ending)
+            self._stop_tail(task, ending)
         elif verdict is Verdict.AGAIN:
-            self._submit(part, first=True)
+            self._submit(task, first=True)
         elif verdict is Verdict.HALVE:
-            middle = part.begin + count // 2
-            self._submit(_Part(part.work, middle, part.end, Deaths(halved=True)), first=True)
-            self._submit(_Part(part.work, part.begin, middle, Deaths(halved=True)), first=True)
+            middle = task.begin + count // 2
+            self._submit(_Task(task.outcomes, middle, task.end, Deaths(halved=True)), first=True)
+            self._submit(_Task(task.outcomes, task.begin, middle, Deaths(halved=True)), first=True)
         else:
             error = PermanentError(f"It killed the worker: {ending}.")
-            dead = make_dead_letter(self._retrier.tail, part.changes[0], "transform", error)
-            part.work.sent[part.begin] = SentDeadLetter(dead.rev, dead.leaf_version, dead.stage, dead.error)
-            part.work.missing -= 1
+            dead = make_dead_letter(self._retrier.tail, task.changes[0], "transform", error)
+            task.outcomes.sent[task.begin] = SentDeadLetter(
+                dead.rev, dead.leaf_version, dead.stage, dead.error
+            )
+            task.outcomes.missing -= 1
 
-    def _stop_tail(self, part: _Part, ending: Ending) -> None:
-        changes = part.changes
+    def _stop_tail(self, task: _Task, ending: Ending) -> None:
+        changes = task.changes
         what = f"the document {changes[0].id!r}" if len(changes) == 1 else f"{len(changes)} documents"
         self._fail(
             FatalError(

@@ -14,9 +14,10 @@ from gevent.queue import Queue
 
 from pillows.clock import Clock, SystemClock
 from pillows.errors import FatalError, PermanentError, PillowError, RetryableError
+from pillows.parallel import protocol
 from pillows.parallel.functions import FunctionName, FunctionSetup
 from pillows.parallel.pool import Done, Failed, PoolEvents, Result, WorkerLimits, WorkerPool
-from pillows.parallel.process import Program
+from pillows.parallel.process import Ending, Program
 from pillows.parallel.protocol import to_payload
 from pillows.parallel.ranges import Range, Ranges
 from pillows.retry.backoff import Backoff
@@ -144,7 +145,7 @@ class Coordinator(PoolEvents):
         todo = iter(tasks)
         try:
             while True:
-                while self._opened.is_hungry or len(self._attempts) < 2 * self._size:
+                while self._opened.needs_tasks or len(self._attempts) < 2 * self._size:
                     task = next(todo, None)
                     if task is None:
                         break
@@ -205,6 +206,15 @@ class Coordinator(PoolEvents):
             pause.start_later(attempt.backoff.after(again))
             self._pauses.add(pause)
             pause.rawlink(self._pauses.discard)
+
+    def resized(self) -> None:
+        """Do nothing: `pids` shows it."""
+
+    def ended(self, ending: Ending, pid: int) -> None:
+        """Do nothing: the worker is replaced, and its task has a result."""
+
+    def noted(self, note: protocol.Note) -> None:
+        """Do nothing: workers that call functions report nothing."""
 
     def failed(self, error: FatalError) -> None:
         """End the run."""

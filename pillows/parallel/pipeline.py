@@ -18,7 +18,7 @@ from pillows.dead_letters.dead_letter import make_dead_letter
 from pillows.delivery.items import Outcome
 from pillows.errors import StoppedError
 from pillows.models import Change, ChangeBatch
-from pillows.parallel.chunk_pool import ChunkPool, MakePool, Work
+from pillows.parallel.chunk_pool import ChunkOutcomes, ChunkPool, MakePool
 from pillows.parallel.chunks import Chunk, ChunkCutter
 from pillows.pillow import Pipeline, estimate_size_bytes
 from pillows.retry.cancellable import TICK_SECONDS
@@ -36,28 +36,28 @@ DRAIN_SECONDS = 5.0
 #: How long workers may take to end.
 END_SECONDS = 2.0
 #: The worker of a retried dead letter ends after so long without another one.
-SPARE_SECONDS = 10.0
+RETRY_POOL_SECONDS = 10.0
 
 
 @dataclass(slots=True, eq=False)
-class _InOrder:
+class _QueuedChunk:
     """A chunk whose outcomes are not pushed yet."""
 
     chunk: Chunk
-    work: Work | None  # None: it has no changes
-    made: list[Outcome] | None = None  # outcomes that were made here
+    outcomes: ChunkOutcomes | None  # None: it has no changes
+    made_here: list[Outcome] | None = None  # if no worker can be started
 
     @property
     def size_bytes(self) -> int:
-        return self.chunk.size_bytes + (self.work.size_bytes if self.work is not None else 0)
+        return self.chunk.size_bytes + (self.outcomes.size_bytes if self.outcomes is not None else 0)
 
     @property
     def is_unfinished(self) -> bool:
-        return self.work is not None and self.work.missing > 0
+        return self.outcomes is not None and self.outcomes.missing > 0
 
     @property
     def is_cancelled(self) -> bool:
-        return self.work is not None and self.work.cancelled
+        return self.outcomes is not None and self.outcomes.cancelled
 
 
 class ParallelPipeline:
@@ -93,17 +93,17 @@ class ParallelPipeline:
         self._on_error = on_error
         self._on_size = on_size
         self._cutter = ChunkCutter()
-        self._queue: deque[_InOrder] = deque()
+        self._queue: deque[_QueuedChunk] = deque()
         #: Changes up to the head, for servers that do not say how many are pending; None from there on.
         self._read: int | None = 0
         self._moved, self._arrived = Event(), Event()
         self._size = 0
         self._pool: ChunkPool | None = None
-        self._spare: ChunkPool | None = None
+        self._retry_pool: ChunkPool | None = None
         self._open_pools: list[ChunkPool] = []
-        self._spare_used_at = 0.0
+        self._retried_at = 0.0
         self._pushing: gevent.Greenlet[..., None] | None = None
-        self._ending_spare: gevent.Greenlet[..., None] | None = None
+        self._ending_retry_pool: gevent.Greenlet[..., None] | None = None
         self._is_refused = False
         self._error: Exception | None = None
         self._waiter.stop.rawlink(self._move)
@@ -143,28 +143,28 @@ class ParallelPipeline:
             StoppedError: a stop was requested.
         """
         while not self._waiter.stop.is_set():
-            pool = self._pool or self._spare or self._open_spare()
-            self._spare_used_at = self._waiter.clock.monotonic()
-            work = pool.start([change], first=True)
-            while work.missing and not work.cancelled and not self._waiter.stop.is_set():
+            pool = self._pool or self._retry_pool or self._open_retry_pool()
+            self._retried_at = self._waiter.clock.monotonic()
+            outcomes = pool.submit([change], first=True)
+            while outcomes.missing and not outcomes.cancelled and not self._waiter.stop.is_set():
                 if pool.error is not None:
                     raise pool.error
                 if pool.refusal is not None:  # it may be one that crashed workers: not here, therefore
                     return make_dead_letter(self._retrier.tail, change, "transform", pool.refusal)
                 self._wait()
-            if not work.missing:
-                return work.outcome(self._retrier.tail, 0)
+            if not outcomes.missing:
+                return outcomes.outcome(self._retrier.tail, 0)
         raise StoppedError
 
     def close(self) -> None:
         """End all workers at once. May be called twice."""
         self._waiter.stop.unlink(self._move)
-        for greenlet in (self._pushing, self._ending_spare):
+        for greenlet in (self._pushing, self._ending_retry_pool):
             if greenlet is not None:
                 greenlet.kill()
         for pool in list(self._open_pools):
             self._end_pool(pool, 0.0)
-        self._pool = self._spare = None
+        self._pool = self._retry_pool = None
         self._on_size(0)
 
     # --- workers
@@ -214,17 +214,17 @@ class ParallelPipeline:
         if pool in self._open_pools:
             self._open_pools.remove(pool)
 
-    def _open_spare(self) -> ChunkPool:
+    def _open_retry_pool(self) -> ChunkPool:
         """Start a worker that ends once no dead letter has come for some time."""
-        self._spare = self._open_pool(1)
-        self._ending_spare = gevent.spawn(self._end_spare, self._spare)
-        return self._spare
+        self._retry_pool = self._open_pool(1)
+        self._ending_retry_pool = gevent.spawn(self._end_retry_pool, self._retry_pool)
+        return self._retry_pool
 
-    def _end_spare(self, pool: ChunkPool) -> None:
+    def _end_retry_pool(self, pool: ChunkPool) -> None:
         clock = self._waiter.clock
-        while pool.is_busy or clock.monotonic() - self._spare_used_at < SPARE_SECONDS:
-            clock.wait(Event(), SPARE_SECONDS)
-        self._spare = None
+        while pool.is_busy or clock.monotonic() - self._retried_at < RETRY_POOL_SECONDS:
+            clock.wait(Event(), RETRY_POOL_SECONDS)
+        self._retry_pool = None
         self._end_pool(pool, END_SECONDS)
 
     # --- from the feed to the workers
@@ -238,13 +238,13 @@ class ParallelPipeline:
             each.arrived(self._retrier.tail, changes=batch.changes)
         for chunk in self._cutter.add(batch.changes, pending_range):
             self._start(chunk, pool)
-        if pool.is_hungry or batch.caught_up:
+        if pool.needs_tasks or batch.caught_up:
             self._start_rest(pool)
         while self._error is None and not self._waiter.stop.is_set() and not self._has_room():
             self._wait()
 
     def _start(self, chunk: Chunk, pool: ChunkPool) -> None:
-        self._queue.append(_InOrder(chunk, pool.start(chunk.changes) if chunk.changes else None))
+        self._queue.append(_QueuedChunk(chunk, pool.submit(chunk.changes) if chunk.changes else None))
         self._arrived.set()
 
     def _start_rest(self, pool: ChunkPool) -> None:
@@ -294,38 +294,38 @@ class ParallelPipeline:
             self._on_error()
             self._move()
 
-    def _is_ready(self, first: _InOrder, pool: ChunkPool) -> bool:
+    def _is_ready(self, first: _QueuedChunk, pool: ChunkPool) -> bool:
         """Return whether a chunk has all outcomes; if no worker can be started, they are made here.
 
         Raises:
             FatalError: the tail can't go on.
         """
-        work = first.work
-        if work is None or not work.missing:
+        outcomes = first.outcomes
+        if outcomes is None or not outcomes.missing:
             return True
         if pool.error is not None:
             raise pool.error
-        if pool.refusal is None or work.cancelled:
+        if pool.refusal is None or outcomes.cancelled:
             return False
         if self._isolate:
             raise pool.refusal
-        turn, first.made = Turn(), []
-        for change in work.changes:
-            first.made.append(self._pipeline.outcome(change))
+        turn, first.made_here = Turn(), []
+        for change in outcomes.changes:
+            first.made_here.append(self._pipeline.outcome(change))
             turn.give_way()
-        work.missing = 0
+        outcomes.missing = 0
         return True
 
-    def _push(self, each: _InOrder) -> None:
-        turn, push, chunk, work = Turn(), self._pipeline.pusher.push, each.chunk, each.work
-        if work is not None:
+    def _push(self, each: _QueuedChunk) -> None:
+        turn, push, chunk, outcomes = Turn(), self._pipeline.pusher.push, each.chunk, each.outcomes
+        if outcomes is not None:
             observer, tail = self._retrier.observer, self._retrier.tail
-            for index, change in enumerate(work.changes):
-                outcome = work.outcome(tail, index) if each.made is None else each.made[index]
+            for index, change in enumerate(outcomes.changes):
+                outcome = outcomes.outcome(tail, index) if each.made_here is None else each.made_here[index]
                 push((chunk.ranges[index], outcome), estimate_size_bytes(change, outcome))
                 turn.give_way()
-            observer.change(tail, count=len(work.changes), kept=work.kept, filtered=work.filtered)
-            for stage, seconds in work.seconds.items():
+            observer.change(tail, count=len(outcomes.changes), kept=outcomes.kept, filtered=outcomes.filtered)
+            for stage, seconds in outcomes.seconds.items():
                 observer.stage(tail, stage=stage, seconds=seconds)
         for pending_range in chunk.ranges[len(chunk.changes) :]:
             push((pending_range, None), 0)
@@ -334,7 +334,7 @@ class ParallelPipeline:
 
     def _note_outcomes(self) -> None:
         """Note that outcomes have arrived; give the workers more if they have nothing to do."""
-        if self._pool is not None and self._pool.is_hungry and self._pool.refusal is None:
+        if self._pool is not None and self._pool.needs_tasks and self._pool.refusal is None:
             self._start_rest(self._pool)
         self._arrived.set()
         self._move()

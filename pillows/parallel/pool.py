@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from dataclasses import dataclass
 
@@ -84,21 +85,26 @@ class Lost:
 Result = Done | Failed | Lost
 
 
-class PoolEvents:
+class PoolEvents(ABC):
     """What a pool tells its owner. Nothing here may wait."""
 
+    @abstractmethod
     def finished(self, number: int, result: Result) -> None:
         """Take the result of a task."""
 
+    @abstractmethod
     def resized(self) -> None:
         """Note that a worker was started, or has ended."""
 
+    @abstractmethod
     def ended(self, ending: Ending, pid: int) -> None:
         """Note that a worker has ended, other than by being asked to."""
 
+    @abstractmethod
     def noted(self, note: protocol.Note) -> None:
         """Note what a worker reports."""
 
+    @abstractmethod
     def failed(self, error: FatalError) -> None:
         """Note that workers cannot be started; the pool does nothing any more."""
 
@@ -153,7 +159,7 @@ class WorkerPool:
         return len(self._payloads)
 
     @property
-    def is_hungry(self) -> bool:
+    def needs_tasks(self) -> bool:
         """Whether a worker has nothing to do, or soon will."""
         return self.unfinished < self._size
 

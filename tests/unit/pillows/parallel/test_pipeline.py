@@ -71,7 +71,7 @@ class Pool:
         self.closed = False
 
     @property
-    def is_hungry(self) -> bool:
+    def needs_tasks(self) -> bool:
         return len(self.tasks) < self.size
 
     def start(self) -> None:

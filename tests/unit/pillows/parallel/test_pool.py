@@ -9,6 +9,7 @@ from typing import Any
 
 from pillows.clock import SystemClock
 from pillows.errors import FatalError
+from pillows.parallel import protocol
 from pillows.parallel.functions import FunctionName, FunctionSetup
 from pillows.parallel.pool import MAX_FAILED_STARTS, Lost, PoolEvents, Result, WorkerLimits, WorkerPool
 from pillows.parallel.process import Cause, Ending, Program
@@ -25,6 +26,12 @@ class Events(PoolEvents):
 
     def finished(self, number: int, result: Result) -> None:
         self.results.append(result)
+
+    def resized(self) -> None:
+        pass
+
+    def noted(self, note: protocol.Note) -> None:
+        raise AssertionError(note)
 
     def ended(self, ending: Ending, pid: int) -> None:
         self.ends.append(ending)
