@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from checkpoints import CheckpointStore, TailKey
 from daemon.assembly.pipelines import build_transport
@@ -12,7 +12,7 @@ from daemon.config_digests import pipeline_digest
 from daemon.rebuilds.definitions import list_definitions
 from daemon.rebuilds.record import Definition, Rebuild
 from pillows.errors import ConfigError
-from pillows.options import Build
+from pillows.options import Build, Options, OutputOptions
 from pillows.transports.base import KeyedTransport, Transport
 from pillows.transports.common.builds import BuildSwitch
 
@@ -76,8 +76,20 @@ class Builds:
             for entry in settings.transport
         ]
 
-    def refuse_obstacles(self, key: TailKey, coming: PillowConfig, *, copies: bool) -> None:
-        """Refuse a rebuild that could not be switched, and say everything that is in the way."""
+    def refuse_obstacles(self, key: TailKey, coming: PillowConfig, build: Build, *, copies: bool) -> None:
+        """Refuse a rebuild that could not be made or switched, and say everything that is in the way.
+
+        Args:
+            key: the tail of the live build.
+            coming: the definition of the other build.
+            build: the other build.
+            copies: whether its rows are to be copied.
+
+        Raises:
+            ConfigError: something is in the way.
+            RetryableError, AccessError: a target can't be asked.
+        """
+        self._refuse_taken(key, coming, build)
         switches = self.make_switches(key, coming, Build())
         if copies and len(switches) > 1:
             raise ConfigError(
@@ -99,6 +111,30 @@ class Builds:
                     f"about {seconds:.0f} s",
                 )
         raise ConfigError(f"{key} can't be switched to another build: {told}.", remedy="; or ".join(remedies))
+
+    def _refuse_taken(self, key: TailKey, coming: PillowConfig, build: Build) -> None:
+        """Refuse to build where another output is: no configuration claims the made-up names of builds."""
+        owners = {
+            address: (pillow, name)
+            for pillow, settings in self._get_config().tails.items()
+            for name, options, connection in self._list_outputs(settings)
+            for address in options.addresses(connection)
+        }
+        for name, options, connection in self._list_outputs(coming):
+            taken = filter(None, map(owners.get, options.of_build(build).addresses(connection)))
+            for pillow, other in taken:
+                raise ConfigError(
+                    f"{key} can't be rebuilt: build {build.number} of its output {name!r} needs the place of "
+                    f"the output {other!r} of {pillow}.",
+                    remedy="give that output another name",
+                )
+
+    def _list_outputs(self, settings: PillowConfig) -> Iterator[tuple[str, OutputOptions, Options]]:
+        """Yield the name and settings of each output, with those of its connection."""
+        for entry in settings.transport:
+            connection = self._get_config().connections[entry.connection].options
+            for name, options in entry.outputs.items():
+                yield name, options, connection
 
     def choose_contents(self, key: TailKey, rebuild: Rebuild) -> list[str]:
         """Return the options of `pillowd verify` that compare the other build's contents, if a target can.

@@ -107,10 +107,11 @@ class Rebuilder:
         settings = self._builds.find_definitions(key)
         live = find_live(settings, former)
         coming = next((each for each in settings if each is not live), live)
-        self._builds.refuse_obstacles(key, coming, copies=options.get("switch") == "replace-rows")
+        number = 1 + (former.last if former is not None else 1)
+        build = Build(number=number, live=False)
+        self._builds.refuse_obstacles(key, coming, build, copies=options.get("switch") == "replace-rows")
         if key in self._starting or self._state.rebuilds.get(key) != former:  # while targets were asked
             raise ConflictError(f"a rebuild of {key} begins just now")
-        number = 1 + (former.last if former is not None else 1)
         now = self._clock.wall()
         record = Rebuild(
             state=RebuildState.BUILDING,

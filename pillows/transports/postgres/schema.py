@@ -103,7 +103,7 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
     builds = Name(schema, "pillowd_build")
     for table in tables:
         statements += _list_missing_of(cursor, table)
-        if table.build.live or is_build(cursor, builds, table):
+        if table.build.live or is_build(cursor, builds, table.path):
             continue
         if _exists(cursor, Name(table.schema, table.name)):
             raise ConfigError(
@@ -114,17 +114,17 @@ def list_missing(cursor: psycopg.Cursor, tables: Sequence[Table], schema: str) -
     return statements
 
 
-def is_build(cursor: psycopg.Cursor, builds: Name, table: Table) -> bool:
+def is_build(cursor: psycopg.Cursor, builds: Name, path: str) -> bool:
     """Return whether a table was made as a build of another one.
 
     Args:
         cursor: in a transaction.
         builds: the path of `pillowd_build`, which may be missing.
-        table: the table.
+        path: of the table.
     """
     if not _exists(cursor, builds):
         return False
-    query = sql.SQL("select exists (select from {} where output = {})").format(builds, literal(table.path))
+    query = sql.SQL("select exists (select from {} where output = {})").format(builds, literal(path))
     return bool(fetch_value(cursor, query.as_bytes()))
 
 

@@ -134,6 +134,8 @@ class PostgresSwitch(BuildSwitch):
                 return
             if obstacles := self._find_obstacles(cursor, copies=copies):
                 raise ConfigError(f"{'; '.join(obstacles)}.")
+            for table in self._tables:
+                self._require_build(cursor, table, exchange.incoming)
             if copies:
                 self._copy_rows(cursor, exchange)
             else:
@@ -148,7 +150,7 @@ class PostgresSwitch(BuildSwitch):
             for table in self._tables:
                 if table.build.live:
                     raise ValueError(f"{table.path} is live")
-                if not is_build(cursor, self._builds, table):
+                if not is_build(cursor, self._builds, table.path):
                     continue  # gone already; a table of that name is somebody else's
                 for statement in (  # the guard's rows, the guard, the table
                     "delete from {document} d using {builds} b where d.output = guard and b.output = {path}",
@@ -161,6 +163,15 @@ class PostgresSwitch(BuildSwitch):
             self._delete_checkpoint(cursor, self._key)
 
     # -- an exchange
+
+    def _require_build(self, cursor: psycopg.Cursor, table: Table, number: int) -> None:
+        """Refuse to make a table live that only has the name of a build."""
+        path = f"{table.schema}.{_park(table, number)}"
+        if not is_build(cursor, self._builds, path):
+            raise ConfigError(
+                f"{path} is not a build of {table.configured_path}.",
+                remedy="`pillowd rebuild cancel KEY`, and rebuild again",
+            )
 
     def _lock(self, cursor: psycopg.Cursor, others: Sequence[str]) -> None:
         """Lock all tables of both builds against everybody."""

@@ -88,6 +88,12 @@ class SqliteSwitch(BuildSwitch):
         for table in self._tables:
             live = table.live_name
             incoming, parked = f"{live}__{exchange.incoming}", f"{live}__{exchange.outgoing}"
+            known = "SELECT 1 FROM pillowd_build WHERE output = ? AND build = ?"
+            if db.execute(known, (incoming, exchange.incoming)).fetchone() is None:
+                raise ConfigError(
+                    f"{incoming} is not a build of {live}.",
+                    remedy="`pillowd rebuild cancel KEY`, and rebuild again",
+                )
             db.execute(f"ALTER TABLE {quote_name(live)} RENAME TO {quote_name(parked)}")
             db.execute(f"ALTER TABLE {quote_name(incoming)} RENAME TO {quote_name(live)}")
             db.execute(

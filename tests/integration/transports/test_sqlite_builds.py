@@ -92,5 +92,7 @@ def test_a_table_that_has_the_name_of_a_build_by_chance_is_neither_written_nor_d
     with pytest.raises(ConfigError, match="'cases__2' exists, and is no build of 'cases'"):
         shadow.open()
     shadow.close()
+    with pytest.raises(ConfigError, match=r"cases__2 is not a build of cases"):
+        make(path, name="name text").make_switch().exchange(TO_SECOND)
     shadow.make_switch().drop()
     assert query(path, "select name from cases__2") == [("theirs",)]
