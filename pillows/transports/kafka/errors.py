@@ -46,7 +46,9 @@ _NAMES = {
         "UNKNOWN_TOPIC_OR_PART",
         "UNSUPPORTED_VERSION",
     },
-    Verdict.FENCED: {"_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"},
+    # Not INVALID_PRODUCER_EPOCH: a broker says that of a transaction that took longer than its timeout, too
+    # (KIP-588). The end of the transaction tells: librdkafka renews the epoch, which a rival makes `_FENCED`.
+    Verdict.FENCED: {"_FENCED", "PRODUCER_FENCED"},
 }
 _VERDICTS = {name: verdict for verdict, names in _NAMES.items() for name in names}
 #: OpenSSL's words in an error of a handshake that no retry can mend.

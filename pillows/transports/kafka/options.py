@@ -102,6 +102,13 @@ class KafkaOutput(OutputOptions):
     replication_factor: int | None = Field(default=None, ge=1)
     topic_config: Mapping[str, str] = {}
 
+    @field_validator("topic")
+    @classmethod
+    def _check_topic(cls, topic: str) -> str:
+        if topic in {".", ".."}:
+            raise ValueError("is a name that Kafka does not take; choose another, such as cases")
+        return topic
+
     def addresses(self, connection: Any) -> frozenset[tuple[str, ...]]:
         """Return the topic at each broker; see `OutputOptions.addresses`."""
         return frozenset(("kafka", _to_broker_address(server), self.topic) for server in connection.servers)

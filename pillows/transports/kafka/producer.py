@@ -7,7 +7,7 @@ thread of the producer's own. Callbacks of the library run inside `poll`, never 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 DOWN_SECONDS = 5.0
 #: Seconds that a call beyond `produce` may take: to log in, to commit, to abort.
 CALL_SECONDS = 20.0
+_FIRST_CALL_SECONDS = 1.0
 #: Seconds that the end of a transaction may take when the producer is closed.
 CLOSE_SECONDS = 3.0
 #: Seconds between two looks for errors and log lines while nothing is written; they would pile up.
@@ -77,7 +78,7 @@ class Producer:
         """
         if not self._transactional_id:
             return self._send(messages)
-        kept = list(messages)
+        kept = list(self._take_turns(messages))
         for _ in range(_TRANSACTION_ATTEMPTS):
             delivery = self._send_in_transaction(kept)
             names = {failure.name for failure in delivery.failures.values()} - {ABORTED.name}
@@ -104,17 +105,19 @@ class Producer:
         """Return the result of a call that waits for a broker, made in the producer's thread.
 
         Args:
-            work: gets the library's producer and the seconds that it may wait. It is called again while it
-                may succeed, so that a refusal of our password is noticed meanwhile.
+            work: gets the library's producer and the seconds that it may wait. The first call is a short
+                one, so that a refusal of our password is noticed soon; the next has the rest of the time, as
+                a large cluster may need it.
 
         Raises:
             PillowError: as `send`.
         """
         library = self._connect()
         until = time.monotonic() + CALL_SECONDS
+        seconds = _FIRST_CALL_SECONDS
         while True:
             try:
-                return self._worker.run(work, library, 1.0)
+                return self._worker.run(work, library, seconds)
             except KafkaException as error:
                 failure = to_failure(error.args[0])
                 may_succeed = failure.name in _UNANSWERED or error.args[0].retriable()
@@ -123,6 +126,7 @@ class Producer:
             if not may_succeed or time.monotonic() > until:
                 raise to_error(self._explain(failure), self._options.servers)
             gevent.sleep(0.05)
+            seconds = max(_FIRST_CALL_SECONDS, until - time.monotonic())
 
     def close(self) -> None:
         """Drop what was not sent, and close every connection. May be called twice."""
@@ -196,22 +200,28 @@ class Producer:
 
     def _send(self, messages: Iterable[Message]) -> Delivery:
         library = self._connect()
+        self._down_at = None  # a broker may have come back while nothing was written
         delivery = Delivery()
         try:
-            count = size_bytes = 0
-            for message in messages:
+            for message in self._take_turns(messages):
                 self._produce(library, message, delivery)
-                count, size_bytes = count + 1, size_bytes + message.size_bytes
-                if count >= _TURN_MESSAGES or size_bytes >= _TURN_BYTES:
-                    count = size_bytes = 0
-                    self._poll()
-                    gevent.sleep(0)
             self._wait(delivery)
         except BaseException:
             library.purge(blocking=False)
             raise
         delivery.failures = {id: self._explain(failure) for id, failure in delivery.failures.items()}
         return delivery
+
+    def _take_turns(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Yield messages, which are encoded one by one, and let others run meanwhile."""
+        count = size_bytes = 0
+        for message in messages:
+            yield message
+            count, size_bytes = count + 1, size_bytes + message.size_bytes
+            if count >= _TURN_MESSAGES or size_bytes >= _TURN_BYTES:
+                count = size_bytes = 0
+                self._poll()
+                gevent.sleep(0)
 
     def _produce(self, library: LibraryProducer, message: Message, delivery: Delivery) -> None:
         report = delivery.expect(message.id)

@@ -35,6 +35,8 @@ def test_every_name_is_one_of_the_librarys() -> None:
         ("UNKNOWN_TOPIC_OR_PART", ConfigError),
         ("INVALID_REPLICATION_FACTOR", ConfigError),
         ("_FENCED", FencedError),
+        ("PRODUCER_FENCED", FencedError),
+        ("INVALID_PRODUCER_EPOCH", RetryableError),
         ("SOMETHING_NEW", RetryableError),
     ],
 )
@@ -70,7 +72,7 @@ def test_a_bad_connection_is_refused(settings: dict[str, Any]) -> None:
         KafkaConnection.model_validate(settings)
 
 
-@pytest.mark.parametrize("topic", ["", "a b", "ä", "x" * 250])
+@pytest.mark.parametrize("topic", ["", "a b", "ä", "x" * 250, ".", ".."])
 def test_a_bad_topic_is_refused(topic: str) -> None:
     with pytest.raises(ValidationError):
         KafkaOutput(topic=topic)

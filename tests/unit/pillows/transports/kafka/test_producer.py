@@ -1,0 +1,108 @@
+"""How the producer waits, over a library of the test's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from pillows.errors import RetryableError
+from pillows.transports.kafka import producer as module
+from pillows.transports.kafka.delivery import Delivery
+from pillows.transports.kafka.encoder import Message
+from pillows.transports.kafka.options import KafkaConnection
+from pillows.transports.kafka.producer import CALL_SECONDS, Producer
+
+
+class Library:
+    """Acknowledges each message after some calls of `poll`."""
+
+    def __init__(self, polls: int = 0) -> None:
+        self._polls = polls
+        self._waiting: list[Callable[..., None]] = []
+
+    def produce(self, *_: object, on_delivery: Callable[..., None], **__: object) -> None:
+        self._waiting.append(on_delivery)
+
+    def poll(self, _: float) -> int:
+        self._polls -= 1
+        if self._polls > 0:
+            return 0
+        reports, self._waiting = self._waiting, []
+        for report in reports:
+            report(None, None)
+        return len(reports)
+
+
+def make(library: Any, transactional_id: str = "") -> Producer:
+    producer = Producer(KafkaConnection(servers=("a:1",)), transactional_id)
+    producer._library = library
+    return producer
+
+
+def message(id: str) -> Message:
+    return Message(id=id, topic="cases", key=id.encode(), value=b"{}", headers=[])
+
+
+def test_a_cluster_that_needs_time_to_answer_has_all_that_is_left() -> None:
+    given: list[float] = []
+
+    def work(_: object, seconds: float) -> str:
+        given.append(seconds)
+        if seconds < 15:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        return "answer"
+
+    assert make(Library()).call(work) == "answer"
+    assert given[0] == 1, "a refused password is noticed soon"
+    assert CALL_SECONDS - 5 < given[1] <= CALL_SECONDS
+
+
+def test_a_call_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(_: object, seconds: float) -> None:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    monkeypatch.setattr(module, "CALL_SECONDS", 0.1)
+    with pytest.raises(RetryableError, match="_TIMED_OUT"):
+        make(Library()).call(work)
+
+
+def test_a_batch_is_encoded_for_a_transaction_with_turns_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = make(Library(), "cases")
+    sent: list[int] = []
+
+    def send(messages: list[Message]) -> Delivery:
+        sent.append(len(messages))
+        return Delivery()
+
+    monkeypatch.setattr(producer, "_send_in_transaction", send)
+    turns_at: list[int] = []
+    encoded = 0
+
+    def encode() -> Iterator[Message]:
+        nonlocal encoded
+        for number in range(200):
+            encoded += 1
+            yield message(str(number))
+
+    def others() -> None:
+        while True:
+            turns_at.append(encoded)
+            gevent.sleep(0)
+
+    other = gevent.spawn(others)
+    producer.send(encode())
+    other.kill()
+    assert sent == [200]
+    assert {50, 100, 150} <= set(turns_at)
+
+
+def test_a_broker_that_was_away_before_a_write_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DOWN_SECONDS", 0.0)
+    producer = make(Library(polls=10))
+    producer._down_at = time.monotonic() - 60
+    assert not producer.send([message("a")]).failures
