@@ -155,9 +155,15 @@ class Table:
             if name.lower() not in found:
                 db.execute(f"ALTER TABLE {quote_name(self.name)} ADD COLUMN {quote_name(name)} {type}")
 
-    def guard(self, db: sqlite3.Connection) -> str:
-        """Return what names the table in `pillowd_document`."""
-        if not self._guard:
+    def guard(self, db: sqlite3.Connection, *, again: bool = False) -> str:
+        """Return what names the table in `pillowd_document`.
+
+        Args:
+            db: in a transaction.
+            again: look it up again. A writer need not: its tail stands still while builds are exchanged, and
+                opens the table anew. A reader meets exchanges.
+        """
+        if again or not self._guard:
             known = "SELECT 1 FROM sqlite_master WHERE name = 'pillowd_build'"  # an older pillowd has none
             query = "SELECT guard FROM pillowd_build WHERE output = ?"
             found = db.execute(query, (self.name,)).fetchone() if db.execute(known).fetchone() else None

@@ -237,6 +237,7 @@ class SqliteTransport(KeyedTransport):
         self, table: Table, between: tuple[str, str | None], ids: Sequence[str] | None
     ) -> list[tuple[str, str | None, int | None]]:
         with self._worker.read() as db:
+            table.guard(db, again=True)
             return table.stored(db, between, _PAGE, ids)
 
     def _find_altered(self, output: str, documents: Sequence[DocumentRows]) -> set[str]:
@@ -244,7 +245,7 @@ class SqliteTransport(KeyedTransport):
             self._create_own(scratch)
             table = self._tables[output]
             table.create(scratch)
-            table.guard(db)  # is the one that counts, in both
+            table.guard(db, again=True)  # is the one that counts, in both
             return find_altered(db, scratch, output, table, documents)
 
 
