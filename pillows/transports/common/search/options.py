@@ -139,12 +139,11 @@ class SearchOutput(OutputOptions):
                 f"with `deletes: {self.deletes}` needs an indexed field; "
                 "remove `enabled: false` from the mapping"
             )
-        if self.deletes == "mark" and (
-            "_source" in self.mapping or "index.mapping.source.mode" in flatten_settings(self.settings)
-        ):
+        if self.deletes == "mark" and ("_source" in self.mapping or _changes_source(self.settings)):
             raise ValueError(
-                "with `deletes: mark` needs documents that are stored as they were sent; "
-                "remove `_source` from the mapping, and `index.mapping.source.mode` from the settings"
+                "with `deletes: mark` needs documents that are stored as they were sent; remove `_source` "
+                "from the mapping, and `index.mapping.source.mode`, `index.mode` and `index.derived_source` "
+                "from the settings"
             )
         return self
 
@@ -154,6 +153,20 @@ class SearchOutput(OutputOptions):
         if many:
             raise ValueError("a document has at most one row in an index; leave arrays inside the document")
         return many
+
+
+def _changes_source(settings: Mapping[str, Any]) -> bool:
+    """Return whether an index may keep something else than the documents that were sent.
+
+    In Elasticsearch the modes `logsdb` and `time_series` imply a synthetic `_source`; OpenSearch's name for
+    that is derived source.
+    """
+    flat = flatten_settings(settings)
+    return (
+        "index.mapping.source.mode" in flat
+        or flat.get("index.mode", "standard") != "standard"
+        or str(flat.get("index.derived_source.enabled", False)).lower() != "false"
+    )
 
 
 def flatten_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

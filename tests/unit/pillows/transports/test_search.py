@@ -500,6 +500,8 @@ def test_a_name_that_elasticsearch_refuses_is_refused(index: str) -> None:
         ({"mapping": {"enabled": False}, "deletes": "mark"}, "needs an indexed field"),
         ({"mapping": {"properties": {"_deleted_at": {"type": "date"}}}}, "remove it from the mapping"),
         ({"mapping": {"_source": {"excludes": ["a"]}}, "deletes": "mark"}, "stored as they were sent"),
+        ({"settings": {"mode": "logsdb"}, "deletes": "mark"}, "stored as they were sent"),
+        ({"settings": {"index.derived_source.enabled": True}, "deletes": "mark"}, "stored as they were sent"),
         ({"settings": {"mapping": {"source": {"mode": "synthetic"}}}, "deletes": "mark"}, "stored as they"),
     ],
 )
