@@ -98,13 +98,15 @@ def choose_index(
         spec = replace(wanted, build=max(named))
         applied = owners[spec.name].get("spec")
         return spec, find_settings_change(applied, spec) if applied else None
-    written: dict[int, tuple[IndexSpec, Mapping[str, Any]]] = {}
+    # Of several that were written under one epoch, what is searched counts; else the last by name.
+    written: dict[tuple[int, bool, str], tuple[IndexSpec, Mapping[str, Any]]] = {}
     for name, owner in owners.items():
         if "spec" in owner:
             spec = replace(wanted, digest=owner["digest"])
             build = spec.get_build(name)
             if build and (name in shown or build == wanted.build):
-                written[owner.get("epoch", 0)] = (replace(spec, build=build), owner["spec"])
+                rank = (owner.get("epoch", 0), name in shown, name)
+                written[rank] = (replace(spec, build=build), owner["spec"])
     if written:
         spec, applied = written[max(written)]
         change = find_change(applied, wanted)

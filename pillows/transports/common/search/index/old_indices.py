@@ -102,7 +102,7 @@ class OldIndices:
         """Return what an index is used for.
 
         A daemon may run with an older or newer configuration than ours, and fill an index that the alias does
-        not point to yet: it has the highest epoch.
+        not point to yet: it has the highest epoch of its build.
         """
         if self._spec.alias in ours[name]["aliases"]:
             return IndexUse.SEARCHED
@@ -110,7 +110,11 @@ class OldIndices:
             return IndexUse.CONFIGURED
         if self._find_build(name, ours[name]) != self._spec.build:
             return IndexUse.BUILD
-        newest = max(_get_epoch(index) for index in ours.values())
+        newest = max(
+            _get_epoch(index)
+            for each, index in ours.items()
+            if self._find_build(each, index) == self._spec.build
+        )
         return IndexUse.WRITTEN if _get_epoch(ours[name]) == newest else IndexUse.OLD
 
 

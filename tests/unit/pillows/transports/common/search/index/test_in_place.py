@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from pillows.transports.common.search.index.bulk_load import keep_settings, split_settings
-from pillows.transports.common.search.index.in_place import describe_spec, find_change, find_settings_change
+from pillows.transports.common.search.index.in_place import (
+    choose_index,
+    describe_spec,
+    find_change,
+    find_settings_change,
+)
 from pillows.transports.common.search.index.spec import IndexSpec, make_spec
 from pillows.transports.common.search.options import SearchOutput
 
@@ -102,3 +107,15 @@ def test_a_setting_that_changes_during_a_first_pass_waits_for_its_end() -> None:
     assert now == {"index.gc_deletes": "2h"}
     assert later == {"index.refresh_interval": "30s", "index.number_of_replicas": "1"}
     assert split_settings(changed, {}) == (changed, {})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_indices_of_one_epoch_the_searched_one_is_followed(order: int) -> None:
+    wanted = spec({"properties": {"a": LONG, "b": LONG, "c": LONG}})
+    searched, beside = spec({"properties": {"a": LONG}}), spec({"properties": {"a": LONG, "b": LONG}})
+    owners = {
+        each.name: {"digest": each.digest, "epoch": 3, "spec": describe_spec(each)}
+        for each in (searched, beside)[::order]
+    }
+    assert choose_index(wanted, owners, [searched.name])[0].name == searched.name
+    assert choose_index(wanted, owners, [])[0].name == max(searched.name, beside.name)
