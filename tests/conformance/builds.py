@@ -129,6 +129,22 @@ class BuildConformance:
             make(target, Build(), "docs").make_switch().drop()
         assert rows(target).keys() == {*"abx"}
 
+    def test_a_build_that_is_not_live_exchanges_nothing(self, target: Target) -> None:
+        fill(target)
+        with pytest.raises(ValueError, match="build 2 is not live"):
+            make(target, SECOND, "docs").make_switch().exchange(TO_SECOND)
+        assert rows(target) == {id: [{"n": 1}] for id in "abx"}
+
+    def test_an_exchange_without_a_live_build_shows_the_other_one_or_is_refused(self, target: Target) -> None:
+        with running(target, SECOND, "docs", key=TO_SECOND.shadow) as shadow:
+            assert_applied(shadow.write(batch(document("a", 1, {"n": 2}))))
+        try:
+            exchange(target, TO_SECOND, "docs")
+        except ConfigError as error:
+            assert "does not exist" in str(error)  # noqa: PT017 - one of two good outcomes
+        else:
+            assert rows(target) == {"a": [{"n": 2}]}
+
     def test_a_build_that_is_gone_is_not_switched_to(self, target: Target) -> None:
         with opened(target, "docs") as live:
             live.write(batch(document("a", 1, {"n": 1})))

@@ -14,10 +14,11 @@ simply repeated.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from checkpoints import TailKey
+from pillows.options import Build
 
 #: Between a pillow's name and the number of a build that is not live. No pillow's name has it.
 MARK = "~"
@@ -55,6 +56,7 @@ class Exchange:
 class BuildSwitch(ABC):
     """Lets two builds of a transport's outputs change places; made by `Transport.make_switch`.
 
+    The transport's outputs are those of the live build for all but `drop`, which removes those of another.
     Every method connects for itself and closes what it has opened.
     """
 
@@ -82,6 +84,7 @@ class BuildSwitch(ABC):
             RetryableError: nothing has changed: something holds the outputs. Try again.
             AwayError: the target is away: it may have been done or not. Try again.
             ConfigError: nothing has changed, and cannot: see `list_obstacles`.
+            ValueError: the outputs are not those of the live build.
         """
 
     @abstractmethod
@@ -92,6 +95,7 @@ class BuildSwitch(ABC):
 
         Raises:
             RetryableError, AccessError, ConfigError: as `Transport.check`.
+            ValueError: the outputs are those of the live build.
         """
 
     def estimate_copy_seconds(self) -> float | None:
@@ -101,6 +105,20 @@ class BuildSwitch(ABC):
             RetryableError, AccessError, ConfigError: as `Transport.check`.
         """
         return None
+
+
+def require_live(builds: Iterable[Build], *, live: bool) -> None:
+    """Refuse outputs of the wrong build: a defect of the caller.
+
+    Args:
+        builds: of the outputs.
+        live: whether the live build is meant.
+
+    Raises:
+        ValueError: an output is of another build.
+    """
+    if wrong := [each.number for each in builds if each.live is not live]:
+        raise ValueError(f"build {wrong[0]} is {'not ' if live else ''}live")
 
 
 def make_key(key: TailKey, number: int) -> TailKey:

@@ -23,7 +23,7 @@ from psycopg import sql
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.common.builds import BuildSwitch, Exchange
+from pillows.transports.common.builds import BuildSwitch, Exchange, require_live
 from pillows.transports.postgres.connection import ServerConnection
 from pillows.transports.postgres.options import PostgresConnection
 from pillows.transports.postgres.schema import create_missing, is_build, table_exists
@@ -99,7 +99,7 @@ class PostgresSwitch(BuildSwitch):
     Args:
         key: of the tail.
         connection: the database.
-        tables: the outputs, of any build.
+        tables: the outputs; see `BuildSwitch`.
     """
 
     def __init__(self, key: TailKey, connection: PostgresConnection, tables: Sequence[Table]) -> None:
@@ -129,6 +129,7 @@ class PostgresSwitch(BuildSwitch):
 
     def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
         """Exchange the names in one transaction; see `BuildSwitch.exchange`."""
+        require_live((table.build for table in self._tables), live=True)
         with self._transaction() as cursor:
             if all(self._get_build(cursor, table) == exchange.incoming for table in self._tables):
                 return
@@ -146,10 +147,9 @@ class PostgresSwitch(BuildSwitch):
 
     def drop(self) -> None:
         """Drop the tables of a build, its guards and its tail's checkpoint; see `BuildSwitch.drop`."""
+        require_live((table.build for table in self._tables), live=False)
         with self._transaction() as cursor:
             for table in self._tables:
-                if table.build.live:
-                    raise ValueError(f"{table.path} is live")
                 if not is_build(cursor, self._builds, table.path):
                     continue  # gone already; a table of that name is somebody else's
                 for statement in (  # the guard's rows, the guard, the table

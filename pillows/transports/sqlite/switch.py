@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError
-from pillows.transports.common.builds import BuildSwitch, Exchange
+from pillows.transports.common.builds import BuildSwitch, Exchange, require_live
 from pillows.transports.sqlite.connection import SqliteWorker
 from pillows.transports.sqlite.options import SqliteConnection
 from pillows.transports.sqlite.statements import OWN_TABLES, Table, quote_name
@@ -28,7 +28,7 @@ class SqliteSwitch(BuildSwitch):
     Args:
         key: of the tail.
         connection: the file.
-        tables: the outputs, of any build.
+        tables: the outputs; see `BuildSwitch`.
     """
 
     def __init__(self, key: TailKey, connection: SqliteConnection, tables: Sequence[Table]) -> None:
@@ -46,12 +46,14 @@ class SqliteSwitch(BuildSwitch):
 
     def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
         """Exchange the names in one transaction; see `BuildSwitch.exchange`."""
+        require_live((table.build for table in self._tables), live=True)
         if copies:
             self.list_obstacles(copies=True)
         self._run(lambda db: self._exchange(db, exchange))
 
     def drop(self) -> None:
         """Drop the tables of a build, its guards and its tail's checkpoint; see `BuildSwitch.drop`."""
+        require_live((table.build for table in self._tables), live=False)
         self._run(self._drop)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -114,8 +116,6 @@ class SqliteSwitch(BuildSwitch):
 
     def _drop(self, db: sqlite3.Connection) -> None:
         for table in self._tables:
-            if table.build.live:
-                raise ValueError(f"{table.name} is live")
             known = db.execute("SELECT guard FROM pillowd_build WHERE output = ?", (table.name,)).fetchone()
             if known is None:
                 continue  # gone already; a table of that name is somebody else's

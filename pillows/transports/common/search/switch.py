@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from checkpoints import TailKey
 from pillows.errors import ConfigError, RetryableError
-from pillows.transports.common.builds import BuildSwitch, Exchange, find_live_key
+from pillows.transports.common.builds import BuildSwitch, Exchange, find_live_key, require_live
 from pillows.transports.common.search.client import AnswerError, SearchClient
 from pillows.transports.common.search.errors import translate_errors
 from pillows.transports.common.search.index.ownership import Ownership, get_owner
@@ -27,7 +27,7 @@ class SearchSwitch(BuildSwitch):
     Args:
         key: of the tail.
         make_client: connects to the cluster.
-        outputs: the outputs by name, of any build.
+        outputs: the outputs by name; see `BuildSwitch`.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class SearchSwitch(BuildSwitch):
 
     def exchange(self, exchange: Exchange, *, copies: bool = False) -> None:
         """Move all aliases in one request; see `BuildSwitch.exchange`."""
+        require_live((each.build for each in self._outputs.values()), live=True)
         if copies:
             self.list_obstacles(copies=True)
         with self._connect() as client, translate_errors():
@@ -67,10 +68,9 @@ class SearchSwitch(BuildSwitch):
 
         Their mapping may not be known any more, but the number is theirs alone.
         """
+        require_live((each.build for each in self._outputs.values()), live=False)
         with self._connect() as client, translate_errors():
-            for name, options in self._outputs.items():
-                if options.build.live:
-                    raise ValueError(f"{name} is live")
+            for options in self._outputs.values():
                 for index in self._find_build(client, options):
                     client.call("DELETE", f"/{quote(index, safe='')}", params={"ignore_unavailable": "true"})
 

@@ -202,13 +202,13 @@ class OwnedIndex:
 
     def list_publication(self) -> Sequence[Mapping[str, Any]]:
         """Return the actions that point the alias to this index only; none if it does."""
-        older = [
-            name
-            for name, index in self._find_indices().items()
-            if self.spec.alias in index["aliases"] and name != self.spec.name
+        shown = [name for name, index in self._find_indices().items() if self.spec.alias in index["aliases"]]
+        if shown == [self.spec.name]:
+            return []
+        removed = [
+            {"remove": {"index": name, "alias": self.spec.alias}} for name in shown if name != self.spec.name
         ]
-        removed = [{"remove": {"index": name, "alias": self.spec.alias}} for name in older]
-        return [*removed, self._make_alias_action()] if older else []
+        return [*removed, self._make_alias_action()]
 
     def _locate(self, wanted: IndexSpec, *, live: bool) -> None:
         alias = quote(wanted.alias, safe="")
