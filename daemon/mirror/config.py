@@ -109,10 +109,9 @@ class Mirror:
         }
 
     def _make_source(self) -> dict[str, Any]:
-        source = {"connection": SOURCE, "on_recreated": self.on_recreated}
-        if is_glob(self.database):
-            return source | {"databases": escape(self.database)}
-        return source | {"database": escape(self.database), "on_missing": "fail"}
+        name = escape(self.database)
+        which = {"databases": name} if is_glob(self.database) else {"database": name, "on_missing": "fail"}
+        return {"connection": SOURCE, **which, "on_recreated": self.on_recreated}
 
     def _make_output(self, columns: Mapping[str, str] | None) -> dict[str, Any]:
         settings = self.support.make_output(self.name)
@@ -156,7 +155,7 @@ def parse_mirror(
             f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
         )
     if workers != "auto" and not re.fullmatch(r"\d|[1-5]\d|6[0-4]", workers):
-        raise ConfigError(f"{workers!r} is no number of workers.", remedy="use a number up to 64, or auto")
+        raise ConfigError(f"{workers!r} is not a number of workers.", remedy="use a number up to 64, or auto")
     # The folder depends neither on where the password is given nor on certificates.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"

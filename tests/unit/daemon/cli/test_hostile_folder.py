@@ -36,7 +36,11 @@ PLUGIN = "open('FOLDER/it-ran', 'w').close()\n"
 ARGUMENTS = {"url": "http://127.0.0.1:1/cases", "target": "sqlite:///copy.sqlite", "file": "file.json"}
 
 #: Command -> options that it needs.
-NEEDED = {"rewind": ["--beginning"]}
+NEEDED = {
+    "checkpoint rewind": ["--beginning"],
+    "backfill start": ["--prefix", "a"],
+    "backfill retry": ["--range", "1"],
+}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has a file owned by somebody else")
 
@@ -51,7 +55,7 @@ def list_calls(command: click.Command = pillowd, path: tuple[str, ...] = ()) -> 
             yield from list_calls(found, (*path, name))
         return
     arguments = [each for each in command.params if isinstance(each, click.Argument)]
-    yield [*path, *(value for each in arguments for value in _choose(each)), *NEEDED.get(path[-1], ())]
+    yield [*path, *(value for each in arguments for value in _choose(each)), *NEEDED.get(" ".join(path), ())]
 
 
 def _choose(argument: click.Argument) -> list[str]:

@@ -172,6 +172,8 @@ HOOKS: dict[str, tuple[dict[str, Any], str, str]] = {
         "debug",
     ),
     "state": ({"state": "failed", "reason": "401"}, "pillow.state", "error"),
+    "workers": ({"count": 2}, "workers.running", "debug"),
+    "worker_ended": ({"pid": 7, "cause": "hung", "how": "it hung"}, "worker.ended", "warning"),
     "notice": ({"event": "tail.resumed", "details": {"seq": "7-x"}}, "tail.resumed", "info"),
     "warning": (
         {"event": "transform.slow", "details": {"id": "a"}},

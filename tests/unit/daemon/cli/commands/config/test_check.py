@@ -220,4 +220,4 @@ def test_i13_verify_says_that_files_cannot_be_verified(
     )
     config.write_text(text)
     assert run_command(["verify", "cases", "--config", str(config)]) == 78
-    assert "can't be verified (lite): files, streams and webhooks" in capsys.readouterr().err
+    assert "can't be verified (lite): files, topics, streams and webhooks" in capsys.readouterr().err
