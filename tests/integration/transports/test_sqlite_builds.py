@@ -63,6 +63,26 @@ def test_a_view_shows_the_live_build_and_indexes_go_along(path: Path) -> None:
     assert query(path, "select name from overview") == [("old",)]
 
 
+def test_a_comparison_during_an_exchange_knows_the_versions_of_the_build_that_it_reads(path: Path) -> None:
+    def make_children(build: Build = Build()) -> SqliteTransport:  # noqa: B008
+        output = TableOutput(table="cases", columns={"n": "n integer"}, many=True).of_build(build)
+        key = KEY if build.live else TO_SECOND.shadow
+        return SqliteTransport("local", key, SqliteConnection(path=path), {"docs": output})
+
+    fill(make_children(), n=1)
+    with closing(make_children(SECOND)) as shadow:
+        shadow.open()
+        shadow.acquire(at("0"))
+        assert_applied(shadow.write(batch(document("a", 2, {"n": 2}))))
+        ((newer,),) = shadow.stored("docs")
+    with closing(make_children()) as reader:
+        reader.open()
+        ((older,),) = reader.stored("docs")
+        assert older.write_version != newer.write_version
+        make_children().make_switch().exchange(TO_SECOND)
+        assert list(reader.stored("docs")) == [[newer]]
+
+
 def test_a_trigger_is_in_the_way(path: Path) -> None:
     fill(make(path, name="name text"), name="old")
     fill(make(path, SECOND, name="name text"), name="new")
