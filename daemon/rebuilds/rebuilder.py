@@ -247,7 +247,7 @@ class Rebuilder:
             self._not_before[key] = self._clock.monotonic() + _AGAIN_SECONDS
             _log.error("rebuild.step_failed", pillow=str(key), step=str(step), reason=reason)
             with suppress(OSError, StoreError):
-                self._state.rebuilds.explain(key, reason)
+                self._state.rebuilds.explain(key, reason, failed=True)
 
     def _begin_again(self, key: TailKey) -> None:
         """Read everything again: the code that makes the rows has changed meanwhile."""
@@ -255,7 +255,7 @@ class Rebuilder:
         with self._holding(key, other):
             self._tails.hold(other)
             self._tails.await_end(other)
-            self._change(key, of=COMING, state=RebuildState.BUILDING, reason="")
+            self._change(key, of=COMING, state=RebuildState.BUILDING, reason="", failure="")
             self._state.store.edit(other, Checkpoint.reset)
 
     def _verify(self, key: TailKey) -> None:
@@ -266,9 +266,10 @@ class Rebuilder:
         found = self._verification.compare_now(other, options=options)
         if found.total:
             reason = f"{found.total} documents differ. Remedy: `pillowd verify {other} --repair`"
-            self._change(key, of=_UNVERIFIED, reason=f"{reason}, or `pillowd rebuild cancel {key}`")
+            reason += f", or `pillowd rebuild cancel {key}`"
+            self._change(key, of=_UNVERIFIED, reason=reason, failure=reason)
         else:
-            self._change(key, of=_UNVERIFIED, state=RebuildState.READY, reason="")
+            self._change(key, of=_UNVERIFIED, state=RebuildState.READY, reason="", failure="")
             _log.info("rebuild.ready", pillow=str(key), build=record.other)
 
     def _switch(self, key: TailKey) -> None:
@@ -286,7 +287,7 @@ class Rebuilder:
                 self._tails.await_end(key, other)
             else:
                 self._tails.drain(key, other)
-                fields = {"before": record.state, "steps": (), "reason": ""}
+                fields = {"before": record.state, "steps": (), "reason": "", "failure": ""}
                 self._change(key, of={record.state}, state=RebuildState.SWITCHING, **fields)
             outgoing = find_live(definitions, record)
             done = Switch(
@@ -331,7 +332,9 @@ class Rebuilder:
 
     def _drop(self, key: TailKey) -> None:
         droppable = KEPT | {RebuildState.DROPPING}
-        record = self._change(key, of=droppable, state=RebuildState.DROPPING, reason="", wanted="")
+        record = self._change(
+            key, of=droppable, state=RebuildState.DROPPING, reason="", failure="", wanted=""
+        )
         other = record.name_other(key)
         self._reloader.follow_builds()
         self._tails.await_end(other)

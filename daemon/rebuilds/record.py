@@ -74,6 +74,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
         last: the highest number that was ever used.
         live_definition, other_definition: of these builds.
         reason: what keeps the rebuild from its next state, and the remedy; empty if nothing does.
+        failure: why the last step did not succeed, or was undone, and the remedy; empty if it did.
         verify: which contents are compared before the switch, beside all versions.
         switch: whether it switches by itself, waits for an operator, or copies the rows.
         keep_seconds: how long the former build is kept.
@@ -92,6 +93,7 @@ class Rebuild(msgspec.Struct, frozen=True, kw_only=True):
     live_definition: Definition = Definition()
     other_definition: Definition = Definition()
     reason: str = ""
+    failure: str = ""
     verify: Literal["full", "sample"] = "sample"
     switch: Literal["auto", "manual", "replace-rows"] = "auto"
     keep_seconds: float = 86400.0
@@ -193,8 +195,13 @@ class Rebuilds:
                 self._write({**self._all, str(key): changed})
         return changed
 
-    def explain(self, key: TailKey, reason: str) -> None:
-        """Keep what a rebuild waits for, if there is one. Durable on return.
+    def explain(self, key: TailKey, reason: str, *, failed: bool = False) -> None:
+        """Keep what a rebuild waits for. Durable on return.
+
+        Args:
+            key: the tail of the live build.
+            reason: what it waits for.
+            failed: whether a step failed for that reason.
 
         Raises:
             OSError, StoreWriteError: it cannot be written; it is kept in memory, so that it is shown.
@@ -203,7 +210,8 @@ class Rebuilds:
         def change(former: Rebuild | None) -> Rebuild:
             if former is None:
                 raise KeyError(str(key))
-            changed = msgspec.structs.replace(former, reason=reason)
+            failure = reason if failed else former.failure
+            changed = msgspec.structs.replace(former, reason=reason, failure=failure)
             self._all = {**self._all, str(key): changed}
             return changed
 

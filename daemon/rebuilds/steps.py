@@ -58,9 +58,9 @@ def find_next_step(
         return _find_step_of_unready(other)
     if rebuild.state is not RebuildState.READY:
         is_due = verified_at is None or not 0 <= now - verified_at < VERIFY_AGAIN_SECONDS
-        return NextStep(step=Step.VERIFY if is_due else None, reason=rebuild.reason)
+        return NextStep(step=Step.VERIFY if is_due else None, reason=rebuild.failure)
     waits = rebuild.switch == "manual" and not rebuild.wanted
-    return NextStep(step=None if waits else Step.SWITCH, reason=rebuild.reason)
+    return NextStep(step=None if waits else Step.SWITCH, reason=rebuild.failure)
 
 
 def is_ready(other: TailStatus) -> bool:

@@ -159,7 +159,7 @@ class Switch:
             record,
             state=record.before or RebuildState.READY,
             switch="manual",
-            **_settled(self._clock) | {"reason": record.undoing},
+            **_settled(self._clock) | {"reason": record.undoing, "failure": record.undoing},
         )
         self._keep(undone)
         return undone
@@ -201,6 +201,7 @@ def _settled(clock: Clock) -> dict[str, object]:
         "steps": (),
         "undoing": "",
         "reason": "",
+        "failure": "",
         "wanted": "",
         "changed_at": clock.wall(),
     }

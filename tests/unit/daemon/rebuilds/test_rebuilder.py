@@ -150,7 +150,7 @@ def test_tails_do_not_run_before_they_follow_an_exchange(house: House) -> None:
     said: list[tuple[str, set[Any]]] = []
     explain: Callable[..., None] = house.state.rebuilds.explain
 
-    def note(key: Any, reason: str) -> None:
+    def note(key: Any, reason: str, *, failed: bool = False) -> None:
         said.append((reason, set(house.states.held)))
         explain(key, reason)
 

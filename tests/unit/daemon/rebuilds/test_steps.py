@@ -48,7 +48,7 @@ def test_the_next_step(rebuild: Rebuild, other: TailStatus | None, step: Step | 
 
 
 def test_a_comparison_that_found_something_is_made_again_after_a_while() -> None:
-    rebuild = record(RebuildState.VERIFYING, reason="3 documents differ")
+    rebuild = record(RebuildState.VERIFYING, reason="3 documents differ", failure="3 documents differ")
     soon = find_next_step(rebuild, tail(), now=NOW, verified_at=NOW - VERIFY_AGAIN_SECONDS + 1)
     assert soon == NextStep(reason="3 documents differ")
     assert (
@@ -71,3 +71,9 @@ def test_what_is_waited_for_is_said(state: RebuildState, other: TailStatus | Non
     found = find_next_step(record(state), other, now=NOW)
     assert found.step is None
     assert said in found.reason
+
+
+@pytest.mark.parametrize("state", [RebuildState.VERIFYING, RebuildState.READY])
+def test_what_was_waited_for_is_not_said_any_more(state: RebuildState) -> None:
+    rebuild = record(state, switch="manual", reason="no such column", failure="a: view v hangs on it")
+    assert find_next_step(rebuild, tail(), now=NOW, verified_at=NOW).reason == "a: view v hangs on it"
