@@ -121,7 +121,8 @@ class Builds:
             for address in options.addresses(connection)
         }
         for name, options, connection in self._list_outputs(coming):
-            taken = filter(None, map(owners.get, options.of_build(build).addresses(connection)))
+            own = options.addresses(connection)  # of every build, in a target that has no builds
+            taken = filter(None, map(owners.get, options.of_build(build).addresses(connection) - own))
             for pillow, other in taken:
                 raise ConfigError(
                     f"{key} can't be rebuilt: build {build.number} of its output {name!r} needs the place of "

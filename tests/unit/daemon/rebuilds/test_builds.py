@@ -25,6 +25,7 @@ def make(folder: Path, **outputs: dict[str, Any]) -> Builds:
         "connections": {
             "couch": {"type": "couchdb", "url": "http://127.0.0.1:5984"},
             "lite": {"type": "sqlite", "path": "target.db"},
+            "files": {"type": "jsonl", "folder": str(folder)},
             "pg": {"type": "postgres", "dsn": "postgresql://127.0.0.1:1/none"},
         },
         "pillows": {
@@ -58,4 +59,11 @@ def test_a_table_of_that_name_elsewhere_is_not_in_the_way(tmp_path: Path) -> Non
     )
     (cases,) = builds.find_definitions(KEY)
     with pytest.raises(ConfigError, match="let the pillow run first"):
+        builds.refuse_obstacles(KEY, cases, SECOND, copies=False)
+
+
+def test_a_target_without_builds_is_named_and_not_its_own_place(tmp_path: Path) -> None:
+    builds = make(tmp_path, cases={"connection": "files", "file": "cases.jsonl"})
+    (cases,) = builds.find_definitions(KEY)
+    with pytest.raises(ConfigError, match="it only ever receives more"):
         builds.refuse_obstacles(KEY, cases, SECOND, copies=False)
