@@ -15,6 +15,8 @@ def start() -> None:
 
     monkey.patch_all()
     _import_structlog_alone()
+    # requests would guess encodings with it, beside what it has for that anyway: 0.7 MB of an idle daemon.
+    sys.modules["chardet"] = None  # type: ignore[assignment]
     from daemon.cli.main import run_command  # noqa: PLC0415  after the patch
 
     sys.exit(run_command(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -14,6 +13,8 @@ def find_similar(wrong: str, known: Iterable[str], *, cutoff: float = 0.6) -> st
         known: what could have been written.
         cutoff: the least similarity, from 0 to 1 (difflib's ratio).
     """
+    import difflib  # noqa: PLC0415  0.6 MB, and most processes never need it
+
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(wrong.lower(), list(by_lower), n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else None

@@ -38,7 +38,7 @@ def test_three_idle_pillows_take_less_than_110_mb(world: World) -> None:
     cpu = (_cpu_seconds(daemon.child.pid) - before) / seconds
 
     print(
-        f"\nidle, 3 pillows: {resident_mb:.0f} MB resident, {cpu:.1%} of a core; "
+        f"\nidle, 3 pillows: {resident_mb:.1f} MB resident, {cpu:.1%} of a core; "
         f"right after a catch-up {after_mb:.0f} MB, {peak_mb:.0f} MB at most"
     )
     assert resident_mb < MOST_MB
