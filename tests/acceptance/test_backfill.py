@@ -131,8 +131,12 @@ def test_a_backfill_waits_for_its_pillow_and_is_cancelled(world: World) -> None:
     call(daemon, "pause_pillow", key="cases")
     for _ in range(2):
         call(daemon, "start_backfill", key="cases", body={"selector": {}})
+
+    def list_states() -> list[str]:
+        return [each["state"] for each in call(daemon, "list_backfills", key="cases")["backfills"]]
+
+    daemon.wait_for(lambda: list_states() == ["waiting", "waiting"])
     first, second = call(daemon, "list_backfills", key="cases")["backfills"]
-    assert (first["state"], second["state"]) == ("waiting", "waiting")
     assert daemon.command_here("backfill", "cancel", "cases").returncode == 0
     assert call(daemon, "get_backfill", id=second["id"])["state"] == "cancelled"
     with pytest.raises(ConflictError, match="has ended"):
