@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -83,25 +85,28 @@ def test_its_commands_run(page: Path, couch: Any, tmp_path: Path):
         "PYTHONPATH": os.pathsep.join(PATHS),
         "PORT": str(free_port()),
     }
-    try:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", text],
-            cwd=work,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=250,
-            check=False,
-        )
-    finally:
-        for name in DATABASES:
-            database = CouchDatabase(couch.url, name, auth=couch.auth)
-            if database.exists():
-                database.drop()
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", text],
+        cwd=work,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as page_shell:
+        try:
+            stdout, stderr = page_shell.communicate(timeout=250)
+        finally:
+            with suppress(ProcessLookupError):  # what it left in the background would write for the next page
+                os.killpg(page_shell.pid, signal.SIGKILL)
+            for name in DATABASES:
+                database = CouchDatabase(couch.url, name, auth=couch.auth)
+                if database.exists():
+                    database.drop()
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert page_shell.returncode == 0, stdout + stderr
     for shown in re.findall(r"```text\n(.*?)```", page.read_text(), flags=re.DOTALL):
-        assert shown in done.stdout
+        assert shown in stdout
 
 
 def test_every_command_of_a_page_is_seen():
