@@ -31,7 +31,7 @@ UNFLUSHED_SAVES = 20
 
 #: Longest time until a position is saved that passed no change. An idle source gives another one every 25 s,
 #: and each save costs a write to the target, too.
-IDLE_SECONDS = 240.0
+IDLE_SECONDS = 50.0
 
 
 class CheckpointOptions(Options):
