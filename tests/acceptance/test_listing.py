@@ -21,8 +21,9 @@ def read_changes(daemon: Pillowd) -> int:
 
 
 def wait_for_changes(daemon: Pillowd, count: int) -> None:
+    """Wait until so many changes more are read, or none is left."""
     before = read_changes(daemon)
-    daemon.wait_for(lambda: read_changes(daemon) > before + count)
+    daemon.wait_for(lambda: read_changes(daemon) > before + count or is_complete(daemon))
 
 
 def is_listing(daemon: Pillowd) -> bool:
