@@ -135,7 +135,7 @@ class BuildConformance:
             make(target, SECOND, "docs").make_switch().exchange(TO_SECOND)
         assert rows(target) == {id: [{"n": 1}] for id in "abx"}
 
-    def test_an_exchange_without_a_live_build_shows_the_other_one_or_is_refused(self, target: Target) -> None:
+    def test_an_exchange_without_a_live_build_shows_the_other_one_or_fails(self, target: Target) -> None:
         with running(target, SECOND, "docs", key=TO_SECOND.shadow) as shadow:
             assert_applied(shadow.write(batch(document("a", 1, {"n": 2}))))
         try:
