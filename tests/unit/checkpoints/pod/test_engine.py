@@ -216,7 +216,7 @@ def test_the_disk_is_not_waited_for_within_together(opened):
     engine = opened()
     put(engine, "a")
     for call in (engine.sync, engine.revert):
-        with engine.memory.together(), pytest.raises(StoreError, match="within together"):
+        with engine.memory.together(), pytest.raises(StoreError, match="inside together"):
             call()
 
 

@@ -714,9 +714,9 @@ def test_syncs_that_are_asked_for_together_are_one_commit(tmp_path, slow_disk, c
 
 def test_waiting_for_the_disk_within_together_is_refused(tmp_path):
     with POD(tmp_path, {"a": 1}) as pod:
-        with pod.together(), pytest.raises(StoreError, match="within together"):
+        with pod.together(), pytest.raises(StoreError, match="inside together"):
             pod.sync()
-        with pod.together(), pytest.raises(StoreError, match="within together"):
+        with pod.together(), pytest.raises(StoreError, match="inside together"):
             pod.revert()
         with pod.together():
             pod["a"] = 2
