@@ -58,7 +58,7 @@ def test_listing_and_importing_the_registry_loads_no_transport() -> None:
 
 @pytest.mark.parametrize(
     ("type", "remedy"),
-    [("sqlight", "did you mean `sqlite`?"), ("kafka", "types: "), ("base", "types: ")],
+    [("sqlight", "did you mean `sqlite`?"), ("kinesis", "types: "), ("base", "types: ")],
 )
 def test_an_unknown_type_names_the_known_ones(type: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match="There is no transport of type") as caught:
@@ -101,6 +101,6 @@ def test_a_broken_entry_point_is_named(fresh: None, monkeypatch: pytest.MonkeyPa
 def test_something_that_is_no_transport_is_refused(fresh: None) -> None:
     registered: Any = registry.register("transport", "wrong")
     registered(len)
-    with pytest.raises(ConfigError, match="is not a Transport class"):
+    with pytest.raises(ConfigError, match="is not a subclass of Transport"):
         registry.transport("wrong")
     assert not issubclass(type(len), Transport)
