@@ -22,10 +22,10 @@ BOTH = pytest.mark.parametrize("mode", ["patched", "ordinary"])
 
 @pytest.mark.parametrize(
     ("more", "threads"),
-    [("", 2), ("max_parallel=2", 1), ("max_parallel=1", 0), ("timeout_seconds=60", 3)],
+    [("", 2), ("max_parallel=2", 2), ("max_parallel=1", 0), ("timeout_seconds=60", 3)],
 )
 def test_e3_three_files_take_few_threads_however_many_calls(more: str, threads: int) -> None:
-    """Without a timeout the caller makes a call itself."""
+    """Without a timeout the caller makes the last call itself."""
     script = f"""
 seen = []
 class File(io.BytesIO):
