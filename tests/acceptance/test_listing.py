@@ -37,7 +37,8 @@ def test_a_listing_goes_on_after_kill_9_and_ends_equal(world: World) -> None:
         written = world.couch.bulk({"_id": id} for id in ids[start : start + 5000])
         world.couch.bulk({"_id": each["id"], "_rev": each["rev"], "_deleted": True} for each in written)
     world.fill(count)
-    source = {"page": 100, "documents": "bulk_get", "max_document": "1MiB", "queue": "10KiB"}
+    # Slowly, so that a kill meets the listing on any machine.
+    source = {"page": 100, "documents": "bulk_get", "queue": "10KiB", "max_rate": size(ci=200, proof=2000)}
     pillow = world.pillow("cases", *TARGETS, source=source, batch={"max_docs": 50})
     daemon = world.pillowd({"cases": pillow}, checkpoints={"interval": "100ms"}).start()
     listed = 0
