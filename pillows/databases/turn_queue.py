@@ -120,13 +120,15 @@ class TurnQueue:
     def mark(self, name: str, now: float) -> None:
         """Note that a database may have changes; add it if it is new.
 
-        One that backs off, has failed or is paused only remembers it.
+        One that backs off, has failed or is paused only remembers it. One that was not found is tried again
+        at once: it may have been created anew.
         """
         self.add(name)
         database = self._databases[name]
         if database.dirty_since is None:
             database.dirty_since = now
-        if database.state in (DatabaseState.PARKED, DatabaseState.DELETED):
+        was_missing = database.state is DatabaseState.BACKING_OFF and database.missing_since is not None
+        if was_missing or database.state in (DatabaseState.PARKED, DatabaseState.DELETED):
             self._enqueue(name, database)
 
     def see(self, description: Description, now: float) -> None:

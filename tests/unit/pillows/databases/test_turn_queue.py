@@ -118,6 +118,16 @@ def test_one_that_comes_back_in_between_is_not_deleted() -> None:
     assert not queue.miss("a", 1000.0, "404")
 
 
+def test_one_that_was_not_found_is_tried_at_once_when_something_is_told_of_it() -> None:
+    queue = TurnQueue()
+    queue.mark("a", 0.0)
+    queue.take(0.0)
+    queue.miss("a", 0.0, "404")
+    assert queue.take(1.0) is None
+    queue.mark("a", 1.0)
+    assert queue.take(1.0) == "a"
+
+
 def test_a_database_that_is_paused_in_its_turn_stays_so_and_forgets_no_mark() -> None:
     queue = TurnQueue()
     queue.mark("a", 0.0)
