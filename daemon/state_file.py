@@ -1,15 +1,22 @@
-"""A small file of the state directory that is replaced as a whole, by one change after the other."""
+"""Small files of the state directory: read at the start, and replaced as a whole with every change."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import msgspec
 from gevent.lock import Semaphore
 
+from checkpoints import IntegrityError
 from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
+
+T = TypeVar("T")
+
+
+class _Header(msgspec.Struct, frozen=True):
+    format: int
 
 
 class StateFile:
@@ -40,3 +47,31 @@ class StateFile:
             OSError: it can't be written; see `replace_file`.
         """
         run_blocking(replace_file, self._path, msgspec.json.encode(content))
+
+
+def read_state_file(path: Path, type: type[T], *, format: int, what: str, remedy: str) -> T:
+    """Return the content of a file of JSON.
+
+    Its format is looked at first: a newer pillowd may have written other fields, too.
+
+    Args:
+        path: of the file.
+        type: of the content.
+        format: the only format that is understood.
+        what: says what the file should be, such as "a list of rebuilds".
+        remedy: what to do with a damaged one.
+
+    Raises:
+        IntegrityError: it is damaged, or a newer pillowd wrote it.
+        OSError: it cannot be read, or is not there.
+    """
+    data = path.read_bytes()
+    try:
+        found = msgspec.json.decode(data, type=_Header).format
+        if found == format:
+            return msgspec.json.decode(data, type=type)
+    except ValueError as error:  # that of `msgspec`, or bytes that are no text
+        raise IntegrityError(f"{path} is not {what} ({error}). Remedy: {remedy}") from error
+    raise IntegrityError(
+        f"{path} has format {found}, this pillowd knows {format}. Remedy: run the newer pillowd"
+    )

@@ -17,6 +17,7 @@ from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
 from checkpoints.replica import Key, Replica
 from daemon.backfill.backfill import FORMAT, Backfill
+from daemon.state_file import read_state_file
 
 _FILE = "backfill.json"
 
@@ -155,13 +156,4 @@ def _name(number: int) -> str:
 
 
 def _read(path: Path) -> Backfill:
-    data = path.read_bytes()
-    try:
-        format = msgspec.json.decode(data)["format"]
-        if format == FORMAT:
-            return msgspec.json.decode(data, type=Backfill)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} is not a backfill ({error}). Remedy: delete its folder") from error
-    raise IntegrityError(
-        f"{path} has format {format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
-    )
+    return read_state_file(path, Backfill, format=FORMAT, what="a backfill", remedy="delete its folder")

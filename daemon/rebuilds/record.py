@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from checkpoints import IntegrityError, TailKey
+from checkpoints import TailKey
 from checkpoints.replica import Replica
-from daemon.state_file import StateFile
+from daemon.state_file import StateFile, read_state_file
 from pillows.transports.common.builds import Exchange, make_key
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
@@ -230,20 +230,16 @@ def read_rebuilds(path: Path) -> dict[str, Rebuild]:
         OSError: it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        found = read_state_file(
+            path,
+            _File,
+            format=FORMAT,
+            what="a list of rebuilds",
+            remedy="put back a good copy. Without one, delete it, and reset the checkpoints of the pillows "
+            "that were rebuilt",
+        )
     except FileNotFoundError:
         return {}
-    try:
-        found = msgspec.json.decode(content, type=_File)
-    except msgspec.MsgspecError as error:
-        raise IntegrityError(
-            f"{path} is not a list of rebuilds ({error}). Remedy: put back a good copy. Without one, delete "
-            "it, and reset the checkpoints of the pillows that were rebuilt"
-        ) from error
-    if found.format != FORMAT:
-        raise IntegrityError(
-            f"{path} has format {found.format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
-        )
     return found.rebuilds
 
 

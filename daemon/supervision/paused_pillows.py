@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from checkpoints import IntegrityError, TailKey
+from checkpoints import TailKey
 from checkpoints.replica import Replica
-from daemon.state_file import StateFile
+from daemon.state_file import StateFile, read_state_file
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
+
+
+class _File(msgspec.Struct, frozen=True):
+    format: int
+    paused: frozenset[str]
 
 
 class Pauses:
@@ -75,17 +79,13 @@ class Pauses:
 
 def _read(path: Path) -> frozenset[str]:
     try:
-        content = json.loads(path.read_bytes())
-        file_format = content["format"]
-        keys = [] if file_format != FORMAT else msgspec.convert(content["paused"], list[str])
+        found = read_state_file(
+            path,
+            _File,
+            format=FORMAT,
+            what="a list of paused pillows",
+            remedy="delete it to run them all",
+        )
     except FileNotFoundError:
         return frozenset()
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(
-            f"{path} is not a list of paused pillows ({error}). Remedy: delete it to run them all"
-        ) from error
-    if file_format != FORMAT:
-        raise IntegrityError(
-            f"{path} has format {file_format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
-        )
-    return frozenset(keys)
+    return found.paused

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from checkpoints import IntegrityError, TailKey
-from daemon.state_file import StateFile
+from checkpoints import TailKey
+from daemon.state_file import StateFile, read_state_file
 
 #: The file's format; a file with a greater number was written by a newer pillowd.
 FORMAT = 1
@@ -79,15 +79,13 @@ class Comparisons:
 
 def _read(path: Path) -> dict[str, Comparison]:
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
+        found = read_state_file(
+            path,
+            _File,
+            format=FORMAT,
+            what="a list of comparisons",
+            remedy="delete it; they are made again",
+        )
     except FileNotFoundError:
         return {}
-    except msgspec.MsgspecError as error:
-        raise IntegrityError(
-            f"{path} is not a list of comparisons ({error}). Remedy: delete it; they are made again"
-        ) from error
-    if found.format != FORMAT:
-        raise IntegrityError(
-            f"{path} has format {found.format}, this pillowd knows {FORMAT}. Remedy: run the newer pillowd"
-        )
     return found.comparisons

@@ -1,4 +1,4 @@
-"""Changes of a state file that meet each other: none is lost."""
+"""State files: changes that meet each other are all kept, and what is not understood is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
-from checkpoints import TailKey
+from checkpoints import IntegrityError, TailKey
+from daemon.backfill.store import BackfillStore
 from daemon.rebuilds.record import Rebuild, Rebuilds, RebuildState
 from daemon.state_file import StateFile
 from daemon.supervision.paused_pillows import Pauses
@@ -72,3 +73,29 @@ def test_whoever_has_the_turn_is_waited_for_even_if_his_write_fails(tmp_path: Pa
         file.write({"a": 1})
     waiting.get(timeout=5)
     assert json.loads((tmp_path / "missing" / "file").read_bytes()) == {"a": 1}
+
+
+def open_backfills(path: Path) -> None:
+    path.rename(path.with_name("backfill.json"))
+    BackfillStore(path.parent.parent)
+
+
+@pytest.mark.parametrize("open_file", [Rebuilds, Pauses, Comparisons, open_backfills])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b'{"format": 2, "others": []}',
+            r"has format 2, this pillowd knows 1\. Remedy: run the newer pillowd",
+        ),
+        (b'{"format": 1, "\xff": 1}', r"is not a .* Remedy: "),
+        (b"\xff", r"is not a .* Remedy: "),
+    ],
+)
+def test_what_is_not_understood_is_refused_with_the_remedy(
+    tmp_path: Path, open_file: Callable[[Path], Any], content: bytes, words: str
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").write_bytes(content)
+    with pytest.raises(IntegrityError, match=words):
+        open_file(tmp_path / "a" / "file")
