@@ -115,21 +115,24 @@ class BackfillStore:
             raise IntegrityError(f"{path} is damaged ({error})") from error
 
     def remove(self, backfill: Backfill) -> None:
-        """Forget a backfill. Files that can't be removed stay.
+        """Forget a backfill, unless it was changed meanwhile. Files that can't be removed stay.
 
         Its own file goes first: without it the folder counts as none.
         """
-        del self._all[backfill.id]
         folder = self._folder / backfill.id
-        if self._replica is not None:
-            names = [path.name for path in folder.glob("*.json")]
-            self._replica.write({(backfill.id, name): None for name in [_FILE, *names]})
 
         def remove() -> None:
             (folder / _FILE).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
 
-        run_blocking(remove)
+        with self._turn:
+            if self._all.get(backfill.id) != backfill:
+                return
+            del self._all[backfill.id]
+            if self._replica is not None:
+                names = [path.name for path in folder.glob("*.json")]
+                self._replica.write({(backfill.id, name): None for name in [_FILE, *names]})
+            run_blocking(remove)
 
     def _write(self, id: str, name: str, data: bytes) -> None:
         folder = self._folder / id

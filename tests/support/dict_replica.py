@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import gevent
+
 from checkpoints import StoreWriteError
 from checkpoints.replica import Key
 
@@ -34,3 +36,11 @@ class DictReplica:
                 self.entries.pop(key, None)
             else:
                 self.entries[key] = entry
+
+
+class SlowReplica(DictReplica):
+    """Gives way to other greenlets with every write."""
+
+    def write(self, entries: Mapping[Key, bytes | None]) -> None:
+        gevent.sleep(0.01)
+        super().write(entries)
