@@ -133,6 +133,10 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         added = (Range(documents),) if documents else ()
         return msgspec.structs.replace(self, ranges=self.ranges + added, after=after, listed=listed)
 
+    def begin(self) -> Backfill:
+        """Return it as it runs; one that was cancelled stays so."""
+        return self if self.state in ENDED else msgspec.structs.replace(self, state=BackfillState.RUNNING)
+
     def end(self, at: float) -> Backfill:
         """Return it as it has ended, after all its ranges; one that was cancelled stays so.
 
@@ -149,12 +153,14 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def fail(self, reason: str, at: float) -> Backfill:
-        """Return it as failed.
+        """Return it as failed; one that was cancelled stays so.
 
         Args:
             reason: why.
             at: wall-clock seconds.
         """
+        if self.state in ENDED:
+            return self
         return msgspec.structs.replace(self.stop(BackfillState.FAILED, at), reason=reason)
 
     def stop(self, state: BackfillState, at: float) -> Backfill:

@@ -98,14 +98,13 @@ class Backfills:
             ConflictError: it has all its ids.
             OSError: they can't be written.
         """
-        backfill = self.get(id)
-        if backfill.state is not BackfillState.RECEIVING:
-            raise ConflictError(f"the backfill {id} takes no more ids: it is {backfill.state}")
-        if ids:
-            self._store.put_ids(backfill, len(backfill.ranges) + 1, ids)
         state = BackfillState.WAITING if last else BackfillState.RECEIVING
 
         def add(each: Backfill) -> Backfill:
+            if each.state is not BackfillState.RECEIVING:
+                raise ConflictError(f"the backfill {id} takes no more ids: it is {each.state}")
+            if ids:
+                self._store.put_ids(each, len(each.ranges) + 1, ids)
             return msgspec.structs.replace(each.add_range(len(ids), after=None, listed=last), state=state)
 
         backfill = self._store.change(id, add)
@@ -121,12 +120,15 @@ class Backfills:
             ConflictError: it has not ended, or was cancelled.
             OSError: it can't be written.
         """
-        backfill = self.get(id)
-        if backfill.state not in (BackfillState.DONE, BackfillState.FAILED):
-            raise ConflictError(f"the backfill {id} is {backfill.state}")
-        if not 1 <= number <= len(backfill.ranges):
-            raise NotFoundError(f"the backfill {id} has {len(backfill.ranges)} ranges")
-        backfill = self._store.change(id, lambda each: each.try_again(number))
+
+        def try_again(each: Backfill) -> Backfill:
+            if each.state not in (BackfillState.DONE, BackfillState.FAILED):
+                raise ConflictError(f"the backfill {id} is {each.state}")
+            if not 1 <= number <= len(each.ranges):
+                raise NotFoundError(f"the backfill {id} has {len(each.ranges)} ranges")
+            return each.try_again(number)
+
+        backfill = self._store.change(id, try_again)
         self._wake(backfill.key)
         return backfill
 
@@ -138,10 +140,13 @@ class Backfills:
             ConflictError: it has ended.
             OSError: it can't be written.
         """
-        backfill = self.get(id)
-        if backfill.state in ENDED:
-            raise ConflictError(f"the backfill {id} has ended: it is {backfill.state}")
-        return self._store.change(id, lambda each: each.stop(BackfillState.CANCELLED, self._clock.wall()))
+
+        def cancel(each: Backfill) -> Backfill:
+            if each.state in ENDED:
+                raise ConflictError(f"the backfill {id} has ended: it is {each.state}")
+            return each.stop(BackfillState.CANCELLED, self._clock.wall())
+
+        return self._store.change(id, cancel)
 
     def get(self, id: str) -> Backfill:
         """Return a backfill.

@@ -89,7 +89,7 @@ class Carrier:
             FatalError: the pillow's pipeline can't go on.
             StoppedError: the pillow stops.
         """
-        self._change(lambda each: msgspec.structs.replace(each, state=BackfillState.RUNNING))
+        self._change(Backfill.begin)
         self._raise_epoch()
         ids = self._source.open_ids()
         try:

@@ -17,6 +17,7 @@ from checkpoints.files.blocking import run_blocking
 from checkpoints.files.directory import replace_file
 from checkpoints.replica import Key, Replica
 from daemon.backfill.backfill import FORMAT, Backfill
+from daemon.errors import NotFoundError
 from daemon.state_file import read_state_file
 
 _FILE = "backfill.json"
@@ -85,13 +86,15 @@ class BackfillStore:
 
         Args:
             id: of the backfill.
-            change: returns what becomes of it.
+            change: returns what becomes of it, or raises what keeps it as it is.
 
         Raises:
-            KeyError: there is no such backfill.
+            NotFoundError: there is no such backfill.
             OSError: it can't be written; then it is as before.
         """
         with self._turn:
+            if id not in self._all:
+                raise NotFoundError(f"there is no backfill {id}")
             return self.put(change(self._all[id]))
 
     def put_ids(self, backfill: Backfill, number: int, ids: Sequence[str]) -> None:

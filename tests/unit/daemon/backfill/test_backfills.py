@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
 from checkpoints import IntegrityError
@@ -20,6 +21,7 @@ from pillows.errors import AccessError, AwayError, FencedError, PillowError, Ret
 from pillows.feed.document_ids import IdPage
 from pillows.models import Change, write_version
 from pillows.retry.backoff import Backoff
+from tests.support.dict_replica import SlowReplica
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
 from tests.support.tails import RunningTail, plan
@@ -281,6 +283,52 @@ def test_a_cancelled_backfill_sends_no_more(scene: Callable[..., Scene]) -> None
     assert len(made.written) <= 2 * GROUP_DOCUMENTS
     with pytest.raises(ConflictError, match="is cancelled"):
         made.backfills.retry(started.id, 1)
+
+
+def test_a_cancelled_backfill_stays_so_while_its_documents_cannot_be_listed(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backoff, "after", lambda _self, _error: 0.01)
+    made = scene()
+    made.ids.fail = [AwayError("refused")] * 10_000
+    started = made.backfills.start(KEY, Selection(prefix="d"))
+    made.running.until(lambda: len(made.ids.asked) > 2)
+    made.backfills.cancel(started.id)
+    made.running.until(lambda: not made.backfills._carriers)
+    assert made.backfills.get(started.id).state is BackfillState.CANCELLED
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda backfills, id: backfills.add_ids(id, ["b"], last=True),
+        lambda backfills, id: backfills.cancel(id),
+    ],
+)
+def test_a_cancel_is_not_undone_by_what_waits_for_its_turn(
+    tmp_path: Path, ask: Callable[[Backfills, str], object]
+) -> None:
+    store = BackfillStore(tmp_path)
+    store.attach(SlowReplica({}))
+    backfills = Backfills(store, SystemClock())
+    started = backfills.start(KEY, Selection(), ["a"], more=True)
+    cancelling = gevent.spawn(backfills.cancel, started.id)
+    gevent.sleep(0)
+    with pytest.raises(ConflictError, match="is cancelled"):
+        ask(backfills, started.id)
+    assert store.list() == [cancelling.get(timeout=5)]
+    assert store.change(started.id, Backfill.begin).state is BackfillState.CANCELLED
+
+
+def test_ids_that_come_at_once_are_all_kept(tmp_path: Path) -> None:
+    store = BackfillStore(tmp_path)
+    store.attach(SlowReplica({}))
+    backfills = Backfills(store, SystemClock())
+    started = backfills.start(KEY, Selection(), ["a"], more=True)
+    adding = [gevent.spawn(backfills.add_ids, started.id, [id], last=False) for id in "bc"]
+    gevent.joinall(adding, timeout=5, raise_error=True)
+    kept = backfills.get(started.id)
+    assert sorted(id for n in (1, 2, 3) for id in store.read_ids(kept, n)) == ["a", "b", "c"]
 
 
 def test_what_is_asked_for_wrongly_is_refused(tmp_path: Path) -> None:
