@@ -18,14 +18,13 @@ import gevent
 from gevent import subprocess
 
 from checkpoints import TailKey
+from daemon.process.environment import choose_environment
 from daemon.verification.comparisons import Comparison
 
 #: The script that starts this installation or checkout.
 PROGRAM = (sys.executable, str(Path(__file__).parents[2] / "pillowd.py"))
 #: Exit codes of `pillowd verify` that come with a report: equal, and different.
 _REPORTED = (0, 3)
-#: Variables that are meant for the daemon alone.
-_NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PILLOWD_FAILPOINT"})
 #: Priority of the process; see nice(1).
 _NICE = 10
 #: A comparison that takes longer is given up.
@@ -48,7 +47,7 @@ class VerifyCommand:
         self, config_path: Path, environ: Mapping[str, str], *, program: Sequence[str] = PROGRAM
     ) -> None:
         self._config_path = config_path
-        self._environ = {name: value for name, value in environ.items() if name not in _NOT_INHERITED}
+        self._environ = choose_environment(environ)
         self._program = tuple(program)
 
     def run(self, key: TailKey, *, options: Sequence[str] = (), now: Callable[[], float]) -> Comparison:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from checkpoints import TailKey
 from daemon.config.models import Config
-from daemon.workers.setup import choose_environment, make_setup
+from daemon.process.environment import choose_environment
+from daemon.workers.setup import make_setup
 from daemon.workers.wanted_documents import LeftToWorkers, Wants
 from pillows.clock import Clock
 from pillows.feed.base import DatabaseIdentity

@@ -7,7 +7,7 @@ file, which may have changed since.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -110,12 +110,3 @@ def _dump(settings: Options) -> str:
             at = at[step]
         at[path[-1]] = secret.get_secret_value()
     return json.dumps(plain)
-
-
-#: Variables that are meant for the daemon alone.
-_NOT_INHERITED = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "PILLOWD_FAILPOINT"})
-
-
-def choose_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a worker, given the daemon's."""
-    return {name: value for name, value in environ.items() if name not in _NOT_INHERITED}

@@ -11,7 +11,6 @@ from checkpoints import TailKey
 from daemon.config.load import load
 from daemon.workers.setup import (
     WorkerSetup,
-    choose_environment,
     load_connection,
     load_settings,
     make_setup,
@@ -77,7 +76,3 @@ def test_rows_come_as_json_only_if_every_transport_takes_them(config):
 
     assert takes_json("cases")
     assert not takes_json("plain")  # a user's function gets what the transform has made
-
-
-def test_a_worker_does_not_speak_to_the_service_manager():
-    assert choose_environment({"HOME": "/", "NOTIFY_SOCKET": "/run/x", "WATCHDOG_PID": "1"}) == {"HOME": "/"}
