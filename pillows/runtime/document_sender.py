@@ -7,15 +7,13 @@ document in a batch only the newer is written, and a target refuses an older one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import perf_counter
 
-import gevent
-
+from pillows.clock import Turn
 from pillows.delivery.items import Item, Outcome
 from pillows.errors import RetryableError
 from pillows.feed.base import SourceLookup
 from pillows.models import Change, ChangeBatch
-from pillows.pillow import TURN_SECONDS, estimate_size_bytes
+from pillows.pillow import estimate_size_bytes
 from pillows.progress.watermark import PendingRange
 from pillows.retry.retrier import Retrier
 
@@ -41,7 +39,7 @@ class DocumentSender:
         *,
         source: SourceLookup,
         outcome: Callable[[Change], Outcome],
-        push: Callable[[Item, int], bool],
+        push: Callable[[Item, int], object],
         flush: Callable[[], None],
         retrier: Retrier,
         raise_epoch: Callable[[], None],
@@ -96,15 +94,11 @@ class DocumentSender:
             return
         # A range that is not in the watermark moves nothing.
         pending_range = PendingRange(ChangeBatch(changes=changes, seq=None))
-        turn_began = perf_counter()
+        turn = Turn()
         for change in changes:
             outcome = self._outcome(change)
-            waited = self._push((pending_range, outcome), estimate_size_bytes(change, outcome))
-            is_long = perf_counter() - turn_began > TURN_SECONDS
-            if is_long:
-                gevent.sleep(0)
-            if waited or is_long:
-                turn_began = perf_counter()
+            self._push((pending_range, outcome), estimate_size_bytes(change, outcome))
+            turn.give_way()
         self._flush()
         while pending_range.waiting:
             self.waiter.wait(_STEP_SECONDS)
