@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable
 
 from checkpoints import TailKey
+from daemon.assembly.feeds import Prefilter
 from daemon.config.models import Config
 from daemon.process.environment import choose_environment
 from daemon.workers.setup import make_setup
-from daemon.workers.wanted_documents import LeftToWorkers, Wants
+from daemon.workers.wanted_documents import LeftToWorkers
 from pillows.clock import Clock
 from pillows.feed.base import DatabaseIdentity
 from pillows.parallel.coordinator import count_workers
@@ -24,7 +25,7 @@ from pillows.runtime.tail_settings import MakeCarrier
 HANG_SECONDS = 60.0
 
 
-def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Wants) -> MakeCarrier:
+def find_carrier(config: Config, key: TailKey, clock: Clock, wanted: Prefilter) -> MakeCarrier:
     """Return what makes the carrier of each run of a tail that has worker processes.
 
     Args:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from daemon.assembly.feeds import Prefilter
 from daemon.config.models import PillowConfig
 from pillows.models import Change
-
-#: Whether a change's document is wanted with the feed; None: all are.
-Wants = Callable[[Change], bool] | None
 
 
 class LeftToWorkers:
@@ -18,22 +14,22 @@ class LeftToWorkers:
     workers end or cannot be started: then the pipeline fetches it.
 
     Args:
-        wants: what is wanted otherwise.
+        otherwise: what is wanted while none run.
 
     Attributes:
         workers: how many run.
     """
 
-    def __init__(self, wants: Wants) -> None:
+    def __init__(self, otherwise: Prefilter) -> None:
         self.workers = 0
-        self._wants = wants
+        self._otherwise = otherwise
 
     def __call__(self, change: Change) -> bool:
         """Return whether a change's document is wanted with the feed."""
-        return not self.workers and (self._wants is None or self._wants(change))
+        return not self.workers and (self._otherwise is None or self._otherwise(change))
 
 
-def choose_documents(settings: PillowConfig, prefilter: Wants) -> Wants:
+def choose_documents(settings: PillowConfig, prefilter: Prefilter) -> Prefilter:
     """Return which documents the feed brings along.
 
     Args:
