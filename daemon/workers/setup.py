@@ -27,39 +27,22 @@ class WorkerSetup(msgspec.Struct, frozen=True, array_like=True):
     """The payload of a worker's setup.
 
     Attributes:
-        pillow, source: the tail's key.
+        key: the tail's.
         settings: the pillow's, as JSON, without transports.
         connection: the source's, as JSON, secrets included.
         plugins_path: folders of modules.
         code: digests of the pillow's functions as the daemon has imported them.
         as_json: whether every transport takes rows as JSON.
-        identity: the database that the tail's checkpoint belongs to.
+        database: the identity of the database that the tail's checkpoint belongs to.
     """
 
-    pillow: str
-    source: str
+    key: TailKey
     settings: str
     connection: str
     plugins_path: Sequence[str]
     code: Sequence[str]
     as_json: bool
-    identity: tuple[str | None, str | None, str | None, bool]
-
-    @property
-    def key(self) -> TailKey:
-        """The tail's key."""
-        return TailKey(self.pillow, self.source)
-
-    @property
-    def database(self) -> DatabaseIdentity:
-        """The identity of the database."""
-        server_uuid, instance_start_time, purge_seq, marked = self.identity
-        return DatabaseIdentity(
-            server_uuid=server_uuid,
-            instance_start_time=instance_start_time,
-            purge_seq=purge_seq,
-            marked=marked,
-        )
+    database: DatabaseIdentity
 
 
 def make_setup(config: Config, key: TailKey, identity: DatabaseIdentity) -> msgspec.Raw:
@@ -74,19 +57,13 @@ def make_setup(config: Config, key: TailKey, identity: DatabaseIdentity) -> msgs
     types = [config.connections[entry.connection].type for entry in settings.transport]
     return to_payload(
         WorkerSetup(
-            pillow=key.pillow,
-            source=key.source,
+            key=key,
             settings=_dump(settings.model_copy(update={"transport": (), "tests": ()})),
             connection=_dump(config.connections[settings.source.connection].options),
             plugins_path=[str(folder) for folder in config.daemon.plugins_path],
             code=digest_functions(settings, config.daemon.plugins_path),
             as_json=all(registry.transport(each).takes_json for each in types),
-            identity=(
-                identity.server_uuid,
-                identity.instance_start_time,
-                identity.purge_seq,
-                identity.marked,
-            ),
+            database=identity,
         )
     )
 

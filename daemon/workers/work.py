@@ -33,7 +33,7 @@ def open_work(payload: msgspec.Raw, channel: Channel) -> ChunkWork:
     setup = msgspec.msgpack.decode(payload, type=WorkerSetup)
     settings = load_settings(setup.settings)
     folders = [Path(folder) for folder in setup.plugins_path]
-    pillow = build_pillow(setup.pillow, settings, folders)
+    pillow = build_pillow(setup.key.pillow, settings, folders)
     if digest_functions(settings, folders) != list(setup.code):
         raise ConfigError(
             "The modules of its functions have changed since they were imported.",
