@@ -22,6 +22,7 @@ from pillows.dead_letters.dead_letter import PIPELINE, DeadLetter, make_dead_let
 from pillows.delivery.items import Outcome
 from pillows.errors import PermanentError
 from pillows.models import Change, DocumentRows, Row
+from pillows.parallel.protocol import to_payload
 from pillows.strict_json import run_deeply
 from pillows.user_code import confine
 
@@ -96,7 +97,6 @@ class Outcomes(msgspec.Struct, frozen=True, array_like=True):
 
 _decode_changes = msgspec.msgpack.Decoder(list[_Change]).decode
 _decode_outcomes = msgspec.msgpack.Decoder(Outcomes).decode
-_encode = msgspec.msgpack.Encoder().encode
 
 
 def encode_changes(changes: Sequence[Change]) -> msgspec.Raw:
@@ -113,7 +113,7 @@ def encode_changes(changes: Sequence[Change]) -> msgspec.Raw:
         )
         for each in changes
     ]
-    return msgspec.Raw(_encode(sent))
+    return to_payload(sent)
 
 
 def decode_changes(payload: msgspec.Raw) -> list[Change]:
