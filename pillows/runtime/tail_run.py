@@ -6,7 +6,7 @@ The run creates all its parts, is their only user, and always closes them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 
@@ -17,11 +17,11 @@ from checkpoints import Checkpoint
 from pillows.dead_letters.store import TailDeadLetters
 from pillows.delivery.batch_delivery import BatchDelivery
 from pillows.delivery.fanout import FanOut
-from pillows.delivery.items import Item, id_of
+from pillows.delivery.items import Item, Outcome, id_of
 from pillows.delivery.partitioned_pusher import PartitionedPusher
 from pillows.delivery.pusher import Pusher
 from pillows.errors import PillowError, RetryableError, StoppedError
-from pillows.models import Batch, ChangeBatch
+from pillows.models import Batch, Change, ChangeBatch
 from pillows.pillow import ItemPusher, Pipeline
 from pillows.progress.checkpointer import Checkpointer, CheckpointOptions, TailProgress, is_transactional
 from pillows.retry.cancellable import StopAwareWaiter
@@ -150,7 +150,7 @@ class TailRun:
             raise RuntimeError("The run has not started.")
         return DocumentSender(
             source=self.feed,
-            outcome=carrier.outcome,
+            outcome=self._outcome_beside(self._pusher, carrier),
             push=self._pusher.push,
             flush=self._pusher.flush,
             retrier=self.retrier,
@@ -227,13 +227,19 @@ class TailRun:
             closing(self._services.make_carrier(pipeline, self.retrier, identity, self._halt.set))
         )
 
+    def _outcome_beside(self, pusher: ItemPusher, carrier: Carrier) -> Callable[[Change], Outcome]:
+        """Return what finds the outcome of a change that is not of the feed.
+
+        A pipeline counts what it does, so each greenlet has its own.
+        """
+        return (self._build_pipeline(pusher) if isinstance(carrier, Pipeline) else carrier).outcome
+
     def _build_redelivery(self, pusher: ItemPusher, carrier: Carrier) -> Redelivery:
         return Redelivery(
             self._settings.key,
             dead_letters=self._services.dead_letters,
             source=self.feed,
-            # A pipeline counts what it does, so each greenlet has its own.
-            outcome=(self._build_pipeline(pusher) if isinstance(carrier, Pipeline) else carrier).outcome,
+            outcome=self._outcome_beside(pusher, carrier),
             push=pusher.push,
             waiter=self.retrier.waiter,
         )

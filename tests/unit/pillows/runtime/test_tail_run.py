@@ -6,9 +6,13 @@ import gevent
 from gevent.event import Event
 
 from pillows.errors import RetryableError
+from pillows.observer import Observer
+from pillows.pillow import Pillow
 from pillows.progress import checkpointer
 from pillows.progress.checkpointer import CheckpointOptions
 from pillows.runtime.status import State
+from pillows.stages.filters import PythonFilter
+from pillows.stages.transforms import PassThrough
 from tests.support.clock import FakeClock
 from tests.support.list_feed import ListFeed, batch, change
 from tests.support.memory_transport import KEY, MemoryTransport
@@ -100,3 +104,40 @@ def test_the_last_save_of_a_run_waits_for_the_regular_one(tmp_path, running, mon
     memory.may_go_on.set()
     run.finish()
     assert memory.most == 1
+
+
+class Filtered(Observer):
+    """Keeps how many changes of the feed were filtered out, batch by batch."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def change(self, _tail, *, count, kept, filtered):
+        self.counts.append(filtered)
+
+
+def test_documents_sent_beside_the_feed_are_not_counted_as_its_changes(tmp_path, running):
+    """A backfill sends documents in the middle of a batch of the feed."""
+    begun, sent, seen = Event(), Event(), Filtered()
+
+    def is_kept(each):
+        if each.id == "fed":
+            begun.set()
+            assert sent.wait(60)
+        return each.id == "fed"
+
+    def backfill(sender):
+        begun.wait(60)
+        sender.write([change("a"), change("b")])
+        sent.set()
+
+    pillow = Pillow(
+        name="cases",
+        outputs=("cases",),
+        filter=PythonFilter(is_kept, needs_document=False),
+        transform=PassThrough(("cases",)),
+    )
+    feed = ListFeed([batch("1-a", change("fed"), caught_up=True)])
+    run = running(plan(tmp_path, feed, MemoryTransport(), pillow=pillow, observer=seen, backfill=backfill))
+    run.until(lambda: seen.counts)
+    assert seen.counts == [0]
