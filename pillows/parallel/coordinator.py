@@ -105,10 +105,12 @@ class Coordinator(PoolEvents):
         self._attempts: dict[int, _Attempt] = {}
         self._pauses: set[gevent.Greenlet[..., None]] = set()
         self._finished: Queue[Finished | FatalError] = Queue()
+        self._refusal: FatalError | None = None  # why no worker can be started
         self._numbers = 0
 
     def __enter__(self) -> Self:
         """Start the workers."""
+        self._refusal = None
         self._pool = WorkerPool(
             self._program, self._size, limits=self._limits, clock=self._clock, events=self
         )
@@ -142,6 +144,8 @@ class Coordinator(PoolEvents):
     def _run(
         self, tasks: Iterable[Sequence[Any]], to_values: Callable[[Any], list[Any]]
     ) -> Generator[Finished, None, None]:
+        if self._refusal is not None:
+            raise self._refusal
         todo = iter(tasks)
         try:
             while True:
@@ -217,7 +221,8 @@ class Coordinator(PoolEvents):
         """Do nothing: workers that call functions report nothing."""
 
     def failed(self, error: FatalError) -> None:
-        """End the run."""
+        """End the run, and refuse further ones."""
+        self._refusal = error
         self._finished.put(error)
 
     @property

@@ -246,6 +246,13 @@ def test_a_worker_that_cannot_connect_says_why():
         list(coordinator.run([("x",)]))
 
 
+def test_without_workers_a_further_run_is_refused_too():
+    with Coordinator(functions.describe, connect=functions.refuse_to_connect, workers=1) as coordinator:
+        for _ in range(2):
+            with pytest.raises(FatalError, match="does not let us in"), gevent.Timeout(60):
+                list(coordinator.run([("x",)]))
+
+
 def test_a_function_that_no_other_process_can_import_is_refused_at_once():
     with pytest.raises(ConfigError, match=r"cannot import .*lambda.*Remedy: write it with `def`"):
         Coordinator(lambda: None)
