@@ -243,9 +243,7 @@ class ChunkPool(PoolEvents):
         else:
             error = PermanentError(f"It killed the worker: {ending}.")
             dead = make_dead_letter(self._retrier.tail, task.changes[0], "transform", error)
-            task.outcomes.sent[task.begin] = SentDeadLetter(
-                dead.rev, dead.leaf_version, dead.stage, dead.error
-            )
+            task.outcomes.sent[task.begin] = SentDeadLetter.of(dead)
             task.outcomes.missing -= 1
 
     def _stop_tail(self, task: _Task, ending: Ending) -> None:

@@ -75,6 +75,11 @@ class SentDeadLetter(msgspec.Struct, frozen=True, array_like=True, tag="dead-let
     stage: str
     error: str
 
+    @classmethod
+    def of(cls, dead: DeadLetter) -> SentDeadLetter:
+        """Return what is sent of a dead letter."""
+        return cls(dead.rev, dead.leaf_version, dead.stage, dead.error)
+
 
 #: An outcome as a worker sends it.
 Sent = SentRows | SentDeadLetter | None
@@ -154,7 +159,7 @@ def encode_outcome(
         except BaseException as error:  # noqa: BLE001 - values of a user's code may raise anything
             outcome = make_dead_letter(tail, change, "transform", confine(error), with_text=with_text)
     if isinstance(outcome, DeadLetter):
-        return SentDeadLetter(outcome.rev, outcome.leaf_version, outcome.stage, outcome.error)
+        return SentDeadLetter.of(outcome)
     if outcome is None:
         return None
     raise TypeError(f"a {type(outcome).__name__} is no outcome that can be sent")
