@@ -173,16 +173,27 @@ class Pipeline:
         """
         for batch in batches:
             on_batch(batch)
-            if not batch.changes and batch.seq is None and batch.purge_seq is None:
-                continue  # a sign of life, nothing more
-            pending_range = self.watermark.begin(batch, self._clock.monotonic())
+            pending_range = self.begin(batch)
+            if pending_range is None:
+                continue
             if not batch.changes:
                 self.pusher.push((pending_range, None), 0)
             self._carry_changes(batch.changes, pending_range)
 
-    def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
+    def begin(self, batch: ChangeBatch) -> PendingRange | None:
+        """Note that a batch has arrived; return the range of its changes.
+
+        Returns:
+            None for a batch that is a sign of life and nothing more.
+        """
+        if not batch.changes and batch.seq is None and batch.purge_seq is None:
+            return None
+        pending_range = self.watermark.begin(batch, self._clock.monotonic())
         for each in self._observer.data_observers:
-            each.arrived(self._tail, changes=changes)
+            each.arrived(self._tail, changes=batch.changes)
+        return pending_range
+
+    def _carry_changes(self, changes: Sequence[Change], pending_range: PendingRange) -> None:
         turn_began = perf_counter()
         kept = self._filtered = 0
         for number, change in enumerate(changes):

@@ -64,7 +64,7 @@ class ParallelPipeline:
     """Carries the changes of one tail with worker processes, while many are behind.
 
     Args:
-        pipeline: carries the other changes, in this process; has pusher and watermark.
+        pipeline: notes every batch, and carries the other changes, in this process; has the pusher.
         workers: how many processes while far behind; 0 for none.
         isolate: always have a worker, so that no function of the user is ever called here.
         make_pool: starts workers.
@@ -231,11 +231,9 @@ class ParallelPipeline:
 
     def _add(self, batch: ChangeBatch, pool: ChunkPool) -> None:
         """Add a batch to the chunks, and wait while too much is on its way."""
-        if not batch.changes and batch.seq is None and batch.purge_seq is None:
-            return  # a sign of life, nothing more
-        pending_range = self._pipeline.watermark.begin(batch, self._waiter.clock.monotonic())
-        for each in self._retrier.observer.data_observers:
-            each.arrived(self._retrier.tail, changes=batch.changes)
+        pending_range = self._pipeline.begin(batch)
+        if pending_range is None:
+            return
         for chunk in self._cutter.add(batch.changes, pending_range):
             self._start(chunk, pool)
         if pool.needs_tasks or batch.caught_up:
