@@ -51,15 +51,31 @@ def find_member(text: str, keys: Iterable[TailKey]) -> TailKey | None:
         text: `pillow@connection/database`.
         keys: the configured tails.
     """
-    from pillows.databases.names import DatabaseNames  # noqa: PLC0415  see above
-
     pillow, _, source = text.partition("@")
     member = TailKey(pillow, source)
-    for key in keys:
-        same = key.pillow == pillow and key.source.partition("/")[0] == source.partition("/")[0]
-        if same and is_pattern(key) and DatabaseNames(key.database.split(",")).matches(member.database):
-            return member
-    return None
+    return member if any(find_members(key, [member]) for key in keys) else None
+
+
+def find_members(pattern: TailKey, keys: Iterable[TailKey]) -> list[TailKey]:
+    """Return those of some tails that are of one database of a pillow that reads several.
+
+    Args:
+        pattern: the pillow's tail; no tail is one of a pillow that reads one database.
+        keys: the tails.
+    """
+    if not is_pattern(pattern):
+        return []
+    from pillows.databases.names import DatabaseNames  # noqa: PLC0415  see above
+
+    names = DatabaseNames(pattern.database.split(","))
+    connection = pattern.source.partition("/")[0]
+    return [
+        key
+        for key in keys
+        if key.pillow == pattern.pillow
+        and key.source.partition("/")[0] == connection
+        and names.matches(key.database)
+    ]
 
 
 def resolve_tail(text: str, keys: Iterable[TailKey]) -> TailKey:

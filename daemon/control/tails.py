@@ -100,7 +100,7 @@ class Tails:
         """Return the key of all databases together that a database's tail is one of; None for other tails."""
         if tail in self._keys:
             return None
-        candidates = (key for key in self._keys if tail_lookup.find_member(str(tail), [key]))
+        candidates = (key for key in self._keys if tail_lookup.find_members(key, [tail]))
         return next(candidates, None)
 
     def find_databases(self, tail: TailKey) -> SeveralDatabases | None:
@@ -109,16 +109,14 @@ class Tails:
         return None if self.supervisor is None else self.supervisor.find_databases(pattern)
 
     def list_members(self, tail: TailKey) -> list[TailKey]:
-        """Return the databases with a checkpoint, of a pillow that reads several."""
-        known = self.state.store.keys()
-        return [key for key in known if tail_lookup.find_member(str(key), [tail])]
+        """Return the databases with a checkpoint, of a pillow that reads several; none of another one."""
+        return tail_lookup.find_members(tail, self.state.store.keys())
 
     def list_with_letters(self, tail: TailKey) -> list[TailKey]:
         """Return the tails with dead letters: the given one, or its databases if it reads several."""
         if not tail_lookup.is_pattern(tail):
             return [tail]
-        known = self.state.dead_letters.list_tails(tail.pillow)
-        return [key for key in known if tail_lookup.find_member(str(key), [tail])]
+        return tail_lookup.find_members(tail, self.state.dead_letters.list_tails(tail.pillow))
 
     def _is_known(self, member: TailKey) -> bool:
         running = self.find_databases(member)

@@ -251,7 +251,7 @@ def _is_progressing(status: dict[str, Any], tail: TailKey) -> bool:
     """Return whether the pillow makes progress."""
     states = {(each["pillow"], each["source"]): each["state"] for each in status["pillows"]}
     keys = [TailKey(*names) for names in states]
-    pattern = next((key for key in keys if tail_lookup.find_member(str(tail), [key])), tail)
+    pattern = next((key for key in keys if tail_lookup.find_members(key, [tail])), tail)
     return bool(status["running"]) and states.get((pattern.pillow, pattern.source)) not in _IDLE
 
 
