@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
+from daemon.backfill.backfill import ENDED
 from daemon.cli.confirm import confirm_effects
 from daemon.cli.control_client import Call, get_status, name_pillow, open_control
 from daemon.cli.exit_codes import CommandError, ExitCode
@@ -33,8 +34,6 @@ from pillows.clock import SystemClock
 
 #: Interval of the looks at a backfill that is waited for.
 _LOOK_SECONDS = 0.5
-#: States of a backfill that has ended.
-_ENDED = frozenset({"done", "failed", "cancelled"})
 
 
 class _Backfill(click.Group):
@@ -221,7 +220,7 @@ def _follow(call: Call, found: dict[str, Any], *, detach: bool, as_json: bool) -
     clock, console = SystemClock(), Console(stderr=True)
     shown = not as_json and console.is_terminal
     with Live(console=console, transient=True) if shown else nullcontext() as live:
-        while not detach and found["state"] not in _ENDED:
+        while not detach and found["state"] not in ENDED:
             if live is not None:
                 live.update(_describe_progress(call, found))
             clock.wait(Event(), _LOOK_SECONDS)
