@@ -83,8 +83,13 @@ class ControlApi:
         details: Details | None = None
         self.events: EventSource | None = None
         if daemon is not None and observers is not None:
-            details = Details(tails.describe, observers.history, observers.transports, daemon.list_transports)
-            details.list_worst = self.databases.list_worst
+            details = Details(
+                tails.describe,
+                observers.history,
+                observers.transports,
+                daemon.list_transports,
+                self.databases.list_worst,
+            )
             self.events = EventSource(self.snapshots.get, details.of, observers.events, clock)
         self.pillows = PillowCalls(
             tails, self.snapshots, clock=clock, details=details, listeners=daemon.listeners if daemon else ()

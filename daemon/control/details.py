@@ -21,8 +21,6 @@ class Details:
         history: of all tails' states.
         transports: the facts of their writes.
         names: returns the names of a tail's transports, in configured order.
-
-    Attributes:
         list_worst: returns the databases of a pillow that need somebody, the worst first.
     """
 
@@ -32,12 +30,13 @@ class Details:
         history: StateHistory,
         transports: TransportFacts,
         names: Callable[[TailKey], Sequence[str]],
+        list_worst: Callable[[TailKey], list[dict[str, Any]]],
     ) -> None:
         self._describe = describe
         self._history = history
         self._transports = transports
         self._names = names
-        self.list_worst: Callable[[TailKey], list[dict[str, Any]]] = lambda _: []
+        self._list_worst = list_worst
 
     def of(self, status: TailStatus) -> dict[str, Any]:
         """Return the facts of a tail: those of its status, `history` and `transports`, for `msgspec`."""
@@ -45,7 +44,7 @@ class Details:
         return self._describe(status) | {
             "history": self._history.of(key),
             "transports": self._transports.of(key, self._names(key)),
-            "worst_databases": [] if status.databases is None else self.list_worst(key),
+            "worst_databases": [] if status.databases is None else self._list_worst(key),
         }
 
     def to_json(self, status: TailStatus) -> dict[str, Any]:

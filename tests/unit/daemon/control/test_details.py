@@ -22,7 +22,9 @@ def test_a_status_comes_with_its_past_and_its_transports():
     history, transports = StateHistory(clock), TransportFacts(clock)
     history.state(A, state="live", reason="")
     transports.write(A, transport="warehouse", documents={"applied": 3}, size_bytes=9, seconds=0.5)
-    details = Details(asdict, history, transports, lambda key: ["warehouse", "search"] if key == A else [])
+    details = Details(
+        asdict, history, transports, lambda key: ["warehouse", "search"] if key == A else [], lambda _: []
+    )
     status = TailStatus(pillow="a", source="couch/x", state=State.LIVE)
     shown = msgspec.json.decode(msgspec.json.encode(details.of(status)))
     assert json.loads(json.dumps(details.to_json(status))) == shown
