@@ -118,12 +118,24 @@ def list_pillows(call: Call) -> list[dict[str, Any]]:
 
 def get_status(call: Call) -> dict[str, Any]:
     """Return the state of the daemon and of every pillow, from all pages."""
-    status: dict[str, Any] = call("list_pillows")
-    while (after := status.pop("next")) is not None:
-        page = call("list_pillows", after=after)
-        status["pillows"] += page["pillows"]
-        status["next"] = page["next"]
-    return status
+    return join_pages(call, "list_pillows", "pillows")
+
+
+def join_pages(call: Call, operation: str, listed: str, **arguments: Any) -> dict[str, Any]:
+    """Return the first page of an operation, with what all pages list.
+
+    Args:
+        call: calls the API.
+        operation: the operation.
+        listed: the name of the list.
+        arguments: of every call.
+    """
+    whole: dict[str, Any] = call(operation, **arguments)
+    while (after := whole.pop("next")) is not None:
+        page = call(operation, **arguments, after=after)
+        whole[listed] += page[listed]
+        whole["next"] = page["next"]
+    return whole
 
 
 def _open_once(stack: ExitStack, config: Config, *, writes: bool) -> Call:

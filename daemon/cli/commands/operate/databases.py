@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from daemon.cli.control_client import Call, find_control, name_pillow
+from daemon.cli.control_client import find_control, join_pages, name_pillow
 from daemon.cli.formatting import describe_counts, format_duration, new_table, print_table
 from daemon.cli.options import common_options
 from daemon.cli.output import echo, print_json
@@ -21,7 +20,7 @@ from daemon.control.databases import WORST
 def databases(*, config_path: Path, as_json: bool, key: str, state: str | None) -> None:
     """List the databases of the pillow KEY, which reads several, and the state of each."""
     with find_control(config_path)() as call:
-        found = _list_all(call, key, state)
+        found = join_pages(call, "list_databases", "databases", **name_pillow(key), state=state)
     if as_json:
         print_json(found)
         return
@@ -31,13 +30,3 @@ def databases(*, config_path: Path, as_json: bool, key: str, state: str | None) 
         waits = format_duration(each["dirty_seconds"])
         made.add_row(each["database"], each["state"], waits, str(each["failures"]), each["reason"])
     print_table(made)
-
-
-def _list_all(call: Call, key: str, state: str | None) -> dict[str, Any]:
-    named = name_pillow(key)
-    found: dict[str, Any] = call("list_databases", **named, state=state)
-    while (after := found.pop("next")) is not None:
-        more = call("list_databases", **named, state=state, after=after)
-        found["databases"] += more["databases"]
-        found["next"] = more["next"]
-    return found
