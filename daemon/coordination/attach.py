@@ -6,18 +6,25 @@ outdated: it is only used once it was replaced by the shared state.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from checkpoints.files.blocking import run_blocking
-from checkpoints.files.directory import replace_file
+import msgspec
+
 from checkpoints.replica import Replica
 from daemon.coordination.coordinator import SharedState
+from daemon.state_file import StateFile, read_state_file
 from pillows.errors import StateLostError
 
 #: Names the service, in the state directory.
 FILE = "service.json"
+#: The file's format; a file with a greater number was written by a newer pillowd.
+FORMAT = 1
+
+
+class _Service(msgspec.Struct, frozen=True):
+    format: int
+    service: str
 
 
 class Store(Protocol):
@@ -82,13 +89,21 @@ def refuse_copy(folder: Path) -> None:
 
 
 def read_service(folder: Path) -> str | None:
-    """Return the service whose cache a state directory is; None if it is none."""
+    """Return the service whose cache a state directory is; None if it is none.
+
+    Raises:
+        IntegrityError: the file is damaged, or a newer pillowd wrote it.
+    """
+    remedy = f"move {folder} away to go on with the state of the service"
     try:
-        content: dict[str, Any] = json.loads((folder / FILE).read_bytes())
+        found = read_state_file(
+            folder / FILE, _Service, format=FORMAT, what="the name of a service", remedy=remedy
+        )
     except FileNotFoundError:
         return None
-    return str(content["service"])
+    return found.service
 
 
 def _write_service(folder: Path, service: str) -> None:
-    run_blocking(replace_file, folder / FILE, json.dumps({"format": 1, "service": service}).encode())
+    with StateFile(folder / FILE) as file:
+        file.write(_Service(FORMAT, service))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import IntegrityError
 from checkpoints.replica import Replica
 from daemon.coordination.attach import attach_stores, read_service, refuse_copy
 from pillows.errors import StateLostError
@@ -90,3 +91,10 @@ def test_a_failure_on_the_way_leaves_a_state_that_counts(tmp_path: Path) -> None
         attach_stores(tmp_path, shared, {"checkpoints": Failing()}, is_empty=False)
     assert not shared.is_filled
     assert read_service(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 1}', b'{"format": 2, "service": "a"}', b"\xff"])
+def test_a_name_that_is_not_understood_is_refused(tmp_path, content):
+    (tmp_path / "service.json").write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"service\.json .* Remedy: "):
+        read_service(tmp_path)
