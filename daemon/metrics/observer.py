@@ -107,12 +107,12 @@ class MetricsObserver(Observer):
 
     def workers(self, tail: TailKey, *, count: int) -> None:
         """Note the number of worker processes."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.workers.set(count)
 
     def worker_ended(self, tail: TailKey, *, pid: int, cause: str, how: str) -> None:  # noqa: ARG002 - an observer's
         """Count a worker process that is replaced."""
-        if series := self._tails.get(tail):
+        if series := self._change(tail):
             series.worker_restarts.inc()
 
     def rewind(self, tail: TailKey, *, kind: Rewind, reason: str) -> None:  # noqa: ARG002 - an observer's

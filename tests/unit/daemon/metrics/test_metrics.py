@@ -150,6 +150,14 @@ def test_a_kept_text_is_what_a_fresh_one_would_be(scrape: Scrape) -> None:
     check()
 
 
+def test_a_kept_text_knows_of_workers_that_come_and_end(scrape: Scrape) -> None:
+    assert 'pillowd_workers{pillow="cases"} 0' in scrape.text
+    scrape.metrics.observer.workers(KEY, count=2)
+    assert 'pillowd_workers{pillow="cases"} 2' in scrape.text
+    scrape.metrics.observer.worker_ended(KEY, pid=7, cause="crash", how="SIGSEGV")
+    assert 'pillowd_worker_restarts_total{pillow="cases"} 1' in scrape.text
+
+
 def test_a_pillow_that_did_nothing_is_not_written_again(scrape: Scrape) -> None:
     names = [f"p{number}" for number in range(50)]
     for name in names:
