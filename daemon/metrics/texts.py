@@ -46,14 +46,14 @@ class Texts:
             for pillow, family in families.collect_pillows(name, changed):
                 kept[pillow] = self._write_series(family)
                 yield b""
-            yield self._write_head(families.describe(name))
+            yield self.write_family(families.describe(name))
             texts = list(kept.values())
             for begin in range(0, len(texts), PILLOWS):
                 yield b"".join(texts[begin : begin + PILLOWS])
 
     def write_reading(self, reading: Reading) -> Iterator[bytes]:
         """Write a family whose values were read for this scrape, in pieces."""
-        yield self._write_head(new_family(reading.name))
+        yield self.write_family(new_family(reading.name))
         before = self._read.get(reading.name, [])
         now: list[tuple[Any, bytes]] = []
         self._read[reading.name] = now
@@ -64,7 +64,7 @@ class Texts:
             yield now[-1][1]
 
     def write_family(self, family: Family) -> bytes:
-        """Write a whole family that is small."""
+        """Write a whole family that is small, or the lines HELP and TYPE of one without series."""
         return self._encode(_One(family)).removesuffix(END)
 
     def _write_rows(self, name: str, rows: Sequence[tuple[Sequence[str], float]]) -> bytes:
@@ -76,9 +76,6 @@ class Texts:
     def _write_series(self, family: Family) -> bytes:
         """Write the series without the lines HELP and TYPE, and whole numbers without a fraction."""
         return self.write_family(family).split(b"\n", 2)[2].replace(b".0\n", b"\n")
-
-    def _write_head(self, family: Family) -> bytes:
-        return self.write_family(family)
 
 
 class _One(Collector):
