@@ -136,7 +136,6 @@ class Producer:
         if self._library is not None:
             last, self._library = [self._library], None
             self._worker.run(_close, last, self._in_transaction)
-            self._in_transaction = self._has_transactions = False
 
     # --- the library's producer
 
@@ -148,6 +147,7 @@ class Producer:
             self.close()
         if self._library is None:
             self._refused = self._fatal = self._down_at = None
+            self._has_transactions = self._in_transaction = False
             settings = make_producer_settings(self._options, self._transactional_id)
             settings["error_cb"] = self._note_error
             try:

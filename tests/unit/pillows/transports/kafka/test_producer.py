@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from gevent.monkey import get_original
 
 from pillows.errors import RetryableError
 from pillows.transports.kafka import producer as module
@@ -16,6 +17,8 @@ from pillows.transports.kafka.delivery import Delivery
 from pillows.transports.kafka.encoder import Message
 from pillows.transports.kafka.options import KafkaConnection
 from pillows.transports.kafka.producer import CALL_SECONDS, Producer
+
+sleep_in_thread = get_original("time", "sleep")
 
 
 class Library:
@@ -99,6 +102,37 @@ def test_a_batch_is_encoded_for_a_transaction_with_turns_for_others(monkeypatch:
     other.kill()
     assert sent == [200]
     assert {50, 100, 150} <= set(turns_at)
+
+
+def test_a_new_producer_has_no_transactions_even_if_the_end_of_the_last_one_was_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Former(Library):
+        def purge(self) -> None:
+            sleep_in_thread(0.2)
+
+        def abort_transaction(self, _: float) -> None:
+            pass
+
+    class Next(Library):
+        is_ready = False
+
+        def init_transactions(self, _: float) -> None:
+            self.is_ready = True
+
+        def purge(self) -> None:
+            pass
+
+    producer = make(Former(), "cases")
+    producer._has_transactions = producer._in_transaction = True
+    closing = gevent.spawn(producer.close)
+    gevent.sleep(0.05)
+    closing.kill()
+    monkeypatch.setattr(module, "LibraryProducer", lambda _: Next())
+    library: Any = producer.fence()
+    assert library.is_ready
+    assert not producer._in_transaction
+    producer.close()
 
 
 def test_a_broker_that_was_away_before_a_write_says_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
