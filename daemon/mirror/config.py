@@ -34,6 +34,7 @@ from daemon.mirror.targets import (
 from pillows import registry
 from pillows.databases.names import is_glob
 from pillows.errors import ConfigError
+from pillows.parallel.options import MAX_WORKERS
 from pillows.transports.common.mirroring import TARGET_PASSWORD, Endpoint, MirrorSupport
 
 #: Names of the two connections.
@@ -154,8 +155,9 @@ def parse_mirror(
         raise ConfigError(
             f"{chosen!r} is not a valid name.", remedy="use letters, digits, _ and -, 63 at most"
         )
-    if workers != "auto" and not re.fullmatch(r"\d|[1-5]\d|6[0-4]", workers):
-        raise ConfigError(f"{workers!r} is not a number of workers.", remedy="use a number up to 64, or auto")
+    if workers not in {"auto", *map(str, range(MAX_WORKERS + 1))}:
+        remedy = f"use a number up to {MAX_WORKERS}, or auto"
+        raise ConfigError(f"{workers!r} is not a number of workers.", remedy=remedy)
     # The folder depends neither on where the password is given nor on certificates.
     settings = sorted((item for item in place.connection.items() if item[0] != "password"), key=str)
     same = f"{source.connection['url']}\n{database}\n{settings}\n{chosen}"
