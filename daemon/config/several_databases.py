@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from daemon.config.models import PillowConfig
 from daemon.config.pipeline import StepOptions
 from pillows.databases.names import PLACEHOLDER, fill_in, fill_in_name
 from pillows.options import OutputOptions
 
-#: Longest name of a table, in characters; an index may have more.
-LONGEST_NAME = 63
 
-
-def list_placed(options: OutputOptions) -> Iterator[str]:
-    """Yield the keys of an output's place that hold `{source}`."""
-    for key, name in _address_fields(options):
-        if PLACEHOLDER in str(getattr(options, name) or ""):
-            yield key
+def has_place_apart(options: OutputOptions) -> bool:
+    """Return whether an output has a place of its own for each database."""
+    return bool(_list_placed(options))
 
 
 def has_outputs_apart(settings: PillowConfig) -> bool:
     """Return whether each database has outputs of its own."""
-    return any(
-        True
-        for entry in settings.transport
-        for options in entry.outputs.values()
-        for _ in list_placed(options)
-    )
+    return any(has_place_apart(options) for entry in settings.transport for options in entry.outputs.values())
 
 
 def fill_in_outputs(outputs: Mapping[str, OutputOptions], database: str) -> Mapping[str, OutputOptions]:
@@ -38,12 +27,8 @@ def fill_in_outputs(outputs: Mapping[str, OutputOptions], database: str) -> Mapp
 
 def fill_in_constants(settings: PillowConfig, database: str) -> PillowConfig:
     """Return a pillow's settings with the database's name in the constants of its transform."""
-    transform = settings.transform
-    if isinstance(transform, tuple):
-        filled: Any = tuple(_fill_in_step(step, database) for step in transform)
-    else:
-        filled = None if transform is None else _fill_in_step(transform, database)
-    return settings if filled == transform else settings.model_copy(update={"transform": filled})
+    filled = tuple(_fill_in_step(step, database) for step in settings.steps)
+    return settings if filled == settings.steps else settings.model_copy(update={"transform": filled})
 
 
 def _fill_in_step(step: StepOptions, database: str) -> StepOptions:
@@ -55,16 +40,14 @@ def _fill_in_step(step: StepOptions, database: str) -> StepOptions:
 
 
 def _fill_in_output(options: OutputOptions, database: str) -> OutputOptions:
-    changes = {
-        name: fill_in_name(str(getattr(options, name)), database, longest=LONGEST_NAME)
-        for _, name in _address_fields(options)
-        if PLACEHOLDER in str(getattr(options, name) or "")
-    }
+    changes = {name: fill_in_name(str(getattr(options, name)), database) for name in _list_placed(options)}
     return options.model_copy(update=changes) if changes else options
 
 
-def _address_fields(options: OutputOptions) -> Iterator[tuple[str, str]]:
-    """Yield the key and the field of each part of an output's place."""
-    for name, field in type(options).model_fields.items():
-        if (key := field.alias or name) in options.ADDRESS_KEYS:
-            yield key, name
+def _list_placed(options: OutputOptions) -> list[str]:
+    """Return the fields of an output's place that hold `{source}`."""
+    return [
+        name
+        for name, field in type(options).model_fields.items()
+        if (field.alias or name) in options.ADDRESS_KEYS and PLACEHOLDER in str(getattr(options, name) or "")
+    ]

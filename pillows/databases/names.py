@@ -15,6 +15,9 @@ PLACEHOLDER = "{source}"
 _WILDCARD = re.compile(r"[*?\[]")
 _PLAIN = re.compile(r"[a-z0-9_-]+")
 
+#: Longest name of a table, in characters; an index may have more.
+_LONGEST_NAME = 63
+
 #: The last of the texts that begin with a prefix, in CouchDB's order of names.
 _LAST = "\ufff0"
 
@@ -78,7 +81,7 @@ def fill_in(text: str, database: str) -> str:
     return text.replace(PLACEHOLDER, database)
 
 
-def fill_in_name(template: str, database: str, *, longest: int = 63) -> str:
+def fill_in_name(template: str, database: str) -> str:
     """Return the name of a table or an index of one database.
 
     Letters that such a name cannot hold become `_`, and a long name is cut; a digest then keeps the names of
@@ -87,9 +90,8 @@ def fill_in_name(template: str, database: str, *, longest: int = 63) -> str:
     Args:
         template: with `{source}`.
         database: the database's name.
-        longest: most characters of the whole name.
     """
-    room = longest - len(template.replace(PLACEHOLDER, ""))
+    room = _LONGEST_NAME - len(template.replace(PLACEHOLDER, ""))
     if _PLAIN.fullmatch(database) and len(database) <= room:
         return fill_in(template, database)
     mark = blake2b(database.encode(), digest_size=4).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from daemon.config.models import PillowConfig, TransportConfig
 from daemon.config.problems import KeyPath, ProblemCollector
-from daemon.config.several_databases import has_outputs_apart, list_placed
+from daemon.config.several_databases import has_outputs_apart, has_place_apart
 from daemon.config.validation.connections import Connections
 from daemon.config.validation.pillows import PillowEntry
 from pillows.databases.names import PLACEHOLDER
@@ -51,7 +51,7 @@ def check_databases(entry: PillowEntry, pillow: PillowConfig, connections: Conne
 def _is_apart(transport: TransportConfig) -> bool:
     """Return whether each output has a place of its own for each database, or has no place at all."""
     outputs = transport.outputs.values()
-    return all(not each.ADDRESS_KEYS or any(True for _ in list_placed(each)) for each in outputs)
+    return all(not each.ADDRESS_KEYS or has_place_apart(each) for each in outputs)
 
 
 def _check_shared(
