@@ -35,7 +35,6 @@ def _check_next(pillow: PillowEntry, config: PillowConfig, connections: Connecti
     if node is None or config.next is None or pillow.broken:
         return problems
     now, coming = config.definitions
-    path: KeyPath = (*pillow.path, "next")
     entry = replace(pillow, node=node, below=("next",))
     problems += PillowCrossChecks(entry, coming, connections).run()
     if _list_places(now) != _list_places(coming):
@@ -43,8 +42,7 @@ def _check_next(pillow: PillowEntry, config: PillowConfig, connections: Connecti
         remedy = (
             "keep them, with their names: what is rebuilt takes their place. Else make it a pillow of its own"
         )
-        at = node.find(("transport",)) or node
-        problems.add(at.shown_at, (*path, "transport"), message, remedy)
+        problems.append(entry.problem(("transport",), message, remedy))
     return problems
 
 
@@ -87,9 +85,7 @@ class PillowCrossChecks:
         return self._problems
 
     def _add(self, at: KeyPath, message: str, remedy: str, *, at_key: bool = False) -> None:
-        node = self._entry.node.find(at) or self._entry.node
-        place = node.key_at if at_key else node.shown_at
-        self._problems.add(place, (*self._entry.path, *at), message, remedy)
+        self._problems.append(self._entry.problem(at, message, remedy, at_key=at_key))
 
     def _check_outputs_written(self) -> None:
         """Check that every output is declared once, and written by a transport."""

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from daemon.config.models import PillowConfig, TransportConfig
-from daemon.config.problems import KeyPath, ProblemCollector
+from daemon.config.problems import ConfigProblem, KeyPath
 from daemon.config.several_databases import has_outputs_apart, has_place_apart
 from daemon.config.validation.connections import Connections
 from daemon.config.validation.pillows import PillowEntry
 from pillows.databases.names import PLACEHOLDER
 
 
-def check_databases(entry: PillowEntry, pillow: PillowConfig, connections: Connections) -> ProblemCollector:
-    """Return the problems of a pillow's targets that come from its source.
+def check_databases(
+    entry: PillowEntry, pillow: PillowConfig, connections: Connections
+) -> Iterator[ConfigProblem]:
+    """Yield the problems of a pillow's targets that come from its source.
 
     Args:
         entry: the pillow as it was written.
         pillow: its settings.
         connections: the connections that it names.
     """
-    problems = ProblemCollector()
     if not {"source", "transport"}.isdisjoint(entry.broken):
-        return problems
+        return
     is_apart = has_outputs_apart(pillow)
     if is_apart and not pillow.source.databases:
         message = f"has `{PLACEHOLDER}` in an output, which is for a source with `databases`"
-        _add(problems, entry, ("transport",), message, "write a name, or name several databases")
-        return problems
+        yield entry.problem(("transport",), message, "write a name, or name several databases")
+        return
     if not pillow.source.databases:
-        return problems
+        return
     if pillow.batch.max_in_flight > 1:
         message = "is for one database: those of `databases` are written together"
-        _add(problems, entry, ("batch", "max_in_flight"), message, "remove it; see `source.max_active`")
+        yield entry.problem(("batch", "max_in_flight"), message, "remove it; see `source.max_active`")
     if pillow.next is not None:
         message = "is for a pillow on one database"
-        _add(problems, entry, ("next",), message, "change the pillow itself, then reset its checkpoint")
+        yield entry.problem(("next",), message, "change the pillow itself, then reset its checkpoint")
     if pillow.load.workers or pillow.isolate:
         key = "isolate" if pillow.isolate else "load"
         message = "needs processes of its own, which the turns of `databases` do not start"
-        _add(problems, entry, (key,), message, "remove it, or name one `database`")
+        yield entry.problem((key,), message, "remove it, or name one `database`")
     for index, transport in enumerate(pillow.transport):
         at: KeyPath = ("transport", index)
         if is_apart and not _is_apart(transport):
             message = f"shares an output, while others have one for each database (`{PLACEHOLDER}`)"
-            _add(problems, entry, at, message, f"write `{PLACEHOLDER}` in every output, or in none")
+            yield entry.problem(at, message, f"write `{PLACEHOLDER}` in every output, or in none")
         elif not is_apart:
-            _check_shared(problems, entry, at, transport, connections)
-    return problems
+            yield from _check_shared(entry, at, transport, connections)
 
 
 def _is_apart(transport: TransportConfig) -> bool:
@@ -55,26 +57,17 @@ def _is_apart(transport: TransportConfig) -> bool:
 
 
 def _check_shared(
-    problems: ProblemCollector,
-    entry: PillowEntry,
-    at: KeyPath,
-    transport: TransportConfig,
-    connections: Connections,
-) -> None:
+    entry: PillowEntry, at: KeyPath, transport: TransportConfig, connections: Connections
+) -> Iterator[ConfigProblem]:
     known = connections.known[transport.connection]
     if not known.transport.shareable:
         message = f"`{transport.connection}` ({known.its_type}) takes the documents of one database only"
-        _add(problems, entry, at, message, "name another connection, or one `database`")
+        yield entry.problem(at, message, "name another connection, or one `database`")
         return
     for output in transport.outputs.values():
         if getattr(output, "shared", False):
             message = "has `shared`: an output of several databases always holds the source in its key"
-            _add(problems, entry, at, message, "remove `shared`")
+            yield entry.problem(at, message, "remove `shared`")
         if "_source" in {name.lower() for name in getattr(output, "columns", {})}:
             message = "has a column `_source`, which pillowd fills for several databases"
-            _add(problems, entry, at, message, "give yours another name")
-
-
-def _add(problems: ProblemCollector, entry: PillowEntry, at: KeyPath, message: str, remedy: str) -> None:
-    node = entry.node.find(at) or entry.node
-    problems.add(node.shown_at, (*entry.path, *at), message, remedy)
+            yield entry.problem(at, message, "give yours another name")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.config.models import NAME, NextOptions, PillowConfig
-from daemon.config.problems import KeyPath, ProblemCollector
+from daemon.config.problems import ConfigProblem, KeyPath, ProblemCollector
 from daemon.config.validation.connections import SOURCE_TYPE, Connections
 from daemon.config.validation.transport_entries import TransportEntry, validate_transport
 from daemon.config.validation.validate import validate, validate_section
@@ -40,6 +40,19 @@ class PillowEntry:
     def path(self) -> KeyPath:
         """The key path of its node."""
         return ("pillows", self.name, *self.below)
+
+    def problem(self, at: KeyPath, message: str, remedy: str, *, at_key: bool = False) -> ConfigProblem:
+        """Return a problem of one of its keys, or of all of it where the key is not written.
+
+        Args:
+            at: the keys that lead from its node there.
+            message: what is wrong.
+            remedy: what to do about it.
+            at_key: whether the key itself is wrong, and not its value.
+        """
+        node = self.node.find(at) or self.node
+        place = node.key_at if at_key else node.shown_at
+        return ConfigProblem(place=place, path=(*self.path, *at), message=message, remedy=remedy)
 
 
 def validate_pillows(root: Node, connections: Connections) -> tuple[list[PillowEntry], ProblemCollector]:
