@@ -6,7 +6,7 @@ from contextlib import closing
 
 from daemon.assembly.pipelines import build_transport
 from daemon.config.models import Config, TransportConfig
-from daemon.config.problems import ConfigProblem, KeyPath
+from daemon.config.problems import ConfigProblem
 from daemon.tail_lookup import tail_key
 from pillows.errors import ConfigError
 from pillows.user_code import confine, describe_error
@@ -17,13 +17,11 @@ def check_transports(config: Config) -> list[ConfigProblem]:
     found = []
     for name, pillow in config.pillows.items():
         known = pillow.source.connection in config.connections
-        for below, definition in zip(((), ("next",)), pillow.definitions, strict=False):
-            for index, entry in enumerate(definition.transport):
-                if pillow.enabled and known and entry.connection in config.connections:
-                    refused = _find_refusal(config, name, entry)
-                    if refused is not None:
-                        at: KeyPath = ("pillows", name, *below, "transport", index)
-                        found.append(config.problem(at, *refused))
+        for path, entry in pillow.transports:
+            if pillow.enabled and known and entry.connection in config.connections:
+                refused = _find_refusal(config, name, entry)
+                if refused is not None:
+                    found.append(config.problem(("pillows", name, *path), *refused))
     return found
 
 

@@ -197,6 +197,13 @@ class PillowConfig(Options):
         return self, self.model_copy(update=changed | {"next": None})
 
     @property
+    def transports(self) -> list[tuple[KeyPath, TransportConfig]]:
+        """The transports that are written, those of the next definition too, each with its key path."""
+        coming = self.next.transport if self.next is not None else ()
+        found = ((("transport",), self.transport), (("next", "transport"), coming))
+        return [((*at, index), entry) for at, entries in found for index, entry in enumerate(entries)]
+
+    @property
     def functions(self) -> list[tuple[KeyPath, FunctionOptions]]:
         """The parts that call a function, each with its key path, in the order of the pipeline."""
         found: list[tuple[KeyPath, FunctionOptions]] = []
