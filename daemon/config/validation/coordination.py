@@ -23,8 +23,8 @@ def check_coordination(config: Config) -> Iterator[ConfigProblem]:
         remedy = suggest(coordination.connection or "", able, f"connections of type `{LEASE_TYPE}`")
         yield config.problem(path, f"`{coordination.connection}` cannot hold a lease", remedy)
     for name, pillow in config.pillows.items():
-        for index, entry in enumerate(pillow.transport):
+        for at, entry in pillow.transports:
             for output in entry.outputs.values():
                 if remedy := output.describe_takeover_risk():
                     message = "an older state may overwrite a newer one when another daemon takes over"
-                    yield config.problem(("pillows", name, "transport", index), message, remedy)
+                    yield config.problem(("pillows", name, *at), message, remedy)

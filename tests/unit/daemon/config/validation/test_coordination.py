@@ -23,10 +23,10 @@ pillows:
 """
 
 
-def load_with(folder: Path, coordination: str, deletes: str = "tombstone") -> str:
+def load_with(folder: Path, coordination: str, deletes: str = "tombstone", more: str = "") -> str:
     """Load a configuration; return its problems as text."""
     path = folder / "pillowd.yaml"
-    path.write_text(CONFIG.replace("COORDINATION", coordination).replace("DELETES", deletes))
+    path.write_text(CONFIG.replace("COORDINATION", coordination).replace("DELETES", deletes) + more)
     try:
         load(path, {})
     except ConfigErrors as errors:
@@ -63,3 +63,12 @@ def test_an_index_that_forgets_versions_is_refused(tmp_path: Path) -> None:
     assert "an older state may overwrite a newer one" in found
     assert "set `deletes: tombstone` or `deletes: mark`" in found
     assert "pillows.cases.transport[0]" in found
+
+
+def test_so_is_one_of_the_next_definition(tmp_path: Path) -> None:
+    right = "{ type: postgres, connection: lease, service: reports }"
+    coming = "    next: { transport: [{ connection: search, index: cases, deletes: NEXT }] }\n"
+    assert load_with(tmp_path, right, more=coming.replace("NEXT", "mark")) == ""
+    found = load_with(tmp_path, right, more=coming.replace("NEXT", "hard"))
+    assert "pillows.cases.next.transport[0]: an older state may overwrite a newer one" in found
+    assert "pillows.cases.transport[0]" not in found
