@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-import gevent
 from gevent.event import Event
 
 from checkpoints import ConfigDigest, TailKey
@@ -27,17 +26,13 @@ from daemon.supervision.supervised_tail import Runnable
 from daemon.tail_lookup import tail_keys
 from daemon.workers.wanted_documents import choose_documents
 from pillows.clock import Clock
-from pillows.errors import RetryableError
 from pillows.feed.base import Feed
 from pillows.runtime.document_sender import DocumentSender
 from pillows.runtime.missed_purges import MissedPurgesOptions
 from pillows.runtime.tail import Tail
 from pillows.runtime.tail_settings import MakeCarrier, TailServices, TailSettings
 from pillows.runtime.without_feed import open_sender
-from pillows.verify.repair import repair
-
-#: A repair that takes longer is given up: by then the client no longer waits for the answer.
-REPAIR_SECONDS = 25.0
+from pillows.verify.repair import limit_repair, repair
 
 
 def build_tails(
@@ -150,13 +145,7 @@ def repair_documents(config: Config, services: Services, key: TailKey, ids: Sequ
         FatalError: the pipeline cannot run.
     """
     add_folders(config.daemon.plugins_path)
-    halt = Event()
-    alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
-    try:
+    with limit_repair() as halt:
         settings = build_tail_settings(config, key)
         alone = build_services(config, key, settings, replace(services, feeds=None))
         repair(settings, alone, ids, halt=halt)
-        if halt.is_set():
-            raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
-    finally:
-        alarm.kill()

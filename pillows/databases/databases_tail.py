@@ -14,21 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import gevent
 from gevent.event import Event
 
 from checkpoints import CheckpointMoved, CheckpointStore, IntegrityError
 from pillows.databases.databases_run import DatabasesRun
 from pillows.databases.settings import DatabasesSettings
 from pillows.databases.turn_queue import Database, DatabaseState
-from pillows.errors import RetryableError, StoppedError
+from pillows.errors import StoppedError
 from pillows.observer import Rewind
 from pillows.runtime.status import State, TailStatus
 from pillows.runtime.tail_monitor import TailMonitor
 from pillows.runtime.tail_settings import TailServices
-
-#: A repair that takes longer is given up: by then the client no longer waits for the answer.
-REPAIR_SECONDS = 25.0
+from pillows.verify.repair import limit_repair
 
 #: Interval of the looks whether a turn has ended.
 _LOOK_SECONDS = 0.05
@@ -200,23 +197,20 @@ class DatabasesTail:
             FatalError: the pipeline cannot run.
             KeyError: there is no such database.
         """
-        run, clock, halt = self._run, self._services.clock, Event()
+        run, clock = self._run, self._services.clock
         if run is None or (database := run.queue.get(name)) is None:
             raise KeyError(name)
         was_paused = database.state is DatabaseState.PAUSED
-        alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
-        self.pause(name)
-        try:
-            while self.is_active(name) and not clock.wait(halt, _LOOK_SECONDS):
-                pass
-            if not halt.is_set():
-                run.repair(name, ids, halt)
-        finally:
-            alarm.kill()
-            if not was_paused:
-                self.resume(name)
-        if halt.is_set():
-            raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")
+        with limit_repair() as halt:
+            self.pause(name)
+            try:
+                while self.is_active(name) and not clock.wait(halt, _LOOK_SECONDS):
+                    pass
+                if not halt.is_set():
+                    run.repair(name, ids, halt)
+            finally:
+                if not was_paused:
+                    self.resume(name)
 
     def is_active(self, name: str) -> bool:
         """Return whether a turn of a database runs."""

@@ -10,12 +10,18 @@ kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import gevent
 from gevent.event import Event
 
+from pillows.errors import RetryableError
 from pillows.runtime.tail_settings import TailServices, TailSettings
 from pillows.runtime.without_feed import open_sender
+
+#: A repair that takes longer is given up: by then the client no longer waits for the answer.
+REPAIR_SECONDS = 25.0
 
 #: Documents that are fetched at once.
 _FETCHED = 200
@@ -36,3 +42,20 @@ def repair(settings: TailSettings, services: TailServices, ids: Sequence[str], *
     with open_sender(settings, services, halt=halt, trust_equal=False) as sender:
         for start in range(0, len(ids), _FETCHED):
             sender.send(ids[start : start + _FETCHED])
+
+
+@contextmanager
+def limit_repair() -> Iterator[Event]:
+    """Yield an event that ends a repair: it is set once that has taken too long.
+
+    Raises:
+        RetryableError: the event was set.
+    """
+    halt = Event()
+    alarm = gevent.spawn_later(REPAIR_SECONDS, halt.set)
+    try:
+        yield halt
+    finally:
+        alarm.kill()
+    if halt.is_set():
+        raise RetryableError(f"Source or target was away: not all was sent in {REPAIR_SECONDS:g} s.")

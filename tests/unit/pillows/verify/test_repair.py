@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from gevent.event import Event
 
+from pillows.errors import RetryableError
 from pillows.models import write_version
 from pillows.verify import repair as module
 from tests.support.clock import FakeClock
@@ -77,3 +78,15 @@ def test_of_two_targets_the_one_that_is_newer_keeps_what_it_has(repair):
     newer.name = "newer"
     assert repair([behind, newer], change("a", "5-x", n=5), leaves={"a": 6}) == 1
     assert newer.live()["a"]["n"] == 6
+
+
+def test_a_repair_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(module, "REPAIR_SECONDS", 0.01)
+    with pytest.raises(RetryableError, match=r"not all was sent in 0\.01 s"), module.limit_repair() as halt:
+        assert halt.wait(60)
+
+
+def test_a_repair_in_time_is_not_given_up():
+    with module.limit_repair() as halt:
+        pass
+    assert not halt.is_set()
