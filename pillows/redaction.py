@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -149,3 +149,10 @@ def find_secrets(settings: object, path: tuple[str | int, ...] = ()) -> Iterator
     elif isinstance(settings, list | tuple | set | frozenset):
         for index, child in enumerate(settings):
             yield from find_secrets(child, (*path, index))
+
+
+def put_at(plain: Any, path: Sequence[str | int], value: object) -> None:
+    """Set the value at a path of `find_secrets` in the same settings as plain data."""
+    for part in path[:-1]:
+        plain = plain[part]
+    plain[path[-1]] = value

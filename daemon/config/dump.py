@@ -13,7 +13,7 @@ from daemon.config.problems import KeyPath
 from daemon.config.yaml.interpolate import escape, get_public_text, holds_secret
 from daemon.config.yaml.nodes import Loader, Node
 from pillows.options import SecretAddress
-from pillows.redaction import MASK, Redactor, find_secrets, redact_address
+from pillows.redaction import MASK, Redactor, find_secrets, put_at, redact_address
 
 
 class _Dumper(yaml.SafeDumper):
@@ -57,17 +57,11 @@ def to_effective(config: Config) -> dict[str, Any]:
     """Return the values that `format_config` formats."""
     plain = config.model_dump(mode="json", by_alias=True, exclude={"include"})
     for path, secret in find_secrets(config):
-        _put(plain, path, secret)
+        put_at(plain, path, secret)
     for name, entry in plain["connections"].items():
         plain["connections"][name] = {"type": entry["type"], **entry["options"]}
     hidden: dict[str, Any] = _hide(plain, (), config.root)
     return hidden
-
-
-def _put(plain: Any, path: KeyPath, value: object) -> None:
-    for part in path[:-1]:
-        plain = plain[part]
-    plain[path[-1]] = value
 
 
 def _hide(value: Any, path: KeyPath, root: Node) -> Any:

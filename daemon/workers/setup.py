@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -20,7 +19,7 @@ from pillows.couch.options import CouchConnection
 from pillows.feed.base import DatabaseIdentity
 from pillows.options import Options
 from pillows.parallel.protocol import to_payload
-from pillows.redaction import find_secrets
+from pillows.redaction import find_secrets, put_at
 
 
 class WorkerSetup(msgspec.Struct, frozen=True, array_like=True):
@@ -82,8 +81,5 @@ def _dump(settings: Options) -> str:
     """Return settings as JSON that loads as the same settings."""
     plain = settings.model_dump(mode="json", by_alias=True)
     for path, secret in find_secrets(settings):
-        at: Any = plain
-        for step in path[:-1]:
-            at = at[step]
-        at[path[-1]] = secret.get_secret_value()
+        put_at(plain, path, secret.get_secret_value())
     return json.dumps(plain)
