@@ -16,7 +16,8 @@ That tail is an ordinary one: it is supervised, paused, verified, counted and sh
 - `definitions` decides which of a pillow's two definitions in the YAML (the pillow's own, and `next`) each
   build has, and so which tails run. Pure. A reload, a start and every command see the same tails.
 - `builds.Builds` makes what works on the targets of a build.
-- `rebuilder.Rebuilder` takes the steps from state to state, in the daemon.
+- `rebuilder.Rebuilder` does what is asked for, and knows when a step from state to state is due.
+- `step_taker.StepTaker` takes that step.
 - `tails.BuildTails` holds the tails of both builds meanwhile.
 - `switch.Switch` exchanges two builds, in every target. The record in the state `switching` is the intent: it
   names the two builds and the steps that are done. Each target tells by itself whether it has exchanged

@@ -1,24 +1,23 @@
-"""Take the steps of all rebuilds in the running daemon."""
+"""The rebuilds of the running daemon: what is asked for, and when a step is due."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from typing import Any
 
 import gevent
-import msgspec
 import structlog
 from gevent.event import Event
 
 from checkpoints import Checkpoint, StoreError, TailKey
 from daemon.config.models import Config
-from daemon.errors import ConflictError, NotFoundError
+from daemon.errors import ConflictError
 from daemon.rebuilds.builds import Builds
-from daemon.rebuilds.definitions import find_live, find_other
+from daemon.rebuilds.definitions import find_live
 from daemon.rebuilds.record import COMING, KEPT, Definition, Rebuild, RebuildState
+from daemon.rebuilds.step_taker import StepTaker
 from daemon.rebuilds.steps import Step, find_next_step
-from daemon.rebuilds.switch import Switch
 from daemon.rebuilds.tails import BuildTails
 from daemon.reload.reloader import Reloader
 from daemon.state_dir import StateDir
@@ -26,7 +25,7 @@ from daemon.supervision.supervisor import Supervisor
 from daemon.tail_lookup import name_tail
 from daemon.verification.runner import VerifyRunner
 from pillows.clock import Clock
-from pillows.errors import ConfigError, PillowError, StoppedError
+from pillows.errors import PillowError
 from pillows.options import Build
 from pillows.transports.common.builds import find_live_key
 
@@ -35,8 +34,6 @@ _AGAIN_SECONDS = 30.0
 
 #: States in which somebody may ask for the switch.
 _SWITCHABLE = COMING | {RebuildState.ROLLED_BACK}
-#: States in which the other build is not known to equal the source.
-_UNVERIFIED = {RebuildState.BUILDING, RebuildState.VERIFYING}
 
 _log = structlog.get_logger("pillowd.rebuild")
 
@@ -66,19 +63,23 @@ class Rebuilder:
         self._state = state
         self._reloader = reloader
         self._supervisor = supervisor
-        self._verification = verification
         self._clock = clock
-        self._stop = stop
         self._builds = Builds(lambda: reloader.config, state.store)
         self._tails = BuildTails(
             supervisor, lambda: reloader.config.daemon.shutdown_timeout, clock=clock, stop=stop
         )
+        self._steps = StepTaker(
+            state,
+            reloader,
+            builds=self._builds,
+            tails=self._tails,
+            verification=verification,
+            clock=clock,
+            stop=stop,
+        )
         self._workers: dict[TailKey, gevent.Greenlet[..., None]] = {}
         self._starting: set[TailKey] = set()
         self._not_before: dict[TailKey, float] = {}
-        self._verified_at: dict[TailKey, float] = {}
-        #: Tails of live builds that do not follow an exchange yet.
-        self._outdated: set[TailKey] = set()
         self._examined: Config | None = None
         self._automatic: gevent.Greenlet[[], None] | None = None
 
@@ -124,7 +125,7 @@ class Rebuilder:
             changed_at=now,
             **options,
         )
-        self._verified_at.pop(key, None)
+        self._steps.verified_at.pop(key, None)
         self._starting.add(key)
         try:
             # Under an epoch above that of the live build: see `start_decision.refuse_moved`.
@@ -143,7 +144,7 @@ class Rebuilder:
         Raises:
             NotFoundError, ConflictError: there is none, or it is live already.
         """
-        record = self._require(key)
+        record = self._state.rebuilds.require(key)
         if record.state not in _SWITCHABLE:
             raise ConflictError(f"the build {record.other} of {key} is {record.state}")
         return self._want(key, "switched", of=_SWITCHABLE)
@@ -154,7 +155,7 @@ class Rebuilder:
         Raises:
             NotFoundError, ConflictError: there is none, or it can't be made live again.
         """
-        record = self._require(key)
+        record = self._state.rebuilds.require(key)
         if record.state is not RebuildState.SWITCHED:
             raise ConflictError(f"there is nothing to go back to: the rebuild of {key} is {record.state}")
         if record.name_other(key) not in self._supervisor.keys:
@@ -174,19 +175,27 @@ class Rebuilder:
         Raises:
             NotFoundError, ConflictError: there is no such build, or it is just being switched.
         """
-        record = self._require(key)
+        record = self._state.rebuilds.require(key)
         droppable = COMING if coming else KEPT | {RebuildState.DROPPING}
         if record.state not in droppable:
             remedy = _name_end(key, record) if record.state in COMING | KEPT else "wait a moment"
             raise ConflictError(f"the rebuild of {key} is {record.state}", remedy=remedy)
-        if key in self._outdated:
+        if key in self._steps.outdated:
             raise ConflictError(f"the switch of {key} is just ending", remedy="wait a moment")
         worker = self._workers.pop(key, None)
         if worker is not None:
             worker.kill()  # it compares, or waits: a switch was refused above
-        record = self._change(key, of=droppable, state=RebuildState.DROPPING, wanted="")
+        record = self._state.rebuilds.update(
+            key, at=self._clock.wall(), of=droppable, state=RebuildState.DROPPING, wanted=""
+        )
         self._wake(key)
         return record
+
+    def _want(self, key: TailKey, wanted: str, *, of: Collection[RebuildState]) -> Rebuild:
+        changed = self._state.rebuilds.update(key, at=self._clock.wall(), of=of, wanted=wanted)
+        self._not_before.pop(key, None)
+        self._wake(key)
+        return changed
 
     # -- what happens by itself
 
@@ -225,7 +234,7 @@ class Rebuilder:
                 record,
                 self._tails.get_status(record.name_other(key)),
                 now=self._clock.wall(),
-                verified_at=self._verified_at.get(key),
+                verified_at=self._steps.verified_at.get(key),
             )
             if found.step is not None:
                 self._workers[key] = gevent.spawn(self._take, key, found.step)
@@ -234,120 +243,14 @@ class Rebuilder:
                     self._state.rebuilds.explain(key, name_tail(found.reason, key))
 
     def _take(self, key: TailKey, step: Step) -> None:
-        take = {
-            Step.BEGIN_AGAIN: self._begin_again,
-            Step.VERIFY: self._verify,
-            Step.SWITCH: self._switch,
-            Step.DROP: self._drop,
-        }[step]
         try:
-            take(key)
+            self._steps.take(key, step)
         except (PillowError, StoreError, OSError) as error:
             reason = name_tail(str(error), key)
             self._not_before[key] = self._clock.monotonic() + _AGAIN_SECONDS
             _log.error("rebuild.step_failed", pillow=str(key), step=str(step), reason=reason)
             with suppress(OSError, StoreError):
                 self._state.rebuilds.explain(key, reason, failed=True)
-
-    def _begin_again(self, key: TailKey) -> None:
-        """Read everything again: the code that makes the rows has changed meanwhile."""
-        other = self._require(key).name_other(key)
-        with self._holding(key, other):
-            self._tails.hold(other)
-            self._tails.await_end(other)
-            self._change(key, of=COMING, state=RebuildState.BUILDING, reason="", failure="")
-            self._state.store.edit(other, Checkpoint.reset)
-
-    def _verify(self, key: TailKey) -> None:
-        record = self._change(key, of=_UNVERIFIED, state=RebuildState.VERIFYING)
-        other = record.name_other(key)
-        self._verified_at[key] = self._clock.wall()
-        options = self._builds.choose_contents(key, record)
-        found = self._verification.compare_now(other, options=options)
-        if found.total:
-            reason = f"{found.total} documents differ. Remedy: `pillowd verify {other} --repair`"
-            reason += f", or `pillowd rebuild cancel {key}`"
-            self._change(key, of=_UNVERIFIED, reason=reason, failure=reason)
-        else:
-            self._change(key, of=_UNVERIFIED, state=RebuildState.READY, reason="", failure="")
-            _log.info("rebuild.ready", pillow=str(key), build=record.other)
-
-    def _switch(self, key: TailKey) -> None:
-        record = self._require(key)
-        other = record.name_other(key)
-        is_begun = record.state is RebuildState.SWITCHING
-        if is_begun:  # the other tail may have been added since
-            self._tails.hold(key, other)
-        definitions = self._builds.find_definitions(key)
-        incoming = find_other(definitions, record, None)
-        if incoming is None:
-            raise ConfigError("the definition of the other build is gone.", remedy="put it back, and reload")
-        with self._holding(key, key, other):
-            if is_begun:
-                self._tails.await_end(key, other)
-            else:
-                self._tails.drain(key, other)
-                fields = {"before": record.state, "steps": (), "reason": "", "failure": ""}
-                self._change(key, of={record.state}, state=RebuildState.SWITCHING, **fields)
-            outgoing = find_live(definitions, record)
-            done = Switch(
-                key,
-                self._state,
-                forwards=self._builds.make_switches(key, incoming, Build(number=record.other)),
-                backwards=self._builds.make_switches(key, outgoing, Build(number=record.live)),
-                clock=self._clock,
-                stop=self._stop,
-            ).run()
-            if done is not None:
-                self._follow_builds(key)
-
-    def _follow_builds(self, key: TailKey) -> None:
-        """Let the tails follow an exchange, sooner or later: until then each would write the other's outputs.
-
-        Raises:
-            StoppedError: the daemon ends; the next start follows.
-        """
-        self._outdated.add(key)
-        while True:
-            try:
-                self._reloader.follow_builds()
-            except ConfigError as error:
-                with suppress(OSError, StoreError):
-                    self._state.rebuilds.explain(key, name_tail(str(error), key))
-            else:
-                return self._outdated.remove(key)
-            if self._clock.wait(self._stop, _AGAIN_SECONDS):
-                raise StoppedError
-
-    @contextmanager
-    def _holding(self, key: TailKey, *tails: TailKey) -> Iterator[None]:
-        """Release tails at the end, however it ends, unless an exchange of their builds has not ended."""
-        try:
-            yield
-        finally:
-            record = self._state.rebuilds.get(key)
-            is_open = record is not None and record.state is RebuildState.SWITCHING
-            if not is_open and key not in self._outdated:
-                self._tails.release(*tails)
-
-    def _drop(self, key: TailKey) -> None:
-        droppable = KEPT | {RebuildState.DROPPING}
-        record = self._change(
-            key, of=droppable, state=RebuildState.DROPPING, reason="", failure="", wanted=""
-        )
-        other = record.name_other(key)
-        self._reloader.follow_builds()
-        self._tails.await_end(other)
-        definitions = self._builds.find_definitions(key)
-        settings = find_other(definitions, record, None) or definitions[0]
-        build = Build(number=record.other, live=False)
-        for switch in self._builds.make_switches(other, settings, build).values():
-            switch.drop()
-        self._state.dead_letters.forget_all(other)
-        self._state.store.forget(other)
-        self._state.pauses.discard(other)
-        self._change(key, state=RebuildState.DROPPED, other=record.live)
-        _log.info("rebuild.dropped", pillow=str(key), build=record.other)
 
     def _start_automatic(self) -> None:
         """Begin the rebuilds that the configuration asks for (`rebuild: auto`)."""
@@ -376,44 +279,6 @@ class Rebuilder:
         if record is not None:  # one that somebody went back from is not built again
             known = {record.live_definition.settings, record.other_definition.settings}
         return newest not in known
-
-    # -- shared
-
-    def _require(self, key: TailKey) -> Rebuild:
-        record = self._state.rebuilds.get(key)
-        if record is None or not record.has_other:
-            raise NotFoundError(f"{key} is not being rebuilt", remedy=f"`pillowd rebuild {key}`")
-        return record
-
-    def _want(self, key: TailKey, wanted: str, *, of: Collection[RebuildState]) -> Rebuild:
-        changed = self._change(key, of=of, wanted=wanted)
-        self._not_before.pop(key, None)
-        self._wake(key)
-        return changed
-
-    def _change(self, key: TailKey, *, of: Collection[RebuildState] = (), **fields: Any) -> Rebuild:
-        """Change fields of a record, whatever else is changed meanwhile.
-
-        Args:
-            key: the tail of the live build.
-            of: the states of which it is a change; any if empty.
-            fields: the new values.
-
-        Raises:
-            NotFoundError, ConflictError: the record is not there, or has another state by now.
-            OSError, StoreWriteError: it cannot be written; it is as before.
-        """
-
-        def change(record: Rebuild | None) -> Rebuild:
-            if record is None:
-                raise NotFoundError(f"{key} is not being rebuilt")
-            if of and record.state not in of:
-                raise ConflictError(f"the rebuild of {key} is {record.state} meanwhile")
-            is_other = fields.get("state", record.state) != record.state
-            more = {"changed_at": self._clock.wall()} if is_other else {}
-            return msgspec.structs.replace(record, **fields, **more)
-
-        return self._state.rebuilds.change(key, change)
 
 
 def _name_end(key: TailKey, record: Rebuild) -> str:

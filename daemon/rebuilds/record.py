@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import msgspec
 
 from checkpoints import TailKey
 from checkpoints.replica import Replica
+from daemon.errors import ConflictError, NotFoundError
 from daemon.state_file import StateFile, read_state_file
 from pillows.transports.common.builds import Exchange, make_key
 
@@ -167,6 +168,17 @@ class Rebuilds:
         """Return the record of a pillow; None if it was never rebuilt."""
         return self._all.get(str(key))
 
+    def require(self, key: TailKey) -> Rebuild:
+        """Return the record of a pillow that has another build.
+
+        Raises:
+            NotFoundError: it has none.
+        """
+        record = self.get(key)
+        if record is None or not record.has_other:
+            raise NotFoundError(f"{key} is not being rebuilt", remedy=f"`pillowd rebuild {key}`")
+        return record
+
     def put(self, key: TailKey, rebuild: Rebuild) -> None:
         """Keep the record of a pillow. Durable on return.
 
@@ -194,6 +206,31 @@ class Rebuilds:
                     self._replica.write({(str(key),): msgspec.json.encode(changed)})
                 self._write({**self._all, str(key): changed})
         return changed
+
+    def update(self, key: TailKey, *, at: float, of: Collection[RebuildState] = (), **fields: Any) -> Rebuild:
+        """Change fields of a record, whatever else is changed meanwhile.
+
+        Args:
+            key: the tail of the live build.
+            at: wall-clock seconds.
+            of: the states of which it is a change; any if empty.
+            fields: the new values.
+
+        Raises:
+            NotFoundError, ConflictError: the record is not there, or has another state by now.
+            OSError, StoreWriteError: it cannot be written; it is as before.
+        """
+
+        def change(record: Rebuild | None) -> Rebuild:
+            if record is None:
+                raise NotFoundError(f"{key} is not being rebuilt")
+            if of and record.state not in of:
+                raise ConflictError(f"the rebuild of {key} is {record.state} meanwhile")
+            is_other = fields.get("state", record.state) != record.state
+            more = {"changed_at": at} if is_other else {}
+            return msgspec.structs.replace(record, **fields, **more)
+
+        return self.change(key, change)
 
     def explain(self, key: TailKey, reason: str, *, failed: bool = False) -> None:
         """Keep what a rebuild waits for. Durable on return.

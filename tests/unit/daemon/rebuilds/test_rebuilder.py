@@ -13,7 +13,7 @@ import pytest
 from gevent.event import Event
 
 from checkpoints import Checkpoint, Seq
-from daemon.rebuilds import rebuilder as module
+from daemon.rebuilds import step_taker as module
 from daemon.rebuilds.rebuilder import Rebuilder
 from daemon.rebuilds.record import Rebuild, RebuildState
 from daemon.rebuilds.steps import Step
@@ -63,7 +63,7 @@ class House:
             find_definitions=lambda _: [self.incoming],
             make_switches=lambda *_: {"a": self.target},
         )
-        self.rebuilder._builds = builds
+        self.rebuilder._steps._builds = builds
         monkeypatch.setattr(module, "find_other", lambda *_: self.incoming)
         monkeypatch.setattr(module, "find_live", lambda *_: self.incoming)
         state.rebuilds.put(KEY, Rebuild(state=RebuildState.READY, live=1, other=2, last=2))
