@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from functools import partial
 
 from gevent.event import Event
 
@@ -13,11 +12,10 @@ from pillows.errors import PurgesMissedError
 from pillows.feed.base import SIGN_OF_LIFE, DatabaseIdentity
 from pillows.feed.catch_up import CatchUp
 from pillows.feed.couch_feed import CouchFeed
-from pillows.feed.documents.loader import DocumentLoader
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.feed.identity_check import IdentityCheck
 from pillows.feed.options import SourceOptions
-from pillows.feed.reader_task import ReadCursor, ReaderTask
+from pillows.feed.reader_task import ReadCursor
 from pillows.feed.source_database import SourceDatabase
 from pillows.models import Change, ChangeBatch
 from pillows.observer import Observer
@@ -113,35 +111,25 @@ class TurnFeed(CouchFeed):
             yield SIGN_OF_LIFE
             self._clock.wait(stop, _BUSY_SECONDS)
 
-    def _create_task(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> ReaderTask:
+    def _make_cursor(
+        self,
+        since: Seq,
+        identity: DatabaseIdentity | None,
+        stop: Event,
+        put: Callable[[ChangeBatch], None],
+    ) -> ReadCursor:
         is_known = _is_same(self._found, identity)
+        check = _LazyIdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
 
-        def make_cursor(put: Callable[[ChangeBatch], None]) -> ReadCursor:
-            check = _LazyIdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
+        def put_checked(batch: ChangeBatch) -> None:
+            # From the beginning, everything is of one database. If it is another one by now, the next
+            # sweep finds that out.
+            if not is_known or (batch.changes and since != Seq.BEGINNING):
+                check.check_once()
+            put(batch)
 
-            def put_checked(batch: ChangeBatch) -> None:
-                # From the beginning, everything is of one database. If it is another one by now, the next
-                # sweep finds that out.
-                if not is_known or (batch.changes and since != Seq.BEGINNING):
-                    check.check_once()
-                put(batch)
-
-            loader = DocumentLoader(
-                partial(self._fetch, check),
-                put_checked,
-                wants=self._wants,
-                limit=self._limit,
-                sizes=self._sizes,
-            )
-            return ReadCursor(since, stop, check, loader, put_checked, self._wants)
-
-        return ReaderTask(
-            make_cursor,
-            self._read,
-            activity=self._activity,
-            clock=self._clock,
-            max_bytes=self._options.queue,
-        )
+        loader = self._make_loader(check, put_checked)
+        return ReadCursor(since, stop, check, loader, put_checked, self._wants)
 
     def _read(self, cursor: ReadCursor) -> None:
         """Read until the head, or until a stop is requested."""

@@ -205,14 +205,7 @@ class CouchFeed:
         """
         pieces: list[ChangeBatch] = []
         check = IdentityCheck(self._source, self._fetcher, identity, put=pieces.append, warn=self._warn)
-        loader = DocumentLoader(
-            partial(self._fetch, check),
-            pieces.append,
-            wants=self._wants,
-            limit=self._limit,
-            sizes=self._sizes,
-        )
-        with closing(loader):
+        with closing(self._make_loader(check, pieces.append)) as loader:
             loader.add(ChangeBatch(changes=changes, seq=None))
             loader.drain()
         return [change for piece in pieces for change in piece.changes]
@@ -272,19 +265,27 @@ class CouchFeed:
     # --- one reading
 
     def _create_task(self, since: Seq, identity: DatabaseIdentity | None, stop: Event) -> ReaderTask:
-        def make_cursor(put: Callable[[ChangeBatch], None]) -> ReadCursor:
-            check = IdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
-            loader = DocumentLoader(
-                partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
-            )
-            return ReadCursor(since, stop, check, loader, put, self._wants)
-
         return ReaderTask(
-            make_cursor,
+            partial(self._make_cursor, since, identity, stop),
             self._read,
             activity=self._activity,
             clock=self._clock,
             max_bytes=self._options.queue,
+        )
+
+    def _make_cursor(
+        self,
+        since: Seq,
+        identity: DatabaseIdentity | None,
+        stop: Event,
+        put: Callable[[ChangeBatch], None],
+    ) -> ReadCursor:
+        check = IdentityCheck(self._source, self._fetcher, identity, put=put, warn=self._warn)
+        return ReadCursor(since, stop, check, self._make_loader(check, put), put, self._wants)
+
+    def _make_loader(self, check: IdentityCheck, put: Callable[[ChangeBatch], None]) -> DocumentLoader:
+        return DocumentLoader(
+            partial(self._fetch, check), put, wants=self._wants, limit=self._limit, sizes=self._sizes
         )
 
     def _read(self, cursor: ReadCursor) -> None:
