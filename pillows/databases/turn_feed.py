@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from typing import ClassVar
 
 from gevent.event import Event
 
@@ -10,7 +11,6 @@ from checkpoints import Seq, TailKey
 from pillows.couch.client import CouchClient
 from pillows.errors import PurgesMissedError
 from pillows.feed.base import SIGN_OF_LIFE, DatabaseIdentity
-from pillows.feed.catch_up import CatchUp
 from pillows.feed.couch_feed import CouchFeed
 from pillows.feed.documents.throttle import ConcurrencyLimit
 from pillows.feed.identity_check import IdentityCheck
@@ -26,6 +26,13 @@ MAX_SECONDS = 10.0
 
 #: Interval of the looks whether the feed may end.
 _BUSY_SECONDS = 0.02
+
+
+class _MemberDatabase(SourceDatabase):
+    """A database of a server that is known: one request identifies it."""
+
+    def identify(self) -> DatabaseIdentity:
+        return self.info(None)
 
 
 class TurnFeed(CouchFeed):
@@ -45,6 +52,8 @@ class TurnFeed(CouchFeed):
     Attributes:
         reached_head: whether everything was read that there was.
     """
+
+    DATABASE: ClassVar[type[SourceDatabase]] = _MemberDatabase
 
     def __init__(
         self,
@@ -71,9 +80,7 @@ class TurnFeed(CouchFeed):
         self._found = found
         self._is_busy = is_busy
         self._limit = limit
-        self._source = _MemberDatabase(couch, source, self._activity, str(tail), self._on_throttled)
         self._fetcher = self._source.create_fetcher(limit)
-        self._catch_up = CatchUp(self._source, self._clock, self._sizes)
 
     def identify(self) -> DatabaseIdentity:
         """Return the database's identity, as it was found a moment ago or is now."""
@@ -144,13 +151,6 @@ def _is_same(found: DatabaseIdentity | None, expected: DatabaseIdentity | None) 
     return found.instance_start_time == expected.instance_start_time and not found.purged_since(
         expected.purge_seq
     )
-
-
-class _MemberDatabase(SourceDatabase):
-    """A database of a server that is known: one request identifies it."""
-
-    def identify(self) -> DatabaseIdentity:
-        return self.info(None)
 
 
 class _LazyIdentityCheck(IdentityCheck):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 from urllib.parse import quote
 
 from gevent.event import Event
@@ -89,6 +90,9 @@ class CouchFeed:
         identity: the database that was read last.
     """
 
+    #: What sends the requests to the database.
+    DATABASE: ClassVar[type[SourceDatabase]] = SourceDatabase
+
     def __init__(
         self,
         connection: CouchConnection,
@@ -114,9 +118,7 @@ class CouchFeed:
         self._options = source
         self._prefilter = prefilter
         self._activity = ActivityMonitor(self._clock)
-        self._source = SourceDatabase(
-            self._couch, source, self._activity, str(self._tail), self._on_throttled
-        )
+        self._source = self.DATABASE(self._couch, source, self._activity, str(self._tail), self._on_throttled)
         self._backlog: Backlog | None = None
         self._warned_of_long_position = False
         self._limit = ConcurrencyLimit(connection.fetches)
